@@ -1,0 +1,31 @@
+"""DCRNN, one model for click and consume: a deep cross network run as an RNN, with partial parameter sharing between tasks."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import functional, reference
+from .backends import extension
+from .errors import BackendUnavailable, DcrnnFastError
+from .losses import UncertaintyWeighting
+from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear
+from .sharing import SharingPlan
+
+try:
+    __version__ = version("dcrnn_fast")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+source"
+
+extension()  # registers the operators' schemas with PyTorch
+
+__all__ = [
+    "DCRNN",
+    "GDCN",
+    "BackendUnavailable",
+    "CrossRNN",
+    "DCNv2",
+    "DcrnnFastError",
+    "PartiallySharedLinear",
+    "SharingPlan",
+    "UncertaintyWeighting",
+    "functional",
+    "reference",
+]

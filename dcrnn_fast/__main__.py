@@ -1,0 +1,19 @@
+"""``python -m dcrnn_fast info`` without any extra; the other commands are those of ``dcrnn-fast``."""
+
+import sys
+
+
+def main() -> None:
+    """Print the info page, or hand over to the command line."""
+    if sys.argv[1:] == ["info"]:
+        from .info import render
+
+        sys.stdout.write(render() + "\n")
+    else:
+        from .cli import main as command_line
+
+        command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Which implementations of the operators exist, which can run here, and which one ``auto`` takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from .errors import BackendUnavailable
+from .sharing import check_choice
+
+logger = logging.getLogger("dcrnn_fast")
+
+ENVIRONMENT = "DCRNN_FAST_BACKEND"
+"""Environment variable that replaces ``auto`` by a backend's name."""
+
+OPERATORS = ("param_gather", "cross_rnn")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of the operators.
+
+    ``unavailable_reason`` says why it cannot run on this machine at all, or returns None; it must not query a GPU.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    written_in: str
+    unavailable_reason: Callable[[], str | None]
+
+
+@cache
+def extension() -> ModuleType | None:
+    """The compiled extension, whose import registers the operators' schemas; None where it was not built or does not load."""
+    try:
+        return import_module("dcrnn_fast._C")
+    except ImportError:
+        return None
+
+
+def extension_missing_reason() -> str:
+    """Why :func:`extension` is None."""
+    report = Path(__file__).with_name("_build_failure.txt")
+    if report.is_file():
+        return f"the C++ extension was not built: {report.read_text(encoding='utf-8').strip()}"
+    if find_spec("dcrnn_fast._C") is not None:
+        try:
+            import_module("dcrnn_fast._C")
+        except ImportError as error:
+            return f"the C++ extension does not load beside PyTorch {torch.__version__}: {error}"
+    return "the C++ extension was not built; install a C++20 compiler and run: pip install -e ."
+
+
+def _has_kernels(dispatch_key: str) -> bool:
+    return all(torch._C._dispatch_has_kernel_for_dispatch_key(f"dcrnn_fast::{name}", dispatch_key) for name in OPERATORS)
+
+
+def _cpp_reason() -> str | None:
+    if extension() is None:
+        return extension_missing_reason()
+    return None if _has_kernels("CPU") else "this version has the operators' schemas and no C++ kernels yet"
+
+
+def _cuda_reason() -> str | None:
+    return "this version has no CUDA C++ kernels yet"
+
+
+def _triton_reason() -> str | None:
+    return import_module("dcrnn_fast.kernels").unavailable_reason()
+
+
+def _reference_reason() -> str | None:
+    return None
+
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        Backend("reference", ("any",), "PyTorch", _reference_reason),
+        Backend("cpp", ("cpu",), "C++", _cpp_reason),
+        Backend("triton", ("cuda",), "Triton", _triton_reason),
+        Backend("cuda", ("cuda",), "CUDA C++", _cuda_reason),
+    )
+}
+NAMES = ("auto", *BACKENDS)
+AUTO = {"cpu": ("cpp", "reference"), "cuda": ("triton", "cuda", "reference")}
+"""The order in which ``auto`` tries backends, by device type; other devices take the reference."""
+
+
+@cache
+def unavailable_reason(name: str) -> str | None:
+    """Why the backend ``name`` cannot run on this machine, or None where nothing is known to stand in its way."""
+    return BACKENDS[name].unavailable_reason()
+
+
+def require(name: str) -> None:
+    """Raise ValueError for an unknown backend, BackendUnavailable for one that was named and cannot run here."""
+    check_choice("backend", name, NAMES)
+    reason = None if name == "auto" else unavailable_reason(name)
+    if reason:
+        raise BackendUnavailable(f"backend={name!r} cannot be used: {reason}. Use backend='auto' or backend='reference'")
+
+
+def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
+    """The backend that computes for tensors of this device and dtype.
+
+    ``auto`` (or the value of DCRNN_FAST_BACKEND in its place) takes the first usable one of :data:`AUTO` and logs once what it passed over.
+
+    Raises:
+        ValueError: an unknown name, here or in DCRNN_FAST_BACKEND.
+        BackendUnavailable: a named backend that cannot run here, or not on this device; the message says why and what to do.
+    """
+    if name == "auto":
+        name = os.environ.get(ENVIRONMENT, "auto")
+        check_choice(ENVIRONMENT, name, NAMES)
+    kind = torch.device(device).type
+    if name == "auto":
+        candidates = AUTO.get(kind, ("reference",))
+        chosen = next(candidate for candidate in candidates if unavailable_reason(candidate) is None)
+        if not torch.compiler.is_compiling():
+            _log_once(kind, chosen)
+        return chosen
+    require(name)
+    devices = BACKENDS[name].devices
+    if "any" not in devices and kind not in devices:
+        raise BackendUnavailable(
+            f"backend={name!r} cannot be used: it computes on {' and '.join(devices)} and the tensors are on {kind}. "
+            f"Move them, or use backend='auto'"
+        )
+    return name
+
+
+@cache
+def _log_once(kind: str, chosen: str) -> None:
+    for name in AUTO.get(kind, ()):
+        if name == chosen:
+            break
+        logger.info("backend 'auto' passes over %r on %s: %s", name, kind, unavailable_reason(name))
+    logger.info("backend 'auto' takes %r on %s", chosen, kind)
+
+
+def table() -> list[dict[str, str]]:
+    """One row a backend for people to read: name, devices, written in, usable ("yes", or "no: why")."""
+    rows = []
+    for backend in BACKENDS.values():
+        reason = unavailable_reason(backend.name)
+        usable = f"no: {reason}" if reason else "yes"
+        rows.append({"backend": backend.name, "device": ", ".join(backend.devices), "written in": backend.written_in, "usable": usable})
+    return rows

@@ -1,0 +1,41 @@
+"""What is installed and what can run here, as text. Needs PyTorch and numpy alone, and queries no GPU."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy
+import torch
+
+from . import __version__, backends
+
+
+def facts() -> dict[str, str]:
+    """Versions, the CPU's instruction set as PyTorch sees it, and the extension's build."""
+    compiled = backends.extension()
+    build = compiled.build_info() if compiled else None
+    return {
+        "dcrnn_fast": __version__,
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__ + (f" (CUDA {torch.version.cuda})" if torch.version.cuda else " (no CUDA)"),
+        "numpy": numpy.__version__,
+        "CPU": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "extension": (
+            f"built against PyTorch {build['built_against_torch']}, loads in {build['abi_target']} or later, compiler {build['compiler']}"
+            if build
+            else f"absent: {backends.extension_missing_reason()}"
+        ),
+        "auto on CPU": backends.resolve("auto", device="cpu"),
+    }
+
+
+def render() -> str:
+    """The facts and the table of backends."""
+    known = facts()
+    lines = [f"{name:<12} {value}" for name, value in known.items()]
+    rows = backends.table()
+    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in rows[0]}
+    header = "  ".join(f"{column:<{width}}" for column, width in widths.items()).rstrip()
+    lines += ["", header, "-" * len(header)]
+    lines += ["  ".join(f"{row[column]:<{width}}" for column, width in widths.items()).rstrip() for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""Checks of a model's inputs: the message names the argument and the field, what came and what was expected.
+
+Checks of values read the tensor's contents, which on a GPU waits for the device; a compiled or exported graph leaves them out and
+:func:`merge_ids` makes a stray id fail in the embedding lookup instead of reading another field's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def may_read_values() -> bool:
+    """Whether code may branch on a tensor's values: not while a graph is traced, nor while a CUDA graph is captured."""
+    if torch.compiler.is_compiling():
+        return False
+    return not (torch.cuda.is_available() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+
+
+def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> None:
+    """Raise TypeError, ValueError or IndexError unless ``ids`` is int [B, F] with column f in [0, sizes[f])."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
+    if ids.dim() != 2 or ids.shape[1] != len(sizes):
+        raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column a field")
+    if ids.shape[0] == 0 or not may_read_values():
+        return
+    lowest, highest = torch.aminmax(ids, dim=0)
+    for column, (low, high) in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True)):
+        if low < 0 or high >= sizes[column]:
+            stray = low if low < 0 else high
+            raise IndexError(f"ids: field {names[column]!r} (column {column}) has id {stray}, expected [0, {sizes[column]})")
+
+
+def merge_ids(ids: Tensor, sizes: Tensor, offsets: Tensor, num_rows: int) -> Tensor:
+    """Rows [B, F] of the merged table: ``ids + offsets``. A stray id becomes ``num_rows``, which no lookup accepts."""
+    inside = (ids >= 0) & (ids < sizes)
+    return torch.where(inside, ids + offsets, num_rows)
+
+
+def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
+    """Raise TypeError or ValueError unless ``dense`` is finite floating [B, N], or None where the model has no dense features."""
+    if dense is None:
+        if num_dense:
+            raise ValueError(f"dense: got None, expected floats [{batch}, {num_dense}]; the model was built with num_dense={num_dense}")
+        return
+    if num_dense == 0:
+        raise ValueError(f"dense: got shape {list(dense.shape)}, expected None; the model was built with num_dense=0")
+    if not dense.is_floating_point():
+        raise TypeError(f"dense: got dtype {dense.dtype}, expected a floating dtype")
+    if tuple(dense.shape) != (batch, num_dense):
+        raise ValueError(f"dense: got shape {list(dense.shape)}, expected [{batch}, {num_dense}]")
+    if may_read_values():
+        finite = torch.isfinite(dense).all(dim=0)
+        if not bool(finite.all()):
+            raise ValueError(f"dense: column {int(finite.long().argmin())} holds NaN or infinity; fill missing values before the model")
+
+
+def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: bool) -> None:
+    """Raise unless ``labels`` is floating [B, T] in [0, 1] or NaN, like ``logits``; with ``funnel``, no task above the one before it."""
+    if not labels.is_floating_point():
+        raise TypeError(f"labels: got dtype {labels.dtype}, expected a floating dtype (NaN marks an unknown label)")
+    if logits.dim() != 2 or logits.shape[1] != len(tasks):
+        raise ValueError(f"logits: got shape {list(logits.shape)}, expected [B, {len(tasks)}], one column each of {list(tasks)}")
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels: got shape {list(labels.shape)}, expected {list(logits.shape)} as the logits")
+    if labels.shape[0] == 0:
+        raise ValueError("labels: got an empty batch, expected at least one row; a loss over no rows is undefined")
+    if not may_read_values():
+        return
+    if bool(((labels < 0) | (labels > 1)).any()):
+        raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
+    broken = labels[:, 1:] > labels[:, :-1]
+    if funnel and bool(broken.any()):
+        row, task = broken.nonzero()[0].tolist()
+        raise ValueError(
+            f"labels: row {row} has {tasks[task + 1]}={labels[row, task + 1].item():g} with {tasks[task]}={labels[row, task].item():g}, and "
+            f"{int(broken.any(dim=1).sum())} rows in all break the funnel {' -> '.join(tasks)}; under relation='chain' a later event implies "
+            f"the earlier one. Mend the labels, or pass strict_funnel=False"
+        )
+
+
+def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
+    """Raise ValueError unless ``sample_weight`` is [B], finite and not negative."""
+    if tuple(sample_weight.shape) != (batch,):
+        raise ValueError(f"sample_weight: got shape {list(sample_weight.shape)}, expected [{batch}]")
+    if may_read_values() and not bool((torch.isfinite(sample_weight) & (sample_weight >= 0)).all()):
+        raise ValueError("sample_weight: got a negative or non-finite value, expected finite weights of at least 0")

@@ -1,0 +1,97 @@
+"""Losses of several tasks: per task over the known labels, and the ways to make one number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .inputs import check_sample_weight
+from .sharing import check_count
+
+CALIBRATOR_WEIGHT = 0.6
+"""AITM's weight of the behavioural-expectation calibrator (Xi et al., KDD 2021)."""
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32, or in float64 where it already is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    """Binary cross entropy of each task, the weighted mean over the rows whose label is known.
+
+    Args:
+        logits: [B, T].
+        labels: [B, T] in [0, 1]; NaN marks an unknown label.
+        sample_weight: [B], at least 0; None weighs rows alike.
+
+    Returns:
+        [T] in float32 (float64 for float64 logits); 0, with zero gradients, for a task without a known label of positive weight.
+    """
+    logits = at_least_float32(logits)
+    known = ~torch.isnan(labels)
+    weight = known.to(logits.dtype)
+    if sample_weight is not None:
+        check_sample_weight(sample_weight, logits.shape[0])
+        weight = weight * sample_weight.to(logits.dtype)[:, None]
+    target = torch.where(known, labels, 0).to(logits.dtype)
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    total = weight.sum(dim=0)
+    return (losses * weight).sum(dim=0) / torch.where(total > 0, total, 1)
+
+
+def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    """AITM's calibrator (Xi et al., KDD 2021, eq. 10): the mean of ``relu(p_t - p_{t-1})``, summed over consecutive tasks, unweighted by 0.6.
+
+    Args:
+        logits: [B, T], in funnel order.
+        sample_weight: [B], as in :func:`task_losses`.
+
+    Returns:
+        scalar, at least 0; 0 exactly when no later event is likelier than the one before it.
+    """
+    p = torch.sigmoid(at_least_float32(logits))
+    excess = torch.relu(p[:, 1:] - p[:, :-1]).sum(dim=1)
+    if sample_weight is None:
+        return excess.mean()
+    weight = sample_weight.to(excess.dtype)
+    total = weight.sum()
+    return (excess * weight).sum() / torch.where(total > 0, total, 1)
+
+
+def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | None) -> Tensor:
+    """One scalar of the tasks' losses [T]: their sum, their sum under fixed weights [T], or what a module makes of them.
+
+    Raises ValueError for weights of another length, or that are negative.
+    """
+    if task_weight is None:
+        return losses.sum()
+    if isinstance(task_weight, nn.Module):
+        return task_weight(losses)
+    weight = torch.as_tensor(task_weight, dtype=losses.dtype, device=losses.device)
+    if weight.shape != losses.shape:
+        raise ValueError(f"task_weight: got shape {list(weight.shape)}, expected {list(losses.shape)}, one weight a task")
+    if not isinstance(task_weight, Tensor) and min(task_weight) < 0:
+        raise ValueError(f"task_weight: got {list(task_weight)}, expected weights of at least 0")
+    return (losses * weight).sum()
+
+
+class UncertaintyWeighting(nn.Module):
+    """Weighs tasks by a learned uncertainty (Kendall, Gal and Cipolla, CVPR 2018, the classification form).
+
+    With s_t the log variance of task t: ``sum_t exp(-s_t) * loss_t + s_t / 2``. Pass an instance as ``task_weight`` of a model's loss, and
+    its parameters to the optimiser.
+    """
+
+    def __init__(self, num_tasks: int, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        check_count("num_tasks", num_tasks)
+        self.log_variance = nn.Parameter(torch.zeros(num_tasks, device=device))
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Losses [T] to a scalar."""
+        if losses.shape != self.log_variance.shape:
+            raise ValueError(f"losses: got shape {list(losses.shape)}, expected {list(self.log_variance.shape)}, one a task")
+        return (torch.exp(-self.log_variance) * losses + 0.5 * self.log_variance).sum()

@@ -1,0 +1,80 @@
+"""The two operators in plain PyTorch: any device, any floating dtype, any order of derivative. Every kernel is held against these."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..sharing import Cell
+
+
+def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+    """Collect each task's parameter rows from the bank that all tasks share and from the task's own.
+
+    Row r of task t is ``shared[index[t, r]]`` where ``index[t, r] < S``, else ``private[t, index[t, r] - S]``.
+
+    Args:
+        shared: [S, ...].
+        private: [T, P, ...], same dtype and trailing shape.
+        index: int32 or int64 [T, R], values in [0, S + P), repeats allowed.
+
+    Returns:
+        [T, R, ...].
+    """
+    banks = [torch.cat([shared, own])[rows] for own, rows in zip(private, index.long(), strict=True)]
+    return torch.stack(banks)
+
+
+def cross_rnn(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    *,
+    steps: int,
+    cell: Cell = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+) -> Tensor:
+    """The cross layer as the cell of a recurrence, for every task (design, section 2).
+
+    From h = x0, ``steps`` times, with u = [context at this step, h]::
+
+        a  = W u + b                  cross projection
+        g  = sigmoid(V u + c)         gate; 1 for cell="cross"
+        h' = h + g * x0 * a
+
+    Args:
+        x0: [B, D], the start state and the input re-injected at every step; the same for all tasks.
+        shared_weight: [S, G, K]; vectors 0 and 1 of a unit are its rows of W and V. K = C + D.
+        shared_bias: [S, G]; b and c.
+        private_weight: [T, P, G, K].
+        private_bias: [T, P, G].
+        index: int32 [T, R] as in :func:`param_gather`; R = D (tied), or R = steps * D with row l * D + d for unit d at step l.
+        steps: L >= 1.
+        cell: "gated" (G = 2) or "cross" (G = 1).
+        context: [steps, B, C], states of an upstream recurrence before each step; its columns come first in a row.
+        return_states: return every state instead of the last.
+
+    Returns:
+        [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first.
+    """
+    tasks, rows = index.shape
+    batch, dim = x0.shape
+    weight_steps = rows // dim
+    # [T, W * D, G, K] -> [W, G, T, D, K]: contiguous operands for the batched product
+    weight = param_gather(shared_weight, private_weight, index).unflatten(1, (weight_steps, dim)).permute(1, 3, 0, 2, 4).contiguous()
+    bias = param_gather(shared_bias, private_bias, index).unflatten(1, (weight_steps, dim)).permute(1, 3, 0, 2).unsqueeze(3)
+
+    h = x0.expand(tasks, batch, dim)
+    states = [h]
+    for step in range(steps):
+        w, b = weight[step % weight_steps], bias[step % weight_steps]  # [G, T, D, K], [G, T, 1, D]
+        u = h if context is None else torch.cat([context[step].expand(tasks, -1, -1), h], dim=-1)  # [T, B, K]
+        a = torch.baddbmm(b[0], u, w[0].mT)
+        update = x0 * a if cell == "cross" else torch.sigmoid(torch.baddbmm(b[1], u, w[1].mT)) * x0 * a
+        h = h + update
+        states.append(h)
+    return torch.stack(states, dim=1) if return_states else h

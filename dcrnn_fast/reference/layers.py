@@ -1,0 +1,134 @@
+"""The recurrence and the towers' layer as modules. The fast modules inherit parameters and layout and replace the operators alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..sharing import SharingPlan, check_count, check_ratio, identity_index, round_units
+from . import functional
+
+
+class CrossRNN(nn.Module):
+    """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`.
+
+    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G]. Weights start
+    uniform in +-1/sqrt(K), biases at zero, so that a gate starts half open.
+    """
+
+    def __init__(self, plan: SharingPlan, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.plan = plan
+        shared, private = plan.shared_shape(), plan.private_shape()
+        self.shared_weight = nn.Parameter(torch.empty(shared, device=device, dtype=dtype))
+        self.shared_bias = nn.Parameter(torch.empty(shared[:-1], device=device, dtype=dtype))
+        self.private_weight = nn.Parameter(torch.empty(private, device=device, dtype=dtype))
+        self.private_bias = nn.Parameter(torch.empty(private[:-1], device=device, dtype=dtype))
+        if plan.kind == "rows":
+            self.register_buffer("index", plan.index().to(device), persistent=False)
+        else:
+            self.register_buffer("trunk_index", identity_index(1, shared[0]).to(device), persistent=False)
+            self.register_buffer("index", identity_index(plan.num_tasks, private[1]).to(device), persistent=False)
+        order = torch.tensor([*plan.shared_units, *plan.private_units], device=device)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("place", torch.argsort(order), persistent=False)
+        self.contiguous_units = plan.shared_units == tuple(range(len(plan.shared_units)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew and zero the biases."""
+        for weight, bias in ((self.shared_weight, self.shared_bias), (self.private_weight, self.private_bias)):
+            if weight.numel():
+                nn.init.uniform_(weight, -1 / math.sqrt(weight.shape[-1]), 1 / math.sqrt(weight.shape[-1]))
+            nn.init.zeros_(bias)
+
+    def forward(self, x0: Tensor) -> Tensor:
+        """x0 [B, D] to the tasks' last states [T, B, D]."""
+        if x0.dim() != 2 or x0.shape[1] != self.plan.dim:
+            raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
+        return self._rows(x0) if self.plan.kind == "rows" else self._trunk(x0)
+
+    def cross_rnn(self, x0: Tensor, *parameters: Tensor, context: Tensor | None = None, return_states: bool = False) -> Tensor:
+        """The operator on ``x0`` and (shared_weight, shared_bias, private_weight, private_bias, index)."""
+        plan = self.plan
+        return functional.cross_rnn(x0, *parameters, steps=plan.steps, cell=plan.cell, context=context, return_states=return_states)
+
+    def _rows(self, x0: Tensor) -> Tensor:
+        return self.cross_rnn(x0, self.shared_weight, self.shared_bias, self.private_weight, self.private_bias, self.index)
+
+    def _trunk(self, x0: Tensor) -> Tensor:
+        plan, tasks, steps = self.plan, self.plan.num_tasks, self.plan.steps
+        trunk_units, gates = len(plan.shared_units), plan.gates
+        if not self.contiguous_units:
+            x0 = x0.index_select(1, self.order)
+        parts, context = [], None
+        if trunk_units:
+            no_rows = self.shared_weight.new_empty(1, 0, gates, trunk_units), self.shared_bias.new_empty(1, 0, gates)
+            trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
+            states = self.cross_rnn(x0[:, :trunk_units], *trunk, return_states=True)[0]  # [L + 1, B, S]
+            context = states[:steps]
+            parts.append(states[steps].expand(tasks, -1, -1))
+        if trunk_units < plan.dim:
+            no_rows = self.private_weight.new_empty(0, gates, plan.dim), self.private_bias.new_empty(0, gates)
+            private = (*no_rows, self.private_weight, self.private_bias, self.index)
+            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, context=context))
+        h = torch.cat(parts, dim=-1)
+        return h if self.contiguous_units else h.index_select(-1, self.place)
+
+    def extra_repr(self) -> str:
+        """The plan in one line."""
+        return self.plan.summary().splitlines()[0]
+
+
+class PartiallySharedLinear(nn.Module):
+    """One linear layer a task, whose first ``round(share_ratio * out_features)`` output rows all tasks share.
+
+    Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P], uniform in
+    +-1/sqrt(in_features) at the start, as ``torch.nn.Linear``'s are.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_tasks: int,
+        share_ratio: float = 0.0,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_features", in_features), ("out_features", out_features), ("num_tasks", num_tasks)):
+            check_count(name, value)
+        check_ratio("share_ratio", share_ratio)
+        self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
+        shared = round_units(share_ratio, out_features)
+        private = out_features - shared
+        self.shared_weight = nn.Parameter(torch.empty(shared, in_features, device=device, dtype=dtype))
+        self.shared_bias = nn.Parameter(torch.empty(shared, device=device, dtype=dtype))
+        self.private_weight = nn.Parameter(torch.empty(num_tasks, private, in_features, device=device, dtype=dtype))
+        self.private_bias = nn.Parameter(torch.empty(num_tasks, private, device=device, dtype=dtype))
+        self.register_buffer("index", identity_index(num_tasks, out_features).to(device), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights and biases anew."""
+        bound = 1 / math.sqrt(self.in_features)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out]."""
+        weight = self.param_gather(self.shared_weight, self.private_weight, self.index)  # [T, out, in]
+        bias = self.param_gather(self.shared_bias, self.private_bias, self.index)
+        return torch.baddbmm(bias.unsqueeze(1), x.expand(self.num_tasks, -1, -1), weight.mT)
+
+    def param_gather(self, shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+        """The operator that collects each task's rows."""
+        return functional.param_gather(shared, private, index)
+
+    def extra_repr(self) -> str:
+        """Sizes and how many rows are shared."""
+        return f"{self.in_features} -> {self.out_features}, {self.num_tasks} tasks, {self.shared_weight.shape[0]} rows shared"

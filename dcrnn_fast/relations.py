@@ -1,0 +1,57 @@
+"""How one task's event depends on another's: the chain of a funnel, and a learned hand-over between towers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from .losses import at_least_float32
+
+
+def chain_logits(z: Tensor) -> Tensor:
+    """Logits of the joint events ``1..t`` from the logits z of each event given the one before it (ESMM's chain rule).
+
+    With P_t = prod_{i <= t} sigmoid(z_i), logit_t = log P_t - log(1 - P_t), where both logs come from log-sigmoids:
+    1 - P_t = (1 - P_{t-1}) + P_{t-1} * (1 - sigmoid(z_t)), so no large z cancels and every logit and gradient is finite.
+
+    Args:
+        z: [B, T].
+
+    Returns:
+        [B, T] in float32 (float64 for float64 z), not increasing along T: P(1..t) <= P(1..t-1) holds exactly.
+    """
+    z = at_least_float32(z)
+    log_p, log_not_p = logsigmoid(z[:, 0]), logsigmoid(-z[:, 0])
+    logits = [z[:, 0]]
+    for t in range(1, z.shape[1]):
+        log_not_p = torch.logaddexp(log_not_p, log_p + logsigmoid(-z[:, t]))
+        log_p = log_p + logsigmoid(z[:, t])
+        logits.append(torch.minimum(log_p - log_not_p, logits[-1]))
+    return torch.stack(logits, dim=1)
+
+
+class InformationTransfer(nn.Module):
+    """AITM's adaptive information transfer between consecutive towers (Xi et al., KDD 2021, section 3.3).
+
+    For t >= 1, with q_t task t's tower state and p = relu(info(z_{t-1})) what the task before hands over,
+    z_t = sum over u in {p, q_t} of softmax_u(<query(u), key(u)> / sqrt(H)) * value(u); z_0 = q_0.
+    Each hand-over has its own projections.
+    """
+
+    def __init__(self, num_tasks: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+
+        def projections() -> nn.ModuleList:
+            return nn.ModuleList(nn.Linear(width, width, device=device, dtype=dtype) for _ in range(num_tasks - 1))
+
+        self.info, self.query, self.key, self.value = projections(), projections(), projections(), projections()
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Tower states [T, B, H] to the states after the hand-over, [T, B, H]."""
+        after = [states[0]]
+        for info, query, key, value, own in zip(self.info, self.query, self.key, self.value, states[1:], strict=True):
+            u = torch.stack([torch.relu(info(after[-1])), own])  # [2, B, H]
+            score = (query(u) * key(u)).sum(dim=-1, keepdim=True) / states.shape[-1] ** 0.5
+            after.append((torch.softmax(score, dim=0) * value(u)).sum(dim=0))
+        return torch.stack(after)

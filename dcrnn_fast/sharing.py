@@ -1,0 +1,248 @@
+"""Which parameters tasks share, as an index into two banks, and what that costs.
+
+Letters: T tasks, D units, L steps, W = 1 (tied) or L (untied) weight steps, G vectors a unit (gated 2, cross 1), K input columns of a row,
+S and P rows of the shared and of one task's private bank, R = W * D rows a task needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Cell = Literal["gated", "cross"]
+Sharing = Literal["rows", "trunk"]
+
+GATES: dict[str, int] = {"gated": 2, "cross": 1}
+"""Vectors a unit: the gated cell has the rows of W and V, the plain cross cell the row of W alone."""
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
+
+
+def check_count(name: str, value: object, minimum: int = 1) -> None:
+    """Raise TypeError or ValueError unless ``value`` is an int of at least ``minimum``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name}={value}: expected at least {minimum}")
+
+
+def check_ratio(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a number in [0, 1]."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
+
+
+def round_units(share_ratio: float, units: int) -> int:
+    """``round(share_ratio * units)``, the number of units that a ratio makes shared."""
+    return round(share_ratio * units)
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """What a plan costs. FLOPs count a multiply and an add as two and are per example of the forward pass's matrix products.
+
+    ``activation_bytes`` is what a training step keeps per example for the backward: the state, a and (gated) g of every step.
+    """
+
+    parameters: int
+    flops: int
+    weight_bytes: int
+    activation_bytes: int
+
+    def __sub__(self, other: PlanCost) -> PlanCost:
+        return PlanCost(
+            self.parameters - other.parameters,
+            self.flops - other.flops,
+            self.weight_bytes - other.weight_bytes,
+            self.activation_bytes - other.activation_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class SharingPlan:
+    """Partial sharing of the units of a cross recurrence between tasks (design, section 3).
+
+    ``kind="rows"``: tasks share parameters; each computes all of its units. ``kind="trunk"``: the shared units read each other alone, so they
+    are computed once for all tasks, and each task's private units read the shared states and their own.
+
+    Build one with :meth:`from_ratio` (the first ``round(share_ratio * dim)`` units are shared) or :meth:`from_fields` (the units of named
+    feature fields are shared); the constructor takes the shared units themselves, sorted and without repeats.
+    """
+
+    kind: Sharing
+    num_tasks: int
+    dim: int
+    shared_units: tuple[int, ...]
+    steps: int = 3
+    cell: Cell = "gated"
+    tied: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("sharing", self.kind, ("rows", "trunk"))
+        check_choice("cell", self.cell, tuple(GATES))
+        check_count("num_tasks", self.num_tasks)
+        check_count("dim", self.dim)
+        check_count("steps", self.steps)
+        units = self.shared_units
+        if list(units) != sorted(set(units)) or (units and not (units[0] >= 0 and units[-1] < self.dim)):
+            raise ValueError(f"shared_units={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
+
+    @classmethod
+    def from_ratio(
+        cls,
+        kind: Sharing,
+        num_tasks: int,
+        dim: int,
+        share_ratio: float,
+        *,
+        steps: int = 3,
+        cell: Cell = "gated",
+        tied: bool = True,
+    ) -> SharingPlan:
+        """Share the first ``round(share_ratio * dim)`` units; ``share_ratio`` in [0, 1], ValueError otherwise."""
+        check_ratio("share_ratio", share_ratio)
+        check_count("dim", dim)
+        return cls(kind, num_tasks, dim, tuple(range(round_units(share_ratio, dim))), steps, cell, tied)
+
+    @classmethod
+    def from_fields(
+        cls,
+        kind: Sharing,
+        num_tasks: int,
+        field_dims: Sequence[int],
+        shared_fields: Sequence[int],
+        *,
+        steps: int = 3,
+        cell: Cell = "gated",
+        tied: bool = True,
+    ) -> SharingPlan:
+        """Share the units of the fields numbered in ``shared_fields``; field f owns ``field_dims[f]`` consecutive units.
+
+        Raises IndexError for a field number outside [0, len(field_dims)).
+        """
+        wrong = [f for f in shared_fields if not 0 <= f < len(field_dims)]
+        if wrong:
+            raise IndexError(f"shared_fields: field {wrong[0]} is outside [0, {len(field_dims)})")
+        starts = [sum(field_dims[:f]) for f in range(len(field_dims))]
+        units = sorted(starts[f] + d for f in set(shared_fields) for d in range(field_dims[f]))
+        return cls(kind, num_tasks, sum(field_dims), tuple(units), steps, cell, tied)
+
+    @property
+    def gates(self) -> int:
+        """G, the vectors a unit."""
+        return GATES[self.cell]
+
+    @property
+    def weight_steps(self) -> int:
+        """W, the number of steps that have weights of their own."""
+        return 1 if self.tied else self.steps
+
+    @property
+    def private_units(self) -> tuple[int, ...]:
+        """The units that every task has for itself, in order."""
+        shared = set(self.shared_units)
+        return tuple(d for d in range(self.dim) if d not in shared)
+
+    @property
+    def share_ratio(self) -> float:
+        """The fraction of units shared, after rounding."""
+        return len(self.shared_units) / self.dim
+
+    @property
+    def shared_columns(self) -> int:
+        """K of a shared row: a trunk unit reads the trunk alone, a shared row of kind "rows" reads all units."""
+        return len(self.shared_units) if self.kind == "trunk" else self.dim
+
+    def shared_shape(self) -> tuple[int, int, int]:
+        """Shape [S, G, K] of the shared weights; the shared biases are [S, G]."""
+        return self.weight_steps * len(self.shared_units), self.gates, self.shared_columns
+
+    def private_shape(self) -> tuple[int, int, int, int]:
+        """Shape [T, P, G, D] of the private weights; the private biases are [T, P, G]. A trunk's columns come first in a row."""
+        return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.dim
+
+    def index(self) -> Tensor:
+        """Index int32 [T, R] of the plan's rows for kind "rows": values below S name a shared row, S + p the task's private row p.
+
+        Raises ValueError for kind "trunk", whose two recurrences read their banks in order (:func:`identity_index`).
+        """
+        if self.kind != "rows":
+            raise ValueError('index() is for sharing="rows"; a trunk and its private units read their banks in order')
+        shared, private = len(self.shared_units), len(self.private_units)
+        of_unit = torch.empty(self.dim, dtype=torch.int64)
+        per_step = torch.empty(self.dim, dtype=torch.int64)
+        of_unit[list(self.shared_units)], per_step[list(self.shared_units)] = torch.arange(shared), shared
+        of_unit[list(self.private_units)] = self.weight_steps * shared + torch.arange(private)
+        per_step[list(self.private_units)] = private
+        rows = of_unit + torch.arange(self.weight_steps)[:, None] * per_step
+        return rows.flatten().to(torch.int32).expand(self.num_tasks, -1).contiguous()
+
+    def cost(self, bytes_per_value: int = 4) -> PlanCost:
+        """Parameters, forward FLOPs per example, bytes of weights, and bytes kept per example in training."""
+        shared, private, tasks = len(self.shared_units), len(self.private_units), self.num_tasks
+        shared_rows, gates, shared_columns = self.shared_shape()
+        parameters = shared_rows * gates * (shared_columns + 1) + tasks * self.weight_steps * private * gates * (self.dim + 1)
+        if self.kind == "trunk":
+            products, units = shared * shared + tasks * private * self.dim, shared + tasks * private
+        else:
+            products, units = tasks * self.dim * self.dim, tasks * self.dim
+        flops = 2 * self.steps * gates * products
+        return PlanCost(parameters, flops, parameters * bytes_per_value, self.steps * (1 + gates) * units * bytes_per_value)
+
+    def cost_per_added_task(self, bytes_per_value: int = 4) -> PlanCost:
+        """What one more task adds to :meth:`cost`."""
+        return replace(self, num_tasks=self.num_tasks + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
+
+    def summary(self) -> str:
+        """A table of the plan's cost beside hard sharing (share_ratio 1) and none (share_ratio 0), each also per added task."""
+        hard = replace(self, shared_units=tuple(range(self.dim)))
+        none = replace(self, shared_units=())
+        lines = [
+            f"{self.kind} sharing of {len(self.shared_units)} of {self.dim} units, {self.num_tasks} tasks, {self.steps} steps, "
+            f"{self.cell} cell, {'tied' if self.tied else 'untied'}",
+            f"{'':24}{'parameters':>14}{'FLOPs/example':>16}{'weight bytes':>14}{'kept bytes/example':>20}",
+        ]
+        for name, plan in (("this plan", self), ("hard sharing (1)", hard), ("no sharing (0)", none)):
+            for label, cost in ((name, plan.cost()), ("  per added task", plan.cost_per_added_task())):
+                lines.append(f"{label:24}{cost.parameters:>14,}{cost.flops:>16,}{cost.weight_bytes:>14,}{cost.activation_bytes:>20,}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def identity_index(num_tasks: int, rows: int) -> Tensor:
+    """Index int32 [T, rows] that reads a bank's rows in order, for every task."""
+    return torch.arange(rows, dtype=torch.int32).expand(num_tasks, -1).contiguous()
+
+
+def inverse_index(index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
+    """For every bank row, the places of ``index`` that read it, in the fixed order that a deterministic backward adds them.
+
+    Bank rows are numbered shared rows first, then task after task: row S + t * P + p is task t's private row p.
+
+    Args:
+        index: int32 [T, R] with values in [0, S + P).
+        num_shared: S.
+        num_private: P.
+
+    Returns:
+        ``offsets`` int32 [S + T * P + 1] and ``places`` int32 [T * R]: bank row i is read by ``places[offsets[i]:offsets[i + 1]]``, each
+        t * R + r, ascending: by task, then by row.
+    """
+    tasks, rows = index.shape
+    bank_row = index.long() + torch.where(index < num_shared, 0, torch.arange(tasks)[:, None] * num_private)
+    places = torch.argsort(bank_row.flatten(), stable=True)
+    counts = torch.bincount(bank_row.flatten(), minlength=num_shared + tasks * num_private)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    return offsets.to(torch.int32), places.to(torch.int32)
