@@ -96,16 +96,17 @@ AUTO = {"cpu": ("cpp", "reference"), "cuda": ("triton", "cuda", "reference")}
 """The order in which ``auto`` tries backends, by device type; other devices take the reference."""
 
 
-@cache
-def unavailable_reason(name: str) -> str | None:
-    """Why the backend ``name`` cannot run on this machine, or None where nothing is known to stand in its way."""
-    return BACKENDS[name].unavailable_reason()
+REASONS: dict[str, str | None] = {name: backend.unavailable_reason() for name, backend in BACKENDS.items()}
+"""Why each backend cannot run on this machine, or None where nothing is known to stand in its way. Filled at import, so that a traced graph
+reads a constant."""
+
+_logged: set[str] = set()
 
 
 def require(name: str) -> None:
     """Raise ValueError for an unknown backend, BackendUnavailable for one that was named and cannot run here."""
     check_choice("backend", name, NAMES)
-    reason = None if name == "auto" else unavailable_reason(name)
+    reason = REASONS.get(name)
     if reason:
         raise BackendUnavailable(f"backend={name!r} cannot be used: {reason}. Use backend='auto' or backend='reference'")
 
@@ -125,7 +126,7 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: to
     kind = torch.device(device).type
     if name == "auto":
         candidates = AUTO.get(kind, ("reference",))
-        chosen = next(candidate for candidate in candidates if unavailable_reason(candidate) is None)
+        chosen = next(candidate for candidate in candidates if REASONS[candidate] is None)
         if not torch.compiler.is_compiling():
             _log_once(kind, chosen)
         return chosen
@@ -139,12 +140,14 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: to
     return name
 
 
-@cache
 def _log_once(kind: str, chosen: str) -> None:
+    if kind in _logged:
+        return
+    _logged.add(kind)
     for name in AUTO.get(kind, ()):
         if name == chosen:
             break
-        logger.info("backend 'auto' passes over %r on %s: %s", name, kind, unavailable_reason(name))
+        logger.info("backend 'auto' passes over %r on %s: %s", name, kind, REASONS[name])
     logger.info("backend 'auto' takes %r on %s", chosen, kind)
 
 
@@ -152,7 +155,7 @@ def table() -> list[dict[str, str]]:
     """One row a backend for people to read: name, devices, written in, usable ("yes", or "no: why")."""
     rows = []
     for backend in BACKENDS.values():
-        reason = unavailable_reason(backend.name)
+        reason = REASONS[backend.name]
         usable = f"no: {reason}" if reason else "yes"
         rows.append({"backend": backend.name, "device": ", ".join(backend.devices), "written in": backend.written_in, "usable": usable})
     return rows
