@@ -1,0 +1,111 @@
+"""Bad input to a model: one error that names the argument or field, what came, and what was expected."""
+
+import pytest
+import torch
+
+from dcrnn_fast import DCRNN
+
+from .models import SIZES, batch
+
+
+@pytest.fixture
+def model():
+    return DCRNN(SIZES, embedding_dim=4, num_dense=2)
+
+
+@pytest.mark.parametrize("stray", [-1, 11, 2**40])
+def test_an_id_out_of_range_is_an_index_error_with_the_fields_name(model, stray):
+    ids, dense, _ = batch(num_dense=2)
+    ids[5, 1] = stray
+    with pytest.raises(IndexError, match=rf"field 'item' \(column 1\) has id {stray}, expected \[0, 11\)"):
+        model(ids, dense)
+
+
+def test_unnamed_fields_are_named_by_number():
+    with pytest.raises(IndexError, match=r"field '1' \(column 1\) has id 3"):
+        DCRNN([4, 3], embedding_dim=4)(torch.tensor([[0, 3]]))
+
+
+def test_int32_ids_mean_the_same_as_int64(model):
+    ids, dense, _ = batch(num_dense=2)
+    assert torch.equal(model(ids.int(), dense), model(ids, dense))
+
+
+BAD_BATCHES = {
+    "float ids": (lambda ids, dense: (ids.float(), dense), TypeError, "ids: got dtype torch.float32, expected torch.int64"),
+    "bool ids": (lambda ids, dense: (ids > 0, dense), TypeError, "ids: got dtype torch.bool"),
+    "a field too few": (lambda ids, dense: (ids[:, :2], dense), ValueError, r"ids: got shape \[9, 2\], expected \[B, 3\]"),
+    "a field too many": (lambda ids, dense: (torch.cat([ids, ids], 1), dense), ValueError, r"ids: got shape \[9, 6\]"),
+    "one-dimensional ids": (lambda ids, dense: (ids[0], dense), ValueError, r"ids: got shape \[3\]"),
+    "no dense": (lambda ids, dense: (ids, None), ValueError, "dense: got None"),
+    "integer dense": (lambda ids, dense: (ids, dense.long()), TypeError, "dense: got dtype torch.int64"),
+    "dense of another width": (lambda ids, dense: (ids, dense[:, :1]), ValueError, r"dense: got shape \[9, 1\], expected \[9, 2\]"),
+    "dense of another batch": (lambda ids, dense: (ids, dense[:4]), ValueError, r"dense: got shape \[4, 2\], expected \[9, 2\]"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "error", "message"), BAD_BATCHES.values(), ids=BAD_BATCHES)
+def test_a_malformed_batch_is_refused(model, spoil, error, message):
+    ids, dense, _ = batch(num_dense=2)
+    with pytest.raises(error, match=message):
+        model(*spoil(ids, dense))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_dense_value_that_is_not_finite_is_refused_with_its_column(model, value):
+    ids, dense, _ = batch(num_dense=2)
+    dense[3, 1] = value
+    with pytest.raises(ValueError, match="dense: column 1 holds NaN or infinity"):
+        model(ids, dense)
+
+
+def test_dense_for_a_model_without_dense_features_is_refused():
+    ids, dense, _ = batch(num_dense=2)
+    with pytest.raises(ValueError, match="expected None; the model was built with num_dense=0"):
+        DCRNN(SIZES)(ids, dense)
+
+
+BAD_LABELS = {
+    "integer": (lambda y: y.long(), TypeError, "labels: got dtype torch.int64"),
+    "another shape": (lambda y: y[:, :1], ValueError, r"labels: got shape \[9, 1\], expected \[9, 2\]"),
+    "above one": (lambda y: y + 1.5, ValueError, r"labels: got a value outside \[0, 1\]"),
+    "below zero": (lambda y: y - 1.5, ValueError, r"labels: got a value outside \[0, 1\]"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "error", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_malformed_labels_are_refused(model, spoil, error, message):
+    ids, dense, labels = batch(num_dense=2)
+    with pytest.raises(error, match=message):
+        model.loss(model(ids, dense), spoil(labels))
+
+
+def test_logits_of_another_number_of_tasks_are_refused(model):
+    with pytest.raises(ValueError, match=r"logits: got shape \[9, 3\], expected \[B, 2\]"):
+        model.loss(torch.zeros(9, 3), torch.zeros(9, 3))
+
+
+def test_a_loss_over_an_empty_batch_is_refused(model):
+    with pytest.raises(ValueError, match="labels: got an empty batch"):
+        model.loss(torch.zeros(0, 2), torch.zeros(0, 2))
+
+
+def test_a_consume_without_a_click_is_refused_under_the_chain_with_its_row(model):
+    labels = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    with pytest.raises(ValueError, match=r"row 1 has consume=1 with click=0, and 2 rows in all.*strict_funnel=False"):
+        model.loss(torch.zeros(3, 2), labels)
+
+
+def test_a_consume_without_a_click_is_taken_when_the_funnel_is_not_strict(model):
+    assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), strict_funnel=False))
+
+
+@pytest.mark.parametrize("relation", ["independent", "transfer"])
+def test_a_consume_without_a_click_is_taken_without_the_chain(relation):
+    model = DCRNN(SIZES, embedding_dim=4, relation=relation)
+    assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]])))
+
+
+@pytest.mark.parametrize("labels", [[float("nan"), 1.0], [0.0, float("nan")]])
+def test_an_unknown_label_breaks_no_funnel(model, labels):
+    assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([labels])))

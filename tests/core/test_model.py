@@ -1,0 +1,198 @@
+"""DCRNN: the same model on both sides of an import swap, its events' probabilities, and its gradients."""
+
+import itertools
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.func import functional_call
+
+from dcrnn_fast import DCRNN, reference
+
+from .models import SIZES, batch
+from .problems import DOUBLE
+
+RELATIONS = ("chain", "independent", "transfer")
+SHARINGS = ("rows", "trunk")
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize(("source", "target"), [(DCRNN, reference.DCRNN), (reference.DCRNN, DCRNN)], ids=["to-reference", "to-fast"])
+def test_swapping_the_import_keeps_weights_and_outputs(source, target, relation, sharing):
+    options = {"embedding_dim": 5, "num_dense": 2, "relation": relation, "sharing": sharing, "tower_share_ratio": 0.25}
+    before, after = source(SIZES, **options), target(SIZES, **options)
+    after.load_state_dict(before.state_dict(), strict=True)
+    ids, dense, _ = batch(num_dense=2)
+    assert torch.equal(after(ids, dense), before(ids, dense))
+
+
+@pytest.mark.parametrize("share_ratio", [0, 0.5, 1])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_loss_gradients_match_finite_differences(sharing, relation, tied, share_ratio):
+    options = {"embedding_dim": 2, "num_dense": 1, "tower_dims": (3,), "steps": 2, "tower_share_ratio": 0.5}
+    model = reference.DCRNN([2, 3], **options, sharing=sharing, relation=relation, tied=tied, share_ratio=share_ratio, dtype=DOUBLE)
+    ids, dense = torch.tensor([[0, 2], [1, 0], [1, 1]]), torch.randn(3, 1, dtype=DOUBLE)
+    labels = torch.tensor([[1.0, 0.0], [1.0, float("nan")], [0.0, 0.0]], dtype=DOUBLE)
+    parameters = {name: value for name, value in model.named_parameters() if value.numel()}
+
+    def loss(*values):
+        logits = functional_call(model, dict(zip(parameters, values, strict=True)), (ids, dense))
+        return model.loss(logits, labels)
+
+    assert gradcheck(loss, tuple(parameters.values()), atol=1e-6)
+
+
+def test_the_cross_cell_trains_too():
+    model = DCRNN(SIZES, embedding_dim=4, cell="cross", tied=False)
+    ids, _, labels = batch()
+    model.loss(model(ids), labels).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters() if p.numel())
+
+
+def test_predict_gives_click_consume_and_the_conditional_under_the_chain():
+    model = DCRNN(SIZES, embedding_dim=4)
+    p = model.predict(batch()[0])
+    assert list(p) == ["click", "consume", "consume_given_click"]
+    assert all(value.shape == (9,) and value.dtype == torch.float32 for value in p.values())
+    torch.testing.assert_close(p["click"] * p["consume_given_click"], p["consume"])
+
+
+@pytest.mark.parametrize("relation", ["independent", "transfer"])
+def test_predict_gives_the_tasks_alone_without_the_chain(relation):
+    assert list(DCRNN(SIZES, embedding_dim=4, relation=relation).predict(batch()[0])) == ["click", "consume"]
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_predictions_are_the_sigmoid_of_the_logits(relation):
+    model = DCRNN(SIZES, embedding_dim=4, relation=relation)
+    ids = batch()[0]
+    p = model.predict(ids)
+    torch.testing.assert_close(torch.stack([p["click"], p["consume"]], dim=1), torch.sigmoid(model(ids)))
+
+
+def test_under_the_chain_consume_is_never_likelier_than_click_however_large_the_logits():
+    model = DCRNN(SIZES, embedding_dim=4, tasks=("see", "click", "consume"))
+    ids = batch(500)[0]
+    for scale in (1, 1e2, 1e4):
+        with torch.no_grad():
+            model.head.private_weight.normal_(std=scale)
+        p = model.predict(ids)
+        assert (p["consume"] <= p["click"]).all()
+        assert (p["click"] <= p["see"]).all()
+
+
+def test_one_task_needs_no_relation_between_tasks():
+    ids, _, labels = batch(tasks=1)
+    for relation in RELATIONS:
+        model = DCRNN(SIZES, embedding_dim=4, tasks=("click",), relation=relation)
+        model.loss(model(ids), labels).backward()
+        assert list(model.predict(ids)) == ["click"]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_an_empty_batch_and_a_batch_of_one_are_predicted(rows):
+    ids, dense, _ = batch(rows, num_dense=2)
+    model = DCRNN(SIZES, embedding_dim=4, num_dense=2)
+    assert model(ids, dense).shape == (rows, 2)
+    assert model.predict(ids, dense)["click"].shape == (rows,)
+
+
+def test_dense_features_alone_make_a_model():
+    model = DCRNN([], num_dense=3, embedding_dim=8)
+    assert model(torch.empty(4, 0, dtype=torch.int64), torch.randn(4, 3)).shape == (4, 2)
+
+
+def test_fields_have_rows_of_their_own_in_the_merged_table():
+    model = DCRNN(SIZES, embedding_dim=4)
+    with torch.no_grad():
+        model.embedding.weight.copy_(torch.arange(21.0)[:, None].expand(-1, 4))
+    assert model.features(torch.tensor([[6, 0, 2]]))[0, ::4].tolist() == [6.0, 7.0, 20.0]
+
+
+def test_hard_and_no_sharing_are_the_ends_of_the_parameter_count():
+    counts = [DCRNN(SIZES, share_ratio=ratio).num_parameters for ratio in (1, 0.5, 0)]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_dropout_acts_in_training_alone():
+    model = DCRNN(SIZES, embedding_dim=4, dropout=0.5)
+    ids = batch()[0]
+    assert not torch.equal(model(ids), model(ids))
+    model.eval()
+    assert torch.equal(model(ids), model(ids))
+
+
+def test_the_same_seed_gives_the_same_model():
+    models = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        models.append(DCRNN(SIZES, relation="transfer").state_dict())
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_model_computes_in_the_dtype_it_was_built_in_and_the_loss_in_float32_or_better(dtype):
+    model = DCRNN(SIZES, embedding_dim=4, dtype=dtype)
+    ids, _, labels = batch()
+    assert all(p.dtype == dtype for p in model.parameters())
+    assert model.loss(model(ids), labels).dtype == torch.promote_types(dtype, torch.float32)
+
+
+def test_autocast_computes_close_to_float32():
+    model = DCRNN(SIZES, embedding_dim=8)
+    ids = batch(64)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lower = model(ids)
+    torch.testing.assert_close(lower, model(ids), atol=0.05, rtol=0.05)
+
+
+ARGUMENTS = [
+    ({"num_embeddings": [7, 0]}, ValueError, r"num_embeddings\[1\]=0"),
+    ({"num_embeddings": {"user": 2.5}}, TypeError, r"num_embeddings\['user'\]=2.5"),
+    ({"num_embeddings": []}, ValueError, "at least one feature"),
+    ({"embedding_dim": 0}, ValueError, "embedding_dim=0"),
+    ({"num_dense": -1}, ValueError, "num_dense=-1"),
+    ({"tasks": ()}, ValueError, "tasks"),
+    ({"tasks": ("click", "click")}, ValueError, "tasks"),
+    ({"steps": 0}, ValueError, "steps=0"),
+    ({"cell": "lstm"}, ValueError, "cell='lstm'"),
+    ({"sharing": "soft"}, ValueError, "sharing='soft'"),
+    ({"share_ratio": 1.01}, ValueError, "share_ratio=1.01"),
+    ({"share_ratio": "half"}, TypeError, "share_ratio='half'"),
+    ({"tower_dims": (8, 0)}, ValueError, r"tower_dims\[1\]=0"),
+    ({"tower_share_ratio": 2}, ValueError, "tower_share_ratio=2"),
+    ({"dropout": 1.0}, ValueError, "dropout=1.0"),
+    ({"relation": "tree"}, ValueError, "relation='tree'"),
+    ({"backend": "tpu"}, ValueError, "backend='tpu'"),
+]
+
+
+@pytest.mark.parametrize("model", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
+@pytest.mark.parametrize(("change", "error", "message"), ARGUMENTS, ids=[next(iter(a[0])) for a in ARGUMENTS])
+def test_an_argument_out_of_range_is_refused_by_name(change, error, message, model):
+    arguments = {"num_embeddings": [7, 3], **change}
+    with pytest.raises(error, match=message):
+        model(**arguments)
+
+
+def test_constructors_have_the_same_signature():
+    import inspect
+
+    assert inspect.signature(DCRNN) == inspect.signature(reference.DCRNN)
+    assert list(itertools.islice(inspect.signature(DCRNN).parameters, 12)) == [
+        "num_embeddings",
+        "embedding_dim",
+        "num_dense",
+        "tasks",
+        "steps",
+        "cell",
+        "tied",
+        "sharing",
+        "share_ratio",
+        "tower_dims",
+        "dropout",
+        "relation",
+    ]

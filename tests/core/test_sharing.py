@@ -1,0 +1,129 @@
+"""SharingPlan: which unit is shared, where its row lies, and what a plan costs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcrnn_fast import CrossRNN, SharingPlan
+from dcrnn_fast.sharing import identity_index, inverse_index
+
+
+def plans():
+    return st.builds(
+        SharingPlan.from_ratio,
+        st.sampled_from(["rows", "trunk"]),
+        st.integers(1, 5),
+        st.integers(1, 24),
+        st.floats(0, 1),
+        steps=st.integers(1, 6),
+        cell=st.sampled_from(["gated", "cross"]),
+        tied=st.booleans(),
+    )
+
+
+@given(plans())
+def test_every_task_reads_each_of_its_rows_once_and_nothing_else(plan):
+    if plan.kind == "trunk":
+        plan = replace(plan, kind="rows")
+    rows = plan.shared_shape()[0] + plan.private_shape()[1]
+    assert rows == plan.weight_steps * plan.dim
+    for task in plan.index():
+        assert task.sort().values.tolist() == list(range(rows))
+
+
+@given(plans())
+def test_the_cost_in_parameters_is_what_the_module_has(plan):
+    assert plan.cost().parameters == sum(p.numel() for p in CrossRNN(plan).parameters())
+
+
+@given(plans())
+def test_one_more_task_costs_what_the_plan_says(plan):
+    more = replace(plan, num_tasks=plan.num_tasks + 1)
+    assert plan.cost_per_added_task().parameters == more.cost().parameters - plan.cost().parameters
+    assert plan.cost_per_added_task().flops == more.cost().flops - plan.cost().flops
+
+
+def test_untied_rows_are_numbered_step_after_step():
+    plan = SharingPlan.from_ratio("rows", 2, 4, 0.5, steps=2, tied=False)
+    shared, own = [0, 1], [4, 5]
+    assert plan.index().tolist() == [[*shared, *own, 2, 3, 6, 7]] * 2
+
+
+def test_shared_units_are_the_first_ones_by_default():
+    assert SharingPlan.from_ratio("rows", 2, 10, 0.3).shared_units == (0, 1, 2)
+
+
+def test_fields_can_be_shared_by_number():
+    plan = SharingPlan.from_fields("trunk", 2, [2, 3, 1], [2, 0])
+    assert plan.shared_units == (0, 1, 5)
+    assert plan.private_units == (2, 3, 4)
+
+
+def test_hard_sharing_adds_nothing_per_task_and_no_sharing_a_whole_model():
+    hard = SharingPlan.from_ratio("trunk", 2, 8, 1.0)
+    none = SharingPlan.from_ratio("trunk", 2, 8, 0.0)
+    assert (hard.cost_per_added_task().parameters, hard.cost_per_added_task().flops) == (0, 0)
+    assert none.cost_per_added_task().parameters == none.cost().parameters // 2
+
+
+@pytest.mark.parametrize(("share_ratio", "fraction"), [(0.5, 0.5625), (0.75, 0.390625)])
+def test_a_trunk_does_the_fraction_of_work_that_the_design_gives(share_ratio, fraction):
+    trunk = SharingPlan.from_ratio("trunk", 4, 624, share_ratio).cost().flops
+    rows = SharingPlan.from_ratio("rows", 4, 624, share_ratio).cost().flops
+    assert trunk / rows == fraction
+
+
+def test_the_summary_shows_the_plan_between_hard_sharing_and_none():
+    text = SharingPlan.from_ratio("rows", 2, 8, 0.5).summary()
+    for word in ("this plan", "hard sharing", "no sharing", "per added task", "parameters", "FLOPs"):
+        assert word in text
+
+
+@given(st.integers(1, 4), st.integers(0, 6), st.integers(0, 6), st.integers(0, 12), st.integers(0, 2**31))
+def test_the_inverse_index_lists_the_readers_of_every_bank_row_in_order(tasks, shared, private, rows, seed):
+    if shared + private == 0:
+        rows = 0
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randint(0, max(shared + private, 1), (tasks, rows), generator=generator, dtype=torch.int32)
+    offsets, places = inverse_index(index, shared, private)
+    readers = [[] for _ in range(shared + tasks * private)]
+    for t, row in enumerate(index.tolist()):
+        for r, i in enumerate(row):
+            readers[i if i < shared else i + t * private].append(t * rows + r)
+    bounds = offsets.tolist()
+    assert [places[a:b].tolist() for a, b in zip(bounds[:-1], bounds[1:], strict=True)] == readers
+
+
+def test_the_identity_index_reads_a_bank_in_order():
+    assert identity_index(2, 3).tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])
+def test_a_share_ratio_outside_0_to_1_is_refused_by_name(ratio):
+    with pytest.raises(ValueError, match=r"share_ratio=.*\[0, 1\]"):
+        SharingPlan.from_ratio("rows", 2, 8, ratio)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"kind": "soft"}, ValueError, "sharing='soft'"),
+        ({"cell": "lstm"}, ValueError, "cell='lstm'"),
+        ({"num_tasks": 0}, ValueError, "num_tasks=0"),
+        ({"steps": 0}, ValueError, "steps=0"),
+        ({"steps": 2.0}, TypeError, "steps=2.0"),
+        ({"shared_units": (1, 0)}, ValueError, "shared_units"),
+        ({"shared_units": (8,)}, ValueError, "shared_units"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(change, error, message):
+    with pytest.raises(error, match=message):
+        replace(SharingPlan.from_ratio("rows", 2, 8, 0.5), **change)
+
+
+def test_an_unknown_field_number_is_refused():
+    with pytest.raises(IndexError, match="field 3"):
+        SharingPlan.from_fields("rows", 2, [2, 2], [3])
