@@ -1,0 +1,86 @@
+"""Backends: what auto takes, what a named backend answers where it cannot run, and what info shows."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dcrnn_fast import DCRNN, BackendUnavailable, backends, functional
+
+from .models import SIZES, batch
+from .problems import cross_arguments
+
+UNUSABLE = [name for name, reason in backends.REASONS.items() if reason]
+
+
+def test_the_reference_runs_everywhere():
+    assert backends.REASONS["reference"] is None
+    for device in ("cpu", "cuda", "meta"):
+        assert backends.resolve("reference", device=device) == "reference"
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(name):
+    for ask in (lambda: DCRNN(SIZES, backend=name), lambda: functional.cross_rnn(**cross_arguments(), backend=name)):
+        with pytest.raises(BackendUnavailable, match=rf"backend='{name}' cannot be used: .+ Use backend='auto'"):
+            ask()
+
+
+def test_a_backend_asked_for_on_a_device_it_does_not_serve_says_so(monkeypatch):
+    monkeypatch.setitem(backends.REASONS, "cuda", None)
+    with pytest.raises(BackendUnavailable, match="computes on cuda and the tensors are on cpu"):
+        backends.resolve("cuda", device="cpu")
+
+
+@pytest.mark.parametrize(("usable", "expected"), [({"cpp"}, "cpp"), (set(), "reference")])
+def test_auto_takes_the_first_usable_backend_of_the_device(monkeypatch, usable, expected):
+    for name in ("cpp", "triton", "cuda"):
+        monkeypatch.setitem(backends.REASONS, name, None if name in usable else "taken away by the test")
+    assert backends.resolve("auto", device="cpu") == expected
+
+
+def test_auto_logs_once_what_it_passed_over_and_why(monkeypatch, caplog):
+    monkeypatch.setattr(backends, "_logged", set())
+    monkeypatch.setitem(backends.REASONS, "cpp", "taken away by the test")
+    with caplog.at_level(logging.INFO, logger="dcrnn_fast"):
+        backends.resolve("auto", device="cpu")
+        backends.resolve("auto", device="cpu")
+    assert [message for message in caplog.messages if "taken away by the test" in message] == [
+        "backend 'auto' passes over 'cpp' on cpu: taken away by the test"
+    ]
+
+
+def test_the_environment_variable_takes_the_place_of_auto(monkeypatch):
+    monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
+    assert backends.resolve("auto") == "reference"
+
+
+def test_an_unknown_name_in_the_environment_variable_is_refused(monkeypatch):
+    monkeypatch.setenv("DCRNN_FAST_BACKEND", "fastest")
+    with pytest.raises(ValueError, match="DCRNN_FAST_BACKEND='fastest': expected one of 'auto', 'reference'"):
+        backends.resolve("auto")
+
+
+def test_a_model_computes_on_the_backend_it_was_given():
+    model = DCRNN(SIZES, embedding_dim=4, backend="reference")
+    assert {module.backend for module in (model.cross, *model.towers, model.head)} == {"reference"}
+    assert torch.isfinite(model(batch()[0])).all()
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_info_prints_versions_and_every_backend():
+    done = run_python("-m", "dcrnn_fast", "info")
+    assert done.returncode == 0, done.stderr
+    for word in ("dcrnn_fast", "PyTorch", "extension", "auto on CPU", *backends.BACKENDS):
+        assert word in done.stdout
+
+
+def test_info_says_why_each_unusable_backend_cannot_run():
+    done = run_python("-m", "dcrnn_fast", "info")
+    for name in UNUSABLE:
+        assert f"no: {backends.REASONS[name]}" in done.stdout

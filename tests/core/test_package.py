@@ -1,0 +1,92 @@
+"""The installed package: light to import, honest about its extension, bound to PyTorch's stable ABI alone."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dcrnn_fast
+from dcrnn_fast import backends
+
+
+def run_code(code: str, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def test_the_core_imports_and_trains_with_torch_and_numpy_alone():
+    """Every module of an extra is hidden from the import system."""
+    code = """
+import sys
+for name in ("matplotlib", "platformdirs", "pyarrow", "pydantic", "yaml", "rich", "safetensors", "sklearn", "tensorboard", "typer", "triton"):
+    sys.modules[name] = None
+import torch
+from dcrnn_fast import DCRNN, info
+model = DCRNN([3, 4])
+model.loss(model(torch.zeros(2, 2, dtype=torch.int64)), torch.zeros(2, 2)).backward()
+info.render()
+"""
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_touches_no_gpu():
+    done = run_code("import torch, dcrnn_fast; assert not torch.cuda.is_initialized()")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_kernels_folder_installs_as_a_subpackage():
+    import dcrnn_fast.kernels
+
+    assert Path(dcrnn_fast.kernels.__file__).parent.name in ("kernels",)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert Path(dcrnn_fast.__file__).with_name("py.typed").is_file()
+
+
+has_compiler = pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler on this machine")
+
+
+@has_compiler
+def test_where_there_is_a_compiler_the_extension_is_built_and_tells_its_abi():
+    compiled = backends.extension()
+    assert compiled is not None, backends.extension_missing_reason()
+    info = compiled.build_info()
+    assert info["abi_target"] == "2.10"
+    assert info["built_against_torch"].count(".") == 2
+    assert info["cxx_standard"] >= 202002
+
+
+@has_compiler
+def test_the_extension_registers_the_schemas_of_both_operators():
+    assert "Tensor shared, Tensor private, Tensor index" in str(torch.ops.dcrnn_fast.param_gather.default._schema)
+    assert "Tensor? context" in str(torch.ops.dcrnn_fast.cross_rnn.default._schema)
+
+
+@has_compiler
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm on this machine")
+def test_the_extension_uses_only_the_stable_abi():
+    """Symbols of at::, c10:: and torch:: would bind the binary to one PyTorch; the stable ABI is plain C."""
+    undefined = subprocess.run(["nm", "-DCu", backends.extension().__file__], capture_output=True, text=True, check=True).stdout
+    assert "aoti_torch_library_def" in undefined or "torch_library" in undefined
+    assert not [line for line in undefined.splitlines() if any(space in line for space in (" at::", " c10::", " torch::"))]
+
+
+def test_without_the_extension_the_package_runs_and_info_says_why():
+    code = """
+import sys
+sys.modules["dcrnn_fast._C"] = None
+import torch
+from dcrnn_fast import DCRNN, backends, info
+assert backends.resolve("auto") == "reference"
+DCRNN([3, 4])(torch.zeros(2, 2, dtype=torch.int64))
+print(info.render())
+"""
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
+    assert "absent: " in done.stdout
