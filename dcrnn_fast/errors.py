@@ -9,7 +9,7 @@ class DcrnnFastError(Exception):
     """Base of the errors a user can mend."""
 
 
-class BackendUnavailable(DcrnnFastError, RuntimeError):
+class BackendUnavailable(DcrnnFastError, RuntimeError):  # noqa: N818 (an availability, as the design names it)
     """A backend was asked for by name and cannot run here; the message says why and what to do."""
 
 

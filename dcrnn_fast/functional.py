@@ -102,7 +102,8 @@ def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Te
         raise TypeError(f"{shared_name}: got dtype {shared.dtype}, expected a floating dtype")
     if shared.dim() < 1 or private.dim() != shared.dim() + 1 or private.shape[2:] != shared.shape[1:]:
         raise ValueError(
-            f"{private_name}: got shape {list(private.shape)} beside {shared_name} {list(shared.shape)}, expected [T, P, ...] beside [S, ...]"
+            f"{private_name}: got shape {list(private.shape)}, expected [T, P, ...] with the trailing shape of {shared_name} [S, ...], "
+            f"which is {list(shared.shape)}"
         )
     if private.shape[0] != index.shape[0]:
         raise ValueError(f"{private_name}: got {private.shape[0]} tasks, expected {index.shape[0]} as index {list(index.shape)} has")

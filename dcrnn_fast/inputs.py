@@ -75,10 +75,11 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
     broken = labels[:, 1:] > labels[:, :-1]
     if funnel and bool(broken.any()):
         row, task = broken.nonzero()[0].tolist()
+        earlier, later = (f"{tasks[t]}={labels[row, t].item():g}" for t in (task, task + 1))
         raise ValueError(
-            f"labels: row {row} has {tasks[task + 1]}={labels[row, task + 1].item():g} with {tasks[task]}={labels[row, task].item():g}, and "
-            f"{int(broken.any(dim=1).sum())} rows in all break the funnel {' -> '.join(tasks)}; under relation='chain' a later event implies "
-            f"the earlier one. Mend the labels, or pass strict_funnel=False"
+            f"labels: row {row} has {later} with {earlier}, and {int(broken.any(dim=1).sum())} rows in all break the funnel "
+            f"{' -> '.join(tasks)}; under relation='chain' a later event implies the earlier one. Mend the labels, or pass "
+            f"strict_funnel=False"
         )
 
 

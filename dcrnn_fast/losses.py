@@ -43,7 +43,9 @@ def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = N
 
 
 def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-    """AITM's calibrator (Xi et al., KDD 2021, eq. 10): the mean of ``relu(p_t - p_{t-1})``, summed over consecutive tasks, unweighted by 0.6.
+    """AITM's behavioural-expectation calibrator (Xi et al., KDD 2021): the mean of ``relu(p_t - p_{t-1})``, summed over consecutive tasks.
+
+    The factor 0.6 is not in it.
 
     Args:
         logits: [B, T], in funnel order.

@@ -34,9 +34,10 @@ class CrossRNN(reference.CrossRNN):
 
     def cross_rnn(self, x0: Tensor, *parameters: Tensor, context: Tensor | None = None, return_states: bool = False) -> Tensor:
         """The operator, on this module's backend."""
-        plan = self.plan
-        options = {"steps": plan.steps, "cell": plan.cell, "context": context, "return_states": return_states}
-        return functional.cross_rnn(x0, *parameters, **options, backend=self.backend)
+        steps, cell = self.plan.steps, self.plan.cell
+        return functional.cross_rnn(
+            x0, *parameters, steps=steps, cell=cell, context=context, return_states=return_states, backend=self.backend
+        )
 
 
 class PartiallySharedLinear(reference.PartiallySharedLinear):

@@ -32,7 +32,7 @@ def chain_logits(z: Tensor) -> Tensor:
 
 
 class InformationTransfer(nn.Module):
-    """AITM's adaptive information transfer between consecutive towers (Xi et al., KDD 2021, section 3.3).
+    """AITM's adaptive information transfer between consecutive towers (Xi et al., KDD 2021).
 
     For t >= 1, with q_t task t's tower state and p = relu(info(z_{t-1})) what the task before hands over,
     z_t = sum over u in {p, q_t} of softmax_u(<query(u), key(u)> / sqrt(H)) * value(u); z_0 = q_0.

@@ -70,10 +70,10 @@ class PlanCost:
 
 @dataclass(frozen=True)
 class SharingPlan:
-    """Partial sharing of the units of a cross recurrence between tasks (design, section 3).
+    """Partial sharing of the units of a cross recurrence between tasks.
 
-    ``kind="rows"``: tasks share parameters; each computes all of its units. ``kind="trunk"``: the shared units read each other alone, so they
-    are computed once for all tasks, and each task's private units read the shared states and their own.
+    ``kind="rows"``: tasks share parameters; each computes all of its units. ``kind="trunk"``: the shared units read each other alone, so
+    they are computed once for all tasks, and each task's private units read the shared states and their own.
 
     Build one with :meth:`from_ratio` (the first ``round(share_ratio * dim)`` units are shared) or :meth:`from_fields` (the units of named
     feature fields are shared); the constructor takes the shared units themselves, sorted and without repeats.
@@ -240,7 +240,7 @@ def inverse_index(index: Tensor, num_shared: int, num_private: int) -> tuple[Ten
         ``offsets`` int32 [S + T * P + 1] and ``places`` int32 [T * R]: bank row i is read by ``places[offsets[i]:offsets[i + 1]]``, each
         t * R + r, ascending: by task, then by row.
     """
-    tasks, rows = index.shape
+    tasks = index.shape[0]
     bank_row = index.long() + torch.where(index < num_shared, 0, torch.arange(tasks)[:, None] * num_private)
     places = torch.argsort(bank_row.flatten(), stable=True)
     counts = torch.bincount(bank_row.flatten(), minlength=num_shared + tasks * num_private)

@@ -38,7 +38,7 @@ def cross_rnn(
     context: Tensor | None = None,
     return_states: bool = False,
 ) -> Tensor:
-    """The cross layer as the cell of a recurrence, for every task (design, section 2).
+    """The cross layer as the cell of a recurrence, for every task.
 
     From h = x0, ``steps`` times, with u = [context at this step, h]::
 

@@ -14,9 +14,14 @@ from . import functional
 class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`.
 
-    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G]. Weights start
-    uniform in +-1/sqrt(K), biases at zero, so that a gate starts half open.
+    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G].
+    Weights start uniform in +-1/sqrt(K), biases at zero, so that a gate starts half open.
     """
+
+    index: Tensor
+    trunk_index: Tensor
+    order: Tensor
+    place: Tensor
 
     def __init__(self, plan: SharingPlan, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -88,6 +93,8 @@ class PartiallySharedLinear(nn.Module):
     Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P], uniform in
     +-1/sqrt(in_features) at the start, as ``torch.nn.Linear``'s are.
     """
+
+    index: Tensor
 
     def __init__(
         self,

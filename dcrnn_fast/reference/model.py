@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -19,7 +20,9 @@ Relation = Literal["chain", "independent", "transfer"]
 
 
 class DCRNN(nn.Module):
-    """Click and consume, or any funnel of tasks, from one model (Zhou and Yu, 2023, arXiv 2310.11777; what the abstract leaves open is our reading).
+    """Click and consume, or any funnel of tasks, from one model (Zhou and Yu, 2023, arXiv 2310.11777).
+
+    What the paper's abstract leaves open is our reading of it.
 
     Args:
         num_embeddings: ids of each categorical field, F sizes, or a mapping from field name to size; field f takes ids in [0, size).
@@ -43,6 +46,8 @@ class DCRNN(nn.Module):
 
     cross_layer = CrossRNN
     tower_layer = PartiallySharedLinear
+    sizes: Tensor
+    offsets: Tensor
 
     def __init__(
         self,
@@ -67,7 +72,7 @@ class DCRNN(nn.Module):
         super().__init__()
         named = isinstance(num_embeddings, Mapping)
         self.num_embeddings = tuple(num_embeddings.values()) if isinstance(num_embeddings, Mapping) else tuple(num_embeddings)
-        self.field_names = tuple(num_embeddings) if named else tuple(str(f) for f in range(len(self.num_embeddings)))
+        self.field_names: tuple[str, ...] = tuple(map(str, num_embeddings if named else range(len(self.num_embeddings))))
         for name, size in zip(self.field_names, self.num_embeddings, strict=True):
             check_count(f"num_embeddings[{name!r}]" if named else f"num_embeddings[{name}]", size)
         check_count("embedding_dim", embedding_dim)
@@ -99,7 +104,7 @@ class DCRNN(nn.Module):
         widths = [dim, *tower_dims]
         self.towers = nn.ModuleList(
             self.tower_layer(below, width, len(self.tasks), tower_share_ratio, device=device, dtype=dtype)
-            for below, width in zip(widths[:-1], widths[1:], strict=True)
+            for below, width in pairwise(widths)
         )
         self.dropout = nn.Dropout(dropout)
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], device=device, dtype=dtype) if relation == "transfer" else None

@@ -47,7 +47,7 @@ def test_an_argument_that_does_not_fit_is_refused_by_name(change, error, message
 
 
 def test_param_gather_refuses_integer_banks():
-    with pytest.raises(TypeError, match="shared: got dtype torch.int64"):
+    with pytest.raises(TypeError, match=r"shared: got dtype torch\.int64"):
         functional.param_gather(torch.zeros(2, 3).long(), torch.zeros(1, 2, 3).long(), torch.zeros(1, 2, dtype=torch.int32))
 
 

@@ -1,6 +1,7 @@
 """SharingPlan: which unit is shared, where its row lies, and what a plan costs."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_the_inverse_index_lists_the_readers_of_every_bank_row_in_order(tasks, s
         for r, i in enumerate(row):
             readers[i if i < shared else i + t * private].append(t * rows + r)
     bounds = offsets.tolist()
-    assert [places[a:b].tolist() for a, b in zip(bounds[:-1], bounds[1:], strict=True)] == readers
+    assert [places[a:b].tolist() for a, b in pairwise(bounds)] == readers
 
 
 def test_the_identity_index_reads_a_bank_in_order():
