@@ -1,0 +1,47 @@
+# The two commands: `make demo` trains on the embedded data, `make test` runs every test. Both make a virtual environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
+BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'setuptools>=77' ninja
+
+.PHONY: demo test lint format bench quality clean
+
+# Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(BUILD_REQUIREMENTS)
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[$(1)]'
+	touch $@
+endef
+
+$(VENV)/.train: $(SOURCES)
+	$(call install,train)
+
+$(VENV)/.dev: $(SOURCES)
+	$(call install,dev)
+
+demo: $(VENV)/.train
+	$(BIN)/dcrnn-fast demo
+
+# One thread a test process: tests run side by side, and a busy second thread makes every small operation wait.
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest bench/ --benchmark
+
+quality: $(VENV)/.dev
+	$(BIN)/python -m bench.quality
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure.txt
