@@ -1,7 +1,7 @@
 """Quality against baselines on the embedded data: ``make quality`` trains every variant with every seed and writes results/quality.json.
 
-All variants have the default configuration, data, split and early stopping; only what names the variant differs. The configuration was chosen
-on census-income's validation rows for rows sharing, so the other variants had no tuning of their own.
+All variants have the default configuration, data, split and early stopping; only what names the variant differs. The configuration was
+chosen on census-income's validation rows for rows sharing, so the other variants had no tuning of their own.
 """
 
 from __future__ import annotations
