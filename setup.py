@@ -5,6 +5,8 @@ What went wrong is written to ``dcrnn_fast/_build_failure.txt``, which ``python 
 """
 
 import os
+import shlex
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -35,21 +37,33 @@ def c_extension() -> Extension:
     return extension
 
 
+def missing() -> str | None:
+    """What the extension lacks on this machine, in words, or None."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    if os.name == "posix" and shutil.which(compiler) is None:
+        return f"no C++ compiler: {compiler!r} was not found; install g++ or clang++, or name one in CXX"
+    return torch_missing
+
+
 class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
     """Records a failed build of an optional extension instead of failing the installation."""
 
+    def run(self) -> None:
+        package = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
+        self.report = package / "dcrnn_fast" / "_build_failure.txt"
+        self.report.unlink(missing_ok=True)
+        super().run()
+
     def build_extensions(self) -> None:
-        report = Path(self.get_ext_fullpath("dcrnn_fast._C")).with_name("_build_failure.txt")
-        report.unlink(missing_ok=True)
         try:
-            if torch_missing:
-                raise RuntimeError(torch_missing)
+            if reason := missing():
+                raise RuntimeError(reason)
             super().build_extensions()
         except Exception as error:
             if WANTED == "1":
                 raise
-            report.parent.mkdir(parents=True, exist_ok=True)
-            report.write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
+            self.report.parent.mkdir(parents=True, exist_ok=True)
+            self.report.write_text(f"{error}\n", encoding="utf-8")
             print(f"dcrnn_fast: the C++ extension was not built ({error}); the package will run on the reference backend")
 
 

@@ -1,0 +1,20 @@
+"""Real tables as packed, memory-mapped arrays, and the loader that batches them.
+
+`prepare` needs the extra `train`; opening and loading packed data needs NumPy and PyTorch only.
+"""
+
+from .catalog import default_cache_dir, known_data_sets, prepare
+from .loader import Batch, BlockLoader
+from .packed import PackedDataset, PackedMeta, PackedSplit, open_packed
+
+__all__ = [
+    "Batch",
+    "BlockLoader",
+    "PackedDataset",
+    "PackedMeta",
+    "PackedSplit",
+    "default_cache_dir",
+    "known_data_sets",
+    "open_packed",
+    "prepare",
+]

@@ -1,0 +1,117 @@
+"""The data sets known by name, and `prepare`, which encodes a table once and caches the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from .packed import FORMAT_VERSION, PackedDataset, PackedMeta, file_sha256, open_packed, write_packed
+
+if TYPE_CHECKING:
+    from .encode import Encoder
+    from .schema import TableSchema
+
+__all__ = ["default_cache_dir", "known_data_sets", "prepare"]
+
+EMBEDDED = Path(__file__).parent / "embedded"
+
+
+def known_data_sets() -> tuple[str, ...]:
+    """Names of the embedded data sets."""
+    return tuple(sorted(path.stem for path in EMBEDDED.glob("*.yaml")))
+
+
+def default_cache_dir() -> Path:
+    """$DCRNN_FAST_CACHE, else the platform's cache folder of the user, ~/.cache/dcrnn_fast on Linux."""
+    if chosen := os.environ.get("DCRNN_FAST_CACHE"):
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("dcrnn_fast")
+
+
+def prepare(data: str | Path, *, cache_dir: Path | None = None, seed: int = 0, valid_fraction: float = 0.1) -> PackedDataset:
+    """The packed form of a data set, encoded on the first call and opened from the cache afterwards.
+
+    `data` is the name of an embedded data set or the path of a schema YAML. `valid_fraction` in [0, 1) of the train rows, drawn with
+    `seed`, become the validation split where the data has none of its own. The cache key covers the schema, the checksums of the source
+    files, `seed`, `valid_fraction` and the format version; a damaged cache entry is built anew.
+
+    Raises DataError for an unknown data set, an invalid schema, a file that cannot be used, a cache that cannot be written, and
+    without the packages of the extra `train`.
+    """
+    if not 0 <= valid_fraction < 1:
+        raise DataError(f"valid_fraction is {valid_fraction}, expected a number in [0, 1)")
+    if seed < 0:
+        raise DataError(f"seed is {seed}, expected at least 0")
+    path = _schema_path(data)
+    try:
+        from .encode import Encoder
+        from .schema import load_schema
+        from .tables import read_splits, source_paths
+
+        cache = cache_dir if cache_dir is not None else default_cache_dir()
+    except ModuleNotFoundError as error:
+        if error.name not in {"pyarrow", "pydantic", "yaml", "platformdirs"}:
+            raise
+        raise DataError(f"preparing data needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+
+    schema = load_schema(path)
+    sources = {role: file_sha256(file) for role, file in source_paths(schema, path.parent).items()}
+    key = {
+        "format": FORMAT_VERSION,
+        "schema": schema.model_dump(mode="json"),
+        "sources": sources,
+        "seed": seed,
+        "valid_fraction": valid_fraction,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    target = cache / f"{schema.name}-{digest[:16]}"
+    if target.exists():
+        try:
+            return open_packed(target)
+        except DataError:
+            shutil.rmtree(target, ignore_errors=True)
+    tables = read_splits(schema, path.parent, seed=seed, valid_fraction=valid_fraction)
+    encoder = Encoder.fit(schema, tables["train"])
+    splits = {}
+    for split, table in tables.items():
+        arrays = encoder.transform(table)
+        splits[split] = {kind: array for kind, array in vars(arrays).items() if array is not None}
+    write_packed(target, _meta(schema, encoder, {split: table.num_rows for split, table in tables.items()}), splits)
+    return open_packed(target)
+
+
+def _schema_path(data: str | Path) -> Path:
+    if str(data) in known_data_sets():
+        return EMBEDDED / f"{data}.yaml"
+    path = Path(data)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    raise DataError(
+        f"unknown data set {str(data)!r}; known are {', '.join(known_data_sets())}, and the path of a schema YAML (.yaml) of your own "
+        "table works too (docs/data-format.md)"
+    )
+
+
+def _meta(schema: TableSchema, encoder: Encoder, rows: dict[str, int]) -> PackedMeta:
+    return PackedMeta(
+        name=schema.name,
+        tasks=tuple(task.name for task in schema.tasks),
+        funnel=schema.funnel,
+        relation=schema.suggested_relation,
+        fields={field.column: field.num_embeddings for field in encoder.fields},
+        dense=tuple(scale.column for scale in encoder.dense),
+        group=schema.group,
+        has_weight=schema.weight is not None,
+        rows=rows,
+        vocabulary={field.column: field.entries() for field in encoder.fields},
+        scaling={scale.column: {"treatment": scale.treatment, "mean": scale.mean, "std": scale.std} for scale in encoder.dense},
+        checksums={},
+        format_version=FORMAT_VERSION,
+    )

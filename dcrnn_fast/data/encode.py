@@ -1,0 +1,253 @@
+"""Turns table columns into embedding ids and dense values. Everything learned from data is learned from the train split alone.
+
+categorical  id 0 out-of-vocabulary (unseen, or rarer than min_count in train); then the categories, the most frequent first
+buckets      id 0 missing; then 1 + the index of the value's bucket
+dense        (x - mean) / std, or the same of the signed log1p, sign(x) * log(1 + |x|); missing becomes 0, the train mean
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import DataError
+from .schema import Numeric, TableSchema, Task
+
+__all__ = ["Encoder", "bucket_edges"]
+
+OOV = "<oov>"
+MISSING = "<missing>"
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def _text(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Any column as dictionary-coded text; null and NaN become the category MISSING."""
+    array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = pc.take(array.dictionary, array.indices)
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), None, array)
+    return pc.fill_null(array.cast(pa.string()), MISSING).dictionary_encode()
+
+
+def _numbers(table: pa.Table, name: str) -> FloatArray:
+    """A column as float64, NaN where missing. Raises DataError for what is no number and for infinities."""
+    column = table.column(name)
+    try:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_decimal(column.type):
+            column = column.cast(pa.string())  # Arrow's direct cast multiplies by the scale and misses the nearest float.
+        values: FloatArray = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    except pa.ArrowException as error:
+        raise DataError(f"column {name!r} is used as a number and holds something else: {error}") from error
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise DataError(f"column {name!r} holds {infinite} infinite values; make them finite, or empty (missing)")
+    return values
+
+
+def bucket_edges(values: FloatArray, buckets: int) -> FloatArray:
+    """Rising edges e that cut the numbers into len(e) + 1 buckets; x falls into bucket `searchsorted(e, x, side="right")`.
+
+    A value that alone fills a bucket's share of the rows (zero, most often) gets a bucket of its own, which holds nothing else. The other
+    values share the remaining buckets by quantiles. With no more distinct values than buckets, each has its own. About `buckets`
+    buckets come out: heavy values in between split quantile buckets, and rows too lumpy to cut evenly give fewer. `values` holds no NaN.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= buckets:
+        return distinct[1:]
+    heavy = np.zeros(len(distinct), dtype=bool)
+    while True:
+        left = max(1, buckets - int(heavy.sum()))
+        share = counts[~heavy].sum() / left
+        more = ~heavy & (counts > share)
+        if left == 1 or not more.any():
+            break
+        heavy |= more
+    light = np.where(heavy, 0, counts)
+    quantile = np.floor((np.cumsum(light) - light / 2) / share).astype(np.int64)
+    starts = (quantile[1:] != quantile[:-1]) & ~heavy[1:] & ~heavy[:-1]
+    # The smallest normal number, not the smallest subnormal, separates zero: a CPU that flushes subnormals would take the latter for zero.
+    above = np.maximum(np.nextafter(distinct, np.inf), distinct + np.finfo(np.float64).tiny)
+    edges = np.unique(np.concatenate([distinct[1:][starts], distinct[heavy], above[heavy]]))
+    return edges[(edges > distinct[0]) & (edges <= distinct[-1])]
+
+
+@dataclass(frozen=True)
+class CategoryCode:
+    """A categorical field: `vocabulary[id]` is its text, `vocabulary[0]` the out-of-vocabulary entry."""
+
+    column: str
+    vocabulary: list[str]
+
+    @classmethod
+    def fit(cls, table: pa.Table, column: str, min_count: int) -> CategoryCode:
+        coded = _text(table.column(column))
+        counts = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary))
+        texts = coded.dictionary.to_pylist()
+        kept = sorted((-int(count), text) for count, text in zip(counts, texts, strict=True) if count >= min_count)
+        return cls(column, [OOV, *(text for _, text in kept)])
+
+    @property
+    def num_embeddings(self) -> int:
+        return len(self.vocabulary)
+
+    def entries(self) -> list[str] | list[float]:
+        return self.vocabulary
+
+    def transform(self, table: pa.Table) -> npt.NDArray[np.int32]:
+        coded = _text(table.column(self.column))
+        known = pc.index_in(coded.dictionary, pa.array(self.vocabulary[1:], pa.string()))
+        ids = pc.fill_null(pc.add(known, 1), 0).to_numpy(zero_copy_only=False).astype(np.int32)
+        return np.asarray(ids[coded.indices.to_numpy()], dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class BucketCode:
+    """A numeric column as a field: id 0 is missing, id 1 + b is bucket b."""
+
+    column: str
+    edges: FloatArray
+
+    @classmethod
+    def fit(cls, table: pa.Table, numeric: Numeric) -> BucketCode:
+        values = _numbers(table, numeric.column)
+        assert numeric.buckets is not None
+        return cls(numeric.column, bucket_edges(values[~np.isnan(values)], numeric.buckets))
+
+    @property
+    def num_embeddings(self) -> int:
+        return len(self.edges) + 2
+
+    def entries(self) -> list[str] | list[float]:
+        return [float(edge) for edge in self.edges]
+
+    def transform(self, table: pa.Table) -> npt.NDArray[np.int32]:
+        values = _numbers(table, self.column)
+        return np.where(np.isnan(values), 0, np.searchsorted(self.edges, values, side="right") + 1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class DenseScale:
+    """A numeric column as one float: optionally signed log1p, then standardised with the train split's mean and deviation."""
+
+    column: str
+    treatment: str
+    mean: float
+    std: float
+
+    @classmethod
+    def fit(cls, table: pa.Table, numeric: Numeric) -> DenseScale:
+        assert numeric.dense is not None
+        values = _treated(_numbers(table, numeric.column), numeric.dense)
+        values = values[~np.isnan(values)]
+        std = float(values.std()) if len(values) else 0.0
+        return cls(numeric.column, numeric.dense, float(values.mean()) if len(values) else 0.0, std if std > 0 else 1.0)
+
+    def transform(self, table: pa.Table) -> npt.NDArray[np.float32]:
+        values = (_treated(_numbers(table, self.column), self.treatment) - self.mean) / self.std
+        return np.nan_to_num(values, nan=0.0).astype(np.float32)
+
+
+def _treated(values: FloatArray, treatment: str) -> FloatArray:
+    return np.sign(values) * np.log1p(np.abs(values)) if treatment == "log1p" else values
+
+
+def _labels(table: pa.Table, task: Task) -> npt.NDArray[np.float32]:
+    if task.positive is not None:
+        coded = _text(table.column(task.column))
+        hit = pc.is_in(coded.dictionary, pa.array(task.positive, pa.string())).to_numpy(zero_copy_only=False)
+        missing = pc.equal(coded.dictionary, MISSING).to_numpy(zero_copy_only=False)
+        by_text = np.where(missing, np.nan, hit).astype(np.float32)
+        return np.asarray(by_text[coded.indices.to_numpy()], dtype=np.float32)
+    values = _numbers(table, task.column)
+    if task.threshold is not None:
+        return np.where(np.isnan(values), np.nan, values >= task.threshold).astype(np.float32)
+    strange = ~np.isnan(values) & (values != 0) & (values != 1)
+    if strange.any():
+        examples = ", ".join(f"{value:g}" for value in np.unique(values[strange])[:5])
+        raise DataError(
+            f"task {task.name!r}: column {task.column!r} holds {examples}, expected 0 and 1 (empty: unknown); use `threshold` or `positive`"
+        )
+    return values.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The arrays of one split: ids [N, F] int32, dense [N, Nd] float32, labels [N, T] float32, weight [N] float32, group [N] int64."""
+
+    ids: npt.NDArray[np.int32]
+    dense: npt.NDArray[np.float32] | None
+    labels: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32] | None
+    group: npt.NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A fitted schema. `fields` are in the order of the id columns: the categorical ones, then the buckets."""
+
+    schema: TableSchema
+    fields: tuple[CategoryCode | BucketCode, ...]
+    dense: tuple[DenseScale, ...]
+
+    @classmethod
+    def fit(cls, schema: TableSchema, train: pa.Table) -> Encoder:
+        """Learns vocabularies, edges and scales from the train rows. Raises DataError for a label rule that no train row meets."""
+        for task in schema.tasks:
+            if task.positive is not None and not np.nansum(_labels(train, task)):
+                values = sorted(_text(train.column(task.column)).dictionary.to_pylist())[:20]
+                raise DataError(
+                    f"task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the column holds {values} "
+                    "(at most 20 shown)"
+                )
+        categories = [CategoryCode.fit(train, c.column, c.min_count or schema.min_count) for c in schema.categorical]
+        buckets = [BucketCode.fit(train, n) for n in schema.numeric if n.buckets is not None]
+        return cls(schema, (*categories, *buckets), tuple(DenseScale.fit(train, n) for n in schema.numeric if n.dense is not None))
+
+    def transform(self, table: pa.Table) -> Encoded:
+        """Encodes the rows of one split. Raises DataError for a label, weight or funnel that breaks the schema."""
+        schema = self.schema
+        labels = np.column_stack([_labels(table, task) for task in schema.tasks])
+        if schema.funnel:
+            self._check_funnel(labels)
+        return Encoded(
+            ids=np.column_stack([field.transform(table) for field in self.fields]),
+            dense=np.column_stack([scale.transform(table) for scale in self.dense]) if self.dense else None,
+            labels=labels,
+            weight=self._weight(table),
+            group=_groups(table, schema.group) if schema.group is not None else None,
+        )
+
+    def _check_funnel(self, labels: npt.NDArray[np.float32]) -> None:
+        for t in range(1, labels.shape[1]):
+            broken = int(((labels[:, t] == 1) & (labels[:, t - 1] == 0)).sum())
+            if broken:
+                later, earlier = self.schema.tasks[t].name, self.schema.tasks[t - 1].name
+                raise DataError(
+                    f"data set {self.schema.name!r} is declared a funnel, yet {broken} rows have {later} = 1 and {earlier} = 0; "
+                    "mend the rows, or state `funnel: false`"
+                )
+
+    def _weight(self, table: pa.Table) -> npt.NDArray[np.float32] | None:
+        if self.schema.weight is None:
+            return None
+        weight = _numbers(table, self.schema.weight)
+        bad = int((~(weight >= 0)).sum())
+        if bad:
+            raise DataError(f"weight column {self.schema.weight!r}: {bad} rows are negative or missing; expected numbers >= 0")
+        return weight.astype(np.float32)
+
+
+def _groups(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
+    """A code per distinct value, meaningful inside this split only; -1 where missing."""
+    coded = _text(table.column(column))
+    codes = coded.indices.to_numpy().astype(np.int64)
+    missing = pc.equal(coded.dictionary, MISSING).to_numpy(zero_copy_only=False)
+    return np.where(missing[codes], np.int64(-1), codes)

@@ -1,0 +1,129 @@
+"""Batches from a packed split: whole blocks are read, block order and rows are shuffled, and any batch can be resumed at.
+
+The order of an epoch is a pure function of (seed, epoch): blocks of `block_rows` consecutive rows are permuted, `window_blocks` of them
+at a time are read into memory, and the rows inside such a window are permuted. Needs NumPy and PyTorch only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import ConfigError, DataError
+from .packed import PackedSplit
+
+__all__ = ["Batch", "BlockLoader"]
+
+
+class Batch(NamedTuple):
+    """ids [B, F] int64; dense [B, Nd] float32 or None; labels [B, T] float32 with NaN for unknown; weight [B] float32 or None."""
+
+    ids: torch.Tensor
+    dense: torch.Tensor | None
+    labels: torch.Tensor
+    weight: torch.Tensor | None
+
+
+class BlockLoader:
+    """Batches of a split; the last one may be short. `len(loader)` is the number of batches in an epoch.
+
+    Memory: about two windows, of `block_rows * window_blocks` rows each. Rows mix only inside a window, so a split that is sorted by time
+    or user wants small blocks and a large window.
+
+    Raises DataError for an empty split and ConfigError for a size below 1 or a negative seed.
+    """
+
+    def __init__(
+        self, split: PackedSplit, batch_size: int, *, shuffle: bool = False, seed: int = 0, block_rows: int = 4096, window_blocks: int = 64
+    ) -> None:
+        for name, value, smallest in (
+            ("batch_size", batch_size, 1),
+            ("block_rows", block_rows, 1),
+            ("window_blocks", window_blocks, 1),
+            ("seed", seed, 0),
+        ):
+            if value < smallest:
+                raise ConfigError(f"{name} is {value}, expected at least {smallest}")
+        if len(split) == 0:
+            raise DataError(f"split {split.name!r} is empty; a loader needs at least one row (for valid: a valid_fraction above 0)")
+        self.split = split
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.block_rows = block_rows
+        self.window_blocks = window_blocks
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `start` on; nothing before the window that holds batch `start` is read.
+
+        Raises ConfigError for a negative epoch or a start outside [0, len(self)].
+        """
+        if epoch < 0:
+            raise ConfigError(f"epoch is {epoch}, expected at least 0")
+        if not 0 <= start <= len(self):
+            raise ConfigError(f"start is {start}, expected between 0 and the {len(self)} batches of an epoch")
+        return self._generate(epoch, start)
+
+    def _generate(self, epoch: int, start: int) -> Iterator[Batch]:
+        windows = self._windows(epoch)
+        ends = np.cumsum([int((window[:, 1] - window[:, 0]).sum()) for window in windows])
+        row = min(start * self.batch_size, len(self.split))
+        first = int(np.searchsorted(ends, row, side="right"))
+        skip = row - (int(ends[first - 1]) if first else 0)
+        left: list[npt.NDArray[Any] | None] | None = None
+        for number in range(first, len(windows)):
+            arrays = [None if a is None else a[skip:] for a in self._read(windows[number], epoch, number)]
+            skip = 0
+            if left is not None:
+                arrays = [None if b is None else np.concatenate([a, b]) for a, b in zip(left, arrays, strict=True)]
+            assert arrays[0] is not None
+            rows = len(arrays[0])
+            whole = rows if number == len(windows) - 1 else rows - rows % self.batch_size
+            for begin in range(0, whole, self.batch_size):
+                yield _batch([None if a is None else a[begin : min(begin + self.batch_size, whole)] for a in arrays])
+            left = [None if a is None else a[whole:] for a in arrays]
+
+    def _windows(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """Per window the [begin, end) rows of its blocks, in reading order."""
+        begins = np.arange(0, len(self.split), self.block_rows, dtype=np.int64)
+        if self.shuffle:
+            begins = np.random.default_rng([self.seed, epoch]).permutation(begins)
+        blocks = np.stack([begins, np.minimum(begins + self.block_rows, len(self.split))], axis=1)
+        return [blocks[i : i + self.window_blocks] for i in range(0, len(blocks), self.window_blocks)]
+
+    def _read(self, window: npt.NDArray[np.int64], epoch: int, number: int) -> list[npt.NDArray[Any] | None]:
+        rows = int((window[:, 1] - window[:, 0]).sum())
+        order = np.random.default_rng([self.seed, epoch, number + 1]).permutation(rows) if self.shuffle else None
+        columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
+        return [None if column is None else _gather(column, window, rows, order) for column in columns]
+
+
+def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], rows: int, order: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
+    """Copies each block once, straight to the places its rows have in the shuffled window."""
+    out = np.empty((rows, *column.shape[1:]), dtype=column.dtype)
+    at = 0
+    for begin, end in window:
+        size = int(end - begin)
+        out[slice(at, at + size) if order is None else order[at : at + size]] = column[begin:end]
+        at += size
+    return out
+
+
+def _batch(arrays: list[npt.NDArray[Any] | None]) -> Batch:
+    ids, dense, labels, weight = arrays
+    assert ids is not None
+    assert labels is not None
+    return Batch(
+        # NumPy widens in the calling thread; PyTorch would wake its pool for every batch and contend with the training step.
+        torch.from_numpy(ids.astype(np.int64)),
+        None if dense is None else torch.from_numpy(dense),
+        torch.from_numpy(labels),
+        None if weight is None else torch.from_numpy(weight),
+    )

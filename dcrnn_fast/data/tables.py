@@ -1,0 +1,95 @@
+"""Reads the files of a schema into Arrow tables, one a split, holding only the columns the schema uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from ..errors import DataError
+from .schema import TableSchema
+
+__all__ = ["read_splits", "source_paths"]
+
+SPLITS = ("train", "valid", "test")
+TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+def source_paths(schema: TableSchema, folder: Path) -> dict[str, Path]:
+    """Role -> file, relative paths taken from `folder`. Raises DataError for a file that is not there or of an unknown kind."""
+    paths = {role: folder / path for role, path in schema.files.paths().items()}
+    for role, path in paths.items():
+        if not path.is_file():
+            raise DataError(f"data set {schema.name!r}: the {role} file {path} does not exist; `files` is relative to the schema YAML")
+        if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
+            raise DataError(f"data set {schema.name!r}: {path} is of an unknown kind; expected .csv, .csv.gz or .parquet")
+    return paths
+
+
+def read_splits(schema: TableSchema, folder: Path, *, seed: int, valid_fraction: float) -> dict[str, pa.Table]:
+    """The tables of "train", "valid" and "test".
+
+    Without a validation file or `valid` rows, `valid_fraction` of the train rows, drawn with `seed`, become the validation split. A
+    `test_fraction` is drawn with the schema's `test_seed`, so that another `seed` never changes the test rows. Row order is kept.
+    """
+    paths = source_paths(schema, folder)
+    tables = {role: _read(schema, path) for role, path in paths.items()}
+    if "all" in tables:
+        tables = _split_one_file(schema, tables["all"], paths["all"])
+    if tables["train"].num_rows == 0:
+        raise DataError(f"data set {schema.name!r}: no train rows in {paths.get('train', paths.get('all'))}")
+    if "valid" not in tables:
+        kept, drawn = _draw(tables["train"].num_rows, valid_fraction, seed)
+        if not len(kept):
+            raise DataError(f"data set {schema.name!r}: valid_fraction {valid_fraction} leaves no train row of {tables['train'].num_rows}")
+        tables = {**tables, "valid": tables["train"].take(drawn), "train": tables["train"].take(kept)}
+    return {split: tables[split].combine_chunks() for split in SPLITS}
+
+
+def _draw(rows: int, fraction: float, seed: int) -> tuple[pa.Array, pa.Array]:
+    drawn = np.zeros(rows, dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(rows)[: round(rows * fraction)]] = True
+    return pa.array(np.flatnonzero(~drawn)), pa.array(np.flatnonzero(drawn))
+
+
+def _split_one_file(schema: TableSchema, table: pa.Table, path: Path) -> dict[str, pa.Table]:
+    column, fraction = schema.files.split_column, schema.files.test_fraction
+    if column is None:
+        assert fraction is not None
+        kept, drawn = _draw(table.num_rows, fraction, schema.files.test_seed)
+        return {"train": table.take(kept), "test": table.take(drawn)}
+    labels = np.asarray(table.column(column).cast(pa.string()).to_numpy(zero_copy_only=False))
+    found = set(labels.tolist())
+    if not {"train", "test"} <= found <= set(SPLITS):
+        shown = ", ".join(sorted(map(str, found))[:10])
+        raise DataError(f"{path}: split column {column!r} holds {shown} (at most 10 shown), expected train, test and optionally valid")
+    return {split: table.take(pa.array(np.flatnonzero(labels == split))) for split in SPLITS if split in found}
+
+
+def _read(schema: TableSchema, path: Path) -> pa.Table:
+    text, numbers = schema.text_columns(), schema.number_columns()
+    wanted = sorted(text | numbers)
+    try:
+        if path.suffix == ".parquet":
+            present = pq.read_schema(path).names
+        else:
+            with pa_csv.open_csv(path) as reader:
+                present = reader.schema.names
+        missing = [name for name in wanted if name not in present]
+        if missing:
+            raise DataError(f"{path} lacks the columns {', '.join(missing)} that schema {schema.name!r} uses; it has {', '.join(present)}")
+        repeated = [name for name in wanted if present.count(name) > 1]
+        if repeated:
+            raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
+        if path.suffix == ".parquet":
+            return pq.read_table(path, columns=wanted)
+        types = {name: TEXT if name in text else pa.float64() for name in wanted}
+        convert = pa_csv.ConvertOptions(
+            column_types=types, include_columns=wanted, strings_can_be_null=True, null_values=list(schema.missing_values)
+        )
+        return pa_csv.read_csv(path, convert_options=convert)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,222 @@
+"""What becomes of categories, numbers and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcrnn_fast.data.encode import bucket_edges
+from dcrnn_fast.errors import DataError
+
+
+def field(data, split, name):
+    return data.split(split).ids[:, list(data.meta.fields).index(name)].tolist()
+
+
+def test_an_unseen_category_maps_to_id_zero(table):
+    data = table.prepare()
+    assert data.meta.vocabulary["city"] == ["<oov>", "a", "b", "c"]
+    assert field(data, "test", "city") == [1, 0]
+
+
+def test_a_category_rarer_than_min_count_in_train_maps_to_id_zero_there_too(table):
+    data = table.prepare(min_count=2)
+    assert data.meta.fields["city"] == 3
+    assert field(data, "train", "city") == [1, 2, 1, 0, 1, 2, 1, 2]
+
+
+def test_a_columns_own_min_count_overrides_the_schemas(table):
+    data = table.prepare(min_count=1, categorical=[{"column": "city", "min_count": 4}])
+    assert data.meta.vocabulary["city"] == ["<oov>", "a"]
+
+
+def test_a_missing_category_is_a_category_of_its_own(table):
+    table.write("train.csv", "city,price,click", [("a", 1, 0), ("", 2, 1), ("", 3, 1)])
+    table.write("test.csv", "city,price,click", [("", 1, 0), ("<other>", 1, 0)])
+    data = table.prepare()
+    assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "a"]
+    assert field(data, "test", "city") == [1, 0]
+
+
+def test_missing_values_are_those_the_schema_lists(table):
+    table.write("train.csv", "city,price,click", [("NA", 1, 0), ("?", "?", 1), ("a", 3, 1)])
+    data = table.prepare(missing_values=["?"])
+    assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "NA", "a"]
+    assert field(data, "train", "price") == [1, 0, 2]
+
+
+def test_categories_are_compared_as_the_text_of_the_file(table):
+    table.write("train.csv", "city,price,click", [("007", 1, 0), ("7", 2, 1)])
+    assert table.prepare().meta.vocabulary["city"] == ["<oov>", "007", "7"]
+
+
+def test_everything_is_fitted_on_the_train_rows_alone(table):
+    before = table.prepare(valid_fraction=0.25)
+    rows = (table.folder / "train.csv").read_text().splitlines()[1:]
+    held_out = {row for row in rows if not any(row.startswith(f"{r}") for r in _train_rows(before))}
+    assert len(held_out) == 2
+    table.write("train.csv", "city,price,click", [f"new,{10**6},1" if row in held_out else row for row in rows])
+    table.write("test.csv", "city,price,click", ["newer,-1000000,0"])
+    after = table.prepare(valid_fraction=0.25)
+    assert before.path != after.path
+    for learned in ("fields", "vocabulary", "scaling"):
+        assert getattr(after.meta, learned) == getattr(before.meta, learned)
+    assert field(after, "valid", "city") == [0, 0]
+
+
+def _train_rows(data):
+    """The text of the train rows, read back through the vocabulary and the price's scaling."""
+    split, scale = data.split("train"), data.meta.scaling["price"]
+    prices = np.round(split.dense[:, 0] * scale["std"] + scale["mean"]).astype(int)
+    return [f"{data.meta.vocabulary['city'][c]},{p}," for c, p in zip(split.ids[:, 0], prices, strict=True)]
+
+
+def test_a_missing_number_gets_id_zero_and_the_train_mean(table):
+    table.write("train.csv", "city,price,click", [("a", 1, 0), ("a", "", 1), ("a", 3, 1)])
+    data = table.prepare()
+    assert field(data, "train", "price") == [1, 0, 2]
+    np.testing.assert_allclose(data.split("train").dense[:, 0], [-1, 0, 1])
+
+
+def test_standardise_gives_mean_zero_and_deviation_one_in_train(table):
+    dense = table.prepare().split("train").dense
+    assert dense.mean() == pytest.approx(0, abs=1e-6)
+    assert dense.std() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_constant_column_becomes_zero(table):
+    table.write("train.csv", "city,price,click", [("a", 5, 0), ("b", 5, 1)])
+    assert table.prepare().split("train").dense[:, 0].tolist() == [0, 0]
+
+
+def test_log1p_is_signed(table):
+    table.write("train.csv", "city,price,click", [("a", -100, 0), ("a", 0, 1), ("a", 100, 1)])
+    data = table.prepare(numeric=[{"column": "price", "dense": "log1p"}])
+    values = np.array([-np.log(101), 0, np.log(101)])
+    np.testing.assert_allclose(data.split("train").dense[:, 0], values / values.std(), rtol=1e-6)
+
+
+def test_with_few_distinct_values_each_has_its_own_bucket():
+    assert bucket_edges(np.array([3.0, 1.0, 1.0, 7.0]), 3).tolist() == [3.0, 7.0]
+
+
+def test_even_values_are_cut_into_equal_quantiles():
+    edges = bucket_edges(np.arange(1000.0), 10)
+    counts = np.bincount(np.searchsorted(edges, np.arange(1000.0), side="right"))
+    assert counts.tolist() == [100] * 10
+
+
+def test_no_value_gives_no_edge():
+    assert bucket_edges(np.array([]), 4).tolist() == []
+
+
+@pytest.mark.parametrize("heavy", [0.0, -3.5, 29.99, 1e12])
+def test_a_heavy_value_shares_its_bucket_with_no_other_number(heavy):
+    values = np.concatenate([np.full(900, heavy), heavy + np.linspace(-50, 50, 100)])
+    edges = bucket_edges(values, 8)
+    neighbours = np.array([np.nextafter(heavy, -np.inf), heavy, max(np.nextafter(heavy, np.inf), heavy + np.finfo(float).tiny)])
+    below, at, above = np.searchsorted(edges, neighbours, side="right")
+    assert below < at < above
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.floats(-1e9, 1e9) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=200), st.integers(2, 40))
+def test_buckets_are_all_used_and_about_as_many_as_asked_for(values, buckets):
+    values = np.array(values)
+    edges = bucket_edges(values, buckets)
+    assert (np.diff(edges) > 0).all()
+    assert len(edges) + 1 <= 2 * buckets + 1
+    assert len(edges) + 1 <= max(buckets, len(np.unique(values)))
+    assert (np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1) > 0).all()
+
+
+def test_decimals_in_parquet_become_the_nearest_float(table):
+    prices = pa.array(["95.85", "180.95", "0.10"]).cast(pa.decimal128(9, 2))
+    pq.write_table(pa.table({"city": ["a", "b", "c"], "price": prices, "click": [0, 1, 0]}), table.folder / "t.parquet")
+    data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
+    assert data.meta.vocabulary["price"] == [95.85, 180.95]
+
+
+def test_parquet_of_other_types_is_read_alike(table):
+    content = {
+        "city": pa.array([1.0, None, float("nan"), 2.0]),
+        "price": pa.array([True, False, None, True]),
+        "click": pa.array([True, False, None, True]),
+    }
+    pq.write_table(pa.table(content), table.folder / "t.parquet")
+    data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
+    assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "1", "2"]
+    assert field(data, "train", "price") == [2, 1, 0, 2]
+    np.testing.assert_array_equal(data.split("train").labels[:, 0], np.float32([1, 0, np.nan, 1]))
+
+
+def test_a_label_is_zero_one_or_a_threshold_or_one_of_the_positive_values(table):
+    tasks = [
+        {"name": "click", "column": "click"},
+        {"name": "dear", "column": "price", "threshold": 3},
+        {"name": "north", "column": "city", "positive": ["a", "c"]},
+    ]
+    table.write("train.csv", "x,city,price,click", [("k", "a", 1, 0), ("k", "b", 2, 1), ("k", "c", 3, ""), ("k", "", "", 1)])
+    table.write("test.csv", "x,city,price,click", [("k", "a", 1, 0)])
+    labels = table.prepare(tasks=tasks, categorical=["x"], numeric=[]).split("train").labels
+    np.testing.assert_array_equal(labels, np.float32([[0, 0, 1], [1, 0, 0], [np.nan, 1, 1], [1, np.nan, np.nan]]))
+
+
+def test_a_label_other_than_zero_and_one_is_refused(table):
+    table.write("train.csv", "city,price,click", [("a", 1, 0), ("b", 2, 3)])
+    with pytest.raises(DataError, match=r"task 'click': column 'click' holds 3, expected 0 and 1"):
+        table.prepare()
+
+
+def test_a_positive_value_that_train_never_holds_is_refused_with_those_it_holds(table):
+    with pytest.raises(DataError, match=r"no train row has 'click' in \['yes'\]; the column holds \['0', '1'\]"):
+        table.prepare(tasks=[{"name": "click", "column": "click", "positive": "yes"}])
+
+
+def test_a_declared_funnel_that_the_rows_break_is_refused(table):
+    table.write("train.csv", "city,price,click,buy", [("a", 1, 1, 1), ("b", 2, 0, 1), ("b", 2, "", 1)])
+    table.write("test.csv", "city,price,click,buy", [("a", 1, 0, 0)])
+    tasks = [{"name": "click", "column": "click"}, {"name": "buy", "column": "buy"}]
+    with pytest.raises(DataError, match="1 rows have buy = 1 and click = 0"):
+        table.prepare(tasks=tasks, funnel=True)
+    assert table.prepare(tasks=tasks).meta.rows["train"] == 3
+
+
+def test_an_infinite_number_is_refused(table):
+    table.write("train.csv", "city,price,click", [("a", "inf", 0), ("b", 2, 1)])
+    with pytest.raises(DataError, match="column 'price' holds 1 infinite values"):
+        table.prepare()
+
+
+def test_weight_and_group_travel_with_the_rows(table):
+    header = "city,price,click,user,w"
+    table.write("train.csv", header, [("a", 1, 0, "u1", 1), ("b", 2, 1, "", 0.5), ("b", 3, 1, "u2", 2), ("a", 1, 0, "u1", 0)])
+    table.write("test.csv", header, [("a", 1, 0, "u9", 1)])
+    data = table.prepare(group="user", weight="w")
+    split = data.split("train")
+    assert split.weight.tolist() == [1, 0.5, 2, 0]
+    assert split.group[0] == split.group[3]
+    assert split.group[1] == -1
+    assert len(set(split.group.tolist())) == 3
+    assert (data.meta.group, data.meta.has_weight) == ("user", True)
+
+
+@pytest.mark.parametrize("weight", ["-1", ""])
+def test_a_negative_or_missing_weight_is_refused(table, weight):
+    table.write("train.csv", "city,price,click,w", [("a", 1, 0, 1), ("b", 2, 1, weight)])
+    with pytest.raises(DataError, match="weight column 'w': 1 rows are negative or missing"):
+        table.prepare(weight="w", files={"train": "train.csv", "test": "train.csv"})
+
+
+def test_the_meta_names_what_was_encoded(table):
+    meta = table.prepare().meta
+    assert (meta.name, meta.tasks, meta.dense, meta.group, meta.has_weight) == ("shop", ("click",), ("price",), None, False)
+    assert meta.fields == {"city": 4, "price": 5}
+    assert meta.rows == {"train": 8, "valid": 0, "test": 2}
+    assert dataclasses.is_dataclass(meta)

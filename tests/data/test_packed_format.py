@@ -1,0 +1,159 @@
+"""The packed folder: memory-mapped, checked on open, readable without the packages that made it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcrnn_fast.data import open_packed
+from dcrnn_fast.errors import DataError
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("pyarrow", "pydantic", "yaml", "pandas", "platformdirs"):
+    sys.modules[name] = None
+"""
+
+
+def run(code, *arguments):
+    return subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS + code, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_arrays_are_memory_mapped_with_the_documented_types(table):
+    split = table.prepare().split("train")
+    assert isinstance(split.ids, np.memmap)
+    assert (split.ids.dtype, split.dense.dtype, split.labels.dtype) == (np.int32, np.float32, np.float32)
+    assert (split.ids.shape, split.dense.shape, split.labels.shape, len(split)) == ((8, 2), (8, 1), (8, 1), 8)
+
+
+def test_every_id_lies_below_its_fields_num_embeddings(census):
+    limits = np.array(list(census.meta.fields.values()))
+    for split in census.splits.values():
+        assert (split.ids >= 0).all()
+        assert (split.ids < limits).all()
+
+
+def test_two_builds_are_identical_byte_for_byte(table):
+    first = table.prepare()
+    content = {path.name: path.read_bytes() for path in first.path.iterdir()}
+    os.rename(first.path, table.folder / "aside")
+    second = table.prepare()
+    assert second.meta.digest == first.meta.digest
+    assert {path.name: path.read_bytes() for path in second.path.iterdir()} == content
+
+
+def test_the_digest_tells_two_contents_apart(table):
+    before = table.prepare()
+    table.write("test.csv", "city,price,click", [("a", 2, 0), ("d", 9, 0)])
+    assert table.prepare().meta.digest != before.meta.digest
+
+
+@pytest.mark.parametrize("kept", [0, 20, 140])
+def test_a_truncated_array_is_named(table, kept):
+    file = table.prepare().path / "train.ids.npy"
+    os.truncate(file, kept)
+    with pytest.raises(DataError, match=r"train\.ids\.npy .*truncated"):
+        open_packed(file.parent)
+
+
+def test_a_missing_array_is_named(table):
+    file = table.prepare().path / "test.labels.npy"
+    file.unlink()
+    with pytest.raises(DataError, match=r"test\.labels\.npy"):
+        open_packed(file.parent)
+
+
+@pytest.mark.parametrize("replacement", [np.zeros((8, 2), np.int64), np.zeros((8, 3), np.int32), np.zeros((7, 2), np.int32)])
+def test_an_array_of_another_shape_or_type_is_named_with_both(table, replacement):
+    folder = table.prepare().path
+    np.save(folder / "train.ids.npy", replacement)
+    with pytest.raises(DataError, match=r"train\.ids\.npy holds .* states int32 \[8, 2\]"):
+        open_packed(folder)
+
+
+def test_an_array_of_pickled_objects_is_not_unpickled(table):
+    folder = table.prepare().path
+    np.save(folder / "train.ids.npy", np.array([[print]], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"train\.ids\.npy"):
+        open_packed(folder)
+
+
+@pytest.mark.parametrize("change", [{"rows": {"train": 7, "valid": 0, "test": 2}}, {"funnel": True}, {"fields": {"city": 9, "price": 5}}])
+def test_a_tampered_meta_is_refused(table, change):
+    file = table.prepare().path / "meta.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(DataError, match=r"meta\.json does not match its own digest"):
+        open_packed(file.parent)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 999}', "null"])
+def test_a_meta_that_is_no_meta_is_refused(table, content):
+    file = table.prepare().path / "meta.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match=r"meta\.json"):
+        open_packed(file.parent)
+
+
+def test_a_folder_without_meta_is_no_packed_data_set(tmp_path):
+    with pytest.raises(DataError, match="no packed data set"):
+        open_packed(tmp_path)
+
+
+def test_verify_finds_a_flipped_byte(table):
+    file = table.prepare().path / "train.dense.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    open_packed(file.parent)
+    with pytest.raises(DataError, match=r"train\.dense\.npy is damaged"):
+        open_packed(file.parent, verify=True)
+
+
+def test_an_unknown_split_is_named_with_the_known_ones(table):
+    with pytest.raises(DataError, match="no split 'dev'; it has train, valid, test"):
+        table.prepare().split("dev")
+
+
+def test_opening_and_loading_need_only_numpy_and_torch(table):
+    folder = table.prepare().path
+    code = """
+from dcrnn_fast.data import BlockLoader, open_packed
+print(sum(len(batch.ids) for batch in BlockLoader(open_packed(sys.argv[1]).split("train"), 3).batches()))
+"""
+    result = run(code, folder)
+    assert result.stdout.strip() == "8", result.stderr
+
+
+def test_preparing_without_the_extra_says_how_to_install_it():
+    code = """
+from dcrnn_fast.data import prepare
+from dcrnn_fast.errors import DataError
+try:
+    prepare("hillstrom")
+except DataError as error:
+    print(error)
+"""
+    result = run(code)
+    assert "pip install 'dcrnn_fast[train]'" in result.stdout, result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(table):
+    (table.folder / "cache").write_text("a file where the cache folder should be")
+    with pytest.raises(DataError, match=r"cannot be written to .*cache.*DCRNN_FAST_CACHE"):
+        table.prepare()
+
+
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(table, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        table.prepare()
+    assert list(Path(table.folder / "cache").iterdir()) == []

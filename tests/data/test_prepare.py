@@ -1,0 +1,222 @@
+"""prepare: finds the data, encodes once, caches, and says what is wrong with a table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcrnn_fast.data import default_cache_dir, prepare
+from dcrnn_fast.errors import DataError
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_ones_and_the_way_to_ones_own(tmp_path):
+    with pytest.raises(DataError, match=r"'criteo'; known are census-income, hillstrom, and the path of a schema YAML"):
+        prepare("criteo", cache_dir=tmp_path)
+
+
+def test_a_schema_that_does_not_exist_is_an_unknown_data_set(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.yaml"):
+        prepare(tmp_path / "nowhere.yaml", cache_dir=tmp_path)
+
+
+def test_missing_columns_are_named_with_the_file_and_the_columns_present(table):
+    table.write("test.csv", "city,cost,clicks", [("a", 2, 1)])
+    with pytest.raises(DataError, match=r"test\.csv lacks the columns click, price .*it has city, cost, clicks"):
+        table.prepare()
+
+
+def test_missing_columns_of_a_parquet_file_are_named_too(table):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"city": ["a"], "price": [1]}), table.folder / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet lacks the columns click .*it has city, price"):
+        table.prepare(files={"train": "t.parquet", "test": "test.csv"})
+
+
+def test_a_used_column_that_occurs_twice_is_refused(table):
+    table.write("test.csv", "city,price,click,click", [("a", 2, 1, 0)])
+    with pytest.raises(DataError, match=r"test\.csv has the columns click more than once"):
+        table.prepare()
+
+
+def test_a_file_that_is_not_there_is_named_with_its_role(table):
+    (table.folder / "test.csv").unlink()
+    with pytest.raises(DataError, match=r"the test file .*test\.csv does not exist"):
+        table.prepare()
+
+
+def test_a_file_of_an_unknown_kind_is_refused(table):
+    (table.folder / "test.csv").rename(table.folder / "test.xlsx")
+    with pytest.raises(DataError, match=r"test\.xlsx is of an unknown kind; expected \.csv, \.csv\.gz or \.parquet"):
+        table.prepare(files={"train": "train.csv", "test": "test.xlsx"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.csv", b""), ("t.csv", b"city,price,click\na,1\n"), ("t.csv", b"city,price,click\na,dear,1\n"), ("t.parquet", b"PAR1xxxx")],
+)
+def test_a_file_that_cannot_be_parsed_is_named(table, name, content):
+    (table.folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        table.prepare(files={"train": name, "test": "test.csv"})
+
+
+def test_a_train_file_without_rows_is_refused(table):
+    table.write("train.csv", "city,price,click", [])
+    with pytest.raises(DataError, match="no train rows"):
+        table.prepare()
+
+
+def test_gzipped_csv_gives_the_same_data(table):
+    import gzip
+
+    plain = table.prepare()
+    for name in ("train", "test"):
+        (table.folder / f"{name}.csv.gz").write_bytes(gzip.compress((table.folder / f"{name}.csv").read_bytes()))
+    zipped = table.prepare(files={"train": "train.csv.gz", "test": "test.csv.gz"})
+    assert zipped.path != plain.path
+    assert zipped.meta.digest == plain.meta.digest
+
+
+def test_a_csv_of_many_read_blocks_is_encoded_whole(table):
+    rows = [f"c{i % 300},{i % 1000},{i % 2},{'x' * 40}" for i in range(60_000)]
+    table.write("train.csv", "city,price,click,pad", rows)
+    data = table.prepare()
+    cities = np.array([int(text[1:]) for text in data.meta.vocabulary["city"][1:]])
+    np.testing.assert_array_equal(cities[data.split("train").ids[:, 0] - 1], np.arange(60_000) % 300)
+    np.testing.assert_array_equal(data.split("train").labels[:, 0], np.arange(60_000) % 2)
+
+
+def test_own_validation_rows_are_used_as_they_are(table):
+    table.write("valid.csv", "city,price,click", [("b", 2, 1)])
+    data = table.prepare(files={"train": "train.csv", "valid": "valid.csv", "test": "test.csv"}, valid_fraction=0.5)
+    assert data.meta.rows == {"train": 8, "valid": 1, "test": 2}
+
+
+def test_a_split_column_tells_the_splits_apart(table):
+    table.write("all.csv", "city,price,click,part", [("a", 1, 0, "train"), ("b", 2, 1, "test"), ("c", 3, 1, "train"), ("a", 4, 0, "valid")])
+    data = table.prepare(files={"all": "all.csv", "split_column": "part"})
+    assert data.meta.rows == {"train": 2, "valid": 1, "test": 1}
+
+
+def test_other_values_in_a_split_column_are_refused(table):
+    table.write("all.csv", "city,price,click,part", [("a", 1, 0, "train"), ("b", 2, 1, "dev"), ("b", 2, 1, "test")])
+    with pytest.raises(DataError, match="split column 'part' holds dev, test, train"):
+        table.prepare(files={"all": "all.csv", "split_column": "part"})
+
+
+def test_fractions_cut_one_file_without_losing_a_row(table):
+    table.write("all.csv", "city,price,click", [("a", i, i % 2) for i in range(100)])
+    data = table.prepare(
+        files={"all": "all.csv", "test_fraction": 0.3}, valid_fraction=0.2, numeric=[{"column": "price", "dense": "standardise"}]
+    )
+    assert data.meta.rows == {"train": 56, "valid": 14, "test": 30}
+    scale = data.meta.scaling["price"]
+    prices = np.concatenate([split.dense[:, 0] * scale["std"] + scale["mean"] for split in data.splits.values()])
+    assert sorted(np.round(prices).astype(int)) == list(range(100))
+
+
+def test_the_drawn_test_rows_follow_the_schemas_test_seed(table):
+    table.write("all.csv", "city,price,click", [("a", i, i % 2) for i in range(100)])
+
+    def prices(test_seed):
+        files = {"all": "all.csv", "test_fraction": 0.3, "test_seed": test_seed}
+        data = table.prepare(files=files, numeric=[{"column": "price", "dense": "standardise"}])
+        scale = data.meta.scaling["price"]
+        return np.round(data.split("test").dense[:, 0] * scale["std"] + scale["mean"]).tolist()
+
+    assert prices(1) != prices(2)
+    assert prices(1) == prices(1)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
+def test_a_valid_fraction_outside_its_range_is_refused(table, fraction):
+    with pytest.raises(DataError, match="valid_fraction is"):
+        table.prepare(valid_fraction=fraction)
+
+
+def test_a_negative_seed_is_refused(table):
+    with pytest.raises(DataError, match="seed is -1"):
+        table.prepare(seed=-1)
+
+
+def test_the_second_call_opens_the_cache(table, monkeypatch):
+    first = table.prepare()
+    monkeypatch.setattr("dcrnn_fast.data.tables.read_splits", lambda *_a, **_k: pytest.fail("encoded twice"))
+    assert table.prepare().path == first.path
+
+
+def test_seed_fraction_schema_and_source_each_make_another_cache_entry(table):
+    paths = [table.prepare(valid_fraction=0.25).path]
+    paths.append(table.prepare(valid_fraction=0.25, seed=1).path)
+    paths.append(table.prepare(valid_fraction=0.5).path)
+    paths.append(table.prepare(valid_fraction=0.25, min_count=2).path)
+    table.write("test.csv", "city,price,click", [("a", 2, 0)])
+    paths.append(table.prepare(valid_fraction=0.25).path)
+    assert len(set(paths)) == 5
+
+
+def test_a_damaged_cache_entry_is_built_anew(table):
+    damaged = table.prepare().path / "train.ids.npy"
+    damaged.write_bytes(b"")
+    assert len(table.prepare().split("train").ids) == 8
+
+
+def test_nothing_but_the_entry_is_left_in_the_cache(table):
+    data = table.prepare()
+    assert [path.name for path in (table.folder / "cache").iterdir()] == [data.path.name]
+
+
+def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "here"))
+    assert default_cache_dir() == tmp_path / "here"
+
+
+def test_the_default_cache_folder_is_the_users(monkeypatch):
+    monkeypatch.delenv("DCRNN_FAST_CACHE", raising=False)
+    assert default_cache_dir().is_relative_to(Path.home())
+
+
+def test_processes_that_prepare_at_once_all_get_the_data(table):
+    table.write("train.csv", "city,price,click", [(f"c{i % 50}", i, i % 2) for i in range(5000)])
+    code = """
+import sys
+from pathlib import Path
+from dcrnn_fast.data import prepare
+import dcrnn_fast.data.encode, dcrnn_fast.data.tables
+print("ready", flush=True)
+sys.stdin.readline()
+print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
+"""
+    command = [sys.executable, "-c", code, str(table.save()), str(table.folder / "cache")]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    digests = {process.communicate()[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(digests) == 1
+    assert len(list((table.folder / "cache").iterdir())) == 1
+
+
+def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monkeypatch):
+    from dcrnn_fast.data import catalog
+
+    slow_write = catalog.write_packed
+
+    def write_twice(path, meta, splits):
+        slow_write(path, meta, splits)
+        winner = (path / "meta.json").stat().st_ino
+        slow_write(path, meta, splits)
+        assert (path / "meta.json").stat().st_ino == winner
+
+    monkeypatch.setattr(catalog, "write_packed", write_twice)
+    data = table.prepare()
+    assert [path.name for path in data.path.parent.iterdir()] == [data.path.name]

@@ -1,0 +1,120 @@
+"""A schema YAML says what it means or is refused with the place and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.errors import DataError
+
+SINGLE_FILE = {"all": "train.csv", "split_column": "city"}
+
+
+def refusal(table, **changes):
+    with pytest.raises(DataError) as caught:
+        load_schema(table.save(**changes))
+    assert "shop.yaml" in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_unknown_key_is_named_with_the_known_ones(table):
+    message = refusal(table, catagorical=["city"])
+    assert "'catagorical'" in message
+    assert "categorical" in message.replace("catagorical", "")
+
+
+def test_an_unknown_nested_key_is_named_with_its_place(table):
+    message = refusal(table, numeric=[{"column": "price", "bukets": 4}])
+    assert "numeric.0" in message
+    assert "'bukets'" in message
+    assert "buckets" in message
+
+
+def test_a_column_name_that_yaml_reads_as_a_number_must_be_quoted(table):
+    path = table.save()
+    path.write_text(path.read_text().replace("- city", "- 109_14"))
+    with pytest.raises(DataError, match="10914 came: put it in quotes"):
+        load_schema(path)
+
+
+def test_a_positive_value_that_yaml_reads_as_a_boolean_must_be_quoted(table):
+    assert "put it in quotes" in refusal(table, tasks=[{"name": "click", "column": "click", "positive": True}])
+
+
+def test_a_bare_column_name_is_short_for_a_mapping(table):
+    schema = load_schema(table.save(categorical=["city", {"column": "shop", "min_count": 7}]))
+    assert [(c.column, c.min_count) for c in schema.categorical] == [("city", None), ("shop", 7)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"categorical": ["city", "click"]}, "'click' is a label"),
+        ({"weight": "city"}, "'city' is the weight"),
+        ({"files": SINGLE_FILE}, "'city' is the split column"),
+    ],
+)
+def test_labels_weight_and_split_column_cannot_be_features(table, changes, reason):
+    assert reason in refusal(table, **changes)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"train": "train.csv"}, "`train` and `test`"),
+        ({"all": "t.csv"}, "`split_column`"),
+        ({"all": "t.csv", "split_column": "s", "test_fraction": 0.3}, "either `split_column`"),
+        ({"all": "t.csv", "train": "train.csv", "test_fraction": 0.3}, "exclude each other"),
+        ({"train": "a.csv", "test": "b.csv", "test_fraction": 0.3}, "single file"),
+        ({"all": "t.csv", "test_fraction": 1.0}, "less than 1"),
+    ],
+)
+def test_files_are_given_in_exactly_one_way(table, files, reason):
+    assert reason in refusal(table, files=files)
+
+
+def test_a_numeric_column_needs_a_treatment(table):
+    assert "needs `buckets`, `dense` or both" in refusal(table, numeric=[{"column": "price"}])
+
+
+def test_a_field_cannot_be_named_twice(table):
+    assert "field named twice: price" in refusal(table, categorical=["price"])
+
+
+def test_a_schema_needs_a_field(table):
+    assert "no field" in refusal(table, categorical=[], numeric=[{"column": "price", "dense": "log1p"}])
+
+
+def test_a_task_has_one_label_rule(table):
+    message = refusal(table, tasks=[{"name": "click", "column": "click", "positive": "1", "threshold": 1}])
+    assert "`positive` and `threshold` exclude each other" in message
+
+
+def test_a_funnel_needs_two_tasks(table):
+    assert "at least two tasks" in refusal(table, funnel=True)
+
+
+def test_the_suggested_relation_follows_the_funnel_unless_stated(table):
+    tasks = [{"name": "click", "column": "click"}, {"name": "buy", "column": "click"}]
+    assert load_schema(table.save()).suggested_relation == "independent"
+    assert load_schema(table.save(tasks=tasks, funnel=True)).suggested_relation == "chain"
+    assert load_schema(table.save(tasks=tasks, funnel=True, relation="transfer")).suggested_relation == "transfer"
+
+
+@pytest.mark.parametrize("content", ["a: [1", "- a list\n", "", "a: !!python/object/apply:os.getcwd []\n"])
+def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path, content):
+    path = tmp_path / "broken.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"broken\.yaml"):
+        load_schema(path)
+
+
+def test_the_documented_example_is_a_valid_schema(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data-format.md").read_text()
+    example = tmp_path / "example.yaml"
+    example.write_text(page.split("```yaml\n")[1].split("```")[0])
+    schema = load_schema(example)
+    assert [task.name for task in schema.tasks] == ["click", "long_view", "order"]
+    assert schema.missing_values == ("", "NA")
