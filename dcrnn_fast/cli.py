@@ -1,0 +1,35 @@
+"""Entry point of ``dcrnn-fast``: checks that the extras are there, runs the command, and prints what a user can mend as one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from dcrnn_fast.errors import DcrnnFastError
+
+NEEDED = ("matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "typer", "yaml")
+"""Modules of the ``train`` extra that the commands import."""
+
+
+def missing_modules() -> list[str]:
+    """Those of :data:`NEEDED` that are not installed."""
+    return [name for name in NEEDED if find_spec(name) is None]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``dcrnn-fast``; ``arguments`` default to the process's. Exits with 2 after an error that the user can mend."""
+    missing = missing_modules()
+    if missing:
+        sys.stderr.write(
+            f"error: dcrnn-fast needs {', '.join(missing)}; run: pip install 'dcrnn_fast[train]'\n"
+            "(`python -m dcrnn_fast info` works without)\n"
+        )
+        sys.exit(2)
+    from dcrnn_fast.training.commands import app
+
+    try:
+        app(args=arguments if arguments is None else list(arguments), prog_name="dcrnn-fast")
+    except DcrnnFastError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,131 @@
+"""The commands of ``dcrnn-fast``. Each imports what it needs when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from dcrnn_fast.errors import ConfigError, RunFolderError
+
+# Plain help and errors: rich's boxes are noise in a log file.
+app = typer.Typer(
+    name="dcrnn-fast",
+    help="Train and evaluate DCRNN: click and consume from one model with partially shared parameters.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Split(str, Enum):
+    """Rows to evaluate on."""
+
+    train = "train"
+    valid = "valid"
+    test = "test"
+
+
+@app.command()
+def train(
+    data: Annotated[str | None, typer.Option(help="Embedded data set, or path of a schema YAML.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); without it, the defaults.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder; default runs/DATA.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint of --output.")] = False,
+    backend: Annotated[str | None, typer.Option(help="Backend of the operators, see `dcrnn-fast info`.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, row order and dropout.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, e.g. --set model.steps=3.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train, keep the weights that are best on validation rows, and judge them on the test rows."""
+    from dcrnn_fast.training import trainer
+    from dcrnn_fast.training.config import load_config
+    from dcrnn_fast.training.progress import choose_report
+    from dcrnn_fast.training.run_folder import RunFolder
+    from dcrnn_fast.training.tables import metrics_table, output_console
+
+    given = {"data": data, "backend": backend, "device": device, "seed": seed, "threads": threads}
+    given |= {"optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
+    overrides = {key: value for key, value in given.items() if value is not None} | _parse_settings(settings or [])
+    if resume and config is None and output is not None and RunFolder(output).holds_run():
+        config = RunFolder(output).config
+    run = load_config(config, overrides)
+    output = output or Path("runs") / Path(run.data).stem
+    try:
+        result = trainer.train(run, output, resume=resume, report=choose_report(quiet=quiet))
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; go on with: dcrnn-fast train --resume --output {output}", err=True)
+        raise typer.Exit(130) from None
+    if not quiet:
+        console = output_console()
+        console.print(metrics_table(console, f"{result['data']['name']}, test rows", result["test"]))
+        console.print(f"Run folder: {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
+    data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the run's own.")] = None,
+    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    backend: Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device; default: the run's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Evaluate the best weights of a run."""
+    from dcrnn_fast.training.tables import metrics_table, output_console
+    from dcrnn_fast.training.trainer import evaluate_run
+
+    result = evaluate_run(run, data=data, split=split.value, device=device, backend=backend)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        return
+    console = output_console()
+    console.print(metrics_table(console, f"{result['data']}, {split.value} rows", result["metrics"]))
+
+
+@app.command()
+def info() -> None:
+    """Versions, and which backends can run here."""
+    from dcrnn_fast.info import render
+
+    typer.echo(render())
+
+
+@app.command()
+def demo(
+    output: Annotated[Path | None, typer.Option(help="Folder of the runs; default: a new one below runs/.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, the table alone.")] = False,
+) -> None:
+    """Train on both embedded data sets, with the reference and the fast backend, and print one table."""
+    from dcrnn_fast.training.demo import run_demo
+    from dcrnn_fast.training.progress import choose_report
+    from dcrnn_fast.training.tables import output_console
+
+    if output is None:
+        names = (Path("runs") / (f"demo-{number}" if number > 1 else "demo") for number in range(1, 10**6))
+        output = next(path for path in names if not path.exists())
+    elif output.is_dir() and any(output.iterdir()):
+        raise RunFolderError(f"{output} is not empty; choose another --output")
+    run_demo(output, output_console(), lambda: choose_report(quiet=quiet))
+
+
+def _parse_settings(settings: list[str]) -> dict[str, Any]:
+    parsed = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as optimiser.lr=0.001")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: {value!r} is not valid YAML") from error
+    return parsed

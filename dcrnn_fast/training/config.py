@@ -1,0 +1,199 @@
+"""The run configuration: what may stand in ``run.yaml``, its defaults and its ranges.
+
+Unknown keys are errors, since a misspelt key that is ignored trains another model than the one asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dcrnn_fast.errors import ConfigError
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(_Section):
+    """Arguments of :class:`dcrnn_fast.DCRNN` that do not follow from the data."""
+
+    embedding_dim: Positive = Field(default=8, description="width of a field's embedding")
+    steps: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="applications of the cross cell")
+    cell: Literal["gated", "cross"] = Field(default="gated", description="cross cell with or without the gate")
+    tied: bool = Field(default=True, description="the same weights at every step")
+    sharing: Literal["rows", "trunk"] = Field(default="rows", description="share parameters, or computation too")
+    share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
+    tower_dims: tuple[Positive, ...] = Field(default=(128, 64), description="hidden widths of a task's tower")
+    tower_share_ratio: Ratio = Field(default=0.0, description="shared part of the towers' rows")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="dropout in the towers")
+    relation: Literal["chain", "independent", "transfer"] | None = Field(
+        default=None, description="how the tasks depend; null: the data set's own"
+    )
+
+
+class OptimiserConfig(_Section):
+    """AdamW and its learning-rate schedule."""
+
+    lr: Annotated[float, Field(gt=0, le=10)] = Field(default=2e-3, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=1e-2, description="decoupled decay; biases are exempt")
+    batch_size: Positive = Field(default=1024, description="rows a step")
+    epochs: Positive = Field(default=5, description="passes over the training rows, at most")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=50, description="steps of linear warm-up")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
+    final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
+
+
+class LossConfig(_Section):
+    """How the tasks' losses become one number."""
+
+    weighting: Literal["fixed", "uncertainty"] = Field(default="fixed", description="fixed weights, or learnt ones (Kendall et al. 2018)")
+    task_weight: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        default=None, description="fixed weight of each task; null: 1 each"
+    )
+    sample_weight: bool = Field(default=False, description="weight the rows by the data set's weight column")
+    strict_funnel: bool = Field(default=True, description="refuse a batch in which a later event happens without the earlier one")
+
+
+class StoppingConfig(_Section):
+    """Early stopping, on the validation rows alone."""
+
+    monitor: Literal["auc", "log_loss"] = Field(default="auc", description="mean over the tasks on the validation rows")
+    patience: Positive = Field(default=2, description="epochs without a better value before the run stops")
+
+
+class RunConfig(_Section):
+    """Everything that decides the outcome of a run."""
+
+    data: str = Field(description="name of an embedded data set, or path of a schema")
+    valid_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="part of the training rows held out for validation"
+    )
+    split_seed: Seed = Field(default=0, description="seed of the validation split")
+    seed: Seed = Field(default=0, description="seed of weights, row order and dropout")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    backend: str = Field(default="auto", description="backend of the operators, see `dcrnn-fast info`")
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(default=None, description="CPU threads; null: PyTorch's choice")
+    checkpoint_every: Positive = Field(default=200, description="steps between checkpoints; one more after every epoch")
+    log_every: Positive = Field(default=50, description="steps between points of the training curve")
+    model: ModelConfig = ModelConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    loss: LossConfig = LossConfig()
+    early_stopping: StoppingConfig = StoppingConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON types, every key present."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML that :func:`load_config` reads back to an equal one."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a YAML file and lay dotted overrides (``{"optimiser.lr": 0.001}``) over it.
+
+    Raises :class:`ConfigError` naming the file, the key, the value and the allowed range.
+    """
+    values: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
+    for dotted, value in (overrides or {}).items():
+        section = values
+        *parents, key = dotted.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{dotted}={value!r}: {parent} is no section of the configuration")
+        section[key] = value
+    return parse_config(values, source="the command line" if path is None else str(path))
+
+
+def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
+    """Validate plain values; ``source`` is what an error names as their origin."""
+    try:
+        return RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(source, dict(problem)) for problem in error.errors())) from None
+
+
+def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which two configurations differ, with both values."""
+    left, right = dict(_flat(one.to_dict())), dict(_flat(other.to_dict()))
+    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+
+
+def allowed(dotted: str) -> str:
+    """What a key of the configuration accepts, in words: ``"number, >= 0, <= 1"``."""
+    schema = RunConfig.model_json_schema()
+    node = schema
+    for key in dotted.split("."):
+        if key.isdigit():
+            continue
+        node = node.get("properties", {}).get(key)
+        if node is None:
+            return "a known key"
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return _in_words(node)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML run configuration") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path}: holds {type(values).__name__}, expected `key: value` lines such as `seed: 0`")
+    return values
+
+
+def _explain(source: str, problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    dotted = ".".join(location)
+    if problem["type"] == "missing":
+        return f"{source}: {dotted} is missing, expected {allowed(dotted)}"
+    if problem["type"] == "extra_forbidden":
+        section: Any = RunConfig
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        known = list(section.model_fields)
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        return f"{source}: {dotted} (value {problem['input']!r}) is an unknown key; {hint}"
+    return f"{source}: {dotted} is {problem['input']!r}, expected {allowed(dotted)}"
+
+
+def _in_words(node: Mapping[str, Any]) -> str:
+    if "anyOf" in node:
+        return " or ".join(_in_words(option) for option in node["anyOf"])
+    if "enum" in node:
+        return "one of " + ", ".join(map(str, node["enum"]))
+    kind = {"null": "null", "object": "a section of keys", "string": "text", "boolean": "true or false"}.get(node["type"], node["type"])
+    if node["type"] == "array":
+        return f"a list of: {_in_words(node['items'])}"
+    low = next(((sign, node[name]) for name, sign in (("minimum", "["), ("exclusiveMinimum", "(")) if name in node), None)
+    high = next(((node[name], sign) for name, sign in (("maximum", "]"), ("exclusiveMaximum", ")")) if name in node), None)
+    if low and high:
+        return f"{kind} in {low[0]}{low[1]:g}, {high[0]:.10g}{high[1]}"
+    return f"{kind} {'>=' if low[0] == '[' else '>'} {low[1]:g}" if low else str(kind)

@@ -1,0 +1,57 @@
+"""``dcrnn-fast demo``: both embedded data sets, with the reference and with the fast backend, and one table of the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dcrnn_fast.training.build import select_backend, select_device
+from dcrnn_fast.training.config import load_config
+from dcrnn_fast.training.progress import Report
+from dcrnn_fast.training.tables import new_table, number
+from dcrnn_fast.training.trainer import train
+
+EPOCHS = {"census-income": 3, "hillstrom": 3}
+"""Fewer than a real run's, so that a slow machine finishes in minutes."""
+
+
+def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) -> None:
+    """Train below ``output`` and print the table. Raises the errors of :func:`dcrnn_fast.training.trainer.train`."""
+    fast = select_backend("auto", select_device("auto"))
+    backends = ["reference"] if fast == "reference" else ["reference", fast]
+    results = []
+    for data, epochs in EPOCHS.items():
+        for backend in backends:
+            console.print(f"training on {data}, {epochs} epochs, backend {backend}", markup=False, highlight=False)
+            config = load_config(None, {"data": data, "backend": backend, "optimiser.epochs": epochs})
+            results.append(train(config, output / f"{data}-{backend}", report=make_report()))
+    console.print(demo_table(console, results))
+    if fast == "reference":
+        console.print(
+            "No fast backend can run here, so fast = reference: each data set was trained once (see `dcrnn-fast info`).", markup=False
+        )
+    console.print(
+        "Plots:", *(str(path) for path in sorted(output.glob("*/curves.svg"))), sep="\n  ", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def demo_table(console: Console, results: list[dict[str, Any]]) -> Table:
+    """One row a run and task; test metrics, seconds of the whole training, rows/s of the training steps."""
+    numeric = dict.fromkeys(("AUC", "log loss", "seconds", "rows/s", "parameters"), True)
+    table = new_table(console, "DCRNN on the test rows", {"data set": False, "task": False} | numeric | {"backend": False})
+    for row in _rows(results):
+        table.add_row(*row)
+    return table
+
+
+def _rows(results: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for result in results:
+        run, model = result["train"], result["model"]
+        cost = (f"{run['seconds']:.1f}", f"{run['rows_per_second']:,.0f}", f"{model['parameters']:,}", model["backend"])
+        for task, entry in result["test"].items():
+            name = f"{task} ({entry['role']})" if "role" in entry else task
+            yield (result["data"]["name"], name, number(entry["auc"]), number(entry["log_loss"]), *cost)

@@ -1,0 +1,36 @@
+"""A model's predictions and metrics over a whole split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dcrnn_fast.data import BlockLoader
+from dcrnn_fast.training.metrics import Array, task_metrics
+
+if TYPE_CHECKING:
+    from dcrnn_fast.data import PackedMeta, PackedSplit
+
+BATCH = 8192
+
+
+@torch.no_grad()
+def predict_split(model: nn.Module, split: PackedSplit, device: torch.device) -> dict[str, Array]:
+    """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode."""
+    model.eval()
+    parts: dict[str, list[Array]] = {}
+    for batch in BlockLoader(split, BATCH).batches():
+        dense = None if batch.dense is None else batch.dense.to(device)
+        for name, value in model.predict(batch.ids.to(device), dense).items():  # type: ignore[operator]
+            parts.setdefault(name, []).append(value.cpu().numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def evaluate_split(model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device) -> dict[str, dict[str, Any]]:
+    """Metrics of every task over a split, see :func:`dcrnn_fast.training.metrics.task_metrics`."""
+    predictions = predict_split(model, split, device)
+    group = None if split.group is None else np.asarray(split.group)
+    return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group)

@@ -1,0 +1,260 @@
+"""The training loop: steps, validation, early stopping and checkpoints.
+
+Everything that a later step depends on is in :meth:`Trainer.save`; the row order and the learning rate are pure functions of the
+position. That is what makes a resumed run end with the bits of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dcrnn_fast.data import BlockLoader
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, DcrnnFastError
+from dcrnn_fast.training.build import build_model, build_optimiser, build_weighting, describe, export_weights, select_backend
+from dcrnn_fast.training.checkpoint import load_checkpoint, save_checkpoint
+from dcrnn_fast.training.config import RunConfig
+from dcrnn_fast.training.evaluate import evaluate_split
+from dcrnn_fast.training.metrics import mean_over_tasks
+from dcrnn_fast.training.progress import Report
+from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.training.scalars import Scalars
+from dcrnn_fast.training.schedule import learning_rate
+from dcrnn_fast.training.snapshot import capture, restore, select
+from dcrnn_fast.training.stopping import EarlyStopping
+
+if TYPE_CHECKING:
+    from dcrnn_fast.data import Batch, PackedDataset
+
+
+class TrainingDivergedError(DcrnnFastError, ArithmeticError):
+    """The loss or a weight became infinite or NaN; the last checkpoint is from before that."""
+
+
+@dataclass
+class Position:
+    """How far a run is; ``epoch`` and ``batch`` count what is done, ``loss_sum`` and ``loss_rows`` belong to the current epoch."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    loss_rows: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one model on one data set inside one run folder."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: PackedDataset,
+        folder: RunFolder,
+        report: Report,
+        *,
+        device: torch.device,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        self.config, self.dataset, self.folder, self.report = config, dataset, folder, report
+        self.device, self.on_step = device, on_step
+        self.about = describe(config, dataset.meta)
+        torch.manual_seed(config.seed)
+        self.model = build_model(self.about, device=device, backend=config.backend)
+        self.task_weight = build_weighting(config, dataset.meta.tasks, device)
+        self.modules: dict[str, nn.Module] = {"model": self.model}
+        if isinstance(self.task_weight, nn.Module):
+            self.modules["weighting"] = self.task_weight
+        self.optimiser = build_optimiser(config, self.modules, device)
+        self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed)
+        self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
+        self.at = Position()
+        self.best: dict[str, Tensor] = {}
+        self._window = torch.zeros((), dtype=torch.float64, device=device)
+        self._window_rows = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a run that is not stopped early."""
+        return len(self.loader) * self.config.optimiser.epochs
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are trained or early stopping has ended the run."""
+        return self.at.epoch >= self.config.optimiser.epochs or self.stopping.should_stop
+
+    @property
+    def rows_per_second(self) -> float:
+        """Training rows over the time spent in training steps."""
+        return self.at.rows / self.at.step_seconds if self.at.step_seconds else 0.0
+
+    def run(self) -> None:
+        """Train until :attr:`done`."""
+        self.report.start(epochs=self.config.optimiser.epochs, total_steps=self.total_steps, step=self.at.step)
+        self._clock = time.perf_counter()
+        try:
+            with Scalars(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
+                while not self.done:
+                    self._train_epoch()
+                    self._validate()
+                    self.save()
+        finally:
+            self.report.close()
+
+    def save(self) -> Path:
+        """Write a checkpoint of this very position."""
+        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]
+        if bad:
+            raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
+        self._tick()
+        self.scalars.flush()
+        tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
+        state = {
+            "position": asdict(self.at),
+            "stopping": self.stopping.to_dict(),
+            "config": self.config.to_dict(),
+            "data_digest": self.dataset.meta.digest,
+            "environment": self.environment(),
+        }
+        return save_checkpoint(self.folder.checkpoints, self.at.step, tensors, state)
+
+    def load(self, folder: Path) -> None:
+        """Go back to a checkpoint's position.
+
+        Raises :class:`CheckpointError` if it is damaged, or belongs to other data or another model.
+        """
+        tensors, state = load_checkpoint(folder)
+        if state["data_digest"] != self.dataset.meta.digest:
+            raise CheckpointError(
+                f"checkpoint {folder} was trained on other rows than {self.dataset.meta.name} holds; restore the data, or start a new run"
+            )
+        for key, now in self.environment().items():
+            if state["environment"].get(key) != now:
+                before = state["environment"].get(key)
+                self.report.note(
+                    f"note: {key} was {before} and is {now}: the weights may differ in the last bits from an uninterrupted run"
+                )
+        self.at = Position(**state["position"])
+        self.stopping = EarlyStopping(**state["stopping"])
+        self.best = select(tensors, "best.")
+        restore(tensors, self.modules, self.optimiser, self.device, folder)
+
+    def environment(self) -> dict[str, Any]:
+        """What besides the configuration may change the last bits."""
+        return {
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "backend": select_backend(self.config.backend, self.device),
+        }
+
+    def _train_epoch(self) -> None:
+        self.model.train()
+        if self.at.batch < len(self.loader):
+            for batch in self.loader.batches(epoch=self.at.epoch, start=self.at.batch):
+                self._step(batch)
+                due = self.at.step % self.config.checkpoint_every == 0
+                if due or self.at.step % self.config.log_every == 0:
+                    self._flush()
+                if due:
+                    self.save()
+                if self.on_step:
+                    self.on_step(self.at.step)
+        self._flush()
+
+    def _step(self, batch: Batch) -> None:
+        started = time.perf_counter()
+        config = self.config
+        ids, dense, labels, weight = (None if part is None else part.to(self.device, non_blocking=True) for part in batch)
+        rate = learning_rate(config.optimiser, self.at.step, self.total_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        try:
+            loss = self.model.loss(  # type: ignore[operator]
+                self.model(ids, dense),
+                labels,
+                sample_weight=weight if config.loss.sample_weight else None,
+                task_weight=self.task_weight,
+                strict_funnel=config.loss.strict_funnel,
+            )
+        except (IndexError, TypeError, ValueError) as error:
+            raise DataError(f"{self.dataset.meta.name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.optimiser.clip_norm is not None:
+            parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
+            nn.utils.clip_grad_norm_(parameters, config.optimiser.clip_norm)
+        self.optimiser.step()
+        rows = batch.labels.shape[0]
+        self._window += loss.detach().double() * rows
+        self._window_rows += rows
+        self.at.step += 1
+        self.at.batch += 1
+        self.at.rows += rows
+        self.at.step_seconds += time.perf_counter() - started
+        self.report.step(step=self.at.step, epoch=self.at.epoch + 1, rows_per_second=self.rows_per_second)
+
+    def _flush(self) -> None:
+        if not self._window_rows:
+            return
+        total = float(self._window)
+        if not math.isfinite(total):
+            raise self._diverged(f"the training loss became {total} at or shortly before step {self.at.step}")
+        self.at.loss_sum += total
+        self.at.loss_rows += self._window_rows
+        mean = total / self._window_rows
+        self.at.curve.append((self.at.step, mean))
+        rate = float(self.optimiser.param_groups[0]["lr"])
+        self.scalars.add(self.at.step, {"train/loss": mean, "train/lr": rate, "train/rows_per_second": self.rows_per_second})
+        self._window.zero_()
+        self._window_rows = 0
+
+    def _validate(self) -> None:
+        metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device)
+        monitor = self.config.early_stopping.monitor
+        value = mean_over_tasks(metrics, monitor, self.dataset.meta.tasks)
+        if value is None:
+            raise ConfigError(
+                f"early_stopping.monitor is {monitor!r}, which no task has on the validation rows (one class only, or no label); "
+                "use log_loss or a larger valid_fraction"
+            )
+        self.at.epoch += 1
+        self.at.batch = 0
+        record = {
+            "epoch": self.at.epoch,
+            "step": self.at.step,
+            "train_loss": self.at.loss_sum / self.at.loss_rows,
+            "valid": metrics,
+            "monitor": value,
+        }
+        self.at.history.append(record)
+        self.at.loss_sum, self.at.loss_rows = 0.0, 0
+        best = self.stopping.update(value, self.at.epoch)
+        if best:
+            self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
+            export_weights(self.folder.weights, self.best, self.about)
+        for task, entry in metrics.items():
+            self.scalars.add(self.at.step, {f"valid/{task}/{name}": entry.get(name) for name in ("auc", "log_loss", "calibration", "gauc")})
+        self.report.epoch(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.at.seconds += now - self._clock
+        self._clock = now
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        newest = self.folder.newest_checkpoint()
+        kept = f"the last checkpoint, {newest.name}, is from before that" if newest else "no checkpoint was written yet"
+        return TrainingDivergedError(
+            f"{what}; {kept}; in a new run lower optimiser.lr, set optimiser.clip_norm, or look for extreme dense values in the data"
+        )

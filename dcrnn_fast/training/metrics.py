@@ -1,0 +1,97 @@
+"""What a run is judged by: AUC, log loss, calibration and GAUC of each task, by scikit-learn's definitions.
+
+Rows whose label is unknown (NaN) are left out of a task's metrics. What cannot be computed is ``None`` (null in JSON): the AUC
+of rows that hold one class only, the calibration of rows without a positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import log_loss, roc_auc_score
+
+Array = NDArray[Any]
+
+
+def binary_metrics(labels: Array, probabilities: Array, group: Array | None = None) -> dict[str, Any]:
+    """Metrics of one task.
+
+    ``labels`` [N] hold 0, 1 or NaN, ``probabilities`` [N] lie in [0, 1], ``group`` [N] (optional) are integers, one group an id.
+    Returns ``rows``, ``positives``, ``auc``, ``log_loss``, ``calibration`` (mean predicted / mean observed) and, with a group, ``gauc``.
+    """
+    known = ~np.isnan(labels)
+    observed = labels[known].astype(np.int64)
+    predicted = probabilities[known].astype(np.float64)
+    positives = int(observed.sum())
+    rows = int(observed.size)
+    both = 0 < positives < rows
+    result: dict[str, Any] = {
+        "rows": rows,
+        "positives": positives,
+        "auc": float(roc_auc_score(observed, predicted)) if both else None,
+        "log_loss": float(log_loss(observed, predicted, labels=[0, 1])) if rows else None,
+        "calibration": float(predicted.sum() / positives) if positives else None,
+    }
+    if group is not None:
+        result["gauc"] = group_auc(observed, predicted, group[known])
+    return result
+
+
+def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
+    """GAUC: the mean of each group's AUC, weighted by the group's rows, over the groups that hold both classes; None if none does.
+
+    ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N]. A group's AUC comes from the rank sum of its positives (Mann-Whitney),
+    ties at their mean rank, which equals scikit-learn's trapezoid rule.
+    """
+    if labels.size == 0:
+        return None
+    order = np.lexsort((scores, group))
+    labels, scores, group = labels[order].astype(np.float64), scores[order], group[order]
+    new_group = np.append(True, group[1:] != group[:-1])
+    new_tie = new_group | np.append(True, scores[1:] != scores[:-1])
+    starts = np.flatnonzero(new_group)
+    sizes = np.diff(np.append(starts, labels.size)).astype(np.float64)
+    tie_starts = np.flatnonzero(new_tie)
+    tie_sizes = np.diff(np.append(tie_starts, labels.size))
+    position = np.repeat(tie_starts + (tie_sizes - 1) / 2, tie_sizes)
+    ranks = position - np.repeat(starts, sizes.astype(np.int64)) + 1
+    positives = np.add.reduceat(labels, starts)
+    rank_sums = np.add.reduceat(labels * ranks, starts)
+    pairs = positives * (sizes - positives)
+    both = pairs > 0
+    if not both.any():
+        return None
+    auc = (rank_sums[both] - positives[both] * (positives[both] + 1) / 2) / pairs[both]
+    return float(np.average(auc, weights=sizes[both]))
+
+
+def task_metrics(
+    predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], *, funnel: bool, group: Array | None = None
+) -> dict[str, dict[str, Any]]:
+    """Metrics of every task, by name.
+
+    ``predictions`` are those of ``DCRNN.predict`` as arrays [N], ``labels`` [N, T] in the order of ``tasks``. In a funnel each entry
+    carries its ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, where the
+    model predicts it, ``CVR`` under the key ``{task}_given_{previous}`` (the later event over the rows in which the previous one happened).
+    """
+    result: dict[str, dict[str, Any]] = {}
+    for position, task in enumerate(tasks):
+        result[task] = binary_metrics(labels[:, position], predictions[task], group)
+        if not funnel:
+            continue
+        result[task]["role"] = "CTCVR" if position else "CTR"
+        conditional = f"{task}_given_{tasks[position - 1]}" if position else ""
+        if conditional in predictions:
+            before = labels[:, position - 1] == 1
+            within = None if group is None else group[before]
+            result[conditional] = binary_metrics(labels[before, position], predictions[conditional][before], within) | {"role": "CVR"}
+    return result
+
+
+def mean_over_tasks(metrics: Mapping[str, Mapping[str, Any]], name: str, tasks: Sequence[str]) -> float | None:
+    """Mean of one metric over those tasks in which it is defined; None if it is defined in none."""
+    values = [metrics[task][name] for task in tasks if metrics[task][name] is not None]
+    return float(np.mean(values)) if values else None

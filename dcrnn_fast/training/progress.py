@@ -1,0 +1,87 @@
+"""What a run tells its user while it trains: a live bar in a terminal, one plain line an epoch elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dcrnn_fast.training.tables import number
+
+
+class Report:
+    """Says nothing; the other reports override what they show."""
+
+    def start(self, *, epochs: int, total_steps: int, step: int) -> None:
+        """The run starts, or goes on after ``step`` steps."""
+
+    def step(self, *, step: int, epoch: int, rows_per_second: float) -> None:
+        """A training step is done."""
+
+    def epoch(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
+        """An epoch is done and validated; ``record`` is its entry of the history."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def close(self) -> None:
+        """The run ends, well or not."""
+
+
+class PlainReport(Report):
+    """One line an epoch: fit for a pipe or a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def epoch(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
+        """Print the epoch's line."""
+        tasks = "  ".join(f"{task}: auc {number(m['auc'])}, log loss {number(m['log_loss'])}" for task, m in record["valid"].items())
+        mark = "  (best)" if best else ""
+        self.note(f"epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4f}  {rows_per_second:,.0f} rows/s  valid {tasks}{mark}")
+
+    def note(self, text: str) -> None:
+        """Print a line as it is."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveReport(PlainReport):
+    """The lines of :class:`PlainReport` above a bar with rows/s and the time that is left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True)
+
+    def start(self, *, epochs: int, total_steps: int, step: int) -> None:
+        """Show the bar."""
+        self._epochs = epochs
+        self._task = self._bar.add_task("training", total=total_steps, completed=step, speed="")
+        self._bar.start()
+
+    def step(self, *, step: int, epoch: int, rows_per_second: float) -> None:
+        """Move the bar."""
+        speed = f"{rows_per_second:,.0f} rows/s"
+        self._bar.update(self._task, completed=step, description=f"epoch {epoch}/{self._epochs}", speed=speed)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def choose_report(*, quiet: bool = False) -> Report:
+    """The report that suits standard error: live only in a terminal that is no CI's."""
+    if quiet:
+        return Report()
+    console = Console(stderr=True)
+    live = console.file.isatty() and not console.is_dumb_terminal and not os.environ.get("CI")
+    return LiveReport(console) if live else PlainReport(console)

@@ -1,0 +1,107 @@
+"""The run folder: what lies where, who may write into it, and which configuration it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
+from dcrnn_fast.training.checkpoint import checkpoint_folders
+from dcrnn_fast.training.config import RunConfig, differing_keys, load_config
+from dcrnn_fast.training.files import run_folder_errors, write_file
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths below one run folder."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """The results; written last, so its presence says that the run is finished."""
+        return self.root / "metrics.json"
+
+    @property
+    def weights(self) -> Path:
+        """The best weights so far."""
+        return self.root / "model.safetensors"
+
+    @property
+    def curves(self) -> Path:
+        """The plot of the run."""
+        return self.root / "curves.svg"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the TensorBoard log."""
+        return self.root / "tensorboard"
+
+    def newest_checkpoint(self) -> Path | None:
+        """The complete checkpoint of the highest step."""
+        found = checkpoint_folders(self.checkpoints)
+        return found[-1] if found else None
+
+    def claim(self, config: RunConfig) -> None:
+        """Write the configuration down: from now on the folder is this run's."""
+        write_file(self.config, config.to_yaml().encode())
+
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.config.is_file()
+
+
+def stored_config(root: Path) -> RunConfig:
+    """The configuration of the run in ``root``. Raises :class:`CheckpointError` when there is none."""
+    folder = RunFolder(root)
+    if not folder.holds_run():
+        raise CheckpointError(f"{root} holds no run ({folder.config.name} is missing); name the --output folder of a training run")
+    return load_config(folder.config)
+
+
+def enter_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder, RunConfig | None]:
+    """Make the folder, or enter the one of a run that is to go on; returns that run's configuration, None for a new run.
+
+    Nothing is written yet: :meth:`RunFolder.claim` does that once the data and the model are known to be right. Raises
+    :class:`RunFolderError` if the folder cannot be made or belongs to something else, :class:`ConfigError` naming the keys in which a
+    resumed run's configuration differs.
+    """
+    folder = RunFolder(root)
+    with run_folder_errors(root):
+        if root.exists() and not root.is_dir():
+            raise RunFolderError(f"{root} is a file; choose another --output")
+        if folder.holds_run():
+            return folder, _same_run(folder, config, resume)
+        if root.is_dir() and any(root.iterdir()):
+            raise RunFolderError(f"{root} is not empty and holds no run; choose an empty --output folder")
+        root.mkdir(parents=True, exist_ok=True)
+    return folder, None
+
+
+def _same_run(folder: RunFolder, config: RunConfig, resume: bool) -> RunConfig:
+    newest = folder.newest_checkpoint()
+    if not resume:
+        state = (
+            "a finished run" if folder.metrics.is_file() else f"an unfinished run (last checkpoint: {newest.name if newest else 'none'})"
+        )
+        raise RunFolderError(f"{folder.root} already holds {state}; go on with --resume, or choose another --output")
+    stored = load_config(folder.config)
+    left_open = {"device": config.device == "auto", "threads": config.threads is None}
+    config = config.model_copy(update={key: getattr(stored, key) for key, is_open in left_open.items() if is_open})
+    different = differing_keys(stored, config)
+    if different:
+        listed = "; ".join(f"{key} is {now!r} and was {before!r}" for key, (before, now) in different.items())
+        raise ConfigError(
+            f"{folder.root} belongs to a run of another configuration: {listed}; resume with the run's own, or choose another --output"
+        )
+    return stored

@@ -1,0 +1,35 @@
+"""Early stopping: remembers the best validation value and when to give up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class EarlyStopping:
+    """``update`` takes one value an epoch; a tie is no improvement, so the earliest of equal epochs is kept."""
+
+    larger_is_better: bool
+    patience: int
+    best: float | None = None
+    best_epoch: int | None = None
+    waited: int = 0
+
+    def update(self, value: float, epoch: int) -> bool:
+        """Take the value of an epoch and say whether it is the best so far."""
+        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
+        if better:
+            self.best, self.best_epoch, self.waited = value, epoch, 0
+        else:
+            self.waited += 1
+        return better
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether ``patience`` epochs have passed without a better value."""
+        return self.waited >= self.patience
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the checkpoint; ``EarlyStopping(**values)`` restores them."""
+        return asdict(self)

@@ -1,0 +1,43 @@
+"""Results as tables that read well in a terminal and in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def output_console() -> Console:
+    """Standard output; where it is no terminal, wide enough that nothing is wrapped or cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def new_table(console: Console, title: str, columns: Mapping[str, bool]) -> Table:
+    """An empty table; ``columns`` says of each whether it holds numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2)
+    for name, numeric in columns.items():
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    return table
+
+
+def metrics_table(console: Console, title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row a task: rows, positives, AUC, log loss, calibration, and the role and GAUC where there are any."""
+    entries = metrics.values()
+    role = any("role" in entry for entry in entries)
+    gauc = any("gauc" in entry for entry in entries)
+    columns = {"task": False, **({"role": False} if role else {}), "rows": True, "positives": True, "AUC": True, "log loss": True}
+    table = new_table(console, title, columns | {"calibration": True} | ({"GAUC": True} if gauc else {}))
+    for task, entry in metrics.items():
+        counts = [f"{entry['rows']:,}", f"{entry['positives']:,}"]
+        values = [number(entry[name]) for name in ("auc", "log_loss", "calibration", *(("gauc",) if gauc else ()))]
+        table.add_row(task, *([entry["role"]] if role else []), *counts, *values)
+    return table
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or ``undefined``."""
+    return "undefined" if value is None else f"{value:.4f}"

@@ -1,0 +1,249 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from dcrnn_fast import cli
+from dcrnn_fast.training import demo
+from tests.training.tiny import run_python, tiny_values, write_table
+
+ENTRY = "import sys; from dcrnn_fast.cli import main; main(sys.argv[1:])"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DCRNN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(_cache, tmp_path_factory):
+    """run.yaml of a run of a second."""
+    folder = tmp_path_factory.mktemp("table")
+    nested = {}
+    for dotted, value in tiny_values(write_table(folder)).items():
+        section, _, key = dotted.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[key] = value
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(nested))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    """A finished run and what the command printed; do not write into it."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return folder, run_python(ENTRY, "train", "--config", config, "--output", folder)
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_train_prints_progress_on_standard_error_and_the_test_table_on_standard_output(trained):
+    folder, process = trained
+    assert process.returncode == 0, process.stderr
+    assert "epoch 3/3" in process.stderr
+    assert "rows/s" in process.stderr
+    for text in ("task", "CTCVR", "buy_given_click", "GAUC", f"Run folder: {folder}"):
+        assert text in process.stdout
+
+
+def test_piped_output_has_no_control_codes_and_fits_ascii(trained):
+    _, process = trained
+    for text in (process.stdout, process.stderr):
+        assert "\x1b" not in text
+        assert "\r" not in text
+        assert text.isascii()
+
+
+def test_evaluate_prints_json_and_nothing_else(trained, command):
+    folder, _ = trained
+    code, out, _ = command("evaluate", "--run", folder, "--json")
+    assert code == 0
+    assert json.loads(out)["metrics"] == json.loads((folder / "metrics.json").read_text())["test"]
+
+
+def test_evaluate_prints_a_table_of_the_asked_split(trained, command):
+    folder, _ = trained
+    code, out, _ = command("evaluate", "--run", folder, "--split", "valid")
+    assert code == 0
+    assert "tiny, valid rows" in out
+
+
+def test_resuming_a_finished_run_needs_no_configuration_and_exits_with_success(trained, command):
+    folder, _ = trained
+    code, out, err = command("train", "--resume", "--output", folder)
+    assert code == 0
+    assert "finished" in err
+    assert "CTCVR" in out
+
+
+def test_quiet_training_prints_nothing(config, command, tmp_path):
+    assert command("train", "--config", config, "--output", tmp_path / "run", "--epochs", 1, "--quiet") == (0, "", "")
+
+
+def test_options_override_the_file(config, command, tmp_path):
+    options = ["--epochs", 1, "--seed", 5, "--batch-size", 64, "--set", "model.steps=1", "--set", "model.cell=cross"]
+    assert command("train", "--config", config, "--output", tmp_path / "run", "--quiet", *options)[0] == 0
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (written["seed"], written["optimiser"]["epochs"], written["optimiser"]["batch_size"]) == (5, 1, 64)
+    assert (written["model"]["steps"], written["model"]["cell"]) == (1, "cross")
+
+
+def test_info_prints_the_backends(command):
+    code, out, _ = command("info")
+    assert code == 0
+    assert "reference" in out
+
+
+def truncate_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def tamper_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+
+
+@pytest.mark.parametrize(("damage", "said"), [(truncate_weights, "is damaged"), (tamper_weights, "was changed after it was written")])
+def test_damaged_weights_end_evaluate_with_one_error(trained, command, tmp_path, damage, said):
+    shutil.copytree(trained[0], tmp_path / "run")
+    damage(tmp_path / "run")
+    code, out, err = command("evaluate", "--run", tmp_path / "run")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert f"{tmp_path / 'run' / 'model.safetensors'} {said}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--data", "absent"], "unknown data set 'absent'"),
+        (["train", "--config", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["train"], "data is missing"),
+        (["train", "--data", "hillstrom", "--set", "model.share_ratio=1.5"], "model.share_ratio is 1.5, expected number in [0, 1]"),
+        (["train", "--data", "hillstrom", "--set", "model.steps"], "expected KEY=VALUE"),
+        (["train", "--data", "hillstrom", "--backend", "abacus"], "backend='abacus'"),
+        (["train", "--data", "hillstrom", "--device", "cuda:99"], "device is 'cuda:99'"),
+        (["train", "--data", "hillstrom", "--output", "/sys/dcrnn_fast_run"], "cannot write /sys/dcrnn_fast_run"),
+        (["evaluate", "--run", "absent"], "absent holds no run"),
+    ],
+)
+def test_a_mistake_is_one_error_line_and_exit_code_2(command, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_unknown_options_and_splits_exit_with_2(command):
+    assert command("train", "--nonsense")[0] == 2
+    assert command("evaluate", "--run", ".", "--split", "future")[0] == 2
+
+
+def test_an_existing_run_is_refused_with_the_remedy(trained, config, command):
+    folder, _ = trained
+    code, _, err = command("train", "--config", config, "--output", folder)
+    assert code == 2
+    assert "already holds a finished run; go on with --resume, or choose another --output" in err
+
+
+def test_resuming_with_other_settings_names_them(trained, command, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    code, _, err = command("train", "--resume", "--output", tmp_path / "run", "--seed", 9)
+    assert code == 2
+    assert "seed is 9 and was 0" in err
+
+
+def test_a_process_that_fails_prints_no_traceback(tmp_path):
+    process = run_python(ENTRY, "train", "--data", "absent", "--output", tmp_path / "run")
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith("error: unknown data set 'absent'")
+    assert "Traceback" not in process.stderr
+
+
+def test_a_truncated_checkpoint_ends_resume_with_one_error(trained, command, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    (newest / "tensors.safetensors").write_bytes(b"torn")
+    code, _, err = command("train", "--resume", "--output", tmp_path / "run")
+    assert code == 2
+    assert f"delete the folder {newest} and use --resume again" in err
+
+
+def test_a_full_disk_is_one_error_and_leaves_a_run_that_can_go_on(config, command, tmp_path):
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1));" + ENTRY
+    process = run_python(limited, "train", "--config", config, "--output", tmp_path / "run", "--quiet")
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: cannot write ")
+    assert "Traceback" not in process.stderr
+    assert command("train", "--resume", "--output", tmp_path / "run", "--quiet")[0] == 0
+
+
+def test_an_interrupted_run_says_how_to_go_on(config, command, tmp_path, monkeypatch):
+    from dcrnn_fast.training import trainer
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "train", interrupt)
+    code, _, err = command("train", "--config", config, "--output", tmp_path / "run")
+    assert code == 130
+    assert f"interrupted; go on with: dcrnn-fast train --resume --output {tmp_path / 'run'}" in err
+
+
+def test_missing_extras_are_named_with_the_command_that_installs_them(command, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("typer", "rich") else object())
+    code, out, err = command("info")
+    assert (code, out) == (2, "")
+    assert "needs rich, typer; run: pip install 'dcrnn_fast[train]'" in err
+
+
+def test_demo_trains_and_prints_one_table_and_the_plots(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "EPOCHS", {"hillstrom": 1})
+    monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("demo")
+    assert code == 0, err
+    for text in (
+        "hillstrom",
+        "visit (CTR)",
+        "conversion (CTCVR)",
+        "conversion_given_visit (CVR)",
+        "seconds",
+        "rows/s",
+        "parameters",
+        "reference",
+    ):
+        assert text in out
+    assert "fast = reference" in out
+    plots = list((tmp_path / "runs" / "demo").glob("*/curves.svg"))
+    assert len(plots) == 1
+    assert str(plots[0].relative_to(tmp_path)) in out
+
+
+def test_demo_does_not_write_into_a_folder_in_use(command, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    code, _, err = command("demo", "--output", tmp_path)
+    assert code == 2
+    assert "is not empty; choose another --output" in err

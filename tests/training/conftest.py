@@ -1,0 +1,29 @@
+import pytest
+
+from dcrnn_fast.training.trainer import prepare_data, train
+from tests.training.tiny import tiny_config, write_table
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DCRNN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def schema(_cache, tmp_path_factory):
+    return write_table(tmp_path_factory.mktemp("table"))
+
+
+@pytest.fixture(scope="session")
+def dataset(schema):
+    return prepare_data(tiny_config(schema))
+
+
+@pytest.fixture(scope="session")
+def finished(schema, tmp_path_factory):
+    """The folder of an uninterrupted run of the default tiny configuration. Do not write into it."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train(tiny_config(schema), folder)
+    return folder

@@ -1,0 +1,208 @@
+import errno
+import json
+
+import pytest
+import torch
+
+from dcrnn_fast.errors import CheckpointError, RunFolderError
+from dcrnn_fast.training import checkpoint
+from dcrnn_fast.training.checkpoint import (
+    checkpoint_folders,
+    load_checkpoint,
+    load_tensors,
+    pack_tensors,
+    read_safetensors,
+    remove_leftovers,
+    save_checkpoint,
+)
+from tests.training.tiny import files_below, run_python
+
+TENSORS = {
+    "weight": torch.randn(5, 7, generator=torch.Generator().manual_seed(0)),
+    "strided": torch.arange(24.0).reshape(4, 6)[:, ::2],
+    "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+    "step": torch.tensor(3.0),
+    "rng": torch.arange(9, dtype=torch.uint8),
+    "count": torch.tensor([2**40], dtype=torch.int64),
+    "empty": torch.zeros(0, 3),
+}
+STATE = {"step": 3, "loss": 0.1 + 0.2, "history": [{"epoch": 1, "auc": None}]}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Checkpoints of steps 10 and 20."""
+    for step in (10, 20):
+        save_checkpoint(tmp_path / "checkpoints", step, TENSORS, STATE)
+    return tmp_path / "checkpoints"
+
+
+def names(root):
+    return [path.name for path in checkpoint_folders(root)]
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(root):
+    loaded = load_checkpoint(root / "step-00000020")
+    assert loaded.state == STATE
+    assert set(loaded.tensors) == set(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert loaded.tensors[name].dtype == tensor.dtype, name
+        assert torch.equal(loaded.tensors[name], tensor), name
+
+
+def test_a_checkpoint_is_one_safetensors_and_one_json_file(root):
+    assert {path.name for path in (root / "step-00000020").iterdir()} == {"tensors.safetensors", "state.json"}
+    json.loads((root / "step-00000020" / "state.json").read_text())
+
+
+def test_the_newest_two_are_kept(root):
+    save_checkpoint(root, 30, TENSORS, STATE)
+    assert names(root) == ["step-00000020", "step-00000030"]
+
+
+def test_the_order_is_by_step_and_not_by_name(root):
+    save_checkpoint(root, 10**8, TENSORS, STATE)
+    assert names(root) == ["step-00000020", "step-100000000"]
+
+
+def test_leftovers_of_a_killed_process_are_no_checkpoints_and_are_removed(root):
+    (root / ".step-00000030.77.tmp").mkdir()
+    (root / ".step-00000030.77.tmp" / "tensors.safetensors").write_bytes(b"half")
+    assert names(root) == ["step-00000010", "step-00000020"]
+    remove_leftovers(root)
+    assert sorted(path.name for path in root.iterdir()) == ["step-00000010", "step-00000020"]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+def edit_the_step(path):
+    state = json.loads(path.read_text())
+    state["values"]["step"] += 1
+    path.write_text(json.dumps(state))
+
+
+def drop_the_digest(path):
+    state = json.loads(path.read_text())
+    del state["digest"]
+    path.write_text(json.dumps(state))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("tensors.safetensors", truncate, "is truncated"),
+        ("tensors.safetensors", lambda path: path.write_bytes(b""), "is truncated"),
+        ("tensors.safetensors", flip_a_bit, "was changed"),
+        ("tensors.safetensors", lambda path: path.unlink(), "cannot be read"),
+        ("state.json", truncate, "cannot be read"),
+        ("state.json", edit_the_step, "was changed"),
+        ("state.json", drop_the_digest, "was changed"),
+        ("state.json", lambda path: path.write_text("[]"), "cannot be read"),
+        ("state.json", lambda path: path.unlink(), "cannot be read"),
+    ],
+)
+def test_damage_is_named_with_its_file_and_the_checkpoint_to_fall_back_to(root, file, damage, said):
+    newest = root / "step-00000020"
+    damage(newest / file)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(newest)
+    message = str(caught.value)
+    assert f"{newest / file} {said}" in message
+    assert f"delete the folder {newest} and use --resume again to fall back to step-00000010" in message
+    load_checkpoint(root / "step-00000010")
+
+
+def test_damage_to_the_only_checkpoint_says_that_there_is_no_earlier_one(root):
+    truncate(root / "step-00000010" / "tensors.safetensors")
+    with pytest.raises(CheckpointError, match="there is no earlier checkpoint"):
+        load_checkpoint(root / "step-00000010")
+
+
+def test_another_format_is_refused(root, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    with pytest.raises(CheckpointError, match="has format 1, this version reads format 2"):
+        load_checkpoint(root / "step-00000020")
+
+
+@pytest.mark.parametrize("failing_write", [1, 2])
+def test_a_full_disk_leaves_the_earlier_checkpoints_as_they_were_and_nothing_half_written(root, monkeypatch, failing_write):
+    before = files_below(root)
+    writes = []
+    real_write = checkpoint.write_synced
+
+    def write(path, data):
+        writes.append(path)
+        if len(writes) == failing_write:
+            path.write_bytes(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real_write(path, data)
+
+    monkeypatch.setattr(checkpoint, "write_synced", write)
+    with pytest.raises(RunFolderError, match=r"step-00000030: No space left on device; the disk is full; free some space") as caught:
+        save_checkpoint(root, 30, TENSORS, STATE)
+    assert isinstance(caught.value, OSError)
+    assert files_below(root) == before
+    assert sorted(path.name for path in root.iterdir()) == ["step-00000010", "step-00000020"]
+
+
+def test_the_operating_systems_own_refusal_is_reported_like_a_full_disk(root):
+    before = files_below(root)
+    code = """
+import resource, sys, torch
+from pathlib import Path
+from dcrnn_fast.errors import RunFolderError
+from dcrnn_fast.training.checkpoint import save_checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    save_checkpoint(Path(sys.argv[1]), 30, {"weight": torch.zeros(1000)}, {})
+except RunFolderError as error:
+    print(error)
+"""
+    process = run_python(code, root)
+    assert "cannot write" in process.stdout, process.stderr
+    assert "step-00000030: File too large" in process.stdout
+    assert files_below(root) == before
+    assert sorted(path.name for path in root.iterdir()) == ["step-00000010", "step-00000020"]
+
+
+def test_a_place_that_cannot_be_written_is_a_run_folder_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="a part of the path is a file"):
+        save_checkpoint(tmp_path / "file" / "checkpoints", 1, TENSORS, STATE)
+    with pytest.raises(RunFolderError, match="choose another --output"):
+        save_checkpoint(type(tmp_path)("/sys/dcrnn_fast"), 1, TENSORS, STATE)
+
+
+def test_tensors_of_another_shape_are_named_with_both_shapes_and_the_model_is_left_alone():
+    module = torch.nn.Linear(3, 2)
+    before = module.weight.detach().clone()
+    with pytest.raises(CheckpointError) as caught:
+        load_tensors(module, {"weight": torch.zeros(2, 4), "scale": torch.zeros(1)}, "model.safetensors")
+    message = str(caught.value)
+    assert message.startswith("model.safetensors belongs to another model: ")
+    assert "bias is missing in the file" in message
+    assert "scale is unknown to the model" in message
+    assert "weight has shape [2, 4] in the file and [2, 3] in the model" in message
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_bytes(b"no tensors"), lambda path: path.write_bytes(b"")])
+def test_a_damaged_weight_file_is_named(tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pack_tensors(TENSORS))
+    damage(path)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or no safetensors file"):
+        read_safetensors(path)
+
+
+def test_a_missing_weight_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not exist"):
+        read_safetensors(tmp_path / "model.safetensors")

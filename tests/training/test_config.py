@@ -1,0 +1,91 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.training.config import RunConfig, allowed, differing_keys, load_config
+
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def flat(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def spelled(value):
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_a_configuration_survives_being_written_and_read(tmp_path):
+    config = load_config(None, {"data": "hillstrom", "optimiser.lr": 1e-5, "model.tower_dims": [3, 2], "loss.task_weight": [1, 0.5]})
+    assert load_config(write(tmp_path, config.to_yaml())) == config
+
+
+def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
+    path = write(tmp_path, "data: hillstrom\noptimiser: {lr: 0.5, epochs: 2}\n")
+    config = load_config(path, {"optimiser.lr": 0.25})
+    assert (config.data, config.optimiser.lr, config.optimiser.epochs) == ("hillstrom", 0.25, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data: x\nmodel: {share_ratio: 1.5}", "model.share_ratio is 1.5, expected number in [0, 1]"),
+        ("data: x\nmodel: {share_ratio: .nan}", "model.share_ratio is nan, expected number in [0, 1]"),
+        ("data: x\nmodel: {tower_dims: [8, 0]}", "model.tower_dims.1 is 0, expected a list of: integer >= 1"),
+        ("data: x\nmodel: {relation: esmm}", "model.relation is 'esmm', expected one of chain, independent, transfer or null"),
+        ("data: x\nmodel: 3", "model is 3, expected a section of keys"),
+        ("data: x\noptimiser: {lr: 0}", "optimiser.lr is 0, expected number in (0, 10]"),
+        ("data: x\noptimiser: {lr: quick}", "optimiser.lr is 'quick', expected number in (0, 10]"),
+        ("data: x\nthreads: 0", "threads is 0, expected integer in [1, 4096] or null"),
+        ("data: x\nloss: {task_weight: [1, -1]}", "loss.task_weight.1 is -1, expected a list of: number >= 0 or null"),
+        ("data: x\nmodel: {embeding_dim: 4}", "model.embeding_dim (value 4) is an unknown key; did you mean embedding_dim?"),
+        ("data: x\nzzz: 4", "zzz (value 4) is an unknown key; known keys: data, "),
+        ("seed: 1", "data is missing, expected text"),
+        ("[1, 2]", "holds list, expected `key: value` lines"),
+        ("data: [x", "is not valid YAML"),
+        ("data: !!python/object/apply:os.system [echo]", "is not valid YAML"),
+    ],
+)
+def test_an_error_names_the_file_the_key_the_value_and_what_is_allowed(tmp_path, text, expected):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert expected in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_an_override_below_a_value_is_refused():
+    with pytest.raises(ConfigError, match="seed is no section"):
+        load_config(None, {"data": "x", "seed": 1, "seed.more": 2})
+
+
+def test_differing_keys_are_listed_with_both_values():
+    one = load_config(None, {"data": "x", "model.steps": 2})
+    other = load_config(None, {"data": "x", "model.steps": 3, "seed": 9})
+    assert differing_keys(one, other) == {"seed": (0, 9), "model.steps": (2, 3)}
+
+
+def test_the_documentation_lists_every_key_with_its_default_and_range():
+    section = DOCS.read_text(encoding="utf-8").split("## Configuration")[1]
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+) \|$", section, flags=re.MULTILINE))
+    documented = {key: [cell.strip() for cell in row.split("|")][:2] for key, row in rows.items()}
+    expected = {key: [f"`{spelled(value)}`", allowed(key)] for key, value in flat(RunConfig(data="required").to_dict())}
+    expected["data"][0] = "required"
+    assert documented == expected

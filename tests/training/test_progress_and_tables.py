@@ -1,0 +1,93 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from dcrnn_fast.training import progress
+from dcrnn_fast.training.demo import demo_table
+from dcrnn_fast.training.progress import LiveReport, PlainReport, Report, choose_report
+from dcrnn_fast.training.tables import metrics_table
+
+RECORD = {"epoch": 2, "train_loss": 0.25, "valid": {"click": {"auc": 0.75, "log_loss": 0.5}, "buy": {"auc": None, "log_loss": 0.125}}}
+ENTRY = {"rows": 1200, "positives": 30, "auc": 0.75, "log_loss": 0.5, "calibration": None}
+
+
+def pipe():
+    return Console(file=io.StringIO(), width=160)
+
+
+def test_a_plain_report_is_one_line_an_epoch_without_control_codes():
+    console = pipe()
+    report = PlainReport(console)
+    report.start(epochs=3, total_steps=30, step=0)
+    report.step(step=1, epoch=1, rows_per_second=10.0)
+    report.epoch(RECORD, epochs=3, rows_per_second=12345.6, best=True)
+    report.close()
+    assert console.file.getvalue() == (
+        "epoch 2/3  loss 0.2500  12,346 rows/s  valid click: auc 0.7500, log loss 0.5000  buy: auc undefined, log loss 0.1250  (best)\n"
+    )
+
+
+def test_a_live_report_shows_epoch_steps_rows_per_second_and_the_time_left():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    report = LiveReport(console)
+    report.start(epochs=3, total_steps=30, step=0)
+    report.step(step=5, epoch=1, rows_per_second=4321.0)
+    report.close()
+    shown = console.file.getvalue()
+    assert "epoch 1/3" in shown
+    assert "5/30" in shown
+    assert "4,321 rows/s" in shown
+    assert ":--" in shown or "0:00" in shown
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "ci", "expected"), [(Terminal(), "", LiveReport), (Terminal(), "true", PlainReport), (io.StringIO(), "", PlainReport)]
+)
+def test_the_bar_is_for_terminals_that_are_no_cis(monkeypatch, stream, ci, expected):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=stream))
+    assert type(choose_report()) is expected
+
+
+def test_a_quiet_report_says_nothing():
+    assert type(choose_report(quiet=True)) is Report
+
+
+def test_the_metrics_table_has_role_and_gauc_only_where_there_are_any():
+    console = pipe()
+    console.print(metrics_table(console, "plain", {"income": ENTRY}))
+    console.print(metrics_table(console, "funnel", {"click": ENTRY | {"role": "CTR", "gauc": 0.625}}))
+    plain, funnel = console.file.getvalue().split("funnel")
+    assert "GAUC" not in plain
+    assert "role" not in plain
+    assert "1,200" in plain
+    assert "undefined" in plain
+    for text in ("GAUC", "0.6250", "CTR"):
+        assert text in funnel
+
+
+def test_the_demo_table_has_a_row_for_each_run_and_task():
+    def result(backend):
+        model = {"parameters": 4321, "backend": backend}
+        return {
+            "data": {"name": "tiny"},
+            "train": {"seconds": 1.25, "rows_per_second": 9876.5},
+            "model": model,
+            "test": {"click": ENTRY, "buy": ENTRY},
+        }
+
+    console = pipe()
+    console.print(demo_table(console, [result("reference"), result("cpp")]))
+    shown = console.file.getvalue()
+    for text in ("data set", "task", "AUC", "log loss", "seconds", "rows/s", "parameters", "backend"):
+        assert text in shown
+    rows = [line for line in shown.splitlines() if "tiny" in line]
+    assert [("cpp" in row, "buy" in row) for row in rows] == [(False, False), (False, True), (True, False), (True, True)]
+    assert all("9,876" in row and "4,321" in row for row in rows)

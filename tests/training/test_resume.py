@@ -1,0 +1,210 @@
+import json
+import shutil
+import signal
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
+from dcrnn_fast.training import loop
+from dcrnn_fast.training.progress import Report
+from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.training.trainer import train
+from tests.training.tiny import files_below, run_python, tiny_config, tiny_values, write_table
+
+
+class StoppedError(Exception):
+    pass
+
+
+class Notes(Report):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def stop_at(step):
+    def callback(now):
+        if now == step:
+            raise StoppedError
+
+    return callback
+
+
+def outcome(folder):
+    """What must not differ by one bit: the best weights, all tensors of the last checkpoints, the curves, and the results but for times."""
+    files = files_below(folder)
+    kept = {name: data for name, data in files.items() if name.endswith((".safetensors", ".svg", ".yaml"))}
+    metrics = json.loads(files["metrics.json"])
+    del metrics["train"]["seconds"], metrics["train"]["rows_per_second"]
+    return kept | {"metrics.json": metrics}
+
+
+def fake_validation(monkeypatch, aucs):
+    """Validation AUCs as given, one an epoch."""
+    values = iter(aucs)
+
+    def evaluate(model, split, meta, device):
+        entry = {"rows": 1, "positives": 1, "auc": next(values), "log_loss": 0.5, "calibration": 1.0}
+        return {task: entry for task in meta.tasks}
+
+    monkeypatch.setattr(loop, "evaluate_split", evaluate)
+
+
+def interrupted(schema, folder, step, **overrides):
+    with pytest.raises(StoppedError):
+        train(tiny_config(schema, **overrides), folder, on_step=stop_at(step))
+
+
+# Epochs have 8 steps.
+# Before the first checkpoint, on one, between two, at an epoch's last step (not yet validated), at the next one's first, at the last.
+@pytest.mark.parametrize("step", [1, 3, 5, 8, 9, 16, 24])
+def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(schema, finished, tmp_path, step):
+    interrupted(schema, tmp_path / "run", step)
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
+def test_a_run_stopped_many_times_resumes_to_the_same_bits(schema, finished, tmp_path):
+    interrupted(schema, tmp_path / "run", 4)
+    for step in (7, 13, 22):
+        with pytest.raises(StoppedError):
+            train(tiny_config(schema), tmp_path / "run", resume=True, on_step=stop_at(step))
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"loss__weighting": "uncertainty", "optimiser__clip_norm": 0.5},
+        {"model__relation": "transfer", "model__sharing": "trunk", "loss__sample_weight": True},
+    ],
+)
+def test_other_configurations_resume_to_the_same_bits(schema, tmp_path, overrides):
+    train(tiny_config(schema, **overrides), tmp_path / "whole")
+    interrupted(schema, tmp_path / "run", 11, **overrides)
+    train(tiny_config(schema, **overrides), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_resumed_run_remembers_its_best_epoch_and_how_long_it_has_waited(schema, tmp_path, monkeypatch):
+    overrides = {"optimiser__epochs": 5}
+    fake_validation(monkeypatch, [0.9, 0.8, 0.7])
+    train(tiny_config(schema, **overrides), tmp_path / "whole")
+    fake_validation(monkeypatch, [0.9, 0.8])
+    interrupted(schema, tmp_path / "run", 18, **overrides)
+    fake_validation(monkeypatch, [0.7])
+    result = train(tiny_config(schema, **overrides), tmp_path / "run", resume=True)
+    assert (result["train"]["best_epoch"], result["train"]["epochs"]) == (1, 3)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+DRIVER = """
+import json, os, signal, sys
+from dcrnn_fast.training.config import load_config
+from dcrnn_fast.training.trainer import train
+
+values, output, resume, last_step = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume", int(sys.argv[4])
+
+def callback(step):
+    if step == last_step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(load_config(None, values), output, resume=resume, on_step=callback)
+"""
+
+
+def test_a_process_killed_in_mid_epoch_resumes_to_the_same_bits(schema, finished, tmp_path):
+    values = json.dumps(tiny_values(schema))
+    killed = run_python(DRIVER, values, tmp_path / "run", "start", 13)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not RunFolder(tmp_path / "run").metrics.exists()
+    resumed = run_python(DRIVER, values, tmp_path / "run", "resume", 0)
+    assert resumed.returncode == 0, resumed.stderr
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
+def test_the_log_of_a_resumed_run_holds_every_step_once(schema, finished, tmp_path):
+    interrupted(schema, tmp_path / "run", 11)
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+
+    def points(folder, tag):
+        log = EventAccumulator(str(RunFolder(folder).tensorboard)).Reload()
+        return [(event.step, event.value) for event in log.Scalars(tag)]
+
+    for tag in ("train/loss", "train/lr", "valid/click/auc", "valid/buy/log_loss"):
+        assert points(tmp_path / "run", tag) == points(finished, tag), tag
+    assert len(points(finished, "valid/click/auc")) == 3
+
+
+def test_resuming_a_finished_run_reports_it_and_changes_nothing(schema, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    before = files_below(tmp_path / "run")
+    notes = Notes()
+    result = train(tiny_config(schema), tmp_path / "run", resume=True, report=notes)
+    assert set(result) >= {"test", "valid", "train", "model"}
+    assert any("finished" in line for line in notes.lines)
+    assert files_below(tmp_path / "run") == before
+
+
+def test_resuming_with_another_configuration_names_the_keys(schema, tmp_path):
+    interrupted(schema, tmp_path / "run", 5)
+    with pytest.raises(ConfigError) as caught:
+        train(tiny_config(schema, model__dropout=0.5, seed=7), tmp_path / "run", resume=True)
+    assert "seed is 7 and was 0; model.dropout is 0.5 and was 0.3" in str(caught.value)
+
+
+def test_an_unfinished_run_is_not_restarted_without_resume(schema, tmp_path):
+    interrupted(schema, tmp_path / "run", 5)
+    before = files_below(tmp_path / "run")
+    with pytest.raises(RunFolderError, match=r"already holds an unfinished run \(last checkpoint: step-00000003\); go on with --resume"):
+        train(tiny_config(schema), tmp_path / "run")
+    assert files_below(tmp_path / "run") == before
+
+
+def test_resume_without_a_run_starts_one(schema, finished, tmp_path):
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
+def test_a_damaged_newest_checkpoint_is_refused_and_deleting_it_falls_back_to_the_same_bits(schema, finished, tmp_path):
+    interrupted(schema, tmp_path / "run", 10)
+    newest = RunFolder(tmp_path / "run").newest_checkpoint()
+    assert newest.name == "step-00000009"
+    (newest / "tensors.safetensors").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="fall back to step-00000008"):
+        train(tiny_config(schema), tmp_path / "run", resume=True)
+    shutil.rmtree(newest)
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
+def test_a_checkpoint_of_other_rows_is_refused(schema, tmp_path):
+    table = write_table(tmp_path, seed=0)
+    interrupted(table, tmp_path / "run", 5)
+    write_table(tmp_path, seed=1)
+    with pytest.raises(CheckpointError, match="was trained on other rows than tiny holds"):
+        train(tiny_config(table), tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(schema, tmp_path):
+    interrupted(schema, tmp_path / "small", 5)
+    interrupted(schema, tmp_path / "large", 5, model__embedding_dim=6)
+    shutil.rmtree(tmp_path / "small" / "checkpoints")
+    shutil.copytree(tmp_path / "large" / "checkpoints", tmp_path / "small" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"belongs to another model: .* has shape \[.*\] in the file and \[.*\] in the model"):
+        train(tiny_config(schema), tmp_path / "small", resume=True)
+
+
+def test_a_full_disk_in_a_run_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(schema, finished, tmp_path):
+    code = DRIVER.replace("os.kill(os.getpid(), signal.SIGKILL)", "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1))")
+    process = run_python("import resource\n" + code, json.dumps(tiny_values(schema)), tmp_path / "run", "start", 10)
+    assert process.returncode == 1
+    assert "RunFolderError: cannot write" in process.stderr
+    assert "go on with --resume" in process.stderr
+    assert sorted(path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()) == ["step-00000008", "step-00000009"]
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)

@@ -1,0 +1,51 @@
+import pytest
+
+from dcrnn_fast.training.config import OptimiserConfig
+from dcrnn_fast.training.schedule import learning_rate
+from dcrnn_fast.training.stopping import EarlyStopping
+
+
+@pytest.mark.parametrize(
+    ("larger", "values", "best_epoch", "stops_at"),
+    [
+        (True, [0.5, 0.7, 0.6, 0.65, 0.9], 2, 4),
+        (False, [0.5, 0.4, 0.4, 0.6], 2, 4),
+        (True, [0.5, 0.6, 0.7], 3, None),
+        (True, [0.5, 0.4, 0.6, 0.5, 0.4], 3, 5),
+    ],
+)
+def test_early_stopping_keeps_the_best_epoch_and_waits_for_its_patience(larger, values, best_epoch, stops_at):
+    stopping = EarlyStopping(larger, patience=2)
+    stopped = None
+    for epoch, value in enumerate(values, start=1):
+        stopping.update(value, epoch)
+        if stopping.should_stop:
+            stopped = epoch
+            break
+    assert (stopping.best_epoch, stopped) == (best_epoch, stops_at)
+
+
+def test_early_stopping_is_restored_from_its_values():
+    stopping = EarlyStopping(True, patience=3)
+    stopping.update(0.5, 1)
+    stopping.update(0.4, 2)
+    assert EarlyStopping(**stopping.to_dict()) == stopping
+
+
+def test_the_learning_rate_warms_up_then_falls_as_a_half_cosine_to_its_end():
+    config = OptimiserConfig(lr=1.0, warmup_steps=10, final_lr_ratio=0.1)
+    rates = [learning_rate(config, step, 110) for step in range(111)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_the_constant_schedule_stays_after_the_warm_up():
+    config = OptimiserConfig(lr=0.5, warmup_steps=0, schedule="constant")
+    assert {learning_rate(config, step, 5) for step in range(5)} == {0.5}
+
+
+def test_a_run_shorter_than_its_warm_up_is_no_error():
+    assert learning_rate(OptimiserConfig(lr=1.0, warmup_steps=100), 3, 4) == pytest.approx(0.04)

@@ -1,0 +1,87 @@
+"""A small funnel with a group, a weight, a dense column and unknown labels, and runs on it that take a second or two."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+import dcrnn_fast
+from dcrnn_fast.training.config import load_config
+
+REPOSITORY = Path(dcrnn_fast.__file__).parents[1]
+
+SCHEMA = {
+    "name": "tiny",
+    "files": {"all": "tiny.csv", "test_fraction": 0.3},
+    "funnel": True,
+    "tasks": [{"name": "click", "column": "clicked"}, {"name": "buy", "column": "bought"}],
+    "categorical": ["colour", "shape"],
+    "numeric": [{"column": "size", "buckets": 8, "dense": "standardise"}],
+    "group": "user",
+    "weight": "importance",
+}
+
+
+def write_table(folder, *, rows=1500, seed=0, broken_funnel=False, **changes):
+    """Write tiny.csv and tiny.yaml; returns the schema's path. ``changes`` replace keys of the schema."""
+    rng = np.random.default_rng(seed)
+    colour, shape, size = rng.integers(0, 9, rows), rng.integers(0, 5, rows), rng.normal(size=rows)
+    click = rng.random(rows) < 1 / (1 + np.exp(-(0.5 * (colour - 4) + size * (shape - 2))))
+    wanted = rng.random(rows) < 1 / (1 + np.exp(-(shape - 2 + 0.5 * size)))
+    buy = wanted if broken_funnel else click & wanted
+    unknown = rng.random(rows) < 0.05
+    with open(folder / "tiny.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["colour", "shape", "size", "user", "importance", "clicked", "bought"])
+        for row in range(rows):
+            label = "" if unknown[row] else int(buy[row])
+            writer.writerow([f"c{colour[row]}", f"s{shape[row]}", f"{size[row]:.4f}", f"u{row % 40}", 1 + row % 3, int(click[row]), label])
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(SCHEMA | changes))
+    return path
+
+
+def tiny_values(schema, **overrides):
+    """Dotted settings of a run of 3 epochs of 8 steps, with dropout, a checkpoint every 3 steps and one thread."""
+    return {
+        "data": str(schema),
+        "threads": 1,
+        "device": "cpu",
+        "backend": "reference",
+        "checkpoint_every": 3,
+        "log_every": 2,
+        "model.embedding_dim": 4,
+        "model.tower_dims": [8],
+        "model.dropout": 0.3,
+        "optimiser.batch_size": 128,
+        "optimiser.epochs": 3,
+        "optimiser.warmup_steps": 4,
+        "optimiser.lr": 0.02,
+    } | overrides
+
+
+def tiny_config(schema, **overrides):
+    """The :class:`RunConfig` of :func:`tiny_values`; a dot in a key is written as two underscores."""
+    return load_config(None, tiny_values(schema, **{key.replace("__", "."): value for key, value in overrides.items()}))
+
+
+def run_python(code, *arguments, **environment):
+    """Run a script in a process of its own; returns the finished process with its output as text."""
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def files_below(folder):
+    """Relative path -> bytes of every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
