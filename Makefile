@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
 BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'setuptools>=77' ninja
 
+# PyTorch's threads spin while they wait for one another, which on a busy machine costs more than the work itself.
+export OMP_WAIT_POLICY := passive
+
 .PHONY: demo test lint format bench quality clean
 
 # Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.

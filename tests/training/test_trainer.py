@@ -8,7 +8,7 @@ import torch
 
 import dcrnn_fast
 from dcrnn_fast.data import BlockLoader
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, RunFolderError, TrainingDivergedError
 from dcrnn_fast.training import loop, trainer
 from dcrnn_fast.training.build import build_model, build_optimiser, describe, load_model
 from dcrnn_fast.training.checkpoint import load_checkpoint, pack_tensors, read_safetensors
@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run_and_keeps_the_last_checkp
 
     monkeypatch.setattr(dcrnn_fast.DCRNN, "loss", loss)
     with pytest.raises(
-        loop.TrainingDivergedError, match=r"became nan at or shortly before step 6; the last checkpoint, step-00000003, is from"
+        TrainingDivergedError, match=r"became nan at or shortly before step 6; the last checkpoint, step-00000003, is from"
     ):
         train(tiny_config(schema), tmp_path / "run")
     kept = load_checkpoint(RunFolder(tmp_path / "run").newest_checkpoint())
@@ -198,7 +198,7 @@ def test_weights_that_are_no_longer_finite_are_never_saved(schema, tmp_path, mon
 
     monkeypatch.setattr(loop.Trainer, "_step", step)
     with pytest.raises(
-        loop.TrainingDivergedError, match=r"weights embedding\.weight are no longer finite at step 3; no checkpoint was written"
+        TrainingDivergedError, match=r"weights embedding\.weight are no longer finite at step 3; no checkpoint was written"
     ):
         train(tiny_config(schema), tmp_path / "run")
 
