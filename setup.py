@@ -19,19 +19,21 @@ if WANTED not in ("auto", "0", "1"):
 MINIMUM_TORCH = "0x020a000000000000"  # 2.10 in TORCH_TARGET_VERSION's encoding: the oldest PyTorch the binary loads in
 
 try:
+    import pybind11
     from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
 except ImportError as error:
-    BuildExtension, torch_missing = plain_build_ext, f"PyTorch could not be imported while the extension was built ({error})"
+    BuildExtension, module_missing = plain_build_ext, f"{error.name} could not be imported while the extension was built ({error})"
 else:
-    torch_missing = None
+    module_missing = None
 
 
 def c_extension() -> Extension:
     flags = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wextra", f"-DTORCH_TARGET_VERSION={MINIMUM_TORCH}"]
     extension = Extension("dcrnn_fast._C", ["csrc/ops.cpp", "csrc/python.cpp"], language="c++", optional=WANTED != "1")
     extension.extra_compile_args = flags
-    if torch_missing is None:
-        extension.include_dirs = include_paths()
+    if module_missing is None:
+        # pybind11's own headers first: PyTorch 2.10 ships a copy that refuses to be included beside the stable ABI.
+        extension.include_dirs = [pybind11.get_include(), *include_paths()]
         extension.library_dirs = library_paths()
         extension.libraries = ["c10", "torch", "torch_cpu"]
     return extension
@@ -42,7 +44,7 @@ def missing() -> str | None:
     compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
     if os.name == "posix" and shutil.which(compiler) is None:
         return f"no C++ compiler: {compiler!r} was not found; install g++ or clang++, or name one in CXX"
-    return torch_missing
+    return module_missing
 
 
 class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
@@ -63,7 +65,8 @@ class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
             if WANTED == "1":
                 raise
             self.report.parent.mkdir(parents=True, exist_ok=True)
-            self.report.write_text(f"{error}\n", encoding="utf-8")
+            advice = "" if missing() else "; for the compiler's messages: DCRNN_FAST_CPP=1 pip install -v -e ."
+            self.report.write_text(f"{error}{advice}\n", encoding="utf-8")
             print(f"dcrnn_fast: the C++ extension was not built ({error}); the package will run on the reference backend")
 
 
