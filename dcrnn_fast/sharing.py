@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -172,20 +173,19 @@ class SharingPlan:
         return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.dim
 
     def index(self) -> Tensor:
-        """Index int32 [T, R] of the plan's rows for kind "rows": values below S name a shared row, S + p the task's private row p.
+        """Index int32 [T, R], on the CPU, of the rows for kind "rows": values below S name a shared row, S + p the task's private row p.
 
         Raises ValueError for kind "trunk", whose two recurrences read their banks in order (:func:`identity_index`).
         """
         if self.kind != "rows":
             raise ValueError('index() is for sharing="rows"; a trunk and its private units read their banks in order')
         shared, private = len(self.shared_units), len(self.private_units)
-        of_unit = torch.empty(self.dim, dtype=torch.int64)
-        per_step = torch.empty(self.dim, dtype=torch.int64)
-        of_unit[list(self.shared_units)], per_step[list(self.shared_units)] = torch.arange(shared), shared
-        of_unit[list(self.private_units)] = self.weight_steps * shared + torch.arange(private)
+        of_unit, per_step = np.empty((2, self.dim), dtype=np.int32)
+        of_unit[list(self.shared_units)], per_step[list(self.shared_units)] = np.arange(shared), shared
+        of_unit[list(self.private_units)] = self.weight_steps * shared + np.arange(private)
         per_step[list(self.private_units)] = private
-        rows = of_unit + torch.arange(self.weight_steps)[:, None] * per_step
-        return rows.flatten().to(torch.int32).expand(self.num_tasks, -1).contiguous()
+        rows = of_unit + np.arange(self.weight_steps, dtype=np.int32)[:, None] * per_step
+        return torch.from_numpy(np.tile(rows.ravel(), (self.num_tasks, 1)))
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
         """Parameters, forward FLOPs per example, bytes of weights, and bytes kept per example in training."""
@@ -222,8 +222,8 @@ class SharingPlan:
 
 
 def identity_index(num_tasks: int, rows: int) -> Tensor:
-    """Index int32 [T, rows] that reads a bank's rows in order, for every task."""
-    return torch.arange(rows, dtype=torch.int32).expand(num_tasks, -1).contiguous()
+    """Index int32 [T, rows], on the CPU, that reads a bank's rows in order, for every task."""
+    return torch.arange(rows, dtype=torch.int32, device="cpu").expand(num_tasks, -1).contiguous()
 
 
 def inverse_index(index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:

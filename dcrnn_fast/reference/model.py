@@ -93,11 +93,10 @@ class DCRNN(nn.Module):
         self.plan = SharingPlan.from_ratio(sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied)
 
         # One table for all fields: field f's rows start at offsets[f].
-        sizes = torch.tensor(self.num_embeddings, dtype=torch.int64)
-        self.register_buffer("sizes", sizes.to(device), persistent=False)
-        self.register_buffer("offsets", (sizes.cumsum(0) - sizes).to(device), persistent=False)
-        self.embedding = nn.Embedding(int(sizes.sum()), embedding_dim, device=device, dtype=dtype)
-        nn.init.normal_(self.embedding.weight, std=embedding_dim**-0.5)
+        for name in ("sizes", "offsets"):
+            self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
+        self.embedding = nn.Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
+        self._reset_table()
         self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if num_dense else None
 
         self.cross = self.cross_layer(self.plan, device=device, dtype=dtype)
@@ -111,6 +110,19 @@ class DCRNN(nn.Module):
         self.head = self.tower_layer(widths[-1], 1, len(self.tasks), device=device, dtype=dtype)
         check_choice("backend", backend, BACKEND_NAMES)
         self._route(backend)
+
+    def _reset_table(self) -> None:
+        sizes = torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu")
+        self.sizes.copy_(sizes)
+        self.offsets.copy_(sizes.cumsum(0) - sizes)
+        nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew and fill the index tensors: what a model built on the meta device needs after ``to_empty``."""
+        self._reset_table()
+        for module in self.modules():
+            if isinstance(module, (CrossRNN, PartiallySharedLinear, nn.Linear)):
+                module.reset_parameters()
 
     def _route(self, backend: str) -> None:
         """Nothing here; the fast model hands ``backend`` to its layers."""

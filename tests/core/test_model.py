@@ -1,6 +1,8 @@
 """DCRNN: the same model on both sides of an import swap, its events' probabilities, and its gradients."""
 
+import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -196,3 +198,27 @@ def test_constructors_have_the_same_signature():
         "dropout",
         "relation",
     ]
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("how", ["argument", "context"])
+def test_a_model_built_on_the_meta_device_is_whole_after_to_empty_and_reset(sharing, how):
+    options = {"num_dense": 2, "relation": "transfer", "sharing": sharing, "tower_share_ratio": 0.5}
+    if how == "argument":
+        model = DCRNN(SIZES, **options, device="meta")
+    else:
+        with torch.device("meta"):
+            model = DCRNN(SIZES, **options)
+    assert all(t.device.type == "meta" for t in (*model.parameters(), *model.buffers()))
+    model.to_empty(device="cpu").reset_parameters()
+    whole = DCRNN(SIZES, **options)
+    whole.load_state_dict(model.state_dict())
+    ids, dense, _ = batch(num_dense=2)
+    assert torch.equal(model(ids, dense), whole(ids, dense))
+
+
+def test_a_model_can_be_copied_and_pickled():
+    model = DCRNN(SIZES, sharing="trunk", share_ratio=1.0)
+    ids = batch()[0]
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301 (its own bytes)
+        assert torch.equal(twin(ids), model(ids))
