@@ -47,12 +47,17 @@ def missing() -> str | None:
     return module_missing
 
 
+REPORT = Path("dcrnn_fast") / "_build_failure.txt"
+if WANTED == "0":
+    (ROOT / REPORT).unlink(missing_ok=True)
+
+
 class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
     """Records a failed build of an optional extension instead of failing the installation."""
 
     def run(self) -> None:
         package = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
-        self.report = package / "dcrnn_fast" / "_build_failure.txt"
+        self.report = package / REPORT
         self.report.unlink(missing_ok=True)
         super().run()
 
@@ -73,7 +78,7 @@ class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
 setup(
     packages=[*find_packages(include=["dcrnn_fast", "dcrnn_fast.*"]), "dcrnn_fast.kernels"],
     package_dir={"dcrnn_fast.kernels": "kernels"},
-    package_data={"dcrnn_fast": ["py.typed", "_build_failure.txt", "data/embedded/*"]},
+    package_data={"dcrnn_fast": ["py.typed", REPORT.name, "data/embedded/*"]},
     ext_modules=[] if WANTED == "0" else [c_extension()],
     cmdclass={"build_ext": build_ext},
 )

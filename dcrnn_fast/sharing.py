@@ -6,8 +6,9 @@ S and P rows of the shared and of one task's private bank, R = W * D rows a task
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
@@ -28,8 +29,8 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_count(name: str, value: object, minimum: int = 1) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an int of at least ``minimum``."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name}={value}: expected at least {minimum}")
@@ -37,15 +38,27 @@ def check_count(name: str, value: object, minimum: int = 1) -> None:
 
 def check_ratio(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless ``value`` is a number in [0, 1]."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
-    if not 0.0 <= value <= 1.0:
+    if not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected True or False, got {type(value).__name__}")
+
+
+def check_sequence(name: str, value: object, of: str) -> None:
+    """Raise TypeError unless ``value`` can be iterated over and is no text."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r}: expected a sequence of {of}, got {type(value).__name__}")
 
 
 def round_units(share_ratio: float, units: int) -> int:
     """``round(share_ratio * units)``, the number of units that a ratio makes shared."""
-    return round(share_ratio * units)
+    return round(float(share_ratio) * units)
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ class SharingPlan:
         check_count("num_tasks", self.num_tasks)
         check_count("dim", self.dim)
         check_count("steps", self.steps)
+        check_flag("tied", self.tied)
         units = self.shared_units
         if list(units) != sorted(set(units)) or (units and not (units[0] >= 0 and units[-1] < self.dim)):
             raise ValueError(f"shared_units={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
