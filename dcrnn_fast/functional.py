@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -68,7 +70,8 @@ def cross_rnn(
         backend: "auto", or a backend by name.
 
     Returns:
-        [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first.
+        [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first. Under ``torch.autocast`` the inputs are cast as
+        a matrix product's are, and the result is of autocast's dtype.
 
     Raises:
         TypeError, ValueError: wrong dtype, device, shape or range.
@@ -77,11 +80,23 @@ def cross_rnn(
     """
     check_choice("cell", cell, tuple(GATES))
     check_count("steps", steps)
+    x0, shared_weight, shared_bias, private_weight, private_bias, context = _autocast(
+        x0, shared_weight, shared_bias, private_weight, private_bias, context
+    )
     check_cross_shapes(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, GATES[cell], context)
     check_index(index, shared_weight.shape[0] + private_weight.shape[1])
     implementation = _CROSS_RNN[resolve(backend, device=x0.device, dtype=x0.dtype)]
     parameters = shared_weight, shared_bias, private_weight, private_bias
     return implementation(x0, *parameters, index, steps=steps, cell=cell, context=context, return_states=return_states)
+
+
+def _autocast(*tensors: Tensor | None) -> list[Any]:
+    """The tensors in autocast's dtype where autocast is on, by autocast's own rule: all floating ones but float64."""
+    device = next(tensor.device.type for tensor in tensors if tensor is not None)
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
 
 
 def check_index(index: Tensor, rows: int) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dcrnn_fast import functional, reference
+from dcrnn_fast import DCNv2, functional, reference
 
 from .problems import cross_arguments
 
@@ -55,3 +55,12 @@ def test_param_gather_refuses_an_index_into_another_tasks_rows():
     """The largest index reaches the task's own last row; one more would be the next task's first."""
     with pytest.raises(IndexError, match=r"index: got 4, expected values in \[0, S \+ P\) = \[0, 4\)"):
         functional.param_gather(torch.zeros(2, 3), torch.zeros(2, 2, 3), torch.full((2, 1), 4, dtype=torch.int32))
+
+
+def test_under_autocast_a_module_takes_what_a_linear_layer_gives():
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), DCNv2(8, 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layers(torch.randn(5, 4))
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in layers.parameters() if p.requires_grad)

@@ -152,6 +152,13 @@ def test_autocast_computes_close_to_float32():
     torch.testing.assert_close(lower, model(ids), atol=0.05, rtol=0.05)
 
 
+def test_autocast_takes_dense_features_alone():
+    model = DCRNN([], num_dense=3, embedding_dim=8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(torch.empty(4, 0, dtype=torch.int64), torch.randn(4, 3))
+    assert torch.isfinite(logits).all()
+
+
 ARGUMENTS = [
     ({"num_embeddings": [7, 0]}, ValueError, r"num_embeddings\[1\]=0"),
     ({"num_embeddings": {"user": 2.5}}, TypeError, r"num_embeddings\['user'\]=2.5"),
