@@ -43,11 +43,18 @@ def quality(result: dict) -> str:
 
 
 def speed(result: dict) -> str:
-    """Ratios of times, median and quartiles over rounds."""
-    header = [key for key in result["rows"][0] if key != "pass"]
-    lines = [[f"{row['pass']}, D={row['D']}, B={row['B']}, T={row['T']}", *(str(row[key]) for key in header[3:])] for row in result["rows"]]
-    table = markdown(["CrossRNN", *header[3:]], lines)
-    return f"{table}\n\n{machine_line(result['machine'])}; `make bench`, `bench/results/cross_rnn_cpu.json`."
+    """Median ratios of times, a line a size; the result file has the spread."""
+    peers = ("eager", "compile", "floor")
+    passes = {"forward": "forward", "forward+backward": "training"}
+    cells = {(row["D"], row["B"], row["T"], row["pass"]): row for row in result["rows"]}
+    lines = []
+    for dim, batch, tasks in dict.fromkeys(key[:3] for key in cells):
+        rows = [cells[dim, batch, tasks, name] for name in passes]
+        ratios = [str(row[f"fast / {peer}"]).split()[0] for row in rows for peer in peers]
+        lines.append([f"D={dim}, B={batch}, T={tasks}", *ratios])
+    header = ["time of CrossRNN over", *(f"{short}: {peer}" for short in passes.values() for peer in peers)]
+    note = "below 1 is faster; `make bench`, `bench/results/cross_rnn_cpu.json`"
+    return f"{markdown(header, lines)}\n\n{machine_line(result['machine'])}. Medians of per-round ratios, {note}."
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {"quality": ("quality.json", quality), "speed": ("cross_rnn_cpu.json", speed)}
