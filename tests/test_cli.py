@@ -247,3 +247,34 @@ def test_demo_does_not_write_into_a_folder_in_use(command, tmp_path):
     code, _, err = command("demo", "--output", tmp_path)
     assert code == 2
     assert "is not empty; choose another --output" in err
+
+
+def test_a_run_of_hillstrom_is_evaluated_to_its_own_test_metrics(command, tmp_path):
+    options = ["--threads", 1, "--epochs", 1, "--backend", "reference", "--device", "cpu", "--quiet", "--set", "optimiser.batch_size=2048"]
+    assert command("train", "--data", "hillstrom", "--output", tmp_path / "run", *options) == (0, "", "")
+    code, out, err = command("evaluate", "--run", tmp_path / "run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["metrics"] == json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+
+
+def test_resume_finds_the_run_in_the_default_folder_and_goes_on_with_its_own_settings(command, tmp_path, monkeypatch):
+    write_table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "--data", "tiny.yaml", "--epochs", 1, "--threads", 1, "--device", "cpu", "--quiet") == (0, "", "")
+    code, _, err = command("train", "--data", "tiny.yaml", "--resume")
+    assert code == 0, err
+    assert "finished" in err
+
+
+def test_a_nan_in_a_checkpoint_and_results_that_are_a_list_are_one_error(trained, command, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text("[]")
+    code, _, err = command("train", "--resume", "--output", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    (tmp_path / "run" / "metrics.json").unlink()
+    state = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.json"
+    state.write_text(state.read_text().replace("true", "NaN", 1))
+    code, _, err = command("train", "--resume", "--output", tmp_path / "run")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"error: checkpoint {state} cannot be read")
+    assert "Traceback" not in err

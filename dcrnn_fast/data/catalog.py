@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .packed import FORMAT_VERSION, PackedDataset, PackedMeta, file_sha256, open_packed, write_packed
@@ -35,15 +36,24 @@ def default_cache_dir() -> Path:
     return user_cache_path("dcrnn_fast")
 
 
-def prepare(data: str | Path, *, cache_dir: Path | None = None, seed: int = 0, valid_fraction: float = 0.1) -> PackedDataset:
+def prepare(
+    data: str | Path,
+    *,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+    valid_fraction: float = 0.1,
+    encoding: Mapping[str, Any] | None = None,
+) -> PackedDataset:
     """The packed form of a data set, encoded on the first call and opened from the cache afterwards.
 
     `data` is the name of an embedded data set or the path of a schema YAML. `valid_fraction` in [0, 1) of the train rows, drawn with
-    `seed`, become the validation split where the data has none of its own. The cache key covers the schema, the checksums of the source
-    files, `seed`, `valid_fraction` and the format version; a damaged cache entry is built anew.
+    `seed`, become the validation split where the data has none of its own. `encoding`, the `vocabulary` and `scaling` of another data
+    set's meta, encodes this one in the same way: its ids and dense values then fit a model trained on the other. Without it they are
+    learned from the train rows. The cache key covers the schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding`
+    and the format version; a damaged cache entry is built anew.
 
-    Raises DataError for an unknown data set, an invalid schema, a file that cannot be used, a cache that cannot be written, and
-    without the packages of the extra `train`.
+    Raises DataError for an unknown data set, an invalid schema, a file that cannot be used, an `encoding` of other columns, a cache that
+    cannot be written, and without the packages of the extra `train`.
     """
     if not 0 <= valid_fraction < 1:
         raise DataError(f"valid_fraction is {valid_fraction}, expected a number in [0, 1)")
@@ -70,15 +80,23 @@ def prepare(data: str | Path, *, cache_dir: Path | None = None, seed: int = 0, v
         "seed": seed,
         "valid_fraction": valid_fraction,
     }
+    if encoding is not None:
+        key["encoding"] = encoding
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     target = cache / f"{schema.name}-{digest[:16]}"
-    if target.exists():
+    try:
+        cached = target.exists()
+    except OSError as error:
+        raise DataError(
+            f"the cache folder {cache} cannot be read: {error.strerror or error}; choose another cache folder (DCRNN_FAST_CACHE)"
+        ) from error
+    if cached:
         try:
             return open_packed(target)
         except DataError:
             shutil.rmtree(target, ignore_errors=True)
     tables = read_splits(schema, path.parent, seed=seed, valid_fraction=valid_fraction)
-    encoder = Encoder.fit(schema, tables["train"])
+    encoder = Encoder.fit(schema, tables["train"]) if encoding is None else Encoder.restore(schema, encoding)
     splits = {}
     for split, table in tables.items():
         arrays = encoder.transform(table)
@@ -91,7 +109,7 @@ def _schema_path(data: str | Path) -> Path:
     if str(data) in known_data_sets():
         return EMBEDDED / f"{data}.yaml"
     path = Path(data)
-    if path.suffix in {".yaml", ".yml"} and path.is_file():
+    if path.suffix in {".yaml", ".yml"} and os.path.isfile(path):
         return path
     raise DataError(
         f"unknown data set {str(data)!r}; known are {', '.join(known_data_sets())}, and the path of a schema YAML (.yaml) of your own "

@@ -7,7 +7,10 @@ dense        (x - mean) / std, or the same of the signed log1p, sign(x) * log(1 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -147,8 +150,10 @@ class DenseScale:
         assert numeric.dense is not None
         values = _treated(_numbers(table, numeric.column), numeric.dense)
         values = values[~np.isnan(values)]
-        std = float(values.std()) if len(values) else 0.0
-        return cls(numeric.column, numeric.dense, float(values.mean()) if len(values) else 0.0, std if std > 0 else 1.0)
+        mean, std = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
+        if not np.isfinite([mean, std]).all():
+            raise DataError(f"column {numeric.column!r} holds numbers too large to standardise; use `dense: log1p` or `buckets`")
+        return cls(numeric.column, numeric.dense, mean, std if std > 0 else 1.0)
 
     def transform(self, table: pa.Table) -> npt.NDArray[np.float32]:
         values = (_treated(_numbers(table, self.column), self.treatment) - self.mean) / self.std
@@ -211,6 +216,30 @@ class Encoder:
         buckets = [BucketCode.fit(train, n) for n in schema.numeric if n.buckets is not None]
         return cls(schema, (*categories, *buckets), tuple(DenseScale.fit(train, n) for n in schema.numeric if n.dense is not None))
 
+    @classmethod
+    def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> Encoder:
+        """An encoder that has learned what another table's had: `encoding` holds the `vocabulary` and `scaling` of its meta.json.
+
+        Raises DataError for a column that the other table does not have, or uses in another way.
+        """
+        vocabulary, scaling = encoding["vocabulary"], encoding["scaling"]
+        fields: list[CategoryCode | BucketCode] = []
+        for category in schema.categorical:
+            if vocabulary.get(category.column, [])[:1] != [OOV]:
+                raise _foreign(schema, category.column, "categorical")
+            fields.append(CategoryCode(category.column, vocabulary[category.column]))
+        for numeric in (n for n in schema.numeric if n.buckets is not None):
+            if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:
+                raise _foreign(schema, numeric.column, "bucketed")
+            fields.append(BucketCode(numeric.column, np.asarray(vocabulary[numeric.column], dtype=np.float64)))
+        dense = []
+        for numeric in (n for n in schema.numeric if n.dense is not None):
+            scale = scaling.get(numeric.column)
+            if scale is None or scale["treatment"] != numeric.dense:
+                raise _foreign(schema, numeric.column, f"dense ({numeric.dense})")
+            dense.append(DenseScale(numeric.column, **scale))
+        return cls(schema, tuple(fields), tuple(dense))
+
     def transform(self, table: pa.Table) -> Encoded:
         """Encodes the rows of one split. Raises DataError for a label, weight or funnel that breaks the schema."""
         schema = self.schema
@@ -226,10 +255,11 @@ class Encoder:
         )
 
     def _check_funnel(self, labels: npt.NDArray[np.float32]) -> None:
-        for t in range(1, labels.shape[1]):
-            broken = int(((labels[:, t] == 1) & (labels[:, t - 1] == 0)).sum())
+        # Every pair, not neighbours alone: a label between the two may be unknown.
+        for s, t in combinations(range(labels.shape[1]), 2):
+            broken = int(((labels[:, t] == 1) & (labels[:, s] == 0)).sum())
             if broken:
-                later, earlier = self.schema.tasks[t].name, self.schema.tasks[t - 1].name
+                later, earlier = self.schema.tasks[t].name, self.schema.tasks[s].name
                 raise DataError(
                     f"data set {self.schema.name!r} is declared a funnel, yet {broken} rows have {later} = 1 and {earlier} = 0; "
                     "mend the rows, or state `funnel: false`"
@@ -243,6 +273,13 @@ class Encoder:
         if bad:
             raise DataError(f"weight column {self.schema.weight!r}: {bad} rows are negative or missing; expected numbers >= 0")
         return weight.astype(np.float32)
+
+
+def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:
+    return DataError(
+        f"data set {schema.name!r}: column {column!r} is {kind} in its schema, and not in the data whose encoding is asked for; "
+        "give a schema of the same columns"
+    )
 
 
 def _groups(table: pa.Table, column: str) -> npt.NDArray[np.int64]:

@@ -168,11 +168,16 @@ def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
 
 
 def file_sha256(file: Path) -> str:
-    """The SHA-256 of a file, in hex, read in pieces."""
+    """The SHA-256 of a file, in hex, read in pieces. Raises DataError for a file that cannot be read."""
     hasher = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 22):
-            hasher.update(chunk)
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                hasher.update(chunk)
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read: {error.strerror or error}; mend its permissions or its disk, or name another file"
+        ) from error
     return hasher.hexdigest()
 
 

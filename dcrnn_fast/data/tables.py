@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, Path]:
     """Role -> file, relative paths taken from `folder`. Raises DataError for a file that is not there or of an unknown kind."""
     paths = {role: folder / path for role, path in schema.files.paths().items()}
     for role, path in paths.items():
-        if not path.is_file():
-            raise DataError(f"data set {schema.name!r}: the {role} file {path} does not exist; `files` is relative to the schema YAML")
+        if not os.path.isfile(path):
+            raise DataError(
+                f"data set {schema.name!r}: the {role} file {path} does not exist or cannot be read; `files` is relative to the schema YAML"
+            )
         if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
             raise DataError(f"data set {schema.name!r}: {path} is of an unknown kind; expected .csv, .csv.gz or .parquet")
     return paths

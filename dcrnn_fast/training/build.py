@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 import dcrnn_fast
 from dcrnn_fast import backends
 from dcrnn_fast.errors import CheckpointError, ConfigError
-from dcrnn_fast.training.checkpoint import load_tensors, pack_tensors, read_safetensors, tensor_digest
+from dcrnn_fast.training.checkpoint import canonical_json, load_tensors, pack_tensors, read_safetensors, tensor_digest
 from dcrnn_fast.training.config import ModelConfig, RunConfig
 from dcrnn_fast.training.files import write_file
 from dcrnn_fast.training.snapshot import named_parameters
@@ -55,10 +56,16 @@ def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
         "relation": config.model.relation or meta.relation,
         "tasks": list(meta.tasks),
         "funnel": meta.funnel,
-        "fields": dict(meta.fields),
+        "fields": [[name, size] for name, size in meta.fields.items()],
         "dense": list(meta.dense),
         "data": {"name": meta.name, "digest": meta.digest},
+        "encoding": hashlib.sha256(canonical_json(encoding(meta))).hexdigest(),
     }
+
+
+def encoding(meta: PackedMeta) -> dict[str, Any]:
+    """What turned the table's columns into ids and dense values, as :func:`dcrnn_fast.data.prepare` takes it to encode another table."""
+    return {"vocabulary": meta.vocabulary, "scaling": meta.scaling}
 
 
 def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
@@ -66,7 +73,7 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
     try:
         options = ModelConfig.model_validate(about["model"]).model_dump() | {"relation": about["relation"]}
         return dcrnn_fast.DCRNN(
-            about["fields"], num_dense=len(about["dense"]), tasks=tuple(about["tasks"]), backend=backend, device=device, **options
+            dict(about["fields"]), num_dense=len(about["dense"]), tasks=tuple(about["tasks"]), backend=backend, device=device, **options
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the configuration's model section does not fit the data set {about['data']['name']}: {error}") from error
@@ -103,20 +110,46 @@ def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str
     write_file(path, pack_tensors(tensors, {"dcrnn_fast": json.dumps(sealed, sort_keys=True)}))
 
 
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description of a ``model.safetensors``.
+
+    Raises :class:`CheckpointError` if the file is missing, damaged or tampered with.
+    """
+    tensors, metadata = read_safetensors(path)
+    try:
+        sealed = json.loads(metadata["dcrnn_fast"])
+        about = sealed["about"]
+        intact = tensor_digest(tensors, about) == sealed["digest"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} has no dcrnn_fast description; give the model.safetensors of a run folder") from error
+    if not intact:
+        raise CheckpointError(
+            f"{path} was changed after it was written: its digest does not match; restore it, or go on with --resume to write it again"
+        )
+    return tensors, about
+
+
+def read_encoding(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The :func:`encoding` that a run was trained with. Raises :class:`CheckpointError` if the file is missing or is not that one."""
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        intact = hashlib.sha256(canonical_json(stored)).hexdigest() == about["encoding"]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
+    if not intact:
+        raise CheckpointError(
+            f"{path} was changed after it was written: its digest does not match; restore it, or go on with --resume to write it again"
+        )
+    return stored
+
+
 def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend: str = "auto") -> tuple[nn.Module, dict[str, Any]]:
     """Rebuild the model of a ``model.safetensors``; returns it in evaluation mode, and the file's description.
 
     Raises :class:`CheckpointError` if the file is missing, damaged, tampered with, or does not fit the model it describes.
     """
     path = Path(path)
-    tensors, metadata = read_safetensors(path)
-    try:
-        sealed = json.loads(metadata["dcrnn_fast"])
-        about, digest = sealed["about"], sealed["digest"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} has no dcrnn_fast description; give the model.safetensors of a run folder") from error
-    if tensor_digest(tensors, about) != digest:
-        raise CheckpointError(f"{path} was changed after it was written: its digest does not match; restore it, or train again")
+    tensors, about = read_weights(path)
     model = build_model(about, device=torch.device(device), backend=backend)
     load_tensors(model, tensors, path)
     return model.eval(), about

@@ -50,7 +50,7 @@ def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state:
     half-written is left.
     """
     final = root / f"step-{step:08d}"
-    beside = root / f".{final.name}.{os.getpid()}.tmp"
+    beside, retired = root / f".{final.name}.{os.getpid()}.tmp", _hidden(final)
     with run_folder_errors(final):
         root.mkdir(parents=True, exist_ok=True)
         try:
@@ -60,19 +60,25 @@ def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state:
             write_synced(beside / "state.json", _sealed(state, packed))
             sync_folder(beside)
             if final.exists():
-                shutil.rmtree(final)
+                os.replace(final, retired)
             os.replace(beside, final)
             sync_folder(root)
         except BaseException:
+            if retired.exists() and not final.exists():
+                os.replace(retired, final)
             shutil.rmtree(beside, ignore_errors=True)
             raise
+        # A folder is hidden before it is emptied: a process killed in between must not leave half a checkpoint under a checkpoint's name.
+        if retired.exists():
+            shutil.rmtree(retired)
         for old in checkpoint_folders(root)[:-KEEP]:
-            shutil.rmtree(old)
+            os.replace(old, _hidden(old))
+            shutil.rmtree(_hidden(old))
     return final
 
 
 def remove_leftovers(root: Path) -> None:
-    """Delete what a killed process left half-written."""
+    """Delete what a killed process left half-written or half-deleted."""
     for beside in root.glob(".step-*.tmp"):
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -87,9 +93,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         state = json.loads(state_file.read_text(encoding="utf-8"))
         sealed = state["tensors"]
         size, sha256 = sealed["bytes"], sealed["sha256"]
+        intact = state.pop("digest", None) == _digest(state)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, state_file, f"cannot be read ({error})") from error
-    if state.pop("digest", None) != _digest(state):
+    if not intact:
         raise _damaged(folder, state_file, "was changed after it was written: its digest does not match")
     if state["format"] != FORMAT:
         raise CheckpointError(f"{state_file} has format {state['format']}, this version reads format {FORMAT}; start a new run")
@@ -137,9 +144,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist; train first, or name another run folder") from error
+        raise CheckpointError(f"{path} does not exist; go on with --resume to write it, or name another run folder") from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}); restore it, or go on with --resume") from error
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}); restore it, or go on with --resume to write it again"
+        ) from error
 
 
 def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
@@ -164,6 +173,10 @@ def _sealed(values: Mapping[str, Any], packed: bytes) -> bytes:
 
 def _digest(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(state)).hexdigest()
+
+
+def _hidden(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
 
 
 def _damaged(folder: Path, file: Path, what: str) -> CheckpointError:

@@ -56,10 +56,12 @@ def train(
     given = {"data": data, "backend": backend, "device": device, "seed": seed, "threads": threads}
     given |= {"optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
     overrides = {key: value for key, value in given.items() if value is not None} | _parse_settings(settings or [])
+    if output is None and config is None and "data" in overrides:
+        output = _default_output(overrides["data"])
     if resume and config is None and output is not None and RunFolder(output).holds_run():
         config = RunFolder(output).config
     run = load_config(config, overrides)
-    output = output or Path("runs") / Path(run.data).stem
+    output = output or _default_output(run.data)
     try:
         result = trainer.train(run, output, resume=resume, report=choose_report(quiet=quiet))
     except KeyboardInterrupt:
@@ -116,6 +118,10 @@ def demo(
     elif output.is_dir() and any(output.iterdir()):
         raise RunFolderError(f"{output} is not empty; choose another --output")
     run_demo(output, output_console(), lambda: choose_report(quiet=quiet))
+
+
+def _default_output(data: object) -> Path:
+    return Path("runs") / Path(str(data)).stem
 
 
 def _parse_settings(settings: list[str]) -> dict[str, Any]:

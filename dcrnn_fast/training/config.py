@@ -27,13 +27,13 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """Arguments of :class:`dcrnn_fast.DCRNN` that do not follow from the data."""
 
-    embedding_dim: Positive = Field(default=8, description="width of a field's embedding")
+    embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(default=8, description="width of a field's embedding")
     steps: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="applications of the cross cell")
     cell: Literal["gated", "cross"] = Field(default="gated", description="cross cell with or without the gate")
     tied: bool = Field(default=True, description="the same weights at every step")
     sharing: Literal["rows", "trunk"] = Field(default="rows", description="share parameters, or computation too")
     share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
-    tower_dims: tuple[Positive, ...] = Field(default=(64, 32), description="hidden widths of a task's tower")
+    tower_dims: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(default=(64, 32), description="hidden widths of a task's tower")
     tower_share_ratio: Ratio = Field(default=0.0, description="shared part of the towers' rows")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.3, description="dropout in the towers")
     relation: Literal["chain", "independent", "transfer"] | None = Field(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dcrnn_fast.data import BlockLoader
+from dcrnn_fast.errors import TrainingDivergedError
 from dcrnn_fast.training.metrics import Array, task_metrics
 
 if TYPE_CHECKING:
@@ -30,7 +31,16 @@ def predict_split(model: nn.Module, split: PackedSplit, device: torch.device) ->
 
 
 def evaluate_split(model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device) -> dict[str, dict[str, Any]]:
-    """Metrics of every task over a split, see :func:`dcrnn_fast.training.metrics.task_metrics`."""
+    """Metrics of every task over a split, see :func:`dcrnn_fast.training.metrics.task_metrics`.
+
+    Raises :class:`TrainingDivergedError` when a prediction is not finite.
+    """
     predictions = predict_split(model, split, device)
+    bad = [name for name, values in predictions.items() if not np.isfinite(values).all()]
+    if bad:
+        raise TrainingDivergedError(
+            f"the predictions {', '.join(bad)} on the {split.name} rows of {meta.name} are not finite: "
+            "weights or dense values are too large"
+        )
     group = None if split.group is None else np.asarray(split.group)
     return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group)

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from dcrnn_fast.data import BlockLoader
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError
-from dcrnn_fast.training.build import build_model, build_optimiser, build_weighting, describe, export_weights, select_backend
+from dcrnn_fast.errors import CheckpointError, DataError, TrainingDivergedError
+from dcrnn_fast.training.build import build_model, build_optimiser, build_weighting, describe, encoding, export_weights, select_backend
 from dcrnn_fast.training.checkpoint import load_checkpoint, save_checkpoint
 from dcrnn_fast.training.config import RunConfig
 from dcrnn_fast.training.evaluate import evaluate_split
+from dcrnn_fast.training.files import write_json
 from dcrnn_fast.training.metrics import mean_over_tasks
 from dcrnn_fast.training.progress import Report
 from dcrnn_fast.training.run_folder import RunFolder
@@ -110,9 +111,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint of this very position."""
-        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]
-        if bad:
-            raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
+        self._check_weights()
         self._tick()
         self.scalars.flush()
         tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
@@ -145,6 +144,11 @@ class Trainer:
         self.stopping = EarlyStopping(**state["stopping"])
         self.best = select(tensors, "best.")
         restore(tensors, self.modules, self.optimiser, self.device, folder)
+
+    def export(self) -> None:
+        """Write the best weights, and what encodes another table for them."""
+        write_json(self.folder.encoder, encoding(self.dataset.meta))
+        export_weights(self.folder.weights, self.best, self.about)
 
     def environment(self) -> dict[str, Any]:
         """What besides the configuration may change the last bits."""
@@ -216,14 +220,13 @@ class Trainer:
         self._window_rows = 0
 
     def _validate(self) -> None:
-        metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device)
-        monitor = self.config.early_stopping.monitor
-        value = mean_over_tasks(metrics, monitor, self.dataset.meta.tasks)
-        if value is None:
-            raise ConfigError(
-                f"early_stopping.monitor is {monitor!r}, which no task has on the validation rows (one class only, or no label); "
-                "use log_loss or a larger valid_fraction"
-            )
+        self._check_weights()
+        try:
+            metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device)
+        except TrainingDivergedError as error:
+            raise self._diverged(str(error)) from None
+        value = mean_over_tasks(metrics, self.config.early_stopping.monitor, self.dataset.meta.tasks)
+        assert value is not None, "check_rows lets no run start without a value to monitor"
         self.at.epoch += 1
         self.at.batch = 0
         record = {
@@ -238,10 +241,15 @@ class Trainer:
         best = self.stopping.update(value, self.at.epoch)
         if best:
             self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
-            export_weights(self.folder.weights, self.best, self.about)
+            self.export()
         for task, entry in metrics.items():
             self.scalars.add(self.at.step, {f"valid/{task}/{name}": entry.get(name) for name in ("auc", "log_loss", "calibration", "gauc")})
         self.report.epoch(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
+
+    def _check_weights(self) -> None:
+        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]
+        if bad:
+            raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
 
     def _tick(self) -> None:
         now = time.perf_counter()

@@ -19,7 +19,8 @@ Array = NDArray[Any]
 def binary_metrics(labels: Array, probabilities: Array, group: Array | None = None) -> dict[str, Any]:
     """Metrics of one task.
 
-    ``labels`` [N] hold 0, 1 or NaN, ``probabilities`` [N] lie in [0, 1], ``group`` [N] (optional) are integers, one group an id.
+    ``labels`` [N] hold 0, 1 or NaN, ``probabilities`` [N] lie in [0, 1], ``group`` [N] (optional) are integers, one group an id and
+    negative where missing.
     Returns ``rows``, ``positives``, ``auc``, ``log_loss``, ``calibration`` (mean predicted / mean observed) and, with a group, ``gauc``.
     """
     known = ~np.isnan(labels)
@@ -43,11 +44,14 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
 def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
     """GAUC: the mean of each group's AUC, weighted by the group's rows, over the groups that hold both classes; None if none does.
 
-    ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N]. A group's AUC comes from the rank sum of its positives (Mann-Whitney),
-    ties at their mean rank, which equals scikit-learn's trapezoid rule.
+    ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N]. Rows of a negative group, whose group is missing, are left out.
+    A group's AUC comes from the rank sum of its positives (Mann-Whitney), ties at their mean rank, which equals scikit-learn's
+    trapezoid rule.
     """
-    if labels.size == 0:
+    present = group >= 0
+    if not present.any():
         return None
+    labels, scores, group = labels[present], scores[present], group[present]
     order = np.lexsort((scores, group))
     labels, scores, group = labels[order].astype(np.float64), scores[order], group[order]
     new_group = np.append(True, group[1:] != group[:-1])

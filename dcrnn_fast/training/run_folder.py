@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,11 @@ class RunFolder:
         return self.root / "model.safetensors"
 
     @property
+    def encoder(self) -> Path:
+        """What turned the data's columns into the ids and dense values that the weights were trained on."""
+        return self.root / "encoder.json"
+
+    @property
     def curves(self) -> Path:
         """The plot of the run."""
         return self.root / "curves.svg"
@@ -48,8 +55,9 @@ class RunFolder:
         return self.root / "tensorboard"
 
     def newest_checkpoint(self) -> Path | None:
-        """The complete checkpoint of the highest step."""
-        found = checkpoint_folders(self.checkpoints)
+        """The complete checkpoint of the highest step. Raises :class:`RunFolderError` if the folder cannot be read."""
+        with _readable(self.checkpoints):
+            found = checkpoint_folders(self.checkpoints)
         return found[-1] if found else None
 
     def claim(self, config: RunConfig) -> None:
@@ -57,8 +65,19 @@ class RunFolder:
         write_file(self.config, config.to_yaml().encode())
 
     def holds_run(self) -> bool:
-        """Whether a run was started here."""
-        return self.config.is_file()
+        """Whether a run was started here. Raises :class:`RunFolderError` if the folder cannot be read."""
+        with _readable(self.root):
+            return self.config.is_file()
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot read {folder}: {error.strerror or error}; mend its permissions, or name another run folder"
+        ) from error
 
 
 def stored_config(root: Path) -> RunConfig:

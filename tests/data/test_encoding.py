@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dcrnn_fast.data import prepare
 from dcrnn_fast.data.encode import bucket_edges
 from dcrnn_fast.errors import DataError
 
@@ -220,3 +221,51 @@ def test_the_meta_names_what_was_encoded(table):
     assert meta.fields == {"city": 4, "price": 5}
     assert meta.rows == {"train": 8, "valid": 0, "test": 2}
     assert dataclasses.is_dataclass(meta)
+
+
+def test_a_funnel_broken_across_an_unknown_label_is_refused(table):
+    table.write("train.csv", "city,price,a,b,c", [("x", 1, 0, "", 1), ("y", 2, 1, "", 1), ("y", 2, "", "", 1)])
+    table.write("test.csv", "city,price,a,b,c", [("x", 1, 0, 0, 0)])
+    tasks = [{"name": name, "column": name} for name in "abc"]
+    with pytest.raises(DataError, match="1 rows have c = 1 and a = 0"):
+        table.prepare(tasks=tasks, funnel=True)
+
+
+def encoding_of(data):
+    return {"vocabulary": data.meta.vocabulary, "scaling": data.meta.scaling}
+
+
+def test_a_given_encoding_gives_the_ids_and_values_of_the_data_it_comes_from(table):
+    first = table.prepare()
+    rows = [("a", 1, 0), ("b", 5, 1), ("new", 9, 1)]
+    table.write("test.csv", "city,price,click", rows)
+    expected = table.prepare().split("test")
+    table.write("train.csv", "city,price,click", [("new", 100, 1), ("b", 200, 0), ("b", 300, 0)])
+    other = prepare(table.save(), cache_dir=table.folder / "cache", valid_fraction=0.0, encoding=encoding_of(first))
+    assert (other.meta.vocabulary, other.meta.scaling, other.meta.fields) == (first.meta.vocabulary, first.meta.scaling, first.meta.fields)
+    np.testing.assert_array_equal(other.split("test").ids, expected.ids)
+    np.testing.assert_array_equal(other.split("test").dense, expected.dense)
+    assert table.prepare().meta.vocabulary["city"] == ["<oov>", "b", "new"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"categorical": ["city", "click2"]}, "column 'click2' is categorical"),
+        ({"categorical": ["city", "price"], "numeric": []}, "column 'price' is categorical"),
+        ({"categorical": [], "numeric": [{"column": "city", "buckets": 4}]}, "column 'city' is bucketed"),
+        ({"numeric": [{"column": "price", "dense": "log1p"}]}, r"column 'price' is dense \(log1p\)"),
+    ],
+)
+def test_an_encoding_of_other_columns_is_refused(table, changes, said):
+    encoding = encoding_of(table.prepare())
+    for name in ("train.csv", "test.csv"):
+        table.write(name, "city,price,click,click2", [("1", 1, 0, 1), ("2", 2, 1, 0)])
+    with pytest.raises(DataError, match=said):
+        prepare(table.save(**changes), cache_dir=table.folder / "cache", encoding=encoding)
+
+
+def test_numbers_too_large_to_standardise_are_refused(table):
+    table.write("train.csv", "city,price,click", [("a", 1e300, 0), ("b", -1e300, 1)])
+    with pytest.raises(DataError, match="column 'price' holds numbers too large to standardise"), np.errstate(over="ignore"):
+        table.prepare()

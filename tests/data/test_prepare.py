@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -220,3 +221,26 @@ def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monke
     monkeypatch.setattr(catalog, "write_packed", write_twice)
     data = table.prepare()
     assert [path.name for path in data.path.parent.iterdir()] == [data.path.name]
+
+
+def test_a_file_that_the_system_does_not_read_is_named(table, monkeypatch):
+    real = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.suffix == ".csv":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *arguments, **options)
+
+    path = table.save()
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"train\.csv cannot be read: Input/output error"):
+        prepare(path, cache_dir=table.folder / "cache")
+
+
+def test_a_cache_folder_that_cannot_be_entered_is_named(table, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(DataError, match=r"the cache folder .*cache cannot be read: Permission denied; choose another"):
+        table.prepare()

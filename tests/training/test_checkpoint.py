@@ -73,6 +73,44 @@ def test_leftovers_of_a_killed_process_are_no_checkpoints_and_are_removed(root):
     assert sorted(path.name for path in root.iterdir()) == ["step-00000010", "step-00000020"]
 
 
+class KilledError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", [20, 30])
+def test_a_process_killed_while_it_deletes_an_old_checkpoint_leaves_whole_ones_alone(root, monkeypatch, step):
+    """Step 20 replaces a checkpoint, step 30 makes that of step 10 superfluous."""
+
+    def delete(path, ignore_errors=False):
+        (path / "state.json").unlink()
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", delete)
+        with pytest.raises(KilledError):
+            save_checkpoint(root, step, TENSORS, STATE | {"step": step})
+    assert load_checkpoint(checkpoint_folders(root)[-1]).state["step"] == step
+    for folder in checkpoint_folders(root):
+        load_checkpoint(folder)
+    remove_leftovers(root)
+    assert [path.name for path in sorted(root.iterdir())] == names(root)
+
+
+def test_a_checkpoint_that_cannot_be_replaced_stays(root, monkeypatch):
+    before = files_below(root)
+    real = checkpoint.os.replace
+
+    def replace(source, target):
+        if source.name.endswith(f"{checkpoint.os.getpid()}.tmp"):
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", replace)
+    with pytest.raises(RunFolderError, match="Input/output error"):
+        save_checkpoint(root, 20, TENSORS, STATE | {"step": 4})
+    assert files_below(root) == before
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-9])
 
@@ -87,6 +125,10 @@ def edit_the_step(path):
     state = json.loads(path.read_text())
     state["values"]["step"] += 1
     path.write_text(json.dumps(state))
+
+
+def write_a_nan(path):
+    path.write_text(path.read_text().replace("null", "NaN"))
 
 
 def drop_the_digest(path):
@@ -105,6 +147,7 @@ def drop_the_digest(path):
         ("state.json", truncate, "cannot be read"),
         ("state.json", edit_the_step, "was changed"),
         ("state.json", drop_the_digest, "was changed"),
+        ("state.json", write_a_nan, "cannot be read"),
         ("state.json", lambda path: path.write_text("[]"), "cannot be read"),
         ("state.json", lambda path: path.unlink(), "cannot be read"),
     ],

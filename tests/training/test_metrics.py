@@ -12,7 +12,7 @@ def draw(rows, seed=0, levels=20):
     rng = np.random.default_rng(seed)
     probabilities = (rng.integers(1, levels, rows) / levels).astype(np.float32)
     labels = (rng.random(rows) < probabilities).astype(np.float32)
-    group = rng.geometric(0.05, rows).astype(np.int64) - 7
+    group = rng.geometric(0.05, rows).astype(np.int64) - 1
     return labels, probabilities, group
 
 
@@ -77,6 +77,12 @@ def test_gauc_with_one_group_is_the_auc():
 def test_gauc_leaves_out_groups_of_one_class():
     labels, scores, group = np.array([0, 1, 1, 1, 0]), np.array([0.1, 0.9, 0.2, 0.3, 0.4]), np.array([1, 1, 2, 2, 3])
     assert group_auc(labels, scores, group) == 1.0
+
+
+def test_gauc_leaves_out_rows_whose_group_is_missing():
+    labels, scores = np.array([0, 1, 1, 0, np.nan]), np.array([0.1, 0.9, 0.2, 0.3, 0.4])
+    assert binary_metrics(labels, scores, np.array([4, 4, -1, -1, 4]))["gauc"] == 1.0
+    assert binary_metrics(labels, scores, np.full(5, -1))["gauc"] is None
 
 
 def funnel():

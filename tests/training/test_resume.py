@@ -208,3 +208,33 @@ def test_a_full_disk_in_a_run_keeps_the_last_checkpoint_and_the_run_goes_on_from
     assert sorted(path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()) == ["step-00000008", "step-00000009"]
     train(tiny_config(schema), tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == outcome(finished)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "encoder.json"])
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.unlink()])
+def test_resuming_a_finished_run_writes_damaged_weights_again(schema, finished, tmp_path, name, damage):
+    shutil.copytree(finished, tmp_path / "run")
+    damage(tmp_path / "run" / name)
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+    assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_resuming_writes_both_results_and_weights_that_were_removed(schema, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "run" / "model.safetensors").unlink()
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"data": {"name": "tiny"}, "test": {"click": []}}', '{"data": 3, "test": {}}', "{"])
+def test_results_that_are_damaged_are_named_with_the_remedy(schema, finished, tmp_path, text):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read .*delete it and use --resume"):
+        train(tiny_config(schema), tmp_path / "run", resume=True)

@@ -1,5 +1,7 @@
+import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, RunFolder
 from dcrnn_fast.training import loop, trainer
 from dcrnn_fast.training.build import build_model, build_optimiser, describe, load_model
 from dcrnn_fast.training.checkpoint import load_checkpoint, pack_tensors, read_safetensors
+from dcrnn_fast.training.config import load_config
 from dcrnn_fast.training.evaluate import predict_split
+from dcrnn_fast.training.progress import Report
 from dcrnn_fast.training.run_folder import RunFolder
 from dcrnn_fast.training.trainer import evaluate_run, train
 from tests.training.tiny import tiny_config, write_table
@@ -27,6 +31,7 @@ def test_a_run_folder_holds_config_metrics_weights_curves_log_and_two_checkpoint
         "config.yaml",
         "metrics.json",
         "model.safetensors",
+        "encoder.json",
         "curves.svg",
         "tensorboard",
         "checkpoints",
@@ -275,9 +280,16 @@ def test_a_folder_that_cannot_be_made_is_named(schema, tmp_path):
 def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
     model, about = load_model(finished / "model.safetensors")
     assert not model.training
-    assert (about["tasks"], about["fields"], about["relation"]) == (["click", "buy"], dict(dataset.meta.fields), "chain")
+    fields = [["shape", 6], ["colour", 10], ["size", 9]]
+    assert (about["tasks"], about["fields"], about["relation"]) == (["click", "buy"], fields, "chain")
     predictions = predict_split(model, dataset.split("test"), torch.device("cpu"))
     assert set(predictions) == {"click", "buy", "buy_given_click"}
+    folder, cpu = RunFolder(finished), torch.device("cpu")
+    again = loop.Trainer(load_config(folder.config), dataset, folder, Report(), device=cpu)
+    again.load(folder.newest_checkpoint())
+    again.model.load_state_dict(again.best)
+    for name, expected in predict_split(again.model, dataset.split("test"), cpu).items():
+        np.testing.assert_array_equal(predictions[name], expected, err_msg=name)
     assert predictions["click"].shape == (len(dataset.split("test")),)
 
 
@@ -322,3 +334,141 @@ def test_training_leaves_pytorchs_settings_as_they_were(schema, tmp_path):
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     train(tiny_config(schema, optimiser__epochs=1), tmp_path / "run")
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_the_digest_of_the_weights_covers_the_order_of_the_fields(finished, tmp_path):
+    tensors, metadata = read_safetensors(finished / "model.safetensors")
+    sealed = json.loads(metadata["dcrnn_fast"])
+    sealed["about"]["fields"].sort()
+    (tmp_path / "model.safetensors").write_bytes(pack_tensors(tensors, {"dcrnn_fast": json.dumps(sealed)}))
+    with pytest.raises(CheckpointError, match="was changed after it was written"):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_a_description_with_nan_is_refused(finished, tmp_path):
+    tensors, metadata = read_safetensors(finished / "model.safetensors")
+    sealed = json.loads(metadata["dcrnn_fast"])
+    sealed["about"]["model"]["dropout"] = float("nan")
+    (tmp_path / "model.safetensors").write_bytes(pack_tensors(tensors, {"dcrnn_fast": json.dumps(sealed)}))
+    with pytest.raises(CheckpointError, match="has no dcrnn_fast description"):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_other_data_is_encoded_as_the_runs_own(finished, schema, tmp_path):
+    """The rows of the run, with train rows besides that turn the frequencies of the categories and the scale of the sizes around."""
+    table = write_table(tmp_path, files={"train": "train.csv", "test": "test.csv"})
+    lines = (tmp_path / "tiny.csv").read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join(lines) + "\n")
+    flipped = [
+        f"c{8 - row % 9},s{4 - row % 5},{100 + row % 7},u1,1,{row % 2},0" for row in range(400) for _ in range(1 + row % 9 + row % 5)
+    ]
+    (tmp_path / "train.csv").write_text("\n".join([lines[0], *flipped]) + "\n")
+    whole = write_table(tmp_path / "whole", files={"all": "tiny.csv", "test_fraction": 0.999})
+    expected = evaluate_run(finished, data=str(whole))["metrics"]["click"]
+    found = evaluate_run(finished, data=str(table))["metrics"]["click"]
+    assert found["auc"] == pytest.approx(expected["auc"], abs=5e-3)
+    assert evaluate_run(finished, data=str(schema))["metrics"] == evaluate_run(finished)["metrics"]
+
+
+def test_a_changed_or_missing_encoder_is_refused(finished, schema, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    encoder = tmp_path / "run" / "encoder.json"
+    content = json.loads(encoder.read_text())
+    content["scaling"]["size"]["mean"] += 1
+    for text, said in (
+        (json.dumps(content), "was changed after it was written"),
+        ("{", "cannot be read"),
+        ('{"a": NaN}', "cannot be read"),
+    ):
+        encoder.write_text(text)
+        with pytest.raises(CheckpointError, match=rf"encoder\.json {said}"):
+            evaluate_run(tmp_path / "run", data=str(schema))
+    encoder.unlink()
+    with pytest.raises(CheckpointError, match=r"encoder\.json cannot be read"):
+        evaluate_run(tmp_path / "run", data=str(schema))
+
+
+def with_split(dataset, name, **arrays):
+    split = dataset.split(name)
+    return replace(dataset, splits=dict(dataset.splits) | {name: replace(split, **arrays)})
+
+
+def refused(error, config, dataset, folder):
+    with pytest.raises(error) as caught:
+        train(config, folder, dataset=dataset)
+    assert list(folder.iterdir()) == []
+    return str(caught.value)
+
+
+def test_sample_weights_without_a_weight_column_are_refused(tmp_path):
+    table = write_table(tmp_path, weight=None)
+    with pytest.raises(ConfigError, match=r"loss\.sample_weight is true, but tiny has no weight column"):
+        train(tiny_config(table, loss__sample_weight=True), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["train", "valid", "test"])
+def test_a_split_without_rows_is_refused_before_training(schema, dataset, tmp_path, name):
+    split = dataset.split(name)
+    arrays = {key: getattr(split, key)[:0] for key in ("ids", "dense", "labels", "weight", "group")}
+    assert f"tiny has no {name} rows" in refused(DataError, tiny_config(schema), with_split(dataset, name, **arrays), tmp_path / "run")
+
+
+def test_train_rows_without_any_label_are_refused_before_training(schema, dataset, tmp_path):
+    unknown = with_split(dataset, "train", labels=np.full_like(dataset.split("train").labels, np.nan))
+    assert "every label of the train rows is unknown" in refused(DataError, tiny_config(schema), unknown, tmp_path / "run")
+
+
+@pytest.mark.parametrize("monitor", ["auc", "log_loss"])
+def test_validation_rows_without_any_label_are_refused_before_training_with_fitting_advice(schema, dataset, tmp_path, monitor):
+    unknown = with_split(dataset, "valid", labels=np.full_like(dataset.split("valid").labels, np.nan))
+    message = refused(ConfigError, tiny_config(schema, early_stopping__monitor=monitor), unknown, tmp_path / "run")
+    assert f"early_stopping.monitor is '{monitor}', but every label of the validation rows of tiny is unknown; use a larger" in message
+    assert "use log_loss" not in message
+
+
+def test_weights_that_diverge_in_the_last_step_of_an_epoch_are_named_before_they_are_judged(schema, tmp_path, monkeypatch):
+    real_step = loop.Trainer._step
+
+    def step(self, batch):
+        real_step(self, batch)
+        if self.at.step == 8:
+            self.model.embedding.weight.data[:] = float("nan")
+
+    monkeypatch.setattr(loop.Trainer, "_step", step)
+    with pytest.raises(
+        TrainingDivergedError, match=r"embedding\.weight are no longer finite at step 8; the last checkpoint, step-00000006"
+    ):
+        train(tiny_config(schema), tmp_path / "run")
+
+
+def test_validation_predictions_that_are_not_finite_stop_the_run(schema, tmp_path, monkeypatch):
+    real = dcrnn_fast.DCRNN.predict
+
+    def predict(self, ids, dense=None):
+        return {name: value * float("nan") for name, value in real(self, ids, dense).items()}
+
+    monkeypatch.setattr(dcrnn_fast.DCRNN, "predict", predict)
+    with pytest.raises(TrainingDivergedError, match=r"the predictions .*click.* on the valid rows of tiny are not finite"):
+        train(tiny_config(schema), tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").weights.exists()
+
+
+def test_a_run_folder_that_cannot_be_read_is_a_run_folder_error(finished, monkeypatch):
+    def is_file(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(RunFolderError, match=r"cannot read .*finished: Permission denied"):
+        evaluate_run(finished)
+
+
+def test_a_schema_named_from_one_folder_is_found_from_another(tmp_path, monkeypatch):
+    write_table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    train(tiny_config("tiny.yaml", optimiser__epochs=1), tmp_path / "run")
+    assert load_config(tmp_path / "run" / "config.yaml").data == str(tmp_path / "tiny.yaml")
+    train(tiny_config("tiny.yaml", optimiser__epochs=1), tmp_path / "run", resume=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate_run(tmp_path / "run")["metrics"]["click"]["rows"] == 450

@@ -19,7 +19,8 @@ SCHEMA = {
     "files": {"all": "tiny.csv", "test_fraction": 0.3},
     "funnel": True,
     "tasks": [{"name": "click", "column": "clicked"}, {"name": "buy", "column": "bought"}],
-    "categorical": ["colour", "shape"],
+    # Not in alphabetical order, and each of another size: offsets of a wrong order must not go unnoticed.
+    "categorical": ["shape", "colour"],
     "numeric": [{"column": "size", "buckets": 8, "dense": "standardise"}],
     "group": "user",
     "weight": "importance",
@@ -28,6 +29,7 @@ SCHEMA = {
 
 def write_table(folder, *, rows=1500, seed=0, broken_funnel=False, **changes):
     """Write tiny.csv and tiny.yaml; returns the schema's path. ``changes`` replace keys of the schema."""
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     colour, shape, size = rng.integers(0, 9, rows), rng.integers(0, 5, rows), rng.normal(size=rows)
     click = rng.random(rows) < 1 / (1 + np.exp(-(0.5 * (colour - 4) + size * (shape - 2))))
