@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from . import reference
-from .backends import resolve
+from .backends import extension, resolve
 from .inputs import may_read_values
 from .sharing import GATES, Cell, check_choice, check_count
 
+
+def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **arguments: Any) -> Tensor:
+    return reference.cross_rnn(*tensors, **arguments)
+
+
 _PARAM_GATHER = {"reference": reference.param_gather}
-_CROSS_RNN = {"reference": reference.cross_rnn}
+_CROSS_RNN = {"reference": _reference_cross_rnn}
+if extension() is not None:
+    from . import ops
+
+    _PARAM_GATHER["cpp"] = ops.param_gather
+    _CROSS_RNN["cpp"] = ops.cross_rnn
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
@@ -48,6 +60,7 @@ def cross_rnn(
     cell: Cell = "gated",
     context: Tensor | None = None,
     return_states: bool = False,
+    recompute: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """A cross layer as the cell of a recurrence, for every task; formula in :func:`dcrnn_fast.reference.cross_rnn`.
@@ -65,10 +78,12 @@ def cross_rnn(
         cell: "gated" or "cross".
         context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
         return_states: return all states instead of the last.
+        recompute: keep nothing for the backward but the inputs, and run the forward again there. The reference ignores it.
         backend: "auto", or a backend by name.
 
     Returns:
-        [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first.
+        [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first. Under ``torch.autocast`` the inputs are cast as
+        a matrix product's are, and the result is of autocast's dtype.
 
     Raises:
         TypeError, ValueError: wrong dtype, device, shape or range.
@@ -77,11 +92,23 @@ def cross_rnn(
     """
     check_choice("cell", cell, tuple(GATES))
     check_count("steps", steps)
+    x0, shared_weight, shared_bias, private_weight, private_bias, context = _autocast(
+        x0, shared_weight, shared_bias, private_weight, private_bias, context
+    )
     check_cross_shapes(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, GATES[cell], context)
     check_index(index, shared_weight.shape[0] + private_weight.shape[1])
     implementation = _CROSS_RNN[resolve(backend, device=x0.device, dtype=x0.dtype)]
     parameters = shared_weight, shared_bias, private_weight, private_bias
-    return implementation(x0, *parameters, index, steps=steps, cell=cell, context=context, return_states=return_states)
+    return implementation(x0, *parameters, index, steps=steps, cell=cell, context=context, return_states=return_states, recompute=recompute)
+
+
+def _autocast(*tensors: Tensor | None) -> list[Any]:
+    """The tensors in autocast's dtype where autocast is on, by autocast's own rule: all floating ones but float64."""
+    device = next(tensor.device.type for tensor in tensors if tensor is not None)
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
 
 
 def check_index(index: Tensor, rows: int) -> None:
