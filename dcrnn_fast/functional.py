@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **arguments: Any) ->
     return reference.cross_rnn(*tensors, **arguments)
 
 
-_PARAM_GATHER = {"reference": reference.param_gather}
-_CROSS_RNN = {"reference": _reference_cross_rnn}
+_PARAM_GATHER: dict[str, Callable[..., Tensor]] = {"reference": reference.param_gather}
+_CROSS_RNN: dict[str, Callable[..., Tensor]] = {"reference": _reference_cross_rnn}
 if extension() is not None:
     from . import ops
 

@@ -36,10 +36,15 @@ class CrossRNN(reference.CrossRNN):
 
     def cross_rnn(self, x0: Tensor, *parameters: Tensor, context: Tensor | None = None, return_states: bool = False) -> Tensor:
         """The operator, on this module's backend."""
-        plan = self.plan
-        chosen = {"recompute": self.recompute, "backend": self.backend}
         return functional.cross_rnn(
-            x0, *parameters, steps=plan.steps, cell=plan.cell, context=context, return_states=return_states, **chosen
+            x0,
+            *parameters,
+            steps=self.plan.steps,
+            cell=self.plan.cell,
+            context=context,
+            return_states=return_states,
+            recompute=self.recompute,
+            backend=self.backend,
         )
 
 

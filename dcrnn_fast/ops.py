@@ -1,6 +1,7 @@
 """The compiled operators as PyTorch sees them: shapes for tracing, derivatives, autocast. Imported once the extension has loaded.
 
-A backward is an operator of its own and has no derivative: second derivatives are the reference's.
+A backward is an operator of its own. That of ``param_gather`` is linear, and its derivative is ``param_gather`` again; that of ``cross_rnn``
+has none: second derivatives are the reference's.
 """
 
 from __future__ import annotations
@@ -112,6 +113,15 @@ def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     return *torch.ops.dcrnn_fast.param_gather_backward(grad, index, *ctx.rows), None
 
 
+def _keep_gather_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _gather_double_backward(ctx: Any, shared: Tensor, private: Tensor) -> tuple[Tensor, None, None, None]:
+    (index,) = ctx.saved_tensors
+    return torch.ops.dcrnn_fast.param_gather(shared, private, index), None, None, None
+
+
 def _keep_cross(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context, return_states, _ = inputs
     gates = output[1]
@@ -134,14 +144,11 @@ def _cross_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Te
     return *kept[:5], None, None, None, kept[5], None, None
 
 
-def _refuse(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    return None
-
-
 def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
     raise BackendUnavailable(_NO_SECOND_DERIVATIVE)
 
 
 torch.library.register_autograd("dcrnn_fast::param_gather", _gather_backward, setup_context=_keep_gather)
+torch.library.register_autograd("dcrnn_fast::param_gather_backward", _gather_double_backward, setup_context=_keep_gather_backward)
 torch.library.register_autograd("dcrnn_fast::cross_rnn", _cross_backward, setup_context=_keep_cross)
-torch.library.register_autograd("dcrnn_fast::cross_rnn_backward", _no_second_derivative, setup_context=_refuse)
+torch.library.register_autograd("dcrnn_fast::cross_rnn_backward", _no_second_derivative)

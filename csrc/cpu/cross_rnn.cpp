@@ -55,13 +55,12 @@ Sizes::Sizes(const Arguments& arguments)
       steps(arguments.steps),
       weight_steps(arguments.index.size(1) / dim) {}
 
-int64_t tile_rows(const Sizes& sizes, int64_t value_bytes) {
-  constexpr int64_t cache_bytes = 1 << 20, fewest = 256, fewest_in_parallel = 32, parts = 4;
+Tiles::Tiles(const Sizes& sizes, int64_t value_bytes) : batch(sizes.batch) {
+  constexpr int64_t cache_bytes = 1 << 20, most = 256, fewest = 32, parts = 4;
   const int64_t fits = cache_bytes / ((2 + sizes.gates) * sizes.dim * value_bytes);
-  const int64_t for_threads = std::max(fewest_in_parallel, (sizes.batch + parts - 1) / parts);
-  const int64_t wanted = std::min(std::max(fewest, fits), for_threads);
-  const int64_t tiles = (sizes.batch + wanted - 1) / std::max<int64_t>(1, wanted);
-  return tiles ? ((sizes.batch + tiles - 1) / tiles + 15) / 16 * 16 : wanted;
+  const int64_t for_threads = std::max(fewest, (batch + parts - 1) / parts);
+  const int64_t rows = std::min(std::max(most, fits), for_threads);
+  count = std::max<int64_t>(1, (batch + rows / 2) / rows);
 }
 
 namespace {

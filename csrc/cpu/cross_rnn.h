@@ -56,9 +56,15 @@ struct Units {
   int64_t count() const { return end - begin; }
 };
 
-// Rows of a tile: enough that packing the weights in every product is repaid, few enough that the tile stays in the second-level cache. Set
-// by the shape alone: the number of threads must not change a result's bits.
-int64_t tile_rows(const Sizes& sizes, int64_t value_bytes);
+// The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays in
+// the second-level cache. Set by the shape alone: the number of threads must not change a result's bits.
+struct Tiles {
+  int64_t batch, count;
+
+  Tiles(const Sizes& sizes, int64_t value_bytes);
+  int64_t begin(int64_t tile) const { return batch * tile / count; }
+  int64_t most_rows() const { return (batch + count - 1) / count; }
+};
 
 template <typename T>
 struct Problem : Sizes {

@@ -35,24 +35,26 @@ class Backward {
         dbias_(dbias),
         width_(p_.dim * p_.gates),
         sums_size_(p_.weight_steps * width_),
-        tile_(tile_rows(p_, sizeof(T))),
-        chunk_(std::min((p_.batch + tile_ - 1) / tile_, std::max<int64_t>(4, 2 * torch::stable::get_num_threads())) * tile_),
+        tiles_(p_, sizeof(T)),
+        tile_(tiles_.most_rows()),
+        chunk_tiles_(std::min<int64_t>(tiles_.count, std::max<int64_t>(4, 2 * torch::stable::get_num_threads()))),
+        chunk_(chunk_tiles_ * tile_),
         products_(p_.steps * chunk_ * width_),
         states_(dweight ? p_.steps * chunk_ * p_.dim : 0),
-        sums_(chunk_ / tile_ * sums_size_),
+        sums_(chunk_tiles_ * sums_size_),
         partial_(is_low<T> && dweight ? sums_size_ * p_.columns : 0) {}
 
   void run() {
     for (int64_t task = 0; task < p_.tasks; ++task) {
-      for (int64_t row = 0; row < p_.batch; row += chunk_) {
-        const int64_t rows = std::min(chunk_, p_.batch - row), tiles = (rows + tile_ - 1) / tile_;
-        torch::stable::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t first = 0; first < tiles_.count; first += chunk_tiles_) {
+        const int64_t last = std::min(first + chunk_tiles_, tiles_.count), row = tiles_.begin(first), rows = tiles_.begin(last) - row;
+        torch::stable::parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
           Scratch scratch(*this);
-          for (int64_t i = begin; i < end; ++i) walk(scratch, task, row, rows, i);
+          for (int64_t i = begin; i < end; ++i) walk(scratch, task, row, rows, i, sums_.get() + (i - first) * sums_size_);
         });
         if (dweight_) {
           add_weights(task, row, rows);
-          add_biases(task, row == 0, tiles);
+          add_biases(task, first == 0, last - first);
         }
       }
     }
@@ -82,9 +84,9 @@ class Backward {
   Rows<T> products(int64_t step, int64_t rows, int64_t row) const { return {products_.get() + (step * rows + row) * width_, width_}; }
   Rows<T> states(int64_t step, int64_t rows, int64_t row) const { return {states_.get() + (step * rows + row) * p_.dim, p_.dim}; }
 
-  // Tile `i` of the chunk of `rows` rows at `first`, from the last step to the first.
-  void walk(Scratch& scratch, int64_t task, int64_t first, int64_t rows, int64_t i) const {
-    const int64_t local = i * tile_, row = first + local, count = std::min(tile_, rows - local), dim = p_.dim;
+  // Tile `i`, in the chunk of `rows` rows at `first`, from the last step to the first.
+  void walk(Scratch& scratch, int64_t task, int64_t first, int64_t rows, int64_t i, A* sums) const {
+    const int64_t row = tiles_.begin(i), local = row - first, count = tiles_.begin(i + 1) - row, dim = p_.dim;
     const Rows<const T> x0 = p_.x0.at(row);
     const auto gates = [&](int64_t step) -> Rows<const T> {
       return {gates_ ? gates_ + ((task * p_.steps + step) * p_.batch + row) * width_ : scratch.gates.get() + step * tile_ * width_, width_};
@@ -96,7 +98,6 @@ class Backward {
     }
     if (dweight_) keep_states(scratch, gates, x0, rows, local, count);
 
-    A* const sums = sums_.get() + i * sums_size_;
     std::fill(sums, sums + sums_size_, A(0));
     const Rows<A> d{scratch.d.get(), dim}, dx0{dx0_ ? dx0_ + row * dim : scratch.dx0.get(), dim};
     for (int64_t step = p_.steps; step-- > 0;) {
@@ -118,7 +119,7 @@ class Backward {
 
   // A block of rows at a time, so that the column sums are sums of sums: their rounding error grows with the block, not with the tile.
   void elementwise(const BackwardStep<T>& pass, A* sums) const {
-    constexpr int64_t block = 32;
+    constexpr int64_t block = 16;
     for (int64_t row = 0; row < pass.rows; row += block) {
       BackwardStep<T> part = pass;
       part.rows = std::min(block, pass.rows - row);
@@ -218,7 +219,9 @@ class Backward {
   const bool return_states_;
   const T* const gates_;
   A *const dx0_, *const dcontext_, *const dweight_, *const dbias_;
-  const int64_t width_, sums_size_, tile_, chunk_;
+  const int64_t width_, sums_size_;
+  const Tiles tiles_;
+  const int64_t tile_, chunk_tiles_, chunk_;
   Buffer<T> products_, states_;
   Buffer<A> sums_;
   Buffer<T> partial_;

@@ -8,16 +8,22 @@
 namespace dcrnn_fast::cpu {
 namespace {
 
+using torch::stable::clone;
+using torch::stable::contiguous;
+using torch::stable::copy_;
+using torch::stable::narrow;
 using torch::stable::new_empty;
+using torch::stable::new_zeros;
 
 template <typename T>
 void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
-  const int64_t rows = tile_rows(p, sizeof(T)), tiles = (p.batch + rows - 1) / rows, width = p.dim * p.gates;
+  const Tiles tiles(p, sizeof(T));
+  const int64_t width = p.dim * p.gates;
   // Never one tile alone: outside a parallel region the library would use several threads and might add in another order.
-  torch::stable::parallel_for(0, std::max<int64_t>(2, tiles), 1, [&](int64_t begin, int64_t end) {
-    ForwardTile<T> tile(p, rows);
-    for (int64_t i = begin; i < std::min(end, tiles); ++i) {
-      const int64_t row = i * rows, count = std::min(rows, p.batch - row);
+  torch::stable::parallel_for(0, std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
+    ForwardTile<T> tile(p, tiles.most_rows());
+    for (int64_t i = begin; i < std::min(end, tiles.count); ++i) {
+      const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
       tile.begin(row, count);
       for (int64_t task = 0; task < p.tasks; ++task) {
         const auto state = [&](int64_t step) -> Rows<T> {
@@ -38,10 +44,28 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
   });
 }
 
+// Below this the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows, MKL of 2024 and 2025).
+constexpr int64_t fewest_rows = 16, unaffected_rows = 3;
+
+// The same rows with rows of zeros after them, in dimension `batch_dim`.
+Tensor padded(const Tensor& tensor, int64_t batch_dim) {
+  std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
+  shape[batch_dim] = fewest_rows;
+  Tensor out = new_zeros(tensor, shape), part = narrow(out, batch_dim, 0, tensor.size(batch_dim));
+  copy_(part, tensor);
+  return out;
+}
+
 std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
                                      int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   arguments.prepare();
+  const int64_t batch = x0.size(0);
+  const bool pad = batch > unaffected_rows && batch < fewest_rows;
+  if (pad) {
+    arguments.x0 = padded(arguments.x0, 0);
+    if (arguments.context) arguments.context = padded(*arguments.context, 1);
+  }
   const Sizes sizes(arguments);
   std::vector<int64_t> shape{sizes.tasks, sizes.batch, sizes.dim}, gates_shape{0};
   if (return_states) shape.insert(shape.begin() + 1, steps + 1);
@@ -53,6 +77,11 @@ std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor sha
       forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states,
               save ? static_cast<T*>(gates.mutable_data_ptr()) : nullptr);
     });
+  if (pad) {
+    out = clone(narrow(out, return_states ? 2 : 1, 0, batch));
+    if (save) gates = clone(narrow(gates, 2, 0, batch));
+    out = contiguous(out), gates = contiguous(gates);
+  }
   return {out, gates};
 }
 

@@ -18,7 +18,7 @@ void forward(const ForwardStep<T>& step) {
 #pragma GCC ivdep
     for (int64_t d = 0; d < step.dim; ++d) {
       const A a = A(product[G * d]) + bias[G * d];
-      const A g = G == 2 ? sigmoid<A>(A(product[G * d + G - 1]) + bias[G * d + G - 1]) : A(1);
+      const A g = G == 2 ? sigmoid(A(product[G * d + G - 1]) + bias[G * d + G - 1]) : A(1);
       if constexpr (keep) {
         gates[G * d] = T(a);
         if constexpr (G == 2) gates[G * d + 1] = T(g);
