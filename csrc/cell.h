@@ -63,18 +63,16 @@ DCRNN_CELL double exp_clamped(double x) {
   return std::bit_cast<double>(std::bit_cast<std::uint64_t>(p) + (std::bit_cast<std::uint64_t>(shifted) << 52));
 }
 
-// 1 / (1 + exp(-q)). The reciprocal is a guess from the exponent's bits within 12%, one step of third order and two of Newton's, a third of
-// the time of a vector division. The last step knows what was lost in rounding 1 + e, so that 1 - g is good where g is close to 1.
+// 1 / (1 + exp(-q)). The reciprocal is a guess from the exponent's bits within 12% and two steps of third order, a third of the time of a
+// vector division. The last step knows what was lost in rounding 1 + e, so that 1 - g is good where g is close to 1.
 DCRNN_CELL float sigmoid(float q) {
   const float e = exp_clamped(-q);
   const float x = 1.0f + e, lost = e - (x - 1.0f);
   float y = std::bit_cast<float>(0x7ef311c7u - std::bit_cast<std::uint32_t>(x));
   float error = 1.0f - x * y;
   y = y + y * (error + error * error);
-  error = 1.0f - x * y;
-  y = y + y * error;
   error = (1.0f - x * y) - lost * y;
-  return y + y * error;
+  return y + y * (error + error * error);
 }
 
 DCRNN_CELL double sigmoid(double q) { return 1.0 / (1.0 + exp_clamped(-q)); }

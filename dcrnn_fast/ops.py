@@ -1,7 +1,7 @@
 """The compiled operators as PyTorch sees them: shapes for tracing, derivatives, autocast. Imported once the extension has loaded.
 
-A backward is an operator of its own. That of ``param_gather`` is linear, and its derivative is ``param_gather`` again; that of ``cross_rnn``
-has none: second derivatives are the reference's.
+A backward is an operator of its own. That of ``param_gather`` is linear, and its derivative is ``param_gather`` again; that of
+``cross_rnn`` has none: second derivatives are the reference's.
 """
 
 from __future__ import annotations

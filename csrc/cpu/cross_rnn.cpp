@@ -56,10 +56,11 @@ Sizes::Sizes(const Arguments& arguments)
       weight_steps(arguments.index.size(1) / dim) {}
 
 Tiles::Tiles(const Sizes& sizes, int64_t value_bytes) : batch(sizes.batch) {
-  constexpr int64_t cache_bytes = 1 << 20, most = 256, fewest = 32, parts = 4;
+  constexpr int64_t cache_bytes = 1 << 20, fewest = 32, parts = 4;
+  const int64_t enough = std::max<int64_t>(256, sizes.dim / 2);
   const int64_t fits = cache_bytes / ((2 + sizes.gates) * sizes.dim * value_bytes);
   const int64_t for_threads = std::max(fewest, (batch + parts - 1) / parts);
-  const int64_t rows = std::min(std::max(most, fits), for_threads);
+  const int64_t rows = std::min(std::max(enough, std::min<int64_t>(512, fits)), for_threads);
   count = std::max<int64_t>(1, (batch + rows / 2) / rows);
 }
 

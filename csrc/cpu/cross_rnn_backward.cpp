@@ -63,7 +63,7 @@ class Backward {
  private:
   // One thread's memory for a tile.
   struct Scratch {
-    Buffer<A> d, dx0, sums;
+    Buffer<A> d, dx0, sums, step_sums;
     Buffer<T> dstate, gates, dcontext;
     Buffer<A> state;
     std::optional<ForwardTile<T>> forward;
@@ -72,6 +72,7 @@ class Backward {
         : d(b.tile_ * b.p_.dim),
           dx0(b.dx0_ ? 0 : b.tile_ * b.p_.dim),
           sums(b.width_),
+          step_sums(b.width_),
           dstate(is_low<T> ? b.tile_ * b.p_.dim : 0),
           gates(b.gates_ ? 0 : b.p_.steps * b.tile_ * b.width_),
           dcontext(is_low<T> && b.dcontext_ ? b.tile_ * b.p_.context : 0),
@@ -105,7 +106,8 @@ class Backward {
       const Rows<T> product = products(step, rows, local);
       const BackwardStep<T> pass{count, dim, gates(step), x0, last || return_states_ ? grad(task, step + 1, row) : Rows<const T>{},
                                  last ? Rows<const A>{} : Rows<const A>(d), d, dx0, product, scratch.sums.get()};
-      elementwise(pass, sums + step % p_.weight_steps * width_);
+      elementwise(pass, scratch.step_sums.get());
+      kernels_.add(scratch.step_sums.get(), sums + step % p_.weight_steps * width_, width_);
       const T* const weight = p_.step_weight(task, step);
       if (dcontext_) add_context(scratch, weight, product, step, row, count, task > 0);
       if (step > 0 || dx0_) add_state(scratch, weight, product, count);
@@ -120,6 +122,7 @@ class Backward {
   // A block of rows at a time, so that the column sums are sums of sums: their rounding error grows with the block, not with the tile.
   void elementwise(const BackwardStep<T>& pass, A* sums) const {
     constexpr int64_t block = 16;
+    std::fill(sums, sums + width_, A(0));
     for (int64_t row = 0; row < pass.rows; row += block) {
       BackwardStep<T> part = pass;
       part.rows = std::min(block, pass.rows - row);

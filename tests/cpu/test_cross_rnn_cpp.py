@@ -26,7 +26,7 @@ def cpp(**arguments):
 
 def operands(arguments, **options):
     """The operator's own positional arguments."""
-    names = "x0 shared_weight shared_bias private_weight private_bias index steps cell context".split()
+    names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index", "steps", "cell", "context")
     return *(arguments[name] for name in names), options.get("return_states", False), options.get("save", True)
 
 
