@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard csrc/*)
+SOURCES := pyproject.toml setup.py $(wildcard csrc/* csrc/cpu/*)
 BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'setuptools>=77' ninja
 
 .PHONY: demo test lint format bench quality clean

@@ -185,7 +185,7 @@ class Backward {
     }
   }
 
-  // The chunk's part of the task's weight gradients; tied weights take all steps in one product.
+  // The chunk's part of the task's weight gradients.
   void add_weights(int64_t task, int64_t row, int64_t rows) {
     A* const out = dweight_ + task * sums_size_ * p_.columns;
     T* target;
@@ -200,10 +200,13 @@ class Backward {
       const int64_t start = (tied ? 0 : step) * width_ * p_.columns + offset;
       gemm(Matrix<T>(target + start, width_, columns, p_.columns), gradient, Matrix<T>(states, count, columns, columns), accumulate);
     };
-    if (tied)
+    // The library adds a few hundred rows in one chain: below that, a product a step has the smaller rounding error.
+    constexpr int64_t chain = 256;
+    if (tied && rows >= chain)
       product(0, p_.steps * rows, states_.get(), p_.dim, p_.context, add);
     else
-      for (int64_t step = 0; step < p_.steps; ++step) product(step, rows, states_.get() + step * rows * p_.dim, p_.dim, p_.context, add);
+      for (int64_t step = 0; step < p_.steps; ++step)
+        product(step, rows, states_.get() + step * rows * p_.dim, p_.dim, p_.context, add || (tied && step > 0));
     if (p_.context)
       for (int64_t step = 0; step < p_.steps; ++step)
         product(step, rows, p_.context_states + (step * p_.batch + row) * p_.context, p_.context, 0, add || (tied && step > 0));

@@ -38,7 +38,8 @@ def assert_as_exact_as_plain_pytorch(arguments: dict, dtype: torch.dtype, **opti
     It is below the dtype's ceiling too, or below plain PyTorch's error where that is above. A plain error under one rounding counts as one
     rounding. The oracle is the reference in float64, so in float64 the ceiling alone can be asked for.
     """
-    draws = 9 if arguments["x0"].numel() < 1000 else 3
+    values = arguments["x0"].numel()
+    draws = 31 if values < 200 else 9 if values < 5000 else 3
     states = options.get("return_states", False)
     errors: dict[str, list[tuple[float, float]]] = {}
     for _ in range(draws):
