@@ -21,11 +21,12 @@ MINIMUM_TORCH = "0x020a000000000000"  # 2.10 in TORCH_TARGET_VERSION's encoding:
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")])
 
 try:
+    import pybind11
     from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
 except ImportError as error:
-    BuildExtension, torch_missing = plain_build_ext, f"PyTorch could not be imported while the extension was built ({error})"
+    BuildExtension, module_missing = plain_build_ext, f"{error.name} could not be imported while the extension was built ({error})"
 else:
-    torch_missing = None
+    module_missing = None
 
 
 def c_extension() -> Extension:
@@ -41,9 +42,10 @@ def c_extension() -> Extension:
     ]
     extension = Extension("dcrnn_fast._C", SOURCES, language="c++", optional=WANTED != "1")
     extension.extra_compile_args = flags
-    if torch_missing is None:
-        # as system headers: warnings of PyTorch's own are not ours to mend
-        extension.extra_compile_args += [flag for path in include_paths() for flag in ("-isystem", path)]
+    if module_missing is None:
+        # pybind11's own headers first: PyTorch 2.10 ships a copy that refuses to be included beside the stable ABI. As system headers,
+        # since warnings of theirs are not ours to mend.
+        extension.extra_compile_args += [flag for path in (pybind11.get_include(), *include_paths()) for flag in ("-isystem", path)]
         extension.library_dirs = library_paths()
         extension.libraries = ["c10", "torch", "torch_cpu"]
     return extension
@@ -54,7 +56,12 @@ def missing() -> str | None:
     compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
     if os.name == "posix" and shutil.which(compiler) is None:
         return f"no C++ compiler: {compiler!r} was not found; install g++ or clang++, or name one in CXX"
-    return torch_missing
+    return module_missing
+
+
+REPORT = Path("dcrnn_fast") / "_build_failure.txt"
+if WANTED == "0":
+    (ROOT / REPORT).unlink(missing_ok=True)
 
 
 class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
@@ -62,7 +69,7 @@ class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
 
     def run(self) -> None:
         package = ROOT if self.inplace or self.editable_mode else Path(self.build_lib)
-        self.report = package / "dcrnn_fast" / "_build_failure.txt"
+        self.report = package / REPORT
         self.report.unlink(missing_ok=True)
         super().run()
 
@@ -75,14 +82,15 @@ class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
             if WANTED == "1":
                 raise
             self.report.parent.mkdir(parents=True, exist_ok=True)
-            self.report.write_text(f"{error}\n", encoding="utf-8")
+            advice = "" if missing() else "; for the compiler's messages: DCRNN_FAST_CPP=1 pip install -v -e ."
+            self.report.write_text(f"{error}{advice}\n", encoding="utf-8")
             print(f"dcrnn_fast: the C++ extension was not built ({error}); the package will run on the reference backend")
 
 
 setup(
     packages=[*find_packages(include=["dcrnn_fast", "dcrnn_fast.*"]), "dcrnn_fast.kernels"],
     package_dir={"dcrnn_fast.kernels": "kernels"},
-    package_data={"dcrnn_fast": ["py.typed", "_build_failure.txt", "data/embedded/*"]},
+    package_data={"dcrnn_fast": ["py.typed", REPORT.name, "data/embedded/*"]},
     ext_modules=[] if WANTED == "0" else [c_extension()],
     cmdclass={"build_ext": build_ext},
 )

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +34,14 @@ VARIANTS = {
 SINGLE = "single-task models"
 
 
+class Run(NamedTuple):
+    """One variant trained under one seed, and its metrics on the test rows."""
+
+    variant: str
+    parameters: int
+    metrics: dict[str, dict[str, Any]]
+
+
 def one_task(dataset: PackedDataset, task: int) -> PackedDataset:
     """The same rows and features with one label."""
     meta = dataclasses.replace(dataset.meta, tasks=dataset.meta.tasks[task : task + 1], funnel=False, relation="independent")
@@ -40,8 +49,8 @@ def one_task(dataset: PackedDataset, task: int) -> PackedDataset:
     return dataclasses.replace(dataset, meta=meta, splits=splits)
 
 
-def runs(data: str, seed: int, folder: Path) -> Iterator[tuple[str, int, float, dict[str, dict]]]:
-    """(variant, parameters, training seconds, test metrics) of every variant under one seed."""
+def runs(data: str, seed: int, folder: Path) -> Iterator[Run]:
+    """Every variant under one seed."""
 
     def configure(overrides: dict[str, object]) -> RunConfig:
         return load_config(None, {"data": data, "seed": seed, **overrides})
@@ -50,34 +59,31 @@ def runs(data: str, seed: int, folder: Path) -> Iterator[tuple[str, int, float, 
     dataset = prepare(data, seed=base.split_seed, valid_fraction=base.valid_fraction)
     for number, (variant, overrides) in enumerate(VARIANTS.items()):
         result = train(configure(overrides), folder / f"{data}-{seed}-{number}", dataset=dataset)
-        yield variant, result["model"]["parameters"], result["train"]["seconds"], result["test"]
-    parameters, seconds, metrics = 0, 0.0, {}
+        yield Run(variant, result["model"]["parameters"], result["test"])
+    parameters, metrics = 0, {}
     for task, name in enumerate(dataset.meta.tasks):
         result = train(base, folder / f"{data}-{seed}-single-{name}", dataset=one_task(dataset, task))
         parameters += result["model"]["parameters"]
-        seconds += result["train"]["seconds"]
         metrics[name] = result["test"][name]
-    yield SINGLE, parameters, seconds, metrics
+    yield Run(SINGLE, parameters, metrics)
 
 
-def summarise(data: str, collected: list[tuple[str, int, float, dict[str, dict]]]) -> Iterator[dict[str, object]]:
+def summarise(data: str, collected: list[Run]) -> Iterator[dict[str, object]]:
     """One row a variant and task: mean and sample standard deviation over the seeds."""
     for variant in [*VARIANTS, SINGLE]:
-        of_variant = [run for run in collected if run[0] == variant]
-        tasks = list(of_variant[0][3])
-        for task in tasks:
-            values = {key: [run[3][task][key] for run in of_variant if task in run[3]] for key in ("auc", "log_loss", "calibration")}
+        of_variant = [run for run in collected if run.variant == variant]
+        for task in of_variant[0].metrics:
+            values = {key: [run.metrics[task][key] for run in of_variant] for key in ("auc", "log_loss", "calibration")}
             row: dict[str, object] = {
                 "data": data,
                 "model": variant,
                 "task": task,
-                "parameters": of_variant[0][1],
+                "parameters": of_variant[0].parameters,
                 "seeds": len(of_variant),
             }
             for key, numbers in values.items():
                 row[key] = statistics.fmean(numbers)
                 row[f"{key}_std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-            row["seconds"] = statistics.fmean(run[2] for run in of_variant)
             yield row
 
 
@@ -93,8 +99,8 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 for run in runs(data, seed, Path(folder)):
                     collected.append(run)
-                    aucs = ", ".join(f"{task} {entry['auc']:.5f}" for task, entry in run[3].items())
-                    console.print(f"{data}, seed {seed}, {run[0]}: {aucs} in {run[2]:.0f} s", highlight=False)
+                    aucs = ", ".join(f"{task} {entry['auc']:.5f}" for task, entry in run.metrics.items())
+                    console.print(f"{data}, seed {seed}, {run.variant}: {aucs}", highlight=False, soft_wrap=True)
             rows += summarise(data, collected)
     table = Table("data", "model", "task", "AUC", "+-", "log loss", "parameters")
     for row in rows:

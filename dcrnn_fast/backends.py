@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-from .errors import BackendUnavailable
+from .errors import BackendUnavailable, ConfigError
 from .sharing import check_choice
 
 logger = logging.getLogger("dcrnn_fast")
@@ -117,12 +117,13 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: to
     ``auto`` (or the value of DCRNN_FAST_BACKEND in its place) takes the first usable one of :data:`AUTO` and logs once what it passed over.
 
     Raises:
-        ValueError: an unknown name, here or in DCRNN_FAST_BACKEND.
+        ValueError: an unknown name; ConfigError, which is one, where it came from DCRNN_FAST_BACKEND.
         BackendUnavailable: a named backend that cannot run here, or not on this device; the message says why and what to do.
     """
     if name == "auto":
         name = os.environ.get(ENVIRONMENT, "auto")
-        check_choice(ENVIRONMENT, name, NAMES)
+        if name not in NAMES:
+            raise ConfigError(f"{ENVIRONMENT}={name!r}: expected one of {', '.join(map(repr, NAMES))}")
     kind = torch.device(device).type
     if name == "auto":
         candidates = AUTO.get(kind, ("reference",))

@@ -27,3 +27,7 @@ class CheckpointError(DcrnnFastError, RuntimeError):
 
 class RunFolderError(DcrnnFastError, OSError):
     """The run folder cannot be written: read-only, not a folder, or the disk is full."""
+
+
+class TrainingDivergedError(DcrnnFastError, ArithmeticError):
+    """The loss or a weight became infinite or NaN; the last checkpoint is from before that."""

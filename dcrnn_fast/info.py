@@ -8,6 +8,7 @@ import numpy
 import torch
 
 from . import __version__, backends
+from .errors import DcrnnFastError
 
 
 def facts() -> dict[str, str]:
@@ -26,8 +27,16 @@ def facts() -> dict[str, str]:
             if build
             else f"absent: {backends.extension_missing_reason()}"
         ),
-        "auto on CPU": backends.resolve("auto", device="cpu"),
+        "auto on CPU": auto_on_cpu(),
     }
+
+
+def auto_on_cpu() -> str:
+    """The backend that "auto" takes for CPU tensors, or why DCRNN_FAST_BACKEND keeps it from one."""
+    try:
+        return backends.resolve("auto", device="cpu")
+    except DcrnnFastError as error:
+        return f"none: {error}"
 
 
 def render() -> str:

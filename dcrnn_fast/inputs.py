@@ -19,8 +19,15 @@ def may_read_values() -> bool:
     return not (torch.cuda.is_available() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 
 
+def check_tensor(name: str, value: object, expected: str) -> None:
+    """Raise TypeError unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor of {expected}")
+
+
 def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> None:
     """Raise TypeError, ValueError or IndexError unless ``ids`` is int [B, F] with column f in [0, sizes[f])."""
+    check_tensor("ids", ids, f"integers [B, {len(sizes)}]")
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
     if ids.dim() != 2 or ids.shape[1] != len(sizes):
@@ -46,6 +53,7 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
         if num_dense:
             raise ValueError(f"dense: got None, expected floats [{batch}, {num_dense}]; the model was built with num_dense={num_dense}")
         return
+    check_tensor("dense", dense, f"floats [{batch}, {num_dense}]")
     if num_dense == 0:
         raise ValueError(f"dense: got shape {list(dense.shape)}, expected None; the model was built with num_dense=0")
     if not dense.is_floating_point():
@@ -60,6 +68,8 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
 
 def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: bool) -> None:
     """Raise unless ``labels`` is floating [B, T] in [0, 1] or NaN, like ``logits``; with ``funnel``, no task above the one before it."""
+    check_tensor("logits", logits, f"floats [B, {len(tasks)}]")
+    check_tensor("labels", labels, f"floats [B, {len(tasks)}]")
     if not labels.is_floating_point():
         raise TypeError(f"labels: got dtype {labels.dtype}, expected a floating dtype (NaN marks an unknown label)")
     if logits.dim() != 2 or logits.shape[1] != len(tasks):
@@ -72,10 +82,13 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
         return
     if bool(((labels < 0) | (labels > 1)).any()):
         raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
-    broken = labels[:, 1:] > labels[:, :-1]
+    # Against the least of all known labels before it: an unknown label between two known ones hides nothing.
+    least = torch.where(torch.isnan(labels), 1, labels).cummin(dim=1).values[:, :-1]
+    broken = labels[:, 1:] > least
     if funnel and bool(broken.any()):
         row, task = broken.nonzero()[0].tolist()
-        earlier, later = (f"{tasks[t]}={labels[row, t].item():g}" for t in (task, task + 1))
+        before = int((labels[row, : task + 1] == least[row, task]).nonzero()[-1])
+        earlier, later = (f"{tasks[t]}={labels[row, t].item():g}" for t in (before, task + 1))
         raise ValueError(
             f"labels: row {row} has {later} with {earlier}, and {int(broken.any(dim=1).sum())} rows in all break the funnel "
             f"{' -> '.join(tasks)}; under relation='chain' a later event implies the earlier one. Mend the labels, or pass "

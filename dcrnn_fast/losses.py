@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .inputs import check_sample_weight
+from .inputs import check_sample_weight, may_read_values
 from .sharing import check_count
 
 CALIBRATOR_WEIGHT = 0.6
@@ -66,17 +66,21 @@ def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) 
 def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | None) -> Tensor:
     """One scalar of the tasks' losses [T]: their sum, their sum under fixed weights [T], or what a module makes of them.
 
-    Raises ValueError for weights of another length, or that are negative.
+    Raises TypeError for what is no sequence of numbers, ValueError for another length, negative or non-finite weights.
     """
     if task_weight is None:
         return losses.sum()
     if isinstance(task_weight, nn.Module):
         return task_weight(losses)
-    weight = torch.as_tensor(task_weight, dtype=losses.dtype, device=losses.device)
+    try:
+        weight = torch.as_tensor(task_weight, dtype=losses.dtype, device=losses.device)
+    except (TypeError, ValueError) as error:
+        got = type(task_weight).__name__
+        raise TypeError(f"task_weight: got {got} ({error}), expected {len(losses)} numbers, a tensor, or a module") from error
     if weight.shape != losses.shape:
         raise ValueError(f"task_weight: got shape {list(weight.shape)}, expected {list(losses.shape)}, one weight a task")
-    if not isinstance(task_weight, Tensor) and min(task_weight) < 0:
-        raise ValueError(f"task_weight: got {list(task_weight)}, expected weights of at least 0")
+    if may_read_values() and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+        raise ValueError(f"task_weight: got {weight.tolist()}, expected finite weights of at least 0")
     return (losses * weight).sum()
 
 

@@ -6,10 +6,12 @@ S and P rows of the shared and of one task's private bank, R = W * D rows a task
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +29,8 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_count(name: str, value: object, minimum: int = 1) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an int of at least ``minimum``."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name}={value}: expected at least {minimum}")
@@ -36,15 +38,27 @@ def check_count(name: str, value: object, minimum: int = 1) -> None:
 
 def check_ratio(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless ``value`` is a number in [0, 1]."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
-    if not 0.0 <= value <= 1.0:
+    if not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected True or False, got {type(value).__name__}")
+
+
+def check_sequence(name: str, value: object, of: str) -> None:
+    """Raise TypeError unless ``value`` can be iterated over and is no text."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r}: expected a sequence of {of}, got {type(value).__name__}")
 
 
 def round_units(share_ratio: float, units: int) -> int:
     """``round(share_ratio * units)``, the number of units that a ratio makes shared."""
-    return round(share_ratio * units)
+    return round(float(share_ratio) * units)
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ class SharingPlan:
         check_count("num_tasks", self.num_tasks)
         check_count("dim", self.dim)
         check_count("steps", self.steps)
+        check_flag("tied", self.tied)
         units = self.shared_units
         if list(units) != sorted(set(units)) or (units and not (units[0] >= 0 and units[-1] < self.dim)):
             raise ValueError(f"shared_units={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
@@ -172,20 +187,19 @@ class SharingPlan:
         return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.dim
 
     def index(self) -> Tensor:
-        """Index int32 [T, R] of the plan's rows for kind "rows": values below S name a shared row, S + p the task's private row p.
+        """Index int32 [T, R], on the CPU, of the rows for kind "rows": values below S name a shared row, S + p the task's private row p.
 
         Raises ValueError for kind "trunk", whose two recurrences read their banks in order (:func:`identity_index`).
         """
         if self.kind != "rows":
             raise ValueError('index() is for sharing="rows"; a trunk and its private units read their banks in order')
         shared, private = len(self.shared_units), len(self.private_units)
-        of_unit = torch.empty(self.dim, dtype=torch.int64)
-        per_step = torch.empty(self.dim, dtype=torch.int64)
-        of_unit[list(self.shared_units)], per_step[list(self.shared_units)] = torch.arange(shared), shared
-        of_unit[list(self.private_units)] = self.weight_steps * shared + torch.arange(private)
+        of_unit, per_step = np.empty((2, self.dim), dtype=np.int32)
+        of_unit[list(self.shared_units)], per_step[list(self.shared_units)] = np.arange(shared), shared
+        of_unit[list(self.private_units)] = self.weight_steps * shared + np.arange(private)
         per_step[list(self.private_units)] = private
-        rows = of_unit + torch.arange(self.weight_steps)[:, None] * per_step
-        return rows.flatten().to(torch.int32).expand(self.num_tasks, -1).contiguous()
+        rows = of_unit + np.arange(self.weight_steps, dtype=np.int32)[:, None] * per_step
+        return torch.from_numpy(np.tile(rows.ravel(), (self.num_tasks, 1)))
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
         """Parameters, forward FLOPs per example, bytes of weights, and bytes kept per example in training."""
@@ -222,8 +236,8 @@ class SharingPlan:
 
 
 def identity_index(num_tasks: int, rows: int) -> Tensor:
-    """Index int32 [T, rows] that reads a bank's rows in order, for every task."""
-    return torch.arange(rows, dtype=torch.int32).expand(num_tasks, -1).contiguous()
+    """Index int32 [T, rows], on the CPU, that reads a bank's rows in order, for every task."""
+    return torch.arange(rows, dtype=torch.int32, device="cpu").expand(num_tasks, -1).contiguous()
 
 
 def inverse_index(index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,12 @@ from ..sharing import SharingPlan, check_count, check_ratio, identity_index, rou
 from . import functional
 
 
+def _parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
+    """An uninitialised parameter; an empty bank asks for no gradient, so that DistributedDataParallel does not wait for one."""
+    values = torch.empty(shape, device=device, dtype=dtype)
+    return nn.Parameter(values, requires_grad=values.numel() > 0)
+
+
 class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`.
 
@@ -27,23 +33,29 @@ class CrossRNN(nn.Module):
         super().__init__()
         self.plan = plan
         shared, private = plan.shared_shape(), plan.private_shape()
-        self.shared_weight = nn.Parameter(torch.empty(shared, device=device, dtype=dtype))
-        self.shared_bias = nn.Parameter(torch.empty(shared[:-1], device=device, dtype=dtype))
-        self.private_weight = nn.Parameter(torch.empty(private, device=device, dtype=dtype))
-        self.private_bias = nn.Parameter(torch.empty(private[:-1], device=device, dtype=dtype))
-        if plan.kind == "rows":
-            self.register_buffer("index", plan.index().to(device), persistent=False)
-        else:
-            self.register_buffer("trunk_index", identity_index(1, shared[0]).to(device), persistent=False)
-            self.register_buffer("index", identity_index(plan.num_tasks, private[1]).to(device), persistent=False)
-        order = torch.tensor([*plan.shared_units, *plan.private_units], device=device)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("place", torch.argsort(order), persistent=False)
+        self.shared_weight = _parameter(shared, device, dtype)
+        self.shared_bias = _parameter(shared[:-1], device, dtype)
+        self.private_weight = _parameter(private, device, dtype)
+        self.private_bias = _parameter(private[:-1], device, dtype)
         self.contiguous_units = plan.shared_units == tuple(range(len(plan.shared_units)))
+        for name, values in self._tables().items():
+            self.register_buffer(name, torch.empty(values.shape, dtype=values.dtype, device=device), persistent=False)
         self.reset_parameters()
 
+    def _tables(self) -> dict[str, Tensor]:
+        """The constant index tensors, on the CPU."""
+        plan = self.plan
+        order = torch.tensor([*plan.shared_units, *plan.private_units], device="cpu")
+        units = {"order": order, "place": torch.argsort(order)}
+        if plan.kind == "rows":
+            return {"index": plan.index(), **units}
+        trunk = identity_index(1, plan.shared_shape()[0])
+        return {"index": identity_index(plan.num_tasks, plan.private_shape()[1]), "trunk_index": trunk, **units}
+
     def reset_parameters(self) -> None:
-        """Draw the weights anew and zero the biases."""
+        """Draw the weights anew, zero the biases, and fill the index tensors (which ``to_empty`` leaves undefined)."""
+        for name, values in self._tables().items():
+            getattr(self, name).copy_(values)
         for weight, bias in ((self.shared_weight, self.shared_bias), (self.private_weight, self.private_bias)):
             if weight.numel():
                 nn.init.uniform_(weight, -1 / math.sqrt(weight.shape[-1]), 1 / math.sqrt(weight.shape[-1]))
@@ -113,15 +125,16 @@ class PartiallySharedLinear(nn.Module):
         self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
         shared = round_units(share_ratio, out_features)
         private = out_features - shared
-        self.shared_weight = nn.Parameter(torch.empty(shared, in_features, device=device, dtype=dtype))
-        self.shared_bias = nn.Parameter(torch.empty(shared, device=device, dtype=dtype))
-        self.private_weight = nn.Parameter(torch.empty(num_tasks, private, in_features, device=device, dtype=dtype))
-        self.private_bias = nn.Parameter(torch.empty(num_tasks, private, device=device, dtype=dtype))
-        self.register_buffer("index", identity_index(num_tasks, out_features).to(device), persistent=False)
+        self.shared_weight = _parameter((shared, in_features), device, dtype)
+        self.shared_bias = _parameter((shared,), device, dtype)
+        self.private_weight = _parameter((num_tasks, private, in_features), device, dtype)
+        self.private_bias = _parameter((num_tasks, private), device, dtype)
+        self.register_buffer("index", torch.empty(num_tasks, out_features, dtype=torch.int32, device=device), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases anew."""
+        """Draw weights and biases anew, and fill the index tensor (which ``to_empty`` leaves undefined)."""
+        self.index.copy_(identity_index(self.num_tasks, self.out_features))
         bound = 1 / math.sqrt(self.in_features)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)

@@ -13,10 +13,15 @@ from ..backends import NAMES as BACKEND_NAMES
 from ..inputs import check_dense, check_ids, check_labels, merge_ids
 from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
 from ..relations import InformationTransfer, chain_logits
-from ..sharing import Cell, Sharing, SharingPlan, check_choice, check_count, check_ratio
+from ..sharing import Cell, Sharing, SharingPlan, check_choice, check_count, check_ratio, check_sequence
 from .layers import CrossRNN, PartiallySharedLinear
 
 Relation = Literal["chain", "independent", "transfer"]
+
+
+def conditional_name(before: str, task: str) -> str:
+    """The name under which ``predict`` gives P(task | the task before)."""
+    return f"{task}_given_{before}"
 
 
 class DCRNN(nn.Module):
@@ -70,22 +75,30 @@ class DCRNN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_sequence("num_embeddings", num_embeddings, "sizes, or a mapping from field names to sizes")
         named = isinstance(num_embeddings, Mapping)
-        self.num_embeddings = tuple(num_embeddings.values()) if isinstance(num_embeddings, Mapping) else tuple(num_embeddings)
-        self.field_names: tuple[str, ...] = tuple(map(str, num_embeddings if named else range(len(self.num_embeddings))))
-        for name, size in zip(self.field_names, self.num_embeddings, strict=True):
+        sizes = tuple(num_embeddings.values()) if isinstance(num_embeddings, Mapping) else tuple(num_embeddings)
+        self.field_names: tuple[str, ...] = tuple(map(str, num_embeddings if named else range(len(sizes))))
+        for name, size in zip(self.field_names, sizes, strict=True):
             check_count(f"num_embeddings[{name!r}]" if named else f"num_embeddings[{name}]", size)
+        self.num_embeddings = tuple(int(size) for size in sizes)
         check_count("embedding_dim", embedding_dim)
         check_count("num_dense", num_dense, minimum=0)
         if not self.num_embeddings and not num_dense:
             raise ValueError("num_embeddings is empty and num_dense is 0: expected at least one feature")
-        self.tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks={tasks!r}: expected at least one task, all names distinct")
+        check_sequence("tasks", tasks, "task names")
+        self.tasks = tuple(tasks)
+        if not all(isinstance(task, str) and task for task in self.tasks):
+            raise TypeError(f"tasks={tasks!r}: expected names, each a text that is not empty")
+        predicted = [*self.tasks, *(conditional_name(*pair) for pair in pairwise(self.tasks))]
+        if not self.tasks or len(set(predicted)) != len(predicted):
+            raise ValueError(f"tasks={tasks!r}: expected at least one task, names distinct, also from the conditionals' in {predicted}")
+        check_sequence("tower_dims", tower_dims, "widths")
         for position, width in enumerate(tower_dims):
             check_count(f"tower_dims[{position}]", width)
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout}: expected a probability in [0, 1)")
+        check_ratio("dropout", dropout)
+        if dropout == 1:
+            raise ValueError("dropout=1: expected a probability in [0, 1)")
         check_choice("relation", relation, ("chain", "independent", "transfer"))
         check_ratio("tower_share_ratio", tower_share_ratio)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
@@ -93,11 +106,11 @@ class DCRNN(nn.Module):
         self.plan = SharingPlan.from_ratio(sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied)
 
         # One table for all fields: field f's rows start at offsets[f].
-        sizes = torch.tensor(self.num_embeddings, dtype=torch.int64)
-        self.register_buffer("sizes", sizes.to(device), persistent=False)
-        self.register_buffer("offsets", (sizes.cumsum(0) - sizes).to(device), persistent=False)
-        self.embedding = nn.Embedding(int(sizes.sum()), embedding_dim, device=device, dtype=dtype)
-        nn.init.normal_(self.embedding.weight, std=embedding_dim**-0.5)
+        for name in ("sizes", "offsets"):
+            self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
+        self.embedding = nn.Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
+        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as with an empty bank
+        self._reset_table()
         self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if num_dense else None
 
         self.cross = self.cross_layer(self.plan, device=device, dtype=dtype)
@@ -111,6 +124,19 @@ class DCRNN(nn.Module):
         self.head = self.tower_layer(widths[-1], 1, len(self.tasks), device=device, dtype=dtype)
         check_choice("backend", backend, BACKEND_NAMES)
         self._route(backend)
+
+    def _reset_table(self) -> None:
+        sizes = torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu")
+        self.sizes.copy_(sizes)
+        self.offsets.copy_(sizes.cumsum(0) - sizes)
+        nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew and fill the index tensors: what a model built on the meta device needs after ``to_empty``."""
+        self._reset_table()
+        for module in self.modules():
+            if isinstance(module, (CrossRNN, PartiallySharedLinear, nn.Linear)):
+                module.reset_parameters()
 
     def _route(self, backend: str) -> None:
         """Nothing here; the fast model hands ``backend`` to its layers."""
@@ -165,7 +191,7 @@ class DCRNN(nn.Module):
         probabilities = dict(zip(self.tasks, torch.sigmoid(logits).float().unbind(1), strict=True))
         if self.relation == "chain":
             for t in range(1, len(self.tasks)):
-                probabilities[f"{self.tasks[t]}_given_{self.tasks[t - 1]}"] = torch.sigmoid(z[:, t]).float()
+                probabilities[conditional_name(*self.tasks[t - 1 : t + 1])] = torch.sigmoid(z[:, t]).float()
         return probabilities
 
     def loss(

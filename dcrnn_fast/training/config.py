@@ -33,9 +33,9 @@ class ModelConfig(_Section):
     tied: bool = Field(default=True, description="the same weights at every step")
     sharing: Literal["rows", "trunk"] = Field(default="rows", description="share parameters, or computation too")
     share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
-    tower_dims: tuple[Positive, ...] = Field(default=(128, 64), description="hidden widths of a task's tower")
+    tower_dims: tuple[Positive, ...] = Field(default=(64, 32), description="hidden widths of a task's tower")
     tower_share_ratio: Ratio = Field(default=0.0, description="shared part of the towers' rows")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="dropout in the towers")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.3, description="dropout in the towers")
     relation: Literal["chain", "independent", "transfer"] | None = Field(
         default=None, description="how the tasks depend; null: the data set's own"
     )
@@ -44,10 +44,10 @@ class ModelConfig(_Section):
 class OptimiserConfig(_Section):
     """AdamW and its learning-rate schedule."""
 
-    lr: Annotated[float, Field(gt=0, le=10)] = Field(default=2e-3, description="peak learning rate")
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=1e-2, description="decoupled decay; biases are exempt")
-    batch_size: Positive = Field(default=1024, description="rows a step")
-    epochs: Positive = Field(default=5, description="passes over the training rows, at most")
+    lr: Annotated[float, Field(gt=0, le=10)] = Field(default=3e-3, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=0.1, description="decoupled decay; biases are exempt")
+    batch_size: Positive = Field(default=512, description="rows a step")
+    epochs: Positive = Field(default=3, description="passes over the training rows, at most")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=50, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
     final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dcrnn_fast.data import BlockLoader
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, DcrnnFastError
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError
 from dcrnn_fast.training.build import build_model, build_optimiser, build_weighting, describe, export_weights, select_backend
 from dcrnn_fast.training.checkpoint import load_checkpoint, save_checkpoint
 from dcrnn_fast.training.config import RunConfig
@@ -32,10 +32,6 @@ from dcrnn_fast.training.stopping import EarlyStopping
 
 if TYPE_CHECKING:
     from dcrnn_fast.data import Batch, PackedDataset
-
-
-class TrainingDivergedError(DcrnnFastError, ArithmeticError):
-    """The loss or a weight became infinite or NaN; the last checkpoint is from before that."""
 
 
 @dataclass

@@ -39,7 +39,7 @@ def train(
     results if the run is finished. ``dataset`` spares the preparation of ``config.data``; ``on_step(step)`` is called after every
     step. Returns what ``metrics.json`` holds.
 
-    Raises the errors of :mod:`dcrnn_fast.errors`, and :class:`dcrnn_fast.training.loop.TrainingDivergedError`.
+    Raises the errors of :mod:`dcrnn_fast.errors`.
     """
     report = report or Report()
     folder, stored = enter_run(Path(output), config, resume=resume)

@@ -1,6 +1,7 @@
 """Backends: what auto takes, what a named backend answers where it cannot run, and what info shows."""
 
 import logging
+import re
 import subprocess
 import sys
 
@@ -80,6 +81,14 @@ def test_info_prints_versions_and_every_backend():
     assert done.returncode == 0, done.stderr
     for word in ("dcrnn_fast", "PyTorch", "extension", "auto on CPU", *backends.BACKENDS):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("value", ["fastest", "cuda"])
+def test_info_still_prints_when_the_environment_variable_names_no_usable_backend(monkeypatch, value):
+    monkeypatch.setenv("DCRNN_FAST_BACKEND", value)
+    done = run_python("-m", "dcrnn_fast", "info")
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"auto on CPU\s+none: .*{value}", done.stdout)
 
 
 def test_info_says_why_each_unusable_backend_cannot_run():

@@ -106,6 +106,23 @@ def test_a_consume_without_a_click_is_taken_without_the_chain(relation):
     assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]])))
 
 
+def test_an_unknown_label_between_two_known_ones_hides_no_broken_funnel():
+    model = DCRNN(SIZES, embedding_dim=4, tasks=("see", "click", "consume"))
+    with pytest.raises(ValueError, match="row 0 has consume=1 with see=0"):
+        model.loss(torch.zeros(1, 3), torch.tensor([[0.0, float("nan"), 1.0]]))
+
+
+@pytest.mark.parametrize(("ids", "message"), [(None, "ids: got NoneType"), ([[0, 0, 0]], "ids: got list")])
+def test_ids_that_are_no_tensor_are_refused(model, ids, message):
+    with pytest.raises(TypeError, match=message):
+        model(ids, torch.zeros(1, 2))
+
+
+def test_labels_that_are_no_tensor_are_refused(model):
+    with pytest.raises(TypeError, match="labels: got NoneType, expected a tensor"):
+        model.loss(torch.zeros(1, 2), None)
+
+
 @pytest.mark.parametrize("labels", [[float("nan"), 1.0], [0.0, float("nan")]])
 def test_an_unknown_label_breaks_no_funnel(model, labels):
     assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([labels])))

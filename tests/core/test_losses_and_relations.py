@@ -71,10 +71,13 @@ def test_fixed_task_weights_weigh_the_sum():
     torch.testing.assert_close(model.loss(logits, labels, task_weight=[2.0, 0.5]), 2 * losses[0] + 0.5 * losses[1])
 
 
-@pytest.mark.parametrize("weight", [[1.0], [1.0, -1.0]])
-def test_malformed_task_weights_are_refused(weight):
+WEIGHTS = [([1.0], ValueError), ([1.0, -1.0], ValueError), (torch.tensor([1.0, NAN]), ValueError), ({"click": 1.0}, TypeError)]
+
+
+@pytest.mark.parametrize(("weight", "error"), WEIGHTS)
+def test_malformed_task_weights_are_refused(weight, error):
     model = DCRNN(SIZES, embedding_dim=4)
-    with pytest.raises(ValueError, match="task_weight"):
+    with pytest.raises(error, match="task_weight"):
         model.loss(torch.zeros(2, 2), torch.zeros(2, 2), task_weight=weight)
 
 

@@ -8,7 +8,7 @@ import torch
 
 import dcrnn_fast
 from dcrnn_fast.data import BlockLoader
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, RunFolderError, TrainingDivergedError
 from dcrnn_fast.training import loop, trainer
 from dcrnn_fast.training.build import build_model, build_optimiser, describe, load_model
 from dcrnn_fast.training.checkpoint import load_checkpoint, pack_tensors, read_safetensors
@@ -180,9 +180,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run_and_keeps_the_last_checkp
         return real_loss(self, *arguments, **options) * (float("nan") if len(calls) == 5 else 1)
 
     monkeypatch.setattr(dcrnn_fast.DCRNN, "loss", loss)
-    with pytest.raises(
-        loop.TrainingDivergedError, match=r"became nan at or shortly before step 6; the last checkpoint, step-00000003, is from"
-    ):
+    with pytest.raises(TrainingDivergedError, match=r"became nan at or shortly before step 6; the last checkpoint, step-00000003, is from"):
         train(tiny_config(schema), tmp_path / "run")
     kept = load_checkpoint(RunFolder(tmp_path / "run").newest_checkpoint())
     assert all(value.isfinite().all() for name, value in kept.tensors.items() if value.is_floating_point())
@@ -197,9 +195,7 @@ def test_weights_that_are_no_longer_finite_are_never_saved(schema, tmp_path, mon
             self.model.embedding.weight.data[0] = float("inf")
 
     monkeypatch.setattr(loop.Trainer, "_step", step)
-    with pytest.raises(
-        loop.TrainingDivergedError, match=r"weights embedding\.weight are no longer finite at step 3; no checkpoint was written"
-    ):
+    with pytest.raises(TrainingDivergedError, match=r"weights embedding\.weight are no longer finite at step 3; no checkpoint was written"):
         train(tiny_config(schema), tmp_path / "run")
 
 

@@ -1,0 +1,74 @@
+"""Writes the README's tables from bench/results/: ``python -m bench.readme``. A test compares README and results."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .machine import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    rule = ["---", *["--:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
+
+
+def machine_line(machine: dict) -> str:
+    """The machine that a result was measured on."""
+    where = machine["gpu"] or f"{machine['cpu']}, {machine['isa']}"
+    return f"{where}, {machine['threads']} threads, PyTorch {machine['torch']}, backend {machine['backend']}"
+
+
+def quality(result: dict) -> str:
+    """Mean test AUC of every variant, a column a task; the spread is the sample standard deviation over seeds."""
+    rows = [row for row in result["rows"] if "_given_" not in row["task"]]
+    columns = list(dict.fromkeys((row["data"], row["task"]) for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    cells = {(row["model"], row["data"], row["task"]): row for row in rows}
+    sizes = {(row["model"], row["data"]): f"{row['parameters']:,}" for row in rows}
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    lines = []
+    for model in models:
+        aucs = (cells[(model, *column)] for column in columns)
+        lines.append([model, *(f"{row['auc']:.4f} ± {row['auc_std']:.4f}" for row in aucs), *(sizes[model, name] for name in data)])
+    header = ["test AUC", *(f"{name}: {task}" for name, task in columns), *(f"parameters, {name}" for name in data)]
+    seeds = rows[0]["seeds"]
+    return f"{markdown(header, lines)}\n\nMean ± standard deviation over {seeds} seeds; `make quality`, `bench/results/quality.json`."
+
+
+def speed(result: dict) -> str:
+    """Ratios of times, median and quartiles over rounds."""
+    header = [key for key in result["rows"][0] if key != "pass"]
+    lines = [[f"{row['pass']}, D={row['D']}, B={row['B']}, T={row['T']}", *(str(row[key]) for key in header[3:])] for row in result["rows"]]
+    table = markdown(["CrossRNN", *header[3:]], lines)
+    return f"{table}\n\n{machine_line(result['machine'])}; `make bench`, `bench/results/cross_rnn_cpu.json`."
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {"quality": ("quality.json", quality), "speed": ("cross_rnn_cpu.json", speed)}
+
+
+def render(text: str) -> str:
+    """README text with every marked section filled from its result file."""
+    for name, (file, table) in SECTIONS.items():
+        content = table(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+        pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)"
+        text, found = re.subn(pattern, lambda marks, content=content: f"{marks[1]}{content}\n{marks[2]}", text, flags=re.DOTALL)
+        if found != 1:
+            raise SystemExit(f"{README}: expected one section marked {name!r}, found {found}")
+    return text
+
+
+def main() -> None:
+    beside = README.with_suffix(".tmp")
+    beside.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    os.replace(beside, README)
+
+
+if __name__ == "__main__":
+    main()
