@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "isa.h"
 #include "types.h"
 
 namespace dcrnn_fast::cpu {
@@ -85,30 +86,19 @@ template <typename T>
 const Kernels<T>& kernels();
 }
 
-// The instruction set this CPU gets: "avx512", "avx2" or "baseline".
-inline const char* isa() {
-#if defined(__x86_64__)
-  static const char* const chosen = [] {
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-      return "avx512";
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "avx2" : "baseline";
-  }();
-  return chosen;
-#else
-  return "baseline";
-#endif
-}
-
 template <typename T>
 const Kernels<T>& kernels() {
 #if defined(__x86_64__)
-  if (isa()[0] == 'b') return baseline::kernels<T>();
-  return isa()[3] == '5' ? avx512::kernels<T>() : avx2::kernels<T>();
-#else
-  return baseline::kernels<T>();
+  switch (isa()) {
+    case Isa::avx512:
+      return avx512::kernels<T>();
+    case Isa::avx2:
+      return avx2::kernels<T>();
+    case Isa::baseline:
+      break;
+  }
 #endif
+  return baseline::kernels<T>();
 }
 
 }  // namespace dcrnn_fast::cpu
