@@ -18,6 +18,8 @@ if WANTED not in ("auto", "0", "1"):
     raise SystemExit(f"DCRNN_FAST_CPP={WANTED!r}: expected 0 (skip the extension), 1 (require it) or auto")
 MINIMUM_TORCH = "0x020a000000000000"  # 2.10 in TORCH_TARGET_VERSION's encoding: the oldest PyTorch the binary loads in
 
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")])
+
 try:
     import pybind11
     from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
@@ -28,12 +30,22 @@ else:
 
 
 def c_extension() -> Extension:
-    flags = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wextra", f"-DTORCH_TARGET_VERSION={MINIMUM_TORCH}"]
-    extension = Extension("dcrnn_fast._C", ["csrc/ops.cpp", "csrc/python.cpp"], language="c++", optional=WANTED != "1")
+    flags = [
+        "-O3",
+        "-std=c++20",
+        "-fvisibility=hidden",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-Wall",
+        "-Wextra",
+        f"-DTORCH_TARGET_VERSION={MINIMUM_TORCH}",
+    ]
+    extension = Extension("dcrnn_fast._C", SOURCES, language="c++", optional=WANTED != "1")
     extension.extra_compile_args = flags
     if module_missing is None:
-        # pybind11's own headers first: PyTorch 2.10 ships a copy that refuses to be included beside the stable ABI.
-        extension.include_dirs = [pybind11.get_include(), *include_paths()]
+        # pybind11's own headers first: PyTorch 2.10 ships a copy that refuses to be included beside the stable ABI. As system headers,
+        # since warnings of theirs are not ours to mend.
+        extension.extra_compile_args += [flag for path in (pybind11.get_include(), *include_paths()) for flag in ("-isystem", path)]
         extension.library_dirs = library_paths()
         extension.libraries = ["c10", "torch", "torch_cpu"]
     return extension

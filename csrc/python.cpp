@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <torch/headeronly/version.h>
 
+#include "cpu/isa.h"
+
 #define DCRNN_FAST_STRING_(x) #x
 #define DCRNN_FAST_STRING(x) DCRNN_FAST_STRING_(x)
 
@@ -22,5 +24,8 @@ pybind11::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Facts about the compiled extension; importing it registers the dcrnn_fast operators with PyTorch.";
-  m.def("build_info", &build_info, "Compiler, C++ standard, the PyTorch built against and the oldest PyTorch the binary loads in.");
+  m.def("build_info", &build_info, "Compiler, C++ standard, the PyTorch built against, the oldest PyTorch the binary loads in.");
+  m.def(
+      "isa", [] { return dcrnn_fast::cpu::isa_name(dcrnn_fast::cpu::isa()); },
+      "The CPU kernels' instruction set; ValueError where DCRNN_FAST_ISA names one that is unknown or that this CPU lacks.");
 }

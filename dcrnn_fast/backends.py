@@ -64,9 +64,26 @@ def _has_kernels(dispatch_key: str) -> bool:
     return all(torch._C._dispatch_has_kernel_for_dispatch_key(f"dcrnn_fast::{name}", dispatch_key) for name in OPERATORS)
 
 
+def _isa_error() -> str | None:
+    compiled = extension()
+    if compiled is None:
+        return None
+    try:
+        compiled.isa()
+    except ValueError as error:
+        return str(error).removeprefix("dcrnn_fast: ")
+    return None
+
+
+ISA_ERROR = _isa_error()
+"""What is wrong with the value of DCRNN_FAST_ISA, which the extension reads once, or None."""
+
+
 def _cpp_reason() -> str | None:
     if extension() is None:
         return extension_missing_reason()
+    if ISA_ERROR:
+        return ISA_ERROR
     return None if _has_kernels("CPU") else "this version has the operators' schemas and no C++ kernels yet"
 
 
@@ -117,7 +134,7 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: to
     ``auto`` (or the value of DCRNN_FAST_BACKEND in its place) takes the first usable one of :data:`AUTO` and logs once what it passed over.
 
     Raises:
-        ValueError: an unknown name; ConfigError, which is one, where it came from DCRNN_FAST_BACKEND.
+        ValueError: an unknown name; ConfigError, which is one, where it came from DCRNN_FAST_BACKEND, or where DCRNN_FAST_ISA is wrong.
         BackendUnavailable: a named backend that cannot run here, or not on this device; the message says why and what to do.
     """
     if name == "auto":
@@ -126,6 +143,8 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: to
             raise ConfigError(f"{ENVIRONMENT}={name!r}: expected one of {', '.join(map(repr, NAMES))}")
     kind = torch.device(device).type
     if name == "auto":
+        if ISA_ERROR and kind == "cpu":
+            raise ConfigError(ISA_ERROR)
         candidates = AUTO.get(kind, ("reference",))
         chosen = next(candidate for candidate in candidates if REASONS[candidate] is None)
         if not torch.compiler.is_compiling():

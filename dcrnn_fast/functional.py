@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import reference
-from .backends import resolve
+from .backends import extension, resolve
 from .inputs import may_read_values
 from .sharing import GATES, Cell, check_choice, check_count
 
-_PARAM_GATHER = {"reference": reference.param_gather}
-_CROSS_RNN = {"reference": reference.cross_rnn}
+
+def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **arguments: Any) -> Tensor:
+    return reference.cross_rnn(*tensors, **arguments)
+
+
+_PARAM_GATHER: dict[str, Callable[..., Tensor]] = {"reference": reference.param_gather}
+_CROSS_RNN: dict[str, Callable[..., Tensor]] = {"reference": _reference_cross_rnn}
+if extension() is not None:
+    from . import ops
+
+    _PARAM_GATHER["cpp"] = ops.param_gather
+    _CROSS_RNN["cpp"] = ops.cross_rnn
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
@@ -50,6 +61,7 @@ def cross_rnn(
     cell: Cell = "gated",
     context: Tensor | None = None,
     return_states: bool = False,
+    recompute: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """A cross layer as the cell of a recurrence, for every task; formula in :func:`dcrnn_fast.reference.cross_rnn`.
@@ -67,6 +79,7 @@ def cross_rnn(
         cell: "gated" or "cross".
         context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
         return_states: return all states instead of the last.
+        recompute: keep nothing for the backward but the inputs, and run the forward again there. The reference ignores it.
         backend: "auto", or a backend by name.
 
     Returns:
@@ -87,7 +100,7 @@ def cross_rnn(
     check_index(index, shared_weight.shape[0] + private_weight.shape[1])
     implementation = _CROSS_RNN[resolve(backend, device=x0.device, dtype=x0.dtype)]
     parameters = shared_weight, shared_bias, private_weight, private_bias
-    return implementation(x0, *parameters, index, steps=steps, cell=cell, context=context, return_states=return_states)
+    return implementation(x0, *parameters, index, steps=steps, cell=cell, context=context, return_states=return_states, recompute=recompute)
 
 
 def _autocast(*tensors: Tensor | None) -> list[Any]:

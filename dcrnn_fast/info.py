@@ -22,8 +22,9 @@ def facts() -> dict[str, str]:
         "numpy": numpy.__version__,
         "CPU": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "extension": (
-            f"built against PyTorch {build['built_against_torch']}, loads in {build['abi_target']} or later, compiler {build['compiler']}"
-            if build
+            f"built against PyTorch {build['built_against_torch']}, loads in {build['abi_target']} or later, compiler {build['compiler']}, "
+            f"CPU kernels for {'nothing' if backends.ISA_ERROR else compiled.isa()}"
+            if compiled and build
             else f"absent: {backends.extension_missing_reason()}"
         ),
         "auto on CPU": auto_on_cpu(),

@@ -16,6 +16,7 @@ class CrossRNN(reference.CrossRNN):
     Args:
         plan: what is shared, how many steps, which cell.
         backend: "auto", or a backend by name.
+        recompute: keep nothing for the backward but the inputs, and run the forward again there.
 
     Raises BackendUnavailable: a named backend that cannot run here.
     """
@@ -25,18 +26,25 @@ class CrossRNN(reference.CrossRNN):
         plan: SharingPlan,
         *,
         backend: str = "auto",
+        recompute: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         require(backend)
         super().__init__(plan, device=device, dtype=dtype)
-        self.backend = backend
+        self.backend, self.recompute = backend, recompute
 
     def cross_rnn(self, x0: Tensor, *parameters: Tensor, context: Tensor | None = None, return_states: bool = False) -> Tensor:
         """The operator, on this module's backend."""
-        steps, cell = self.plan.steps, self.plan.cell
         return functional.cross_rnn(
-            x0, *parameters, steps=steps, cell=cell, context=context, return_states=return_states, backend=self.backend
+            x0,
+            *parameters,
+            steps=self.plan.steps,
+            cell=self.plan.cell,
+            context=context,
+            return_states=return_states,
+            recompute=self.recompute,
+            backend=self.backend,
         )
 
 

@@ -37,12 +37,14 @@ def test_a_backend_asked_for_on_a_device_it_does_not_serve_says_so(monkeypatch):
 
 @pytest.mark.parametrize(("usable", "expected"), [({"cpp"}, "cpp"), (set(), "reference")])
 def test_auto_takes_the_first_usable_backend_of_the_device(monkeypatch, usable, expected):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
     for name in ("cpp", "triton", "cuda"):
         monkeypatch.setitem(backends.REASONS, name, None if name in usable else "taken away by the test")
     assert backends.resolve("auto", device="cpu") == expected
 
 
 def test_auto_logs_once_what_it_passed_over_and_why(monkeypatch, caplog):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
     monkeypatch.setattr(backends, "_logged", set())
     monkeypatch.setitem(backends.REASONS, "cpp", "taken away by the test")
     with caplog.at_level(logging.INFO, logger="dcrnn_fast"):

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from dcrnn_fast import DCRNN, reference
+from dcrnn_fast import DCRNN, backends, reference
 
 from .models import SIZES, batch
 from .problems import DOUBLE
@@ -27,7 +27,10 @@ def test_swapping_the_import_keeps_weights_and_outputs(source, target, relation,
     before, after = source(SIZES, **options), target(SIZES, **options)
     after.load_state_dict(before.state_dict(), strict=True)
     ids, dense, _ = batch(num_dense=2)
-    assert torch.equal(after(ids, dense), before(ids, dense))
+    if backends.resolve("auto") == "reference":
+        assert torch.equal(after(ids, dense), before(ids, dense))
+    else:
+        torch.testing.assert_close(after(ids, dense), before(ids, dense))
 
 
 @pytest.mark.parametrize("share_ratio", [0, 0.5, 1])

@@ -1,0 +1,99 @@
+// The element-wise mathematics of one step of the recurrence, for host and device alike:
+//
+//     a = W h + b        g = sigmoid(V h + c)        h' = h + g * x0 * a
+//
+// Everything is forced inline: a host file compiled for a wide instruction set must not leave a copy that the linker could hand to
+// code meant for an older CPU.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define DCRNN_CELL static __host__ __device__ __forceinline__
+#else
+#define DCRNN_CELL [[maybe_unused]] static inline __attribute__((always_inline))
+#endif
+
+namespace dcrnn_fast {
+namespace {
+
+// exp by Cody and Waite: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial for exp(r), and n added to the exponent's bits. Adding 1.5 * 2^23
+// (2^52) rounds to an integer and leaves it in the low bits, which vectorises on every instruction set, unlike rint and a conversion.
+// The clamps keep the result normal; they are written so that NaN passes through.
+DCRNN_CELL float exp_clamped(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 87.0f ? 87.0f : x;
+  const float shifted = x * 1.44269504f + 12582912.0f;
+  const float n = shifted - 12582912.0f;
+  float r = x - n * 0.693145751953125f;
+  r = r - n * 1.42860682e-6f;
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(shifted) << 23));
+}
+
+DCRNN_CELL double exp_clamped(double x) {
+  x = x < -708.0 ? -708.0 : x;
+  x = x > 709.0 ? 709.0 : x;
+  const double shifted = x * 1.4426950408889634 + 6755399441055744.0;
+  const double n = shifted - 6755399441055744.0;
+  double r = x - n * 6.93147180369123816490e-01;
+  r = r - n * 1.90821492927058770002e-10;
+  double p = 1.0 / 6227020800;
+  p = p * r + 1.0 / 479001600;
+  p = p * r + 1.0 / 39916800;
+  p = p * r + 1.0 / 3628800;
+  p = p * r + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  return std::bit_cast<double>(std::bit_cast<std::uint64_t>(p) + (std::bit_cast<std::uint64_t>(shifted) << 52));
+}
+
+// 1 / (1 + exp(-q)). The reciprocal is a guess from the exponent's bits within 12% and two steps of third order, a third of the time of a
+// vector division. The last step knows what was lost in rounding 1 + e, so that 1 - g is good where g is close to 1.
+DCRNN_CELL float sigmoid(float q) {
+  const float e = exp_clamped(-q);
+  const float x = 1.0f + e, lost = e - (x - 1.0f);
+  float y = std::bit_cast<float>(0x7ef311c7u - std::bit_cast<std::uint32_t>(x));
+  float error = 1.0f - x * y;
+  y = y + y * (error + error * error);
+  error = (1.0f - x * y) - lost * y;
+  return y + y * (error + error * error);
+}
+
+DCRNN_CELL double sigmoid(double q) { return 1.0 / (1.0 + exp_clamped(-q)); }
+
+template <typename A>
+DCRNN_CELL A next_state(A h, A x0, A a, A g) {
+  return h + g * x0 * a;
+}
+
+// From d = dL/dh': the gradients of a and of the gate's argument q, and x0's share.
+template <typename A>
+struct StepGradient {
+  A da, dq, dx0;
+};
+
+template <typename A>
+DCRNN_CELL StepGradient<A> step_gradient(A d, A x0, A a, A g) {
+  const A dg = d * g;
+  const A da = dg * x0;
+  return {da, da * a * (A(1) - g), dg * a};
+}
+
+}  // namespace
+}  // namespace dcrnn_fast

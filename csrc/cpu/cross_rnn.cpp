@@ -1,0 +1,166 @@
+// The problem of cross_rnn, checked and laid out for the products; see cross_rnn.h.
+#include "cross_rnn.h"
+
+namespace dcrnn_fast::cpu {
+
+using torch::stable::contiguous;
+
+void Arguments::prepare() {
+  check_dim(x0, "x0", 2);
+  check(x0.size(1) >= 1, "x0: got shape ", shape(x0), ", expected [B, D] with D >= 1");
+  check(steps >= 1, "steps: got ", steps, ", expected at least 1");
+  check(cell == "gated" || cell == "cross", "cell: got '", cell, "', expected 'gated' or 'cross'");
+  check_index(index);
+  check_dim(shared_weight, "shared_weight", 3);
+  check_dim(shared_bias, "shared_bias", 2);
+  check_dim(private_weight, "private_weight", 4);
+  check_dim(private_bias, "private_bias", 3);
+  const int64_t batch = x0.size(0), dim = x0.size(1), tasks = index.size(0), gates = cell == "gated" ? 2 : 1;
+  int64_t columns = dim;
+  if (context) {
+    check_dim(*context, "context", 3);
+    check_size(*context, "context", 0, steps);
+    check_size(*context, "context", 1, batch);
+    check_alike(*context, "context", x0, "x0");
+    columns += context->size(2);
+  }
+  check(index.size(1) == dim || index.size(1) == steps * dim, "index: got shape ", shape(index), ", expected [T, ", dim, "] or [T, ", steps * dim, "]");
+  check_size(shared_weight, "shared_weight", 1, gates);
+  check_size(shared_weight, "shared_weight", 2, columns);
+  check_size(shared_bias, "shared_bias", 0, shared_weight.size(0));
+  check_size(shared_bias, "shared_bias", 1, gates);
+  check_size(private_weight, "private_weight", 0, tasks);
+  check_size(private_weight, "private_weight", 2, gates);
+  check_size(private_weight, "private_weight", 3, columns);
+  for (int64_t i = 0; i < 3; ++i) check_size(private_bias, "private_bias", i, private_weight.size(i));
+  check_alike(shared_weight, "shared_weight", x0, "x0");
+  check_alike(shared_bias, "shared_bias", x0, "x0");
+  check_alike(private_weight, "private_weight", x0, "x0");
+  check_alike(private_bias, "private_bias", x0, "x0");
+
+  const bool rows_in_line = x0.stride(1) == 1 && x0.stride(0) >= dim;
+  if (!rows_in_line) x0 = contiguous(x0);
+  for (Tensor* tensor : {&shared_weight, &shared_bias, &private_weight, &private_bias, &index}) *tensor = contiguous(*tensor);
+  if (context) context = context->size(2) ? std::optional(contiguous(*context)) : std::nullopt;
+  check_index_values(index.const_data_ptr<int32_t>(), index.numel(), shared_weight.size(0) + private_weight.size(1));
+}
+
+Sizes::Sizes(const Arguments& arguments)
+    : tasks(arguments.index.size(0)),
+      batch(arguments.x0.size(0)),
+      dim(arguments.x0.size(1)),
+      context(arguments.context ? arguments.context->size(2) : 0),
+      columns(context + dim),
+      gates(arguments.cell == "gated" ? 2 : 1),
+      steps(arguments.steps),
+      weight_steps(arguments.index.size(1) / dim) {}
+
+Tiles::Tiles(const Sizes& sizes, int64_t value_bytes) : batch(sizes.batch) {
+  constexpr int64_t cache_bytes = 1 << 20, fewest = 32, parts = 4;
+  const int64_t enough = std::max<int64_t>(256, sizes.dim / 2);
+  const int64_t fits = cache_bytes / ((2 + sizes.gates) * sizes.dim * value_bytes);
+  const int64_t for_threads = std::max(fewest, (batch + parts - 1) / parts);
+  const int64_t rows = std::min(std::max(enough, std::min<int64_t>(512, fits)), for_threads);
+  count = std::max<int64_t>(1, (batch + rows / 2) / rows);
+}
+
+namespace {
+
+// The longest run of units that read, at the first step, the same shared row in every task.
+Units common_units(const Bank& bank, int64_t dim) {
+  Units longest, run;
+  if (bank.tasks < 2) return longest;
+  for (int64_t unit = 0; unit < dim; ++unit) {
+    bool same = bank.index[unit] < bank.shared;
+    for (int64_t task = 1; same && task < bank.tasks; ++task) same = bank.index[task * bank.rows + unit] == bank.index[unit];
+    if (!same)
+      run = {unit + 1, unit + 1};
+    else if ((run.end = unit + 1) - run.begin > longest.count())
+      longest = run;
+  }
+  // a product over a few columns costs more than it saves
+  return longest.count() * 8 >= dim ? longest : Units{};
+}
+
+// The task's rows where they already lie one after the other in one bank.
+template <typename T>
+const T* rows_in_place(const Bank& bank, int64_t task, const T* shared, const T* own, int64_t n) {
+  const int32_t* const index = bank.index + task * bank.rows;
+  const int64_t first = index[0], last = first + bank.rows;
+  for (int64_t row = 1; row < bank.rows; ++row)
+    if (index[row] != first + row) return nullptr;
+  if (last <= bank.shared) return shared + first * n;
+  return first >= bank.shared ? own + (task * bank.own + first - bank.shared) * n : nullptr;
+}
+
+}  // namespace
+
+template <typename T>
+Problem<T>::Problem(const Arguments& arguments)
+    : Sizes(arguments),
+      x0{static_cast<const T*>(arguments.x0.const_data_ptr()), arguments.x0.stride(0)},
+      context_states(arguments.context ? static_cast<const T*>(arguments.context->const_data_ptr()) : nullptr),
+      bank{tasks, arguments.index.size(1), arguments.shared_weight.size(0), arguments.private_weight.size(1),
+           arguments.index.template const_data_ptr<int32_t>()},
+      common(common_units(bank, dim)) {
+  const auto data = [](const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); };
+  const auto bytes = [](const T* values) { return reinterpret_cast<const char*>(values); };
+  const int64_t n = gates * columns;
+  bool in_place = true;
+  for (int64_t task = 0; task < tasks; ++task) {
+    weight.push_back(rows_in_place(bank, task, data(arguments.shared_weight), data(arguments.private_weight), n));
+    in_place = in_place && weight.back();
+  }
+  if (!in_place) {
+    weights_ = Buffer<T>(tasks * bank.rows * n);
+    gather_rows(bank, bytes(data(arguments.shared_weight)), bytes(data(arguments.private_weight)), reinterpret_cast<char*>(weights_.get()), n * sizeof(T));
+    for (int64_t task = 0; task < tasks; ++task) weight[task] = weights_.get() + task * bank.rows * n;
+  }
+  biases_ = Buffer<A>(tasks * bank.rows * gates);
+  for (int64_t place = 0; place < tasks * bank.rows; ++place) {
+    const int64_t row = bank.index[place];
+    const T* const from = row < bank.shared ? data(arguments.shared_bias) + row * gates
+                                            : data(arguments.private_bias) + (place / bank.rows * bank.own + row - bank.shared) * gates;
+    for (int64_t g = 0; g < gates; ++g) biases_.get()[place * gates + g] = A(from[g]);
+  }
+  for (int64_t task = 0; task < tasks; ++task) bias.push_back(biases_.get() + task * bank.rows * gates);
+}
+
+template <typename T>
+void Problem<T>::multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product) const {
+  const int64_t width = units.count() * gates;
+  const T* const rows_of_weight = step_weight(task, step) + units.begin * gates * columns;
+  const Matrix<T> out(product.data, rows, width, product.stride);
+  if (context) {
+    const T* const upstream = context_states + (step * batch + row) * context;
+    gemm(out, Matrix<T>(upstream, rows, context, context), Matrix<T>(rows_of_weight, context, width, 1, columns));
+  }
+  gemm(out, Matrix<T>(state.data, rows, dim, state.stride), Matrix<T>(rows_of_weight + context, dim, width, 1, columns), context != 0);
+}
+
+template <typename T>
+ForwardTile<T>::ForwardTile(const Problem<T>& problem, int64_t rows)
+    : problem_(problem),
+      kernels_(kernels<T>()),
+      product_(rows * problem.dim * problem.gates),
+      low_(is_low<T> ? rows * problem.dim : 0),
+      common_(rows * problem.common.count() * problem.gates),
+      state_(rows * problem.dim) {}
+
+template <typename T>
+void ForwardTile<T>::begin(int64_t row, int64_t rows) {
+  row_ = row, rows_ = rows;
+  const Units common = problem_.common;
+  if (common.count()) problem_.multiply(0, 0, row, rows, common, problem_.x0.at(row), {common_.get(), common.count() * problem_.gates});
+}
+
+template struct Problem<float>;
+template struct Problem<double>;
+template struct Problem<BFloat16>;
+template struct Problem<Half>;
+template class ForwardTile<float>;
+template class ForwardTile<double>;
+template class ForwardTile<BFloat16>;
+template class ForwardTile<Half>;
+
+}  // namespace dcrnn_fast::cpu

@@ -1,0 +1,166 @@
+// What the forward and the backward of cross_rnn share: the checked problem, the weights as the products need them, and the forward of one
+// tile of rows.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bank.h"
+#include "dispatch.h"
+#include "elementwise.h"
+
+namespace dcrnn_fast::cpu {
+
+// Uninitialised memory on a cache line.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count = 0) {
+    if (count > 0) data_.reset(static_cast<T*>(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64)));
+    if (count > 0 && !data_) throw std::bad_alloc();
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(void* data) const { std::free(data); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+// The arguments as the operators receive them.
+struct Arguments {
+  Tensor x0, shared_weight, shared_bias, private_weight, private_bias, index;
+  int64_t steps;
+  std::string cell;
+  std::optional<Tensor> context;
+
+  // Checks them against each other and makes contiguous what is not; x0 may keep a row stride.
+  void prepare();
+};
+
+struct Sizes {
+  int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;
+  explicit Sizes(const Arguments& arguments);
+};
+
+// A range of units [begin, end).
+struct Units {
+  int64_t begin = 0, end = 0;
+  int64_t count() const { return end - begin; }
+};
+
+// The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays in
+// the second-level cache. Set by the shape alone: the number of threads must not change a result's bits.
+struct Tiles {
+  int64_t batch, count;
+
+  Tiles(const Sizes& sizes, int64_t value_bytes);
+  int64_t begin(int64_t tile) const { return batch * tile / count; }
+  int64_t most_rows() const { return (batch + count - 1) / count; }
+};
+
+template <typename T>
+struct Problem : Sizes {
+  using A = accumulator<T>;
+
+  explicit Problem(const Arguments& arguments);
+
+  Rows<const T> x0;
+  const T* context_states;
+  Bank bank;
+  std::vector<const T*> weight;  // by task [W * D * G, K]
+  std::vector<const A*> bias;    // by task [W * D * G]
+  Units common;                  // units whose first step is the same for all tasks
+
+  const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
+  const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
+
+  // product [rows, units * G] = [context, state] times the units' rows of the step's weights.
+  void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product) const;
+
+ private:
+  Buffer<T> weights_;
+  Buffer<A> biases_;
+};
+
+// All steps of a tile of rows for one task. With gates, step l keeps a|g at gates(l) [rows, D * G]; states(l) is where the state after step l
+// goes, and may be null except for the last.
+template <typename T>
+class ForwardTile {
+ public:
+  using A = accumulator<T>;
+
+  ForwardTile(const Problem<T>& problem, int64_t rows);
+
+  // The first step's products that all tasks share, for the tile at `row`.
+  void begin(int64_t row, int64_t rows);
+
+  template <typename States, typename Gates>
+  void run(int64_t task, const States& states, const Gates& gates);
+
+ private:
+  const Problem<T>& problem_;
+  const Kernels<T>& kernels_;
+  Buffer<T> product_, low_, common_;
+  Buffer<A> state_;
+  int64_t row_ = 0, rows_ = 0;
+};
+
+template <typename T>
+template <typename States, typename Gates>
+void ForwardTile<T>::run(int64_t task, const States& states, const Gates& gates) {
+  const Problem<T>& p = problem_;
+  const int64_t width = p.dim * p.gates;
+  const Rows<const T> x0 = p.x0.at(row_);
+  Rows<const T> operand = x0;
+  Rows<const A> state;
+  const Rows<A> own{state_.get(), p.dim};
+  if constexpr (is_low<T>) {
+    for (int64_t i = 0; i < rows_; ++i) kernels_.widen(x0[i], own[i], p.dim);
+    state = own;
+  } else {
+    state = x0;
+  }
+  for (int64_t step = 0; step < p.steps; ++step) {
+    const Rows<T> kept = gates(step), target = states(step);
+    const Rows<T> product = kept ? kept : Rows<T>{product_.get(), width};
+    const auto units = [&](Units range, Rows<const T> from, Rows<A> next, Rows<T> low) {
+      if (!range.count()) return;
+      const int64_t first = range.begin;
+      const ForwardStep<T> pass{rows_,          range.count(),      from,           p.step_bias(task, step) + first * p.gates,
+                                x0.at(0, first), state.at(0, first), next.at(0, first), low ? low.at(0, first) : low,
+                                kept ? kept.at(0, first * p.gates) : kept};
+      (p.gates == 2 ? kernels_.forward_gated : kernels_.forward_cross)(pass);
+    };
+    Rows<A> next = own;
+    Rows<T> low;
+    if constexpr (is_low<T>)
+      low = target ? target : Rows<T>{low_.get(), p.dim};
+    else if (target)
+      next = target;
+    if (step == 0 && p.common.count()) {
+      for (const Units range : {Units{0, p.common.begin}, Units{p.common.end, p.dim}})
+        if (range.count()) p.multiply(task, 0, row_, rows_, range, operand, product.at(0, range.begin * p.gates));
+      units({0, p.common.begin}, product, next, low);
+      units(p.common, {common_.get(), p.common.count() * p.gates}, next, low);
+      units({p.common.end, p.dim}, product.at(0, p.common.end * p.gates), next, low);
+    } else {
+      p.multiply(task, step, row_, rows_, {0, p.dim}, operand, product);
+      units({0, p.dim}, product, next, low);
+    }
+    state = next;
+    if constexpr (is_low<T>)
+      operand = low;
+    else
+      operand = next;
+  }
+}
+
+}  // namespace dcrnn_fast::cpu

@@ -1,0 +1,109 @@
+// cross_rnn's forward on the CPU: a tile of rows goes through all steps of all tasks while it is in cache.
+#include <torch/csrc/stable/library.h>
+
+#include <cstdint>
+#include <tuple>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "cross_rnn.h"
+
+namespace dcrnn_fast::cpu {
+namespace {
+
+using torch::stable::clone;
+using torch::stable::contiguous;
+using torch::stable::copy_;
+using torch::stable::narrow;
+using torch::stable::new_empty;
+using torch::stable::new_zeros;
+
+// Memory past what malloc keeps for reuse comes fresh from the kernel, which hands it out page by page while the passes write to it: 12000
+// faults for 50 MB of gates. Pages of 2 MiB, where the system grants them on request, leave few.
+void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
+#if defined(__linux__)
+  constexpr uintptr_t page = 2 << 20, fresh = 32 << 20;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr()), bytes = tensor.numel() * tensor.element_size();
+  const uintptr_t begin = (start + page - 1) / page * page, end = (start + bytes) / page * page;
+  if (bytes >= fresh && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+template <typename T>
+void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
+  const Tiles tiles(p, sizeof(T));
+  const int64_t width = p.dim * p.gates;
+  // Never one tile alone: outside a parallel region the library would use several threads and might add in another order.
+  torch::stable::parallel_for(0, std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
+    ForwardTile<T> tile(p, tiles.most_rows());
+    for (int64_t i = begin; i < std::min(end, tiles.count); ++i) {
+      const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
+      tile.begin(row, count);
+      for (int64_t task = 0; task < p.tasks; ++task) {
+        const auto state = [&](int64_t step) -> Rows<T> {
+          if (return_states) return {out + ((task * (p.steps + 1) + step + 1) * p.batch + row) * p.dim, p.dim};
+          if (step + 1 < p.steps) return {};
+          return {out + (task * p.batch + row) * p.dim, p.dim};
+        };
+        if (return_states) {
+          const Rows<T> start = state(-1);
+          for (int64_t r = 0; r < count; ++r) std::memcpy(static_cast<void*>(start[r]), p.x0[row + r], p.dim * sizeof(T));
+        }
+        tile.run(task, state, [&](int64_t step) -> Rows<T> {
+          if (!gates) return {};
+          return {gates + ((task * p.steps + step) * p.batch + row) * width, width};
+        });
+      }
+    }
+  });
+}
+
+// Below this the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows in float32).
+constexpr int64_t fewest_rows = 16, unaffected_rows = 3;
+
+// The same rows with rows of zeros after them, in dimension `batch_dim`.
+Tensor padded(const Tensor& tensor, int64_t batch_dim) {
+  std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
+  shape[batch_dim] = fewest_rows;
+  Tensor out = new_zeros(tensor, shape), part = narrow(out, batch_dim, 0, tensor.size(batch_dim));
+  copy_(part, tensor);
+  return out;
+}
+
+std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
+                                     int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save) {
+  Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
+  arguments.prepare();
+  const int64_t batch = x0.size(0);
+  const bool pad = batch > unaffected_rows && batch < fewest_rows;
+  if (pad) {
+    arguments.x0 = padded(arguments.x0, 0);
+    if (arguments.context) arguments.context = padded(*arguments.context, 1);
+  }
+  const Sizes sizes(arguments);
+  std::vector<int64_t> shape{sizes.tasks, sizes.batch, sizes.dim}, gates_shape{0};
+  if (return_states) shape.insert(shape.begin() + 1, steps + 1);
+  if (save) gates_shape = {sizes.tasks, steps, sizes.batch, sizes.dim, sizes.gates};
+  Tensor out = new_empty(x0, shape), gates = new_empty(x0, gates_shape);
+  ask_for_huge_pages(out);
+  ask_for_huge_pages(gates);
+  if (sizes.batch && sizes.tasks)
+    with_type(x0, "cross_rnn", [&](auto zero) {
+      using T = decltype(zero);
+      forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states,
+              save ? static_cast<T*>(gates.mutable_data_ptr()) : nullptr);
+    });
+  if (pad) {
+    out = clone(narrow(out, return_states ? 2 : 1, 0, batch));
+    if (save) gates = clone(narrow(gates, 2, 0, batch));
+    out = contiguous(out), gates = contiguous(gates);
+  }
+  return {out, gates};
+}
+
+}  // namespace
+}  // namespace dcrnn_fast::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) { m.impl("cross_rnn", TORCH_BOX(&dcrnn_fast::cpu::cross_rnn)); }

@@ -1,0 +1,51 @@
+// The choice of the instruction set; see isa.h.
+#include "isa.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "../checks.h"
+
+namespace dcrnn_fast::cpu {
+namespace {
+
+constexpr Isa all[] = {Isa::avx512, Isa::avx2, Isa::baseline};
+
+bool has(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (isa == Isa::avx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+  if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#endif
+  return isa == Isa::baseline;
+}
+
+Isa best() {
+  for (const Isa isa : all)
+    if (has(isa)) return isa;
+  return Isa::baseline;
+}
+
+Isa choose() {
+  const char* const wanted = std::getenv("DCRNN_FAST_ISA");
+  if (!wanted) return best();
+  for (const Isa isa : all) {
+    if (std::strcmp(wanted, isa_name(isa)) != 0) continue;
+    check(has(isa), "DCRNN_FAST_ISA='", wanted, "': this CPU lacks that instruction set; unset the variable, or set it to '", isa_name(best()), "'");
+    return isa;
+  }
+  fail("DCRNN_FAST_ISA='", wanted, "': expected avx512, avx2 or baseline; unset the variable for the best that this CPU has");
+}
+
+}  // namespace
+
+Isa isa() {
+  static const Isa chosen = choose();
+  return chosen;
+}
+
+const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
+
+}  // namespace dcrnn_fast::cpu

@@ -1,0 +1,58 @@
+"""How exact a kernel must be: against the reference in float64, per output and gradient, beside plain PyTorch in the same dtype."""
+
+import statistics
+
+import torch
+from torch import Tensor
+
+from dcrnn_fast import functional, reference
+
+from ..core.problems import differentiable
+
+CEILING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 8e-3}
+
+
+def cast(arguments: dict, dtype: torch.dtype) -> dict:
+    """The arguments with every floating tensor as a new leaf of ``dtype``."""
+    return {
+        name: value.detach().to(dtype, copy=True) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in arguments.items()
+    }
+
+
+def results(run, arguments: dict, seed: Tensor, **options) -> dict[str, Tensor]:
+    """The output and every gradient, by name."""
+    inputs = differentiable(arguments)
+    out = run(**arguments, **options)
+    gradients = torch.autograd.grad(out, list(inputs.values()), seed.to(out.dtype), allow_unused=True)
+    return {"out": out.detach(), **{f"gradient of {name}": g for name, g in zip(inputs, gradients, strict=True) if g is not None}}
+
+
+def relative_error(got: Tensor, exact: Tensor) -> float:
+    return float((got.double() - exact).norm() / exact.norm().clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def assert_as_exact_as_plain_pytorch(arguments: dict, dtype: torch.dtype, **options) -> None:
+    """Each result's error is at most twice plain PyTorch's, as medians over draws of x0 and the seed: of one draw's few values it is luck.
+
+    It is below the dtype's ceiling too, or below plain PyTorch's error where that is above. A plain error under one rounding counts as one
+    rounding. The oracle is the reference in float64, so in float64 the ceiling alone can be asked for.
+    """
+    values = arguments["x0"].numel()
+    draws = 31 if values < 200 else 9 if values < 5000 else 3
+    states = options.get("return_states", False)
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(draws):
+        given = cast({**arguments, "x0": torch.randn_like(arguments["x0"])}, dtype)
+        seed = torch.randn_like(reference.cross_rnn(**cast(given, torch.float64), return_states=states)).to(dtype)
+        exact = results(reference.cross_rnn, cast(given, torch.float64), seed, return_states=states)
+        plain = results(reference.cross_rnn, cast(given, dtype), seed, return_states=states)
+        fast = results(functional.cross_rnn, cast(given, dtype), seed, backend="cpp", **options)
+        assert fast.keys() == exact.keys()
+        for name, value in exact.items():
+            errors.setdefault(name, []).append((relative_error(fast[name], value), relative_error(plain[name], value)))
+    for name, pairs in errors.items():
+        error, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
+        peer = max(peer, torch.finfo(dtype).eps)
+        bound = CEILING[dtype] if dtype == torch.float64 else min(2 * peer, max(CEILING[dtype], peer))
+        assert error <= bound, f"{name} in {dtype}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound:.2e}"

@@ -1,0 +1,109 @@
+"""The element-wise passes are compiled for three instruction sets, and a process runs one: each is checked in a process of its own."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from dcrnn_fast import backends
+
+pytestmark = pytest.mark.skipif(backends.extension() is None, reason=f"no C++ kernels here: {backends.REASONS['cpp']}")
+
+
+def run(isa, *arguments):
+    environment = {**os.environ, "DCRNN_FAST_ISA": isa}
+    environment.pop("DCRNN_FAST_BACKEND", None)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment)
+
+
+@cache
+def info(isa):
+    done = run(isa, "-m", "dcrnn_fast", "info")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def isa(request):
+    if "this CPU lacks" in info(request.param):
+        pytest.skip(f"this CPU lacks {request.param}")
+    return request.param
+
+
+def assert_runs(isa, code):
+    done = run(isa, "-c", code)
+    assert done.returncode == 0, f"with DCRNN_FAST_ISA={isa}:\n{done.stderr}"
+
+
+def test_info_shows_the_set_in_use(isa):
+    assert f"CPU kernels for {isa}\n" in info(isa)
+    assert "auto on CPU  cpp\n" in info(isa)
+
+
+EXACTNESS = """
+import torch
+from tests.core.problems import cross_arguments
+from tests.cpu.precision import assert_as_exact_as_plain_pytorch
+torch.manual_seed(0)
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    for cell in ("gated", "cross"):
+        arguments = cross_arguments(batch=127, dim=37, cell=cell, context_dim=3)
+        for options in ({}, {"return_states": True}, {"recompute": True}):
+            assert_as_exact_as_plain_pytorch(arguments, dtype, **options)
+        assert_as_exact_as_plain_pytorch(cross_arguments(batch=5, dim=1, cell=cell, tied=False), dtype)
+"""
+
+
+def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(isa):
+    assert_runs(isa, EXACTNESS)
+
+
+# The gate's weights are the identity, so that its argument is x0 itself; the operator keeps the gate for the backward.
+SIGMOID = """
+import torch
+import dcrnn_fast
+torch.manual_seed(0)
+dim = 37
+near, far = torch.linspace(-20, 20, 1000 * dim), torch.linspace(-200, 200, 1000 * dim)
+wide = torch.cat([near, far, torch.logspace(-30, 2, 200 * dim), -torch.logspace(-30, 2, 200 * dim)])
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    q = wide.to(dtype).view(-1, dim)
+    weight = torch.stack([torch.zeros(dim, dim), torch.eye(dim)], dim=1).to(dtype)
+    bias = torch.zeros(dim, 2, dtype=dtype)
+    none = weight.new_empty(1, 0, 2, dim), weight.new_empty(1, 0, 2)
+
+    def gate(bias):
+        index = torch.arange(dim, dtype=torch.int32)[None]
+        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, index, 1, "gated", None, False, True)[1][0, 0, :, :, 1]
+
+    got, exact = gate(bias).double(), torch.sigmoid(q.double())
+    computed = torch.float64 if dtype == torch.float64 else torch.float32
+    # exp is clamped where its result would leave the normal numbers: below that a gate is as good as zero.
+    floor = max(4 * torch.finfo(computed).tiny, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
+    rounding = torch.finfo(dtype).eps / 2 + (0 if dtype == computed else 2 * torch.finfo(computed).eps)
+    bound = (4 if dtype == computed else 1) * rounding * exact + floor
+    worst = ((got - exact).abs() / bound).max()
+    assert worst <= 1, f"{dtype}: error {worst:.2f} times the bound, at q = {q.flatten()[((got - exact).abs() / bound).argmax()]}"
+    assert ((got >= 0) & (got <= 1)).all(), dtype
+
+    bias[5, 1] = float("nan")
+    poisoned = gate(bias)
+    others = [d for d in range(dim) if d != 5]
+    assert poisoned[:, 5].isnan().all(), dtype
+    assert torch.equal(poisoned[:, others].double(), got[:, others]), dtype
+"""
+
+
+def test_the_gate_is_within_two_units_of_its_last_place_over_a_wide_range_and_lets_nan_pass(isa):
+    assert_runs(isa, SIGMOID)
+
+
+def test_a_set_that_is_unknown_is_an_error_that_names_the_sets():
+    expected = "DCRNN_FAST_ISA='sse9': expected avx512, avx2 or baseline"
+    assert f"auto on CPU  none: {expected}" in info("sse9")
+    done = run("sse9", "-c", "from dcrnn_fast import backends; backends.resolve()")
+    assert f"ConfigError: {expected}" in done.stderr
+    done = run("sse9", "-c", "from dcrnn_fast import backends; backends.resolve('cpp')")
+    assert f"BackendUnavailable: backend='cpp' cannot be used: {expected}" in done.stderr
