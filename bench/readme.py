@@ -19,12 +19,6 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
 
 
-def machine_line(machine: dict) -> str:
-    """The machine that a result was measured on."""
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['isa']}"
-    return f"{where}, {machine['threads']} threads, PyTorch {machine['torch']}, backend {machine['backend']}"
-
-
 def quality(result: dict) -> str:
     """Mean test AUC of every variant, a column a task; the spread is the sample standard deviation over seeds."""
     rows = [row for row in result["rows"] if "_given_" not in row["task"]]
@@ -42,22 +36,7 @@ def quality(result: dict) -> str:
     return f"{markdown(header, lines)}\n\nMean ± standard deviation over {seeds} seeds; `make quality`, `bench/results/quality.json`."
 
 
-def speed(result: dict) -> str:
-    """Median ratios of times, a line a size; the result file has the spread."""
-    peers = ("eager", "compile", "floor")
-    passes = {"forward": "forward", "forward+backward": "training"}
-    cells = {(row["D"], row["B"], row["T"], row["pass"]): row for row in result["rows"]}
-    lines = []
-    for dim, batch, tasks in dict.fromkeys(key[:3] for key in cells):
-        rows = [cells[dim, batch, tasks, name] for name in passes]
-        ratios = [str(row[f"fast / {peer}"]).split()[0] for row in rows for peer in peers]
-        lines.append([f"D={dim}, B={batch}, T={tasks}", *ratios])
-    header = ["time of CrossRNN over", *(f"{short}: {peer}" for short in passes.values() for peer in peers)]
-    note = "below 1 is faster; `make bench`, `bench/results/cross_rnn_cpu.json`"
-    return f"{markdown(header, lines)}\n\n{machine_line(result['machine'])}. Medians of per-round ratios, {note}."
-
-
-SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {"quality": ("quality.json", quality), "speed": ("cross_rnn_cpu.json", speed)}
+SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {"quality": ("quality.json", quality)}
 
 
 def render(text: str) -> str:

@@ -31,7 +31,8 @@ def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) 
     console.print(demo_table(console, results))
     if fast == "reference":
         console.print(
-            "No fast backend can run here, so fast = reference: each data set was trained once (see `dcrnn-fast info`).", markup=False
+            "backend auto takes no fast backend here, so fast = reference: each data set was trained once (see `dcrnn-fast info`).",
+            markup=False,
         )
     console.print(
         "Plots:", *(str(path) for path in sorted(output.glob("*/curves.svg"))), sep="\n  ", markup=False, highlight=False, soft_wrap=True

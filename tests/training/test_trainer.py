@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_made_is_named(schema, tmp_path):
 
 
 def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
-    model, about = load_model(finished / "model.safetensors")
+    model, about = load_model(finished / "model.safetensors", backend="reference")
     assert not model.training
     fields = [["shape", 6], ["colour", 10], ["size", 9]]
     assert (about["tasks"], about["fields"], about["relation"]) == (["click", "buy"], fields, "chain")
