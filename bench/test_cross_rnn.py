@@ -7,7 +7,7 @@ backward. Ratios are times over times: above 1 is slower than the peer named.
 import pytest
 import torch
 
-from dcrnn_fast import CrossRNN, SharingPlan, reference
+from dcrnn_fast import CrossRNN, SharingPlan, backends, reference
 
 from .interleave import ratio, rounds
 
@@ -52,7 +52,8 @@ def test_cross_rnn(dim, batch, tasks, training, measuring, seconds, record):
     torch.manual_seed(0)
     torch._dynamo.reset()
     plan = SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS)
-    eager, fast, exact = reference.CrossRNN(plan), CrossRNN(plan), reference.CrossRNN(plan, dtype=torch.float64)
+    backend = "auto" if backends.REASONS["cpp"] else "cpp"
+    eager, fast, exact = reference.CrossRNN(plan), CrossRNN(plan, backend=backend), reference.CrossRNN(plan, dtype=torch.float64)
     fast.load_state_dict(eager.state_dict())
     exact.load_state_dict(eager.state_dict())
     candidates = {"fast": fast, "eager": eager}
@@ -72,7 +73,7 @@ def test_cross_rnn(dim, batch, tasks, training, measuring, seconds, record):
         check(module, exact, x0)
     calls = {name: (lambda module=module: call(module)) for name, module in candidates.items()}
     times = rounds({**calls, "floor": floor(dim, batch, tasks, training)}, seconds=seconds)
-    row = {"D": dim, "B": batch, "T": tasks, "pass": "forward+backward" if training else "forward"}
+    row = {"backend": backend, "D": dim, "B": batch, "T": tasks, "pass": "forward+backward" if training else "forward"}
     row["fast, ms"] = round(sorted(times["fast"])[len(times["fast"]) // 2] * 1e3, 3)
     for peer in ("eager", "compile", "floor"):
         if peer in times:
