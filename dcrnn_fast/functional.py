@@ -44,9 +44,15 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         IndexError: an index outside [0, S + P).
         BackendUnavailable: a named backend that cannot run here.
     """
-    check_banks("shared", shared, "private", private, index)
-    check_index(index, shared.shape[0] + private.shape[1])
-    return _PARAM_GATHER[resolve(backend, device=shared.device, dtype=shared.dtype)](shared, private, index)
+
+    def check() -> None:
+        check_banks("shared", shared, "private", private, index)
+        check_index(index, shared.shape[0] + private.shape[1])
+
+    def run(implementation: Callable[..., Tensor]) -> Tensor:
+        return implementation(shared, private, index)
+
+    return _checked(check, run, _PARAM_GATHER, resolve(backend, device=shared.device, dtype=shared.dtype))
 
 
 def cross_rnn(
@@ -93,14 +99,28 @@ def cross_rnn(
     """
     check_choice("cell", cell, tuple(GATES))
     check_count("steps", steps)
-    x0, shared_weight, shared_bias, private_weight, private_bias, context = _autocast(
-        x0, shared_weight, shared_bias, private_weight, private_bias, context
-    )
-    check_cross_shapes(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, GATES[cell], context)
-    check_index(index, shared_weight.shape[0] + private_weight.shape[1])
-    implementation = _CROSS_RNN[resolve(backend, device=x0.device, dtype=x0.dtype)]
-    parameters = shared_weight, shared_bias, private_weight, private_bias
-    return implementation(x0, *parameters, index, steps=steps, cell=cell, context=context, return_states=return_states, recompute=recompute)
+    *tensors, context = _autocast(x0, shared_weight, shared_bias, private_weight, private_bias, context)
+
+    def check() -> None:
+        check_cross_shapes(*tensors, index, steps, GATES[cell], context)
+        check_index(index, shared_weight.shape[0] + private_weight.shape[1])
+
+    def run(implementation: Callable[..., Tensor]) -> Tensor:
+        return implementation(*tensors, index, steps=steps, cell=cell, context=context, return_states=return_states, recompute=recompute)
+
+    return _checked(check, run, _CROSS_RNN, resolve(backend, device=x0.device, dtype=tensors[0].dtype))
+
+
+def _checked(check: Callable[[], None], run: Callable[..., Tensor], implementations: dict[str, Callable[..., Tensor]], backend: str) -> Tensor:
+    """``run`` on the backend's implementation, after ``check``; or before it, where the compiled operator checks the same in fewer words."""
+    if backend == "cpp" and not torch.compiler.is_compiling():
+        try:
+            return run(implementations[backend])
+        except (RuntimeError, TypeError, ValueError):
+            check()
+            raise
+    check()
+    return run(implementations[backend])
 
 
 def _autocast(*tensors: Tensor | None) -> list[Any]:

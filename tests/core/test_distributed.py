@@ -1,5 +1,7 @@
 """DistributedDataParallel: two ranks with half a batch each take the step that one process takes with the whole batch."""
 
+import os
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -40,6 +42,7 @@ def rank_main(rank, store, results):
         if rank == 0:
             torch.save({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, f"{results}/{number}.pt")
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads may still hold Python objects, and an interpreter that ends under them aborts
 
 
 @pytest.fixture(scope="module")
