@@ -45,6 +45,19 @@ void Arguments::prepare() {
   check_index_values(index.const_data_ptr<int32_t>(), index.numel(), shared_weight.size(0) + private_weight.size(1));
 }
 
+void Arguments::pad(int64_t rows) {
+  x0 = padded(x0, 0, rows);
+  if (context) context = padded(*context, 1, rows);
+}
+
+Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {
+  std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
+  shape[dim] = size;
+  Tensor out = torch::stable::new_zeros(tensor, shape), part = torch::stable::narrow(out, dim, 0, tensor.size(dim));
+  torch::stable::copy_(part, tensor);
+  return out;
+}
+
 Sizes::Sizes(const Arguments& arguments)
     : tasks(arguments.index.size(0)),
       batch(arguments.x0.size(0)),

@@ -43,7 +43,12 @@ struct Arguments {
 
   // Checks them against each other and makes contiguous what is not; x0 may keep a row stride.
   void prepare();
+  // Gives the batch `rows` rows, the further ones zeros.
+  void pad(int64_t rows);
 };
+
+// The same tensor with zeros after it in dimension `dim`, up to `size`.
+Tensor padded(const Tensor& tensor, int64_t dim, int64_t size);
 
 struct Sizes {
   int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;

@@ -15,10 +15,8 @@ namespace {
 
 using torch::stable::clone;
 using torch::stable::contiguous;
-using torch::stable::copy_;
 using torch::stable::narrow;
 using torch::stable::new_empty;
-using torch::stable::new_zeros;
 
 // Memory past what malloc keeps for reuse comes fresh from the kernel, which hands it out page by page while the passes write to it: 12000
 // faults for 50 MB of gates. Pages of 2 MiB, where the system grants them on request, leave few.
@@ -63,25 +61,13 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
 // Below this the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows in float32).
 constexpr int64_t fewest_rows = 16, unaffected_rows = 3;
 
-// The same rows with rows of zeros after them, in dimension `batch_dim`.
-Tensor padded(const Tensor& tensor, int64_t batch_dim) {
-  std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
-  shape[batch_dim] = fewest_rows;
-  Tensor out = new_zeros(tensor, shape), part = narrow(out, batch_dim, 0, tensor.size(batch_dim));
-  copy_(part, tensor);
-  return out;
-}
-
 std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
                                      int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   arguments.prepare();
   const int64_t batch = x0.size(0);
   const bool pad = batch > unaffected_rows && batch < fewest_rows;
-  if (pad) {
-    arguments.x0 = padded(arguments.x0, 0);
-    if (arguments.context) arguments.context = padded(*arguments.context, 1);
-  }
+  if (pad) arguments.pad(fewest_rows);
   const Sizes sizes(arguments);
   std::vector<int64_t> shape{sizes.tasks, sizes.batch, sizes.dim}, gates_shape{0};
   if (return_states) shape.insert(shape.begin() + 1, steps + 1);
