@@ -20,20 +20,19 @@ namespace {
 
 // exp by Cody and Waite: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial for exp(r), and n added to the exponent's bits. Adding 1.5 * 2^23
 // (2^52) rounds to an integer and leaves it in the low bits, which vectorises on every instruction set, unlike rint and a conversion.
-// The clamps keep the result normal; they are written so that NaN passes through.
-DCRNN_CELL float exp_clamped(float x) {
+// The clamps keep the result normal; they are written so that NaN passes through. In float: x <= 0, and a minimax polynomial of degree 6
+// (relative error 4e-9).
+DCRNN_CELL float exp_negative(float x) {
   x = x < -87.0f ? -87.0f : x;
-  x = x > 87.0f ? 87.0f : x;
   const float shifted = x * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
   float r = x - n * 0.693145751953125f;
   r = r - n * 1.42860682e-6f;
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
+  float p = 0.001381454f;
+  p = p * r + 0.008368745f;
+  p = p * r + 0.04166839f;
+  p = p * r + 0.16666521f;
+  p = p * r + 0.49999994f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(shifted) << 23));
@@ -63,16 +62,16 @@ DCRNN_CELL double exp_clamped(double x) {
   return std::bit_cast<double>(std::bit_cast<std::uint64_t>(p) + (std::bit_cast<std::uint64_t>(shifted) << 52));
 }
 
-// 1 / (1 + exp(-q)). The reciprocal is a guess from the exponent's bits within 12% and two steps of third order, a third of the time of a
-// vector division. The last step knows what was lost in rounding 1 + e, so that 1 - g is good where g is close to 1.
+// 1 / (1 + exp(-q)), in float by e = exp(-|q|): 1 / (1 + e) for q >= 0, and e / (1 + e) below. 1 + e is in [1, 2], where the reciprocal is a
+// quadratic within 1% and two Newton steps, a third of the time of a vector division. The last step knows what was lost in rounding 1 + e, so
+// that 1 - g is good where g is close to 1.
 DCRNN_CELL float sigmoid(float q) {
-  const float e = exp_clamped(-q);
+  const float e = exp_negative(std::bit_cast<float>(std::bit_cast<std::uint32_t>(q) | 0x80000000u));
   const float x = 1.0f + e, lost = e - (x - 1.0f);
-  float y = std::bit_cast<float>(0x7ef311c7u - std::bit_cast<std::uint32_t>(x));
-  float error = 1.0f - x * y;
-  y = y + y * (error + error * error);
-  error = (1.0f - x * y) - lost * y;
-  return y + y * (error + error * error);
+  float y = (x * 0.32323232f - 1.45454545f) * x + 2.12121212f;
+  y = y + y * (1.0f - x * y);
+  y = y + y * ((1.0f - x * y) - lost * y);
+  return q < 0.0f ? e * y : y;
 }
 
 DCRNN_CELL double sigmoid(double q) { return 1.0 / (1.0 + exp_clamped(-q)); }

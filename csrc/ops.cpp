@@ -12,7 +12,7 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
 
   // x0 [B, D], shared_weight [S, G, K], shared_bias [S, G], private_weight [T, P, G, K], private_bias [T, P, G], index int32 [T, R],
   // context [steps, B, C] -> [T, B, D], or [T, steps + 1, B, D] with the start state first; and, with save, what a backward would
-  // otherwise compute again: a (and g beside it) of every step, [T, steps, B, D, G], else [0].
+  // otherwise compute again: a (and g after it) of every step, [T, steps, B, G, D], else [0].
   m.def(
       "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, "
       "int steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, bool save=False) -> (Tensor, Tensor)");

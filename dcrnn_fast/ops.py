@@ -74,7 +74,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     tasks, (batch, dim) = index.shape[0], x0.shape
     out = x0.new_empty(tasks, steps + 1, batch, dim) if return_states else x0.new_empty(tasks, batch, dim)
-    return out, x0.new_empty(tasks, steps, batch, dim, GATES[cell]) if save else x0.new_empty(0)
+    return out, x0.new_empty(tasks, steps, batch, GATES[cell], dim) if save else x0.new_empty(0)
 
 
 @torch.library.register_fake("dcrnn_fast::cross_rnn_backward")

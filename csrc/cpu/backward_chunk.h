@@ -51,13 +51,7 @@ class BackwardChunk {
       });
       if (!out_.weight) continue;
       add_weights();
-      for (int64_t i = first; i < last; ++i) {
-        const A* const sums = slots_[i - first].sums.get();
-        if (i == 0)
-          std::copy(sums, sums + p_.tasks * sums_size_, out_.bias);
-        else
-          kernels_.add(sums, out_.bias, p_.tasks * sums_size_);
-      }
+      for (int64_t i = first; i < last; ++i) add_biases(slots_[i - first].sums.get(), i > 0);
     }
   }
 
@@ -148,7 +142,7 @@ class BackwardChunk {
       const bool last = step + 1 == p_.steps;
       const Rows<T> product = products(task, step, tile.local);
       const Rows<const A> d = last ? Rows<const A>{} : Rows<const A>(tile.d);
-      elementwise({tile.count, p_.dim, gates(tile, task, step), tile.x0, last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d,
+      elementwise({tile.count, p_.dim, p_.dim, gates(tile, task, step), tile.x0, last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d,
                    tile.d, tile.dx0, product, slot.block_sums.get()},
                   slot.step_sums.get());
       kernels_.add(slot.step_sums.get(), slot.sums.get() + task * sums_size_ + step % p_.weight_steps * width_, width_);
@@ -192,7 +186,7 @@ class BackwardChunk {
       for (int64_t r = 0; r < tile.count; ++r) kernels_.widen(tile.x0[r], wide[r], p_.dim);
     for (int64_t step = 0; step + 1 < p_.steps; ++step) {
       const Rows<T> to = states(task, step + 1, tile.local);
-      StateStep<T> pass{tile.count, p_.dim, gates(tile, task, step), tile.x0, {}, {}, {}};
+      StateStep<T> pass{tile.count, p_.dim, p_.dim, gates(tile, task, step), tile.x0, {}, {}, {}};
       if constexpr (is_low<T>)
         pass.state = wide, pass.next = wide, pass.low = to;
       else
@@ -257,6 +251,15 @@ class BackwardChunk {
       }
       add = true;
     }
+  }
+
+  // Column sums [T, W, G, D] of a tile into the gradient of the biases, [T, W, D, G].
+  void add_biases(const A* sums, bool add) const {
+    for (int64_t block = 0; block < p_.tasks * p_.weight_steps; ++block)
+      for (int64_t i = 0; i < width_; ++i) {
+        A& to = out_.bias[block * width_ + i];
+        to = sums[block * width_ + i % p_.gates * p_.dim + i / p_.gates] + (add ? to : A(0));
+      }
   }
 
   // to [width, columns] = or += gradient [rows, width]^T state [rows, columns].

@@ -131,10 +131,10 @@ Problem<T>::Problem(const Arguments& arguments)
   }
   biases_ = Buffer<A>(tasks * bank.rows * gates);
   for (int64_t place = 0; place < tasks * bank.rows; ++place) {
-    const int64_t row = bank.index[place];
+    const int64_t row = bank.index[place], unit = place % dim;
     const T* const from = row < bank.shared ? data(arguments.shared_bias) + row * gates
                                             : data(arguments.private_bias) + (place / bank.rows * bank.own + row - bank.shared) * gates;
-    for (int64_t g = 0; g < gates; ++g) biases_.get()[place * gates + g] = A(from[g]);
+    for (int64_t g = 0; g < gates; ++g) biases_.get()[((place - unit) * gates) + g * dim + unit] = A(from[g]);
   }
   for (int64_t task = 0; task < tasks; ++task) bias.push_back(biases_.get() + task * bank.rows * gates);
 }

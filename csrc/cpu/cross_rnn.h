@@ -81,7 +81,7 @@ struct Problem : Sizes {
   const T* context_states;
   Bank bank;
   std::vector<const T*> weight;  // by task [W * D * G, K]
-  std::vector<const A*> bias;    // by task [W * D * G]
+  std::vector<const A*> bias;    // by task [W, G, D]
   Units common;                  // units whose first step is the same for all tasks
 
   const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
@@ -95,7 +95,7 @@ struct Problem : Sizes {
   Buffer<A> biases_;
 };
 
-// All steps of a tile of rows for one task. With gates, step l keeps a|g at gates(l) [rows, D * G]; states(l) is where the state after step l
+// All steps of a tile of rows for one task. With gates, step l keeps a and g at gates(l) [rows, G, D]; states(l) is where the state after step l
 // goes, and may be null except for the last.
 template <typename T>
 class ForwardTile {
@@ -135,13 +135,20 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Gates& gates)
   }
   for (int64_t step = 0; step < p.steps; ++step) {
     const Rows<T> kept = gates(step), target = states(step);
-    const Rows<T> product = kept ? kept : Rows<T>{product_.get(), width};
+    const Rows<T> product{product_.get(), width};
     const auto units = [&](Units range, Rows<const T> from, Rows<A> next, Rows<T> low) {
       if (!range.count()) return;
       const int64_t first = range.begin;
-      const ForwardStep<T> pass{rows_,          range.count(),      from,           p.step_bias(task, step) + first * p.gates,
-                                x0.at(0, first), state.at(0, first), next.at(0, first), low ? low.at(0, first) : low,
-                                kept ? kept.at(0, first * p.gates) : kept};
+      const ForwardStep<T> pass{rows_,
+                                range.count(),
+                                p.dim,
+                                from,
+                                p.step_bias(task, step) + first,
+                                x0.at(0, first),
+                                state.at(0, first),
+                                next.at(0, first),
+                                low ? low.at(0, first) : low,
+                                kept ? kept.at(0, first) : kept};
       (p.gates == 2 ? kernels_.forward_gated : kernels_.forward_cross)(pass);
     };
     Rows<A> next = own;

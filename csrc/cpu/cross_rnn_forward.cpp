@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor sha
   const Sizes sizes(arguments);
   std::vector<int64_t> shape{sizes.tasks, sizes.batch, sizes.dim}, gates_shape{0};
   if (return_states) shape.insert(shape.begin() + 1, steps + 1);
-  if (save) gates_shape = {sizes.tasks, steps, sizes.batch, sizes.dim, sizes.gates};
+  if (save) gates_shape = {sizes.tasks, steps, sizes.batch, sizes.gates, sizes.dim};
   Tensor out = new_empty(x0, shape), gates = new_empty(x0, gates_shape);
   ask_for_huge_pages(out);
   ask_for_huge_pages(gates);

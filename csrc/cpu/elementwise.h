@@ -1,5 +1,6 @@
 // The element-wise passes of the recurrence over a block of rows, compiled once for each instruction set from elementwise.inl. Strides are
-// in elements. T is the tensors' type, A what is accumulated in; where they are the same, the `low` copies are not written.
+// in elements. T is the tensors' type, A what is accumulated in; where they are the same, the `low` copies are not written. What a product
+// makes or takes has a unit's G values side by side; what only these passes see has a's row of values and, `plane` after it, g's.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +21,13 @@ struct Rows {
   operator Rows<const P>() const { return {data, stride}; }
 };
 
-// h' = h + g x0 (product + bias). With gates, a and g are kept there, side by side; gates may be the product's own memory.
+// h' = h + g x0 (product + bias). With gates, a and g are kept there.
 template <typename T>
 struct ForwardStep {
   using A = accumulator<T>;
-  int64_t rows, dim;
-  Rows<const T> product;
-  const A* bias;  // [D, G]
+  int64_t rows, dim, plane;
+  Rows<const T> product;  // [D, G] a row
+  const A* bias;
   Rows<const T> x0;
   Rows<const A> state;
   Rows<A> next;
@@ -38,7 +39,7 @@ struct ForwardStep {
 template <typename T>
 struct StateStep {
   using A = accumulator<T>;
-  int64_t rows, dim;
+  int64_t rows, dim, plane;
   Rows<const T> gates, x0;
   Rows<const A> state;
   Rows<A> next;
@@ -49,13 +50,13 @@ struct StateStep {
 template <typename T>
 struct BackwardStep {
   using A = accumulator<T>;
-  int64_t rows, dim;
+  int64_t rows, dim, plane;
   Rows<const T> gates, x0, added;
   Rows<const A> d;
   Rows<A> d_out;
   Rows<A> dx0;
   Rows<T> products;  // da|dq, [D, G] a row
-  A* sums;           // [D, G]
+  A* sums;
 };
 
 template <typename T>

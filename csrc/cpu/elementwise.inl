@@ -7,7 +7,7 @@ namespace {
 template <int G, bool keep, typename T>
 void forward(const ForwardStep<T>& step) {
   using A = accumulator<T>;
-  const A* const bias = step.bias;
+  const A *const bias = step.bias, *const gate_bias = bias + step.plane;
   for (int64_t row = 0; row < step.rows; ++row) {
     const T* const product = step.product[row];
     const T* const x0 = step.x0[row];
@@ -17,11 +17,11 @@ void forward(const ForwardStep<T>& step) {
     T* const gates = keep ? step.gates[row] : nullptr;
 #pragma GCC ivdep
     for (int64_t d = 0; d < step.dim; ++d) {
-      const A a = A(product[G * d]) + bias[G * d];
-      const A g = G == 2 ? sigmoid(A(product[G * d + G - 1]) + bias[G * d + G - 1]) : A(1);
+      const A a = A(product[G * d]) + bias[d];
+      const A g = G == 2 ? sigmoid(A(product[G * d + G - 1]) + gate_bias[d]) : A(1);
       if constexpr (keep) {
-        gates[G * d] = T(a);
-        if constexpr (G == 2) gates[G * d + 1] = T(g);
+        gates[d] = T(a);
+        if constexpr (G == 2) gates[step.plane + d] = T(g);
       }
       const A h = next_state<A>(state[d], A(x0[d]), a, g);
       next[d] = h;
@@ -49,7 +49,7 @@ void state_step(const StateStep<T>& step) {
     T* const low = is_low<T> ? step.low[row] : nullptr;
 #pragma GCC ivdep
     for (int64_t d = 0; d < step.dim; ++d) {
-      const A h = next_state<A>(state[d], A(x0[d]), A(gates[G * d]), G == 2 ? A(gates[G * d + G - 1]) : A(1));
+      const A h = next_state<A>(state[d], A(x0[d]), A(gates[d]), G == 2 ? A(gates[step.plane + d]) : A(1));
       next[d] = h;
       if constexpr (is_low<T>) low[d] = T(h);
     }
@@ -74,13 +74,13 @@ void backward(const BackwardStep<T>& step) {
       if constexpr (has_d) d = d_in[i];
       if constexpr (has_added) d += A(added[i]);
       d_out[i] = d;
-      const StepGradient<A> gradient = step_gradient<A>(d, A(x0[i]), A(gates[G * i]), G == 2 ? A(gates[G * i + G - 1]) : A(1));
+      const StepGradient<A> gradient = step_gradient<A>(d, A(x0[i]), A(gates[i]), G == 2 ? A(gates[step.plane + i]) : A(1));
       dx0[i] += gradient.dx0;
       products[G * i] = T(gradient.da);
-      sums[G * i] += gradient.da;
+      sums[i] += gradient.da;
       if constexpr (G == 2) {
         products[G * i + 1] = T(gradient.dq);
-        sums[G * i + 1] += gradient.dq;
+        sums[step.plane + i] += gradient.dq;
       }
     }
   }

@@ -75,14 +75,14 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 
     def gate(bias):
         index = torch.arange(dim, dtype=torch.int32)[None]
-        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, index, 1, "gated", None, False, True)[1][0, 0, :, :, 1]
+        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, index, 1, "gated", None, False, True)[1][0, 0, :, 1]
 
     got, exact = gate(bias).double(), torch.sigmoid(q.double())
     computed = torch.float64 if dtype == torch.float64 else torch.float32
     # exp is clamped where its result would leave the normal numbers: below that a gate is as good as zero.
     floor = max(4 * torch.finfo(computed).tiny, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
     rounding = torch.finfo(dtype).eps / 2 + (0 if dtype == computed else 2 * torch.finfo(computed).eps)
-    bound = (4 if dtype == computed else 1) * rounding * exact + floor
+    bound = (3 if dtype == computed else 1) * rounding * exact + floor
     worst = ((got - exact).abs() / bound).max()
     assert worst <= 1, f"{dtype}: error {worst:.2f} times the bound, at q = {q.flatten()[((got - exact).abs() / bound).argmax()]}"
     assert ((got >= 0) & (got <= 1)).all(), dtype
@@ -95,7 +95,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 """
 
 
-def test_the_gate_is_within_two_units_of_its_last_place_over_a_wide_range_and_lets_nan_pass(isa):
+def test_the_gate_is_within_one_and_a_half_epsilon_over_a_wide_range_and_lets_nan_pass(isa):
     assert_runs(isa, SIGMOID)
 
 
