@@ -29,7 +29,7 @@ demo: $(VENV)/.train
 
 # One thread a test process: tests run side by side, and a busy second thread makes every small operation wait.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --benchmark-disable
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -41,7 +41,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest bench/ --benchmark
+	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark
 
 quality: $(VENV)/.dev
 	$(BIN)/python -m bench.quality

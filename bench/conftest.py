@@ -7,7 +7,7 @@ from . import machine
 
 def pytest_addoption(parser):
     parser.addoption("--benchmark", action="store_true", help="measure the full grid and write bench/results/")
-    parser.addoption("--seconds", type=float, default=2.0, help="how long to measure one case (default 2)")
+    parser.addoption("--seconds", type=float, default=1.0, help="how long to measure one case (default 1)")
 
 
 @pytest.fixture(scope="session")
@@ -21,17 +21,21 @@ def seconds(request, measuring):
 
 
 class Recorder:
-    """Collects one file's rows; they are written when the session ends, and only where it measured and every case passed."""
+    """Collects rows by file. Where it measures, they are written as they come: a long run that is cut off keeps what it has."""
 
-    def __init__(self):
-        self.rows = {}
+    def __init__(self, config):
+        self.config, self.tables, self.paths = config, {}, {}
 
-    def add(self, file, row):
-        self.rows.setdefault(file, []).append(row)
+    def add(self, name, key, figures):
+        """A row of the file ``name``: ``key`` names the case, ``figures`` are what was measured."""
+        row = {**key, **figures}
+        self.tables.setdefault(name, []).append(row)
+        if self.config.getoption("--benchmark"):
+            self.paths[name] = machine.merge(name, [row], list(key))
 
 
 def pytest_configure(config):
-    config.recorder = Recorder()
+    config.recorder = Recorder(config)
 
 
 @pytest.fixture(scope="session")
@@ -39,14 +43,24 @@ def record(request):
     return request.config.recorder.add
 
 
-def pytest_terminal_summary(terminalreporter, exitstatus, config):
-    for file, rows in config.recorder.rows.items():
-        columns = list(rows[0])
-        cells = [columns] + [[str(row[column]) for column in columns] for row in rows]
+@pytest.fixture
+def keep(benchmark, measuring):
+    """pytest-benchmark's own record of one candidate, for its history and comparisons; the ratios are not taken from it."""
+
+    def run(candidate):
+        benchmark.pedantic(candidate, rounds=5 if measuring else 1, iterations=1)
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    recorder = config.recorder
+    for name, rows in recorder.tables.items():
+        columns = [column for column in rows[0] if not column.endswith((", low", ", high"))]
+        cells = [columns] + [[str(row.get(column, "")) for column in columns] for row in rows]
         widths = [max(len(line[c]) for line in cells) for c in range(len(columns))]
-        terminalreporter.section(file)
+        terminalreporter.section(name)
         for line in cells:
             terminalreporter.write_line("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-        if config.getoption("--benchmark") and exitstatus == 0:
-            path = machine.write(file, {"machine": machine.description(), "rows": rows})
+        for path in recorder.paths.get(name, []):
             terminalreporter.write_line(f"written to {path}")

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+SLOW = 1.0
+"""A candidate that takes longer than this many seconds is warmed by one call, and three rounds do."""
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -25,11 +28,15 @@ class Ratio:
 def rounds(candidates: Mapping[str, Callable[[], object]], *, seconds: float, minimum: int = 7) -> dict[str, list[float]]:
     """Seconds of every candidate in every round; each round calls each candidate once, beginning with another one every time.
 
-    A candidate is first called twice unmeasured (compilation, first touch of its memory). Rounds go on for about ``seconds``.
+    A candidate is first called unmeasured (compilation, first touch of its memory). Rounds go on for about ``seconds``.
     """
     for run in candidates.values():
+        begin = time.perf_counter()
         run()
-        run()
+        if time.perf_counter() - begin < SLOW:
+            run()
+        else:
+            minimum = min(minimum, 3)
     names = list(candidates)
     times: dict[str, list[float]] = {name: [] for name in names}
     start, turn = time.perf_counter(), 0
@@ -47,5 +54,16 @@ def rounds(candidates: Mapping[str, Callable[[], object]], *, seconds: float, mi
 def ratio(times: Mapping[str, list[float]], of: str, to: str) -> Ratio:
     """How many times as long ``of`` takes as ``to``, round by round."""
     values = [a / b for a, b in zip(times[of], times[to], strict=True)]
-    low, median, high = statistics.quantiles(values, n=4)
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return Ratio(median, low, high)
+
+
+def measured(times: Mapping[str, list[float]], of: str) -> dict[str, float | int]:
+    """A result row's figures: every candidate's median in milliseconds, and the ratios of ``of`` to the others with their quartiles."""
+    row: dict[str, float | int] = {"rounds": len(times[of])}
+    row |= {f"{name}, ms": round(statistics.median(values) * 1e3, 4) for name, values in times.items()}
+    for name in times:
+        if name != of:
+            found = ratio(times, of, name)
+            row |= {f"{of}/{name}": found.median, f"{of}/{name}, low": found.low, f"{of}/{name}, high": found.high}
+    return {name: round(value, 4) for name, value in row.items()}

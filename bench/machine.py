@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,11 +29,14 @@ def cpu_name() -> str:
 
 def description() -> dict[str, object]:
     """Processor, instruction set, threads and versions; the card's name where a GPU is used."""
+    extension = dcrnn_fast.backends.extension()
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "isa": torch.backends.cpu.get_cpu_capability(),
+        "isa of the kernels": extension.isa() if extension and not dcrnn_fast.backends.ISA_ERROR else None,
         "threads": torch.get_num_threads(),
+        "openmp": {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "OMP_PROC_BIND") if name in os.environ} or "defaults",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -40,9 +47,33 @@ def description() -> dict[str, object]:
 
 def write(name: str, content: object) -> Path:
     """Write ``content`` as bench/results/NAME, beside and renamed."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / name
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return _replace(RESULTS / name, json.dumps(content, indent=1) + "\n")
+
+
+def merge(name: str, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[Path]:
+    """Write rows as bench/results/NAME.json and NAME.csv, with what is there: a row of the same ``key`` is replaced.
+
+    Rows that another machine or version measured are not kept: a file's rows can be compared with one another.
+    """
+    about, path = description(), RESULTS / f"{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = known["rows"] if known.get("machine") == json.loads(json.dumps(about)) else []
+    merged = {tuple(row[column] for column in key): dict(row) for row in [*kept, *rows]}
+    ordered = [merged[case] for case in sorted(merged)]
+    columns = list(dict.fromkeys(column for row in ordered for column in row))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(ordered)
+    return [
+        write(f"{name}.json", {"machine": about, "key": list(key), "rows": ordered}),
+        _replace(RESULTS / f"{name}.csv", table.getvalue()),
+    ]
+
+
+def _replace(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
     return path

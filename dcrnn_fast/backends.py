@@ -109,9 +109,9 @@ BACKENDS: dict[str, Backend] = {
     )
 }
 NAMES = ("auto", *BACKENDS)
-AUTO = {"cpu": ("reference",), "cuda": ("triton", "cuda", "reference")}
-"""The order in which ``auto`` tries backends, by device type; other devices take the reference. "cpp" is taken by name alone for now: its
-gradients of x0 and context for the smallest batches are at the edge of twice plain PyTorch's rounding error."""
+AUTO = {"cpu": ("cpp", "reference"), "cuda": ("triton", "cuda", "reference")}
+"""The order in which ``auto`` tries backends, by device type, for every dtype and size; other devices take the reference. On a CPU the C++
+kernels were ahead of the reference in every case of ``make bench``."""
 
 
 REASONS: dict[str, str | None] = {name: backend.unavailable_reason() for name, backend in BACKENDS.items()}

@@ -49,10 +49,8 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         check_banks("shared", shared, "private", private, index)
         check_index(index, shared.shape[0] + private.shape[1])
 
-    def run(implementation: Callable[..., Tensor]) -> Tensor:
-        return implementation(shared, private, index)
-
-    return _checked(check, run, _PARAM_GATHER, resolve(backend, device=shared.device, dtype=shared.dtype))
+    chosen = resolve(backend, device=shared.device, dtype=shared.dtype)
+    return _checked(check, lambda: _PARAM_GATHER[chosen](shared, private, index), chosen == "cpp" and private.is_cpu and index.is_cpu)
 
 
 def cross_rnn(
@@ -99,28 +97,34 @@ def cross_rnn(
     """
     check_choice("cell", cell, tuple(GATES))
     check_count("steps", steps)
-    *tensors, context = _autocast(x0, shared_weight, shared_bias, private_weight, private_bias, context)
+    x0, shared_weight, shared_bias, private_weight, private_bias, context = _autocast(
+        x0, shared_weight, shared_bias, private_weight, private_bias, context
+    )
+    tensors = x0, shared_weight, shared_bias, private_weight, private_bias
 
     def check() -> None:
         check_cross_shapes(*tensors, index, steps, GATES[cell], context)
         check_index(index, shared_weight.shape[0] + private_weight.shape[1])
 
-    def run(implementation: Callable[..., Tensor]) -> Tensor:
-        return implementation(*tensors, index, steps=steps, cell=cell, context=context, return_states=return_states, recompute=recompute)
+    chosen = resolve(backend, device=x0.device, dtype=x0.dtype)
 
-    return _checked(check, run, _CROSS_RNN, resolve(backend, device=x0.device, dtype=tensors[0].dtype))
+    def run() -> Tensor:
+        options = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "recompute": recompute}
+        return _CROSS_RNN[chosen](*tensors, index, **options)
+
+    return _checked(check, run, chosen == "cpp" and all(t.is_cpu for t in (*tensors, index, context) if t is not None))
 
 
-def _checked(check: Callable[[], None], run: Callable[..., Tensor], implementations: dict[str, Callable[..., Tensor]], backend: str) -> Tensor:
-    """``run`` on the backend's implementation, after ``check``; or before it, where the compiled operator checks the same in fewer words."""
-    if backend == "cpp" and not torch.compiler.is_compiling():
+def _checked(check: Callable[[], None], run: Callable[[], Tensor], run_checks: bool) -> Tensor:
+    """``run`` after ``check``; or ``check`` only where ``run`` failed, if what runs checks the same in fewer words and less time."""
+    if run_checks and not torch.compiler.is_compiling():
         try:
-            return run(implementations[backend])
+            return run()
         except (RuntimeError, TypeError, ValueError):
             check()
             raise
     check()
-    return run(implementations[backend])
+    return run()
 
 
 def _autocast(*tensors: Tensor | None) -> list[Any]:

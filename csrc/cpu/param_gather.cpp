@@ -27,6 +27,7 @@ int64_t values_each(const Tensor& tensor, int64_t from) {
 
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   check_index(index);
+  with_type(shared, "param_gather", [](auto) {});
   check_alike(own, "private", shared, "shared");
   check(shared.dim() >= 1 && own.dim() == shared.dim() + 1, "private: got shape ", shape(own), ", expected [T, P, ...] beside shared ", shape(shared));
   for (int64_t i = 1; i < shared.dim(); ++i) check_size(own, "private", i + 1, shared.size(i));

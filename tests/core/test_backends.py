@@ -43,6 +43,14 @@ def test_auto_takes_the_first_usable_backend_of_the_device(monkeypatch, usable, 
     assert backends.resolve("auto", device="cuda") == expected
 
 
+@pytest.mark.parametrize(("usable", "expected"), [({"cpp"}, "cpp"), (set(), "reference")])
+def test_auto_takes_the_compiled_kernels_on_a_cpu_where_they_were_built(monkeypatch, usable, expected):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "ISA_ERROR", None)
+    monkeypatch.setitem(backends.REASONS, "cpp", None if "cpp" in usable else "taken away by the test")
+    assert backends.resolve("auto", device="cpu") == expected
+
+
 def test_auto_logs_once_what_it_passed_over_and_why(monkeypatch, caplog):
     monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
     monkeypatch.setattr(backends, "_logged", set())

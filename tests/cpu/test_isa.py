@@ -39,6 +39,7 @@ def assert_runs(isa, code):
 
 def test_info_shows_the_set_in_use(isa):
     assert f"CPU kernels for {isa}\n" in info(isa)
+    assert "auto on CPU  cpp" in info(isa)
 
 
 EXACTNESS = """
