@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,38 @@ def quality(result: dict) -> str:
     return f"{markdown(header, lines)}\n\nMean ± standard deviation over {seeds} seeds; `make quality`, `bench/results/quality.json`."
 
 
-SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {"quality": ("quality.json", quality)}
+def machine_line(result: dict) -> str:
+    """What the figures were measured on."""
+    about = result["machine"]
+    return f"{about['cpu']}, {about['isa']}, {about['threads']} threads, PyTorch {about['torch'].partition('+')[0]}"
+
+
+def _spread(rows: list[dict], column: str) -> str:
+    values = [row[column] for row in rows]
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def speed(result: dict) -> str:
+    """Times over the peers' times, by D: the median over the cases of B and T, and their range."""
+    passes, peers = ("forward", "forward+backward"), ("floor", "eager", "compile")
+    lines = []
+    for dtype, dim in sorted({(row["dtype"], row["D"]) for row in result["rows"]}, key=lambda case: (case[0] != "float32", case[1])):
+        cases = [[row for row in result["rows"] if (row["dtype"], row["D"], row["pass"]) == (dtype, dim, name)] for name in passes]
+        lines.append([f"{dtype}, D = {dim}", *(_spread(rows, f"fast/{peer}") if rows else "" for rows in cases for peer in peers)])
+    header = ["time / time of", *(f"{name}: {peer}" for name in ("forward", "training") for peer in ("GEMM floor", "eager", "torch.compile"))]
+    rows = result["rows"]
+    lost = sorted(f"{row['pass']}, {row['dtype']}, D={row['D']}, B={row['B']}, T={row['T']}" for row in rows if row["fast/compile"] > 1)
+    losses = f"Slower than torch.compile in {len(lost)} of {len(rows)} cases" + (": " + "; ".join(lost) if lost else "")
+    return (
+        f"{markdown(header, lines)}\n\nBelow 1 is faster. Median (range) over {len({(row['B'], row['T']) for row in rows})} cases of B and T; "
+        f"L = 3, share_ratio 0.5, gated cell. {losses}. {machine_line(result)}; `make bench`, `bench/results/cross_rnn_cpu.json`."
+    )
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
+    "quality": ("quality.json", quality),
+    "speed": ("cross_rnn_cpu.json", speed),
+}
 
 
 def render(text: str) -> str:
