@@ -32,9 +32,9 @@ class BackwardChunk {
         width_(p_.dim * p_.gates),
         common_width_(p_.common.count() * p_.gates),
         sums_size_(p_.weight_steps * width_),
-        tiles_(p_, sizeof(T)),
+        tiles_(p_, sizeof(T), torch::stable::get_num_threads()),
         tile_(tiles_.most_rows()),
-        tiles_each_(std::min<int64_t>(tiles_.count, std::max<int64_t>(2, torch::stable::get_num_threads()))),
+        tiles_each_(tiles_in_chunk()),
         rows_each_(tiles_each_ * tile_),
         products_(p_.tasks * p_.steps * rows_each_ * width_),
         states_(out.weight ? p_.tasks * (p_.steps - 1) * rows_each_ * p_.dim : 0),
@@ -84,6 +84,14 @@ class BackwardChunk {
     Rows<const T> x0;
     Rows<A> d, dx0;
   };
+
+  // Enough tiles for all threads, and enough rows for the products of dW; an even share of the tiles for every chunk.
+  int64_t tiles_in_chunk() const {
+    constexpr int64_t rows = 1024;
+    const int64_t threads = torch::stable::get_num_threads(), wanted = std::max(threads, (rows + tile_ - 1) / tile_);
+    const int64_t each = (wanted + threads - 1) / threads * threads;
+    return std::min(tiles_.count, each);
+  }
 
   Rows<T> products(int64_t task, int64_t step, int64_t local) const {
     return {products_.get() + ((task * p_.steps + step) * rows_each_ + local) * width_, width_};
@@ -214,13 +222,13 @@ class BackwardChunk {
 
   // The chunk's part of all dW.
   void add_weights() const {
-    const int64_t count = p_.tasks * p_.weight_steps;
+    const int64_t count = p_.tasks * p_.weight_steps, threads = torch::stable::get_num_threads();
     const auto each = [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) add_weight(i / p_.weight_steps, i % p_.weight_steps);
     };
     // Small products are too little work for several threads each.
     constexpr int64_t small = 1 << 25;
-    if (count > 1 && width_ * p_.columns * rows_ < small)
+    if ((count % threads == 0 || count > 2 * threads) && width_ * p_.columns * rows_ < small)
       torch::stable::parallel_for(0, count, 1, each);
     else
       each(0, count);

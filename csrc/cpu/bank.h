@@ -15,6 +15,14 @@ namespace dcrnn_fast::cpu {
 struct Bank {
   int64_t tasks, rows, shared, own;
   const int32_t* index;  // [T, R]
+
+  // Whether one of the two banks is empty and the other, as it lies, is what the tasks read: a gradient then needs no sums.
+  bool is_what_tasks_read() const {
+    if (shared ? own || tasks != 1 || shared != rows : own != rows) return false;
+    for (int64_t place = 0; place < tasks * rows; ++place)
+      if (index[place] != place % rows) return false;
+    return true;
+  }
 };
 
 // Values a parallel chunk should at least touch, to be worth waking a thread.

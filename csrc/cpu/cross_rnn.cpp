@@ -68,8 +68,8 @@ Sizes::Sizes(const Arguments& arguments)
       steps(arguments.steps),
       weight_steps(arguments.index.size(1) / dim) {}
 
-Tiles::Tiles(const Sizes& sizes, int64_t value_bytes) : batch(sizes.batch) {
-  constexpr int64_t cache_bytes = 1 << 20, fewest = 32, parts = 4;
+Tiles::Tiles(const Sizes& sizes, int64_t value_bytes, int64_t parts) : batch(sizes.batch) {
+  constexpr int64_t cache_bytes = 1 << 20, fewest = 32;
   const int64_t enough = std::max<int64_t>(256, sizes.dim / 2);
   const int64_t fits = cache_bytes / ((2 + sizes.gates) * sizes.dim * value_bytes);
   const int64_t for_threads = std::max(fewest, (batch + parts - 1) / parts);

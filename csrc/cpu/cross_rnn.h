@@ -4,35 +4,16 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "bank.h"
+#include "buffer.h"
 #include "dispatch.h"
 #include "elementwise.h"
 
 namespace dcrnn_fast::cpu {
-
-// Uninitialised memory on a cache line.
-template <typename T>
-class Buffer {
- public:
-  explicit Buffer(int64_t count = 0) {
-    if (count > 0) data_.reset(static_cast<T*>(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64)));
-    if (count > 0 && !data_) throw std::bad_alloc();
-  }
-  T* get() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(void* data) const { std::free(data); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
 
 // The arguments as the operators receive them.
 struct Arguments {
@@ -62,11 +43,12 @@ struct Units {
 };
 
 // The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays in
-// the second-level cache. Set by the shape alone: the number of threads must not change a result's bits.
+// the second-level cache and that there are `parts` of them. The forward's are set by the shape alone: the number of threads must not change
+// its bits.
 struct Tiles {
   int64_t batch, count;
 
-  Tiles(const Sizes& sizes, int64_t value_bytes);
+  Tiles(const Sizes& sizes, int64_t value_bytes, int64_t parts = 4);
   int64_t begin(int64_t tile) const { return batch * tile / count; }
   int64_t most_rows() const { return (batch + count - 1) / count; }
 };

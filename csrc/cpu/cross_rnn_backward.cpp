@@ -59,14 +59,22 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& g
   }
   if (has_work) {
     const int64_t units = p.tasks * p.bank.rows * p.gates;
-    const Buffer<A> dweight(weights ? units * p.columns : 0), dbias(weights ? units : 0);
+    const auto data = [&](int i) { return static_cast<T*>(banks[i].mutable_data_ptr()); };
+    Buffer<A> dweight, dbias;
+    Gradients<A> out{dx0.data, p.context ? dcontext.data : nullptr, nullptr, nullptr};
+    const bool reduce = weights && (is_low<T> || !p.bank.is_what_tasks_read());
+    if (reduce) {
+      dweight = Buffer<A>(units * p.columns), dbias = Buffer<A>(units);
+      out.weight = dweight.get(), out.bias = dbias.get();
+    } else if constexpr (!is_low<T>) {
+      const int bank = p.bank.shared ? 0 : 2;
+      if (weights) out.weight = data(bank), out.bias = data(bank + 1);
+    }
     BackwardChunk<T>(p, static_cast<const T*>(grad.const_data_ptr()), return_states,
-                     gates.numel() ? static_cast<const T*>(gates.const_data_ptr()) : nullptr,
-                     {dx0.data, p.context ? dcontext.data : nullptr, dweight.get(), dbias.get()})
+                     gates.numel() ? static_cast<const T*>(gates.const_data_ptr()) : nullptr, out)
         .run();
-    if (weights) {
+    if (reduce) {
       const Readers readers(p.bank);
-      const auto data = [&](int i) { return static_cast<T*>(banks[i].mutable_data_ptr()); };
       reduce_rows(p.bank, readers, dweight.get(), data(0), data(2), p.gates * p.columns);
       reduce_rows(p.bank, readers, dbias.get(), data(1), data(3), p.gates);
     }
