@@ -8,7 +8,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # PyTorch's threads spin while they wait for one another, which on a busy machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format bench quality clean
+.PHONY: demo test lint format sanitize abi bench quality clean
 
 # Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.
 define install
@@ -39,6 +39,15 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The C++ kernels' tests on a build with AddressSanitizer and UBSan, and two planted defects that these must find.
+sanitize: $(VENV)/.dev
+	$(BIN)/python scripts/sanitize.py
+
+# A build against one PyTorch tested in another; two virtual environments of gigabytes, so not in CI.
+ABI ?= 2.10.0 2.13.0
+abi: $(VENV)/.dev
+	$(BIN)/python scripts/abi.py $(ABI)
 
 bench: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark

@@ -1,9 +1,11 @@
-// cross_rnn's backward on the CPU: the operator. How a chunk of rows goes back stands in backward_chunk.h.
+// cross_rnn's backward on the CPU, a chunk of rows at a time, in two phases: backward_walk.h side by side on the threads, then
+// backward_weights.h. The chunk bounds the scratch memory.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 
-#include "backward_chunk.h"
+#include "backward_walk.h"
+#include "backward_weights.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -40,6 +42,24 @@ struct Gradient {
   }
 };
 
+template <typename T>
+void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* gates) {
+  const BackwardWeights<T> weights(chunk);
+  std::vector<std::optional<BackwardWalk<T>>> walks(chunk.tiles_each);  // one a thread, named by the first tile of its share
+  for (int64_t first = 0; first < chunk.tiles.count; first += chunk.tiles_each) {
+    const int64_t last = std::min(first + chunk.tiles_each, chunk.tiles.count);
+    chunk.row = chunk.tiles.begin(first), chunk.rows = chunk.tiles.begin(last) - chunk.row;
+    torch::stable::parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
+      std::optional<BackwardWalk<T>>& walk = walks[begin - first];
+      if (!walk) walk.emplace(chunk, grad, return_states, gates);
+      for (int64_t i = begin; i < end; ++i) walk->run(i, i - first);
+    });
+    if (!chunk.out.weight) continue;
+    weights.add_weights();
+    for (int64_t i = first; i < last; ++i) weights.add_biases(chunk.sums(i - first), i > 0);
+  }
+}
+
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
@@ -70,9 +90,8 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& g
       const int bank = p.bank.shared ? 0 : 2;
       if (weights) out.weight = data(bank), out.bias = data(bank + 1);
     }
-    BackwardChunk<T>(p, static_cast<const T*>(grad.const_data_ptr()), return_states,
-                     gates.numel() ? static_cast<const T*>(gates.const_data_ptr()) : nullptr, out)
-        .run();
+    BackwardChunk<T> chunk(p, out);
+    run(chunk, static_cast<const T*>(grad.const_data_ptr()), return_states, gates.numel() ? static_cast<const T*>(gates.const_data_ptr()) : nullptr);
     if (reduce) {
       const Readers readers(p.bank);
       reduce_rows(p.bank, readers, dweight.get(), data(0), data(2), p.gates * p.columns);
