@@ -23,7 +23,7 @@ def draw() -> None:
     rows, machine = result["rows"], result["machine"]
     dtypes, passes = sorted({row["dtype"] for row in rows}, reverse=True), ("forward", "forward+backward")
     dims, batches = sorted({row["D"] for row in rows}), sorted({row["B"] for row in rows})
-    pyplot.rcParams.update({"svg.hashsalt": "dcrnn_fast", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    pyplot.rcParams.update({"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = pyplot.subplots(len(dtypes), 2, figsize=(9, 3.1 * len(dtypes)), sharex=True, sharey=True, squeeze=False)
     for line, dtype in zip(axes, dtypes, strict=True):
         for panel, name in zip(line, passes, strict=True):

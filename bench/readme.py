@@ -60,8 +60,8 @@ def speed(result: dict) -> str:
     lost = sorted(f"{row['pass']}, {row['dtype']}, D={row['D']}, B={row['B']}, T={row['T']}" for row in rows if row["fast/compile"] > 1)
     losses = f"Slower than torch.compile in {len(lost)} of {len(rows)} cases" + (": " + "; ".join(lost) if lost else "")
     return (
-        f"{markdown(header, lines)}\n\nBelow 1 is faster. Median (range) over {len({(row['B'], row['T']) for row in rows})} cases of B and T; "
-        f"L = 3, share_ratio 0.5, gated cell. {losses}. {machine_line(result)}; `make bench`, `bench/results/cross_rnn_cpu.json`."
+        f"{markdown(header, lines)}\n\nBelow 1 is faster. Median (range) over the cases of B (64 to {max(row['B'] for row in rows)}) and T (1 to "
+        f"{max(row['T'] for row in rows)}) that were measured; L = 3, share_ratio 0.5, gated cell. {losses}. {machine_line(result)}; `make bench`, `bench/results/cross_rnn_cpu.json`."
     )
 
 

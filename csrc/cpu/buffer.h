@@ -12,7 +12,8 @@
 
 namespace dcrnn_fast::cpu {
 
-// Blocks that no call uses now, at most `limit` bytes of them for the whole process.
+// Blocks that no call uses now, at most `limit` bytes of them for the whole process. Nobody waits for the lock, which a forked child may find
+// taken for good: memory then comes from the system and goes back to it.
 class Pool {
  public:
   static Pool& instance() {
@@ -21,8 +22,7 @@ class Pool {
   }
 
   std::pair<void*, size_t> take(size_t bytes) {
-    {
-      const std::lock_guard lock(mutex_);
+    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) {
       const auto block = free_.lower_bound(bytes);
       if (block != free_.end() && block->first <= 2 * bytes) {
         const std::pair<void*, size_t> taken{block->second, block->first};
@@ -39,8 +39,7 @@ class Pool {
 
   void give(void* data, size_t bytes) {
 #if !defined(__SANITIZE_ADDRESS__)  // which has to see that a block is no longer in use
-    const std::lock_guard lock(mutex_);
-    if (kept_ + bytes <= limit) {
+    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock && kept_ + bytes <= limit) {
       free_.emplace(bytes, data);
       kept_ += bytes;
       return;
