@@ -13,7 +13,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from .machine import RESULTS
 
-PEERS = {"eager": ("PyTorch, eager", "#1b6ca8", -0.22), "compile": ("torch.compile", "#c8553d", 0.0), "floor": ("GEMM floor", "#6b7280", 0.22)}
+PEERS = {
+    "eager": ("PyTorch, eager", "#1b6ca8", -0.22),
+    "compile": ("torch.compile", "#c8553d", 0.0),
+    "floor": ("GEMM floor", "#6b7280", 0.22),
+}
 TICKS = (0.25, 0.33, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 3)
 
 
@@ -23,7 +27,8 @@ def draw() -> None:
     rows, machine = result["rows"], result["machine"]
     dtypes, passes = sorted({row["dtype"] for row in rows}, reverse=True), ("forward", "forward+backward")
     dims, batches = sorted({row["D"] for row in rows}), sorted({row["B"] for row in rows})
-    pyplot.rcParams.update({"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    pyplot.rcParams.update({"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9})
+    pyplot.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
     figure, axes = pyplot.subplots(len(dtypes), 2, figsize=(9, 3.1 * len(dtypes)), sharex=True, sharey=True, squeeze=False)
     for line, dtype in zip(axes, dtypes, strict=True):
         for panel, name in zip(line, passes, strict=True):
@@ -36,7 +41,8 @@ def draw() -> None:
                         continue
                     sizes = [12 + 12 * batches.index(row["B"]) for row in of_dim[dim]]
                     points = [row[f"fast/{peer}"] for row in of_dim[dim]]
-                    panel.scatter([x + offset] * len(points), points, s=sizes, color=colour, alpha=0.45, linewidths=0, label=label if x == 0 else None)
+                    style = {"color": colour, "alpha": 0.45, "linewidths": 0, "label": label if x == 0 else None}
+                    panel.scatter([x + offset] * len(points), points, s=sizes, **style)
                     middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
                     panel.plot([x + offset - 0.1, x + offset + 0.1], [middle] * 2, color=colour, linewidth=2)
             panel.set_yscale("log")

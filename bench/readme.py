@@ -55,13 +55,15 @@ def speed(result: dict) -> str:
     for dtype, dim in sorted({(row["dtype"], row["D"]) for row in result["rows"]}, key=lambda case: (case[0] != "float32", case[1])):
         cases = [[row for row in result["rows"] if (row["dtype"], row["D"], row["pass"]) == (dtype, dim, name)] for name in passes]
         lines.append([f"{dtype}, D = {dim}", *(_spread(rows, f"fast/{peer}") if rows else "" for rows in cases for peer in peers)])
-    header = ["time / time of", *(f"{name}: {peer}" for name in ("forward", "training") for peer in ("GEMM floor", "eager", "torch.compile"))]
+    names = ("GEMM floor", "eager", "torch.compile")
+    header = ["time / time of", *(f"{name}: {peer}" for name in ("forward", "training") for peer in names)]
     rows = result["rows"]
     lost = sorted(f"{row['pass']}, {row['dtype']}, D={row['D']}, B={row['B']}, T={row['T']}" for row in rows if row["fast/compile"] > 1)
     losses = f"Slower than torch.compile in {len(lost)} of {len(rows)} cases" + (": " + "; ".join(lost) if lost else "")
     return (
-        f"{markdown(header, lines)}\n\nBelow 1 is faster. Median (range) over the cases of B (64 to {max(row['B'] for row in rows)}) and T (1 to "
-        f"{max(row['T'] for row in rows)}) that were measured; L = 3, share_ratio 0.5, gated cell. {losses}. {machine_line(result)}; `make bench`, `bench/results/cross_rnn_cpu.json`."
+        f"{markdown(header, lines)}\n\nBelow 1 is faster. Median (range) over the cases of B (64 to {max(row['B'] for row in rows)}) and T "
+        f"(1 to {max(row['T'] for row in rows)}) that were measured; L = 3, share_ratio 0.5, gated cell. {losses}. {machine_line(result)}; "
+        "`make bench`, `bench/results/cross_rnn_cpu.json`."
     )
 
 

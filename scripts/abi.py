@@ -1,6 +1,6 @@
-"""One build for every PyTorch: builds a wheel against one version and tests it in another, both ways: ``python scripts/abi.py 2.10.0 2.13.0``.
+"""One build for every PyTorch: builds a wheel against one version and tests it in another: ``python scripts/abi.py 2.10.0 2.13.0``.
 
-Makes one virtual environment a version under build/abi/ (gigabytes; pip's own configuration says where from), so it is no part of the tests.
+Makes one virtual environment a version under build/abi/, of gigabytes, so it is no part of the tests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs tests/cpu on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: ``python scripts/sanitize.py``.
 
-A copy of the sources under build/sanitize/ is built and tested; the installed extension is not touched. Then two defects are planted in the copy,
-a read past a row's end and a signed overflow, and the sanitizers must find both: a checker that cannot fail checks nothing.
+A copy of the sources under build/sanitize/ is built and tested; the installed extension is not touched. Then two defects are planted in the
+copy, a read past a row's end and a signed overflow, and the sanitizers must find both: a checker that cannot fail checks nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ assert b"__asan_init" in path.read_bytes() and b"__ubsan_handle" in path.read_by
 
 def library(name: str) -> str:
     """The compiler's own copy of a runtime library."""
-    path = subprocess.run([os.environ.get("CC", "gcc"), f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+    command = [os.environ.get("CC", "gcc"), f"-print-file-name={name}"]
+    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     if not Path(path).is_absolute():
-        raise SystemExit(f"sanitize: no {name} beside the compiler; GCC with its sanitizer libraries is needed (clang is not supported here)")
+        raise SystemExit(f"sanitize: no {name} beside the compiler; GCC with its sanitizer libraries is needed, clang is not supported")
     return path
 
 
@@ -60,7 +61,10 @@ def python(*arguments: str, capture: bool = False) -> subprocess.CompletedProces
 def build() -> None:
     """Compile what changed. DCRNN_FAST_CPP=1 makes a failure an error."""
     environment = {**os.environ, "CFLAGS": FLAGS, "CXXFLAGS": FLAGS, "LDFLAGS": FLAGS, "DCRNN_FAST_CPP": "1"}
-    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=COPY, env=environment, check=True)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    done = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"sanitize: the build failed\n{done.stdout}{done.stderr}")
 
 
 def copy_sources() -> None:
@@ -73,6 +77,8 @@ def copy_sources() -> None:
         else:
             COPY.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, COPY / name)
+    for name in PLANTED:
+        (COPY / name).touch()  # an earlier run's object file holds the defect, and is newer than the source
 
 
 def plant_defects() -> None:

@@ -32,6 +32,7 @@ inline int64_t grain(int64_t values_each) { return std::max<int64_t>(1, grain_va
 
 // out [T, R, n], as bytes: no type is needed to copy.
 inline void gather_rows(const Bank& bank, const char* shared, const char* own, char* out, int64_t row_bytes) {
+  if (row_bytes == 0) return;
   torch::stable::parallel_for(0, bank.tasks * bank.rows, grain(row_bytes), [&](int64_t begin, int64_t end) {
     for (int64_t place = begin; place < end;) {
       const int64_t row = bank.index[place], task = place / bank.rows;
@@ -67,6 +68,7 @@ struct Readers {
 template <typename From, typename To>
 void reduce_rows(const Bank& bank, const Readers& readers, const From* gradient, To* shared, To* own, int64_t n) {
   using A = accumulator<To>;
+  if (n == 0) return;
   torch::stable::parallel_for(0, static_cast<int64_t>(readers.offsets.size()) - 1, grain(n), [&](int64_t begin, int64_t end) {
     constexpr int64_t block = 512;
     A sum[block];
