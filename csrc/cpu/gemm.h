@@ -4,6 +4,7 @@
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <cstdint>
 #include <utility>
@@ -26,7 +27,7 @@ class Matrix {
  public:
   Matrix(const T* data, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride = 1) {
     const int64_t sizes[] = {rows, columns}, strides[] = {row_stride, column_stride};
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
+    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
         const_cast<T*>(data), 2, sizes, strides, 0, dtype_code<T>(), aoti_torch_device_type_cpu(), -1, &handle_));
   }
   Matrix(Matrix&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
@@ -45,7 +46,7 @@ class Matrix {
 // out = a b, or out += a b.
 template <typename T>
 void gemm(const Matrix<T>& out, const Matrix<T>& a, const Matrix<T>& b, bool add = false) {
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       add ? aoti_torch_cpu_addmm_out(out.handle(), out.handle(), a.handle(), b.handle(), 1.0, 1.0)
           : aoti_torch_cpu_mm_out(out.handle(), a.handle(), b.handle()));
 }
