@@ -14,6 +14,7 @@ from dcrnn_fast import BackendUnavailable, CrossRNN, SharingPlan, backends, func
 from ..core.problems import DOUBLE, cross_arguments, differentiable
 from .precision import assert_as_exact_as_plain_pytorch, cast, results
 
+REFUSED = (ValueError, RuntimeError)  # straight through the dispatcher, PyTorch 2.15 hands a C++ exception on as the latter
 pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason=f"no C++ kernels here: {backends.REASONS['cpp']}")
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -370,11 +371,11 @@ def test_the_operator_refuses_what_would_read_outside_its_tensors():
         "steps": (0, "steps: got 0"),
     }
     for name, (value, message) in wrong.items():
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(REFUSED, match=message):
             operator(*operands({**arguments, name: value}))
     out, gates = operator(*operands(arguments))
     call = operands(arguments)[:-1]
-    with pytest.raises(ValueError, match="grad: got shape"):
+    with pytest.raises(REFUSED, match="grad: got shape"):
         torch.ops.dcrnn_fast.cross_rnn_backward(out[:, 1:], gates, *call, 31)
-    with pytest.raises(ValueError, match="gates: got shape"):
+    with pytest.raises(REFUSED, match="gates: got shape"):
         torch.ops.dcrnn_fast.cross_rnn_backward(out, gates[1:], *call, 31)

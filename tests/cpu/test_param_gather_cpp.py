@@ -6,6 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from dcrnn_fast import backends, functional, reference
 
+REFUSED = (ValueError, RuntimeError)  # straight through the dispatcher, PyTorch 2.15 hands a C++ exception on as the latter
 pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason=f"no C++ kernels here: {backends.REASONS['cpp']}")
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -100,7 +101,7 @@ def test_the_operator_refuses_what_would_read_outside_its_tensors():
         ((shared, private.float(), index), "dtype"),
         ((shared, private, index.long()), "int32"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(REFUSED, match=message):
             operator(*arguments)
-    with pytest.raises(ValueError, match="index: got"):
+    with pytest.raises(REFUSED, match="index: got"):
         torch.ops.dcrnn_fast.param_gather_backward(torch.randn(2, 9, 5), index, 1, 1)
