@@ -44,8 +44,7 @@ format: $(VENV)/.dev
 sanitize: $(VENV)/.dev
 	$(BIN)/python scripts/sanitize.py
 
-# A build against one PyTorch tested in another; two virtual environments of gigabytes, so not in CI.
-ABI ?= 2.10.0 2.13.0
+# A build against one PyTorch tested in another, the oldest and the newest or as ABI='2.10.0 2.13.0' says; gigabytes, so not in CI.
 abi: $(VENV)/.dev
 	$(BIN)/python scripts/abi.py $(ABI)
 

@@ -1,6 +1,7 @@
-"""One build for every PyTorch: builds a wheel against one version and tests it in another: ``python scripts/abi.py 2.10.0 2.13.0``.
+"""One build for every PyTorch: builds a wheel against each of several versions and tests it in the others: ``make abi``.
 
-Makes one virtual environment a version under build/abi/, of gigabytes, so it is no part of the tests.
+By default these are the oldest version that is supported and the newest that pip offers. Each gets a virtual environment in build/abi/:
+gigabytes that stay until ``make clean``. pip's own configuration and environment say where from; ``--pip`` hands it options.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,66 +17,108 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "abi"
+COPIED = ("csrc", "dcrnn_fast", "kernels", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+OLDEST, NEWEST = "2.10", "newest"
 NEEDS = ("numpy", "pybind11>=2.13", "setuptools>=77", "ninja", "pytest>=8", "hypothesis>=6.100")
-TESTS = "as_exact or bits or opcheck or autocast"
+TESTS = "outputs_and_gradients or rows_are_copied or gradient_of_a_row or refuses"
 LOADED = """
 import sys
-import torch, dcrnn_fast
+import torch
 from dcrnn_fast import _C, backends
 build = _C.build_info()
-assert build["built_against_torch"].startswith(sys.argv[1]), build
-assert torch.__version__.startswith(sys.argv[2]), torch.__version__
+assert build["built_against_torch"] == sys.argv[1].partition("+")[0], build
+assert torch.__version__ == sys.argv[2], torch.__version__
+assert _C.__file__.startswith(sys.prefix), _C.__file__
 assert backends.REASONS["cpp"] is None, backends.REASONS["cpp"]
 assert backends.resolve("auto") == "cpp"
-print(f"built against {build['built_against_torch']}, loaded in {torch.__version__}")
 """
 
 
-def run(*command: str | Path, where: Path = ROOT, **environment: str) -> None:
-    """Run a command, or stop with what failed."""
-    if subprocess.run([str(part) for part in command], cwd=where, env={**os.environ, **environment}, check=False).returncode:
-        raise SystemExit(f"abi: failed: {' '.join(map(str, command))}")
+class CommandError(Exception):
+    """A command that failed."""
 
 
-def environment_of(version: str) -> Path:
+def run(*command: str | Path, where: Path = FOLDER, **environment: str) -> str:
+    """A command's output; CommandError shows its end."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=where, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CommandError(f"abi: failed: {' '.join(map(str, command))}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
+    return done.stdout
+
+
+def environment_of(version: str, pip_options: list[str]) -> Path:
     """The Python of a virtual environment with that PyTorch."""
     folder = FOLDER / f"torch-{version}"
     python = folder / "bin" / "python"
     if not python.exists():
         run(sys.executable, "-m", "venv", folder)
-    run(python, "-m", "pip", "install", "--quiet", f"torch=={version}.*" if version.count(".") == 1 else f"torch=={version}", *NEEDS)
+    requirement = "torch" if version == NEWEST else f"torch=={version}.*" if version.count(".") == 1 else f"torch=={version}"
+    run(python, "-m", "pip", "install", "--upgrade", *pip_options, requirement, *NEEDS)
     return python
 
 
-def wheel(version: str, python: Path) -> Path:
-    """The package built in that environment."""
-    out = FOLDER / f"wheel-{version}"
-    shutil.rmtree(out, ignore_errors=True)
-    run(python, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", out, ROOT, DCRNN_FAST_CPP="1")
+def wheel(python: Path, version: str) -> Path:
+    """The package built in that environment from a copy of the sources: nothing of an earlier build gets in."""
+    source, out = FOLDER / "source", FOLDER / f"wheel-{version}"
+    for folder in (source, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    source.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__", "_build_failure.txt"))
+        else:
+            shutil.copy2(ROOT / name, source / name)
+    run(python, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", out, source, DCRNN_FAST_CPP="1")
     return next(out.glob("*.whl"))
 
 
-def main() -> None:
-    """Exit code 0 if every build runs in every other version."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("versions", nargs="+", metavar="VERSION", help="two or more versions of PyTorch, such as 2.10.0 2.13.0")
-    versions = parser.parse_args().versions
-    if len(set(versions)) < 2:
-        parser.error("two versions or more are needed: one to build against, another to run in")
-    pythons = {version: environment_of(version) for version in versions}
-    wheels = {version: wheel(version, python) for version, python in pythons.items()}
-    # the tests without the sources beside them: what they import is the installed wheel
+def test(python: Path, package: Path, built: str, used: str) -> str:
+    """The last line of the tests' output. They lie alone in a folder: what they import is the installed wheel."""
     tests = FOLDER / "tests-alone"
     shutil.rmtree(tests, ignore_errors=True)
     shutil.copytree(ROOT / "tests", tests / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(ROOT / "pyproject.toml", tests)
-    for built, used in itertools.permutations(versions, 2):
-        print(f"abi: built against {built}, run in {used}", flush=True)
-        run(pythons[used], "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", wheels[built])
-        run(pythons[used], "-c", LOADED, built, used, where=tests)
-        run(pythons[used], "-m", "pytest", "tests/cpu", "-p", "no:cacheprovider", "-k", TESTS, where=tests)
-    print(f"abi: {' and '.join(versions)} run each other's builds")
+    run(python, "-m", "pip", "install", "--no-deps", "--force-reinstall", package)
+    print(run(python, "-m", "dcrnn_fast", "info", where=tests), flush=True)
+    run(python, "-c", LOADED, built, used, where=tests)
+    return run(python, "-m", "pytest", "tests/cpu", "-p", "no:cacheprovider", "-k", TESTS, where=tests).splitlines()[-1]
+
+
+def main() -> None:
+    """Exit code 0 if every build runs in every other version."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"two or more of PyTorch (default: {OLDEST} {NEWEST})")
+    parser.add_argument("--pip", default="", metavar="OPTIONS", help="for pip install, such as --pip='--pre --no-cache-dir'")
+    arguments = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    pythons = {}
+    for name in arguments.versions or (OLDEST, NEWEST):
+        print(f"abi: installing PyTorch {name}", flush=True)
+        python = environment_of(name, shlex.split(arguments.pip))
+        pythons[run(python, "-c", "import torch; print(torch.__version__)").strip()] = python
+    if len(pythons) < 2:
+        parser.error(f"two different versions are needed: one to build against, another to run in; got {', '.join(pythons)}")
+    wheels = {}
+    for version, python in pythons.items():
+        print(f"abi: building against {version}", flush=True)
+        wheels[version] = wheel(python, version)
+    table, failed = [("built against", "run in", "result")], False
+    for built, used in itertools.permutations(pythons, 2):
+        print(f"abi: built against {built}, testing in {used}", flush=True)
+        try:
+            result = test(pythons[used], wheels[built], built, used)
+        except CommandError as error:
+            print(error, flush=True)
+            result, failed = "FAILED", True
+        table.append((built, used, result))
+    print("\n".join(f"{built:<16}{used:<16}{result}" for built, used, result in table))
+    raise SystemExit(failed)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CommandError as error:
+        raise SystemExit(str(error)) from None

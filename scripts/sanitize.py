@@ -1,114 +1,170 @@
-"""Runs tests/cpu on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: ``python scripts/sanitize.py``.
+"""Runs tests/cpu on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: ``make sanitize``.
 
-A copy of the sources under build/sanitize/ is built and tested; the installed extension is not touched. Then two defects are planted in the
+A copy of the sources in build/sanitize/ is built and tested; the installed extension is not touched. Then two defects are planted in the
 copy, a read past a row's end and a signed overflow, and the sanitizers must find both: a checker that cannot fail checks nothing.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "build" / "sanitize"
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
-COPIED = ("csrc", "dcrnn_fast", "kernels", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+# setup.py asks for the package's readme and license too.
+COPIED = {name: name for name in ("csrc", "dcrnn_fast", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")}
+COPIED["kernels"] = "dcrnn_fast/kernels"
 
-PLANTED = {
-    "csrc/cpu/elementwise.inl": ("for (int64_t d = 0; d < step.dim; ++d)", "for (int64_t d = 0; d <= step.dim; ++d)"),
-    "csrc/cpu/param_gather.cpp": ("int64_t count = 1;", "int64_t count = INT64_MAX;"),
-}
-CALLS = {
-    "AddressSanitizer: heap-buffer-overflow": "CrossRNN(plan)(torch.randn(40, 16))",
-    "runtime error: signed integer overflow": "functional.param_gather(torch.randn(8, 2, 16), torch.randn(2, 8, 2, 16), plan.index())",
-}
-PRELUDE = "import torch; from dcrnn_fast import CrossRNN, SharingPlan, functional; plan = SharingPlan.from_ratio('rows', 2, 16, 0.5); "
-IS_SANITIZED = f"""
+# Loaded by pytest in every process that runs tests. Without it a broken build would be skipped, and an installed one tested in its place.
+GUARD = f"""
 from pathlib import Path
-from dcrnn_fast import _C
+from dcrnn_fast import _C, backends
 path = Path(_C.__file__)
-assert path.is_relative_to({str(COPY)!r}), path
-assert b"__asan_init" in path.read_bytes() and b"__ubsan_handle" in path.read_bytes(), "built without the sanitizers"
+assert path.is_relative_to({str(COPY)!r}), f"{{path}} is under test, not the sanitized build"
+assert all(name in path.read_bytes() for name in (b"__asan_init", b"__ubsan_handle")), f"{{path}} was built without the sanitizers"
+assert backends.REASONS["cpp"] is None, backends.REASONS["cpp"]
 """
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A line of a source file to spoil, a call that then goes wrong, and what must be reported."""
+
+    file: str
+    right: str
+    wrong: str
+    call: str
+    report: tuple[str, ...]
+    isas: tuple[str, ...] = ("baseline",)
+
+
+DEFECTS = (
+    Defect(
+        "csrc/cpu/elementwise.inl",
+        "A(product[G * d])",
+        "A(product[G * (d + 1)])",
+        "functional.cross_rnn(torch.randn(40, 16), *banks, plan.index(), steps=3, backend='cpp')",
+        ("AddressSanitizer: heap-buffer-overflow", "READ of size", "elementwise.inl"),
+        isas=("avx512", "avx2", "baseline"),
+    ),
+    Defect(
+        "csrc/cpu/param_gather.cpp",
+        "int64_t count = 1;",
+        "int64_t count = INT64_MAX;",
+        "functional.param_gather(banks[0], banks[2], plan.index(), backend='cpp')",
+        ("runtime error: signed integer overflow", "param_gather.cpp"),
+    ),
+)
+PRELUDE = """
+import torch
+from dcrnn_fast import SharingPlan, functional
+plan = SharingPlan.from_ratio("rows", 2, 16, 0.5)
+banks = torch.randn(8, 2, 16), torch.randn(8, 2), torch.randn(2, 8, 2, 16), torch.randn(2, 8, 2)
+"""
+
+
+def compiler() -> list[str]:
+    """The C++ compiler, which must be GCC: its sanitizers live in a shared library that can be loaded before Python."""
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    try:
+        macros = subprocess.run([*command, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"sanitize: no working C++ compiler: {error}") from None
+    if "__clang__" in macros:
+        raise SystemExit(f"sanitize: {command[0]} is clang, which is not supported here; install g++, and set CXX=g++ where c++ is not it")
+    return command
 
 
 def library(name: str) -> str:
     """The compiler's own copy of a runtime library."""
-    command = [os.environ.get("CC", "gcc"), f"-print-file-name={name}"]
-    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    path = subprocess.run([*compiler(), f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
     if not Path(path).is_absolute():
-        raise SystemExit(f"sanitize: no {name} beside the compiler; GCC with its sanitizer libraries is needed, clang is not supported")
+        raise SystemExit(f"sanitize: no {name} beside the compiler; install GCC's sanitizer libraries")
     return path
 
 
-def python(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
-    """Python in the copy, with the sanitizers' runtime loaded first. It loads libstdc++ as well: AddressSanitizer wraps its exceptions."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(COPY),
-        "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
-        "ASAN_OPTIONS": "detect_leaks=0",  # an interpreter leaves memory to the system by design
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "OMP_NUM_THREADS": "2",
-        "DCRNN_FAST_BACKEND": "cpp",
-    }
-    return subprocess.run([sys.executable, *arguments], cwd=COPY, env=environment, text=True, check=False, capture_output=capture)
+def copy_sources() -> None:
+    """The sources without what was built from them. What an earlier run left is gone: its object files hold planted defects."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    for source, target in COPIED.items():
+        (COPY / target).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, COPY / target, ignore=shutil.ignore_patterns("*.so", "__pycache__", "_build_failure.txt"))
+        else:
+            shutil.copy(ROOT / source, COPY / target)
+    (COPY / "guard.py").write_text(GUARD, encoding="utf-8")
 
 
 def build() -> None:
     """Compile what changed. DCRNN_FAST_CPP=1 makes a failure an error."""
-    environment = {**os.environ, "CFLAGS": FLAGS, "CXXFLAGS": FLAGS, "LDFLAGS": FLAGS, "DCRNN_FAST_CPP": "1"}
+    environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": FLAGS, "DCRNN_FAST_CPP": "1"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"sanitize: the build failed\n{done.stdout}{done.stderr}")
 
 
-def copy_sources() -> None:
-    """The sources as they are; object files of an earlier run stay, and ninja rebuilds what is newer."""
-    skip = shutil.ignore_patterns("*.so", "__pycache__", "_build_failure.txt")
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            shutil.rmtree(COPY / name, ignore_errors=True)
-            shutil.copytree(ROOT / name, COPY / name, ignore=skip)
-        else:
-            COPY.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, COPY / name)
-    for name in PLANTED:
-        (COPY / name).touch()  # an earlier run's object file holds the defect, and is newer than the source
+def python(*arguments: str, capture: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Python in the copy, with the sanitizers' runtime loaded first. It loads libstdc++ as well: AddressSanitizer wraps its exceptions."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(COPY),
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
+        "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=0",  # an interpreter leaves memory to the system by design
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        "OMP_WAIT_POLICY": "passive",
+        **variables,
+    }
+    return subprocess.run([sys.executable, *arguments], cwd=COPY, env=environment, text=True, check=False, capture_output=capture)
+
+
+def run_tests() -> None:
+    """The tests with two threads each, so that tiles lie side by side. pytest leaves stderr alone: a report there ends the process."""
+    options = ("-n", "auto", "--dist", "worksteal", "-p", "guard", "-p", "no:cacheprovider", "--capture=sys")
+    if python("-m", "pytest", "tests/cpu", *options, OMP_NUM_THREADS="2").returncode:
+        raise SystemExit("sanitize: failed")
 
 
 def plant_defects() -> None:
-    """Replace a line in each of two files of the copy."""
-    for name, (right, wrong) in PLANTED.items():
-        path = COPY / name
+    """Spoil the copy."""
+    for defect in DEFECTS:
+        path = COPY / defect.file
         text = path.read_text(encoding="utf-8")
-        if right not in text:
-            raise SystemExit(f"sanitize: {name} has no longer the line that the defect is planted in: {right}")
-        path.write_text(text.replace(right, wrong), encoding="utf-8")
+        if text.count(defect.right) != 1:
+            raise SystemExit(f"sanitize: {defect.file} no longer has the one line that a defect is planted in: {defect.right}")
+        path.write_text(text.replace(defect.right, defect.wrong), encoding="utf-8")
+
+
+def find_defects() -> None:
+    """Each planted defect must end the process with its report, with each of its instruction sets that this CPU has."""
+    for defect in DEFECTS:
+        for isa in defect.isas:
+            done = python("-c", PRELUDE + defect.call, capture=True, DCRNN_FAST_ISA=isa)
+            if "this CPU lacks" in done.stderr:
+                continue
+            if done.returncode == 0 or not all(words in done.stderr for words in defect.report):
+                raise SystemExit(f"sanitize: the defect planted in {defect.file} was not found with {isa}\n{done.stderr[-4000:]}")
+            print(f"sanitize: found as it should be, with {isa}: {defect.report[0]}", flush=True)
 
 
 def main() -> None:
-    """Exit code 0 if the tests pass and both planted defects are found."""
-    copy_sources()
+    """Exit code 0 if the tests pass and every planted defect is found."""
     print("sanitize: building", flush=True)
+    compiler()
+    copy_sources()
     build()
-    if python("-c", IS_SANITIZED).returncode:
-        raise SystemExit("sanitize: the extension under test is not the sanitized one")
     print("sanitize: testing", flush=True)
-    if python("-m", "pytest", "tests/cpu", "-n", "auto", "--dist", "worksteal", "-p", "no:cacheprovider").returncode:
-        raise SystemExit("sanitize: failed")
+    run_tests()
     print("sanitize: planting defects", flush=True)
     plant_defects()
     build()
-    for report, call in CALLS.items():
-        done = python("-c", PRELUDE + call, capture=True)
-        if done.returncode == 0 or report not in done.stderr:
-            raise SystemExit(f"sanitize: the planted defect was not found, expected a report of {report!r}\n{done.stderr[-2000:]}")
-        print(f"sanitize: found as it should be: {report}", flush=True)
+    find_defects()
 
 
 if __name__ == "__main__":

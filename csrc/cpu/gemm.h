@@ -7,7 +7,13 @@
 #include <torch/headeronly/util/shim_utils.h>
 
 #include <cstdint>
+#include <cstdlib>
+#include <type_traits>
 #include <utility>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "types.h"
 
@@ -26,6 +32,10 @@ template <typename T>
 class Matrix {
  public:
   Matrix(const T* data, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride = 1) {
+#if defined(__SANITIZE_ADDRESS__)  // which does not see the reads and writes of the library's products
+    const int64_t span = rows && columns ? (rows - 1) * row_stride + (columns - 1) * column_stride + 1 : 0;
+    if (__asan_region_is_poisoned(const_cast<T*>(data), span * sizeof(T))) std::abort();
+#endif
     const int64_t sizes[] = {rows, columns}, strides[] = {row_stride, column_stride};
     TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
         const_cast<T*>(data), 2, sizes, strides, 0, dtype_code<T>(), aoti_torch_device_type_cpu(), -1, &handle_));
