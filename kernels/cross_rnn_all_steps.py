@@ -1,0 +1,42 @@
+"""The forward of cross_rnn in one launch: a program takes a tile of rows of one task through all steps.
+
+Between two steps a program waits for its own threads alone: what it wrote of a state, it alone reads, through the L2 cache. For batches whose
+steps are shorter than a launch; a large batch is better off with more, smaller programs a step.
+"""
+
+import triton
+import triton.language as tl
+
+from .cross_rnn_forward import _tile
+
+
+@triton.jit
+def cross_rnn_all_steps(
+    x0, states, context, out, gates, shared_weight, shared_bias, private_weight, private_bias, index,
+    B, D, C, R, num_shared, num_private, steps, rows_a_step, slots, first_slot, states_stride,
+    G: tl.constexpr, HAS_CONTEXT: tl.constexpr, TO_OUT: tl.constexpr, SAVE: tl.constexpr,
+    ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """All steps of every task. The state after step l goes to slot ``(first_slot + l) % slots`` of ``states``; the last to ``out`` (TO_OUT).
+
+    ``slots`` of [B, D] lie side by side in a task's states, ``rows_a_step`` is D for weights of every step's own, 0 for tied ones.
+    """
+    task = tl.program_id(1).to(tl.int64)
+    size = D * B.to(tl.int64)
+    states += task * states_stride
+    gates += task * steps * G * size
+    index += task * R
+    h = x0
+    for step in range(steps):
+        target = states + (first_slot + step) % slots * size
+        if TO_OUT:
+            target = tl.where(step == steps - 1, out + task * size, target)
+        for unit_tile in range(tl.cdiv(D, BLOCK_D)):
+            _tile(
+                x0, h, context + step * C * B.to(tl.int64), target, gates + step * G * size,
+                shared_weight, shared_bias, private_weight, private_bias, index + step * rows_a_step,
+                B, D, C, num_shared, num_private, task, tl.program_id(0), unit_tile,
+                G, HAS_CONTEXT, SAVE, True, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,
+            )  # fmt: skip
+        tl.debug_barrier()
+        h = target

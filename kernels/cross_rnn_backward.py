@@ -1,0 +1,172 @@
+"""The backward of cross_rnn: a step's gradients from those of the step after it, and the gradient of the context.
+
+Letters as in cross_rnn_forward, and d = dL/dh' of a step. A step goes back in two moves::
+
+    da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a          "the gate's"
+    dh = d + W^T da + V^T dq                                                              "the product's"
+
+The product's move of a step ends with the gate's move of the step before it, so that dh is used while it is in registers. da and dq are
+written as planes [B, G, D] side by side, which makes both products one.
+"""
+
+import triton
+import triton.language as tl
+
+from .tiles import bank_rows, dot, halves
+
+
+@triton.jit
+def _gate(d, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr):
+    """The gate's move for a tile: writes da, dq and their sums over the tile's rows, writes dx0 or adds to it (ADD)."""
+    n = unit + tl.arange(0, d.shape[1])
+    stored = (b < B)[:, None] & (n < D)[None, :]
+    at = b.to(tl.int64)[:, None] * D + n[None, :]
+    kept = b.to(tl.int64)[:, None] * (G * D) + n[None, :]
+    a = tl.load(gates + kept, mask=stored, other=0.0).to(d.dtype)
+    x = tl.load(x0 + at, mask=stored, other=0.0).to(d.dtype)
+    dg = d
+    if G == 2:
+        g = tl.load(gates + kept + D, mask=stored, other=0.0).to(d.dtype)
+        dg = d * g
+        dq = dg * x * a * (1.0 - g)
+        tl.store(gradients + kept + D, dq, mask=stored)
+        tl.store(bias_sums + D + n, tl.sum(dq, axis=0), mask=n < D)
+    da = dg * x
+    tl.store(gradients + kept, da, mask=stored)
+    tl.store(bias_sums + n, tl.sum(da, axis=0), mask=n < D)
+    if ADD:
+        tl.store(dx0 + at, tl.fma(dg, a, tl.load(dx0 + at, mask=stored, other=0.0)), mask=stored)
+    else:
+        tl.store(dx0 + at, dg * a, mask=stored)
+
+
+@triton.jit
+def cross_rnn_backward_start(
+    x0, grad, gates, dx0, gradients, bias_sums,
+    B, D, grad_at, grad_stride, gates_at, gates_stride, gradients_at, gradients_stride, sums_at, sums_stride,
+    G: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The gate's move of the last step, from the output's gradient ``grad + grad_at``. Strides are from task to task, in values."""
+    task = tl.program_id(1).to(tl.int64)
+    unit_tiles = tl.cdiv(D, BLOCK_D)
+    row_tile, unit = tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles * BLOCK_D
+    b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
+    n = unit + tl.arange(0, BLOCK_D)
+    at = grad_at + task * grad_stride + b.to(tl.int64)[:, None] * D + n[None, :]
+    d = tl.load(grad + at, mask=(b < B)[:, None] & (n < D)[None, :], other=0.0).to(dx0.dtype.element_ty)
+    _gate(
+        d, x0, gates + gates_at + task * gates_stride, dx0 + task * B * D, gradients + gradients_at + task * gradients_stride,
+        bias_sums + sums_at + task * sums_stride + row_tile * (G * D), b, unit, B, D, G, False,
+    )  # fmt: skip
+
+
+@triton.jit
+def _add_product(
+    acc, gradients, shared_weight, private_weight, index, row, n, columns, first_column, D, K, num_shared, num_private, task,
+    G: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """``acc`` plus W^T da + V^T dq of one task, for the columns ``first_column + n`` of the weights."""
+    for start in range(0, G * D, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        left = tl.load(gradients + row[:, None] * (G * D) + k[None, :], mask=(k < G * D)[None, :], other=0.0)
+        gate = tl.minimum(k // D, G - 1)
+        weight, _ = bank_rows(
+            shared_weight, private_weight, index, tl.minimum(k - gate * D, D - 1), num_shared, num_private, G * K, task, ALIGN
+        )
+        right = tl.load((weight + gate * K)[:, None] + (first_column + n)[None, :], mask=(n < columns)[None, :], other=0.0)
+        acc = dot(left, right, acc, PRECISION)
+    return acc
+
+
+@triton.jit
+def _dh(acc, given, state_grad, d, b, unit, B, D, STATES: tl.constexpr, STORE: tl.constexpr):
+    """dh of a tile: the product, d, and the gradient that the state itself was given (STATES)."""
+    n = unit + tl.arange(0, acc.shape[1])
+    stored = (b < B)[:, None] & (n < D)[None, :]
+    at = b.to(tl.int64)[:, None] * D + n[None, :]
+    acc += tl.load(given + at, mask=stored, other=0.0).to(acc.dtype)
+    if STATES:
+        acc += tl.load(state_grad + at, mask=stored, other=0.0).to(acc.dtype)
+    if STORE:
+        tl.store(d + at, acc, mask=stored)
+    return acc
+
+
+@triton.jit
+def _end(
+    acc, x0, given, state_grad, d, gates, dx0, gradients, bias_sums, b, unit, B, D,
+    G: tl.constexpr, FIRST: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """dh of a tile, then the gate's move of the step before; dh of the first step goes to dx0."""
+    acc = _dh(acc, given, state_grad, d, b, unit, B, D, STATES, not FIRST)
+    if FIRST:
+        n = unit + tl.arange(0, acc.shape[1])
+        stored = (b < B)[:, None] & (n < D)[None, :]
+        at = b.to(tl.int64)[:, None] * D + n[None, :]
+        tl.store(dx0 + at, tl.load(dx0 + at, mask=stored, other=0.0) + acc, mask=stored)
+    else:
+        _gate(acc, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G, True)
+
+
+@triton.jit
+def cross_rnn_backward_step(
+    x0, grad, d, gates, dx0, gradients, bias_sums, shared_weight, private_weight, index,
+    B, D, C, R, num_shared, num_private, first_row, given_at, given_stride, state_at,
+    gates_at, gates_stride, read, write, gradients_stride, sums_at, sums_stride,
+    G: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, STATES: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The product's move of a step and the gate's of the one before it. d comes from ``grad + given_at`` (LAST) or from the buffer ``d``.
+
+    ``gradients + read`` are da|dq of this step, those of the step before go to ``gradients + write``.
+    """
+    task = tl.program_id(1).to(tl.int64)
+    unit_tiles = tl.cdiv(D, BLOCK_D)
+    row_tile, unit = tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles * BLOCK_D
+    b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
+    ACC: tl.constexpr = dx0.dtype.element_ty
+    d += task * B * D
+    given = d
+    if LAST:
+        given = grad + given_at + task * given_stride
+    gradients += task * gradients_stride
+    acc = _add_product(
+        tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC), gradients + read, shared_weight, private_weight, index + task * R + first_row,
+        tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, num_shared, num_private, task,
+        G, ALIGN, PRECISION, BLOCK_K,
+    )  # fmt: skip
+    state_grad = grad + state_at + task * given_stride
+    gates += gates_at + task * gates_stride
+    dx0 += task * B * D
+    bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
+    if BLOCK_D >= 64:
+        left, right = halves(acc)
+        half: tl.constexpr = BLOCK_D // 2
+        _end(left, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
+        _end(right, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit + half, B, D, G, FIRST, STATES)
+    else:
+        _end(acc, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
+
+
+@triton.jit
+def cross_rnn_backward_context(
+    dcontext, gradients, shared_weight, private_weight, index,
+    B, D, C, T, R, num_shared, num_private, first_row, rows_a_step, context_at, read, gradients_stride, step_stride,
+    G: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the context, summed over tasks in their order; the second axis of the grid is the step."""
+    step = tl.program_id(1).to(tl.int64)
+    column_tiles = tl.cdiv(C, BLOCK_D)
+    b = tl.program_id(0) // column_tiles * BLOCK_B + tl.arange(0, BLOCK_B)
+    n = tl.program_id(0) % column_tiles * BLOCK_D + tl.arange(0, BLOCK_D)
+    ACC: tl.constexpr = tl.float64 if dcontext.dtype.element_ty == tl.float64 else tl.float32
+    acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC)
+    gradients += read + step * step_stride
+    for task in range(T):
+        acc = _add_product(
+            acc, gradients + task.to(tl.int64) * gradients_stride, shared_weight, private_weight,
+            index + task * R + first_row + step * rows_a_step, tl.minimum(b, B - 1).to(tl.int64), n, C, 0, D, C + D,
+            num_shared, num_private, task.to(tl.int64), G, ALIGN, PRECISION, BLOCK_K,
+        )  # fmt: skip
+    at = context_at + (step * B + b)[:, None] * C + n[None, :]
+    tl.store(dcontext + at, acc, mask=(b < B)[:, None] & (n < C)[None, :])

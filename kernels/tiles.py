@@ -1,0 +1,54 @@
+"""What the kernels share: rows of the two banks by index, products of tiles, and the gate."""
+
+import os
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def bank_rows(shared, private, index, unit, num_shared, num_private, row_size, task, ALIGN: tl.constexpr):
+    """Pointers [N] to the rows of units ``unit`` [N] of a task whose part of the index starts at ``index``, and whether each is in range.
+
+    A row out of range gets a pointer into the banks all the same; the caller makes its results NaN, for a kernel cannot raise. ``ALIGN`` is
+    what the rows' addresses are multiples of, in bytes: the compiler does not see it through the choice of the bank.
+    """
+    row = tl.load(index + unit).to(tl.int64)
+    inside = (row >= 0) & (row < num_shared + num_private)
+    row = tl.where(inside, row, 0)
+    own = task * num_private + row - num_shared
+    return tl.multiple_of(tl.where(row < num_shared, shared + row * row_size, private + own * row_size), ALIGN), inside
+
+
+@triton.jit
+def dot(left, right, acc, PRECISION: tl.constexpr):
+    """``acc + left @ right`` in the accumulator's dtype. The interpreter's product of bfloat16 is wrong, and of float16 rounds: upcast there."""
+    if INTERPRETED:
+        return acc + tl.dot(left.to(acc.dtype), right.to(acc.dtype), out_dtype=acc.dtype)
+    else:
+        return tl.dot(left, right, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+
+
+@triton.jit
+def add_product(acc, left, right, columns, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr):
+    """``acc`` plus the product of two matrices' rows; ``left`` and ``right`` point to the first of ``columns`` columns of each row."""
+    for start in range(0, columns, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        u = tl.load(left[:, None] + k[None, :], mask=(k < columns)[None, :], other=0.0)
+        w = tl.load(right[None, :] + k[:, None], mask=(k < columns)[:, None], other=0.0)
+        acc = dot(u, w, acc, PRECISION)
+    return acc
+
+
+@triton.jit
+def halves(tile):
+    """The left and the right half of a tile's columns."""
+    return tl.split(tl.permute(tl.reshape(tile, (tile.shape[0], 2, tile.shape[1] // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)): 0 and 1 at the ends, where exp overflows to infinity or to 0."""
+    return 1.0 / (1.0 + tl.exp(-x))
