@@ -163,10 +163,11 @@ def cross_rnn_backward_context(
     acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC)
     gradients += read + step * step_stride
     for task in range(T):
+        owner = tl.cast(task, tl.int64)
         acc = _add_product(
-            acc, gradients + task.to(tl.int64) * gradients_stride, shared_weight, private_weight,
+            acc, gradients + owner * gradients_stride, shared_weight, private_weight,
             index + task * R + first_row + step * rows_a_step, tl.minimum(b, B - 1).to(tl.int64), n, C, 0, D, C + D,
-            num_shared, num_private, task.to(tl.int64), G, ALIGN, PRECISION, BLOCK_K,
+            num_shared, num_private, owner, G, ALIGN, PRECISION, BLOCK_K,
         )  # fmt: skip
     at = context_at + (step * B + b)[:, None] * C + n[None, :]
     tl.store(dcontext + at, acc, mask=(b < B)[:, None] & (n < C)[None, :])

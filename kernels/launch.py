@@ -1,0 +1,38 @@
+"""What every launch needs: the device, the alignment of rows, and the precision of a float32 product."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from math import gcd
+
+import torch
+from torch import Tensor
+
+from .tiles import INTERPRETED
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """The tensor's GPU as the current one; a launch goes to its current stream."""
+    return torch.cuda.device_of(tensor)
+
+
+def alignment(row_size: int, *banks: Tensor) -> int:
+    """What the addresses of rows of ``row_size`` values are multiples of, in bytes, at most 16.
+
+    A tensor that is traced has no address; its storage begins on a boundary of more than 16 bytes, as PyTorch's allocators give it.
+    """
+    size = banks[0].element_size()
+    starts = [bank.storage_offset() * size if torch.compiler.is_compiling() or _is_traced(bank) else bank.data_ptr() for bank in banks]
+    return gcd(16, row_size * size, *starts)
+
+
+def _is_traced(tensor: Tensor) -> bool:
+    return type(tensor) not in (Tensor, torch.nn.Parameter)
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How a float32 product is computed, as PyTorch's own setting says: "ieee" or "tf32"."""
+    if dtype != torch.float32 or INTERPRETED.value:
+        return "ieee"
+    setting = torch.backends.cuda.matmul.fp32_precision
+    return "tf32" if (torch.backends.fp32_precision if setting == "none" else setting) == "tf32" else "ieee"

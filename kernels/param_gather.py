@@ -1,0 +1,57 @@
+"""param_gather: rows of a shared and a private bank by index, and the sum of their gradients, one owner a bank row.
+
+With T tasks, R rows a task, S shared and P private rows of N values::
+
+    out[t, r] = shared[index[t, r]]  where index[t, r] < S, else private[t, index[t, r] - S]
+"""
+
+import triton
+import triton.language as tl
+
+from .tiles import bank_rows
+
+
+@triton.jit
+def param_gather_rows(
+    shared, private, index, out, places, R, N, num_shared, num_private, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Copy rows, a tile of places t * R + r and columns a program. A row whose index is out of range becomes NaN."""
+    place = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    safe = tl.minimum(place, places - 1)
+    rows, inside = bank_rows(shared, private, index, safe, num_shared, num_private, N, (safe // R).to(tl.int64), ALIGN)
+    values = tl.load(rows[:, None] + n[None, :], mask=(n < N)[None, :], other=0.0)
+    values = tl.where(inside[:, None], values, float("nan"))
+    tl.store(out + place.to(tl.int64)[:, None] * N + n[None, :], values, mask=(place < places)[:, None] & (n < N)[None, :])
+
+
+@triton.jit
+def param_gather_sum(
+    grad, index, shared, private, T, R, N, num_shared, num_private, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    """The gradient of one bank row: the sum over the places that read it, by task, then by row. No atomics, so the same bits on every run.
+
+    The program looks through the index for its row, which is short beside the gradient.
+    """
+    bank_row = tl.program_id(0)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    first_task, last_task, wanted = 0, T, bank_row
+    target = shared + bank_row.to(tl.int64) * N
+    if bank_row >= num_shared:
+        own = bank_row - num_shared
+        first_task = own // num_private
+        last_task = first_task + 1
+        wanted = num_shared + own % num_private
+        target = private + own.to(tl.int64) * N
+    ACC: tl.constexpr = tl.float64 if grad.dtype.element_ty == tl.float64 else tl.float32
+    total = tl.zeros((BLOCK_N,), dtype=ACC)
+    for task in range(first_task, last_task):
+        for start in range(0, R, BLOCK_R):
+            r = start + tl.arange(0, BLOCK_R)
+            hit = tl.load(index + task * R + r, mask=r < R, other=-1) == wanted
+            found = -1
+            for _ in range(tl.sum(hit.to(tl.int32))):
+                found = tl.min(tl.where(hit & (r > found), r, R))
+                at = (task * R + found).to(tl.int64) * N + n
+                total += tl.load(grad + at, mask=n < N, other=0.0).to(ACC)
+    tl.store(target + n, total, mask=n < N)

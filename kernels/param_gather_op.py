@@ -1,0 +1,74 @@
+"""``param_gather`` by the Triton kernels, as operators that PyTorch's compiler sees into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from .launch import alignment, on_device_of
+from .param_gather import param_gather_rows, param_gather_sum
+
+
+@triton_op("dcrnn_fast::triton_param_gather", mutates_args={})
+def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+    """:func:`dcrnn_fast.reference.param_gather`: [S, ...], [T, P, ...], int32 [T, R] to [T, R, ...]."""
+    out = shared.new_empty(*index.shape, *shared.shape[1:])
+    if out.numel() == 0:
+        return out
+    shared, private, index = shared.contiguous(), private.contiguous(), index.contiguous()
+    places, size = index.numel(), out.numel() // index.numel()
+    block_n = min(triton.next_power_of_2(size), 1024)
+    block_r = max(1, 2048 // block_n)
+    with on_device_of(shared):
+        wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r), triton.cdiv(size, block_n))](
+            shared, private, index, out, places, index.shape[1], size, shared.shape[0], private.shape[1],
+            ALIGN=alignment(size, shared, private), BLOCK_R=block_r, BLOCK_N=block_n,
+        )  # fmt: skip
+    return out
+
+
+@triton_op("dcrnn_fast::triton_param_gather_backward", mutates_args={})
+def param_gather_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Gradients of the banks, [S, ...] and [T, P, ...] in ``dtype``, from that of the gathered rows [T, R, ...]."""
+    tasks, rows = index.shape
+    shared = grad.new_empty(num_shared, *grad.shape[2:], dtype=dtype)
+    private = grad.new_empty(tasks, num_private, *grad.shape[2:], dtype=dtype)
+    size, bank_rows = grad[0, 0].numel() if grad.numel() else 0, num_shared + tasks * num_private
+    if grad.numel() == 0:
+        return shared.zero_(), private.zero_()
+    if bank_rows:
+        block_n = min(triton.next_power_of_2(size), 1024)
+        with on_device_of(grad):
+            wrap_triton(param_gather_sum)[(bank_rows, triton.cdiv(size, block_n))](
+                grad.contiguous(), index.contiguous(), shared, private, tasks, rows, size, num_shared, num_private,
+                BLOCK_R=min(triton.next_power_of_2(rows), 1024), BLOCK_N=block_n,
+            )  # fmt: skip
+    return shared, private
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    shared, private, index = inputs
+    ctx.save_for_backward(index)
+    ctx.rows = shared.shape[0], private.shape[1], shared.dtype
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    (index,) = ctx.saved_tensors
+    return *torch.ops.dcrnn_fast.triton_param_gather_backward(grad, index, *ctx.rows), None
+
+
+def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _double_backward(ctx: Any, shared: Tensor, private: Tensor) -> tuple[Tensor, None, None, None, None]:
+    (index,) = ctx.saved_tensors
+    return torch.ops.dcrnn_fast.triton_param_gather(shared, private, index), None, None, None, None
+
+
+param_gather.register_autograd(_backward, setup_context=_keep)
+param_gather_backward.register_autograd(_double_backward, setup_context=_keep_backward)
