@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from . import reference
-from .backends import extension, resolve
+from .backends import REASONS, extension, resolve
 from .inputs import may_read_values
 from .sharing import GATES, Cell, check_choice, check_count
 
@@ -25,6 +26,24 @@ if extension() is not None:
 
     _PARAM_GATHER["cpp"] = ops.param_gather
     _CROSS_RNN["cpp"] = ops.cross_rnn
+if REASONS["triton"] is None:
+    # imported at the first call: Triton and what its operators' registration loads take seconds
+
+    def _triton_param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+        from .kernels import param_gather_op
+
+        return param_gather_op.param_gather(shared, private, index)
+
+    def _triton_cross_rnn(*tensors: Tensor, **options: Any) -> Tensor:
+        from .kernels import cross_rnn_op
+
+        return cross_rnn_op.cross_rnn(*tensors, **options)
+
+    _PARAM_GATHER["triton"] = _triton_param_gather
+    _CROSS_RNN["triton"] = _triton_cross_rnn
+
+_checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Indices on a GPU whose values were checked, with their version and the rows they were checked against: reading one waits for the device."""
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
@@ -83,7 +102,8 @@ def cross_rnn(
         cell: "gated" or "cross".
         context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
         return_states: return all states instead of the last.
-        recompute: keep nothing for the backward but the inputs, and run the forward again there. The reference ignores it.
+        recompute: keep nothing for the backward but the inputs ("triton": and the states), and compute a and g again there. The
+            reference ignores it.
         backend: "auto", or a backend by name.
 
     Returns:
@@ -137,11 +157,16 @@ def _autocast(*tensors: Tensor | None) -> list[Any]:
 
 
 def check_index(index: Tensor, rows: int) -> None:
-    """Raise IndexError for an index outside [0, rows)."""
+    """Raise IndexError for an index outside [0, rows). An index on a GPU is read once, and again after it was changed."""
     if index.numel() and may_read_values():
+        state = None if index.is_cpu or index.is_inference() else (index._version, rows)
+        if state is not None and _checked_index.get(index) == state:
+            return
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= rows:
             raise IndexError(f"index: got {low if low < 0 else high}, expected values in [0, S + P) = [0, {rows})")
+        if state is not None:
+            _checked_index[index] = state
 
 
 def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Tensor, index: Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from . import __version__, backends
 from .errors import DcrnnFastError
+from .kernels import measured
 
 
 def facts() -> dict[str, str]:
@@ -28,6 +29,7 @@ def facts() -> dict[str, str]:
             else f"absent: {backends.extension_missing_reason()}"
         ),
         "auto on CPU": auto_on_cpu(),
+        "GPU figures": gpu_figures(),
     }
 
 
@@ -37,6 +39,14 @@ def auto_on_cpu() -> str:
         return backends.resolve("auto", device="cpu")
     except DcrnnFastError as error:
         return f"none: {error}"
+
+
+def gpu_figures() -> str:
+    """The cards that tile sizes were measured on, or what is wrong with a file of them."""
+    try:
+        return measured.summary()
+    except DcrnnFastError as error:
+        return f"unreadable: {error}"
 
 
 def render() -> str:

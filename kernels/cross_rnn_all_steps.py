@@ -22,7 +22,7 @@ def cross_rnn_all_steps(
     ``slots`` of [B, D] lie side by side in a task's states, ``rows_a_step`` is D for weights of every step's own, 0 for tied ones.
     """
     task = tl.program_id(1).to(tl.int64)
-    size = D * B.to(tl.int64)
+    size = D * tl.cast(B, tl.int64)
     states += task * states_stride
     gates += task * steps * G * size
     index += task * R
@@ -33,7 +33,7 @@ def cross_rnn_all_steps(
             target = tl.where(step == steps - 1, out + task * size, target)
         for unit_tile in range(tl.cdiv(D, BLOCK_D)):
             _tile(
-                x0, h, context + step * C * B.to(tl.int64), target, gates + step * G * size,
+                x0, h, context + step * C * tl.cast(B, tl.int64), target, gates + step * G * size,
                 shared_weight, shared_bias, private_weight, private_bias, index + step * rows_a_step,
                 B, D, C, num_shared, num_private, task, tl.program_id(0), unit_tile,
                 G, HAS_CONTEXT, SAVE, True, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,

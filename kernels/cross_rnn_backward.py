@@ -12,7 +12,7 @@ written as planes [B, G, D] side by side, which makes both products one.
 import triton
 import triton.language as tl
 
-from .tiles import bank_rows, dot, halves
+from .tiles import bank_rows, dot, halves, store
 
 
 @triton.jit
@@ -29,15 +29,15 @@ def _gate(d, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexp
         g = tl.load(gates + kept + D, mask=stored, other=0.0).to(d.dtype)
         dg = d * g
         dq = dg * x * a * (1.0 - g)
-        tl.store(gradients + kept + D, dq, mask=stored)
-        tl.store(bias_sums + D + n, tl.sum(dq, axis=0), mask=n < D)
+        store(gradients + kept + D, dq, stored)
+        store(bias_sums + D + n, tl.sum(dq, axis=0), n < D)
     da = dg * x
-    tl.store(gradients + kept, da, mask=stored)
-    tl.store(bias_sums + n, tl.sum(da, axis=0), mask=n < D)
+    store(gradients + kept, da, stored)
+    store(bias_sums + n, tl.sum(da, axis=0), n < D)
     if ADD:
-        tl.store(dx0 + at, tl.fma(dg, a, tl.load(dx0 + at, mask=stored, other=0.0)), mask=stored)
+        store(dx0 + at, tl.fma(dg, a, tl.load(dx0 + at, mask=stored, other=0.0)), stored)
     else:
-        tl.store(dx0 + at, dg * a, mask=stored)
+        store(dx0 + at, dg * a, stored)
 
 
 @triton.jit
@@ -88,7 +88,7 @@ def _dh(acc, given, state_grad, d, b, unit, B, D, STATES: tl.constexpr, STORE: t
     if STATES:
         acc += tl.load(state_grad + at, mask=stored, other=0.0).to(acc.dtype)
     if STORE:
-        tl.store(d + at, acc, mask=stored)
+        store(d + at, acc, stored)
     return acc
 
 
@@ -103,7 +103,7 @@ def _end(
         n = unit + tl.arange(0, acc.shape[1])
         stored = (b < B)[:, None] & (n < D)[None, :]
         at = b.to(tl.int64)[:, None] * D + n[None, :]
-        tl.store(dx0 + at, tl.load(dx0 + at, mask=stored, other=0.0) + acc, mask=stored)
+        store(dx0 + at, tl.load(dx0 + at, mask=stored, other=0.0) + acc, stored)
     else:
         _gate(acc, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G, True)
 
@@ -170,4 +170,4 @@ def cross_rnn_backward_context(
             num_shared, num_private, owner, G, ALIGN, PRECISION, BLOCK_K,
         )  # fmt: skip
     at = context_at + (step * B + b)[:, None] * C + n[None, :]
-    tl.store(dcontext + at, acc, mask=(b < B)[:, None] & (n < C)[None, :])
+    store(dcontext + at, acc, (b < B)[:, None] & (n < C)[None, :])

@@ -11,7 +11,7 @@ feed an addition are written as ``fma``: the compiler's freedom to fuse changes 
 import triton
 import triton.language as tl
 
-from .tiles import add_product, bank_rows, halves, sigmoid
+from .tiles import add_product, bank_rows, halves, sigmoid, store
 
 
 @triton.jit
@@ -28,13 +28,13 @@ def _finish(acc, x0, h, out, gates, b, unit, B, D, G: tl.constexpr, SAVE: tl.con
         g = sigmoid(q)
         update *= g
         if SAVE:
-            tl.store(gates + kept + D, g, mask=stored)
+            store(gates + kept + D, g, stored)
     else:
         a = acc
     if SAVE:
-        tl.store(gates + kept, a, mask=stored)
+        store(gates + kept, a, stored)
     if STORE:
-        tl.store(out + at, tl.fma(update, a, tl.load(h + at, mask=stored).to(acc.dtype)), mask=stored)
+        store(out + at, tl.fma(update, a, tl.load(h + at, mask=stored).to(acc.dtype)), stored)
 
 
 @triton.jit

@@ -14,15 +14,36 @@ from .cross_rnn_all_steps import cross_rnn_all_steps
 from .cross_rnn_backward import cross_rnn_backward_context, cross_rnn_backward_start, cross_rnn_backward_step
 from .cross_rnn_forward import cross_rnn_step
 from .launch import alignment, on_device_of, precision
-from .param_gather_op import param_gather_backward
+from .param_gather_op import backward as param_gather_backward
 
 GATES = {"gated": 2, "cross": 1}
 NOTHING, STATES, EVERYTHING = 0, 1, 2
 """What a forward keeps for the backward: nothing, the states, or the states and a, g."""
 
 
-@triton_op("dcrnn_fast::triton_cross_rnn", mutates_args={})
 def cross_rnn(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    *,
+    steps: int,
+    cell: str = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+    recompute: bool = False,
+) -> Tensor:
+    """:func:`dcrnn_fast.reference.cross_rnn`, which keeps the states and a, g for the backward, or with ``recompute`` the states alone."""
+    tensors = x0, shared_weight, shared_bias, private_weight, private_bias
+    with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, context) if t is not None)
+    keep = (STATES if recompute else EVERYTHING) if with_gradient else NOTHING
+    return torch.ops.dcrnn_fast.triton_cross_rnn(*tensors, index, context, steps, cell, return_states, keep)[0]
+
+
+@triton_op("dcrnn_fast::triton_cross_rnn", mutates_args={})
+def forward(
     x0: Tensor,
     shared_weight: Tensor,
     shared_bias: Tensor,
@@ -84,7 +105,7 @@ def cross_rnn(
 
 
 @triton_op("dcrnn_fast::triton_cross_rnn_backward", mutates_args={})
-def cross_rnn_backward(
+def backward(
     grad: Tensor,
     x0: Tensor,
     shared_weight: Tensor,
@@ -261,5 +282,5 @@ def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
     )
 
 
-cross_rnn.register_autograd(_backward, setup_context=_keep)
-cross_rnn_backward.register_autograd(_no_second_derivative)
+forward.register_autograd(_backward, setup_context=_keep)
+backward.register_autograd(_no_second_derivative)

@@ -8,7 +8,7 @@ With T tasks, R rows a task, S shared and P private rows of N values::
 import triton
 import triton.language as tl
 
-from .tiles import bank_rows
+from .tiles import bank_rows, store
 
 
 @triton.jit
@@ -54,4 +54,4 @@ def param_gather_sum(
                 found = tl.min(tl.where(hit & (r > found), r, R))
                 at = (task * R + found).to(tl.int64) * N + n
                 total += tl.load(grad + at, mask=n < N, other=0.0).to(ACC)
-    tl.store(target + n, total, mask=n < N)
+    store(target + n, total, n < N)

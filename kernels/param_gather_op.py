@@ -13,9 +13,14 @@ from .launch import alignment, on_device_of
 from .param_gather import param_gather_rows, param_gather_sum
 
 
-@triton_op("dcrnn_fast::triton_param_gather", mutates_args={})
 def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-    """:func:`dcrnn_fast.reference.param_gather`: [S, ...], [T, P, ...], int32 [T, R] to [T, R, ...]."""
+    """:func:`dcrnn_fast.reference.param_gather` by the Triton kernels."""
+    return torch.ops.dcrnn_fast.triton_param_gather(shared, private, index)
+
+
+@triton_op("dcrnn_fast::triton_param_gather", mutates_args={})
+def forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+    """[S, ...], [T, P, ...], int32 [T, R] to [T, R, ...]."""
     out = shared.new_empty(*index.shape, *shared.shape[1:])
     if out.numel() == 0:
         return out
@@ -32,7 +37,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
 
 
 @triton_op("dcrnn_fast::triton_param_gather_backward", mutates_args={})
-def param_gather_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Gradients of the banks, [S, ...] and [T, P, ...] in ``dtype``, from that of the gathered rows [T, R, ...]."""
     tasks, rows = index.shape
     shared = grad.new_empty(num_shared, *grad.shape[2:], dtype=dtype)
@@ -70,5 +75,5 @@ def _double_backward(ctx: Any, shared: Tensor, private: Tensor) -> tuple[Tensor,
     return torch.ops.dcrnn_fast.triton_param_gather(shared, private, index), None, None, None, None
 
 
-param_gather.register_autograd(_backward, setup_context=_keep)
-param_gather_backward.register_autograd(_double_backward, setup_context=_keep_backward)
+forward.register_autograd(_backward, setup_context=_keep)
+backward.register_autograd(_double_backward, setup_context=_keep_backward)

@@ -52,3 +52,12 @@ def halves(tile):
 def sigmoid(x):
     """1 / (1 + exp(-x)): 0 and 1 at the ends, where exp overflows to infinity or to 0."""
     return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def store(pointer, value, mask):
+    """Store ``value`` rounded to what the memory holds, to the nearest. The interpreter cuts a bfloat16 off: there it is rounded before."""
+    if INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:
+        bits = value.to(tl.uint32, bitcast=True)
+        value = tl.where(value == value, (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True), value)
+    tl.store(pointer, value, mask=mask)

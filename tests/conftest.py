@@ -1,10 +1,13 @@
-"""Every test starts from the same seed, and hypothesis from the same examples in CI."""
+"""Every test starts from the same seed, hypothesis from the same examples in CI, and without a GPU Triton's interpreter runs its kernels."""
 
 import os
 
 import pytest
 import torch
 from hypothesis import settings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile("local", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, derandomize=True)

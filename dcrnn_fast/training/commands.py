@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from dcrnn_fast.errors import ConfigError, RunFolderError
+from dcrnn_fast.errors import BackendUnavailable, ConfigError, RunFolderError
 
 # Plain help and errors: rich's boxes are noise in a log file.
 app = typer.Typer(
@@ -94,11 +94,29 @@ def evaluate(
     console.print(metrics_table(console, f"{result['data']}, {split.value} rows", result["metrics"]))
 
 
+class Dtype(str, Enum):
+    """What the Triton kernels are measured in; tf32 and float32 are float32 tensors."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    tf32 = "tf32"
+    float32 = "float32"
+
+
 @app.command()
-def info() -> None:
-    """Versions, and which backends can run here."""
+def info(
+    warm: Annotated[bool, typer.Option("--warm", help="Measure the Triton kernels' tile sizes on this GPU and keep them.")] = False,
+    dim: Annotated[int, typer.Option(min=1, help="With --warm: D, the units.")] = 624,
+    batch: Annotated[list[str] | None, typer.Option(help="With --warm: rows, repeatable or as 256,8192 (the default).")] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="With --warm: tasks.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="With --warm: steps.")] = 3,
+    dtype: Annotated[Dtype, typer.Option(help="With --warm: dtype of the products.")] = Dtype.bfloat16,
+) -> None:
+    """Versions, and which backends can run here; with --warm, measure the GPU kernels first."""
     from dcrnn_fast.info import render
 
+    if warm:
+        _warm(dim, _parse_counts("--batch", batch or ["256,8192"]), tasks, steps, dtype.value)
     typer.echo(render())
 
 
@@ -118,6 +136,36 @@ def demo(
     elif output.is_dir() and any(output.iterdir()):
         raise RunFolderError(f"{output} is not empty; choose another --output")
     run_demo(output, output_console(), lambda: choose_report(quiet=quiet))
+
+
+def _warm(dim: int, batches: list[int], tasks: int, steps: int, kind: str) -> None:
+    import torch
+
+    from dcrnn_fast import backends
+
+    reason = backends.REASONS["triton"] or (None if torch.cuda.is_available() else "PyTorch sees no CUDA device; `nvidia-smi` shows the driver's")
+    if reason:
+        raise BackendUnavailable(f"--warm measures on a GPU and cannot: {reason}")
+    from dcrnn_fast.kernels import tuning
+
+    before = torch.backends.cuda.matmul.fp32_precision
+    if kind in ("tf32", "float32"):
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if kind == "tf32" else "ieee"
+    try:
+        for number, batch in enumerate(batches, start=1):
+            typer.echo(f"measuring {number}/{len(batches)}: {kind}, D={dim}, T={tasks}, B={batch}, L={steps}", err=True)
+            dtype = getattr(torch, "float32" if kind == "tf32" else kind)
+            tuning.tune(dim, tasks, batch, steps=steps, dtype=dtype, report=lambda line: typer.echo(f"  {line}", err=True))
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def _parse_counts(option: str, values: list[str]) -> list[int]:
+    words = [word.strip() for value in values for word in value.split(",")]
+    wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) >= 1)]
+    if wrong:
+        raise ConfigError(f"{option} {wrong[0]}: expected whole numbers of at least 1, such as 256,8192")
+    return [int(word) for word in words]
 
 
 def _default_output(data: object) -> Path:

@@ -11,8 +11,8 @@ from torch.autograd import gradcheck
 
 from dcrnn_fast import BackendUnavailable, CrossRNN, SharingPlan, backends, functional, reference
 
+from ..core.precision import assert_as_exact_as_plain_pytorch, cast, results
 from ..core.problems import DOUBLE, cross_arguments, differentiable
-from .precision import assert_as_exact_as_plain_pytorch, cast, results
 
 REFUSED = (ValueError, RuntimeError)  # straight through the dispatcher, PyTorch 2.15 hands a C++ exception on as the latter
 pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason=f"no C++ kernels here: {backends.REASONS['cpp']}")

@@ -45,7 +45,7 @@ def test_info_shows_the_set_in_use(isa):
 EXACTNESS = """
 import torch
 from tests.core.problems import cross_arguments
-from tests.cpu.precision import assert_as_exact_as_plain_pytorch
+from tests.core.precision import assert_as_exact_as_plain_pytorch
 torch.manual_seed(0)
 for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     for cell in ("gated", "cross"):

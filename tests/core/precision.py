@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dcrnn_fast import functional, reference
 
-from ..core.problems import differentiable
+from .problems import differentiable
 
 CEILING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 8e-3}
 
@@ -32,14 +32,16 @@ def relative_error(got: Tensor, exact: Tensor) -> float:
     return float((got.double() - exact).norm() / exact.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
-def assert_as_exact_as_plain_pytorch(arguments: dict, dtype: torch.dtype, **options) -> None:
+def assert_as_exact_as_plain_pytorch(
+    arguments: dict, dtype: torch.dtype, *, backend: str = "cpp", draws: int | None = None, **options
+) -> None:
     """Each result's error is at most twice plain PyTorch's, as medians over draws of x0 and the seed: of one draw's few values it is luck.
 
     It is below the dtype's ceiling too, or below plain PyTorch's error where that is above. A plain error under one rounding counts as one
     rounding. The oracle is the reference in float64, so in float64 the ceiling alone can be asked for.
     """
     values = arguments["x0"].numel()
-    draws = 31 if values < 200 else 9 if values < 5000 else 3
+    draws = draws or (31 if values < 200 else 9 if values < 5000 else 3)
     states = options.get("return_states", False)
     errors: dict[str, list[tuple[float, float]]] = {}
     for _ in range(draws):
@@ -47,7 +49,7 @@ def assert_as_exact_as_plain_pytorch(arguments: dict, dtype: torch.dtype, **opti
         seed = torch.randn_like(reference.cross_rnn(**cast(given, torch.float64), return_states=states)).to(dtype)
         exact = results(reference.cross_rnn, cast(given, torch.float64), seed, return_states=states)
         plain = results(reference.cross_rnn, cast(given, dtype), seed, return_states=states)
-        fast = results(functional.cross_rnn, cast(given, dtype), seed, backend="cpp", **options)
+        fast = results(functional.cross_rnn, cast(given, dtype), seed, backend=backend, **options)
         assert fast.keys() == exact.keys()
         for name, value in exact.items():
             errors.setdefault(name, []).append((relative_error(fast[name], value), relative_error(plain[name], value)))
