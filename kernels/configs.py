@@ -111,7 +111,7 @@ def predicted(kernel: str, kind: str, *, rows: int, dim: int, gates: int, column
 
 
 def predicted_schedule(kind: str, *, rows: int, dim: int, gates: int, columns: int, steps: int, card: Card = H100) -> str:
-    """"all_steps" where one launch for all steps is predicted to take less time than a launch a step, else "step"."""
+    """ "all_steps" where one launch for all steps is predicted to take less time than a launch a step, else "step"."""
     sizes = {"rows": rows, "dim": dim, "gates": gates, "columns": columns, "steps": steps, "card": card}
     at_once, one = (predicted_seconds(kernel, predicted(kernel, kind, **sizes), kind, **sizes) for kernel in ("all_steps", "step"))
     return "all_steps" if at_once + card.launch_seconds < steps * (one + card.launch_seconds) else "step"

@@ -6,7 +6,8 @@ Letters as in cross_rnn_forward, and d = dL/dh' of a step. A step goes back in t
     dh = d + W^T da + V^T dq                                                              "the product's"
 
 The product's move of a step ends with the gate's move of the step before it, so that dh is used while it is in registers. da and dq are
-written as planes [B, G, D] side by side, which makes both products one.
+written as planes [B, G, D] side by side, which makes both products one. A multiplication whose result is summed is written as ``fma`` with 0:
+the compiler's freedom to fuse changes no bit.
 """
 
 import triton
@@ -28,10 +29,10 @@ def _gate(d, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexp
     if G == 2:
         g = tl.load(gates + kept + D, mask=stored, other=0.0).to(d.dtype)
         dg = d * g
-        dq = dg * x * a * (1.0 - g)
+        dq = tl.fma(dg * x * a, 1.0 - g, 0.0)
         store(gradients + kept + D, dq, stored)
         store(bias_sums + D + n, tl.sum(dq, axis=0), n < D)
-    da = dg * x
+    da = tl.fma(dg, x, 0.0)
     store(gradients + kept, da, stored)
     store(bias_sums + n, tl.sum(da, axis=0), n < D)
     if ADD:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
 from . import tuning
 from .cross_rnn_all_steps import cross_rnn_all_steps
 from .cross_rnn_backward import cross_rnn_backward_context, cross_rnn_backward_start, cross_rnn_backward_step
 from .cross_rnn_forward import cross_rnn_step
-from .launch import alignment, on_device_of, precision
+from .launch import alignment, on_device_of, operator, precision
 from .param_gather_op import backward as param_gather_backward
 
 GATES = {"gated": 2, "cross": 1}
@@ -42,7 +42,7 @@ def cross_rnn(
     return torch.ops.dcrnn_fast.triton_cross_rnn(*tensors, index, context, steps, cell, return_states, keep)[0]
 
 
-@triton_op("dcrnn_fast::triton_cross_rnn", mutates_args={})
+@operator("dcrnn_fast::triton_cross_rnn", mutates_args={})
 def forward(
     x0: Tensor,
     shared_weight: Tensor,
@@ -104,7 +104,7 @@ def forward(
     return out, states if keep and not return_states else x0.new_empty(0), kept
 
 
-@triton_op("dcrnn_fast::triton_cross_rnn_backward", mutates_args={})
+@operator("dcrnn_fast::triton_cross_rnn_backward", mutates_args={})
 def backward(
     grad: Tensor,
     x0: Tensor,
@@ -214,6 +214,57 @@ def backward(
     return dx, shared, shared_b, private, private_b, dcontext
 
 
+@forward.register_fake
+def _(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    context: Tensor | None,
+    steps: int,
+    cell: str,
+    return_states: bool,
+    keep: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tasks, (batch, dim) = index.shape[0], x0.shape
+    out = x0.new_empty(tasks, steps + 1, batch, dim) if return_states else x0.new_empty(tasks, batch, dim)
+    states = x0.new_empty(tasks, steps - 1, batch, dim) if keep and not return_states else x0.new_empty(0)
+    return out, states, x0.new_empty(tasks, steps, batch, GATES[cell], dim) if keep == EVERYTHING else x0.new_empty(0)
+
+
+@backward.register_fake
+def _(
+    grad: Tensor,
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    context: Tensor | None,
+    states: Tensor,
+    kept: Tensor,
+    steps: int,
+    cell: str,
+    return_states: bool,
+    needs: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def gradient(tensor: Tensor | None, wanted: int) -> Tensor:
+        return x0.new_empty(tensor.shape) if wanted and tensor is not None else x0.new_empty(0)
+
+    banks = needs & 0b11110
+    return (
+        gradient(x0, needs & 1),
+        gradient(shared_weight, banks),
+        gradient(shared_bias, banks),
+        gradient(private_weight, banks),
+        gradient(private_bias, banks),
+        gradient(context, needs & 32),
+    )
+
+
 class _WeightGradient:
     """dW and dV as library products over the rows of several steps: sum over l of [da_l | dq_l]^T [context_l, h_l]."""
 
@@ -266,9 +317,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor 
     wanted = [*ctx.needs_input_grad[:5], ctx.needs_input_grad[6]]
     needs = sum(1 << i for i, need in enumerate(wanted) if need)
     states = states[:, 1:steps] if return_states else states
-    found = torch.ops.dcrnn_fast.triton_cross_rnn_backward(
-        grad, *tensors, index, context, states, kept, steps, cell, return_states, needs
-    )
+    found = torch.ops.dcrnn_fast.triton_cross_rnn_backward(grad, *tensors, index, context, states, kept, steps, cell, return_states, needs)
     gradients = [gradient if need else None for gradient, need in zip(found, wanted, strict=True)]
     return *gradients[:5], None, gradients[5], None, None, None, None
 

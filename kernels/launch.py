@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from math import gcd
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
+from torch.library import custom_op, triton_op
 
-from .tiles import INTERPRETED
+from . import INTERPRETED
+
+operator: Callable[..., Callable[[Callable[..., Any]], CustomOpDef]] = custom_op if INTERPRETED else triton_op
+"""Registers an operator. PyTorch's compiler sees into it and compiles its kernels along, which interpreted kernels have no part in."""
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
@@ -22,17 +29,18 @@ def alignment(row_size: int, *banks: Tensor) -> int:
     A tensor that is traced has no address; its storage begins on a boundary of more than 16 bytes, as PyTorch's allocators give it.
     """
     size = banks[0].element_size()
-    starts = [bank.storage_offset() * size if torch.compiler.is_compiling() or _is_traced(bank) else bank.data_ptr() for bank in banks]
-    return gcd(16, row_size * size, *starts)
+    starts = [bank.storage_offset() * size if _is_traced(bank) else bank.data_ptr() for bank in banks]
+    known = [value for value in (row_size * size, *starts) if isinstance(value, int)]
+    return gcd(16, *known) if len(known) == 1 + len(starts) else size  # a size that a graph leaves open promises nothing
 
 
 def _is_traced(tensor: Tensor) -> bool:
-    return type(tensor) not in (Tensor, torch.nn.Parameter)
+    return torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
 def precision(dtype: torch.dtype) -> str:
     """How a float32 product is computed, as PyTorch's own setting says: "ieee" or "tf32"."""
-    if dtype != torch.float32 or INTERPRETED.value:
+    if dtype != torch.float32 or INTERPRETED:
         return "ieee"
     setting = torch.backends.cuda.matmul.fp32_precision
     return "tf32" if (torch.backends.fp32_precision if setting == "none" else setting) == "tf32" else "ieee"

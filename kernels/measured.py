@@ -166,5 +166,5 @@ def summary() -> str:
     found = []
     for path in present_files():
         card, entries = read(path)
-        found.append(f"{card}, {len(entries)} choices ({path})")
+        found.append(f"{card}, {len(entries)} choice{'s' * (len(entries) != 1)} ({path})")
     return "measured: " + "; ".join(found) if found else "none measured: tile sizes are predicted"

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
-from .launch import alignment, on_device_of
+from .launch import alignment, on_device_of, operator
 from .param_gather import param_gather_rows, param_gather_sum
 
 
@@ -18,7 +18,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     return torch.ops.dcrnn_fast.triton_param_gather(shared, private, index)
 
 
-@triton_op("dcrnn_fast::triton_param_gather", mutates_args={})
+@operator("dcrnn_fast::triton_param_gather", mutates_args={})
 def forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     """[S, ...], [T, P, ...], int32 [T, R] to [T, R, ...]."""
     out = shared.new_empty(*index.shape, *shared.shape[1:])
@@ -36,7 +36,7 @@ def forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     return out
 
 
-@triton_op("dcrnn_fast::triton_param_gather_backward", mutates_args={})
+@operator("dcrnn_fast::triton_param_gather_backward", mutates_args={})
 def backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Gradients of the banks, [S, ...] and [T, P, ...] in ``dtype``, from that of the gathered rows [T, R, ...]."""
     tasks, rows = index.shape
@@ -53,6 +53,17 @@ def backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dty
                 BLOCK_R=min(triton.next_power_of_2(rows), 1024), BLOCK_N=block_n,
             )  # fmt: skip
     return shared, private
+
+
+@forward.register_fake
+def _(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+    return shared.new_empty(*index.shape, *shared.shape[1:])
+
+
+@backward.register_fake
+def _(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    shape = grad.shape[2:]
+    return grad.new_empty(num_shared, *shape, dtype=dtype), grad.new_empty(index.shape[0], num_private, *shape, dtype=dtype)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -12,6 +12,9 @@ import torch
 import triton
 from torch import Tensor
 
+from dcrnn_fast import reference
+from dcrnn_fast.sharing import GATES, Cell
+
 from . import configs, measured
 from .configs import Card, Config
 from .launch import precision
@@ -40,15 +43,18 @@ class Sizes:
         return cls(device, kind, configs.bucket(_hint(x0.shape[0]) * tasks), x0.shape[1], gates, columns, steps)
 
     def arguments(self) -> dict[str, int]:
+        """What the predictions are made from."""
         return {"rows": self.rows, "dim": self.dim, "gates": self.gates, "columns": self.columns, "steps": self.steps}
 
 
 def _hint(size: int | torch.SymInt) -> int:
     if isinstance(size, int):
         return size
-    from torch.fx.experimental.symbolic_shapes import size_hint
+    from torch.fx.experimental import symbolic_shapes
 
-    return int(size_hint(size, fallback=8192))
+    # PyTorch 2.13 has this under another name than 2.10
+    hint = getattr(symbolic_shapes, "optimization_hint", None) or symbolic_shapes.size_hint  # type: ignore[attr-defined]
+    return int(hint(size, fallback=8192))
 
 
 # No context variables: PyTorch runs backwards in threads of its own, which would not see them.
@@ -103,7 +109,7 @@ def _card(device: int) -> Card:
     """What the prediction asks of the device; of an H100 where there is none. Rates are an H100's for every card."""
     if device < 0:
         return configs.H100
-    found = torch.cuda.get_device_properties(device)
+    found: Any = torch.cuda.get_device_properties(device)  # PyTorch's own types leave the shared memory out
     return replace(configs.H100, multiprocessors=found.multi_processor_count, shared_memory=found.shared_memory_per_block_optin)
 
 
@@ -115,7 +121,7 @@ def config(kernel: str, sizes: Sizes) -> Config:
 
 
 def schedule(sizes: Sizes) -> str:
-    """"all_steps" for one launch of the forward, "step" for one a step."""
+    """One launch for all steps of the forward, "all_steps", or one a "step"."""
     return str(_forced.get("schedule") or _chosen("schedule", sizes))
 
 
@@ -147,7 +153,7 @@ def tune(
     batch: int,
     *,
     steps: int = 3,
-    cell: str = "gated",
+    cell: Cell = "gated",
     dtype: torch.dtype = torch.bfloat16,
     context_dim: int = 0,
     device: torch.device | str = "cuda",
@@ -218,11 +224,9 @@ class _Problem:
     """
 
     def __init__(
-        self, dim: int, tasks: int, batch: int, steps: int, cell: str, dtype: torch.dtype, context_dim: int, device: torch.device
+        self, dim: int, tasks: int, batch: int, steps: int, cell: Cell, dtype: torch.dtype, context_dim: int, device: torch.device
     ) -> None:
-        from dcrnn_fast import reference
-
-        from .cross_rnn_op import EVERYTHING, GATES
+        from .cross_rnn_op import EVERYTHING
 
         generator = torch.Generator(device).manual_seed(0)
 
@@ -247,9 +251,9 @@ class _Problem:
         for rows in self._checked():
             x0 = self.x0[rows].double().requires_grad_()
             context = None if self.context is None else self.context[:, rows].double().requires_grad_()
-            banks = [bank.double() for bank in self.banks]
+            weight, bias, own_weight, own_bias = (bank.double() for bank in self.banks)
             with torch.enable_grad():
-                out = reference.cross_rnn(x0, *banks, self.index, steps=steps, cell=cell, context=context)
+                out = reference.cross_rnn(x0, weight, bias, own_weight, own_bias, self.index, steps=steps, cell=cell, context=context)
             wanted = [x0] if context is None else [x0, context]
             self.expected.append([out.detach(), *torch.autograd.grad(out, wanted, self.grad[:, rows].double())])
 
