@@ -8,7 +8,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # PyTorch's threads spin while they wait for one another, which on a busy machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format sanitize abi bench quality clean
+.PHONY: demo test lint format sanitize abi resources bench quality gpu clean
 
 # Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.
 define install
@@ -50,6 +50,14 @@ abi: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark
+
+# What the compiler makes of every Triton tile configuration on every architecture; no GPU needed.
+resources: $(VENV)/.dev
+	$(BIN)/python scripts/triton_resources.py
+
+# What needs a GPU: tests, sanitizers, tile sizes and benchmarks, with the environment's own Python: it brings PyTorch for the card.
+gpu:
+	env -u OMP_WAIT_POLICY $(PYTHON) scripts/gpu.py $(GPU_OPTIONS)
 
 quality: $(VENV)/.dev
 	$(BIN)/python -m bench.quality

@@ -90,7 +90,7 @@ class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
 setup(
     packages=[*find_packages(include=["dcrnn_fast", "dcrnn_fast.*"]), "dcrnn_fast.kernels"],
     package_dir={"dcrnn_fast.kernels": "kernels"},
-    package_data={"dcrnn_fast": ["py.typed", REPORT.name, "data/embedded/*"]},
+    package_data={"dcrnn_fast": ["py.typed", REPORT.name, "data/embedded/*"], "dcrnn_fast.kernels": ["tuned/*.json"]},
     ext_modules=[] if WANTED == "0" else [c_extension()],
     cmdclass={"build_ext": build_ext},
 )

@@ -1,5 +1,7 @@
 """``pytest bench/ --benchmark`` measures and writes results; without the flag each benchmark runs a small case, as a smoke test."""
 
+import time
+
 import pytest
 
 from . import machine
@@ -8,6 +10,8 @@ from . import machine
 def pytest_addoption(parser):
     parser.addoption("--benchmark", action="store_true", help="measure the full grid and write bench/results/")
     parser.addoption("--seconds", type=float, default=1.0, help="how long to measure one case (default 1)")
+    parser.addoption("--minutes", type=float, help="start no new case after so many minutes; what was measured is kept")
+    parser.addoption("--missing", action="store_true", help="measure the GPU cases alone that the results of this machine lack")
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +37,30 @@ class Recorder:
         if self.config.getoption("--benchmark"):
             self.paths[name] = machine.merge(name, [row], list(key))
 
+    def lacks(self, name, key):
+        """Whether a case is to be measured: without --missing, always."""
+        return not self.config.getoption("--missing") or key not in machine.keys(name)
+
 
 def pytest_configure(config):
     config.recorder = Recorder(config)
+    minutes = config.getoption("--minutes")
+    config.bench_ends = None if minutes is None else time.monotonic() + 60 * minutes
+
+
+def pytest_runtest_setup(item):
+    if item.config.bench_ends is not None and time.monotonic() > item.config.bench_ends:
+        pytest.skip("the minutes of --minutes are used up")
 
 
 @pytest.fixture(scope="session")
 def record(request):
     return request.config.recorder.add
+
+
+@pytest.fixture(scope="session")
+def lacks(request):
+    return request.config.recorder.lacks
 
 
 @pytest.fixture
@@ -56,7 +76,7 @@ def keep(benchmark, measuring):
 def pytest_terminal_summary(terminalreporter, config):
     recorder = config.recorder
     for name, rows in recorder.tables.items():
-        columns = [column for column in rows[0] if not column.endswith((", low", ", high"))]
+        columns = [column for column in dict.fromkeys(column for row in rows for column in row) if not column.endswith((", low", ", high"))]
         cells = [columns] + [[str(row.get(column, "")) for column in columns] for row in rows]
         widths = [max(len(line[c]) for line in cells) for c in range(len(columns))]
         terminalreporter.section(name)

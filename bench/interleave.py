@@ -25,28 +25,40 @@ class Ratio:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def rounds(candidates: Mapping[str, Callable[[], object]], *, seconds: float, minimum: int = 7) -> dict[str, list[float]]:
+def _seconds(run: Callable[[], object], calls: int = 1) -> float:
+    """Seconds a call. A GPU's queue is empty when the clock starts and when it stops."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(calls):
+        run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / calls
+
+
+def rounds(
+    candidates: Mapping[str, Callable[[], object]], *, seconds: float, minimum: int = 7, stretch: float = 0.0
+) -> dict[str, list[float]]:
     """Seconds of every candidate in every round; each round calls each candidate once, beginning with another one every time.
 
-    A candidate is first called unmeasured (compilation, first touch of its memory). Rounds go on for about ``seconds``.
+    A candidate is first called unmeasured (compilation, first touch of its memory). Rounds go on for about ``seconds``. A turn is one call,
+    or as many in a row as take the fastest candidate ``stretch`` seconds: a GPU then works through a full queue, and waiting for it is not
+    counted with every call.
     """
+    again = []
     for run in candidates.values():
-        begin = time.perf_counter()
-        run()
-        if time.perf_counter() - begin < SLOW:
-            run()
+        if _seconds(run) < SLOW:
+            again.append(_seconds(run))
         else:
             minimum = min(minimum, 3)
+    calls = max(1, round(stretch / min(again))) if again else 1
     names = list(candidates)
     times: dict[str, list[float]] = {name: [] for name in names}
     start, turn = time.perf_counter(), 0
     while turn < minimum or time.perf_counter() - start < seconds:
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            begin = time.perf_counter()
-            candidates[name]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(_seconds(candidates[name], calls))
         turn += 1
     return times
 

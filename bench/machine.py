@@ -27,6 +27,23 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def card() -> dict[str, object]:
+    """The GPU and what its results depend on; empty where there is none."""
+    if not torch.cuda.is_available():
+        return {}
+    import triton
+    from dcrnn_fast.kernels import measured
+
+    name = torch.cuda.get_device_name()
+    path = measured.user_file(name)
+    tuned = path if path.is_file() else measured.shipped_file(name)
+    return {
+        "cuda": torch.version.cuda,
+        "triton": triton.__version__,
+        "tile sizes": "measured" if tuned.is_file() else "predicted",
+    }
+
+
 def description() -> dict[str, object]:
     """Processor, instruction set, threads and versions; the card's name where a GPU is used."""
     extension = dcrnn_fast.backends.extension()
@@ -38,6 +55,7 @@ def description() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "openmp": {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "OMP_PROC_BIND") if name in os.environ} or "defaults",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **card(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "dcrnn_fast": dcrnn_fast.__version__,
@@ -55,9 +73,7 @@ def merge(name: str, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> l
 
     Rows that another machine or version measured are not kept: a file's rows can be compared with one another.
     """
-    about, path = description(), RESULTS / f"{name}.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    kept = known["rows"] if known.get("machine") == json.loads(json.dumps(about)) else []
+    about, kept = description(), rows_of_this_machine(name)
     merged = {tuple(row[column] for column in key): dict(row) for row in [*kept, *rows]}
     ordered = [merged[case] for case in sorted(merged)]
     columns = list(dict.fromkeys(column for row in ordered for column in row))
@@ -69,6 +85,20 @@ def merge(name: str, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> l
         write(f"{name}.json", {"machine": about, "key": list(key), "rows": ordered}),
         _replace(RESULTS / f"{name}.csv", table.getvalue()),
     ]
+
+
+def rows_of_this_machine(name: str) -> list[dict[str, Any]]:
+    """The rows of bench/results/NAME.json that this machine and these versions measured."""
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return known["rows"] if known.get("machine") == json.loads(json.dumps(description())) else []
+
+
+def keys(name: str) -> list[dict[str, Any]]:
+    """The cases among :func:`rows_of_this_machine`, each by its key columns."""
+    path = RESULTS / f"{name}.json"
+    columns = json.loads(path.read_text(encoding="utf-8"))["key"] if path.is_file() else []
+    return [{column: row[column] for column in columns} for row in rows_of_this_machine(name)]
 
 
 def _replace(path: Path, text: str) -> Path:

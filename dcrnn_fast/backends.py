@@ -112,7 +112,7 @@ BACKENDS: dict[str, Backend] = {
 NAMES = ("auto", *BACKENDS)
 AUTO = {"cpu": ("cpp", "reference"), "cuda": ("reference",)}
 """The order in which ``auto`` tries backends, by device type, for every dtype and size; other devices take the reference. On a CPU the C++
-kernels were ahead of the reference in every case of ``make bench``. On a GPU nothing was measured yet: the Triton kernels are taken by name."""
+kernels were ahead of the reference in every case of ``make bench``. On a GPU nothing was measured yet: Triton kernels are taken by name."""
 
 
 REASONS: dict[str, str | None] = {name: backend.unavailable_reason() for name, backend in BACKENDS.items()}

@@ -43,7 +43,7 @@ if REASONS["triton"] is None:
     _CROSS_RNN["triton"] = _triton_cross_rnn
 
 _checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Indices on a GPU whose values were checked, with their version and the rows they were checked against: reading one waits for the device."""
+"""Indices on a GPU whose values were checked, with their version and the rows that were there: reading one waits for the device."""
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 KERNELS = ("step", "all_steps", "backward", "context")
 
@@ -88,7 +89,7 @@ def bucket(rows: int) -> int:
 def predicted_seconds(
     kernel: str, config: Config, kind: str, *, rows: int, dim: int, gates: int, columns: int, steps: int, card: Card = H100
 ) -> float:
-    """The time of one launch from its FLOPs, its traffic through L2, and the tiles that a multiprocessor works through one after another."""
+    """The time of one launch: FLOPs, traffic through L2, and the tiles that a multiprocessor works through one after another."""
     forward = kernel in ("step", "all_steps")
     wide, long = (gates * config.block_d, columns) if forward else (config.block_d, gates * dim)
     flops = 2.0 * config.block_b * wide * long
@@ -112,6 +113,6 @@ def predicted(kernel: str, kind: str, *, rows: int, dim: int, gates: int, column
 
 def predicted_schedule(kind: str, *, rows: int, dim: int, gates: int, columns: int, steps: int, card: Card = H100) -> str:
     """ "all_steps" where one launch for all steps is predicted to take less time than a launch a step, else "step"."""
-    sizes = {"rows": rows, "dim": dim, "gates": gates, "columns": columns, "steps": steps, "card": card}
+    sizes: dict[str, Any] = {"rows": rows, "dim": dim, "gates": gates, "columns": columns, "steps": steps, "card": card}
     at_once, one = (predicted_seconds(kernel, predicted(kernel, kind, **sizes), kind, **sizes) for kernel in ("all_steps", "step"))
     return "all_steps" if at_once + card.launch_seconds < steps * (one + card.launch_seconds) else "step"

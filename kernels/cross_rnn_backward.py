@@ -6,8 +6,8 @@ Letters as in cross_rnn_forward, and d = dL/dh' of a step. A step goes back in t
     dh = d + W^T da + V^T dq                                                              "the product's"
 
 The product's move of a step ends with the gate's move of the step before it, so that dh is used while it is in registers. da and dq are
-written as planes [B, G, D] side by side, which makes both products one. A multiplication whose result is summed is written as ``fma`` with 0:
-the compiler's freedom to fuse changes no bit.
+written as planes [B, G, D] side by side, which makes both products one. A multiplication whose result is summed is written as ``fma`` with
+0: the compiler's freedom to fuse changes no bit.
 """
 
 import triton
@@ -62,7 +62,7 @@ def cross_rnn_backward_start(
 
 
 @triton.jit
-def _add_product(
+def add_gradient_product(
     acc, gradients, shared_weight, private_weight, index, row, n, columns, first_column, D, K, num_shared, num_private, task,
     G: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -131,7 +131,7 @@ def cross_rnn_backward_step(
     if LAST:
         given = grad + given_at + task * given_stride
     gradients += task * gradients_stride
-    acc = _add_product(
+    acc = add_gradient_product(
         tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC), gradients + read, shared_weight, private_weight, index + task * R + first_row,
         tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, num_shared, num_private, task,
         G, ALIGN, PRECISION, BLOCK_K,
@@ -147,28 +147,3 @@ def cross_rnn_backward_step(
         _end(right, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit + half, B, D, G, FIRST, STATES)
     else:
         _end(acc, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
-
-
-@triton.jit
-def cross_rnn_backward_context(
-    dcontext, gradients, shared_weight, private_weight, index,
-    B, D, C, T, R, num_shared, num_private, first_row, rows_a_step, context_at, read, gradients_stride, step_stride,
-    G: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """The gradient of the context, summed over tasks in their order; the second axis of the grid is the step."""
-    step = tl.program_id(1).to(tl.int64)
-    column_tiles = tl.cdiv(C, BLOCK_D)
-    b = tl.program_id(0) // column_tiles * BLOCK_B + tl.arange(0, BLOCK_B)
-    n = tl.program_id(0) % column_tiles * BLOCK_D + tl.arange(0, BLOCK_D)
-    ACC: tl.constexpr = tl.float64 if dcontext.dtype.element_ty == tl.float64 else tl.float32
-    acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC)
-    gradients += read + step * step_stride
-    for task in range(T):
-        owner = tl.cast(task, tl.int64)
-        acc = _add_product(
-            acc, gradients + owner * gradients_stride, shared_weight, private_weight,
-            index + task * R + first_row + step * rows_a_step, tl.minimum(b, B - 1).to(tl.int64), n, C, 0, D, C + D,
-            num_shared, num_private, owner, G, ALIGN, PRECISION, BLOCK_K,
-        )  # fmt: skip
-    at = context_at + (step * B + b)[:, None] * C + n[None, :]
-    store(dcontext + at, acc, (b < B)[:, None] & (n < C)[None, :])

@@ -4,8 +4,8 @@ Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 (gated) o
 
     a  = W u + b        g = sigmoid(V u + c)        h' = h + g * x0 * a
 
-Row d of W and row d of V are neighbouring columns of one product, so a thread that holds a unit's a holds its gate too. Multiplications that
-feed an addition are written as ``fma``: the compiler's freedom to fuse changes no bit.
+Row d of W and row d of V are neighbouring columns of one product, so a thread that holds a unit's a holds its gate too. Multiplications
+that feed an addition are written as ``fma``: the compiler's freedom to fuse changes no bit.
 """
 
 import triton
@@ -79,10 +79,10 @@ def cross_rnn_step(
     G: tl.constexpr, HAS_CONTEXT: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr,
     ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """One step of every task: a program a tile. Reads x0 (FIRST) or ``states + read``, writes ``out`` [T, B, D] (LAST) or ``states + write``.
+    """One step, a program a tile. Reads x0 (FIRST) or ``states + read``, writes ``out`` [T, B, D] (LAST) or ``states + write``.
 
-    Offsets and strides are in values: ``read``, ``write``, ``context_at`` and ``gates_at`` to the step, ``states_stride`` and ``gates_stride``
-    from task to task; ``first_row`` is the step's first row of the index.
+    Offsets and strides are in values: ``read``, ``write``, ``context_at`` and ``gates_at`` to the step, ``states_stride`` and
+    ``gates_stride`` from task to task; ``first_row`` is the step's first row of the index.
     """
     task = tl.program_id(1).to(tl.int64)
     unit_tiles = tl.cdiv(D, BLOCK_D)

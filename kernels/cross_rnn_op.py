@@ -11,10 +11,12 @@ from torch.library import wrap_triton
 
 from . import tuning
 from .cross_rnn_all_steps import cross_rnn_all_steps
-from .cross_rnn_backward import cross_rnn_backward_context, cross_rnn_backward_start, cross_rnn_backward_step
+from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_step
+from .cross_rnn_backward_context import cross_rnn_backward_context
 from .cross_rnn_forward import cross_rnn_step
 from .launch import alignment, on_device_of, operator, precision
 from .param_gather_op import backward as param_gather_backward
+from .weight_gradient import WeightGradient
 
 GATES = {"gated": 2, "cross": 1}
 NOTHING, STATES, EVERYTHING = 0, 1, 2
@@ -56,8 +58,10 @@ def forward(
     return_states: bool,
     keep: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shapes as :func:`dcrnn_fast.functional.cross_rnn`: the output, the states 1 to L - 1 [T, L - 1, B, D] unless the output holds them, and
-    a, g [T, L, B, G, D]; [0] in place of what is not kept."""
+    """The output; the states 1 to L - 1 [T, L - 1, B, D] unless the output holds them; a, g [T, L, B, G, D]. [0] for what is not kept.
+
+    Shapes as :func:`dcrnn_fast.functional.cross_rnn`.
+    """
     tasks, rows = index.shape
     (batch, dim), gates = x0.shape, GATES[cell]
     columns = 0 if context is None else context.shape[2]
@@ -95,7 +99,7 @@ def forward(
             config = tuning.config("step", sizes)
             grid = triton.cdiv(batch, config.block_b) * triton.cdiv(dim, config.block_d), tasks
             for step in range(steps):
-                read, write = ((first_slot + l) % slots * size for l in (step - 1, step))
+                read, write = ((first_slot + at) % slots * size for at in (step - 1, step))
                 wrap_triton(cross_rnn_step)[grid](
                     x0, buffer, context, out, kept if keep == EVERYTHING else out, *banks, index,
                     *counts, step * step_rows, read, write, stride, step * batch * columns, step * gates * size, steps * gates * size,
@@ -123,8 +127,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x0, the four banks and the context: bit i of ``needs`` asks for the i-th (the banks come together), else [0].
 
-    ``states`` [T, L - 1, B, D] are those before every step but the first. ``kept`` is a, g of every step, or [0]: they are then computed again, and
-    da, dq of two steps are all that is held at a time.
+    ``states`` [T, L - 1, B, D] are those before every step but the first. ``kept`` is a, g of every step, or [0]: they are then computed
+    again, and da, dq of two steps are all that is held at a time.
     """
     tasks, rows = index.shape
     (batch, dim), gates = x0.shape, GATES[cell]
@@ -133,12 +137,10 @@ def backward(
     bank_tensors = shared_weight, shared_bias, private_weight, private_bias
     nothing = x0.new_empty(0)
     if batch == 0 or tasks == 0:
-        return (
-            torch.zeros_like(x0) if want_x0 else nothing,
-            *(torch.zeros_like(bank) if want_banks else x0.new_empty(0) for bank in bank_tensors),
-            torch.zeros_like(context) if want_context and context is not None else x0.new_empty(0),
-        )
-    grad, x0, index, states = grad.contiguous(), x0.contiguous(), index.contiguous(), states
+        zeros = [torch.zeros_like(bank) if want_banks else x0.new_empty(0) for bank in bank_tensors]
+        dcontext = torch.zeros_like(context) if want_context and context is not None else x0.new_empty(0)
+        return torch.zeros_like(x0) if want_x0 else nothing, zeros[0], zeros[1], zeros[2], zeros[3], dcontext
+    grad, x0, index = grad.contiguous(), x0.contiguous(), index.contiguous()
     banks = [bank.contiguous() for bank in bank_tensors]
     upstream = x0 if context is None else context.contiguous()
     recompute = kept.numel() == 0
@@ -159,7 +161,7 @@ def backward(
     pinned = {"PRECISION": precision(x0.dtype), "ALIGN": alignment(columns + dim, banks[0], banks[2]), "enable_fp_fusion": False}
     gates_stride = plane if recompute else steps * plane
     given_stride = (steps + 1) * size if return_states else size
-    weights = _WeightGradient(gradients, states, x0, context, steps, tied=rows == dim)
+    weights = WeightGradient(gradients, states, x0, context, steps, tied=rows == dim)
 
     def gates_of(step: int) -> int:
         """Where a, g of a step begin; computed now where they were not kept."""
@@ -206,7 +208,7 @@ def backward(
         weights.add_all()
     dx = dx0.sum(0).to(x0.dtype) if want_x0 else nothing
     if not want_banks:
-        return dx, *(x0.new_empty(0) for _ in range(4)), dcontext
+        return dx, x0.new_empty(0), x0.new_empty(0), x0.new_empty(0), x0.new_empty(0), dcontext
     dweight = weights.rows()
     dbias = (sums.sum((1, 2)).unsqueeze(1) if rows == dim else sums.sum(2)).transpose(2, 3).flatten(1, 2)
     shared, private = param_gather_backward(dweight, index, counts[4], counts[5], x0.dtype)
@@ -263,41 +265,6 @@ def _(
         gradient(private_bias, banks),
         gradient(context, needs & 32),
     )
-
-
-class _WeightGradient:
-    """dW and dV as library products over the rows of several steps: sum over l of [da_l | dq_l]^T [context_l, h_l]."""
-
-    def __init__(self, gradients: Tensor, states: Tensor, x0: Tensor, context: Tensor | None, steps: int, *, tied: bool) -> None:
-        self.gradients, self.states, self.x0, self.context = gradients, states, x0, context
-        self.steps, self.tied = steps, tied
-        self.parts: list[list[Tensor | None]] = [[None, None] for _ in range(1 if tied else steps)]
-
-    def add(self, first: int, last: int, slot: int) -> None:
-        """Add steps ``first`` to ``last``, whose da|dq begin in ``slot``; the first step reads x0 and comes alone."""
-        tasks = self.gradients.shape[0]
-        left = self.gradients[:, slot : slot + last - first].flatten(3).flatten(1, 2).mT
-        h = self.x0.expand(tasks, -1, -1) if first == 0 else self.states[:, first - 1 : last - 1].flatten(1, 2)
-        part = self.parts[0 if self.tied else first]
-        part[1] = torch.bmm(left, h) if part[1] is None else torch.baddbmm(part[1], left, h)
-        if self.context is not None:
-            u = self.context[first:last].flatten(0, 1).expand(tasks, -1, -1)
-            part[0] = torch.bmm(left, u) if part[0] is None else torch.baddbmm(part[0], left, u)
-
-    def add_all(self) -> None:
-        """All steps, in as few products as their weights allow."""
-        self.add(0, 1, 0)
-        if self.tied and self.steps > 1:
-            self.add(1, self.steps, 1)
-        elif not self.tied:
-            for step in range(1, self.steps):
-                self.add(step, step + 1, step)
-
-    def rows(self) -> Tensor:
-        """[T, R, G, K] in the index's order of rows."""
-        gates, dim = self.gradients.shape[3:]
-        found = [torch.cat([part for part in parts if part is not None], dim=2) for parts in self.parts]
-        return torch.stack(found, dim=1).unflatten(2, (gates, dim)).transpose(2, 3).flatten(1, 2)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -43,4 +43,4 @@ def precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32 or INTERPRETED:
         return "ieee"
     setting = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if (torch.backends.fp32_precision if setting == "none" else setting) == "tf32" else "ieee"
+    return "tf32" if (torch.backends.fp32_precision if setting == "none" else setting) == "tf32" else "ieee"  # type: ignore[attr-defined]

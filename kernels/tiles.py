@@ -24,7 +24,7 @@ def bank_rows(shared, private, index, unit, num_shared, num_private, row_size, t
 
 @triton.jit
 def dot(left, right, acc, PRECISION: tl.constexpr):
-    """``acc + left @ right`` in the accumulator's dtype. The interpreter's product of bfloat16 is wrong, and of float16 rounds: upcast there."""
+    """``acc + left @ right`` in the accumulator's dtype. The interpreter gets bfloat16 products wrong and rounds float16: upcast there."""
     if INTERPRETED:
         return acc + tl.dot(left.to(acc.dtype), right.to(acc.dtype), out_dtype=acc.dtype)
     else:

@@ -35,12 +35,12 @@ class Sizes:
 
     @classmethod
     def of(cls, x0: Tensor, tasks: int, gates: int, columns: int, steps: int) -> Sizes:
-        """The sizes of a call; a batch size that a traced graph leaves open counts as the one it was traced with."""
+        """The sizes of a call; a size that a traced graph leaves open counts as the one it was traced with."""
         kind = str(x0.dtype).removeprefix("torch.")
         if precision(x0.dtype) == "tf32":
             kind = "tf32"
         device = x0.device.index if x0.is_cuda and x0.device.index is not None else -1
-        return cls(device, kind, configs.bucket(_hint(x0.shape[0]) * tasks), x0.shape[1], gates, columns, steps)
+        return cls(device, kind, configs.bucket(_hint(x0.shape[0]) * _hint(tasks)), _hint(x0.shape[1]), gates, _hint(columns), steps)
 
     def arguments(self) -> dict[str, int]:
         """What the predictions are made from."""
@@ -180,12 +180,14 @@ def tune(
         ArithmeticError: a candidate's result is wrong.
         ConfigError: the user's file is damaged, or cannot be written.
     """
-    problem = _Problem(dim, tasks, batch, steps, cell, dtype, context_dim, torch.device(device))
-    sizes = problem.sizes
-    name, card = card_name(sizes.device), _card(sizes.device)
+    place = torch.device(device)
+    number = -1 if place.type != "cuda" else torch.cuda.current_device() if place.index is None else place.index
+    name, card = card_name(number), _card(number)
     if name is None:
         raise ValueError(f"device={str(device)!r}: expected a CUDA device")
     measured.load(measured.user_file(name), name)  # before minutes of measuring, not after them
+    problem = _Problem(dim, tasks, batch, steps, cell, dtype, context_dim, place)
+    sizes = problem.sizes
     best: dict[str, tuple[float, Config]] = {}
     for kernel in ("step", "all_steps", "backward", *(["context"] if context_dim else [])):
         schedule = {"schedule": kernel} if kernel in measured.SCHEDULES else {}

@@ -1,4 +1,4 @@
-"""Every test starts from the same seed, hypothesis from the same examples in CI, and without a GPU Triton's interpreter runs its kernels."""
+"""Tests start from the same seed, hypothesis from the same examples in CI; without a GPU, Triton's interpreter runs its kernels."""
 
 import os
 

@@ -143,8 +143,9 @@ def _warm(dim: int, batches: list[int], tasks: int, steps: int, kind: str) -> No
 
     from dcrnn_fast import backends
 
-    reason = backends.REASONS["triton"] or (None if torch.cuda.is_available() else "PyTorch sees no CUDA device; `nvidia-smi` shows the driver's")
-    if reason:
+    reason = backends.REASONS["triton"]
+    if reason or not torch.cuda.is_available():
+        reason = reason or "PyTorch sees no CUDA device; `nvidia-smi` shows which ones the driver sees"
         raise BackendUnavailable(f"--warm measures on a GPU and cannot: {reason}")
     from dcrnn_fast.kernels import tuning
 

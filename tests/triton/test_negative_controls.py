@@ -13,14 +13,15 @@ pytestmark = pytest.mark.skipif(backends.REASONS["triton"] is not None, reason=f
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
+FORWARD, BACKWARD, TILES = "cross_rnn_forward.py", "cross_rnn_backward.py", "tiles.py"
 DEFECTS = {
-    "a mask one column too wide": ("tiles.py", "mask=(k < columns)[None, :]", "mask=(k <= columns)[None, :]", "out"),
-    "a mask one unit too narrow": ("cross_rnn_forward.py", "stored = (b < B)[:, None] & (d < D)[None, :]", "stored = (b < B)[:, None] & (d < D - 1)[None, :]", "out"),
-    "the derivative of the gate dropped": ("cross_rnn_backward.py", "tl.fma(dg * x * a, 1.0 - g, 0.0)", "tl.fma(dg * x * a, 1.0, 0.0)", "gradient of"),
-    "the gate's product left out of dh": ("cross_rnn_backward.py", "range(0, G * D, BLOCK_K)", "range(0, D, BLOCK_K)", "gradient of"),
-    "x0's own gradient of one step lost": ("cross_rnn_backward.py", "tl.fma(dg, a, tl.load(dx0 + at, mask=stored, other=0.0))", "dg * a", "gradient of x0"),
-    "another task's private row": ("tiles.py", "own = task * num_private + row - num_shared", "own = row - num_shared", "out"),
-}  # fmt: skip
+    "a mask one column too wide": (TILES, "mask=(k < columns)[None, :]", "mask=(k <= columns)[None, :]", "out"),
+    "a mask one unit too narrow": (FORWARD, "(d < D)[None, :]", "(d < D - 1)[None, :]", "out"),
+    "another task's private row": (TILES, "own = task * num_private + row - num_shared", "own = row - num_shared", "out"),
+    "the derivative of the gate dropped": (BACKWARD, "tl.fma(dg * x * a, 1.0 - g, 0.0)", "tl.fma(dg * x * a, 1.0, 0.0)", "gradient of"),
+    "the gate's product left out of dh": (BACKWARD, "range(0, G * D, BLOCK_K)", "range(0, D, BLOCK_K)", "gradient of"),
+    "x0's gradient of the later steps lost": (BACKWARD, "if ADD:", "if False:", "gradient of x0"),
+}
 
 
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)

@@ -1,7 +1,7 @@
 """The Triton operators as citizens of PyTorch's stack: opcheck everywhere; compiling, exporting and capturing where a GPU is.
 
-Under the interpreter the operators are opaque to the compiler, which has no part in interpreted kernels; what the compiler sees of them on a GPU is
-read off a traced graph in a process of its own.
+Under the interpreter the operators are opaque to the compiler, which has no part in interpreted kernels; what the compiler sees of them on
+a GPU is read off a traced graph in a process of its own.
 """
 
 import subprocess

@@ -27,7 +27,7 @@ class Driver:
         return 0
 
 
-class Traced(Exception):
+class TracedError(Exception):
     """The graph of forward and backward is there; running it would need a GPU."""
 
 
@@ -37,8 +37,8 @@ def print_launches(graph, *arguments, **options):
             kernel = kernel_side_table.get_kernel(node.kwargs["kernel_idx"])
             while not hasattr(kernel, "__name__"):
                 kernel = kernel.fn
-            print(f"{kernel.__name__}: {', '.join(node.kwargs['tensors_to_clone'])}")
-    raise Traced
+            sys.stdout.write(f"{kernel.__name__}: {', '.join(node.kwargs['tensors_to_clone'])}\n")
+    raise TracedError
 
 
 def main():
@@ -60,7 +60,7 @@ def main():
         try:
             compiled(*floats[:5], index, floats[5])
         except torch._dynamo.exc.BackendCompilerFailed as error:
-            if not isinstance(error.inner_exception, Traced):
+            if not isinstance(error.inner_exception, TracedError):
                 raise
 
 

@@ -1,0 +1,153 @@
+"""What scripts/gpu.py runs on the device in processes of their own: ``report``, ``small`` and ``tune``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+SIZES = [(dim, batch, tasks) for tasks in (2, 1, 4) for dim in (624, 256, 128, 1024) for batch in (8192, 256, 2048, 65536)]
+"""D, B and T of the benchmarks, the most telling first."""
+
+
+def report() -> int:
+    """What this machine is; the line "card: NAME" or "no CUDA device: REASON" is read by scripts/gpu.py."""
+    print(f"python: {platform.python_version()}, {sys.executable}\nplatform: {platform.platform()}")
+    for command in (["nvidia-smi"], ["nvcc", "--version"], ["compute-sanitizer", "--version"]):
+        if shutil.which(command[0]) is None:
+            print(f"{command[0]}: not found")
+            continue
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        print(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    try:
+        import torch
+    except ImportError as error:
+        print(f"no CUDA device: PyTorch cannot be imported ({error})")
+        return 0
+    print(f"torch: {torch.__version__}")
+    for name in ("triton", "numpy", "pytest", "hypothesis", "pytest_benchmark", "pybind11"):
+        try:
+            print(f"{name}: {getattr(__import__(name), '__version__', 'present')}")
+        except ImportError as error:
+            print(f"{name}: absent ({error})")
+    if torch.version.cuda is None:
+        print(f"no CUDA device: PyTorch {torch.__version__} was built without CUDA")
+    elif not torch.cuda.is_available():
+        print("no CUDA device: PyTorch finds none; what nvidia-smi says stands above")
+    else:
+        found = torch.cuda.get_device_properties(0)
+        print(f"capability: {found.major}.{found.minor}\nmultiprocessors: {found.multi_processor_count}\nmemory: {found.total_memory}")
+        print(f"CUDA: {torch.version.cuda}\ncard: {found.name}")
+    return 0
+
+
+def small(as_allocated: bool, device: str) -> int:
+    """Both operators forward and backward over small shapes, each kernel by both schedules; results are compared with the reference."""
+    import torch
+    from dcrnn_fast.kernels import tuning
+
+    from dcrnn_fast import functional
+    from tests.core.problems import cross_arguments, differentiable
+
+    shapes: list[dict] = [
+        {"batch": 3, "dim": 17},
+        {"batch": 70, "dim": 40, "tasks": 3, "tied": False, "cell": "cross"},
+        {"batch": 33, "dim": 24, "context_dim": 9},
+    ]
+    if not as_allocated:
+        torch.use_deterministic_algorithms(True)  # fills new memory with NaN; under initcheck it stays as it is
+    worst = 0.0
+    for shape in shapes:
+        for dtype, ceiling in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
+            for schedule in ("step", "all_steps"):
+                for options in ({}, {"return_states": True}, {"recompute": True})[: 1 if dtype == torch.bfloat16 else 3]:
+                    with tuning.forced(schedule=schedule):
+                        worst = max(worst, _cross_rnn(shape, dtype, options, device) / ceiling)
+    arguments = cross_arguments(batch=4, dim=40, tasks=3, dtype=torch.float32)
+    given = {name: arguments[name].to(device) for name in ("shared_weight", "private_weight", "index")}
+    leaves = list(differentiable(given).values())
+    found = []
+    for backend in ("triton", "reference"):
+        out = functional.param_gather(*given.values(), backend=backend)
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), leaves)])
+    for got, right in zip(*found, strict=True):
+        torch.testing.assert_close(got, right)
+    print(f"largest error, as a part of its ceiling: {worst:.2f}")
+    return 0 if worst < 1 else 1
+
+
+def _cross_rnn(shape: dict, dtype: torch.dtype, options: dict, device: str) -> float:
+    """The largest relative error of the output and of every gradient."""
+    import torch
+
+    from dcrnn_fast import functional
+    from tests.core.problems import cross_arguments, differentiable
+
+    def of(value: Any, kind: torch.dtype) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device, kind) if value.is_floating_point() else value.to(device)
+
+    results = []
+    for backend, kind in (("triton", dtype), ("reference", torch.float64)):
+        arguments = {name: of(value, kind) for name, value in cross_arguments(**{**shape, "dtype": dtype}).items()}
+        leaves = differentiable(arguments)
+        out = functional.cross_rnn(**arguments, **options, backend=backend)
+        seed = torch.linspace(-1, 1, out.numel(), device=device, dtype=torch.float64).to(dtype).to(out.dtype).view_as(out)
+        results.append([out.detach(), *torch.autograd.grad(out, list(leaves.values()), seed)])
+    pairs = zip(*results, strict=True)
+    return max(float((got.double() - right).norm() / right.norm().clamp_min(1e-300)) for got, right in pairs)
+
+
+def tune(minutes: float | None) -> int:
+    """Measure tile sizes for the benchmarks' sizes that the user's file lacks. A size that fails is told, and the others go on."""
+    import torch
+    from dcrnn_fast.kernels import measured, tuning
+
+    ends = None if minutes is None else time.monotonic() + 60 * minutes
+    failed = False
+    for dim, batch, tasks in SIZES:
+        for kind in ("bfloat16", "tf32"):
+            if ends is not None and time.monotonic() > ends:
+                print("the minutes are used up; what was measured is kept")
+                return int(failed)
+            torch.backends.cuda.matmul.fp32_precision = "tf32" if kind == "tf32" else "ieee"
+            dtype = torch.float32 if kind == "tf32" else torch.bfloat16
+            sizes = tuning.Sizes.of(torch.empty(batch, dim, dtype=dtype, device="cuda"), tasks, 2, dim, 3)
+            name = tuning.card_name(sizes.device)
+            if name and measured.Key.of("schedule", sizes) in measured.choices(name):
+                continue
+            print(f"{kind}, D={dim}, B={batch}, T={tasks}", flush=True)
+            try:
+                tuning.tune(dim, tasks, batch, dtype=dtype, report=lambda line: print(f"  {line}", flush=True))
+            except Exception as error:
+                failed = True
+                print(f"  FAILED: {type(error).__name__}: {error}", flush=True)
+                torch.cuda.empty_cache()
+    return int(failed)
+
+
+def main() -> int:
+    """One of the three."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("report", "small", "tune"))
+    parser.add_argument("--minutes", type=float, help="with tune: start nothing new after so many minutes")
+    parser.add_argument("--as-allocated", action="store_true", help="with small: leave new memory as it is")
+    options = parser.parse_args()
+    if options.what == "report":
+        return report()
+    if options.what == "small":
+        return small(options.as_allocated, "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
+    return tune(options.minutes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

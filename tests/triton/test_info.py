@@ -1,0 +1,96 @@
+"""What `info` says about measured tile sizes, and `info --warm`."""
+
+import pytest
+import torch
+from dcrnn_fast.kernels import measured
+from dcrnn_fast.kernels.measured import Entry, Key
+
+from dcrnn_fast import backends, cli, info
+
+KEY = Key("schedule", "bfloat16", 4096, 624, 624, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.delenv(measured.ENVIRONMENT, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(measured, "SHIPPED", tmp_path / "tuned")
+    return tmp_path
+
+
+@pytest.fixture
+def command(capsys):
+    if missing := cli.missing_modules():
+        pytest.skip(f"the command line needs {', '.join(missing)}")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_info_says_that_nothing_was_measured():
+    assert "GPU figures  none measured: tile sizes are predicted" in info.render()
+
+
+def test_info_names_the_cards_of_the_users_and_the_shipped_files(folder):
+    path = measured.save("NVIDIA H100", [Entry(KEY, "step", 5.0)])
+    shipped = measured.save("NVIDIA H200", [Entry(KEY, "step", 5.0)], measured.shipped_file("NVIDIA H200"))
+    expected = f"measured: NVIDIA H100, 1 choice ({path}); NVIDIA H200, 1 choice ({shipped})"
+    assert f"GPU figures  {expected}" in info.render()
+
+
+def test_info_survives_a_damaged_file_and_says_so(monkeypatch, folder):
+    (folder / "broken.json").write_text("{")
+    monkeypatch.setenv(measured.ENVIRONMENT, str(folder / "broken.json"))
+    assert f"GPU figures  unreadable: {folder / 'broken.json'}: is no file of measured tile sizes" in info.render()
+
+
+def test_info_queries_no_gpu(monkeypatch):
+    def query(*arguments):
+        raise AssertionError("a GPU was asked for")
+
+    for name in ("get_device_name", "get_device_properties", "is_available", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, query)
+    info.render()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
+def test_warm_without_a_gpu_is_one_error_line_and_exit_code_2(command):
+    code, out, err = command("info", "--warm")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --warm measures on a GPU and cannot: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", ["0", "many", "256,", "-1"])
+def test_a_wrong_batch_is_one_error_line(command, wrong):
+    code, _, err = command("info", "--warm", f"--batch={wrong}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected whole numbers of at least 1" in err
+
+
+def test_warm_measures_every_batch_and_puts_the_precision_back(command, monkeypatch):
+    tuning = pytest.importorskip("dcrnn_fast.kernels.tuning")
+    calls = []
+
+    def tune(*sizes, report, **options):
+        calls.append((*sizes, *options.values(), torch.backends.cuda.matmul.fp32_precision))
+        report("step: 1.0 us")
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(backends.REASONS, "triton", None)
+    before = torch.backends.cuda.matmul.fp32_precision
+    code, out, err = command("info", "--warm", "--dim", 64, "--batch", "8,16", "--batch", 32, "--tasks", 3, "--dtype", "tf32")
+    assert code == 0, err
+    assert calls == [(64, 3, batch, 3, torch.float32, "tf32") for batch in (8, 16, 32)]
+    assert torch.backends.cuda.matmul.fp32_precision == before
+    assert "measuring 3/3: tf32, D=64, T=3, B=32, L=3\n  step: 1.0 us\n" in err
+    assert "reference" in out
+    calls.clear()
+    assert command("info", "--warm")[0] == 0
+    assert [call[:3] for call in calls] == [(624, 2, 256), (624, 2, 8192)]
