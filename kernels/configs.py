@@ -61,9 +61,9 @@ _TF32 = {
 _FULL = {
     "step": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
     "all_steps": [(16, 32, 16, 4, 3)],
-    "backward": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
+    "backward": [(64, 64, 16, 8, 5), (64, 32, 16, 8, 5)],
 }
-_DOUBLE = {name: [(32, 32, 16, 4, 3)] for name in ("step", "all_steps", "backward")}
+_DOUBLE = {"step": [(32, 32, 16, 4, 3)], "all_steps": [(32, 32, 16, 4, 3)], "backward": [(32, 32, 16, 4, 5)]}
 _CANDIDATES = {"bfloat16": _HALF, "float16": _HALF, "tf32": _TF32, "float32": _FULL, "float64": _DOUBLE}
 
 

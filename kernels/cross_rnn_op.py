@@ -150,7 +150,7 @@ def backward(
     sizes = tuning.Sizes.of(x0, tasks, gates, columns + dim, steps)
     config = tuning.config("backward", sizes)
     row_tiles = triton.cdiv(batch, config.block_b)
-    dx0, d = x0.new_empty(tasks, batch, dim, dtype=wide), x0.new_empty(tasks, batch, dim)
+    dx0, d = (x0.new_empty(tasks, batch, dim, dtype=wide) for _ in range(2))
     gradients = x0.new_empty(tasks, slots, batch, gates, dim)
     sums = x0.new_empty(tasks, steps, row_tiles, gates, dim, dtype=wide)
     scratch = x0.new_empty(tasks, 1, batch, gates, dim) if recompute else kept

@@ -31,7 +31,7 @@ def forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     with on_device_of(shared):
         wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r), triton.cdiv(size, block_n))](
             shared, private, index, out, places, index.shape[1], size, shared.shape[0], private.shape[1],
-            ALIGN=alignment(size, shared, private), BLOCK_R=block_r, BLOCK_N=block_n,
+            ALIGN=alignment(size, shared, private), BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
         )  # fmt: skip
     return out
 
@@ -50,7 +50,7 @@ def backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dty
         with on_device_of(grad):
             wrap_triton(param_gather_sum)[(bank_rows, triton.cdiv(size, block_n))](
                 grad.contiguous(), index.contiguous(), shared, private, tasks, rows, size, num_shared, num_private,
-                BLOCK_R=min(triton.next_power_of_2(rows), 1024), BLOCK_N=block_n,
+                BLOCK_R=min(triton.next_power_of_2(rows), 1024), BLOCK_N=block_n, enable_fp_fusion=False,
             )  # fmt: skip
     return shared, private
 

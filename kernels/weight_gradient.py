@@ -23,10 +23,10 @@ class WeightGradient:
         left = self.gradients[:, slot : slot + last - first].flatten(3).flatten(1, 2).mT
         h = self.x0.expand(tasks, -1, -1) if first == 0 else self.states[:, first - 1 : last - 1].flatten(1, 2)
         part = self.parts[0 if self.tied else first]
-        part[1] = torch.bmm(left, h) if part[1] is None else torch.baddbmm(part[1], left, h)
+        part[1] = _add(part[1], torch.bmm(left, h))
         if self.context is not None:
             u = self.context[first:last].flatten(0, 1).expand(tasks, -1, -1)
-            part[0] = torch.bmm(left, u) if part[0] is None else torch.baddbmm(part[0], left, u)
+            part[0] = _add(part[0], torch.bmm(left, u))
 
     def add_all(self) -> None:
         """All steps, in as few products as their weights allow."""
@@ -38,7 +38,13 @@ class WeightGradient:
                 self.add(step, step + 1, step)
 
     def rows(self) -> Tensor:
-        """[T, R, G, K] in the index's order of rows."""
+        """[T, R, G, K] in the index's order of rows, in float32 (or float64)."""
         gates, dim = self.gradients.shape[3:]
         found = [torch.cat([part for part in parts if part is not None], dim=2) for parts in self.parts]
         return torch.stack(found, dim=1).unflatten(2, (gates, dim)).transpose(2, 3).flatten(1, 2)
+
+
+def _add(total: Tensor | None, product: Tensor) -> Tensor:
+    """The sum in float32 (or float64), in which a low precision's products are rounded once each and their sum not at all."""
+    product = product.to(torch.promote_types(product.dtype, torch.float32))
+    return product if total is None else total + product

@@ -1,0 +1,454 @@
+"""Compiles every configuration of every Triton kernel, without a GPU, and checks what it takes of one. docs/triton.md explains the result.
+
+    python scripts/triton_resources.py      # writes bench/results/triton_resources.json; exit code 1 with a list when a check fails
+
+Triton keeps what it compiled, so that a second run is quick. float16 compiles to bfloat16's code but for the name of the dtype in its
+instructions, and is compiled for sm_90 alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "bench" / "results" / "triton_resources.json"
+
+KERNELS = {
+    "step": ("cross_rnn_forward", "cross_rnn_step"),
+    "all_steps": ("cross_rnn_all_steps", "cross_rnn_all_steps"),
+    "backward": ("cross_rnn_backward", "cross_rnn_backward_step"),
+    "context": ("cross_rnn_backward_context", "cross_rnn_backward_context"),
+    "start": ("cross_rnn_backward", "cross_rnn_backward_start"),
+    "gather": ("param_gather", "param_gather_rows"),
+    "gather_sum": ("param_gather", "param_gather_sum"),
+}
+TILED = ("step", "all_steps", "backward", "context")
+"""Those with a choice of tiles; the others have one for every size."""
+
+ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
+BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private")
+STATES = ("x0", "states", "context", "out", "gates")
+GRADIENTS = ("grad", "d", "dx0", "gradients", "bias_sums", "dcontext")
+POINTERS = ("index", *BANKS, *STATES, *GRADIENTS)
+ACCUMULATED = ("d", "dx0", "bias_sums")
+SIZES = ("B", "D", "C", "R", "N", "T", "places", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
+"""Integers of 32 bits for every call. The others are distances in memory, which for a large batch do not fit them."""
+ODD = ("B", "T", "places", "num_shared", "num_private", "steps", "slots", "first_slot")
+"""Integers that are no multiples of 16 where D and C are."""
+
+HEAVIEST: dict[str, dict[str, Any]] = {
+    "step": {"HAS_CONTEXT": True, "FIRST": False, "LAST": False, "SAVE": True, "STORE": True},
+    "all_steps": {"HAS_CONTEXT": True, "TO_OUT": True, "SAVE": True},
+    "backward": {"FIRST": False, "LAST": False, "STATES": True},
+}
+"""The flags that ask most of a kernel: gated, with a context, saving, with gradients of all states."""
+
+CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
+"""What the predicted times are for, each with two tasks, three steps and no context (its own kernel: as many columns as units)."""
+TASKS, STEPS = 2, 3
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """What the programs that run on it at a time share."""
+
+    shared_memory: int
+    threads: int
+    programs: int = 32
+    registers: int = 65536
+    tensor_memory: int = 512
+
+
+MULTIPROCESSORS = {
+    80: Multiprocessor(167_936, 2048),
+    90: Multiprocessor(233_472, 2048),
+    100: Multiprocessor(233_472, 2048),
+    120: Multiprocessor(102_400, 1536, programs=24),
+}
+"""By compute capability, from the table in NVIDIA's CUDA C++ programming guide."""
+
+RESERVED_SHARED_MEMORY = 1024
+FEW_BYTES = 64
+"""Of stack, outside of loops: the compiler lays aside what only a program's end needs, and another program fits the registers."""
+
+INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)")
+PRODUCTS = re.compile(r"HGMMA|HMMA|DMMA|UTC\w*MMA\w*|FFMA2?|DFMA")
+ROUNDED = re.compile(r"[FD](FMA|ADD|MUL)2?")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel to compile. ``ones`` are integers that are 1, which Triton compiles in; ``wide`` makes distances in memory 64 bits."""
+
+    kernel: str
+    kind: str
+    arch: int
+    constants: tuple[tuple[str, Any], ...]
+    warps: int
+    stages: int = 3
+    ones: tuple[str, ...] = ()
+    wide: bool = False
+    aligned: bool = True
+    fusion: bool = False
+    disassembled: bool = True
+
+    def of(self, **constants: Any) -> Job:
+        """The same with other constants."""
+        return replace(self, constants=tuple({**dict(self.constants), **constants}.items()))
+
+
+def load(folder: Path) -> None:
+    """Make ``kernels`` a package of that folder's files. Its __init__ is left out: it imports PyTorch, which nothing here needs."""
+    os.environ.pop("TRITON_INTERPRET", None)  # interpreted functions cannot be compiled
+    package = ModuleType("kernels")
+    package.__path__ = [str(folder)]
+    sys.modules["kernels"] = package
+
+
+def arguments(name: str) -> tuple[list[str], list[str]]:
+    """The names of a kernel's integers, and of its constants."""
+    module, function = KERNELS[name]
+    parameters = getattr(import_module(f"kernels.{module}"), function).params
+    integers = [p.name for p in parameters if not p.is_constexpr and p.name not in POINTERS]
+    return integers, [p.name for p in parameters if p.is_constexpr]
+
+
+def job_of(name: str, kind: str, arch: int, warps: int, stages: int = 3, **constants: Any) -> Job:
+    """The heaviest variant of a kernel, with those of ``constants`` that it has."""
+    every = {"G": 2, "ALIGN": 16, "PRECISION": "tf32" if kind == "tf32" else "ieee", **HEAVIEST.get(name, {}), **constants}
+    known = arguments(name)[1]
+    return Job(name, kind, arch, tuple((key, every[key]) for key in known if key in every), warps, stages)
+
+
+def compiled(job: Job) -> dict[str, Any]:
+    """What a kernel compiles to, or why it does not: ``{"error": ...}``."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, function_name = KERNELS[job.kernel]
+    function = getattr(import_module(f"kernels.{module}"), function_name)
+    constants = {**dict(job.constants), **dict.fromkeys(job.ones, 1)}
+    signature, divisible = {}, {}
+    for position, name in enumerate(function.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        if name in POINTERS:
+            element = "fp32" if name in ACCUMULATED and job.kind != "float64" else ELEMENT[job.kind]
+            signature[name] = "*i32" if name == "index" else f"*{element}"
+        else:
+            signature[name] = "i64" if job.wide and name not in SIZES else "i32"
+        if job.aligned and name not in ODD:
+            divisible[(position,)] = [["tt.divisibility", 16]]
+    try:
+        kernel = triton.compile(
+            ASTSource(fn=function, signature=signature, constexprs=constants, attrs=divisible),
+            target=GPUTarget("cuda", job.arch, 32),
+            options={"num_warps": job.warps, "num_stages": job.stages, "enable_fp_fusion": job.fusion},
+        )
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}".strip()}
+    found = _from_cubin(kernel.asm["cubin"], job.disassembled)
+    return {**found, "shared": kernel.metadata.shared, "tensor_memory": kernel.metadata.tmem_size}
+
+
+def _from_cubin(cubin: bytes, disassembled: bool) -> dict[str, Any]:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "-res-usage", *(["-sass"] if disassembled else []), file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    code = [(int(address, 16), words.split("."), rest) for address, words, rest in INSTRUCTION.findall(text)]
+    if usage is None or (disassembled and not code):
+        raise RuntimeError(f"cuobjdump's output is not understood: {text[:400]}")
+    found = {"registers": int(usage[1]), "stack": int(usage[2])}
+    if not disassembled:
+        return found
+    instructions = [words for _, words, _ in code]
+    names = Counter(words[0] for words in instructions)
+    return {
+        **found,
+        "spill_stores": names["STL"],
+        "spill_loads": names["LDL"],
+        "spills_in_loops": _spills_in_loops(code),
+        "products": {name: count for name, count in sorted(names.items()) if PRODUCTS.fullmatch(name)},
+        "rounded": {name: count for name, count in sorted(names.items()) if ROUNDED.fullmatch(name)},
+        "loads": _widths(instructions, "LDG"),
+        "async_loads": _widths(instructions, "LDGSTS"),
+        "stores": _widths(instructions, "STG"),
+    }
+
+
+def _widths(instructions: list[list[str]], name: str) -> dict[str, int]:
+    """Bytes that one thread moves to how many instructions do so."""
+    bits = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
+    found = Counter(next((bits[word] for word in words if word in bits), 32) // 8 for words in instructions if words[0] == name)
+    return {str(width): found[width] for width in sorted(found)}
+
+
+def _spills_in_loops(code: list[tuple[int, list[str], str]]) -> int:
+    """Spills between a jump back and its target, of the innermost loop around every product (all loops, where nothing is multiplied)."""
+    targets = [(at, re.search(r"0x([0-9a-f]+)\s*$", rest)) for at, words, rest in code if words[0] == "BRA"]
+    loops = [(int(target[1], 16), at) for at, target in targets if target and int(target[1], 16) < at]
+    tensor_cores = [at for at, words, _ in code if words[0].endswith("MMA")]
+    products = tensor_cores or [at for at, words, _ in code if PRODUCTS.fullmatch(words[0])]
+    around = [[loop for loop in loops if loop[0] <= at <= loop[1]] for at in products]
+    inner = {min(found, key=lambda loop: loop[1] - loop[0]) for found in around if found} if products else set(loops)
+    spills = [at for at, words, _ in code if words[0] in ("STL", "LDL")]
+    return sum(any(first <= at <= last for first, last in inner) for at in spills)
+
+
+def programs(job: Job, facts: Mapping[str, Any]) -> int:
+    """How many programs a multiprocessor runs at a time. A warp's registers come in units of 256."""
+    limit = MULTIPROCESSORS[job.arch]
+    warp_registers = -(-facts["registers"] * 32 // 256) * 256
+    counts = [
+        limit.programs,
+        limit.threads // (32 * job.warps),
+        limit.registers // warp_registers // job.warps,
+        limit.shared_memory // (facts["shared"] + RESERVED_SHARED_MEMORY),
+    ]
+    return min(counts + ([limit.tensor_memory // facts["tensor_memory"]] if facts["tensor_memory"] else []))
+
+
+def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Iterator[Job]:
+    """Every configuration of every kernel, where it fits."""
+    configs = import_module("kernels.configs")
+    for arch, kind, name in product(archs, kinds, names):
+        if kind == "float16" and arch != 90:
+            continue
+        tiles = configs.candidates(name if name in TILED else "backward", kind, 2, configs.SHARED_MEMORY[arch])
+        if name in TILED:
+            for tile in tiles:
+                constants = tile.constants()
+                yield job_of(name, kind, arch, constants.pop("num_warps"), constants.pop("num_stages"), **constants)
+        elif name == "start":
+            for rows in sorted({tile.block_b for tile in tiles}):
+                yield job_of(name, kind, arch, 8, BLOCK_B=rows, BLOCK_D=64)
+        elif kind != "tf32":  # nothing is multiplied: float32 and tf32 are one
+            rows = 2 if name == "gather" else 1024
+            yield job_of(name, kind, arch, 4, BLOCK_R=rows, BLOCK_N=1024)
+
+
+def tile_of(job: Job) -> Any:
+    """The configuration that a job of a tiled kernel was made of."""
+    blocks = dict(job.constants)
+    return import_module("kernels.configs").Config(blocks["BLOCK_B"], blocks["BLOCK_D"], blocks["BLOCK_K"], job.warps, job.stages)
+
+
+def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the result."""
+    configs, blocks = import_module("kernels.configs"), dict(job.constants)
+    row: dict[str, Any] = {
+        "kernel": job.kernel, "kind": job.kind, "arch": f"sm_{job.arch}",
+        "tile": {name.removeprefix("BLOCK_").lower(): size for name, size in blocks.items() if name.startswith("BLOCK_")},
+        "warps": job.warps, "stages": job.stages, **facts,
+    }  # fmt: skip
+    row.pop("rounded", None)
+    if "error" not in facts:
+        row["programs"] = programs(job, facts)
+    if job.kernel in TILED:
+        tile, case, gates = tile_of(job), CASES[job.kernel], blocks["G"]
+        forward = job.kernel in ("step", "all_steps")
+        wide, long = (gates * tile.block_d, case["D"]) if forward else (tile.block_d, gates * case["D"])
+        row["shared_estimated"] = configs.shared_bytes(job.kernel, tile, job.kind, gates)
+        row["tile_flops"] = 2 * tile.block_b * wide * long
+        row["tile_bytes"] = (tile.block_b + wide) * long * configs.ITEMSIZE[job.kind]
+        seconds = configs.predicted_seconds(
+            job.kernel, tile, job.kind, rows=TASKS * case["B"], dim=case["D"], gates=gates, columns=case["D"], steps=STEPS
+        )
+        row["predicted_us_h100"] = round(1e6 * seconds, 2)
+    row["failures"] = failures(job, facts)
+    return row
+
+
+def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a kernel. Rows that begin anywhere are loaded value by value, and may spill."""
+    if "error" in facts:
+        return [f"does not compile: {facts['error']}"]
+    configs, found = import_module("kernels.configs"), []
+    if job.aligned and not job.ones and (facts["stack"] > FEW_BYTES or facts.get("spills_in_loops")):
+        found.append(f"spills: {facts['stack']} bytes of stack, {facts.get('spills_in_loops', 0)} loads and stores in loops")
+    limit = configs.SHARED_MEMORY[job.arch]
+    if facts["shared"] > limit:
+        found.append(f"takes {facts['shared']} bytes of shared memory, the limit is {limit}")
+    if job.kernel not in TILED or not job.disassembled:
+        return found
+    tile = tile_of(job)
+    estimated = configs.shared_bytes(job.kernel, tile, job.kind, dict(job.constants)["G"])
+    if facts["shared"] > estimated + 2048:
+        found.append(f"takes {facts['shared']} bytes of shared memory, configs.shared_bytes estimates {estimated}")
+    if job.kind in ("bfloat16", "float16", "tf32"):
+        hopper = "HGMMA" if tile.block_b >= 64 and job.kernel != "all_steps" else "HG?MMA"
+        wanted = {90: hopper, 100: "HMMA|UTC.*MMA"}.get(job.arch, "HMMA")
+        if not any(re.fullmatch(wanted, name) for name in facts["products"]):
+            found.append(f"has no {wanted}, but {facts['products']}")
+    for width, count in wanted_loads(job).items():
+        if facts["async_loads"].get(str(width), 0) < count:
+            found.append(f"has fewer than {count} asynchronous loads of {width} bytes, but {facts['async_loads']}")
+    return found
+
+
+def wanted_loads(job: Job) -> Counter[int]:
+    """Bytes a thread loads at a time, 16 where its share of a tile is no smaller, to how many such loads the pipeline must have."""
+    tile, gates = tile_of(job), dict(job.constants)["G"]
+    itemsize = import_module("kernels.configs").ITEMSIZE[job.kind]
+    forward = job.kernel in ("step", "all_steps")
+    operands = [tile.block_b, gates * tile.block_d if forward else tile.block_d]
+    # Forward, the context's product and the state's, each with a copy a stage, before the loop or in it. Backward, loads follow the index:
+    # a value takes two stages.
+    repeats = 2 * job.stages if forward else (job.stages - 1) // 2 + 1
+    if job.kind == "tf32" and not forward and job.arch in (90, 100) and tile.block_b >= 64:
+        # these tensor cores take four-byte values along k alone, and the weights lie across it: they are turned while they are loaded
+        operands.pop()
+    found: Counter[int] = Counter()
+    for rows in operands:
+        share = rows * tile.block_k * itemsize // (32 * job.warps)
+        width = min(16, share)
+        found[width] += repeats * share // width
+    return found
+
+
+def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
+    """What a launch may ask for besides the rows: other flags, integers that are 1 or beyond 32 bits, rows that begin anywhere."""
+    flags: dict[str, list[dict[str, bool]]] = {name: [] if name in HEAVIEST else [{}] for name in KERNELS}
+    both = (False, True)
+    for first, context in product(both, both):
+        common = {"FIRST": first, "HAS_CONTEXT": context}
+        flags["step"] += [{**common, "LAST": last, "SAVE": save, "STORE": True} for last, save in product(both, both)]
+        flags["step"].append({**common, "LAST": False, "SAVE": True, "STORE": False})
+    flags["all_steps"] += [dict(zip(HEAVIEST["all_steps"], values, strict=True)) for values in product(both, both, both)]
+    flags["backward"] += [dict(zip(HEAVIEST["backward"], values, strict=True)) for values in product(both, both, both)]
+    for name in names:
+        integers, constants = arguments(name)
+        job = job_of(name, "bfloat16", 90, 4, BLOCK_B=64, BLOCK_D=64, BLOCK_K=64, BLOCK_R=16, BLOCK_N=128)
+        job = replace(job, disassembled=False)
+        for gates, chosen in product((2, 1) if "G" in constants else (None,), flags[name]):
+            known = {**chosen, "G": gates} if gates else chosen
+            yield " ".join(f"{flag}={value:d}" for flag, value in known.items()) or "as it is", job.of(**known)
+        for one in (name for name in integers if name in SIZES):
+            yield f"{one}=1", replace(job, ones=(one,))
+        yield "every integer is 1", replace(job, ones=tuple(integers))
+        yield "64 bits", replace(job, wide=True)
+        yield "unaligned", replace(job.of(ALIGN=2) if "ALIGN" in constants else job, aligned=False)
+
+
+def fusions_to_compile(jobs: list[Job]) -> list[Job]:
+    """One job for every kernel in bfloat16, float32 and float64."""
+    kinds = ("bfloat16", "float32", "float64")
+    return list({(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in kinds}.values())
+
+
+def compile_all(jobs: set[Job], folder: Path) -> dict[Job, dict[str, Any]]:
+    """In as many processes as there are cores. A job that ends its process has that as its error, and so have those that waited for it."""
+    facts: dict[Job, dict[str, Any]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=load, initargs=(folder,)) as pool:
+        pending = {pool.submit(compiled, job): job for job in jobs}
+        for done in as_completed(pending):
+            error = done.exception()
+            facts[pending[done]] = done.result() if error is None else {"error": f"{type(error).__name__}: {error}"}
+            if sys.stderr.isatty() or len(facts) % 50 == 0 or len(facts) == len(jobs):
+                print(f"\rtriton_resources: {len(facts)} of {len(jobs)} compiled", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return facts
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in short."""
+    lines = [("kernel", "kind", "arch", "tile", "warps", "stages", "regs", "spills", "shared", "programs", "products", "us on H100")]
+    for row in rows:
+        tile = "x".join(str(size) for size in row["tile"].values())
+        start = (row["kernel"], row["kind"], row["arch"], tile, str(row["warps"]), str(row["stages"]))
+        if "error" in row:
+            lines.append((*start, "does not compile", *[""] * 5))
+            continue
+        numbers = row["registers"], row["spill_stores"] + row["spill_loads"], row["shared"], row["programs"]
+        tensor_cores = " ".join(name for name in row["products"] if name.endswith("MMA")) or " ".join(row["products"])
+        lines.append((*start, *map(str, numbers), tensor_cores, f"{row.get('predicted_us_h100', '')}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what the result depends on."""
+    import triton
+
+    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    tools = {}
+    for name in ("ptxas", "ptxas-blackwell"):
+        text = subprocess.run([str(folder / name), "--version"], capture_output=True, text=True, check=False).stdout
+        tools[name] = text.splitlines()[-1] if text else "not there"
+    return {"triton": triton.__version__, **tools}
+
+
+def write(path: Path, content: object) -> None:
+    """Beside and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def main() -> None:
+    """Exit code 0 if every check passes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default: bench/results/triton_resources.json)")
+    parser.add_argument("--kernels", type=Path, default=ROOT / "kernels", metavar="FOLDER", help="the kernels' sources")
+    parser.add_argument("--names", nargs="+", choices=KERNELS, default=list(KERNELS), help="only these kernels")
+    parser.add_argument("--kinds", nargs="+", choices=ELEMENT, default=list(ELEMENT), help="only these dtypes and precisions")
+    parser.add_argument("--archs", nargs="+", type=int, choices=MULTIPROCESSORS, default=list(MULTIPROCESSORS), help="only these GPUs")
+    parser.add_argument("--rows-only", action="store_true", help="leave the variants and the comparison of FP fusion out")
+    options = parser.parse_args()
+    load(options.kernels)
+
+    jobs = list(rows_to_compile(options.names, options.kinds, options.archs))
+    variants = [] if options.rows_only else list(variants_to_compile(options.names))
+    fused = [] if options.rows_only else fusions_to_compile(jobs)
+    every = {*jobs, *(job for _, job in variants), *(replace(job, fusion=True) for job in fused)}
+    facts = compile_all(every, options.kernels)
+
+    rows = [row_of(job, facts[job]) for job in jobs]
+    variant_rows = [{"variant": name, **row_of(job, facts[job])} for name, job in variants]
+    fusion_rows = []
+    for job in fused:
+        without, with_fusion = (facts[one].get("rounded") for one in (job, replace(job, fusion=True)))
+        shown = {"kernel": job.kernel, "kind": job.kind, "same": without == with_fusion, "without": without, "with": with_fusion}
+        fusion_rows.append(shown)
+    content = {"versions": versions(), "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES}}
+    write(options.output, {**content, "rows": rows, "variants": variant_rows, "fusion": fusion_rows})
+
+    print(table(rows))
+    failed = [row for row in rows + variant_rows if row["failures"]]
+    for row in failed:
+        where = f"{row['kernel']} {row['kind']} {row['arch']} {row['tile']} {row['warps']} warps {row['stages']} stages"
+        print(f"FAILED: {where} {row.get('variant', '')}: {'; '.join(row['failures'])}")
+    print(f"{len(rows)} configurations, {len(variant_rows)} variants, {len(failed)} failed; written to {options.output}")
+    raise SystemExit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
