@@ -37,11 +37,11 @@ class Card:
     shared_memory: int
     tensor_flops: dict[str, float]
     l2_bytes: float
-    launch_seconds: float = 4e-6
+    launch_seconds: float = 10e-6
 
 
 H100 = Card(132, 232_448, {"bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12, "float64": 67e12}, 5.5e12)
-"""NVIDIA's data sheet of the H100 SXM; the L2 rate and the time of a launch are assumptions."""
+"""NVIDIA's data sheet of the H100 SXM; the L2 rate and the time of a launch, from Python, are assumptions."""
 
 SHARED_MEMORY = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
 """Bytes of shared memory a block can have, by compute capability."""

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from .cross_rnn_forward import _tile
+from .tiles import aligned
 
 
 @triton.jit
@@ -22,8 +23,9 @@ def cross_rnn_all_steps(
     ``slots`` of [B, D] lie side by side in a task's states, ``rows_a_step`` is D for weights of every step's own, 0 for tied ones.
     """
     task = tl.program_id(1).to(tl.int64)
+    D, C = aligned(D, x0, ALIGN), aligned(C, x0, ALIGN)
     size = D * tl.cast(B, tl.int64)
-    states += task * states_stride
+    states += aligned(task * states_stride, x0, ALIGN)
     gates += task * steps * G * size
     index += task * R
     h = x0

@@ -13,7 +13,7 @@ written as planes [B, G, D] side by side, which makes both products one. A multi
 import triton
 import triton.language as tl
 
-from .tiles import bank_rows, dot, halves, store
+from .tiles import aligned, bank_rows, dot, halves, store
 
 
 @triton.jit
@@ -45,18 +45,21 @@ def _gate(d, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexp
 def cross_rnn_backward_start(
     x0, grad, gates, dx0, gradients, bias_sums,
     B, D, grad_at, grad_stride, gates_at, gates_stride, gradients_at, gradients_stride, sums_at, sums_stride,
-    G: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
+    G: tl.constexpr, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The gate's move of the last step, from the output's gradient ``grad + grad_at``. Strides are from task to task, in values."""
     task = tl.program_id(1).to(tl.int64)
+    D = aligned(D, x0, ALIGN)
     unit_tiles = tl.cdiv(D, BLOCK_D)
     row_tile, unit = tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles * BLOCK_D
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     n = unit + tl.arange(0, BLOCK_D)
-    at = grad_at + task * grad_stride + b.to(tl.int64)[:, None] * D + n[None, :]
+    at = aligned(grad_at + task * grad_stride, x0, ALIGN) + b.to(tl.int64)[:, None] * D + n[None, :]
     d = tl.load(grad + at, mask=(b < B)[:, None] & (n < D)[None, :], other=0.0).to(dx0.dtype.element_ty)
+    gates += aligned(gates_at + task * gates_stride, x0, ALIGN)
+    gradients += aligned(gradients_at + task * gradients_stride, x0, ALIGN)
     _gate(
-        d, x0, gates + gates_at + task * gates_stride, dx0 + task * B * D, gradients + gradients_at + task * gradients_stride,
+        d, x0, gates, dx0 + task * B * D, gradients,
         bias_sums + sums_at + task * sums_stride + row_tile * (G * D), b, unit, B, D, G, False,
     )  # fmt: skip
 
@@ -122,22 +125,25 @@ def cross_rnn_backward_step(
     ``gradients + read`` are da|dq of this step, those of the step before go to ``gradients + write``.
     """
     task = tl.program_id(1).to(tl.int64)
+    D = aligned(D, x0, ALIGN)
     unit_tiles = tl.cdiv(D, BLOCK_D)
     row_tile, unit = tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles * BLOCK_D
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     ACC: tl.constexpr = dx0.dtype.element_ty
+    C = aligned(C, x0, ALIGN)
     d += task * B * D
     given = d
     if LAST:
-        given = grad + given_at + task * given_stride
-    gradients += task * gradients_stride
+        given = grad + aligned(given_at + task * given_stride, x0, ALIGN)
+    gradients += aligned(task * gradients_stride, x0, ALIGN)
+    read, write = aligned(read, x0, ALIGN), aligned(write, x0, ALIGN)
     acc = add_gradient_product(
         tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC), gradients + read, shared_weight, private_weight, index + task * R + first_row,
         tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, num_shared, num_private, task,
         G, ALIGN, PRECISION, BLOCK_K,
     )  # fmt: skip
-    state_grad = grad + state_at + task * given_stride
-    gates += gates_at + task * gates_stride
+    state_grad = grad + aligned(state_at + task * given_stride, x0, ALIGN)
+    gates += aligned(gates_at + task * gates_stride, x0, ALIGN)
     dx0 += task * B * D
     bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
     if BLOCK_D >= 64:

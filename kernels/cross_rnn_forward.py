@@ -11,7 +11,7 @@ that feed an addition are written as ``fma``: the compiler's freedom to fuse cha
 import triton
 import triton.language as tl
 
-from .tiles import add_product, bank_rows, halves, sigmoid, store
+from .tiles import add_product, aligned, bank_rows, halves, sigmoid, store
 
 
 @triton.jit
@@ -85,15 +85,18 @@ def cross_rnn_step(
     ``gates_stride`` from task to task; ``first_row`` is the step's first row of the index.
     """
     task = tl.program_id(1).to(tl.int64)
+    D, C = aligned(D, x0, ALIGN), aligned(C, x0, ALIGN)
     unit_tiles = tl.cdiv(D, BLOCK_D)
     h = x0
     if not FIRST:
-        h = states + read + task * states_stride
-    target = states + write + task * states_stride
+        h = states + aligned(read + task * states_stride, x0, ALIGN)
+    target = states + aligned(write + task * states_stride, x0, ALIGN)
     if LAST:
         target = out + task * B * D
+    context += aligned(context_at, x0, ALIGN)
+    gates += aligned(gates_at + task * gates_stride, x0, ALIGN)
     _tile(
-        x0, h, context + context_at, target, gates + gates_at + task * gates_stride,
+        x0, h, context, target, gates,
         shared_weight, shared_bias, private_weight, private_bias, index + task * R + first_row,
         B, D, C, num_shared, num_private, task, tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles,
         G, HAS_CONTEXT, SAVE, STORE, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,

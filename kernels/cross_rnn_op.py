@@ -83,7 +83,7 @@ def forward(
     kind = precision(x0.dtype)
     common = {
         "G": gates, "HAS_CONTEXT": columns > 0, "SAVE": keep == EVERYTHING, "PRECISION": kind,
-        "ALIGN": alignment(columns + dim, banks[0], banks[2]), "enable_fp_fusion": False,
+        "ALIGN": alignment((dim, columns), banks[0], banks[2]), "enable_fp_fusion": False,
     }  # fmt: skip
     sizes = tuning.Sizes.of(x0, tasks, gates, columns + dim, steps)
     counts = batch, dim, columns, rows, banks[0].shape[0], banks[2].shape[1]
@@ -158,7 +158,7 @@ def backward(
 
     counts = batch, dim, columns, rows, banks[0].shape[0], banks[2].shape[1]
     step_rows = dim if rows != dim else 0
-    pinned = {"PRECISION": precision(x0.dtype), "ALIGN": alignment(columns + dim, banks[0], banks[2]), "enable_fp_fusion": False}
+    pinned = {"PRECISION": precision(x0.dtype), "ALIGN": alignment((dim, columns), banks[0], banks[2]), "enable_fp_fusion": False}
     gates_stride = plane if recompute else steps * plane
     given_stride = (steps + 1) * size if return_states else size
     weights = WeightGradient(gradients, states, x0, context, steps, tied=rows == dim)
@@ -181,7 +181,7 @@ def backward(
             x0, grad, scratch, dx0, gradients, sums,
             batch, dim, steps * size if return_states else 0, given_stride, gates_of(last), gates_stride, last % slots * plane,
             slots * plane, last * row_tiles * gates * dim, steps * row_tiles * gates * dim,
-            G=gates, BLOCK_B=config.block_b, BLOCK_D=64, num_warps=8, enable_fp_fusion=False,
+            G=gates, ALIGN=pinned["ALIGN"], BLOCK_B=config.block_b, BLOCK_D=64, num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
         for step in reversed(range(steps)):
             if step or want_x0:

@@ -23,15 +23,15 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device_of(tensor)
 
 
-def alignment(row_size: int, *banks: Tensor) -> int:
-    """What the addresses of rows of ``row_size`` values are multiples of, in bytes, at most 16.
+def alignment(sizes: tuple[int, ...], *banks: Tensor) -> int:
+    """What rows and parts of rows of ``sizes`` values, and the addresses of ``banks``, are multiples of, in bytes, at most 16.
 
     A tensor that is traced has no address; its storage begins on a boundary of more than 16 bytes, as PyTorch's allocators give it.
     """
     size = banks[0].element_size()
     starts = [bank.storage_offset() * size if _is_traced(bank) else bank.data_ptr() for bank in banks]
-    known = [value for value in (row_size * size, *starts) if isinstance(value, int)]
-    return gcd(16, *known) if len(known) == 1 + len(starts) else size  # a size that a graph leaves open promises nothing
+    known = [value for value in (*(count * size for count in sizes), *starts) if isinstance(value, int)]
+    return gcd(16, *known) if len(known) == len(sizes) + len(starts) else size  # a size that a graph leaves open promises nothing
 
 
 def _is_traced(tensor: Tensor) -> bool:

@@ -31,7 +31,7 @@ def forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     with on_device_of(shared):
         wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r), triton.cdiv(size, block_n))](
             shared, private, index, out, places, index.shape[1], size, shared.shape[0], private.shape[1],
-            ALIGN=alignment(size, shared, private), BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
+            ALIGN=alignment((size,), shared, private), BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
         )  # fmt: skip
     return out
 

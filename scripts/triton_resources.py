@@ -95,7 +95,8 @@ ROUNDED = re.compile(r"[FD](FMA|ADD|MUL)2?")
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel to compile. ``ones`` are integers that are 1, which Triton compiles in; ``wide`` makes distances in memory 64 bits."""
+    """A kernel to compile. ``ones`` are integers that are 1, which Triton compiles in; ``wide`` makes distances in memory 64 bits;
+    not ``divisible``, integers are no multiples of 16, not ``aligned``, rows begin anywhere."""
 
     kernel: str
     kind: str
@@ -106,6 +107,7 @@ class Job:
     ones: tuple[str, ...] = ()
     wide: bool = False
     aligned: bool = True
+    divisible: bool = True
     fusion: bool = False
     disassembled: bool = True
 
@@ -156,7 +158,7 @@ def compiled(job: Job) -> dict[str, Any]:
             signature[name] = "*i32" if name == "index" else f"*{element}"
         else:
             signature[name] = "i64" if job.wide and name not in SIZES else "i32"
-        if job.aligned and name not in ODD:
+        if job.aligned if name in POINTERS else job.divisible and name not in ODD:
             divisible[(position,)] = [["tt.divisibility", 16]]
     try:
         kernel = triton.compile(
@@ -352,7 +354,9 @@ def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
             yield f"{one}=1", replace(job, ones=(one,))
         yield "every integer is 1", replace(job, ones=tuple(integers))
         yield "64 bits", replace(job, wide=True)
-        yield "unaligned", replace(job.of(ALIGN=2) if "ALIGN" in constants else job, aligned=False)
+        yield "unaligned", replace(job.of(ALIGN=2) if "ALIGN" in constants else job, aligned=False, divisible=False)
+        if "ALIGN" in constants and name in HEAVIEST:
+            yield "rows of 8 values", replace(job, divisible=False)
 
 
 def fusions_to_compile(jobs: list[Job]) -> list[Job]:

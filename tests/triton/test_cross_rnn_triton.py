@@ -56,6 +56,7 @@ SHAPES = {
     "six steps": {"steps": 6},
     "untied": {"tied": False},
     "context": {"context_dim": 3},
+    "rows of 8 values": {"dim": 24, "context_dim": 8, "batch": 21},
     "wide context, untied": {"batch": 40, "context_dim": 40, "tied": False, "tasks": 3},
 }
 
