@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._library.custom_ops import CustomOpDef
-from torch.library import custom_op, triton_op
+from torch.library import CustomOpDef, custom_op, triton_op
 
 from . import INTERPRETED
 
