@@ -23,9 +23,10 @@ def cross_rnn_all_steps(
     ``slots`` of [B, D] lie side by side in a task's states, ``rows_a_step`` is D for weights of every step's own, 0 for tied ones.
     """
     task = tl.program_id(1).to(tl.int64)
-    D, C = aligned(D, x0, ALIGN), aligned(C, x0, ALIGN)
+    V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
+    D, C = aligned(D, V), aligned(C, V)
     size = D * tl.cast(B, tl.int64)
-    states += aligned(task * states_stride, x0, ALIGN)
+    states += aligned(task * states_stride, V)
     gates += task * steps * G * size
     index += task * R
     h = x0

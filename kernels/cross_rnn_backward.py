@@ -49,15 +49,16 @@ def cross_rnn_backward_start(
 ):  # fmt: skip
     """The gate's move of the last step, from the output's gradient ``grad + grad_at``. Strides are from task to task, in values."""
     task = tl.program_id(1).to(tl.int64)
-    D = aligned(D, x0, ALIGN)
+    V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
+    D = aligned(D, V)
     unit_tiles = tl.cdiv(D, BLOCK_D)
     row_tile, unit = tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles * BLOCK_D
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     n = unit + tl.arange(0, BLOCK_D)
-    at = aligned(grad_at + task * grad_stride, x0, ALIGN) + b.to(tl.int64)[:, None] * D + n[None, :]
+    at = aligned(grad_at + task * grad_stride, V) + b.to(tl.int64)[:, None] * D + n[None, :]
     d = tl.load(grad + at, mask=(b < B)[:, None] & (n < D)[None, :], other=0.0).to(dx0.dtype.element_ty)
-    gates += aligned(gates_at + task * gates_stride, x0, ALIGN)
-    gradients += aligned(gradients_at + task * gradients_stride, x0, ALIGN)
+    gates += aligned(gates_at + task * gates_stride, V)
+    gradients += aligned(gradients_at + task * gradients_stride, V)
     _gate(
         d, x0, gates, dx0 + task * B * D, gradients,
         bias_sums + sums_at + task * sums_stride + row_tile * (G * D), b, unit, B, D, G, False,
@@ -125,25 +126,26 @@ def cross_rnn_backward_step(
     ``gradients + read`` are da|dq of this step, those of the step before go to ``gradients + write``.
     """
     task = tl.program_id(1).to(tl.int64)
-    D = aligned(D, x0, ALIGN)
+    V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
+    D = aligned(D, V)
     unit_tiles = tl.cdiv(D, BLOCK_D)
     row_tile, unit = tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles * BLOCK_D
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     ACC: tl.constexpr = dx0.dtype.element_ty
-    C = aligned(C, x0, ALIGN)
+    C = aligned(C, V)
     d += task * B * D
     given = d
     if LAST:
-        given = grad + aligned(given_at + task * given_stride, x0, ALIGN)
-    gradients += aligned(task * gradients_stride, x0, ALIGN)
-    read, write = aligned(read, x0, ALIGN), aligned(write, x0, ALIGN)
+        given = grad + aligned(given_at + task * given_stride, V)
+    gradients += aligned(task * gradients_stride, V)
+    read, write = aligned(read, V), aligned(write, V)
     acc = add_gradient_product(
         tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC), gradients + read, shared_weight, private_weight, index + task * R + first_row,
         tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, num_shared, num_private, task,
         G, ALIGN, PRECISION, BLOCK_K,
     )  # fmt: skip
-    state_grad = grad + aligned(state_at + task * given_stride, x0, ALIGN)
-    gates += aligned(gates_at + task * gates_stride, x0, ALIGN)
+    state_grad = grad + aligned(state_at + task * given_stride, V)
+    gates += aligned(gates_at + task * gates_stride, V)
     dx0 += task * B * D
     bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
     if BLOCK_D >= 64:

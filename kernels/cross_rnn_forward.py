@@ -85,16 +85,17 @@ def cross_rnn_step(
     ``gates_stride`` from task to task; ``first_row`` is the step's first row of the index.
     """
     task = tl.program_id(1).to(tl.int64)
-    D, C = aligned(D, x0, ALIGN), aligned(C, x0, ALIGN)
+    V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
+    D, C = aligned(D, V), aligned(C, V)
     unit_tiles = tl.cdiv(D, BLOCK_D)
     h = x0
     if not FIRST:
-        h = states + aligned(read + task * states_stride, x0, ALIGN)
-    target = states + aligned(write + task * states_stride, x0, ALIGN)
+        h = states + aligned(read + task * states_stride, V)
+    target = states + aligned(write + task * states_stride, V)
     if LAST:
         target = out + task * B * D
-    context += aligned(context_at, x0, ALIGN)
-    gates += aligned(gates_at + task * gates_stride, x0, ALIGN)
+    context += aligned(context_at, V)
+    gates += aligned(gates_at + task * gates_stride, V)
     _tile(
         x0, h, context, target, gates,
         shared_weight, shared_bias, private_weight, private_bias, index + task * R + first_row,

@@ -23,12 +23,11 @@ def bank_rows(shared, private, index, unit, num_shared, num_private, row_size, t
 
 
 @triton.jit
-def aligned(value, pointer, ALIGN: tl.constexpr):
-    """``value`` values of what is pointed to, which are a multiple of ALIGN bytes, in a form that shows it.
+def aligned(value, V: tl.constexpr):
+    """``value``, which is a multiple of V, in a form that shows it.
 
     Triton itself sees no more than whether an argument is a multiple of 16: rows of 312 values would be loaded value by value.
     """
-    V: tl.constexpr = ALIGN // (pointer.dtype.element_ty.primitive_bitwidth // 8)
     return value // V * V
 
 
