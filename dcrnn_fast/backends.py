@@ -14,7 +14,8 @@ from types import ModuleType
 
 import torch
 
-from . import kernels
+import dcrnn_fast.kernels as kernels  # by its whole name: where it is missing, the error names it
+
 from .errors import BackendUnavailable, ConfigError
 from .sharing import check_choice
 

@@ -110,7 +110,7 @@ def _cross_rnn(shape: dict, dtype: torch.dtype, options: dict, device: str) -> f
 def tune(minutes: float | None) -> int:
     """Measure tile sizes for the benchmarks' sizes that the user's file lacks. A size that fails is told, and the others go on."""
     import torch
-    from dcrnn_fast.kernels import measured, tuning
+    from dcrnn_fast.kernels import measure, measured, tuning
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False
@@ -127,7 +127,7 @@ def tune(minutes: float | None) -> int:
                 continue
             print(f"{kind}, D={dim}, B={batch}, T={tasks}", flush=True)
             try:
-                tuning.tune(dim, tasks, batch, dtype=dtype, report=lambda line: print(f"  {line}", flush=True))
+                measure.tune(dim, tasks, batch, dtype=dtype, report=lambda line: print(f"  {line}", flush=True))
             except Exception as error:
                 failed = True
                 print(f"  FAILED: {type(error).__name__}: {error}", flush=True)

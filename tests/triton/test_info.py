@@ -74,14 +74,14 @@ def test_a_wrong_batch_is_one_error_line(command, wrong):
 
 
 def test_warm_measures_every_batch_and_puts_the_precision_back(command, monkeypatch):
-    tuning = pytest.importorskip("dcrnn_fast.kernels.tuning")
+    measure = pytest.importorskip("dcrnn_fast.kernels.measure")
     calls = []
 
     def tune(*sizes, report, **options):
         calls.append((*sizes, *options.values(), torch.backends.cuda.matmul.fp32_precision))
         report("step: 1.0 us")
 
-    monkeypatch.setattr(tuning, "tune", tune)
+    monkeypatch.setattr(measure, "tune", tune)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(backends.REASONS, "triton", None)
     before = torch.backends.cuda.matmul.fp32_precision

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from dcrnn_fast.kernels import configs, measured, tuning
+from dcrnn_fast.kernels import configs, measure, measured, tuning
 from dcrnn_fast.kernels.configs import Config
 from dcrnn_fast.kernels.measured import Entry, Key
 
@@ -203,7 +203,7 @@ def test_tuning_times_every_candidate_and_keeps_the_fastest(context_dim):
     lines = []
     with tuning.as_card(CARD):
         kind, limit = "bfloat16", configs.H100.shared_memory
-        entries = tuning.tune(
+        entries = measure.tune(
             8, 2, 5, steps=2, context_dim=context_dim, device="cpu", measure=fake_timer(lambda call: 1.0 / call), report=lines.append
         )
         kernels = ["step", "all_steps", "backward", *(["context"] if context_dim else [])]
@@ -228,11 +228,11 @@ def test_a_wrong_candidate_is_not_timed(monkeypatch):
         out, states, kept = forward(self)
         return out + 1, states, kept
 
-    forward = tuning._Problem._forward
-    monkeypatch.setattr(tuning._Problem, "_forward", wrong)
+    forward = measure._Problem._forward
+    monkeypatch.setattr(measure._Problem, "_forward", wrong)
     timed = []
     with tuning.as_card(CARD), pytest.raises(ArithmeticError, match=r"step with .* is wrong: relative error"):
-        tuning.tune(8, 2, 5, steps=2, device="cpu", measure=timed.append)
+        measure.tune(8, 2, 5, steps=2, device="cpu", measure=timed.append)
     assert timed == []
     assert not measured.user_file(CARD).exists()
 
@@ -241,7 +241,7 @@ def test_a_wrong_candidate_is_not_timed(monkeypatch):
 def test_a_candidate_that_does_not_fit_is_reported_and_left_out(monkeypatch):
     from triton.runtime.errors import OutOfResources
 
-    def measure(run):
+    def timer(run):
         tile = tuning._forced.get("step")
         if tile == configs.candidates("step", "float32", 2, measured.NO_LIMIT)[0]:
             raise OutOfResources(300_000, 232_448, "shared memory")
@@ -249,11 +249,11 @@ def test_a_candidate_that_does_not_fit_is_reported_and_left_out(monkeypatch):
 
     lines = []
     with tuning.as_card(CARD):
-        entries = tuning.tune(8, 1, 3, steps=1, dtype=torch.float32, device="cpu", measure=measure, report=lines.append)
+        entries = measure.tune(8, 1, 3, steps=1, dtype=torch.float32, device="cpu", measure=timer, report=lines.append)
     assert "left out" in lines[0]
     assert entries[0].value == configs.candidates("step", "float32", 2, measured.NO_LIMIT)[1]
 
 
 def test_measuring_without_a_card_is_refused():
     with pytest.raises(ValueError, match="expected a CUDA device"):
-        tuning.tune(8, 2, 5, device="cpu")
+        measure.tune(8, 2, 5, device="cpu")

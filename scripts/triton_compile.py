@@ -1,0 +1,175 @@
+"""Compiles one Triton kernel without a GPU and takes apart what came of it: registers, spills, widths of loads, instructions."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+KERNELS = {
+    "step": ("cross_rnn_forward", "cross_rnn_step"),
+    "all_steps": ("cross_rnn_all_steps", "cross_rnn_all_steps"),
+    "backward": ("cross_rnn_backward", "cross_rnn_backward_step"),
+    "context": ("cross_rnn_backward_context", "cross_rnn_backward_context"),
+    "start": ("cross_rnn_backward", "cross_rnn_backward_start"),
+    "gather": ("param_gather", "param_gather_rows"),
+    "gather_sum": ("param_gather", "param_gather_sum"),
+}
+ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
+BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private")
+STATES = ("x0", "states", "context", "out", "gates")
+GRADIENTS = ("grad", "d", "dx0", "gradients", "bias_sums", "dcontext")
+POINTERS = ("index", *BANKS, *STATES, *GRADIENTS)
+ACCUMULATED = ("d", "dx0", "bias_sums")
+SIZES = ("B", "D", "C", "R", "N", "T", "places", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
+"""Integers of 32 bits for every call. The others are distances in memory, which for a large batch do not fit them."""
+ODD = ("B", "T", "places", "num_shared", "num_private", "steps", "slots", "first_slot")
+"""Integers that are no multiples of 16 where D and C are."""
+
+HEAVIEST: dict[str, dict[str, Any]] = {
+    "step": {"HAS_CONTEXT": True, "FIRST": False, "LAST": False, "SAVE": True, "STORE": True},
+    "all_steps": {"HAS_CONTEXT": True, "TO_OUT": True, "SAVE": True},
+    "backward": {"FIRST": False, "LAST": False, "STATES": True},
+}
+"""The flags that ask most of a kernel: gated, with a context, saving, with gradients of all states."""
+
+INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)")
+PRODUCTS = re.compile(r"HGMMA|HMMA|DMMA|UTC\w*MMA\w*|FFMA2?|DFMA")
+ROUNDED = re.compile(r"[FD](FMA|ADD|MUL)2?")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel to compile. ``ones`` are integers that are 1, which Triton compiles in; ``wide`` makes distances in memory 64 bits;
+    not ``divisible``, integers are no multiples of 16, not ``aligned``, rows begin anywhere."""
+
+    kernel: str
+    kind: str
+    arch: int
+    constants: tuple[tuple[str, Any], ...]
+    warps: int
+    stages: int = 3
+    ones: tuple[str, ...] = ()
+    wide: bool = False
+    aligned: bool = True
+    divisible: bool = True
+    fusion: bool = False
+    disassembled: bool = True
+
+    def of(self, **constants: Any) -> Job:
+        """The same with other constants."""
+        return replace(self, constants=tuple({**dict(self.constants), **constants}.items()))
+
+
+def load(folder: Path) -> None:
+    """Make ``kernels`` a package of that folder's files. Its __init__ is left out: it imports PyTorch, which nothing here needs."""
+    os.environ.pop("TRITON_INTERPRET", None)  # interpreted functions cannot be compiled
+    package = ModuleType("kernels")
+    package.__path__ = [str(folder)]
+    sys.modules["kernels"] = package
+
+
+def arguments(name: str) -> tuple[list[str], list[str]]:
+    """The names of a kernel's integers, and of its constants."""
+    module, function = KERNELS[name]
+    parameters = getattr(import_module(f"kernels.{module}"), function).params
+    integers = [p.name for p in parameters if not p.is_constexpr and p.name not in POINTERS]
+    return integers, [p.name for p in parameters if p.is_constexpr]
+
+
+def job_of(name: str, kind: str, arch: int, warps: int, stages: int = 3, **constants: Any) -> Job:
+    """The heaviest variant of a kernel, with those of ``constants`` that it has."""
+    every = {"G": 2, "ALIGN": 16, "PRECISION": "tf32" if kind == "tf32" else "ieee", **HEAVIEST.get(name, {}), **constants}
+    known = arguments(name)[1]
+    return Job(name, kind, arch, tuple((key, every[key]) for key in known if key in every), warps, stages)
+
+
+def compiled(job: Job) -> dict[str, Any]:
+    """What a kernel compiles to, or why it does not: ``{"error": ...}``."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, function_name = KERNELS[job.kernel]
+    function = getattr(import_module(f"kernels.{module}"), function_name)
+    constants = {**dict(job.constants), **dict.fromkeys(job.ones, 1)}
+    signature, divisible = {}, {}
+    for position, name in enumerate(function.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        if name in POINTERS:
+            element = "fp32" if name in ACCUMULATED and job.kind != "float64" else ELEMENT[job.kind]
+            signature[name] = "*i32" if name == "index" else f"*{element}"
+        else:
+            signature[name] = "i64" if job.wide and name not in SIZES else "i32"
+        if job.aligned if name in POINTERS else job.divisible and name not in ODD:
+            divisible[(position,)] = [["tt.divisibility", 16]]
+    try:
+        kernel = triton.compile(
+            ASTSource(fn=function, signature=signature, constexprs=constants, attrs=divisible),
+            target=GPUTarget("cuda", job.arch, 32),
+            options={"num_warps": job.warps, "num_stages": job.stages, "enable_fp_fusion": job.fusion},
+        )
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}".strip()}
+    found = _from_cubin(kernel.asm["cubin"], job.disassembled)
+    return {**found, "shared": kernel.metadata.shared, "tensor_memory": kernel.metadata.tmem_size}
+
+
+def _from_cubin(cubin: bytes, disassembled: bool) -> dict[str, Any]:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "-res-usage", *(["-sass"] if disassembled else []), file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    code = [(int(address, 16), words.split("."), rest) for address, words, rest in INSTRUCTION.findall(text)]
+    if usage is None or (disassembled and not code):
+        raise RuntimeError(f"cuobjdump's output is not understood: {text[:400]}")
+    found = {"registers": int(usage[1]), "stack": int(usage[2])}
+    if not disassembled:
+        return found
+    instructions = [words for _, words, _ in code]
+    names = Counter(words[0] for words in instructions)
+    return {
+        **found,
+        "spill_stores": names["STL"],
+        "spill_loads": names["LDL"],
+        "spills_in_loops": _spills_in_loops(code),
+        "products": {name: count for name, count in sorted(names.items()) if PRODUCTS.fullmatch(name)},
+        "rounded": {name: count for name, count in sorted(names.items()) if ROUNDED.fullmatch(name)},
+        "loads": _widths(instructions, "LDG"),
+        "async_loads": _widths(instructions, "LDGSTS"),
+        "stores": _widths(instructions, "STG"),
+    }
+
+
+def _widths(instructions: list[list[str]], name: str) -> dict[str, int]:
+    """Bytes that one thread moves to how many instructions do so."""
+    bits = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
+    found = Counter(next((bits[word] for word in words if word in bits), 32) // 8 for words in instructions if words[0] == name)
+    return {str(width): found[width] for width in sorted(found)}
+
+
+def _spills_in_loops(code: list[tuple[int, list[str], str]]) -> int:
+    """Spills between a jump back and its target, of the innermost loop around every product (all loops, where nothing is multiplied)."""
+    targets = [(at, re.search(r"0x([0-9a-f]+)\s*$", rest)) for at, words, rest in code if words[0] == "BRA"]
+    loops = [(int(target[1], 16), at) for at, target in targets if target and int(target[1], 16) < at]
+    tensor_cores = [at for at, words, _ in code if words[0].endswith("MMA")]
+    products = tensor_cores or [at for at, words, _ in code if PRODUCTS.fullmatch(words[0])]
+    around = [[loop for loop in loops if loop[0] <= at <= loop[1]] for at in products]
+    inner = {min(found, key=lambda loop: loop[1] - loop[0]) for found in around if found} if products else set(loops)
+    spills = [at for at, words, _ in code if words[0] in ("STL", "LDL")]
+    return sum(any(first <= at <= last for first, last in inner) for at in spills)
