@@ -48,22 +48,32 @@ SHARED_MEMORY = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
 
 ITEMSIZE = {"bfloat16": 2, "float16": 2, "tf32": 4, "float32": 4, "float64": 8}
 
+# Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY (scripts/triton_resources.py checks it). The
+# context's product has a loop over tasks around the backward's, whose addresses take registers: its tiles are its own.
 _HALF = {
     "step": [(128, 128, 64, 8, 3), (128, 128, 64, 8, 4), (128, 64, 64, 8, 3), (64, 64, 64, 4, 4), (64, 64, 64, 4, 3), (32, 64, 64, 4, 4)],
-    "all_steps": [(16, 64, 64, 4, 4), (16, 128, 64, 4, 3), (32, 128, 64, 4, 3), (64, 64, 64, 4, 3)],
-    "backward": [(128, 128, 64, 8, 5), (128, 64, 64, 8, 5), (64, 64, 64, 4, 5), (32, 64, 64, 4, 5)],
+    "all_steps": [(16, 64, 64, 4, 4), (16, 128, 64, 4, 3), (32, 128, 64, 8, 3), (64, 64, 64, 4, 3)],
+    "backward": [(128, 128, 32, 8, 5), (128, 64, 64, 8, 5), (64, 64, 64, 4, 5), (32, 64, 64, 4, 5)],
+    "context": [(128, 128, 64, 8, 3), (128, 128, 32, 8, 5), (128, 64, 64, 8, 3), (64, 64, 64, 8, 5), (32, 64, 64, 4, 3)],
 }
 _TF32 = {
     "step": [(128, 64, 32, 8, 3), (64, 64, 32, 4, 4), (64, 64, 32, 4, 3), (32, 64, 32, 4, 4)],
     "all_steps": [(16, 64, 32, 4, 4), (32, 64, 32, 4, 3)],
-    "backward": [(128, 64, 32, 8, 5), (64, 64, 32, 4, 5), (32, 64, 32, 4, 5)],
+    "backward": [(128, 64, 32, 8, 3), (64, 64, 32, 4, 5), (32, 64, 32, 4, 5)],
+    "context": [(128, 64, 32, 8, 3), (64, 64, 32, 8, 3), (32, 64, 32, 4, 5)],
 }
 _FULL = {
     "step": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
-    "all_steps": [(16, 32, 16, 4, 3)],
+    "all_steps": [(16, 32, 16, 8, 3)],
     "backward": [(64, 64, 16, 8, 5), (64, 32, 16, 8, 5)],
+    "context": [(64, 64, 16, 8, 5), (64, 32, 16, 8, 5)],
 }
-_DOUBLE = {"step": [(32, 32, 16, 4, 3)], "all_steps": [(32, 32, 16, 4, 3)], "backward": [(32, 32, 16, 4, 5)]}
+_DOUBLE = {
+    "step": [(32, 32, 16, 4, 3)],
+    "all_steps": [(16, 32, 16, 8, 3)],
+    "backward": [(32, 32, 16, 4, 5)],
+    "context": [(32, 32, 16, 4, 5)],
+}
 _CANDIDATES = {"bfloat16": _HALF, "float16": _HALF, "tf32": _TF32, "float32": _FULL, "float64": _DOUBLE}
 
 
@@ -77,7 +87,7 @@ def shared_bytes(kernel: str, config: Config, kind: str, gates: int) -> int:
 
 def candidates(kernel: str, kind: str, gates: int, shared_memory: int) -> list[Config]:
     """The configurations of a kernel that fit, for ``kind`` "bfloat16", "float16", "tf32", "float32" (exact) or "float64"."""
-    known = [Config(*sizes) for sizes in _CANDIDATES[kind]["backward" if kernel == "context" else kernel]]
+    known = [Config(*sizes) for sizes in _CANDIDATES[kind][kernel]]
     return [config for config in known if shared_bytes(kernel, config, kind, gates) + 2048 <= shared_memory]
 
 

@@ -12,6 +12,11 @@ from torch.library import wrap_triton
 from .launch import alignment, on_device_of, operator
 from .param_gather import param_gather_rows, param_gather_sum
 
+GATHER_COLUMNS, GATHER_VALUES = 1024, 2048
+"""Columns and values of a tile of the gather, at most."""
+SUM_ROWS, SUM_COLUMNS = 256, 512
+"""Rows of the index looked through at a time and columns of a tile of the sum, at most: twice as many spill."""
+
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     """:func:`dcrnn_fast.reference.param_gather` by the Triton kernels."""
@@ -26,8 +31,8 @@ def forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
         return out
     shared, private, index = shared.contiguous(), private.contiguous(), index.contiguous()
     places, size = index.numel(), out.numel() // index.numel()
-    block_n = min(triton.next_power_of_2(size), 1024)
-    block_r = max(1, 2048 // block_n)
+    block_n = min(triton.next_power_of_2(size), GATHER_COLUMNS)
+    block_r = max(1, GATHER_VALUES // block_n)
     with on_device_of(shared):
         wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r), triton.cdiv(size, block_n))](
             shared, private, index, out, places, index.shape[1], size, shared.shape[0], private.shape[1],
@@ -46,11 +51,11 @@ def backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dty
     if grad.numel() == 0:
         return shared.zero_(), private.zero_()
     if bank_rows:
-        block_n = min(triton.next_power_of_2(size), 1024)
+        block_r, block_n = min(triton.next_power_of_2(rows), SUM_ROWS), min(triton.next_power_of_2(size), SUM_COLUMNS)
         with on_device_of(grad):
             wrap_triton(param_gather_sum)[(bank_rows, triton.cdiv(size, block_n))](
                 grad.contiguous(), index.contiguous(), shared, private, tasks, rows, size, num_shared, num_private,
-                BLOCK_R=min(triton.next_power_of_2(rows), 1024), BLOCK_N=block_n, enable_fp_fusion=False,
+                BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
             )  # fmt: skip
     return shared, private
 
