@@ -1,0 +1,109 @@
+// Launches of cross_rnn's backward, up to what the library multiplies.
+#include "cross_rnn_backward.h"
+
+#include "cross_rnn_states.h"
+#include "tiles.h"
+
+namespace dcrnn_fast::cuda {
+namespace {
+
+template <typename Kernel, typename T>
+cudaError_t launch_product(const Problem<T>& p, int64_t width, int64_t second, const ProductArguments<T>& arguments, cudaStream_t stream) {
+  const dim3 grid(divide_up(p.batch, Kernel::Tile::rows) * divide_up(width, Kernel::Tile::columns), second);
+  return launch(cross_rnn_backward<Kernel>, grid, Kernel::threads, Kernel::shared_bytes(), stream, arguments);
+}
+
+template <typename T>
+int tile_rows(const Problem<T>& p) {
+  return with_kernels(p, [&](auto math, auto) {
+    using All = ProductTiles<decltype(math)>;
+    return takes_large<typename All::Large>(p, p.dim) ? All::Large::rows : All::Small::rows;
+  });
+}
+
+}  // namespace
+
+template <typename T>
+int backward_row_tiles(const Problem<T>& p) {
+  return static_cast<int>(divide_up(p.batch, tile_rows(p)));
+}
+
+template <typename T>
+cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const T* gates, const Workspace<T>& w, T* dx0, T* dcontext,
+                     cudaStream_t stream) {
+  if (p.batch == 0 || p.tasks == 0) return cudaSuccess;
+  return with_kernels(p, [&](auto math, auto vectors) {
+    using M = decltype(math);
+    constexpr int G = decltype(vectors)::value;
+    using SmallTile = typename ProductTiles<M>::Small;
+    using LargeTile = typename ProductTiles<M>::Large;
+    const int64_t all = p.states(), plane = G * all, sums_step = backward_row_tiles(p) * int64_t(G) * p.dim;
+    const bool large = takes_large<LargeTile>(p, p.dim);
+    const bool vector = in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, grad, gates, w.states, w.gradients, w.d, w.dx0, dcontext);
+    const int elements = static_cast<int>(divide_up(p.batch * divide_up(p.dim, element_units), element_threads));
+    cudaError_t error = cudaSuccess;
+    const auto run = [&error](auto launched) {
+      if (error == cudaSuccess) error = launched();
+    };
+
+    if (p.steps > 1)
+      run([&] {
+        const StatesArguments<T> a{p.x0, gates, w.states, p.batch, p.dim, p.steps, vector};
+        return launch(cross_rnn_states<G, T>, dim3(elements, p.tasks), element_threads, 0, stream, a);
+      });
+    const auto gate_of = [&](int step) {
+      return GateArguments<T>{p.x0,           gates + step * plane, w.gradients + step * plane, w.dx0,   w.sums + step * sums_step, p.batch, p.steps * plane,
+                              p.steps * plane, p.steps * sums_step,  p.dim,                      tile_rows(p), vector};
+    };
+    const int64_t grad_stride = every_state ? (p.steps + 1) * all : all;
+    const T* const last_grad = every_state ? grad + p.steps * all : grad;
+    run([&] {
+      const StartArguments<T> a{gate_of(p.steps - 1), last_grad, grad_stride};
+      const dim3 grid(backward_row_tiles(p) * divide_up(p.dim, 32 * start_units), p.tasks);
+      return launch(cross_rnn_backward_start<G, T>, grid, 32 * start_warps, start_shared_bytes<T>(G), stream, a);
+    });
+
+    ProductArguments<T> a{};
+    a.weight = {p.shared_weight, p.private_weight, p.num_shared, p.num_private};
+    a.batch = p.batch, a.dim = p.dim, a.columns = p.columns, a.tasks = p.tasks;
+    a.gradients_stride = p.steps * plane, a.gradients_step = plane, a.index_stride = p.rows;
+    a.step_rows = p.weight_steps() > 1 ? p.dim : 0;
+    a.vector = vector;
+    a.d = w.d, a.dx0 = w.dx0, a.grad_stride = grad_stride, a.dcontext = dcontext;
+    for (int step = p.steps - 1; step >= 0; --step) {
+      a.first = step == 0;
+      if (a.first && !dx0) break;
+      a.gradients = w.gradients + step * plane, a.index = p.index + step * a.step_rows;
+      a.grad = step == p.steps - 1 ? last_grad : nullptr;
+      a.state_grad = every_state ? grad + step * all : nullptr;
+      if (!a.first) a.before = gate_of(step - 1);
+      run([&] {
+        return large ? launch_product<ProductKernel<M, G, LargeTile, large_stages, false>>(p, p.dim, p.tasks, a, stream)
+                     : launch_product<ProductKernel<M, G, SmallTile, small_stages, false>>(p, p.dim, p.tasks, a, stream);
+      });
+    }
+    if (dcontext && p.columns) {
+      a.gradients = w.gradients, a.index = p.index;
+      run([&] {
+        return large ? launch_product<ProductKernel<M, G, LargeTile, large_stages, true>>(p, p.columns, p.steps, a, stream)
+                     : launch_product<ProductKernel<M, G, SmallTile, small_stages, true>>(p, p.columns, p.steps, a, stream);
+      });
+    }
+    if (dx0)
+      run([&] {
+        const TaskSumArguments<T> sum{w.dx0, dx0, all, p.tasks};
+        return launch(sum_over_tasks<T>, dim3(divide_up(all, element_threads)), element_threads, 0, stream, sum);
+      });
+    return error;
+  });
+}
+
+#define DCRNN_INSTANCE(T)                                                                                                             \
+  template int backward_row_tiles<T>(const Problem<T>&);                                                                              \
+  template cudaError_t backward<T>(const Problem<T>&, const T*, bool, const T*, const Workspace<T>&, T*, T*, cudaStream_t)
+DCRNN_INSTANCE(float);
+DCRNN_INSTANCE(double);
+DCRNN_INSTANCE(BFloat16);
+DCRNN_INSTANCE(Half);
+
+}  // namespace dcrnn_fast::cuda

@@ -1,0 +1,86 @@
+// Launches of cross_rnn's forward.
+#include "cross_rnn_forward.h"
+
+#include "tiles.h"
+
+namespace dcrnn_fast::cuda {
+namespace {
+
+template <typename Kernel, typename T>
+cudaError_t launch_forward(const Problem<T>& p, const ForwardArguments<T>& arguments, cudaStream_t stream) {
+  const int64_t units = Kernel::all_steps ? 1 : Kernel::tiles(p.dim);
+  const dim3 grid(divide_up(p.batch, Kernel::Tile::rows) * units, p.tasks);
+  return launch(cross_rnn_forward<Kernel>, grid, Kernel::threads, Kernel::shared_bytes(p.dim), stream, arguments);
+}
+
+// One launch for all steps where the states fit shared memory and the programs run side by side: more of them wait for one another, and the
+// tiles of a launch a step read the weights less often.
+template <typename Kernel, typename T>
+bool takes_all_steps(const Problem<T>& p) {
+  if (Kernel::shared_bytes(p.dim) > p.device.shared_memory || p.schedule == Schedule::step) return false;
+  return p.schedule == Schedule::all_steps || divide_up(p.batch, Kernel::Tile::rows) * p.tasks <= p.device.multiprocessors;
+}
+
+}  // namespace
+
+template <typename T>
+int64_t forward_scratch(const Problem<T>& p, bool every_state) {
+  return every_state || p.steps == 1 ? 0 : 2 * p.tasks * p.states();
+}
+
+template <typename T>
+cudaError_t forward(const Problem<T>& p, T* out, bool every_state, T* gates, T* scratch, cudaStream_t stream) {
+  if (p.batch == 0 || p.tasks == 0) return cudaSuccess;
+  return with_kernels(p, [&](auto math, auto vectors) {
+    using M = decltype(math);
+    constexpr int G = decltype(vectors)::value;
+    using Small = ForwardKernel<M, G, typename StepTiles<M>::Small, small_stages, false>;
+    using Large = ForwardKernel<M, G, typename StepTiles<M>::Large, large_stages, false>;
+    using AllSteps = ForwardKernel<M, G, typename StepTiles<M>::AllSteps, small_stages, true>;
+    const int64_t all = p.states(), out_stride = every_state ? (p.steps + 1) * all : all;
+
+    ForwardArguments<T> a{};
+    a.x0 = p.x0, a.context = p.context, a.index = p.index;
+    a.weight = {p.shared_weight, p.private_weight, p.num_shared, p.num_private};
+    a.bias = {p.shared_bias, p.private_bias, p.num_shared, p.num_private};
+    a.batch = p.batch, a.dim = p.dim, a.columns = p.columns, a.index_stride = p.rows;
+    a.gates_step = G * all, a.gates_stride = p.steps * a.gates_step;
+    a.every_state = every_state, a.next_step = all, a.start_stride = out_stride;
+    a.step_rows = p.weight_steps() > 1 ? p.dim : 0;
+    a.vector = in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, out, gates, scratch);
+
+    if (takes_all_steps<AllSteps>(p)) {
+      a.steps = p.steps, a.gates = gates, a.start = every_state ? out : nullptr;
+      a.next = every_state ? out + all : out, a.next_stride = out_stride;
+      return launch_forward<AllSteps>(p, a, stream);
+    }
+    const bool large = takes_large<typename StepTiles<M>::Large>(p, p.dim);
+    a.steps = 1, a.state = p.x0, a.state_stride = 0;
+    for (int step = 0; step < p.steps; ++step) {
+      a.gates = gates ? gates + step * a.gates_step : nullptr;
+      a.start = every_state && step == 0 ? out : nullptr;
+      if (every_state)
+        a.next = out + (step + 1) * all, a.next_stride = out_stride;
+      else if (step == p.steps - 1)
+        a.next = out, a.next_stride = all;
+      else
+        a.next = scratch + step % 2 * p.tasks * all, a.next_stride = all;
+      const cudaError_t error = large ? launch_forward<Large>(p, a, stream) : launch_forward<Small>(p, a, stream);
+      if (error != cudaSuccess) return error;
+      a.state = a.next, a.state_stride = a.next_stride;
+      a.index += a.step_rows;
+      if (a.context) a.context += p.batch * p.columns;
+    }
+    return cudaSuccess;
+  });
+}
+
+#define DCRNN_INSTANCE(T)                                                    \
+  template int64_t forward_scratch<T>(const Problem<T>&, bool);              \
+  template cudaError_t forward<T>(const Problem<T>&, T*, bool, T*, T*, cudaStream_t)
+DCRNN_INSTANCE(float);
+DCRNN_INSTANCE(double);
+DCRNN_INSTANCE(BFloat16);
+DCRNN_INSTANCE(Half);
+
+}  // namespace dcrnn_fast::cuda

@@ -1,0 +1,110 @@
+// What lies below CUDA C++: conversions, asynchronous copies, fragments and products of tensor cores, in PTX. Under DCRNN_CUDA_ON_HOST the
+// same functions, and CUDA's own words, come from tests/cuda_on_host/shim.h, and the kernels compile as C++ for the CPU.
+#pragma once
+
+#include "types.h"
+
+#if defined(DCRNN_CUDA_ON_HOST)
+#include "shim.h"
+#else
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define DCRNN_DEVICE __device__ __forceinline__
+
+namespace dcrnn_fast::cuda {
+
+DCRNN_DEVICE float widen(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
+DCRNN_DEVICE float widen(Half x) { return __half2float(__ushort_as_half(x.bits)); }
+DCRNN_DEVICE void round_to(BFloat16& out, float x) { out.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
+DCRNN_DEVICE void round_to(Half& out, float x) { out.bits = __half_as_ushort(__float2half_rn(x)); }
+
+DCRNN_DEVICE float fma_of(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+DCRNN_DEVICE double fma_of(double a, double b, double c) { return __fma_rn(a, b, c); }
+
+// A block's dynamic shared memory.
+DCRNN_DEVICE unsigned char* shared_memory() {
+  extern __shared__ __align__(128) unsigned char memory[];
+  return memory;
+}
+
+DCRNN_DEVICE uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
+
+// 16 bytes from global to shared memory, or 16 zero bytes. They are there once a wait has counted the group they were committed in.
+DCRNN_DEVICE void copy_async(void* to, const void* from, bool present) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(present ? 16 : 0) : "memory");
+}
+
+DCRNN_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Until at most `pending` of this thread's groups are on their way.
+template <int pending>
+DCRNN_DEVICE void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+// Four matrices of 8 rows of 16 bytes; lane 8 i + r names row r of matrix i. Of each, lane l gets the four bytes l % 4 of row l / 4.
+DCRNN_DEVICE void load_matrices(uint32_t (&out)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+// The same of 16-bit values, transposed: lane l gets rows 2 (l % 4) and 2 (l % 4) + 1 of column l / 4.
+DCRNN_DEVICE void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+DCRNN_DEVICE uint32_t round_to_tf32(uint32_t bits) {
+  uint32_t out;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(__uint_as_float(bits)));
+  return out;
+}
+
+// acc [16, 8] += left [16, 32 bytes] right [32 bytes, 8]. Lane l holds rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the one after it.
+template <typename T>
+DCRNN_DEVICE void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t right0, uint32_t right1) {
+  if constexpr (std::is_same_v<T, BFloat16>)
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
+  else if constexpr (std::is_same_v<T, Half>)
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
+  else
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
+}
+
+// Every thread of the grid runs `kernel` with `arguments`.
+template <typename Arguments>
+cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
+  constexpr int always_granted = 48 * 1024;
+  if (shared_bytes > always_granted) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
+  kernel<<<grid, threads, shared_bytes, stream>>>(arguments);
+  return cudaGetLastError();
+}
+
+}  // namespace dcrnn_fast::cuda
+
+#endif
+
+namespace dcrnn_fast::cuda {
+
+DCRNN_DEVICE float widen(float x) { return x; }
+DCRNN_DEVICE double widen(double x) { return x; }
+DCRNN_DEVICE void round_to(float& out, float x) { out = x; }
+DCRNN_DEVICE void round_to(double& out, double x) { out = x; }
+
+}  // namespace dcrnn_fast::cuda

@@ -1,0 +1,166 @@
+// The product of two tiles in shared memory, one stage of a pipeline: 128 bytes of the left rows times as many values of the right matrix.
+// Both kinds of mathematics leave the sums in the same places: of a warp's block of 16 rows and 8 columns, lane l has rows l / 4 and
+// l / 4 + 8, columns 2 (l % 4) and 2 (l % 4) + 1, as acc[0], acc[1] and acc[2], acc[3].
+#pragma once
+
+#include "memory.h"
+
+namespace dcrnn_fast::cuda {
+
+// How a block's warps divide a tile: warps_m by warps_n of them, each with `blocks_m` times 16 rows and `blocks_n` times 8 columns.
+template <typename M, int warps_m_, int warps_n_, int blocks_m_, int blocks_n_>
+struct Tiling {
+  using Value = typename M::Value;
+  using A = accumulator<Value>;
+  static constexpr int warps_m = warps_m_, warps_n = warps_n_, blocks_m = blocks_m_, blocks_n = blocks_n_;
+  static constexpr int threads = 32 * warps_m * warps_n, rows = warps_m * blocks_m * 16, columns = warps_n * blocks_n * 8;
+  static constexpr int warp_columns = blocks_n * 8;
+  static constexpr int rows_at_once = threads / chunks;  // that the threads copy together, a chunk each
+  static_assert(blocks_n % 2 == 0);
+
+  DCRNN_DEVICE static int lane() { return threadIdx.x % 32; }
+  DCRNN_DEVICE static int first_row() { return threadIdx.x / 32 / warps_n * blocks_m * 16; }
+  DCRNN_DEVICE static int first_column() { return threadIdx.x / 32 % warps_n * warp_columns; }
+  using Sums = A[blocks_m][blocks_n][4];
+};
+
+// The left fragments of a slice of 32 bytes.
+template <typename M, typename Tile>
+DCRNN_DEVICE void load_left(uint32_t (&left)[Tile::blocks_m][4], const unsigned char* tile, int slice) {
+#pragma unroll
+  for (int m = 0; m < Tile::blocks_m; ++m) {
+    load_matrices(left[m], tile + place(Tile::first_row() + m * 16 + Tile::lane() % 16, 2 * slice + Tile::lane() / 16));
+    if constexpr (M::tf32)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) left[m][i] = round_to_tf32(left[m][i]);
+  }
+}
+
+template <typename M, typename Tile>
+DCRNN_DEVICE void multiply_pair(typename Tile::Sums& sums, const uint32_t (&left)[Tile::blocks_m][4], uint32_t (&right)[4], int n) {
+  if constexpr (M::tf32)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) right[i] = round_to_tf32(right[i]);
+#pragma unroll
+  for (int m = 0; m < Tile::blocks_m; ++m) {
+    multiply_fragments<typename M::Value>(sums[m][n], left[m], right[0], right[1]);
+    multiply_fragments<typename M::Value>(sums[m][n + 1], left[m], right[2], right[3]);
+  }
+}
+
+// The left values of one chunk, exactly: rows l / 4 and l / 4 + 8 of every block.
+template <typename Tile>
+DCRNN_DEVICE void load_left_values(typename Tile::Value (&left)[Tile::blocks_m][2][chunk_values<typename Tile::Value>],
+                                   const unsigned char* tile, int chunk) {
+  using T = typename Tile::Value;
+#pragma unroll
+  for (int m = 0; m < Tile::blocks_m; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = Tile::first_row() + m * 16 + half * 8 + Tile::lane() / 4;
+      const auto pack = *reinterpret_cast<const Pack<T, chunk_values<T>>*>(tile + place(row, chunk));
+#pragma unroll
+      for (int i = 0; i < chunk_values<T>; ++i) left[m][half][i] = pack.values[i];
+    }
+}
+
+// parts times sums += left right^T: the right tile has `columns` rows for each part, each 128 bytes along the product's inner dimension.
+template <typename M, typename Tile, int parts>
+DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const unsigned char* left_tile, const unsigned char* right_tile) {
+  using T = typename M::Value;
+  const int lane = Tile::lane();
+  if constexpr (M::tensor_cores) {
+#pragma unroll
+    for (int slice = 0; slice < chunks / 2; ++slice) {
+      uint32_t left[Tile::blocks_m][4];
+      load_left<M, Tile>(left, left_tile, slice);
+#pragma unroll
+      for (int part = 0; part < parts; ++part)
+#pragma unroll
+        for (int n = 0; n < Tile::blocks_n; n += 2) {
+          uint32_t right[4];
+          const int row = part * Tile::columns + Tile::first_column() + n * 8 + lane / 16 * 8 + lane % 8;
+          load_matrices(right, right_tile + place(row, 2 * slice + lane / 8 % 2));
+          multiply_pair<M, Tile>(sums[part], left, right, n);
+        }
+    }
+  } else {
+#pragma unroll 2
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      T left[Tile::blocks_m][2][chunk_values<T>];
+      load_left_values<Tile>(left, left_tile, chunk);
+#pragma unroll
+      for (int part = 0; part < parts; ++part)
+#pragma unroll
+        for (int n = 0; n < Tile::blocks_n; ++n)
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+            const int row = part * Tile::columns + Tile::first_column() + n * 8 + lane % 4 * 2 + j;
+            const auto right = *reinterpret_cast<const Pack<T, chunk_values<T>>*>(right_tile + place(row, chunk));
+#pragma unroll
+            for (int m = 0; m < Tile::blocks_m; ++m)
+#pragma unroll
+              for (int half = 0; half < 2; ++half)
+#pragma unroll
+                for (int i = 0; i < chunk_values<T>; ++i) {
+                  auto& sum = sums[part][m][n][2 * half + j];
+                  sum = fma_of(left[m][half][i], right.values[i], sum);
+                }
+          }
+    }
+  }
+}
+
+// Where value (k, column) of a right tile with its rows along the columns lies: panels of 128 bytes of columns, one after another.
+template <typename T>
+DCRNN_DEVICE int place_across(int k, int column) {
+  const int bytes = column * static_cast<int>(sizeof(T));
+  return bytes / row_bytes * row_values<T> * row_bytes + place(k, bytes % row_bytes / chunk_bytes) + bytes % chunk_bytes;
+}
+
+// sums += left right: the right tile's rows are steps along the product's inner dimension.
+template <typename M, typename Tile>
+DCRNN_DEVICE void multiply_across(typename Tile::Sums& sums, const unsigned char* left_tile, const unsigned char* right_tile) {
+  using T = typename M::Value;
+  const int lane = Tile::lane();
+  if constexpr (M::tensor_cores) {
+#pragma unroll
+    for (int slice = 0; slice < chunks / 2; ++slice) {
+      uint32_t left[Tile::blocks_m][4];
+      load_left<M, Tile>(left, left_tile, slice);
+#pragma unroll
+      for (int n = 0; n < Tile::blocks_n; n += 2) {
+        uint32_t right[4];
+        const int column = Tile::first_column() + n * 8;
+        if constexpr (sizeof(T) == 2) {
+          load_matrices_transposed(right, right_tile + place_across<T>(slice * 16 + lane % 16, column + lane / 16 * 8));
+        } else {  // there is no transposed load of 32-bit values
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            right[i] = *reinterpret_cast<const uint32_t*>(right_tile +
+                                                          place_across<T>(slice * 8 + i % 2 * 4 + lane % 4, column + i / 2 * 8 + lane / 4));
+        }
+        multiply_pair<M, Tile>(sums, left, right, n);
+      }
+    }
+  } else {
+#pragma unroll 1
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      T left[Tile::blocks_m][2][chunk_values<T>];
+      load_left_values<Tile>(left, left_tile, chunk);
+#pragma unroll
+      for (int i = 0; i < chunk_values<T>; ++i)
+#pragma unroll
+        for (int n = 0; n < Tile::blocks_n; ++n) {
+          const int column = Tile::first_column() + n * 8 + lane % 4 * 2;
+          const auto right = *reinterpret_cast<const Pack<T, 2>*>(right_tile + place_across<T>(chunk * chunk_values<T> + i, column));
+#pragma unroll
+          for (int m = 0; m < Tile::blocks_m; ++m)
+#pragma unroll
+            for (int at = 0; at < 4; ++at) sums[m][n][at] = fma_of(left[m][at / 2][i], right.values[at % 2], sums[m][n][at]);
+        }
+    }
+  }
+}
+
+}  // namespace dcrnn_fast::cuda

@@ -1,0 +1,54 @@
+// The kernels' instances: which tiles each kind of mathematics has, and which of them a problem gets.
+#pragma once
+
+#include "cross_rnn.h"
+#include "multiply.h"
+
+namespace dcrnn_fast::cuda {
+
+// Rows and columns of a tile are warps times blocks times 16, and times 8. What tensor cores multiply is cheap, so that their tiles are large
+// for the sake of fewer bytes; exact products keep their operands in registers, which double's would not fit.
+template <typename M>
+struct StepTiles {
+  using Small = Tiling<M, 2, 2, 1, 2>;
+  using Large = std::conditional_t<M::tensor_cores, Tiling<M, 4, 2, 2, 4>, std::conditional_t<sizeof(typename M::Value) == 4, Tiling<M, 2, 4, 2, 2>, Small>>;
+  using AllSteps = Tiling<M, 1, 4, 1, 2>;
+};
+
+template <typename M>
+struct ProductTiles {
+  using Small = Tiling<M, 2, 2, 1, 2>;
+  using Large = std::conditional_t<M::tensor_cores, Tiling<M, 4, 2, 2, 8>, typename StepTiles<M>::Large>;
+};
+
+inline constexpr int small_stages = 4, large_stages = 3;
+
+constexpr int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
+
+// Large tiles where every multiprocessor gets one.
+template <typename Large, typename T>
+bool takes_large(const Problem<T>& p, int64_t width) {
+  if (p.tiles != Tiles::automatic) return p.tiles == Tiles::large;
+  return divide_up(p.batch, Large::rows) * divide_up(width, Large::columns) * p.tasks >= p.device.multiprocessors;
+}
+
+// Calls body with the mathematics and the number of vectors a unit as types.
+template <typename T, typename Body>
+auto with_kernels(const Problem<T>& p, const Body& body) {
+  const auto with_gates = [&](auto math) {
+    return p.gates == 2 ? body(math, std::integral_constant<int, 2>()) : body(math, std::integral_constant<int, 1>());
+  };
+  if constexpr (std::is_same_v<T, float>)
+    return p.tf32 ? with_gates(Math<float, true>()) : with_gates(Math<float, false>());
+  else
+    return with_gates(Math<T, !std::is_same_v<T, double>>());
+}
+
+// Whether parts of 16 bytes of all rows lie on such boundaries.
+template <typename T, typename... Pointers>
+bool in_vectors(const Problem<T>& p, Pointers... pointers) {
+  const auto on_boundary = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };
+  return p.dim * sizeof(T) % 16 == 0 && p.columns * sizeof(T) % 16 == 0 && (on_boundary(pointers) && ...);
+}
+
+}  // namespace dcrnn_fast::cuda

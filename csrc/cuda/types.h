@@ -1,0 +1,28 @@
+// The element types of the CUDA kernels, and what a value is computed in. No PyTorch and no CUDA header is needed to name them.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace dcrnn_fast::cuda {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+// What products, gates and sums are kept in.
+template <typename T>
+using accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// How a product of values of type T is computed: by tensor cores (bfloat16, float16, and float as tf32), or exactly, by fused additions.
+template <typename T, bool tensor_cores_>
+struct Math {
+  using Value = T;
+  static constexpr bool tensor_cores = tensor_cores_;
+  static constexpr bool tf32 = tensor_cores_ && std::is_same_v<T, float>;
+};
+
+}  // namespace dcrnn_fast::cuda

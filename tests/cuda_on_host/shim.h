@@ -1,0 +1,255 @@
+// CUDA's words for the CPU: enough of them that the kernels of csrc/cuda run as plain C++, one thread of the CPU for each thread of a block.
+//
+// Modelled: blocks one after another; __syncthreads as a barrier of all threads of the block; shared memory, filled with NaN before each block;
+// warps of 32, whose shuffles, votes, matrix loads and products are exchanges between their threads by the lane layouts that the PTX manual
+// documents; asynchronous copies, which arrive at their thread's wait and not before. Misaligned vector accesses and copies that are never
+// waited for end the program. So do a sanitizer's findings: a missing barrier is a data race between threads of the CPU.
+//
+// Not modelled: blocks that run at the same time; caches and the order in which memory is seen between blocks; warps in lockstep (divergence
+// costs nothing, and a warp's exchange that some lanes miss hangs); the limits on registers, shared memory and grids; the order in which a
+// tensor core adds (here in float, ascending) and how it rounds; fused multiplication and addition where the CPU's compiler does not fuse;
+// launches that fail; streams, which are ignored: a launch returns when its work is done.
+#pragma once
+
+#include <barrier>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "types.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define DCRNN_DEVICE inline
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+
+namespace dcrnn_fast::cuda {
+
+namespace host {
+
+// What one lane shows the others: addresses, or up to eight values of 32 bits.
+union Shown {
+  const void* address;
+  uint32_t words[8];
+};
+
+struct Warp {
+  std::barrier<> together{32};
+  // Two rounds in turn: a lane may show its next values while others still read those of the round before.
+  Shown shown[2][32];
+};
+
+struct Block {
+  explicit Block(int threads, size_t shared_bytes) : together(threads), warps(threads / 32), shared(shared_bytes / 128 + 1) {}
+  std::barrier<> together;
+  std::vector<Warp> warps;
+  struct alignas(128) Line {
+    unsigned char bytes[128];
+  };
+  std::vector<Line> shared;
+};
+
+struct Copy {
+  void* to;
+  const void* from;
+  bool present;
+};
+
+inline thread_local dim3 thread_index, block_index, grid_size, block_size;
+inline thread_local Block* block = nullptr;
+inline thread_local unsigned round_of_warp = 0;
+inline thread_local std::vector<std::vector<Copy>> copies;  // groups, the last one open
+
+[[noreturn]] inline void stop(const char* words) {
+  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, block_index.x, block_index.y, thread_index.x);
+  std::abort();
+}
+
+inline void check_aligned(const void* pointer, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(pointer) % bytes) stop("misaligned address");
+}
+
+inline unsigned lane() { return thread_index.x % 32; }
+
+// What every lane shows in this round.
+inline const Shown* exchange(const Shown& mine) {
+  Warp& warp = block->warps[thread_index.x / 32];
+  Shown(&shown)[32] = warp.shown[round_of_warp++ % 2];
+  shown[lane()] = mine;
+  warp.together.arrive_and_wait();
+  return shown;
+}
+
+inline Shown words(uint32_t first) {
+  Shown out{};
+  out.words[0] = first;
+  return out;
+}
+
+template <typename To, typename From>
+To bits_of(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+}  // namespace host
+
+#define threadIdx (::dcrnn_fast::cuda::host::thread_index)
+#define blockIdx (::dcrnn_fast::cuda::host::block_index)
+#define gridDim (::dcrnn_fast::cuda::host::grid_size)
+#define blockDim (::dcrnn_fast::cuda::host::block_size)
+
+inline unsigned char* shared_memory() { return host::block->shared.front().bytes; }
+
+inline void __syncthreads() { host::block->together.arrive_and_wait(); }
+
+inline float widen(BFloat16 x) { return host::bits_of<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+inline void round_to(BFloat16& out, float x) {
+  const uint32_t bits = host::bits_of<uint32_t>(x);
+  out.bits = static_cast<uint16_t>(x != x ? 0x7fff : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+inline float widen(Half x) { return static_cast<float>(host::bits_of<_Float16>(x.bits)); }
+inline void round_to(Half& out, float x) { out.bits = host::bits_of<uint16_t>(static_cast<_Float16>(x)); }
+
+inline uint32_t round_to_tf32(uint32_t bits) { return (bits + 0x1000) & 0xffffe000u; }
+
+inline float __shfl_xor_sync(uint32_t, float value, int mask) {
+  return host::bits_of<float>(host::exchange(host::words(host::bits_of<uint32_t>(value)))[host::lane() ^ mask].words[0]);
+}
+
+inline double __shfl_xor_sync(uint32_t, double value, int mask) {
+  host::Shown mine{};
+  std::memcpy(mine.words, &value, sizeof value);
+  double out;
+  std::memcpy(&out, host::exchange(mine)[host::lane() ^ mask].words, sizeof out);
+  return out;
+}
+
+inline uint32_t __ballot_sync(uint32_t, bool vote) {
+  const host::Shown* const shown = host::exchange(host::words(vote));
+  uint32_t out = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) out |= shown[lane].words[0] << lane;
+  return out;
+}
+
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
+inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
+
+inline void copy_async(void* to, const void* from, bool present) {
+  host::check_aligned(to, 16);
+  if (present) host::check_aligned(from, 16);
+  host::copies.back().push_back({to, from, present});
+}
+
+inline void commit_copies() { host::copies.emplace_back(); }
+
+template <int pending>
+void wait_for_copies() {
+  using host::copies;
+  while (copies.size() > pending + 1u) {
+    for (const host::Copy& copy : copies.front())
+      copy.present ? std::memcpy(copy.to, copy.from, 16) : std::memset(copy.to, 0, 16);
+    copies.erase(copies.begin());
+  }
+}
+
+inline void load_matrices(uint32_t (&out)[4], const void* row) {
+  host::check_aligned(row, 16);
+  host::Shown mine{};
+  mine.address = row;
+  const host::Shown* const shown = host::exchange(mine);
+  for (unsigned i = 0; i < 4; ++i)
+    std::memcpy(&out[i], static_cast<const unsigned char*>(shown[8 * i + host::lane() / 4].address) + 4 * (host::lane() % 4), 4);
+}
+
+inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
+  host::check_aligned(row, 16);
+  host::Shown mine{};
+  mine.address = row;
+  const host::Shown* const shown = host::exchange(mine);
+  for (unsigned i = 0; i < 4; ++i) {
+    uint16_t pair[2];
+    for (unsigned j = 0; j < 2; ++j)
+      std::memcpy(&pair[j], static_cast<const unsigned char*>(shown[8 * i + 2 * (host::lane() % 4) + j].address) + 2 * (host::lane() / 4), 2);
+    std::memcpy(&out[i], pair, 4);
+  }
+}
+
+// Value k (0 to 15, of 32 bits 0 to 7) of a row or column, of which a register holds the four bytes that belong to `lane % 4`.
+template <typename T>
+float value_of_fragment(uint32_t chunk0, uint32_t chunk1, unsigned k) {
+  constexpr unsigned in_chunk = 16 / sizeof(T), in_word = 4 / sizeof(T);
+  const uint32_t word = k < in_chunk ? chunk0 : chunk1;
+  T out;
+  std::memcpy(&out, reinterpret_cast<const unsigned char*>(&word) + k % in_word * sizeof(T), sizeof(T));
+  if constexpr (std::is_same_v<T, float>)
+    return out;
+  else
+    return widen(out);
+}
+
+template <typename T>
+void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t right0, uint32_t right1) {
+  host::Shown mine{};
+  std::memcpy(mine.words, left, sizeof left);
+  mine.words[4] = right0, mine.words[5] = right1;
+  const host::Shown* const shown = host::exchange(mine);
+  constexpr unsigned in_chunk = 16 / sizeof(T), in_word = 4 / sizeof(T);
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = host::lane() / 4, half = i / 2, column = 2 * (host::lane() % 4) + i % 2;
+    for (unsigned k = 0; k < 2 * in_chunk; ++k) {
+      const unsigned holder = k % in_chunk / in_word;
+      const uint32_t* const a = shown[4 * row + holder].words;
+      const uint32_t* const b = shown[4 * column + holder].words;
+      acc[i] += value_of_fragment<T>(a[half], a[half + 2], k) * value_of_fragment<T>(b[4], b[5], k);
+    }
+  }
+}
+
+template <typename Arguments>
+cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
+  if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
+  host::Block block(threads, shared_bytes);
+  const auto run = [&](unsigned thread) {
+    host::thread_index = dim3(thread), host::grid_size = grid, host::block_size = dim3(threads), host::block = &block;
+    host::round_of_warp = 0;
+    host::copies.assign(1, {});
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        if (thread == 0) std::memset(block.shared.data(), 0xff, block.shared.size() * sizeof(host::Block::Line));
+        block.together.arrive_and_wait();
+        host::block_index = dim3(x, y);
+        kernel(arguments);
+        for (const auto& group : host::copies)
+          if (!group.empty()) host::stop("a copy was never waited for");
+        block.together.arrive_and_wait();
+      }
+  };
+  std::vector<std::thread> all;
+  for (int thread = 0; thread < threads; ++thread) all.emplace_back(run, thread);
+  for (std::thread& thread : all) thread.join();
+  return cudaSuccess;
+}
+
+}  // namespace dcrnn_fast::cuda
