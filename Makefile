@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard csrc/* csrc/cpu/*)
+SOURCES := pyproject.toml setup.py $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
 BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninja
 
 # PyTorch's threads spin while they wait for one another, which on a busy machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format sanitize abi resources bench quality gpu clean
+.PHONY: demo test lint format sanitize abi resources cuda-check bench quality gpu clean
 
 # Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.
 define install
@@ -55,6 +55,10 @@ bench: $(VENV)/.dev
 resources: $(VENV)/.dev
 	$(BIN)/python scripts/triton_resources.py
 
+# What the compiler makes of every CUDA C++ kernel on every architecture; needs nvcc, but no GPU. Without nvcc it says so.
+cuda-check: $(VENV)/.dev
+	$(BIN)/python scripts/cuda_check.py
+
 # What needs a GPU: tests, sanitizers, tile sizes and benchmarks, with the environment's own Python: it brings PyTorch for the card.
 gpu:
 	env -u OMP_WAIT_POLICY $(PYTHON) scripts/gpu.py $(GPU_OPTIONS)
@@ -63,4 +67,4 @@ quality: $(VENV)/.dev
 	$(BIN)/python -m bench.quality
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure.txt
+	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt

@@ -44,9 +44,13 @@ inline void check_size(const Tensor& tensor, const char* name, int64_t dimension
   check(tensor.size(dimension) == expected, name, ": got shape ", shape(tensor), ", expected size ", expected, " in dimension ", dimension);
 }
 
+inline void check_alike_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  check(tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ", other_name);
+}
+
 inline void check_alike(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
   check(tensor.scalar_type() == other.scalar_type(), name, ": its dtype is not that of ", other_name);
-  check(tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ", other_name);
+  check_alike_device(tensor, name, other, other_name);
 }
 
 inline void check_index(const Tensor& index) {

@@ -62,6 +62,34 @@ def extension_missing_reason() -> str:
     return "the C++ extension was not built; install a C++20 compiler and run: pip install -e ."
 
 
+@cache
+def cuda_extension() -> ModuleType | None:
+    """The compiled CUDA kernels, whose import registers them; None where they were not built or do not load. Needs no GPU."""
+    if extension() is None or torch.version.cuda is None:
+        return None
+    try:
+        return import_module("dcrnn_fast._C_cuda")
+    except ImportError:
+        return None
+
+
+def cuda_extension_missing_reason() -> str:
+    """Why :func:`cuda_extension` is None."""
+    if extension() is None:
+        return extension_missing_reason()
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} was built without CUDA; install a CUDA build"
+    report = Path(__file__).with_name("_build_failure_cuda.txt")
+    if report.is_file():
+        return f"the CUDA extension was not built: {report.read_text(encoding='utf-8').strip()}"
+    if find_spec("dcrnn_fast._C_cuda") is not None:
+        try:
+            import_module("dcrnn_fast._C_cuda")
+        except ImportError as error:
+            return f"the CUDA extension does not load beside PyTorch {torch.__version__}: {error}"
+    return f"the CUDA extension was not built; install the CUDA {torch.version.cuda} toolkit and run: pip install -e ."
+
+
 def _has_kernels(dispatch_key: str) -> bool:
     return all(torch._C._dispatch_has_kernel_for_dispatch_key(f"dcrnn_fast::{name}", dispatch_key) for name in OPERATORS)
 
@@ -90,7 +118,7 @@ def _cpp_reason() -> str | None:
 
 
 def _cuda_reason() -> str | None:
-    return "this version has no CUDA C++ kernels yet"
+    return None if cuda_extension() else cuda_extension_missing_reason()
 
 
 def _triton_reason() -> str | None:
@@ -113,7 +141,7 @@ BACKENDS: dict[str, Backend] = {
 NAMES = ("auto", *BACKENDS)
 AUTO = {"cpu": ("cpp", "reference"), "cuda": ("reference",)}
 """The order in which ``auto`` tries backends, by device type, for every dtype and size; other devices take the reference. On a CPU the C++
-kernels were ahead of the reference in every case of ``make bench``. On a GPU nothing was measured yet: Triton kernels are taken by name."""
+kernels were ahead of the reference in every case of ``make bench``. On a GPU nothing was measured yet: kernels are taken by name there."""
 
 
 REASONS: dict[str, str | None] = {name: backend.unavailable_reason() for name, backend in BACKENDS.items()}
@@ -123,10 +151,26 @@ reads a constant."""
 _logged: set[str] = set()
 
 
+@cache
+def _no_device() -> str | None:
+    """Why no GPU can be used, or None. Asks the driver, which an import must not: only for a GPU's backend that was named, and for people."""
+    if torch.cuda.is_available():
+        return None
+    return "no CUDA device was found; run on a machine with an NVIDIA GPU and its driver"
+
+
+def unusable_reason(name: str) -> str | None:
+    """Why a backend cannot run on this machine, its GPU included, or None."""
+    reason = REASONS.get(name)
+    if reason is None and name in BACKENDS and BACKENDS[name].devices == ("cuda",) and not torch.compiler.is_compiling():
+        return _no_device()
+    return reason
+
+
 def require(name: str) -> None:
     """Raise ValueError for an unknown backend, BackendUnavailable for one that was named and cannot run here."""
     check_choice("backend", name, NAMES)
-    reason = REASONS.get(name)
+    reason = unusable_reason(name)
     if reason:
         raise BackendUnavailable(f"backend={name!r} cannot be used: {reason}. Use backend='auto' or backend='reference'")
 
@@ -153,8 +197,10 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: to
         if not torch.compiler.is_compiling():
             _log_once(kind, chosen)
         return chosen
-    require(name)
+    check_choice("backend", name, NAMES)
     devices = BACKENDS[name].devices
+    if kind not in devices or REASONS[name]:  # tensors on a GPU show that there is one
+        require(name)
     if "any" not in devices and kind not in devices:
         raise BackendUnavailable(
             f"backend={name!r} cannot be used: it computes on {' and '.join(devices)} and the tensors are on {kind}. "
@@ -175,10 +221,10 @@ def _log_once(kind: str, chosen: str) -> None:
 
 
 def table() -> list[dict[str, str]]:
-    """One row a backend for people to read: name, devices, written in, usable ("yes", or "no: why")."""
+    """One row a backend for people to read: name, devices, written in, usable ("yes", or "no: why"). Asks the driver for a GPU."""
     rows = []
     for backend in BACKENDS.values():
-        reason = REASONS[backend.name]
+        reason = unusable_reason(backend.name)
         usable = f"no: {reason}" if reason else "yes"
         rows.append({"backend": backend.name, "device": ", ".join(backend.devices), "written in": backend.written_in, "usable": usable})
     return rows

@@ -24,8 +24,9 @@ _CROSS_RNN: dict[str, Callable[..., Tensor]] = {"reference": _reference_cross_rn
 if extension() is not None:
     from . import ops
 
-    _PARAM_GATHER["cpp"] = ops.param_gather
-    _CROSS_RNN["cpp"] = ops.cross_rnn
+    for _name in ("cpp", "cuda"):  # the dispatcher tells a CPU's tensors from a GPU's
+        _PARAM_GATHER[_name] = ops.param_gather
+        _CROSS_RNN[_name] = ops.cross_rnn
 if REASONS["triton"] is None:
     # imported at the first call: Triton and what its operators' registration loads take seconds
 

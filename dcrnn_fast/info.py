@@ -1,4 +1,4 @@
-"""What is installed and what can run here, as text. Needs PyTorch and numpy alone, and queries no GPU."""
+"""What is installed and what can run here, as text. Needs PyTorch and numpy alone."""
 
 from __future__ import annotations
 
@@ -28,9 +28,19 @@ def facts() -> dict[str, str]:
             if compiled and build
             else f"absent: {backends.extension_missing_reason()}"
         ),
+        "CUDA kernels": cuda_kernels(),
         "auto on CPU": auto_on_cpu(),
         "GPU figures": gpu_figures(),
     }
+
+
+def cuda_kernels() -> str:
+    """The build of the CUDA extension, or why there is none."""
+    compiled = backends.cuda_extension()
+    if compiled is None:
+        return f"absent: {backends.cuda_extension_missing_reason()}"
+    build = compiled.build_info()
+    return f"compiled for {build['architectures'].replace(';', ', ')} by CUDA {build['cuda']}, against PyTorch {build['built_against_torch']}"
 
 
 def auto_on_cpu() -> str:

@@ -16,9 +16,16 @@ from .sharing import GATES, Cell
 
 _INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
 _NO_SECOND_DERIVATIVE = (
-    "backend='cpp' has no second derivatives (the gradient of a gradient was asked for). Use backend='reference', which is differentiable "
-    "any number of times"
+    "backend='cpp' and 'cuda' have no second derivatives (the gradient of a gradient was asked for). Use backend='reference', which is "
+    "differentiable any number of times"
 )
+
+
+@torch.compiler.assume_constant_result
+def _tf32() -> bool:
+    """Whether PyTorch is set to compute float32 products in tf32; a compiled graph keeps the setting that it was compiled under."""
+    setting = torch.backends.cuda.matmul.fp32_precision
+    return (torch.backends.fp32_precision if setting == "none" else setting) == "tf32"  # type: ignore[attr-defined]
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
@@ -44,7 +51,8 @@ def cross_rnn(
     tensors = x0, shared_weight, shared_bias, private_weight, private_bias
     with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, context) if t is not None)
     run = torch.ops.dcrnn_fast.cross_rnn if torch.compiler.is_compiling() or not with_gradient else _CrossRNN.apply
-    return run(*tensors, index, steps, cell, context, return_states, with_gradient and not recompute)[0]
+    allow_tf32 = x0.is_cuda and x0.dtype == torch.float32 and _tf32()
+    return run(*tensors, index, steps, cell, context, return_states, with_gradient and not recompute, allow_tf32)[0]
 
 
 @torch.library.register_fake("dcrnn_fast::param_gather")
@@ -71,6 +79,7 @@ def _(
     context: Tensor | None = None,
     return_states: bool = False,
     save: bool = False,
+    allow_tf32: bool = False,
 ) -> tuple[Tensor, Tensor]:
     tasks, (batch, dim) = index.shape[0], x0.shape
     out = x0.new_empty(tasks, steps + 1, batch, dim) if return_states else x0.new_empty(tasks, batch, dim)
@@ -92,6 +101,7 @@ def _(
     context: Tensor | None,
     return_states: bool,
     needs: int,
+    allow_tf32: bool = False,
 ) -> tuple[Tensor, ...]:
     banks = needs & 0b011110
 
@@ -123,25 +133,25 @@ def _gather_double_backward(ctx: Any, shared: Tensor, private: Tensor) -> tuple[
 
 
 def _keep_cross(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context, return_states, _ = inputs
+    x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context, return_states, _, allow_tf32 = inputs
     gates = output[1]
     ctx.mark_non_differentiable(gates)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(gates, x0, shared_weight, shared_bias, private_weight, private_bias, index, context)
-    ctx.constants = steps, cell, return_states
+    ctx.constants = steps, cell, return_states, allow_tf32
 
 
 def _cross_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 11
+        return (None,) * 12
     *tensors, context = ctx.saved_tensors
-    steps, cell, return_states = ctx.constants
+    steps, cell, return_states, allow_tf32 = ctx.constants
     # trailing arguments that equal their defaults never reach the operator's autograd node
     wanted = [*ctx.needs_input_grad[:5], *(ctx.needs_input_grad[8:9] or (False,))]
     needs = sum(1 << i for i, need in enumerate(wanted) if need)
-    gradients = torch.ops.dcrnn_fast.cross_rnn_backward(grad, *tensors, steps, cell, context, return_states, needs)
+    gradients = torch.ops.dcrnn_fast.cross_rnn_backward(grad, *tensors, steps, cell, context, return_states, needs, allow_tf32)
     kept = [gradient if need else None for gradient, need in zip(gradients, wanted, strict=True)]
-    return *kept[:5], None, None, None, kept[5], None, None
+    return *kept[:5], None, None, None, kept[5], None, None, None
 
 
 class _CrossRNN(torch.autograd.Function):

@@ -3,51 +3,15 @@
 
 namespace dcrnn_fast::cpu {
 
-using torch::stable::contiguous;
-
-void Arguments::prepare() {
-  check_dim(x0, "x0", 2);
-  check(x0.size(1) >= 1, "x0: got shape ", shape(x0), ", expected [B, D] with D >= 1");
-  check(steps >= 1, "steps: got ", steps, ", expected at least 1");
-  check(cell == "gated" || cell == "cross", "cell: got '", cell, "', expected 'gated' or 'cross'");
-  check_index(index);
-  check_dim(shared_weight, "shared_weight", 3);
-  check_dim(shared_bias, "shared_bias", 2);
-  check_dim(private_weight, "private_weight", 4);
-  check_dim(private_bias, "private_bias", 3);
-  const int64_t batch = x0.size(0), dim = x0.size(1), tasks = index.size(0), gates = cell == "gated" ? 2 : 1;
-  int64_t columns = dim;
-  if (context) {
-    check_dim(*context, "context", 3);
-    check_size(*context, "context", 0, steps);
-    check_size(*context, "context", 1, batch);
-    check_alike(*context, "context", x0, "x0");
-    columns += context->size(2);
-  }
-  check(index.size(1) == dim || index.size(1) == steps * dim, "index: got shape ", shape(index), ", expected [T, ", dim, "] or [T, ", steps * dim, "]");
-  check_size(shared_weight, "shared_weight", 1, gates);
-  check_size(shared_weight, "shared_weight", 2, columns);
-  check_size(shared_bias, "shared_bias", 0, shared_weight.size(0));
-  check_size(shared_bias, "shared_bias", 1, gates);
-  check_size(private_weight, "private_weight", 0, tasks);
-  check_size(private_weight, "private_weight", 2, gates);
-  check_size(private_weight, "private_weight", 3, columns);
-  for (int64_t i = 0; i < 3; ++i) check_size(private_bias, "private_bias", i, private_weight.size(i));
-  check_alike(shared_weight, "shared_weight", x0, "x0");
-  check_alike(shared_bias, "shared_bias", x0, "x0");
-  check_alike(private_weight, "private_weight", x0, "x0");
-  check_alike(private_bias, "private_bias", x0, "x0");
-
-  const bool rows_in_line = x0.stride(1) == 1 && x0.stride(0) >= dim;
-  if (!rows_in_line) x0 = contiguous(x0);
-  for (Tensor* tensor : {&shared_weight, &shared_bias, &private_weight, &private_bias, &index}) *tensor = contiguous(*tensor);
-  if (context) context = context->size(2) ? std::optional(contiguous(*context)) : std::nullopt;
-  check_index_values(index.const_data_ptr<int32_t>(), index.numel(), shared_weight.size(0) + private_weight.size(1));
+void prepare(Arguments& arguments) {
+  arguments.prepare();
+  const Tensor& index = arguments.index;
+  check_index_values(index.const_data_ptr<int32_t>(), index.numel(), arguments.shared_weight.size(0) + arguments.private_weight.size(1));
 }
 
-void Arguments::pad(int64_t rows) {
-  x0 = padded(x0, 0, rows);
-  if (context) context = padded(*context, 1, rows);
+void pad(Arguments& arguments, int64_t rows) {
+  arguments.x0 = padded(arguments.x0, 0, rows);
+  if (arguments.context) arguments.context = padded(*arguments.context, 1, rows);
 }
 
 Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {

@@ -2,12 +2,9 @@
 // tile of rows.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-
-#include <optional>
-#include <string>
 #include <vector>
 
+#include "../arguments.h"
 #include "bank.h"
 #include "buffer.h"
 #include "dispatch.h"
@@ -15,18 +12,11 @@
 
 namespace dcrnn_fast::cpu {
 
-// The arguments as the operators receive them.
-struct Arguments {
-  Tensor x0, shared_weight, shared_bias, private_weight, private_bias, index;
-  int64_t steps;
-  std::string cell;
-  std::optional<Tensor> context;
+// Checked, with the index's values.
+void prepare(Arguments& arguments);
 
-  // Checks them against each other and makes contiguous what is not; x0 may keep a row stride.
-  void prepare();
-  // Gives the batch `rows` rows, the further ones zeros.
-  void pad(int64_t rows);
-};
+// Gives the batch `rows` rows, the further ones zeros.
+void pad(Arguments& arguments, int64_t rows);
 
 // The same tensor with zeros after it in dimension `dim`, up to `size`.
 Tensor padded(const Tensor& tensor, int64_t dim, int64_t size);

@@ -16,9 +16,6 @@ using torch::stable::narrow;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
-// Bits of `needs`, in the order of the operator's inputs.
-enum Needs : int64_t { need_x0 = 1, need_weights = 2 | 4 | 8 | 16, need_context = 32 };
-
 // A gradient's tensor and what it is summed in: the tensor's own memory where the types are the same.
 template <typename T>
 struct Gradient {
@@ -107,27 +104,22 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& g
 constexpr int64_t fewest_rows = 4;
 
 Outputs cross_rnn_backward(Tensor grad, Tensor gates, Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
-                           Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, int64_t needs) {
+                           Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, int64_t needs,
+                           bool /*allow_tf32*/) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
-  arguments.prepare();
+  prepare(arguments);
   const Sizes sizes(arguments);
-  check_alike(grad, "grad", x0, "x0");
-  check_alike(gates, "gates", x0, "x0");
-  check(grad.dim() == (return_states ? 4 : 3) && grad.numel() == sizes.tasks * (return_states ? steps + 1 : 1) * sizes.batch * sizes.dim,
-        "grad: got shape ", shape(grad), ", expected the shape of cross_rnn's first output");
-  check(gates.numel() == 0 || gates.numel() == sizes.tasks * steps * sizes.batch * sizes.dim * sizes.gates, "gates: got shape ", shape(gates),
-        ", expected the shape of cross_rnn's second output");
-  check(!(needs & need_context) || context, "needs: asks for the gradient of context, which is absent");
-  const bool pad = sizes.batch > 0 && sizes.batch < fewest_rows;
-  if (pad) {
-    arguments.pad(fewest_rows);
+  arguments.check_backward(grad, gates, return_states, needs, context.has_value());
+  const bool few = sizes.batch > 0 && sizes.batch < fewest_rows;
+  if (few) {
+    pad(arguments, fewest_rows);
     grad = padded(grad, return_states ? 2 : 1, fewest_rows);
     if (gates.numel()) gates = padded(gates, 2, fewest_rows);
   }
   grad = contiguous(grad), gates = contiguous(gates);
   Outputs out = with_type(x0, "cross_rnn_backward",
                           [&](auto zero) { return backward<decltype(zero)>(arguments, grad, gates, return_states, needs); });
-  if (pad) {
+  if (few) {
     Tensor &dx0 = std::get<0>(out), &dcontext = std::get<5>(out);
     if (needs & need_x0) dx0 = clone(narrow(dx0, 0, 0, sizes.batch));
     if (needs & need_context) dcontext = contiguous(clone(narrow(dcontext, 1, 0, sizes.batch)));

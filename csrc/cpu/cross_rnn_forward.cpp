@@ -62,17 +62,15 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
 constexpr int64_t fewest_rows = 16, unaffected_rows = 3;
 
 std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
-                                     int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save) {
+                                     int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save,
+                                     bool /*allow_tf32*/) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
-  arguments.prepare();
+  prepare(arguments);
   const int64_t batch = x0.size(0);
-  const bool pad = batch > unaffected_rows && batch < fewest_rows;
-  if (pad) arguments.pad(fewest_rows);
+  const bool padded = batch > unaffected_rows && batch < fewest_rows;
+  if (padded) pad(arguments, fewest_rows);
   const Sizes sizes(arguments);
-  std::vector<int64_t> shape{sizes.tasks, sizes.batch, sizes.dim}, gates_shape{0};
-  if (return_states) shape.insert(shape.begin() + 1, steps + 1);
-  if (save) gates_shape = {sizes.tasks, steps, sizes.batch, sizes.gates, sizes.dim};
-  Tensor out = new_empty(x0, shape), gates = new_empty(x0, gates_shape);
+  Tensor out = new_empty(x0, arguments.out_shape(return_states)), gates = new_empty(x0, arguments.gates_shape(save));
   ask_for_huge_pages(out);
   ask_for_huge_pages(gates);
   if (sizes.batch && sizes.tasks)
@@ -81,7 +79,7 @@ std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor sha
       forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states,
               save ? static_cast<T*>(gates.mutable_data_ptr()) : nullptr);
     });
-  if (pad) {
+  if (padded) {
     out = clone(narrow(out, return_states ? 2 : 1, 0, batch));
     if (save) gates = clone(narrow(gates, 2, 0, batch));
     out = contiguous(out), gates = contiguous(gates);

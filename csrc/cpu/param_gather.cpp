@@ -1,10 +1,9 @@
 // param_gather on the CPU: copies, and their deterministic reversal.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <tuple>
-#include <vector>
 
+#include "../arguments.h"
 #include "bank.h"
 #include "dispatch.h"
 
@@ -14,24 +13,9 @@ namespace {
 using torch::stable::contiguous;
 using torch::stable::new_empty;
 
-std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& tensor, int64_t from) {
-  for (int64_t i = from; i < tensor.dim(); ++i) leading.push_back(tensor.size(i));
-  return leading;
-}
-
-int64_t values_each(const Tensor& tensor, int64_t from) {
-  int64_t count = 1;
-  for (int64_t i = from; i < tensor.dim(); ++i) count *= tensor.size(i);
-  return count;
-}
-
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
-  check_index(index);
+  check_banks(shared, own, index);
   with_type(shared, "param_gather", [](auto) {});
-  check_alike(own, "private", shared, "shared");
-  check(shared.dim() >= 1 && own.dim() == shared.dim() + 1, "private: got shape ", shape(own), ", expected [T, P, ...] beside shared ", shape(shared));
-  for (int64_t i = 1; i < shared.dim(); ++i) check_size(own, "private", i + 1, shared.size(i));
-  check_size(own, "private", 0, index.size(0));
   shared = contiguous(shared), own = contiguous(own), index = contiguous(index);
   const Bank bank{index.size(0), index.size(1), shared.size(0), own.size(1), index.const_data_ptr<int32_t>()};
   check_index_values(bank.index, index.numel(), bank.shared + bank.own);
@@ -42,11 +26,7 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
 }
 
 std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int64_t num_shared, int64_t num_private) {
-  check_index(index);
-  check(grad.dim() >= 2, "grad: got shape ", shape(grad), ", expected [T, R, ...]");
-  check_size(grad, "grad", 0, index.size(0));
-  check_size(grad, "grad", 1, index.size(1));
-  check(num_shared >= 0 && num_private >= 0, "num_shared, num_private: got ", num_shared, " and ", num_private, ", expected at least 0");
+  check_bank_gradient(grad, index, num_shared, num_private);
   grad = contiguous(grad), index = contiguous(index);
   const Bank bank{index.size(0), index.size(1), num_shared, num_private, index.const_data_ptr<int32_t>()};
   check_index_values(bank.index, index.numel(), bank.shared + bank.own);

@@ -2,7 +2,13 @@
 // work is queued on `stream`, and the first error of CUDA's is returned. Letters as in cross_rnn_forward.h, R = D or L * D rows a task.
 #pragma once
 
-#include "machine.h"
+#include "types.h"
+
+#if defined(DCRNN_CUDA_ON_HOST)
+#include "shim.h"
+#else
+#include <cuda_runtime_api.h>
+#endif
 
 namespace dcrnn_fast::cuda {
 

@@ -55,11 +55,12 @@ struct SumArguments {
 };
 
 inline constexpr int sum_warps = 4, sum_values = 4;
+inline constexpr int sum_blocks_at_once = 6;  // that the registers leave room for: of more, the compiler spills a few
 
 // A warp owns 32 * sum_values values of one bank row. It looks through the index for the places that read the row, and adds them by task, then
 // by row, then by copy: no atomics, the same bits on every run. A stray index is no bank row's.
 template <typename From, typename To>
-__global__ __launch_bounds__(32 * sum_warps, 8) void param_gather_sum(const __grid_constant__ SumArguments<From, To> p) {
+__global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gather_sum(const __grid_constant__ SumArguments<From, To> p) {
   using A = accumulator<To>;
   const int lane = threadIdx.x % 32;
   const int64_t size = p.parts * p.part, first = (int64_t(blockIdx.y) * sum_warps + threadIdx.x / 32) * 32 * sum_values + lane;

@@ -31,8 +31,24 @@ def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(name):
 
 def test_a_backend_asked_for_on_a_device_it_does_not_serve_says_so(monkeypatch):
     monkeypatch.setitem(backends.REASONS, "cuda", None)
+    monkeypatch.setattr(backends, "_no_device", lambda: None)
     with pytest.raises(BackendUnavailable, match="computes on cuda and the tensors are on cpu"):
         backends.resolve("cuda", device="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
+def test_compiled_cuda_kernels_without_a_gpu_say_that_there_is_none(monkeypatch):
+    monkeypatch.setitem(backends.REASONS, "cuda", None)
+    for ask in (lambda: DCRNN(SIZES, backend="cuda"), lambda: functional.cross_rnn(**cross_arguments(), backend="cuda")):
+        with pytest.raises(BackendUnavailable, match="backend='cuda' cannot be used: no CUDA device was found.+ Use backend='auto'"):
+            ask()
+    assert {row["backend"]: row["usable"] for row in backends.table()}["cuda"].startswith("no: no CUDA device was found")
+
+
+def test_tensors_on_a_gpu_are_reason_enough_to_take_its_kernels(monkeypatch):
+    monkeypatch.setitem(backends.REASONS, "cuda", None)
+    monkeypatch.setattr(backends, "_no_device", lambda: "asked for nothing")
+    assert backends.resolve("cuda", device="cuda") == "cuda"
 
 
 def test_auto_takes_the_reference_on_a_gpu_where_no_kernel_was_measured(monkeypatch):

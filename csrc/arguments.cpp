@@ -1,0 +1,99 @@
+// The operators' arguments, checked; see arguments.h.
+#include "arguments.h"
+
+namespace dcrnn_fast {
+
+using torch::stable::contiguous;
+
+void Arguments::prepare() {
+  check_dim(x0, "x0", 2);
+  check(x0.size(1) >= 1, "x0: got shape ", shape(x0), ", expected [B, D] with D >= 1");
+  check(steps >= 1, "steps: got ", steps, ", expected at least 1");
+  check(cell == "gated" || cell == "cross", "cell: got '", cell, "', expected 'gated' or 'cross'");
+  check_index(index);
+  check_dim(shared_weight, "shared_weight", 3);
+  check_dim(shared_bias, "shared_bias", 2);
+  check_dim(private_weight, "private_weight", 4);
+  check_dim(private_bias, "private_bias", 3);
+  const int64_t batch = x0.size(0), dim = x0.size(1), tasks = index.size(0), gates = cell == "gated" ? 2 : 1;
+  int64_t columns = dim;
+  if (context) {
+    check_dim(*context, "context", 3);
+    check_size(*context, "context", 0, steps);
+    check_size(*context, "context", 1, batch);
+    check_alike(*context, "context", x0, "x0");
+    columns += context->size(2);
+  }
+  check(index.size(1) == dim || index.size(1) == steps * dim, "index: got shape ", shape(index), ", expected [T, ", dim, "] or [T, ", steps * dim, "]");
+  check_size(shared_weight, "shared_weight", 1, gates);
+  check_size(shared_weight, "shared_weight", 2, columns);
+  check_size(shared_bias, "shared_bias", 0, shared_weight.size(0));
+  check_size(shared_bias, "shared_bias", 1, gates);
+  check_size(private_weight, "private_weight", 0, tasks);
+  check_size(private_weight, "private_weight", 2, gates);
+  check_size(private_weight, "private_weight", 3, columns);
+  for (int64_t i = 0; i < 3; ++i) check_size(private_bias, "private_bias", i, private_weight.size(i));
+  check_alike(shared_weight, "shared_weight", x0, "x0");
+  check_alike(shared_bias, "shared_bias", x0, "x0");
+  check_alike(private_weight, "private_weight", x0, "x0");
+  check_alike(private_bias, "private_bias", x0, "x0");
+
+  const bool rows_in_line = x0.stride(1) == 1 && x0.stride(0) >= dim;
+  if (!rows_in_line) x0 = contiguous(x0);
+  for (Tensor* tensor : {&shared_weight, &shared_bias, &private_weight, &private_bias, &index}) *tensor = contiguous(*tensor);
+  if (context) context = context->size(2) ? std::optional(contiguous(*context)) : std::nullopt;
+}
+
+void Arguments::check_backward(const Tensor& grad, const Tensor& gates, bool return_states, int64_t needs, bool has_context) const {
+  const auto count = [](const std::vector<int64_t>& shape) {
+    int64_t product = 1;
+    for (const int64_t size : shape) product *= size;
+    return product;
+  };
+  check_alike(grad, "grad", x0, "x0");
+  check_alike(gates, "gates", x0, "x0");
+  check(grad.dim() == (return_states ? 4 : 3) && grad.numel() == count(out_shape(return_states)), "grad: got shape ", shape(grad),
+        ", expected the shape of cross_rnn's first output");
+  check(gates.numel() == 0 || gates.numel() == count(gates_shape(true)), "gates: got shape ", shape(gates),
+        ", expected the shape of cross_rnn's second output");
+  check(!(needs & need_context) || has_context, "needs: asks for the gradient of context, which is absent");
+}
+
+std::vector<int64_t> Arguments::out_shape(bool return_states) const {
+  if (return_states) return {tasks(), steps + 1, batch(), dim()};
+  return {tasks(), batch(), dim()};
+}
+
+std::vector<int64_t> Arguments::gates_shape(bool save) const {
+  if (!save) return {0};
+  return {tasks(), steps, batch(), gates(), dim()};
+}
+
+void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index) {
+  check_index(index);
+  check_alike(own, "private", shared, "shared");
+  check(shared.dim() >= 1 && own.dim() == shared.dim() + 1, "private: got shape ", shape(own), ", expected [T, P, ...] beside shared ", shape(shared));
+  for (int64_t i = 1; i < shared.dim(); ++i) check_size(own, "private", i + 1, shared.size(i));
+  check_size(own, "private", 0, index.size(0));
+}
+
+void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private) {
+  check_index(index);
+  check(grad.dim() >= 2, "grad: got shape ", shape(grad), ", expected [T, R, ...]");
+  check_size(grad, "grad", 0, index.size(0));
+  check_size(grad, "grad", 1, index.size(1));
+  check(num_shared >= 0 && num_private >= 0, "num_shared, num_private: got ", num_shared, " and ", num_private, ", expected at least 0");
+}
+
+std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& tensor, int64_t from) {
+  for (int64_t i = from; i < tensor.dim(); ++i) leading.push_back(tensor.size(i));
+  return leading;
+}
+
+int64_t values_each(const Tensor& tensor, int64_t from) {
+  int64_t count = 1;
+  for (int64_t i = from; i < tensor.dim(); ++i) count *= tensor.size(i);
+  return count;
+}
+
+}  // namespace dcrnn_fast

@@ -1,0 +1,50 @@
+// The operators' arguments as they come, checked against each other on any device. What only reading an index's values can tell is left to the
+// CPU: on a GPU that would wait for the device.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checks.h"
+
+namespace dcrnn_fast {
+
+// Of cross_rnn and its backward.
+struct Arguments {
+  Tensor x0, shared_weight, shared_bias, private_weight, private_bias, index;
+  int64_t steps;
+  std::string cell;
+  std::optional<Tensor> context;
+
+  // Makes contiguous what is not; x0 may keep a row stride. A context without columns is none.
+  void prepare();
+  // The backward's further arguments. A context that was given and has no columns may be asked for.
+  void check_backward(const Tensor& grad, const Tensor& gates, bool return_states, int64_t needs, bool has_context) const;
+
+  int64_t tasks() const { return index.size(0); }
+  int64_t batch() const { return x0.size(0); }
+  int64_t dim() const { return x0.size(1); }
+  int64_t gates() const { return cell == "gated" ? 2 : 1; }
+  int64_t context_columns() const { return context ? context->size(2) : 0; }
+
+  // Shapes of the forward's outputs.
+  std::vector<int64_t> out_shape(bool return_states) const;
+  std::vector<int64_t> gates_shape(bool save) const;
+};
+
+// Bits of the backward's `needs`, in the order of the operator's inputs.
+enum Needs : int64_t { need_x0 = 1, need_weights = 2 | 4 | 8 | 16, need_context = 32 };
+
+// Of param_gather: banks shared [S, ...] and own [T, P, ...] beside index [T, R].
+void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index);
+void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private);
+
+// `leading` and the tensor's sizes from dimension `from` on, and how many values these are.
+std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& tensor, int64_t from);
+int64_t values_each(const Tensor& tensor, int64_t from);
+
+}  // namespace dcrnn_fast

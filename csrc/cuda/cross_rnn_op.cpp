@@ -1,0 +1,158 @@
+// cross_rnn and its backward on a GPU as PyTorch's operators: memory, launches, and the library's products for the weights' gradients.
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "binding.h"
+
+namespace dcrnn_fast::cuda {
+namespace {
+
+using torch::stable::contiguous;
+using torch::stable::new_empty;
+using torch::stable::new_zeros;
+
+template <typename T>
+constexpr ScalarType wide_type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
+
+void prepare(Arguments& a) {
+  a.prepare();
+  check_alike_device(a.index, "index", a.x0, "x0");
+  a.x0 = contiguous(a.x0);
+  check_grid(a.tasks(), "index: tasks");
+  check_grid(a.steps, "steps");
+}
+
+template <typename T>
+Problem<T> problem_of(const Arguments& a, const Current& current, bool allow_tf32) {
+  Problem<T> p{};
+  p.x0 = data<const T>(a.x0), p.context = a.context ? data<const T>(*a.context) : nullptr;
+  p.shared_weight = data<const T>(a.shared_weight), p.shared_bias = data<const T>(a.shared_bias);
+  p.private_weight = data<const T>(a.private_weight), p.private_bias = data<const T>(a.private_bias);
+  p.index = data<const int32_t>(a.index);
+  const auto number = [](int64_t size) { return static_cast<int>(size); };
+  p.batch = a.batch(), p.tasks = number(a.tasks()), p.dim = number(a.dim()), p.columns = number(a.context_columns());
+  p.gates = number(a.gates()), p.steps = number(a.steps), p.rows = number(a.index.size(1));
+  p.num_shared = number(a.shared_weight.size(0)), p.num_private = number(a.private_weight.size(1));
+  p.tf32 = allow_tf32, p.device = current.device;
+  return p;
+}
+
+template <typename T>
+void run_forward(const Problem<T>& p, const Tensor& like, const Tensor& out, bool return_states, const Tensor& gates, cudaStream_t stream) {
+  const Tensor scratch = new_empty(like, {forward_scratch(p, return_states)});
+  STD_CUDA_CHECK(forward(p, data<T>(out), return_states, data<T>(gates), data<T>(scratch), stream));
+}
+
+std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
+                                     int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save,
+                                     bool allow_tf32) {
+  Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
+  prepare(a);
+  const Current current(a.x0);
+  Tensor out = new_empty(a.x0, a.out_shape(return_states)), gates = new_empty(a.x0, a.gates_shape(save));
+  with_type(x0, "cross_rnn", [&](auto zero) {
+    run_forward(problem_of<decltype(zero)>(a, current, allow_tf32), a.x0, out, return_states, gates, current.stream);
+  });
+  return {out, gates};
+}
+
+// Matrices [T, rows, columns] in borrowed memory, as the library sees them.
+class Matrices {
+ public:
+  Matrices(const Tensor& like, const void* data, std::array<int64_t, 3> sizes, std::array<int64_t, 3> strides) {
+    int32_t dtype = 0;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(const_cast<void*>(data), 3, sizes.data(), strides.data(), 0, dtype,
+                                                              aoti_torch_device_type_cuda(), like.get_device_index(), &handle_));
+  }
+  Matrices(const Matrices&) = delete;
+  Matrices& operator=(const Matrices&) = delete;
+  ~Matrices() {
+    if (handle_) aoti_torch_delete_tensor_object(handle_);
+  }
+
+  AtenTensorHandle handle() const { return handle_; }
+
+ private:
+  AtenTensorHandle handle_ = nullptr;
+};
+
+// [groups, T, G * D, K]: da|dq of a group's steps, transposed, times what these steps multiplied by the weights. The C shims call the library
+// itself; through the dispatcher, the caller's autocast would cast the operands.
+template <typename T>
+Tensor weight_products(const Problem<T>& p, const Tensor& like, const Workspace<T>& w) {
+  const int64_t groups = step_groups(p), width = int64_t(p.gates) * p.dim, inner = p.columns + p.dim;
+  Tensor out = new_empty(like, {groups, p.tasks, width, inner});
+  T* const products = data<T>(out);
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t steps = p.weight_steps() > 1 || group == 0 ? 1 : p.steps - 1, rows = steps * p.batch, before = group * p.batch;
+    const Matrices left(like, w.gradients + before * width, {p.tasks, width, rows}, {p.steps * p.batch * width, 1, width});
+    const auto multiply = [&](const T* right, int64_t columns, int64_t task_stride, int64_t column) {
+      const Matrices target(like, products + group * p.tasks * width * inner + column, {p.tasks, width, columns}, {width * inner, inner, 1});
+      const Matrices from(like, right, {p.tasks, rows, columns}, {task_stride, columns, 1});
+      TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(target.handle(), left.handle(), from.handle()));
+    };
+    if (p.columns) multiply(p.context + before * p.columns, p.columns, 0, 0);
+    if (group == 0)
+      multiply(p.x0, p.dim, 0, p.columns);
+    else
+      multiply(w.states + (group - 1) * p.states(), p.dim, (p.steps - 1) * p.states(), p.columns);
+  }
+  return out;
+}
+
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+template <typename T>
+Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor gates, bool return_states, int64_t needs, bool allow_tf32) {
+  const Current current(a.x0);
+  const Problem<T> p = problem_of<T>(a, current, allow_tf32);
+  const bool has_work = p.batch && p.tasks;
+  const auto gradient = [&](const std::vector<int64_t>& shape, bool wanted) {
+    return !wanted ? new_empty(a.x0, {0}) : has_work ? new_empty(a.x0, shape) : new_zeros(a.x0, shape);
+  };
+  Tensor dx0 = gradient({p.batch, p.dim}, needs & need_x0), banks[4];
+  Tensor dcontext = gradient({p.steps, p.batch, p.columns}, needs & need_context);
+  const Tensor* const inputs[4] = {&a.shared_weight, &a.shared_bias, &a.private_weight, &a.private_bias};
+  for (int i = 0; i < 4; ++i) banks[i] = gradient(with_trailing({}, *inputs[i], 0), needs & need_weights);
+  if (has_work) {
+    if (gates.numel() == 0) {
+      gates = new_empty(a.x0, a.gates_shape(true));
+      run_forward(p, a.x0, new_empty(a.x0, a.out_shape(false)), false, gates, current.stream);
+    }
+    const int64_t tiles = backward_row_tiles(p);
+    const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), gradients = new_empty(a.x0, a.gates_shape(true));
+    const Tensor d = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>), dx0_sums = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>);
+    const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, tiles, p.gates, p.dim}, wide_type<T>);
+    using A = accumulator<T>;
+    const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<A>(d), data<A>(dx0_sums), data<A>(sums)};
+    STD_CUDA_CHECK(backward(p, data<const T>(grad), return_states, data<const T>(gates), workspace, data<T>(dx0), data<T>(dcontext), current.stream));
+    if (needs & need_weights) {
+      const Tensor products = weight_products(p, a.x0, workspace);
+      STD_CUDA_CHECK(sum_weights(p, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
+      STD_CUDA_CHECK(sum_biases(p, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
+    }
+  }
+  return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext};
+}
+
+Outputs cross_rnn_backward(Tensor grad, Tensor gates, Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
+                           Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, int64_t needs,
+                           bool allow_tf32) {
+  Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
+  prepare(a);
+  a.check_backward(grad, gates, return_states, needs, context.has_value());
+  grad = contiguous(grad), gates = contiguous(gates);
+  return with_type(x0, "cross_rnn_backward",
+                   [&](auto zero) { return run_backward<decltype(zero)>(a, grad, gates, return_states, needs, allow_tf32); });
+}
+
+}  // namespace
+}  // namespace dcrnn_fast::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CUDA, m) {
+  m.impl("cross_rnn", TORCH_BOX(&dcrnn_fast::cuda::cross_rnn));
+  m.impl("cross_rnn_backward", TORCH_BOX(&dcrnn_fast::cuda::cross_rnn_backward));
+}

@@ -1,0 +1,54 @@
+// param_gather on a GPU as PyTorch's operators.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "binding.h"
+#include "gather.h"
+
+namespace dcrnn_fast::cuda {
+namespace {
+
+using torch::stable::contiguous;
+using torch::stable::new_empty;
+
+Banks banks_of(const Tensor& index, int64_t num_shared, int64_t num_private) {
+  return {data<const int32_t>(index), static_cast<int>(index.size(0)), static_cast<int>(index.size(1)), static_cast<int>(num_shared),
+          static_cast<int>(num_private)};
+}
+
+Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
+  check_banks(shared, own, index);
+  check_alike_device(index, "index", shared, "shared");
+  with_type(shared, "param_gather", [](auto) {});
+  shared = contiguous(shared), own = contiguous(own), index = contiguous(index);
+  const Current current(shared);
+  Tensor out = new_empty(shared, with_trailing({index.size(0), index.size(1)}, shared, 1));
+  const int bytes = static_cast<int>(shared.element_size());
+  STD_CUDA_CHECK(gather(banks_of(index, shared.size(0), own.size(1)), data<void>(shared), data<void>(own), data<void>(out),
+                        values_each(shared, 1) * bytes, bytes, current.device, current.stream));
+  return out;
+}
+
+std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int64_t num_shared, int64_t num_private) {
+  check_bank_gradient(grad, index, num_shared, num_private);
+  check_alike_device(index, "index", grad, "grad");
+  grad = contiguous(grad), index = contiguous(index);
+  const Current current(grad);
+  Tensor shared = new_empty(grad, with_trailing({num_shared}, grad, 2));
+  Tensor own = new_empty(grad, with_trailing({index.size(0), num_private}, grad, 2));
+  with_type(grad, "param_gather_backward", [&](auto zero) {
+    using T = decltype(zero);
+    STD_CUDA_CHECK(sum_rows(banks_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
+                            current.stream));
+  });
+  return {shared, own};
+}
+
+}  // namespace
+}  // namespace dcrnn_fast::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CUDA, m) {
+  m.impl("param_gather", TORCH_BOX(&dcrnn_fast::cuda::param_gather));
+  m.impl("param_gather_backward", TORCH_BOX(&dcrnn_fast::cuda::param_gather_backward));
+}

@@ -1,0 +1,20 @@
+// The Python face of the CUDA extension: facts about its build. Importing it registers the CUDA kernels of dcrnn_fast's operators.
+#include <cuda_runtime_api.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "../build_info.h"
+
+PYBIND11_MODULE(_C_cuda, m) {
+  m.doc() = "Facts about the compiled CUDA kernels; importing it registers them with PyTorch. Import dcrnn_fast._C first: it has the schemas.";
+  m.def(
+      "build_info",
+      [] {
+        pybind11::dict info = dcrnn_fast::build_info();
+        info["cuda"] = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+        info["architectures"] = DCRNN_FAST_CUDA_ARCHITECTURES;
+        return info;
+      },
+      "Compiler, CUDA version, architectures, the PyTorch built against, the oldest PyTorch the binary loads in.");
+}
