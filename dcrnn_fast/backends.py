@@ -153,7 +153,7 @@ _logged: set[str] = set()
 
 @cache
 def _no_device() -> str | None:
-    """Why no GPU can be used, or None. Asks the driver, which an import must not: only for a GPU's backend that was named, and for people."""
+    """Why no GPU can be used, or None. Asks the driver, which an import must not: for a GPU's backend by name, and for people."""
     if torch.cuda.is_available():
         return None
     return "no CUDA device was found; run on a machine with an NVIDIA GPU and its driver"

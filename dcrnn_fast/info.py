@@ -40,7 +40,9 @@ def cuda_kernels() -> str:
     if compiled is None:
         return f"absent: {backends.cuda_extension_missing_reason()}"
     build = compiled.build_info()
-    return f"compiled for {build['architectures'].replace(';', ', ')} by CUDA {build['cuda']}, against PyTorch {build['built_against_torch']}"
+    return (
+        f"compiled for {build['architectures'].replace(';', ', ')} by CUDA {build['cuda']}, against PyTorch {build['built_against_torch']}"
+    )
 
 
 def auto_on_cpu() -> str:

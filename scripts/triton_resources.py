@@ -9,7 +9,6 @@ instructions, and is compiled for sm_90 alone.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import re
@@ -18,13 +17,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from multiprocessor import MULTIPROCESSORS, programs
+from report import aligned, write
 from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,41 +37,6 @@ TILED = ("step", "all_steps", "backward", "context")
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
 """What the predicted times are for, each with two tasks, three steps and no context (its own kernel: as many columns as units)."""
 TASKS, STEPS = 2, 3
-
-
-@dataclass(frozen=True)
-class Multiprocessor:
-    """What the programs that run on it at a time share."""
-
-    shared_memory: int
-    threads: int
-    programs: int = 32
-    registers: int = 65536
-    tensor_memory: int = 512
-
-
-MULTIPROCESSORS = {
-    80: Multiprocessor(167_936, 2048),
-    90: Multiprocessor(233_472, 2048),
-    100: Multiprocessor(233_472, 2048),
-    120: Multiprocessor(102_400, 1536, programs=24),
-}
-"""By compute capability, from the table in NVIDIA's CUDA C++ programming guide."""
-
-RESERVED_SHARED_MEMORY = 1024
-
-
-def programs(job: Job, facts: Mapping[str, Any]) -> int:
-    """How many programs a multiprocessor runs at a time. A warp's registers come in units of 256."""
-    limit = MULTIPROCESSORS[job.arch]
-    warp_registers = -(-facts["registers"] * 32 // 256) * 256
-    counts = [
-        limit.programs,
-        limit.threads // (32 * job.warps),
-        limit.registers // warp_registers // job.warps,
-        limit.shared_memory // (facts["shared"] + RESERVED_SHARED_MEMORY),
-    ]
-    return min(counts + ([limit.tensor_memory // facts["tensor_memory"]] if facts["tensor_memory"] else []))
 
 
 def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Iterator[Job]:
@@ -108,7 +74,7 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     row.pop("rounded", None)
     if "error" not in facts:
-        row["programs"] = programs(job, facts)
+        row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
     if job.kernel in TILED:
         tile, case, gates = tile_of(job), CASES[job.kernel], blocks["G"]
         forward = job.kernel in ("step", "all_steps")
@@ -230,8 +196,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         numbers = row["registers"], row["spill_stores"] + row["spill_loads"], row["shared"], row["programs"]
         tensor_cores = " ".join(name for name in row["products"] if name.endswith("MMA")) or " ".join(row["products"])
         lines.append((*start, *map(str, numbers), tensor_cores, f"{row.get('predicted_us_h100', '')}"))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return aligned(lines)
 
 
 @cache
@@ -245,14 +210,6 @@ def versions() -> dict[str, str]:
         text = subprocess.run([str(folder / name), "--version"], capture_output=True, text=True, check=False).stdout
         tools[name] = text.splitlines()[-1] if text else "not there"
     return {"triton": triton.__version__, **tools}
-
-
-def write(path: Path, content: object) -> None:
-    """Beside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, path)
 
 
 def main() -> None:

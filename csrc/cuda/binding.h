@@ -1,13 +1,55 @@
-// What the bindings to PyTorch share: an element type for a dtype, the device and its current stream.
+// What the bindings to PyTorch share: an element type for a dtype, and what they ask of the GPU. Under DCRNN_CUDA_ON_HOST the latter comes from
+// tests/cuda_on_host/binding_shim.h, and the bindings compute on CPU tensors.
 #pragma once
 
-#include <cuda_runtime_api.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 
 #include "../arguments.h"
 #include "cross_rnn.h"
+
+#if defined(DCRNN_CUDA_ON_HOST)
+#include "binding_shim.h"
+#else
+
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
+
+#define DCRNN_FAST_LIBRARY dcrnn_fast
+#define DCRNN_FAST_DEVICE CUDA
+
+namespace dcrnn_fast::cuda {
+
+inline void check_cuda(cudaError_t error) { STD_CUDA_CHECK(error); }
+
+// The tensor's GPU as the current one, for as long as this lives.
+struct Current {
+  torch::stable::accelerator::DeviceGuard guard;
+  Device device{};
+  cudaStream_t stream = nullptr;
+
+  explicit Current(const Tensor& tensor) : guard(tensor.get_device_index()) {
+    const int index = tensor.get_device_index();
+    check_cuda(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
+    check_cuda(cudaDeviceGetAttribute(&device.shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
+    void* current = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &current));
+    stream = static_cast<cudaStream_t>(current);
+  }
+};
+
+inline int32_t device_type() { return aoti_torch_device_type_cuda(); }
+
+// out = left right, for matrices side by side. The C shim calls the library itself; through the dispatcher, the caller's autocast would cast
+// the operands.
+inline void multiply(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle right) {
+  TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(out, left, right));
+}
+
+}  // namespace dcrnn_fast::cuda
+
+#endif
 
 namespace dcrnn_fast::cuda {
 
@@ -28,23 +70,7 @@ auto with_type(const Tensor& tensor, const char* op, const Body& body) {
   }
 }
 
-// The tensor's GPU as the current one, for as long as this lives.
-struct Current {
-  torch::stable::accelerator::DeviceGuard guard;
-  Device device{};
-  cudaStream_t stream = nullptr;
-
-  explicit Current(const Tensor& tensor) : guard(tensor.get_device_index()) {
-    const int index = tensor.get_device_index();
-    STD_CUDA_CHECK(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
-    STD_CUDA_CHECK(cudaDeviceGetAttribute(&device.shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
-    void* current = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &current));
-    stream = static_cast<cudaStream_t>(current);
-  }
-};
-
-// Null for a tensor without values, as an absent one.
+// Null for a tensor without values, as for an absent one.
 template <typename T>
 T* data(const Tensor& tensor) {
   return tensor.numel() ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr;

@@ -132,10 +132,9 @@ struct ProductKernel {
   static_assert(copies * rows_at_once == row_values<T>);
   static constexpr int blocks_at_once = Tile::threads == 128 ? 3 : 1;
 
-  // The pipeline's stages, and each warp's sums of columns.
-  static constexpr int shared_bytes() {
-    return stages * (left_bytes + right_bytes) + (context ? 0 : Tile::warps_m * G * Tile::columns * static_cast<int>(sizeof(A)));
-  }
+  // The pipeline's stages; each warp's sums of columns take their place when the product is done.
+  static constexpr int shared_bytes() { return stages * (left_bytes + right_bytes); }
+  static_assert(context || shared_bytes() >= Tile::warps_m * G * Tile::columns * static_cast<int>(sizeof(A)));
 
   const ProductArguments<T>& p;
   unsigned char* const pipeline;
@@ -211,7 +210,7 @@ struct ProductKernel {
   }
 
   DCRNN_DEVICE void finish_step(const typename Tile::Sums& sums) const {
-    A* const shared = reinterpret_cast<A*>(pipeline + stages * (left_bytes + right_bytes));  // [warps_m, G, columns]
+    A* const shared = reinterpret_cast<A*>(pipeline);  // [warps_m, G, columns]
     const int64_t all = p.batch * p.dim;
 #pragma unroll
     for (int n = 0; n < Tile::blocks_n; ++n) {
@@ -285,10 +284,12 @@ struct ProductKernel {
       multiply_across<M, Tile>(sums, left(i % stages), right(i % stages));
     }
     wait_for_copies<0>();
-    if constexpr (context)
+    if constexpr (context) {
       finish_context(sums);
-    else
+    } else {
+      __syncthreads();
       finish_step(sums);
+    }
   }
 };
 

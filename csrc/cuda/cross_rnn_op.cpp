@@ -1,10 +1,8 @@
 // cross_rnn and its backward on a GPU as PyTorch's operators: memory, launches, and the library's products for the weights' gradients.
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "binding.h"
+#include "forced.h"
 
 namespace dcrnn_fast::cuda {
 namespace {
@@ -35,14 +33,14 @@ Problem<T> problem_of(const Arguments& a, const Current& current, bool allow_tf3
   p.batch = a.batch(), p.tasks = number(a.tasks()), p.dim = number(a.dim()), p.columns = number(a.context_columns());
   p.gates = number(a.gates()), p.steps = number(a.steps), p.rows = number(a.index.size(1));
   p.num_shared = number(a.shared_weight.size(0)), p.num_private = number(a.private_weight.size(1));
-  p.tf32 = allow_tf32, p.device = current.device;
+  p.tf32 = allow_tf32, p.device = current.device, p.schedule = forced_schedule, p.tiles = forced_tiles;
   return p;
 }
 
 template <typename T>
 void run_forward(const Problem<T>& p, const Tensor& like, const Tensor& out, bool return_states, const Tensor& gates, cudaStream_t stream) {
   const Tensor scratch = new_empty(like, {forward_scratch(p, return_states)});
-  STD_CUDA_CHECK(forward(p, data<T>(out), return_states, data<T>(gates), data<T>(scratch), stream));
+  check_cuda(forward(p, data<T>(out), return_states, data<T>(gates), data<T>(scratch), stream));
 }
 
 std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
@@ -65,7 +63,7 @@ class Matrices {
     int32_t dtype = 0;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
     TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(const_cast<void*>(data), 3, sizes.data(), strides.data(), 0, dtype,
-                                                              aoti_torch_device_type_cuda(), like.get_device_index(), &handle_));
+                                                              device_type(), like.get_device_index(), &handle_));
   }
   Matrices(const Matrices&) = delete;
   Matrices& operator=(const Matrices&) = delete;
@@ -79,8 +77,7 @@ class Matrices {
   AtenTensorHandle handle_ = nullptr;
 };
 
-// [groups, T, G * D, K]: da|dq of a group's steps, transposed, times what these steps multiplied by the weights. The C shims call the library
-// itself; through the dispatcher, the caller's autocast would cast the operands.
+// [groups, T, G * D, K]: da|dq of a group's steps, transposed, times what these steps multiplied by the weights.
 template <typename T>
 Tensor weight_products(const Problem<T>& p, const Tensor& like, const Workspace<T>& w) {
   const int64_t groups = step_groups(p), width = int64_t(p.gates) * p.dim, inner = p.columns + p.dim;
@@ -89,16 +86,16 @@ Tensor weight_products(const Problem<T>& p, const Tensor& like, const Workspace<
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t steps = p.weight_steps() > 1 || group == 0 ? 1 : p.steps - 1, rows = steps * p.batch, before = group * p.batch;
     const Matrices left(like, w.gradients + before * width, {p.tasks, width, rows}, {p.steps * p.batch * width, 1, width});
-    const auto multiply = [&](const T* right, int64_t columns, int64_t task_stride, int64_t column) {
+    const auto add_columns = [&](const T* right, int64_t columns, int64_t task_stride, int64_t column) {
       const Matrices target(like, products + group * p.tasks * width * inner + column, {p.tasks, width, columns}, {width * inner, inner, 1});
       const Matrices from(like, right, {p.tasks, rows, columns}, {task_stride, columns, 1});
-      TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(target.handle(), left.handle(), from.handle()));
+      multiply(target.handle(), left.handle(), from.handle());
     };
-    if (p.columns) multiply(p.context + before * p.columns, p.columns, 0, 0);
+    if (p.columns) add_columns(p.context + before * p.columns, p.columns, 0, 0);
     if (group == 0)
-      multiply(p.x0, p.dim, 0, p.columns);
+      add_columns(p.x0, p.dim, 0, p.columns);
     else
-      multiply(w.states + (group - 1) * p.states(), p.dim, (p.steps - 1) * p.states(), p.columns);
+      add_columns(w.states + (group - 1) * p.states(), p.dim, (p.steps - 1) * p.states(), p.columns);
   }
   return out;
 }
@@ -128,11 +125,11 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor gates, bool 
     const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, tiles, p.gates, p.dim}, wide_type<T>);
     using A = accumulator<T>;
     const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<A>(d), data<A>(dx0_sums), data<A>(sums)};
-    STD_CUDA_CHECK(backward(p, data<const T>(grad), return_states, data<const T>(gates), workspace, data<T>(dx0), data<T>(dcontext), current.stream));
+    check_cuda(backward(p, data<const T>(grad), return_states, data<const T>(gates), workspace, data<T>(dx0), data<T>(dcontext), current.stream));
     if (needs & need_weights) {
       const Tensor products = weight_products(p, a.x0, workspace);
-      STD_CUDA_CHECK(sum_weights(p, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
-      STD_CUDA_CHECK(sum_biases(p, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
+      check_cuda(sum_weights(p, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
+      check_cuda(sum_biases(p, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
     }
   }
   return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext};
@@ -152,7 +149,7 @@ Outputs cross_rnn_backward(Tensor grad, Tensor gates, Tensor x0, Tensor shared_w
 }  // namespace
 }  // namespace dcrnn_fast::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(DCRNN_FAST_LIBRARY, DCRNN_FAST_DEVICE, m) {
   m.impl("cross_rnn", TORCH_BOX(&dcrnn_fast::cuda::cross_rnn));
   m.impl("cross_rnn_backward", TORCH_BOX(&dcrnn_fast::cuda::cross_rnn_backward));
 }

@@ -1,6 +1,4 @@
 // param_gather on a GPU as PyTorch's operators.
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "binding.h"
@@ -25,7 +23,7 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   const Current current(shared);
   Tensor out = new_empty(shared, with_trailing({index.size(0), index.size(1)}, shared, 1));
   const int bytes = static_cast<int>(shared.element_size());
-  STD_CUDA_CHECK(gather(banks_of(index, shared.size(0), own.size(1)), data<void>(shared), data<void>(own), data<void>(out),
+  check_cuda(gather(banks_of(index, shared.size(0), own.size(1)), data<void>(shared), data<void>(own), data<void>(out),
                         values_each(shared, 1) * bytes, bytes, current.device, current.stream));
   return out;
 }
@@ -39,7 +37,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   Tensor own = new_empty(grad, with_trailing({index.size(0), num_private}, grad, 2));
   with_type(grad, "param_gather_backward", [&](auto zero) {
     using T = decltype(zero);
-    STD_CUDA_CHECK(sum_rows(banks_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
+    check_cuda(sum_rows(banks_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
                             current.stream));
   });
   return {shared, own};
@@ -48,7 +46,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
 }  // namespace
 }  // namespace dcrnn_fast::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(DCRNN_FAST_LIBRARY, DCRNN_FAST_DEVICE, m) {
   m.impl("param_gather", TORCH_BOX(&dcrnn_fast::cuda::param_gather));
   m.impl("param_gather_backward", TORCH_BOX(&dcrnn_fast::cuda::param_gather_backward));
 }

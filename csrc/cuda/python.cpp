@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../build_info.h"
+#include "forced.h"
 
 PYBIND11_MODULE(_C_cuda, m) {
   m.doc() = "Facts about the compiled CUDA kernels; importing it registers them with PyTorch. Import dcrnn_fast._C first: it has the schemas.";
@@ -17,4 +18,6 @@ PYBIND11_MODULE(_C_cuda, m) {
         return info;
       },
       "Compiler, CUDA version, architectures, the PyTorch built against, the oldest PyTorch the binary loads in.");
+  m.def("force", &dcrnn_fast::cuda::force, pybind11::kw_only(), pybind11::arg("schedule") = "automatic", pybind11::arg("tiles") = "automatic",
+        "Make every later call compute by this schedule (step, all_steps) and these tiles (small, large); the numbers are the same.");
 }

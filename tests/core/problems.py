@@ -7,6 +7,24 @@ from dcrnn_fast.sharing import GATES
 
 DOUBLE = torch.float64
 
+SHAPES = {
+    "one row": {"batch": 1},
+    "three rows": {"batch": 3, "dim": 33},
+    "several tiles, odd sizes": {"batch": 50, "dim": 70},
+    "one unit": {"dim": 1},
+    "one task": {"tasks": 1},
+    "five tasks": {"tasks": 5, "share_ratio": 0.3},
+    "nothing shared": {"share_ratio": 0},
+    "all shared": {"share_ratio": 1},
+    "one step": {"steps": 1},
+    "six steps": {"steps": 6},
+    "untied": {"tied": False},
+    "context": {"context_dim": 3},
+    "rows of 8 values": {"dim": 24, "context_dim": 8, "batch": 21},
+    "wide context, untied": {"batch": 40, "context_dim": 40, "tied": False, "tasks": 3},
+}
+"""What the kernels for GPUs are checked on, over ``cross_arguments(batch=20, dim=17)``."""
+
 
 def cross_arguments(
     *,

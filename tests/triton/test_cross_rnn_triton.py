@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 from dcrnn_fast import BackendUnavailable, CrossRNN, SharingPlan, backends, functional, reference
 
 from ..core.precision import assert_as_exact_as_plain_pytorch, cast, relative_error, results
-from ..core.problems import DOUBLE, cross_arguments, differentiable
+from ..core.problems import DOUBLE, SHAPES, cross_arguments, differentiable
 
 pytestmark = pytest.mark.skipif(backends.REASONS["triton"] is not None, reason=f"no Triton kernels here: {backends.REASONS['triton']}")
 
@@ -41,24 +41,6 @@ def arguments_of(**shape):
 
 def triton(**arguments):
     return functional.cross_rnn(**arguments, backend="triton")
-
-
-SHAPES = {
-    "one row": {"batch": 1},
-    "three rows": {"batch": 3, "dim": 33},
-    "several tiles, odd sizes": {"batch": 50, "dim": 70},
-    "one unit": {"dim": 1},
-    "one task": {"tasks": 1},
-    "five tasks": {"tasks": 5, "share_ratio": 0.3},
-    "nothing shared": {"share_ratio": 0},
-    "all shared": {"share_ratio": 1},
-    "one step": {"steps": 1},
-    "six steps": {"steps": 6},
-    "untied": {"tied": False},
-    "context": {"context_dim": 3},
-    "rows of 8 values": {"dim": 24, "context_dim": 8, "batch": 21},
-    "wide context, untied": {"batch": 40, "context_dim": 40, "tied": False, "tasks": 3},
-}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

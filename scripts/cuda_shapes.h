@@ -1,0 +1,98 @@
+// How the kernels of csrc/cuda are launched, as lines of JSON for scripts/cuda_check.py: for every kernel a function of its name, with its
+// template parameters. A C++ compiler suffices: tests/cuda_on_host/shim.h stands for CUDA.
+#include "cross_rnn_backward.h"
+#include "cross_rnn_states.h"
+#include "param_gather.h"
+
+namespace shapes {
+
+using namespace dcrnn_fast::cuda;
+
+// One object of JSON, a line long.
+class Line {
+ public:
+  Line() { std::printf("{"); }
+  ~Line() { std::printf("}\n"); }
+  Line& add(const char* name, const char* value) { return print(name, "\"%s\"", value); }
+  Line& add(const char* name, int value) { return print(name, "%d", value); }
+  Line& add(const char* name, bool value) { return print(name, "%s", value ? "true" : "false"); }
+
+ private:
+  template <typename Value>
+  Line& print(const char* name, const char* format, Value value) {
+    std::printf("%s\"%s\": ", separator, name);
+    std::printf(format, value);
+    separator = ", ";
+    return *this;
+  }
+  const char* separator = "";
+};
+
+template <typename T>
+const char* kind_of(bool tf32 = false) {
+  if (std::is_same_v<T, BFloat16>) return "bfloat16";
+  if (std::is_same_v<T, Half>) return "float16";
+  if (std::is_same_v<T, double>) return "float64";
+  return tf32 ? "tf32" : "float32";
+}
+
+template <typename Kernel>
+struct Parameters;
+
+template <template <typename, int, typename, int, bool> typename Kernel, typename M, int G, typename Tile, int stages, bool flag>
+struct Parameters<Kernel<M, G, Tile, stages, flag>> {
+  static constexpr bool tf32 = M::tf32;
+  static constexpr int gates = G;
+};
+
+template <typename Kernel>
+void add_product(Line& line) {
+  using P = Parameters<Kernel>;
+  line.add("kind", kind_of<typename Kernel::T>(P::tf32)).add("gates", P::gates);
+  line.add("tile_rows", Kernel::Tile::rows).add("tile_columns", Kernel::Tile::columns);
+  line.add("warps", Kernel::threads / 32).add("stages", Kernel::stages);
+}
+
+// DIM: the number of units that kernels of all steps are shown with.
+template <typename Kernel>
+void cross_rnn_forward() {
+  Line line;
+  add_product<Kernel>(line);
+  line.add("all_steps", Kernel::all_steps).add("dynamic_shared", Kernel::shared_bytes(DIM));
+  if (Kernel::all_steps) line.add("least_shared", Kernel::shared_bytes(1));
+}
+
+template <typename Kernel>
+void cross_rnn_backward() {
+  Line line;
+  add_product<Kernel>(line);
+  line.add("context", Kernel::context).add("dynamic_shared", Kernel::shared_bytes());
+}
+
+template <int G, typename T>
+void cross_rnn_backward_start() {
+  Line().add("kind", kind_of<T>()).add("gates", G).add("warps", start_warps).add("dynamic_shared", start_shared_bytes<T>(G));
+}
+
+template <int G, typename T>
+void cross_rnn_states() {
+  Line().add("kind", kind_of<T>()).add("gates", G).add("warps", element_threads / 32).add("dynamic_shared", 0);
+}
+
+template <typename T>
+void sum_over_tasks() {
+  Line().add("kind", kind_of<T>()).add("warps", element_threads / 32).add("dynamic_shared", 0);
+}
+
+template <typename Word>
+void param_gather() {
+  Line().add("kind", sizeof(Word) == 16 ? "16 bytes" : sizeof(Word) == 8 ? "8 bytes" : sizeof(Word) == 4 ? "4 bytes" : "2 bytes")
+      .add("warps", gather_threads / 32).add("dynamic_shared", 0);
+}
+
+template <typename From, typename To>
+void param_gather_sum() {
+  Line().add("kind", kind_of<To>()).add("from", kind_of<From>()).add("warps", sum_warps).add("dynamic_shared", 0);
+}
+
+}  // namespace shapes

@@ -1,0 +1,26 @@
+// What the bindings ask of a GPU, answered by the CPU: the sizes of an H100, no stream, and the CPU's library for the products.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+
+#define DCRNN_FAST_LIBRARY dcrnn_fast_on_host
+#define DCRNN_FAST_DEVICE CPU
+
+namespace dcrnn_fast::cuda {
+
+inline void check_cuda(cudaError_t error) { check(error == cudaSuccess, "a launch failed with ", error); }
+
+struct Current {
+  Device device{132, 232448};
+  cudaStream_t stream = nullptr;
+
+  explicit Current(const Tensor&) {}
+};
+
+inline int32_t device_type() { return aoti_torch_device_type_cpu(); }
+
+inline void multiply(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle right) {
+  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_bmm_out(out, left, right));
+}
+
+}  // namespace dcrnn_fast::cuda
