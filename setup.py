@@ -1,8 +1,8 @@
 """Builds the extensions where they can be built; without a compiler the package installs and runs on the reference.
 
-``dcrnn_fast._C`` has the operators' schemas and CPU kernels, ``dcrnn_fast._C_cuda`` the CUDA kernels: it is built where nvcc and a CUDA build
-of PyTorch are, a GPU or not, for the architectures in ``TORCH_CUDA_ARCH_LIST`` (default: 8.0 to 12.0, as the nvcc knows them). What went
-wrong is written to ``_build_failure*.txt`` in the package, which ``python -m dcrnn_fast info`` shows: pip hides a build's output.
+``dcrnn_fast._C`` has the operators' schemas and CPU kernels, ``dcrnn_fast._C_cuda`` the CUDA kernels. The latter is built where nvcc and a
+CUDA build of PyTorch are, a GPU or not, for ``TORCH_CUDA_ARCH_LIST`` (default: 8.0 to 12.0, as far as the nvcc knows them). What went wrong
+is written to ``_build_failure*.txt`` in the package, which ``python -m dcrnn_fast info`` shows: pip hides a build's output.
 ``DCRNN_FAST_CPP=0`` skips both extensions, ``DCRNN_FAST_CUDA=0`` the second; ``1`` makes a failure fatal, and so does ``FORCE_CUDA=1``.
 """
 

@@ -40,7 +40,7 @@ def test_a_backend_asked_for_on_a_device_it_does_not_serve_says_so(monkeypatch):
 def test_compiled_cuda_kernels_without_a_gpu_say_that_there_is_none(monkeypatch):
     monkeypatch.setitem(backends.REASONS, "cuda", None)
     for ask in (lambda: DCRNN(SIZES, backend="cuda"), lambda: functional.cross_rnn(**cross_arguments(), backend="cuda")):
-        with pytest.raises(BackendUnavailable, match="backend='cuda' cannot be used: no CUDA device was found.+ Use backend='auto'"):
+        with pytest.raises(BackendUnavailable, match=r"backend='cuda' cannot be used: no CUDA device was found.+ Use backend='auto'"):
             ask()
     assert {row["backend"]: row["usable"] for row in backends.table()}["cuda"].startswith("no: no CUDA device was found")
 

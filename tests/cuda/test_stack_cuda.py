@@ -1,4 +1,4 @@
-"""The CUDA operators as citizens of PyTorch's stack: opcheck and the compiler everywhere; exporting, capturing and streams where a GPU is."""
+"""The CUDA operators as citizens of PyTorch's stack: opcheck and the compiler everywhere, capturing and streams where a GPU is."""
 
 import pytest
 import torch
