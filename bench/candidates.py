@@ -81,8 +81,10 @@ def products(
     return run
 
 
-def gathers(dim: int, tasks: int, training: bool, fast: Callable[..., Tensor], dtype: torch.dtype = torch.float32, device: str = "cpu"):
-    """param_gather by ``fast``, by the reference and by index_select of the joined banks, checked, and a copy of the same bytes."""
+def gathers(
+    dim: int, tasks: int, training: bool, ours: Mapping[str, Callable[..., Tensor]], dtype: torch.dtype = torch.float32, device: str = "cpu"
+):
+    """param_gather by ``ours``, by the reference and by index_select of the joined banks, checked, and a copy of the same bytes."""
     plan = SharingPlan.from_ratio("rows", tasks, dim, 0.5)
     kind = {"dtype": dtype, "device": device}
     shared, private, index = torch.randn(plan.shared_shape(), **kind), torch.randn(plan.private_shape(), **kind), plan.index().to(device)
@@ -106,7 +108,7 @@ def gathers(dim: int, tasks: int, training: bool, fast: Callable[..., Tensor], d
         if training:
             back.copy_(seed)
 
-    candidates = {"fast": fast, "eager": reference.param_gather, "index_select": index_select}
+    candidates = {**ours, "eager": reference.param_gather, "index_select": index_select}
     calls = {name: lambda gather=gather: call(gather) for name, gather in candidates.items()}
     for name, run in calls.items():
         for got, right in zip(run(), call(reference.param_gather), strict=True):

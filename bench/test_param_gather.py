@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc):
 @pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
 def test_param_gather(dim, tasks, training, seconds, record, keep):
     torch.manual_seed(0)
-    calls = gathers(dim, tasks, training, functional.param_gather)
+    calls = gathers(dim, tasks, training, {"fast": functional.param_gather})
     keep(calls["fast"])
     key = {"pass": "forward+backward" if training else "forward", "D": dim, "T": tasks}
     record("param_gather_cpu", key, measured(rounds(calls, seconds=seconds), "fast"))

@@ -206,12 +206,12 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) 
         for tool in TOOLS
     ]
     every = [
-        Step("tests", (Command((*pytest, "tests/triton", "tests/core", *deselected)),), needs=("build",)),
+        Step("tests", (Command((*pytest, "tests/triton", "tests/cuda", "tests/core", *deselected)),), needs=("build",)),
         Step("sanitizer", tuple(sanitize), needs=("build",)),
         Step("tune", (Command((*driver, "tune"), measured, stops_itself=True),), needs=("tests",)),
         Step(
             "bench",
-            (Command((*pytest, "bench/test_triton.py", "--benchmark", "--missing", "--benchmark-disable"), measured, stops_itself=True),),
+            (Command((*pytest, "bench/test_gpu.py", "--benchmark", "--missing", "--benchmark-disable"), measured, stops_itself=True),),
             needs=("tests",),
         ),
     ]
@@ -240,16 +240,19 @@ def run(runner: Runner, options: argparse.Namespace, *, steps: Callable[..., lis
         build = Command((python, "setup.py", "build_ext", "--inplace"), {"DCRNN_FAST_CPP": os.environ.get("DCRNN_FAST_CPP", "auto")})
         runner.run(Step("build", (build,)))
     if card is None:
-        collect = Command((python, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/triton", "tests/core", "bench"))
+        collect = Command(
+            (python, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/triton", "tests/cuda", "tests/core", "bench")
+        )
         runner.run(Step("offline", (Command((python, "-m", "dcrnn_fast", "info")), collect), needs=("build",)))
         print(f"gpu: no CUDA device: {reason}", flush=True)
         return 1 if _failed(runner) else 3
     record, stamp = FOLDER / "tests.json", {"sources": sources, "card": card}
     if sources and record.is_file() and json.loads(record.read_text(encoding="utf-8")) == stamp:
         runner.passed_before.add("tests")
-    extension = any((runner.where / "dcrnn_fast").glob("_C.*"))
-    if not extension:
-        print("gpu: built without the C++ extension, whose tests are left out; the build's log says why", flush=True)
+    built = {name: any((runner.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda")}
+    extension = built["_C"]
+    for name in (name for name, there in built.items() if not there):
+        print(f"gpu: built without {name}, whose tests are left out; the build's log says why", flush=True)
     for step in steps(python, only, extension=extension, tuned=FOLDER / "tuning.json"):
         passed = runner.run(step)
         if step.name == "tests":

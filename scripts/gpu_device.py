@@ -9,6 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,11 +53,10 @@ def report() -> int:
 
 
 def small(as_allocated: bool, device: str) -> int:
-    """Both operators forward and backward over small shapes, each kernel by both schedules; results are compared with the reference."""
+    """Both operators forward and backward over small shapes, by every backend and schedule; results are compared with the reference."""
     import torch
-    from dcrnn_fast.kernels import tuning
 
-    from dcrnn_fast import functional
+    from dcrnn_fast import backends, functional
     from tests.core.problems import cross_arguments, differentiable
 
     shapes: list[dict] = [
@@ -67,24 +69,52 @@ def small(as_allocated: bool, device: str) -> int:
     worst = 0.0
     for shape in shapes:
         for dtype, ceiling in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
-            for schedule in ("step", "all_steps"):
-                for options in ({}, {"return_states": True}, {"recompute": True})[: 1 if dtype == torch.bfloat16 else 3]:
-                    with tuning.forced(schedule=schedule):
-                        worst = max(worst, _cross_rnn(shape, dtype, options, device) / ceiling)
+            for options in ({}, {"return_states": True}, {"recompute": True})[: 1 if dtype == torch.bfloat16 else 3]:
+                for backend, forced in _ways(device):
+                    with forced:
+                        worst = max(worst, _cross_rnn(backend, shape, dtype, options, device) / ceiling)
     arguments = cross_arguments(batch=4, dim=40, tasks=3, dtype=torch.float32)
     given = {name: arguments[name].to(device) for name in ("shared_weight", "private_weight", "index")}
     leaves = list(differentiable(given).values())
-    found = []
-    for backend in ("triton", "reference"):
+    found = {}
+    for backend in ("reference", *_backends(device)):
         out = functional.param_gather(*given.values(), backend=backend)
-        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), leaves)])
-    for got, right in zip(*found, strict=True):
-        torch.testing.assert_close(got, right)
+        found[backend] = [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]
+        for got, right in zip(found[backend], found["reference"], strict=True):
+            torch.testing.assert_close(got, right)
+    print(f"backends: {', '.join(_backends(device))}; without: {backends.REASONS}")
     print(f"largest error, as a part of its ceiling: {worst:.2f}")
     return 0 if worst < 1 else 1
 
 
-def _cross_rnn(shape: dict, dtype: torch.dtype, options: dict, device: str) -> float:
+def _backends(device: str) -> list[str]:
+    from dcrnn_fast import backends
+
+    return [name for name in ("triton", "cuda") if backends.REASONS[name] is None and (device == "cuda" or name == "triton")]
+
+
+def _ways(device: str) -> Iterator[tuple[str, AbstractContextManager[None]]]:
+    """Every backend with every choice of kernels that it has."""
+    from dcrnn_fast.kernels import tuning
+
+    from dcrnn_fast import backends
+
+    for schedule in ("step", "all_steps"):
+        yield "triton", tuning.forced(schedule=schedule)
+    extension = backends.cuda_extension()
+    if "cuda" in _backends(device) and extension is not None:
+        for choice in ({"schedule": "step", "tiles": "small"}, {"schedule": "step", "tiles": "large"}, {"schedule": "all_steps"}):
+            yield "cuda", _forced(extension, choice)
+
+
+@contextmanager
+def _forced(extension: ModuleType, choice: dict[str, str]) -> Iterator[None]:
+    extension.force(**choice)
+    yield
+    extension.force()
+
+
+def _cross_rnn(backend: str, shape: dict, dtype: torch.dtype, options: dict, device: str) -> float:
     """The largest relative error of the output and of every gradient."""
     import torch
 
@@ -97,10 +127,10 @@ def _cross_rnn(shape: dict, dtype: torch.dtype, options: dict, device: str) -> f
         return value.to(device, kind) if value.is_floating_point() else value.to(device)
 
     results = []
-    for backend, kind in (("triton", dtype), ("reference", torch.float64)):
+    for name, kind in ((backend, dtype), ("reference", torch.float64)):
         arguments = {name: of(value, kind) for name, value in cross_arguments(**{**shape, "dtype": dtype}).items()}
         leaves = differentiable(arguments)
-        out = functional.cross_rnn(**arguments, **options, backend=backend)
+        out = functional.cross_rnn(**arguments, **options, backend=name)
         seed = torch.linspace(-1, 1, out.numel(), device=device, dtype=torch.float64).to(dtype).to(out.dtype).view_as(out)
         results.append([out.detach(), *torch.autograd.grad(out, list(leaves.values()), seed)])
     pairs = zip(*results, strict=True)

@@ -54,11 +54,11 @@ DEFECTS = (
         isas=("avx512", "avx2", "baseline"),
     ),
     Defect(
-        "csrc/cpu/param_gather.cpp",
+        "csrc/arguments.cpp",
         "int64_t count = 1;",
         "int64_t count = INT64_MAX;",
         "functional.param_gather(banks[0], banks[2], plan.index(), backend='cpp')",
-        ("runtime error: signed integer overflow", "param_gather.cpp"),
+        ("runtime error: signed integer overflow", "arguments.cpp"),
     ),
 )
 PRELUDE = """

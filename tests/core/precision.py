@@ -38,7 +38,7 @@ def assert_as_exact_as_plain_pytorch(
     """Each result's error is at most twice plain PyTorch's, as medians over draws of x0 and the seed: of one draw's few values it is luck.
 
     It is below the dtype's ceiling too, or below plain PyTorch's error where that is above. A plain error under one rounding counts as one
-    rounding. The oracle is the reference in float64, so in float64 the ceiling alone can be asked for, and so it can with ``ceiling``, where
+    rounding. The oracle is the reference in float64, so in float64 the ceiling alone can be asked for; so it can with ``ceiling``, where
     plain PyTorch computes in another precision.
     """
     values = arguments["x0"].numel()

@@ -1,4 +1,4 @@
-"""The Triton kernels on a GPU against the eager reference, its compiled forms, torchrec's mathematics, and the floors.
+"""The Triton and the CUDA C++ kernels on a GPU against the eager reference, its compiled forms, torchrec's mathematics, and the floors.
 
 Ratios are times over times: above 1 is slower than the peer named. Every candidate is checked on all of the rows that it is timed on. One
 that fails is recorded with its error's first line in the column "failed". Without a GPU nothing is measured: under Triton's interpreter
@@ -24,11 +24,12 @@ STEPS, SHARE_RATIO = 3, 0.5
 STRETCH = 2e-3 if CUDA else 0.0
 DTYPES = {"bfloat16": (torch.bfloat16, 5e-2), "tf32": (torch.float32, 2e-3)}
 BATCHES, DIMS, TASKS = (8192, 256, 2048, 65536), (624, 256, 128, 1024), (2, 1, 4)
+OURS = [name for name in ("triton", "cuda") if backends.REASONS[name] is None and (CUDA or name == "triton")]
 AUTOTUNED_TASKS = 2
 """max-autotune compiles for minutes a case: only for this many tasks."""
 
 pytestmark = [
-    pytest.mark.skipif(backends.REASONS["triton"] is not None, reason=f"no Triton kernels here: {backends.REASONS['triton']}"),
+    pytest.mark.skipif(not OURS, reason=f"no kernels for a GPU here: {backends.REASONS['triton']}; {backends.REASONS['cuda']}"),
     pytest.mark.skipif(not CUDA and not kernels.INTERPRETED, reason="no CUDA device"),
 ]
 
@@ -88,11 +89,13 @@ class Candidates:
                 torch.cuda.empty_cache()
 
     def figures(self, seconds):
-        """A row: times and ratios of ours to the others. Where ours fails, or the timing, there are no times."""
-        found = {}
-        if "fast" in self.calls:
+        """A row: times, and ratios of each of ours to the others. Where all of ours fail, or the timing, there are no times."""
+        found, ours = {}, [name for name in OURS if name in self.calls]
+        if ours:
             try:
-                found = measured(rounds(self.calls, seconds=seconds, stretch=STRETCH), "fast")
+                times = rounds(self.calls, seconds=seconds, stretch=STRETCH)
+                for name in ours:
+                    found |= measured(times, name)
             except Exception as error:
                 self.failed["timing"] = first_line(error)
         return {**found, "failed": self.words()}
@@ -103,7 +106,7 @@ class Candidates:
 
     def require_ours(self):
         """Fail the test, after the row was recorded, where what failed is ours."""
-        ours = {name: why for name, why in self.failed.items() if name.startswith(("fast", "timing"))}
+        ours = {name: why for name, why in self.failed.items() if name.startswith((*OURS, "timing"))}
         assert not ours, ours
 
 
@@ -142,23 +145,23 @@ def marked(module):
     return Marked()
 
 
-def compare(found, modules, exact, x0, seed, ceiling, *, compiled, autotuned, graphs):
-    """Add ours, the eager peer ``modules[1]`` and its compiled forms."""
+def compare(found, ours, theirs, exact, x0, seed, ceiling, *, compiled, autotuned, graphs):
+    """Add ours, modules by name, the eager peer ``theirs``, its name and its module, and its compiled forms."""
 
     def checked(module):
         check({"": module}, exact, x0, seed, rows=None, ceiling=ceiling)
         return lambda: step(module, x0, seed)
 
-    (ours, fast), (theirs, peer) = modules.items()
-    found.add(ours, lambda: fast, checked)
-    found.add(theirs, lambda: peer, checked)
+    theirs, peer = theirs
+    for name, module in {**ours, theirs: peer}.items():
+        found.add(name, lambda module=module: module, checked)
     if compiled:
         found.add("compile", lambda: torch.compile(peer, fullgraph=True, dynamic=False), checked)
     if autotuned:
         found.add("max-autotune", lambda: marked(torch.compile(peer, fullgraph=True, dynamic=False, mode="max-autotune")), checked)
     if graphs:
-        found.add(f"{ours}, CUDA graph", lambda: graphed(fast, x0), checked)
-        found.add(f"{theirs}, CUDA graph", lambda: graphed(peer, x0), checked)
+        for name, module in {**ours, theirs: peer}.items():
+            found.add(f"{name}, CUDA graph", lambda module=module: graphed(module, x0), checked)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
@@ -169,15 +172,15 @@ def test_cross_rnn(dim, batch, tasks, dtype, training, measuring, seconds, recor
     kind, ceiling = DTYPES[dtype]
     plan = SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS)
     peer = reference.CrossRNN(plan, dtype=kind, device=DEVICE)
-    fast = CrossRNN(plan, dtype=kind, device=DEVICE, backend="triton")
+    ours = {name: CrossRNN(plan, dtype=kind, device=DEVICE, backend=name) for name in OURS}
     exact = reference.CrossRNN(plan, dtype=torch.float64, device=DEVICE)
-    for module in (fast, exact):
+    for module in (*ours.values(), exact):
         module.load_state_dict(peer.state_dict())
     x0 = torch.randn(batch, dim, dtype=kind, device=DEVICE)
     seed = torch.randn(tasks, batch, dim, dtype=kind, device=DEVICE) if training else None
     found = Candidates()
     options = {"compiled": measuring, "autotuned": measuring and tasks == AUTOTUNED_TASKS, "graphs": CUDA and batch == 256 and not training}
-    compare(found, {"fast": fast, "eager": peer}, exact, x0, seed, ceiling, **options)
+    compare(found, ours, ("eager", peer), exact, x0, seed, ceiling, **options)
     found.add("floor", lambda: products(dim, batch, tasks, 2, STEPS, kind, training, DEVICE), lambda run: run)
     record(f"cross_rnn_{CARD}", key, found.figures(seconds))
     found.require_ours()
@@ -190,13 +193,17 @@ def test_dcn(dim, batch, dtype, training, measuring, seconds, record, lacks):
     if not lacks(f"dcn_{CARD}", key):
         pytest.skip("measured already")
     kind, ceiling = DTYPES[dtype]
-    fast = DCNv2(dim, STEPS, dtype=kind, device=DEVICE, backend="triton")
-    peer, exact = (CrossNetMath(dim, STEPS, dtype).copy_from(fast.cpu()).to(DEVICE) for dtype in (kind, torch.float64))
-    fast.to(DEVICE)
+    ours = {name: DCNv2(dim, STEPS, dtype=kind, backend=name) for name in OURS}
+    first = ours[OURS[0]]
+    peer, exact = (CrossNetMath(dim, STEPS, dtype).copy_from(first).to(DEVICE) for dtype in (kind, torch.float64))
+    for module in ours.values():
+        module.load_state_dict(first.state_dict())
+    for module in ours.values():
+        module.to(DEVICE)
     x0 = torch.randn(batch, dim, dtype=kind, device=DEVICE)
     seed = torch.randn(batch, dim, dtype=kind, device=DEVICE) if training else None
     found = Candidates()
-    compare(found, {"fast": fast, "crossnet": peer}, exact, x0, seed, ceiling, compiled=measuring, autotuned=False, graphs=False)
+    compare(found, ours, ("crossnet", peer), exact, x0, seed, ceiling, compiled=measuring, autotuned=False, graphs=False)
     found.add("floor", lambda: products(dim, batch, 1, 1, STEPS, kind, training, DEVICE), lambda run: run)
     record(f"dcn_{CARD}", key, found.figures(seconds))
     found.require_ours()
@@ -208,14 +215,15 @@ def test_param_gather(dim, tasks, dtype, training, seconds, record, lacks):
     if dtype == "tf32" or not lacks(f"param_gather_{CARD}", key):
         pytest.skip("no products in it" if dtype == "tf32" else "measured already")
     found = Candidates()
+    for name in OURS:
 
-    def fast(*banks):
-        return functional.param_gather(*banks, backend="triton")
+        def ours(*banks, name=name):
+            return functional.param_gather(*banks, backend=name)
 
-    try:
-        found.calls = gathers(dim, tasks, training, fast, dtype=DTYPES[dtype][0], device=DEVICE)
-    except Exception as error:
-        found.failed["fast"] = first_line(error)
+        try:
+            found.calls |= gathers(dim, tasks, training, {name: ours}, dtype=DTYPES[dtype][0], device=DEVICE)
+        except Exception as error:
+            found.failed[name] = first_line(error)
     record(f"param_gather_{CARD}", key, found.figures(seconds))
     found.require_ours()
 
@@ -232,8 +240,8 @@ def test_memory(dim, batch, tasks, dtype, record, lacks):
     seed = torch.randn(tasks, batch, dim, dtype=kind, device=DEVICE)
     options = {"dtype": kind, "device": DEVICE}
     made = {
-        "fast": lambda: CrossRNN(plan, backend="triton", **options),
-        "fast, recompute": lambda: CrossRNN(plan, backend="triton", recompute=True, **options),
+        **{name: lambda name=name: CrossRNN(plan, backend=name, **options) for name in OURS},
+        **{f"{name}, recompute": lambda name=name: CrossRNN(plan, backend=name, recompute=True, **options) for name in OURS},
         "eager": lambda: reference.CrossRNN(plan, **options),
         "compile": lambda: torch.compile(reference.CrossRNN(plan, **options), fullgraph=True, dynamic=False),
     }
