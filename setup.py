@@ -87,12 +87,12 @@ def extension(name: str, groups: tuple[str, ...], device: str, libraries: list[s
 
 
 def architectures() -> str:
-    """TORCH_CUDA_ARCH_LIST, or those of ARCHITECTURES that the nvcc knows."""
+    """TORCH_CUDA_ARCH_LIST, or those of ARCHITECTURES that the nvcc knows, the last also for GPUs to come."""
     given = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if given:
         return given
     known = subprocess.run([nvcc(), "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout.split()
-    return ";".join(arch for arch in ARCHITECTURES if f"compute_{arch.replace('.', '')}" in known)
+    return ";".join(arch for arch in ARCHITECTURES if f"compute_{arch.replace('.', '')}" in known) + "+PTX"
 
 
 def nvcc() -> str:

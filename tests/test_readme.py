@@ -27,7 +27,7 @@ def test_the_example_runs_as_printed_and_with_the_import_swapped(code, module):
 
 def test_the_commands_are_targets_of_the_makefile():
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"`?make (\w+)", TEXT)):
+    for target in set(re.findall(r"`?make ([\w-]+)", TEXT)):
         assert f"\n{target}:" in makefile, f"README names `make {target}`"
 
 
