@@ -8,7 +8,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # PyTorch's threads spin while they wait for one another, which on a busy machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format sanitize abi resources cuda-check bench quality gpu clean
+.PHONY: demo test lint format sanitize abi resources cuda-check ctest bench quality gpu clean
 
 # Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.
 define install
@@ -47,6 +47,12 @@ sanitize: $(VENV)/.dev
 # A build against one PyTorch tested in another, the oldest and the newest or as ABI='2.10.0 2.13.0' says; gigabytes, so not in CI.
 abi: $(VENV)/.dev
 	$(BIN)/python scripts/abi.py $(ABI)
+
+# The library and the example in C++, and the CUDA kernels compiled for the CPU and run under sanitizers, with planted defects; no GPU needed.
+ctest: $(VENV)/.dev
+	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python
+	cmake --build build/cmake -j $$(nproc)
+	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
 
 bench: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark

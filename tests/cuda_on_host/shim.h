@@ -56,7 +56,7 @@ struct Warp {
 };
 
 struct Block {
-  explicit Block(int threads, size_t shared_bytes) : together(threads), warps(threads / 32), shared(shared_bytes / 128 + 1) {}
+  explicit Block(int threads, size_t shared_bytes) : together(threads), warps(threads / 32), shared((shared_bytes + 127) / 128) {}
   std::barrier<> together;
   std::vector<Warp> warps;
   struct alignas(128) Line {
@@ -117,7 +117,7 @@ To bits_of(const From& from) {
 #define gridDim (::dcrnn_fast::cuda::host::grid_size)
 #define blockDim (::dcrnn_fast::cuda::host::block_size)
 
-inline unsigned char* shared_memory() { return host::block->shared.front().bytes; }
+inline unsigned char* shared_memory() { return host::block->shared.data()->bytes; }
 
 inline void __syncthreads() { host::block->together.arrive_and_wait(); }
 
@@ -237,7 +237,7 @@ cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared
     host::copies.assign(1, {});
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
-        if (thread == 0) std::memset(block.shared.data(), 0xff, block.shared.size() * sizeof(host::Block::Line));
+        if (thread == 0) for (host::Block::Line& line : block.shared) std::memset(line.bytes, 0xff, sizeof line.bytes);
         block.together.arrive_and_wait();
         host::block_index = dim3(x, y);
         kernel(arguments);

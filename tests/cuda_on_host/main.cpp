@@ -1,0 +1,519 @@
+// The kernels on the CPU, called from C++ without PyTorch and held against a reference in double: a program that sanitizers can watch.
+//
+//     cuda_on_host [all | short | tiny] [words that a case's name must contain]
+//
+// Prints every case with its largest error; exit code 1 where one is wrong.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cross_rnn.h"
+#include "gather.h"
+#include "machine.h"
+
+namespace {
+
+using namespace dcrnn_fast::cuda;
+using Doubles = std::vector<double>;
+
+// Each level runs its own cases and those of the levels before it.
+enum class Level { tiny, brief, all };
+
+struct Shape {
+  Level level;
+  int batch, dim, columns, tasks, steps;
+  bool untied, gated, every_state;
+  bool save = true;      // the gates are kept, and the backward runs
+  bool shifted = false;  // x0 starts one value after a boundary of 16 bytes
+
+  int gates() const { return gated ? 2 : 1; }
+  int width() const { return columns + dim; }
+  int rows() const { return untied ? steps * dim : dim; }
+  int num_shared() const { return dim / 2 + 1; }
+  int num_private() const { return dim - dim / 2; }
+  int bank_rows() const { return num_shared() + tasks * num_private(); }
+  int64_t states() const { return int64_t(batch) * dim; }
+
+  std::string name() const {
+    const auto size = [](const char* letter, int value) { return letter + std::to_string(value) + " "; };
+    return size("B", batch) + size("D", dim) + size("C", columns) + size("T", tasks) + size("L", steps) + (untied ? "untied " : "tied ") +
+           (gated ? "gated" : "cross") + (every_state ? " every state" : "") + (save ? "" : " no gates") + (shifted ? " shifted" : "");
+  }
+};
+
+// Multiples of 1/128 below 1, times a power of two: every dtype holds them exactly, and one reference serves all.
+class Random {
+ public:
+  double value(double scale) { return (static_cast<int>(engine_() % 255) - 127) / 128.0 * scale; }
+  Doubles values(int64_t count, double scale) {
+    Doubles out(count);
+    for (double& x : out) x = value(scale);
+    return out;
+  }
+  std::vector<int32_t> indices(int64_t count, int below) {
+    std::vector<int32_t> out(count);
+    for (int32_t& x : out) x = static_cast<int32_t>(engine_() % below);
+    return out;
+  }
+
+ private:
+  std::mt19937 engine_{7};
+};
+
+// The banks lie in one array each, the shared rows first and then every task's own.
+struct Inputs {
+  explicit Inputs(const Shape& shape) : s(shape) {
+    Random random;
+    x0 = random.values(s.states(), 1);
+    context = random.values(int64_t(s.steps) * s.batch * s.columns, 1);
+    weight = random.values(int64_t(s.bank_rows()) * s.gates() * s.width(), 0.25);
+    bias = random.values(int64_t(s.bank_rows()) * s.gates(), 0.5);
+    grad = random.values(s.tasks * (s.every_state ? s.steps + 1 : 1) * s.states(), 1);
+    index = random.indices(s.tasks * s.rows(), s.num_shared() + s.num_private());
+  }
+
+  int bank_row(int task, int step, int unit) const {
+    const int row = index[task * s.rows() + (s.untied ? step * s.dim : 0) + unit];
+    return row < s.num_shared() ? row : row + task * s.num_private();
+  }
+
+  Shape s;
+  Doubles x0, context, weight, bias, grad;
+  std::vector<int32_t> index;
+};
+
+// The formulas of cross_rnn_forward.h and cross_rnn_backward.h, value by value.
+struct Reference {
+  explicit Reference(const Inputs& inputs) : in(inputs), s(inputs.s) {
+    forward();
+    backward();
+  }
+
+  // What the states, taken with `grad`, sum to: the backward's gradients are this number's.
+  double loss() const {
+    double sum = 0;
+    const Doubles out = result();
+    for (size_t i = 0; i < out.size(); ++i) sum += out[i] * in.grad[i];
+    return sum;
+  }
+
+  Doubles result() const {
+    if (s.every_state) return states;
+    Doubles out;
+    for (int task = 0; task < s.tasks; ++task) {
+      const auto last = states.begin() + (task * (s.steps + 1) + s.steps) * s.states();
+      out.insert(out.end(), last, last + s.states());
+    }
+    return out;
+  }
+
+  // As the kernels keep them, [T, L, B, G, D].
+  Doubles gates() const {
+    Doubles out;
+    for (int64_t row = 0; row < int64_t(s.tasks) * s.steps * s.batch; ++row)
+      for (const Doubles* part : {&a, &g})
+        if (part == &a || s.gated) out.insert(out.end(), part->begin() + row * s.dim, part->begin() + (row + 1) * s.dim);
+    return out;
+  }
+
+  const Inputs& in;
+  const Shape& s;
+  Doubles states, a, g;  // [T, L + 1, B, D], [T, L, B, D] each
+  Doubles dx0, dcontext, dweight, dbias;
+
+ private:
+  int64_t state_at(int task, int step, int row) const { return ((task * int64_t(s.steps + 1) + step) * s.batch + row) * s.dim; }
+  int64_t gate_at(int task, int step, int row) const { return ((task * int64_t(s.steps) + step) * s.batch + row) * s.dim; }
+  int64_t context_at(int step, int row) const { return (int64_t(step) * s.batch + row) * s.columns; }
+  double operand(int task, int step, int row, int k) const {
+    return k < s.columns ? in.context[context_at(step, row) + k] : states[state_at(task, step, row) + k - s.columns];
+  }
+  const double* vector_of(int task, int step, int unit, int gate) const {
+    return in.weight.data() + (int64_t(in.bank_row(task, step, unit)) * s.gates() + gate) * s.width();
+  }
+
+  void forward() {
+    states.resize(s.tasks * (s.steps + 1) * s.states());
+    a.resize(s.tasks * s.steps * s.states()), g.assign(a.size(), 1.0);
+    for (int task = 0; task < s.tasks; ++task) {
+      std::copy(in.x0.begin(), in.x0.end(), states.begin() + state_at(task, 0, 0));
+      for (int step = 0; step < s.steps; ++step)
+        for (int row = 0; row < s.batch; ++row)
+          for (int unit = 0; unit < s.dim; ++unit) {
+            double sums[2];
+            for (int gate = 0; gate < s.gates(); ++gate) {
+              sums[gate] = in.bias[in.bank_row(task, step, unit) * s.gates() + gate];
+              for (int k = 0; k < s.width(); ++k) sums[gate] += vector_of(task, step, unit, gate)[k] * operand(task, step, row, k);
+            }
+            const int64_t at = gate_at(task, step, row) + unit, from = row * s.dim + unit;
+            a[at] = sums[0];
+            if (s.gated) g[at] = 1 / (1 + std::exp(-sums[1]));
+            states[state_at(task, step + 1, row) + unit] = states[state_at(task, step, row) + unit] + g[at] * in.x0[from] * a[at];
+          }
+    }
+  }
+
+  void backward() {
+    dx0.resize(in.x0.size()), dcontext.resize(in.context.size()), dweight.resize(in.weight.size()), dbias.resize(in.bias.size());
+    for (int task = 0; task < s.tasks; ++task)
+      for (int row = 0; row < s.batch; ++row) {
+        const auto given = [&](int step, int unit) {
+          if (s.every_state) return in.grad[state_at(task, step, row) + unit];
+          return step == s.steps ? in.grad[(int64_t(task) * s.batch + row) * s.dim + unit] : 0.0;
+        };
+        Doubles d(s.dim);
+        for (int unit = 0; unit < s.dim; ++unit) d[unit] = given(s.steps, unit);
+        for (int step = s.steps - 1; step >= 0; --step) {
+          Doubles du(s.width());
+          for (int unit = 0; unit < s.dim; ++unit) {
+            const int64_t at = gate_at(task, step, row) + unit, from = row * s.dim + unit;
+            const double x0 = in.x0[from], of_gate[2] = {d[unit] * g[at] * x0, d[unit] * x0 * a[at] * g[at] * (1 - g[at])};
+            dx0[from] += d[unit] * g[at] * a[at];
+            for (int gate = 0; gate < s.gates(); ++gate) {
+              const int64_t vector = in.bank_row(task, step, unit) * s.gates() + gate;
+              dbias[vector] += of_gate[gate];
+              for (int k = 0; k < s.width(); ++k) {
+                dweight[vector * s.width() + k] += of_gate[gate] * operand(task, step, row, k);
+                du[k] += of_gate[gate] * vector_of(task, step, unit, gate)[k];
+              }
+            }
+          }
+          for (int k = 0; k < s.columns; ++k) dcontext[context_at(step, row) + k] += du[k];
+          for (int unit = 0; unit < s.dim; ++unit) d[unit] += du[s.columns + unit] + given(step, unit);
+        }
+        for (int unit = 0; unit < s.dim; ++unit) dx0[row * s.dim + unit] += d[unit];
+      }
+  }
+};
+
+struct Verdict {
+  double allowed, worst = 0;
+  std::string where = "all exact";
+
+  void add(const char* name, double error) {
+    if (error <= worst) return;
+    worst = error == error ? error : INFINITY;
+    where = name;
+  }
+
+  // Errors are relative to the largest value. A NaN is as wrong as can be.
+  template <typename T>
+  void compare(const char* name, const Doubles& want, const std::vector<T>& got) {
+    double scale = 1e-30, error = want.size() == got.size() ? 0 : INFINITY;
+    for (const double x : want) scale = std::max(scale, std::abs(x));
+    for (size_t i = 0; i < std::min(want.size(), got.size()); ++i) {
+      const double off = std::abs(static_cast<double>(widen(got[i])) - want[i]);
+      if (!(off <= error)) error = off == off ? off : INFINITY;
+    }
+    add(name, error / scale);
+  }
+
+  template <typename T>
+  void same_bits(const char* name, const std::vector<T>& want, const std::vector<T>& got) {
+    if (want.size() != got.size() || (!got.empty() && std::memcmp(want.data(), got.data(), got.size() * sizeof(T)))) add(name, INFINITY);
+  }
+
+  void check(cudaError_t error) {
+    if (error != cudaSuccess) add("a launch failed", INFINITY);
+  }
+};
+
+class Report {
+ public:
+  Report(Level level, std::string words) : level_(level), words_(std::move(words)) {}
+
+  bool wanted(Level level, const std::string& name) const { return level <= level_ && name.find(words_) != std::string::npos; }
+
+  void add(const std::string& name, const Verdict& verdict) {
+    const bool right = verdict.worst <= verdict.allowed;
+    std::printf("%s %-72s largest error %.1e (%s), allowed %.0e\n", right ? "right" : "WRONG", name.c_str(), verdict.worst,
+                verdict.where.c_str(), verdict.allowed);
+    std::fflush(stdout);
+    ++count_, wrong_ += !right;
+  }
+
+  int finish() const {
+    if (count_ == 0) std::printf("no case has these words in its name: %s\n", words_.c_str());
+    std::printf("%d of %d cases wrong\n", wrong_, count_);
+    return wrong_ || !count_;
+  }
+
+ private:
+  const Level level_;
+  const std::string words_;
+  int count_ = 0, wrong_ = 0;
+};
+
+// Vectors end where their values end, so that a sanitizer sees what lies past them. NaN until a kernel writes it.
+template <typename T>
+std::vector<T> poisoned(int64_t count) {
+  std::vector<T> out(count);
+  if (count) std::memset(static_cast<void*>(out.data()), 0xff, count * sizeof(T));
+  return out;
+}
+
+template <typename T>
+std::vector<T> typed(const Doubles& values, int64_t first = 0, int64_t last = -1) {
+  std::vector<T> out((last < 0 ? int64_t(values.size()) : last) - first);
+  for (size_t i = 0; i < out.size(); ++i) round_to(out[i], static_cast<accumulator<T>>(values[first + i]));
+  return out;
+}
+
+template <typename T>
+std::vector<T> joined(std::vector<T> first, const std::vector<T>& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+
+struct Kernels {
+  const char* name;
+  Schedule schedule;
+  Tiles tiles;
+};
+
+constexpr Kernels every_kernel[] = {{"small tiles", Schedule::step, Tiles::small},
+                                    {"large tiles", Schedule::step, Tiles::large},
+                                    {"all steps", Schedule::all_steps, Tiles::small}};
+constexpr Device device{132, 232448};
+
+// One problem in one dtype: what the launches read, and the forward's results by the first choice of kernels.
+template <typename T>
+class Runner {
+  using A = accumulator<T>;
+
+ public:
+  Runner(const Inputs& in, const Reference& reference, bool tf32, double allowed)
+      : s_(in.s), in_(in), reference_(reference), allowed_(allowed), index_(in.index), context_(typed<T>(in.context)) {
+    const int64_t weights = int64_t(s_.num_shared()) * s_.gates() * s_.width(), biases = int64_t(s_.num_shared()) * s_.gates();
+    x0_ = typed<T>(in.x0);
+    if (s_.shifted) x0_.insert(x0_.begin(), T{});
+    shared_weight_ = typed<T>(in.weight, 0, weights), private_weight_ = typed<T>(in.weight, weights);
+    shared_bias_ = typed<T>(in.bias, 0, biases), private_bias_ = typed<T>(in.bias, biases);
+    p_.x0 = x0_.data() + s_.shifted, p_.context = s_.columns ? context_.data() : nullptr, p_.index = index_.data();
+    p_.shared_weight = shared_weight_.data(), p_.private_weight = private_weight_.data();
+    p_.shared_bias = shared_bias_.data(), p_.private_bias = private_bias_.data();
+    p_.batch = s_.batch, p_.tasks = s_.tasks, p_.dim = s_.dim, p_.columns = s_.columns, p_.gates = s_.gates(), p_.steps = s_.steps;
+    p_.rows = s_.rows(), p_.num_shared = s_.num_shared(), p_.num_private = s_.num_private();
+    p_.tf32 = tf32, p_.device = device;
+  }
+
+  Verdict run(const Kernels& kernels) {
+    Verdict verdict{allowed_};
+    p_.schedule = kernels.schedule, p_.tiles = kernels.tiles;
+    auto out = poisoned<T>(s_.tasks * (s_.every_state ? s_.steps + 1 : 1) * s_.states());
+    auto gates = poisoned<T>(s_.save ? s_.tasks * s_.steps * s_.gates() * s_.states() : 0);
+    auto scratch = poisoned<T>(forward_scratch(p_, s_.every_state));
+    verdict.check(forward(p_, out.data(), s_.every_state, s_.save ? gates.data() : nullptr, scratch.data(), nullptr));
+    verdict.compare("out", reference_.result(), out);
+    if (s_.save) verdict.compare("gates", reference_.gates(), gates);
+    if (first_out_.empty()) first_out_ = out, first_gates_ = gates;
+    verdict.same_bits("out's bits", first_out_, out);
+    verdict.same_bits("the gates' bits", first_gates_, gates);
+    if (s_.save && kernels.schedule == Schedule::step) run_backward(gates, verdict);
+    return verdict;
+  }
+
+  // A bank row that does not exist makes its unit NaN and leaves the others alone. For problems of one step.
+  Verdict run_stray(const Kernels& kernels) {
+    Verdict verdict{allowed_};
+    p_.schedule = kernels.schedule, p_.tiles = kernels.tiles;
+    index_[0] = -1, index_[s_.rows() - 1] = s_.num_shared() + s_.num_private();
+    auto out = poisoned<T>(s_.tasks * s_.states());
+    verdict.check(forward<T>(p_, out.data(), false, nullptr, nullptr, nullptr));
+    std::vector<T> rest;
+    Doubles want;
+    for (int64_t i = 0; i < int64_t(out.size()); ++i) {
+      const bool stray = i < s_.states() && (i % s_.dim == 0 || i % s_.dim == s_.dim - 1), is_nan = widen(out[i]) != widen(out[i]);
+      if (stray != is_nan) verdict.add(stray ? "a stray unit is no NaN" : "a NaN", INFINITY);
+      if (!stray) rest.push_back(out[i]), want.push_back(reference_.result()[i]);
+    }
+    verdict.compare("out", want, rest);
+    return verdict;
+  }
+
+ private:
+  void run_backward(const std::vector<T>& gates, Verdict& verdict) {
+    const int64_t all = s_.states(), plane = s_.gates() * all;
+    const std::vector<T> grad = typed<T>(in_.grad);
+    auto states = poisoned<T>(s_.tasks * (s_.steps - 1) * all), gradients = poisoned<T>(s_.tasks * s_.steps * plane);
+    auto d = poisoned<A>(s_.tasks * all), dx0_sums = poisoned<A>(s_.tasks * all);
+    auto sums = poisoned<A>(int64_t(s_.tasks) * s_.steps * backward_row_tiles(p_) * s_.gates() * s_.dim);
+    auto dx0 = poisoned<T>(all), dcontext = poisoned<T>(in_.context.size());
+    const Workspace<T> workspace{states.data(), gradients.data(), d.data(), dx0_sums.data(), sums.data()};
+    verdict.check(
+        backward(p_, grad.data(), s_.every_state, gates.data(), workspace, dx0.data(), s_.columns ? dcontext.data() : nullptr, nullptr));
+    verdict.compare("dx0", reference_.dx0, dx0);
+    verdict.compare("dcontext", reference_.dcontext, dcontext);
+
+    const std::vector<T> products = multiply(states, gradients);
+    auto dshared = poisoned<T>(shared_weight_.size()), dprivate = poisoned<T>(private_weight_.size());
+    verdict.check(sum_weights(p_, products.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.compare("dweight", reference_.dweight, joined(dshared, dprivate));
+    dshared = poisoned<T>(shared_bias_.size()), dprivate = poisoned<T>(private_bias_.size());
+    verdict.check(sum_biases(p_, sums.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.compare("dbias", reference_.dbias, joined(dshared, dprivate));
+  }
+
+  // What a library's matrix products make on a GPU, [groups, T, G, D, K].
+  std::vector<T> multiply(const std::vector<T>& states, const std::vector<T>& gradients) const {
+    const int groups = step_groups(p_);
+    auto out = poisoned<T>(int64_t(groups) * s_.tasks * s_.gates() * s_.dim * s_.width());
+    auto next = out.begin();
+    for (int group = 0; group < groups; ++group)
+      for (int task = 0; task < s_.tasks; ++task)
+        for (int vector = 0; vector < s_.gates() * s_.dim; ++vector)
+          for (int k = 0; k < s_.width(); ++k) {
+            A sum = 0;
+            for (int step = group; step < (group == groups - 1 ? s_.steps : group + 1); ++step)
+              for (int row = 0; row < s_.batch; ++row) {
+                const int64_t state = ((int64_t(task) * (s_.steps - 1) + step - 1) * s_.batch + row) * s_.dim + k - s_.columns;
+                const T right = k < s_.columns ? context_[(int64_t(step) * s_.batch + row) * s_.columns + k]
+                                : step == 0    ? p_.x0[int64_t(row) * s_.dim + k - s_.columns]
+                                               : states[state];
+                const int64_t left = ((int64_t(task) * s_.steps + step) * s_.batch + row) * s_.gates() * s_.dim + vector;
+                sum += widen(gradients[left]) * widen(right);
+              }
+            round_to(*next++, sum);
+          }
+    return out;
+  }
+
+  const Shape s_;
+  const Inputs& in_;
+  const Reference& reference_;
+  const double allowed_;
+  Problem<T> p_{};
+  std::vector<int32_t> index_;
+  std::vector<T> x0_, context_, shared_weight_, private_weight_, shared_bias_, private_bias_, first_out_, first_gates_;
+};
+
+// The reference's own gradients, by differences of its loss along a random direction of each input.
+void check_reference(Report& report) {
+  const std::string name = "reference: its gradients against differences";
+  if (!report.wanted(Level::all, name)) return;
+  Verdict verdict{1e-8};
+  for (const bool every : {false, true}) {
+    Inputs in({Level::all, 3, 5, 4, 2, 3, every, every, every});
+    const Reference reference(in);
+    Random random;
+    const auto along = [&](const char* input, Doubles& values, const Doubles& gradient) {
+      const Doubles before = values, direction = random.values(values.size(), 1);
+      double expected = 0, losses[2];
+      for (size_t i = 0; i < values.size(); ++i) expected += gradient[i] * direction[i];
+      for (const int side : {0, 1}) {
+        for (size_t i = 0; i < values.size(); ++i) values[i] = before[i] + (side ? 1e-5 : -1e-5) * direction[i];
+        losses[side] = Reference(in).loss();
+      }
+      values = before;
+      verdict.add(input, std::abs((losses[1] - losses[0]) / 2e-5 - expected) / std::abs(expected));
+    };
+    along("x0", in.x0, reference.dx0);
+    along("context", in.context, reference.dcontext);
+    along("weight", in.weight, reference.dweight);
+    along("bias", in.bias, reference.dbias);
+  }
+  report.add(name, verdict);
+}
+
+template <typename T>
+void check_cross_rnn(Report& report, const Shape& shape, const char* math, double allowed, bool tf32 = false) {
+  const auto name_of = [&](const Kernels& kernels) { return std::string(math) + " " + shape.name() + " " + kernels.name; };
+  const auto wanted = [&](const Kernels& kernels) { return report.wanted(shape.level, name_of(kernels)); };
+  if (std::none_of(std::begin(every_kernel), std::end(every_kernel), wanted)) return;
+  const Inputs in(shape);
+  const Reference reference(in);
+  Runner<T> runner(in, reference, tf32, allowed);
+  for (const Kernels& kernels : every_kernel)
+    if (wanted(kernels)) report.add(name_of(kernels), runner.run(kernels));
+}
+
+template <typename T>
+void check_stray(Report& report, const char* math, double allowed) {
+  const Inputs in({Level::brief, 3, 9, 0, 2, 1, false, true, false});
+  const Reference reference(in);
+  Runner<T> runner(in, reference, false, allowed);
+  for (const Kernels& kernels : every_kernel) {
+    const std::string name = std::string(math) + " " + in.s.name() + " " + kernels.name + ", indices out of range";
+    if (report.wanted(in.s.level, name)) report.add(name, runner.run_stray(kernels));
+  }
+}
+
+// Rows of `values` values, gathered by a grid so small that it goes round, and summed back.
+template <typename T>
+void check_gather(Report& report, const char* dtype, int values, double allowed) {
+  constexpr int tasks = 2, rows = 70, num_shared = 5, num_private = 4, bank_rows = num_shared + num_private;
+  const std::string name = std::string("gather ") + dtype + " rows of " + std::to_string(values * sizeof(T)) + " bytes";
+  if (!report.wanted(Level::tiny, name)) return;
+  Verdict verdict{allowed};
+  Random random;
+  const Doubles bank = random.values((num_shared + tasks * num_private) * values, 1), grad = random.values(tasks * rows * values, 1);
+  std::vector<int32_t> index = random.indices(tasks * rows, bank_rows);
+  index[0] = -1, index[rows] = bank_rows;
+  const Banks banks{index.data(), tasks, rows, num_shared, num_private};
+  const std::vector<T> shared = typed<T>(bank, 0, num_shared * values), own = typed<T>(bank, num_shared * values);
+  const std::vector<T> gradient = typed<T>(grad);
+  std::vector<T> want = poisoned<T>(tasks * rows * values), out(want.size());
+  Doubles sums(bank.size());
+  for (int place = 0; place < tasks * rows; ++place) {
+    if (index[place] < 0 || index[place] >= bank_rows) continue;
+    const int row = index[place] < num_shared ? index[place] : index[place] + place / rows * num_private;
+    for (int i = 0; i < values; ++i) {
+      round_to(want[place * values + i], static_cast<accumulator<T>>(bank[row * values + i]));
+      sums[row * values + i] += grad[place * values + i];
+    }
+  }
+  verdict.check(gather(banks, shared.data(), own.data(), out.data(), values * sizeof(T), sizeof(T), {1, device.shared_memory}, nullptr));
+  verdict.same_bits("out's bits", want, out);
+  auto dshared = poisoned<T>(shared.size()), dprivate = poisoned<T>(own.size());
+  verdict.check(sum_rows(banks, gradient.data(), dshared.data(), dprivate.data(), values, nullptr));
+  verdict.compare("sums", sums, joined(dshared, dprivate));
+  report.add(name, verdict);
+}
+
+// Some have rows of a multiple of 16 bytes in every dtype, so that copies are asynchronous, and some have not. The second one's product is
+// over after the pipeline's first stage, whose memory the sums then take. The last level has more rows and units than any tile.
+constexpr Shape shapes[] = {
+    {Level::tiny, 3, 40, 24, 2, 2, false, true, true},
+    {Level::tiny, 3, 9, 0, 1, 2, false, false, false},
+    {Level::brief, 33, 35, 0, 1, 3, false, true, false},
+    {Level::brief, 5, 37, 3, 2, 2, true, false, true},
+    {Level::brief, 2, 72, 8, 1, 2, true, true, false, false},
+    {Level::brief, 3, 16, 0, 1, 1, false, true, false, true, true},
+    {Level::all, 130, 72, 16, 1, 2, false, false, false},
+    {Level::all, 129, 71, 67, 1, 2, true, true, true},
+    {Level::all, 1, 1, 1, 1, 1, false, true, false},
+    {Level::all, 7, 136, 0, 3, 2, false, true, true},
+};
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string level = count > 1 ? arguments[1] : "all";
+  if (level != "tiny" && level != "short" && level != "all") {
+    std::fprintf(stderr, "got %s, expected all, short or tiny\n", level.c_str());
+    return 1;
+  }
+  Report report(level == "tiny" ? Level::tiny : level == "short" ? Level::brief : Level::all, count > 2 ? arguments[2] : "");
+  constexpr double of_float = 5e-6, of_tf32 = 2e-3, of_double = 1e-14, of_bfloat16 = 2e-2, of_float16 = 2e-3;
+  check_reference(report);
+  for (const Shape& shape : shapes) {
+    check_cross_rnn<float>(report, shape, "float32", of_float);
+    check_cross_rnn<float>(report, shape, "tf32", of_tf32, true);
+    check_cross_rnn<double>(report, shape, "float64", of_double);
+    check_cross_rnn<BFloat16>(report, shape, "bfloat16", of_bfloat16);
+    check_cross_rnn<Half>(report, shape, "float16", of_float16);
+  }
+  check_stray<float>(report, "float32", of_float);
+  check_stray<BFloat16>(report, "bfloat16", of_bfloat16);
+  check_gather<float>(report, "float32", 33, of_float);
+  check_gather<float>(report, "float32", 8, of_float);
+  check_gather<double>(report, "float64", 135, of_double);
+  check_gather<BFloat16>(report, "bfloat16", 3, of_bfloat16);
+  check_gather<Half>(report, "float16", 2, of_float16);
+  return report.finish();
+}
