@@ -73,7 +73,16 @@ auto with_type(const Tensor& tensor, const char* op, const Body& body) {
 // Null for a tensor without values, as for an absent one.
 template <typename T>
 T* data(const Tensor& tensor) {
-  return tensor.numel() ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr;
+  if (tensor.numel() == 0) return nullptr;
+  if constexpr (std::is_const_v<T>)
+    return static_cast<T*>(tensor.const_data_ptr());
+  else
+    return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+inline void check_rows(int64_t num_shared, int64_t num_private) {
+  check(num_shared + num_private <= INT32_MAX, "shared, private: got ", num_shared, " and ", num_private, " rows, expected at most ", INT32_MAX,
+        " together");
 }
 
 inline void check_grid(int64_t count, const char* name) {

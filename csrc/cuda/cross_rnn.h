@@ -25,7 +25,7 @@ template <typename T>
 struct Problem {
   const T *x0, *context;  // [B, D], [L, B, C] or null
   const T *shared_weight, *shared_bias, *private_weight, *private_bias;  // [S, G, K], [S, G], [T, P, G, K], [T, P, G]
-  const int32_t* index;                                                  // [T, R]; a value out of range makes its unit NaN
+  const int32_t* index;                                                  // [T, R]; a value out of range makes its unit's state NaN
   int64_t batch;
   int tasks, dim, columns, gates, steps, rows, num_shared, num_private;
   bool tf32;  // float32 products by tensor cores, rounded to tf32
@@ -48,7 +48,7 @@ int64_t forward_scratch(const Problem<T>& problem, bool every_state);
 template <typename T>
 struct Workspace {
   T *states, *gradients;          // [T, L - 1, B, D], da|dq [T, L, B, G, D]
-  accumulator<T>*d, *dx0, *sums;  // [T, B, D], [T, B, D], sums of da|dq over a tile's rows [T, L, row_tiles, G, D]
+  accumulator<T>*d, *dx0, *sums;  // [T, B, D], [T, B, D], [T, L, row_tiles, G, D]: see sum_biases
 };
 
 template <typename T>
@@ -70,7 +70,8 @@ int step_groups(const Problem<T>& problem) {
 template <typename T>
 cudaError_t sum_weights(const Problem<T>& problem, const T* products, T* shared, T* own, cudaStream_t stream);
 
-// The bias banks' gradients from the workspace's sums.
+// The bias banks' gradients from the workspace's sums, of which the backward leaves the sum over all rows in each step's first tile, and of tied
+// weights that over all steps in the first one's.
 template <typename T>
 cudaError_t sum_biases(const Problem<T>& problem, const accumulator<T>* sums, T* shared, T* own, cudaStream_t stream);
 

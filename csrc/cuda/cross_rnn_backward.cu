@@ -89,6 +89,12 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
                      : launch_product<ProductKernel<M, G, SmallTile, small_stages, true>>(p, p.columns, p.steps, a, stream);
       });
     }
+    run([&] {
+      const bool tied = p.weight_steps() == 1;
+      const int64_t groups = p.tasks * int64_t(tied ? 1 : p.steps), count = backward_row_tiles(p) * int64_t(tied ? p.steps : 1);
+      const TileSumArguments<accumulator<T>> sum{w.sums, groups, count, int64_t(G) * p.dim};
+      return launch(sum_over_tiles<accumulator<T>>, dim3(divide_up(groups * G * p.dim, element_threads)), element_threads, 0, stream, sum);
+    });
     if (dx0)
       run([&] {
         const TaskSumArguments<T> sum{w.dx0, dx0, all, p.tasks};

@@ -130,7 +130,8 @@ struct ProductKernel {
   static constexpr int right_bytes = (row_chunks + chunks - 1) / chunks * row_values<T> * row_bytes;
   static constexpr int copies = row_values<T> * row_chunks / threads, rows_at_once = threads / row_chunks;
   static_assert(copies * rows_at_once == row_values<T>);
-  static constexpr int blocks_at_once = Tile::threads == 128 ? 3 : 1;
+  // That the registers leave room for without a spill.
+  static constexpr int blocks_at_once = Tile::threads == 128 ? 3 : sizeof(T) == 2 && !context ? 2 : 1;
 
   // The pipeline's stages; each warp's sums of columns take their place when the product is done.
   static constexpr int shared_bytes() { return stages * (left_bytes + right_bytes); }
@@ -154,23 +155,21 @@ struct ProductKernel {
   DCRNN_DEVICE unsigned char* left(int stage) const { return pipeline + stage * (left_bytes + right_bytes); }
   DCRNN_DEVICE unsigned char* right(int stage) const { return left(stage) + left_bytes; }
 
-  // What is loaded next: units `block` on of da or dq of a task. The index is read a block ahead, since the copies wait for it.
+  // What is loaded next: units `block` on of da or dq of a task. The index is read a block ahead, and not looked at before the copies need it.
   struct Position {
     int64_t task;
     int part = 0, block = 0;
-    const T* rows[copies];
+    int rows[copies];  // of the index, or -1
 
     DCRNN_DEVICE explicit Position(const ProductKernel& kernel) : task(context ? 0 : kernel.second) { find(kernel); }
 
     DCRNN_DEVICE void find(const ProductKernel& kernel) {
       const ProductArguments<T>& p = kernel.p;
-      const int64_t size = p.columns + p.dim;
       const int32_t* const index = p.index + task * p.index_stride + (context ? kernel.second * p.step_rows : 0);
 #pragma unroll
       for (int i = 0; i < copies; ++i) {
         const int unit = block * row_values<T> + int(threadIdx.x) / row_chunks + i * rows_at_once;
-        const T* const row = unit < p.dim && task < p.tasks ? p.weight.row(index[unit], task, G * size) : nullptr;
-        rows[i] = row ? row + part * size : nullptr;
+        rows[i] = unit < p.dim && task < p.tasks ? index[unit] : -1;
       }
     }
 
@@ -187,11 +186,13 @@ struct ProductKernel {
     const T* const gradients = p.gradients + at.task * p.gradients_stride + (context ? second * p.gradients_step : 0) + at.part * p.dim;
     copy_rows<Tile>(left(stage), gradients, int64_t(tile) * Tile::rows, p.batch, int64_t(G) * p.dim, at.block * row_values<T>, p.dim, p.vector);
     const int chunk = threadIdx.x % row_chunks, column = first_column + chunk * chunk_values<T>;
+    const int64_t size = p.columns + p.dim;
 #pragma unroll
     for (int i = 0; i < copies; ++i) {
       unsigned char* const to = right(stage) + place_across<T>(int(threadIdx.x) / row_chunks + i * rows_at_once, chunk * chunk_values<T>);
-      const T* const from = at.rows[i] ? at.rows[i] + (context ? 0 : p.columns) + column : p.gradients;
-      copy_chunk(to, from, at.rows[i] != nullptr, width - column, p.vector);
+      const T* const row = p.weight.row(at.rows[i], at.task, G * size);
+      const T* const from = row ? row + at.part * size + (context ? 0 : p.columns) + column : p.gradients;
+      copy_chunk(to, from, row != nullptr, width - column, p.vector);
     }
   }
 

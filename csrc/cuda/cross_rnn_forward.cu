@@ -10,7 +10,7 @@ template <typename Kernel, typename T>
 cudaError_t launch_forward(const Problem<T>& p, const ForwardArguments<T>& arguments, cudaStream_t stream) {
   const int64_t units = Kernel::all_steps ? 1 : Kernel::tiles(p.dim);
   const dim3 grid(divide_up(p.batch, Kernel::Tile::rows) * units, p.tasks);
-  return launch(cross_rnn_forward<Kernel>, grid, Kernel::threads, Kernel::shared_bytes(p.dim), stream, arguments);
+  return launch(cross_rnn_forward<Kernel>, grid, Kernel::threads, static_cast<int>(Kernel::shared_bytes(p.dim)), stream, arguments);
 }
 
 // One launch for all steps where the states fit shared memory and all blocks run side by side. Where some would wait for others, the larger

@@ -39,18 +39,26 @@ DCRNN_DEVICE int unit_of_column(int column) {
 template <typename Tile, int G>
 struct UnitRows {
   using T = typename Tile::Value;
-  static constexpr int count = G * Tile::columns / Tile::rows_at_once;
-  static_assert(count * Tile::rows_at_once == G * Tile::columns);
-  const T* rows[count];
+  static constexpr int units = Tile::columns / Tile::rows_at_once;
+  static_assert(units * Tile::rows_at_once == Tile::columns);
+  int next[units];  // rows of the index, or -1, of the tile that is loaded next: read early, looked at late
+  const T* rows[G][units];
 
-  DCRNN_DEVICE void find(const ForwardArguments<T>& p, const int32_t* index, int64_t task, int first_unit) {
+  DCRNN_DEVICE void read_ahead(const ForwardArguments<T>& p, const int32_t* index, int first_unit) {
+#pragma unroll
+    for (int i = 0; i < units; ++i) {
+      const int unit = first_unit + unit_of_column<Tile>(threadIdx.x / chunks + i * Tile::rows_at_once);
+      next[i] = unit < p.dim ? index[unit] : -1;
+    }
+  }
+
+  DCRNN_DEVICE void take_next(const ForwardArguments<T>& p, int64_t task) {
     const int64_t size = p.columns + p.dim;
 #pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const int row = threadIdx.x / chunks + i * Tile::rows_at_once;
-      const int unit = first_unit + unit_of_column<Tile>(row % Tile::columns);
-      const T* const found = unit < p.dim ? p.weight.row(index[unit], task, G * size) : nullptr;
-      rows[i] = found ? found + row / Tile::columns * size : nullptr;
+    for (int i = 0; i < units; ++i) {
+      const T* const found = p.weight.row(next[i], task, G * size);
+#pragma unroll
+      for (int part = 0; part < G; ++part) rows[part][i] = found ? found + part * size : nullptr;
     }
   }
 
@@ -58,10 +66,13 @@ struct UnitRows {
   DCRNN_DEVICE void copy(unsigned char* tile, int64_t column, int left, const ForwardArguments<T>& p) const {
     const int chunk = threadIdx.x % chunks, value = chunk * chunk_values<T>;
 #pragma unroll
-    for (int i = 0; i < count; ++i) {
-      const T* const from = rows[i] ? rows[i] + column + value : p.x0;
-      copy_chunk(tile + place(threadIdx.x / chunks + i * Tile::rows_at_once, chunk), from, rows[i] != nullptr, left - value, p.vector);
-    }
+    for (int part = 0; part < G; ++part)
+#pragma unroll
+      for (int i = 0; i < units; ++i) {
+        const T* const row = rows[part][i];
+        unsigned char* const to = tile + place(part * Tile::columns + threadIdx.x / chunks + i * Tile::rows_at_once, chunk);
+        copy_chunk(to, row ? row + column + value : p.x0, row != nullptr, left - value, p.vector);
+      }
   }
 };
 
@@ -96,8 +107,8 @@ struct ForwardKernel {
   static constexpr int blocks_at_once = Tile::threads == 128 ? 3 : 1;
 
   // The pipeline's stages, the biases of two tiles of units, and with all steps the states of two steps.
-  static constexpr int shared_bytes(int dim) {
-    const int states = all_steps ? 2 * stages_of<T>(dim) * left_bytes : 0;
+  static constexpr int64_t shared_bytes(int dim) {
+    const int64_t states = all_steps ? int64_t(2) * stages_of<T>(dim) * left_bytes : 0;
     return stages * (left_bytes + right_bytes) + states + 2 * bias_values * static_cast<int>(sizeof(A));
   }
 
@@ -144,8 +155,18 @@ struct ForwardKernel {
 
   DCRNN_DEVICE const int32_t* index_of(int step) const { return p.index + task * p.index_stride + int64_t(step) * p.step_rows; }
 
+  DCRNN_DEVICE void read_ahead(const Position& at, UnitRows<Tile, G>& rows) const {
+    rows.read_ahead(p, index_of(at.step), first_unit + at.unit_tile * Tile::columns);
+  }
+
   DCRNN_DEVICE void load_stage(int stage, const Position& at, UnitRows<Tile, G>& rows) const {
-    if (at.block == 0) rows.find(p, index_of(at.step), task, first_unit + at.unit_tile * Tile::columns);
+    if (at.block == 0) {
+      rows.take_next(p, task);
+      Position next = at;
+      next.block = blocks - 1;
+      next.advance(*this);
+      if (next.step < p.steps) read_ahead(next, rows);
+    }
     const bool upstream = at.block < context_blocks;
     const int column = (upstream ? at.block : at.block - context_blocks) * row_values<T>, columns = upstream ? p.columns : p.dim;
     rows.copy(right(stage), (upstream ? 0 : p.columns) + column, columns - column, p);
@@ -217,6 +238,7 @@ struct ForwardKernel {
     UnitRows<Tile, G> rows;
     Position loading, at;
     const int total = p.steps * unit_tiles * blocks;
+    read_ahead(loading, rows);
     if constexpr (all_steps) load_states();
     for (int stage = 0; stage < stages - 1; ++stage) {
       if (stage < total) {

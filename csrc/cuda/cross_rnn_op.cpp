@@ -20,6 +20,7 @@ void prepare(Arguments& a) {
   a.x0 = contiguous(a.x0);
   check_grid(a.tasks(), "index: tasks");
   check_grid(a.steps, "steps");
+  check_rows(a.shared_weight.size(0), a.private_weight.size(1));
 }
 
 template <typename T>

@@ -1,4 +1,4 @@
-// Element-wise kernels beside the backward's products: the states again, from a and g, and the sum of the tasks' gradients of x0.
+// Element-wise kernels beside the backward's products: the states again, from a and g, and sums over tiles of rows and over tasks.
 #pragma once
 
 #include "../cell.h"
@@ -43,6 +43,24 @@ __global__ __launch_bounds__(element_threads) void cross_rnn_states(const __grid
     }
     store(state, h, left, p.vector);
   }
+}
+
+// Sums of a task's tiles of rows and, of tied weights, of its steps, into the place of the first of them.
+template <typename A>
+struct TileSumArguments {
+  A* sums;  // [groups, count, width]
+  int64_t groups, count, width;
+};
+
+template <typename A>
+__global__ __launch_bounds__(element_threads) void sum_over_tiles(const __grid_constant__ TileSumArguments<A> p) {
+  const int64_t i = int64_t(blockIdx.x) * element_threads + threadIdx.x;
+  if (i >= p.groups * p.width) return;
+  A* const first = p.sums + i / p.width * p.count * p.width + i % p.width;
+  A sum = *first;
+#pragma unroll 8
+  for (int64_t tile = 1; tile < p.count; ++tile) sum += first[tile * p.width];
+  *first = sum;
 }
 
 template <typename T>

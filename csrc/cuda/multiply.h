@@ -114,8 +114,11 @@ DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const uns
 // Where value (k, column) of a right tile with its rows along the columns lies: panels of 128 bytes of columns, one after another.
 template <typename T>
 DCRNN_DEVICE int place_across(int k, int column) {
-  const int bytes = column * static_cast<int>(sizeof(T));
-  return bytes / row_bytes * row_values<T> * row_bytes + place(k, bytes % row_bytes / chunk_bytes) + bytes % chunk_bytes;
+  const int bytes = column * static_cast<int>(sizeof(T)), chunk = bytes % row_bytes / chunk_bytes;
+  const int panel = bytes / row_bytes * row_values<T> * row_bytes, at = bytes % chunk_bytes;
+  // 32-bit values are read one by one, of four rows and eight columns at a time: these then lie in 32 banks
+  if constexpr (sizeof(T) == 4) return panel + k * row_bytes + ((chunk ^ (k % 4 * 2 | k / 4 % 2)) * chunk_bytes) + at;
+  return panel + place(k, chunk) + at;
 }
 
 // sums += left right: the right tile's rows are steps along the product's inner dimension.

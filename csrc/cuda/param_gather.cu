@@ -15,7 +15,7 @@ cudaError_t gather_words(const Banks& banks, const void* shared, const void* own
   while (lanes < 5 && (int64_t(1) << lanes) < words) ++lanes;
   const GatherArguments<Word> a{{static_cast<const Word*>(shared), static_cast<const Word*>(own), banks.num_shared, banks.num_private},
                                 banks.index, static_cast<Word*>(out), places, words, banks.rows, lanes};
-  constexpr int blocks_at_once = 8;
+  constexpr int blocks_at_once = 6;  // that the registers leave room for
   const int64_t wanted = divide_up(places << lanes, gather_threads), persistent = int64_t(device.multiprocessors) * blocks_at_once;
   return launch(param_gather<Word>, dim3(wanted < persistent ? wanted : persistent), gather_threads, 0, stream, a);
 }
@@ -24,7 +24,7 @@ template <typename From, typename To>
 cudaError_t launch_sum(const SumArguments<From, To>& a, cudaStream_t stream) {
   const int64_t bank_rows = a.num_shared + int64_t(a.tasks) * a.num_private, size = a.parts * a.part;
   if (bank_rows == 0 || size == 0) return cudaSuccess;
-  const dim3 grid(bank_rows, divide_up(size, sum_warps * 32 * sum_values));
+  const dim3 grid(bank_rows * divide_up(size, sum_block));
   return launch(param_gather_sum<From, To>, grid, 32 * sum_warps, 0, stream, a);
 }
 
@@ -79,13 +79,8 @@ cudaError_t sum_weights(const Problem<T>& p, const T* products, T* shared, T* ow
 template <typename T>
 cudaError_t sum_biases(const Problem<T>& p, const accumulator<T>* sums, T* shared, T* own, cudaStream_t stream) {
   SumArguments<accumulator<T>, T> a = bank_sums(p, sums, shared, own);
-  const int tiles = backward_row_tiles(p);
-  const int64_t tile = int64_t(p.gates) * p.dim;
-  a.part = 1, a.row_stride = 1, a.part_stride = p.dim, a.task_stride = p.steps * tiles * tile, a.copy_stride = tile;
-  if (p.weight_steps() > 1)
-    a.step_stride = tiles * tile, a.copies = tiles;
-  else
-    a.copies = p.steps * tiles;
+  a.part = 1, a.row_stride = 1, a.part_stride = p.dim, a.copies = 1;
+  a.step_stride = backward_row_tiles(p) * int64_t(p.gates) * p.dim, a.task_stride = p.steps * a.step_stride;
   return launch_sum(a, stream);
 }
 

@@ -54,20 +54,29 @@ struct SumArguments {
   int64_t part, task_stride, step_stride, row_stride, part_stride, copy_stride;
 };
 
-inline constexpr int sum_warps = 4, sum_values = 4;
+inline constexpr int sum_warps = 4, sum_values = 4, sum_block = sum_warps * 32 * sum_values;
 inline constexpr int sum_blocks_at_once = 6;  // that the registers leave room for: of more, the compiler spills a few
 
-// A warp owns 32 * sum_values values of one bank row. It looks through the index for the places that read the row, and adds them by task, then
-// by row, then by copy: no atomics, the same bits on every run. A stray index is no bank row's.
+// A block owns `sum_block` values of one bank row, a warp 32 * sum_values of them. It looks through the index for the places that read the row,
+// and adds them by task, then by row, then by copy: no atomics, the same bits on every run. A stray index is no bank row's.
 template <typename From, typename To>
 __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gather_sum(const __grid_constant__ SumArguments<From, To> p) {
   using A = accumulator<To>;
   const int lane = threadIdx.x % 32;
-  const int64_t size = p.parts * p.part, first = (int64_t(blockIdx.y) * sum_warps + threadIdx.x / 32) * 32 * sum_values + lane;
-  const int64_t own = int64_t(blockIdx.x) - p.num_shared;
+  const int64_t size = p.parts * p.part, blocks = (size + sum_block - 1) / sum_block, bank_row = blockIdx.x / blocks;
+  const int64_t first = blockIdx.x % blocks * sum_block + threadIdx.x / 32 * 32 * sum_values;
+  if (first >= size) return;
+  const int64_t own = bank_row - p.num_shared;
   const bool is_shared = own < 0;
-  const int wanted = is_shared ? int(blockIdx.x) : p.num_shared + int(own % p.num_private);
+  const int wanted = is_shared ? int(bank_row) : p.num_shared + int(own % p.num_private);
   const int64_t first_task = is_shared ? 0 : own / p.num_private, last_task = is_shared ? p.tasks : first_task + 1;
+  // lanes past the end read the warp's first value along and store nothing: loads without a condition go out together
+  int64_t offsets[sum_values];
+#pragma unroll
+  for (int i = 0; i < sum_values; ++i) {
+    const int64_t mine = first + lane + 32 * i, value = mine < size ? mine : first;
+    offsets[i] = value / p.part * p.part_stride + value % p.part;
+  }
   A sums[sum_values] = {};
   for (int64_t task = first_task; task < last_task; ++task)
     for (int start = 0; start < p.rows; start += 32) {
@@ -75,20 +84,21 @@ __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gath
       uint32_t found = __ballot_sync(~0u, mine < p.rows && p.index[task * p.rows + mine] == wanted);
       for (; found; found &= found - 1) {
         const int row = start + __ffs(static_cast<int>(found)) - 1;
-        const From* const from = p.from + task * p.task_stride + row / p.step_rows * p.step_stride + row % p.step_rows * p.row_stride;
+        const From* from = p.from + task * p.task_stride + row / p.step_rows * p.step_stride + row % p.step_rows * p.row_stride;
+#pragma unroll 2
+        for (int copy = 0; copy < p.copies; ++copy, from += p.copy_stride) {
+          A more[sum_values];
 #pragma unroll
-        for (int i = 0; i < sum_values; ++i) {
-          const int64_t value = first + 32 * i;
-          if (value >= size) continue;
-          const From* const at = from + value / p.part * p.part_stride + value % p.part;
-          for (int copy = 0; copy < p.copies; ++copy) sums[i] += widen(at[copy * p.copy_stride]);
+          for (int i = 0; i < sum_values; ++i) more[i] = widen(from[offsets[i]]);
+#pragma unroll
+          for (int i = 0; i < sum_values; ++i) sums[i] += more[i];
         }
       }
     }
-  To* const to = is_shared ? p.shared + int64_t(blockIdx.x) * size : p.own + own * size;
+  To* const to = is_shared ? p.shared + bank_row * size : p.own + own * size;
 #pragma unroll
   for (int i = 0; i < sum_values; ++i)
-    if (first + 32 * i < size) round_to(to[first + 32 * i], sums[i]);
+    if (first + lane + 32 * i < size) round_to(to[first + lane + 32 * i], sums[i]);
 }
 
 }  // namespace dcrnn_fast::cuda

@@ -17,19 +17,21 @@ Banks banks_of(const Tensor& index, int64_t num_shared, int64_t num_private) {
 
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   check_banks(shared, own, index);
+  check_rows(shared.size(0), own.size(1));
   check_alike_device(index, "index", shared, "shared");
   with_type(shared, "param_gather", [](auto) {});
   shared = contiguous(shared), own = contiguous(own), index = contiguous(index);
   const Current current(shared);
   Tensor out = new_empty(shared, with_trailing({index.size(0), index.size(1)}, shared, 1));
   const int bytes = static_cast<int>(shared.element_size());
-  check_cuda(gather(banks_of(index, shared.size(0), own.size(1)), data<void>(shared), data<void>(own), data<void>(out),
+  check_cuda(gather(banks_of(index, shared.size(0), own.size(1)), data<const void>(shared), data<const void>(own), data<void>(out),
                         values_each(shared, 1) * bytes, bytes, current.device, current.stream));
   return out;
 }
 
 std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int64_t num_shared, int64_t num_private) {
   check_bank_gradient(grad, index, num_shared, num_private);
+  check_rows(num_shared, num_private);
   check_alike_device(index, "index", grad, "grad");
   grad = contiguous(grad), index = contiguous(index);
   const Current current(grad);

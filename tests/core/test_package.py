@@ -1,5 +1,6 @@
 """The installed package: light to import, honest about its extension, bound to PyTorch's stable ABI alone."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import dcrnn_fast
-from dcrnn_fast import backends
+from dcrnn_fast import backends, info
 
 
 def run_code(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -72,11 +73,41 @@ def test_the_extension_registers_the_schemas_of_both_operators():
 
 @has_compiler
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm on this machine")
-def test_the_extension_uses_only_the_stable_abi():
+@pytest.mark.parametrize("extension", [backends.extension, backends.cuda_extension], ids=["_C", "_C_cuda"])
+def test_the_extensions_use_only_the_stable_abi(extension):
     """Symbols of at::, c10:: and torch:: would bind the binary to one PyTorch; the stable ABI is plain C."""
-    undefined = subprocess.run(["nm", "-DCu", backends.extension().__file__], capture_output=True, text=True, check=True).stdout
+    if extension is backends.cuda_extension and extension() is None:
+        pytest.skip(f"no CUDA extension here: {backends.cuda_extension_missing_reason()}")
+    undefined = subprocess.run(["nm", "-DCu", extension().__file__], capture_output=True, text=True, check=True).stdout
     assert "aoti_torch_library_def" in undefined or "torch_library" in undefined
     assert not [line for line in undefined.splitlines() if any(space in line for space in (" at::", " c10::", " torch::"))]
+
+
+def test_info_names_the_architectures_of_the_cuda_kernels_or_says_why_there_are_none():
+    line = next(line for line in info.render().splitlines() if line.startswith("CUDA kernels"))
+    if backends.cuda_extension() is None:
+        assert line.endswith(f"absent: {backends.cuda_extension_missing_reason()}")
+    else:
+        assert re.search(r"compiled for \d+\.\d.* by CUDA \d+\.\d, against PyTorch \d", line), line
+
+
+def test_without_the_cuda_extension_a_cuda_build_of_pytorch_imports_and_says_why():
+    code = """
+import sys
+sys.modules["dcrnn_fast._C_cuda"] = None
+import torch
+torch.version.cuda = "13.0"
+from dcrnn_fast import BackendUnavailable, DCRNN, backends
+assert backends.resolve("auto") in ("cpp", "reference")
+try:
+    DCRNN([3, 4], backend="cuda")
+except BackendUnavailable as error:
+    print(error)
+"""
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
+    assert "backend='cuda' cannot be used: the C" in done.stdout
+    assert "not built" in done.stdout
 
 
 def test_without_the_extension_the_package_runs_and_info_says_why():

@@ -96,3 +96,20 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_row_nan(cuda):
     assert torch.isnan(got[0, 2]).all()
     got[1, 4], got[0, 2] = clean[1, 4], clean[0, 2]
     assert torch.equal(got, clean)
+
+
+def test_more_rows_than_an_index_can_name_are_refused(cuda):
+    grad, index = torch.zeros(1, 4, 0, device=cuda.device), torch.zeros(1, 4, dtype=torch.int32, device=cuda.device)
+    with pytest.raises((RuntimeError, ValueError), match="rows, expected at most 2147483647 together"):
+        cuda.library.param_gather_backward(grad, index, 2**31, 0)
+
+
+def test_the_rows_of_a_wide_bank_are_dealt_to_blocks_and_warps_without_a_gap(cuda):
+    """More values than a block's, none of its sizes a multiple of a warp's share."""
+    shared, private, index = (
+        t.requires_grad_() if t.is_floating_point() else t for t in banks(cuda, trailing=(1100,), dtype=torch.float32)
+    )
+    seed = torch.randn(2, 9, 1100, device=cuda.device)
+    got = torch.autograd.grad(gather(shared, private, index), [shared, private], seed)
+    for a, b in zip(got, torch.autograd.grad(reference.param_gather(shared, private, index), [shared, private], seed), strict=True):
+        torch.testing.assert_close(a, b)

@@ -2,7 +2,8 @@
 //
 // Modelled: blocks one after another; __syncthreads as a barrier of all threads of the block; shared memory, filled with NaN before each block;
 // warps of 32, whose shuffles, votes, matrix loads and products are exchanges between their threads by the lane layouts that the PTX manual
-// documents; asynchronous copies, which arrive at their thread's wait and not before. Misaligned vector accesses and copies that are never
+// documents; asynchronous copies, which arrive at their thread's wait and not before or, with DCRNN_COPIES=early in the environment, at once:
+// what is right on a GPU is right with both. Misaligned vector accesses and copies that are never
 // waited for end the program. So do a sanitizer's findings: a missing barrier is a data race between threads of the CPU.
 //
 // Not modelled: blocks that run at the same time; caches and the order in which memory is seen between blocks; warps in lockstep (divergence
@@ -69,8 +70,11 @@ struct Copy {
   void* to;
   const void* from;
   bool present;
+
+  void arrive() const { present ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
 };
 
+inline const bool copies_arrive_early = std::getenv("DCRNN_COPIES") && !std::strcmp(std::getenv("DCRNN_COPIES"), "early");
 inline thread_local dim3 thread_index, block_index, grid_size, block_size;
 inline thread_local Block* block = nullptr;
 inline thread_local unsigned round_of_warp = 0;
@@ -131,7 +135,7 @@ inline void round_to(BFloat16& out, float x) {
 inline float widen(Half x) { return static_cast<float>(host::bits_of<_Float16>(x.bits)); }
 inline void round_to(Half& out, float x) { out.bits = host::bits_of<uint16_t>(static_cast<_Float16>(x)); }
 
-inline uint32_t round_to_tf32(uint32_t bits) { return (bits + 0x1000) & 0xffffe000u; }
+inline uint32_t round_to_tf32(uint32_t bits) { return bits << 1 > 0xff000000u ? bits : (bits + 0x1000) & 0xffffe000u; }  // NaN stays
 
 inline float __shfl_xor_sync(uint32_t, float value, int mask) {
   return host::bits_of<float>(host::exchange(host::words(host::bits_of<uint32_t>(value)))[host::lane() ^ mask].words[0]);
@@ -160,6 +164,7 @@ inline void copy_async(void* to, const void* from, bool present) {
   host::check_aligned(to, 16);
   if (present) host::check_aligned(from, 16);
   host::copies.back().push_back({to, from, present});
+  if (host::copies_arrive_early) host::copies.back().back().arrive();
 }
 
 inline void commit_copies() { host::copies.emplace_back(); }
@@ -168,8 +173,8 @@ template <int pending>
 void wait_for_copies() {
   using host::copies;
   while (copies.size() > pending + 1u) {
-    for (const host::Copy& copy : copies.front())
-      copy.present ? std::memcpy(copy.to, copy.from, 16) : std::memset(copy.to, 0, 16);
+    if (!host::copies_arrive_early)
+      for (const host::Copy& copy : copies.front()) copy.arrive();
     copies.erase(copies.begin());
   }
 }
