@@ -105,7 +105,7 @@ def test_more_rows_than_an_index_can_name_are_refused(cuda):
 
 
 def test_the_rows_of_a_wide_bank_are_dealt_to_blocks_and_warps_without_a_gap(cuda):
-    """More values than a block's, none of its sizes a multiple of a warp's share."""
+    """More values than a block owns, and no multiple of them."""
     shared, private, index = (
         t.requires_grad_() if t.is_floating_point() else t for t in banks(cuda, trailing=(1100,), dtype=torch.float32)
     )
