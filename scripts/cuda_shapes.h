@@ -14,7 +14,8 @@ class Line {
   Line() { std::printf("{"); }
   ~Line() { std::printf("}\n"); }
   Line& add(const char* name, const char* value) { return print(name, "\"%s\"", value); }
-  Line& add(const char* name, int value) { return print(name, "%d", value); }
+  Line& add(const char* name, int64_t value) { return print(name, "%lld", static_cast<long long>(value)); }
+  Line& add(const char* name, int value) { return add(name, int64_t{value}); }
   Line& add(const char* name, bool value) { return print(name, "%s", value ? "true" : "false"); }
 
  private:
@@ -77,6 +78,11 @@ void cross_rnn_backward_start() {
 template <int G, typename T>
 void cross_rnn_states() {
   Line().add("kind", kind_of<T>()).add("gates", G).add("warps", element_threads / 32).add("dynamic_shared", 0);
+}
+
+template <typename A>
+void sum_over_tiles() {
+  Line().add("kind", kind_of<A>()).add("warps", element_threads / 32).add("dynamic_shared", 0);
 }
 
 template <typename T>
