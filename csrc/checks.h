@@ -63,4 +63,21 @@ inline void check_index_values(const int32_t* index, int64_t count, int64_t rows
     check(index[i] >= 0 && index[i] < rows, "index: got ", index[i], ", expected values in [0, S + P) = [0, ", rows, ")");
 }
 
+// Calls body with a value of the dtype's type, for half precision the device's own types; refuses dtypes that have no kernels.
+template <typename BFloat16, typename Half, typename Body>
+auto with_type(const Tensor& tensor, const char* op, const Body& body) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return body(float{});
+    case ScalarType::Double:
+      return body(double{});
+    case ScalarType::BFloat16:
+      return body(BFloat16{});
+    case ScalarType::Half:
+      return body(Half{});
+    default:
+      fail(op, ": expected float32, float64, bfloat16 or float16");
+  }
+}
+
 }  // namespace dcrnn_fast

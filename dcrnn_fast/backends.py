@@ -81,7 +81,7 @@ def cuda_extension_missing_reason() -> str:
         return f"PyTorch {torch.__version__} was built without CUDA; install a CUDA build"
     report = Path(__file__).with_name("_build_failure_cuda.txt")
     if report.is_file():
-        return f"the CUDA extension was not built: {report.read_text(encoding='utf-8').strip()}"
+        return f"the CUDA extension was not built: {report.read_text(encoding='utf-8').strip()}; then run again: pip install -e ."
     if find_spec("dcrnn_fast._C_cuda") is not None:
         try:
             import_module("dcrnn_fast._C_cuda")

@@ -206,7 +206,7 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) 
         for tool in TOOLS
     ]
     every = [
-        Step("tests", (Command((*pytest, "tests/triton", "tests/cuda", "tests/core", *deselected)),), needs=("build",)),
+        Step("tests", (Command((*pytest, "tests/triton", "tests/cuda", "tests/gpu", "tests/core", *deselected)),), needs=("build",)),
         Step("sanitizer", tuple(sanitize), needs=("build",)),
         Step("tune", (Command((*driver, "tune"), measured, stops_itself=True),), needs=("tests",)),
         Step(
@@ -240,9 +240,8 @@ def run(runner: Runner, options: argparse.Namespace, *, steps: Callable[..., lis
         build = Command((python, "setup.py", "build_ext", "--inplace"), {"DCRNN_FAST_CPP": os.environ.get("DCRNN_FAST_CPP", "auto")})
         runner.run(Step("build", (build,)))
     if card is None:
-        collect = Command(
-            (python, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/triton", "tests/cuda", "tests/core", "bench")
-        )
+        folders = ("tests/triton", "tests/cuda", "tests/gpu", "tests/core", "bench")
+        collect = Command((python, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", *folders))
         runner.run(Step("offline", (Command((python, "-m", "dcrnn_fast", "info")), collect), needs=("build",)))
         print(f"gpu: no CUDA device: {reason}", flush=True)
         return 1 if _failed(runner) else 3

@@ -1,4 +1,4 @@
-// What the bindings to PyTorch share: an element type for a dtype, and what they ask of the GPU. Under DCRNN_CUDA_ON_HOST the latter comes from
+// What the bindings to PyTorch share, and what they ask of the GPU. Under DCRNN_CUDA_ON_HOST the latter comes from
 // tests/cuda_on_host/binding_shim.h, and the bindings compute on CPU tensors.
 #pragma once
 
@@ -53,21 +53,9 @@ inline void multiply(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHand
 
 namespace dcrnn_fast::cuda {
 
-// Calls body with a value of the dtype's type; refuses dtypes that have no kernels.
 template <typename Body>
 auto with_type(const Tensor& tensor, const char* op, const Body& body) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-      return body(float{});
-    case ScalarType::Double:
-      return body(double{});
-    case ScalarType::BFloat16:
-      return body(BFloat16{});
-    case ScalarType::Half:
-      return body(Half{});
-    default:
-      fail(op, ": expected float32, float64, bfloat16 or float16");
-  }
+  return dcrnn_fast::with_type<BFloat16, Half>(tensor, op, body);
 }
 
 // Null for a tensor without values, as for an absent one.

@@ -16,9 +16,12 @@ inline std::atomic<Tiles> forced_tiles{Tiles::automatic};
 // By name: "automatic", "step" or "all_steps", and "automatic", "small" or "large".
 inline void force(const std::string& schedule, const std::string& tiles) {
   const auto one_of = [](const char* name, const std::string& value, auto... choices) {
-    for (const auto& [word, choice] : {choices...})
+    std::string expected;
+    for (const auto& [word, choice] : {choices...}) {
       if (value == word) return choice;
-    throw std::invalid_argument(std::string(name) + ": got '" + value + "'");
+      expected += (expected.empty() ? "" : ", ") + std::string(word);
+    }
+    throw std::invalid_argument(std::string(name) + ": got '" + value + "', expected one of " + expected);
   };
   using S = std::pair<const char*, Schedule>;
   using T = std::pair<const char*, Tiles>;
