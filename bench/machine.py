@@ -32,11 +32,12 @@ def card() -> dict[str, object]:
     if not torch.cuda.is_available():
         return {}
     import triton
-    from dcrnn_fast.kernels import measured
+
+    from dcrnn_fast.kernels import tile_file
 
     name = torch.cuda.get_device_name()
-    path = measured.user_file(name)
-    tuned = path if path.is_file() else measured.shipped_file(name)
+    path = tile_file.user_file(name)
+    tuned = path if path.is_file() else tile_file.shipped_file(name)
     return {
         "cuda": torch.version.cuda,
         "triton": triton.__version__,

@@ -9,9 +9,9 @@ import gc
 
 import pytest
 import torch
-from dcrnn_fast.kernels.measured import file_name
 
 from dcrnn_fast import CrossRNN, DCNv2, SharingPlan, backends, functional, kernels, reference
+from dcrnn_fast.kernels.tile_file import file_name
 
 from .candidates import check, gathers, products, step
 from .interleave import measured, rounds

@@ -9,7 +9,7 @@ import torch
 
 from . import __version__, backends
 from .errors import DcrnnFastError
-from .kernels import measured
+from .kernels import tile_file
 
 
 def facts() -> dict[str, str]:
@@ -56,7 +56,7 @@ def auto_on_cpu() -> str:
 def gpu_figures() -> str:
     """The cards that tile sizes were measured on, or what is wrong with a file of them."""
     try:
-        return measured.summary()
+        return tile_file.summary()
     except DcrnnFastError as error:
         return f"unreadable: {error}"
 

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
-from . import tuning
+from . import tile_choice
 from .cross_rnn_all_steps import cross_rnn_all_steps
 from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_step
 from .cross_rnn_backward_context import cross_rnn_backward_context
@@ -85,18 +85,18 @@ def forward(
         "G": gates, "HAS_CONTEXT": columns > 0, "SAVE": keep == EVERYTHING, "PRECISION": kind,
         "ALIGN": alignment((dim, columns), banks[0], banks[2]), "enable_fp_fusion": False,
     }  # fmt: skip
-    sizes = tuning.Sizes.of(x0, tasks, gates, columns + dim, steps)
+    sizes = tile_choice.Sizes.of(x0, tasks, gates, columns + dim, steps)
     counts = batch, dim, columns, rows, banks[0].shape[0], banks[2].shape[1]
     step_rows = dim if rows != dim else 0
     with on_device_of(x0):
-        if tuning.schedule(sizes) == "all_steps":
-            config = tuning.config("all_steps", sizes)
+        if tile_choice.schedule(sizes) == "all_steps":
+            config = tile_choice.config("all_steps", sizes)
             wrap_triton(cross_rnn_all_steps)[(triton.cdiv(batch, config.block_b), tasks)](
                 x0, buffer, context, out, kept if keep == EVERYTHING else out, *banks, index,
                 *counts, steps, step_rows, slots, first_slot, stride, TO_OUT=not return_states, **common, **config.constants(),
             )  # fmt: skip
         else:
-            config = tuning.config("step", sizes)
+            config = tile_choice.config("step", sizes)
             grid = triton.cdiv(batch, config.block_b) * triton.cdiv(dim, config.block_d), tasks
             for step in range(steps):
                 read, write = ((first_slot + at) % slots * size for at in (step - 1, step))
@@ -147,8 +147,8 @@ def backward(
     size, plane = batch * dim, gates * batch * dim
     slots = min(2, steps) if recompute else steps
     wide = torch.float64 if x0.dtype == torch.float64 else torch.float32
-    sizes = tuning.Sizes.of(x0, tasks, gates, columns + dim, steps)
-    config = tuning.config("backward", sizes)
+    sizes = tile_choice.Sizes.of(x0, tasks, gates, columns + dim, steps)
+    config = tile_choice.config("backward", sizes)
     row_tiles = triton.cdiv(batch, config.block_b)
     dx0, d = (x0.new_empty(tasks, batch, dim, dtype=wide) for _ in range(2))
     gradients = x0.new_empty(tasks, slots, batch, gates, dim)
@@ -167,7 +167,7 @@ def backward(
         """Where a, g of a step begin; computed now where they were not kept."""
         if not recompute:
             return step * plane
-        forward = tuning.config("step", sizes)
+        forward = tile_choice.config("step", sizes)
         wrap_triton(cross_rnn_step)[triton.cdiv(batch, forward.block_b) * triton.cdiv(dim, forward.block_d), tasks](
             x0, states, upstream, d, scratch, *banks, index,
             *counts, step * step_rows, (step - 1) * size, 0, states.stride(0) if step else 0, step * batch * columns, 0, gates_stride,
@@ -193,7 +193,7 @@ def backward(
                     G=gates, FIRST=step == 0, LAST=step == last, STATES=return_states, **pinned, **config.constants(),
                 )  # fmt: skip
             if want_context and (recompute or step == 0):
-                tile = tuning.config("context", sizes)
+                tile = tile_choice.config("context", sizes)
                 launched = 1 if recompute else steps
                 wrap_triton(cross_rnn_backward_context)[
                     triton.cdiv(batch, tile.block_b) * triton.cdiv(columns, tile.block_d), launched

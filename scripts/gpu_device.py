@@ -95,12 +95,11 @@ def _backends(device: str) -> list[str]:
 
 def _ways(device: str) -> Iterator[tuple[str, AbstractContextManager[None]]]:
     """Every backend with every choice of kernels that it has."""
-    from dcrnn_fast.kernels import tuning
-
     from dcrnn_fast import backends
+    from dcrnn_fast.kernels import tile_choice
 
     for schedule in ("step", "all_steps"):
-        yield "triton", tuning.forced(schedule=schedule)
+        yield "triton", tile_choice.kernel_override(schedule=schedule)
     extension = backends.cuda_extension()
     if "cuda" in _backends(device) and extension is not None:
         for choice in ({"schedule": "step", "tiles": "small"}, {"schedule": "step", "tiles": "large"}, {"schedule": "all_steps"}):
@@ -140,7 +139,9 @@ def _cross_rnn(backend: str, shape: dict, dtype: torch.dtype, options: dict, dev
 def tune(minutes: float | None) -> int:
     """Measure tile sizes for the benchmarks' sizes that the user's file lacks. A size that fails is told, and the others go on."""
     import torch
-    from dcrnn_fast.kernels import measure, measured, tuning
+
+    from dcrnn_fast import tile_measuring
+    from dcrnn_fast.kernels import tile_choice, tile_file
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False
@@ -151,13 +152,13 @@ def tune(minutes: float | None) -> int:
                 return int(failed)
             torch.backends.cuda.matmul.fp32_precision = "tf32" if kind == "tf32" else "ieee"
             dtype = torch.float32 if kind == "tf32" else torch.bfloat16
-            sizes = tuning.Sizes.of(torch.empty(batch, dim, dtype=dtype, device="cuda"), tasks, 2, dim, 3)
-            name = tuning.card_name(sizes.device)
-            if name and measured.Key.of("schedule", sizes) in measured.choices(name):
+            sizes = tile_choice.Sizes.of(torch.empty(batch, dim, dtype=dtype, device="cuda"), tasks, 2, dim, 3)
+            name = tile_choice.card_name(sizes.device)
+            if name and tile_file.Key.of("schedule", sizes) in tile_file.choices(name):
                 continue
             print(f"{kind}, D={dim}, B={batch}, T={tasks}", flush=True)
             try:
-                measure.tune(dim, tasks, batch, dtype=dtype, report=lambda line: print(f"  {line}", flush=True))
+                tile_measuring.tune(dim, tasks, batch, dtype=dtype, report=lambda line: print(f"  {line}", flush=True))
             except Exception as error:
                 failed = True
                 print(f"  FAILED: {type(error).__name__}: {error}", flush=True)

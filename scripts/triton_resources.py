@@ -41,11 +41,11 @@ TASKS, STEPS = 2, 3
 
 def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Iterator[Job]:
     """Every configuration of every kernel, where it fits."""
-    configs = import_module("kernels.configs")
+    tile_table = import_module("kernels.tile_table")
     for arch, kind, name in product(archs, kinds, names):
         if kind == "float16" and arch != 90:
             continue
-        tiles = configs.candidates(name if name in TILED else "backward", kind, 2, configs.SHARED_MEMORY[arch])
+        tiles = tile_table.candidates(name if name in TILED else "backward", kind, 2, tile_table.SHARED_MEMORY[arch])
         if name in TILED:
             for tile in tiles:
                 constants = tile.constants()
@@ -61,12 +61,12 @@ def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Ite
 def tile_of(job: Job) -> Any:
     """The configuration that a job of a tiled kernel was made of."""
     blocks = dict(job.constants)
-    return import_module("kernels.configs").Config(blocks["BLOCK_B"], blocks["BLOCK_D"], blocks["BLOCK_K"], job.warps, job.stages)
+    return import_module("kernels.tile_table").Config(blocks["BLOCK_B"], blocks["BLOCK_D"], blocks["BLOCK_K"], job.warps, job.stages)
 
 
 def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the result."""
-    configs, blocks = import_module("kernels.configs"), dict(job.constants)
+    tile_table, blocks = import_module("kernels.tile_table"), dict(job.constants)
     row: dict[str, Any] = {
         "kernel": job.kernel, "kind": job.kind, "arch": f"sm_{job.arch}",
         "tile": {name.removeprefix("BLOCK_").lower(): size for name, size in blocks.items() if name.startswith("BLOCK_")},
@@ -79,10 +79,10 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         tile, case, gates = tile_of(job), CASES[job.kernel], blocks["G"]
         forward = job.kernel in ("step", "all_steps")
         wide, long = (gates * tile.block_d, case["D"]) if forward else (tile.block_d, gates * case["D"])
-        row["shared_estimated"] = configs.shared_bytes(job.kernel, tile, job.kind, gates)
+        row["shared_estimated"] = tile_table.shared_bytes(job.kernel, tile, job.kind, gates)
         row["tile_flops"] = 2 * tile.block_b * wide * long
-        row["tile_bytes"] = (tile.block_b + wide) * long * configs.ITEMSIZE[job.kind]
-        seconds = configs.predicted_seconds(
+        row["tile_bytes"] = (tile.block_b + wide) * long * tile_table.ITEMSIZE[job.kind]
+        seconds = tile_table.predicted_seconds(
             job.kernel, tile, job.kind, rows=TASKS * case["B"], dim=case["D"], gates=gates, columns=case["D"], steps=STEPS
         )
         row["predicted_us_h100"] = round(1e6 * seconds, 2)
@@ -94,18 +94,18 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
     """What is wrong with a kernel. Rows that begin anywhere are loaded value by value, and may spill."""
     if "error" in facts:
         return [f"does not compile: {facts['error']}"]
-    configs, found = import_module("kernels.configs"), []
+    tile_table, found = import_module("kernels.tile_table"), []
     if job.aligned and facts["stack"]:
         found.append(f"spills: {facts['stack']} bytes of stack, {facts.get('spills_in_loops', 0)} loads and stores in loops")
-    limit = configs.SHARED_MEMORY[job.arch]
+    limit = tile_table.SHARED_MEMORY[job.arch]
     if facts["shared"] > limit:
         found.append(f"takes {facts['shared']} bytes of shared memory, the limit is {limit}")
     if job.kernel not in TILED or not job.disassembled:
         return found
     tile = tile_of(job)
-    estimated = configs.shared_bytes(job.kernel, tile, job.kind, dict(job.constants)["G"])
+    estimated = tile_table.shared_bytes(job.kernel, tile, job.kind, dict(job.constants)["G"])
     if facts["shared"] > estimated + 2048:
-        found.append(f"takes {facts['shared']} bytes of shared memory, configs.shared_bytes estimates {estimated}")
+        found.append(f"takes {facts['shared']} bytes of shared memory, tile_table.shared_bytes estimates {estimated}")
     if job.kind in ("bfloat16", "float16", "tf32"):
         hopper = "HGMMA" if tile.block_b >= 64 and job.kernel != "all_steps" else "HG?MMA"
         wanted = {90: hopper, 100: "HMMA|UTC.*MMA"}.get(job.arch, "HMMA")
@@ -120,7 +120,7 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
 def wanted_loads(job: Job) -> Counter[int]:
     """Bytes a thread loads at a time, 16 where its share of a tile is no smaller, to how many such loads the pipeline must have."""
     tile, gates = tile_of(job), dict(job.constants)["G"]
-    itemsize = import_module("kernels.configs").ITEMSIZE[job.kind]
+    itemsize = import_module("kernels.tile_table").ITEMSIZE[job.kind]
     forward = job.kernel in ("step", "all_steps")
     operands = [tile.block_b, gates * tile.block_d if forward else tile.block_d]
     # Forward, the context's product and the state's, each with a copy a stage, before the loop or in it. Backward, loads follow the index:

@@ -147,7 +147,7 @@ def _warm(dim: int, batches: list[int], tasks: int, steps: int, kind: str) -> No
     if reason or not torch.cuda.is_available():
         reason = reason or "PyTorch sees no CUDA device; `nvidia-smi` shows which ones the driver sees"
         raise BackendUnavailable(f"--warm measures on a GPU and cannot: {reason}")
-    from dcrnn_fast.kernels import measure
+    from dcrnn_fast import tile_measuring
 
     before = torch.backends.cuda.matmul.fp32_precision
     if kind in ("tf32", "float32"):
@@ -156,7 +156,7 @@ def _warm(dim: int, batches: list[int], tasks: int, steps: int, kind: str) -> No
         for number, batch in enumerate(batches, start=1):
             typer.echo(f"measuring {number}/{len(batches)}: {kind}, D={dim}, T={tasks}, B={batch}, L={steps}", err=True)
             dtype = getattr(torch, "float32" if kind == "tf32" else kind)
-            measure.tune(dim, tasks, batch, steps=steps, dtype=dtype, report=lambda line: typer.echo(f"  {line}", err=True))
+            tile_measuring.tune(dim, tasks, batch, steps=steps, dtype=dtype, report=lambda line: typer.echo(f"  {line}", err=True))
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
 

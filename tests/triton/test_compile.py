@@ -101,14 +101,14 @@ def planted(tmp_path, file, right, wrong, *options):
 
 
 def test_a_configuration_that_spills_is_reported(tmp_path):
-    rows = planted(tmp_path, "configs.py", r'"step": \[\(32, 32, 16, 4, 3\)\]', '"step": [(64, 64, 16, 4, 3)]',
+    rows = planted(tmp_path, "tile_table.py", r'"step": \[\(32, 32, 16, 4, 3\)\]', '"step": [(64, 64, 16, 4, 3)]',
                    "--names", "step", "--kinds", "float64")  # fmt: skip
     assert failed(rows, "spills")
 
 
 def test_a_tile_beyond_the_shared_memory_is_reported(tmp_path):
-    rows = planted(tmp_path, "configs.py", r"return buffers \* ", "return 1 + 0 * buffers * ", "--names", "step", "--kinds", "tf32")
-    assert failed(rows, "configs.shared_bytes estimates 1")
+    rows = planted(tmp_path, "tile_table.py", r"return buffers \* ", "return 1 + 0 * buffers * ", "--names", "step", "--kinds", "tf32")
+    assert failed(rows, "tile_table.shared_bytes estimates 1")
 
 
 def test_an_unaligned_load_is_reported(tmp_path):

@@ -26,9 +26,9 @@ def _outputs_are_poisoned():
 
 @pytest.fixture(params=["step", "all_steps"])
 def schedule(request):
-    from dcrnn_fast.kernels import tuning
+    from dcrnn_fast.kernels import tile_choice
 
-    with tuning.forced(schedule=request.param):
+    with tile_choice.kernel_override(schedule=request.param):
         yield request.param
 
 

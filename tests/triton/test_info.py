@@ -2,19 +2,19 @@
 
 import pytest
 import torch
-from dcrnn_fast.kernels import measured
-from dcrnn_fast.kernels.measured import Entry, Key
 
 from dcrnn_fast import backends, cli, info
+from dcrnn_fast.kernels import tile_file
+from dcrnn_fast.kernels.tile_file import Entry, Key
 
 KEY = Key("schedule", "bfloat16", 4096, 624, 624, 2, 3)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.delenv(measured.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(tile_file.ENVIRONMENT, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(measured, "SHIPPED", tmp_path / "tuned")
+    monkeypatch.setattr(tile_file, "SHIPPED", tmp_path / "tuned")
     return tmp_path
 
 
@@ -37,15 +37,15 @@ def test_info_says_that_nothing_was_measured():
 
 
 def test_info_names_the_cards_of_the_users_and_the_shipped_files(folder):
-    path = measured.save("NVIDIA H100", [Entry(KEY, "step", 5.0)])
-    shipped = measured.save("NVIDIA H200", [Entry(KEY, "step", 5.0)], measured.shipped_file("NVIDIA H200"))
+    path = tile_file.save("NVIDIA H100", [Entry(KEY, "step", 5.0)])
+    shipped = tile_file.save("NVIDIA H200", [Entry(KEY, "step", 5.0)], tile_file.shipped_file("NVIDIA H200"))
     expected = f"measured: NVIDIA H100, 1 choice ({path}); NVIDIA H200, 1 choice ({shipped})"
     assert f"GPU figures  {expected}" in info.render()
 
 
 def test_info_survives_a_damaged_file_and_says_so(monkeypatch, folder):
     (folder / "broken.json").write_text("{")
-    monkeypatch.setenv(measured.ENVIRONMENT, str(folder / "broken.json"))
+    monkeypatch.setenv(tile_file.ENVIRONMENT, str(folder / "broken.json"))
     assert f"GPU figures  unreadable: {folder / 'broken.json'}: is no file of measured tile sizes" in info.render()
 
 
@@ -74,14 +74,14 @@ def test_a_wrong_batch_is_one_error_line(command, wrong):
 
 
 def test_warm_measures_every_batch_and_puts_the_precision_back(command, monkeypatch):
-    measure = pytest.importorskip("dcrnn_fast.kernels.measure")
+    tile_measuring = pytest.importorskip("dcrnn_fast.tile_measuring")
     calls = []
 
     def tune(*sizes, report, **options):
         calls.append((*sizes, *options.values(), torch.backends.cuda.matmul.fp32_precision))
         report("step: 1.0 us")
 
-    monkeypatch.setattr(measure, "tune", tune)
+    monkeypatch.setattr(tile_measuring, "tune", tune)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(backends.REASONS, "triton", None)
     before = torch.backends.cuda.matmul.fp32_precision

@@ -8,28 +8,27 @@ import torch
 
 pytest.importorskip("triton")
 
-from dcrnn_fast.kernels import configs, measure, measured, tuning
-from dcrnn_fast.kernels.configs import Config
-from dcrnn_fast.kernels.measured import Entry, Key
-
-from dcrnn_fast import functional
+from dcrnn_fast import functional, tile_measuring
 from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.kernels import tile_choice, tile_file, tile_table
+from dcrnn_fast.kernels.tile_file import Entry, Key
+from dcrnn_fast.kernels.tile_table import Config
 from tests.core.problems import cross_arguments
 
 CARD = "NVIDIA H100 80GB HBM3"
-SIZES = tuning.Sizes(-1, "bfloat16", 4096, 624, 2, 624, 3)
-SLOWEST = configs.candidates("step", "bfloat16", 2, measured.NO_LIMIT)[-1]
+SIZES = tile_choice.Sizes(-1, "bfloat16", 4096, 624, 2, 624, 3)
+SLOWEST = tile_table.candidates("step", "bfloat16", 2, tile_file.NO_LIMIT)[-1]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A user's cache and a folder of shipped files of the test's own."""
-    monkeypatch.delenv(measured.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(tile_file.ENVIRONMENT, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(measured, "SHIPPED", tmp_path / "tuned")
-    tuning.clear()
+    monkeypatch.setattr(tile_file, "SHIPPED", tmp_path / "tuned")
+    tile_choice.clear()
     yield tmp_path
-    tuning.clear()
+    tile_choice.clear()
 
 
 def entry(value, choice="step", **sizes):
@@ -38,47 +37,47 @@ def entry(value, choice="step", **sizes):
 
 def predicted(**sizes):
     wanted = dataclasses.replace(SIZES, **sizes)
-    return configs.predicted("step", wanted.kind, **wanted.arguments())
+    return tile_table.predicted("step", wanted.kind, **wanted.arguments())
 
 
 def test_without_an_entry_the_prediction_is_taken():
-    with tuning.as_card(CARD):
-        assert tuning.config("step", SIZES) == predicted()
-        assert tuning.schedule(SIZES) == configs.predicted_schedule("bfloat16", **SIZES.arguments())
+    with tile_choice.as_card(CARD):
+        assert tile_choice.config("step", SIZES) == predicted()
+        assert tile_choice.schedule(SIZES) == tile_table.predicted_schedule("bfloat16", **SIZES.arguments())
 
 
 def test_the_users_file_comes_before_the_shipped_one_and_that_before_the_prediction(folder):
     assert predicted() != SLOWEST
-    other = next(tile for tile in configs.candidates("step", "bfloat16", 2, measured.NO_LIMIT) if tile not in (SLOWEST, predicted()))
-    measured.save(CARD, [entry(SLOWEST), entry("all_steps", "schedule")], measured.shipped_file(CARD))
-    with tuning.as_card(CARD):
-        assert (tuning.config("step", SIZES), tuning.schedule(SIZES)) == (SLOWEST, "all_steps")
-    measured.save(CARD, [entry(other)])
-    with tuning.as_card(CARD):
-        assert (tuning.config("step", SIZES), tuning.schedule(SIZES)) == (other, "all_steps")
-    with tuning.as_card("another card"):
-        assert tuning.config("step", SIZES) == predicted()
-    assert measured.user_file(CARD) == folder / "cache" / "dcrnn_fast" / "tuning-NVIDIA-H100-80GB-HBM3.json"
-    assert list(measured.user_file(CARD).parent.iterdir()) == [measured.user_file(CARD)], "nothing is left beside it"
+    other = next(tile for tile in tile_table.candidates("step", "bfloat16", 2, tile_file.NO_LIMIT) if tile not in (SLOWEST, predicted()))
+    tile_file.save(CARD, [entry(SLOWEST), entry("all_steps", "schedule")], tile_file.shipped_file(CARD))
+    with tile_choice.as_card(CARD):
+        assert (tile_choice.config("step", SIZES), tile_choice.schedule(SIZES)) == (SLOWEST, "all_steps")
+    tile_file.save(CARD, [entry(other)])
+    with tile_choice.as_card(CARD):
+        assert (tile_choice.config("step", SIZES), tile_choice.schedule(SIZES)) == (other, "all_steps")
+    with tile_choice.as_card("another card"):
+        assert tile_choice.config("step", SIZES) == predicted()
+    assert tile_file.user_file(CARD) == folder / "cache" / "dcrnn_fast" / "tuning-NVIDIA-H100-80GB-HBM3.json"
+    assert list(tile_file.user_file(CARD).parent.iterdir()) == [tile_file.user_file(CARD)], "nothing is left beside it"
 
 
 def test_the_environment_names_the_users_file(folder, monkeypatch):
-    measured.save(CARD, [entry(SLOWEST)])
-    monkeypatch.setenv(measured.ENVIRONMENT, str(folder / "mine.json"))
-    with tuning.as_card(CARD):
-        assert tuning.config("step", SIZES) == predicted()
-    assert measured.save(CARD, [entry(SLOWEST)]) == folder / "mine.json"
-    with tuning.as_card(CARD):
-        assert tuning.config("step", SIZES) == SLOWEST
+    tile_file.save(CARD, [entry(SLOWEST)])
+    monkeypatch.setenv(tile_file.ENVIRONMENT, str(folder / "mine.json"))
+    with tile_choice.as_card(CARD):
+        assert tile_choice.config("step", SIZES) == predicted()
+    assert tile_file.save(CARD, [entry(SLOWEST)]) == folder / "mine.json"
+    with tile_choice.as_card(CARD):
+        assert tile_choice.config("step", SIZES) == SLOWEST
 
 
 def test_an_entry_serves_every_batch_of_its_bucket_and_no_other():
-    measured.save(CARD, [entry(SLOWEST)])
+    tile_file.save(CARD, [entry(SLOWEST)])
     x0 = torch.empty(2048, 624, dtype=torch.bfloat16)
-    with tuning.as_card(CARD):
+    with tile_choice.as_card(CARD):
         for batch, hit in ((2048, True), (513, True), (512, False), (2049, False)):
-            sizes = tuning.Sizes.of(x0[:1].expand(batch, -1), 2, 2, 624, 3)
-            assert (tuning.config("step", sizes) == SLOWEST) == hit or predicted(rows=sizes.rows) == SLOWEST
+            sizes = tile_choice.Sizes.of(x0[:1].expand(batch, -1), 2, 2, 624, 3)
+            assert (tile_choice.config("step", sizes) == SLOWEST) == hit or predicted(rows=sizes.rows) == SLOWEST
             assert (Key.of("step", sizes) == Key.of("step", SIZES)) == hit
 
 
@@ -94,9 +93,9 @@ def test_steps_tell_schedules_apart_and_not_tiles():
 
 
 def test_saving_again_replaces_entries_of_the_same_key_alone():
-    measured.save(CARD, [entry(SLOWEST), entry("step", "schedule")])
-    measured.save(CARD, [entry("all_steps", "schedule")])
-    values = [found.value for found in measured.load(measured.user_file(CARD), CARD)]
+    tile_file.save(CARD, [entry(SLOWEST), entry("step", "schedule")])
+    tile_file.save(CARD, [entry("all_steps", "schedule")])
+    values = [found.value for found in tile_file.load(tile_file.user_file(CARD), CARD)]
     assert sorted(values, key=str) == sorted([SLOWEST, "all_steps"], key=str)
 
 
@@ -105,61 +104,61 @@ def test_saving_again_replaces_entries_of_the_same_key_alone():
     ["", "[]", "{}", '{"format": "other", "card": "x", "entries": []}', '{"format": "dcrnn_fast tuning 1", "card": "x", "entries": [{}]}'],
 )
 def test_a_damaged_file_is_an_error_that_names_it_and_what_to_do(content):
-    path = measured.user_file(CARD)
+    path = tile_file.user_file(CARD)
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    for use in (lambda: tuning.config("step", SIZES), lambda: measured.save(CARD, [entry(SLOWEST)])):
-        with tuning.as_card(CARD), pytest.raises(ConfigError) as caught:
+    for use in (lambda: tile_choice.config("step", SIZES), lambda: tile_file.save(CARD, [entry(SLOWEST)])):
+        with tile_choice.as_card(CARD), pytest.raises(ConfigError) as caught:
             use()
-        for said in (str(path), "delete it", "dcrnn-fast info --warm", measured.ENVIRONMENT):
+        for said in (str(path), "delete it", "dcrnn-fast info --warm", tile_file.ENVIRONMENT):
             assert said in str(caught.value)
     assert path.read_text() == content
 
 
 def test_a_file_of_another_card_is_refused(monkeypatch, folder):
-    monkeypatch.setenv(measured.ENVIRONMENT, str(folder / "mine.json"))
-    measured.save(CARD, [entry(SLOWEST)])
-    with tuning.as_card("NVIDIA A100"), pytest.raises(ConfigError, match=r"mine\.json: was measured on NVIDIA H100 80GB HBM3"):
-        tuning.config("step", SIZES)
+    monkeypatch.setenv(tile_file.ENVIRONMENT, str(folder / "mine.json"))
+    tile_file.save(CARD, [entry(SLOWEST)])
+    with tile_choice.as_card("NVIDIA A100"), pytest.raises(ConfigError, match=r"mine\.json: was measured on NVIDIA H100 80GB HBM3"):
+        tile_choice.config("step", SIZES)
 
 
 def test_a_tile_that_is_no_candidate_any_more_is_ignored():
-    measured.save(CARD, [entry(dataclasses.replace(SLOWEST, num_warps=2)), entry("sideways", "schedule")])
-    with tuning.as_card(CARD):
-        assert tuning.config("step", SIZES) == predicted()
-        assert tuning.schedule(SIZES) in measured.SCHEDULES
+    tile_file.save(CARD, [entry(dataclasses.replace(SLOWEST, num_warps=2)), entry("sideways", "schedule")])
+    with tile_choice.as_card(CARD):
+        assert tile_choice.config("step", SIZES) == predicted()
+        assert tile_choice.schedule(SIZES) in tile_file.SCHEDULES
 
 
 def test_a_lookup_reads_the_files_once(monkeypatch):
-    measured.save(CARD, [entry(SLOWEST)])
+    tile_file.save(CARD, [entry(SLOWEST)])
     reads = []
-    read = measured.read
-    monkeypatch.setattr(measured, "read", lambda path: reads.append(path) or read(path))
-    with tuning.as_card(CARD):
+    read = tile_file.read
+    monkeypatch.setattr(tile_file, "read", lambda path: reads.append(path) or read(path))
+    with tile_choice.as_card(CARD):
         for batch in (64, 256, 4096, 64):
-            tuning.config("step", dataclasses.replace(SIZES, rows=batch))
+            tile_choice.config("step", dataclasses.replace(SIZES, rows=batch))
     assert len(reads) == 2
 
 
 def test_forced_wins_over_files_and_ends():
-    measured.save(CARD, [entry(SLOWEST)])
+    tile_file.save(CARD, [entry(SLOWEST)])
     tile = Config(16, 16, 16, 4, 2)
-    with tuning.as_card(CARD):
-        with tuning.forced(step=tile, schedule="all_steps"):
-            assert (tuning.config("step", SIZES), tuning.schedule(SIZES)) == (tile, "all_steps")
-            with tuning.forced(schedule="step"):
-                assert (tuning.config("step", SIZES), tuning.schedule(SIZES)) == (tile, "step")
-            assert tuning.schedule(SIZES) == "all_steps"
-        assert tuning.config("step", SIZES) == SLOWEST
+    with tile_choice.as_card(CARD):
+        with tile_choice.kernel_override(step=tile, schedule="all_steps"):
+            assert (tile_choice.config("step", SIZES), tile_choice.schedule(SIZES)) == (tile, "all_steps")
+            with tile_choice.kernel_override(schedule="step"):
+                assert (tile_choice.config("step", SIZES), tile_choice.schedule(SIZES)) == (tile, "step")
+            assert tile_choice.schedule(SIZES) == "all_steps"
+        assert tile_choice.config("step", SIZES) == SLOWEST
     with pytest.raises(ValueError, match="'sideways': expected one of step"):
-        tuning.forced(sideways=tile).__enter__()
+        tile_choice.kernel_override(sideways=tile).__enter__()
 
 
 needs_interpreter = pytest.mark.skipif(torch.cuda.is_available(), reason="times nothing; the measured run is of a GPU")
 
 
 @needs_interpreter
-@pytest.mark.parametrize("schedule", measured.SCHEDULES)
+@pytest.mark.parametrize("schedule", tile_file.SCHEDULES)
 def test_the_operator_uses_the_forced_tile(schedule, monkeypatch):
     from dcrnn_fast.kernels import cross_rnn_op
 
@@ -179,7 +178,7 @@ def test_the_operator_uses_the_forced_tile(schedule, monkeypatch):
 
     monkeypatch.setattr(cross_rnn_op, "wrap_triton", Spy)
     arguments = cross_arguments(dtype=torch.float32)
-    with tuning.forced(**{schedule: Config(16, 32, 16, 4, 1)}, schedule=schedule):
+    with tile_choice.kernel_override(**{schedule: Config(16, 32, 16, 4, 1)}, schedule=schedule):
         functional.cross_rnn(**arguments, backend="triton")
     assert set(launched) == {(f"cross_rnn_{schedule}", 16, 32, 16)}
     assert len(launched) == (3 if schedule == "step" else 1)
@@ -201,23 +200,25 @@ def fake_timer(order):
 @pytest.mark.parametrize("context_dim", [0, 3])
 def test_tuning_times_every_candidate_and_keeps_the_fastest(context_dim):
     lines = []
-    with tuning.as_card(CARD):
-        kind, limit = "bfloat16", configs.H100.shared_memory
-        entries = measure.tune(
+    with tile_choice.as_card(CARD):
+        kind, limit = "bfloat16", tile_table.H100.shared_memory
+        entries = tile_measuring.tune(
             8, 2, 5, steps=2, context_dim=context_dim, device="cpu", measure=fake_timer(lambda call: 1.0 / call), report=lines.append
         )
         kernels = ["step", "all_steps", "backward", *(["context"] if context_dim else [])]
-        candidates = {kernel: configs.candidates(kernel, kind, 2, limit) for kernel in kernels}
+        candidates = {kernel: tile_table.candidates(kernel, kind, 2, limit) for kernel in kernels}
         assert len(lines) == sum(map(len, candidates.values())) + 1
-        sizes = tuning.Sizes(-1, kind, configs.bucket(10), 8, 2, 8 + context_dim, 2)
+        sizes = tile_choice.Sizes(-1, kind, tile_table.bucket(10), 8, 2, 8 + context_dim, 2)
         assert {found.key.choice: found.value for found in entries} == {
             **{kernel: tiles[-1] for kernel, tiles in candidates.items()},
             "schedule": "all_steps",
         }
-        assert {kernel: tuning.config(kernel, sizes) for kernel in kernels} == {kernel: tiles[-1] for kernel, tiles in candidates.items()}
-        assert tuning.schedule(sizes) == "all_steps"
-        assert tuning._forced == {}
-    written = json.loads(measured.user_file(CARD).read_text())
+        assert {kernel: tile_choice.config(kernel, sizes) for kernel in kernels} == {
+            kernel: tiles[-1] for kernel, tiles in candidates.items()
+        }
+        assert tile_choice.schedule(sizes) == "all_steps"
+        assert tile_choice._overrides == {}
+    written = json.loads(tile_file.user_file(CARD).read_text())
     assert written["card"] == CARD
     assert all(row["microseconds"] > 0 for row in written["entries"])
 
@@ -228,13 +229,13 @@ def test_a_wrong_candidate_is_not_timed(monkeypatch):
         out, states, kept = forward(self)
         return out + 1, states, kept
 
-    forward = measure._Problem._forward
-    monkeypatch.setattr(measure._Problem, "_forward", wrong)
+    forward = tile_measuring._Problem._forward
+    monkeypatch.setattr(tile_measuring._Problem, "_forward", wrong)
     timed = []
-    with tuning.as_card(CARD), pytest.raises(ArithmeticError, match=r"step with .* is wrong: relative error"):
-        measure.tune(8, 2, 5, steps=2, device="cpu", measure=timed.append)
+    with tile_choice.as_card(CARD), pytest.raises(ArithmeticError, match=r"step with .* is wrong: relative error"):
+        tile_measuring.tune(8, 2, 5, steps=2, device="cpu", measure=timed.append)
     assert timed == []
-    assert not measured.user_file(CARD).exists()
+    assert not tile_file.user_file(CARD).exists()
 
 
 @needs_interpreter
@@ -242,18 +243,18 @@ def test_a_candidate_that_does_not_fit_is_reported_and_left_out(monkeypatch):
     from triton.runtime.errors import OutOfResources
 
     def timer(run):
-        tile = tuning._forced.get("step")
-        if tile == configs.candidates("step", "float32", 2, measured.NO_LIMIT)[0]:
+        tile = tile_choice._overrides.get("step")
+        if tile == tile_table.candidates("step", "float32", 2, tile_file.NO_LIMIT)[0]:
             raise OutOfResources(300_000, 232_448, "shared memory")
         return 1.0
 
     lines = []
-    with tuning.as_card(CARD):
-        entries = measure.tune(8, 1, 3, steps=1, dtype=torch.float32, device="cpu", measure=timer, report=lines.append)
+    with tile_choice.as_card(CARD):
+        entries = tile_measuring.tune(8, 1, 3, steps=1, dtype=torch.float32, device="cpu", measure=timer, report=lines.append)
     assert "left out" in lines[0]
-    assert entries[0].value == configs.candidates("step", "float32", 2, measured.NO_LIMIT)[1]
+    assert entries[0].value == tile_table.candidates("step", "float32", 2, tile_file.NO_LIMIT)[1]
 
 
 def test_measuring_without_a_card_is_refused():
     with pytest.raises(ValueError, match="expected a CUDA device"):
-        measure.tune(8, 2, 5, device="cpu")
+        tile_measuring.tune(8, 2, 5, device="cpu")

@@ -16,8 +16,8 @@ from typing import Any
 
 from dcrnn_fast.errors import ConfigError
 
-from . import configs
-from .configs import Config
+from . import tile_table
+from .tile_table import Config
 
 ENVIRONMENT = "DCRNN_FAST_TUNING"
 """Environment variable that names the user's file."""
@@ -43,9 +43,9 @@ class Key:
 
     @classmethod
     def of(cls, choice: str, sizes: Any) -> Key:
-        """The key of a call's sizes (:class:`~dcrnn_fast.kernels.tuning.Sizes`)."""
+        """The key of a call's sizes (:class:`~dcrnn_fast.kernels.tile_choice.Sizes`)."""
         steps = sizes.steps if choice == "schedule" else 0
-        return cls(choice, sizes.kind, configs.bucket(sizes.rows), sizes.dim, sizes.columns, sizes.gates, steps)
+        return cls(choice, sizes.kind, tile_table.bucket(sizes.rows), sizes.dim, sizes.columns, sizes.gates, steps)
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def _entry(row: dict[str, Any]) -> Entry:
 def _is_candidate(entry: Entry) -> bool:
     if isinstance(entry.value, str):
         return entry.value in SCHEDULES
-    known = entry.key.choice in configs.KERNELS and entry.key.kind in configs.ITEMSIZE
-    return known and entry.value in configs.candidates(entry.key.choice, entry.key.kind, entry.key.gates, NO_LIMIT)
+    known = entry.key.choice in tile_table.KERNELS and entry.key.kind in tile_table.ITEMSIZE
+    return known and entry.value in tile_table.candidates(entry.key.choice, entry.key.kind, entry.key.gates, NO_LIMIT)
 
 
 def save(card: str, entries: Iterable[Entry], path: Path | None = None) -> Path:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import configs, measured
-from .configs import Card, Config
+from . import tile_file, tile_table
 from .launch import precision
-from .measured import Key
+from .tile_file import Key
+from .tile_table import Card, Config
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sizes:
         if precision(x0.dtype) == "tf32":
             kind = "tf32"
         device = x0.device.index if x0.is_cuda and x0.device.index is not None else -1
-        return cls(device, kind, configs.bucket(_hint(x0.shape[0]) * _hint(tasks)), _hint(x0.shape[1]), gates, _hint(columns), steps)
+        return cls(device, kind, tile_table.bucket(_hint(x0.shape[0]) * _hint(tasks)), _hint(x0.shape[1]), gates, _hint(columns), steps)
 
     def arguments(self) -> dict[str, int]:
         """What the predictions are made from."""
@@ -54,24 +54,24 @@ def _hint(size: int | torch.SymInt) -> int:
 
 
 # No context variables: PyTorch runs backwards in threads of its own, which would not see them.
-_forced: dict[str, Config | str] = {}
+_overrides: dict[str, Config | str] = {}
 _named_card: list[str] = []
 
 
 @contextmanager
-def forced(**values: Config | str) -> Iterator[None]:
+def kernel_override(**values: Config | str) -> Iterator[None]:
     """Within it every call gets these: a :class:`Config` by the kernel's name, ``schedule="step"`` or ``"all_steps"``. For measuring and
     tests; not for calls of several threads that want different ones."""
-    unknown = [name for name in values if name not in (*configs.KERNELS, "schedule")]
+    unknown = [name for name in values if name not in (*tile_table.KERNELS, "schedule")]
     if unknown:
-        raise ValueError(f"{unknown[0]!r}: expected one of {', '.join(configs.KERNELS)}, schedule")
-    before = dict(_forced)
-    _forced.update(values)
+        raise ValueError(f"{unknown[0]!r}: expected one of {', '.join(tile_table.KERNELS)}, schedule")
+    before = dict(_overrides)
+    _overrides.update(values)
     try:
         yield
     finally:
-        _forced.clear()
-        _forced.update(before)
+        _overrides.clear()
+        _overrides.update(before)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def as_card(name: str) -> Iterator[None]:
 
 def clear() -> None:
     """Forget what was looked up, so that files are read again."""
-    for lookup in (_chosen, card_name, measured.choices):
+    for lookup in (_chosen, card_name, tile_file.choices):
         lookup.cache_clear()
 
 
@@ -104,29 +104,29 @@ def card_name(device: int) -> str | None:
 def card(device: int) -> Card:
     """What the prediction asks of the device; of an H100 where there is none. Rates are an H100's for every card."""
     if device < 0:
-        return configs.H100
+        return tile_table.H100
     found: Any = torch.cuda.get_device_properties(device)  # PyTorch's own types leave the shared memory out
-    return replace(configs.H100, multiprocessors=found.multi_processor_count, shared_memory=found.shared_memory_per_block_optin)
+    return replace(tile_table.H100, multiprocessors=found.multi_processor_count, shared_memory=found.shared_memory_per_block_optin)
 
 
 def config(kernel: str, sizes: Sizes) -> Config:
     """The tile sizes of a kernel."""
-    value = _forced.get(kernel) or _chosen(kernel, sizes)
+    value = _overrides.get(kernel) or _chosen(kernel, sizes)
     assert isinstance(value, Config)
     return value
 
 
 def schedule(sizes: Sizes) -> str:
     """One launch for all steps of the forward, "all_steps", or one a "step"."""
-    return str(_forced.get("schedule") or _chosen("schedule", sizes))
+    return str(_overrides.get("schedule") or _chosen("schedule", sizes))
 
 
 @cache
 def _chosen(choice: str, sizes: Sizes) -> Config | str:
     name, found_on = card_name(sizes.device), card(sizes.device)
-    found = measured.choices(name).get(Key.of(choice, sizes)) if name else None
+    found = tile_file.choices(name).get(Key.of(choice, sizes)) if name else None
     if found is not None:
         return found
     if choice == "schedule":
-        return configs.predicted_schedule(sizes.kind, **sizes.arguments(), card=found_on)
-    return configs.predicted(choice, sizes.kind, **sizes.arguments(), card=found_on)
+        return tile_table.predicted_schedule(sizes.kind, **sizes.arguments(), card=found_on)
+    return tile_table.predicted(choice, sizes.kind, **sizes.arguments(), card=found_on)

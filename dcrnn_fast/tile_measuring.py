@@ -9,13 +9,12 @@ import torch
 import triton
 from torch import Tensor
 
-from dcrnn_fast import reference
-from dcrnn_fast.sharing import GATES, Cell
-
-from . import configs, measured, tuning
-from .configs import Config
-from .cross_rnn_op import EVERYTHING
-from .measured import Entry, Key
+from . import reference
+from .kernels import tile_choice, tile_file, tile_table
+from .kernels.cross_rnn_op import EVERYTHING
+from .kernels.tile_file import Entry, Key
+from .kernels.tile_table import Config
+from .sharing import GATES, Cell
 
 CEILING = {"bfloat16": 5e-2, "float16": 8e-3, "tf32": 2e-3, "float32": 1e-5, "float64": 1e-10}
 """Relative errors against float64 that the operator stays below, by the dtype as the products see it."""
@@ -51,7 +50,7 @@ def tune(
         cell: "gated" or "cross".
         dtype: of the tensors. float32 is measured as exact or tf32, as PyTorch's own setting says.
         context_dim: C columns of a context; 0 for none.
-        device: a CUDA device, or under the interpreter and within :func:`~dcrnn_fast.kernels.tuning.as_card` the CPU.
+        device: a CUDA device, or under the interpreter and within :func:`~dcrnn_fast.kernels.tile_choice.as_card` the CPU.
         measure: milliseconds of a call.
         report: is told what each candidate took.
 
@@ -63,19 +62,19 @@ def tune(
     """
     place = torch.device(device)
     number = -1 if place.type != "cuda" else torch.cuda.current_device() if place.index is None else place.index
-    name, card = tuning.card_name(number), tuning.card(number)
+    name, card = tile_choice.card_name(number), tile_choice.card(number)
     if name is None:
         raise ValueError(f"device={str(device)!r}: expected a CUDA device")
-    measured.load(measured.user_file(name), name)  # before minutes of measuring, not after them
+    tile_file.load(tile_file.user_file(name), name)  # before minutes of measuring, not after them
     problem = _Problem(dim, tasks, batch, steps, cell, dtype, context_dim, place)
     sizes = problem.sizes
     best: dict[str, tuple[float, Config]] = {}
     for kernel in ("step", "all_steps", "backward", *(["context"] if context_dim else [])):
-        schedule = {"schedule": kernel} if kernel in measured.SCHEDULES else {}
+        schedule = {"schedule": kernel} if kernel in tile_file.SCHEDULES else {}
         others = {"backward": best["backward"][1]} if kernel == "context" else {}
         times: dict[Config, float] = {}
-        for tile in configs.candidates(kernel, sizes.kind, sizes.gates, card.shared_memory):
-            with tuning.forced(**{kernel: tile}, **schedule, **others):
+        for tile in tile_table.candidates(kernel, sizes.kind, sizes.gates, card.shared_memory):
+            with tile_choice.kernel_override(**{kernel: tile}, **schedule, **others):
                 try:
                     problem.check(kernel, tile)
                     times[tile] = measure(lambda kernel=kernel: problem.run(kernel)) * 1e3  # type: ignore[misc]
@@ -88,10 +87,10 @@ def tune(
         fastest = min(times, key=times.__getitem__)
         best[kernel] = times[fastest], fastest
     entries = [Entry(Key.of(kernel, sizes), tile, time) for kernel, (time, tile) in best.items()]
-    faster = min(measured.SCHEDULES, key=lambda kernel: best[kernel][0])
+    faster = min(tile_file.SCHEDULES, key=lambda kernel: best[kernel][0])
     entries.append(Entry(Key.of("schedule", sizes), faster, best[faster][0]))
-    report(f"schedule: {faster}; written to {measured.save(name, entries)}")
-    tuning.clear()
+    report(f"schedule: {faster}; written to {tile_file.save(name, entries)}")
+    tile_choice.clear()
     return entries
 
 
@@ -126,7 +125,7 @@ class _Problem:
         self.context = normal(steps, batch, context_dim) if context_dim else None
         self.grad = normal(tasks, batch, dim)
         self.steps, self.cell, self.keep = steps, cell, EVERYTHING
-        self.sizes = tuning.Sizes.of(self.x0, tasks, gates, columns, steps)
+        self.sizes = tile_choice.Sizes.of(self.x0, tasks, gates, columns, steps)
         _, self.states, self.kept = self._forward()
         self.expected = []
         for rows in self._checked():
@@ -149,7 +148,7 @@ class _Problem:
 
     def run(self, kernel: str) -> Any:
         """The operator in which the kernel runs."""
-        if kernel in measured.SCHEDULES:
+        if kernel in tile_file.SCHEDULES:
             return self._forward()
         needs = 33 if kernel == "context" else 1
         arguments = self.x0, *self.banks, self.index, self.context, self.states, self.kept, self.steps, self.cell, False, needs
@@ -161,7 +160,7 @@ class _Problem:
         found = self.run(kernel)
         for rows, (out, dx0, *dcontext) in zip(self._checked(), self.expected, strict=True):
             pairs = [(found[0][..., rows, :], out)]
-            if kernel not in measured.SCHEDULES:
+            if kernel not in tile_file.SCHEDULES:
                 pairs = [(found[0][rows], dx0)]
             if kernel == "context":
                 pairs.append((found[5][:, rows], dcontext[0]))
