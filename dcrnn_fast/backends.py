@@ -17,7 +17,7 @@ import torch
 import dcrnn_fast.kernels as kernels  # by its whole name: where it is missing, the error names it
 
 from .errors import BackendUnavailable, ConfigError
-from .sharing import check_choice
+from .inputs import check_choice
 
 logger = logging.getLogger("dcrnn_fast")
 

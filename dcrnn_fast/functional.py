@@ -11,8 +11,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from . import reference
 from .backends import REASONS, extension, resolve
-from .inputs import may_read_values
-from .sharing import GATES, Cell, check_choice, check_count
+from .inputs import check_choice, check_count, may_read_values
+from .sharing import GATES, Cell
 
 
 def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **arguments: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks of a model's inputs: the message names the argument and the field, what came and what was expected.
+"""Checks of arguments: the message names the argument (and the field), what came and what was expected.
 
 Checks of values read the tensor's contents, which on a GPU waits for the device; a compiled or exported graph leaves them out and
 :func:`merge_ids` makes a stray id fail in the embedding lookup instead of reading another field's row.
@@ -6,10 +6,45 @@ Checks of values read the tensor's contents, which on a GPU waits for the device
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
+
+
+def check_count(name: str, value: object, minimum: int = 1) -> None:
+    """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name}={value}: expected at least {minimum}")
+
+
+def check_ratio(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
+    if not 0.0 <= float(value) <= 1.0:
+        raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected True or False, got {type(value).__name__}")
+
+
+def check_sequence(name: str, value: object, of: str) -> None:
+    """Raise TypeError unless ``value`` can be iterated over and is no text."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r}: expected a sequence of {of}, got {type(value).__name__}")
 
 
 def may_read_values() -> bool:

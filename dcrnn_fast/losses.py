@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .inputs import check_sample_weight, may_read_values
-from .sharing import check_count
+from .inputs import check_count, check_sample_weight, may_read_values
 
 CALIBRATOR_WEIGHT = 0.6
 """AITM's weight of the behavioural-expectation calibrator (Xi et al., KDD 2021)."""

@@ -6,54 +6,21 @@ S and P rows of the shared and of one task's private bank, R = W * D rows a task
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .inputs import check_choice, check_count, check_flag, check_ratio
+
 Cell = Literal["gated", "cross"]
 Sharing = Literal["rows", "trunk"]
 
 GATES: dict[str, int] = {"gated": 2, "cross": 1}
 """Vectors a unit: the gated cell has the rows of W and V, the plain cross cell the row of W alone."""
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
-
-
-def check_count(name: str, value: object, minimum: int = 1) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
-    if value < minimum:
-        raise ValueError(f"{name}={value}: expected at least {minimum}")
-
-
-def check_ratio(name: str, value: object) -> None:
-    """Raise TypeError or ValueError unless ``value`` is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
-    if not 0.0 <= float(value) <= 1.0:
-        raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raise TypeError unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: expected True or False, got {type(value).__name__}")
-
-
-def check_sequence(name: str, value: object, of: str) -> None:
-    """Raise TypeError unless ``value`` can be iterated over and is no text."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}={value!r}: expected a sequence of {of}, got {type(value).__name__}")
 
 
 def round_units(share_ratio: float, units: int) -> int:
@@ -238,25 +205,3 @@ class SharingPlan:
 def identity_index(num_tasks: int, rows: int) -> Tensor:
     """Index int32 [T, rows], on the CPU, that reads a bank's rows in order, for every task."""
     return torch.arange(rows, dtype=torch.int32, device="cpu").expand(num_tasks, -1).contiguous()
-
-
-def inverse_index(index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
-    """For every bank row, the places of ``index`` that read it, in the fixed order that a deterministic backward adds them.
-
-    Bank rows are numbered shared rows first, then task after task: row S + t * P + p is task t's private row p.
-
-    Args:
-        index: int32 [T, R] with values in [0, S + P).
-        num_shared: S.
-        num_private: P.
-
-    Returns:
-        ``offsets`` int32 [S + T * P + 1] and ``places`` int32 [T * R]: bank row i is read by ``places[offsets[i]:offsets[i + 1]]``, each
-        t * R + r, ascending: by task, then by row.
-    """
-    tasks = index.shape[0]
-    bank_row = index.long() + torch.where(index < num_shared, 0, torch.arange(tasks)[:, None] * num_private)
-    places = torch.argsort(bank_row.flatten(), stable=True)
-    counts = torch.bincount(bank_row.flatten(), minlength=num_shared + tasks * num_private)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    return offsets.to(torch.int32), places.to(torch.int32)

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..sharing import SharingPlan, check_count, check_ratio, identity_index, round_units
+from ..inputs import check_count, check_ratio
+from ..sharing import SharingPlan, identity_index, round_units
 from . import functional
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..backends import NAMES as BACKEND_NAMES
-from ..inputs import check_dense, check_ids, check_labels, merge_ids
+from ..inputs import check_choice, check_count, check_dense, check_ids, check_labels, check_ratio, check_sequence, merge_ids
 from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
 from ..relations import InformationTransfer, chain_logits
-from ..sharing import Cell, Sharing, SharingPlan, check_choice, check_count, check_ratio, check_sequence
+from ..sharing import Cell, Sharing, SharingPlan
 from .layers import CrossRNN, PartiallySharedLinear
 
 Relation = Literal["chain", "independent", "transfer"]

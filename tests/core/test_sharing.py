@@ -1,15 +1,13 @@
 """SharingPlan: which unit is shared, where its row lies, and what a plan costs."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dcrnn_fast import CrossRNN, SharingPlan
-from dcrnn_fast.sharing import identity_index, inverse_index
+from dcrnn_fast.sharing import identity_index
 
 
 def plans():
@@ -81,21 +79,6 @@ def test_the_summary_shows_the_plan_between_hard_sharing_and_none():
     text = SharingPlan.from_ratio("rows", 2, 8, 0.5).summary()
     for word in ("this plan", "hard sharing", "no sharing", "per added task", "parameters", "FLOPs"):
         assert word in text
-
-
-@given(st.integers(1, 4), st.integers(0, 6), st.integers(0, 6), st.integers(0, 12), st.integers(0, 2**31))
-def test_the_inverse_index_lists_the_readers_of_every_bank_row_in_order(tasks, shared, private, rows, seed):
-    if shared + private == 0:
-        rows = 0
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(0, max(shared + private, 1), (tasks, rows), generator=generator, dtype=torch.int32)
-    offsets, places = inverse_index(index, shared, private)
-    readers = [[] for _ in range(shared + tasks * private)]
-    for t, row in enumerate(index.tolist()):
-        for r, i in enumerate(row):
-            readers[i if i < shared else i + t * private].append(t * rows + r)
-    bounds = offsets.tolist()
-    assert [places[a:b].tolist() for a, b in pairwise(bounds)] == readers
 
 
 def test_the_identity_index_reads_a_bank_in_order():
