@@ -1,0 +1,49 @@
+"""Replace a file in one step: write the new one beside it, sync it, rename it. A reader never sees half a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path in the same folder for the block to write to; when the block ends, the file there replaces ``path``.
+
+    If the block or the disk fails, ``path`` stays as it was and nothing else is left. The folder must exist. Raises the block's own
+    errors, and :class:`OSError` if the file cannot be synced or renamed.
+
+        with replacing(path) as beside:
+            figure.savefig(beside, format="svg")
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield beside
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the content of ``path``, see :func:`replacing`."""
+    with replacing(path) as beside:
+        beside.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the content of ``path`` with UTF-8 text, see :func:`replacing`."""
+    write_bytes(path, text.encode())
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file's bytes, or a folder's entries: without the latter, a rename may not survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
