@@ -3,48 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
-from . import reference
-from .backends import REASONS, extension, resolve
-from .inputs import check_choice, check_count, may_read_values
+from .backends import REASONS, cuda_extension, extension, require, resolve
+from .errors import BackendUnavailable
+from .inputs import check_banks, check_choice, check_count, check_cross_rnn, check_index
+from .operators import Implementation, Keep, no_override, override_by, register
+from .reference import functional as reference
 from .sharing import GATES, Cell
 
 
-def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **arguments: Any) -> Tensor:
-    return reference.cross_rnn(*tensors, **arguments)
+def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **options: Any) -> Tensor:
+    return reference.cross_rnn(*tensors, **options)
 
 
-_PARAM_GATHER: dict[str, Callable[..., Tensor]] = {"reference": reference.param_gather}
-_CROSS_RNN: dict[str, Callable[..., Tensor]] = {"reference": _reference_cross_rnn}
+IMPLEMENTATIONS: dict[str, Implementation] = {"reference": Implementation(reference.param_gather, _reference_cross_rnn, no_override)}
+"""The backends by name, without "triton", which is imported at its first call."""
 if extension() is not None:
-    from . import ops
+    try:
+        IMPLEMENTATIONS["cpp"] = register("dcrnn_fast", Keep.ACTIVATIONS)
+    except BackendUnavailable as error:
+        REASONS["cpp"] = REASONS["cuda"] = f"the C++ extension cannot be used: {error}"
+    else:
+        _cuda = cuda_extension()
+        # one namespace: PyTorch's dispatcher tells a CPU's tensors from a GPU's
+        IMPLEMENTATIONS["cuda"] = IMPLEMENTATIONS["cpp"]._replace(kernel_override=override_by(_cuda.override_kernels) if _cuda else no_override)
 
-    for _name in ("cpp", "cuda"):  # the dispatcher tells a CPU's tensors from a GPU's
-        _PARAM_GATHER[_name] = ops.param_gather
-        _CROSS_RNN[_name] = ops.cross_rnn
-if REASONS["triton"] is None:
-    # imported at the first call: Triton and what its operators' registration loads take seconds
 
-    def _triton_param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-        from .kernels import param_gather_op
+def _implementation(name: str) -> Implementation:
+    found = IMPLEMENTATIONS.get(name)
+    if found is None:
+        from .operators import triton
 
-        return param_gather_op.param_gather(shared, private, index)
+        found = triton.IMPLEMENTATION
+    return found
 
-    def _triton_cross_rnn(*tensors: Tensor, **options: Any) -> Tensor:
-        from .kernels import cross_rnn_op
 
-        return cross_rnn_op.cross_rnn(*tensors, **options)
+def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None]:
+    """Within this context, calls of a backend run the kernels that the choices name; for tests and measurements, in one thread.
 
-    _PARAM_GATHER["triton"] = _triton_param_gather
-    _CROSS_RNN["triton"] = _triton_cross_rnn
+    Args:
+        backend: a backend by name.
+        **choices: "cuda": ``schedule`` ("step", "all_steps") and ``tiles`` ("small", "large"). "triton": ``schedule``, or a kernel's name with
+            a :class:`~dcrnn_fast.kernels.tile_table.Config`.
 
-_checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Indices on a GPU whose values were checked, with their version and the rows that were there: reading one waits for the device."""
+    Raises:
+        ValueError: an unknown choice, or one for a backend without a choice of kernels.
+        BackendUnavailable: the backend cannot run here.
+    """
+    require(backend)
+    return _implementation(backend).kernel_override(**choices)
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
@@ -70,7 +82,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         check_index(index, shared.shape[0] + private.shape[1])
 
     chosen = resolve(backend, device=shared.device, dtype=shared.dtype)
-    return _checked(check, lambda: _PARAM_GATHER[chosen](shared, private, index), chosen == "cpp" and private.is_cpu and index.is_cpu)
+    return _checked(check, lambda: _implementation(chosen).param_gather(shared, private, index), chosen == "cpp" and private.is_cpu and index.is_cpu)
 
 
 def cross_rnn(
@@ -103,8 +115,7 @@ def cross_rnn(
         cell: "gated" or "cross".
         context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
         return_states: return all states instead of the last.
-        recompute: keep nothing for the backward but the inputs ("triton": and the states), and compute a and g again there. The
-            reference ignores it.
+        recompute: keep no a and g for the backward, which computes them again: less memory, more time. The reference ignores it.
         backend: "auto", or a backend by name.
 
     Returns:
@@ -124,14 +135,14 @@ def cross_rnn(
     tensors = x0, shared_weight, shared_bias, private_weight, private_bias
 
     def check() -> None:
-        check_cross_shapes(*tensors, index, steps, GATES[cell], context)
+        check_cross_rnn(*tensors, index, steps, GATES[cell], context)
         check_index(index, shared_weight.shape[0] + private_weight.shape[1])
 
     chosen = resolve(backend, device=x0.device, dtype=x0.dtype)
 
     def run() -> Tensor:
         options = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "recompute": recompute}
-        return _CROSS_RNN[chosen](*tensors, index, **options)
+        return _implementation(chosen).cross_rnn(*tensors, index, **options)
 
     return _checked(check, run, chosen == "cpp" and all(t.is_cpu for t in (*tensors, index, context) if t is not None))
 
@@ -155,78 +166,3 @@ def _autocast(*tensors: Tensor | None) -> list[Any]:
         return list(tensors)
     dtype = torch.get_autocast_dtype(device)
     return [t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
-
-
-def check_index(index: Tensor, rows: int) -> None:
-    """Raise IndexError for an index outside [0, rows). An index on a GPU is read once, and again after it was changed."""
-    if index.numel() and may_read_values():
-        state = None if index.is_cpu or index.is_inference() else (index._version, rows)
-        if state is not None and _checked_index.get(index) == state:
-            return
-        low, high = (int(bound) for bound in index.aminmax())
-        if low < 0 or high >= rows:
-            raise IndexError(f"index: got {low if low < 0 else high}, expected values in [0, S + P) = [0, {rows})")
-        if state is not None:
-            _checked_index[index] = state
-
-
-def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Tensor, index: Tensor) -> None:
-    """Raise TypeError or ValueError unless the banks are floating [S, ...] and [T, P, ...], and ``index`` is int32 [T, R] beside them."""
-    if index.dtype != torch.int32:
-        raise TypeError(f"index: got dtype {index.dtype}, expected torch.int32")
-    if index.dim() != 2:
-        raise ValueError(f"index: got shape {list(index.shape)}, expected [T, R]")
-    if not shared.is_floating_point():
-        raise TypeError(f"{shared_name}: got dtype {shared.dtype}, expected a floating dtype")
-    if shared.dim() < 1 or private.dim() != shared.dim() + 1 or private.shape[2:] != shared.shape[1:]:
-        raise ValueError(
-            f"{private_name}: got shape {list(private.shape)}, expected [T, P, ...] with the trailing shape of {shared_name} [S, ...], "
-            f"which is {list(shared.shape)}"
-        )
-    if private.shape[0] != index.shape[0]:
-        raise ValueError(f"{private_name}: got {private.shape[0]} tasks, expected {index.shape[0]} as index {list(index.shape)} has")
-    check_alike(shared_name, shared, {private_name: private})
-    if index.device != shared.device:
-        raise ValueError(f"index: got device {index.device}, expected {shared.device} as {shared_name} is on")
-
-
-def check_cross_shapes(
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    index: Tensor,
-    steps: int,
-    gates: int,
-    context: Tensor | None,
-) -> None:
-    """Raise TypeError or ValueError unless the arguments of :func:`cross_rnn` fit each other."""
-    if x0.dim() != 2 or x0.shape[1] == 0:
-        raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
-    batch, dim = x0.shape
-    check_banks("shared_weight", shared_weight, "private_weight", private_weight, index)
-    check_banks("shared_bias", shared_bias, "private_bias", private_bias, index)
-    check_alike("x0", x0, {"shared_weight": shared_weight, "shared_bias": shared_bias, **({} if context is None else {"context": context})})
-    if context is not None and (context.dim() != 3 or tuple(context.shape[:2]) != (steps, batch)):
-        raise ValueError(f"context: got shape {list(context.shape)}, expected [{steps}, {batch}, C], one state before each step")
-    columns = dim + (0 if context is None else context.shape[2])
-    if tuple(shared_weight.shape[1:]) != (gates, columns):
-        raise ValueError(f"shared_weight: got shape {list(shared_weight.shape)}, expected [S, {gates}, {columns}]")
-    if tuple(shared_bias.shape) != tuple(shared_weight.shape[:2]):
-        raise ValueError(f"shared_bias: got shape {list(shared_bias.shape)}, expected {list(shared_weight.shape[:2])}")
-    if tuple(private_bias.shape) != tuple(private_weight.shape[:3]):
-        raise ValueError(f"private_bias: got shape {list(private_bias.shape)}, expected {list(private_weight.shape[:3])}")
-    if index.shape[1] not in (dim, steps * dim):
-        raise ValueError(
-            f"index: got {index.shape[1]} rows a task, expected D = {dim} (weights tied over steps) or steps * D = {steps * dim} (untied)"
-        )
-
-
-def check_alike(name: str, tensor: Tensor, others: dict[str, Tensor]) -> None:
-    """Raise TypeError or ValueError unless ``others`` have the dtype and device of ``tensor``."""
-    for other, value in others.items():
-        if value.dtype != tensor.dtype:
-            raise TypeError(f"{other}: got dtype {value.dtype}, expected {tensor.dtype} as {name} has")
-        if value.device != tensor.device:
-            raise ValueError(f"{other}: got device {value.device}, expected {tensor.device} as {name} is on")

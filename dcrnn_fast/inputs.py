@@ -11,6 +11,10 @@ from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+_checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Indices on a GPU whose values were checked, with their version and the rows that were there: reading one waits for the device."""
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -137,3 +141,78 @@ def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
         raise ValueError(f"sample_weight: got shape {list(sample_weight.shape)}, expected [{batch}]")
     if may_read_values() and not bool((torch.isfinite(sample_weight) & (sample_weight >= 0)).all()):
         raise ValueError("sample_weight: got a negative or non-finite value, expected finite weights of at least 0")
+
+
+def check_index(index: Tensor, rows: int) -> None:
+    """Raise IndexError for an index outside [0, rows). An index on a GPU is read once, and again after it was changed."""
+    if index.numel() and may_read_values():
+        state = None if index.is_cpu or index.is_inference() else (index._version, rows)
+        if state is not None and _checked_index.get(index) == state:
+            return
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= rows:
+            raise IndexError(f"index: got {low if low < 0 else high}, expected values in [0, S + P) = [0, {rows})")
+        if state is not None:
+            _checked_index[index] = state
+
+
+def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Tensor, index: Tensor) -> None:
+    """Raise TypeError or ValueError unless the banks are floating [S, ...] and [T, P, ...], and ``index`` is int32 [T, R] beside them."""
+    if index.dtype != torch.int32:
+        raise TypeError(f"index: got dtype {index.dtype}, expected torch.int32")
+    if index.dim() != 2:
+        raise ValueError(f"index: got shape {list(index.shape)}, expected [T, R]")
+    if not shared.is_floating_point():
+        raise TypeError(f"{shared_name}: got dtype {shared.dtype}, expected a floating dtype")
+    if shared.dim() < 1 or private.dim() != shared.dim() + 1 or private.shape[2:] != shared.shape[1:]:
+        raise ValueError(
+            f"{private_name}: got shape {list(private.shape)}, expected [T, P, ...] with the trailing shape of {shared_name} [S, ...], "
+            f"which is {list(shared.shape)}"
+        )
+    if private.shape[0] != index.shape[0]:
+        raise ValueError(f"{private_name}: got {private.shape[0]} tasks, expected {index.shape[0]} as index {list(index.shape)} has")
+    check_alike(shared_name, shared, {private_name: private})
+    if index.device != shared.device:
+        raise ValueError(f"index: got device {index.device}, expected {shared.device} as {shared_name} is on")
+
+
+def check_cross_rnn(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    steps: int,
+    gates: int,
+    context: Tensor | None,
+) -> None:
+    """Raise TypeError or ValueError unless the arguments of :func:`dcrnn_fast.functional.cross_rnn` fit each other."""
+    if x0.dim() != 2 or x0.shape[1] == 0:
+        raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
+    batch, dim = x0.shape
+    check_banks("shared_weight", shared_weight, "private_weight", private_weight, index)
+    check_banks("shared_bias", shared_bias, "private_bias", private_bias, index)
+    check_alike("x0", x0, {"shared_weight": shared_weight, "shared_bias": shared_bias, **({} if context is None else {"context": context})})
+    if context is not None and (context.dim() != 3 or tuple(context.shape[:2]) != (steps, batch)):
+        raise ValueError(f"context: got shape {list(context.shape)}, expected [{steps}, {batch}, C], one state before each step")
+    columns = dim + (0 if context is None else context.shape[2])
+    if tuple(shared_weight.shape[1:]) != (gates, columns):
+        raise ValueError(f"shared_weight: got shape {list(shared_weight.shape)}, expected [S, {gates}, {columns}]")
+    if tuple(shared_bias.shape) != tuple(shared_weight.shape[:2]):
+        raise ValueError(f"shared_bias: got shape {list(shared_bias.shape)}, expected {list(shared_weight.shape[:2])}")
+    if tuple(private_bias.shape) != tuple(private_weight.shape[:3]):
+        raise ValueError(f"private_bias: got shape {list(private_bias.shape)}, expected {list(private_weight.shape[:3])}")
+    if index.shape[1] not in (dim, steps * dim):
+        raise ValueError(
+            f"index: got {index.shape[1]} rows a task, expected D = {dim} (weights tied over steps) or steps * D = {steps * dim} (untied)"
+        )
+
+
+def check_alike(name: str, tensor: Tensor, others: dict[str, Tensor]) -> None:
+    """Raise TypeError or ValueError unless ``others`` have the dtype and device of ``tensor``."""
+    for other, value in others.items():
+        if value.dtype != tensor.dtype:
+            raise TypeError(f"{other}: got dtype {value.dtype}, expected {tensor.dtype} as {name} has")
+        if value.device != tensor.device:
+            raise ValueError(f"{other}: got device {value.device}, expected {tensor.device} as {name} is on")

@@ -13,7 +13,7 @@ from .tiles import aligned
 
 @triton.jit
 def cross_rnn_all_steps(
-    x0, states, context, out, gates, shared_weight, shared_bias, private_weight, private_bias, index,
+    x0, states, context, out, activations, shared_weight, shared_bias, private_weight, private_bias, index,
     B, D, C, R, num_shared, num_private, steps, rows_a_step, slots, first_slot, states_stride,
     G: tl.constexpr, HAS_CONTEXT: tl.constexpr, TO_OUT: tl.constexpr, SAVE: tl.constexpr,
     ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -27,7 +27,7 @@ def cross_rnn_all_steps(
     D, C = aligned(D, V), aligned(C, V)
     size = D * tl.cast(B, tl.int64)
     states += aligned(task * states_stride, V)
-    gates += task * steps * G * size
+    activations += task * steps * G * size
     index += task * R
     h = x0
     for step in range(steps):
@@ -36,7 +36,7 @@ def cross_rnn_all_steps(
             target = tl.where(step == steps - 1, out + task * size, target)
         for unit_tile in range(tl.cdiv(D, BLOCK_D)):
             _tile(
-                x0, h, context + step * C * tl.cast(B, tl.int64), target, gates + step * G * size,
+                x0, h, context + step * C * tl.cast(B, tl.int64), target, activations + step * G * size,
                 shared_weight, shared_bias, private_weight, private_bias, index + step * rows_a_step,
                 B, D, C, num_shared, num_private, task, tl.program_id(0), unit_tile,
                 G, HAS_CONTEXT, SAVE, True, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,

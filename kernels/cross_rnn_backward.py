@@ -13,23 +13,29 @@ written as planes [B, G, D] side by side, which makes both products one. A multi
 import triton
 import triton.language as tl
 
-from .tiles import aligned, bank_rows, dot, halves, store
+from .tiles import aligned, bank_rows, dot, halves, inside, store
 
 
 @triton.jit
-def _gate(d, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr):
+def _dq(dg, x, a, g):
+    """The gradient of the gate's argument; ``dg`` is d * g."""
+    return tl.fma(dg * x * a, 1.0 - g, 0.0)
+
+
+@triton.jit
+def _gate(d, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr):
     """The gate's move for a tile: writes da, dq and their sums over the tile's rows, writes dx0 or adds to it (ADD)."""
     n = unit + tl.arange(0, d.shape[1])
-    stored = (b < B)[:, None] & (n < D)[None, :]
+    stored = inside(b, B, n, D)
     at = b.to(tl.int64)[:, None] * D + n[None, :]
     kept = b.to(tl.int64)[:, None] * (G * D) + n[None, :]
-    a = tl.load(gates + kept, mask=stored, other=0.0).to(d.dtype)
+    a = tl.load(activations + kept, mask=stored, other=0.0).to(d.dtype)
     x = tl.load(x0 + at, mask=stored, other=0.0).to(d.dtype)
     dg = d
     if G == 2:
-        g = tl.load(gates + kept + D, mask=stored, other=0.0).to(d.dtype)
+        g = tl.load(activations + kept + D, mask=stored, other=0.0).to(d.dtype)
         dg = d * g
-        dq = tl.fma(dg * x * a, 1.0 - g, 0.0)
+        dq = _dq(dg, x, a, g)
         store(gradients + kept + D, dq, stored)
         store(bias_sums + D + n, tl.sum(dq, axis=0), n < D)
     da = tl.fma(dg, x, 0.0)
@@ -43,8 +49,8 @@ def _gate(d, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexp
 
 @triton.jit
 def cross_rnn_backward_start(
-    x0, grad, gates, dx0, gradients, bias_sums,
-    B, D, grad_at, grad_stride, gates_at, gates_stride, gradients_at, gradients_stride, sums_at, sums_stride,
+    x0, grad, activations, dx0, gradients, bias_sums,
+    B, D, grad_at, grad_stride, activations_at, activations_stride, gradients_at, gradients_stride, sums_at, sums_stride,
     G: tl.constexpr, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The gate's move of the last step, from the output's gradient ``grad + grad_at``. Strides are from task to task, in values."""
@@ -56,11 +62,11 @@ def cross_rnn_backward_start(
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     n = unit + tl.arange(0, BLOCK_D)
     at = aligned(grad_at + task * grad_stride, V) + b.to(tl.int64)[:, None] * D + n[None, :]
-    d = tl.load(grad + at, mask=(b < B)[:, None] & (n < D)[None, :], other=0.0).to(dx0.dtype.element_ty)
-    gates += aligned(gates_at + task * gates_stride, V)
+    d = tl.load(grad + at, mask=inside(b, B, n, D), other=0.0).to(dx0.dtype.element_ty)
+    activations += aligned(activations_at + task * activations_stride, V)
     gradients += aligned(gradients_at + task * gradients_stride, V)
     _gate(
-        d, x0, gates, dx0 + task * B * D, gradients,
+        d, x0, activations, dx0 + task * B * D, gradients,
         bias_sums + sums_at + task * sums_stride + row_tile * (G * D), b, unit, B, D, G, False,
     )  # fmt: skip
 
@@ -87,7 +93,7 @@ def add_gradient_product(
 def _dh(acc, given, state_grad, d, b, unit, B, D, STATES: tl.constexpr, STORE: tl.constexpr):
     """dh of a tile: the product, d, and the gradient that the state itself was given (STATES)."""
     n = unit + tl.arange(0, acc.shape[1])
-    stored = (b < B)[:, None] & (n < D)[None, :]
+    stored = inside(b, B, n, D)
     at = b.to(tl.int64)[:, None] * D + n[None, :]
     acc += tl.load(given + at, mask=stored, other=0.0).to(acc.dtype)
     if STATES:
@@ -99,29 +105,29 @@ def _dh(acc, given, state_grad, d, b, unit, B, D, STATES: tl.constexpr, STORE: t
 
 @triton.jit
 def _end(
-    acc, x0, given, state_grad, d, gates, dx0, gradients, bias_sums, b, unit, B, D,
+    acc, x0, given, state_grad, d, activations, dx0, gradients, bias_sums, b, unit, B, D,
     G: tl.constexpr, FIRST: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     """dh of a tile, then the gate's move of the step before; dh of the first step goes to dx0."""
     acc = _dh(acc, given, state_grad, d, b, unit, B, D, STATES, not FIRST)
     if FIRST:
         n = unit + tl.arange(0, acc.shape[1])
-        stored = (b < B)[:, None] & (n < D)[None, :]
+        stored = inside(b, B, n, D)
         at = b.to(tl.int64)[:, None] * D + n[None, :]
         store(dx0 + at, tl.load(dx0 + at, mask=stored, other=0.0) + acc, stored)
     else:
-        _gate(acc, x0, gates, dx0, gradients, bias_sums, b, unit, B, D, G, True)
+        _gate(acc, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G, True)
 
 
 @triton.jit
 def cross_rnn_backward_step(
-    x0, grad, d, gates, dx0, gradients, bias_sums, shared_weight, private_weight, index,
-    B, D, C, R, num_shared, num_private, first_row, given_at, given_stride, state_at,
-    gates_at, gates_stride, read, write, gradients_stride, sums_at, sums_stride,
+    x0, grad, d, activations, dx0, gradients, bias_sums, shared_weight, private_weight, index,
+    B, D, C, R, num_shared, num_private, first_row, grad_at, grad_stride, state_at,
+    activations_at, activations_stride, read, write, gradients_stride, sums_at, sums_stride,
     G: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, STATES: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The product's move of a step and the gate's of the one before it. d comes from ``grad + given_at`` (LAST) or from the buffer ``d``.
+    """The product's move of a step and the gate's of the one before it. d comes from ``grad + grad_at`` (LAST) or from the buffer ``d``.
 
     ``gradients + read`` are da|dq of this step, those of the step before go to ``gradients + write``.
     """
@@ -136,7 +142,7 @@ def cross_rnn_backward_step(
     d += task * B * D
     given = d
     if LAST:
-        given = grad + aligned(given_at + task * given_stride, V)
+        given = grad + aligned(grad_at + task * grad_stride, V)
     gradients += aligned(task * gradients_stride, V)
     read, write = aligned(read, V), aligned(write, V)
     acc = add_gradient_product(
@@ -144,14 +150,14 @@ def cross_rnn_backward_step(
         tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, num_shared, num_private, task,
         G, ALIGN, PRECISION, BLOCK_K,
     )  # fmt: skip
-    state_grad = grad + aligned(state_at + task * given_stride, V)
-    gates += aligned(gates_at + task * gates_stride, V)
+    state_grad = grad + aligned(state_at + task * grad_stride, V)
+    activations += aligned(activations_at + task * activations_stride, V)
     dx0 += task * B * D
     bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
     if BLOCK_D >= 64:
         left, right = halves(acc)
         half: tl.constexpr = BLOCK_D // 2
-        _end(left, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
-        _end(right, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit + half, B, D, G, FIRST, STATES)
+        _end(left, x0, given, state_grad, d, activations, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
+        _end(right, x0, given, state_grad, d, activations, dx0, gradients + write, bias_sums, b, unit + half, B, D, G, FIRST, STATES)
     else:
-        _end(acc, x0, given, state_grad, d, gates, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
+        _end(acc, x0, given, state_grad, d, activations, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .cross_rnn_backward import add_gradient_product
-from .tiles import aligned, store
+from .tiles import aligned, inside, store
 
 
 @triton.jit
@@ -31,4 +31,4 @@ def cross_rnn_backward_context(
             num_shared, num_private, owner, G, ALIGN, PRECISION, BLOCK_K,
         )  # fmt: skip
     at = aligned(context_at, V) + (step * B + b)[:, None] * C + n[None, :]
-    store(dcontext + at, acc, (b < B)[:, None] & (n < C)[None, :])
+    store(dcontext + at, acc, inside(b, B, n, C))

@@ -11,15 +11,15 @@ that feed an addition are written as ``fma``: the compiler's freedom to fuse cha
 import triton
 import triton.language as tl
 
-from .tiles import add_product, aligned, bank_rows, halves, sigmoid, store
+from .tiles import add_product, aligned, bank_rows, halves, inside, sigmoid, store
 
 
 @triton.jit
-def _finish(acc, x0, h, out, gates, b, unit, B, D, G: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr):
+def _finish(acc, x0, h, out, activations, b, unit, B, D, G: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr):
     """a and the gate's argument to h', for the units from ``unit`` on."""
     BLOCK_D: tl.constexpr = acc.shape[1] // G
     d = unit + tl.arange(0, BLOCK_D)
-    stored = (b < B)[:, None] & (d < D)[None, :]
+    stored = inside(b, B, d, D)
     at = b.to(tl.int64)[:, None] * D + d[None, :]
     kept = b.to(tl.int64)[:, None] * (G * D) + d[None, :]
     update = tl.load(x0 + at, mask=stored).to(acc.dtype)
@@ -28,36 +28,36 @@ def _finish(acc, x0, h, out, gates, b, unit, B, D, G: tl.constexpr, SAVE: tl.con
         g = sigmoid(q)
         update *= g
         if SAVE:
-            store(gates + kept + D, g, stored)
+            store(activations + kept + D, g, stored)
     else:
         a = acc
     if SAVE:
-        store(gates + kept, a, stored)
+        store(activations + kept, a, stored)
     if STORE:
         store(out + at, tl.fma(update, a, tl.load(h + at, mask=stored).to(acc.dtype)), stored)
 
 
 @triton.jit
 def _tile(
-    x0, h, context, out, gates, shared_weight, shared_bias, private_weight, private_bias, index,
+    x0, h, context, out, activations, shared_weight, shared_bias, private_weight, private_bias, index,
     B, D, C, num_shared, num_private, task, row_tile, unit_tile,
     G: tl.constexpr, HAS_CONTEXT: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """One tile of one step of one task, which the pointers are moved to. ``gates`` [B, G, D] takes a and g, ``out`` [B, D] takes h'."""
+    """One tile of one step of one task, which the pointers are moved to. ``activations`` [B, G, D] takes a and g, ``out`` [B, D] takes h'."""
     K = C + D
     # tiles at the edge compute their last row and unit again and do not store it, which saves a mask
     n = tl.arange(0, BLOCK_D * G)
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     row = tl.minimum(b, B - 1).to(tl.int64)
     unit = tl.minimum(unit_tile * BLOCK_D + n // G, D - 1)
-    weight, inside = bank_rows(shared_weight, private_weight, index, unit, num_shared, num_private, G * K, task, ALIGN)
+    weight, valid = bank_rows(shared_weight, private_weight, index, unit, num_shared, num_private, G * K, task, ALIGN)
     bias, _ = bank_rows(shared_bias, private_bias, index, unit, num_shared, num_private, G, task, 1)
     weight += n % G * K
 
     # the sums begin with the biases: after the loop, their addresses would need the registers that the accumulator holds
     ACC: tl.constexpr = tl.float64 if x0.dtype.element_ty == tl.float64 else tl.float32
-    first = tl.where(inside, tl.load(bias + n % G).to(ACC), float("nan"))
+    first = tl.where(valid, tl.load(bias + n % G).to(ACC), float("nan"))
     acc = tl.broadcast_to(first[None, :], (BLOCK_B, BLOCK_D * G))
     if HAS_CONTEXT:
         acc = add_product(acc, context + row * C, weight, C, PRECISION, BLOCK_K)
@@ -66,23 +66,23 @@ def _tile(
     unit0 = unit_tile * BLOCK_D
     if BLOCK_D >= 64:  # in two parts: all of a wide tile's operands at once do not fit the registers
         left, right = halves(acc)
-        _finish(left, x0, h, out, gates, b, unit0, B, D, G, SAVE, STORE)
-        _finish(right, x0, h, out, gates, b, unit0 + BLOCK_D // 2, B, D, G, SAVE, STORE)
+        _finish(left, x0, h, out, activations, b, unit0, B, D, G, SAVE, STORE)
+        _finish(right, x0, h, out, activations, b, unit0 + BLOCK_D // 2, B, D, G, SAVE, STORE)
     else:
-        _finish(acc, x0, h, out, gates, b, unit0, B, D, G, SAVE, STORE)
+        _finish(acc, x0, h, out, activations, b, unit0, B, D, G, SAVE, STORE)
 
 
 @triton.jit
 def cross_rnn_step(
-    x0, states, context, out, gates, shared_weight, shared_bias, private_weight, private_bias, index,
-    B, D, C, R, num_shared, num_private, first_row, read, write, states_stride, context_at, gates_at, gates_stride,
+    x0, states, context, out, activations, shared_weight, shared_bias, private_weight, private_bias, index,
+    B, D, C, R, num_shared, num_private, first_row, read, write, states_stride, context_at, activations_at, activations_stride,
     G: tl.constexpr, HAS_CONTEXT: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr,
     ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One step, a program a tile. Reads x0 (FIRST) or ``states + read``, writes ``out`` [T, B, D] (LAST) or ``states + write``.
 
-    Offsets and strides are in values: ``read``, ``write``, ``context_at`` and ``gates_at`` to the step, ``states_stride`` and
-    ``gates_stride`` from task to task; ``first_row`` is the step's first row of the index.
+    Offsets and strides are in values: ``read``, ``write``, ``context_at`` and ``activations_at`` to the step, ``states_stride`` and
+    ``activations_stride`` from task to task; ``first_row`` is the step's first row of the index.
     """
     task = tl.program_id(1).to(tl.int64)
     V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
@@ -95,9 +95,9 @@ def cross_rnn_step(
     if LAST:
         target = out + task * B * D
     context += aligned(context_at, V)
-    gates += aligned(gates_at + task * gates_stride, V)
+    activations += aligned(activations_at + task * activations_stride, V)
     _tile(
-        x0, h, context, target, gates,
+        x0, h, context, target, activations,
         shared_weight, shared_bias, private_weight, private_bias, index + task * R + first_row,
         B, D, C, num_shared, num_private, task, tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles,
         G, HAS_CONTEXT, SAVE, STORE, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,

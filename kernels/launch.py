@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from math import gcd
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import CustomOpDef, custom_op, triton_op
 
 from . import INTERPRETED
-
-operator: Callable[..., Callable[[Callable[..., Any]], CustomOpDef]] = custom_op if INTERPRETED else triton_op
-"""Registers an operator. PyTorch's compiler sees into it and compiles its kernels along, which interpreted kernels have no part in."""
-
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """The tensor's GPU as the current one; a launch goes to its current stream."""
@@ -37,9 +30,6 @@ def _is_traced(tensor: Tensor) -> bool:
     return torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
-def precision(dtype: torch.dtype) -> str:
-    """How a float32 product is computed, as PyTorch's own setting says: "ieee" or "tf32"."""
-    if dtype != torch.float32 or INTERPRETED:
-        return "ieee"
-    setting = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if (torch.backends.fp32_precision if setting == "none" else setting) == "tf32" else "ieee"  # type: ignore[attr-defined]
+def precision(dtype: torch.dtype, allow_tf32: bool) -> str:
+    """How a product of values of ``dtype`` is computed: "ieee", or "tf32" for float32 where that is allowed."""
+    return "tf32" if dtype == torch.float32 and allow_tf32 and not INTERPRETED else "ieee"

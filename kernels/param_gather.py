@@ -19,9 +19,9 @@ def param_gather_rows(
     place = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     safe = tl.minimum(place, places - 1)
-    rows, inside = bank_rows(shared, private, index, safe, num_shared, num_private, N, (safe // R).to(tl.int64), ALIGN)
+    rows, valid = bank_rows(shared, private, index, safe, num_shared, num_private, N, (safe // R).to(tl.int64), ALIGN)
     values = tl.load(rows[:, None] + n[None, :], mask=(n < N)[None, :], other=0.0)
-    values = tl.where(inside[:, None], values, float("nan"))
+    values = tl.where(valid[:, None], values, float("nan"))
     tl.store(out + place.to(tl.int64)[:, None] * N + n[None, :], values, mask=(place < places)[:, None] & (n < N)[None, :])
 
 

@@ -30,10 +30,10 @@ class Sizes:
     steps: int
 
     @classmethod
-    def of(cls, x0: Tensor, tasks: int, gates: int, columns: int, steps: int) -> Sizes:
+    def of(cls, x0: Tensor, tasks: int, gates: int, columns: int, steps: int, allow_tf32: bool) -> Sizes:
         """The sizes of a call; a size that a traced graph leaves open counts as the one it was traced with."""
         kind = str(x0.dtype).removeprefix("torch.")
-        if precision(x0.dtype) == "tf32":
+        if precision(x0.dtype, allow_tf32) == "tf32":
             kind = "tf32"
         device = x0.device.index if x0.is_cuda and x0.device.index is not None else -1
         return cls(device, kind, tile_table.bucket(_hint(x0.shape[0]) * _hint(tasks)), _hint(x0.shape[1]), gates, _hint(columns), steps)

@@ -16,10 +16,10 @@ def bank_rows(shared, private, index, unit, num_shared, num_private, row_size, t
     what the rows' addresses are multiples of, in bytes: the compiler does not see it through the choice of the bank.
     """
     row = tl.load(index + unit).to(tl.int64)
-    inside = (row >= 0) & (row < num_shared + num_private)
-    row = tl.where(inside, row, 0)
+    valid = (row >= 0) & (row < num_shared + num_private)
+    row = tl.where(valid, row, 0)
     own = task * num_private + row - num_shared
-    return tl.multiple_of(tl.where(row < num_shared, shared + row * row_size, private + own * row_size), ALIGN), inside
+    return tl.multiple_of(tl.where(row < num_shared, shared + row * row_size, private + own * row_size), ALIGN), valid
 
 
 @triton.jit
@@ -29,6 +29,12 @@ def aligned(value, V: tl.constexpr):
     Triton itself sees no more than whether an argument is a multiple of 16: rows of 312 values would be loaded value by value.
     """
     return value // V * V
+
+
+@triton.jit
+def inside(b, B, n, N):
+    """Which values of a tile are part of a matrix [B, N]: rows ``b``, columns ``n``."""
+    return (b < B)[:, None] & (n < N)[None, :]
 
 
 @triton.jit

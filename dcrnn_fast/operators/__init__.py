@@ -1,0 +1,91 @@
+"""The contract of the operators, written once: schema, shapes for tracing, derivatives and the eager path.
+
+:func:`register` gives a namespace this contract. The compiled kernels implement ``dcrnn_fast``, the Triton kernels ``dcrnn_fast_triton``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.library import custom_op, infer_schema, triton_op
+
+from ..errors import BackendUnavailable
+from ..kernels import INTERPRETED
+from . import cross_rnn, param_gather
+from .cross_rnn import Keep, Needs
+
+__all__ = ["Implementation", "Keep", "Needs", "no_override", "override_by", "register"]
+
+DECLARATIONS: dict[str, Callable[..., Any]] = {**param_gather.DECLARATIONS, **cross_rnn.DECLARATIONS}
+"""Every operator of the contract by name. The signature is the schema, the body computes the shapes for tracing."""
+
+
+class Implementation(NamedTuple):
+    """What a backend offers to :mod:`dcrnn_fast.functional`.
+
+    ``kernel_override(**choices)`` is a context manager within which calls run the kernels that the choices name.
+    """
+
+    param_gather: Callable[..., Tensor]
+    cross_rnn: Callable[..., Tensor]
+    kernel_override: Callable[..., AbstractContextManager[None]]
+
+
+def register(
+    namespace: str,
+    keeps: Keep,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+    kernel_override: Callable[..., AbstractContextManager[None]] | None = None,
+) -> Implementation:
+    """Give a namespace of operators the contract. Call it once for each namespace.
+
+    Args:
+        namespace: as in ``torch.ops.<namespace>``.
+        keeps: what this backend's forward keeps for the backward.
+        functions: the operators written in Python, by name; None where a C++ library implements them.
+        kernel_override: see :class:`Implementation`; None where a backend has no choice of kernels.
+
+    Raises:
+        BackendUnavailable: the namespace has an operator of another schema; it was built from other sources.
+    """
+    for name, declaration in DECLARATIONS.items():
+        operator = f"{namespace}::{name}"
+        schema = infer_schema(declaration, mutates_args=())
+        if functions is not None:
+            # PyTorch's compiler looks into a triton_op and compiles its kernels; it can do nothing with interpreted ones.
+            (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(functions[name])
+        elif not hasattr(getattr(torch.ops, namespace), name):
+            torch.library.define(operator, schema)
+        found = str(getattr(getattr(torch.ops, namespace), name).default._schema)
+        if found != operator + schema:
+            raise BackendUnavailable(f"it was built from other sources, where {operator} has another schema; run: pip install -e .")
+        torch.library.register_fake(operator, declaration)
+    return Implementation(
+        param_gather.register_autograd(namespace), cross_rnn.register_autograd(namespace, keeps), kernel_override or no_override
+    )
+
+
+@contextmanager
+def no_override(**choices: object) -> Iterator[None]:
+    """The ``kernel_override`` of a backend with one kernel for each call: ValueError for any choice."""
+    if choices:
+        raise ValueError(f"kernel_override: got {', '.join(choices)}; this backend has no choice of kernels")
+    yield
+
+
+def override_by(override_kernels: Callable[..., None]) -> Callable[..., AbstractContextManager[None]]:
+    """The ``kernel_override`` that calls a CUDA extension's function with the choices, and at the end without any."""
+
+    @contextmanager
+    def kernel_override(**choices: str) -> Iterator[None]:
+        override_kernels(**choices)
+        try:
+            yield
+        finally:
+            override_kernels()
+
+    return kernel_override

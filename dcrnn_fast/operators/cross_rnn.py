@@ -1,0 +1,169 @@
+"""The contract of ``cross_rnn``. Its backward is an operator of its own without a derivative: second derivatives are the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntFlag
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendUnavailable
+from ..sharing import GATES, Cell
+
+
+class Keep(IntFlag):
+    """What a forward keeps for the backward: nothing, the activations a and g, the states between the steps, or both."""
+
+    NOTHING = 0
+    ACTIVATIONS = 1
+    STATES = 2
+    BOTH = 3
+
+
+class Needs(IntFlag):
+    """Which gradients a backward computes. A backend computes those of the four banks together, if any is needed."""
+
+    X0 = 1
+    SHARED_WEIGHT = 2
+    SHARED_BIAS = 4
+    PRIVATE_WEIGHT = 8
+    PRIVATE_BIAS = 16
+    CONTEXT = 32
+    BANKS = 30
+
+
+def _forward(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    steps: int,
+    cell: str = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+    keep: int = 0,
+    allow_tf32: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output; the states 1 to L - 1, [T, L - 1, B, D], unless the output holds them; the activations a and g, [T, L, B, G, D].
+
+    A kept tensor is [0] where ``keep`` does not ask for it.
+    """
+    tasks, (batch, dim) = index.shape[0], x0.shape
+    out = x0.new_empty(tasks, steps + 1, batch, dim) if return_states else x0.new_empty(tasks, batch, dim)
+    states = x0.new_empty(tasks, steps - 1, batch, dim) if keep & Keep.STATES and not return_states else x0.new_empty(0)
+    activations = x0.new_empty(tasks, steps, batch, GATES[cell], dim) if keep & Keep.ACTIVATIONS else x0.new_empty(0)
+    return out, states, activations
+
+
+def _backward(
+    grad: Tensor,
+    states: Tensor,
+    activations: Tensor,
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    steps: int,
+    cell: str,
+    context: Tensor | None,
+    return_states: bool,
+    needs: int,
+    allow_tf32: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x0, the four banks and the context; [0] for one that ``needs`` does not name. What was not kept comes as [0]."""
+
+    def gradient(tensor: Tensor | None, needed: int) -> Tensor:
+        return x0.new_empty(tensor.shape) if needed and tensor is not None else x0.new_empty(0)
+
+    banks = (gradient(bank, needs & Needs.BANKS) for bank in (shared_weight, shared_bias, private_weight, private_bias))
+    return gradient(x0, needs & Needs.X0), *banks, gradient(context, needs & Needs.CONTEXT)  # type: ignore[return-value]
+
+
+DECLARATIONS: dict[str, Callable[..., Any]] = {"cross_rnn": _forward, "cross_rnn_backward": _backward}
+
+
+@torch.compiler.assume_constant_result
+def _tf32() -> bool:
+    """Whether PyTorch is set to compute float32 products in tf32; a compiled graph keeps the setting that it was compiled under."""
+    setting = torch.backends.cuda.matmul.fp32_precision
+    return (torch.backends.fp32_precision if setting == "none" else setting) == "tf32"  # type: ignore[attr-defined]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, steps, cell, context, return_states, keep, allow_tf32 = inputs
+    out, states, activations = output
+    ctx.mark_non_differentiable(states, activations)
+    ctx.set_materialize_grads(False)
+    states_in_out = return_states and bool(keep & Keep.STATES)
+    ctx.save_for_backward(out if states_in_out else states, activations, *tensors, context)
+    ctx.constants = steps, cell, return_states, allow_tf32, states_in_out
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
+    raise BackendUnavailable(
+        "backends 'cpp', 'triton' and 'cuda' have no second derivatives (the gradient of a gradient was asked for). Use "
+        "backend='reference', which is differentiable any number of times"
+    )
+
+
+def register_autograd(namespace: str, keeps: Keep) -> Callable[..., Tensor]:
+    """Register the derivatives of a namespace's operators, and return the function that computes by them.
+
+    ``keeps`` is what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
+    """
+    operators = getattr(torch.ops, namespace)
+    forward, backward = operators.cross_rnn, operators.cross_rnn_backward
+
+    def gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 12
+        states, *tensors, context = ctx.saved_tensors
+        steps, cell, return_states, allow_tf32, states_in_out = ctx.constants
+        if states_in_out:
+            states = states[:, 1:steps]
+        # trailing arguments that equal their defaults never reach the operator's autograd node
+        needed = [*ctx.needs_input_grad[:5], *(ctx.needs_input_grad[8:9] or (False,))]
+        needs = sum(1 << i for i, need in enumerate(needed) if need)
+        found = backward(grad, states, *tensors, steps, cell, context, return_states, needs, allow_tf32)
+        kept = [gradient if need else None for gradient, need in zip(found, needed, strict=True)]
+        return *kept[:5], None, None, None, kept[5], None, None, None
+
+    class Eager(torch.autograd.Function):
+        """The registered derivative without its wrappers, which cost 0.1 ms a call outside a compiled graph."""
+
+    Eager.forward = staticmethod(lambda *arguments: forward(*arguments))  # type: ignore[assignment]
+    Eager.setup_context = staticmethod(_save)  # type: ignore[assignment]
+    Eager.backward = staticmethod(gradients)  # type: ignore[assignment]
+
+    torch.library.register_autograd(f"{namespace}::cross_rnn", gradients, setup_context=_save)
+    torch.library.register_autograd(f"{namespace}::cross_rnn_backward", _no_second_derivative)
+    keep_all, keep_for_recompute = int(keeps), int(keeps & ~Keep.ACTIVATIONS)
+
+    def cross_rnn(
+        x0: Tensor,
+        shared_weight: Tensor,
+        shared_bias: Tensor,
+        private_weight: Tensor,
+        private_bias: Tensor,
+        index: Tensor,
+        *,
+        steps: int,
+        cell: Cell = "gated",
+        context: Tensor | None = None,
+        return_states: bool = False,
+        recompute: bool = False,
+    ) -> Tensor:
+        tensors = x0, shared_weight, shared_bias, private_weight, private_bias
+        with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, context) if t is not None)
+        keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
+        run = forward if torch.compiler.is_compiling() or not with_gradient else Eager.apply
+        allow_tf32 = x0.dtype == torch.float32 and _tf32()
+        return run(*tensors, index, steps, cell, context, return_states, keep, allow_tf32)[0]
+
+    return cross_rnn

@@ -1,0 +1,53 @@
+"""The contract of ``param_gather``. Its backward is linear, and the derivative of the backward is ``param_gather`` again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+    """[S, ...], [T, P, ...] and int32 [T, R] to [T, R, ...]."""
+    return shared.new_empty(*index.shape, *shared.shape[1:])
+
+
+def _backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
+    """The gradients of shared and private from that of the gathered rows."""
+    trailing = grad.shape[2:]
+    return grad.new_empty(num_shared, *trailing), grad.new_empty(index.shape[0], num_private, *trailing)
+
+
+DECLARATIONS: dict[str, Callable[..., Any]] = {"param_gather": _forward, "param_gather_backward": _backward}
+
+
+def register_autograd(namespace: str) -> Callable[..., Tensor]:
+    """Register the derivatives of a namespace's operators, and return the function that computes by them."""
+    operators = getattr(torch.ops, namespace)
+    gather, gather_backward = operators.param_gather, operators.param_gather_backward
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        shared, private, index = inputs
+        ctx.save_for_backward(index)
+        ctx.rows = shared.shape[0], private.shape[1]
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return *gather_backward(grad, index, *ctx.rows), None
+
+    def save_index(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    def double_backward(ctx: Any, shared: Tensor, private: Tensor) -> tuple[Tensor, None, None, None]:
+        (index,) = ctx.saved_tensors
+        return gather(shared, private, index), None, None, None
+
+    torch.library.register_autograd(f"{namespace}::param_gather", backward, setup_context=save)
+    torch.library.register_autograd(f"{namespace}::param_gather_backward", double_backward, setup_context=save_index)
+
+    def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+        return gather(shared, private, index)
+
+    return param_gather

@@ -1,0 +1,72 @@
+"""The operators by the Triton kernels. Import it at the first call: Triton takes seconds to load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from ..kernels import launches, tile_choice
+from . import Keep, Needs, register
+
+
+def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The operators of the contract by the launches of :mod:`dcrnn_fast.kernels.launches`, or of a copy of it."""
+    # plain names: PyTorch looks through these functions for the kernels that an operator launches
+    forward, backward, gather, sum_rows = launches.forward, launches.backward, launches.gather, launches.sum_rows
+
+    def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+        return gather(shared, private, index)
+
+    def param_gather_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
+        return sum_rows(grad, index, num_shared, num_private, grad.dtype)
+
+    def cross_rnn(
+        x0: Tensor,
+        shared_weight: Tensor,
+        shared_bias: Tensor,
+        private_weight: Tensor,
+        private_bias: Tensor,
+        index: Tensor,
+        steps: int,
+        cell: str = "gated",
+        context: Tensor | None = None,
+        return_states: bool = False,
+        keep: int = 0,
+        allow_tf32: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if keep == Keep.ACTIVATIONS:
+            raise ValueError(f"keep: got {keep}, expected 0 (nothing), 2 (states) or 3 (both): this backend's backward reads the states")
+        banks = shared_weight, shared_bias, private_weight, private_bias
+        problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
+        return forward(problem, keep_states=bool(keep & Keep.STATES), keep_activations=bool(keep & Keep.ACTIVATIONS))
+
+    def cross_rnn_backward(
+        grad: Tensor,
+        states: Tensor,
+        activations: Tensor,
+        x0: Tensor,
+        shared_weight: Tensor,
+        shared_bias: Tensor,
+        private_weight: Tensor,
+        private_bias: Tensor,
+        index: Tensor,
+        steps: int,
+        cell: str,
+        context: Tensor | None,
+        return_states: bool,
+        needs: int,
+        allow_tf32: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        banks = shared_weight, shared_bias, private_weight, private_bias
+        problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
+        wanted = {"x0": bool(needs & Needs.X0), "banks": bool(needs & Needs.BANKS), "context": bool(needs & Needs.CONTEXT)}
+        return backward(problem, grad, states, activations, **wanted)
+
+    every = param_gather, param_gather_backward, cross_rnn, cross_rnn_backward
+    return {function.__name__: function for function in every}
+
+
+IMPLEMENTATION = register("dcrnn_fast_triton", Keep.BOTH, functions(launches), tile_choice.kernel_override)

@@ -1,0 +1,113 @@
+"""The arguments of cross_rnn as its launches need them: contiguous tensors, and one layout of all counts and strides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import triton
+from torch import Tensor
+
+from dcrnn_fast.sharing import GATES
+
+from . import tile_choice
+from .launch import alignment, precision
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Counts in the kernels' letters, and strides in values. Every buffer is contiguous: task, then step, then row."""
+
+    T: int
+    B: int
+    D: int
+    C: int
+    R: int
+    G: int
+    L: int
+    num_shared: int
+    num_private: int
+
+    @property
+    def size(self) -> int:
+        """Values of a state [B, D]."""
+        return self.B * self.D
+
+    @property
+    def plane(self) -> int:
+        """Values of a step's activations, or of its da and dq, [B, G, D]."""
+        return self.G * self.size
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of the index from a step to the next one: D for untied weights, else 0."""
+        return self.D if self.R != self.D else 0
+
+    def context_at(self, step: int) -> int:
+        """Where a step's context begins."""
+        return step * self.B * self.C
+
+    def tiles(self, block_b: int, columns: int, block_d: int) -> int:
+        """Programs that cover B rows and ``columns`` columns."""
+        return triton.cdiv(self.B, block_b) * triton.cdiv(columns, block_d)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The arguments of cross_rnn and of its backward."""
+
+    layout: Layout
+    x0: Tensor
+    banks: tuple[Tensor, Tensor, Tensor, Tensor]
+    index: Tensor
+    context: Tensor | None
+    return_states: bool
+    precision: str
+    sizes: tile_choice.Sizes
+
+    @classmethod
+    def of(
+        cls,
+        x0: Tensor,
+        banks: tuple[Tensor, Tensor, Tensor, Tensor],
+        index: Tensor,
+        context: Tensor | None,
+        steps: int,
+        cell: str,
+        return_states: bool,
+        allow_tf32: bool,
+    ) -> Problem:
+        """The problem of an operator's arguments; ``banks`` in the order shared weight, shared bias, private weight, private bias."""
+        (tasks, rows), (batch, dim) = index.shape, x0.shape
+        columns = 0 if context is None else context.shape[2]
+        layout = Layout(tasks, batch, dim, columns, rows, GATES[cell], steps, banks[0].shape[0], banks[2].shape[1])
+        weight, bias, own_weight, own_bias = banks
+        return cls(
+            layout,
+            x0.contiguous(),
+            (weight.contiguous(), bias.contiguous(), own_weight.contiguous(), own_bias.contiguous()),
+            index.contiguous(),
+            None if context is None else context.contiguous(),
+            return_states,
+            precision(x0.dtype, allow_tf32),
+            tile_choice.Sizes.of(x0, tasks, layout.G, columns + dim, steps, allow_tf32),
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """The sizes that every launch of the cell takes."""
+        names = ("B", "D", "C", "R", "num_shared", "num_private")
+        return {name: getattr(self.layout, name) for name in names}
+
+    def constants(self) -> dict[str, Any]:
+        """What every kernel with a product is compiled for. The compiler may not fuse multiplications and additions by itself."""
+        align = alignment((self.layout.D, self.layout.C), self.banks[0], self.banks[2])
+        return {"G": self.layout.G, "ALIGN": align, "PRECISION": self.precision, "enable_fp_fusion": False}
+
+    def bank_pointers(self) -> dict[str, Tensor]:
+        """The banks and the index as a forward launch takes them."""
+        names = ("shared_weight", "shared_bias", "private_weight", "private_bias")
+        return {**dict(zip(names, self.banks, strict=True)), "index": self.index}
+
+    def weight_pointers(self) -> dict[str, Tensor]:
+        """The weights and the index as a backward launch takes them."""
+        return {"shared_weight": self.banks[0], "private_weight": self.banks[2], "index": self.index}
