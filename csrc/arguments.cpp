@@ -8,6 +8,7 @@ using torch::stable::contiguous;
 void Arguments::prepare() {
   check_dim(x0, "x0", 2);
   check(x0.size(1) >= 1, "x0: got shape ", shape(x0), ", expected [B, D] with D >= 1");
+  check_dtype(x0, "x0");
   check(steps >= 1, "steps: got ", steps, ", expected at least 1");
   check(cell == "gated" || cell == "cross", "cell: got '", cell, "', expected 'gated' or 'cross'");
   check_index(index);
@@ -44,18 +45,21 @@ void Arguments::prepare() {
   if (context) context = context->size(2) ? std::optional(contiguous(*context)) : std::nullopt;
 }
 
-void Arguments::check_backward(const Tensor& grad, const Tensor& gates, bool return_states, int64_t needs, bool has_context) const {
+void Arguments::check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, bool return_states, int64_t needs,
+                               bool has_context) const {
   const auto count = [](const std::vector<int64_t>& shape) {
     int64_t product = 1;
     for (const int64_t size : shape) product *= size;
     return product;
   };
   check_alike(grad, "grad", x0, "x0");
-  check_alike(gates, "gates", x0, "x0");
+  check_alike(states, "states", x0, "x0");
+  check_alike(activations, "activations", x0, "x0");
   check(grad.dim() == (return_states ? 4 : 3) && grad.numel() == count(out_shape(return_states)), "grad: got shape ", shape(grad),
         ", expected the shape of cross_rnn's first output");
-  check(gates.numel() == 0 || gates.numel() == count(gates_shape(true)), "gates: got shape ", shape(gates),
-        ", expected the shape of cross_rnn's second output");
+  check(states.numel() == 0, "states: got shape ", shape(states), ", expected [0]: this backend computes them again");
+  check(activations.numel() == 0 || activations.numel() == count(activations_shape(keep_activations)), "activations: got shape ",
+        shape(activations), ", expected the shape of cross_rnn's third output");
   check(!(needs & need_context) || has_context, "needs: asks for the gradient of context, which is absent");
 }
 
@@ -64,9 +68,13 @@ std::vector<int64_t> Arguments::out_shape(bool return_states) const {
   return {tasks(), batch(), dim()};
 }
 
-std::vector<int64_t> Arguments::gates_shape(bool save) const {
-  if (!save) return {0};
+std::vector<int64_t> Arguments::activations_shape(int64_t keep) const {
+  if (!(keep & keep_activations)) return {0};
   return {tasks(), steps, batch(), gates(), dim()};
+}
+
+void check_keep(int64_t keep) {
+  check(keep == keep_nothing || keep == keep_activations, "keep: got ", keep, ", expected 0 (nothing) or 1 (activations)");
 }
 
 void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index) {

@@ -22,8 +22,9 @@ struct Arguments {
 
   // Makes contiguous what is not; x0 may keep a row stride. A context without columns is none.
   void prepare();
-  // The backward's further arguments. A context that was given and has no columns may be asked for.
-  void check_backward(const Tensor& grad, const Tensor& gates, bool return_states, int64_t needs, bool has_context) const;
+  // Checks the backward's further arguments. The gradient of a context that was given but has no columns may be asked for.
+  void check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, bool return_states, int64_t needs,
+                      bool has_context) const;
 
   int64_t tasks() const { return index.size(0); }
   int64_t batch() const { return x0.size(0); }
@@ -33,11 +34,26 @@ struct Arguments {
 
   // Shapes of the forward's outputs.
   std::vector<int64_t> out_shape(bool return_states) const;
-  std::vector<int64_t> gates_shape(bool save) const;
+  std::vector<int64_t> activations_shape(int64_t keep) const;
 };
 
-// Bits of the backward's `needs`, in the order of the operator's inputs.
-enum Needs : int64_t { need_x0 = 1, need_weights = 2 | 4 | 8 | 16, need_context = 32 };
+// What the forward keeps for the backward, as bits: the activations a and g of each step, and the state after each step but the last. The
+// backward computes again what was not kept.
+enum Keep : int64_t { keep_nothing = 0, keep_activations = 1, keep_states = 2, keep_both = keep_activations | keep_states };
+
+// Refuses a `keep` with states: the C++ and CUDA backends always compute them again.
+void check_keep(int64_t keep);
+
+// Which gradients the backward computes, as bits in the order of the operator's inputs. Any bit of need_banks asks for all four banks.
+enum Needs : int64_t {
+  need_x0 = 1,
+  need_shared_weight = 2,
+  need_shared_bias = 4,
+  need_private_weight = 8,
+  need_private_bias = 16,
+  need_context = 32,
+  need_banks = need_shared_weight | need_shared_bias | need_private_weight | need_private_bias,
+};
 
 // Of param_gather: banks shared [S, ...] and own [T, P, ...] beside index [T, R].
 void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index);

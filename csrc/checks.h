@@ -65,7 +65,7 @@ inline void check_index_values(const int32_t* index, int64_t count, int64_t rows
 
 // Calls body with a value of the dtype's type, for half precision the device's own types; refuses dtypes that have no kernels.
 template <typename BFloat16, typename Half, typename Body>
-auto with_type(const Tensor& tensor, const char* op, const Body& body) {
+auto with_type(const Tensor& tensor, const char* name, const Body& body) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float:
       return body(float{});
@@ -76,8 +76,12 @@ auto with_type(const Tensor& tensor, const char* op, const Body& body) {
     case ScalarType::Half:
       return body(Half{});
     default:
-      fail(op, ": expected float32, float64, bfloat16 or float16");
+      fail(name, ": expected float32, float64, bfloat16 or float16");
   }
+}
+
+inline void check_dtype(const Tensor& tensor, const char* name) {
+  with_type<float, float>(tensor, name, [](auto) {});
 }
 
 }  // namespace dcrnn_fast

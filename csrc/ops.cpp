@@ -11,17 +11,22 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   m.def("param_gather_backward(Tensor grad, Tensor index, SymInt num_shared, SymInt num_private) -> (Tensor, Tensor)");
 
   // x0 [B, D], shared_weight [S, G, K], shared_bias [S, G], private_weight [T, P, G, K], private_bias [T, P, G], index int32 [T, R],
-  // context [steps, B, C] -> [T, B, D], or [T, steps + 1, B, D] with the start state first; and, with save, what a backward would
-  // otherwise compute again: a (and g after it) of every step, [T, steps, B, G, D], else [0]. allow_tf32 lets a GPU round float32's operands.
+  // context [steps, B, C]
+  //   -> out: the last state [T, B, D], or with return_states the start state and the state after each step [T, steps + 1, B, D]
+  //      states: the state after each step but the last [T, steps - 1, B, D]
+  //      activations: a, and in gated cells g, of each step [T, steps, B, G, D]
+  // `keep` (enum Keep in arguments.h) says which of states and activations are kept; one that is not kept is [0]. allow_tf32 lets a GPU round
+  // float32's operands to tf32.
   m.def(
       "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, "
-      "int steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, bool save=False, "
-      "bool allow_tf32=False) -> (Tensor, Tensor)");
+      "int steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, int keep=0, "
+      "bool allow_tf32=False) -> (Tensor, Tensor, Tensor)");
 
-  // grad as the forward's first output, gates as its second. Gradients of x0, shared_weight, shared_bias, private_weight, private_bias and
-  // context: bit i of needs asks for the i-th, and [0] stands in place of one that was not asked for. The four banks come together.
+  // grad has the shape of the forward's first output; states and activations are its other outputs. Returns the gradients of x0,
+  // shared_weight, shared_bias, private_weight, private_bias and context. `needs` (enum Needs in arguments.h) says which of them are computed:
+  // the others are [0].
   m.def(
-      "cross_rnn_backward(Tensor grad, Tensor gates, Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, "
-      "Tensor private_bias, Tensor index, int steps, str cell, Tensor? context, bool return_states, int needs, bool allow_tf32=False) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias, "
+      "Tensor private_weight, Tensor private_bias, Tensor index, int steps, str cell, Tensor? context, bool return_states, int needs, "
+      "bool allow_tf32=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

@@ -11,14 +11,14 @@ class BackwardWalk {
  public:
   using A = accumulator<T>;
 
-  // One thread's memory. grad as the forward's output; gates null where the forward did not keep them.
-  BackwardWalk(const BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* gates)
+  // One thread's memory. grad as the forward's output; activations null where the forward did not keep them.
+  BackwardWalk(const BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* activations)
       : c_(chunk),
         p_(chunk.p),
         kernels_(kernels<T>()),
         grad_(grad),
         return_states_(return_states),
-        gates_(gates),
+        activations_(activations),
         d_(c_.tile * p_.dim),
         dx0_(c_.out.x0 ? 0 : c_.tile * p_.dim),
         step_sums_(c_.width),
@@ -26,8 +26,8 @@ class BackwardWalk {
         common_sum_(is_low<T> ? c_.tile * c_.common_width : 0),
         state_(is_low<T> ? c_.tile * p_.dim : 0),
         low_(is_low<T> ? c_.tile * std::max(p_.dim, p_.context) : 0),
-        own_gates_(gates ? 0 : p_.steps * c_.tile * c_.width) {
-    if (!gates) forward_.emplace(p_, c_.tile);
+        own_activations_(activations ? 0 : p_.steps * c_.tile * c_.width) {
+    if (!activations) forward_.emplace(p_, c_.tile);
     if (dx0_.get()) std::fill_n(dx0_.get(), c_.tile * p_.dim, A(0));
   }
 
@@ -65,9 +65,9 @@ class BackwardWalk {
     return {grad_ + (block * p_.batch + row) * p_.dim, p_.dim};
   }
 
-  Rows<const T> gates(const Tile& tile, int64_t task, int64_t step) const {
-    if (!gates_) return {own_gates_.get() + step * c_.tile * c_.width, c_.width};
-    return {gates_ + ((task * p_.steps + step) * p_.batch + tile.row) * c_.width, c_.width};
+  Rows<const T> activations(const Tile& tile, int64_t task, int64_t step) const {
+    if (!activations_) return {own_activations_.get() + step * c_.tile * c_.width, c_.width};
+    return {activations_ + ((task * p_.steps + step) * p_.batch + tile.row) * c_.width, c_.width};
   }
 
   // da|dq of the common units, summed over tasks: in float for the low types, which are rounded once at the end.
@@ -81,13 +81,13 @@ class BackwardWalk {
   void walk(const Tile& tile, int64_t task) {
     if (forward_)
       forward_->run(task, [](int64_t) { return Rows<T>{}; },
-                        [&](int64_t step) { return Rows<T>{own_gates_.get() + step * c_.tile * c_.width, c_.width}; });
+                        [&](int64_t step) { return Rows<T>{own_activations_.get() + step * c_.tile * c_.width, c_.width}; });
     if (c_.out.weight) keep_states(tile, task);
     for (int64_t step = p_.steps; step-- > 0;) {
       const bool last = step + 1 == p_.steps;
       const Rows<T> product = c_.products(task, step, tile.local);
       const Rows<const A> d = last ? Rows<const A>{} : Rows<const A>(tile.d);
-      elementwise({tile.count, p_.dim, p_.dim, gates(tile, task, step), tile.x0, last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d,
+      elementwise({tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0, last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d,
                    tile.d, tile.dx0, product, block_sums_.get()},
                   step_sums_.get());
       kernels_.add(step_sums_.get(), tile.sums + task * c_.sums_size + step % p_.weight_steps * c_.width, c_.width);
@@ -114,7 +114,7 @@ class BackwardWalk {
     for (int64_t row = 0; row < pass.rows; row += block) {
       BackwardStep<T> part = pass;
       part.rows = std::min(block, pass.rows - row);
-      part.gates = pass.gates.at(row), part.x0 = pass.x0.at(row), part.d_out = pass.d_out.at(row), part.dx0 = pass.dx0.at(row);
+      part.activations = pass.activations.at(row), part.x0 = pass.x0.at(row), part.d_out = pass.d_out.at(row), part.dx0 = pass.dx0.at(row);
       part.products = pass.products.at(row);
       if (pass.added) part.added = pass.added.at(row);
       if (pass.d) part.d = pass.d.at(row);
@@ -124,14 +124,14 @@ class BackwardWalk {
     }
   }
 
-  // Every step's state, computed from the gates again: an element-wise pass costs less than keeping the states from the forward.
+  // Every step's state, computed from the activations again: an element-wise pass costs less than keeping the states from the forward.
   void keep_states(const Tile& tile, int64_t task) const {
     const Rows<A> wide{state_.get(), p_.dim};
     if constexpr (is_low<T>)
       for (int64_t r = 0; r < tile.count; ++r) kernels_.widen(tile.x0[r], wide[r], p_.dim);
     for (int64_t step = 0; step + 1 < p_.steps; ++step) {
       const Rows<T> to = c_.states(task, step + 1, tile.local);
-      StateStep<T> pass{tile.count, p_.dim, p_.dim, gates(tile, task, step), tile.x0, {}, {}, {}};
+      StateStep<T> pass{tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0, {}, {}, {}};
       if constexpr (is_low<T>)
         pass.state = wide, pass.next = wide, pass.low = to;
       else
@@ -162,9 +162,9 @@ class BackwardWalk {
   const Kernels<T>& kernels_;
   const T* const grad_;
   const bool return_states_;
-  const T* const gates_;
+  const T* const activations_;
   Buffer<A> d_, dx0_, step_sums_, block_sums_, common_sum_, state_;
-  Buffer<T> low_, own_gates_;
+  Buffer<T> low_, own_activations_;
   std::optional<ForwardTile<T>> forward_;
 };
 

@@ -67,8 +67,8 @@ struct Problem : Sizes {
   Buffer<A> biases_;
 };
 
-// All steps of a tile of rows for one task. With gates, step l keeps a and g at gates(l) [rows, G, D]; states(l) is where the state after step l
-// goes, and may be null except for the last.
+// All steps of a tile of rows for one task. Step l writes a and g to activations(l) [rows, G, D] and the state after it to states(l). Either
+// may be null, states(l) except for the last step.
 template <typename T>
 class ForwardTile {
  public:
@@ -79,8 +79,8 @@ class ForwardTile {
   // The first step's products that all tasks share, for the tile at `row`.
   void begin(int64_t row, int64_t rows);
 
-  template <typename States, typename Gates>
-  void run(int64_t task, const States& states, const Gates& gates);
+  template <typename States, typename Activations>
+  void run(int64_t task, const States& states, const Activations& activations);
 
  private:
   const Problem<T>& problem_;
@@ -91,8 +91,8 @@ class ForwardTile {
 };
 
 template <typename T>
-template <typename States, typename Gates>
-void ForwardTile<T>::run(int64_t task, const States& states, const Gates& gates) {
+template <typename States, typename Activations>
+void ForwardTile<T>::run(int64_t task, const States& states, const Activations& activations) {
   const Problem<T>& p = problem_;
   const int64_t width = p.dim * p.gates;
   const Rows<const T> x0 = p.x0.at(row_);
@@ -106,7 +106,7 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Gates& gates)
     state = x0;
   }
   for (int64_t step = 0; step < p.steps; ++step) {
-    const Rows<T> kept = gates(step), target = states(step);
+    const Rows<T> kept = activations(step), target = states(step);
     const Rows<T> product{product_.get(), width};
     const auto units = [&](Units range, Rows<const T> from, Rows<A> next, Rows<T> low) {
       if (!range.count()) return;

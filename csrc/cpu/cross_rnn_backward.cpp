@@ -40,7 +40,7 @@ struct Gradient {
 };
 
 template <typename T>
-void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* gates) {
+void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* activations) {
   const BackwardWeights<T> weights(chunk);
   std::vector<std::optional<BackwardWalk<T>>> walks(chunk.tiles_each);  // one a thread, named by the first tile of its share
   for (int64_t first = 0; first < chunk.tiles.count; first += chunk.tiles_each) {
@@ -48,7 +48,7 @@ void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* ga
     chunk.row = chunk.tiles.begin(first), chunk.rows = chunk.tiles.begin(last) - chunk.row;
     torch::stable::parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
       std::optional<BackwardWalk<T>>& walk = walks[begin - first];
-      if (!walk) walk.emplace(chunk, grad, return_states, gates);
+      if (!walk) walk.emplace(chunk, grad, return_states, activations);
       for (int64_t i = begin; i < end; ++i) walk->run(i, i - first);
     });
     if (!chunk.out.weight) continue;
@@ -60,11 +60,11 @@ void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* ga
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
-Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& gates, bool return_states, int64_t needs) {
+Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs) {
   using A = accumulator<T>;
   const Tensor& like = arguments.x0;
   const Problem<T> p(arguments);
-  const bool weights = needs & need_weights, has_work = p.batch && p.tasks;
+  const bool weights = needs & need_banks, has_work = p.batch && p.tasks;
   Gradient<T> dx0(like, needs & need_x0, has_work, {p.batch, p.dim});
   Gradient<T> dcontext(like, needs & need_context, has_work, {p.steps, p.batch, p.context});
   Tensor banks[4];
@@ -88,7 +88,8 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& g
       if (weights) out.weight = data(bank), out.bias = data(bank + 1);
     }
     BackwardChunk<T> chunk(p, out);
-    run(chunk, static_cast<const T*>(grad.const_data_ptr()), return_states, gates.numel() ? static_cast<const T*>(gates.const_data_ptr()) : nullptr);
+    run(chunk, static_cast<const T*>(grad.const_data_ptr()), return_states,
+        activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr);
     if (reduce) {
       const Readers readers(p.bank);
       reduce_rows(p.bank, readers, dweight.get(), data(0), data(2), p.gates * p.columns);
@@ -103,22 +104,22 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& g
 // With fewer rows the library multiplies a matrix by vectors, in one chain of additions: its error was seen at twice plain PyTorch's.
 constexpr int64_t fewest_rows = 4;
 
-Outputs cross_rnn_backward(Tensor grad, Tensor gates, Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
-                           Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, int64_t needs,
-                           bool /*allow_tf32*/) {
+Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
+                           Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
+                           std::optional<Tensor> context, bool return_states, int64_t needs, bool /*allow_tf32*/) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(arguments);
   const Sizes sizes(arguments);
-  arguments.check_backward(grad, gates, return_states, needs, context.has_value());
+  arguments.check_backward(grad, states, activations, return_states, needs, context.has_value());
   const bool few = sizes.batch > 0 && sizes.batch < fewest_rows;
   if (few) {
     pad(arguments, fewest_rows);
     grad = padded(grad, return_states ? 2 : 1, fewest_rows);
-    if (gates.numel()) gates = padded(gates, 2, fewest_rows);
+    if (activations.numel()) activations = padded(activations, 2, fewest_rows);
   }
-  grad = contiguous(grad), gates = contiguous(gates);
-  Outputs out = with_type(x0, "cross_rnn_backward",
-                          [&](auto zero) { return backward<decltype(zero)>(arguments, grad, gates, return_states, needs); });
+  grad = contiguous(grad), activations = contiguous(activations);
+  Outputs out =
+      with_type(x0, "x0", [&](auto zero) { return backward<decltype(zero)>(arguments, grad, activations, return_states, needs); });
   if (few) {
     Tensor &dx0 = std::get<0>(out), &dcontext = std::get<5>(out);
     if (needs & need_x0) dx0 = clone(narrow(dx0, 0, 0, sizes.batch));

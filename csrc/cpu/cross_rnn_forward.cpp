@@ -19,7 +19,7 @@ using torch::stable::narrow;
 using torch::stable::new_empty;
 
 // Memory past what malloc keeps for reuse comes fresh from the kernel, which hands it out page by page while the passes write to it: 12000
-// faults for 50 MB of gates. Pages of 2 MiB, where the system grants them on request, leave few.
+// faults for 50 MB of activations. Pages of 2 MiB, where the system grants them on request, leave few.
 void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
 #if defined(__linux__)
   constexpr uintptr_t page = 2 << 20, fresh = 32 << 20;
@@ -30,7 +30,7 @@ void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
 }
 
 template <typename T>
-void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
+void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   const Tiles tiles(p, sizeof(T));
   const int64_t width = p.dim * p.gates;
   // Never one tile alone: outside a parallel region the library would use several threads and might add in another order.
@@ -50,8 +50,8 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
           for (int64_t r = 0; r < count; ++r) std::memcpy(static_cast<void*>(start[r]), p.x0[row + r], p.dim * sizeof(T));
         }
         tile.run(task, state, [&](int64_t step) -> Rows<T> {
-          if (!gates) return {};
-          return {gates + ((task * p.steps + step) * p.batch + row) * width, width};
+          if (!activations) return {};
+          return {activations + ((task * p.steps + step) * p.batch + row) * width, width};
         });
       }
     }
@@ -61,30 +61,31 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* gates) {
 // Below this the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows in float32).
 constexpr int64_t fewest_rows = 16, unaffected_rows = 3;
 
-std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
-                                     int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save,
-                                     bool /*allow_tf32*/) {
+std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
+                                             Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states,
+                                             int64_t keep, bool /*allow_tf32*/) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(arguments);
+  check_keep(keep);
   const int64_t batch = x0.size(0);
   const bool padded = batch > unaffected_rows && batch < fewest_rows;
   if (padded) pad(arguments, fewest_rows);
   const Sizes sizes(arguments);
-  Tensor out = new_empty(x0, arguments.out_shape(return_states)), gates = new_empty(x0, arguments.gates_shape(save));
+  Tensor out = new_empty(x0, arguments.out_shape(return_states)), activations = new_empty(x0, arguments.activations_shape(keep));
   ask_for_huge_pages(out);
-  ask_for_huge_pages(gates);
+  ask_for_huge_pages(activations);
   if (sizes.batch && sizes.tasks)
-    with_type(x0, "cross_rnn", [&](auto zero) {
+    with_type(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states,
-              save ? static_cast<T*>(gates.mutable_data_ptr()) : nullptr);
+              keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr);
     });
   if (padded) {
     out = clone(narrow(out, return_states ? 2 : 1, 0, batch));
-    if (save) gates = clone(narrow(gates, 2, 0, batch));
-    out = contiguous(out), gates = contiguous(gates);
+    if (keep) activations = clone(narrow(activations, 2, 0, batch));
+    out = contiguous(out), activations = contiguous(activations);
   }
-  return {out, gates};
+  return {out, new_empty(x0, {0}), activations};
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 namespace dcrnn_fast::cpu {
 
 template <typename Body>
-auto with_type(const Tensor& tensor, const char* op, const Body& body) {
-  return dcrnn_fast::with_type<BFloat16, Half>(tensor, op, body);
+auto with_type(const Tensor& tensor, const char* name, const Body& body) {
+  return dcrnn_fast::with_type<BFloat16, Half>(tensor, name, body);
 }
 
 }  // namespace dcrnn_fast::cpu

@@ -21,7 +21,7 @@ struct Rows {
   operator Rows<const P>() const { return {data, stride}; }
 };
 
-// h' = h + g x0 (product + bias). With gates, a and g are kept there.
+// h' = h + g x0 (product + bias). Where `activations` is not null, a and g go there.
 template <typename T>
 struct ForwardStep {
   using A = accumulator<T>;
@@ -32,15 +32,15 @@ struct ForwardStep {
   Rows<const A> state;
   Rows<A> next;
   Rows<T> low;
-  Rows<T> gates;
+  Rows<T> activations;
 };
 
-// h' from the gates alone.
+// h' from the activations alone.
 template <typename T>
 struct StateStep {
   using A = accumulator<T>;
   int64_t rows, dim, plane;
-  Rows<const T> gates, x0;
+  Rows<const T> activations, x0;
   Rows<const A> state;
   Rows<A> next;
   Rows<T> low;
@@ -51,7 +51,7 @@ template <typename T>
 struct BackwardStep {
   using A = accumulator<T>;
   int64_t rows, dim, plane;
-  Rows<const T> gates, x0, added;
+  Rows<const T> activations, x0, added;
   Rows<const A> d;
   Rows<A> d_out;
   Rows<A> dx0;

@@ -14,14 +14,14 @@ void forward(const ForwardStep<T>& step) {
     const A* const state = step.state[row];
     A* const next = step.next[row];
     T* const low = is_low<T> ? step.low[row] : nullptr;
-    T* const gates = keep ? step.gates[row] : nullptr;
+    T* const activations = keep ? step.activations[row] : nullptr;
 #pragma GCC ivdep
     for (int64_t d = 0; d < step.dim; ++d) {
       const A a = A(product[G * d]) + bias[d];
       const A g = G == 2 ? sigmoid(A(product[G * d + G - 1]) + gate_bias[d]) : A(1);
       if constexpr (keep) {
-        gates[d] = T(a);
-        if constexpr (G == 2) gates[step.plane + d] = T(g);
+        activations[d] = T(a);
+        if constexpr (G == 2) activations[step.plane + d] = T(g);
       }
       const A h = next_state<A>(state[d], A(x0[d]), a, g);
       next[d] = h;
@@ -32,7 +32,7 @@ void forward(const ForwardStep<T>& step) {
 
 template <int G, typename T>
 void forward_step(const ForwardStep<T>& step) {
-  if (step.gates)
+  if (step.activations)
     forward<G, true>(step);
   else
     forward<G, false>(step);
@@ -42,14 +42,14 @@ template <int G, typename T>
 void state_step(const StateStep<T>& step) {
   using A = accumulator<T>;
   for (int64_t row = 0; row < step.rows; ++row) {
-    const T* const gates = step.gates[row];
+    const T* const activations = step.activations[row];
     const T* const x0 = step.x0[row];
     const A* const state = step.state[row];
     A* const next = step.next[row];
     T* const low = is_low<T> ? step.low[row] : nullptr;
 #pragma GCC ivdep
     for (int64_t d = 0; d < step.dim; ++d) {
-      const A h = next_state<A>(state[d], A(x0[d]), A(gates[d]), G == 2 ? A(gates[step.plane + d]) : A(1));
+      const A h = next_state<A>(state[d], A(x0[d]), A(activations[d]), G == 2 ? A(activations[step.plane + d]) : A(1));
       next[d] = h;
       if constexpr (is_low<T>) low[d] = T(h);
     }
@@ -61,7 +61,7 @@ void backward(const BackwardStep<T>& step) {
   using A = accumulator<T>;
   A* const sums = step.sums;
   for (int64_t row = 0; row < step.rows; ++row) {
-    const T* const gates = step.gates[row];
+    const T* const activations = step.activations[row];
     const T* const x0 = step.x0[row];
     const T* const added = has_added ? step.added[row] : nullptr;
     const A* const d_in = has_d ? step.d[row] : nullptr;
@@ -74,7 +74,7 @@ void backward(const BackwardStep<T>& step) {
       if constexpr (has_d) d = d_in[i];
       if constexpr (has_added) d += A(added[i]);
       d_out[i] = d;
-      const StepGradient<A> gradient = step_gradient<A>(d, A(x0[i]), A(gates[i]), G == 2 ? A(gates[step.plane + i]) : A(1));
+      const StepGradient<A> gradient = step_gradient<A>(d, A(x0[i]), A(activations[i]), G == 2 ? A(activations[step.plane + i]) : A(1));
       dx0[i] += gradient.dx0;
       products[G * i] = T(gradient.da);
       sums[i] += gradient.da;

@@ -15,7 +15,7 @@ using torch::stable::new_empty;
 
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   check_banks(shared, own, index);
-  with_type(shared, "param_gather", [](auto) {});
+  check_dtype(shared, "shared");
   shared = contiguous(shared), own = contiguous(own), index = contiguous(index);
   const Bank bank{index.size(0), index.size(1), shared.size(0), own.size(1), index.const_data_ptr<int32_t>()};
   check_index_values(bank.index, index.numel(), bank.shared + bank.own);
@@ -32,7 +32,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   check_index_values(bank.index, index.numel(), bank.shared + bank.own);
   Tensor shared = new_empty(grad, with_trailing({num_shared}, grad, 2));
   Tensor own = new_empty(grad, with_trailing({bank.tasks, num_private}, grad, 2));
-  with_type(grad, "param_gather_backward", [&](auto zero) {
+  with_type(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
     reduce_rows(bank, Readers(bank), static_cast<const T*>(grad.const_data_ptr()), static_cast<T*>(shared.mutable_data_ptr()),
                 static_cast<T*>(own.mutable_data_ptr()), values_each(grad, 2));

@@ -54,8 +54,8 @@ inline void multiply(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHand
 namespace dcrnn_fast::cuda {
 
 template <typename Body>
-auto with_type(const Tensor& tensor, const char* op, const Body& body) {
-  return dcrnn_fast::with_type<BFloat16, Half>(tensor, op, body);
+auto with_type(const Tensor& tensor, const char* name, const Body& body) {
+  return dcrnn_fast::with_type<BFloat16, Half>(tensor, name, body);
 }
 
 // Null for a tensor without values, as for an absent one.

@@ -37,9 +37,9 @@ struct Problem {
   int weight_steps() const { return rows / dim; }
 };
 
-// out [T, B, D], or [T, L + 1, B, D] with every_state; gates [T, L, B, G, D] or null; scratch of forward_scratch() values.
+// out [T, B, D], or [T, L + 1, B, D] with every_state; activations [T, L, B, G, D] or null; scratch of forward_scratch() values.
 template <typename T>
-cudaError_t forward(const Problem<T>& problem, T* out, bool every_state, T* gates, T* scratch, cudaStream_t stream);
+cudaError_t forward(const Problem<T>& problem, T* out, bool every_state, T* activations, T* scratch, cudaStream_t stream);
 
 template <typename T>
 int64_t forward_scratch(const Problem<T>& problem, bool every_state);
@@ -56,8 +56,8 @@ int backward_row_tiles(const Problem<T>& problem);
 
 // grad is the gradient of forward's out. Fills the workspace, and dx0 [B, D] and dcontext [L, B, C] where they are not null.
 template <typename T>
-cudaError_t backward(const Problem<T>& problem, const T* grad, bool every_state, const T* gates, const Workspace<T>& workspace, T* dx0,
-                     T* dcontext, cudaStream_t stream);
+cudaError_t backward(const Problem<T>& problem, const T* grad, bool every_state, const T* activations, const Workspace<T>& workspace,
+                     T* dx0, T* dcontext, cudaStream_t stream);
 
 // The steps whose products with da|dq may be added before they are rounded: first the one that reads x0, then, of tied weights, all others
 // together, of untied ones each.

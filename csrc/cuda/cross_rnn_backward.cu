@@ -29,8 +29,8 @@ int backward_row_tiles(const Problem<T>& p) {
 }
 
 template <typename T>
-cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const T* gates, const Workspace<T>& w, T* dx0, T* dcontext,
-                     cudaStream_t stream) {
+cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const T* activations, const Workspace<T>& w, T* dx0,
+                     T* dcontext, cudaStream_t stream) {
   if (p.batch == 0 || p.tasks == 0) return cudaSuccess;
   return with_kernels(p, [&](auto math, auto vectors) {
     using M = decltype(math);
@@ -39,7 +39,8 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     using LargeTile = typename ProductTiles<M>::Large;
     const int64_t all = p.states(), plane = G * all, sums_step = backward_row_tiles(p) * int64_t(G) * p.dim;
     const bool large = takes_large<LargeTile>(p, p.dim);
-    const bool vector = in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, grad, gates, w.states, w.gradients, w.d, w.dx0, dcontext);
+    const bool vector =
+        in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, grad, activations, w.states, w.gradients, w.d, w.dx0, dcontext);
     const int elements = static_cast<int>(divide_up(p.batch * divide_up(p.dim, element_units), element_threads));
     cudaError_t error = cudaSuccess;
     const auto run = [&error](auto launched) {
@@ -48,12 +49,13 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
 
     if (p.steps > 1)
       run([&] {
-        const StatesArguments<T> a{p.x0, gates, w.states, p.batch, p.dim, p.steps, vector};
+        const StatesArguments<T> a{p.x0, activations, w.states, p.batch, p.dim, p.steps, vector};
         return launch(cross_rnn_states<G, T>, dim3(elements, p.tasks), element_threads, 0, stream, a);
       });
     const auto gate_of = [&](int step) {
-      return GateArguments<T>{p.x0,           gates + step * plane, w.gradients + step * plane, w.dx0,   w.sums + step * sums_step, p.batch, p.steps * plane,
-                              p.steps * plane, p.steps * sums_step,  p.dim,                      tile_rows(p), vector};
+      return GateArguments<T>{p.x0,    activations + step * plane, w.gradients + step * plane, w.dx0,
+                              w.sums + step * sums_step, p.batch, p.steps * plane, p.steps * plane,
+                              p.steps * sums_step, p.dim, tile_rows(p), vector};
     };
     const int64_t grad_stride = every_state ? (p.steps + 1) * all : all;
     const T* const last_grad = every_state ? grad + p.steps * all : grad;

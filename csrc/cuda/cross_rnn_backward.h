@@ -18,10 +18,10 @@ namespace dcrnn_fast::cuda {
 template <typename T>
 struct GateArguments {
   using A = accumulator<T>;
-  const T *x0, *gates;  // [B, D], of each task [B, G, D]
-  T* gradients;         // of each task da|dq [B, G, D]
-  A *dx0, *sums;        // of each task [B, D]; of each task and tile of rows [G, D]
-  int64_t batch, gates_stride, gradients_stride, sums_stride;
+  const T *x0, *activations;  // [B, D], of each task [B, G, D]
+  T* gradients;               // of each task da|dq [B, G, D]
+  A *dx0, *sums;              // of each task [B, D]; of each task and tile of rows [G, D]
+  int64_t batch, activations_stride, gradients_stride, sums_stride;
   int dim, tile_rows;
   bool vector;
 };
@@ -33,8 +33,8 @@ DCRNN_DEVICE void move_gate(const GateArguments<T>& p, const A (&d)[count], int6
   const int64_t from = row * p.dim + unit, kept = row * G * p.dim + unit;
   A x0[count], a[count], g[count], dx0[count], da[count], dq[count];
   load(x0, p.x0 + from, left, p.vector);
-  load(a, p.gates + task * p.gates_stride + kept, left, p.vector);
-  if constexpr (G == 2) load(g, p.gates + task * p.gates_stride + kept + p.dim, left, p.vector);
+  load(a, p.activations + task * p.activations_stride + kept, left, p.vector);
+  if constexpr (G == 2) load(g, p.activations + task * p.activations_stride + kept + p.dim, left, p.vector);
   A* const sum = p.dx0 + task * p.batch * p.dim + from;
   if constexpr (add) load(dx0, sum, left, p.vector);
 #pragma unroll

@@ -29,7 +29,7 @@ int64_t forward_scratch(const Problem<T>& p, bool every_state) {
 }
 
 template <typename T>
-cudaError_t forward(const Problem<T>& p, T* out, bool every_state, T* gates, T* scratch, cudaStream_t stream) {
+cudaError_t forward(const Problem<T>& p, T* out, bool every_state, T* activations, T* scratch, cudaStream_t stream) {
   if (p.batch == 0 || p.tasks == 0) return cudaSuccess;
   return with_kernels(p, [&](auto math, auto vectors) {
     using M = decltype(math);
@@ -44,20 +44,20 @@ cudaError_t forward(const Problem<T>& p, T* out, bool every_state, T* gates, T* 
     a.weight = {p.shared_weight, p.private_weight, p.num_shared, p.num_private};
     a.bias = {p.shared_bias, p.private_bias, p.num_shared, p.num_private};
     a.batch = p.batch, a.dim = p.dim, a.columns = p.columns, a.index_stride = p.rows;
-    a.gates_step = G * all, a.gates_stride = p.steps * a.gates_step;
+    a.activations_step = G * all, a.activations_stride = p.steps * a.activations_step;
     a.every_state = every_state, a.next_step = all, a.start_stride = out_stride;
     a.step_rows = p.weight_steps() > 1 ? p.dim : 0;
-    a.vector = in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, out, gates, scratch);
+    a.vector = in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, out, activations, scratch);
 
     if (takes_all_steps<AllSteps>(p)) {
-      a.steps = p.steps, a.gates = gates, a.start = every_state ? out : nullptr;
+      a.steps = p.steps, a.activations = activations, a.start = every_state ? out : nullptr;
       a.next = every_state ? out + all : out, a.next_stride = out_stride;
       return launch_forward<AllSteps>(p, a, stream);
     }
     const bool large = takes_large<typename StepTiles<M>::Large>(p, p.dim);
     a.steps = 1, a.state = p.x0, a.state_stride = 0;
     for (int step = 0; step < p.steps; ++step) {
-      a.gates = gates ? gates + step * a.gates_step : nullptr;
+      a.activations = activations ? activations + step * a.activations_step : nullptr;
       a.start = every_state && step == 0 ? out : nullptr;
       if (every_state)
         a.next = out + (step + 1) * all, a.next_stride = out_stride;

@@ -17,13 +17,13 @@ namespace dcrnn_fast::cuda {
 // Strides are in values, from task to task and from step to step.
 template <typename T>
 struct ForwardArguments {
-  const T *x0, *state, *context;  // [B, D], of each task [B, D], of each step [B, C] or null
-  T *next, *gates, *start;        // of each task [B, D]; [B, G, D] or null; [B, D] or null: where x0 itself goes
+  const T *x0, *state, *context;   // [B, D], of each task [B, D], of each step [B, C] or null
+  T *next, *activations, *start;  // of each task [B, D]; [B, G, D] or null; [B, D] or null: where x0 itself goes
   Bank<T> weight, bias;           // rows [G, K], rows [G]
   const int32_t* index;
   int64_t batch;
   int dim, columns, steps, step_rows;  // D, C, steps to do, rows of the index from step to step
-  int64_t index_stride, state_stride, next_stride, next_step, gates_stride, gates_step, start_stride;
+  int64_t index_stride, state_stride, next_stride, next_step, activations_stride, activations_step, start_stride;
   bool every_state;  // next takes each step's state, not the last one's alone
   bool vector;       // rows are multiples of 16 bytes, on such boundaries
 };
@@ -213,10 +213,10 @@ struct ForwardKernel {
         g[i] = G == 2 ? sigmoid(sums[G - 1][block][i / 2][sum] + bias[(G - 1) * Tile::columns + local_unit + i]) : A(1);
         h[i] = next_state<A>(h[i], x0[i], a[i], g[i]);
       }
-      if (p.gates) {
-        T* const gates = p.gates + task * p.gates_stride + at.step * p.gates_step + row * G * p.dim + unit;
-        store(gates, a, count, p.vector);
-        if constexpr (G == 2) store(gates + p.dim, g, count, p.vector);
+      if (p.activations) {
+        T* const activations = p.activations + task * p.activations_stride + at.step * p.activations_step + row * G * p.dim + unit;
+        store(activations, a, count, p.vector);
+        if constexpr (G == 2) store(activations + p.dim, g, count, p.vector);
       }
       if (kept) store(p.next + task * p.next_stride + (p.every_state ? at.step * p.next_step : 0) + from, h, count, p.vector);
       if constexpr (all_steps)

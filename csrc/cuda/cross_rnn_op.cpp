@@ -39,22 +39,24 @@ Problem<T> problem_of(const Arguments& a, const Current& current, bool allow_tf3
 }
 
 template <typename T>
-void run_forward(const Problem<T>& p, const Tensor& like, const Tensor& out, bool return_states, const Tensor& gates, cudaStream_t stream) {
+void run_forward(const Problem<T>& p, const Tensor& like, const Tensor& out, bool return_states, const Tensor& activations,
+                 cudaStream_t stream) {
   const Tensor scratch = new_empty(like, {forward_scratch(p, return_states)});
-  check_cuda(forward(p, data<T>(out), return_states, data<T>(gates), data<T>(scratch), stream));
+  check_cuda(forward(p, data<T>(out), return_states, data<T>(activations), data<T>(scratch), stream));
 }
 
-std::tuple<Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index,
-                                     int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, bool save,
-                                     bool allow_tf32) {
+std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
+                                             Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states,
+                                             int64_t keep, bool allow_tf32) {
   Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(a);
+  check_keep(keep);
   const Current current(a.x0);
-  Tensor out = new_empty(a.x0, a.out_shape(return_states)), gates = new_empty(a.x0, a.gates_shape(save));
-  with_type(x0, "cross_rnn", [&](auto zero) {
-    run_forward(problem_of<decltype(zero)>(a, current, allow_tf32), a.x0, out, return_states, gates, current.stream);
+  Tensor out = new_empty(a.x0, a.out_shape(return_states)), activations = new_empty(a.x0, a.activations_shape(keep));
+  with_type(x0, "x0", [&](auto zero) {
+    run_forward(problem_of<decltype(zero)>(a, current, allow_tf32), a.x0, out, return_states, activations, current.stream);
   });
-  return {out, gates};
+  return {out, new_empty(a.x0, {0}), activations};
 }
 
 // Matrices [T, rows, columns] in borrowed memory, as the library sees them.
@@ -104,7 +106,7 @@ Tensor weight_products(const Problem<T>& p, const Tensor& like, const Workspace<
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
-Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor gates, bool return_states, int64_t needs, bool allow_tf32) {
+Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations, bool return_states, int64_t needs, bool allow_tf32) {
   const Current current(a.x0);
   const Problem<T> p = problem_of<T>(a, current, allow_tf32);
   const bool has_work = p.batch && p.tasks;
@@ -114,20 +116,21 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor gates, bool 
   Tensor dx0 = gradient({p.batch, p.dim}, needs & need_x0), banks[4];
   Tensor dcontext = gradient({p.steps, p.batch, p.columns}, needs & need_context);
   const Tensor* const inputs[4] = {&a.shared_weight, &a.shared_bias, &a.private_weight, &a.private_bias};
-  for (int i = 0; i < 4; ++i) banks[i] = gradient(with_trailing({}, *inputs[i], 0), needs & need_weights);
+  for (int i = 0; i < 4; ++i) banks[i] = gradient(with_trailing({}, *inputs[i], 0), needs & need_banks);
   if (has_work) {
-    if (gates.numel() == 0) {
-      gates = new_empty(a.x0, a.gates_shape(true));
-      run_forward(p, a.x0, new_empty(a.x0, a.out_shape(false)), false, gates, current.stream);
+    if (activations.numel() == 0) {
+      activations = new_empty(a.x0, a.activations_shape(keep_activations));
+      run_forward(p, a.x0, new_empty(a.x0, a.out_shape(false)), false, activations, current.stream);
     }
     const int64_t tiles = backward_row_tiles(p);
-    const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), gradients = new_empty(a.x0, a.gates_shape(true));
+    const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), gradients = new_empty(a.x0, activations.sizes());
     const Tensor d = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>), dx0_sums = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>);
     const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, tiles, p.gates, p.dim}, wide_type<T>);
     using A = accumulator<T>;
     const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<A>(d), data<A>(dx0_sums), data<A>(sums)};
-    check_cuda(backward(p, data<const T>(grad), return_states, data<const T>(gates), workspace, data<T>(dx0), data<T>(dcontext), current.stream));
-    if (needs & need_weights) {
+    check_cuda(backward(p, data<const T>(grad), return_states, data<const T>(activations), workspace, data<T>(dx0), data<T>(dcontext),
+                        current.stream));
+    if (needs & need_banks) {
       const Tensor products = weight_products(p, a.x0, workspace);
       check_cuda(sum_weights(p, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
       check_cuda(sum_biases(p, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
@@ -136,15 +139,15 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor gates, bool 
   return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext};
 }
 
-Outputs cross_rnn_backward(Tensor grad, Tensor gates, Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
-                           Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states, int64_t needs,
-                           bool allow_tf32) {
+Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
+                           Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
+                           std::optional<Tensor> context, bool return_states, int64_t needs, bool allow_tf32) {
   Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(a);
-  a.check_backward(grad, gates, return_states, needs, context.has_value());
-  grad = contiguous(grad), gates = contiguous(gates);
-  return with_type(x0, "cross_rnn_backward",
-                   [&](auto zero) { return run_backward<decltype(zero)>(a, grad, gates, return_states, needs, allow_tf32); });
+  a.check_backward(grad, states, activations, return_states, needs, context.has_value());
+  grad = contiguous(grad), activations = contiguous(activations);
+  return with_type(
+      x0, "x0", [&](auto zero) { return run_backward<decltype(zero)>(a, grad, activations, return_states, needs, allow_tf32); });
 }
 
 }  // namespace

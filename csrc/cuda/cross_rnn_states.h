@@ -10,8 +10,8 @@ inline constexpr int element_threads = 256, element_units = 4;
 
 template <typename T>
 struct StatesArguments {
-  const T *x0, *gates;  // [B, D], [T, L, B, G, D]
-  T* states;            // [T, L - 1, B, D]: before every step but the first
+  const T *x0, *activations;  // [B, D], [T, L, B, G, D]
+  T* states;                  // [T, L - 1, B, D]: before every step but the first
   int64_t batch;
   int dim, steps;
   bool vector;
@@ -30,11 +30,11 @@ __global__ __launch_bounds__(element_threads) void cross_rnn_states(const __grid
 #pragma unroll
   for (int i = 0; i < element_units; ++i) h[i] = x0[i];
   for (int step = 0; step < p.steps - 1; ++step) {
-    const T* const gates = p.gates + ((task * p.steps + step) * p.batch + row) * G * p.dim + unit;
+    const T* const activations = p.activations + ((task * p.steps + step) * p.batch + row) * G * p.dim + unit;
     T* const state = p.states + ((task * (p.steps - 1) + step) * p.batch + row) * p.dim + unit;
     A a[element_units], g[element_units];
-    load(a, gates, left, p.vector);
-    if constexpr (G == 2) load(g, gates + p.dim, left, p.vector);
+    load(a, activations, left, p.vector);
+    if constexpr (G == 2) load(g, activations + p.dim, left, p.vector);
 #pragma unroll
     for (int i = 0; i < element_units; ++i) {
       T rounded;

@@ -19,7 +19,7 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   check_banks(shared, own, index);
   check_rows(shared.size(0), own.size(1));
   check_alike_device(index, "index", shared, "shared");
-  with_type(shared, "param_gather", [](auto) {});
+  check_dtype(shared, "shared");
   shared = contiguous(shared), own = contiguous(own), index = contiguous(index);
   const Current current(shared);
   Tensor out = new_empty(shared, with_trailing({index.size(0), index.size(1)}, shared, 1));
@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   const Current current(grad);
   Tensor shared = new_empty(grad, with_trailing({num_shared}, grad, 2));
   Tensor own = new_empty(grad, with_trailing({index.size(0), num_private}, grad, 2));
-  with_type(grad, "param_gather_backward", [&](auto zero) {
+  with_type(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
     check_cuda(sum_rows(banks_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
                             current.stream));

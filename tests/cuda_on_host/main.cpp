@@ -135,15 +135,15 @@ class Runner {
     Verdict verdict{allowed_};
     p_.schedule = kernels.schedule, p_.tiles = kernels.tiles;
     auto out = poisoned<T>(s_.tasks * (s_.every_state ? s_.steps + 1 : 1) * s_.states());
-    auto gates = poisoned<T>(s_.save ? s_.tasks * s_.steps * s_.gates() * s_.states() : 0);
+    auto activations = poisoned<T>(s_.keep ? s_.tasks * s_.steps * s_.gates() * s_.states() : 0);
     auto scratch = poisoned<T>(forward_scratch(p_, s_.every_state));
-    verdict.check(forward(p_, out.data(), s_.every_state, s_.save ? gates.data() : nullptr, scratch.data(), nullptr));
+    verdict.check(forward(p_, out.data(), s_.every_state, s_.keep ? activations.data() : nullptr, scratch.data(), nullptr));
     verdict.compare("out", reference_.result(), out);
-    if (s_.save) verdict.compare("gates", reference_.gates(), gates);
-    if (first_out_.empty()) first_out_ = out, first_gates_ = gates;
+    if (s_.keep) verdict.compare("activations", reference_.activations(), activations);
+    if (first_out_.empty()) first_out_ = out, first_activations_ = activations;
     verdict.same_bits("out's bits", first_out_, out);
-    verdict.same_bits("the gates' bits", first_gates_, gates);
-    if (s_.save && kernels.schedule == Schedule::step) run_backward(gates, verdict);
+    verdict.same_bits("the activations' bits", first_activations_, activations);
+    if (s_.keep && kernels.schedule == Schedule::step) run_backward(activations, verdict);
     return verdict;
   }
 
@@ -166,7 +166,7 @@ class Runner {
   }
 
  private:
-  void run_backward(const std::vector<T>& gates, Verdict& verdict) {
+  void run_backward(const std::vector<T>& activations, Verdict& verdict) {
     const int64_t all = s_.states(), plane = s_.gates() * all;
     const std::vector<T> grad = typed<T>(in_.grad);
     auto states = poisoned<T>(s_.tasks * (s_.steps - 1) * all), gradients = poisoned<T>(s_.tasks * s_.steps * plane);
@@ -174,8 +174,8 @@ class Runner {
     auto sums = poisoned<A>(int64_t(s_.tasks) * s_.steps * backward_row_tiles(p_) * s_.gates() * s_.dim);
     auto dx0 = poisoned<T>(all), dcontext = poisoned<T>(in_.context.size());
     const Workspace<T> workspace{states.data(), gradients.data(), d.data(), dx0_sums.data(), sums.data()};
-    verdict.check(
-        backward(p_, grad.data(), s_.every_state, gates.data(), workspace, dx0.data(), s_.columns ? dcontext.data() : nullptr, nullptr));
+    verdict.check(backward(p_, grad.data(), s_.every_state, activations.data(), workspace, dx0.data(), s_.columns ? dcontext.data() : nullptr,
+                           nullptr));
     verdict.compare("dx0", reference_.dx0, dx0);
     verdict.compare("dcontext", reference_.dcontext, dcontext);
 
@@ -218,7 +218,7 @@ class Runner {
   const double allowed_;
   Problem<T> p_{};
   std::vector<int32_t> index_;
-  std::vector<T> x0_, context_, shared_weight_, private_weight_, shared_bias_, private_bias_, first_out_, first_gates_;
+  std::vector<T> x0_, context_, shared_weight_, private_weight_, shared_bias_, private_bias_, first_out_, first_activations_;
 };
 
 // The reference's own gradients, by differences of its loss along a random direction of each input.

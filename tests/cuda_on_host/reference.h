@@ -18,7 +18,7 @@ struct Shape {
   Level level;
   int batch, dim, columns, tasks, steps;
   bool untied, gated, every_state;
-  bool save = true;      // the gates are kept, and the backward runs
+  bool keep = true;      // the activations are kept, and the backward runs
   bool shifted = false;  // x0 starts one value after a boundary of 16 bytes
 
   int gates() const { return gated ? 2 : 1; }
@@ -32,7 +32,7 @@ struct Shape {
   std::string name() const {
     const auto size = [](const char* letter, int value) { return letter + std::to_string(value) + " "; };
     return size("B", batch) + size("D", dim) + size("C", columns) + size("T", tasks) + size("L", steps) + (untied ? "untied " : "tied ") +
-           (gated ? "gated" : "cross") + (every_state ? " every state" : "") + (save ? "" : " no gates") + (shifted ? " shifted" : "");
+           (gated ? "gated" : "cross") + (every_state ? " every state" : "") + (keep ? "" : " no activations") + (shifted ? " shifted" : "");
   }
 };
 
@@ -103,7 +103,7 @@ struct Reference {
   }
 
   // As the kernels keep them, [T, L, B, G, D].
-  Doubles gates() const {
+  Doubles activations() const {
     Doubles out;
     for (int64_t row = 0; row < int64_t(s.tasks) * s.steps * s.batch; ++row)
       for (const Doubles* part : {&a, &g})
