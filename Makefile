@@ -11,10 +11,12 @@ export OMP_WAIT_POLICY := passive
 .PHONY: demo test lint format sanitize abi resources cuda-check ctest bench quality gpu clean
 
 # Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.
+# The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(BUILD_REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[$(1)]'
+	ln -sfn ../kernels dcrnn_fast/kernels
 	touch $@
 endef
 
@@ -73,4 +75,4 @@ quality: $(VENV)/.dev
 	$(BIN)/python -m bench.quality
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt
+	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt dcrnn_fast/kernels

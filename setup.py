@@ -173,7 +173,7 @@ if WANTED["_C_cuda"] != "0":
     extensions.append(without if MISSING["_C_cuda"] else cuda_extension())
 
 setup(
-    packages=[*find_packages(include=["dcrnn_fast", "dcrnn_fast.*"]), "dcrnn_fast.kernels"],
+    packages=sorted({*find_packages(include=["dcrnn_fast", "dcrnn_fast.*"]), "dcrnn_fast.kernels"}),
     package_dir={"dcrnn_fast.kernels": "kernels"},
     package_data={"dcrnn_fast": ["py.typed", *REPORTS.values(), "data/embedded/*"], "dcrnn_fast.kernels": ["tuned/*.json"]},
     ext_modules=extensions,

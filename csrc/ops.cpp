@@ -19,7 +19,7 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   // float32's operands to tf32.
   m.def(
       "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, "
-      "int steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, int keep=0, "
+      "SymInt steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, SymInt keep=0, "
       "bool allow_tf32=False) -> (Tensor, Tensor, Tensor)");
 
   // grad has the shape of the forward's first output; states and activations are its other outputs. Returns the gradients of x0,
@@ -27,6 +27,6 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   // the others are [0].
   m.def(
       "cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias, "
-      "Tensor private_weight, Tensor private_bias, Tensor index, int steps, str cell, Tensor? context, bool return_states, int needs, "
+      "Tensor private_weight, Tensor private_bias, Tensor index, SymInt steps, str cell, Tensor? context, bool return_states, SymInt needs, "
       "bool allow_tf32=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

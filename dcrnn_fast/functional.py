@@ -31,7 +31,9 @@ if extension() is not None:
     else:
         _cuda = cuda_extension()
         # one namespace: PyTorch's dispatcher tells a CPU's tensors from a GPU's
-        IMPLEMENTATIONS["cuda"] = IMPLEMENTATIONS["cpp"]._replace(kernel_override=override_by(_cuda.override_kernels) if _cuda else no_override)
+        IMPLEMENTATIONS["cuda"] = IMPLEMENTATIONS["cpp"]._replace(
+            kernel_override=override_by(_cuda.override_kernels) if _cuda else no_override
+        )
 
 
 def _implementation(name: str) -> Implementation:
@@ -82,7 +84,9 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         check_index(index, shared.shape[0] + private.shape[1])
 
     chosen = resolve(backend, device=shared.device, dtype=shared.dtype)
-    return _checked(check, lambda: _implementation(chosen).param_gather(shared, private, index), chosen == "cpp" and private.is_cpu and index.is_cpu)
+    return _checked(
+        check, lambda: _implementation(chosen).param_gather(shared, private, index), chosen == "cpp" and private.is_cpu and index.is_cpu
+    )
 
 
 def cross_rnn(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import INTERPRETED
 
+
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """The tensor's GPU as the current one; a launch goes to its current stream."""
     return torch.cuda.device_of(tensor)

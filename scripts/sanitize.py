@@ -95,7 +95,8 @@ def copy_sources() -> None:
     for source, target in COPIED.items():
         (COPY / target).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / source).is_dir():
-            shutil.copytree(ROOT / source, COPY / target, ignore=shutil.ignore_patterns("*.so", "__pycache__", "_build_failure.txt"))
+            ignored = shutil.ignore_patterns("*.so", "__pycache__", "_build_failure.txt")
+            shutil.copytree(ROOT / source, COPY / target, ignore=ignored, dirs_exist_ok=True)
         else:
             shutil.copy(ROOT / source, COPY / target)
     (COPY / "guard.py").write_text(GUARD, encoding="utf-8")
