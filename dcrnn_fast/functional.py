@@ -50,8 +50,8 @@ def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None
 
     Args:
         backend: a backend by name.
-        **choices: "cuda": ``schedule`` ("step", "all_steps") and ``tiles`` ("small", "large"). "triton": ``schedule``, or a kernel's name with
-            a :class:`~dcrnn_fast.kernels.tile_table.Config`.
+        **choices: for "cuda", ``schedule`` ("step", "all_steps") and ``tiles`` ("small", "large"); for "triton", ``schedule``, and the
+            :class:`~dcrnn_fast.kernels.tile_table.Config` of a kernel by its name.
 
     Raises:
         ValueError: an unknown choice, or one for a backend without a choice of kernels.

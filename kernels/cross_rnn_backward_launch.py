@@ -6,6 +6,8 @@ activations of a step are computed again just before they are read, and da and d
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import triton
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch.library import wrap_triton
 from . import tile_choice
 from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_step
 from .cross_rnn_backward_context import cross_rnn_backward_context
-from .cross_rnn_forward_launch import launch_step
+from .cross_rnn_forward_launch import forward, launch_step
 from .cross_rnn_problem import Problem
 from .launch import on_device_of
 from .param_gather_launch import sum_rows
@@ -29,13 +31,21 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x0, the four banks and the context that are wanted; [0] for the others.
 
-    ``states`` [T, L - 1, B, D] are those before every step but the first one; ``activations`` are [0] where they were not kept.
+    ``states`` [T, L - 1, B, D] are those before every step but the first one. States and activations that were not kept come as [0].
+
+    Raises ValueError for kept tensors of another shape.
     """
     p, nothing = problem.layout, problem.x0.new_empty
+    kept = (("states", states, (p.T, p.L - 1, p.B, p.D)), ("activations", activations, (p.T, p.L, p.B, p.G, p.D)))
+    for name, tensor, shape in kept:
+        if tensor.shape not in (shape, (0,)):
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {list(shape)}, or [0] where it was not kept")
     if p.B == 0 or p.T == 0:
         zeros = [torch.zeros_like(bank) if banks else nothing(0) for bank in problem.banks]
         dcontext = torch.zeros_like(problem.context) if context and problem.context is not None else nothing(0)
         return torch.zeros_like(problem.x0) if x0 else nothing(0), zeros[0], zeros[1], zeros[2], zeros[3], dcontext
+    if states.dim() == 1:
+        states = forward(replace(problem, return_states=False), keep_states=True, keep_activations=False)[1]
     walk = _Walk(problem, grad.contiguous(), states, activations, x0=x0, banks=banks, context=context)
     with on_device_of(problem.x0):
         walk.run()
@@ -58,7 +68,7 @@ class _Walk:
         wide = torch.float64 if problem.x0.dtype == torch.float64 else torch.float32
         self.problem, self.grad, self.states = problem, grad, states
         self.want_x0, self.want_banks, self.want_context = x0, banks, context and p.C > 0
-        self.recompute = activations.numel() == 0
+        self.recompute = activations.dim() == 1
         self.slots = min(2, p.L) if self.recompute else p.L
         self.tile = tile_choice.config("backward", problem.sizes)
         self.row_tiles = triton.cdiv(p.B, self.tile.block_b)

@@ -44,7 +44,7 @@ def _tile(
     G: tl.constexpr, HAS_CONTEXT: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """One tile of one step of one task, which the pointers are moved to. ``activations`` [B, G, D] takes a and g, ``out`` [B, D] takes h'."""
+    """One tile of one step of one task, where the pointers begin. Writes a, g to ``activations`` [B, G, D] and h' to ``out`` [B, D]."""
     K = C + D
     # tiles at the edge compute their last row and unit again and do not store it, which saves a mask
     n = tl.arange(0, BLOCK_D * G)

@@ -57,7 +57,7 @@ def small(as_allocated: bool, device: str) -> int:
     import torch
 
     from dcrnn_fast import backends, functional
-    from tests.core.problems import cross_arguments, differentiable
+    from tests.operators.problems import cross_arguments, differentiable
 
     shapes: list[dict] = [
         {"batch": 3, "dim": 17},
@@ -118,7 +118,7 @@ def _cross_rnn(backend: str, shape: dict, dtype: torch.dtype, options: dict, dev
     import torch
 
     from dcrnn_fast import functional
-    from tests.core.problems import cross_arguments, differentiable
+    from tests.operators.problems import cross_arguments, differentiable
 
     def of(value: Any, kind: torch.dtype) -> Any:
         if not isinstance(value, torch.Tensor):

@@ -9,9 +9,24 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms on a GPU ask for it
+
 settings.register_profile("local", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--backend", help="of the tests that run on several backends, run those of this one alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests of other backends than ``--backend`` names."""
+    if not (wanted := config.getoption("--backend")):
+        return
+    of = {item: getattr(item, "callspec", None) and str(item.callspec.params.get("backend", "")).partition(",")[0] for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if of[item] and of[item] != wanted])
+    items[:] = [item for item in items if not of[item] or of[item] == wanted]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -72,8 +72,7 @@ def register(
 @contextmanager
 def no_override(**choices: object) -> Iterator[None]:
     """The ``kernel_override`` of a backend with one kernel for each call: ValueError for any choice."""
-    if choices:
-        raise ValueError(f"kernel_override: got {', '.join(choices)}; this backend has no choice of kernels")
+    _check_choices(choices, ())
     yield
 
 
@@ -82,6 +81,7 @@ def override_by(override_kernels: Callable[..., None]) -> Callable[..., Abstract
 
     @contextmanager
     def kernel_override(**choices: str) -> Iterator[None]:
+        _check_choices(choices, ("schedule", "tiles"))
         override_kernels(**choices)
         try:
             yield
@@ -89,3 +89,9 @@ def override_by(override_kernels: Callable[..., None]) -> Callable[..., Abstract
             override_kernels()
 
     return kernel_override
+
+
+def _check_choices(choices: Mapping[str, object], known: Sequence[str]) -> None:
+    for name in choices:
+        if name not in known:
+            raise ValueError(f"kernel_override: got {name!r}, expected {' or '.join(known) or 'no choice, the backend has none'}")

@@ -137,9 +137,12 @@ def register_autograd(namespace: str, keeps: Keep) -> Callable[..., Tensor]:
     class Eager(torch.autograd.Function):
         """The registered derivative without its wrappers, which cost 0.1 ms a call outside a compiled graph."""
 
-    Eager.forward = staticmethod(lambda *arguments: forward(*arguments))  # type: ignore[assignment]
-    Eager.setup_context = staticmethod(_save)  # type: ignore[assignment]
-    Eager.backward = staticmethod(gradients)  # type: ignore[assignment]
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            return forward(*arguments)
+
+        setup_context = staticmethod(_save)  # type: ignore[assignment]
+        backward = staticmethod(gradients)  # type: ignore[assignment]
 
     torch.library.register_autograd(f"{namespace}::cross_rnn", gradients, setup_context=_save)
     torch.library.register_autograd(f"{namespace}::cross_rnn_backward", _no_second_derivative)

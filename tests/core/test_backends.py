@@ -10,8 +10,8 @@ import torch
 
 from dcrnn_fast import DCRNN, BackendUnavailable, backends, functional
 
+from ..operators.problems import cross_arguments
 from .models import SIZES, batch
-from .problems import cross_arguments
 
 UNUSABLE = [name for name, reason in backends.REASONS.items() if reason]
 

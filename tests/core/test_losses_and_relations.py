@@ -10,8 +10,8 @@ from dcrnn_fast import DCRNN, UncertaintyWeighting
 from dcrnn_fast.losses import expectation_calibrator, task_losses
 from dcrnn_fast.relations import InformationTransfer, chain_logits
 
+from ..operators.problems import DOUBLE
 from .models import SIZES, batch
-from .problems import DOUBLE
 
 NAN = float("nan")
 

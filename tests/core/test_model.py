@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from dcrnn_fast import DCRNN, backends, reference
 
+from ..operators.problems import DOUBLE
 from .models import SIZES, batch
-from .problems import DOUBLE
 
 RELATIONS = ("chain", "independent", "transfer")
 SHARINGS = ("rows", "trunk")

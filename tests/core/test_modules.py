@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 from dcrnn_fast import GDCN, CrossRNN, DCNv2, PartiallySharedLinear, SharingPlan, reference
 
-from .problems import DOUBLE
+from ..operators.problems import DOUBLE
 
 PLANS = {
     f"{kind}-{cell}-{'tied' if tied else 'untied'}-share{ratio}": SharingPlan.from_ratio(kind, 3, 6, ratio, steps=3, cell=cell, tied=tied)

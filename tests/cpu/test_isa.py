@@ -44,8 +44,8 @@ def test_info_shows_the_set_in_use(isa):
 
 EXACTNESS = """
 import torch
-from tests.core.problems import cross_arguments
-from tests.core.precision import assert_as_exact_as_plain_pytorch
+from tests.operators.problems import cross_arguments
+from tests.operators.precision import assert_as_exact_as_plain_pytorch
 torch.manual_seed(0)
 for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     for cell in ("gated", "cross"):

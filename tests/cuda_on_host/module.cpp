@@ -4,5 +4,6 @@
 #include "forced.h"
 
 PYBIND11_MODULE(dcrnn_fast_cuda_on_host, m) {
-  m.def("force", &dcrnn_fast::cuda::force, pybind11::kw_only(), pybind11::arg("schedule"), pybind11::arg("tiles"));
+  m.def("override_kernels", &dcrnn_fast::cuda::force, pybind11::kw_only(), pybind11::arg("schedule") = "automatic",
+        pybind11::arg("tiles") = "automatic");
 }

@@ -1,6 +1,6 @@
 """The CUDA kernels and their bindings for CPU tensors: compiled by the C++ compiler, with shim.h and binding_shim.h in the place of CUDA.
 
-The operators are of a namespace of their own. What stands around them in Python is dcrnn_fast/ops.py itself, with that namespace.
+The operators have a namespace of their own, with the contract of :mod:`dcrnn_fast.operators` like every other.
 """
 
 from __future__ import annotations
@@ -8,21 +8,16 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
-import torch
-
-import dcrnn_fast.ops
+from dcrnn_fast.operators import Implementation, Keep, override_by, register
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parents[1] / "csrc"
 NAME, LIBRARY = "dcrnn_fast_cuda_on_host", "dcrnn_fast_on_host"
-OPERATORS = ("param_gather", "param_gather_backward", "cross_rnn", "cross_rnn_backward")
 FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 
 
@@ -58,26 +53,12 @@ def build(folder: Path) -> Path:
     return target
 
 
-def load(extension: Path) -> tuple[ModuleType, ModuleType]:
-    """The extension, and dcrnn_fast/ops.py over its operators. Once a process."""
-    schemas = torch.library.Library(LIBRARY, "DEF")
-    for name in OPERATORS:
-        schemas.define(str(getattr(torch.ops.dcrnn_fast, name).default._schema).removeprefix("dcrnn_fast::"))
-    _kept.append(schemas)
+def load(extension: Path) -> Implementation:
+    """The operators of the extension. Once a process."""
+    implementation = register(LIBRARY, Keep.ACTIVATIONS)  # first: it declares what the extension implements
     spec = spec_from_file_location(NAME, extension)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    operators = ModuleType("dcrnn_fast.ops_on_host")
-    operators.__package__, operators.__file__ = "dcrnn_fast", dcrnn_fast.ops.__file__
-    text = Path(str(dcrnn_fast.ops.__file__)).read_text(encoding="utf-8")
-    for right, wrong in (("dcrnn_fast::", f"{LIBRARY}::"), ("torch.ops.dcrnn_fast.", f"torch.ops.{LIBRARY}."), ("x0.is_cuda and ", "")):
-        assert right in text, f"ops.py no longer has {right}"
-        text = text.replace(right, wrong)
-    sys.modules[operators.__name__] = operators
-    exec(compile(text, operators.__file__, "exec"), operators.__dict__)
-    return module, operators
-
-
-_kept: list[torch.library.Library] = []
+    return implementation._replace(kernel_override=override_by(module.override_kernels))

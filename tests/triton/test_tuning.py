@@ -13,7 +13,7 @@ from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.kernels import tile_choice, tile_file, tile_table
 from dcrnn_fast.kernels.tile_file import Entry, Key
 from dcrnn_fast.kernels.tile_table import Config
-from tests.core.problems import cross_arguments
+from tests.operators.problems import cross_arguments
 
 CARD = "NVIDIA H100 80GB HBM3"
 SIZES = tile_choice.Sizes(-1, "bfloat16", 4096, 624, 2, 624, 3)

@@ -12,7 +12,8 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from triton.backends.compiler import GPUTarget
 
-from dcrnn_fast.kernels import cross_rnn_op, tile_choice
+from dcrnn_fast.kernels import tile_choice
+from dcrnn_fast.operators import triton as operators
 
 
 class Driver:
@@ -54,7 +55,7 @@ def main():
         torch._dynamo.mark_dynamic(floats[5], 1)
 
     def step(*tensors):
-        return cross_rnn_op.cross_rnn(*tensors[:6], steps=steps, context=tensors[6])
+        return operators.IMPLEMENTATION.cross_rnn(*tensors[:6], steps=steps, context=tensors[6])
 
     compiled = torch.compile(step, fullgraph=True, backend=aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=print_launches))
     with tile_choice.kernel_override(schedule="step"):

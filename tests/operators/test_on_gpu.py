@@ -1,29 +1,24 @@
-"""What only a GPU shows of the operators of both backends: packages, captured graphs, streams, and more than 2^31 values."""
+"""What only a GPU shows of its backends: packages, captured graphs, streams, and more than 2^31 values."""
 
 import pytest
 import torch
 
-from dcrnn_fast import CrossRNN, SharingPlan, backends, functional
+from dcrnn_fast import CrossRNN, SharingPlan
 
-from ..core.problems import cross_arguments, differentiable
+from .backend import on_gpu_kernels
+from .problems import cross_arguments, differentiable
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"), on_gpu_kernels]
 
 
-@pytest.fixture(params=["triton", "cuda"])
-def backend(request):
-    if reason := backends.REASONS[request.param]:
-        pytest.skip(f"no {request.param} kernels here: {reason}")
+@pytest.fixture(autouse=True)
+def _as_users_run(backend):
+    torch.use_deterministic_algorithms(False)
     torch._dynamo.reset()
-    return request.param
-
-
-def on_gpu(arguments):
-    return {name: value.to("cuda") if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
 
 
 def test_an_aoti_package_gives_the_numbers_of_the_module(backend, tmp_path):
-    model = CrossRNN(SharingPlan.from_ratio("rows", 2, 64, 0.5), backend=backend, device="cuda").eval()
+    model = CrossRNN(SharingPlan.from_ratio("rows", 2, 64, 0.5), backend=backend.name, device="cuda").eval()
     x0 = torch.randn(300, 64, device="cuda")
     with torch.no_grad():
         program = torch.export.export(model, (x0,), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=4096)},))
@@ -33,11 +28,11 @@ def test_an_aoti_package_gives_the_numbers_of_the_module(backend, tmp_path):
 
 @pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
 def test_a_captured_graph_gives_the_bits_of_a_call(backend, training):
-    arguments = on_gpu(cross_arguments(batch=300, dim=64, dtype=torch.float32))
+    arguments = backend.of(cross_arguments(batch=300, dim=64, dtype=torch.float32))
     inputs = list(differentiable(arguments).values()) if training else []
 
     def run():
-        out = functional.cross_rnn(**arguments, backend=backend)
+        out = backend.cross_rnn(**arguments)
         return (out, *torch.autograd.grad(out.sum(), inputs)) if training else (out,)
 
     expected = [value.clone() for value in run()]
@@ -54,15 +49,15 @@ def test_a_captured_graph_gives_the_bits_of_a_call(backend, training):
 
 def test_a_call_runs_on_the_current_stream(backend):
     """The input is written on the stream after a long wait: a launch on another stream would read what was there before."""
-    arguments = on_gpu(cross_arguments(batch=300, dim=64, dtype=torch.float32))
+    arguments = backend.of(cross_arguments(batch=300, dim=64, dtype=torch.float32))
     late, stream = arguments["x0"].clone(), torch.cuda.Stream()
-    expected = functional.cross_rnn(**arguments, backend=backend)
+    expected = backend.cross_rnn(**arguments)
     arguments["x0"].fill_(float("nan"))
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
         arguments["x0"].copy_(late)
-        got = functional.cross_rnn(**arguments, backend=backend)
+        got = backend.cross_rnn(**arguments)
     stream.synchronize()
     assert torch.equal(got, expected)
 
@@ -73,7 +68,7 @@ def test_offsets_past_two_billion_values_are_right(backend):
     if torch.cuda.mem_get_info()[0] < 30 * 2**30:
         pytest.skip("needs 30 GiB of free GPU memory")
     plan = SharingPlan.from_ratio("rows", tasks, dim, 0.5, steps=1)
-    module = CrossRNN(plan, backend=backend, device="cuda", dtype=torch.bfloat16)
+    module = CrossRNN(plan, backend=backend.name, device="cuda", dtype=torch.bfloat16)
     x0 = torch.randn(rows, dim, device="cuda", dtype=torch.bfloat16)
     with torch.no_grad():
         torch.testing.assert_close(module(x0)[:, -200:], module(x0[-200:]))

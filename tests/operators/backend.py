@@ -1,0 +1,117 @@
+"""A backend under test: where its tensors live, its operators, and the choices of kernels that it has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dcrnn_fast import backends, functional
+from dcrnn_fast.operators import Implementation, Keep
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+CHOICES: dict[str, dict[str, dict[str, str]]] = {
+    "reference": {"reference": {}},
+    "cpp": {"cpp": {}},
+    "triton": {f"triton, {schedule}": {"schedule": schedule} for schedule in ("step", "all_steps")},
+    "cuda": {
+        "cuda, step, small tiles": {"schedule": "step", "tiles": "small"},
+        "cuda, step, large tiles": {"schedule": "step", "tiles": "large"},
+        "cuda, all_steps": {"schedule": "all_steps"},
+    },
+}
+"""The kernels that a backend can be made to run, in words."""
+
+KEEPS = {"cpp": (0, Keep.ACTIVATIONS), "cuda": (0, Keep.ACTIVATIONS), "triton": (0, Keep.ACTIVATIONS, Keep.STATES, Keep.BOTH)}
+"""What the operator of a backend can be asked to keep; the last is what it keeps in training."""
+
+
+def on(*names: str) -> pytest.MarkDecorator:
+    """Run a test on each of these backends, or choices of kernels, through the fixture ``backend``."""
+    return pytest.mark.parametrize("backend", names, indirect=True)
+
+
+on_every_backend = on("reference", "cpp", "triton", "cuda")
+on_kernels = on("cpp", "triton", "cuda")
+on_gpu_kernels = on("triton", "cuda")
+on_every_gpu_kernel = on(*CHOICES["triton"], *CHOICES["cuda"])
+on_every_kernel = on("cpp", *CHOICES["triton"], *CHOICES["cuda"])
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Triton and CUDA run on a GPU where there is one; else under Triton's interpreter, and compiled for the CPU (tests/cuda_on_host)."""
+
+    name: str
+    device: str
+    implementation: Implementation
+    namespace: str
+
+    @property
+    def operators(self) -> Any:
+        """The operators as the dispatcher has them."""
+        return getattr(torch.ops, self.namespace)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a GPU's kernels run on the CPU: a small call takes a fifth of a second."""
+        return self.device == "cpu" and self.name in ("triton", "cuda")
+
+    def of(self, arguments: dict) -> dict:
+        """The arguments with every tensor on the device."""
+        return {name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+
+    def cross_rnn(self, **arguments: Any) -> torch.Tensor:
+        return functional.cross_rnn(**arguments, backend=self.name)
+
+    def param_gather(self, *arguments: torch.Tensor) -> torch.Tensor:
+        return functional.param_gather(*arguments, backend=self.name)
+
+    def operands(self, arguments: dict, *, return_states: bool = False, keep: int | None = None) -> tuple:
+        """The operator's own positional arguments; ``keep`` by default as in training."""
+        names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index", "steps", "cell", "context")
+        return *(arguments[name] for name in names), return_states, int(KEEPS[self.name][-1] if keep is None else keep)
+
+    def kernel_override(self, **choice: str) -> AbstractContextManager[None]:
+        return functional.kernel_override(self.name, **choice)
+
+
+def unusable(name: str) -> str | None:
+    """Why a backend can run here neither on its device nor in its place."""
+    if name == "cuda" and not torch.cuda.is_available():
+        compiler = os.environ.get("CXX", "c++").split()[0]
+        return None if shutil.which(compiler) else f"neither a GPU nor a C++ compiler {compiler!r} to compile the kernels for the CPU"
+    return backends.REASONS[name]
+
+
+def opened(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The backend. CUDA kernels that are compiled for the CPU take the place of "cuda" in ``functional``."""
+    on_gpu = torch.cuda.is_available() and name in ("triton", "cuda")
+    if name == "cuda" and not on_gpu:
+        implementation = _on_host(folder)
+        monkeypatch.setitem(backends.REASONS, "cuda", None)
+        monkeypatch.setitem(backends.BACKENDS, "cuda", replace(backends.BACKENDS["cuda"], devices=("cuda", "cpu")))
+        monkeypatch.setitem(functional.IMPLEMENTATIONS, "cuda", implementation)
+        return Backend(name, "cpu", implementation, "dcrnn_fast_on_host")
+    namespace = "dcrnn_fast_triton" if name == "triton" else "dcrnn_fast"
+    return Backend(name, "cuda" if on_gpu else "cpu", functional._implementation(name), namespace)
+
+
+@cache
+def _on_host(folder: Path) -> Implementation:
+    from filelock import FileLock
+
+    from ..cuda_on_host import on_host
+
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # where tests are spread over processes, the first one builds
+        path = on_host.build(folder)
+    return on_host.load(path)

@@ -1,0 +1,185 @@
+"""One table of arguments that do not fit: every backend answers each with the same exception, which names the argument."""
+
+import pytest
+import torch
+
+from dcrnn_fast import functional, reference
+
+from .backend import on, on_every_backend, on_kernels
+from .problems import cross_arguments
+
+
+def every_float(arguments, change):
+    return {name: change(v) for name, v in arguments.items() if isinstance(v, torch.Tensor) and name != "index"}
+
+
+CASES = {
+    "steps below one": (lambda a: {"steps": 0}, ValueError, "steps=0"),
+    "an unknown cell": (lambda a: {"cell": "gru"}, ValueError, "cell='gru'"),
+    "one-dimensional x0": (lambda a: {"x0": a["x0"][0]}, ValueError, r"x0: got shape \[5\]"),
+    "x0 without units": (lambda a: {"x0": a["x0"][:, :0]}, ValueError, r"x0: got shape \[4, 0\]"),
+    "x0 of another width": (
+        lambda a: {"x0": a["x0"][:, :4]}, ValueError, r"shared_weight: got shape \[2, 2, 5\], expected \[S, 2, 4\]",
+    ),
+    "x0 of another dtype": (
+        lambda a: {"x0": a["x0"].float()}, TypeError, "shared_weight: got dtype torch.float64, expected torch.float32",
+    ),
+    "integers": (lambda a: every_float(a, torch.Tensor.int), TypeError, "shared_weight: got dtype torch.int32, expected a floating dtype"),
+    "integers in a batch of no rows": (
+        lambda a: {**every_float(a, torch.Tensor.int), "x0": a["x0"][:0].int()}, TypeError, r"shared_weight: got dtype torch\.int32",
+    ),
+    "gates of another cell": (lambda a: {"cell": "cross"}, ValueError, r"shared_weight: got shape \[2, 2, 5\], expected \[S, 1, 5\]"),
+    "int64 index": (lambda a: {"index": a["index"].long()}, TypeError, "index: got dtype torch.int64, expected torch.int32"),
+    "flat index": (lambda a: {"index": a["index"][0]}, ValueError, r"index: got shape \[5\]"),
+    "rows for no number of steps": (lambda a: {"index": a["index"][:, :3]}, ValueError, "index: got 3 rows a task"),
+    "index of another number of tasks": (lambda a: {"index": a["index"][:1]}, ValueError, "private_weight: got 2 tasks, expected 1"),
+    "an index beyond the banks": (lambda a: {"index": a["index"] + 5}, IndexError, r"index: got \d+, expected values in .* \[0, 5\)"),
+    "a negative index": (lambda a: {"index": a["index"] - 5}, IndexError, r"index: got -\d+, expected"),
+    "a bias of another length": (lambda a: {"shared_bias": a["shared_bias"][:1]}, ValueError, r"shared_bias: got shape \[1, 2\]"),
+    "a private bias of another length": (
+        lambda a: {"private_bias": a["private_bias"][:, :1]}, ValueError, r"private_bias: got shape",
+    ),
+    "private rows of another width": (
+        lambda a: {"private_weight": a["private_weight"][..., :4]}, ValueError, "private_weight: got shape",
+    ),
+    "context for other steps": (lambda a: {"context": a["x0"].new_zeros(2, 4, 1)}, ValueError, r"context: got shape \[2, 4, 1\]"),
+    "context that no row reads": (lambda a: {"context": a["x0"].new_zeros(3, 4, 1)}, ValueError, r"expected \[S, 2, 6\]"),
+    "context of another dtype": (lambda a: {"context": a["x0"].half()[None]}, TypeError, "context: got dtype torch.float16"),
+    "tensors on two devices": (lambda a: {"shared_weight": a["shared_weight"].to("meta")}, ValueError, "device"),
+}  # fmt: skip
+
+
+@on_every_backend
+@pytest.mark.parametrize(("change", "error", "message"), CASES.values(), ids=CASES)
+def test_an_argument_that_does_not_fit_is_refused_by_name(backend, change, error, message):
+    arguments = backend.of(cross_arguments())
+    with pytest.raises(error, match=message) as caught:
+        backend.cross_rnn(**{**arguments, **change(arguments)})
+    assert type(caught.value) is error
+
+
+GATHER_CASES = {
+    "integer banks": (lambda s, p, i: (s.int(), p.int(), i), TypeError, r"shared: got dtype torch\.int32"),
+    "int64 index": (lambda s, p, i: (s, p, i.long()), TypeError, "index: got dtype torch.int64, expected torch.int32"),
+    "an index beyond the banks": (
+        lambda s, p, i: (s, p, i + 7),
+        IndexError,
+        r"index: got \d+, expected values in \[0, S \+ P\) = \[0, 7\)",
+    ),
+    "a negative index": (lambda s, p, i: (s, p, i - 7), IndexError, r"index: got -\d+"),
+    "another number of tasks": (lambda s, p, i: (s, p[:1], i), ValueError, "private: got 1 tasks, expected 2"),
+    "rows of another width": (lambda s, p, i: (s, p[..., :4], i), ValueError, r"private: got shape \[2, 4, 4\]"),
+    "banks of two dtypes": (lambda s, p, i: (s, p.float(), i), TypeError, "private: got dtype torch.float32, expected torch.float64"),
+}
+
+
+@on_every_backend
+@pytest.mark.parametrize(("change", "error", "message"), GATHER_CASES.values(), ids=GATHER_CASES)
+def test_banks_that_do_not_fit_are_refused_by_name(backend, change, error, message):
+    given = torch.randn(3, 5).double(), torch.randn(2, 4, 5).double(), torch.arange(14, dtype=torch.int32).view(2, 7) % 7
+    with pytest.raises(error, match=message) as caught:
+        backend.param_gather(*change(*(tensor.to(backend.device) for tensor in given)))
+    assert type(caught.value) is error
+
+
+@on_every_backend
+def test_the_largest_row_number_is_the_tasks_own_last_row(backend):
+    """One more would be the next task's first."""
+    shared, private = torch.randn(2, 3, device=backend.device), torch.randn(2, 2, 3, device=backend.device)
+    index = torch.full((2, 1), 3, dtype=torch.int32, device=backend.device)
+    assert torch.equal(backend.param_gather(shared, private, index)[:, 0], private[:, 1])
+
+
+WRONG = {
+    "steps": (lambda a: {"steps": 0}, "steps: got 0"),
+    "cell": (lambda a: {"cell": "gru"}, "cell: got 'gru'"),
+    "index": (lambda a: {"index": a["index"][:, :4]}, "index: got shape"),
+    "private_bias": (lambda a: {"private_bias": a["private_bias"][:, 1:]}, "private_bias: got shape"),
+    "shared_weight": (lambda a: {"shared_weight": a["shared_weight"][..., 1:]}, "shared_weight: got shape"),
+    "context": (lambda a: {"context": a["context"][1:]}, "context: got shape"),
+    "dtype": (lambda a: {"x0": a["x0"].float()}, "dtype"),
+    "integers": (lambda a: every_float(a, torch.Tensor.int), "float32, float64, bfloat16 or float16"),
+    "integers in a batch of no rows": (
+        lambda a: {**every_float(a, torch.Tensor.int), "x0": a["x0"][:0].int(), "context": a["context"][:, :0].int()},
+        "float32, float64, bfloat16 or float16",
+    ),
+}
+REFUSED = (ValueError, RuntimeError)
+"""Straight through the dispatcher, as from C++ or a compiled graph; PyTorch 2.15 hands a C++ exception on as RuntimeError."""
+
+
+@on("cpp", "cuda")
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_the_compiled_operator_checks_its_arguments_itself(backend, change, message):
+    arguments = backend.of(cross_arguments(context_dim=2))
+    with pytest.raises(REFUSED, match=message):
+        backend.operators.cross_rnn(*backend.operands({**arguments, **change(arguments)}))
+
+
+@on("cpp")
+def test_the_compiled_operator_reads_the_index_on_a_cpu(backend):
+    arguments = cross_arguments()
+    for shift in (50, -50):
+        with pytest.raises(REFUSED, match="index: got"):
+            backend.operators.cross_rnn(*backend.operands({**arguments, "index": arguments["index"] + shift}))
+        with pytest.raises(REFUSED, match="index: got"):
+            backend.operators.param_gather(arguments["shared_bias"], arguments["private_bias"], arguments["index"] + shift)
+    with pytest.raises(REFUSED, match="index: got"):
+        backend.operators.param_gather_backward(torch.randn(2, 5, 3), arguments["index"], 1, 1)
+
+
+@on_kernels
+def test_the_backward_checks_what_the_forward_gave_it(backend):
+    arguments = backend.of(cross_arguments())
+    *call, _ = backend.operands(arguments)
+    out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
+    for change, message in (
+        ((out, states, activations[1:]), "activations: got shape"),
+        ((out, out, activations), "states: got shape"),
+    ):
+        with pytest.raises(REFUSED, match=message):
+            backend.operators.cross_rnn_backward(*change, *call, 31)
+
+
+@on("cpp", "cuda")
+def test_the_compiled_backward_checks_the_gradient(backend):
+    arguments = backend.of(cross_arguments())
+    *call, _ = backend.operands(arguments)
+    out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
+    with pytest.raises(REFUSED, match="grad: got shape"):
+        backend.operators.cross_rnn_backward(out[:, 1:], states, activations, *call, 31)
+    with pytest.raises(REFUSED, match="context"):
+        backend.operators.cross_rnn_backward(out, states, activations, *call, 32)
+
+
+@on("cpp", "cuda")
+def test_the_compiled_gather_checks_its_arguments_itself(backend):
+    shared, private, index = (tensor.to(backend.device) for tensor in (torch.randn(3, 5), torch.randn(2, 4, 5), torch.zeros(2, 9).int()))
+    for given, message in (
+        ((shared, private[:1], index), "private: got shape"),
+        ((shared, private[..., :4], index), "private: got shape"),
+        ((shared, private.double(), index), "dtype"),
+        ((shared.int(), private.int(), index), "float32, float64, bfloat16 or float16"),
+        ((shared, private, index.long()), "int32"),
+    ):
+        with pytest.raises(REFUSED, match=message):
+            backend.operators.param_gather(*given)
+
+
+@on("cpp", "cuda")
+def test_a_compiled_operator_that_keeps_no_states_says_so(backend):
+    with pytest.raises(REFUSED, match="keep: got 2, expected 0"):
+        backend.operators.cross_rnn(*backend.operands(backend.of(cross_arguments()), keep=2))
+
+
+@on_every_backend
+def test_a_choice_of_kernels_that_a_backend_does_not_have_is_refused(backend):
+    with pytest.raises(ValueError, match="sideways"):
+        backend.kernel_override(sideways="yes").__enter__()
+
+
+def test_auto_computes_what_the_reference_computes():
+    arguments = cross_arguments(context_dim=2, dtype=torch.float32)
+    torch.testing.assert_close(functional.cross_rnn(**arguments), reference.cross_rnn(**arguments))
+    banks = arguments["shared_weight"], arguments["private_weight"], arguments["index"]
+    assert torch.equal(functional.param_gather(*banks), reference.param_gather(*banks))

@@ -1,0 +1,211 @@
+"""cross_rnn in C++: what it alone has, tiles, chunks, threads and scratch memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dcrnn_fast import CrossRNN, SharingPlan, functional
+from dcrnn_fast.operators import Needs
+
+from .backend import DTYPES, on
+from .precision import assert_as_exact_as_plain_pytorch, cast, results
+from .problems import DOUBLE, SHAPES, cross_arguments, differentiable
+
+pytestmark = on("cpp")
+
+CPU_SHAPES = {
+    **SHAPES,
+    "several tiles, odd sizes": {"batch": 127, "dim": 33},
+    "wide context, untied, many rows": {"batch": 127, "context_dim": 40, "tied": False, "tasks": 3},
+    "several chunks": {"batch": 2600, "dim": 9, "context_dim": 2},
+}
+"""Over ``cross_arguments()``, of which the batch has four rows."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("return_states", [False, True], ids=["last", "states"])
+@pytest.mark.parametrize("cell", ["gated", "cross"])
+@pytest.mark.parametrize("shape", CPU_SHAPES.values(), ids=CPU_SHAPES)
+def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, cell, return_states, dtype):
+    assert_as_exact_as_plain_pytorch(cross_arguments(cell=cell, **shape), dtype, return_states=return_states)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", CPU_SHAPES.values(), ids=CPU_SHAPES)
+def test_recomputing_the_activations_is_as_exact(backend, shape, dtype):
+    assert_as_exact_as_plain_pytorch(cross_arguments(**shape), dtype, recompute=True)
+
+
+ANY_SHAPE = {
+    "dim": st.integers(1, 40),
+    "tasks": st.integers(1, 4),
+    "steps": st.integers(1, 4),
+    "cell": st.sampled_from(["gated", "cross"]),
+    "tied": st.booleans(),
+    "share_ratio": st.sampled_from([0, 0.3, 0.7, 1]),
+    "context_dim": st.sampled_from([0, 1, 17]),
+    "seed": st.integers(0, 99),
+    "return_states": st.booleans(),
+    "recompute": st.booleans(),
+}
+
+
+def test_a_single_row_is_as_exact_as_plain_pytorch(backend):
+    """For a row or few the library multiplies a matrix by vectors, in one chain of additions: the operator does not let it."""
+    torch.manual_seed(6)
+    shape = {"batch": 1, "dim": 19, "tasks": 4, "steps": 1, "tied": False, "share_ratio": 0, "context_dim": 1, "seed": 6}
+    assert_as_exact_as_plain_pytorch(cross_arguments(**shape), torch.float32, return_states=True)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.sampled_from([1, 2, 31, 65]), **ANY_SHAPE)
+def test_any_shape_is_as_exact_as_plain_pytorch(backend, return_states, recompute, **shape):
+    torch.manual_seed(shape["seed"])
+    assert_as_exact_as_plain_pytorch(cross_arguments(**shape), torch.float32, return_states=return_states, recompute=recompute)
+
+
+@pytest.mark.parametrize("share_ratio", [0.3, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_units_that_tasks_share_from_the_first_step_on_are_as_exact(backend, dtype, share_ratio):
+    """A plan's index has the same shared rows at the same places for every task, whose first products are computed once."""
+    for tied in (True, False):
+        plan = SharingPlan.from_ratio("rows", 3, 20, share_ratio, tied=tied)
+        arguments = cross_arguments(batch=70, dim=20, tasks=3, share_ratio=share_ratio, tied=tied)
+        assert_as_exact_as_plain_pytorch({**arguments, "index": plan.index()}, dtype)
+    by_field = SharingPlan.from_fields("rows", 3, [5, 10, 5], [1])
+    arguments = cross_arguments(batch=70, dim=20, tasks=3, share_ratio=0.5)
+    assert_as_exact_as_plain_pytorch({**arguments, "index": by_field.index()}, dtype, recompute=True)
+
+
+def test_the_check_of_exactness_catches_a_wrong_gradient(backend, monkeypatch):
+    """Negative control: a loss of one part in a hundred thousand in a gradient is refused."""
+    right = functional.cross_rnn
+
+    def wrong(x0, **arguments):
+        return right(x0 * (1 + 1e-5) - x0.detach() * 1e-5, **arguments)
+
+    monkeypatch.setattr(functional, "cross_rnn", wrong)
+    with pytest.raises(AssertionError, match="gradient of x0"):
+        assert_as_exact_as_plain_pytorch(cross_arguments(batch=127, dim=33), torch.float32)
+
+
+RUN_AND_PRINT_BITS = """
+import sys, hashlib, torch
+torch.set_num_threads(int(sys.argv[1]))
+from dcrnn_fast import functional
+from tests.operators.problems import cross_arguments
+digest = hashlib.sha256()
+for batch, dim, tasks in ((1, 64, 1), (5, 200, 1), (100, 200, 1), (20, 500, 1), (64, 128, 2), (127, 33, 2), (300, 256, 1), (1000, 64, 3)):
+    for dtype in (torch.float32, torch.bfloat16):
+        arguments = cross_arguments(batch=batch, dim=dim, tasks=tasks, dtype=dtype, context_dim=3)
+        digest.update(functional.cross_rnn(**arguments, backend="cpp").float().numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_the_forward_has_the_same_bits_for_any_number_of_threads(backend):
+    runs = [
+        subprocess.run([sys.executable, "-c", RUN_AND_PRINT_BITS, str(threads)], capture_output=True, text=True, check=False)
+        for threads in (1, 2, 3)
+    ]
+    assert all(run.returncode == 0 for run in runs), runs[0].stderr
+    assert len({run.stdout for run in runs}) == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradients_have_the_same_bits_on_every_run(backend, dtype):
+    arguments = cross_arguments(batch=300, dim=32, tasks=3, dtype=dtype, context_dim=3)
+    seed = torch.randn(3, 300, 32, dtype=DOUBLE)
+    first = results(backend.cross_rnn, cast(arguments, dtype), seed)
+    for _ in range(3):
+        for name, value in results(backend.cross_rnn, cast(arguments, dtype), seed).items():
+            assert torch.equal(value, first[name]), f"{name} differs between runs"
+
+
+def test_columns_of_a_wider_input_are_read_in_place(backend):
+    arguments = cross_arguments(batch=70, dim=6)
+    wide = torch.randn(70, 20, dtype=DOUBLE)
+    for x0 in (wide[:, 3:9], wide[:1, 3:9].expand(70, -1)):
+        expected = backend.cross_rnn(**{**arguments, "x0": x0.contiguous()})
+        # the library's order of additions may depend on the alignment
+        torch.testing.assert_close(backend.cross_rnn(**{**arguments, "x0": x0}), expected, rtol=1e-13, atol=1e-14)
+
+
+def test_a_gradient_that_is_expanded_or_strided_is_read_right(backend):
+    arguments = cross_arguments(batch=7, dim=6)
+    inputs = list(differentiable(arguments).values())
+    seed = torch.randn(6, 7, 2, dtype=DOUBLE)
+    for given_seed in (seed.permute(2, 1, 0), torch.ones((), dtype=DOUBLE).expand(2, 7, 6)):
+        got, want = (torch.autograd.grad(backend.cross_rnn(**arguments), inputs, g) for g in (given_seed, given_seed.contiguous()))
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["saved", "recomputed"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_nothing_is_read_from_memory_before_it_is_written(backend, dtype, poison, recompute):
+    """A run on poison leaves it in the operator's own scratch memory; blocks of many sizes leave it in the allocator's."""
+    arguments = cast(cross_arguments(batch=300, dim=33, context_dim=5), dtype)
+    seed = torch.randn(2, 4, 300, 33)
+    options = {"return_states": True, "recompute": recompute, "backend": "cpp"}
+    expected = results(functional.cross_rnn, cast(arguments, dtype), seed, **options)
+    for _ in range(2):
+        poisoned = {**cast(arguments, dtype), "x0": torch.full_like(arguments["x0"], poison).detach()}
+        results(functional.cross_rnn, poisoned, torch.full_like(seed, poison), **options)
+        trash = [torch.full((count,), poison, dtype=torch.float64) for count in (2_000, 20_000, 60_000, 120_000, 250_000) for _ in range(4)]
+        del trash
+        for name, got in results(functional.cross_rnn, cast(arguments, dtype), seed, **options).items():
+            assert torch.equal(got, expected[name]), name
+
+
+@pytest.mark.parametrize("batch", [3, 300])
+def test_under_autocast_every_thread_computes_in_bfloat16(backend, batch):
+    """The same bits as the operator on inputs cast by hand: neither the calling thread nor a worker casts anything itself."""
+    arguments = cross_arguments(batch=batch, dim=32, context_dim=3, dtype=torch.float32)
+    expected = backend.cross_rnn(**cast(arguments, torch.bfloat16))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = backend.cross_rnn(**arguments)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_the_products_inside_the_operator_do_not_see_the_callers_autocast(backend, keep):
+    call = backend.operands(cross_arguments(batch=300, dim=32, dtype=torch.float32), keep=keep)
+
+    def run(seed):
+        out, *kept = backend.operators.cross_rnn(*call)
+        return out, *kept, *backend.operators.cross_rnn_backward(seed, *kept, *call[:-1], int(Needs.X0 | Needs.BANKS))
+
+    seed = torch.randn(2, 300, 32)
+    expected = run(seed)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = run(seed)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
+def test_gradients_reach_float32_parameters_through_autocast(backend):
+    module = CrossRNN(SharingPlan.from_ratio("trunk", 2, 16, 0.5), backend="cpp")
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module(torch.randn(9, 16))
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["rows", "trunk"])
+def test_a_module_that_recomputes_gives_the_gradients_of_one_that_keeps(backend, kind):
+    plan = SharingPlan.from_ratio(kind, 3, 16, 0.5)
+    keeps, recomputes = CrossRNN(plan, backend="cpp"), CrossRNN(plan, backend="cpp", recompute=True)
+    recomputes.load_state_dict(keeps.state_dict())
+    x0 = torch.randn(50, 16)
+    for module in (keeps, recomputes):
+        module(x0).square().sum().backward()
+    for a, b in zip(keeps.parameters(), recomputes.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)

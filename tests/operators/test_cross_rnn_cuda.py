@@ -1,0 +1,83 @@
+"""cross_rnn in CUDA C++: what it alone has, tf32, vectorised loads, and kernels whose choice changes no bit."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from .backend import CHOICES, on
+from .precision import assert_as_exact_as_plain_pytorch, cast, results
+from .problems import DOUBLE, SHAPES, cross_arguments
+
+pytestmark = on("cuda")
+KERNELS = CHOICES["cuda"]
+
+
+def arguments_of(backend, **shape):
+    return backend.of(cross_arguments(**{"batch": 20, "dim": 17, **shape}))
+
+
+@contextmanager
+def tf32():
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def check_tf32(backend, shape):
+    """tf32 has no peer on a CPU. Its ceiling is 2e-3, and for six steps float16's, whose significand is as long."""
+    six_steps = shape.get("steps") == 6
+    draws, ceiling = (9, 8e-3) if six_steps else (3, 2e-3)
+    with tf32():
+        assert_as_exact_as_plain_pytorch(arguments_of(backend, **shape), torch.float32, backend="cuda", draws=draws, ceiling=ceiling)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_tf32_stays_within_its_ceiling(backend, shape):
+    check_tf32(backend, shape)
+
+
+@pytest.mark.parametrize("choice", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("name", ["one row", "rows of 8 values", "wide context, untied"])
+def test_every_kernel_stays_within_the_ceiling_of_tf32(backend, name, choice):
+    with backend.kernel_override(**choice):
+        check_tf32(backend, SHAPES[name])
+
+
+def test_several_large_tiles_are_as_exact(backend):
+    arguments = backend.of(cross_arguments(batch=140, dim=72, steps=2))
+    with backend.kernel_override(schedule="step", tiles="large"):
+        assert_as_exact_as_plain_pytorch(arguments, torch.bfloat16, backend="cuda", draws=1)
+
+
+def test_recomputing_gives_the_bits_of_keeping(backend):
+    arguments = cast(arguments_of(backend, context_dim=8, dim=24), torch.bfloat16)
+    seed = torch.randn(2, 20, 24, dtype=DOUBLE, device=backend.device)
+    kept = results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed)
+    for name, value in results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed, recompute=True).items():
+        assert torch.equal(value, kept[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [{"dim": 70, "batch": 40}, {"dim": 24, "context_dim": 8, "tied": False}], ids=str)
+def test_every_schedule_and_tile_gives_the_same_output_bits(backend, shape, dtype):
+    arguments = cast(arguments_of(backend, **shape), dtype)
+    outputs = []
+    for choice in KERNELS.values():
+        with backend.kernel_override(**choice):
+            outputs.append(backend.cross_rnn(**arguments, return_states=True))
+    for output in outputs[1:]:
+        assert torch.equal(output, outputs[0])
+
+
+def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend):
+    """Such memory is read value by value, in the same order."""
+    arguments = cast(arguments_of(backend, dim=24), torch.bfloat16)
+    shifted = dict(arguments)
+    for name in ("x0", "shared_weight"):
+        memory = torch.empty(arguments[name].numel() + 1, dtype=torch.bfloat16, device=backend.device)
+        shifted[name] = memory[1:].view(arguments[name].shape).copy_(arguments[name])
+    assert torch.equal(backend.cross_rnn(**shifted), backend.cross_rnn(**arguments))

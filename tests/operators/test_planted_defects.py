@@ -1,0 +1,40 @@
+"""Planted defects in the Triton kernels, each of which the check of exactness must find."""
+
+import pytest
+import torch
+
+from dcrnn_fast import functional
+
+from .backend import on
+from .precision import assert_as_exact_as_plain_pytorch
+from .problems import cross_arguments
+
+pytestmark = on("triton")
+
+DEFECTS = {
+    "a mask one column too wide": ("add_product", "out"),
+    "a mask one unit too narrow": ("inside", "out"),
+    "another task's private row": ("bank_rows", "out"),
+    "the derivative of the gate dropped": ("_dq", "gradient of"),
+    "the gate's product left out of dh": ("add_gradient_product", "gradient of"),
+    "x0's gradient of the later steps lost": ("_gate", "gradient of x0"),
+}
+
+
+def check(backend, implementation, monkeypatch):
+    monkeypatch.setitem(functional.IMPLEMENTATIONS, "triton", implementation)
+    assert_as_exact_as_plain_pytorch(backend.of(cross_arguments(batch=20, dim=70)), torch.float32, backend="triton", draws=1)
+
+
+@pytest.mark.parametrize(("name", "found"), DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_found(backend, name, found, monkeypatch):
+    from .mutants import mutant
+
+    with pytest.raises(AssertionError, match=found):
+        check(backend, mutant(name), monkeypatch)
+
+
+def test_a_copy_without_a_defect_passes(backend, monkeypatch):
+    from .mutants import mutant
+
+    check(backend, mutant(), monkeypatch)

@@ -1,0 +1,144 @@
+"""Every backend in PyTorch's stack: opcheck, torch.compile, torch.export and autocast.
+
+Under the interpreter the Triton operators are opaque to the compiler. What it sees of them on a GPU is read off a graph that is traced in a
+process of its own.
+"""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
+from dcrnn_fast.operators import Keep, Needs
+
+from ..core.models import SIZES, batch
+from .backend import KEEPS, on, on_every_backend, on_kernels
+from .precision import cast, results
+from .problems import DOUBLE, cross_arguments, differentiable
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+
+
+@on_kernels
+@pytest.mark.parametrize("options", [{}, {"context_dim": 2}, {"cell": "cross"}, {"batch": 0}, {"tied": False, "share_ratio": 1}], ids=str)
+def test_cross_rnn_passes_opcheck(backend, options):
+    arguments = backend.of(cross_arguments(dtype=torch.float32, **options))
+    differentiable(arguments)
+    operators, keeps = backend.operators, KEEPS[backend.name]
+    cases = (False, keeps[-1], False), (True, keeps[-1], True), (True, keeps[-2], False), (False, 0, False)
+    for return_states, keep, allow_tf32 in cases:
+        call = *backend.operands(arguments, return_states=return_states, keep=keep), allow_tf32
+        torch.library.opcheck(operators.cross_rnn.default, call)
+        given = [value.detach() if isinstance(value, torch.Tensor) else value for value in call]
+        out, states, activations = operators.cross_rnn(*given)
+        if return_states and keep & Keep.STATES:
+            states = out[:, 1 : arguments["steps"]]
+        needs = int(Needs.X0 | Needs.BANKS if arguments["context"] is None else Needs.X0 | Needs.BANKS | Needs.CONTEXT)
+        backward = torch.randn_like(out), states, activations, *given[:10], needs, allow_tf32
+        torch.library.opcheck(operators.cross_rnn_backward.default, backward)
+
+
+@on_kernels
+@pytest.mark.parametrize("shape", [{}, {"trailing": ()}, {"rows": 0}, {"shared": 0}], ids=str)
+def test_param_gather_passes_opcheck(backend, shape):
+    shared_rows, rows, trailing = shape.get("shared", 3), shape.get("rows", 9), shape.get("trailing", (5,))
+    shared, private = torch.randn(shared_rows, *trailing, device=backend.device), torch.randn(2, 4, *trailing, device=backend.device)
+    index = torch.randint(0, shared_rows + 4, (2, rows), dtype=torch.int32, device=backend.device)
+    torch.library.opcheck(backend.operators.param_gather.default, (shared.requires_grad_(), private.requires_grad_(), index))
+    grad = torch.randn(2, rows, *trailing, device=backend.device)
+    torch.library.opcheck(backend.operators.param_gather_backward.default, (grad.requires_grad_(), index, shared_rows, 4))
+
+
+@on_every_backend
+@pytest.mark.parametrize(("sharing", "relation"), [("rows", "chain"), ("trunk", "transfer")])
+def test_a_whole_training_step_compiles_into_one_graph_with_a_dynamic_batch(backend, sharing, relation):
+    model = DCRNN(
+        SIZES, embedding_dim=4, num_dense=2, steps=2, sharing=sharing, relation=relation, backend=backend.name, device=backend.device
+    )
+
+    def loss(ids, dense, labels):
+        return model.loss(model(ids, dense), labels)
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True)
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    for rows in (5, 12):
+        arguments = [value.to(backend.device) for value in batch(rows, num_dense=2)]
+        expected, got = loss(*arguments), compiled(*arguments)
+        torch.testing.assert_close(got, expected)
+        gradients = (torch.autograd.grad(value, list(parameters.values())) for value in (got, expected))
+        for name, a, b in zip(parameters, *gradients, strict=True):
+            torch.testing.assert_close(a, b, msg=lambda text, name=name: f"gradient of {name}: {text}")
+
+
+@on_every_backend
+def test_an_exported_recurrence_takes_any_batch_size(backend):
+    model = CrossRNN(SharingPlan.from_ratio("trunk", 2, 16, 0.5), backend=backend.name, device=backend.device).eval()
+    program = torch.export.export(model, (torch.randn(5, 16, device=backend.device),), dynamic_shapes=({0: torch.export.Dim("rows")},))
+    x0 = torch.randn(17, 16, device=backend.device)
+    torch.testing.assert_close(program.module()(x0), model(x0))
+
+
+@on_kernels
+def test_under_autocast_it_computes_in_bfloat16(backend):
+    arguments = cast(backend.of(cross_arguments(batch=20, dim=17)), torch.float32)
+    seed = torch.randn(2, 20, 17, dtype=DOUBLE, device=backend.device)
+    expected = results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed)
+    with torch.autocast(backend.device, torch.bfloat16):
+        got = results(backend.cross_rnn, arguments, seed)
+    assert got["out"].dtype == torch.bfloat16
+    for name, value in got.items():
+        assert torch.equal(value.to(torch.bfloat16), expected[name]), name
+
+
+def test_under_autocast_a_module_takes_what_a_linear_layer_gives():
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), DCNv2(8, 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layers(torch.randn(5, 4))
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in layers.parameters() if p.requires_grad)
+
+
+def test_a_stray_id_is_no_silent_read_in_a_compiled_model():
+    """Id 11 of the second field is a row of the third in the merged table: the lookup must fail, not read it."""
+    model = DCRNN(SIZES, embedding_dim=4, steps=1, tower_dims=(4,))
+    compiled = torch.compile(model, fullgraph=True)
+    ids = batch()[0]
+    compiled(ids)
+    ids[0, 1] = 11
+    with pytest.raises((IndexError, RuntimeError), match="out of"):
+        compiled(ids)
+
+
+def test_an_exported_model_takes_any_batch_size():
+    model = DCRNN(SIZES, embedding_dim=4, num_dense=2).eval()
+    ids, dense, _ = batch(5, num_dense=2)
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(model, (ids, dense), dynamic_shapes=({0: rows}, {0: rows}))
+    ids, dense, _ = batch(17, num_dense=2)
+    torch.testing.assert_close(program.module()(ids, dense), model(ids, dense))
+
+
+@on("triton")
+@pytest.mark.parametrize("batch_size", ["static", "dynamic"])
+def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend, batch_size):
+    """A graph traced without the interpreter holds each launch, and beside it just the buffers that the kernel writes."""
+    done = subprocess.run([sys.executable, "-m", "tests.operators.traced_graph", batch_size], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [
+        "cross_rnn_step: states, activations",
+        "cross_rnn_step: states, activations",
+        "cross_rnn_step: out, activations",
+        "cross_rnn_backward_start: dx0, gradients, bias_sums",
+        "cross_rnn_backward_step: d, dx0, gradients, bias_sums",
+        "cross_rnn_backward_step: d, dx0, gradients, bias_sums",
+        "cross_rnn_backward_step: dx0",
+        "cross_rnn_backward_context: dcontext",
+        "param_gather_sum: shared, private",
+        "param_gather_sum: shared, private",
+    ]
