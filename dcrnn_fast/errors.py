@@ -1,20 +1,36 @@
-"""Errors whose message alone tells a user what came, what was expected and what to do.
+"""The errors that a user can fix. Each message says what came, what was expected and what to do.
 
-The command line prints the message of a :class:`DcrnnFastError` and exits with 2; every other exception is a defect and keeps
-its traceback.
+The command line prints the message of a :class:`DcrnnFastError` and exits with 2. Any other exception is a bug and keeps its traceback.
 """
 
 
 class DcrnnFastError(Exception):
-    """Base of the errors a user can mend."""
+    """Base class of the errors that a user can fix.
+
+    Example:
+        >>> from dcrnn_fast import DcrnnFastError, backends
+        >>> try:
+        ...     backends.resolve("cpp", device="cuda")
+        ... except DcrnnFastError as error:
+        ...     print(error)  # doctest: +ELLIPSIS
+        backend='cpp' cannot be used: ...
+    """
 
 
-class BackendUnavailable(DcrnnFastError, RuntimeError):  # noqa: N818 (an availability, as the design names it)
-    """A backend was asked for by name and cannot run here; the message says why and what to do."""
+class BackendUnavailable(DcrnnFastError, RuntimeError):  # noqa: N818 (it names a state, not a failure)
+    """The backend that was asked for by name cannot run here. The message says why and what to do.
+
+    Example:
+        >>> from dcrnn_fast import DCRNN, BackendUnavailable
+        >>> try:
+        ...     model = DCRNN([100, 50], backend="cuda")
+        ... except BackendUnavailable:
+        ...     model = DCRNN([100, 50])
+    """
 
 
 class ConfigError(DcrnnFastError, ValueError):
-    """A run configuration names an unknown key or holds a value outside its range."""
+    """A run configuration has an unknown key or a value outside its range."""
 
 
 class DataError(DcrnnFastError, ValueError):
@@ -26,8 +42,8 @@ class CheckpointError(DcrnnFastError, RuntimeError):
 
 
 class RunFolderError(DcrnnFastError, OSError):
-    """The run folder cannot be written: read-only, not a folder, or the disk is full."""
+    """The run folder cannot be written: it is read-only or not a folder, or the disk is full."""
 
 
 class TrainingDivergedError(DcrnnFastError, ArithmeticError):
-    """The loss or a weight became infinite or NaN; the last checkpoint is from before that."""
+    """The loss or a weight became infinite or NaN. The last checkpoint was written before that."""

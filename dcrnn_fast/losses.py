@@ -1,4 +1,4 @@
-"""Losses of several tasks: per task over the known labels, and the ways to make one number of them."""
+"""The loss of each task over its known labels, and the ways to combine the tasks' losses into one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from torch import Tensor, nn
 from .inputs import check_count, check_sample_weight, may_read_values
 
 CALIBRATOR_WEIGHT = 0.6
-"""AITM's weight of the behavioural-expectation calibrator (Xi et al., KDD 2021)."""
+"""The weight that AITM gives :func:`expectation_calibrator`."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32, or in float64 where it already is."""
+    """``x`` in float32; float64 stays float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-    """Binary cross entropy of each task, the weighted mean over the rows whose label is known.
+    """Binary cross entropy of each task: the weighted mean over the rows whose label is known.
 
     Args:
         logits: [B, T].
         labels: [B, T] in [0, 1]; NaN marks an unknown label.
-        sample_weight: [B], at least 0; None weighs rows alike.
+        sample_weight: [B], finite and at least 0; None gives every row the same weight.
 
     Returns:
-        [T] in float32 (float64 for float64 logits); 0, with zero gradients, for a task without a known label of positive weight.
+        [T] in float32 (float64 for float64 logits). A task without a known label of positive weight has loss 0 and gradient 0.
+
+    Raises ValueError: ``sample_weight`` has another shape, or a value that is negative or not finite.
     """
     logits = at_least_float32(logits)
     known = ~torch.isnan(labels)
@@ -44,14 +46,12 @@ def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = N
 def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """AITM's behavioural-expectation calibrator (Xi et al., KDD 2021): the mean of ``relu(p_t - p_{t-1})``, summed over consecutive tasks.
 
-    The factor 0.6 is not in it.
-
     Args:
         logits: [B, T], in funnel order.
         sample_weight: [B], as in :func:`task_losses`.
 
     Returns:
-        scalar, at least 0; 0 exactly when no later event is likelier than the one before it.
+        A scalar, without the weight 0.6. It is 0 exactly when no event is likelier than the one before it.
     """
     p = torch.sigmoid(at_least_float32(logits))
     excess = torch.relu(p[:, 1:] - p[:, :-1]).sum(dim=1)
@@ -63,9 +63,11 @@ def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) 
 
 
 def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | None) -> Tensor:
-    """One scalar of the tasks' losses [T]: their sum, their sum under fixed weights [T], or what a module makes of them.
+    """One scalar from the tasks' losses [T]: their sum, their weighted sum, or the result of a module.
 
-    Raises TypeError for what is no sequence of numbers, ValueError for another length, negative or non-finite weights.
+    Raises:
+        TypeError: ``task_weight`` is neither a sequence of numbers nor a module.
+        ValueError: it has another length than T, or a weight is negative or not finite.
     """
     if task_weight is None:
         return losses.sum()
@@ -77,17 +79,24 @@ def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | 
         got = type(task_weight).__name__
         raise TypeError(f"task_weight: got {got} ({error}), expected {len(losses)} numbers, a tensor, or a module") from error
     if weight.shape != losses.shape:
-        raise ValueError(f"task_weight: got shape {list(weight.shape)}, expected {list(losses.shape)}, one weight a task")
+        raise ValueError(f"task_weight: got shape {list(weight.shape)}, expected {list(losses.shape)}, one weight per task")
     if may_read_values() and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise ValueError(f"task_weight: got {weight.tolist()}, expected finite weights of at least 0")
     return (losses * weight).sum()
 
 
 class UncertaintyWeighting(nn.Module):
-    """Weighs tasks by a learned uncertainty (Kendall, Gal and Cipolla, CVPR 2018, the classification form).
+    """Weighs tasks by a learned uncertainty: ``sum_t exp(-s_t) * loss_t + s_t / 2``, where s_t is the log variance of task t.
 
-    With s_t the log variance of task t: ``sum_t exp(-s_t) * loss_t + s_t / 2``. Pass an instance as ``task_weight`` of a model's loss, and
-    its parameters to the optimiser.
+    It is the classification form of Kendall, Gal and Cipolla (CVPR 2018). Its parameters need an optimiser, like those of the model.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCRNN, UncertaintyWeighting
+        >>> model, weighting = DCRNN([100, 50]), UncertaintyWeighting(num_tasks=2)
+        >>> optimiser = torch.optim.Adam([*model.parameters(), *weighting.parameters()])
+        >>> logits, labels = model(torch.tensor([[7, 3]])), torch.tensor([[1.0, 0.0]])
+        >>> model.loss(logits, labels, task_weight=weighting).backward()
     """
 
     def __init__(self, num_tasks: int, device: torch.device | str | None = None) -> None:
@@ -96,7 +105,7 @@ class UncertaintyWeighting(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(num_tasks, device=device))
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Losses [T] to a scalar."""
+        """Losses [T] to a scalar; ValueError for another shape."""
         if losses.shape != self.log_variance.shape:
-            raise ValueError(f"losses: got shape {list(losses.shape)}, expected {list(self.log_variance.shape)}, one a task")
+            raise ValueError(f"losses: got shape {list(losses.shape)}, expected {list(self.log_variance.shape)}, one per task")
         return (torch.exp(-self.log_variance) * losses + 0.5 * self.log_variance).sum()

@@ -1,4 +1,4 @@
-"""The fast modules: the reference's parameters, layout and state_dict, with the operators sent to a backend."""
+"""The fast modules: each has the parameters and state_dict of its counterpart in :mod:`dcrnn_fast.reference`, and computes on a backend."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from .sharing import Cell, SharingPlan
 
 
 class CrossRNN(reference.CrossRNN):
-    """:class:`dcrnn_fast.reference.CrossRNN` on a backend: x0 [B, D] to the tasks' last states [T, B, D].
+    """:class:`dcrnn_fast.reference.CrossRNN` on a backend: x0 [B, D] to each task's last state, [T, B, D].
 
     Args:
-        plan: what is shared, how many steps, which cell.
-        backend: "auto", or a backend by name.
-        recompute: keep nothing for the backward but the inputs, and run the forward again there.
+        plan: which units tasks share, the number of steps and the cell.
+        backend: "auto", or a backend's name.
+        recompute: do not keep a and g for the backward; compute them again there.
 
-    Raises BackendUnavailable: a named backend that cannot run here.
+    Raises BackendUnavailable: the named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import CrossRNN, SharingPlan
+        >>> plan = SharingPlan.from_ratio("rows", num_tasks=2, dim=8, share_ratio=0.5, steps=3)
+        >>> CrossRNN(plan)(torch.randn(4, 8)).shape
+        torch.Size([2, 4, 8])
     """
 
     def __init__(
@@ -49,7 +56,15 @@ class CrossRNN(reference.CrossRNN):
 
 
 class PartiallySharedLinear(reference.PartiallySharedLinear):
-    """:class:`dcrnn_fast.reference.PartiallySharedLinear` on a backend, set by the attribute ``backend`` ("auto" at first)."""
+    """:class:`dcrnn_fast.reference.PartiallySharedLinear` on the backend that its attribute ``backend`` names ("auto" at first).
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import PartiallySharedLinear
+        >>> layer = PartiallySharedLinear(in_features=8, out_features=4, num_tasks=2, share_ratio=0.5)
+        >>> layer(torch.randn(2, 5, 8)).shape
+        torch.Size([2, 5, 4])
+    """
 
     backend = "auto"
 
@@ -81,7 +96,13 @@ class _SingleTaskCross(CrossRNN):
 class DCNv2(_SingleTaskCross):
     """The full-rank cross network of DCN-v2 (Wang et al., WWW 2021): ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, [B, D] to [B, D].
 
-    The same job as torchrec's ``CrossNet(in_features, num_layers)``: row l * D + d of ``shared_weight`` [L * D, 1, D] is row d of W_l.
+    It does what torchrec's ``CrossNet(in_features, num_layers)`` does: row l * D + d of ``shared_weight`` [L * D, 1, D] is row d of W_l.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCNv2
+        >>> DCNv2(in_features=8, num_layers=3)(torch.randn(4, 8)).shape
+        torch.Size([4, 8])
     """
 
     cell = "cross"
@@ -90,16 +111,32 @@ class DCNv2(_SingleTaskCross):
 class GDCN(_SingleTaskCross):
     """The gated cross network of GDCN (Wang et al., 2023): ``x_{l+1} = x_0 * (W_l x_l + b_l) * sigmoid(V_l x_l + c_l) + x_l``.
 
-    GDCN's gate has no bias; here it has one, c, which starts at zero.
+    GDCN's gate has no bias. Here it has one, c, which starts at zero.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import GDCN
+        >>> GDCN(in_features=8, num_layers=3)(torch.randn(4, 8)).shape
+        torch.Size([4, 8])
     """
 
     cell = "gated"
 
 
 class DCRNN(reference.DCRNN):
-    """:class:`dcrnn_fast.reference.DCRNN`, argument for argument and parameter for parameter, computed by a backend.
+    """:class:`dcrnn_fast.reference.DCRNN` on a backend, with the same arguments, parameters and results.
 
-    Raises BackendUnavailable: ``backend`` names one that cannot run here.
+    Raises BackendUnavailable: the named ``backend`` cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCRNN
+        >>> model = DCRNN({"user": 100, "item": 50}, tasks=("click", "consume"))
+        >>> ids = torch.tensor([[7, 3], [99, 0], [7, 49]])  # [B, fields]
+        >>> labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])  # [B, tasks]
+        >>> model.loss(model(ids), labels).backward()
+        >>> list(model.eval().predict(ids))
+        ['click', 'consume', 'consume_given_click']
     """
 
     cross_layer = CrossRNN

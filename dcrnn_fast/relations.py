@@ -1,4 +1,4 @@
-"""How one task's event depends on another's: the chain of a funnel, and a learned hand-over between towers."""
+"""How one task's event depends on another's: by the chain rule of a funnel, or by a learned transfer between towers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .losses import at_least_float32
 
 
 def chain_logits(z: Tensor) -> Tensor:
-    """Logits of the joint events ``1..t`` from the logits z of each event given the one before it (ESMM's chain rule).
+    """Logits of the joint events ``1..t`` from the logits z of each event given the one before it (the chain rule, as in ESMM).
 
-    With P_t = prod_{i <= t} sigmoid(z_i), logit_t = log P_t - log(1 - P_t), where both logs come from log-sigmoids:
-    1 - P_t = (1 - P_{t-1}) + P_{t-1} * (1 - sigmoid(z_t)), so no large z cancels and every logit and gradient is finite.
+    With P_t = prod_{i <= t} sigmoid(z_i), logit_t = log P_t - log(1 - P_t). Both logs are sums of log-sigmoids, by
+    1 - P_t = (1 - P_{t-1}) + P_{t-1} * (1 - sigmoid(z_t)). So large z do not cancel, and every logit and gradient is finite.
 
     Args:
         z: [B, T].
 
     Returns:
-        [B, T] in float32 (float64 for float64 z), not increasing along T: P(1..t) <= P(1..t-1) holds exactly.
+        [B, T] in float32 (float64 for float64 z). It never increases along T: P(1..t) <= P(1..t-1) holds exactly.
     """
     z = at_least_float32(z)
     log_p, log_not_p = logsigmoid(z[:, 0]), logsigmoid(-z[:, 0])
@@ -34,9 +34,8 @@ def chain_logits(z: Tensor) -> Tensor:
 class InformationTransfer(nn.Module):
     """AITM's adaptive information transfer between consecutive towers (Xi et al., KDD 2021).
 
-    For t >= 1, with q_t task t's tower state and p = relu(info(z_{t-1})) what the task before hands over,
-    z_t = sum over u in {p, q_t} of softmax_u(<query(u), key(u)> / sqrt(H)) * value(u); z_0 = q_0.
-    Each hand-over has its own projections.
+    q_t is task t's tower state and p = relu(info(z_{t-1})) is what the task before transfers. Then z_0 = q_0, and for t >= 1
+    z_t = sum over u in {p, q_t} of softmax_u(<query(u), key(u)> / sqrt(H)) * value(u). Each pair of tasks has its own projections.
     """
 
     def __init__(self, num_tasks: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
@@ -48,7 +47,7 @@ class InformationTransfer(nn.Module):
         self.info, self.query, self.key, self.value = projections(), projections(), projections(), projections()
 
     def forward(self, states: Tensor) -> Tensor:
-        """Tower states [T, B, H] to the states after the hand-over, [T, B, H]."""
+        """Tower states [T, B, H] to the states after the transfer, [T, B, H]."""
         after = [states[0]]
         for info, query, key, value, own in zip(self.info, self.query, self.key, self.value, states[1:], strict=True):
             u = torch.stack([torch.relu(info(after[-1])), own])  # [2, B, H]
