@@ -1,14 +1,14 @@
 """Which parameters tasks share, as an index into two banks, and what that costs.
 
-Letters: T tasks, D units, L steps, W = 1 (tied) or L (untied) weight steps, G vectors a unit (gated 2, cross 1), K input columns of a row,
-S and P rows of the shared and of one task's private bank, R = W * D rows a task needs.
+Letters: T tasks, D units, L steps, W steps with their own weights (1 if tied, else L), G vectors of a unit (2 gated, 1 cross), K input
+columns of a row, S rows of the shared bank, P rows of one task's private bank, R = W * D rows that a task reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import astuple, dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,19 +20,29 @@ Cell = Literal["gated", "cross"]
 Sharing = Literal["rows", "trunk"]
 
 GATES: dict[str, int] = {"gated": 2, "cross": 1}
-"""Vectors a unit: the gated cell has the rows of W and V, the plain cross cell the row of W alone."""
+"""G, the vectors of a unit: the gated cell has a row of W and one of V, the plain cross cell a row of W alone."""
 
 
 def round_units(share_ratio: float, units: int) -> int:
-    """``round(share_ratio * units)``, the number of units that a ratio makes shared."""
+    """The number of shared units: ``round(share_ratio * units)``."""
     return round(float(share_ratio) * units)
 
 
 @dataclass(frozen=True)
 class PlanCost:
-    """What a plan costs. FLOPs count a multiply and an add as two and are per example of the forward pass's matrix products.
+    """What a plan costs.
 
-    ``activation_bytes`` is what a training step keeps per example for the backward: the state, a and (gated) g of every step.
+    Attributes:
+        parameters: the number of trainable values.
+        flops: floating-point operations of the forward pass's matrix products, per example; a multiply and an add count as two.
+        weight_bytes: memory of the parameters.
+        activation_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step.
+
+    Example:
+        >>> from dcrnn_fast import SharingPlan
+        >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5)
+        >>> plan.cost_per_added_task()
+        PlanCost(parameters=72, flops=384, weight_bytes=288, activation_bytes=144)
     """
 
     parameters: int
@@ -41,23 +51,29 @@ class PlanCost:
     activation_bytes: int
 
     def __sub__(self, other: PlanCost) -> PlanCost:
-        return PlanCost(
-            self.parameters - other.parameters,
-            self.flops - other.flops,
-            self.weight_bytes - other.weight_bytes,
-            self.activation_bytes - other.activation_bytes,
-        )
+        return PlanCost(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
 class SharingPlan:
-    """Partial sharing of the units of a cross recurrence between tasks.
+    """Which units of a cross recurrence the tasks share.
 
-    ``kind="rows"``: tasks share parameters; each computes all of its units. ``kind="trunk"``: the shared units read each other alone, so
-    they are computed once for all tasks, and each task's private units read the shared states and their own.
+    With ``kind="rows"`` tasks share parameters: each task computes all of its units. With ``kind="trunk"`` they share computation too: the
+    shared units read only each other and are computed once; a task's private units read the shared states and their own.
 
-    Build one with :meth:`from_ratio` (the first ``round(share_ratio * dim)`` units are shared) or :meth:`from_fields` (the units of named
-    feature fields are shared); the constructor takes the shared units themselves, sorted and without repeats.
+    Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type or outside its range.
+
+    Example:
+        >>> from dcrnn_fast import SharingPlan
+        >>> plan = SharingPlan.from_ratio("rows", num_tasks=2, dim=4, share_ratio=0.5)
+        >>> plan.index()  # rows 0 and 1 are shared, rows 2 and 3 are the task's own
+        tensor([[0, 1, 2, 3],
+                [0, 1, 2, 3]], dtype=torch.int32)
+        >>> print(str(plan).splitlines()[0])
+        rows sharing of 2 of 4 units, 2 tasks, 3 steps, gated cell, tied
     """
 
     kind: Sharing
@@ -69,7 +85,7 @@ class SharingPlan:
     tied: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("sharing", self.kind, ("rows", "trunk"))
+        check_choice("sharing", self.kind, get_args(Sharing))
         check_choice("cell", self.cell, tuple(GATES))
         check_count("num_tasks", self.num_tasks)
         check_count("dim", self.dim)
@@ -91,7 +107,7 @@ class SharingPlan:
         cell: Cell = "gated",
         tied: bool = True,
     ) -> SharingPlan:
-        """Share the first ``round(share_ratio * dim)`` units; ``share_ratio`` in [0, 1], ValueError otherwise."""
+        """Share the first ``round(share_ratio * dim)`` units, for a ``share_ratio`` in [0, 1]."""
         check_ratio("share_ratio", share_ratio)
         check_count("dim", dim)
         return cls(kind, num_tasks, dim, tuple(range(round_units(share_ratio, dim))), steps, cell, tied)
@@ -108,7 +124,7 @@ class SharingPlan:
         cell: Cell = "gated",
         tied: bool = True,
     ) -> SharingPlan:
-        """Share the units of the fields numbered in ``shared_fields``; field f owns ``field_dims[f]`` consecutive units.
+        """Share the units of the fields whose numbers are in ``shared_fields``; field f owns ``field_dims[f]`` consecutive units.
 
         Raises IndexError for a field number outside [0, len(field_dims)).
         """
@@ -121,42 +137,42 @@ class SharingPlan:
 
     @property
     def gates(self) -> int:
-        """G, the vectors a unit."""
+        """G, the vectors of a unit."""
         return GATES[self.cell]
 
     @property
     def weight_steps(self) -> int:
-        """W, the number of steps that have weights of their own."""
+        """W, the number of steps with their own weights."""
         return 1 if self.tied else self.steps
 
     @property
     def private_units(self) -> tuple[int, ...]:
-        """The units that every task has for itself, in order."""
+        """The numbers of the units that are not shared, in order."""
         shared = set(self.shared_units)
         return tuple(d for d in range(self.dim) if d not in shared)
 
     @property
     def share_ratio(self) -> float:
-        """The fraction of units shared, after rounding."""
+        """The fraction of units that are shared, after rounding."""
         return len(self.shared_units) / self.dim
 
     @property
     def shared_columns(self) -> int:
-        """K of a shared row: a trunk unit reads the trunk alone, a shared row of kind "rows" reads all units."""
+        """K of a shared row: with kind "trunk" it reads the trunk alone, with kind "rows" all units."""
         return len(self.shared_units) if self.kind == "trunk" else self.dim
 
     def shared_shape(self) -> tuple[int, int, int]:
-        """Shape [S, G, K] of the shared weights; the shared biases are [S, G]."""
+        """Shape [S, G, K] of the shared weights. The shared biases are [S, G]."""
         return self.weight_steps * len(self.shared_units), self.gates, self.shared_columns
 
     def private_shape(self) -> tuple[int, int, int, int]:
-        """Shape [T, P, G, D] of the private weights; the private biases are [T, P, G]. A trunk's columns come first in a row."""
+        """Shape [T, P, G, D] of the private weights. The private biases are [T, P, G]. In a row, the columns of a trunk come first."""
         return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.dim
 
     def index(self) -> Tensor:
-        """Index int32 [T, R], on the CPU, of the rows for kind "rows": values below S name a shared row, S + p the task's private row p.
+        """Index int32 [T, R] on the CPU, for kind "rows": a value below S is a shared row, S + p is the task's private row p.
 
-        Raises ValueError for kind "trunk", whose two recurrences read their banks in order (:func:`identity_index`).
+        Raises ValueError for kind "trunk": its two recurrences read their banks in order (:func:`identity_index`).
         """
         if self.kind != "rows":
             raise ValueError('index() is for sharing="rows"; a trunk and its private units read their banks in order')
@@ -169,7 +185,7 @@ class SharingPlan:
         return torch.from_numpy(np.tile(rows.ravel(), (self.num_tasks, 1)))
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
-        """Parameters, forward FLOPs per example, bytes of weights, and bytes kept per example in training."""
+        """The cost of the whole plan, for parameters and activations of ``bytes_per_value``."""
         shared, private, tasks = len(self.shared_units), len(self.private_units), self.num_tasks
         shared_rows, gates, shared_columns = self.shared_shape()
         parameters = shared_rows * gates * (shared_columns + 1) + tasks * self.weight_steps * private * gates * (self.dim + 1)
@@ -185,7 +201,7 @@ class SharingPlan:
         return replace(self, num_tasks=self.num_tasks + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
 
     def summary(self) -> str:
-        """A table of the plan's cost beside hard sharing (share_ratio 1) and none (share_ratio 0), each also per added task."""
+        """A table of the plan's cost beside hard sharing (share_ratio 1) and no sharing (share_ratio 0), each also per added task."""
         hard = replace(self, shared_units=tuple(range(self.dim)))
         none = replace(self, shared_units=())
         lines = [
@@ -203,5 +219,5 @@ class SharingPlan:
 
 
 def identity_index(num_tasks: int, rows: int) -> Tensor:
-    """Index int32 [T, rows], on the CPU, that reads a bank's rows in order, for every task."""
+    """Index int32 [T, rows] on the CPU with which every task reads the rows of its bank in order."""
     return torch.arange(rows, dtype=torch.int32, device="cpu").expand(num_tasks, -1).contiguous()

@@ -1,4 +1,4 @@
-"""DCRNN in plain PyTorch: what it computes, written to be read, and the baseline that the fast model is measured against.
+"""DCRNN in plain PyTorch. It defines what the model computes, and the fast model is tested and measured against it.
 
 ``functional`` has the operators, ``layers`` the recurrence and the towers' layer, ``model`` the whole model.
 """

@@ -1,4 +1,4 @@
-"""The two operators in plain PyTorch: any device, any floating dtype, any order of derivative. Every kernel is held against these."""
+"""The two operators in plain PyTorch, for any device, floating dtype and order of derivative. Every kernel is tested against them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
 
     Returns:
         [T, R, ...].
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast.reference import param_gather
+        >>> shared, private = torch.tensor([1.0, 2.0]), torch.tensor([[3.0], [4.0]])  # S = 2, T = 2, P = 1
+        >>> param_gather(shared, private, torch.tensor([[0, 2], [2, 1]]))
+        tensor([[1., 3.],
+                [4., 2.]])
     """
     banks = [torch.cat([shared, own])[rows] for own, rows in zip(private, index.long(), strict=True)]
     return torch.stack(banks)
@@ -47,19 +55,27 @@ def cross_rnn(
         h' = h + g * x0 * a
 
     Args:
-        x0: [B, D], the start state and the input re-injected at every step; the same for all tasks.
-        shared_weight: [S, G, K]; vectors 0 and 1 of a unit are its rows of W and V. K = C + D.
-        shared_bias: [S, G]; b and c.
+        x0: [B, D], the start state, which also enters every step; the same for all tasks.
+        shared_weight: [S, G, K] with K = C + D; vectors 0 and 1 of a unit are its rows of W and V.
+        shared_bias: [S, G]; values 0 and 1 of a unit are its b and c.
         private_weight: [T, P, G, K].
         private_bias: [T, P, G].
         index: int32 [T, R] as in :func:`param_gather`; R = D (tied), or R = steps * D with row l * D + d for unit d at step l.
         steps: L >= 1.
         cell: "gated" (G = 2) or "cross" (G = 1).
-        context: [steps, B, C], states of an upstream recurrence before each step; its columns come first in a row.
+        context: [steps, B, C], the state of an upstream recurrence before each step; its columns come first in a row.
         return_states: return every state instead of the last.
 
     Returns:
         [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first.
+
+    Example: one task and one step without a gate, with W the identity and b = 0.
+        >>> import torch
+        >>> from dcrnn_fast.reference import cross_rnn
+        >>> shared = torch.eye(2).unsqueeze(1), torch.zeros(2, 1)  # weight [S, G, K] = [2, 1, 2], bias [2, 1]
+        >>> private = torch.empty(1, 0, 1, 2), torch.empty(1, 0, 1)  # no private rows
+        >>> cross_rnn(torch.tensor([[1.0, 2.0]]), *shared, *private, torch.tensor([[0, 1]]), steps=1, cell="cross")
+        tensor([[[2., 6.]]])
     """
     tasks, rows = index.shape
     batch, dim = x0.shape

@@ -1,4 +1,4 @@
-"""The recurrence and the towers' layer as modules. The fast modules inherit parameters and layout and replace the operators alone."""
+"""The recurrence and the towers' layer as modules. The fast modules inherit from them and replace only the operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import functional
 
 
 def _parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
-    """An uninitialised parameter; an empty bank asks for no gradient, so that DistributedDataParallel does not wait for one."""
+    """An uninitialised parameter. An empty one needs no gradient, so that DistributedDataParallel does not wait for it."""
     values = torch.empty(shape, device=device, dtype=dtype)
     return nn.Parameter(values, requires_grad=values.numel() > 0)
 
@@ -22,7 +22,14 @@ class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`.
 
     Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G].
-    Weights start uniform in +-1/sqrt(K), biases at zero, so that a gate starts half open.
+    Weights start uniform in +-1/sqrt(K). Biases start at zero, so gates start half open.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import SharingPlan, reference
+        >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5, steps=3)
+        >>> reference.CrossRNN(plan)(torch.randn(4, 8)).shape
+        torch.Size([2, 4, 8])
     """
 
     index: Tensor
@@ -46,35 +53,38 @@ class CrossRNN(nn.Module):
     def _tables(self) -> dict[str, Tensor]:
         """The constant index tensors, on the CPU."""
         plan = self.plan
-        order = torch.tensor([*plan.shared_units, *plan.private_units], device="cpu")
-        units = {"order": order, "place": torch.argsort(order)}
         if plan.kind == "rows":
-            return {"index": plan.index(), **units}
-        trunk = identity_index(1, plan.shared_shape()[0])
-        return {"index": identity_index(plan.num_tasks, plan.private_shape()[1]), "trunk_index": trunk, **units}
+            return {"index": plan.index()}
+        order = torch.tensor([*plan.shared_units, *plan.private_units], device="cpu")
+        return {
+            "index": identity_index(plan.num_tasks, plan.private_shape()[1]),
+            "trunk_index": identity_index(1, plan.shared_shape()[0]),
+            "order": order,
+            "place": torch.argsort(order),
+        }
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, zero the biases, and fill the index tensors (which ``to_empty`` leaves undefined)."""
+        """Draw new weights, set the biases to zero, and fill the index tensors (which ``to_empty`` leaves undefined)."""
         for name, values in self._tables().items():
             getattr(self, name).copy_(values)
         for weight, bias in ((self.shared_weight, self.shared_bias), (self.private_weight, self.private_bias)):
             if weight.numel():
-                nn.init.uniform_(weight, -1 / math.sqrt(weight.shape[-1]), 1 / math.sqrt(weight.shape[-1]))
+                bound = 1 / math.sqrt(weight.shape[-1])
+                nn.init.uniform_(weight, -bound, bound)
             nn.init.zeros_(bias)
 
     def forward(self, x0: Tensor) -> Tensor:
-        """x0 [B, D] to the tasks' last states [T, B, D]."""
+        """x0 [B, D] to each task's last state, [T, B, D]. Raises ValueError for another shape."""
         if x0.dim() != 2 or x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
-        return self._rows(x0) if self.plan.kind == "rows" else self._trunk(x0)
+        if self.plan.kind == "trunk":
+            return self._trunk(x0)
+        return self.cross_rnn(x0, self.shared_weight, self.shared_bias, self.private_weight, self.private_bias, self.index)
 
     def cross_rnn(self, x0: Tensor, *parameters: Tensor, context: Tensor | None = None, return_states: bool = False) -> Tensor:
         """The operator on ``x0`` and (shared_weight, shared_bias, private_weight, private_bias, index)."""
         plan = self.plan
         return functional.cross_rnn(x0, *parameters, steps=plan.steps, cell=plan.cell, context=context, return_states=return_states)
-
-    def _rows(self, x0: Tensor) -> Tensor:
-        return self.cross_rnn(x0, self.shared_weight, self.shared_bias, self.private_weight, self.private_bias, self.index)
 
     def _trunk(self, x0: Tensor) -> Tensor:
         plan, tasks, steps = self.plan, self.plan.num_tasks, self.plan.steps
@@ -101,10 +111,19 @@ class CrossRNN(nn.Module):
 
 
 class PartiallySharedLinear(nn.Module):
-    """One linear layer a task, whose first ``round(share_ratio * out_features)`` output rows all tasks share.
+    """One linear layer per task. All tasks share the first ``round(share_ratio * out_features)`` output rows.
 
-    Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P], uniform in
-    +-1/sqrt(in_features) at the start, as ``torch.nn.Linear``'s are.
+    Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P]. They start uniform
+    in +-1/sqrt(in_features), as those of ``torch.nn.Linear`` do.
+
+    Raises TypeError, ValueError: an argument of a wrong type or outside its range.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import reference
+        >>> layer = reference.PartiallySharedLinear(in_features=8, out_features=4, num_tasks=2, share_ratio=0.5)
+        >>> layer(torch.randn(2, 5, 8)).shape
+        torch.Size([2, 5, 4])
     """
 
     index: Tensor
@@ -134,7 +153,7 @@ class PartiallySharedLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases anew, and fill the index tensor (which ``to_empty`` leaves undefined)."""
+        """Draw new weights and biases, and fill the index tensor (which ``to_empty`` leaves undefined)."""
         self.index.copy_(identity_index(self.num_tasks, self.out_features))
         bound = 1 / math.sqrt(self.in_features)
         for parameter in self.parameters():
@@ -151,5 +170,5 @@ class PartiallySharedLinear(nn.Module):
         return functional.param_gather(shared, private, index)
 
     def extra_repr(self) -> str:
-        """Sizes and how many rows are shared."""
+        """The sizes and the number of shared rows."""
         return f"{self.in_features} -> {self.out_features}, {self.num_tasks} tasks, {self.shared_weight.shape[0]} rows shared"

@@ -1,10 +1,10 @@
-"""DCRNN, the whole model: one merged embedding, the cross recurrence, a tower a task, and the relation between tasks."""
+"""DCRNN, the whole model: one merged embedding table, the cross recurrence, a tower per task, and the relation between tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,34 +19,36 @@ from .layers import CrossRNN, PartiallySharedLinear
 Relation = Literal["chain", "independent", "transfer"]
 
 
-def conditional_name(before: str, task: str) -> str:
-    """The name under which ``predict`` gives P(task | the task before)."""
-    return f"{task}_given_{before}"
-
-
 class DCRNN(nn.Module):
-    """Click and consume, or any funnel of tasks, from one model (Zhou and Yu, 2023, arXiv 2310.11777).
+    """One model that predicts click and consume, or any funnel of tasks (Zhou and Yu, 2023, arXiv 2310.11777).
 
-    What the paper's abstract leaves open is our reading of it.
+    We know only the paper's abstract. What it leaves open is our reading.
 
     Args:
-        num_embeddings: ids of each categorical field, F sizes, or a mapping from field name to size; field f takes ids in [0, size).
-        embedding_dim: E. The cross recurrence runs on D = F * E units, plus E for the projected dense features.
+        num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
+        embedding_dim: E. The cross recurrence has D = F * E units, plus E for the projected dense features.
         num_dense: N, the number of dense features; 0 for none.
         tasks: task names in funnel order.
-        steps: L, applications of the cross cell.
+        steps: L, how often the cross cell is applied.
         cell: "gated", or "cross" (no gate).
-        tied: one set of weights for all steps (an RNN), or one a step (a deep cross network).
+        tied: True for one set of weights at all steps (an RNN), False for one set per step (a deep cross network).
         sharing: "rows" (tasks share parameters) or "trunk" (tasks share computation too).
-        share_ratio: fraction of units shared, in [0, 1]; 1 is hard sharing, 0 none.
+        share_ratio: fraction of units that tasks share, in [0, 1]; 1 is hard sharing, 0 is none.
         tower_dims: widths of each task's hidden tower layers.
         dropout: probability in [0, 1) after every hidden tower layer.
         relation: "chain", "independent" or "transfer" between consecutive tasks.
-        backend: which kernels compute; here accepted so that imports can be swapped, and the reference always computes.
-        tower_share_ratio: fraction of each hidden tower layer's rows that tasks share.
+        backend: accepted so that the import can be swapped; the reference ignores it.
+        tower_share_ratio: fraction of each hidden tower layer's rows that tasks share, in [0, 1].
         device, dtype: of the parameters.
 
-    Raises ValueError, TypeError: an argument outside its range; the message names it.
+    Raises TypeError, ValueError: an argument of a wrong type or outside its range; the message names it.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast.reference import DCRNN
+        >>> model = DCRNN([100, 50], num_dense=2, tasks=("see", "click", "consume"))
+        >>> model(torch.tensor([[7, 3], [99, 0]]), torch.randn(2, 2)).shape
+        torch.Size([2, 3])
     """
 
     cross_layer = CrossRNN
@@ -76,12 +78,10 @@ class DCRNN(nn.Module):
     ) -> None:
         super().__init__()
         check_sequence("num_embeddings", num_embeddings, "sizes, or a mapping from field names to sizes")
-        named = isinstance(num_embeddings, Mapping)
-        sizes = tuple(num_embeddings.values()) if isinstance(num_embeddings, Mapping) else tuple(num_embeddings)
-        self.field_names: tuple[str, ...] = tuple(map(str, num_embeddings if named else range(len(sizes))))
-        for name, size in zip(self.field_names, sizes, strict=True):
-            check_count(f"num_embeddings[{name!r}]" if named else f"num_embeddings[{name}]", size)
-        self.num_embeddings = tuple(int(size) for size in sizes)
+        sizes: Mapping[Any, int] = num_embeddings if isinstance(num_embeddings, Mapping) else dict(enumerate(num_embeddings))
+        for name, size in sizes.items():
+            check_count(f"num_embeddings[{name!r}]", size)
+        self.field_names, self.num_embeddings = tuple(map(str, sizes)), tuple(map(int, sizes.values()))
         check_count("embedding_dim", embedding_dim)
         check_count("num_dense", num_dense, minimum=0)
         if not self.num_embeddings and not num_dense:
@@ -89,17 +89,18 @@ class DCRNN(nn.Module):
         check_sequence("tasks", tasks, "task names")
         self.tasks = tuple(tasks)
         if not all(isinstance(task, str) and task for task in self.tasks):
-            raise TypeError(f"tasks={tasks!r}: expected names, each a text that is not empty")
-        predicted = [*self.tasks, *(conditional_name(*pair) for pair in pairwise(self.tasks))]
+            raise TypeError(f"tasks={tasks!r}: expected names, each a string that is not empty")
+        self.conditionals = tuple(f"{task}_given_{before}" for before, task in pairwise(self.tasks))
+        predicted = [*self.tasks, *self.conditionals]
         if not self.tasks or len(set(predicted)) != len(predicted):
-            raise ValueError(f"tasks={tasks!r}: expected at least one task, names distinct, also from the conditionals' in {predicted}")
+            raise ValueError(f"tasks={tasks!r}: expected at least one task, and distinct names in {predicted}, conditionals included")
         check_sequence("tower_dims", tower_dims, "widths")
         for position, width in enumerate(tower_dims):
             check_count(f"tower_dims[{position}]", width)
         check_ratio("dropout", dropout)
         if dropout == 1:
             raise ValueError("dropout=1: expected a probability in [0, 1)")
-        check_choice("relation", relation, ("chain", "independent", "transfer"))
+        check_choice("relation", relation, get_args(Relation))
         check_ratio("tower_share_ratio", tower_share_ratio)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         dim = (len(self.num_embeddings) + bool(num_dense)) * embedding_dim
@@ -109,7 +110,7 @@ class DCRNN(nn.Module):
         for name in ("sizes", "offsets"):
             self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
         self.embedding = nn.Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
-        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as with an empty bank
+        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers._parameter
         self._reset_table()
         self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if num_dense else None
 
@@ -122,7 +123,6 @@ class DCRNN(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], device=device, dtype=dtype) if relation == "transfer" else None
         self.head = self.tower_layer(widths[-1], 1, len(self.tasks), device=device, dtype=dtype)
-        check_choice("backend", backend, BACKEND_NAMES)
         self._route(backend)
 
     def _reset_table(self) -> None:
@@ -132,22 +132,23 @@ class DCRNN(nn.Module):
         nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
 
     def reset_parameters(self) -> None:
-        """Draw every parameter anew and fill the index tensors: what a model built on the meta device needs after ``to_empty``."""
+        """Draw new parameters and fill the index tensors. A model built on the meta device needs this after ``to_empty``."""
         self._reset_table()
         for module in self.modules():
             if isinstance(module, (CrossRNN, PartiallySharedLinear, nn.Linear)):
                 module.reset_parameters()
 
     def _route(self, backend: str) -> None:
-        """Nothing here; the fast model hands ``backend`` to its layers."""
+        """Check ``backend``. The fast model also gives it to its layers."""
+        check_choice("backend", backend, BACKEND_NAMES)
 
     @property
     def num_parameters(self) -> int:
-        """Trainable values in all."""
+        """The number of values in all parameters."""
         return sum(p.numel() for p in self.parameters())
 
     def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """The recurrence's input x0 [B, D]: the fields' embeddings side by side, the projected dense features last."""
+        """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the projected dense features."""
         check_ids(ids, self.num_embeddings, self.field_names)
         check_dense(dense, ids.shape[0], self.num_dense)
         rows = merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings)
@@ -157,7 +158,7 @@ class DCRNN(nn.Module):
         return torch.cat(parts, dim=1)
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """The towers' outputs z [B, T]; under "chain" each is the logit of an event given the one before it."""
+        """The towers' outputs z [B, T]. Under "chain" each is the logit of an event given the one before it."""
         states = self.cross(self.features(ids, dense))  # [T, B, D]
         for layer in self.towers:
             states = self.dropout(torch.relu(layer(states)))
@@ -173,25 +174,25 @@ class DCRNN(nn.Module):
             dense: floating [B, N], finite; None where num_dense is 0.
 
         Raises:
-            IndexError: an id out of its field's range (named).
-            TypeError, ValueError: a wrong dtype, shape, or a dense value that is not finite.
+            IndexError: an id outside its field's range; the message names the field.
+            TypeError, ValueError: a wrong dtype or shape, or a dense value that is not finite.
         """
-        z = self.conditional_logits(ids, dense)
+        return self._event_logits(self.conditional_logits(ids, dense))
+
+    def _event_logits(self, z: Tensor) -> Tensor:
         return chain_logits(z) if self.relation == "chain" else z
 
     @torch.no_grad()
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] by task name, in float32, without gradients.
 
-        Under "chain" also ``"{task}_given_{task before}"`` for every task but the first: {"click", "consume", "consume_given_click"}.
-        Dropout is active in training mode as in ``forward``; call ``eval()`` first. Arguments and errors as in :meth:`forward`.
+        Under "chain" also ``"{task}_given_{task before}"`` for every task but the first: "consume_given_click".
+        Call ``eval()`` first: in training mode dropout is active. Arguments and errors as in :meth:`forward`.
         """
         z = at_least_float32(self.conditional_logits(ids, dense))
-        logits = chain_logits(z) if self.relation == "chain" else z
-        probabilities = dict(zip(self.tasks, torch.sigmoid(logits).float().unbind(1), strict=True))
+        probabilities = dict(zip(self.tasks, torch.sigmoid(self._event_logits(z)).float().unbind(1), strict=True))
         if self.relation == "chain":
-            for t in range(1, len(self.tasks)):
-                probabilities[conditional_name(*self.tasks[t - 1 : t + 1])] = torch.sigmoid(z[:, t]).float()
+            probabilities.update(zip(self.conditionals, torch.sigmoid(z[:, 1:]).float().unbind(1), strict=True))
         return probabilities
 
     def loss(
@@ -203,20 +204,20 @@ class DCRNN(nn.Module):
         task_weight: Sequence[float] | Tensor | nn.Module | None = None,
         strict_funnel: bool = True,
     ) -> Tensor:
-        """The training loss: cross entropy over all impressions, each task over its known labels; AITM's calibrator under "transfer".
+        """The training loss: the cross entropy of each task over its known labels, plus AITM's calibrator under "transfer".
 
         Args:
             logits: [B, T] from :meth:`forward`.
             labels: floating [B, T] in [0, 1]; NaN marks an unknown label.
-            sample_weight: [B], at least 0.
-            task_weight: T fixed weights, or a module from losses [T] to a scalar such as ``UncertaintyWeighting``; None adds the losses.
-            strict_funnel: under "chain", refuse a row that has a later event without the earlier one.
+            sample_weight: [B], finite and at least 0.
+            task_weight: T fixed weights, or a module from losses [T] to a scalar such as ``UncertaintyWeighting``; None adds the losses up.
+            strict_funnel: under "chain", refuse a row with a later event but not the earlier one.
 
         Returns:
-            scalar, in float32 or better.
+            A scalar in float32 (float64 for float64 logits).
 
         Raises:
-            TypeError, ValueError: wrong dtype, shape, range, an empty batch, or a broken funnel.
+            TypeError, ValueError: a wrong dtype, shape or range, an empty batch, or a broken funnel.
         """
         check_labels(logits, labels, self.tasks, funnel=strict_funnel and self.relation == "chain")
         loss = combine(task_losses(logits, labels, sample_weight), task_weight)
