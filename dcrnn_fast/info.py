@@ -1,4 +1,4 @@
-"""What is installed and what can run here, as text. Needs PyTorch and numpy alone."""
+"""What is installed and what can run here, as text. Needs only PyTorch and numpy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .kernels import tile_file
 
 
 def facts() -> dict[str, str]:
-    """Versions, the CPU's instruction set as PyTorch sees it, and the extension's build."""
+    """Versions, the CPU, the builds of the extensions, and what "auto" takes, by name."""
     compiled = backends.extension()
     build = compiled.build_info() if compiled else None
     return {
@@ -35,7 +35,7 @@ def facts() -> dict[str, str]:
 
 
 def cuda_kernels() -> str:
-    """The build of the CUDA extension, or why there is none."""
+    """How the CUDA extension was built, or why it is absent."""
     compiled = backends.cuda_extension()
     if compiled is None:
         return f"absent: {backends.cuda_extension_missing_reason()}"
@@ -46,7 +46,7 @@ def cuda_kernels() -> str:
 
 
 def auto_on_cpu() -> str:
-    """The backend that "auto" takes for CPU tensors, or why DCRNN_FAST_BACKEND keeps it from one."""
+    """The backend that "auto" takes for CPU tensors, or why it cannot take one."""
     try:
         return backends.resolve("auto", device="cpu")
     except DcrnnFastError as error:
@@ -54,7 +54,7 @@ def auto_on_cpu() -> str:
 
 
 def gpu_figures() -> str:
-    """The cards that tile sizes were measured on, or what is wrong with a file of them."""
+    """The GPUs on which tile sizes were measured, or what is wrong with a file of measurements."""
     try:
         return tile_file.summary()
     except DcrnnFastError as error:
@@ -62,7 +62,7 @@ def gpu_figures() -> str:
 
 
 def render() -> str:
-    """The facts and the table of backends."""
+    """The facts and the table of backends, as one text."""
     known = facts()
     lines = [f"{name:<12} {value}" for name, value in known.items()]
     rows = backends.table()

@@ -1,7 +1,7 @@
-"""Checks of arguments: the message names the argument (and the field), what came and what was expected.
+"""Checks of arguments. Each message names the argument (and the field), what came and what was expected.
 
-Checks of values read the tensor's contents, which on a GPU waits for the device; a compiled or exported graph leaves them out and
-:func:`merge_ids` makes a stray id fail in the embedding lookup instead of reading another field's row.
+Checks of values read the tensor, which on a GPU waits for the device. A compiled or exported graph leaves them out. There
+:func:`merge_ids` makes an id outside its field's range fail in the embedding lookup, so it never reads another field's row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 _checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Indices on a GPU whose values were checked, with their version and the rows that were there: reading one waits for the device."""
+"""The indices on a GPU that were checked, each with its version and the number of rows: reading one again would wait for the device."""
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -46,13 +46,13 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_sequence(name: str, value: object, of: str) -> None:
-    """Raise TypeError unless ``value`` can be iterated over and is no text."""
+    """Raise TypeError unless ``value`` can be iterated over and is not a string."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name}={value!r}: expected a sequence of {of}, got {type(value).__name__}")
 
 
 def may_read_values() -> bool:
-    """Whether code may branch on a tensor's values: not while a graph is traced, nor while a CUDA graph is captured."""
+    """Whether code may branch on a tensor's values: not while a graph is traced or a CUDA graph is captured."""
     if torch.compiler.is_compiling():
         return False
     return not (torch.cuda.is_available() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
@@ -65,12 +65,12 @@ def check_tensor(name: str, value: object, expected: str) -> None:
 
 
 def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> None:
-    """Raise TypeError, ValueError or IndexError unless ``ids`` is int [B, F] with column f in [0, sizes[f])."""
+    """Raise TypeError, ValueError or IndexError unless ``ids`` is int64 or int32 [B, F] with column f in [0, sizes[f])."""
     check_tensor("ids", ids, f"integers [B, {len(sizes)}]")
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
     if ids.dim() != 2 or ids.shape[1] != len(sizes):
-        raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column a field")
+        raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column per field")
     if ids.shape[0] == 0 or not may_read_values():
         return
     lowest, highest = torch.aminmax(ids, dim=0)
@@ -81,7 +81,7 @@ def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> None:
 
 
 def merge_ids(ids: Tensor, sizes: Tensor, offsets: Tensor, num_rows: int) -> Tensor:
-    """Rows [B, F] of the merged table: ``ids + offsets``. A stray id becomes ``num_rows``, which no lookup accepts."""
+    """Rows [B, F] of the merged table: ``ids + offsets``. An id out of range becomes ``num_rows``, which no lookup accepts."""
     inside = (ids >= 0) & (ids < sizes)
     return torch.where(inside, ids + offsets, num_rows)
 
@@ -106,22 +106,25 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
 
 
 def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: bool) -> None:
-    """Raise unless ``labels`` is floating [B, T] in [0, 1] or NaN, like ``logits``; with ``funnel``, no task above the one before it."""
+    """Raise TypeError or ValueError unless ``labels`` is floating [B, T], like ``logits``, with values in [0, 1] or NaN.
+
+    With ``funnel``, also raise ValueError where a task's label is above that of a task before it.
+    """
     check_tensor("logits", logits, f"floats [B, {len(tasks)}]")
     check_tensor("labels", labels, f"floats [B, {len(tasks)}]")
     if not labels.is_floating_point():
         raise TypeError(f"labels: got dtype {labels.dtype}, expected a floating dtype (NaN marks an unknown label)")
     if logits.dim() != 2 or logits.shape[1] != len(tasks):
-        raise ValueError(f"logits: got shape {list(logits.shape)}, expected [B, {len(tasks)}], one column each of {list(tasks)}")
+        raise ValueError(f"logits: got shape {list(logits.shape)}, expected [B, {len(tasks)}], one column for each of {list(tasks)}")
     if labels.shape != logits.shape:
-        raise ValueError(f"labels: got shape {list(labels.shape)}, expected {list(logits.shape)} as the logits")
+        raise ValueError(f"labels: got shape {list(labels.shape)}, expected {list(logits.shape)} as logits has")
     if labels.shape[0] == 0:
         raise ValueError("labels: got an empty batch, expected at least one row; a loss over no rows is undefined")
     if not may_read_values():
         return
     if bool(((labels < 0) | (labels > 1)).any()):
         raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
-    # Against the least of all known labels before it: an unknown label between two known ones hides nothing.
+    # Compare with the least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
     least = torch.where(torch.isnan(labels), 1, labels).cummin(dim=1).values[:, :-1]
     broken = labels[:, 1:] > least
     if funnel and bool(broken.any()):
@@ -130,7 +133,7 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
         earlier, later = (f"{tasks[t]}={labels[row, t].item():g}" for t in (before, task + 1))
         raise ValueError(
             f"labels: row {row} has {later} with {earlier}, and {int(broken.any(dim=1).sum())} rows in all break the funnel "
-            f"{' -> '.join(tasks)}; under relation='chain' a later event implies the earlier one. Mend the labels, or pass "
+            f"{' -> '.join(tasks)}; under relation='chain' a later event implies the earlier one. Fix the labels, or pass "
             f"strict_funnel=False"
         )
 
@@ -144,7 +147,7 @@ def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
 
 
 def check_index(index: Tensor, rows: int) -> None:
-    """Raise IndexError for an index outside [0, rows). An index on a GPU is read once, and again after it was changed."""
+    """Raise IndexError unless all values of ``index`` are in [0, rows). An index on a GPU is read once, and again after a change."""
     if index.numel() and may_read_values():
         state = None if index.is_cpu or index.is_inference() else (index._version, rows)
         if state is not None and _checked_index.get(index) == state:
@@ -157,7 +160,7 @@ def check_index(index: Tensor, rows: int) -> None:
 
 
 def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Tensor, index: Tensor) -> None:
-    """Raise TypeError or ValueError unless the banks are floating [S, ...] and [T, P, ...], and ``index`` is int32 [T, R] beside them."""
+    """Raise TypeError or ValueError unless the banks are floating [S, ...] and [T, P, ...] and ``index`` is int32 [T, R], on one device."""
     if index.dtype != torch.int32:
         raise TypeError(f"index: got dtype {index.dtype}, expected torch.int32")
     if index.dim() != 2:
