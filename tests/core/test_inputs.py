@@ -7,6 +7,9 @@ from dcrnn_fast import DCRNN
 
 from .models import SIZES, batch
 
+NAN, INF = float("nan"), float("inf")
+zeros = torch.zeros
+
 
 @pytest.fixture
 def model():
@@ -32,6 +35,8 @@ def test_int32_ids_mean_the_same_as_int64(model):
 
 
 BAD_BATCHES = {
+    "no ids": (lambda ids, dense: (None, dense), TypeError, "ids: got NoneType"),
+    "a list of ids": (lambda ids, dense: (ids.tolist(), dense), TypeError, "ids: got list"),
     "float ids": (lambda ids, dense: (ids.float(), dense), TypeError, "ids: got dtype torch.float32, expected torch.int64"),
     "bool ids": (lambda ids, dense: (ids > 0, dense), TypeError, "ids: got dtype torch.bool"),
     "a field too few": (lambda ids, dense: (ids[:, :2], dense), ValueError, r"ids: got shape \[9, 2\], expected \[B, 3\]"),
@@ -51,7 +56,7 @@ def test_a_malformed_batch_is_refused(model, spoil, error, message):
         model(*spoil(ids, dense))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [NAN, INF])
 def test_a_dense_value_that_is_not_finite_is_refused_with_its_column(model, value):
     ids, dense, _ = batch(num_dense=2)
     dense[3, 1] = value
@@ -66,63 +71,40 @@ def test_dense_for_a_model_without_dense_features_is_refused():
 
 
 BAD_LABELS = {
-    "integer": (lambda y: y.long(), TypeError, "labels: got dtype torch.int64"),
-    "another shape": (lambda y: y[:, :1], ValueError, r"labels: got shape \[9, 1\], expected \[9, 2\]"),
-    "above one": (lambda y: y + 1.5, ValueError, r"labels: got a value outside \[0, 1\]"),
-    "below zero": (lambda y: y - 1.5, ValueError, r"labels: got a value outside \[0, 1\]"),
+    "no tensor": (zeros(9, 2), None, TypeError, "labels: got NoneType, expected a tensor"),
+    "integer": (zeros(9, 2), zeros(9, 2).long(), TypeError, "labels: got dtype torch.int64"),
+    "another shape": (zeros(9, 2), zeros(9, 1), ValueError, r"labels: got shape \[9, 1\], expected \[9, 2\]"),
+    "above one": (zeros(9, 2), zeros(9, 2) + 1.5, ValueError, r"labels: got a value outside \[0, 1\]"),
+    "below zero": (zeros(9, 2), zeros(9, 2) - 0.5, ValueError, r"labels: got a value outside \[0, 1\]"),
+    "another number of tasks": (zeros(9, 3), zeros(9, 3), ValueError, r"logits: got shape \[9, 3\], expected \[B, 2\]"),
+    "empty batch": (zeros(0, 2), zeros(0, 2), ValueError, "labels: got an empty batch"),
 }
 
 
-@pytest.mark.parametrize(("spoil", "error", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
-def test_malformed_labels_are_refused(model, spoil, error, message):
-    ids, dense, labels = batch(num_dense=2)
+@pytest.mark.parametrize(("logits", "labels", "error", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_malformed_labels_are_refused(model, logits, labels, error, message):
     with pytest.raises(error, match=message):
-        model.loss(model(ids, dense), spoil(labels))
-
-
-def test_logits_of_another_number_of_tasks_are_refused(model):
-    with pytest.raises(ValueError, match=r"logits: got shape \[9, 3\], expected \[B, 2\]"):
-        model.loss(torch.zeros(9, 3), torch.zeros(9, 3))
-
-
-def test_a_loss_over_an_empty_batch_is_refused(model):
-    with pytest.raises(ValueError, match="labels: got an empty batch"):
-        model.loss(torch.zeros(0, 2), torch.zeros(0, 2))
+        model.loss(logits, labels)
 
 
 def test_a_consume_without_a_click_is_refused_under_the_chain_with_its_row(model):
     labels = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     with pytest.raises(ValueError, match=r"row 1 has consume=1 with click=0, and 2 rows in all.*strict_funnel=False"):
-        model.loss(torch.zeros(3, 2), labels)
-
-
-def test_a_consume_without_a_click_is_taken_when_the_funnel_is_not_strict(model):
-    assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), strict_funnel=False))
-
-
-@pytest.mark.parametrize("relation", ["independent", "transfer"])
-def test_a_consume_without_a_click_is_taken_without_the_chain(relation):
-    model = DCRNN(SIZES, embedding_dim=4, relation=relation)
-    assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]])))
+        model.loss(zeros(3, 2), labels)
 
 
 def test_an_unknown_label_between_two_known_ones_hides_no_broken_funnel():
     model = DCRNN(SIZES, embedding_dim=4, tasks=("see", "click", "consume"))
     with pytest.raises(ValueError, match="row 0 has consume=1 with see=0"):
-        model.loss(torch.zeros(1, 3), torch.tensor([[0.0, float("nan"), 1.0]]))
+        model.loss(zeros(1, 3), torch.tensor([[0.0, NAN, 1.0]]))
 
 
-@pytest.mark.parametrize(("ids", "message"), [(None, "ids: got NoneType"), ([[0, 0, 0]], "ids: got list")])
-def test_ids_that_are_no_tensor_are_refused(model, ids, message):
-    with pytest.raises(TypeError, match=message):
-        model(ids, torch.zeros(1, 2))
-
-
-def test_labels_that_are_no_tensor_are_refused(model):
-    with pytest.raises(TypeError, match="labels: got NoneType, expected a tensor"):
-        model.loss(torch.zeros(1, 2), None)
-
-
-@pytest.mark.parametrize("labels", [[float("nan"), 1.0], [0.0, float("nan")]])
+@pytest.mark.parametrize("labels", [[NAN, 1.0], [0.0, NAN]])
 def test_an_unknown_label_breaks_no_funnel(model, labels):
-    assert torch.isfinite(model.loss(torch.zeros(1, 2), torch.tensor([labels])))
+    assert torch.isfinite(model.loss(zeros(1, 2), torch.tensor([labels])))
+
+
+@pytest.mark.parametrize(("relation", "strict"), [("chain", False), ("independent", True), ("transfer", True)])
+def test_a_consume_without_a_click_is_taken_without_the_chain_or_when_the_funnel_is_not_strict(relation, strict):
+    model = DCRNN(SIZES, embedding_dim=4, relation=relation)
+    assert torch.isfinite(model.loss(zeros(1, 2), torch.tensor([[0.0, 1.0]]), strict_funnel=strict))

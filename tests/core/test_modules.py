@@ -1,5 +1,7 @@
 """CrossRNN, DCNv2, GDCN and PartiallySharedLinear: sharing as a computation, and the drop-in cross networks."""
 
+import itertools
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -25,18 +27,15 @@ def dense_weights(module, task):
     plan = module.plan
     steps, gates, dim = plan.weight_steps, plan.gates, plan.dim
     shared, private = list(plan.shared_units), list(plan.private_units)
-    columns_of_private = shared + private if plan.kind == "trunk" else list(range(dim))
-    columns_of_shared = shared if plan.kind == "trunk" else list(range(dim))
+    columns = (shared, shared + private) if plan.kind == "trunk" else (range(dim), range(dim))
     weight, bias = torch.zeros(steps, gates, dim, dim, dtype=DOUBLE), torch.zeros(steps, gates, dim, dtype=DOUBLE)
-    for units, columns, bank, bank_bias in (
-        (shared, columns_of_shared, module.shared_weight, module.shared_bias),
-        (private, columns_of_private, module.private_weight[task], module.private_bias[task]),
+    for units, read, bank, bank_bias in (
+        (shared, columns[0], module.shared_weight, module.shared_bias),
+        (private, columns[1], module.private_weight[task], module.private_bias[task]),
     ):
-        for step in range(steps):
-            for position, unit in enumerate(units):
-                row = step * len(units) + position
-                weight[step, :, unit, columns] = bank[row]
-                bias[step, :, unit] = bank_bias[row]
+        for row, (step, unit) in enumerate(itertools.product(range(steps), units)):
+            weight[step, :, unit, list(read)] = bank[row]
+            bias[step, :, unit] = bank_bias[row]
     return weight, bias
 
 
