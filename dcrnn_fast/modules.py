@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,18 +43,9 @@ class CrossRNN(reference.CrossRNN):
         super().__init__(plan, device=device, dtype=dtype)
         self.backend, self.recompute = backend, recompute
 
-    def cross_rnn(self, x0: Tensor, *parameters: Tensor, context: Tensor | None = None, return_states: bool = False) -> Tensor:
+    def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
         """The operator, on this module's backend."""
-        return functional.cross_rnn(
-            x0,
-            *parameters,
-            steps=self.plan.steps,
-            cell=self.plan.cell,
-            context=context,
-            return_states=return_states,
-            recompute=self.recompute,
-            backend=self.backend,
-        )
+        return functional.cross_rnn(*tensors, recompute=self.recompute, backend=self.backend, **options)
 
 
 class PartiallySharedLinear(reference.PartiallySharedLinear):

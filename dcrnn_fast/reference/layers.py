@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,29 +80,29 @@ class CrossRNN(nn.Module):
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
         if self.plan.kind == "trunk":
             return self._trunk(x0)
-        return self.cross_rnn(x0, self.shared_weight, self.shared_bias, self.private_weight, self.private_bias, self.index)
+        banks = self.shared_weight, self.shared_bias, self.private_weight, self.private_bias
+        return self.cross_rnn(x0, *banks, self.index, steps=self.plan.steps, cell=self.plan.cell)
 
-    def cross_rnn(self, x0: Tensor, *parameters: Tensor, context: Tensor | None = None, return_states: bool = False) -> Tensor:
-        """The operator on ``x0`` and (shared_weight, shared_bias, private_weight, private_bias, index)."""
-        plan = self.plan
-        return functional.cross_rnn(x0, *parameters, steps=plan.steps, cell=plan.cell, context=context, return_states=return_states)
+    def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
+        """The operator :func:`dcrnn_fast.reference.cross_rnn`."""
+        return functional.cross_rnn(*tensors, **options)
 
     def _trunk(self, x0: Tensor) -> Tensor:
         plan, tasks, steps = self.plan, self.plan.num_tasks, self.plan.steps
-        trunk_units, gates = len(plan.shared_units), plan.gates
+        trunk_units, gates, cell = len(plan.shared_units), plan.gates, plan.cell
         if not self.contiguous_units:
             x0 = x0.index_select(1, self.order)
         parts, context = [], None
         if trunk_units:
             no_rows = self.shared_weight.new_empty(1, 0, gates, trunk_units), self.shared_bias.new_empty(1, 0, gates)
             trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
-            states = self.cross_rnn(x0[:, :trunk_units], *trunk, return_states=True)[0]  # [L + 1, B, S]
+            states = self.cross_rnn(x0[:, :trunk_units], *trunk, steps=steps, cell=cell, return_states=True)[0]  # [L + 1, B, S]
             context = states[:steps]
             parts.append(states[steps].expand(tasks, -1, -1))
         if trunk_units < plan.dim:
             no_rows = self.private_weight.new_empty(0, gates, plan.dim), self.private_bias.new_empty(0, gates)
             private = (*no_rows, self.private_weight, self.private_bias, self.index)
-            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, context=context))
+            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, steps=steps, cell=cell, context=context))
         h = torch.cat(parts, dim=-1)
         return h if self.contiguous_units else h.index_select(-1, self.place)
 
