@@ -77,6 +77,14 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         TypeError, ValueError: wrong dtype, device or shape.
         IndexError: an index outside [0, S + P).
         BackendUnavailable: a named backend that cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast.functional import param_gather
+        >>> shared, private = torch.tensor([1.0, 2.0]), torch.tensor([[3.0], [4.0]])  # S = 2 rows; T = 2 tasks with P = 1 row each
+        >>> param_gather(shared, private, torch.tensor([[0, 2], [2, 1]], dtype=torch.int32))
+        tensor([[1., 3.],
+                [4., 2.]])
     """
 
     def check() -> None:
@@ -130,6 +138,15 @@ def cross_rnn(
         TypeError, ValueError: wrong dtype, device, shape or range.
         IndexError: an index outside [0, S + P).
         BackendUnavailable: a named backend that cannot run here.
+
+    Example: one task and one step of the cell without a gate, ``x0 + x0 * (W x0 + b)`` with W the identity and b = 0.
+        >>> import torch
+        >>> from dcrnn_fast.functional import cross_rnn
+        >>> shared = torch.eye(2).unsqueeze(1), torch.zeros(2, 1)  # weight [S=2, G=1, K=2], bias [S, G]
+        >>> private = torch.empty(1, 0, 1, 2), torch.empty(1, 0, 1)  # no private rows
+        >>> index = torch.tensor([[0, 1]], dtype=torch.int32)
+        >>> cross_rnn(torch.tensor([[1.0, 2.0]]), *shared, *private, index, steps=1, cell="cross")
+        tensor([[[2., 6.]]])
     """
     check_choice("cell", cell, tuple(GATES))
     check_count("steps", steps)

@@ -141,8 +141,8 @@ def register_autograd(namespace: str, keeps: Keep) -> Callable[..., Tensor]:
         def forward(*arguments: Any) -> Any:
             return forward(*arguments)
 
-        setup_context = staticmethod(_save)  # type: ignore[assignment]
-        backward = staticmethod(gradients)  # type: ignore[assignment]
+        setup_context = staticmethod(_save)
+        backward = staticmethod(gradients)
 
     torch.library.register_autograd(f"{namespace}::cross_rnn", gradients, setup_context=_save)
     torch.library.register_autograd(f"{namespace}::cross_rnn_backward", _no_second_derivative)
