@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -24,53 +23,45 @@ logger = logging.getLogger("dcrnn_fast")
 ENVIRONMENT = "DCRNN_FAST_BACKEND"
 """Environment variable that replaces ``auto`` by a backend's name."""
 
-OPERATORS = ("param_gather", "cross_rnn")
-
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of the operators.
-
-    ``unavailable_reason`` says why it cannot run on this machine at all, or returns None; it must not query a GPU.
-    """
+    """One implementation of the operators: its name, the types of devices whose tensors it takes, and what it is written in."""
 
     name: str
     devices: tuple[str, ...]
     written_in: str
-    unavailable_reason: Callable[[], str | None]
+
+
+EXTENSIONS = {
+    "_C": ("C++", "_build_failure.txt", "install a C++20 compiler"),
+    "_C_cuda": ("CUDA", "_build_failure_cuda.txt", f"install the CUDA {torch.version.cuda} toolkit"),
+}
+"""The extensions by module: what they are, the file in which ``setup.py`` reports a failed build, and what to do without one."""
 
 
 @cache
 def extension() -> ModuleType | None:
-    """The compiled extension, whose import registers the operators' schemas; None where it was not built or does not load."""
+    """The compiled extension, whose import registers the operators' schemas and CPU kernels; None where it is missing or does not load."""
+    return _loaded("_C")
+
+
+@cache
+def cuda_extension() -> ModuleType | None:
+    """The extension whose import registers the CUDA kernels; None where it is missing or does not load. It needs no GPU."""
+    return None if extension() is None or torch.version.cuda is None else _loaded("_C_cuda")
+
+
+def _loaded(name: str) -> ModuleType | None:
     try:
-        return import_module("dcrnn_fast._C")
+        return import_module(f"dcrnn_fast.{name}")
     except ImportError:
         return None
 
 
 def extension_missing_reason() -> str:
     """Why :func:`extension` is None."""
-    report = Path(__file__).with_name("_build_failure.txt")
-    if report.is_file():
-        return f"the C++ extension was not built: {report.read_text(encoding='utf-8').strip()}"
-    if find_spec("dcrnn_fast._C") is not None:
-        try:
-            import_module("dcrnn_fast._C")
-        except ImportError as error:
-            return f"the C++ extension does not load beside PyTorch {torch.__version__}: {error}"
-    return "the C++ extension was not built; install a C++20 compiler and run: pip install -e ."
-
-
-@cache
-def cuda_extension() -> ModuleType | None:
-    """The compiled CUDA kernels, whose import registers them; None where they were not built or do not load. Needs no GPU."""
-    if extension() is None or torch.version.cuda is None:
-        return None
-    try:
-        return import_module("dcrnn_fast._C_cuda")
-    except ImportError:
-        return None
+    return _missing_reason("_C")
 
 
 def cuda_extension_missing_reason() -> str:
@@ -79,19 +70,20 @@ def cuda_extension_missing_reason() -> str:
         return extension_missing_reason()
     if torch.version.cuda is None:
         return f"PyTorch {torch.__version__} was built without CUDA; install a CUDA build"
-    report = Path(__file__).with_name("_build_failure_cuda.txt")
-    if report.is_file():
-        return f"the CUDA extension was not built: {report.read_text(encoding='utf-8').strip()}; then run again: pip install -e ."
-    if find_spec("dcrnn_fast._C_cuda") is not None:
+    return _missing_reason("_C_cuda")
+
+
+def _missing_reason(name: str) -> str:
+    language, report, remedy = EXTENSIONS[name]
+    failure = Path(__file__).with_name(report)
+    if failure.is_file():
+        return f"the {language} extension was not built: {failure.read_text(encoding='utf-8').strip()}; then run again: pip install -e ."
+    if find_spec(f"dcrnn_fast.{name}") is not None:
         try:
-            import_module("dcrnn_fast._C_cuda")
+            import_module(f"dcrnn_fast.{name}")
         except ImportError as error:
-            return f"the CUDA extension does not load beside PyTorch {torch.__version__}: {error}"
-    return f"the CUDA extension was not built; install the CUDA {torch.version.cuda} toolkit and run: pip install -e ."
-
-
-def _has_kernels(dispatch_key: str) -> bool:
-    return all(torch._C._dispatch_has_kernel_for_dispatch_key(f"dcrnn_fast::{name}", dispatch_key) for name in OPERATORS)
+            return f"the {language} extension does not load beside PyTorch {torch.__version__}: {error}"
+    return f"the {language} extension was not built; {remedy} and run: pip install -e ."
 
 
 def _isa_error() -> str | None:
@@ -109,51 +101,35 @@ ISA_ERROR = _isa_error()
 """What is wrong with the value of DCRNN_FAST_ISA, which the extension reads once, or None."""
 
 
-def _cpp_reason() -> str | None:
-    if extension() is None:
-        return extension_missing_reason()
-    if ISA_ERROR:
-        return ISA_ERROR
-    return None if _has_kernels("CPU") else "this version has the operators' schemas and no C++ kernels yet"
-
-
-def _cuda_reason() -> str | None:
-    return None if cuda_extension() else cuda_extension_missing_reason()
-
-
-def _triton_reason() -> str | None:
-    return kernels.unavailable_reason()
-
-
-def _reference_reason() -> str | None:
-    return None
-
-
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("reference", ("any",), "PyTorch", _reference_reason),
-        Backend("cpp", ("cpu",), "C++", _cpp_reason),
-        Backend("triton", ("cuda", "cpu") if kernels.INTERPRETED else ("cuda",), "Triton", _triton_reason),
-        Backend("cuda", ("cuda",), "CUDA C++", _cuda_reason),
+        Backend("reference", ("any",), "PyTorch"),
+        Backend("cpp", ("cpu",), "C++"),
+        Backend("triton", ("cuda", "cpu") if kernels.INTERPRETED else ("cuda",), "Triton"),
+        Backend("cuda", ("cuda",), "CUDA C++"),
     )
 }
 NAMES = ("auto", *BACKENDS)
 AUTO = {"cpu": ("cpp", "reference"), "cuda": ("reference",)}
-"""The order in which ``auto`` tries backends, by device type, for every dtype and size; other devices take the reference. On a CPU the C++
-kernels were ahead of the reference in every case of ``make bench``. On a GPU nothing was measured yet: kernels are taken by name there."""
+"""The order in which ``auto`` tries backends, by device type, for every dtype and size. Other devices take the reference. On a CPU, the C++
+kernels were faster than the reference in every recorded benchmark. On a GPU, nothing was measured yet: name a backend to use it."""
 
-
-REASONS: dict[str, str | None] = {name: backend.unavailable_reason() for name, backend in BACKENDS.items()}
-"""Why each backend cannot run on this machine, or None where nothing is known to stand in its way. Filled at import, so that a traced graph
-reads a constant."""
+REASONS: dict[str, str | None] = {
+    "reference": None,
+    "cpp": ISA_ERROR if extension() else extension_missing_reason(),
+    "triton": kernels.unavailable_reason(),
+    "cuda": None if cuda_extension() else cuda_extension_missing_reason(),
+}
+"""Why each backend cannot run on this machine, or None where nothing is known against it. No GPU was asked for. The table is filled at
+import, so that a traced graph reads a constant."""
 
 _logged: set[str] = set()
 
 
 @cache
 def _no_device() -> str | None:
-    """Why no GPU can be used, or None. Asks the driver, which an import must not: for a GPU's backend by name, and for people."""
+    """Why no GPU can be used, or None. It asks the driver, which an import must not do."""
     if torch.cuda.is_available():
         return None
     return "no CUDA device was found; run on a machine with an NVIDIA GPU and its driver"
@@ -175,8 +151,8 @@ def require(name: str) -> None:
         raise BackendUnavailable(f"backend={name!r} cannot be used: {reason}. Use backend='auto' or backend='reference'")
 
 
-def resolve(name: str = "auto", *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
-    """The backend that computes for tensors of this device and dtype.
+def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
+    """The backend that computes for tensors on this device.
 
     ``auto`` (or the value of DCRNN_FAST_BACKEND in its place) takes the first usable one of :data:`AUTO` and logs once what it passed over.
 
@@ -221,7 +197,7 @@ def _log_once(kind: str, chosen: str) -> None:
 
 
 def table() -> list[dict[str, str]]:
-    """One row a backend for people to read: name, devices, written in, usable ("yes", or "no: why"). Asks the driver for a GPU."""
+    """A row for each backend, for people to read: name, devices, language, and whether it is usable and if not, why. Asks the driver."""
     rows = []
     for backend in BACKENDS.values():
         reason = unusable_reason(backend.name)

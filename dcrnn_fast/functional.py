@@ -91,7 +91,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         check_banks("shared", shared, "private", private, index)
         check_index(index, shared.shape[0] + private.shape[1])
 
-    chosen = resolve(backend, device=shared.device, dtype=shared.dtype)
+    chosen = resolve(backend, device=shared.device)
     return _checked(
         check, lambda: _implementation(chosen).param_gather(shared, private, index), chosen == "cpp" and private.is_cpu and index.is_cpu
     )
@@ -159,7 +159,7 @@ def cross_rnn(
         check_cross_rnn(*tensors, index, steps, GATES[cell], context)
         check_index(index, shared_weight.shape[0] + private_weight.shape[1])
 
-    chosen = resolve(backend, device=x0.device, dtype=x0.dtype)
+    chosen = resolve(backend, device=x0.device)
 
     def run() -> Tensor:
         options = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "recompute": recompute}

@@ -44,7 +44,7 @@ def select_device(name: str) -> torch.device:
 def select_backend(name: str, device: torch.device) -> str:
     """The backend that computes under that name. Raises :class:`ConfigError` if there is none, ``BackendUnavailable`` if it cannot run."""
     try:
-        return backends.resolve(name, device=device, dtype=torch.float32)
+        return backends.resolve(name, device=device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
