@@ -16,21 +16,20 @@ void Arguments::prepare() {
   check_dim(shared_bias, "shared_bias", 2);
   check_dim(private_weight, "private_weight", 4);
   check_dim(private_bias, "private_bias", 3);
-  const int64_t batch = x0.size(0), dim = x0.size(1), tasks = index.size(0), gates = cell == "gated" ? 2 : 1;
-  int64_t columns = dim;
+  const int64_t batch = x0.size(0), dim = x0.size(1), gates = this->gates();
   if (context) {
     check_dim(*context, "context", 3);
     check_size(*context, "context", 0, steps);
     check_size(*context, "context", 1, batch);
     check_alike(*context, "context", x0, "x0");
-    columns += context->size(2);
   }
+  const int64_t columns = this->columns();
   check(index.size(1) == dim || index.size(1) == steps * dim, "index: got shape ", shape(index), ", expected [T, ", dim, "] or [T, ", steps * dim, "]");
   check_size(shared_weight, "shared_weight", 1, gates);
   check_size(shared_weight, "shared_weight", 2, columns);
   check_size(shared_bias, "shared_bias", 0, shared_weight.size(0));
   check_size(shared_bias, "shared_bias", 1, gates);
-  check_size(private_weight, "private_weight", 0, tasks);
+  check_size(private_weight, "private_weight", 0, tasks());
   check_size(private_weight, "private_weight", 2, gates);
   check_size(private_weight, "private_weight", 3, columns);
   for (int64_t i = 0; i < 3; ++i) check_size(private_bias, "private_bias", i, private_weight.size(i));

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bank_index.h"
 #include "checks.h"
 
 namespace dcrnn_fast {
@@ -31,6 +32,10 @@ struct Arguments {
   int64_t dim() const { return x0.size(1); }
   int64_t gates() const { return cell == "gated" ? 2 : 1; }
   int64_t context_columns() const { return context ? context->size(2) : 0; }
+  int64_t columns() const { return context_columns() + dim(); }
+  BankIndex bank() const {
+    return {index.const_data_ptr<int32_t>(), tasks(), index.size(1), shared_weight.size(0), private_weight.size(1)};
+  }
 
   // Shapes of the forward's outputs.
   std::vector<int64_t> out_shape(bool return_states) const;

@@ -1,8 +1,8 @@
 // How the kernels of csrc/cuda are launched, as lines of JSON for scripts/cuda_check.py: for every kernel a function of its name, with its
 // template parameters. A C++ compiler suffices: tests/cuda_on_host/shim.h stands for CUDA.
-#include "cross_rnn_backward.h"
-#include "cross_rnn_states.h"
-#include "param_gather.h"
+#include "cross_rnn_backward_kernels.h"
+#include "cross_rnn_states_kernels.h"
+#include "param_gather_kernels.h"
 
 namespace shapes {
 

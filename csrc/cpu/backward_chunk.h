@@ -25,7 +25,7 @@ class BackwardChunk {
         width(p.dim * p.gates),
         common_width(p.common.count() * p.gates),
         sums_size(p.weight_steps * width),
-        tiles(p, sizeof(T), torch::stable::get_num_threads()),
+        tiles(p, torch::stable::get_num_threads()),
         tile(tiles.most_rows()),
         tiles_each(tiles_in_chunk()),
         rows_each(tiles_each * tile),

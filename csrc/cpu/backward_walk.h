@@ -91,12 +91,8 @@ class BackwardWalk {
                    tile.d, tile.dx0, product, block_sums_.get()},
                   step_sums_.get());
       kernels_.add(step_sums_.get(), tile.sums + task * c_.sums_size + step % p_.weight_steps * c_.width, c_.width);
-      if (step > 0 || !c_.common_width) {
-        pull(tile, task, step, {0, p_.dim}, product, tile.d);
-        continue;
-      }
-      for (const Units units : {Units{0, p_.common.begin}, Units{p_.common.end, p_.dim}})
-        if (units.count()) pull(tile, task, 0, units, product.at(0, units.begin * p_.gates), tile.d);
+      p_.own_units(step, [&](Units units) { pull(tile, task, step, units, product.at(0, units.begin * p_.gates), tile.d); });
+      if (step > 0 || !c_.common_width) continue;
       const Rows<A> sum = common_sum(tile);
       for (int64_t r = 0; r < tile.count; ++r) kernels_.widen_add(product.at(r, p_.common.begin * p_.gates).data, sum[r], c_.common_width);
     }

@@ -42,7 +42,6 @@ class BackwardWeights {
     bool add = c_.row > 0;
     for (int64_t step = weight_step; step < p_.steps; step += p_.weight_steps) {
       const auto units = [&](Units range, Rows<const T> gradient) {
-        if (!range.count()) return;
         const Rows<A> rows{out + range.begin * p_.gates * p_.columns, p_.columns};
         const int64_t width = range.count() * p_.gates;
         const Rows<const T> state = step ? Rows<const T>(c_.states(task, step, 0)) : p_.x0.at(c_.row);
@@ -50,14 +49,12 @@ class BackwardWeights {
         add_product(width, gradient, p_.dim, state, rows.at(0, p_.context), add);
       };
       const Rows<const T> gradient = c_.products(task, step, 0);
+      p_.own_units(step, [&](Units range) { units(range, gradient.at(0, range.begin * p_.gates)); });
       if (step == 0 && c_.common_width) {
-        for (const Units range : {Units{0, p_.common.begin}, Units{p_.common.end, p_.dim}}) units(range, gradient.at(0, range.begin * p_.gates));
         if (task == 0)
           units(p_.common, c_.common(0));
         else if (!add)
           std::fill_n(out + p_.common.begin * p_.gates * p_.columns, c_.common_width * p_.columns, A(0));
-      } else {
-        units({0, p_.dim}, gradient);
       }
       add = true;
     }

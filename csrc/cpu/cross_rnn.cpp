@@ -5,8 +5,8 @@ namespace dcrnn_fast::cpu {
 
 void prepare(Arguments& arguments) {
   arguments.prepare();
-  const Tensor& index = arguments.index;
-  check_index_values(index.const_data_ptr<int32_t>(), index.numel(), arguments.shared_weight.size(0) + arguments.private_weight.size(1));
+  const BankIndex bank = arguments.bank();
+  check_index_values(bank.index, bank.tasks * bank.rows, bank.num_shared + bank.num_private);
 }
 
 void pad(Arguments& arguments, int64_t rows) {
@@ -22,20 +22,9 @@ Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {
   return out;
 }
 
-Sizes::Sizes(const Arguments& arguments)
-    : tasks(arguments.index.size(0)),
-      batch(arguments.x0.size(0)),
-      dim(arguments.x0.size(1)),
-      context(arguments.context ? arguments.context->size(2) : 0),
-      columns(context + dim),
-      gates(arguments.cell == "gated" ? 2 : 1),
-      steps(arguments.steps),
-      weight_steps(arguments.index.size(1) / dim) {}
-
-Tiles::Tiles(const Sizes& sizes, int64_t value_bytes, int64_t parts) : batch(sizes.batch) {
+Tiles::Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts) : batch(batch) {
   constexpr int64_t cache_bytes = 1 << 20, fewest = 32;
-  const int64_t enough = std::max<int64_t>(256, sizes.dim / 2);
-  const int64_t fits = cache_bytes / ((2 + sizes.gates) * sizes.dim * value_bytes);
+  const int64_t enough = std::max<int64_t>(256, dim / 2), fits = cache_bytes / row_bytes;
   const int64_t for_threads = std::max(fewest, (batch + parts - 1) / parts);
   const int64_t rows = std::min(std::max(enough, std::min<int64_t>(512, fits)), for_threads);
   count = std::max<int64_t>(1, (batch + rows / 2) / rows);
@@ -44,11 +33,11 @@ Tiles::Tiles(const Sizes& sizes, int64_t value_bytes, int64_t parts) : batch(siz
 namespace {
 
 // The longest run of units that read, at the first step, the same shared row in every task.
-Units common_units(const Bank& bank, int64_t dim) {
+Units common_units(const BankIndex& bank, int64_t dim) {
   Units longest, run;
   if (bank.tasks < 2) return longest;
   for (int64_t unit = 0; unit < dim; ++unit) {
-    bool same = bank.index[unit] < bank.shared;
+    bool same = bank.index[unit] < bank.num_shared;
     for (int64_t task = 1; same && task < bank.tasks; ++task) same = bank.index[task * bank.rows + unit] == bank.index[unit];
     if (!same)
       run = {unit + 1, unit + 1};
@@ -61,24 +50,30 @@ Units common_units(const Bank& bank, int64_t dim) {
 
 // The task's rows where they already lie one after the other in one bank.
 template <typename T>
-const T* rows_in_place(const Bank& bank, int64_t task, const T* shared, const T* own, int64_t n) {
+const T* rows_in_place(const BankIndex& bank, int64_t task, const T* shared, const T* own, int64_t n) {
   const int32_t* const index = bank.index + task * bank.rows;
   const int64_t first = index[0], last = first + bank.rows;
   for (int64_t row = 1; row < bank.rows; ++row)
     if (index[row] != first + row) return nullptr;
-  if (last <= bank.shared) return shared + first * n;
-  return first >= bank.shared ? own + (task * bank.own + first - bank.shared) * n : nullptr;
+  if (last <= bank.num_shared) return shared + first * n;
+  return first >= bank.num_shared ? own + (task * bank.num_private + first - bank.num_shared) * n : nullptr;
 }
 
 }  // namespace
 
 template <typename T>
 Problem<T>::Problem(const Arguments& arguments)
-    : Sizes(arguments),
+    : tasks(arguments.tasks()),
+      batch(arguments.batch()),
+      dim(arguments.dim()),
+      context(arguments.context_columns()),
+      columns(arguments.columns()),
+      gates(arguments.gates()),
+      steps(arguments.steps),
+      weight_steps(arguments.index.size(1) / dim),
       x0{static_cast<const T*>(arguments.x0.const_data_ptr()), arguments.x0.stride(0)},
       context_states(arguments.context ? static_cast<const T*>(arguments.context->const_data_ptr()) : nullptr),
-      bank{tasks, arguments.index.size(1), arguments.shared_weight.size(0), arguments.private_weight.size(1),
-           arguments.index.template const_data_ptr<int32_t>()},
+      bank(arguments.bank()),
       common(common_units(bank, dim)) {
   const auto data = [](const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); };
   const auto bytes = [](const T* values) { return reinterpret_cast<const char*>(values); };
@@ -96,8 +91,8 @@ Problem<T>::Problem(const Arguments& arguments)
   biases_ = Buffer<A>(tasks * bank.rows * gates);
   for (int64_t place = 0; place < tasks * bank.rows; ++place) {
     const int64_t row = bank.index[place], unit = place % dim;
-    const T* const from = row < bank.shared ? data(arguments.shared_bias) + row * gates
-                                            : data(arguments.private_bias) + (place / bank.rows * bank.own + row - bank.shared) * gates;
+    const T* const from = row < bank.num_shared ? data(arguments.shared_bias) + row * gates
+                                            : data(arguments.private_bias) + (place / bank.rows * bank.num_private + row - bank.num_shared) * gates;
     for (int64_t g = 0; g < gates; ++g) biases_.get()[((place - unit) * gates) + g * dim + unit] = A(from[g]);
   }
   for (int64_t task = 0; task < tasks; ++task) bias.push_back(biases_.get() + task * bank.rows * gates);

@@ -9,6 +9,7 @@
 #include "buffer.h"
 #include "dispatch.h"
 #include "elementwise.h"
+#include "gemm.h"
 
 namespace dcrnn_fast::cpu {
 
@@ -21,40 +22,33 @@ void pad(Arguments& arguments, int64_t rows);
 // The same tensor with zeros after it in dimension `dim`, up to `size`.
 Tensor padded(const Tensor& tensor, int64_t dim, int64_t size);
 
-struct Sizes {
-  int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;
-  explicit Sizes(const Arguments& arguments);
-};
-
 // A range of units [begin, end).
 struct Units {
   int64_t begin = 0, end = 0;
   int64_t count() const { return end - begin; }
 };
 
-// The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays in
-// the second-level cache and that there are `parts` of them. The forward's are set by the shape alone: the number of threads must not change
-// its bits.
-struct Tiles {
-  int64_t batch, count;
-
-  Tiles(const Sizes& sizes, int64_t value_bytes, int64_t parts = 4);
-  int64_t begin(int64_t tile) const { return batch * tile / count; }
-  int64_t most_rows() const { return (batch + count - 1) / count; }
-};
-
 template <typename T>
-struct Problem : Sizes {
+struct Problem {
   using A = accumulator<T>;
 
   explicit Problem(const Arguments& arguments);
 
+  int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;
   Rows<const T> x0;
   const T* context_states;
-  Bank bank;
+  BankIndex bank;
   std::vector<const T*> weight;  // by task [W * D * G, K]
   std::vector<const A*> bias;    // by task [W, G, D]
-  Units common;                  // units whose first step is the same for all tasks
+  Units common;                  // units whose first step is the same for all tasks, so that it is computed once
+
+  // Calls body with each range of units that a step computes for every task: all units, but at the first step not the common ones.
+  template <typename Body>
+  void own_units(int64_t step, const Body& body) const {
+    if (step > 0 || !common.count()) return body(Units{0, dim});
+    for (const Units units : {Units{0, common.begin}, Units{common.end, dim}})
+      if (units.count()) body(units);
+  }
 
   const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
   const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
@@ -65,6 +59,21 @@ struct Problem : Sizes {
  private:
   Buffer<T> weights_;
   Buffer<A> biases_;
+};
+
+// The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays in
+// the second-level cache and that there are `parts` of them. The forward's are set by the shape alone: the number of threads must not change
+// its bits.
+struct Tiles {
+  int64_t batch, count;
+
+  template <typename T>
+  explicit Tiles(const Problem<T>& p, int64_t parts = 4) : Tiles(p.batch, p.dim, (2 + p.gates) * p.dim * sizeof(T), parts) {}
+  int64_t begin(int64_t tile) const { return batch * tile / count; }
+  int64_t most_rows() const { return (batch + count - 1) / count; }
+
+ private:
+  Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts);
 };
 
 // All steps of a tile of rows for one task. Step l writes a and g to activations(l) [rows, G, D] and the state after it to states(l). Either
@@ -109,7 +118,6 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Activations& 
     const Rows<T> kept = activations(step), target = states(step);
     const Rows<T> product{product_.get(), width};
     const auto units = [&](Units range, Rows<const T> from, Rows<A> next, Rows<T> low) {
-      if (!range.count()) return;
       const int64_t first = range.begin;
       const ForwardStep<T> pass{rows_,
                                 range.count(),
@@ -129,16 +137,12 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Activations& 
       low = target ? target : Rows<T>{low_.get(), p.dim};
     else if (target)
       next = target;
-    if (step == 0 && p.common.count()) {
-      for (const Units range : {Units{0, p.common.begin}, Units{p.common.end, p.dim}})
-        if (range.count()) p.multiply(task, 0, row_, rows_, range, operand, product.at(0, range.begin * p.gates));
-      units({0, p.common.begin}, product, next, low);
-      units(p.common, {common_.get(), p.common.count() * p.gates}, next, low);
-      units({p.common.end, p.dim}, product.at(0, p.common.end * p.gates), next, low);
-    } else {
-      p.multiply(task, step, row_, rows_, {0, p.dim}, operand, product);
-      units({0, p.dim}, product, next, low);
-    }
+    p.own_units(step, [&](Units range) {
+      const Rows<T> own_product = product.at(0, range.begin * p.gates);
+      p.multiply(task, step, row_, rows_, range, operand, own_product);
+      units(range, own_product, next, low);
+    });
+    if (step == 0 && p.common.count()) units(p.common, {common_.get(), p.common.count() * p.gates}, next, low);
     state = next;
     if constexpr (is_low<T>)
       operand = low;

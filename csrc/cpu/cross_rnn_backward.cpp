@@ -79,12 +79,12 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
     const auto data = [&](int i) { return static_cast<T*>(banks[i].mutable_data_ptr()); };
     Buffer<A> dweight, dbias;
     Gradients<A> out{dx0.data, p.context ? dcontext.data : nullptr, nullptr, nullptr};
-    const bool reduce = weights && (is_low<T> || !p.bank.is_what_tasks_read());
+    const bool reduce = weights && (is_low<T> || !reads_in_order(p.bank));
     if (reduce) {
       dweight = Buffer<A>(units * p.columns), dbias = Buffer<A>(units);
       out.weight = dweight.get(), out.bias = dbias.get();
     } else if constexpr (!is_low<T>) {
-      const int bank = p.bank.shared ? 0 : 2;
+      const int bank = p.bank.num_shared ? 0 : 2;
       if (weights) out.weight = data(bank), out.bias = data(bank + 1);
     }
     BackwardChunk<T> chunk(p, out);
@@ -109,9 +109,9 @@ Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tenso
                            std::optional<Tensor> context, bool return_states, int64_t needs, bool /*allow_tf32*/) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(arguments);
-  const Sizes sizes(arguments);
   arguments.check_backward(grad, states, activations, return_states, needs, context.has_value());
-  const bool few = sizes.batch > 0 && sizes.batch < fewest_rows;
+  const int64_t batch = arguments.batch();
+  const bool few = batch > 0 && batch < fewest_rows;
   if (few) {
     pad(arguments, fewest_rows);
     grad = padded(grad, return_states ? 2 : 1, fewest_rows);
@@ -122,8 +122,8 @@ Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tenso
       with_type(x0, "x0", [&](auto zero) { return backward<decltype(zero)>(arguments, grad, activations, return_states, needs); });
   if (few) {
     Tensor &dx0 = std::get<0>(out), &dcontext = std::get<5>(out);
-    if (needs & need_x0) dx0 = clone(narrow(dx0, 0, 0, sizes.batch));
-    if (needs & need_context) dcontext = contiguous(clone(narrow(dcontext, 1, 0, sizes.batch)));
+    if (needs & need_x0) dx0 = clone(narrow(dx0, 0, 0, batch));
+    if (needs & need_context) dcontext = contiguous(clone(narrow(dcontext, 1, 0, batch)));
   }
   return out;
 }

@@ -31,7 +31,7 @@ void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
 
 template <typename T>
 void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
-  const Tiles tiles(p, sizeof(T));
+  const Tiles tiles(p);
   const int64_t width = p.dim * p.gates;
   // Never one tile alone: outside a parallel region the library would use several threads and might add in another order.
   torch::stable::parallel_for(0, std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
@@ -67,14 +67,13 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(arguments);
   check_keep(keep);
-  const int64_t batch = x0.size(0);
+  const int64_t batch = arguments.batch();
   const bool padded = batch > unaffected_rows && batch < fewest_rows;
   if (padded) pad(arguments, fewest_rows);
-  const Sizes sizes(arguments);
   Tensor out = new_empty(x0, arguments.out_shape(return_states)), activations = new_empty(x0, arguments.activations_shape(keep));
   ask_for_huge_pages(out);
   ask_for_huge_pages(activations);
-  if (sizes.batch && sizes.tasks)
+  if (batch && arguments.tasks())
     with_type(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states,

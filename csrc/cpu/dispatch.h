@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../checks.h"
-#include "gemm.h"
+#include "types.h"
 
 namespace dcrnn_fast::cpu {
 

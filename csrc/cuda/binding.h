@@ -39,12 +39,10 @@ struct Current {
   }
 };
 
-inline int32_t device_type() { return aoti_torch_device_type_cuda(); }
-
-// out = left right, for matrices side by side. The C shim calls the library itself; through the dispatcher, the caller's autocast would cast
-// the operands.
-inline void multiply(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle right) {
-  TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(out, left, right));
+// out = left right, for batches of matrices. The C shim calls the library's kernel itself: through the dispatcher, the caller's autocast would
+// cast the operands.
+inline void multiply(const Tensor& out, const Tensor& left, const Tensor& right) {
+  TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(out.get(), left.get(), right.get()));
 }
 
 }  // namespace dcrnn_fast::cuda

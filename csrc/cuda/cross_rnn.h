@@ -1,30 +1,21 @@
 // cross_rnn on a GPU, by raw pointers: what a program calls, with PyTorch or without. Everything is contiguous and on the current device;
-// work is queued on `stream`, and the first error of CUDA's is returned. Letters as in cross_rnn_forward.h, R = D or L * D rows a task.
+// work is queued on `stream`, and the first error of CUDA's is returned. Letters as in cross_rnn_forward_kernels.h, R = D or L * D rows a task.
 #pragma once
 
+#include "runtime.h"
 #include "types.h"
 
-#if defined(DCRNN_CUDA_ON_HOST)
-#include "shim.h"
-#else
-#include <cuda_runtime_api.h>
-#endif
-
 namespace dcrnn_fast::cuda {
-
-struct Device {
-  int multiprocessors, shared_memory;  // bytes of shared memory a block may ask for
-};
 
 // Which kernels compute. `automatic` leaves the choice to a rule of sizes that was not measured on a GPU yet; the bits do not depend on the
 // schedule.
 enum class Schedule { automatic, step, all_steps };
 enum class Tiles { automatic, small, large };
 
-template <typename T>
+template <typename Value>
 struct Problem {
-  const T *x0, *context;  // [B, D], [L, B, C] or null
-  const T *shared_weight, *shared_bias, *private_weight, *private_bias;  // [S, G, K], [S, G], [T, P, G, K], [T, P, G]
+  const Value *x0, *context;  // [B, D], [L, B, C] or null
+  const Value *shared_weight, *shared_bias, *private_weight, *private_bias;  // [S, G, K], [S, G], [T, P, G, K], [T, P, G]
   const int32_t* index;                                                  // [T, R]; a value out of range makes its unit's state NaN
   int64_t batch;
   int tasks, dim, columns, gates, steps, rows, num_shared, num_private;
@@ -38,41 +29,41 @@ struct Problem {
 };
 
 // out [T, B, D], or [T, L + 1, B, D] with every_state; activations [T, L, B, G, D] or null; scratch of forward_scratch() values.
-template <typename T>
-cudaError_t forward(const Problem<T>& problem, T* out, bool every_state, T* activations, T* scratch, cudaStream_t stream);
+template <typename Value>
+cudaError_t forward(const Problem<Value>& problem, Value* out, bool every_state, Value* activations, Value* scratch, cudaStream_t stream);
 
-template <typename T>
-int64_t forward_scratch(const Problem<T>& problem, bool every_state);
+template <typename Value>
+int64_t forward_scratch(const Problem<Value>& problem, bool every_state);
 
 // What the backward writes before the library's products make dW of it.
-template <typename T>
+template <typename Value>
 struct Workspace {
-  T *states, *gradients;          // [T, L - 1, B, D], da|dq [T, L, B, G, D]
-  accumulator<T>*d, *dx0, *sums;  // [T, B, D], [T, B, D], [T, L, row_tiles, G, D]: see sum_biases
+  Value *states, *gradients;          // [T, L - 1, B, D], da|dq [T, L, B, G, D]
+  accumulator<Value>*d, *dx0, *sums;  // [T, B, D], [T, B, D], [T, L, row_tiles, G, D]: see sum_biases
 };
 
-template <typename T>
-int backward_row_tiles(const Problem<T>& problem);
+template <typename Value>
+int backward_row_tiles(const Problem<Value>& problem);
 
 // grad is the gradient of forward's out. Fills the workspace, and dx0 [B, D] and dcontext [L, B, C] where they are not null.
-template <typename T>
-cudaError_t backward(const Problem<T>& problem, const T* grad, bool every_state, const T* activations, const Workspace<T>& workspace,
-                     T* dx0, T* dcontext, cudaStream_t stream);
+template <typename Value>
+cudaError_t backward(const Problem<Value>& problem, const Value* grad, bool every_state, const Value* activations, const Workspace<Value>& workspace,
+                     Value* dx0, Value* dcontext, cudaStream_t stream);
 
 // The steps whose products with da|dq may be added before they are rounded: first the one that reads x0, then, of tied weights, all others
 // together, of untied ones each.
-template <typename T>
-int step_groups(const Problem<T>& problem) {
+template <typename Value>
+int step_groups(const Problem<Value>& problem) {
   return problem.weight_steps() > 1 || problem.steps == 1 ? problem.steps : 2;
 }
 
 // The weight banks' gradients from the products of each group, [groups, T, G, D, K].
-template <typename T>
-cudaError_t sum_weights(const Problem<T>& problem, const T* products, T* shared, T* own, cudaStream_t stream);
+template <typename Value>
+cudaError_t sum_weights(const Problem<Value>& problem, const Value* products, Value* shared, Value* own, cudaStream_t stream);
 
 // The bias banks' gradients from the workspace's sums, of which the backward leaves the sum over all rows in each step's first tile, and of tied
 // weights that over all steps in the first one's.
-template <typename T>
-cudaError_t sum_biases(const Problem<T>& problem, const accumulator<T>* sums, T* shared, T* own, cudaStream_t stream);
+template <typename Value>
+cudaError_t sum_biases(const Problem<Value>& problem, const accumulator<Value>* sums, Value* shared, Value* own, cudaStream_t stream);
 
 }  // namespace dcrnn_fast::cuda

@@ -1,5 +1,5 @@
 // Launches of cross_rnn's forward.
-#include "cross_rnn_forward.h"
+#include "cross_rnn_forward_kernels.h"
 
 #include "tiles.h"
 

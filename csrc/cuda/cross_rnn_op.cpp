@@ -1,13 +1,15 @@
 // cross_rnn and its backward on a GPU as PyTorch's operators: memory, launches, and the library's products for the weights' gradients.
+#include <array>
 #include <tuple>
 
 #include "binding.h"
-#include "forced.h"
+#include "kernel_override.h"
 
 namespace dcrnn_fast::cuda {
 namespace {
 
 using torch::stable::contiguous;
+using torch::stable::from_blob;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
@@ -34,7 +36,7 @@ Problem<T> problem_of(const Arguments& a, const Current& current, bool allow_tf3
   p.batch = a.batch(), p.tasks = number(a.tasks()), p.dim = number(a.dim()), p.columns = number(a.context_columns());
   p.gates = number(a.gates()), p.steps = number(a.steps), p.rows = number(a.index.size(1));
   p.num_shared = number(a.shared_weight.size(0)), p.num_private = number(a.private_weight.size(1));
-  p.tf32 = allow_tf32, p.device = current.device, p.schedule = forced_schedule, p.tiles = forced_tiles;
+  p.tf32 = allow_tf32, p.device = current.device, p.schedule = schedule_override, p.tiles = tiles_override;
   return p;
 }
 
@@ -59,40 +61,23 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
   return {out, new_empty(a.x0, {0}), activations};
 }
 
-// Matrices [T, rows, columns] in borrowed memory, as the library sees them.
-class Matrices {
- public:
-  Matrices(const Tensor& like, const void* data, std::array<int64_t, 3> sizes, std::array<int64_t, 3> strides) {
-    int32_t dtype = 0;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(const_cast<void*>(data), 3, sizes.data(), strides.data(), 0, dtype,
-                                                              device_type(), like.get_device_index(), &handle_));
-  }
-  Matrices(const Matrices&) = delete;
-  Matrices& operator=(const Matrices&) = delete;
-  ~Matrices() {
-    if (handle_) aoti_torch_delete_tensor_object(handle_);
-  }
-
-  AtenTensorHandle handle() const { return handle_; }
-
- private:
-  AtenTensorHandle handle_ = nullptr;
-};
-
 // [groups, T, G * D, K]: da|dq of a group's steps, transposed, times what these steps multiplied by the weights.
 template <typename T>
 Tensor weight_products(const Problem<T>& p, const Tensor& like, const Workspace<T>& w) {
   const int64_t groups = step_groups(p), width = int64_t(p.gates) * p.dim, inner = p.columns + p.dim;
   Tensor out = new_empty(like, {groups, p.tasks, width, inner});
   T* const products = data<T>(out);
+  // [T, rows, columns] in borrowed memory
+  const auto matrices = [&](const T* values, std::array<int64_t, 3> sizes, std::array<int64_t, 3> strides) {
+    return from_blob(const_cast<T*>(values), sizes, strides, like.device(), like.scalar_type());
+  };
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t steps = p.weight_steps() > 1 || group == 0 ? 1 : p.steps - 1, rows = steps * p.batch, before = group * p.batch;
-    const Matrices left(like, w.gradients + before * width, {p.tasks, width, rows}, {p.steps * p.batch * width, 1, width});
+    const Tensor left = matrices(w.gradients + before * width, {p.tasks, width, rows}, {p.steps * p.batch * width, 1, width});
+    T* const group_products = products + group * p.tasks * width * inner;
     const auto add_columns = [&](const T* right, int64_t columns, int64_t task_stride, int64_t column) {
-      const Matrices target(like, products + group * p.tasks * width * inner + column, {p.tasks, width, columns}, {width * inner, inner, 1});
-      const Matrices from(like, right, {p.tasks, rows, columns}, {task_stride, columns, 1});
-      multiply(target.handle(), left.handle(), from.handle());
+      multiply(matrices(group_products + column, {p.tasks, width, columns}, {width * inner, inner, 1}), left,
+               matrices(right, {p.tasks, rows, columns}, {task_stride, columns, 1}));
     };
     if (p.columns) add_columns(p.context + before * p.columns, p.columns, 0, 0);
     if (group == 0)

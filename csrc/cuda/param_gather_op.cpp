@@ -2,7 +2,7 @@
 #include <tuple>
 
 #include "binding.h"
-#include "gather.h"
+#include "param_gather.h"
 
 namespace dcrnn_fast::cuda {
 namespace {
@@ -10,9 +10,8 @@ namespace {
 using torch::stable::contiguous;
 using torch::stable::new_empty;
 
-Banks banks_of(const Tensor& index, int64_t num_shared, int64_t num_private) {
-  return {data<const int32_t>(index), static_cast<int>(index.size(0)), static_cast<int>(index.size(1)), static_cast<int>(num_shared),
-          static_cast<int>(num_private)};
+BankIndex bank_of(const Tensor& index, int64_t num_shared, int64_t num_private) {
+  return {data<const int32_t>(index), index.size(0), index.size(1), num_shared, num_private};
 }
 
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
@@ -24,7 +23,7 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   const Current current(shared);
   Tensor out = new_empty(shared, with_trailing({index.size(0), index.size(1)}, shared, 1));
   const int bytes = static_cast<int>(shared.element_size());
-  check_cuda(gather(banks_of(index, shared.size(0), own.size(1)), data<const void>(shared), data<const void>(own), data<void>(out),
+  check_cuda(gather(bank_of(index, shared.size(0), own.size(1)), data<const void>(shared), data<const void>(own), data<void>(out),
                         values_each(shared, 1) * bytes, bytes, current.device, current.stream));
   return out;
 }
@@ -39,7 +38,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   Tensor own = new_empty(grad, with_trailing({index.size(0), num_private}, grad, 2));
   with_type(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
-    check_cuda(sum_rows(banks_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
+    check_cuda(sum_rows(bank_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
                             current.stream));
   });
   return {shared, own};

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "../build_info.h"
-#include "forced.h"
+#include "kernel_override.h"
 
 PYBIND11_MODULE(_C_cuda, m) {
   m.doc() = "Facts about the compiled CUDA kernels; importing it registers them with PyTorch. Import dcrnn_fast._C first: it has the schemas.";
@@ -18,6 +18,7 @@ PYBIND11_MODULE(_C_cuda, m) {
         return info;
       },
       "Compiler, CUDA version, architectures, the PyTorch built against, the oldest PyTorch the binary loads in.");
-  m.def("force", &dcrnn_fast::cuda::force, pybind11::kw_only(), pybind11::arg("schedule") = "automatic", pybind11::arg("tiles") = "automatic",
-        "Make every later call compute by this schedule (step, all_steps) and these tiles (small, large); the numbers are the same.");
+  m.def("override_kernels", &dcrnn_fast::cuda::override_kernels, pybind11::kw_only(), pybind11::arg("schedule") = "automatic",
+        pybind11::arg("tiles") = "automatic",
+        "Make every later call use this schedule (automatic, step, all_steps) and these tiles (automatic, small, large). The result is the same.");
 }

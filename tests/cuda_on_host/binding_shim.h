@@ -17,10 +17,8 @@ struct Current {
   explicit Current(const Tensor&) {}
 };
 
-inline int32_t device_type() { return aoti_torch_device_type_cpu(); }
-
-inline void multiply(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle right) {
-  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_bmm_out(out, left, right));
+inline void multiply(const Tensor& out, const Tensor& left, const Tensor& right) {
+  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_bmm_out(out.get(), left.get(), right.get()));
 }
 
 }  // namespace dcrnn_fast::cuda

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "cross_rnn.h"
-#include "gather.h"
 #include "machine.h"
+#include "param_gather.h"
 #include "reference.h"
 
 namespace {
@@ -283,7 +283,7 @@ void check_gather(Report& report, const char* dtype, int values, double allowed)
   const Doubles bank = random.values((num_shared + tasks * num_private) * values, 1), grad = random.values(tasks * rows * values, 1);
   std::vector<int32_t> index = random.indices(tasks * rows, bank_rows);
   index[0] = -1, index[rows] = bank_rows;
-  const Banks banks{index.data(), tasks, rows, num_shared, num_private};
+  const dcrnn_fast::BankIndex bank_index{index.data(), tasks, rows, num_shared, num_private};
   const std::vector<T> shared = typed<T>(bank, 0, num_shared * values), own = typed<T>(bank, num_shared * values);
   const std::vector<T> gradient = typed<T>(grad);
   std::vector<T> want = poisoned<T>(tasks * rows * values), out(want.size());
@@ -296,10 +296,10 @@ void check_gather(Report& report, const char* dtype, int values, double allowed)
       sums[row * values + i] += grad[place * values + i];
     }
   }
-  verdict.check(gather(banks, shared.data(), own.data(), out.data(), values * sizeof(T), sizeof(T), {1, device.shared_memory}, nullptr));
+  verdict.check(gather(bank_index, shared.data(), own.data(), out.data(), values * sizeof(T), sizeof(T), {1, device.shared_memory}, nullptr));
   verdict.same_bits("out's bits", want, out);
   auto dshared = poisoned<T>(shared.size()), dprivate = poisoned<T>(own.size());
-  verdict.check(sum_rows(banks, gradient.data(), dshared.data(), dprivate.data(), values, nullptr));
+  verdict.check(sum_rows(bank_index, gradient.data(), dshared.data(), dprivate.data(), values, nullptr));
   verdict.compare("sums", sums, joined(dshared, dprivate));
   report.add(name, verdict);
 }

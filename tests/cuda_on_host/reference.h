@@ -77,7 +77,7 @@ struct Inputs {
   std::vector<int32_t> index;
 };
 
-// The formulas of cross_rnn_forward.h and cross_rnn_backward.h, value by value.
+// The formulas of cross_rnn_forward_kernels.h and cross_rnn_backward_kernels.h, value by value.
 struct Reference {
   explicit Reference(const Inputs& inputs) : in(inputs), s(inputs.s) {
     forward();

@@ -1,4 +1,4 @@
-// The kernels of cross_rnn's backward. Letters as in cross_rnn_forward.h, and d = dL/dh' of a step. A step goes back in two moves:
+// The kernels of cross_rnn's backward. Letters as in cross_rnn_forward_kernels.h, and d = dL/dh' of a step. A step goes back in two moves:
 //
 //     da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a          "the gate's"
 //     dh = d + W^T da + V^T dq                                                              "the product's"
@@ -8,8 +8,8 @@
 #pragma once
 
 #include "../cell.h"
-#include "bank.h"
-#include "cross_rnn_forward.h"
+#include "bank_rows.h"
+#include "cross_rnn_forward_kernels.h"
 #include "multiply.h"
 
 namespace dcrnn_fast::cuda {
@@ -103,7 +103,7 @@ template <typename T>
 struct ProductArguments {
   using A = accumulator<T>;
   const T* gradients;    // da|dq: of each task, with a context of each step, [B, G, D]
-  Bank<T> weight;        // rows [G, K]
+  BankRows<T> weight;        // rows [G, K]
   const int32_t* index;  // of each task
   int64_t batch, gradients_stride, gradients_step, index_stride;
   int dim, columns, tasks, step_rows;

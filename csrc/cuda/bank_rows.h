@@ -1,4 +1,4 @@
-// The two parameter banks as a kernel sees them: index[t, r] below S names a shared row, S + p the task's private row p.
+// The rows of the two parameter banks, as kernels read them. bank_index.h says what an index means.
 #pragma once
 
 #include "machine.h"
@@ -6,7 +6,7 @@
 namespace dcrnn_fast::cuda {
 
 template <typename T>
-struct Bank {
+struct BankRows {
   const T* shared;
   const T* own;
   int num_shared, num_private;

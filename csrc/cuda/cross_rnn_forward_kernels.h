@@ -9,7 +9,7 @@
 #pragma once
 
 #include "../cell.h"
-#include "bank.h"
+#include "bank_rows.h"
 #include "multiply.h"
 
 namespace dcrnn_fast::cuda {
@@ -19,7 +19,7 @@ template <typename T>
 struct ForwardArguments {
   const T *x0, *state, *context;   // [B, D], of each task [B, D], of each step [B, C] or null
   T *next, *activations, *start;  // of each task [B, D]; [B, G, D] or null; [B, D] or null: where x0 itself goes
-  Bank<T> weight, bias;           // rows [G, K], rows [G]
+  BankRows<T> weight, bias;           // rows [G, K], rows [G]
   const int32_t* index;
   int64_t batch;
   int dim, columns, steps, step_rows;  // D, C, steps to do, rows of the index from step to step

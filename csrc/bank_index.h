@@ -1,0 +1,14 @@
+// The index through which tasks read the two parameter banks, for host and device code.
+#pragma once
+
+#include <cstdint>
+
+namespace dcrnn_fast {
+
+// index [tasks, rows]: a value below num_shared is a row of the shared bank, num_shared + p is row p of the task's private bank.
+struct BankIndex {
+  const int32_t* index;
+  int64_t tasks, rows, num_shared, num_private;
+};
+
+}  // namespace dcrnn_fast
