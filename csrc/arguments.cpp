@@ -24,7 +24,8 @@ void Arguments::prepare() {
     check_alike(*context, "context", x0, "x0");
   }
   const int64_t columns = this->columns();
-  check(index.size(1) == dim || index.size(1) == steps * dim, "index: got shape ", shape(index), ", expected [T, ", dim, "] or [T, ", steps * dim, "]");
+  check(index.size(1) == dim || index.size(1) == steps * dim, "index: got shape ", shape(index), ", expected [T, ", dim, "] or [T, ",
+        steps * dim, "]");
   check_size(shared_weight, "shared_weight", 1, gates);
   check_size(shared_weight, "shared_weight", 2, columns);
   check_size(shared_bias, "shared_bias", 0, shared_weight.size(0));
@@ -79,7 +80,8 @@ void check_keep(int64_t keep) {
 void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index) {
   check_index(index);
   check_alike(own, "private", shared, "shared");
-  check(shared.dim() >= 1 && own.dim() == shared.dim() + 1, "private: got shape ", shape(own), ", expected [T, P, ...] beside shared ", shape(shared));
+  check(shared.dim() >= 1 && own.dim() == shared.dim() + 1, "private: got shape ", shape(own), ", expected [T, P, ...] beside shared ",
+        shape(shared));
   for (int64_t i = 1; i < shared.dim(); ++i) check_size(own, "private", i + 1, shared.size(i));
   check_size(own, "private", 0, index.size(0));
 }

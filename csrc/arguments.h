@@ -1,5 +1,5 @@
-// The operators' arguments as they come, checked against each other on any device. What only reading an index's values can tell is left to the
-// CPU: on a GPU that would wait for the device.
+// The operators' arguments as they come, checked against each other on any device. What only reading an index's values can tell is left to
+// the CPU: on a GPU that would wait for the device.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

@@ -62,9 +62,9 @@ DCRNN_CELL double exp_clamped(double x) {
   return std::bit_cast<double>(std::bit_cast<std::uint64_t>(p) + (std::bit_cast<std::uint64_t>(shifted) << 52));
 }
 
-// 1 / (1 + exp(-q)), in float by e = exp(-|q|): 1 / (1 + e) for q >= 0, and e / (1 + e) below. 1 + e is in [1, 2], where the reciprocal is a
-// quadratic within 1% and two Newton steps, a third of the time of a vector division. The last step knows what was lost in rounding 1 + e, so
-// that 1 - g is good where g is close to 1.
+// 1 / (1 + exp(-q)), in float by e = exp(-|q|): 1 / (1 + e) for q >= 0, and e / (1 + e) below. 1 + e is in [1, 2], where the reciprocal is
+// a quadratic within 1% and two Newton steps, a third of the time of a vector division. The last step knows what was lost in rounding 1 +
+// e, so that 1 - g is good where g is close to 1.
 DCRNN_CELL float sigmoid(float q) {
   const float e = exp_negative(std::bit_cast<float>(std::bit_cast<std::uint32_t>(q) | 0x80000000u));
   const float x = 1.0f + e, lost = e - (x - 1.0f);

@@ -45,7 +45,8 @@ inline void check_size(const Tensor& tensor, const char* name, int64_t dimension
 }
 
 inline void check_alike_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
-  check(tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ", other_name);
+  check(tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ",
+        other_name);
 }
 
 inline void check_alike(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {

@@ -15,18 +15,18 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   //   -> out: the last state [T, B, D], or with return_states the start state and the state after each step [T, steps + 1, B, D]
   //      states: the state after each step but the last [T, steps - 1, B, D]
   //      activations: a, and in gated cells g, of each step [T, steps, B, G, D]
-  // `keep` (enum Keep in arguments.h) says which of states and activations are kept; one that is not kept is [0]. allow_tf32 lets a GPU round
-  // float32's operands to tf32.
+  // `keep` (enum Keep in arguments.h) says which of states and activations are kept; one that is not kept is [0]. allow_tf32 lets a GPU
+  // round float32's operands to tf32.
   m.def(
       "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, "
       "SymInt steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, SymInt keep=0, "
       "bool allow_tf32=False) -> (Tensor, Tensor, Tensor)");
 
   // grad has the shape of the forward's first output; states and activations are its other outputs. Returns the gradients of x0,
-  // shared_weight, shared_bias, private_weight, private_bias and context. `needs` (enum Needs in arguments.h) says which of them are computed:
-  // the others are [0].
+  // shared_weight, shared_bias, private_weight, private_bias and context. `needs` (enum Needs in arguments.h) says which of them are
+  // computed: the others are [0].
   m.def(
       "cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias, "
-      "Tensor private_weight, Tensor private_bias, Tensor index, SymInt steps, str cell, Tensor? context, bool return_states, SymInt needs, "
-      "bool allow_tf32=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor private_weight, Tensor private_bias, Tensor index, SymInt steps, str cell, Tensor? context, bool return_states, "
+      "SymInt needs, bool allow_tf32=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

@@ -6,7 +6,8 @@
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Facts about the compiled extension; importing it registers the dcrnn_fast operators with PyTorch.";
-  m.def("build_info", &dcrnn_fast::build_info, "Compiler, C++ standard, the PyTorch built against, the oldest PyTorch the binary loads in.");
+  m.def("build_info", &dcrnn_fast::build_info,
+        "Compiler, C++ standard, the PyTorch built against, the oldest PyTorch the binary loads in.");
   m.def(
       "isa", [] { return dcrnn_fast::cpu::isa_name(dcrnn_fast::cpu::isa()); },
       "The CPU kernels' instruction set; ValueError where DCRNN_FAST_ISA names one that is unknown or that this CPU lacks.");

@@ -1,5 +1,7 @@
 // How the kernels of csrc/cuda are launched, as lines of JSON for scripts/cuda_check.py: for every kernel a function of its name, with its
 // template parameters. A C++ compiler suffices: tests/cuda_on_host/shim.h stands for CUDA.
+#include <string>
+
 #include "cross_rnn_backward_kernels.h"
 #include "cross_rnn_states_kernels.h"
 #include "param_gather_kernels.h"
@@ -92,8 +94,8 @@ void sum_over_tasks() {
 
 template <typename Word>
 void param_gather() {
-  Line().add("kind", sizeof(Word) == 16 ? "16 bytes" : sizeof(Word) == 8 ? "8 bytes" : sizeof(Word) == 4 ? "4 bytes" : "2 bytes")
-      .add("warps", gather_threads / 32).add("dynamic_shared", 0);
+  const std::string kind = std::to_string(sizeof(Word)) + " bytes";
+  Line().add("kind", kind.c_str()).add("warps", gather_threads / 32).add("dynamic_shared", 0);
 }
 
 template <typename From, typename To>

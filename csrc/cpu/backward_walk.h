@@ -1,5 +1,5 @@
-// The backward's first phase: a tile of rows walks back through the steps, task after task, and leaves da|dq and the states of every step, the
-// gradients of x0 and the context, and the column sums. Tasks in order make the sums over tasks the same on every run.
+// The backward's first phase: a tile of rows walks back through the steps, task after task, and leaves da|dq and the states of every step,
+// the gradients of x0 and the context, and the column sums. Tasks in order make the sums over tasks the same on every run.
 #pragma once
 
 #include "backward_chunk.h"
@@ -80,16 +80,18 @@ class BackwardWalk {
 
   void walk(const Tile& tile, int64_t task) {
     if (forward_)
-      forward_->run(task, [](int64_t) { return Rows<T>{}; },
-                        [&](int64_t step) { return Rows<T>{own_activations_.get() + step * c_.tile * c_.width, c_.width}; });
+      forward_->run(
+          task, [](int64_t) { return Rows<T>{}; },
+          [&](int64_t step) { return Rows<T>{own_activations_.get() + step * c_.tile * c_.width, c_.width}; });
     if (c_.out.weight) keep_states(tile, task);
     for (int64_t step = p_.steps; step-- > 0;) {
       const bool last = step + 1 == p_.steps;
       const Rows<T> product = c_.products(task, step, tile.local);
       const Rows<const A> d = last ? Rows<const A>{} : Rows<const A>(tile.d);
-      elementwise({tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0, last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d,
-                   tile.d, tile.dx0, product, block_sums_.get()},
-                  step_sums_.get());
+      elementwise(
+          {tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0,
+           last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d, tile.d, tile.dx0, product, block_sums_.get()},
+          step_sums_.get());
       kernels_.add(step_sums_.get(), tile.sums + task * c_.sums_size + step % p_.weight_steps * c_.width, c_.width);
       p_.own_units(step, [&](Units units) { pull(tile, task, step, units, product.at(0, units.begin * p_.gates), tile.d); });
       if (step > 0 || !c_.common_width) continue;

@@ -45,7 +45,8 @@ class BackwardWeights {
         const Rows<A> rows{out + range.begin * p_.gates * p_.columns, p_.columns};
         const int64_t width = range.count() * p_.gates;
         const Rows<const T> state = step ? Rows<const T>(c_.states(task, step, 0)) : p_.x0.at(c_.row);
-        if (p_.context) add_product(width, gradient, p_.context, {p_.context_states + (step * p_.batch + c_.row) * p_.context, p_.context}, rows, add);
+        if (p_.context)
+          add_product(width, gradient, p_.context, {p_.context_states + (step * p_.batch + c_.row) * p_.context, p_.context}, rows, add);
         add_product(width, gradient, p_.dim, state, rows.at(0, p_.context), add);
       };
       const Rows<const T> gradient = c_.products(task, step, 0);

@@ -35,7 +35,8 @@ inline void gather_rows(const BankIndex& bank, const char* shared, const char* o
       // rows that follow each other in index and bank go in one copy
       int64_t run = 1;
       while (place + run < limit && bank.index[place + run] == row + run && row + run != bank.num_shared) ++run;
-      const char* const from = row < bank.num_shared ? shared + row * row_bytes : own + (task * bank.num_private + row - bank.num_shared) * row_bytes;
+      const char* const from =
+          row < bank.num_shared ? shared + row * row_bytes : own + (task * bank.num_private + row - bank.num_shared) * row_bytes;
       std::memcpy(out + place * row_bytes, from, run * row_bytes);
       place += run;
     }
@@ -47,7 +48,8 @@ inline void gather_rows(const BankIndex& bank, const char* shared, const char* o
 struct Readers {
   std::vector<int64_t> offsets, places;
 
-  explicit Readers(const BankIndex& bank) : offsets(bank.num_shared + bank.tasks * bank.num_private + 1, 0), places(bank.tasks * bank.rows) {
+  explicit Readers(const BankIndex& bank)
+      : offsets(bank.num_shared + bank.tasks * bank.num_private + 1, 0), places(bank.tasks * bank.rows) {
     const auto bank_row = [&](int64_t place) {
       const int64_t row = bank.index[place];
       return row < bank.num_shared ? row : row + place / bank.rows * bank.num_private;

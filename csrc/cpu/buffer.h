@@ -1,5 +1,5 @@
-// Uninitialised scratch memory on a cache line, kept for the next call: fresh memory comes from the system zeroed, a page at a time, which for
-// small batches took as long as the products.
+// Uninitialised scratch memory on a cache line, kept for the next call: fresh memory comes from the system zeroed, a page at a time, which
+// for small batches took as long as the products.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace dcrnn_fast::cpu {
 
-// Blocks that no call uses now, at most `limit` bytes of them for the whole process. Nobody waits for the lock, which a forked child may find
-// taken for good: memory then comes from the system and goes back to it.
+// Blocks that no call uses now, at most `limit` bytes of them for the whole process. Nobody waits for the lock, which a forked child may
+// find taken for good: memory then comes from the system and goes back to it.
 class Pool {
  public:
   static Pool& instance() {

@@ -85,14 +85,16 @@ Problem<T>::Problem(const Arguments& arguments)
   }
   if (!in_place) {
     weights_ = Buffer<T>(tasks * bank.rows * n);
-    gather_rows(bank, bytes(data(arguments.shared_weight)), bytes(data(arguments.private_weight)), reinterpret_cast<char*>(weights_.get()), n * sizeof(T));
+    gather_rows(bank, bytes(data(arguments.shared_weight)), bytes(data(arguments.private_weight)), reinterpret_cast<char*>(weights_.get()),
+                n * sizeof(T));
     for (int64_t task = 0; task < tasks; ++task) weight[task] = weights_.get() + task * bank.rows * n;
   }
   biases_ = Buffer<A>(tasks * bank.rows * gates);
   for (int64_t place = 0; place < tasks * bank.rows; ++place) {
     const int64_t row = bank.index[place], unit = place % dim;
-    const T* const from = row < bank.num_shared ? data(arguments.shared_bias) + row * gates
-                                            : data(arguments.private_bias) + (place / bank.rows * bank.num_private + row - bank.num_shared) * gates;
+    const T* const from = row < bank.num_shared
+                              ? data(arguments.shared_bias) + row * gates
+                              : data(arguments.private_bias) + (place / bank.rows * bank.num_private + row - bank.num_shared) * gates;
     for (int64_t g = 0; g < gates; ++g) biases_.get()[((place - unit) * gates) + g * dim + unit] = A(from[g]);
   }
   for (int64_t task = 0; task < tasks; ++task) bias.push_back(biases_.get() + task * bank.rows * gates);

@@ -61,9 +61,9 @@ struct Problem {
   Buffer<A> biases_;
 };
 
-// The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays in
-// the second-level cache and that there are `parts` of them. The forward's are set by the shape alone: the number of threads must not change
-// its bits.
+// The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays
+// in the second-level cache and that there are `parts` of them. The forward's are set by the shape alone: the number of threads must not
+// change its bits.
 struct Tiles {
   int64_t batch, count;
 
@@ -76,8 +76,8 @@ struct Tiles {
   Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts);
 };
 
-// All steps of a tile of rows for one task. Step l writes a and g to activations(l) [rows, G, D] and the state after it to states(l). Either
-// may be null, states(l) except for the last step.
+// All steps of a tile of rows for one task. Step l writes a and g to activations(l) [rows, G, D] and the state after it to states(l).
+// Either may be null, states(l) except for the last step.
 template <typename T>
 class ForwardTile {
  public:

@@ -16,6 +16,11 @@ using torch::stable::narrow;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
+Tensor new_gradient(const Tensor& like, bool wanted, bool has_work, const std::vector<int64_t>& shape) {
+  if (!wanted) return new_empty(like, {0});
+  return has_work ? new_empty(like, shape) : new_zeros(like, shape);
+}
+
 // A gradient's tensor and what it is summed in: the tensor's own memory where the types are the same.
 template <typename T>
 struct Gradient {
@@ -25,7 +30,7 @@ struct Gradient {
   A* data = nullptr;
 
   Gradient(const Tensor& like, bool wanted, bool has_work, const std::vector<int64_t>& shape)
-      : tensor(!wanted ? new_empty(like, {0}) : has_work ? new_empty(like, shape) : new_zeros(like, shape)) {
+      : tensor(new_gradient(like, wanted, has_work, shape)) {
     if (!wanted || !has_work) return;
     if constexpr (is_low<T>)
       data = (wide = Buffer<A>(tensor.numel())).get();
@@ -69,11 +74,7 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
   Gradient<T> dcontext(like, needs & need_context, has_work, {p.steps, p.batch, p.context});
   Tensor banks[4];
   const Tensor* const inputs[4] = {&arguments.shared_weight, &arguments.shared_bias, &arguments.private_weight, &arguments.private_bias};
-  for (int i = 0; i < 4; ++i) {
-    const auto sizes = inputs[i]->sizes();
-    const std::vector<int64_t> shape(sizes.begin(), sizes.end());
-    banks[i] = !weights ? new_empty(like, {0}) : has_work ? new_empty(like, shape) : new_zeros(like, shape);
-  }
+  for (int i = 0; i < 4; ++i) banks[i] = new_gradient(like, weights, has_work, with_trailing({}, *inputs[i], 0));
   if (has_work) {
     const int64_t units = p.tasks * p.bank.rows * p.gates;
     const auto data = [&](int i) { return static_cast<T*>(banks[i].mutable_data_ptr()); };

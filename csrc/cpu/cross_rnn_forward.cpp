@@ -61,9 +61,9 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
 // Below this the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows in float32).
 constexpr int64_t fewest_rows = 16, unaffected_rows = 3;
 
-std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
-                                             Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states,
-                                             int64_t keep, bool /*allow_tf32*/) {
+std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,
+                                             Tensor private_bias, Tensor index, int64_t steps, std::string cell,
+                                             std::optional<Tensor> context, bool return_states, int64_t keep, bool /*allow_tf32*/) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(arguments);
   check_keep(keep);

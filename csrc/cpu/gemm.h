@@ -37,8 +37,8 @@ class Matrix {
     if (__asan_region_is_poisoned(const_cast<T*>(data), span * sizeof(T))) std::abort();
 #endif
     const int64_t sizes[] = {rows, columns}, strides[] = {row_stride, column_stride};
-    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
-        const_cast<T*>(data), 2, sizes, strides, 0, dtype_code<T>(), aoti_torch_device_type_cpu(), -1, &handle_));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(const_cast<T*>(data), 2, sizes, strides, 0, dtype_code<T>(),
+                                                              aoti_torch_device_type_cpu(), -1, &handle_));
   }
   Matrix(Matrix&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   Matrix(const Matrix&) = delete;
@@ -56,9 +56,8 @@ class Matrix {
 // out = a b, or out += a b.
 template <typename T>
 void gemm(const Matrix<T>& out, const Matrix<T>& a, const Matrix<T>& b, bool add = false) {
-  TORCH_ERROR_CODE_CHECK(
-      add ? aoti_torch_cpu_addmm_out(out.handle(), out.handle(), a.handle(), b.handle(), 1.0, 1.0)
-          : aoti_torch_cpu_mm_out(out.handle(), a.handle(), b.handle()));
+  TORCH_ERROR_CODE_CHECK(add ? aoti_torch_cpu_addmm_out(out.handle(), out.handle(), a.handle(), b.handle(), 1.0, 1.0)
+                             : aoti_torch_cpu_mm_out(out.handle(), a.handle(), b.handle()));
 }
 
 }  // namespace dcrnn_fast::cpu

@@ -33,7 +33,8 @@ Isa choose() {
   if (!wanted) return best();
   for (const Isa isa : all) {
     if (std::strcmp(wanted, isa_name(isa)) != 0) continue;
-    check(has(isa), "DCRNN_FAST_ISA='", wanted, "': this CPU lacks that instruction set; unset the variable, or set it to '", isa_name(best()), "'");
+    check(has(isa), "DCRNN_FAST_ISA='", wanted, "': this CPU lacks that instruction set; unset the variable, or set it to '",
+          isa_name(best()), "'");
     return isa;
   }
   fail("DCRNN_FAST_ISA='", wanted, "': expected avx512, avx2 or baseline; unset the variable for the best that this CPU has");

@@ -39,8 +39,8 @@ struct Current {
   }
 };
 
-// out = left right, for batches of matrices. The C shim calls the library's kernel itself: through the dispatcher, the caller's autocast would
-// cast the operands.
+// out = left right, for batches of matrices. The C shim calls the library's kernel itself: through the dispatcher, the caller's autocast
+// would cast the operands.
 inline void multiply(const Tensor& out, const Tensor& left, const Tensor& right) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(out.get(), left.get(), right.get()));
 }
@@ -67,8 +67,8 @@ T* data(const Tensor& tensor) {
 }
 
 inline void check_rows(int64_t num_shared, int64_t num_private) {
-  check(num_shared + num_private <= INT32_MAX, "shared, private: got ", num_shared, " and ", num_private, " rows, expected at most ", INT32_MAX,
-        " together");
+  check(num_shared + num_private <= INT32_MAX, "shared, private: got ", num_shared, " and ", num_private, " rows, expected at most ",
+        INT32_MAX, " together");
 }
 
 inline void check_grid(int64_t count, const char* name) {

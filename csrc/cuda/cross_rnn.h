@@ -1,5 +1,6 @@
 // cross_rnn on a GPU, by raw pointers: what a program calls, with PyTorch or without. Everything is contiguous and on the current device;
-// work is queued on `stream`, and the first error of CUDA's is returned. Letters as in cross_rnn_forward_kernels.h, R = D or L * D rows a task.
+// work is queued on `stream`, and the first error of CUDA's is returned. Letters as in cross_rnn_forward_kernels.h, R = D or L * D rows a
+// task.
 #pragma once
 
 #include "runtime.h"
@@ -14,9 +15,9 @@ enum class Tiles { automatic, small, large };
 
 template <typename Value>
 struct Problem {
-  const Value *x0, *context;  // [B, D], [L, B, C] or null
+  const Value *x0, *context;                                                 // [B, D], [L, B, C] or null
   const Value *shared_weight, *shared_bias, *private_weight, *private_bias;  // [S, G, K], [S, G], [T, P, G, K], [T, P, G]
-  const int32_t* index;                                                  // [T, R]; a value out of range makes its unit's state NaN
+  const int32_t* index;                                                      // [T, R]; a value out of range makes its unit's state NaN
   int64_t batch;
   int tasks, dim, columns, gates, steps, rows, num_shared, num_private;
   bool tf32;  // float32 products by tensor cores, rounded to tf32
@@ -47,8 +48,8 @@ int backward_row_tiles(const Problem<Value>& problem);
 
 // grad is the gradient of forward's out. Fills the workspace, and dx0 [B, D] and dcontext [L, B, C] where they are not null.
 template <typename Value>
-cudaError_t backward(const Problem<Value>& problem, const Value* grad, bool every_state, const Value* activations, const Workspace<Value>& workspace,
-                     Value* dx0, Value* dcontext, cudaStream_t stream);
+cudaError_t backward(const Problem<Value>& problem, const Value* grad, bool every_state, const Value* activations,
+                     const Workspace<Value>& workspace, Value* dx0, Value* dcontext, cudaStream_t stream);
 
 // The steps whose products with da|dq may be added before they are rounded: first the one that reads x0, then, of tied weights, all others
 // together, of untied ones each.
@@ -61,8 +62,8 @@ int step_groups(const Problem<Value>& problem) {
 template <typename Value>
 cudaError_t sum_weights(const Problem<Value>& problem, const Value* products, Value* shared, Value* own, cudaStream_t stream);
 
-// The bias banks' gradients from the workspace's sums, of which the backward leaves the sum over all rows in each step's first tile, and of tied
-// weights that over all steps in the first one's.
+// The bias banks' gradients from the workspace's sums, of which the backward leaves the sum over all rows in each step's first tile, and of
+// tied weights that over all steps in the first one's.
 template <typename Value>
 cudaError_t sum_biases(const Problem<Value>& problem, const accumulator<Value>* sums, Value* shared, Value* own, cudaStream_t stream);
 

@@ -1,7 +1,6 @@
 // Launches of cross_rnn's backward: all but the matrix products for the weights' gradients, which the caller makes between `backward` and
 // `sum_weights`.
 #include "cross_rnn_backward_kernels.h"
-
 #include "cross_rnn_states_kernels.h"
 #include "param_gather.h"
 #include "tiles.h"
@@ -40,8 +39,8 @@ int backward_row_tiles(const Problem<T>& p) {
 }
 
 template <typename T>
-cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const T* activations, const Workspace<T>& w, T* dx0,
-                     T* dcontext, cudaStream_t stream) {
+cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const T* activations, const Workspace<T>& w, T* dx0, T* dcontext,
+                     cudaStream_t stream) {
   if (p.batch == 0 || p.tasks == 0) return cudaSuccess;
   return with_kernels(p, [&](auto math, auto vectors) {
     using M = decltype(math);
@@ -64,9 +63,12 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
         return launch(cross_rnn_states<G, T>, dim3(elements, p.tasks), element_threads, 0, stream, a);
       });
     const auto gate_of = [&](int step) {
-      return GateArguments<T>{p.x0,    activations + step * plane, w.gradients + step * plane, w.dx0,
-                              w.sums + step * sums_step, p.batch, p.steps * plane, p.steps * plane,
-                              p.steps * sums_step, p.dim, tile_rows(p), vector};
+      GateArguments<T> a{};
+      a.x0 = p.x0, a.activations = activations + step * plane;
+      a.gradients = w.gradients + step * plane, a.dx0 = w.dx0, a.sums = w.sums + step * sums_step;
+      a.batch = p.batch, a.dim = p.dim, a.tile_rows = tile_rows(p), a.vector = vector;
+      a.activations_stride = a.gradients_stride = p.steps * plane, a.sums_stride = p.steps * sums_step;
+      return a;
     };
     const int64_t grad_stride = every_state ? (p.steps + 1) * all : all;
     const T* const last_grad = every_state ? grad + p.steps * all : grad;
@@ -137,10 +139,10 @@ cudaError_t sum_biases(const Problem<T>& p, const accumulator<T>* sums, T* share
   return sum_into_banks(sum, stream);
 }
 
-#define DCRNN_INSTANCE(T)                                                                                                             \
-  template int backward_row_tiles<T>(const Problem<T>&);                                                                              \
-  template cudaError_t backward<T>(const Problem<T>&, const T*, bool, const T*, const Workspace<T>&, T*, T*, cudaStream_t);           \
-  template cudaError_t sum_weights<T>(const Problem<T>&, const T*, T*, T*, cudaStream_t);                                             \
+#define DCRNN_INSTANCE(T)                                                                                                   \
+  template int backward_row_tiles<T>(const Problem<T>&);                                                                    \
+  template cudaError_t backward<T>(const Problem<T>&, const T*, bool, const T*, const Workspace<T>&, T*, T*, cudaStream_t); \
+  template cudaError_t sum_weights<T>(const Problem<T>&, const T*, T*, T*, cudaStream_t);                                   \
   template cudaError_t sum_biases<T>(const Problem<T>&, const accumulator<T>*, T*, T*, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);

@@ -28,7 +28,8 @@ struct GateArguments {
 
 // Writes da|dq of `count` neighbouring units of a row, adds them to `column_sums`, writes dx0 or adds to it.
 template <int G, bool add, int count, typename T, typename A = accumulator<T>>
-DCRNN_DEVICE void move_gate(const GateArguments<T>& p, const A (&d)[count], int64_t task, int64_t row, int unit, A (&column_sums)[G][count]) {
+DCRNN_DEVICE void move_gate(const GateArguments<T>& p, const A (&d)[count], int64_t task, int64_t row, int unit,
+                            A (&column_sums)[G][count]) {
   const int left = p.dim - unit;
   const int64_t from = row * p.dim + unit, kept = row * G * p.dim + unit;
   A x0[count], a[count], g[count], dx0[count], da[count], dq[count];
@@ -103,7 +104,7 @@ template <typename T>
 struct ProductArguments {
   using A = accumulator<T>;
   const T* gradients;    // da|dq: of each task, with a context of each step, [B, G, D]
-  BankRows<T> weight;        // rows [G, K]
+  BankRows<T> weight;    // rows [G, K]
   const int32_t* index;  // of each task
   int64_t batch, gradients_stride, gradients_step, index_stride;
   int dim, columns, tasks, step_rows;
@@ -155,7 +156,8 @@ struct ProductKernel {
   DCRNN_DEVICE unsigned char* left(int stage) const { return pipeline + stage * (left_bytes + right_bytes); }
   DCRNN_DEVICE unsigned char* right(int stage) const { return left(stage) + left_bytes; }
 
-  // What is loaded next: units `block` on of da or dq of a task. The index is read a block ahead, and not looked at before the copies need it.
+  // What is loaded next: units `block` on of da or dq of a task. The index is read a block ahead, and not looked at before the copies need
+  // it.
   struct Position {
     int64_t task;
     int part = 0, block = 0;
@@ -184,7 +186,8 @@ struct ProductKernel {
 
   DCRNN_DEVICE void load_stage(int stage, const Position& at) const {
     const T* const gradients = p.gradients + at.task * p.gradients_stride + (context ? second * p.gradients_step : 0) + at.part * p.dim;
-    copy_rows<Tile>(left(stage), gradients, int64_t(tile) * Tile::rows, p.batch, int64_t(G) * p.dim, at.block * row_values<T>, p.dim, p.vector);
+    copy_rows<Tile>(left(stage), gradients, int64_t(tile) * Tile::rows, p.batch, int64_t(G) * p.dim, at.block * row_values<T>, p.dim,
+                    p.vector);
     const int chunk = threadIdx.x % row_chunks, column = first_column + chunk * chunk_values<T>;
     const int64_t size = p.columns + p.dim;
 #pragma unroll
@@ -204,8 +207,7 @@ struct ProductKernel {
       for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
         const int64_t row = int64_t(tile) * Tile::rows + Tile::first_row() + half_block * 8 + Tile::lane() / 4;
         const A pair[2] = {sums[half_block / 2][n][half_block % 2 * 2], sums[half_block / 2][n][half_block % 2 * 2 + 1]};
-        if (row < p.batch && column < width)
-          store(p.dcontext + (second * p.batch + row) * width + column, pair, width - column, p.vector);
+        if (row < p.batch && column < width) store(p.dcontext + (second * p.batch + row) * width + column, pair, width - column, p.vector);
       }
     }
   }

@@ -1,6 +1,5 @@
 // Launches of cross_rnn's forward.
 #include "cross_rnn_forward_kernels.h"
-
 #include "tiles.h"
 
 namespace dcrnn_fast::cuda {
@@ -75,8 +74,8 @@ cudaError_t forward(const Problem<T>& p, T* out, bool every_state, T* activation
   });
 }
 
-#define DCRNN_INSTANCE(T)                                                    \
-  template int64_t forward_scratch<T>(const Problem<T>&, bool);              \
+#define DCRNN_INSTANCE(T)                                       \
+  template int64_t forward_scratch<T>(const Problem<T>&, bool); \
   template cudaError_t forward<T>(const Problem<T>&, T*, bool, T*, T*, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);

@@ -4,8 +4,8 @@
 //
 //     a = W u + b        g = sigmoid(V u + c)        h' = h + g * x0 * a
 //
-// The weights' rows are fetched through the index, straight into the tiles that the product reads. W's and V's products of a unit are summed
-// by the same thread. Both schedules multiply and add in the same order: their bits are the same.
+// The weights' rows are fetched through the index, straight into the tiles that the product reads. W's and V's products of a unit are
+// summed by the same thread. Both schedules multiply and add in the same order: their bits are the same.
 #pragma once
 
 #include "../cell.h"
@@ -17,9 +17,9 @@ namespace dcrnn_fast::cuda {
 // Strides are in values, from task to task and from step to step.
 template <typename T>
 struct ForwardArguments {
-  const T *x0, *state, *context;   // [B, D], of each task [B, D], of each step [B, C] or null
+  const T *x0, *state, *context;  // [B, D], of each task [B, D], of each step [B, C] or null
   T *next, *activations, *start;  // of each task [B, D]; [B, G, D] or null; [B, D] or null: where x0 itself goes
-  BankRows<T> weight, bias;           // rows [G, K], rows [G]
+  BankRows<T> weight, bias;       // rows [G, K], rows [G]
   const int32_t* index;
   int64_t batch;
   int dim, columns, steps, step_rows;  // D, C, steps to do, rows of the index from step to step
@@ -103,7 +103,8 @@ struct ForwardKernel {
   static constexpr bool all_steps = all_steps_;
   static constexpr int left_bytes = Tile::rows * row_bytes, right_bytes = G * Tile::columns * row_bytes;
   static constexpr int bias_values = G * Tile::columns;
-  // Of which a multiprocessor's registers leave room for so many that none are spilled: left alone, the compiler aims at more and spills a few.
+  // Of which a multiprocessor's registers leave room for so many that none are spilled: left alone, the compiler aims at more and spills a
+  // few.
   static constexpr int blocks_at_once = Tile::threads == 128 ? 3 : 1;
 
   // The pipeline's stages, the biases of two tiles of units, and with all steps the states of two steps.

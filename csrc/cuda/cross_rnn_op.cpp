@@ -9,6 +9,7 @@ namespace dcrnn_fast::cuda {
 namespace {
 
 using torch::stable::contiguous;
+using torch::stable::empty_like;
 using torch::stable::from_blob;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
@@ -47,9 +48,9 @@ void run_forward(const Problem<T>& p, const Tensor& like, const Tensor& out, boo
   check_cuda(forward(p, data<T>(out), return_states, data<T>(activations), data<T>(scratch), stream));
 }
 
-std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
-                                             Tensor index, int64_t steps, std::string cell, std::optional<Tensor> context, bool return_states,
-                                             int64_t keep, bool allow_tf32) {
+std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,
+                                             Tensor private_bias, Tensor index, int64_t steps, std::string cell,
+                                             std::optional<Tensor> context, bool return_states, int64_t keep, bool allow_tf32) {
   Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(a);
   check_keep(keep);
@@ -96,7 +97,8 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
   const Problem<T> p = problem_of<T>(a, current, allow_tf32);
   const bool has_work = p.batch && p.tasks;
   const auto gradient = [&](const std::vector<int64_t>& shape, bool wanted) {
-    return !wanted ? new_empty(a.x0, {0}) : has_work ? new_empty(a.x0, shape) : new_zeros(a.x0, shape);
+    if (!wanted) return new_empty(a.x0, {0});
+    return has_work ? new_empty(a.x0, shape) : new_zeros(a.x0, shape);
   };
   Tensor dx0 = gradient({p.batch, p.dim}, needs & need_x0), banks[4];
   Tensor dcontext = gradient({p.steps, p.batch, p.columns}, needs & need_context);
@@ -108,8 +110,8 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
       run_forward(p, a.x0, new_empty(a.x0, a.out_shape(false)), false, activations, current.stream);
     }
     const int64_t tiles = backward_row_tiles(p);
-    const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), gradients = new_empty(a.x0, activations.sizes());
-    const Tensor d = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>), dx0_sums = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>);
+    const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), gradients = empty_like(activations);
+    const Tensor d = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>), dx0_sums = empty_like(d);
     const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, tiles, p.gates, p.dim}, wide_type<T>);
     using A = accumulator<T>;
     const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<A>(d), data<A>(dx0_sums), data<A>(sums)};
@@ -131,8 +133,8 @@ Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tenso
   prepare(a);
   a.check_backward(grad, states, activations, return_states, needs, context.has_value());
   grad = contiguous(grad), activations = contiguous(activations);
-  return with_type(
-      x0, "x0", [&](auto zero) { return run_backward<decltype(zero)>(a, grad, activations, return_states, needs, allow_tf32); });
+  return with_type(x0, "x0",
+                   [&](auto zero) { return run_backward<decltype(zero)>(a, grad, activations, return_states, needs, allow_tf32); });
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Lets tests and measurements choose the kernels that the operators launch. The operators themselves have no argument for it: the choice does
-// not change their result.
+// Lets tests and measurements choose the kernels that the operators launch. The operators themselves have no argument for it: the choice
+// does not change their result.
 #pragma once
 
 #include <atomic>

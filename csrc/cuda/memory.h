@@ -49,7 +49,8 @@ inline constexpr int chunk_values = chunk_bytes / sizeof(T);
 template <typename T>
 inline constexpr int row_values = row_bytes / sizeof(T);
 
-// One chunk on its way to shared memory: what is not `present`, and values past `left`, become zeros. With `vector` the copy is asynchronous.
+// One chunk on its way to shared memory: what is not `present`, and values past `left`, become zeros. With `vector` the copy is
+// asynchronous.
 template <typename T>
 DCRNN_DEVICE void copy_chunk(unsigned char* to, const T* from, bool present, int left, bool vector) {
   if (vector) {

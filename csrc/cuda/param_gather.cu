@@ -20,8 +20,8 @@ cudaError_t gather_words(const BankIndex& bank, const void* shared, const void* 
 
 }  // namespace
 
-cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, void* out, int64_t row_bytes, int value_bytes, const Device& device,
-                   cudaStream_t stream) {
+cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, void* out, int64_t row_bytes, int value_bytes,
+                   const Device& device, cudaStream_t stream) {
   if (row_bytes == 0 || bank.tasks == 0 || bank.rows == 0) return cudaSuccess;
   const auto all = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(own) | reinterpret_cast<uintptr_t>(out) |
                    static_cast<uintptr_t>(row_bytes);
@@ -51,7 +51,7 @@ cudaError_t sum_rows(const BankIndex& bank, const T* gradient, T* shared, T* own
 
 template cudaError_t sum_into_banks<float, BFloat16>(const BankSum<float, BFloat16>&, cudaStream_t);
 template cudaError_t sum_into_banks<float, Half>(const BankSum<float, Half>&, cudaStream_t);
-#define DCRNN_INSTANCE(T)                                                       \
+#define DCRNN_INSTANCE(T)                                                        \
   template cudaError_t sum_into_banks<T, T>(const BankSum<T, T>&, cudaStream_t); \
   template cudaError_t sum_rows<T>(const BankIndex&, const T*, T*, T*, int64_t, cudaStream_t)
 DCRNN_INSTANCE(float);

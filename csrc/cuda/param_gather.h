@@ -1,5 +1,5 @@
-// param_gather on a GPU, by raw pointers, and sums into the two banks. As in cross_rnn.h, everything is contiguous, work is queued on `stream`,
-// and the first error is returned.
+// param_gather on a GPU, by raw pointers, and sums into the two banks. As in cross_rnn.h, everything is contiguous, work is queued on
+// `stream`, and the first error is returned.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,10 @@
 
 namespace dcrnn_fast::cuda {
 
-// out [T, R, row] from shared [S, row] and own [T, P, row], rows of `row_bytes` bytes. All addresses are multiples of `value_bytes`, the size of
-// the dtype.
-cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, void* out, int64_t row_bytes, int value_bytes, const Device& device,
-                   cudaStream_t stream);
+// out [T, R, row] from shared [S, row] and own [T, P, row], rows of `row_bytes` bytes. All addresses are multiples of `value_bytes`, the
+// size of the dtype.
+cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, void* out, int64_t row_bytes, int value_bytes,
+                   const Device& device, cudaStream_t stream);
 
 // A sum of gradients into bank rows of `parts` parts of `part` values. Of row r of task t, value k of part g is the sum over c < copies of
 // from[t * task_stride + r / step_rows * step_stride + r % step_rows * row_stride + g * part_stride + c * copy_stride + k].

@@ -40,15 +40,16 @@ __global__ __launch_bounds__(gather_threads) void param_gather(const __grid_cons
   const int64_t lane = thread & ((int64_t(1) << p.lanes) - 1);
   for (int64_t at = thread >> p.lanes; at < p.places; at += threads >> p.lanes) {
     const Word* const row = p.bank.row(p.index[at], at / p.rows, p.words);
-    for (int64_t word = lane; word < p.words; word += int64_t(1) << p.lanes) p.out[at * p.words + word] = row ? row[word] : all_ones<Word>();
+    for (int64_t word = lane; word < p.words; word += int64_t(1) << p.lanes)
+      p.out[at * p.words + word] = row ? row[word] : all_ones<Word>();
   }
 }
 
 inline constexpr int sum_warps = 4, sum_values = 4, sum_block = sum_warps * 32 * sum_values;
 inline constexpr int sum_blocks_at_once = 6;  // that the registers leave room for: of more, the compiler spills a few
 
-// A block owns `sum_block` values of one bank row, a warp 32 * sum_values of them. It looks through the index for the places that read the row,
-// and adds them by task, then by row, then by copy: no atomics, the same bits on every run. A stray index is no bank row's.
+// A block owns `sum_block` values of one bank row, a warp 32 * sum_values of them. It looks through the index for the places that read the
+// row, and adds them by task, then by row, then by copy: no atomics, the same bits on every run. A stray index is no bank row's.
 template <typename From, typename To>
 __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gather_sum(const __grid_constant__ BankSum<From, To> p) {
   using A = accumulator<To>;

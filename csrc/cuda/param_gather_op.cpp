@@ -24,7 +24,7 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   Tensor out = new_empty(shared, with_trailing({index.size(0), index.size(1)}, shared, 1));
   const int bytes = static_cast<int>(shared.element_size());
   check_cuda(gather(bank_of(index, shared.size(0), own.size(1)), data<const void>(shared), data<const void>(own), data<void>(out),
-                        values_each(shared, 1) * bytes, bytes, current.device, current.stream));
+                    values_each(shared, 1) * bytes, bytes, current.device, current.stream));
   return out;
 }
 
@@ -39,7 +39,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   with_type(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
     check_cuda(sum_rows(bank_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
-                            current.stream));
+                        current.stream));
   });
   return {shared, own};
 }

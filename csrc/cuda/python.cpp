@@ -8,7 +8,8 @@
 #include "kernel_override.h"
 
 PYBIND11_MODULE(_C_cuda, m) {
-  m.doc() = "Facts about the compiled CUDA kernels; importing it registers them with PyTorch. Import dcrnn_fast._C first: it has the schemas.";
+  m.doc() =
+      "Facts about the compiled CUDA kernels; importing it registers them with PyTorch. Import dcrnn_fast._C first: it has the schemas.";
   m.def(
       "build_info",
       [] {
@@ -18,7 +19,8 @@ PYBIND11_MODULE(_C_cuda, m) {
         return info;
       },
       "Compiler, CUDA version, architectures, the PyTorch built against, the oldest PyTorch the binary loads in.");
-  m.def("override_kernels", &dcrnn_fast::cuda::override_kernels, pybind11::kw_only(), pybind11::arg("schedule") = "automatic",
-        pybind11::arg("tiles") = "automatic",
-        "Make every later call use this schedule (automatic, step, all_steps) and these tiles (automatic, small, large). The result is the same.");
+  m.def(
+      "override_kernels", &dcrnn_fast::cuda::override_kernels, pybind11::kw_only(), pybind11::arg("schedule") = "automatic",
+      pybind11::arg("tiles") = "automatic",
+      "Make later calls use this schedule (automatic, step, all_steps) and these tiles (automatic, small, large); results stay the same.");
 }

@@ -6,12 +6,13 @@
 
 namespace dcrnn_fast::cuda {
 
-// Rows and columns of a tile are warps times blocks times 16, and times 8. What tensor cores multiply is cheap, so that their tiles are large
-// for the sake of fewer bytes; exact products keep their operands in registers, which double's would not fit.
+// Rows and columns of a tile are warps times blocks times 16, and times 8. What tensor cores multiply is cheap, so that their tiles are
+// large for the sake of fewer bytes; exact products keep their operands in registers, which double's would not fit.
 template <typename M>
 struct StepTiles {
   using Small = Tiling<M, 2, 2, 1, 2>;
-  using Large = std::conditional_t<M::tensor_cores, Tiling<M, 4, 2, 2, 4>, std::conditional_t<sizeof(typename M::Value) == 4, Tiling<M, 2, 4, 2, 2>, Small>>;
+  using Large = std::conditional_t<M::tensor_cores, Tiling<M, 4, 2, 2, 4>,
+                                   std::conditional_t<sizeof(typename M::Value) == 4, Tiling<M, 2, 4, 2, 2>, Small>>;
   using AllSteps = Tiling<M, 1, 4, 1, 2>;
 };
 

@@ -174,8 +174,8 @@ class Runner {
     auto sums = poisoned<A>(int64_t(s_.tasks) * s_.steps * backward_row_tiles(p_) * s_.gates() * s_.dim);
     auto dx0 = poisoned<T>(all), dcontext = poisoned<T>(in_.context.size());
     const Workspace<T> workspace{states.data(), gradients.data(), d.data(), dx0_sums.data(), sums.data()};
-    verdict.check(backward(p_, grad.data(), s_.every_state, activations.data(), workspace, dx0.data(), s_.columns ? dcontext.data() : nullptr,
-                           nullptr));
+    verdict.check(backward(p_, grad.data(), s_.every_state, activations.data(), workspace, dx0.data(),
+                           s_.columns ? dcontext.data() : nullptr, nullptr));
     verdict.compare("dx0", reference_.dx0, dx0);
     verdict.compare("dcontext", reference_.dcontext, dcontext);
 
@@ -296,7 +296,8 @@ void check_gather(Report& report, const char* dtype, int values, double allowed)
       sums[row * values + i] += grad[place * values + i];
     }
   }
-  verdict.check(gather(bank_index, shared.data(), own.data(), out.data(), values * sizeof(T), sizeof(T), {1, device.shared_memory}, nullptr));
+  verdict.check(
+      gather(bank_index, shared.data(), own.data(), out.data(), values * sizeof(T), sizeof(T), {1, device.shared_memory}, nullptr));
   verdict.same_bits("out's bits", want, out);
   auto dshared = poisoned<T>(shared.size()), dprivate = poisoned<T>(own.size());
   verdict.check(sum_rows(bank_index, gradient.data(), dshared.data(), dprivate.data(), values, nullptr));
@@ -306,6 +307,7 @@ void check_gather(Report& report, const char* dtype, int values, double allowed)
 
 // Some have rows of a multiple of 16 bytes in every dtype, so that copies are asynchronous, and some have not. The second one's product is
 // over after the pipeline's first stage, whose memory the sums then take. The last level has more rows and units than any tile.
+// clang-format off
 constexpr Shape shapes[] = {
     {Level::tiny, 3, 40, 24, 2, 2, false, true, true},
     {Level::tiny, 3, 9, 0, 1, 2, false, false, false},
@@ -318,6 +320,7 @@ constexpr Shape shapes[] = {
     {Level::all, 1, 1, 1, 1, 1, false, true, false},
     {Level::all, 7, 136, 0, 3, 2, false, true, true},
 };
+// clang-format on
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// The CUDA kernels and their bindings on the CPU, as operators of dcrnn_fast_on_host, whose schemas on_host.py defines before it loads this.
+// The CUDA kernels and their bindings on the CPU, as operators of dcrnn_fast_on_host, whose schemas on_host.py defines before it loads
+// this.
 #include <pybind11/pybind11.h>
 
 #include "kernel_override.h"

@@ -32,7 +32,8 @@ struct Shape {
   std::string name() const {
     const auto size = [](const char* letter, int value) { return letter + std::to_string(value) + " "; };
     return size("B", batch) + size("D", dim) + size("C", columns) + size("T", tasks) + size("L", steps) + (untied ? "untied " : "tied ") +
-           (gated ? "gated" : "cross") + (every_state ? " every state" : "") + (keep ? "" : " no activations") + (shifted ? " shifted" : "");
+           (gated ? "gated" : "cross") + (every_state ? " every state" : "") + (keep ? "" : " no activations") +
+           (shifted ? " shifted" : "");
   }
 };
 

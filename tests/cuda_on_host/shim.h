@@ -1,15 +1,16 @@
-// CUDA's words for the CPU: enough of them that the kernels of csrc/cuda run as plain C++, one thread of the CPU for each thread of a block.
+// CUDA's words for the CPU: enough of them that the kernels of csrc/cuda run as plain C++, one thread of the CPU for each thread of a
+// block.
 //
-// Modelled: blocks one after another; __syncthreads as a barrier of all threads of the block; shared memory, filled with NaN before each block;
-// warps of 32, whose shuffles, votes, matrix loads and products are exchanges between their threads by the lane layouts that the PTX manual
-// documents; asynchronous copies, which arrive at their thread's wait and not before or, with DCRNN_COPIES=early in the environment, at once:
-// what is right on a GPU is right with both. Misaligned vector accesses and copies that are never
-// waited for end the program. So do a sanitizer's findings: a missing barrier is a data race between threads of the CPU.
+// Modelled: blocks one after another; __syncthreads as a barrier of all threads of the block; shared memory, filled with NaN before each
+// block; warps of 32, whose shuffles, votes, matrix loads and products are exchanges between their threads by the lane layouts that the PTX
+// manual documents; asynchronous copies, which arrive at their thread's wait and not before or, with DCRNN_COPIES=early in the environment,
+// at once: what is right on a GPU is right with both. Misaligned vector accesses and copies that are never waited for end the program. So
+// do a sanitizer's findings: a missing barrier is a data race between threads of the CPU.
 //
-// Not modelled: blocks that run at the same time; caches and the order in which memory is seen between blocks; warps in lockstep (divergence
-// costs nothing, and a warp's exchange that some lanes miss hangs); the limits on registers, shared memory and grids; the order in which a
-// tensor core adds (here in float, ascending) and how it rounds; fused multiplication and addition where the CPU's compiler does not fuse;
-// launches that fail; streams, which are ignored: a launch returns when its work is done.
+// Not modelled: blocks that run at the same time; caches and the order in which memory is seen between blocks; warps in lockstep
+// (divergence costs nothing, and a warp's exchange that some lanes miss hangs); the limits on registers, shared memory and grids; the order
+// in which a tensor core adds (here in float, ascending) and how it rounds; fused multiplication and addition where the CPU's compiler does
+// not fuse; launches that fail; streams, which are ignored: a launch returns when its work is done.
 #pragma once
 
 #include <barrier>
@@ -196,7 +197,8 @@ inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
   for (unsigned i = 0; i < 4; ++i) {
     uint16_t pair[2];
     for (unsigned j = 0; j < 2; ++j)
-      std::memcpy(&pair[j], static_cast<const unsigned char*>(shown[8 * i + 2 * (host::lane() % 4) + j].address) + 2 * (host::lane() / 4), 2);
+      std::memcpy(&pair[j], static_cast<const unsigned char*>(shown[8 * i + 2 * (host::lane() % 4) + j].address) + 2 * (host::lane() / 4),
+                  2);
     std::memcpy(&out[i], pair, 4);
   }
 }
@@ -242,7 +244,8 @@ cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared
     host::copies.assign(1, {});
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
-        if (thread == 0) for (host::Block::Line& line : block.shared) std::memset(line.bytes, 0xff, sizeof line.bytes);
+        if (thread == 0)
+          for (host::Block::Line& line : block.shared) std::memset(line.bytes, 0xff, sizeof line.bytes);
         block.together.arrive_and_wait();
         host::block_index = dim3(x, y);
         kernel(arguments);
