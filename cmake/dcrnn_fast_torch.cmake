@@ -1,10 +1,10 @@
-# Finds PyTorch and makes the target dcrnn_fast::torch of it. PyTorch's own CMake package is not asked: that of a CUDA build fails where a
-# whole CUDA toolkit is not found, though a program without CUDA code needs none.
+# Finds PyTorch and makes the target dcrnn_fast::torch. PyTorch's own CMake package is not used: in a CUDA build it fails without a whole
+# CUDA toolkit, which a program without CUDA code does not need.
 #
-# Looked for, in this order: what Torch_DIR or CMAKE_PREFIX_PATH name, as for find_package(Torch); the PyTorch of Python3_EXECUTABLE, which
-# is then the only Python asked; the folder DCRNN_FAST_TORCH_HINT; the first python3 on PATH that has PyTorch; .venv/bin/python in the
-# source folder.
-# Sets Torch_DIR, dcrnn_fast_torch_root and dcrnn_fast_torch_cuda, the CUDA library or nothing; or dcrnn_fast_torch_missing to words.
+# It looks, in this order, at: what Torch_DIR or CMAKE_PREFIX_PATH name, as find_package(Torch) does; the PyTorch of Python3_EXECUTABLE, after
+# which no other Python is tried; the folder DCRNN_FAST_TORCH_HINT; the first python3 on PATH that has PyTorch; .venv/bin/python in the source
+# folder.
+# It sets Torch_DIR, dcrnn_fast_torch_root and dcrnn_fast_torch_cuda (the CUDA library, or empty), or dcrnn_fast_torch_missing to a message.
 
 function(dcrnn_fast_torch_of python)
   if(EXISTS "${python}")
@@ -19,7 +19,7 @@ function(dcrnn_fast_torch_of python)
 endfunction()
 
 function(dcrnn_fast_find_torch)
-  # A build folder that is configured again, with another Python.
+  # The build folder is configured again, with another Python.
   if(Python3_EXECUTABLE AND DCRNN_FAST_TORCH_PYTHON AND NOT DCRNN_FAST_TORCH_PYTHON STREQUAL Python3_EXECUTABLE)
     unset(Torch_DIR CACHE)
     unset(DCRNN_FAST_TORCH_PYTHON CACHE)

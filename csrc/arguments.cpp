@@ -1,4 +1,4 @@
-// The operators' arguments, checked; see arguments.h.
+// Checks of the operators' arguments; see arguments.h.
 #include "arguments.h"
 
 namespace dcrnn_fast {

@@ -1,5 +1,5 @@
-// The operators' arguments as they come, checked against each other on any device. What only reading an index's values can tell is left to
-// the CPU: on a GPU that would wait for the device.
+// The operators' arguments, checked against each other on any device. Only the CPU checks the values of an index: on a GPU, reading them
+// would wait for the device.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -14,16 +14,16 @@
 
 namespace dcrnn_fast {
 
-// Of cross_rnn and its backward.
+// The arguments of cross_rnn and its backward.
 struct Arguments {
   Tensor x0, shared_weight, shared_bias, private_weight, private_bias, index;
   int64_t steps;
   std::string cell;
   std::optional<Tensor> context;
 
-  // Makes contiguous what is not; x0 may keep a row stride. A context without columns is none.
+  // Checks the arguments and makes them contiguous; x0 may keep a row stride. Drops a context without columns.
   void prepare();
-  // Checks the backward's further arguments. The gradient of a context that was given but has no columns may be asked for.
+  // Checks the further arguments of the backward. `needs` may ask for the gradient of a context without columns.
   void check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, bool return_states, int64_t needs,
                       bool has_context) const;
 
@@ -37,7 +37,7 @@ struct Arguments {
     return {index.const_data_ptr<int32_t>(), tasks(), index.size(1), shared_weight.size(0), private_weight.size(1)};
   }
 
-  // Shapes of the forward's outputs.
+  // The shapes of the forward's outputs.
   std::vector<int64_t> out_shape(bool return_states) const;
   std::vector<int64_t> activations_shape(int64_t keep) const;
 };
@@ -60,11 +60,11 @@ enum Needs : int64_t {
   need_banks = need_shared_weight | need_shared_bias | need_private_weight | need_private_bias,
 };
 
-// Of param_gather: banks shared [S, ...] and own [T, P, ...] beside index [T, R].
+// Check the arguments of param_gather and its backward: banks shared [S, ...] and own [T, P, ...], and index [T, R].
 void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index);
 void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private);
 
-// `leading` and the tensor's sizes from dimension `from` on, and how many values these are.
+// with_trailing appends the tensor's sizes from dimension `from` on to `leading`; values_each multiplies these sizes.
 std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& tensor, int64_t from);
 int64_t values_each(const Tensor& tensor, int64_t from);
 

@@ -5,7 +5,7 @@
 
 namespace dcrnn_fast {
 
-// index [tasks, rows]: a value below num_shared is a row of the shared bank, num_shared + p is row p of the task's private bank.
+// A value of index [tasks, rows] below num_shared names a row of the shared bank; num_shared + p names row p of the task's private bank.
 struct BankIndex {
   const int32_t* index;
   int64_t tasks, rows, num_shared, num_private;

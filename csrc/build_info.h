@@ -1,4 +1,4 @@
-// Facts about a build, for the Python faces of both extensions.
+// Facts about a build, for the Python modules of both extensions.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -2,8 +2,8 @@
 //
 //     a = W h + b        g = sigmoid(V h + c)        h' = h + g * x0 * a
 //
-// Everything is forced inline: a host file compiled for a wide instruction set must not leave a copy that the linker could hand to
-// code meant for an older CPU.
+// Every function is forced inline. Otherwise a host file compiled for a wide instruction set could leave a copy that the linker uses in
+// code for older CPUs.
 #pragma once
 
 #include <bit>
@@ -18,10 +18,10 @@
 namespace dcrnn_fast {
 namespace {
 
-// exp by Cody and Waite: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial for exp(r), and n added to the exponent's bits. Adding 1.5 * 2^23
-// (2^52) rounds to an integer and leaves it in the low bits, which vectorises on every instruction set, unlike rint and a conversion.
-// The clamps keep the result normal; they are written so that NaN passes through. In float: x <= 0, and a minimax polynomial of degree 6
-// (relative error 4e-9).
+// exp after Cody and Waite: x = n ln 2 + r with |r| <= ln 2 / 2. A polynomial gives exp(r), and n is added to the exponent's bits.
+// Adding 1.5 * 2^23 (2^52 in double) rounds to an integer and leaves it in the low bits; unlike rint and a conversion, this vectorises on
+// every instruction set. The clamps keep the result normal and let NaN pass through. The float version expects x <= 0 and uses a minimax
+// polynomial of degree 6 (relative error 4e-9).
 DCRNN_CELL float exp_negative(float x) {
   x = x < -87.0f ? -87.0f : x;
   const float shifted = x * 1.44269504f + 12582912.0f;
@@ -62,9 +62,9 @@ DCRNN_CELL double exp_clamped(double x) {
   return std::bit_cast<double>(std::bit_cast<std::uint64_t>(p) + (std::bit_cast<std::uint64_t>(shifted) << 52));
 }
 
-// 1 / (1 + exp(-q)), in float by e = exp(-|q|): 1 / (1 + e) for q >= 0, and e / (1 + e) below. 1 + e is in [1, 2], where the reciprocal is
-// a quadratic within 1% and two Newton steps, a third of the time of a vector division. The last step knows what was lost in rounding 1 +
-// e, so that 1 - g is good where g is close to 1.
+// 1 / (1 + exp(-q)). The float version computes e = exp(-|q|) and returns 1 / (1 + e) for q >= 0, else e / (1 + e). 1 + e lies between
+// 1 and 2: a quadratic gives its reciprocal within 1%, and two Newton steps refine it, in a third of the time of a vector division. The
+// last Newton step adds what rounding lost in 1 + e, so that 1 - g stays accurate where g is close to 1.
 DCRNN_CELL float sigmoid(float q) {
   const float e = exp_negative(std::bit_cast<float>(std::bit_cast<std::uint32_t>(q) | 0x80000000u));
   const float x = 1.0f + e, lost = e - (x - 1.0f);
@@ -81,7 +81,7 @@ DCRNN_CELL A next_state(A h, A x0, A a, A g) {
   return h + g * x0 * a;
 }
 
-// From d = dL/dh': the gradients of a and of the gate's argument q, and x0's share.
+// From d = dL/dh': the gradients of a and of the gate's argument q, and the step's share of x0's gradient.
 template <typename A>
 struct StepGradient {
   A da, dq, dx0;

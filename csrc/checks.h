@@ -1,5 +1,5 @@
-// Checks of an operator's arguments. The Python functions check with more words; these keep a call through the dispatcher, from C++ or from
-// a compiled graph, from reading outside its tensors.
+// Checks of an operator's arguments. The Python functions give longer messages. These checks protect calls that do not pass through them,
+// from C++ or from a compiled graph, against reading outside their tensors.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -64,7 +64,7 @@ inline void check_index_values(const int32_t* index, int64_t count, int64_t rows
     check(index[i] >= 0 && index[i] < rows, "index: got ", index[i], ", expected values in [0, S + P) = [0, ", rows, ")");
 }
 
-// Calls body with a value of the dtype's type, for half precision the device's own types; refuses dtypes that have no kernels.
+// Calls body with a value of the C++ type of the tensor's dtype. BFloat16 and Half are the device's types. Refuses dtypes without kernels.
 template <typename BFloat16, typename Half, typename Body>
 auto with_type(const Tensor& tensor, const char* name, const Body& body) {
   switch (tensor.scalar_type()) {

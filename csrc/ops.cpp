@@ -1,6 +1,7 @@
-// The schemas of dcrnn_fast's operators, declared once for every device; each device's kernels are registered beside their bodies.
-// Shapes are those of the design: T tasks, B rows, D units, R = D or steps * D unit rows a task, G vectors a unit (gated 2, cross 1),
-// C context columns, K = C + D.
+// The schemas of dcrnn_fast's operators, declared once for all devices. Each device registers its kernels in its own files.
+//
+// Letters: T tasks, B rows, D units, G vectors a unit (2 in gated cells, 1 in cross cells), C context columns, K = C + D, and R unit rows a
+// task: D if all steps share their weights, else steps * D.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
@@ -16,7 +17,7 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   //      states: the state after each step but the last [T, steps - 1, B, D]
   //      activations: a, and in gated cells g, of each step [T, steps, B, G, D]
   // `keep` (enum Keep in arguments.h) says which of states and activations are kept; one that is not kept is [0]. allow_tf32 lets a GPU
-  // round float32's operands to tf32.
+  // round float32 operands to tf32.
   m.def(
       "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, "
       "SymInt steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, SymInt keep=0, "

@@ -1,4 +1,5 @@
-// The Python face of the extension: facts about the build. Tensors reach the operators through PyTorch's dispatcher, never through here.
+// The Python module of the extension: facts about the build. Tensors never pass through it: they reach the operators through PyTorch's
+// dispatcher.
 #include <pybind11/pybind11.h>
 
 #include "build_info.h"

@@ -1,17 +1,18 @@
-// What the backward of a chunk of rows is made of: its plan, and what the walk through the steps leaves for the products of dW.
+// The backward's plan and memory for a chunk, some neighbouring tiles of rows: backward_walk.h fills the memory, and backward_weights.h
+// multiplies it to dW. da|dq are the gradients of a and of the gate's argument q, side by side.
 #pragma once
 
 #include "cross_rnn.h"
 
 namespace dcrnn_fast::cpu {
 
-// Where gradients go; null where one is not wanted.
+// Where the gradients go. A pointer is null where that gradient is not wanted.
 template <typename A>
 struct Gradients {
   A* x0;       // [B, D], written
   A* context;  // [steps, B, C], written
-  A* weight;   // [T, W * D * G, K], written
-  A* bias;     // [T, W * D * G], written
+  A* weight;   // [tasks, W * D * G, K], written
+  A* bias;     // [tasks, W * D * G], written
 };
 
 template <typename T>
@@ -39,9 +40,9 @@ class BackwardChunk {
   const int64_t width, common_width, sums_size;
   const Tiles tiles;
   const int64_t tile, tiles_each, rows_each;
-  int64_t row = 0, rows = 0;  // where the chunk is
+  int64_t row = 0, rows = 0;  // the chunk's place in the batch
 
-  // da|dq [D, G] of a step, from the chunk's row `local` on.
+  // da|dq [D, G] of a step, from row `local` of the chunk on.
   Rows<T> products(int64_t task, int64_t step, int64_t local) const {
     return {products_.get() + ((task * p.steps + step) * rows_each + local) * width, width};
   }
@@ -49,13 +50,13 @@ class BackwardChunk {
   Rows<T> states(int64_t task, int64_t step, int64_t local) const {
     return {states_.get() + ((task * (p.steps - 1) + step - 1) * rows_each + local) * p.dim, p.dim};
   }
-  // da|dq of the common units at the first step, summed over tasks.
+  // da|dq of the common units at the first step, summed over the tasks.
   Rows<T> common(int64_t local) const { return {common_.get() + local * common_width, common_width}; }
-  // Column sums of da|dq over a tile, [T, W, G, D].
+  // Column sums of da|dq over a tile, [tasks, W, G, D].
   A* sums(int64_t tile_in_chunk) const { return sums_.get() + tile_in_chunk * p.tasks * sums_size; }
 
  private:
-  // Enough tiles for all threads, and enough rows for the products of dW.
+  // Enough tiles for all threads, and enough rows for efficient products of dW.
   int64_t tiles_in_chunk() const {
     constexpr int64_t enough = 512;
     const int64_t threads = torch::stable::get_num_threads(), wanted = std::max(threads, (enough + tile - 1) / tile);

@@ -1,5 +1,6 @@
-// The backward's first phase: a tile of rows walks back through the steps, task after task, and leaves da|dq and the states of every step,
-// the gradients of x0 and the context, and the column sums. Tasks in order make the sums over tasks the same on every run.
+// The backward's first phase: a tile of rows goes back through all steps, task by task. It writes da|dq and the states of every step, the
+// column sums of da|dq, and the gradients of x0 and the context. The tasks have a fixed order, so that sums over them have the same bits on
+// every run.
 #pragma once
 
 #include "backward_chunk.h"
@@ -11,7 +12,7 @@ class BackwardWalk {
  public:
   using A = accumulator<T>;
 
-  // One thread's memory. grad as the forward's output; activations null where the forward did not keep them.
+  // Allocates one thread's memory. grad has the shape of the forward's output; activations is null where the forward did not keep them.
   BackwardWalk(const BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* activations)
       : c_(chunk),
         p_(chunk.p),
@@ -31,7 +32,7 @@ class BackwardWalk {
     if (dx0_.get()) std::fill_n(dx0_.get(), c_.tile * p_.dim, A(0));
   }
 
-  // Tile `i` of the batch, the chunk's tile `place`.
+  // Walks tile `i` of the batch, which is tile `place` of the chunk.
   void run(int64_t i, int64_t place) {
     const int64_t row = c_.tiles.begin(i), dim = p_.dim;
     const Rows<A> d{d_.get(), dim}, dx0{c_.out.x0 ? c_.out.x0 + row * dim : dx0_.get(), dim};
@@ -46,14 +47,14 @@ class BackwardWalk {
     if (forward_) forward_->begin(row, tile.count);
     for (int64_t task = 0; task < p_.tasks; ++task) walk(tile, task);
     if (!sum) return;
-    // what the tasks share at the first step goes back once, as the sum over them
+    // the first step of the common units is the same for all tasks: it goes back once, with the sum over the tasks
     if constexpr (is_low<T>) kernels_.narrow(sum.data, c_.common(tile.local).data, tile.count * c_.common_width);
     pull(tile, 0, 0, p_.common, c_.common(tile.local), tile.dx0);
   }
 
  private:
   struct Tile {
-    int64_t row, count, local;  // its first row in the batch and in the chunk
+    int64_t row, count, local;  // row and local: its first row in the batch and in the chunk
     Rows<const T> x0;
     Rows<A> d, dx0;
     A* sums;
@@ -70,7 +71,7 @@ class BackwardWalk {
     return {activations_ + ((task * p_.steps + step) * p_.batch + tile.row) * c_.width, c_.width};
   }
 
-  // da|dq of the common units, summed over tasks: in float for the low types, which are rounded once at the end.
+  // da|dq of the common units, summed over tasks. Half precision sums them in float and rounds once at the end.
   Rows<A> common_sum(const Tile& tile) const {
     if constexpr (is_low<T>)
       return {c_.common_width ? common_sum_.get() : nullptr, c_.common_width};
@@ -105,7 +106,7 @@ class BackwardWalk {
     }
   }
 
-  // A block of rows at a time, so that the column sums are sums of sums: their rounding error grows with the block, not with the tile.
+  // Works on blocks of rows, so that column sums are sums of block sums: the rounding error then grows with the block, not with the tile.
   void elementwise(const BackwardStep<T>& pass, A* sums) const {
     constexpr int64_t block = 16;
     std::fill(sums, sums + c_.width, A(0));
@@ -122,7 +123,7 @@ class BackwardWalk {
     }
   }
 
-  // Every step's state, computed from the activations again: an element-wise pass costs less than keeping the states from the forward.
+  // Computes every state again from the activations. This element-wise pass costs less than keeping the states from the forward.
   void keep_states(const Tile& tile, int64_t task) const {
     const Rows<A> wide{state_.get(), p_.dim};
     if constexpr (is_low<T>)
@@ -138,7 +139,7 @@ class BackwardWalk {
     }
   }
 
-  // to += da|dq of the units times the state's columns of their weights, and the context's gradient likewise.
+  // Adds da|dq of the units times the state's columns of their weights to `to`, and times the context's columns to the context's gradient.
   void pull(const Tile& tile, int64_t task, int64_t step, Units units, Rows<const T> product, Rows<A> to) const {
     const int64_t width = units.count() * p_.gates;
     const T* const weight = p_.step_weight(task, step) + units.begin * p_.gates * p_.columns;

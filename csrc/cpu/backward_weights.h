@@ -1,4 +1,5 @@
-// The backward's second phase: products over a chunk's rows give its part of every task's dW, and the tiles' column sums its part of db.
+// The backward's second phase: products over the rows of a chunk give its part of every task's dW, and the tiles' column sums give its part
+// of db.
 #pragma once
 
 #include "backward_chunk.h"
@@ -12,13 +13,13 @@ class BackwardWeights {
 
   explicit BackwardWeights(const BackwardChunk<T>& chunk) : c_(chunk), p_(chunk.p), kernels_(kernels<T>()) {}
 
-  // The chunk's part of all dW.
+  // Adds the chunk's part to all dW.
   void add_weights() const {
     const int64_t count = p_.tasks * p_.weight_steps, threads = torch::stable::get_num_threads();
     const auto each = [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) add_weight(i / p_.weight_steps, i % p_.weight_steps);
     };
-    // Small products are too little work for several threads each.
+    // A small product is too little work for several threads: small ones run side by side, one a thread.
     constexpr int64_t small = 1 << 25;
     if ((count % threads == 0 || count > 2 * threads) && c_.width * p_.columns * c_.rows < small)
       torch::stable::parallel_for(0, count, 1, each);
@@ -26,7 +27,7 @@ class BackwardWeights {
       each(0, count);
   }
 
-  // Column sums [T, W, G, D] of a tile into the gradient of the biases, [T, W, D, G].
+  // Writes or adds a tile's column sums [tasks, W, G, D] to the gradient of the biases, [tasks, W, D, G].
   void add_biases(const A* sums, bool add) const {
     for (int64_t block = 0; block < p_.tasks * p_.weight_steps; ++block)
       for (int64_t i = 0; i < c_.width; ++i) {
@@ -36,7 +37,7 @@ class BackwardWeights {
   }
 
  private:
-  // One task's dW at one step of the weights.
+  // One task's dW for one step of the weights.
   void add_weight(int64_t task, int64_t weight_step) const {
     A* const out = c_.out.weight + (task * p_.weight_steps + weight_step) * c_.width * p_.columns;
     bool add = c_.row > 0;
@@ -63,8 +64,8 @@ class BackwardWeights {
 
   // to [width, columns] = or += gradient [rows, width]^T state [rows, columns].
   void add_product(int64_t width, Rows<const T> gradient, int64_t columns, Rows<const T> state, Rows<A> to, bool add) const {
-    // Where the library adds a small product to what is there, it goes on with one chain of additions, whose error grows with its length:
-    // small ones are computed apart, in blocks of rows. Low types are never added to in their own type.
+    // When the library adds a small product to its output, it continues one chain of additions, whose rounding error grows with its length.
+    // Small products are therefore computed apart, in blocks of rows. Half precision never accumulates in its own type.
     const bool small = width * columns < 16384, apart = is_low<T> || small;
     const int64_t block = small && !is_low<T> ? 128 : c_.rows;
     const Buffer<T> own(apart ? width * columns : 0);

@@ -20,19 +20,19 @@ inline bool reads_in_order(const BankIndex& bank) {
   return true;
 }
 
-// Values a parallel chunk should at least touch, to be worth waking a thread.
+// A parallel chunk should touch at least this many values to be worth waking a thread.
 inline constexpr int64_t grain_values = 16384;
 
 inline int64_t grain(int64_t values_each) { return std::max<int64_t>(1, grain_values / std::max<int64_t>(1, values_each)); }
 
-// out [T, R, n], as bytes: no type is needed to copy.
+// Writes out [T, R, n] as bytes: a copy needs no type.
 inline void gather_rows(const BankIndex& bank, const char* shared, const char* own, char* out, int64_t row_bytes) {
   if (row_bytes == 0) return;
   torch::stable::parallel_for(0, bank.tasks * bank.rows, grain(row_bytes), [&](int64_t begin, int64_t end) {
     for (int64_t place = begin; place < end;) {
       const int64_t row = bank.index[place], task = place / bank.rows;
       const int64_t limit = std::min(end, (task + 1) * bank.rows);
-      // rows that follow each other in index and bank go in one copy
+      // neighbouring rows of a bank go in one copy
       int64_t run = 1;
       while (place + run < limit && bank.index[place + run] == row + run && row + run != bank.num_shared) ++run;
       const char* const from =
@@ -43,8 +43,8 @@ inline void gather_rows(const BankIndex& bank, const char* shared, const char* o
   });
 }
 
-// For every bank row (shared rows first, then task after task) the places t * R + r that read it, ascending: row i is read by
-// places[offsets[i]] up to places[offsets[i + 1]].
+// For every bank row (shared rows first, then each task's private rows), the places t * R + r that read it, ascending. Row i is read by
+// places[offsets[i]] to places[offsets[i + 1] - 1].
 struct Readers {
   std::vector<int64_t> offsets, places;
 
@@ -61,7 +61,7 @@ struct Readers {
   }
 };
 
-// The gradient [T, R, n] added into shared [S, n] and own [T, P, n]: by task, then by row, so that every run has the same bits.
+// Sums the gradient [tasks, R, n] into shared [S, n] and own [tasks, P, n], by task, then by row: every run gives the same bits.
 template <typename From, typename To>
 void reduce_rows(const BankIndex& bank, const Readers& readers, const From* gradient, To* shared, To* own, int64_t n) {
   using A = accumulator<To>;

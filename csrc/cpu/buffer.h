@@ -1,5 +1,5 @@
-// Uninitialised scratch memory on a cache line, kept for the next call: fresh memory comes from the system zeroed, a page at a time, which
-// for small batches took as long as the products.
+// Uninitialised scratch memory, aligned to a cache line and kept for the next call. Fresh memory comes from the system zeroed, page by
+// page; for small batches that took as long as the matrix products.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace dcrnn_fast::cpu {
 
-// Blocks that no call uses now, at most `limit` bytes of them for the whole process. Nobody waits for the lock, which a forked child may
-// find taken for good: memory then comes from the system and goes back to it.
+// The blocks that no call uses now, at most `limit` bytes in the whole process. No thread waits for the lock, since a forked child may find
+// it locked forever: a thread that does not get the lock takes memory from the system and returns it there.
 class Pool {
  public:
   static Pool& instance() {
@@ -29,11 +29,11 @@ class Pool {
         return taken;
       }
     }
-    return {::operator new(bytes, alignment), bytes};  // not a byte more: AddressSanitizer sees an overrun of one
+    return {::operator new(bytes, alignment), bytes};  // no more than asked for: AddressSanitizer then sees an overrun of one byte
   }
 
   void give(void* data, size_t bytes) {
-#if !defined(__SANITIZE_ADDRESS__)  // which has to see that a block is no longer in use
+#if !defined(__SANITIZE_ADDRESS__)  // it must see that the block is no longer in use
     if (const std::unique_lock lock(mutex_, std::try_to_lock); lock && kept_ + bytes <= limit) {
       free_.emplace(bytes, data);
       kept_ += bytes;

@@ -1,4 +1,4 @@
-// The problem of cross_rnn, checked and laid out for the products; see cross_rnn.h.
+// Builds the problem of cross_rnn; see cross_rnn.h.
 #include "cross_rnn.h"
 
 namespace dcrnn_fast::cpu {
@@ -32,7 +32,7 @@ Tiles::Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts) : bat
 
 namespace {
 
-// The longest run of units that read, at the first step, the same shared row in every task.
+// The longest run of units that read the same shared row in every task at the first step.
 Units common_units(const BankIndex& bank, int64_t dim) {
   Units longest, run;
   if (bank.tasks < 2) return longest;
@@ -48,7 +48,7 @@ Units common_units(const BankIndex& bank, int64_t dim) {
   return longest.count() * 8 >= dim ? longest : Units{};
 }
 
-// The task's rows where they already lie one after the other in one bank.
+// The task's weight rows if they lie one after another in one bank, else null.
 template <typename T>
 const T* rows_in_place(const BankIndex& bank, int64_t task, const T* shared, const T* own, int64_t n) {
   const int32_t* const index = bank.index + task * bank.rows;

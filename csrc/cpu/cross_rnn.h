@@ -1,5 +1,5 @@
-// What the forward and the backward of cross_rnn share: the checked problem, the weights as the products need them, and the forward of one
-// tile of rows.
+// What the forward and the backward of cross_rnn share: the checked problem, the weights in the layout of the products, and the forward of
+// one tile of rows. Letters as in ops.cpp; W = weight_steps is 1 if all steps share their weights, else steps.
 #pragma once
 
 #include <vector>
@@ -13,13 +13,13 @@
 
 namespace dcrnn_fast::cpu {
 
-// Checked, with the index's values.
+// Checks the arguments, including the values of the index.
 void prepare(Arguments& arguments);
 
-// Gives the batch `rows` rows, the further ones zeros.
+// Appends rows of zeros to x0 and the context until the batch has `rows` rows.
 void pad(Arguments& arguments, int64_t rows);
 
-// The same tensor with zeros after it in dimension `dim`, up to `size`.
+// A copy of the tensor with zeros appended in dimension `dim`, up to `size`.
 Tensor padded(const Tensor& tensor, int64_t dim, int64_t size);
 
 // A range of units [begin, end).
@@ -38,9 +38,9 @@ struct Problem {
   Rows<const T> x0;
   const T* context_states;
   BankIndex bank;
-  std::vector<const T*> weight;  // by task [W * D * G, K]
-  std::vector<const A*> bias;    // by task [W, G, D]
-  Units common;                  // units whose first step is the same for all tasks, so that it is computed once
+  std::vector<const T*> weight;  // of each task [W * D * G, K]
+  std::vector<const A*> bias;    // of each task [W, G, D]
+  Units common;                  // units whose first step is the same for all tasks: it is computed once
 
   // Calls body with each range of units that a step computes for every task: all units, but at the first step not the common ones.
   template <typename Body>
@@ -61,9 +61,9 @@ struct Problem {
   Buffer<A> biases_;
 };
 
-// The batch in tiles of about equal size: enough rows that packing the weights in every product is repaid, few enough that the tile stays
-// in the second-level cache and that there are `parts` of them. The forward's are set by the shape alone: the number of threads must not
-// change its bits.
+// Divides the batch into tiles of about equal size. A tile has enough rows to repay packing the weights in every product, and few enough
+// that it stays in the second-level cache and that there are `parts` tiles. The forward's tiles depend on the shape alone: the number of
+// threads must not change its bits.
 struct Tiles {
   int64_t batch, count;
 
@@ -76,8 +76,8 @@ struct Tiles {
   Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts);
 };
 
-// All steps of a tile of rows for one task. Step l writes a and g to activations(l) [rows, G, D] and the state after it to states(l).
-// Either may be null, states(l) except for the last step.
+// Runs all steps of a tile of rows for one task. Step l writes a and g to activations(l) [rows, G, D] and the next state to states(l).
+// activations(l) may be null, and so may states(l) of all steps but the last.
 template <typename T>
 class ForwardTile {
  public:
@@ -85,7 +85,7 @@ class ForwardTile {
 
   ForwardTile(const Problem<T>& problem, int64_t rows);
 
-  // The first step's products that all tasks share, for the tile at `row`.
+  // Computes the first step's products of the common units, for `rows` rows from `row` on.
   void begin(int64_t row, int64_t rows);
 
   template <typename States, typename Activations>

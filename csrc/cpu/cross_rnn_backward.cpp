@@ -1,5 +1,5 @@
-// cross_rnn's backward on the CPU, a chunk of rows at a time, in two phases: backward_walk.h side by side on the threads, then
-// backward_weights.h. The chunk bounds the scratch memory.
+// cross_rnn's backward on the CPU. It works on one chunk of rows at a time, which bounds the scratch memory, in two phases:
+// backward_walk.h, with the tiles side by side on the threads, then backward_weights.h.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -21,7 +21,7 @@ Tensor new_gradient(const Tensor& like, bool wanted, bool has_work, const std::v
   return has_work ? new_empty(like, shape) : new_zeros(like, shape);
 }
 
-// A gradient's tensor and what it is summed in: the tensor's own memory where the types are the same.
+// A gradient's tensor, and the memory in which it is summed: the tensor's own where the types are the same.
 template <typename T>
 struct Gradient {
   using A = accumulator<T>;
@@ -47,7 +47,7 @@ struct Gradient {
 template <typename T>
 void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* activations) {
   const BackwardWeights<T> weights(chunk);
-  std::vector<std::optional<BackwardWalk<T>>> walks(chunk.tiles_each);  // one a thread, named by the first tile of its share
+  std::vector<std::optional<BackwardWalk<T>>> walks(chunk.tiles_each);  // one a thread, at the first tile of the thread's share
   for (int64_t first = 0; first < chunk.tiles.count; first += chunk.tiles_each) {
     const int64_t last = std::min(first + chunk.tiles_each, chunk.tiles.count);
     chunk.row = chunk.tiles.begin(first), chunk.rows = chunk.tiles.begin(last) - chunk.row;
@@ -102,7 +102,7 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
   return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor};
 }
 
-// With fewer rows the library multiplies a matrix by vectors, in one chain of additions: its error was seen at twice plain PyTorch's.
+// With fewer rows the library multiplies a matrix by vectors, in one chain of additions: we saw twice the error of plain PyTorch.
 constexpr int64_t fewest_rows = 4;
 
 Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,

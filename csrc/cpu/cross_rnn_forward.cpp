@@ -18,8 +18,8 @@ using torch::stable::contiguous;
 using torch::stable::narrow;
 using torch::stable::new_empty;
 
-// Memory past what malloc keeps for reuse comes fresh from the kernel, which hands it out page by page while the passes write to it: 12000
-// faults for 50 MB of activations. Pages of 2 MiB, where the system grants them on request, leave few.
+// malloc keeps no large blocks for reuse. The system hands them out page by page while the passes write to them: 12000 page faults for 50
+// MB of activations. Pages of 2 MiB, where the system grants them on request, avoid most of these.
 void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
 #if defined(__linux__)
   constexpr uintptr_t page = 2 << 20, fresh = 32 << 20;
@@ -58,7 +58,7 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   });
 }
 
-// Below this the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows in float32).
+// With fewer rows, the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows in float32).
 constexpr int64_t fewest_rows = 16, unaffected_rows = 3;
 
 std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,

@@ -1,4 +1,4 @@
-// From a tensor's dtype to a type.
+// From a tensor's dtype to its C++ type on the CPU.
 #pragma once
 
 #include "../checks.h"

@@ -1,6 +1,7 @@
 // The element-wise passes of the recurrence over a block of rows, compiled once for each instruction set from elementwise.inl. Strides are
-// in elements. T is the tensors' type, A what is accumulated in; where they are the same, the `low` copies are not written. What a product
-// makes or takes has a unit's G values side by side; what only these passes see has a's row of values and, `plane` after it, g's.
+// in elements. T is the type of the tensors, A the type of sums; where both are the same, the `low` copies are not written. Inputs and
+// outputs of matrix products hold the G values of a unit side by side. All other arrays hold a row of a's values and, `plane` elements
+// later, a row of g's.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ struct Rows {
   operator Rows<const P>() const { return {data, stride}; }
 };
 
-// h' = h + g x0 (product + bias). Where `activations` is not null, a and g go there.
+// h' = h + g x0 (product + bias). Writes a and g to `activations` where it is not null.
 template <typename T>
 struct ForwardStep {
   using A = accumulator<T>;
@@ -35,7 +36,7 @@ struct ForwardStep {
   Rows<T> activations;
 };
 
-// h' from the activations alone.
+// h' from kept activations.
 template <typename T>
 struct StateStep {
   using A = accumulator<T>;
@@ -46,7 +47,7 @@ struct StateStep {
   Rows<T> low;
 };
 
-// d = d + added (either may be absent), then one step of the backward: da|dq, x0's gradient, and the column sums of da|dq.
+// d = d + added, of which one may be absent; then one step of the backward: da|dq, x0's gradient, and the column sums of da|dq.
 template <typename T>
 struct BackwardStep {
   using A = accumulator<T>;

@@ -1,4 +1,5 @@
-// The bodies of elementwise.h, included by one file an instruction set, which sets the target first and names the namespace in DCRNN_ISA.
+// The bodies of the passes in elementwise.h. One file for each instruction set sets the target, names the namespace in DCRNN_ISA and
+// includes this file.
 #include "../cell.h"
 
 namespace dcrnn_fast::cpu::DCRNN_ISA {

@@ -1,5 +1,5 @@
-// PyTorch's matrix product on memory of our own, through the C shims that call the CPU kernel itself. The dispatcher is not asked: the
-// caller's autocast and grad mode, which are per thread, would otherwise hold on one thread and not on the workers.
+// PyTorch's matrix product on memory that we own. The C shims call the CPU kernel directly: through the dispatcher, the caller's autocast
+// and grad mode would hold on the calling thread, but not on the workers.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
@@ -27,12 +27,12 @@ int32_t dtype_code() {
   if constexpr (std::is_same_v<T, Half>) return aoti_torch_dtype_float16();
 }
 
-// A matrix in borrowed memory, as the library sees it.
+// A matrix in memory that it does not own, in the form that the library takes.
 template <typename T>
 class Matrix {
  public:
   Matrix(const T* data, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride = 1) {
-#if defined(__SANITIZE_ADDRESS__)  // which does not see the reads and writes of the library's products
+#if defined(__SANITIZE_ADDRESS__)  // it does not see what the library's products read and write
     const int64_t span = rows && columns ? (rows - 1) * row_stride + (columns - 1) * column_stride + 1 : 0;
     if (__asan_region_is_poisoned(const_cast<T*>(data), span * sizeof(T))) std::abort();
 #endif

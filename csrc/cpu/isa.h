@@ -5,7 +5,8 @@ namespace dcrnn_fast::cpu {
 
 enum class Isa { baseline, avx2, avx512 };
 
-// The best set this CPU has, or the one that DCRNN_FAST_ISA names: read once. Throws where that is unknown or this CPU lacks it.
+// The best instruction set of this CPU, or the one that DCRNN_FAST_ISA names, which is read once. Throws if that one is unknown or this CPU
+// lacks it.
 Isa isa();
 
 const char* isa_name(Isa isa);

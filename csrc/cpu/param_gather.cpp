@@ -1,4 +1,4 @@
-// param_gather on the CPU: copies, and their deterministic reversal.
+// param_gather on the CPU: copies of rows; and its backward: sums in a fixed order.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>

@@ -11,7 +11,7 @@ namespace dcrnn_fast::cpu {
 using BFloat16 = c10::BFloat16;
 using Half = c10::Half;
 
-// What state, gates, biases and sums are kept in.
+// The type in which states, a, g, biases and sums are computed.
 template <typename T>
 using accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 

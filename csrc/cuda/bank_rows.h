@@ -11,7 +11,8 @@ struct BankRows {
   const T* own;
   int num_shared, num_private;
 
-  // The row of `size` values, or null for an index out of range: a kernel cannot raise, so nothing is read and results become NaN.
+  // The row of `size` values, or null for an index out of range. A kernel cannot raise an error, so nothing is read and the results become
+  // NaN.
   DCRNN_DEVICE const T* row(int index, int64_t task, int64_t size) const {
     if (index < 0 || index >= num_shared + num_private) return nullptr;
     return index < num_shared ? shared + index * size : own + (task * num_private + index - num_shared) * size;

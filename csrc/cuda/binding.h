@@ -1,5 +1,5 @@
-// What the bindings to PyTorch share, and what they ask of the GPU. Under DCRNN_CUDA_ON_HOST the latter comes from
-// tests/cuda_on_host/binding_shim.h, and the bindings compute on CPU tensors.
+// What both bindings to PyTorch share, and what they need of the GPU. Under DCRNN_CUDA_ON_HOST the latter comes from
+// tests/cuda_on_host/binding_shim.h, and the bindings take CPU tensors.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -23,7 +23,7 @@ namespace dcrnn_fast::cuda {
 
 inline void check_cuda(cudaError_t error) { STD_CUDA_CHECK(error); }
 
-// The tensor's GPU as the current one, for as long as this lives.
+// Makes the tensor's GPU the current one for as long as this lives.
 struct Current {
   torch::stable::accelerator::DeviceGuard guard;
   Device device{};
@@ -39,7 +39,7 @@ struct Current {
   }
 };
 
-// out = left right, for batches of matrices. The C shim calls the library's kernel itself: through the dispatcher, the caller's autocast
+// out = left right, for batches of matrices. The C shim calls the library's kernel directly: through the dispatcher, the caller's autocast
 // would cast the operands.
 inline void multiply(const Tensor& out, const Tensor& left, const Tensor& right) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_bmm_out(out.get(), left.get(), right.get()));
@@ -56,7 +56,7 @@ auto with_type(const Tensor& tensor, const char* name, const Body& body) {
   return dcrnn_fast::with_type<BFloat16, Half>(tensor, name, body);
 }
 
-// Null for a tensor without values, as for an absent one.
+// The tensor's data, or null if it has no values.
 template <typename T>
 T* data(const Tensor& tensor) {
   if (tensor.numel() == 0) return nullptr;

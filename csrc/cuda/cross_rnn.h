@@ -1,6 +1,5 @@
-// cross_rnn on a GPU, by raw pointers: what a program calls, with PyTorch or without. Everything is contiguous and on the current device;
-// work is queued on `stream`, and the first error of CUDA's is returned. Letters as in cross_rnn_forward_kernels.h, R = D or L * D rows a
-// task.
+// cross_rnn on a GPU, by raw pointers, for programs with or without PyTorch. Every array is contiguous and on the current device. Functions
+// queue their work on `stream` and return the first CUDA error. Letters as in ops.cpp, and L steps.
 #pragma once
 
 #include "runtime.h"
@@ -8,8 +7,8 @@
 
 namespace dcrnn_fast::cuda {
 
-// Which kernels compute. `automatic` leaves the choice to a rule of sizes that was not measured on a GPU yet; the bits do not depend on the
-// schedule.
+// Which kernels run. `automatic` applies a rule of sizes, which was not measured on a GPU yet. The schedule does not change the result's
+// bits.
 enum class Schedule { automatic, step, all_steps };
 enum class Tiles { automatic, small, large };
 
@@ -29,14 +28,14 @@ struct Problem {
   int weight_steps() const { return rows / dim; }
 };
 
-// out [T, B, D], or [T, L + 1, B, D] with every_state; activations [T, L, B, G, D] or null; scratch of forward_scratch() values.
+// out is [T, B, D], or [T, L + 1, B, D] with every_state; activations is [T, L, B, G, D] or null; scratch has forward_scratch() values.
 template <typename Value>
 cudaError_t forward(const Problem<Value>& problem, Value* out, bool every_state, Value* activations, Value* scratch, cudaStream_t stream);
 
 template <typename Value>
 int64_t forward_scratch(const Problem<Value>& problem, bool every_state);
 
-// What the backward writes before the library's products make dW of it.
+// Memory that the backward writes. The matrix products for dW read the states and da|dq, the gradients of a and of the gate's argument q.
 template <typename Value>
 struct Workspace {
   Value *states, *gradients;          // [T, L - 1, B, D], da|dq [T, L, B, G, D]
@@ -46,24 +45,24 @@ struct Workspace {
 template <typename Value>
 int backward_row_tiles(const Problem<Value>& problem);
 
-// grad is the gradient of forward's out. Fills the workspace, and dx0 [B, D] and dcontext [L, B, C] where they are not null.
+// grad has the shape of forward's out. Fills the workspace, and writes dx0 [B, D] and dcontext [L, B, C] where they are not null.
 template <typename Value>
 cudaError_t backward(const Problem<Value>& problem, const Value* grad, bool every_state, const Value* activations,
                      const Workspace<Value>& workspace, Value* dx0, Value* dcontext, cudaStream_t stream);
 
-// The steps whose products with da|dq may be added before they are rounded: first the one that reads x0, then, of tied weights, all others
-// together, of untied ones each.
+// The number of groups of steps whose products for dW may be added before they are rounded. The first step, which reads x0, is a group. So
+// is each other step; but if all steps share their weights, these others are one group together.
 template <typename Value>
 int step_groups(const Problem<Value>& problem) {
   return problem.weight_steps() > 1 || problem.steps == 1 ? problem.steps : 2;
 }
 
-// The weight banks' gradients from the products of each group, [groups, T, G, D, K].
+// Sums the products of all groups, [groups, T, G, D, K], into the gradients of the weight banks.
 template <typename Value>
 cudaError_t sum_weights(const Problem<Value>& problem, const Value* products, Value* shared, Value* own, cudaStream_t stream);
 
-// The bias banks' gradients from the workspace's sums, of which the backward leaves the sum over all rows in each step's first tile, and of
-// tied weights that over all steps in the first one's.
+// Sums workspace.sums into the gradients of the bias banks. The backward leaves each step's sum over all rows in the step's first tile; if
+// all steps share their weights, it leaves the sum over all of them in the first step's first tile.
 template <typename Value>
 cudaError_t sum_biases(const Problem<Value>& problem, const accumulator<Value>* sums, Value* shared, Value* own, cudaStream_t stream);
 

@@ -1,5 +1,4 @@
-// Launches of cross_rnn's backward: all but the matrix products for the weights' gradients, which the caller makes between `backward` and
-// `sum_weights`.
+// Launches of cross_rnn's backward. Between `backward` and `sum_weights` the caller computes the matrix products for dW.
 #include "cross_rnn_backward_kernels.h"
 #include "cross_rnn_states_kernels.h"
 #include "param_gather.h"
@@ -62,8 +61,8 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
         const StatesArguments<T> a{p.x0, activations, w.states, p.batch, p.dim, p.steps, vector};
         return launch(cross_rnn_states<G, T>, dim3(elements, p.tasks), element_threads, 0, stream, a);
       });
-    const auto gate_of = [&](int step) {
-      GateArguments<T> a{};
+    const auto elements_of = [&](int step) {
+      ElementArguments<T> a{};
       a.x0 = p.x0, a.activations = activations + step * plane;
       a.gradients = w.gradients + step * plane, a.dx0 = w.dx0, a.sums = w.sums + step * sums_step;
       a.batch = p.batch, a.dim = p.dim, a.tile_rows = tile_rows(p), a.vector = vector;
@@ -73,7 +72,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     const int64_t grad_stride = every_state ? (p.steps + 1) * all : all;
     const T* const last_grad = every_state ? grad + p.steps * all : grad;
     run([&] {
-      const StartArguments<T> a{gate_of(p.steps - 1), last_grad, grad_stride};
+      const StartArguments<T> a{elements_of(p.steps - 1), last_grad, grad_stride};
       const dim3 grid(backward_row_tiles(p) * divide_up(p.dim, 32 * start_units), p.tasks);
       return launch(cross_rnn_backward_start<G, T>, grid, 32 * start_warps, start_shared_bytes<T>(G), stream, a);
     });
@@ -91,7 +90,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
       a.gradients = w.gradients + step * plane, a.index = p.index + step * a.step_rows;
       a.grad = step == p.steps - 1 ? last_grad : nullptr;
       a.state_grad = every_state ? grad + step * all : nullptr;
-      if (!a.first) a.before = gate_of(step - 1);
+      if (!a.first) a.before = elements_of(step - 1);
       run([&] {
         return large ? launch_product<ProductKernel<M, G, LargeTile, large_stages, false>>(p, p.dim, p.tasks, a, stream)
                      : launch_product<ProductKernel<M, G, SmallTile, small_stages, false>>(p, p.dim, p.tasks, a, stream);

@@ -1,10 +1,11 @@
-// The kernels of cross_rnn's backward. Letters as in cross_rnn_forward_kernels.h, and d = dL/dh' of a step. A step goes back in two moves:
+// The kernels of cross_rnn's backward. Letters as in cross_rnn_forward_kernels.h, and d = dL/dh' of a step. A step of the backward has two
+// parts:
 //
-//     da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a          "the gate's"
-//     dh = d + W^T da + V^T dq                                                              "the product's"
+//     element-wise:  da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a
+//     product:       dh = d + W^T da + V^T dq
 //
-// The product's move of a step ends with the gate's move of the step before it, while dh is in registers. No atomics: sums over rows go
-// through one partial sum a tile, sums over tasks are added in the tasks' order.
+// A product kernel computes dh of one step and then, while dh is in registers, the element-wise part of the step before. There are no
+// atomics: sums over rows add one partial sum a tile, and sums over tasks go in the order of the tasks.
 #pragma once
 
 #include "../cell.h"
@@ -14,22 +15,22 @@
 
 namespace dcrnn_fast::cuda {
 
-// Of the gate's move of one step. Strides are in values, from task to task.
+// Arguments of a step's element-wise part. Strides are in values, from task to task.
 template <typename T>
-struct GateArguments {
+struct ElementArguments {
   using A = accumulator<T>;
   const T *x0, *activations;  // [B, D], of each task [B, G, D]
-  T* gradients;               // of each task da|dq [B, G, D]
+  T* gradients;               // da|dq [B, G, D] of each task
   A *dx0, *sums;              // of each task [B, D]; of each task and tile of rows [G, D]
   int64_t batch, activations_stride, gradients_stride, sums_stride;
   int dim, tile_rows;
   bool vector;
 };
 
-// Writes da|dq of `count` neighbouring units of a row, adds them to `column_sums`, writes dx0 or adds to it.
+// Writes da|dq of `count` neighbouring units of a row, adds them to `column_sums`, and writes dx0 or adds to it.
 template <int G, bool add, int count, typename T, typename A = accumulator<T>>
-DCRNN_DEVICE void move_gate(const GateArguments<T>& p, const A (&d)[count], int64_t task, int64_t row, int unit,
-                            A (&column_sums)[G][count]) {
+DCRNN_DEVICE void element_gradients(const ElementArguments<T>& p, const A (&d)[count], int64_t task, int64_t row, int unit,
+                                    A (&column_sums)[G][count]) {
   const int left = p.dim - unit;
   const int64_t from = row * p.dim + unit, kept = row * G * p.dim + unit;
   A x0[count], a[count], g[count], dx0[count], da[count], dq[count];
@@ -55,18 +56,18 @@ DCRNN_DEVICE void move_gate(const GateArguments<T>& p, const A (&d)[count], int6
 
 template <typename T>
 struct StartArguments {
-  GateArguments<T> gate;
+  ElementArguments<T> elements;
   const T* grad;  // of each task [B, D]
   int64_t grad_stride;
 };
 
 inline constexpr int start_warps = 8, start_units = 4;
 
-// The gate's move of the last step.
+// The element-wise part of the last step.
 template <int G, typename T>
 __global__ __launch_bounds__(32 * start_warps) void cross_rnn_backward_start(const __grid_constant__ StartArguments<T> arguments) {
   using A = accumulator<T>;
-  const GateArguments<T>& p = arguments.gate;
+  const ElementArguments<T>& p = arguments.elements;
   constexpr int columns = 32 * start_units;
   const int column_tiles = (p.dim + columns - 1) / columns, tile = blockIdx.x / column_tiles;
   const int warp = threadIdx.x / 32, local = threadIdx.x % 32 * start_units, unit = blockIdx.x % column_tiles * columns + local;
@@ -77,7 +78,7 @@ __global__ __launch_bounds__(32 * start_warps) void cross_rnn_backward_start(con
     for (int64_t row = first + warp; row < last; row += start_warps) {
       A d[start_units];
       load(d, arguments.grad + task * arguments.grad_stride + row * p.dim + unit, p.dim - unit, p.vector);
-      move_gate<G, false>(p, d, task, row, unit, sums);
+      element_gradients<G, false>(p, d, task, row, unit, sums);
     }
   A* const shared = reinterpret_cast<A*>(shared_memory());  // [warps, G, columns]
 #pragma unroll
@@ -99,23 +100,23 @@ constexpr int start_shared_bytes(int gates) {
   return start_warps * gates * 32 * start_units * static_cast<int>(sizeof(accumulator<T>));
 }
 
-// Of the product's move, or of the context's gradient. Strides are in values.
+// Arguments of a step's product part, or of the context's gradient. Strides are in values.
 template <typename T>
 struct ProductArguments {
   using A = accumulator<T>;
-  const T* gradients;    // da|dq: of each task, with a context of each step, [B, G, D]
+  const T* gradients;    // da|dq [B, G, D] of each task and, for the context's gradient, of each step
   BankRows<T> weight;    // rows [G, K]
   const int32_t* index;  // of each task
   int64_t batch, gradients_stride, gradients_step, index_stride;
   int dim, columns, tasks, step_rows;
   bool vector;
-  // the product's move
-  const T *grad, *state_grad;  // d of the last step, of each task [B, D], or null for `d`; what the state itself was given, or null
+  // for the product part
+  const T *grad, *state_grad;  // the last state's gradient, of each task [B, D], or null to read `d`; this state's own gradient, or null
   A *d, *dx0;                  // of each task [B, D]
   int64_t grad_stride;
-  bool first;  // of the steps: dh goes to dx0
-  GateArguments<T> before;
-  // the context's gradient, of each step [B, C]
+  bool first;  // the first step: dh is added to dx0
+  ElementArguments<T> before;
+  // for the context's gradient: of each step [B, C]
   T* dcontext;
 };
 
@@ -127,21 +128,21 @@ struct ProductKernel {
   static constexpr int stages = stages_, threads = Tile::threads;
   static constexpr bool context = context_;
   static constexpr int left_bytes = Tile::rows * row_bytes;
-  static constexpr int row_chunks = Tile::columns / chunk_values<T>;  // of a weight row, in a tile
+  static constexpr int row_chunks = Tile::columns / chunk_values<T>;  // of a weight row in a tile
   static constexpr int right_bytes = (row_chunks + chunks - 1) / chunks * row_values<T> * row_bytes;
   static constexpr int copies = row_values<T> * row_chunks / threads, rows_at_once = threads / row_chunks;
   static_assert(copies * rows_at_once == row_values<T>);
-  // That the registers leave room for without a spill.
+  // As many as the registers allow without a spill.
   static constexpr int blocks_at_once = Tile::threads == 128 ? 3 : sizeof(T) == 2 && !context ? 2 : 1;
 
-  // The pipeline's stages; each warp's sums of columns take their place when the product is done.
+  // The pipeline's stages. After the product, each warp's column sums take their place.
   static constexpr int shared_bytes() { return stages * (left_bytes + right_bytes); }
   static_assert(context || shared_bytes() >= Tile::warps_m * G * Tile::columns * static_cast<int>(sizeof(A)));
 
   const ProductArguments<T>& p;
   unsigned char* const pipeline;
   const int width, column_tiles, blocks, tile, first_column;
-  const int64_t second;  // of the grid: the task, or the context's step
+  const int64_t second;  // index of the grid: the task or, for the context, the step
 
   DCRNN_DEVICE explicit ProductKernel(const ProductArguments<T>& arguments)
       : p(arguments),
@@ -156,8 +157,7 @@ struct ProductKernel {
   DCRNN_DEVICE unsigned char* left(int stage) const { return pipeline + stage * (left_bytes + right_bytes); }
   DCRNN_DEVICE unsigned char* right(int stage) const { return left(stage) + left_bytes; }
 
-  // What is loaded next: units `block` on of da or dq of a task. The index is read a block ahead, and not looked at before the copies need
-  // it.
+  // What is loaded next: a block of units of da or dq of a task. The index is read one block ahead, and used only when the copies need it.
   struct Position {
     int64_t task;
     int part = 0, block = 0;
@@ -240,7 +240,7 @@ struct ProductKernel {
           store(p.dx0 + second * all + from, d, count, p.vector);
         } else {
           store(p.d + second * all + from, d, count, p.vector);
-          move_gate<G, true>(p.before, d, second, row, unit, column_sums);
+          element_gradients<G, true>(p.before, d, second, row, unit, column_sums);
         }
       }
       if (p.first) continue;

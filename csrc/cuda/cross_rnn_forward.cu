@@ -12,8 +12,8 @@ cudaError_t launch_forward(const Problem<T>& p, const ForwardArguments<T>& argum
   return launch(cross_rnn_forward<Kernel>, grid, Kernel::threads, static_cast<int>(Kernel::shared_bytes(p.dim)), stream, arguments);
 }
 
-// One launch for all steps where the states fit shared memory and all blocks run side by side. Where some would wait for others, the larger
-// tiles of a launch a step read the weights less often. A prediction: it was not measured.
+// Takes one launch for all steps where the states fit into shared memory and all blocks run at the same time. If some had to wait, a launch
+// a step with its larger tiles would read the weights less often. This is a prediction: it was not measured.
 template <typename Kernel, typename T>
 bool takes_all_steps(const Problem<T>& p) {
   if (Kernel::shared_bytes(p.dim) > p.device.shared_memory || p.schedule == Schedule::step) return false;

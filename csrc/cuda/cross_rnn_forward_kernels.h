@@ -1,11 +1,11 @@
-// The kernel of cross_rnn's forward: a tile of rows and units of one step, or a tile of rows through all steps.
+// The kernel of cross_rnn's forward. A block computes a tile of rows and units of one step, or a tile of rows through all steps.
 //
 // Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 (gated) or 1 (cross) vectors a unit. With u = [context, h]:
 //
 //     a = W u + b        g = sigmoid(V u + c)        h' = h + g * x0 * a
 //
-// The weights' rows are fetched through the index, straight into the tiles that the product reads. W's and V's products of a unit are
-// summed by the same thread. Both schedules multiply and add in the same order: their bits are the same.
+// The kernel fetches the weights' rows through the index, straight into the tiles that the product reads. One thread sums both W's and V's
+// products of a unit. Both schedules multiply and add in the same order, so that their bits are the same.
 #pragma once
 
 #include "../cell.h"
@@ -18,30 +18,30 @@ namespace dcrnn_fast::cuda {
 template <typename T>
 struct ForwardArguments {
   const T *x0, *state, *context;  // [B, D], of each task [B, D], of each step [B, C] or null
-  T *next, *activations, *start;  // of each task [B, D]; [B, G, D] or null; [B, D] or null: where x0 itself goes
+  T *next, *activations, *start;  // of each task [B, D]; [B, G, D] or null; [B, D] or null: a copy of x0 goes there
   BankRows<T> weight, bias;       // rows [G, K], rows [G]
   const int32_t* index;
   int64_t batch;
   int dim, columns, steps, step_rows;  // D, C, steps to do, rows of the index from step to step
   int64_t index_stride, state_stride, next_stride, next_step, activations_stride, activations_step, start_stride;
-  bool every_state;  // next takes each step's state, not the last one's alone
-  bool vector;       // rows are multiples of 16 bytes, on such boundaries
+  bool every_state;  // next takes every state, not the last one alone
+  bool vector;       // rows are multiples of 16 bytes and start at multiples of 16 bytes
 };
 
-// Units are dealt to the columns of a warp's product such that the columns of one thread are units side by side.
+// The unit that a column of a tile's product computes: the columns of one thread are neighbouring units.
 template <typename Tile>
 DCRNN_DEVICE int unit_of_column(int column) {
   const int in_warp = column % Tile::warp_columns, in_block = in_warp % 8;
   return column - in_warp + in_block / 2 * 2 * Tile::blocks_n + in_warp / 8 * 2 + in_block % 2;
 }
 
-// The weight rows that this thread copies, of one tile of units.
+// The weight rows that this thread copies for one tile of units.
 template <typename Tile, int G>
 struct UnitRows {
   using T = typename Tile::Value;
   static constexpr int units = Tile::columns / Tile::rows_at_once;
   static_assert(units * Tile::rows_at_once == Tile::columns);
-  int next[units];  // rows of the index, or -1, of the tile that is loaded next: read early, looked at late
+  int next[units];  // rows of the index, or -1, for the tile that is loaded next: read early, used late
   const T* rows[G][units];
 
   DCRNN_DEVICE void read_ahead(const ForwardArguments<T>& p, const int32_t* index, int first_unit) {
@@ -62,7 +62,7 @@ struct UnitRows {
     }
   }
 
-  // Values from `column` on, `left` of them.
+  // Copies a tile's values from `column` on; those past `left` become zeros.
   DCRNN_DEVICE void copy(unsigned char* tile, int64_t column, int left, const ForwardArguments<T>& p) const {
     const int chunk = threadIdx.x % chunks, value = chunk * chunk_values<T>;
 #pragma unroll
@@ -76,7 +76,7 @@ struct UnitRows {
   }
 };
 
-// Rows from `first` on of a matrix [batch, columns], from `column` on.
+// Copies rows from `first` on of a matrix [batch, columns], from `column` on; what is not there becomes zeros.
 template <typename Tile, typename T = typename Tile::Value>
 DCRNN_DEVICE void copy_rows(unsigned char* tile, const T* matrix, int64_t first, int64_t batch, int64_t stride, int column, int columns,
                             bool vector) {
@@ -103,11 +103,10 @@ struct ForwardKernel {
   static constexpr bool all_steps = all_steps_;
   static constexpr int left_bytes = Tile::rows * row_bytes, right_bytes = G * Tile::columns * row_bytes;
   static constexpr int bias_values = G * Tile::columns;
-  // Of which a multiprocessor's registers leave room for so many that none are spilled: left alone, the compiler aims at more and spills a
-  // few.
+  // As many as a multiprocessor's registers allow without a spill: left alone, the compiler aims at more and spills a few.
   static constexpr int blocks_at_once = Tile::threads == 128 ? 3 : 1;
 
-  // The pipeline's stages, the biases of two tiles of units, and with all steps the states of two steps.
+  // The pipeline's stages, the biases of two tiles of units and, for all steps, the states of two steps.
   static constexpr int64_t shared_bytes(int dim) {
     const int64_t states = all_steps ? int64_t(2) * stages_of<T>(dim) * left_bytes : 0;
     return stages * (left_bytes + right_bytes) + states + 2 * bias_values * static_cast<int>(sizeof(A));
@@ -143,7 +142,7 @@ struct ForwardKernel {
     return reinterpret_cast<T*>(tile + place(row, at / chunk_values<T>))[at % chunk_values<T>];
   }
 
-  // What is loaded next, in the order in which it is multiplied.
+  // What is loaded next, in the order of the multiplications.
   struct Position {
     int step = 0, unit_tile = 0, block = 0;
     DCRNN_DEVICE void advance(const ForwardKernel& kernel) {
@@ -177,7 +176,7 @@ struct ForwardKernel {
       copy_rows<Tile>(left(stage), p.state + task * p.state_stride, first_row, p.batch, columns, column, columns, p.vector);
   }
 
-  // NaN for a unit whose index is out of range.
+  // The biases of a tile of units; NaN for a unit whose index is out of range.
   DCRNN_DEVICE void load_biases(A* to, const Position& at) const {
     for (int i = threadIdx.x; i < bias_values; i += threads) {
       const int unit = first_unit + at.unit_tile * Tile::columns + i % Tile::columns;
@@ -187,7 +186,7 @@ struct ForwardKernel {
     }
   }
 
-  // From the sums to h', for this thread's units of a tile.
+  // Computes h' from the sums, for this thread's units of a tile.
   DCRNN_DEVICE void finish(const typename Tile::Sums (&sums)[G], const A* bias, const Position& at) const {
     const int local_unit = Tile::first_column() + Tile::lane() % 4 * neighbours;
     const int unit = first_unit + at.unit_tile * Tile::columns + local_unit, count = p.dim - unit;
@@ -227,7 +226,7 @@ struct ForwardKernel {
     }
   }
 
-  // Both buffers' padding must be zeros: it is multiplied, by zeros. The first holds x0.
+  // Loads x0 into the first buffer. The padding of both must be zeros: the product multiplies it by zeros, and NaN would stay NaN.
   DCRNN_DEVICE void load_states() const {
     for (int block = 0; block < stages_of<T>(p.dim); ++block) {
       copy_rows<Tile>(state(0, block), p.x0, first_row, p.batch, p.dim, block * row_values<T>, p.dim, p.vector);

@@ -1,4 +1,4 @@
-// cross_rnn and its backward on a GPU as PyTorch's operators: memory, launches, and the library's products for the weights' gradients.
+// PyTorch's operators cross_rnn and cross_rnn_backward on a GPU: memory, launches, and the matrix products for the weights' gradients.
 #include <array>
 #include <tuple>
 
@@ -62,13 +62,14 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
   return {out, new_empty(a.x0, {0}), activations};
 }
 
-// [groups, T, G * D, K]: da|dq of a group's steps, transposed, times what these steps multiplied by the weights.
+// The products of each group of steps (see step_groups), [groups, tasks, G * D, K]: da|dq, transposed, times the context and the state that
+// these steps multiplied by the weights.
 template <typename T>
 Tensor weight_products(const Problem<T>& p, const Tensor& like, const Workspace<T>& w) {
   const int64_t groups = step_groups(p), width = int64_t(p.gates) * p.dim, inner = p.columns + p.dim;
   Tensor out = new_empty(like, {groups, p.tasks, width, inner});
   T* const products = data<T>(out);
-  // [T, rows, columns] in borrowed memory
+  // [tasks, rows, columns] in memory that the tensor does not own
   const auto matrices = [&](const T* values, std::array<int64_t, 3> sizes, std::array<int64_t, 3> strides) {
     return from_blob(const_cast<T*>(values), sizes, strides, like.device(), like.scalar_type());
   };

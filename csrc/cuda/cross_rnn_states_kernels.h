@@ -1,4 +1,4 @@
-// Element-wise kernels beside the backward's products: the states again, from a and g, and sums over tiles of rows and over tasks.
+// Element-wise kernels of cross_rnn's backward: the states, computed again from a and g, and sums over tiles of rows and over tasks.
 #pragma once
 
 #include "../cell.h"
@@ -10,14 +10,14 @@ inline constexpr int element_threads = 256, element_units = 4;
 
 template <typename T>
 struct StatesArguments {
-  const T *x0, *activations;  // [B, D], [T, L, B, G, D]
-  T* states;                  // [T, L - 1, B, D]: before every step but the first
+  const T *x0, *activations;  // [B, D], [tasks, L, B, G, D]
+  T* states;                  // [tasks, L - 1, B, D]: before every step but the first
   int64_t batch;
   int dim, steps;
   bool vector;
 };
 
-// Rounded at every step, as the forward's states are.
+// Rounds the state at every step, as the forward does.
 template <int G, typename T>
 __global__ __launch_bounds__(element_threads) void cross_rnn_states(const __grid_constant__ StatesArguments<T> p) {
   using A = accumulator<T>;
@@ -45,7 +45,7 @@ __global__ __launch_bounds__(element_threads) void cross_rnn_states(const __grid
   }
 }
 
-// Sums of a task's tiles of rows and, of tied weights, of its steps, into the place of the first of them.
+// Sums over the tiles of rows and, if all steps share their weights, over the steps of a task. A sum replaces its first summand.
 template <typename A>
 struct TileSumArguments {
   A* sums;  // [groups, count, width]
@@ -65,7 +65,7 @@ __global__ __launch_bounds__(element_threads) void sum_over_tiles(const __grid_c
 
 template <typename T>
 struct TaskSumArguments {
-  const accumulator<T>* from;  // [T, count]
+  const accumulator<T>* from;  // [tasks, count]
   T* to;
   int64_t count;
   int tasks;

@@ -1,5 +1,6 @@
-// What lies below CUDA C++: conversions, asynchronous copies, fragments and products of tensor cores, in PTX. Under DCRNN_CUDA_ON_HOST the
-// same functions, and CUDA's own words, come from tests/cuda_on_host/shim.h, and the kernels compile as C++ for the CPU.
+// Conversions, and the PTX instructions that the kernels use: asynchronous copies, matrix loads and tensor-core products. Under
+// DCRNN_CUDA_ON_HOST, tests/cuda_on_host/shim.h provides the same functions and CUDA's keywords, and the kernels compile as C++ for the
+// CPU.
 #pragma once
 
 #include "types.h"
@@ -32,20 +33,22 @@ DCRNN_DEVICE unsigned char* shared_memory() {
 
 DCRNN_DEVICE uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
 
-// 16 bytes from global to shared memory, or 16 zero bytes. They are there once a wait has counted the group they were committed in.
+// Copies 16 bytes from global to shared memory, or writes 16 zero bytes. They have arrived once a wait has counted the group in which they
+// were committed.
 DCRNN_DEVICE void copy_async(void* to, const void* from, bool present) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(present ? 16 : 0) : "memory");
 }
 
 DCRNN_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Until at most `pending` of this thread's groups are on their way.
+// Waits until at most `pending` of this thread's groups are on their way.
 template <int pending>
 DCRNN_DEVICE void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
-// Four matrices of 8 rows of 16 bytes; lane 8 i + r names row r of matrix i. Of each, lane l gets the four bytes l % 4 of row l / 4.
+// Loads four matrices of 8 rows of 16 bytes; lane 8 i + r names row r of matrix i. Lane l gets bytes 4 (l % 4) to 4 (l % 4) + 3 of row l /
+// 4 of each.
 DCRNN_DEVICE void load_matrices(uint32_t (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -53,7 +56,7 @@ DCRNN_DEVICE void load_matrices(uint32_t (&out)[4], const void* row) {
                : "memory");
 }
 
-// The same of 16-bit values, transposed: lane l gets rows 2 (l % 4) and 2 (l % 4) + 1 of column l / 4.
+// The same for 16-bit values, transposed: lane l gets rows 2 (l % 4) and 2 (l % 4) + 1 of column l / 4.
 DCRNN_DEVICE void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -84,7 +87,7 @@ DCRNN_DEVICE void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4],
                  : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
 }
 
-// Every thread of the grid runs `kernel` with `arguments`.
+// Runs `kernel` with `arguments` on every thread of the grid.
 template <typename Arguments>
 cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
   constexpr int always_granted = 48 * 1024;

@@ -1,4 +1,4 @@
-// How the kernels read and write: neighbouring values of a row at once, and tiles of rows of 128 bytes in shared memory.
+// How the kernels access memory: neighbouring values of a row at once, and tiles in shared memory with rows of 128 bytes.
 #pragma once
 
 #include "machine.h"
@@ -10,7 +10,8 @@ struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Pack {
   T values[count];
 };
 
-// out = from[0 .. count). Those past `left` stay as they are: zero. `vector` says that a row's parts of 16 bytes lie on such boundaries.
+// out = from[0 .. count); values past `left` become zeros. `vector` says that rows are multiples of 16 bytes and start at multiples of 16
+// bytes.
 template <typename T, int count>
 DCRNN_DEVICE void load(accumulator<T> (&out)[count], const T* from, int left, bool vector) {
   if (vector && left >= count) {
@@ -37,8 +38,8 @@ DCRNN_DEVICE void store(T* to, const accumulator<T> (&values)[count], int left, 
   }
 }
 
-// A tile in shared memory has rows of 128 bytes, eight chunks of 16. Row r keeps chunk c in place c ^ (r % 8), so that the same chunk of
-// eight rows lies in different banks.
+// A tile in shared memory has rows of 128 bytes: eight chunks of 16 bytes. Row r keeps chunk c in place c ^ (r % 8), so that the same chunk
+// of eight rows lies in different memory banks.
 inline constexpr int row_bytes = 128, chunk_bytes = 16, chunks = row_bytes / chunk_bytes;
 
 DCRNN_DEVICE int place(int row, int chunk) { return row * row_bytes + ((chunk ^ (row & 7)) * chunk_bytes); }
@@ -49,7 +50,7 @@ inline constexpr int chunk_values = chunk_bytes / sizeof(T);
 template <typename T>
 inline constexpr int row_values = row_bytes / sizeof(T);
 
-// One chunk on its way to shared memory: what is not `present`, and values past `left`, become zeros. With `vector` the copy is
+// Copies a chunk to shared memory. A chunk that is not `present`, and values past `left`, become zeros. With `vector` the copy is
 // asynchronous.
 template <typename T>
 DCRNN_DEVICE void copy_chunk(unsigned char* to, const T* from, bool present, int left, bool vector) {

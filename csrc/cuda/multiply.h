@@ -1,13 +1,13 @@
-// The product of two tiles in shared memory, one stage of a pipeline: 128 bytes of the left rows times as many values of the right matrix.
-// Both kinds of mathematics leave the sums in the same places: of a warp's block of 16 rows and 8 columns, lane l has rows l / 4 and
-// l / 4 + 8, columns 2 (l % 4) and 2 (l % 4) + 1, as acc[0], acc[1] and acc[2], acc[3].
+// The product of two tiles in shared memory, one stage of a pipeline: left rows of 128 bytes times as many values of the right matrix.
+// Tensor cores and exact products leave the sums in the same places. In a warp's block of 16 rows and 8 columns, lane l has columns 2 (l %
+// 4) and 2 (l % 4) + 1 of row l / 4 in acc[0] and acc[1], and of row l / 4 + 8 in acc[2] and acc[3].
 #pragma once
 
 #include "memory.h"
 
 namespace dcrnn_fast::cuda {
 
-// How a block's warps divide a tile: warps_m by warps_n of them, each with `blocks_m` times 16 rows and `blocks_n` times 8 columns.
+// How a block's warps divide a tile: warps_m by warps_n warps, each with blocks_m * 16 rows and blocks_n * 8 columns.
 template <typename M, int warps_m_, int warps_n_, int blocks_m_, int blocks_n_>
 struct Tiling {
   using Value = typename M::Value;
@@ -15,7 +15,7 @@ struct Tiling {
   static constexpr int warps_m = warps_m_, warps_n = warps_n_, blocks_m = blocks_m_, blocks_n = blocks_n_;
   static constexpr int threads = 32 * warps_m * warps_n, rows = warps_m * blocks_m * 16, columns = warps_n * blocks_n * 8;
   static constexpr int warp_columns = blocks_n * 8;
-  static constexpr int rows_at_once = threads / chunks;  // that the threads copy together, a chunk each
+  static constexpr int rows_at_once = threads / chunks;  // rows that the threads copy together, a chunk each
   static_assert(blocks_n % 2 == 0);
 
   DCRNN_DEVICE static int lane() { return threadIdx.x % 32; }
@@ -24,7 +24,7 @@ struct Tiling {
   using Sums = A[blocks_m][blocks_n][4];
 };
 
-// The left fragments of a slice of 32 bytes.
+// Loads the left fragments of a slice of 32 bytes.
 template <typename M, typename Tile>
 DCRNN_DEVICE void load_left(uint32_t (&left)[Tile::blocks_m][4], const unsigned char* tile, int slice) {
 #pragma unroll
@@ -48,7 +48,7 @@ DCRNN_DEVICE void multiply_pair(typename Tile::Sums& sums, const uint32_t (&left
   }
 }
 
-// The left values of one chunk, exactly: rows l / 4 and l / 4 + 8 of every block.
+// Loads the left values of one chunk for exact products: rows l / 4 and l / 4 + 8 of every block.
 template <typename Tile>
 DCRNN_DEVICE void load_left_values(typename Tile::Value (&left)[Tile::blocks_m][2][chunk_values<typename Tile::Value>],
                                    const unsigned char* tile, int chunk) {
@@ -64,7 +64,8 @@ DCRNN_DEVICE void load_left_values(typename Tile::Value (&left)[Tile::blocks_m][
     }
 }
 
-// parts times sums += left right^T: the right tile has `columns` rows for each part, each 128 bytes along the product's inner dimension.
+// sums[part] += left right^T for each part. The right tile has `columns` rows a part, each with 128 bytes along the product's inner
+// dimension.
 template <typename M, typename Tile, int parts>
 DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const unsigned char* left_tile, const unsigned char* right_tile) {
   using T = typename M::Value;
@@ -111,17 +112,17 @@ DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const uns
   }
 }
 
-// Where value (k, column) of a right tile with its rows along the columns lies: panels of 128 bytes of columns, one after another.
+// The place of value (k, column) in a right tile whose rows lie along the columns: panels of 128 bytes of columns, one after another.
 template <typename T>
 DCRNN_DEVICE int place_across(int k, int column) {
   const int bytes = column * static_cast<int>(sizeof(T)), chunk = bytes % row_bytes / chunk_bytes;
   const int panel = bytes / row_bytes * row_values<T> * row_bytes, at = bytes % chunk_bytes;
-  // 32-bit values are read one by one, of four rows and eight columns at a time: these then lie in 32 banks
+  // 32-bit values are read one by one, from four rows and eight columns at a time: this order puts them in 32 different memory banks
   if constexpr (sizeof(T) == 4) return panel + k * row_bytes + ((chunk ^ (k % 4 * 2 | k / 4 % 2)) * chunk_bytes) + at;
   return panel + place(k, chunk) + at;
 }
 
-// sums += left right: the right tile's rows are steps along the product's inner dimension.
+// sums += left right. The right tile's rows are steps along the product's inner dimension.
 template <typename M, typename Tile>
 DCRNN_DEVICE void multiply_across(typename Tile::Sums& sums, const unsigned char* left_tile, const unsigned char* right_tile) {
   using T = typename M::Value;

@@ -1,4 +1,4 @@
-// Launches of param_gather and of the sums into the bank.
+// Launches of param_gather and of the sums into the two banks.
 #include "param_gather_kernels.h"
 #include "tiles.h"
 
@@ -13,7 +13,7 @@ cudaError_t gather_words(const BankIndex& bank, const void* shared, const void* 
   while (lanes < 5 && (int64_t(1) << lanes) < words) ++lanes;
   const BankRows<Word> rows{static_cast<const Word*>(shared), static_cast<const Word*>(own), int(bank.num_shared), int(bank.num_private)};
   const GatherArguments<Word> a{rows, bank.index, static_cast<Word*>(out), places, words, int(bank.rows), lanes};
-  constexpr int blocks_at_once = 6;  // that the registers leave room for
+  constexpr int blocks_at_once = 6;  // as many as the registers allow
   const int64_t wanted = divide_up(places << lanes, gather_threads), persistent = int64_t(device.multiprocessors) * blocks_at_once;
   return launch(param_gather<Word>, dim3(wanted < persistent ? wanted : persistent), gather_threads, 0, stream, a);
 }

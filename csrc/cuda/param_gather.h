@@ -1,5 +1,5 @@
-// param_gather on a GPU, by raw pointers, and sums into the two banks. As in cross_rnn.h, everything is contiguous, work is queued on
-// `stream`, and the first error is returned.
+// param_gather on a GPU, by raw pointers, and sums into the two banks. As in cross_rnn.h, every array is contiguous, and functions queue
+// their work on `stream` and return the first error.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,15 @@
 
 namespace dcrnn_fast::cuda {
 
-// out [T, R, row] from shared [S, row] and own [T, P, row], rows of `row_bytes` bytes. All addresses are multiples of `value_bytes`, the
-// size of the dtype.
+// Copies rows of `row_bytes` bytes from shared [S, row] and own [T, P, row] to out [T, R, row]. All addresses are multiples of
+// `value_bytes`, the size of the dtype.
 cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, void* out, int64_t row_bytes, int value_bytes,
                    const Device& device, cudaStream_t stream);
 
-// A sum of gradients into bank rows of `parts` parts of `part` values. Of row r of task t, value k of part g is the sum over c < copies of
-// from[t * task_stride + r / step_rows * step_stride + r % step_rows * row_stride + g * part_stride + c * copy_stride + k].
+// Sums of gradients into the bank rows, which have `parts` parts of `part` values. Value k of part g of the gradient of row r of task t is
+// the sum over c < copies of
+//
+//     from[t * task_stride + r / step_rows * step_stride + r % step_rows * row_stride + g * part_stride + c * copy_stride + k]
 template <typename From, typename To>
 struct BankSum {
   const From* from;
@@ -28,7 +30,7 @@ struct BankSum {
 template <typename From, typename To>
 cudaError_t sum_into_banks(const BankSum<From, To>& sum, cudaStream_t stream);
 
-// Adds the gradient [T, R, n] into shared [S, n] and own [T, P, n].
+// Sums the gradient [T, R, n] into shared [S, n] and own [T, P, n].
 template <typename Value>
 cudaError_t sum_rows(const BankIndex& bank, const Value* gradient, Value* shared, Value* own, int64_t n, cudaStream_t stream);
 

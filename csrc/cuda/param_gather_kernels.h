@@ -1,5 +1,5 @@
-// The kernels of param_gather: rows of the two banks by index, and the sum of their gradients. With T tasks, R rows a task, S shared and P
-// private rows:
+// The kernels of param_gather: they copy rows of the two banks by index, and sum the gradients of these rows. With T tasks, R rows a task,
+// S shared and P private rows:
 //
 //     out[t, r] = shared[index[t, r]]  where index[t, r] < S, else private[t, index[t, r] - S]
 #pragma once
@@ -33,7 +33,7 @@ DCRNN_DEVICE Word all_ones() {
     return static_cast<Word>(~Word(0));
 }
 
-// A grid of any size goes over all places t * R + r. A row whose index is out of range becomes NaN, which is all ones in every dtype.
+// A grid of any size covers all places t * R + r. A row whose index is out of range becomes NaN, which is all ones in every dtype.
 template <typename Word>
 __global__ __launch_bounds__(gather_threads) void param_gather(const __grid_constant__ GatherArguments<Word> p) {
   const int64_t thread = int64_t(blockIdx.x) * gather_threads + threadIdx.x, threads = int64_t(gridDim.x) * gather_threads;
@@ -46,10 +46,11 @@ __global__ __launch_bounds__(gather_threads) void param_gather(const __grid_cons
 }
 
 inline constexpr int sum_warps = 4, sum_values = 4, sum_block = sum_warps * 32 * sum_values;
-inline constexpr int sum_blocks_at_once = 6;  // that the registers leave room for: of more, the compiler spills a few
+inline constexpr int sum_blocks_at_once = 6;  // as many as the registers allow: of more, the compiler spills a few
 
-// A block owns `sum_block` values of one bank row, a warp 32 * sum_values of them. It looks through the index for the places that read the
-// row, and adds them by task, then by row, then by copy: no atomics, the same bits on every run. A stray index is no bank row's.
+// A block owns `sum_block` values of one bank row, a warp 32 * sum_values of them. The warp searches the index for the places that read the
+// row, and adds their gradients by task, then by row, then by copy: no atomics, and the same bits on every run. An index out of range
+// belongs to no bank row.
 template <typename From, typename To>
 __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gather_sum(const __grid_constant__ BankSum<From, To> p) {
   using A = accumulator<To>;
@@ -61,7 +62,7 @@ __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gath
   const bool is_shared = own < 0;
   const int wanted = is_shared ? int(bank_row) : p.num_shared + int(own % p.num_private);
   const int64_t first_task = is_shared ? 0 : own / p.num_private, last_task = is_shared ? p.tasks : first_task + 1;
-  // lanes past the end read the warp's first value along and store nothing: loads without a condition go out together
+  // lanes past the end read the warp's first value too and store nothing: loads without a condition go out together
   int64_t offsets[sum_values];
 #pragma unroll
   for (int i = 0; i < sum_values; ++i) {

@@ -1,4 +1,4 @@
-// param_gather on a GPU as PyTorch's operators.
+// PyTorch's operators param_gather and param_gather_backward on a GPU.
 #include <tuple>
 
 #include "binding.h"

@@ -1,4 +1,4 @@
-// The Python face of the CUDA extension: facts about its build. Importing it registers the CUDA kernels of dcrnn_fast's operators.
+// The Python module of the CUDA extension: facts about its build. Importing it registers the CUDA kernels of dcrnn_fast's operators.
 #include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>
 

@@ -1,4 +1,4 @@
-// The kernels' instances: which tiles each kind of mathematics has, and which of them a problem gets.
+// The kernels' instances: which tiles each kind of mathematics has, and which tiles a problem gets.
 #pragma once
 
 #include "cross_rnn.h"
@@ -6,8 +6,8 @@
 
 namespace dcrnn_fast::cuda {
 
-// Rows and columns of a tile are warps times blocks times 16, and times 8. What tensor cores multiply is cheap, so that their tiles are
-// large for the sake of fewer bytes; exact products keep their operands in registers, which double's would not fit.
+// A tile has warps_m * blocks_m * 16 rows and warps_n * blocks_n * 8 columns. Tensor-core products are cheap, so their tiles are large to
+// read fewer bytes. Exact products keep their operands in registers, and those of a large tile of doubles would not fit.
 template <typename M>
 struct StepTiles {
   using Small = Tiling<M, 2, 2, 1, 2>;
@@ -26,14 +26,14 @@ inline constexpr int small_stages = 4, large_stages = 3;
 
 constexpr int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
 
-// Large tiles where every multiprocessor gets one.
+// Takes large tiles where every multiprocessor gets one.
 template <typename Large, typename T>
 bool takes_large(const Problem<T>& p, int64_t width) {
   if (p.tiles != Tiles::automatic) return p.tiles == Tiles::large;
   return divide_up(p.batch, Large::rows) * divide_up(width, Large::columns) * p.tasks >= p.device.multiprocessors;
 }
 
-// Calls body with the mathematics and the number of vectors a unit as types.
+// Calls body with the kind of mathematics and the number of vectors a unit, G, as types.
 template <typename T, typename Body>
 auto with_kernels(const Problem<T>& p, const Body& body) {
   const auto with_gates = [&](auto math) {
@@ -45,7 +45,7 @@ auto with_kernels(const Problem<T>& p, const Body& body) {
     return with_gates(Math<T, !std::is_same_v<T, double>>());
 }
 
-// Whether parts of 16 bytes of all rows lie on such boundaries.
+// Whether rows are multiples of 16 bytes and start at multiples of 16 bytes.
 template <typename T, typename... Pointers>
 bool in_vectors(const Problem<T>& p, Pointers... pointers) {
   const auto on_boundary = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };

@@ -1,4 +1,4 @@
-// The element types of the CUDA kernels, and what a value is computed in. No PyTorch and no CUDA header is needed to name them.
+// The element types of the CUDA kernels, and the types in which they compute. This header needs neither PyTorch nor CUDA.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,12 @@ struct Half {
   uint16_t bits;
 };
 
-// What products, gates and sums are kept in.
+// The type in which products, a, g and sums are computed.
 template <typename T>
 using accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// How a product of values of type T is computed: by tensor cores (bfloat16, float16, and float as tf32), or exactly, by fused additions.
+// How a product of values of type T is computed: by tensor cores (bfloat16, float16, and float32 as tf32), or exactly, by fused
+// multiply-adds.
 template <typename T, bool tensor_cores_>
 struct Math {
   using Value = T;

@@ -1,9 +1,9 @@
-// The operators from C++: called by name through PyTorch's dispatcher, and checked against the formulas and against differences.
-// Exit code 1 where a number differs.
+// Calls the operators from C++ by name, through PyTorch's dispatcher, and checks them against the formulas and against finite differences.
+// The exit code is 1 if a number differs.
 //
-// Linking dcrnn_fast::ops is all that registers them; a program that is not linked with it may dlopen libdcrnn_fast_ops.so. Written with
-// PyTorch's stable ABI, so that the program, like the library, runs with later versions of PyTorch than the one it was built against. With
-// libtorch's own API, c10::Dispatcher::singleton().findSchemaOrThrow("dcrnn_fast::cross_rnn", "") leads to the same operators.
+// Linking dcrnn_fast::ops is all that registers the operators; a program that is not linked with it may dlopen libdcrnn_fast_ops.so. This
+// example uses PyTorch's stable ABI, so that it, like the library, runs with later versions of PyTorch than the one it was built against.
+// With libtorch's own API, c10::Dispatcher::singleton().findSchemaOrThrow("dcrnn_fast::cross_rnn", "") finds the same operators.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -19,7 +19,7 @@
 #include <type_traits>
 #include <vector>
 
-#ifndef STABLE_TORCH_ERROR_CODE_CHECK  // before PyTorch 2.13, whose errors say more
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK  // PyTorch 2.13 added it; its errors say more
 #define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
 #endif
 
@@ -29,7 +29,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Doubles = std::vector<double>;
 
-// All arguments of the operator's schema must be given; defaults are not filled in. csrc/ops.cpp has the schemas.
+// A call must give all arguments of the operator's schema: the dispatcher fills in no defaults. csrc/ops.cpp has the schemas.
 template <typename... Results, typename... Arguments>
 std::tuple<Results...> call(const char* op, const Arguments&... arguments) {
   std::array<StableIValue, std::max(sizeof...(Arguments), sizeof...(Results))> stack{torch::stable::detail::from(arguments)...};
@@ -38,7 +38,7 @@ std::tuple<Results...> call(const char* op, const Arguments&... arguments) {
   return std::tuple<Results...>{torch::stable::detail::to<Results>(stack[i++])...};
 }
 
-// A tensor that reads the vector's memory.
+// A tensor on the vector's memory.
 template <typename T>
 Tensor tensor(std::vector<T>& values, const std::vector<int64_t>& sizes) {
   std::vector<int64_t> strides(sizes.size(), 1);
@@ -58,13 +58,13 @@ void expect_close(const char* name, const Tensor& got, const Doubles& want) {
   failures += !right;
 }
 
-// Tasks, rows, units, steps, and rows of the shared bank and of each task's own.
+// Tasks, rows, units, steps, rows of the shared bank, and rows of each task's private bank.
 constexpr int64_t T = 2, B = 3, D = 4, L = 2, S = 3, P = 2;
 
 struct Problem {
   Doubles x0 = Doubles(B * D), shared_weight = Doubles(S * 2 * D), shared_bias = Doubles(S * 2);
   Doubles private_weight = Doubles(T * P * 2 * D), private_bias = Doubles(T * P * 2);
-  // Below S a shared row, from S on one of the task's own.
+  // A value below S names a shared row, S + p the task's private row p.
   std::vector<int32_t> index{0, 1, 3, 4, 4, 2, 1, 3};
 
   Problem() {
@@ -75,7 +75,7 @@ struct Problem {
 
   std::array<Doubles*, 5> inputs() { return {&x0, &shared_weight, &shared_bias, &private_weight, &private_bias}; }
 
-  // Row r of the two banks as task t sees them, `size` values long.
+  // Row r as task t reads it, `size` values long.
   const double* row(const Doubles& shared, const Doubles& own, int64_t t, int64_t r, int64_t size) const {
     const int64_t at = index[t * D + r];
     return at < S ? &shared[at * size] : &own[(t * P + at - S) * size];
@@ -104,7 +104,7 @@ struct Problem {
   }
 };
 
-// The derivatives of the states' sum by each of the values, which belong to the problem.
+// The derivatives of the sum of all states by each of the values, which belong to the problem.
 Doubles differences(const Problem& problem, Doubles& values) {
   const auto loss = [&](double& value, double moved) {
     const double before = value;
@@ -134,7 +134,7 @@ void run() {
     }
   expect_close("param_gather", rows, want);
 
-  // Of ones, a row's gradient is the number of places that read it.
+  // For a gradient of ones, a row's gradient is the number of places that read it.
   Doubles ones(T * D * 2 * D, 1.0), shared_count(S * 2 * D), private_count(T * P * 2 * D);
   for (int64_t place = 0; place < T * D; ++place)
     for (int64_t i = 0; i < 2 * D; ++i) {

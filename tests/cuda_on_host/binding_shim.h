@@ -1,4 +1,4 @@
-// What the bindings ask of a GPU, answered by the CPU: the sizes of an H100, no stream, and the CPU's library for the products.
+// What the bindings need of a GPU, provided by the CPU: the sizes of an H100, no stream, and the CPU library for matrix products.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>

@@ -1,8 +1,8 @@
-// The kernels on the CPU, called from C++ without PyTorch and held against a reference in double: a program that sanitizers can watch.
+// Runs the kernels on the CPU from C++, without PyTorch, and compares them with a reference in double. Sanitizers can watch this program.
 //
 //     cuda_on_host [all | short | tiny] [words that a case's name must contain]
 //
-// Prints every case with its largest error; exit code 1 where one is wrong.
+// Prints every case with its largest error. The exit code is 1 if a case is wrong.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -30,7 +30,7 @@ struct Verdict {
     where = name;
   }
 
-  // Errors are relative to the largest value. A NaN is as wrong as can be.
+  // Errors are relative to the largest value; a NaN counts as infinite.
   template <typename T>
   void compare(const char* name, const Doubles& want, const std::vector<T>& got) {
     double scale = 1e-30, error = want.size() == got.size() ? 0 : INFINITY;
@@ -78,7 +78,7 @@ class Report {
   int count_ = 0, wrong_ = 0;
 };
 
-// Vectors end where their values end, so that a sanitizer sees what lies past them. NaN until a kernel writes it.
+// A vector ends with its last value, so that a sanitizer sees accesses past it. Values are NaN until a kernel writes them.
 template <typename T>
 std::vector<T> poisoned(int64_t count) {
   std::vector<T> out(count);
@@ -110,7 +110,7 @@ constexpr Kernels every_kernel[] = {{"small tiles", Schedule::step, Tiles::small
                                     {"all steps", Schedule::all_steps, Tiles::small}};
 constexpr Device device{132, 232448};
 
-// One problem in one dtype: what the launches read, and the forward's results by the first choice of kernels.
+// One problem in one dtype: the inputs of the launches, and the forward's results by the first choice of kernels.
 template <typename T>
 class Runner {
   using A = accumulator<T>;
@@ -147,7 +147,7 @@ class Runner {
     return verdict;
   }
 
-  // A bank row that does not exist makes its unit NaN and leaves the others alone. For problems of one step.
+  // An index out of range makes its unit NaN and leaves the others alone. For problems of one step.
   Verdict run_stray(const Kernels& kernels) {
     Verdict verdict{allowed_};
     p_.schedule = kernels.schedule, p_.tiles = kernels.tiles;
@@ -188,7 +188,7 @@ class Runner {
     verdict.compare("dbias", reference_.dbias, joined(dshared, dprivate));
   }
 
-  // What a library's matrix products make on a GPU, [groups, T, G, D, K].
+  // The matrix products that a library computes on a GPU, [groups, tasks, G, D, K].
   std::vector<T> multiply(const std::vector<T>& states, const std::vector<T>& gradients) const {
     const int groups = step_groups(p_);
     auto out = poisoned<T>(int64_t(groups) * s_.tasks * s_.gates() * s_.dim * s_.width());
@@ -221,7 +221,7 @@ class Runner {
   std::vector<T> x0_, context_, shared_weight_, private_weight_, shared_bias_, private_bias_, first_out_, first_activations_;
 };
 
-// The reference's own gradients, by differences of its loss along a random direction of each input.
+// Checks the reference's own gradients by differences of its loss along a random direction of each input.
 void check_reference(Report& report) {
   const std::string name = "reference: its gradients against differences";
   if (!report.wanted(Level::all, name)) return;
@@ -272,7 +272,7 @@ void check_stray(Report& report, const char* math, double allowed) {
   }
 }
 
-// Rows of `values` values, gathered by a grid so small that it goes round, and summed back.
+// Gathers rows of `values` values with a grid so small that it loops, and sums them back.
 template <typename T>
 void check_gather(Report& report, const char* dtype, int values, double allowed) {
   constexpr int tasks = 2, rows = 70, num_shared = 5, num_private = 4, bank_rows = num_shared + num_private;
@@ -305,8 +305,8 @@ void check_gather(Report& report, const char* dtype, int values, double allowed)
   report.add(name, verdict);
 }
 
-// Some have rows of a multiple of 16 bytes in every dtype, so that copies are asynchronous, and some have not. The second one's product is
-// over after the pipeline's first stage, whose memory the sums then take. The last level has more rows and units than any tile.
+// In some shapes all rows are multiples of 16 bytes in every dtype, so that copies are asynchronous; in others not. The second shape's
+// product ends after the pipeline's first stage, whose memory the sums then take. The last level has more rows and units than any tile.
 // clang-format off
 constexpr Shape shapes[] = {
     {Level::tiny, 3, 40, 24, 2, 2, false, true, true},

@@ -1,4 +1,4 @@
-// The CUDA kernels and their bindings on the CPU, as operators of dcrnn_fast_on_host, whose schemas on_host.py defines before it loads
+// The CUDA kernels and their bindings on the CPU, as operators of dcrnn_fast_on_host. on_host.py defines their schemas before it loads
 // this.
 #include <pybind11/pybind11.h>
 

@@ -1,4 +1,4 @@
-// Small problems, and what cross_rnn makes of them, value by value in double: what main.cpp holds the kernels against.
+// Small problems and their results, computed value by value in double: the reference of main.cpp.
 #pragma once
 
 #include <cmath>
@@ -18,8 +18,8 @@ struct Shape {
   Level level;
   int batch, dim, columns, tasks, steps;
   bool untied, gated, every_state;
-  bool keep = true;      // the activations are kept, and the backward runs
-  bool shifted = false;  // x0 starts one value after a boundary of 16 bytes
+  bool keep = true;      // keep the activations, and run the backward
+  bool shifted = false;  // x0 starts one value after a multiple of 16 bytes
 
   int gates() const { return gated ? 2 : 1; }
   int width() const { return columns + dim; }
@@ -37,7 +37,7 @@ struct Shape {
   }
 };
 
-// Multiples of 1/128 below 1, times a power of two: every dtype holds them exactly, and one reference serves all.
+// Multiples of 1/128 below 1, times a power of two. Every dtype holds them exactly, so that one reference serves all.
 class Random {
  public:
   double value(double scale) { return (static_cast<int>(engine_() % 255) - 127) / 128.0 * scale; }
@@ -56,7 +56,7 @@ class Random {
   std::mt19937 engine_{7};
 };
 
-// The banks lie in one array each, the shared rows first and then every task's own.
+// Each pair of banks is one array: the shared rows first, then each task's private rows.
 struct Inputs {
   explicit Inputs(const Shape& shape) : s(shape) {
     Random random;
@@ -85,7 +85,7 @@ struct Reference {
     backward();
   }
 
-  // What the states, taken with `grad`, sum to: the backward's gradients are this number's.
+  // The loss, of which the backward computes the gradients: the sum of the states times `grad`.
   double loss() const {
     double sum = 0;
     const Doubles out = result();
@@ -103,7 +103,7 @@ struct Reference {
     return out;
   }
 
-  // As the kernels keep them, [T, L, B, G, D].
+  // In the kernels' layout, [T, L, B, G, D].
   Doubles activations() const {
     Doubles out;
     for (int64_t row = 0; row < int64_t(s.tasks) * s.steps * s.batch; ++row)

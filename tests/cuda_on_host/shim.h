@@ -1,16 +1,23 @@
-// CUDA's words for the CPU: enough of them that the kernels of csrc/cuda run as plain C++, one thread of the CPU for each thread of a
-// block.
+// CUDA's keywords and functions on the CPU, as far as the kernels of csrc/cuda need them. The kernels run as plain C++, with one CPU thread
+// for each thread of a block.
 //
-// Modelled: blocks one after another; __syncthreads as a barrier of all threads of the block; shared memory, filled with NaN before each
-// block; warps of 32, whose shuffles, votes, matrix loads and products are exchanges between their threads by the lane layouts that the PTX
-// manual documents; asynchronous copies, which arrive at their thread's wait and not before or, with DCRNN_COPIES=early in the environment,
-// at once: what is right on a GPU is right with both. Misaligned vector accesses and copies that are never waited for end the program. So
-// do a sanitizer's findings: a missing barrier is a data race between threads of the CPU.
+// Modelled:
+//  - Blocks run one after another. __syncthreads is a barrier of all threads of the block. Shared memory is filled with NaN before each
+//    block.
+//  - A warp has 32 threads. Shuffles, votes, matrix loads and products exchange values between them, in the lane layouts that the PTX
+//    manual documents.
+//  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
+//    passes with both.
+//  - Misaligned vector accesses and copies that are never waited for end the program. So do a sanitizer's findings: a missing barrier is a
+//    data race between CPU threads.
 //
-// Not modelled: blocks that run at the same time; caches and the order in which memory is seen between blocks; warps in lockstep
-// (divergence costs nothing, and a warp's exchange that some lanes miss hangs); the limits on registers, shared memory and grids; the order
-// in which a tensor core adds (here in float, ascending) and how it rounds; fused multiplication and addition where the CPU's compiler does
-// not fuse; launches that fail; streams, which are ignored: a launch returns when its work is done.
+// Not modelled:
+//  - Blocks that run at the same time, caches, and the order in which blocks see each other's writes.
+//  - Warps in lockstep. Divergence costs nothing, and an exchange that some lanes of a warp miss hangs.
+//  - Limits on registers, shared memory and grids, and launches that fail.
+//  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
+//    not fuse.
+//  - Streams: a launch returns when its work is done.
 #pragma once
 
 #include <barrier>
@@ -45,7 +52,7 @@ namespace dcrnn_fast::cuda {
 
 namespace host {
 
-// What one lane shows the others: addresses, or up to eight values of 32 bits.
+// What one lane shows the others: an address, or up to eight 32-bit values.
 union Shown {
   const void* address;
   uint32_t words[8];
@@ -53,7 +60,7 @@ union Shown {
 
 struct Warp {
   std::barrier<> together{32};
-  // Two rounds in turn: a lane may show its next values while others still read those of the round before.
+  // Two buffers in turn: a lane may show its next values while others still read those of the round before.
   Shown shown[2][32];
 };
 
@@ -92,7 +99,7 @@ inline void check_aligned(const void* pointer, size_t bytes) {
 
 inline unsigned lane() { return thread_index.x % 32; }
 
-// What every lane shows in this round.
+// Shows `mine` to the warp, and returns what every lane shows in this round.
 inline const Shown* exchange(const Shown& mine) {
   Warp& warp = block->warps[thread_index.x / 32];
   Shown(&shown)[32] = warp.shown[round_of_warp++ % 2];
@@ -203,7 +210,7 @@ inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
   }
 }
 
-// Value k (0 to 15, of 32 bits 0 to 7) of a row or column, of which a register holds the four bytes that belong to `lane % 4`.
+// Value k (0 to 15, or 0 to 7 of 32-bit values) of a row or column. A register of lane l holds the four bytes of it that belong to l % 4.
 template <typename T>
 float value_of_fragment(uint32_t chunk0, uint32_t chunk1, unsigned k) {
   constexpr unsigned in_chunk = 16 / sizeof(T), in_word = 4 / sizeof(T);
