@@ -70,7 +70,7 @@ def test_every_instance_is_reported(check):
 
 
 def test_a_spill_is_reported(planted):
-    code, words, content = planted("cuda/param_gather.h", r"sum_blocks_at_once = \d+", "sum_blocks_at_once = 16")
+    code, words, content = planted("cuda/param_gather_kernels.h", r"sum_blocks_at_once = \d+", "sum_blocks_at_once = 16")
     assert code == 1
     spilled = [row for row in content["rows"] if row["spill_stores"]]
     assert {row["kernel"] for row in spilled} == {"param_gather_sum"}
@@ -79,7 +79,7 @@ def test_a_spill_is_reported(planted):
 
 
 def test_a_kernel_that_does_not_compile_is_reported(planted):
-    code, words, content = planted("cuda/param_gather.h", r"\Z", "using Broken = no_such_word;\n")
+    code, words, content = planted("cuda/param_gather_kernels.h", r"\Z", "using Broken = no_such_word;\n")
     assert (code, content["rows"]) == (1, [])
     assert "does not compile" in content["files"][0]["failures"][0]
     assert "no_such_word" in content["files"][0]["failures"][0]
