@@ -1,7 +1,7 @@
 """The forward of cross_rnn in one launch: a program takes a tile of rows of one task through all steps.
 
-Between two steps a program waits for its own threads alone: what it wrote of a state, it alone reads, through the L2 cache. For batches
-whose steps are shorter than a launch; a large batch is better off with more, smaller programs a step.
+A program reads only the rows of a state that it wrote itself, so between two steps it waits for its own threads alone. The states go through
+the L2 cache. This suits small batches, whose steps take less time than a launch; a large batch needs more programs than it has row tiles.
 """
 
 import triton
@@ -18,9 +18,9 @@ def cross_rnn_all_steps(
     G: tl.constexpr, HAS_CONTEXT: tl.constexpr, TO_OUT: tl.constexpr, SAVE: tl.constexpr,
     ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """All steps, all tasks. The state after step l goes to slot ``(first_slot + l) % slots`` of ``states``, the last to ``out`` (TO_OUT).
+    """All steps of all tasks. The state after step l goes to slot ``(first_slot + l) % slots`` of ``states``, the last to ``out`` (TO_OUT).
 
-    ``slots`` of [B, D] lie side by side in a task's states, ``rows_a_step`` is D for weights of every step's own, 0 for tied ones.
+    A task's states are ``slots`` matrices [B, D], one after the other. ``rows_a_step`` is D for untied weights and 0 for tied ones.
     """
     task = tl.program_id(1).to(tl.int64)
     V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)

@@ -1,13 +1,13 @@
-"""The backward of cross_rnn: a step's gradients from those of the step after it, and the gradient of the context.
+"""The backward of cross_rnn: the gradients of a step from those of the step after it.
 
-Letters as in cross_rnn_forward, and d = dL/dh' of a step. A step goes back in two moves::
+Letters as in cross_rnn_forward; d = dL/dh' of a step. The backward of a step has two parts::
 
-    da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a          "the gate's"
-    dh = d + W^T da + V^T dq                                                              "the product's"
+    gate part        da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a
+    product part     dh = d + W^T da + V^T dq
 
-The product's move of a step ends with the gate's move of the step before it, so that dh is used while it is in registers. da and dq are
-written as planes [B, G, D] side by side, which makes both products one. A multiplication whose result is summed is written as ``fma`` with
-0: the compiler's freedom to fuse changes no bit.
+One launch computes the product part of a step, and then the gate part of the step before it, which uses dh while it is in registers. da and
+dq lie side by side, [B, G, D], so that one product gives both terms. A product whose result is added later is written as ``fma`` with 0, so
+that the bits do not depend on what the compiler fuses.
 """
 
 import triton
@@ -24,7 +24,7 @@ def _dq(dg, x, a, g):
 
 @triton.jit
 def _gate(d, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr):
-    """The gate's move for a tile: writes da, dq and their sums over the tile's rows, writes dx0 or adds to it (ADD)."""
+    """The gate part of a tile: writes da, dq and their sums over the tile's rows; writes dx0, or adds to it (ADD)."""
     n = unit + tl.arange(0, d.shape[1])
     stored = inside(b, B, n, D)
     at = b.to(tl.int64)[:, None] * D + n[None, :]
@@ -53,7 +53,7 @@ def cross_rnn_backward_start(
     B, D, grad_at, grad_stride, activations_at, activations_stride, gradients_at, gradients_stride, sums_at, sums_stride,
     G: tl.constexpr, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The gate's move of the last step, from the output's gradient ``grad + grad_at``. Strides are from task to task, in values."""
+    """The gate part of the last step, from the output's gradient ``grad + grad_at``. Strides are from task to task, in values."""
     task = tl.program_id(1).to(tl.int64)
     V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
     D = aligned(D, V)
@@ -108,7 +108,7 @@ def _end(
     acc, x0, given, state_grad, d, activations, dx0, gradients, bias_sums, b, unit, B, D,
     G: tl.constexpr, FIRST: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
-    """dh of a tile, then the gate's move of the step before; dh of the first step goes to dx0."""
+    """dh of a tile, then the gate part of the step before it. dh of the first step is added to dx0."""
     acc = _dh(acc, given, state_grad, d, b, unit, B, D, STATES, not FIRST)
     if FIRST:
         n = unit + tl.arange(0, acc.shape[1])
@@ -127,7 +127,7 @@ def cross_rnn_backward_step(
     G: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, STATES: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The product's move of a step and the gate's of the one before it. d comes from ``grad + grad_at`` (LAST) or from the buffer ``d``.
+    """The product part of a step and the gate part of the step before it. d comes from ``grad + grad_at`` (LAST) or the buffer ``d``.
 
     ``gradients + read`` are da|dq of this step, those of the step before go to ``gradients + write``.
     """

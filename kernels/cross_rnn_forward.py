@@ -1,11 +1,11 @@
-"""The forward of cross_rnn: a tile of a step, launched a step at a time or, for small batches, for all steps at once.
+"""The forward of cross_rnn for one tile of one step. A launch computes one step, or, for small batches, all steps.
 
 Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 (gated) or 1 (cross) vectors a unit. With u = [context, h]::
 
     a  = W u + b        g = sigmoid(V u + c)        h' = h + g * x0 * a
 
-Row d of W and row d of V are neighbouring columns of one product, so a thread that holds a unit's a holds its gate too. Multiplications
-that feed an addition are written as ``fma``: the compiler's freedom to fuse changes no bit.
+Row d of W and row d of V are neighbouring columns of one product, so the thread that holds a unit's a also holds its gate. A multiplication
+that feeds an addition is written as ``fma``, so that the bits do not depend on what the compiler fuses.
 """
 
 import triton
@@ -46,7 +46,7 @@ def _tile(
 ):  # fmt: skip
     """One tile of one step of one task, where the pointers begin. Writes a, g to ``activations`` [B, G, D] and h' to ``out`` [B, D]."""
     K = C + D
-    # tiles at the edge compute their last row and unit again and do not store it, which saves a mask
+    # tiles at the edge compute the last row and unit several times and store them once, which saves a mask
     n = tl.arange(0, BLOCK_D * G)
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     row = tl.minimum(b, B - 1).to(tl.int64)
@@ -55,7 +55,7 @@ def _tile(
     bias, _ = bank_rows(shared_bias, private_bias, index, unit, num_shared, num_private, G, task, 1)
     weight += n % G * K
 
-    # the sums begin with the biases: after the loop, their addresses would need the registers that the accumulator holds
+    # the sums start at the biases: loaded after the loop, the biases would need registers that the accumulator holds
     ACC: tl.constexpr = tl.float64 if x0.dtype.element_ty == tl.float64 else tl.float32
     first = tl.where(valid, tl.load(bias + n % G).to(ACC), float("nan"))
     acc = tl.broadcast_to(first[None, :], (BLOCK_B, BLOCK_D * G))
@@ -79,7 +79,7 @@ def cross_rnn_step(
     G: tl.constexpr, HAS_CONTEXT: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr,
     ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """One step, a program a tile. Reads x0 (FIRST) or ``states + read``, writes ``out`` [T, B, D] (LAST) or ``states + write``.
+    """One step; a program computes a tile. Reads x0 (FIRST) or ``states + read``; writes ``out`` [T, B, D] (LAST) or ``states + write``.
 
     Offsets and strides are in values: ``read``, ``write``, ``context_at`` and ``activations_at`` to the step, ``states_stride`` and
     ``activations_stride`` from task to task; ``first_row`` is the step's first row of the index.

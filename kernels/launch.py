@@ -17,7 +17,7 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def alignment(sizes: tuple[int, ...], *banks: Tensor) -> int:
-    """What rows and parts of rows of ``sizes`` values, and the addresses of ``banks``, are multiples of, in bytes, at most 16.
+    """The largest power of two, at most 16, that divides the bytes of rows of ``sizes`` values and the addresses of ``banks``.
 
     A tensor that is traced has no address; its storage begins on a boundary of more than 16 bytes, as PyTorch's allocators give it.
     """

@@ -1,4 +1,4 @@
-"""param_gather: rows of a shared and a private bank by index, and the sum of their gradients, one owner a bank row.
+"""param_gather: gathers rows of a shared and a private bank by index. Its backward has one program for each bank row.
 
 With T tasks, R rows a task, S shared and P private rows of N values::
 
@@ -15,7 +15,7 @@ from .tiles import bank_rows, store
 def param_gather_rows(
     shared, private, index, out, places, R, N, num_shared, num_private, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr
 ):
-    """Copy rows, a tile of places t * R + r and columns a program. A row whose index is out of range becomes NaN."""
+    """Copy rows. A program copies a tile of places t * R + r and columns. A row whose index is out of range becomes NaN."""
     place = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     safe = tl.minimum(place, places - 1)
@@ -29,9 +29,9 @@ def param_gather_rows(
 def param_gather_sum(
     grad, index, shared, private, T, R, N, num_shared, num_private, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr
 ):  # fmt: skip
-    """The gradient of one bank row: the sum over the places that read it, by task, then by row. No atomics, so the same bits on every run.
+    """The gradient of one bank row: the sum over the places that read it, by task, then by row. There are no atomics: every run gives the same bits.
 
-    The program looks through the index for its row, which is short beside the gradient.
+    The program searches the whole index for its row; the index is short compared with the gradient.
     """
     bank_row = tl.program_id(0)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -10,10 +10,10 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 @triton.jit
 def bank_rows(shared, private, index, unit, num_shared, num_private, row_size, task, ALIGN: tl.constexpr):
-    """Pointers [N] to the rows of units ``unit`` [N] of a task whose part of the index starts at ``index``, and whether each is in range.
+    """Pointers [N] to the rows of units ``unit`` [N] of a task, whose part of the index starts at ``index``, and whether each is in range.
 
-    A row out of range gets a pointer into the banks all the same; the caller makes its results NaN, for a kernel cannot raise. ``ALIGN`` is
-    what the rows' addresses are multiples of, in bytes: the compiler does not see it through the choice of the bank.
+    A row out of range gets a pointer into the banks too. The caller makes its results NaN, for a kernel cannot raise. All addresses are
+    multiples of ``ALIGN`` bytes; the compiler cannot derive this through the choice between two banks.
     """
     row = tl.load(index + unit).to(tl.int64)
     valid = (row >= 0) & (row < num_shared + num_private)
@@ -24,9 +24,9 @@ def bank_rows(shared, private, index, unit, num_shared, num_private, row_size, t
 
 @triton.jit
 def aligned(value, V: tl.constexpr):
-    """``value``, which is a multiple of V, in a form that shows it.
+    """``value``, a multiple of V, in a form in which the compiler sees that it is one.
 
-    Triton itself sees no more than whether an argument is a multiple of 16: rows of 312 values would be loaded value by value.
+    Triton sees only whether an argument is a multiple of 16. Without this, rows of 312 values use scalar loads.
     """
     return value // V * V
 
@@ -39,7 +39,7 @@ def inside(b, B, n, N):
 
 @triton.jit
 def dot(left, right, acc, PRECISION: tl.constexpr):
-    """``acc + left @ right`` in the accumulator's dtype. The interpreter gets bfloat16 products wrong and rounds float16: upcast there."""
+    """``acc + left @ right`` in the accumulator's dtype. The interpreter multiplies bfloat16 wrongly and rounds float16, so it upcasts."""
     if INTERPRETED:
         return acc + tl.dot(left.to(acc.dtype), right.to(acc.dtype), out_dtype=acc.dtype)
     else:
@@ -71,7 +71,7 @@ def sigmoid(x):
 
 @triton.jit
 def store(pointer, value, mask):
-    """Store ``value`` rounded to what the memory holds, to the nearest. The interpreter cuts a bfloat16 off: there it is rounded before."""
+    """Store ``value``, rounded to the nearest value of the memory's dtype. The interpreter would truncate bfloat16, so it rounds first."""
     if INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:
         bits = value.to(tl.uint32, bitcast=True)
         value = tl.where(value == value, (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True), value)

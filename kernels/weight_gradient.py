@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class WeightGradient:
-    """The sum over steps l of [da_l | dq_l]^T [context_l, h_l], of tied weights; of untied ones, each step's own.
+    """The sum over the steps l of [da_l | dq_l]^T [context_l, h_l] for tied weights, and one product for each step for untied weights.
 
     ``gradients`` [T, slots, B, G, D] hold da|dq, ``states`` [T, L - 1, B, D] those before every step but the first, which reads x0.
     """
@@ -18,7 +18,7 @@ class WeightGradient:
         self.parts: list[list[Tensor | None]] = [[None, None] for _ in range(1 if tied else steps)]
 
     def add(self, first: int, last: int, slot: int) -> None:
-        """Add steps ``first`` to ``last``, whose da|dq begin in ``slot``; the first step reads x0 and comes alone."""
+        """Add the steps from ``first`` up to ``last``, whose da|dq begin in ``slot``. The first step reads x0 and is added alone."""
         tasks = self.gradients.shape[0]
         left = self.gradients[:, slot : slot + last - first].flatten(3).flatten(1, 2).mT
         h = self.x0.expand(tasks, -1, -1) if first == 0 else self.states[:, first - 1 : last - 1].flatten(1, 2)
@@ -45,6 +45,6 @@ class WeightGradient:
 
 
 def _add(total: Tensor | None, product: Tensor) -> Tensor:
-    """The sum in float32 (or float64), in which a low precision's products are rounded once each and their sum not at all."""
+    """The sum in float32 (or float64). A product in a lower precision is rounded once; their sum is not rounded to that precision."""
     product = product.to(torch.promote_types(product.dtype, torch.float32))
     return product if total is None else total + product
