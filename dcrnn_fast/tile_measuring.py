@@ -1,25 +1,26 @@
-"""Measures schedules and tile sizes on a GPU, for ``dcrnn-fast info --warm`` and ``make gpu``."""
+"""Measures schedules and tile sizes on a GPU and keeps the fastest, for ``dcrnn-fast info --warm`` and ``make gpu``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 import triton
 from torch import Tensor
 
-from . import reference
+from . import accuracy, files, reference
+from .errors import ConfigError
 from .kernels import tile_choice, tile_file, tile_table
-from .kernels.cross_rnn_op import EVERYTHING
-from .kernels.tile_file import Entry, Key
-from .kernels.tile_table import Config
+from .kernels.tile_file import Entry
+from .kernels.tile_table import SCHEDULES, Config, Sizes
+from .operators import Keep, Needs
+from .operators import triton as _operators  # noqa: F401  registers torch.ops.dcrnn_fast_triton
 from .sharing import GATES, Cell
 
-CEILING = {"bfloat16": 5e-2, "float16": 8e-3, "tf32": 2e-3, "float32": 1e-5, "float64": 1e-10}
-"""Relative errors against float64 that the operator stays below, by the dtype as the products see it."""
-
 CHECKED_ROWS = 512
+"""So many rows at the start and at the end of a batch are compared with the reference."""
 
 
 def median_milliseconds(run: Callable[[], object]) -> float:
@@ -34,137 +35,142 @@ def tune(
     *,
     steps: int = 3,
     cell: Cell = "gated",
-    dtype: torch.dtype = torch.bfloat16,
+    kind: str = "bfloat16",
     context_dim: int = 0,
     device: torch.device | str = "cuda",
     measure: Callable[[Callable[[], object]], float] = median_milliseconds,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Entry]:
-    """Time every candidate tile of every kernel through the operators, check its results first, and keep the fastest in the user's file.
+    """Time the operators with every candidate tile of every kernel, and write the fastest to the user's file.
+
+    Checks the results of each candidate before timing it. Leaves out candidates that need more shared memory than the card has.
 
     Args:
         dim: D.
         tasks: T.
-        batch: B; the choices are then for all T * B of the same bucket.
+        batch: B. The choices then serve all T * B of the same :func:`~dcrnn_fast.kernels.tile_table.bucket`.
         steps: L.
         cell: "gated" or "cross".
-        dtype: of the tensors. float32 is measured as exact or tf32, as PyTorch's own setting says.
+        kind: the dtype as the products see it: "bfloat16", "float16", "float32", "float64", or "tf32" for float32 tensors.
         context_dim: C columns of a context; 0 for none.
-        device: a CUDA device, or under the interpreter and within :func:`~dcrnn_fast.kernels.tile_choice.as_card` the CPU.
-        measure: milliseconds of a call.
-        report: is told what each candidate took.
+        device: a CUDA device.
+        measure: returns the milliseconds of a call.
+        report: receives a line for each candidate.
 
-    Returns the entries that were written. A candidate that does not fit the card's shared memory is reported and left out.
+    Returns:
+        The entries that were written.
 
     Raises:
         ArithmeticError: a candidate's result is wrong.
         ConfigError: the user's file is damaged, or cannot be written.
     """
-    place = torch.device(device)
-    number = -1 if place.type != "cuda" else torch.cuda.current_device() if place.index is None else place.index
-    name, card = tile_choice.card_name(number), tile_choice.card(number)
-    if name is None:
+    card = tile_table.card_of(torch.device(device))
+    if not card.name:
         raise ValueError(f"device={str(device)!r}: expected a CUDA device")
-    tile_file.load(tile_file.user_file(name), name)  # before minutes of measuring, not after them
-    problem = _Problem(dim, tasks, batch, steps, cell, dtype, context_dim, place)
+    tile_file.load(tile_file.user_file(card.name), card.name)  # a damaged file fails now, not after minutes of measuring
+    problem = _Problem(dim, tasks, batch, steps, cell, kind, context_dim, torch.device(device))
     sizes = problem.sizes
     best: dict[str, tuple[float, Config]] = {}
-    for kernel in ("step", "all_steps", "backward", *(["context"] if context_dim else [])):
-        schedule = {"schedule": kernel} if kernel in tile_file.SCHEDULES else {}
-        others = {"backward": best["backward"][1]} if kernel == "context" else {}
+    for kernel in tile_table.KERNELS if context_dim else tile_table.KERNELS[:-1]:
+        fixed: dict[str, Config | str] = {"schedule": kernel} if kernel in SCHEDULES else {}
+        if kernel == "context":
+            fixed["backward"] = best["backward"][1]
         times: dict[Config, float] = {}
         for tile in tile_table.candidates(kernel, sizes.kind, sizes.gates, card.shared_memory):
-            with tile_choice.kernel_override(**{kernel: tile}, **schedule, **others):
+            with tile_choice.kernel_override(**{kernel: tile}, **fixed):
                 try:
                     problem.check(kernel, tile)
                     times[tile] = measure(lambda kernel=kernel: problem.run(kernel)) * 1e3  # type: ignore[misc]
                 except triton.runtime.errors.OutOfResources as error:
-                    report(f"{kernel} {_words(tile)}: left out, {error}")
+                    report(f"{kernel} {tile}: left out, {error}")
                     continue
-            report(f"{kernel} {_words(tile)}: {times[tile]:.1f} us")
+            report(f"{kernel} {tile}: {times[tile]:.1f} us")
         if not times:
-            raise ArithmeticError(f"{kernel}: no candidate runs on {name}")
+            raise ArithmeticError(f"{kernel}: no candidate runs on {card.name}")
         fastest = min(times, key=times.__getitem__)
         best[kernel] = times[fastest], fastest
-    entries = [Entry(Key.of(kernel, sizes), tile, time) for kernel, (time, tile) in best.items()]
-    faster = min(tile_file.SCHEDULES, key=lambda kernel: best[kernel][0])
-    entries.append(Entry(Key.of("schedule", sizes), faster, best[faster][0]))
-    report(f"schedule: {faster}; written to {tile_file.save(name, entries)}")
+    entries = [Entry(sizes.key(kernel), tile, time) for kernel, (time, tile) in best.items()]
+    schedule = min(SCHEDULES, key=lambda kernel: best[kernel][0])
+    entries.append(Entry(sizes.key("schedule"), schedule, best[schedule][0]))
+    report(f"schedule: {schedule}; written to {save(card.name, entries)}")
     tile_choice.clear()
     return entries
 
 
-def _words(tile: Config) -> str:
-    return f"{tile.block_b}x{tile.block_d}x{tile.block_k}, {tile.num_warps} warps, {tile.num_stages} stages"
+def save(card: str, entries: Iterable[Entry], path: Path | None = None) -> Path:
+    """Add entries to a file, by default the user's, and return its path. An entry replaces one with the same key.
+
+    Raises ConfigError: the file there is damaged or of another card, or it cannot be written.
+    """
+    path = path or tile_file.user_file(card)
+    merged = {entry.key: entry for entry in [*tile_file.load(path, card), *entries]}
+    content = {"format": tile_file.FORMAT, "card": card, "entries": [merged[key].row() for key in sorted(merged)]}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: measured tile sizes cannot be written ({error}); name another file in {tile_file.ENVIRONMENT}"
+        ) from error
+    return path
 
 
 class _Problem:
-    """Arguments of one size, the calls to time, and what the first and last rows of their results must be.
+    """The operators' arguments of one size, and the exact results of the first and the last rows.
 
-    The forward keeps what the backward needs, as in training; the backward is asked for the gradient of x0 alone, or with a context for
-    the context's too: the weights' gradients are library products.
+    As in training, the forward keeps what the backward needs. The backward computes the gradient of x0, and of the context for that kernel.
+    It computes no gradients of weights: PyTorch's library does those products.
     """
 
-    def __init__(
-        self, dim: int, tasks: int, batch: int, steps: int, cell: Cell, dtype: torch.dtype, context_dim: int, device: torch.device
-    ) -> None:
+    def __init__(self, dim: int, tasks: int, batch: int, steps: int, cell: Cell, kind: str, context_dim: int, device: torch.device) -> None:
         generator = torch.Generator(device).manual_seed(0)
+        dtype = getattr(torch, "float32" if kind == "tf32" else kind)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=dtype, device=device)
 
         gates, columns, shared = GATES[cell], context_dim + dim, dim // 2
-        self.x0 = normal(batch, dim)
-        self.banks = (
+        x0 = normal(batch, dim)
+        banks = (
             normal(shared, gates, columns) / columns**0.5,
             normal(shared, gates),
             normal(tasks, dim - shared, gates, columns) / columns**0.5,
             normal(tasks, dim - shared, gates),
         )
-        self.index = torch.arange(dim, dtype=torch.int32, device=device).repeat(tasks, 1)
-        self.context = normal(steps, batch, context_dim) if context_dim else None
-        self.grad = normal(tasks, batch, dim)
-        self.steps, self.cell, self.keep = steps, cell, EVERYTHING
-        self.sizes = tile_choice.Sizes.of(self.x0, tasks, gates, columns, steps)
-        _, self.states, self.kept = self._forward()
-        self.expected = []
-        for rows in self._checked():
-            x0 = self.x0[rows].double().requires_grad_()
-            context = None if self.context is None else self.context[:, rows].double().requires_grad_()
-            weight, bias, own_weight, own_bias = (bank.double() for bank in self.banks)
+        index = torch.arange(dim, dtype=torch.int32, device=device).repeat(tasks, 1)
+        context = normal(steps, batch, context_dim) if context_dim else None
+        grad = normal(tasks, batch, dim)
+        self.arguments, self.allow_tf32 = (x0, *banks, index, steps, cell, context, False), kind == "tf32"
+        self.sizes = Sizes.of(x0, tasks, gates, columns, steps, self.allow_tf32)
+        _, states, activations = self._forward()
+        self.saved = grad, states, activations
+        self.exact = []
+        for rows in (slice(0, CHECKED_ROWS), slice(max(0, batch - CHECKED_ROWS), batch)):
+            inputs = [x0[rows], *([] if context is None else [context[:, rows]])]
+            leaves = [tensor.double().requires_grad_() for tensor in inputs]
+            weight, bias, own_weight, own_bias = (bank.double() for bank in banks)
+            upstream = leaves[1] if context_dim else None
             with torch.enable_grad():
-                out = reference.cross_rnn(x0, weight, bias, own_weight, own_bias, self.index, steps=steps, cell=cell, context=context)
-            wanted = [x0] if context is None else [x0, context]
-            self.expected.append([out.detach(), *torch.autograd.grad(out, wanted, self.grad[:, rows].double())])
+                out = reference.cross_rnn(leaves[0], weight, bias, own_weight, own_bias, index, steps=steps, cell=cell, context=upstream)
+            self.exact.append((rows, [out.detach(), *torch.autograd.grad(out, leaves, grad[:, rows].double())]))
 
-    def _checked(self) -> list[slice]:
-        batch = self.x0.shape[0]
-        return [slice(0, CHECKED_ROWS), slice(max(0, batch - CHECKED_ROWS), batch)]
-
-    def _forward(self) -> Any:
-        arguments = self.x0, *self.banks, self.index, self.context, self.steps, self.cell, False, self.keep
+    def _forward(self) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
-            return torch.ops.dcrnn_fast.triton_cross_rnn(*arguments)
+            return torch.ops.dcrnn_fast_triton.cross_rnn(*self.arguments, Keep.BOTH, self.allow_tf32)
 
-    def run(self, kernel: str) -> Any:
-        """The operator in which the kernel runs."""
-        if kernel in tile_file.SCHEDULES:
-            return self._forward()
-        needs = 33 if kernel == "context" else 1
-        arguments = self.x0, *self.banks, self.index, self.context, self.states, self.kept, self.steps, self.cell, False, needs
+    def run(self, kernel: str) -> dict[int, Tensor]:
+        """The results of the operator that launches the kernel: 0 the output, 1 the gradient of x0, 2 that of the context."""
+        if kernel in SCHEDULES:
+            return {0: self._forward()[0]}
+        needs = Needs.X0 | Needs.CONTEXT if kernel == "context" else Needs.X0
         with torch.no_grad():
-            return torch.ops.dcrnn_fast.triton_cross_rnn_backward(self.grad, *arguments)
+            dx0, *_, dcontext = torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, *self.arguments, needs, self.allow_tf32)
+        return {1: dx0, 2: dcontext} if kernel == "context" else {1: dx0}
 
     def check(self, kernel: str, tile: Config) -> None:
         """Raise ArithmeticError unless the results are right."""
-        found = self.run(kernel)
-        for rows, (out, dx0, *dcontext) in zip(self._checked(), self.expected, strict=True):
-            pairs = [(found[0][..., rows, :], out)]
-            if kernel not in tile_file.SCHEDULES:
-                pairs = [(found[0][rows], dx0)]
-            if kernel == "context":
-                pairs.append((found[5][:, rows], dcontext[0]))
-            for got, right in pairs:
-                error = float((got.double() - right).norm() / right.norm().clamp_min(1e-300))
-                if not error < CEILING[self.sizes.kind]:
-                    raise ArithmeticError(f"{kernel} with {_words(tile)} is wrong: relative error {error:.1e} on {self.sizes}")
+        for place, got in self.run(kernel).items():
+            for rows, exact in self.exact:
+                error = accuracy.relative_error(got[..., rows, :], exact[place])
+                if not error < accuracy.CEILING[self.sizes.kind]:
+                    raise ArithmeticError(f"{kernel} with {tile} is wrong: relative error {error:.1e} on {self.sizes}")

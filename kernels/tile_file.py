@@ -1,6 +1,7 @@
-"""Measured choices and the files that keep them. Needs neither Triton nor a GPU, so that ``python -m dcrnn_fast info`` can read them.
+"""Reads the files of measured schedules and tile sizes. ``dcrnn-fast info`` does so too, so this needs neither Triton nor a GPU.
 
-A file is of one card. :func:`choices` looks first into the user's file, then into the one that is shipped for the card.
+Each file is of one card. :func:`choices` prefers the user's file to the one that the package ships. ``dcrnn_fast/tile_measuring.py`` writes
+the user's.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -16,45 +16,47 @@ from typing import Any
 
 from dcrnn_fast.errors import ConfigError
 
-from . import tile_table
-from .tile_table import Config
+from .tile_table import ITEMSIZE, KERNELS, SCHEDULES, Config, Sizes, candidates
 
 ENVIRONMENT = "DCRNN_FAST_TUNING"
 """Environment variable that names the user's file."""
 
 SHIPPED = Path(__file__).with_name("tuned")
 FORMAT = "dcrnn_fast tuning 1"
-SCHEDULES = ("step", "all_steps")
-NO_LIMIT = 1 << 40
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a measured choice is for: a kernel or "schedule", D units, K columns, G vectors a unit, the dtype as the products see it, the
-    bucket of rows, and for the schedule the steps (0 for a kernel)."""
-
-    choice: str
-    kind: str
-    rows: int
-    dim: int
-    columns: int
-    gates: int
-    steps: int = 0
-
-    @classmethod
-    def of(cls, choice: str, sizes: Any) -> Key:
-        """The key of a call's sizes (:class:`~dcrnn_fast.kernels.tile_choice.Sizes`)."""
-        steps = sizes.steps if choice == "schedule" else 0
-        return cls(choice, sizes.kind, tile_table.bucket(sizes.rows), sizes.dim, sizes.columns, sizes.gates, steps)
+_COLUMNS = {"kind": str, "rows": int, "dim": int, "columns": int, "gates": int, "steps": int}
+"""The fields of :class:`~dcrnn_fast.kernels.tile_table.Sizes` in a file."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """The fastest tile of a kernel, or the faster schedule, and how long the operator took with it."""
 
-    key: Key
+    key: tuple[str, Sizes]
     value: Config | str
     microseconds: float
+
+    def row(self) -> dict[str, Any]:
+        """The entry as a file has it."""
+        choice, sizes = self.key
+        value = {"schedule": self.value} if isinstance(self.value, str) else {"config": asdict(self.value)}
+        columns = {name: getattr(sizes, name) for name in _COLUMNS}
+        return {"choice": choice, **columns, **value, "microseconds": round(self.microseconds, 3)}
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Entry:
+        """The entry of a file's row. Raises KeyError, TypeError or ValueError if it is none."""
+        for name, expected in _COLUMNS.items():
+            if type(row[name]) is not expected:
+                raise TypeError(f"{name}={row[name]!r}: expected {expected.__name__}")
+        value = str(row["schedule"]) if row["choice"] == "schedule" else Config(**row["config"])
+        return cls(Sizes(**{name: row[name] for name in _COLUMNS}).key(row["choice"]), value, float(row["microseconds"]))
+
+    def is_candidate(self) -> bool:
+        """Whether this version still has the schedule or the tile."""
+        choice, sizes = self.key
+        if isinstance(self.value, str):
+            return self.value in SCHEDULES
+        return choice in KERNELS and sizes.kind in ITEMSIZE and self.value in candidates(choice, sizes.kind, sizes.gates)
 
 
 def file_name(card: str) -> str:
@@ -77,41 +79,34 @@ def shipped_file(card: str) -> Path:
     return SHIPPED / f"{file_name(card)}.json"
 
 
-def present_files() -> list[Path]:
-    """The files that are there, of whatever card."""
-    given = os.environ.get(ENVIRONMENT)
-    users = [Path(given).expanduser()] if given else sorted(_cache_folder().glob("tuning-*.json"))
-    return [path for path in [*users, *sorted(SHIPPED.glob("*.json"))] if path.is_file()]
-
-
 @cache
-def choices(card: str) -> dict[Key, Config | str]:
-    """Everything measured for a card, the user's own before the shipped. Read once a process, or again after ``choices.cache_clear()``."""
-    found: dict[Key, Config | str] = {}
-    for path in (shipped_file(card), user_file(card)):
+def choices(card: str) -> dict[tuple[str, Sizes], Config | str]:
+    """All measured choices of a card, by :meth:`Sizes.key`; none for "", which is no card. Reads the files once."""
+    found: dict[tuple[str, Sizes], Config | str] = {}
+    for path in (shipped_file(card), user_file(card)) if card else ():
         found |= {entry.key: entry.value for entry in load(path, card)}
     return found
 
 
-def load(path: Path, card: str | None = None) -> list[Entry]:
-    """The entries of a file, none where there is no file. Entries whose tile is not a candidate any more are left out.
+def load(path: Path, card: str) -> list[Entry]:
+    """The entries of a file; none if there is no file. Leaves out entries whose tile the table no longer has.
 
-    Raises ConfigError: the file cannot be read, is damaged, or is of another card than ``card``.
+    Raises ConfigError: the file cannot be read, is damaged, or is of another card.
     """
     of_card, entries = read(path)
-    if card is not None and of_card is not None and file_name(of_card) != file_name(card):
+    if of_card is not None and file_name(of_card) != file_name(card):
         raise ConfigError(f"{path}: was measured on {of_card}, and this is {card}; name another file in {ENVIRONMENT}, or unset it")
     return entries
 
 
 def read(path: Path) -> tuple[str | None, list[Entry]]:
-    """The card of a file, None where there is no file, and its entries."""
+    """The card of a file and its entries; None and no entries if there is no file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f'expected "format": "{FORMAT}"')
-        entries = [_entry(row) for row in content["entries"]]
-        return str(content["card"]), [entry for entry in entries if _is_candidate(entry)]
+        entries = [Entry.of(row) for row in content["entries"]]
+        return str(content["card"]), [entry for entry in entries if entry.is_candidate()]
     except FileNotFoundError:
         return None, []
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -121,50 +116,13 @@ def read(path: Path) -> tuple[str | None, list[Entry]]:
         ) from error
 
 
-def _entry(row: dict[str, Any]) -> Entry:
-    key = Key(**{name: row[name] for name in Key.__dataclass_fields__})
-    for name in ("rows", "dim", "columns", "gates", "steps"):
-        if type(row[name]) is not int:
-            raise TypeError(f"{name}={row[name]!r}: expected an int")
-    value = str(row["schedule"]) if key.choice == "schedule" else Config(**row["config"])
-    return Entry(key, value, float(row["microseconds"]))
-
-
-def _is_candidate(entry: Entry) -> bool:
-    if isinstance(entry.value, str):
-        return entry.value in SCHEDULES
-    known = entry.key.choice in tile_table.KERNELS and entry.key.kind in tile_table.ITEMSIZE
-    return known and entry.value in tile_table.candidates(entry.key.choice, entry.key.kind, entry.key.gates, NO_LIMIT)
-
-
-def save(card: str, entries: Iterable[Entry], path: Path | None = None) -> Path:
-    """Add entries to a file, by default the user's; those of the same keys are replaced. Written beside and renamed.
-
-    Raises ConfigError: what is there is no such file or of another card, or nothing can be written there.
-    """
-    path = path or user_file(card)
-    merged = {entry.key: entry for entry in [*load(path, card), *entries]}
-    ordered = sorted(merged.values(), key=lambda entry: tuple(asdict(entry.key).values()))
-    content = {"format": FORMAT, "card": card, "entries": [_row(entry) for entry in ordered]}
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: measured tile sizes cannot be written ({error}); name another file in {ENVIRONMENT}") from error
-    return path
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    value = {"schedule": entry.value} if isinstance(entry.value, str) else {"config": asdict(entry.value)}
-    return {**asdict(entry.key), **value, "microseconds": round(entry.microseconds, 3)}
-
-
 def summary() -> str:
-    """One line for people: which cards have measured tile sizes here. Queries no GPU."""
+    """One line for people: the cards with measured tile sizes here. Queries no GPU."""
+    given = os.environ.get(ENVIRONMENT)
+    users = [Path(given).expanduser()] if given else sorted(_cache_folder().glob("tuning-*.json"))
     found = []
-    for path in present_files():
+    for path in [*users, *sorted(SHIPPED.glob("*.json"))]:
         card, entries = read(path)
-        found.append(f"{card}, {len(entries)} choice{'s' * (len(entries) != 1)} ({path})")
+        if card is not None:
+            found.append(f"{card}, {len(entries)} choice{'s' * (len(entries) != 1)} ({path})")
     return "measured: " + "; ".join(found) if found else "none measured: tile sizes are predicted"

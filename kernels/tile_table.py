@@ -1,21 +1,39 @@
-"""Tile sizes: which there are, what shared memory they take, and which one a call gets where nothing was measured.
+"""The table of tile sizes, the shared memory they take, and a prediction of the fastest where nothing was measured.
 
-A choice depends on the number of units D, the cell, the dtype, and the number of rows of all tasks rounded up to a power of four, never on
-the batch size itself: two batches of one bucket run the same compiled kernel. docs/triton.md tells how the prediction is to be read.
+A choice depends on :class:`Sizes`, never on the batch size itself: two batches whose rows round up to the same number run the same compiled
+kernel. docs/triton.md explains how far to trust the prediction. Nothing here imports PyTorch before :meth:`Sizes.of` is called.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cache
+from math import ceil, inf
+from typing import TYPE_CHECKING, Any
 
-KERNELS = ("step", "all_steps", "backward", "context")
+if TYPE_CHECKING:
+    import torch
+
+STEP, ALL_STEPS = SCHEDULES = ("step", "all_steps")
+"""The forward takes one launch a step, or one launch for all steps. Each schedule has a kernel of the same name."""
+
+KERNELS = (*SCHEDULES, "backward", "context")
+
+ITEMSIZE = {"bfloat16": 2, "float16": 2, "tf32": 4, "float32": 4, "float64": 8}
+"""Bytes of a value, by ``kind``: the dtype as the products see it. "float32" is exact, "tf32" is float32 rounded for the tensor cores."""
+
+SHARED_MEMORY = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
+"""Bytes of shared memory that a block can have, by compute capability, from NVIDIA's CUDA C++ programming guide."""
+
+# The prediction's rates a second. FLOPs are from NVIDIA's data sheet of the H100 SXM; the other two are assumptions. All cards use them.
+_FLOPS = {"bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12, "float64": 67e12}
+_L2_BYTES = 5.5e12
+_LAUNCH_SECONDS = 10e-6  # from Python
 
 
 @dataclass(frozen=True)
 class Config:
-    """Rows, units and products of a tile, warps of a program, and stages of its software pipeline."""
+    """A tile's rows, units and products; the warps of a program; the stages of its software pipeline."""
 
     block_b: int
     block_d: int
@@ -28,28 +46,78 @@ class Config:
         blocks = {"BLOCK_B": self.block_b, "BLOCK_D": self.block_d, "BLOCK_K": self.block_k}
         return {**blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
 
+    def __str__(self) -> str:
+        return f"{self.block_b}x{self.block_d}x{self.block_k}, {self.num_warps} warps, {self.num_stages} stages"
+
 
 @dataclass(frozen=True)
 class Card:
-    """What the prediction asks of a GPU: multiprocessors, bytes of shared memory a block, and peak rates a second."""
+    """A GPU: its name as PyTorch gives it, its multiprocessors, and the bytes of shared memory that a block can have."""
 
+    name: str
     multiprocessors: int
     shared_memory: int
-    tensor_flops: dict[str, float]
-    l2_bytes: float
-    launch_seconds: float = 10e-6
 
 
-H100 = Card(132, 232_448, {"bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12, "float64": 67e12}, 5.5e12)
-"""NVIDIA's data sheet of the H100 SXM; the L2 rate and the time of a launch, from Python, are assumptions."""
+NO_CARD = Card("", 132, SHARED_MEMORY[90])
+"""Stands for the card of a CPU tensor: it has an H100's sizes and no measured choices."""
 
-SHARED_MEMORY = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
-"""Bytes of shared memory a block can have, by compute capability."""
 
-ITEMSIZE = {"bfloat16": 2, "float16": 2, "tf32": 4, "float32": 4, "float64": 8}
+@cache
+def card_of(device: torch.device) -> Card:
+    """The card of a tensor's device."""
+    if device.type != "cuda":
+        return NO_CARD
+    import torch
 
-# Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY (scripts/triton_resources.py checks it). The
-# context's product has a loop over tasks around the backward's, whose addresses take registers: its tiles are its own.
+    found: Any = torch.cuda.get_device_properties(device)  # PyTorch's types leave out the shared memory
+    return Card(found.name, found.multi_processor_count, found.shared_memory_per_block_optin)
+
+
+@dataclass(frozen=True, order=True)
+class Sizes:
+    """What a choice depends on: ``kind`` (see :data:`ITEMSIZE`), the rows of all tasks, D units, K columns, G vectors a unit, L steps, and
+    the card."""
+
+    kind: str
+    rows: int
+    dim: int
+    columns: int
+    gates: int
+    steps: int
+    card: Card = NO_CARD
+
+    @classmethod
+    def of(cls, x0: torch.Tensor, tasks: int, gates: int, columns: int, steps: int, allow_tf32: bool) -> Sizes:
+        """The sizes of a call, with the rows rounded up by :func:`bucket`. Of a size that a traced graph leaves open, the traced value."""
+        from .launch import precision
+
+        kind = "tf32" if precision(x0.dtype, allow_tf32) == "tf32" else str(x0.dtype).removeprefix("torch.")
+        rows = bucket(_hint(x0.shape[0]) * _hint(tasks))
+        return cls(kind, rows, _hint(x0.shape[1]), _hint(columns), gates, steps, card_of(x0.device))
+
+    def key(self, choice: str) -> tuple[str, Sizes]:
+        """What a file knows a choice by, a kernel's tile or "schedule". A file is of one card, and tiles do not depend on the steps."""
+        return choice, replace(self, card=NO_CARD, steps=self.steps if choice == "schedule" else 0)
+
+
+def bucket(rows: int) -> int:
+    """``rows`` rounded up to a power of four, at least 64 and at most 65536."""
+    return next((size for size in (64, 256, 1024, 4096, 16384) if rows <= size), 65536)
+
+
+def _hint(size: int | torch.SymInt) -> int:
+    if isinstance(size, int):
+        return size
+    from torch.fx.experimental import symbolic_shapes
+
+    # PyTorch 2.13 has this under another name than 2.10
+    hint = getattr(symbolic_shapes, "optimization_hint", None) or symbolic_shapes.size_hint  # type: ignore[attr-defined]
+    return int(hint(size, fallback=8192))
+
+
+# Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY; `make resources` checks this. "context" has tiles
+# of its own because its loop over tasks needs more registers than "backward".
 _HALF = {
     "step": [(128, 128, 64, 8, 3), (128, 128, 64, 8, 4), (128, 64, 64, 8, 3), (64, 64, 64, 4, 4), (64, 64, 64, 4, 3), (32, 64, 64, 4, 4)],
     "all_steps": [(16, 64, 64, 4, 4), (16, 128, 64, 4, 3), (32, 128, 64, 8, 3), (64, 64, 64, 4, 3)],
@@ -77,52 +145,53 @@ _DOUBLE = {
 _CANDIDATES = {"bfloat16": _HALF, "float16": _HALF, "tf32": _TF32, "float32": _FULL, "float64": _DOUBLE}
 
 
+def product_columns(kernel: str, config: Config, gates: int) -> int:
+    """Columns of a tile's product: in the forward one for each of the G vectors of its units, in the backward one for each unit."""
+    return config.block_d * (gates if kernel in SCHEDULES else 1)
+
+
+def buffers(kernel: str, config: Config) -> int:
+    """How many buffers the software pipeline has for each operand of a product."""
+    # The backward loads an index first and then what it points to. That takes two stages, so there are half as many buffers.
+    return config.num_stages if kernel in SCHEDULES else max(2, (config.num_stages - 1) // 2 + 1)
+
+
 def shared_bytes(kernel: str, config: Config, kind: str, gates: int) -> int:
-    """Shared memory of the pipeline's buffers, in bytes; the compiler's own needs are on top."""
-    wide = gates * config.block_d if kernel in ("step", "all_steps") else config.block_d
-    # the backward's loads follow an index, so its pipeline has two loads in a row and half the buffers
-    buffers = config.num_stages if kernel in ("step", "all_steps") else max(2, (config.num_stages - 1) // 2 + 1)
-    return buffers * (config.block_b + wide) * config.block_k * ITEMSIZE[kind]
+    """Shared memory of the pipeline's buffers, in bytes. The compiler needs some more for itself."""
+    return buffers(kernel, config) * (config.block_b + product_columns(kernel, config, gates)) * config.block_k * ITEMSIZE[kind]
 
 
-def candidates(kernel: str, kind: str, gates: int, shared_memory: int) -> list[Config]:
-    """The configurations of a kernel that fit, for ``kind`` "bfloat16", "float16", "tf32", "float32" (exact) or "float64"."""
+def tile_work(kernel: str, config: Config, sizes: Sizes) -> tuple[int, int]:
+    """The FLOPs of a tile's product, and the bytes of its operands, each read once."""
+    wide = product_columns(kernel, config, sizes.gates)
+    long = sizes.columns if kernel in SCHEDULES else sizes.gates * sizes.dim
+    return 2 * config.block_b * wide * long, (config.block_b + wide) * long * ITEMSIZE[sizes.kind]
+
+
+def candidates(kernel: str, kind: str, gates: int, shared_memory: float = inf) -> list[Config]:
+    """The configurations of a kernel that fit into so many bytes of shared memory a block."""
     known = [Config(*sizes) for sizes in _CANDIDATES[kind][kernel]]
     return [config for config in known if shared_bytes(kernel, config, kind, gates) + 2048 <= shared_memory]
 
 
-def bucket(rows: int) -> int:
-    """``rows`` rounded up to a power of four, at least 64 and at most 65536."""
-    return next((size for size in (64, 256, 1024, 4096, 16384) if rows <= size), 65536)
-
-
-def predicted_seconds(
-    kernel: str, config: Config, kind: str, *, rows: int, dim: int, gates: int, columns: int, steps: int, card: Card = H100
-) -> float:
+def predicted_seconds(kernel: str, config: Config, sizes: Sizes) -> float:
     """The time of one launch: FLOPs, traffic through L2, and the tiles that a multiprocessor works through one after another."""
-    forward = kernel in ("step", "all_steps")
-    wide, long = (gates * config.block_d, columns) if forward else (config.block_d, gates * dim)
-    flops = 2.0 * config.block_b * wide * long
-    moved = (config.block_b + wide) * long * ITEMSIZE[kind]
-    tile = max(flops * card.multiprocessors / card.tensor_flops[kind], moved * card.multiprocessors / card.l2_bytes) + 1e-6
-    row_tiles, unit_tiles = ceil(rows / config.block_b), ceil(dim / config.block_d)
-    if kernel == "all_steps":
-        return ceil(row_tiles / card.multiprocessors) * unit_tiles * steps * tile
-    return ceil(row_tiles * unit_tiles / card.multiprocessors) * tile
+    flops, moved = tile_work(kernel, config, sizes)
+    multiprocessors = sizes.card.multiprocessors
+    tile = max(flops * multiprocessors / _FLOPS[sizes.kind], moved * multiprocessors / _L2_BYTES) + 1e-6
+    row_tiles, unit_tiles = ceil(sizes.rows / config.block_b), ceil(sizes.dim / config.block_d)
+    if kernel == ALL_STEPS:
+        return ceil(row_tiles / multiprocessors) * unit_tiles * sizes.steps * tile
+    return ceil(row_tiles * unit_tiles / multiprocessors) * tile
 
 
-def predicted(kernel: str, kind: str, *, rows: int, dim: int, gates: int, columns: int, steps: int, card: Card = H100) -> Config:
-    """The configuration of the least predicted time."""
-    fitting = candidates(kernel, kind, gates, card.shared_memory)
-
-    def seconds(config: Config) -> float:
-        return predicted_seconds(kernel, config, kind, rows=rows, dim=dim, gates=gates, columns=columns, steps=steps, card=card)
-
-    return min(fitting, key=seconds)
+def predicted(kernel: str, sizes: Sizes) -> Config:
+    """The configuration with the shortest predicted time."""
+    fitting = candidates(kernel, sizes.kind, sizes.gates, sizes.card.shared_memory)
+    return min(fitting, key=lambda config: predicted_seconds(kernel, config, sizes))
 
 
-def predicted_schedule(kind: str, *, rows: int, dim: int, gates: int, columns: int, steps: int, card: Card = H100) -> str:
-    """ "all_steps" where one launch for all steps is predicted to take less time than a launch a step, else "step"."""
-    sizes: dict[str, Any] = {"rows": rows, "dim": dim, "gates": gates, "columns": columns, "steps": steps, "card": card}
-    at_once, one = (predicted_seconds(kernel, predicted(kernel, kind, **sizes), kind, **sizes) for kernel in ("all_steps", "step"))
-    return "all_steps" if at_once + card.launch_seconds < steps * (one + card.launch_seconds) else "step"
+def predicted_schedule(sizes: Sizes) -> str:
+    """The schedule with the shorter predicted time; launches take time too."""
+    at_once, one = (predicted_seconds(kernel, predicted(kernel, sizes), sizes) + _LAUNCH_SECONDS for kernel in (ALL_STEPS, STEP))
+    return ALL_STEPS if at_once < sizes.steps * one else STEP

@@ -141,7 +141,8 @@ def tune(minutes: float | None) -> int:
     import torch
 
     from dcrnn_fast import tile_measuring
-    from dcrnn_fast.kernels import tile_choice, tile_file
+    from dcrnn_fast.kernels import tile_file
+    from dcrnn_fast.kernels.tile_table import Sizes
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False
@@ -150,15 +151,13 @@ def tune(minutes: float | None) -> int:
             if ends is not None and time.monotonic() > ends:
                 print("the minutes are used up; what was measured is kept")
                 return int(failed)
-            torch.backends.cuda.matmul.fp32_precision = "tf32" if kind == "tf32" else "ieee"
             dtype = torch.float32 if kind == "tf32" else torch.bfloat16
-            sizes = tile_choice.Sizes.of(torch.empty(batch, dim, dtype=dtype, device="cuda"), tasks, 2, dim, 3)
-            name = tile_choice.card_name(sizes.device)
-            if name and tile_file.Key.of("schedule", sizes) in tile_file.choices(name):
+            sizes = Sizes.of(torch.empty(batch, dim, dtype=dtype, device="cuda"), tasks, 2, dim, 3, kind == "tf32")
+            if sizes.key("schedule") in tile_file.choices(sizes.card.name):
                 continue
             print(f"{kind}, D={dim}, B={batch}, T={tasks}", flush=True)
             try:
-                tile_measuring.tune(dim, tasks, batch, dtype=dtype, report=lambda line: print(f"  {line}", flush=True))
+                tile_measuring.tune(dim, tasks, batch, kind=kind, report=lambda line: print(f"  {line}", flush=True))
             except Exception as error:
                 failed = True
                 print(f"  FAILED: {type(error).__name__}: {error}", flush=True)

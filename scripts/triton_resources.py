@@ -76,15 +76,11 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     if "error" not in facts:
         row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
     if job.kernel in TILED:
-        tile, case, gates = tile_of(job), CASES[job.kernel], blocks["G"]
-        forward = job.kernel in ("step", "all_steps")
-        wide, long = (gates * tile.block_d, case["D"]) if forward else (tile.block_d, gates * case["D"])
-        row["shared_estimated"] = tile_table.shared_bytes(job.kernel, tile, job.kind, gates)
-        row["tile_flops"] = 2 * tile.block_b * wide * long
-        row["tile_bytes"] = (tile.block_b + wide) * long * tile_table.ITEMSIZE[job.kind]
-        seconds = tile_table.predicted_seconds(
-            job.kernel, tile, job.kind, rows=TASKS * case["B"], dim=case["D"], gates=gates, columns=case["D"], steps=STEPS
-        )
+        tile, case = tile_of(job), CASES[job.kernel]
+        sizes = tile_table.Sizes(job.kind, TASKS * case["B"], case["D"], case["D"], blocks["G"], STEPS)
+        row["shared_estimated"] = tile_table.shared_bytes(job.kernel, tile, job.kind, sizes.gates)
+        row["tile_flops"], row["tile_bytes"] = tile_table.tile_work(job.kernel, tile, sizes)
+        seconds = tile_table.predicted_seconds(job.kernel, tile, sizes)
         row["predicted_us_h100"] = round(1e6 * seconds, 2)
     row["failures"] = failures(job, facts)
     return row

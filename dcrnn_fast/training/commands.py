@@ -149,16 +149,9 @@ def _warm(dim: int, batches: list[int], tasks: int, steps: int, kind: str) -> No
         raise BackendUnavailable(f"--warm measures on a GPU and cannot: {reason}")
     from dcrnn_fast import tile_measuring
 
-    before = torch.backends.cuda.matmul.fp32_precision
-    if kind in ("tf32", "float32"):
-        torch.backends.cuda.matmul.fp32_precision = "tf32" if kind == "tf32" else "ieee"
-    try:
-        for number, batch in enumerate(batches, start=1):
-            typer.echo(f"measuring {number}/{len(batches)}: {kind}, D={dim}, T={tasks}, B={batch}, L={steps}", err=True)
-            dtype = getattr(torch, "float32" if kind == "tf32" else kind)
-            tile_measuring.tune(dim, tasks, batch, steps=steps, dtype=dtype, report=lambda line: typer.echo(f"  {line}", err=True))
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+    for number, batch in enumerate(batches, start=1):
+        typer.echo(f"measuring {number}/{len(batches)}: {kind}, D={dim}, T={tasks}, B={batch}, L={steps}", err=True)
+        tile_measuring.tune(dim, tasks, batch, steps=steps, kind=kind, report=lambda line: typer.echo(f"  {line}", err=True))
 
 
 def _parse_counts(option: str, values: list[str]) -> list[int]:

@@ -1,13 +1,14 @@
 """What `info` says about measured tile sizes, and `info --warm`."""
 
+import json
+
 import pytest
 import torch
 
 from dcrnn_fast import backends, cli, info
 from dcrnn_fast.kernels import tile_file
-from dcrnn_fast.kernels.tile_file import Entry, Key
 
-KEY = Key("schedule", "bfloat16", 4096, 624, 624, 2, 3)
+ENTRY = {"choice": "schedule", "kind": "bfloat16", "rows": 4096, "dim": 624, "columns": 624, "gates": 2, "steps": 3, "schedule": "step"}
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +37,11 @@ def test_info_says_that_nothing_was_measured():
     assert "GPU figures  none measured: tile sizes are predicted" in info.render()
 
 
-def test_info_names_the_cards_of_the_users_and_the_shipped_files(folder):
-    path = tile_file.save("NVIDIA H100", [Entry(KEY, "step", 5.0)])
-    shipped = tile_file.save("NVIDIA H200", [Entry(KEY, "step", 5.0)], tile_file.shipped_file("NVIDIA H200"))
+def test_info_names_the_cards_of_the_users_and_the_shipped_files():
+    path, shipped = tile_file.user_file("NVIDIA H100"), tile_file.shipped_file("NVIDIA H200")
+    for file, card in ((path, "NVIDIA H100"), (shipped, "NVIDIA H200")):
+        file.parent.mkdir()
+        file.write_text(json.dumps({"format": tile_file.FORMAT, "card": card, "entries": [{**ENTRY, "microseconds": 5.0}]}))
     expected = f"measured: NVIDIA H100, 1 choice ({path}); NVIDIA H200, 1 choice ({shipped})"
     assert f"GPU figures  {expected}" in info.render()
 
@@ -73,22 +76,20 @@ def test_a_wrong_batch_is_one_error_line(command, wrong):
     assert "expected whole numbers of at least 1" in err
 
 
-def test_warm_measures_every_batch_and_puts_the_precision_back(command, monkeypatch):
+def test_warm_measures_every_batch(command, monkeypatch):
     tile_measuring = pytest.importorskip("dcrnn_fast.tile_measuring")
     calls = []
 
     def tune(*sizes, report, **options):
-        calls.append((*sizes, *options.values(), torch.backends.cuda.matmul.fp32_precision))
+        calls.append((*sizes, options))
         report("step: 1.0 us")
 
     monkeypatch.setattr(tile_measuring, "tune", tune)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(backends.REASONS, "triton", None)
-    before = torch.backends.cuda.matmul.fp32_precision
     code, out, err = command("info", "--warm", "--dim", 64, "--batch", "8,16", "--batch", 32, "--tasks", 3, "--dtype", "tf32")
     assert code == 0, err
-    assert calls == [(64, 3, batch, 3, torch.float32, "tf32") for batch in (8, 16, 32)]
-    assert torch.backends.cuda.matmul.fp32_precision == before
+    assert calls == [(64, 3, batch, {"steps": 3, "kind": "tf32"}) for batch in (8, 16, 32)]
     assert "measuring 3/3: tf32, D=64, T=3, B=32, L=3\n  step: 1.0 us\n" in err
     assert "reference" in out
     calls.clear()
