@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from dcrnn_fast import functional, reference
+from dcrnn_fast.accuracy import CEILING, relative_error
 
 from .problems import differentiable
-
-CEILING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 8e-3}
 
 
 def cast(arguments: dict, dtype: torch.dtype) -> dict:
@@ -26,10 +25,6 @@ def results(run, arguments: dict, seed: Tensor, **options) -> dict[str, Tensor]:
     out = run(**arguments, **options)
     gradients = torch.autograd.grad(out, list(inputs.values()), seed.to(out.dtype), allow_unused=True)
     return {"out": out.detach(), **{f"gradient of {name}": g for name, g in zip(inputs, gradients, strict=True) if g is not None}}
-
-
-def relative_error(got: Tensor, exact: Tensor) -> float:
-    return float((got.double() - exact).norm() / exact.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def assert_as_exact_as_plain_pytorch(
@@ -54,8 +49,9 @@ def assert_as_exact_as_plain_pytorch(
         assert fast.keys() == exact.keys()
         for name, value in exact.items():
             errors.setdefault(name, []).append((relative_error(fast[name], value), relative_error(plain[name], value)))
+    limit = CEILING[str(dtype).removeprefix("torch.")]
     for name, pairs in errors.items():
         error, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
         peer = max(peer, torch.finfo(dtype).eps)
-        bound = ceiling or (CEILING[dtype] if dtype == torch.float64 else min(2 * peer, max(CEILING[dtype], peer)))
+        bound = ceiling or (limit if dtype == torch.float64 else min(2 * peer, max(limit, peer)))
         assert error <= bound, f"{name} in {dtype}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound:.2e}"
