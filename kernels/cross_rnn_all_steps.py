@@ -1,7 +1,7 @@
 """The forward of cross_rnn in one launch: a program takes a tile of rows of one task through all steps.
 
-A program reads only the rows of a state that it wrote itself. Between two steps it waits for its own threads alone. The states go through the
-L2 cache. This suits small batches, whose steps take less time than a launch; a large batch needs more programs than it has row tiles.
+A program reads only the rows of a state that it wrote itself. Between two steps it waits for its own threads alone. The states go through
+the L2 cache. This suits small batches, whose steps take less time than a launch; a large batch needs more programs than it has row tiles.
 """
 
 import triton

@@ -31,7 +31,8 @@ def param_gather_sum(
 ):  # fmt: skip
     """The gradient of one bank row: the sum over the places that read it, by task, then by row.
 
-    There are no atomics, so every run gives the same bits. The program searches the whole index for its row; the index is short compared with the gradient.
+    There are no atomics, so every run gives the same bits. The program searches the whole index for its row, which is short
+    compared with the gradient.
     """
     bank_row = tl.program_id(0)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
