@@ -40,6 +40,7 @@ def register(
     keeps: Keep,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     kernel_override: Callable[..., AbstractContextManager[None]] | None = None,
+    gpu: str = "cuda",
 ) -> Implementation:
     """Give a namespace of operators the contract. Call it once for each namespace.
 
@@ -48,6 +49,7 @@ def register(
         keeps: what this backend's forward keeps for the backward.
         functions: the operators written in Python, by name; None where a C++ library implements them.
         kernel_override: see :class:`Implementation`; None where a backend has no choice of kernels.
+        gpu: the type of device on which PyTorch's tf32 setting counts; "cpu" for a GPU's kernels that tests compile for the CPU.
 
     Raises:
         BackendUnavailable: the namespace has an operator of another schema; it was built from other sources.
@@ -65,7 +67,7 @@ def register(
             raise BackendUnavailable(f"it was built from other sources, where {operator} has another schema; run: pip install -e .")
         torch.library.register_fake(operator, declaration)
     return Implementation(
-        param_gather.register_autograd(namespace), cross_rnn.register_autograd(namespace, keeps), kernel_override or no_override
+        param_gather.register_autograd(namespace), cross_rnn.register_autograd(namespace, keeps, gpu), kernel_override or no_override
     )
 
 

@@ -112,10 +112,11 @@ def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
     )
 
 
-def register_autograd(namespace: str, keeps: Keep) -> Callable[..., Tensor]:
+def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them.
 
     ``keeps`` is what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
+    ``gpu`` is the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
     forward, backward = operators.cross_rnn, operators.cross_rnn_backward
@@ -162,11 +163,13 @@ def register_autograd(namespace: str, keeps: Keep) -> Callable[..., Tensor]:
         return_states: bool = False,
         recompute: bool = False,
     ) -> Tensor:
-        tensors = x0, shared_weight, shared_bias, private_weight, private_bias
-        with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, context) if t is not None)
+        banks = shared_weight, shared_bias, private_weight, private_bias
+        with_gradient = torch.is_grad_enabled() and (
+            x0.requires_grad or any([bank.requires_grad for bank in banks]) or (context is not None and context.requires_grad)
+        )
         keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
         run = forward if torch.compiler.is_compiling() or not with_gradient else Eager.apply
-        allow_tf32 = x0.dtype == torch.float32 and _tf32()
-        return run(*tensors, index, steps, cell, context, return_states, keep, allow_tf32)[0]
+        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == gpu and _tf32()
+        return run(x0, *banks, index, steps, cell, context, return_states, keep, allow_tf32)[0]
 
     return cross_rnn

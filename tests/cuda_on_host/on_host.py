@@ -55,7 +55,7 @@ def build(folder: Path) -> Path:
 
 def load(extension: Path) -> Implementation:
     """The operators of the extension. Once a process."""
-    implementation = register(LIBRARY, Keep.ACTIVATIONS)  # first: it declares what the extension implements
+    implementation = register(LIBRARY, Keep.ACTIVATIONS, gpu="cpu")  # first: it declares what the extension implements
     spec = spec_from_file_location(NAME, extension)
     assert spec is not None
     assert spec.loader is not None
