@@ -169,7 +169,7 @@ def cross_rnn(
 
 
 def _checked(check: Callable[[], None], run: Callable[[], Tensor], run_checks: bool) -> Tensor:
-    """``run`` after ``check``; or ``check`` only where ``run`` failed, if what runs checks the same in fewer words and less time."""
+    """Run after the check. Where ``run_checks`` (the C++ operators, which check their arguments faster), check only if the run failed."""
     if run_checks and not torch.compiler.is_compiling():
         try:
             return run()
@@ -181,7 +181,7 @@ def _checked(check: Callable[[], None], run: Callable[[], Tensor], run_checks: b
 
 
 def _autocast(*tensors: Tensor | None) -> list[Any]:
-    """The tensors in autocast's dtype where autocast is on, by autocast's own rule: all floating ones but float64."""
+    """The tensors in autocast's dtype where autocast is on. Its own rule casts all floating dtypes but float64."""
     device = next(tensor.device.type for tensor in tensors if tensor is not None)
     if device == "meta" or not torch.is_autocast_enabled(device):
         return list(tensors)

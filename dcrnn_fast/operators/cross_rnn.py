@@ -115,7 +115,7 @@ def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
 def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them.
 
-    ``keeps`` is what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
+    That function takes x0, the four banks and the index, and the options of :func:`dcrnn_fast.functional.cross_rnn` by name. ``keeps`` is what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
     ``gpu`` is the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
@@ -150,26 +150,19 @@ def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Te
     keep_all, keep_for_recompute = int(keeps), int(keeps & ~Keep.ACTIVATIONS)
 
     def cross_rnn(
-        x0: Tensor,
-        shared_weight: Tensor,
-        shared_bias: Tensor,
-        private_weight: Tensor,
-        private_bias: Tensor,
-        index: Tensor,
-        *,
+        *tensors: Tensor,
         steps: int,
         cell: Cell = "gated",
         context: Tensor | None = None,
         return_states: bool = False,
         recompute: bool = False,
     ) -> Tensor:
-        banks = shared_weight, shared_bias, private_weight, private_bias
-        with_gradient = torch.is_grad_enabled() and (
-            x0.requires_grad or any([bank.requires_grad for bank in banks]) or (context is not None and context.requires_grad)
-        )
+        differentiable = any([t.requires_grad for t in tensors]) or (context is not None and context.requires_grad)
+        with_gradient = differentiable and torch.is_grad_enabled()
         keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
-        run = forward if torch.compiler.is_compiling() or not with_gradient else Eager.apply
+        run = Eager.apply if with_gradient and not torch.compiler.is_compiling() else forward
+        x0 = tensors[0]
         allow_tf32 = x0.dtype == torch.float32 and x0.device.type == gpu and _tf32()
-        return run(x0, *banks, index, steps, cell, context, return_states, keep, allow_tf32)[0]
+        return run(*tensors, steps, cell, context, return_states, keep, allow_tf32)[0]
 
     return cross_rnn
