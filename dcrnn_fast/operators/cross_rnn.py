@@ -115,8 +115,12 @@ def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
 def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them.
 
-    That function takes x0, the four banks and the index, and the options of :func:`dcrnn_fast.functional.cross_rnn` by name. ``keeps`` is what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
-    ``gpu`` is the type of device on which PyTorch's tf32 setting counts.
+    That function takes x0, the four banks and the index, and the options of :func:`dcrnn_fast.functional.cross_rnn` by name.
+
+    Args:
+        namespace: as in ``torch.ops.<namespace>``.
+        keeps: what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
+        gpu: the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
     forward, backward = operators.cross_rnn, operators.cross_rnn_backward
