@@ -10,10 +10,14 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext as plain_build_ext
+
+sys.path.insert(0, str(Path(__file__).parent / "scripts"))
+from sources import sources
 
 ROOT = Path(__file__).parent
 MINIMUM_TORCH = "0x020a000000000000"  # 2.10 in TORCH_TARGET_VERSION's encoding: the oldest PyTorch the binaries load in
@@ -55,12 +59,6 @@ except ImportError as error:
     BuildExtension, module_missing = plain_build_ext, f"{error.name} could not be imported while the extension was built ({error})"
 else:
     module_missing = None
-
-
-def sources(*groups: str) -> list[str]:
-    """Those of csrc/sources.txt that belong to one of the groups."""
-    lines = (ROOT / "csrc" / "sources.txt").read_text(encoding="utf-8").splitlines()
-    return [path for group, path in (line.split() for line in lines if not line.startswith("#")) if group in groups]
 
 
 def extension(name: str, groups: tuple[str, ...], device: str, libraries: list[str]) -> Extension:

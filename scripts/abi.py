@@ -1,7 +1,7 @@
-"""One build for every PyTorch: builds a wheel against each of several versions and tests it in the others: ``make abi``.
+"""Checks that one build serves every PyTorch: builds a wheel against each of several versions and tests it in the others. ``make abi``.
 
-By default these are the oldest version that is supported and the newest that pip offers. Each gets a virtual environment in build/abi/:
-gigabytes that stay until ``make clean``. pip's own configuration and environment say where from; ``--pip`` hands it options.
+By default it takes the oldest supported version and the newest that pip offers. Each version gets a virtual environment in build/abi/,
+gigabytes that stay until ``make clean``. pip's own configuration says where packages come from; ``--pip`` passes it more options.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "abi"
-COPIED = ("csrc", "dcrnn_fast", "kernels", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 OLDEST, NEWEST = "2.10", "newest"
 NEEDS = ("numpy", "pybind11>=2.13", "setuptools>=77", "ninja", "pytest>=8", "hypothesis>=6.100")
-TESTS = "outputs_and_gradients or rows_are_copied or gradient_of_a_row or refuses"
+TESTS = ("tests/cpu", "-k", "outputs_and_gradients or rows_are_copied or gradient_of_a_row or refuses")
 LOADED = """
 import sys
 import torch
@@ -35,21 +34,19 @@ assert backends.resolve("auto") == "cpp"
 
 
 class CommandError(Exception):
-    """A command that failed."""
+    """A command failed."""
 
 
 def run(*command: str | Path, where: Path = FOLDER, **environment: str) -> str:
-    """A command's output; CommandError shows its end."""
-    done = subprocess.run(
-        [str(part) for part in command], cwd=where, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    """Run a command and return what it prints. Raises CommandError with the end of its output."""
+    done = subprocess.run(command, cwd=where, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CommandError(f"abi: failed: {' '.join(map(str, command))}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
     return done.stdout
 
 
 def environment_of(version: str, pip_options: list[str]) -> Path:
-    """The Python of a virtual environment with that PyTorch."""
+    """Install that PyTorch in a virtual environment, and return its Python."""
     folder = FOLDER / f"torch-{version}"
     python = folder / "bin" / "python"
     if not python.exists():
@@ -60,22 +57,17 @@ def environment_of(version: str, pip_options: list[str]) -> Path:
 
 
 def wheel(python: Path, version: str) -> Path:
-    """The package built in that environment from a copy of the sources: nothing of an earlier build gets in."""
-    source, out = FOLDER / "source", FOLDER / f"wheel-{version}"
-    for folder in (source, out):
-        shutil.rmtree(folder, ignore_errors=True)
-    source.mkdir()
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__", "_build_failure.txt"))
-        else:
-            shutil.copy2(ROOT / name, source / name)
+    """Build the package in that environment, from a source distribution: no earlier build's files get in."""
+    out = FOLDER / f"wheel-{version}"
+    shutil.rmtree(out, ignore_errors=True)
+    run(python, "setup.py", "-q", "sdist", "--dist-dir", out, where=ROOT)
+    (source,) = out.iterdir()
     run(python, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", out, source, DCRNN_FAST_CPP="1")
     return next(out.glob("*.whl"))
 
 
 def test(python: Path, package: Path, built: str, used: str) -> str:
-    """The last line of the tests' output. They lie alone in a folder: what they import is the installed wheel."""
+    """Run the tests and return the last line of their output. They get a folder of their own, so they import the installed wheel."""
     tests = FOLDER / "tests-alone"
     shutil.rmtree(tests, ignore_errors=True)
     shutil.copytree(ROOT / "tests", tests / "tests", ignore=shutil.ignore_patterns("__pycache__"))
@@ -83,14 +75,14 @@ def test(python: Path, package: Path, built: str, used: str) -> str:
     run(python, "-m", "pip", "install", "--no-deps", "--force-reinstall", package)
     print(run(python, "-m", "dcrnn_fast", "info", where=tests), flush=True)
     run(python, "-c", LOADED, built, used, where=tests)
-    return run(python, "-m", "pytest", "tests/cpu", "-p", "no:cacheprovider", "-k", TESTS, where=tests).splitlines()[-1]
+    return run(python, "-m", "pytest", *TESTS, "-p", "no:cacheprovider", where=tests).splitlines()[-1]
 
 
 def main() -> None:
-    """Exit code 0 if every build runs in every other version."""
+    """Exit with 0 if every build passes the tests in every other version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"two or more of PyTorch (default: {OLDEST} {NEWEST})")
-    parser.add_argument("--pip", default="", metavar="OPTIONS", help="for pip install, such as --pip='--pre --no-cache-dir'")
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"two or more versions of PyTorch (default: {OLDEST} {NEWEST})")
+    parser.add_argument("--pip", default="", metavar="OPTIONS", help="options for pip install, such as --pip='--pre --no-cache-dir'")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     pythons = {}

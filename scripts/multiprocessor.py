@@ -1,41 +1,41 @@
-"""What a GPU's multiprocessors have, by compute capability, and how many programs (blocks of threads) fit one at a time."""
+"""What a GPU's multiprocessor has, by compute capability, and how many programs (blocks of threads) it can run at the same time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from runpy import run_path
+
+from sources import ROOT
 
 
 @dataclass(frozen=True)
 class Multiprocessor:
-    """What the programs that run on it at a time share."""
+    """What the programs on a multiprocessor share, besides shared memory. Registers are of 32 bits, tensor memory is counted in columns."""
 
-    shared_memory: int
     threads: int
     programs: int = 32
     registers: int = 65536
     tensor_memory: int = 512
 
 
-MULTIPROCESSORS = {
-    80: Multiprocessor(167_936, 2048),
-    90: Multiprocessor(233_472, 2048),
-    100: Multiprocessor(233_472, 2048),
-    120: Multiprocessor(102_400, 1536, programs=24),
-}
+MULTIPROCESSORS = {80: Multiprocessor(2048), 90: Multiprocessor(2048), 100: Multiprocessor(2048), 120: Multiprocessor(1536, programs=24)}
 """By compute capability, from the table in NVIDIA's CUDA C++ programming guide."""
 
+SHARED_MEMORY: dict[int, int] = run_path(str(ROOT / "kernels" / "configs.py"))["SHARED_MEMORY"]
+"""The most shared memory that one program gets, in bytes. The file is read by its path because its package imports PyTorch."""
+
 RESERVED_SHARED_MEMORY = 1024
-"""Of every program. What is left of a multiprocessor's is the most that one program is granted."""
+"""What the GPU takes for itself from a multiprocessor's shared memory, in bytes for each program."""
 
 
 def programs(arch: int, warps: int, registers: int, shared: int, tensor_memory: int = 0) -> int:
-    """How many programs a multiprocessor runs at a time. A warp's registers come in units of 256."""
+    """How many programs of so many warps, registers a thread and bytes of shared memory a multiprocessor runs at the same time."""
     limit = MULTIPROCESSORS[arch]
-    warp_registers = -(-registers * 32 // 256) * 256
+    warp_registers = -(-registers * 32 // 256) * 256  # a warp gets registers in units of 256
     counts = [
         limit.programs,
         limit.threads // (32 * warps),
         limit.registers // warp_registers // warps,
-        limit.shared_memory // (shared + RESERVED_SHARED_MEMORY),
+        (SHARED_MEMORY[arch] + RESERVED_SHARED_MEMORY) // (shared + RESERVED_SHARED_MEMORY),
     ]
     return min(counts + ([limit.tensor_memory // tensor_memory] if tensor_memory else []))

@@ -1,7 +1,7 @@
-"""Runs tests/cpu on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: ``make sanitize``.
+"""Runs the C++ kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer. ``make sanitize``.
 
-A copy of the sources in build/sanitize/ is built and tested; the installed extension is not touched. Then two defects are planted in the
-copy, a read past a row's end and a signed overflow, and the sanitizers must find both: a checker that cannot fail checks nothing.
+The script copies the sources to build/sanitize/ and builds and tests them there; the installed extension stays as it is. Then it plants
+two defects in the copy, a read past the end of a row and a signed overflow, and fails unless the sanitizers find both.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-COPY = ROOT / "build" / "sanitize"
-FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
-# setup.py asks for the package's readme and license too.
-COPIED = {name: name for name in ("csrc", "dcrnn_fast", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")}
-COPIED["kernels"] = "dcrnn_fast/kernels"
+import tree
 
-# Loaded by pytest in every process that runs tests. Without it a broken build would be skipped, and an installed one tested in its place.
+COPY = tree.ROOT / "build" / "sanitize"
+TESTS = ("tests/cpu",)
+FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
+
+# A plugin that pytest loads in every process. Without it, a broken build would be skipped, or an installed one would be tested instead.
 GUARD = f"""
 from pathlib import Path
 from dcrnn_fast import _C, backends
@@ -34,7 +33,7 @@ assert backends.REASONS["cpp"] is None, backends.REASONS["cpp"]
 
 @dataclass(frozen=True)
 class Defect:
-    """A line of a source file to spoil, a call that then goes wrong, and what must be reported."""
+    """A piece of a source file to replace, a call that then goes wrong, and the words that the report must have."""
 
     file: str
     right: str
@@ -70,7 +69,7 @@ banks = torch.randn(8, 2, 16), torch.randn(8, 2), torch.randn(2, 8, 2, 16), torc
 
 
 def compiler() -> list[str]:
-    """The C++ compiler, which must be GCC: its sanitizers live in a shared library that can be loaded before Python."""
+    """The C++ compiler, which must be GCC: its sanitizers are shared libraries, which can be loaded before Python."""
     command = shlex.split(os.environ.get("CXX", "c++"))
     try:
         macros = subprocess.run([*command, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=True).stdout
@@ -89,22 +88,9 @@ def library(name: str) -> str:
     return path
 
 
-def copy_sources() -> None:
-    """The sources without what was built from them. What an earlier run left is gone: its object files hold planted defects."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    for source, target in COPIED.items():
-        (COPY / target).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / source).is_dir():
-            ignored = shutil.ignore_patterns("*.so", "__pycache__", "_build_failure.txt")
-            shutil.copytree(ROOT / source, COPY / target, ignore=ignored, dirs_exist_ok=True)
-        else:
-            shutil.copy(ROOT / source, COPY / target)
-    (COPY / "guard.py").write_text(GUARD, encoding="utf-8")
-
-
 def build() -> None:
-    """Compile what changed. DCRNN_FAST_CPP=1 makes a failure an error."""
-    environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": FLAGS, "DCRNN_FAST_CPP": "1"}
+    """Compile what changed in the copy."""
+    environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": FLAGS, "DCRNN_FAST_CPP": "1"}  # 1: a failed build is an error
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -112,12 +98,12 @@ def build() -> None:
 
 
 def python(*arguments: str, capture: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Python in the copy, with the sanitizers' runtime loaded first. It loads libstdc++ as well: AddressSanitizer wraps its exceptions."""
+    """Run Python in the copy, with the sanitizers' library loaded first, and libstdc++, whose exceptions AddressSanitizer wraps."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(COPY),
         "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
-        "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=0",  # an interpreter leaves memory to the system by design
+        "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=0",  # Python does not free all its memory when it ends
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "OMP_WAIT_POLICY": "passive",
         **variables,
@@ -126,24 +112,24 @@ def python(*arguments: str, capture: bool = False, **variables: str) -> subproce
 
 
 def run_tests() -> None:
-    """The tests with two threads each, so that tiles lie side by side. pytest leaves stderr alone: a report there ends the process."""
+    """Run the tests with two threads, so that tiles are computed at the same time. ``--capture=sys`` leaves the reports on stderr alone."""
     options = ("-n", "auto", "--dist", "worksteal", "-p", "guard", "-p", "no:cacheprovider", "--capture=sys")
-    if python("-m", "pytest", "tests/cpu", *options, OMP_NUM_THREADS="2").returncode:
+    if python("-m", "pytest", *TESTS, *options, OMP_NUM_THREADS="2").returncode:
         raise SystemExit("sanitize: failed")
 
 
 def plant_defects() -> None:
-    """Spoil the copy."""
+    """Write the defects into the copy."""
     for defect in DEFECTS:
         path = COPY / defect.file
         text = path.read_text(encoding="utf-8")
         if text.count(defect.right) != 1:
-            raise SystemExit(f"sanitize: {defect.file} no longer has the one line that a defect is planted in: {defect.right}")
+            raise SystemExit(f"sanitize: {defect.file} must contain this once, to plant a defect there: {defect.right}")
         path.write_text(text.replace(defect.right, defect.wrong), encoding="utf-8")
 
 
 def find_defects() -> None:
-    """Each planted defect must end the process with its report, with each of its instruction sets that this CPU has."""
+    """Fail unless every defect ends its process with its report, for each of its instruction sets that this CPU has."""
     for defect in DEFECTS:
         for isa in defect.isas:
             done = python("-c", PRELUDE + defect.call, capture=True, DCRNN_FAST_ISA=isa)
@@ -151,14 +137,16 @@ def find_defects() -> None:
                 continue
             if done.returncode == 0 or not all(words in done.stderr for words in defect.report):
                 raise SystemExit(f"sanitize: the defect planted in {defect.file} was not found with {isa}\n{done.stderr[-4000:]}")
-            print(f"sanitize: found as it should be, with {isa}: {defect.report[0]}", flush=True)
+            print(f"sanitize: found the planted defect with {isa}: {defect.report[0]}", flush=True)
 
 
 def main() -> None:
-    """Exit code 0 if the tests pass and every planted defect is found."""
+    """Exit with 0 if the tests pass and the sanitizers find every planted defect."""
     print("sanitize: building", flush=True)
     compiler()
-    copy_sources()
+    shutil.rmtree(COPY, ignore_errors=True)  # the object files of an earlier run contain the planted defects
+    tree.copy(COPY)
+    (COPY / "guard.py").write_text(GUARD, encoding="utf-8")
     build()
     print("sanitize: testing", flush=True)
     run_tests()
