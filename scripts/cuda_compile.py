@@ -1,4 +1,4 @@
-"""Compiles the CUDA C++ sources without a GPU and takes apart what came of it: registers, spills, how each kernel is launched."""
+"""Compiles the CUDA C++ sources without a GPU, and reads registers, spills and the numbers of each kernel's launch from the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from sources import ROOT
+
 SHAPES = ROOT / "scripts" / "cuda_shapes.h"
 SHIM = ROOT / "tests" / "cuda_on_host"
 TOOLKIT = Path("/usr/local/cuda")
@@ -24,7 +25,7 @@ TOOLKIT = Path("/usr/local/cuda")
 KERNEL_FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xptxas", "-v,-warn-spills,-Werror")
 BINDING_FLAGS = ("-std=c++20", "-fsyntax-only", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000")
 ALL_STEPS_DIM = 256
-"""Kernels of all steps keep their states in shared memory, the more the more units: they are shown with this number."""
+"""The number of units that kernels of all steps are shown with: each unit's states take shared memory."""
 
 USAGE = re.compile(
     r"Compiling entry function '(\w+)'.*\n.*Function properties for \1\n"
@@ -36,7 +37,7 @@ TEMPLATE = re.compile(r"void dcrnn_fast::cuda::(\w+)(<.*>)\(")
 
 @dataclass(frozen=True)
 class Kernel:
-    """An instance of a kernel: its name and its template arguments as C++ writes them."""
+    """An instance of a kernel: its name, and its template arguments as C++ writes them."""
 
     name: str
     arguments: str
@@ -44,7 +45,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compiler said of a source file. ``arch`` is a compute capability, 0 for the CPU."""
+    """What a compiler printed for a source file. ``arch`` is a compute capability, or 0 for the CPU."""
 
     source: str
     arch: int
@@ -52,7 +53,7 @@ class Compiled:
     failed: bool
 
     def usage(self) -> dict[str, dict[str, int]]:
-        """What ptxas reports of every kernel, by its mangled name."""
+        """What ptxas reports on every kernel, by its mangled name."""
         found = {}
         for name, frame, stores, loads, registers, rest in USAGE.findall(self.output):
             static, stack = re.search(r"(\d+) bytes smem", rest), re.search(r"(\d+) bytes cumulative stack", rest)
@@ -66,7 +67,7 @@ class Compiled:
         return found
 
     def failures(self) -> list[str]:
-        """What is wrong besides spills of kernels, which are reported with them."""
+        """What is wrong, except for spills, which are reported with their kernels."""
         known, lines = self.usage(), self.output.splitlines()
         if self.failed:
             errors = [line for line in lines if re.search(r"\berror\b[^:]*:", line)] or lines[-3:] or ["the compiler says nothing"]
@@ -78,7 +79,7 @@ class Compiled:
 
 
 def find_nvcc() -> str | None:
-    """Of CUDA_HOME, of PATH, or of the toolkit's usual place."""
+    """The nvcc of CUDA_HOME, of PATH, or of the toolkit's usual folder."""
     home = os.environ.get("CUDA_HOME")
     places = [str(Path(home) / "bin")] if home else []
     return shutil.which("nvcc", path=os.pathsep.join([*places, os.environ.get("PATH", ""), str(TOOLKIT / "bin")]))
@@ -89,26 +90,14 @@ def host_compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "c++"))
 
 
-def sources_of(folder: Path, only: list[str]) -> list[str]:
-    """The files of the group "cuda", as csrc/sources.txt names them."""
-    lines = (line.split() for line in (folder / "sources.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    sources = [path for group, path in lines if group == "cuda"]
-    return [path for path in sources if not only or Path(path).stem in only]
-
-
-def inside(source: str) -> str:
-    """A source's path in the folder of sources, which a copy calls by another name."""
-    return str(Path(source).relative_to("csrc"))
-
-
 def run(command: list[str], folder: Path) -> tuple[str, bool]:
-    """What a command prints, and whether it fails."""
+    """Run a command, and return what it prints and whether it failed."""
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.stdout, done.returncode != 0
 
 
 def binding_includes(nvcc: str) -> list[str]:
-    """PyTorch's include folders, and those that nvcc would add: it need not lie beside them. Raises ImportError without PyTorch."""
+    """The compiler's options for PyTorch's headers, and for the toolkit's as nvcc names them. Raises ImportError without PyTorch."""
     from torch.utils.cpp_extension import include_paths
 
     plan = run([nvcc, "--dryrun", "-c", "-x", "c++", os.devnull], ROOT)[0]
@@ -117,16 +106,17 @@ def binding_includes(nvcc: str) -> list[str]:
 
 
 def compile_all(nvcc: str, folder: Path, jobs: list[tuple[str, int]], includes: list[str]) -> list[Compiled]:
-    """As many files at a time as there are cores; ``includes`` are for those of the CPU."""
+    """Compile as many files at a time as there are cores. ``includes`` are the options for files of the CPU."""
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def one(job: tuple[str, int]) -> Compiled:
             source, arch = job
+            path = str(Path(source).relative_to("csrc"))  # a copy of csrc may have another name
             if arch:
                 target = f"{Path(temporary) / Path(source).stem}_{arch}.o"
-                command = [nvcc, *KERNEL_FLAGS, "-gencode", f"arch=compute_{arch},code=sm_{arch}", "-c", inside(source), "-o", target]
+                command = [nvcc, *KERNEL_FLAGS, "-gencode", f"arch=compute_{arch},code=sm_{arch}", "-c", path, "-o", target]
             else:
-                command = [*host_compiler(), *BINDING_FLAGS, *includes, inside(source)]
+                command = [*host_compiler(), *BINDING_FLAGS, *includes, path]
             output, failed = run(command, folder)
             print(f"cuda-check: {source} {'does not compile' if failed else 'compiled'} for {target_of(arch)}", file=sys.stderr, flush=True)
             return Compiled(source, arch, output, failed)
@@ -135,12 +125,12 @@ def compile_all(nvcc: str, folder: Path, jobs: list[tuple[str, int]], includes: 
 
 
 def target_of(arch: int) -> str:
-    """An architecture as it is shown."""
+    """How the report names an architecture."""
     return f"sm_{arch}" if arch else "host"
 
 
 def kernels_of(names: list[str]) -> dict[str, Kernel]:
-    """Kernels by their mangled names. One that is no template, or lies elsewhere, keeps its whole signature for a name."""
+    """Kernels by their mangled names. The name of one that is no template, or of another namespace, is its whole signature."""
     if shutil.which("c++filt") is None:
         raise SystemExit("cuda-check: c++filt was not found; install binutils")
     text = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
@@ -152,7 +142,7 @@ def kernels_of(names: list[str]) -> dict[str, Kernel]:
 
 
 def shapes_of(kernels: Iterable[Kernel], folder: Path) -> tuple[dict[Kernel, dict[str, Any]], Compiled | None]:
-    """How kernels are launched: the sources' own numbers, from a program that prints them; and that program's compilation if it fails."""
+    """How kernels are launched, as a small program prints it from the sources; and that program's compilation, if it failed."""
     described = set(re.findall(r"^void (\w+)\(\)", SHAPES.read_text(encoding="utf-8"), re.MULTILINE))
     known = [kernel for kernel in dict.fromkeys(kernels) if kernel.name in described]
     if not known:

@@ -1,9 +1,6 @@
-"""Compiles the CUDA C++ kernels, without a GPU, and checks what each takes of one. docs/cuda.md explains the result.
+"""Compiles every instance of every CUDA C++ kernel. Compiles the C++ files that bind them to PyTorch too, as far as the compiler finds mistakes.
 
-    python scripts/cuda_check.py      # writes bench/results/cuda_resources.json; exit code 1 with a list when a check fails
-
-The C++ files that bind them to PyTorch are compiled against the installed one as far as the compiler finds mistakes; nothing is linked.
-Without nvcc nothing is checked, and the exit code is 0.
+Without nvcc it checks nothing. Without PyTorch it leaves out the bindings.
 """
 
 from __future__ import annotations
@@ -14,28 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cuda_compile import (
-    ALL_STEPS_DIM,
-    ROOT,
-    Compiled,
-    binding_includes,
-    compile_all,
-    find_nvcc,
-    inside,
-    kernels_of,
-    run,
-    shapes_of,
-    sources_of,
-    target_of,
-)
-from multiprocessor import MULTIPROCESSORS, RESERVED_SHARED_MEMORY, programs
-from report import aligned, write
-
-RESULT = ROOT / "bench" / "results" / "cuda_resources.json"
+from cuda_compile import ALL_STEPS_DIM, Compiled, binding_includes, compile_all, find_nvcc, kernels_of, run, shapes_of, target_of
+from multiprocessor import MULTIPROCESSORS, SHARED_MEMORY, programs
+from report import Report
+from sources import ROOT, sources
 
 
 def failures(arch: int, shape: dict[str, Any] | None, usage: dict[str, int]) -> list[str]:
-    """What is wrong with a kernel. One of all steps is launched where it fits: it must with one unit."""
+    """What is wrong with a kernel. A kernel of all steps is launched only where it fits, but it must fit with one unit."""
     found = []
     if usage["spill_stores"] or usage["spill_loads"]:
         found.append(f"spills: {usage['spill_stores']} bytes stored, {usage['spill_loads']} bytes loaded")
@@ -43,10 +26,9 @@ def failures(arch: int, shape: dict[str, Any] | None, usage: dict[str, int]) -> 
         found.append(f"keeps {usage['stack']} bytes on the stack")
     if shape is None:
         return [*found, "its launch is not known to scripts/cuda_shapes.h"]
-    granted = MULTIPROCESSORS[arch].shared_memory - RESERVED_SHARED_MEMORY
     shared = usage["static_shared"] + shape.get("least_shared", shape["dynamic_shared"])
-    if shared > granted:
-        found.append(f"asks for {shared} bytes of shared memory, a block is granted {granted}")
+    if shared > SHARED_MEMORY[arch]:
+        found.append(f"asks for {shared} bytes of shared memory, a block is granted {SHARED_MEMORY[arch]}")
     elif programs(arch, shape["warps"], usage["registers"], shared) == 0:
         found.append(f"has {32 * shape['warps']} threads of {usage['registers']} registers, more than a multiprocessor has")
     return found
@@ -64,7 +46,7 @@ def row_of(name: str, arch: int, shape: dict[str, Any] | None, usage: dict[str, 
 
 
 def rows_of(compiled: list[Compiled], folder: Path) -> tuple[list[dict[str, Any]], Compiled | None]:
-    """A row for every kernel of every source and architecture."""
+    """A row for every kernel of every source and architecture; and the compilation of their launches' numbers, if it failed."""
     found = [(one.arch, name, usage) for one in compiled for name, usage in one.usage().items()]
     kernels = kernels_of(sorted({name for _, name, _ in found}))
     shapes, problem = shapes_of(kernels.values(), folder)
@@ -76,7 +58,7 @@ def rows_of(compiled: list[Compiled], folder: Path) -> tuple[list[dict[str, Any]
 
 
 def words_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """Which kernel a row is of: the first columns of the table."""
+    """Which kernel a row is about: the first columns of the table."""
     tile = f"{row['tile_rows']}x{row['tile_columns']}" if "tile_rows" in row else ""
     form = "all steps" if row.get("all_steps") else "context" if row.get("context") else f"of {row['from']}" if "from" in row else ""
     numbers = [str(row.get(key, "")) for key in ("warps", "stages")]
@@ -84,33 +66,36 @@ def words_of(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """The same in words."""
+    """Which kernel a row is about, in a failure's line."""
     *first, warps, stages, form = words_of(row)
     return " ".join(filter(None, (*first, warps and f"{warps} warps", stages and f"{stages} stages", form)))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in short."""
-    lines: list[tuple[str, ...]] = [("kernel", "kind", "arch", "G", "tile", "warps", "stages", "form")]
-    lines[0] += ("registers", "spills", "stack", "shared", "blocks", "occupancy")
-    for row in rows:
-        taken = str(row["registers"]), f"{row['spill_stores']}/{row['spill_loads']}", str(row["stack"])
-        shared = f"{row['static_shared']}+{row.get('dynamic_shared', '?')}"
-        occupancy = f"{row['occupancy']:.0f}%" if "occupancy" in row else ""
-        lines.append((*words_of(row), *taken, shared, str(row.get("blocks", "")), occupancy))
-    return aligned(lines)
+def line_of(row: dict[str, Any]) -> tuple[str, ...]:
+    """A line of the table."""
+    taken = str(row["registers"]), f"{row['spill_stores']}/{row['spill_loads']}", str(row["stack"])
+    shared = f"{row['static_shared']}+{row.get('dynamic_shared', '?')}"
+    occupancy = f"{row['occupancy']:.0f}%" if "occupancy" in row else ""
+    return (*words_of(row), *taken, shared, str(row.get("blocks", "")), occupancy)
 
 
-def check(nvcc: str, folder: Path, only: list[str], archs: list[int]) -> dict[str, Any]:
-    """The result."""
-    sources = sources_of(folder, only)
-    if not sources:
-        raise SystemExit(f"cuda-check: csrc/sources.txt has no CUDA source called {' or '.join(only)}")
-    kernels = [source for source in sources if source.endswith(".cu")]
-    bindings = [source for source in sources if source not in kernels and (folder / inside(source)).is_file()]
-    for source in sources:
-        if source not in kernels + bindings:
-            print(f"cuda-check: skipped {source}: it is not there")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this report alone."""
+    parser.add_argument("--sources", type=Path, default=ROOT / "csrc", metavar="FOLDER", help="the sources: csrc, or a copy of it")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these files: their names without folder and suffix")
+
+
+def report(options: argparse.Namespace) -> Report | None:
+    """Compile the sources and check what comes out. Returns None if there is no nvcc."""
+    nvcc, folder = find_nvcc(), options.sources.resolve()
+    if nvcc is None:
+        print("cuda-check: skipped: nvcc was not found; install the CUDA toolkit, or name it in CUDA_HOME")
+        return None
+    chosen = [source for source in sources("cuda") if not options.only or Path(source).stem in options.only]
+    if not chosen:
+        raise SystemExit(f"cuda-check: csrc/sources.txt has no CUDA source called {' or '.join(options.only)}")
+    kernels = [source for source in chosen if source.endswith(".cu")]
+    bindings = [source for source in chosen if source not in kernels]
     versions, includes = {"nvcc": run([nvcc, "--version"], folder)[0].splitlines()[-1]}, []
     if bindings:
         try:
@@ -120,41 +105,20 @@ def check(nvcc: str, folder: Path, only: list[str], archs: list[int]) -> dict[st
             print(f"cuda-check: skipped {', '.join(bindings)}: PyTorch is not installed")
             bindings = []
 
-    compiled = compile_all(nvcc, folder, [*product(kernels, archs), *product(bindings, [0])], includes)
+    compiled = compile_all(nvcc, folder, [*product(kernels, options.archs), *product(bindings, [0])], includes)
     rows, problem = rows_of(compiled, folder)
-    files = [*compiled, *([problem] if problem else [])]
-    return {
-        "versions": versions,
-        "case": {"all_steps": {"D": ALL_STEPS_DIM}},
-        "files": [{"source": file.source, "arch": target_of(file.arch), "failures": file.failures()} for file in files],
-        "rows": rows,
-    }
-
-
-def main() -> None:
-    """Exit code 0 if every check passes, or if there is no nvcc."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default: bench/results/cuda_resources.json)")
-    parser.add_argument("--sources", type=Path, default=ROOT / "csrc", metavar="FOLDER", help="the sources: csrc, or a copy of it")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these files: their names without folder and suffix")
-    parser.add_argument("--archs", nargs="+", type=int, choices=MULTIPROCESSORS, default=list(MULTIPROCESSORS), help="only these GPUs")
-    options = parser.parse_args()
-    nvcc = find_nvcc()
-    if nvcc is None:
-        print("cuda-check: skipped: nvcc was not found; install the CUDA toolkit, or name it in CUDA_HOME")
-        return
-    content = check(nvcc, options.sources.resolve(), options.only, options.archs)
-    write(options.output, content)
-
-    files, rows = content["files"], content["rows"]
-    print(table(rows))
+    files = [
+        {"source": file.source, "arch": target_of(file.arch), "failures": file.failures()}
+        for file in [*compiled, *([problem] if problem else [])]
+    ]
     failed = [(f"{file['source']} {file['arch']}", file["failures"]) for file in files if file["failures"]]
     failed += [(name_of(row), row["failures"]) for row in rows if row["failures"]]
-    for name, found in failed:
-        print(f"FAILED: {name}: {'; '.join(found)}")
-    print(f"{len(files)} files, {len(rows)} kernels, {len(failed)} failed; written to {options.output}")
-    raise SystemExit(bool(failed))
-
-
-if __name__ == "__main__":
-    main()
+    head = ("kernel", "kind", "arch", "G", "tile", "warps", "stages", "form")
+    taken = ("registers", "spills", "stack", "shared", "blocks", "occupancy")
+    case = {"all_steps": {"D": ALL_STEPS_DIM}}
+    return Report(
+        {"versions": versions, "case": case, "files": files, "rows": rows},
+        [(*head, *taken), *map(line_of, rows)],
+        failed,
+        f"{len(files)} files, {len(rows)} kernels",
+    )

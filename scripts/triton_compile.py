@@ -1,4 +1,4 @@
-"""Compiles one Triton kernel without a GPU and takes apart what came of it: registers, spills, widths of loads, instructions."""
+"""Compiles one Triton kernel without a GPU, and reads registers, spills, widths of loads and instructions from the result."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ GRADIENTS = ("grad", "d", "dx0", "gradients", "bias_sums", "dcontext")
 POINTERS = ("index", *BANKS, *STATES, *GRADIENTS)
 ACCUMULATED = ("d", "dx0", "bias_sums")
 SIZES = ("B", "D", "C", "R", "N", "T", "places", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
-"""Integers of 32 bits for every call. The others are distances in memory, which for a large batch do not fit them."""
+"""Integers that always fit in 32 bits. The others are distances in memory, which exceed them for a large batch."""
 ODD = ("B", "T", "places", "num_shared", "num_private", "steps", "slots", "first_slot")
-"""Integers that are no multiples of 16 where D and C are."""
+"""Integers that need not be multiples of 16 where D and C are."""
 
 HEAVIEST: dict[str, dict[str, Any]] = {
     "step": {"HAS_CONTEXT": True, "FIRST": False, "LAST": False, "SAVE": True, "STORE": True},
     "all_steps": {"HAS_CONTEXT": True, "TO_OUT": True, "SAVE": True},
     "backward": {"FIRST": False, "LAST": False, "STATES": True},
 }
-"""The flags that ask most of a kernel: gated, with a context, saving, with gradients of all states."""
+"""The flags with which a kernel takes most of a GPU: gated, with a context, saving, with gradients of all states."""
 
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)")
 PRODUCTS = re.compile(r"HGMMA|HMMA|DMMA|UTC\w*MMA\w*|FFMA2?|DFMA")
@@ -48,8 +48,11 @@ ROUNDED = re.compile(r"[FD](FMA|ADD|MUL)2?")
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel to compile. ``ones`` are integers that are 1, which Triton compiles in; ``wide`` makes distances in memory 64 bits;
-    not ``divisible``, integers are no multiples of 16, not ``aligned``, rows begin anywhere."""
+    """A kernel to compile.
+
+    ``ones`` names the integers that are 1, which Triton makes constants. With ``wide``, distances in memory have 64 bits. Without
+    ``divisible``, integers need not be multiples of 16; without ``aligned``, neither need the addresses of rows.
+    """
 
     kernel: str
     kind: str
@@ -65,12 +68,12 @@ class Job:
     disassembled: bool = True
 
     def of(self, **constants: Any) -> Job:
-        """The same with other constants."""
+        """The same job with other constants."""
         return replace(self, constants=tuple({**dict(self.constants), **constants}.items()))
 
 
 def load(folder: Path) -> None:
-    """Make ``kernels`` a package of that folder's files. Its __init__ is left out: it imports PyTorch, which nothing here needs."""
+    """Make ``kernels`` a package of that folder's files. It does not run their __init__, which imports PyTorch."""
     os.environ.pop("TRITON_INTERPRET", None)  # interpreted functions cannot be compiled
     package = ModuleType("kernels")
     package.__path__ = [str(folder)]
@@ -86,14 +89,14 @@ def arguments(name: str) -> tuple[list[str], list[str]]:
 
 
 def job_of(name: str, kind: str, arch: int, warps: int, stages: int = 3, **constants: Any) -> Job:
-    """The heaviest variant of a kernel, with those of ``constants`` that it has."""
+    """The heaviest variant of a kernel. Of ``constants`` it takes those that the kernel has."""
     every = {"G": 2, "ALIGN": 16, "PRECISION": "tf32" if kind == "tf32" else "ieee", **HEAVIEST.get(name, {}), **constants}
     known = arguments(name)[1]
     return Job(name, kind, arch, tuple((key, every[key]) for key in known if key in every), warps, stages)
 
 
 def compiled(job: Job) -> dict[str, Any]:
-    """What a kernel compiles to, or why it does not: ``{"error": ...}``."""
+    """What a kernel takes of a GPU, or ``{"error": ...}`` where it does not compile."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -125,15 +128,19 @@ def compiled(job: Job) -> dict[str, Any]:
     return {**found, "shared": kernel.metadata.shared, "tensor_memory": kernel.metadata.tmem_size}
 
 
-def _from_cubin(cubin: bytes, disassembled: bool) -> dict[str, Any]:
+def run_tool(name: str, *options: str) -> str:
+    """What one of the CUDA tools that Triton brings prints."""
     import triton
 
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([tool, *options], capture_output=True, text=True, check=True).stdout
+
+
+def _from_cubin(cubin: bytes, disassembled: bool) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), "-res-usage", *(["-sass"] if disassembled else []), file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        text = run_tool("cuobjdump", "-res-usage", *(["-sass"] if disassembled else []), file.name)
     usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
     code = [(int(address, 16), words.split("."), rest) for address, words, rest in INSTRUCTION.findall(text)]
     if usage is None or (disassembled and not code):
@@ -143,13 +150,17 @@ def _from_cubin(cubin: bytes, disassembled: bool) -> dict[str, Any]:
         return found
     instructions = [words for _, words, _ in code]
     names = Counter(words[0] for words in instructions)
+
+    def counts(pattern: re.Pattern[str]) -> dict[str, int]:
+        return {name: count for name, count in sorted(names.items()) if pattern.fullmatch(name)}
+
     return {
         **found,
         "spill_stores": names["STL"],
         "spill_loads": names["LDL"],
         "spills_in_loops": _spills_in_loops(code),
-        "products": {name: count for name, count in sorted(names.items()) if PRODUCTS.fullmatch(name)},
-        "rounded": {name: count for name, count in sorted(names.items()) if ROUNDED.fullmatch(name)},
+        "products": counts(PRODUCTS),
+        "rounded": counts(ROUNDED),
         "loads": _widths(instructions, "LDG"),
         "async_loads": _widths(instructions, "LDGSTS"),
         "stores": _widths(instructions, "STG"),
@@ -157,14 +168,14 @@ def _from_cubin(cubin: bytes, disassembled: bool) -> dict[str, Any]:
 
 
 def _widths(instructions: list[list[str]], name: str) -> dict[str, int]:
-    """Bytes that one thread moves to how many instructions do so."""
+    """How many instructions of that name move how many bytes of a thread, by the number of bytes."""
     bits = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
     found = Counter(next((bits[word] for word in words if word in bits), 32) // 8 for words in instructions if words[0] == name)
     return {str(width): found[width] for width in sorted(found)}
 
 
 def _spills_in_loops(code: list[tuple[int, list[str], str]]) -> int:
-    """Spills between a jump back and its target, of the innermost loop around every product (all loops, where nothing is multiplied)."""
+    """Spills inside the innermost loop around each product, or inside any loop where nothing is multiplied. A loop is a jump back."""
     targets = [(at, re.search(r"0x([0-9a-f]+)\s*$", rest)) for at, words, rest in code if words[0] == "BRA"]
     loops = [(int(target[1], 16), at) for at, target in targets if target and int(target[1], 16) < at]
     tensor_cores = [at for at, words, _ in code if words[0].endswith("MMA")]

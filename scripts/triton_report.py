@@ -1,9 +1,7 @@
-"""Compiles every configuration of every Triton kernel, without a GPU, and checks what it takes of one. docs/triton.md explains the result.
+"""Compiles every tile configuration of every Triton kernel.
 
-    python scripts/triton_resources.py      # writes bench/results/triton_resources.json; exit code 1 with a list when a check fails
-
-Triton keeps what it compiled, so that a second run is quick. float16 compiles to bfloat16's code but for the name of the dtype in its
-instructions, and is compiled for sm_90 alone.
+Triton caches what it compiled, so a second run is quick. float16 is compiled for sm_90 alone: its code is bfloat16's, except for the name of
+the dtype in its instructions.
 """
 
 from __future__ import annotations
@@ -12,40 +10,40 @@ import argparse
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from functools import cache
 from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from multiprocessor import MULTIPROCESSORS, programs
-from report import aligned, write
-from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load
-
-ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "bench" / "results" / "triton_resources.json"
+from multiprocessor import SHARED_MEMORY, programs
+from report import Report
+from sources import ROOT
+from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load, run_tool
 
 TILED = ("step", "all_steps", "backward", "context")
-"""Those with a choice of tiles; the others have one for every size."""
+"""The kernels with a choice of tiles; each of the others has one tile for every size."""
 
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
-"""What the predicted times are for, each with two tasks, three steps and no context (its own kernel: as many columns as units)."""
+"""The sizes that the times are predicted for, each with two tasks, three steps and as many columns as units."""
 TASKS, STEPS = 2, 3
+
+
+def table() -> Any:
+    """The module kernels/tile_table.py, of the folder that was loaded."""
+    return import_module("kernels.tile_table")
 
 
 def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Iterator[Job]:
     """Every configuration of every kernel, where it fits."""
-    tile_table = import_module("kernels.tile_table")
     for arch, kind, name in product(archs, kinds, names):
         if kind == "float16" and arch != 90:
             continue
-        tiles = tile_table.candidates(name if name in TILED else "backward", kind, 2, tile_table.SHARED_MEMORY[arch])
+        tiles = table().candidates(name if name in TILED else "backward", kind, 2, SHARED_MEMORY[arch])
         if name in TILED:
             for tile in tiles:
                 constants = tile.constants()
@@ -53,20 +51,20 @@ def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Ite
         elif name == "start":
             for rows in sorted({tile.block_b for tile in tiles}):
                 yield job_of(name, kind, arch, 8, BLOCK_B=rows, BLOCK_D=64)
-        elif kind != "tf32":  # nothing is multiplied: float32 and tf32 are one
+        elif kind != "tf32":  # nothing is multiplied, so float32 and tf32 are the same
             rows, columns = (2, 1024) if name == "gather" else (256, 512)  # the largest that kernels/param_gather_op.py launches
             yield job_of(name, kind, arch, 4, BLOCK_R=rows, BLOCK_N=columns)
 
 
 def tile_of(job: Job) -> Any:
-    """The configuration that a job of a tiled kernel was made of."""
+    """The tile configuration that a job was made of."""
     blocks = dict(job.constants)
-    return import_module("kernels.tile_table").Config(blocks["BLOCK_B"], blocks["BLOCK_D"], blocks["BLOCK_K"], job.warps, job.stages)
+    return table().Config(blocks["BLOCK_B"], blocks["BLOCK_D"], blocks["BLOCK_K"], job.warps, job.stages)
 
 
 def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the result."""
-    tile_table, blocks = import_module("kernels.tile_table"), dict(job.constants)
+    blocks = dict(job.constants)
     row: dict[str, Any] = {
         "kernel": job.kernel, "kind": job.kind, "arch": f"sm_{job.arch}",
         "tile": {name.removeprefix("BLOCK_").lower(): size for name, size in blocks.items() if name.startswith("BLOCK_")},
@@ -76,30 +74,28 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     if "error" not in facts:
         row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
     if job.kernel in TILED:
-        tile, case = tile_of(job), CASES[job.kernel]
-        sizes = tile_table.Sizes(job.kind, TASKS * case["B"], case["D"], case["D"], blocks["G"], STEPS)
-        row["shared_estimated"] = tile_table.shared_bytes(job.kernel, tile, job.kind, sizes.gates)
-        row["tile_flops"], row["tile_bytes"] = tile_table.tile_work(job.kernel, tile, sizes)
-        seconds = tile_table.predicted_seconds(job.kernel, tile, sizes)
-        row["predicted_us_h100"] = round(1e6 * seconds, 2)
+        case = CASES[job.kernel]
+        tile, sizes = (job.kernel, tile_of(job), job.kind), {"dim": case["D"], "gates": blocks["G"], "columns": case["D"]}
+        row["shared_estimated"] = table().shared_bytes(*tile, blocks["G"])
+        row["tile_flops"], row["tile_bytes"] = table().tile_work(*tile, **sizes)
+        row["predicted_us_h100"] = round(1e6 * table().predicted_seconds(*tile, **sizes, rows=TASKS * case["B"], steps=STEPS), 2)
     row["failures"] = failures(job, facts)
     return row
 
 
 def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a kernel. Rows that begin anywhere are loaded value by value, and may spill."""
+    """What is wrong with a kernel. Where rows are not aligned, it uses scalar loads and may spill."""
     if "error" in facts:
         return [f"does not compile: {facts['error']}"]
-    tile_table, found = import_module("kernels.tile_table"), []
+    found, limit = [], SHARED_MEMORY[job.arch]
     if job.aligned and facts["stack"]:
         found.append(f"spills: {facts['stack']} bytes of stack, {facts.get('spills_in_loops', 0)} loads and stores in loops")
-    limit = tile_table.SHARED_MEMORY[job.arch]
     if facts["shared"] > limit:
         found.append(f"takes {facts['shared']} bytes of shared memory, the limit is {limit}")
     if job.kernel not in TILED or not job.disassembled:
         return found
     tile = tile_of(job)
-    estimated = tile_table.shared_bytes(job.kernel, tile, job.kind, dict(job.constants)["G"])
+    estimated = table().shared_bytes(job.kernel, tile, job.kind, dict(job.constants)["G"])
     if facts["shared"] > estimated + 2048:
         found.append(f"takes {facts['shared']} bytes of shared memory, tile_table.shared_bytes estimates {estimated}")
     if job.kind in ("bfloat16", "float16", "tf32"):
@@ -114,35 +110,32 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
 
 
 def wanted_loads(job: Job) -> Counter[int]:
-    """Bytes a thread loads at a time, 16 where its share of a tile is no smaller, to how many such loads the pipeline must have."""
-    tile, gates = tile_of(job), dict(job.constants)["G"]
-    itemsize = import_module("kernels.tile_table").ITEMSIZE[job.kind]
-    forward = job.kernel in ("step", "all_steps")
-    operands = [tile.block_b, gates * tile.block_d if forward else tile.block_d]
-    # Forward, the context's product and the state's, each with a copy a stage, before the loop or in it. Backward, loads follow the index:
-    # a value takes two stages.
-    repeats = 2 * job.stages if forward else (job.stages - 1) // 2 + 1
+    """How many asynchronous loads of how many bytes a thread must have: 16 bytes, or its share of a tile where that is smaller."""
+    tile, forward = tile_of(job), job.kernel in table().FORWARD
+    operands = [tile.block_b, table().product_columns(job.kernel, tile, dict(job.constants)["G"])]
+    # Each buffer of the pipeline is filled once, before the loop or in it. Forward, there are two products: the context's and the state's.
+    repeats = table().buffers(job.kernel, tile) * (2 if forward else 1)
     if job.kind == "tf32" and not forward and job.arch in (90, 100) and tile.block_b >= 64:
-        # these tensor cores take four-byte values along k alone, and the weights lie across it: they are turned while they are loaded
+        # These tensor cores take four-byte values along k alone. The weights lie across it and are transposed while they are loaded.
         operands.pop()
     found: Counter[int] = Counter()
     for rows in operands:
-        share = rows * tile.block_k * itemsize // (32 * job.warps)
+        share = rows * tile.block_k * table().ITEMSIZE[job.kind] // (32 * job.warps)
         width = min(16, share)
         found[width] += repeats * share // width
     return found
 
 
 def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
-    """What a launch may ask for besides the rows: other flags, integers that are 1 or beyond 32 bits, rows that begin anywhere."""
+    """The other forms that a launch may ask for: other flags, integers that are 1 or exceed 32 bits, rows that are not aligned."""
     flags: dict[str, list[dict[str, bool]]] = {name: [] if name in HEAVIEST else [{}] for name in KERNELS}
     both = (False, True)
     for first, context in product(both, both):
         common = {"FIRST": first, "HAS_CONTEXT": context}
         flags["step"] += [{**common, "LAST": last, "SAVE": save, "STORE": True} for last, save in product(both, both)]
         flags["step"].append({**common, "LAST": False, "SAVE": True, "STORE": False})
-    flags["all_steps"] += [dict(zip(HEAVIEST["all_steps"], values, strict=True)) for values in product(both, both, both)]
-    flags["backward"] += [dict(zip(HEAVIEST["backward"], values, strict=True)) for values in product(both, both, both)]
+    for name in ("all_steps", "backward"):
+        flags[name] = [dict(zip(HEAVIEST[name], values, strict=True)) for values in product(both, both, both)]
     for name in names:
         integers, constants = arguments(name)
         job = job_of(name, "bfloat16", 90, 4, BLOCK_B=64, BLOCK_D=64, BLOCK_K=64, BLOCK_R=16, BLOCK_N=128)
@@ -159,14 +152,8 @@ def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
             yield "rows of 8 values", replace(job, divisible=False)
 
 
-def fusions_to_compile(jobs: list[Job]) -> list[Job]:
-    """One job for every kernel in bfloat16, float32 and float64."""
-    kinds = ("bfloat16", "float32", "float64")
-    return list({(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in kinds}.values())
-
-
 def compile_all(jobs: set[Job], folder: Path) -> dict[Job, dict[str, Any]]:
-    """In as many processes as there are cores. A job that ends its process has that as its error, and so have those that waited for it."""
+    """Compile in as many processes as there are cores. A job that ends its process fails, and so do those that waited for it."""
     facts: dict[Job, dict[str, Any]] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=load, initargs=(folder,)) as pool:
@@ -175,75 +162,66 @@ def compile_all(jobs: set[Job], folder: Path) -> dict[Job, dict[str, Any]]:
             error = done.exception()
             facts[pending[done]] = done.result() if error is None else {"error": f"{type(error).__name__}: {error}"}
             if sys.stderr.isatty() or len(facts) % 50 == 0 or len(facts) == len(jobs):
-                print(f"\rtriton_resources: {len(facts)} of {len(jobs)} compiled", end="", file=sys.stderr, flush=True)
+                print(f"\rresources: {len(facts)} of {len(jobs)} compiled", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return facts
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in short."""
-    lines = [("kernel", "kind", "arch", "tile", "warps", "stages", "regs", "spills", "shared", "programs", "products", "us on H100")]
-    for row in rows:
-        tile = "x".join(str(size) for size in row["tile"].values())
-        start = (row["kernel"], row["kind"], row["arch"], tile, str(row["warps"]), str(row["stages"]))
-        if "error" in row:
-            lines.append((*start, "does not compile", *[""] * 5))
-            continue
-        numbers = row["registers"], row["spill_stores"] + row["spill_loads"], row["shared"], row["programs"]
-        tensor_cores = " ".join(name for name in row["products"] if name.endswith("MMA")) or " ".join(row["products"])
-        lines.append((*start, *map(str, numbers), tensor_cores, f"{row.get('predicted_us_h100', '')}"))
-    return aligned(lines)
+def words_of(row: dict[str, Any]) -> tuple[str, ...]:
+    """A line of the table."""
+    tile = "x".join(str(size) for size in row["tile"].values())
+    start = (row["kernel"], row["kind"], row["arch"], tile, str(row["warps"]), str(row["stages"]))
+    if "error" in row:
+        return (*start, "does not compile", *[""] * 5)
+    numbers = row["registers"], row["spill_stores"] + row["spill_loads"], row["shared"], row["programs"]
+    products = " ".join(name for name in row["products"] if name.endswith("MMA")) or " ".join(row["products"])
+    return (*start, *map(str, numbers), products, f"{row.get('predicted_us_h100', '')}")
 
 
-@cache
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """The versions that the result depends on."""
     import triton
 
-    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    tools = {}
-    for name in ("ptxas", "ptxas-blackwell"):
-        text = subprocess.run([str(folder / name), "--version"], capture_output=True, text=True, check=False).stdout
-        tools[name] = text.splitlines()[-1] if text else "not there"
+    tools = {name: run_tool(name, "--version").splitlines()[-1] for name in ("ptxas", "ptxas-blackwell")}
     return {"triton": triton.__version__, **tools}
 
 
-def main() -> None:
-    """Exit code 0 if every check passes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes (default: bench/results/triton_resources.json)")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this report alone."""
     parser.add_argument("--kernels", type=Path, default=ROOT / "kernels", metavar="FOLDER", help="the kernels' sources")
     parser.add_argument("--names", nargs="+", choices=KERNELS, default=list(KERNELS), help="only these kernels")
     parser.add_argument("--kinds", nargs="+", choices=ELEMENT, default=list(ELEMENT), help="only these dtypes and precisions")
-    parser.add_argument("--archs", nargs="+", type=int, choices=MULTIPROCESSORS, default=list(MULTIPROCESSORS), help="only these GPUs")
-    parser.add_argument("--rows-only", action="store_true", help="leave the variants and the comparison of FP fusion out")
-    options = parser.parse_args()
-    load(options.kernels)
+    parser.add_argument("--rows-only", action="store_true", help="leave out the variants and the comparison of FP fusion")
 
+
+def report(options: argparse.Namespace) -> Report:
+    """Compile the kernels and check them."""
+    load(options.kernels)
     jobs = list(rows_to_compile(options.names, options.kinds, options.archs))
-    variants = [] if options.rows_only else list(variants_to_compile(options.names))
-    fused = [] if options.rows_only else fusions_to_compile(jobs)
-    every = {*jobs, *(job for _, job in variants), *(replace(job, fusion=True) for job in fused)}
-    facts = compile_all(every, options.kernels)
+    variants, fused = [], []
+    if not options.rows_only:
+        variants = list(variants_to_compile(options.names))
+        kinds = ("bfloat16", "float32", "float64")
+        fused = list({(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in kinds}.values())
+    fusing = {job: replace(job, fusion=True) for job in fused}
+    facts = compile_all({*jobs, *(job for _, job in variants), *fusing.values()}, options.kernels)
 
     rows = [row_of(job, facts[job]) for job in jobs]
     variant_rows = [{"variant": name, **row_of(job, facts[job])} for name, job in variants]
     fusion_rows = []
-    for job in fused:
-        without, with_fusion = (facts[one].get("rounded") for one in (job, replace(job, fusion=True)))
+    for job, fusing_job in fusing.items():
+        without, with_fusion = (facts[one].get("rounded") for one in (job, fusing_job))
         shown = {"kernel": job.kernel, "kind": job.kind, "same": without == with_fusion, "without": without, "with": with_fusion}
         fusion_rows.append(shown)
-    content = {"versions": versions(), "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES}}
-    write(options.output, {**content, "rows": rows, "variants": variant_rows, "fusion": fusion_rows})
-
-    print(table(rows))
-    failed = [row for row in rows + variant_rows if row["failures"]]
-    for row in failed:
-        where = f"{row['kernel']} {row['kind']} {row['arch']} {row['tile']} {row['warps']} warps {row['stages']} stages"
-        print(f"FAILED: {where} {row.get('variant', '')}: {'; '.join(row['failures'])}")
-    print(f"{len(rows)} configurations, {len(variant_rows)} variants, {len(failed)} failed; written to {options.output}")
-    raise SystemExit(bool(failed))
-
-
-if __name__ == "__main__":
-    main()
+    case = {"tasks": TASKS, "steps": STEPS, "sizes": CASES}
+    failed = []
+    for row in (row for row in rows + variant_rows if row["failures"]):
+        name = f"{row['kernel']} {row['kind']} {row['arch']} {row['tile']} {row['warps']} warps {row['stages']} stages"
+        failed.append((f"{name} {row.get('variant', '')}", row["failures"]))
+    head = ("kernel", "kind", "arch", "tile", "warps", "stages", "regs", "spills", "shared", "programs", "products", "us on H100")
+    return Report(
+        {"versions": versions(), "case": case, "rows": rows, "variants": variant_rows, "fusion": fusion_rows},
+        [head, *map(words_of, rows)],
+        failed,
+        f"{len(rows)} configurations, {len(variant_rows)} variants",
+    )
