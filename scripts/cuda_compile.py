@@ -141,12 +141,12 @@ def kernels_of(names: list[str]) -> dict[str, Kernel]:
     return found
 
 
-def shapes_of(kernels: Iterable[Kernel], folder: Path) -> tuple[dict[Kernel, dict[str, Any]], Compiled | None]:
+def shapes_of(kernels: Iterable[Kernel], folder: Path) -> tuple[dict[Kernel, dict[str, Any]], list[Compiled]]:
     """How kernels are launched, as a small program prints it from the sources; and that program's compilation, if it failed."""
     described = set(re.findall(r"^void (\w+)\(\)", SHAPES.read_text(encoding="utf-8"), re.MULTILINE))
     known = [kernel for kernel in dict.fromkeys(kernels) if kernel.name in described]
     if not known:
-        return {}, None
+        return {}, []
     with tempfile.TemporaryDirectory() as temporary:
         program, source = Path(temporary) / "shapes", Path(temporary) / "shapes.cpp"
         calls = "\n".join(f"  shapes::{kernel.name}{kernel.arguments}();" for kernel in known)
@@ -155,6 +155,6 @@ def shapes_of(kernels: Iterable[Kernel], folder: Path) -> tuple[dict[Kernel, dic
         includes = [f"-I{path}" for path in (SHIM, folder / "cuda", SHAPES.parent)]
         output, failed = run([*host_compiler(), *flags, *includes, str(source), "-o", str(program)], folder)
         if failed:
-            return {}, Compiled("scripts/cuda_shapes.h", 0, output, failed)
+            return {}, [Compiled("scripts/cuda_shapes.h", 0, output, failed)]
         lines = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout.splitlines()
-    return dict(zip(known, map(json.loads, lines), strict=True)), None
+    return dict(zip(known, map(json.loads, lines), strict=True)), []

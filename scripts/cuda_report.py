@@ -1,4 +1,4 @@
-"""Compiles every instance of every CUDA C++ kernel. Compiles the C++ files that bind them to PyTorch too, as far as the compiler finds mistakes.
+"""Compiles every instance of every CUDA C++ kernel, and checks that the C++ files that bind them to PyTorch compile.
 
 Without nvcc it checks nothing. Without PyTorch it leaves out the bindings.
 """
@@ -13,8 +13,10 @@ from typing import Any
 
 from cuda_compile import ALL_STEPS_DIM, Compiled, binding_includes, compile_all, find_nvcc, kernels_of, run, shapes_of, target_of
 from multiprocessor import MULTIPROCESSORS, SHARED_MEMORY, programs
-from report import Report
 from sources import ROOT, sources
+
+COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "static_shared", "dynamic_shared", "blocks", "occupancy")
+"""What is printed of a row, after its names."""
 
 
 def failures(arch: int, shape: dict[str, Any] | None, usage: dict[str, int]) -> list[str]:
@@ -45,7 +47,7 @@ def row_of(name: str, arch: int, shape: dict[str, Any] | None, usage: dict[str, 
     return row
 
 
-def rows_of(compiled: list[Compiled], folder: Path) -> tuple[list[dict[str, Any]], Compiled | None]:
+def rows_of(compiled: list[Compiled], folder: Path) -> tuple[list[dict[str, Any]], list[Compiled]]:
     """A row for every kernel of every source and architecture; and the compilation of their launches' numbers, if it failed."""
     found = [(one.arch, name, usage) for one in compiled for name, usage in one.usage().items()]
     kernels = kernels_of(sorted({name for _, name, _ in found}))
@@ -57,36 +59,14 @@ def rows_of(compiled: list[Compiled], folder: Path) -> tuple[list[dict[str, Any]
     return rows, problem
 
 
-def words_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """Which kernel a row is about: the first columns of the table."""
-    tile = f"{row['tile_rows']}x{row['tile_columns']}" if "tile_rows" in row else ""
-    form = "all steps" if row.get("all_steps") else "context" if row.get("context") else f"of {row['from']}" if "from" in row else ""
-    numbers = [str(row.get(key, "")) for key in ("warps", "stages")]
-    return (row["kernel"], row.get("kind", ""), row["arch"], f"G={row['gates']}" if "gates" in row else "", tile, *numbers, form)
-
-
-def name_of(row: dict[str, Any]) -> str:
-    """Which kernel a row is about, in a failure's line."""
-    *first, warps, stages, form = words_of(row)
-    return " ".join(filter(None, (*first, warps and f"{warps} warps", stages and f"{stages} stages", form)))
-
-
-def line_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the table."""
-    taken = str(row["registers"]), f"{row['spill_stores']}/{row['spill_loads']}", str(row["stack"])
-    shared = f"{row['static_shared']}+{row.get('dynamic_shared', '?')}"
-    occupancy = f"{row['occupancy']:.0f}%" if "occupancy" in row else ""
-    return (*words_of(row), *taken, shared, str(row.get("blocks", "")), occupancy)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this report alone."""
     parser.add_argument("--sources", type=Path, default=ROOT / "csrc", metavar="FOLDER", help="the sources: csrc, or a copy of it")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these files: their names without folder and suffix")
 
 
-def report(options: argparse.Namespace) -> Report | None:
-    """Compile the sources and check what comes out. Returns None if there is no nvcc."""
+def report(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Compile the sources, and return the result, or None if there is no nvcc."""
     nvcc, folder = find_nvcc(), options.sources.resolve()
     if nvcc is None:
         print("cuda-check: skipped: nvcc was not found; install the CUDA toolkit, or name it in CUDA_HOME")
@@ -107,18 +87,9 @@ def report(options: argparse.Namespace) -> Report | None:
 
     compiled = compile_all(nvcc, folder, [*product(kernels, options.archs), *product(bindings, [0])], includes)
     rows, problem = rows_of(compiled, folder)
-    files = [
-        {"source": file.source, "arch": target_of(file.arch), "failures": file.failures()}
-        for file in [*compiled, *([problem] if problem else [])]
-    ]
-    failed = [(f"{file['source']} {file['arch']}", file["failures"]) for file in files if file["failures"]]
-    failed += [(name_of(row), row["failures"]) for row in rows if row["failures"]]
-    head = ("kernel", "kind", "arch", "G", "tile", "warps", "stages", "form")
-    taken = ("registers", "spills", "stack", "shared", "blocks", "occupancy")
-    case = {"all_steps": {"D": ALL_STEPS_DIM}}
-    return Report(
-        {"versions": versions, "case": case, "files": files, "rows": rows},
-        [(*head, *taken), *map(line_of, rows)],
-        failed,
-        f"{len(files)} files, {len(rows)} kernels",
-    )
+    return {
+        "versions": versions,
+        "case": {"all_steps": {"D": ALL_STEPS_DIM}},
+        "files": [{"source": one.source, "arch": target_of(one.arch), "failures": one.failures()} for one in (*compiled, *problem)],
+        "rows": rows,
+    }

@@ -25,7 +25,7 @@ KERNELS = {
 }
 ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
 BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private")
-STATES = ("x0", "states", "context", "out", "gates")
+STATES = ("x0", "states", "context", "out", "activations")
 GRADIENTS = ("grad", "d", "dx0", "gradients", "bias_sums", "dcontext")
 POINTERS = ("index", *BANKS, *STATES, *GRADIENTS)
 ACCUMULATED = ("d", "dx0", "bias_sums")

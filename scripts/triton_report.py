@@ -1,7 +1,7 @@
 """Compiles every tile configuration of every Triton kernel.
 
-Triton caches what it compiled, so a second run is quick. float16 is compiled for sm_90 alone: its code is bfloat16's, except for the name of
-the dtype in its instructions.
+Triton caches what it compiled, so a second run is quick. float16 is compiled for sm_90 alone: its code is bfloat16's, except that its
+instructions name the other dtype.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from multiprocessor import SHARED_MEMORY, programs
-from report import Report
 from sources import ROOT
 from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load, run_tool
 
@@ -29,8 +28,10 @@ TILED = ("step", "all_steps", "backward", "context")
 """The kernels with a choice of tiles; each of the others has one tile for every size."""
 
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
-"""The sizes that the times are predicted for, each with two tasks, three steps and as many columns as units."""
 TASKS, STEPS = 2, 3
+"""The sizes that the times are predicted for, with as many columns as units."""
+COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "shared", "programs", "products", "predicted_us_h100")
+"""What is printed of a row, after its names."""
 
 
 def table() -> Any:
@@ -52,7 +53,7 @@ def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Ite
             for rows in sorted({tile.block_b for tile in tiles}):
                 yield job_of(name, kind, arch, 8, BLOCK_B=rows, BLOCK_D=64)
         elif kind != "tf32":  # nothing is multiplied, so float32 and tf32 are the same
-            rows, columns = (2, 1024) if name == "gather" else (256, 512)  # the largest that kernels/param_gather_op.py launches
+            rows, columns = (2, 1024) if name == "gather" else (256, 512)  # the largest that kernels/param_gather_launch.py launches
             yield job_of(name, kind, arch, 4, BLOCK_R=rows, BLOCK_N=columns)
 
 
@@ -167,17 +168,6 @@ def compile_all(jobs: set[Job], folder: Path) -> dict[Job, dict[str, Any]]:
     return facts
 
 
-def words_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the table."""
-    tile = "x".join(str(size) for size in row["tile"].values())
-    start = (row["kernel"], row["kind"], row["arch"], tile, str(row["warps"]), str(row["stages"]))
-    if "error" in row:
-        return (*start, "does not compile", *[""] * 5)
-    numbers = row["registers"], row["spill_stores"] + row["spill_loads"], row["shared"], row["programs"]
-    products = " ".join(name for name in row["products"] if name.endswith("MMA")) or " ".join(row["products"])
-    return (*start, *map(str, numbers), products, f"{row.get('predicted_us_h100', '')}")
-
-
 def versions() -> dict[str, str]:
     """The versions that the result depends on."""
     import triton
@@ -194,34 +184,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows-only", action="store_true", help="leave out the variants and the comparison of FP fusion")
 
 
-def report(options: argparse.Namespace) -> Report:
-    """Compile the kernels and check them."""
+def report(options: argparse.Namespace) -> dict[str, Any]:
+    """Compile the kernels, and return the result."""
     load(options.kernels)
     jobs = list(rows_to_compile(options.names, options.kinds, options.archs))
-    variants, fused = [], []
+    variants, fused = [], {}
     if not options.rows_only:
         variants = list(variants_to_compile(options.names))
-        kinds = ("bfloat16", "float32", "float64")
-        fused = list({(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in kinds}.values())
-    fusing = {job: replace(job, fusion=True) for job in fused}
-    facts = compile_all({*jobs, *(job for _, job in variants), *fusing.values()}, options.kernels)
-
-    rows = [row_of(job, facts[job]) for job in jobs]
-    variant_rows = [{"variant": name, **row_of(job, facts[job])} for name, job in variants]
-    fusion_rows = []
-    for job, fusing_job in fusing.items():
-        without, with_fusion = (facts[one].get("rounded") for one in (job, fusing_job))
-        shown = {"kernel": job.kernel, "kind": job.kind, "same": without == with_fusion, "without": without, "with": with_fusion}
-        fusion_rows.append(shown)
-    case = {"tasks": TASKS, "steps": STEPS, "sizes": CASES}
-    failed = []
-    for row in (row for row in rows + variant_rows if row["failures"]):
-        name = f"{row['kernel']} {row['kind']} {row['arch']} {row['tile']} {row['warps']} warps {row['stages']} stages"
-        failed.append((f"{name} {row.get('variant', '')}", row["failures"]))
-    head = ("kernel", "kind", "arch", "tile", "warps", "stages", "regs", "spills", "shared", "programs", "products", "us on H100")
-    return Report(
-        {"versions": versions(), "case": case, "rows": rows, "variants": variant_rows, "fusion": fusion_rows},
-        [head, *map(words_of, rows)],
-        failed,
-        f"{len(rows)} configurations, {len(variant_rows)} variants",
-    )
+        fused = {(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in ("bfloat16", "float32", "float64")}
+    facts = compile_all({*jobs, *(job for _, job in variants), *(replace(job, fusion=True) for job in fused.values())}, options.kernels)
+    fusion = []
+    for (kernel, kind), job in fused.items():
+        without, with_fusion = (facts[one].get("rounded") for one in (job, replace(job, fusion=True)))
+        fusion.append({"kernel": kernel, "kind": kind, "same": without == with_fusion, "without": without, "with": with_fusion})
+    return {
+        "versions": versions(),
+        "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES},
+        "rows": [row_of(job, facts[job]) for job in jobs],
+        "variants": [{"variant": name, **row_of(job, facts[job])} for name, job in variants],
+        "fusion": fusion,
+    }
