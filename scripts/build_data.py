@@ -3,15 +3,13 @@
     python scripts/build_data.py --census-train census_income_train.csv.gz --census-test census_income_test.csv.gz \
         --hillstrom hillstrom.csv.gz --output dcrnn_fast/data/embedded
 
-Every raw file is checked against the SHA-256 that dcrnn_fast/data/embedded/README.md lists. All columns, all rows and their order are
-kept; the same pyarrow writes the same bytes every time.
+The script checks every raw file against the SHA-256 that dcrnn_fast/data/embedded/README.md lists. It keeps all columns, all rows and
+their order. The same version of pyarrow writes the same bytes every time.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import sys
 from pathlib import Path
 
@@ -19,6 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+
+from dcrnn_fast.data.packed import file_sha256
+from dcrnn_fast.files import replacing
 
 RAW_SHA256 = {
     "census_train": "3eb097c9457da31aa328ec6a159692d1b6b21fcfe5ec0ed2f6ed1538c790108a",
@@ -29,26 +30,18 @@ CENTS = pa.decimal128(9, 2)
 TWO_DECIMALS = {"instance_weight": CENTS, "history": CENTS, "spend": CENTS}
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def read_raw(path: Path, expected_sha256: str) -> pa.Table:
-    """The raw table, every text kept as it stands ("?" and "NA" are values, not gaps)."""
-    found = sha256_of(path)
+    """The raw table with every text as it is: "?" and "NA" are values, not missing ones."""
+    found = file_sha256(path)
     if found != expected_sha256:
-        raise SystemExit(
-            f"{path}: sha256 is {found}, expected {expected_sha256}; this is another file than the one the data set is built from"
-        )
+        raise SystemExit(f"{path}: sha256 is {found}, expected {expected_sha256}; the data set is built from another file")
     convert = pa_csv.ConvertOptions(column_types=TWO_DECIMALS, strings_can_be_null=False, null_values=[])
     return pa_csv.read_csv(path, convert_options=convert)
 
 
 def compact(table: pa.Table) -> pa.Table:
-    """Same values, smaller types: text as a sorted dictionary, integers as the narrowest that holds them."""
-    columns = {name: _compact_column(table.column(name).combine_chunks()) for name in table.column_names}
-    return pa.table(columns)
+    """The same values in smaller types: text as a sorted dictionary, integers in the narrowest type that holds them."""
+    return pa.table({name: _compact_column(table.column(name).combine_chunks()) for name in table.column_names})
 
 
 def _compact_column(column: pa.Array) -> pa.Array:
@@ -65,27 +58,15 @@ def _compact_column(column: pa.Array) -> pa.Array:
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """One row group, zstd; decimals stay out of Parquet's dictionary coding, which only makes nearly-unique columns larger."""
+    """Write one row group with zstd. Decimals get no dictionary: nearly all their values differ, so it would make them larger."""
     dictionary = [field.name for field in table.schema if not pa.types.is_decimal(field.type)]
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(
-        table,
-        beside,
-        compression="zstd",
-        compression_level=22,
-        use_dictionary=dictionary,
-        row_group_size=len(table),
-        data_page_size=8 << 20,
-        write_statistics=False,
-        store_decimal_as_integer=True,
-    )
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    compression = {"compression": "zstd", "compression_level": 22, "use_dictionary": dictionary}
+    layout = {"row_group_size": len(table), "data_page_size": 8 << 20, "write_statistics": False, "store_decimal_as_integer": True}
+    pq.write_table(table, path, **compression, **layout)
 
 
 def build_census(train: Path, test: Path) -> pa.Table:
-    """Official train rows, then official test rows, told apart by the column `split`."""
+    """The official train rows, then the official test rows; the column `split` tells them apart."""
     parts = []
     for path, split in ((train, "train"), (test, "test")):
         table = read_raw(path, RAW_SHA256[f"census_{split}"])
@@ -94,7 +75,7 @@ def build_census(train: Path, test: Path) -> pa.Table:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads, checks and writes; returns the exit status."""
+    """Read, check and write the files, and return the exit code."""
     parser = argparse.ArgumentParser(description="Build the embedded data sets from the raw CSV files.")
     parser.add_argument("--census-train", type=Path, required=True, help="census_income_train.csv.gz")
     parser.add_argument("--census-test", type=Path, required=True, help="census_income_test.csv.gz")
@@ -108,8 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for name, table in tables.items():
         path = options.output / name
-        write(table, path)
-        print(f"{name}: {len(table):,} rows x {table.num_columns} columns, {path.stat().st_size:,} bytes, sha256 {sha256_of(path)}")
+        with replacing(path) as beside:
+            write(table, beside)
+        print(f"{name}: {len(table):,} rows x {table.num_columns} columns, {path.stat().st_size:,} bytes, sha256 {file_sha256(path)}")
     return 0
 
 

@@ -75,11 +75,11 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     if "error" not in facts:
         row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
     if job.kernel in TILED:
-        case = CASES[job.kernel]
-        tile, sizes = (job.kernel, tile_of(job), job.kind), {"dim": case["D"], "gates": blocks["G"], "columns": case["D"]}
-        row["shared_estimated"] = table().shared_bytes(*tile, blocks["G"])
-        row["tile_flops"], row["tile_bytes"] = table().tile_work(*tile, **sizes)
-        row["predicted_us_h100"] = round(1e6 * table().predicted_seconds(*tile, **sizes, rows=TASKS * case["B"], steps=STEPS), 2)
+        tile, case = tile_of(job), CASES[job.kernel]
+        sizes = table().Sizes(job.kind, TASKS * case["B"], case["D"], case["D"], blocks["G"], STEPS)
+        row["shared_estimated"] = table().shared_bytes(job.kernel, tile, job.kind, sizes.gates)
+        row["tile_flops"], row["tile_bytes"] = table().tile_work(job.kernel, tile, sizes)
+        row["predicted_us_h100"] = round(1e6 * table().predicted_seconds(job.kernel, tile, sizes), 2)
     row["failures"] = failures(job, facts)
     return row
 
@@ -112,7 +112,7 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
 
 def wanted_loads(job: Job) -> Counter[int]:
     """How many asynchronous loads of how many bytes a thread must have: 16 bytes, or its share of a tile where that is smaller."""
-    tile, forward = tile_of(job), job.kernel in table().FORWARD
+    tile, forward = tile_of(job), job.kernel in table().SCHEDULES
     operands = [tile.block_b, table().product_columns(job.kernel, tile, dict(job.constants)["G"])]
     # Each buffer of the pipeline is filled once, before the loop or in it. Forward, there are two products: the context's and the state's.
     repeats = table().buffers(job.kernel, tile) * (2 if forward else 1)

@@ -1,27 +1,20 @@
-"""scripts/gpu.py: what runs after what, and what it says where there is no GPU."""
+"""scripts/gpu.py: the order of its steps, and what it says without a GPU."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from .conftest import ROOT
 
 
 @pytest.fixture
-def gpu(tmp_path, monkeypatch):
-    """The script as a module, with a build folder of the test's own."""
-    if not (ROOT / "scripts" / "gpu.py").is_file():
-        pytest.skip("the tests lie without the scripts")
-    spec = importlib.util.spec_from_file_location("gpu_script", ROOT / "scripts" / "gpu.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+def gpu(script, tmp_path, monkeypatch):
+    """The script, with the test's own build folder."""
+    module = script("gpu")
     monkeypatch.setattr(module, "FOLDER", tmp_path / "gpu")
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     return module
@@ -132,30 +125,18 @@ def test_the_interpreter_is_off_in_every_command(gpu, tmp_path, monkeypatch):
     assert runner.log("variable").read_text().splitlines()[-1] == "None"
 
 
-def test_a_copy_has_the_kernels_in_the_package_and_forgets_what_other_sources_measured(gpu, tmp_path, monkeypatch):
-    root = tmp_path / "root"
-    for name in gpu.COPIED:
-        if (ROOT / name).is_dir():
-            (root / name).mkdir(parents=True)
-            (root / name / "one.py").write_text(name)
-        else:
-            (root / name).write_text(name)
-    monkeypatch.setattr(gpu, "ROOT", root)
-    tree = gpu.FOLDER / "tree"
-    first = gpu.copy_sources(tree)
-    assert (tree / "dcrnn_fast" / "kernels" / "one.py").read_text() == "kernels"
-    changed = (tree / "csrc" / "one.py").stat().st_mtime_ns
-    kept = [tree / "bench" / "results" / "cross_rnn_card.json", tree / "dcrnn_fast" / "_C.so", gpu.FOLDER / "tuning.json"]
-    for path in kept:
+def test_a_copy_forgets_what_other_sources_measured(gpu, sources):
+    where = gpu.FOLDER / "tree"
+    first = gpu.copy_sources(where)
+    measured = [where / "bench" / "results" / "cross_rnn_card.json", gpu.FOLDER / "tuning.json"]
+    for path in measured:
         path.parent.mkdir(exist_ok=True)
-        path.write_text("made")
-    assert gpu.copy_sources(tree) == first
-    assert (tree / "csrc" / "one.py").stat().st_mtime_ns == changed
-    assert all(path.is_file() for path in kept)
-    (root / "kernels" / "one.py").rename(root / "kernels" / "two.py")
-    assert gpu.copy_sources(tree) != first
-    assert [path.name for path in sorted((tree / "dcrnn_fast" / "kernels").iterdir())] == ["two.py"]
-    assert [path.is_file() for path in kept] == [False, True, False]
+        path.write_text("measured")
+    assert gpu.copy_sources(where) == first
+    assert all(path.is_file() for path in measured)
+    (sources / "kernels" / "one.py").write_text("changed")
+    assert gpu.copy_sources(where) != first
+    assert not any(path.is_file() for path in measured)
 
 
 @pytest.mark.parametrize("wrong", [["--only", "everything"], ["--minutes", "soon"]])

@@ -1,0 +1,66 @@
+"""The scripts as modules. Where the tests lie without the scripts, their tests are skipped."""
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+collect_ignore_glob = [] if (ROOT / "scripts" / "gpu.py").is_file() else ["test_*.py"]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A script by name, imported as a module."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module
+
+
+@pytest.fixture
+def sources(script, tmp_path, monkeypatch):
+    """The root of a small tree of sources, which scripts/tree.py copies instead of this repository."""
+    tree, root = script("tree"), tmp_path / "root"
+    for name in tree.COPIED:
+        if (ROOT / name).is_dir():
+            (root / name).mkdir(parents=True)
+            (root / name / "one.py").write_text(name)
+        else:
+            (root / name).write_text(name)
+    monkeypatch.setattr(tree, "ROOT", root)
+    return root
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """Copies a folder of sources, and replaces what a pattern matches first in one of its files. Returns the copy."""
+
+    def plant(folder, file, right, wrong):
+        copy = tmp_path / "copy"
+        shutil.copytree(ROOT / folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        text = (copy / file).read_text(encoding="utf-8")
+        assert re.search(right, text), f"{file} must contain this, to plant a defect there: {right}"
+        (copy / file).write_text(re.sub(right, wrong, text, count=1), encoding="utf-8")
+        return copy
+
+    return plant
+
+
+@pytest.fixture(scope="session")
+def resources():
+    """Runs scripts/resources.py, and returns its exit code, its output and the result.
+
+    It runs in its own process, where the TRITON_INTERPRET that the tests set does not count.
+    """
+
+    def run(language, output, *options):
+        command = [sys.executable, str(ROOT / "scripts" / "resources.py"), language, "--output", str(output), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert output.is_file(), f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        return done.returncode, done.stdout, json.loads(output.read_text(encoding="utf-8"))
+
+    return run
