@@ -1,17 +1,17 @@
-# The two commands: `make demo` trains on the embedded data, `make test` runs every test. Both make a virtual environment first.
+# `make demo` trains on the embedded data, `make test` runs every test. Every target but gpu and clean first makes a virtual environment.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
+SOURCES := pyproject.toml setup.py scripts/sources.py $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
 CPP_AND_CUDA := $$(git ls-files '*.h' '*.cpp' '*.cu' '*.inl')
 BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninja
 
-# PyTorch's threads spin while they wait for one another, which on a busy machine costs more than the work itself.
+# While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
 .PHONY: demo test lint format sanitize abi resources cuda-check ctest bench quality gpu clean
 
-# Without build isolation the extension is compiled against the PyTorch that will load it, and PyTorch is unpacked once instead of twice.
+# Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,7 +30,7 @@ $(VENV)/.dev: $(SOURCES)
 demo: $(VENV)/.train
 	$(BIN)/dcrnn-fast demo
 
-# One thread a test process: tests run side by side, and a busy second thread makes every small operation wait.
+# One thread for each test process: the processes share the cores, and more threads make every small operation wait.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --benchmark-disable
 
@@ -46,15 +46,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_AND_CUDA)
 
-# The C++ kernels' tests on a build with AddressSanitizer and UBSan, and two planted defects that these must find.
+# Runs the C++ kernels' tests on a build with AddressSanitizer and UBSan, which must find two planted defects.
 sanitize: $(VENV)/.dev
 	$(BIN)/python scripts/sanitize.py
 
-# A build against one PyTorch tested in another, the oldest and the newest or as ABI='2.10.0 2.13.0' says; gigabytes, so not in CI.
+# Tests a build against one PyTorch in another: the oldest and the newest, or as ABI='2.10.0 2.13.0' says. Not in CI: it downloads gigabytes.
 abi: $(VENV)/.dev
 	$(BIN)/python scripts/abi.py $(ABI)
 
-# The library and the example in C++, and the CUDA kernels compiled for the CPU and run under sanitizers, with planted defects; no GPU needed.
+# Builds and tests the C++ library and its example, and the CUDA kernels compiled for the CPU, under sanitizers that must find planted defects.
 ctest: $(VENV)/.dev
 	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python
 	cmake --build build/cmake -j $$(nproc)
@@ -63,15 +63,15 @@ ctest: $(VENV)/.dev
 bench: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark
 
-# What the compiler makes of every Triton tile configuration on every architecture; no GPU needed.
+# Compiles every Triton tile configuration for every architecture, and checks registers, shared memory and instructions. Needs no GPU.
 resources: $(VENV)/.dev
-	$(BIN)/python scripts/triton_resources.py
+	$(BIN)/python scripts/resources.py triton
 
-# What the compiler makes of every CUDA C++ kernel on every architecture; needs nvcc, but no GPU. Without nvcc it says so.
+# The same for every CUDA C++ kernel. Needs nvcc, but no GPU; without nvcc it says so and passes.
 cuda-check: $(VENV)/.dev
-	$(BIN)/python scripts/cuda_check.py
+	$(BIN)/python scripts/resources.py cuda
 
-# What needs a GPU: tests, sanitizers, tile sizes and benchmarks, with the environment's own Python: it brings PyTorch for the card.
+# Runs what needs a GPU: tests, sanitizers, tile sizes and benchmarks. Uses the machine's own Python, whose PyTorch fits its GPU.
 gpu:
 	env -u OMP_WAIT_POLICY $(PYTHON) scripts/gpu.py $(GPU_OPTIONS)
 

@@ -29,7 +29,7 @@ def copy(target: Path) -> str:
         if there.is_file() and there not in wanted and not _made(there.relative_to(target)):
             there.unlink()
     digest = hashlib.sha256()
-    for there, path in wanted.items():
+    for there, path in sorted(wanted.items()):
         content = path.read_bytes()
         digest.update(f"{there.relative_to(target)} {len(content)}\n".encode() + content)
         if not there.is_file() or there.read_bytes() != content:

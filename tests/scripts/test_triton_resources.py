@@ -1,4 +1,4 @@
-"""scripts/resources.py triton: every tile configuration fits every GPU, spills nothing, uses its tensor cores; planted defects are found."""
+"""resources.py triton: every tile configuration fits every GPU, spills nothing, uses its tensor cores; it finds planted defects."""
 
 import json
 import os
