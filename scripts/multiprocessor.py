@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from runpy import run_path
 
-from sources import ROOT
+from sources import KERNELS
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Multiprocessor:
 MULTIPROCESSORS = {80: Multiprocessor(2048), 90: Multiprocessor(2048), 100: Multiprocessor(2048), 120: Multiprocessor(1536, programs=24)}
 """By compute capability, from the table in NVIDIA's CUDA C++ programming guide."""
 
-SHARED_MEMORY: dict[int, int] = run_path(str(ROOT / "kernels" / "tile_table.py"))["SHARED_MEMORY"]
+SHARED_MEMORY: dict[int, int] = run_path(str(KERNELS / "tile_table.py"))["SHARED_MEMORY"]
 """The most shared memory that one program gets, in bytes. The file is read by its path because its package imports PyTorch."""
 
 RESERVED_SHARED_MEMORY = 1024

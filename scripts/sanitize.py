@@ -11,8 +11,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import tree
 
@@ -31,8 +31,7 @@ assert backends.REASONS["cpp"] is None, backends.REASONS["cpp"]
 """
 
 
-@dataclass(frozen=True)
-class Defect:
+class Defect(NamedTuple):
     """A piece of a source file to replace, a call that then goes wrong, and the words that the report must have."""
 
     file: str
@@ -76,7 +75,7 @@ def compiler() -> list[str]:
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit(f"sanitize: no working C++ compiler: {error}") from None
     if "__clang__" in macros:
-        raise SystemExit(f"sanitize: {command[0]} is clang, which is not supported here; install g++, and set CXX=g++ where c++ is not it")
+        raise SystemExit(f"sanitize: {command[0]} is clang; install g++, and set CXX=g++")
     return command
 
 
@@ -118,26 +117,24 @@ def run_tests() -> None:
         raise SystemExit("sanitize: failed")
 
 
-def plant_defects() -> None:
-    """Write the defects into the copy."""
-    for defect in DEFECTS:
-        path = COPY / defect.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(defect.right) != 1:
-            raise SystemExit(f"sanitize: {defect.file} must contain this once, to plant a defect there: {defect.right}")
-        path.write_text(text.replace(defect.right, defect.wrong), encoding="utf-8")
+def plant(defect: Defect) -> None:
+    """Write a defect into the copy."""
+    path = COPY / defect.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(defect.right) != 1:
+        raise SystemExit(f"sanitize: {defect.file} must contain this once, to plant a defect there: {defect.right}")
+    path.write_text(text.replace(defect.right, defect.wrong), encoding="utf-8")
 
 
-def find_defects() -> None:
-    """Fail unless every defect ends its process with its report, for each of its instruction sets that this CPU has."""
-    for defect in DEFECTS:
-        for isa in defect.isas:
-            done = python("-c", PRELUDE + defect.call, capture=True, DCRNN_FAST_ISA=isa)
-            if "this CPU lacks" in done.stderr:
-                continue
-            if done.returncode == 0 or not all(words in done.stderr for words in defect.report):
-                raise SystemExit(f"sanitize: the defect planted in {defect.file} was not found with {isa}\n{done.stderr[-4000:]}")
-            print(f"sanitize: found the planted defect with {isa}: {defect.report[0]}", flush=True)
+def find(defect: Defect) -> None:
+    """Fail unless the defect ends its process with its report, for each of its instruction sets that this CPU has."""
+    for isa in defect.isas:
+        done = python("-c", PRELUDE + defect.call, capture=True, DCRNN_FAST_ISA=isa)
+        if "this CPU lacks" in done.stderr:
+            continue
+        if done.returncode == 0 or not all(words in done.stderr for words in defect.report):
+            raise SystemExit(f"sanitize: the defect planted in {defect.file} was not found with {isa}\n{done.stderr[-4000:]}")
+        print(f"sanitize: found the planted defect with {isa}: {defect.report[0]}", flush=True)
 
 
 def main() -> None:
@@ -151,9 +148,11 @@ def main() -> None:
     print("sanitize: testing", flush=True)
     run_tests()
     print("sanitize: planting defects", flush=True)
-    plant_defects()
+    for defect in DEFECTS:
+        plant(defect)
     build()
-    find_defects()
+    for defect in DEFECTS:
+        find(defect)
 
 
 if __name__ == "__main__":

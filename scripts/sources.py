@@ -1,10 +1,12 @@
-"""Reads csrc/sources.txt, the list of C++ and CUDA sources, for setup.py, scripts/resources.py and the tests."""
+"""Where the sources are. setup.py, the scripts and the tests read csrc/sources.txt, the list of C++ and CUDA files, through ``sources``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+KERNELS = ROOT / "kernels" if (ROOT / "kernels").is_dir() else ROOT / "dcrnn_fast" / "kernels"
+"""The Triton kernels. In a copy that scripts/tree.py made, they lie in the package."""
 
 
 def sources(*groups: str) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from multiprocessor import SHARED_MEMORY, programs
-from sources import ROOT
+from sources import KERNELS as KERNEL_FILES
 from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load, run_tool
 
 TILED = ("step", "all_steps", "backward", "context")
@@ -178,7 +178,7 @@ def versions() -> dict[str, str]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this report alone."""
-    parser.add_argument("--kernels", type=Path, default=ROOT / "kernels", metavar="FOLDER", help="the kernels' sources")
+    parser.add_argument("--kernels", type=Path, default=KERNEL_FILES, metavar="FOLDER", help="the kernels' sources")
     parser.add_argument("--names", nargs="+", choices=KERNELS, default=list(KERNELS), help="only these kernels")
     parser.add_argument("--kinds", nargs="+", choices=ELEMENT, default=list(ELEMENT), help="only these dtypes and precisions")
     parser.add_argument("--rows-only", action="store_true", help="leave out the variants and the comparison of FP fusion")

@@ -16,7 +16,7 @@ collect_ignore_glob = [] if (ROOT / "scripts" / "gpu.py").is_file() else ["test_
 
 @pytest.fixture
 def script(monkeypatch):
-    """A script by name, imported as a module."""
+    """Imports a script by name."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
     return importlib.import_module
 
@@ -41,7 +41,7 @@ def planted(tmp_path):
 
     def plant(folder, file, right, wrong):
         copy = tmp_path / "copy"
-        shutil.copytree(ROOT / folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
         text = (copy / file).read_text(encoding="utf-8")
         assert re.search(right, text), f"{file} must contain this, to plant a defect there: {right}"
         (copy / file).write_text(re.sub(right, wrong, text, count=1), encoding="utf-8")

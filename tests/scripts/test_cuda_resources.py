@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from .conftest import ROOT
+
 
 @pytest.fixture
 def check(script, resources, tmp_path):
@@ -18,7 +20,7 @@ def spoiled(check, planted):
     """The same for a copy of the sources with a defect."""
 
     def run(file, right, wrong, only="param_gather"):
-        return check("--sources", str(planted("csrc", file, right, wrong)), "--only", only)
+        return check("--sources", str(planted(ROOT / "csrc", file, right, wrong)), "--only", only)
 
     return run
 

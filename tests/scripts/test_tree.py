@@ -1,5 +1,8 @@
 """scripts/tree.py: a copy of the sources, without what was built from them."""
 
+import subprocess
+import sys
+
 import pytest
 
 
@@ -43,3 +46,9 @@ def test_unchanged_files_keep_their_times_and_files_that_are_gone_are_deleted(so
     assert copy()[0] != first
     assert (folder / "csrc" / "one.py").stat().st_mtime_ns == before
     assert [path.name for path in (folder / "dcrnn_fast" / "kernels").iterdir()] == ["two.py"]
+
+
+def test_the_scripts_find_the_kernels_in_a_copy(script, tmp_path):
+    script("tree").copy(tmp_path)
+    command = [sys.executable, str(tmp_path / "scripts" / "resources.py"), "--help"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -72,11 +72,11 @@ def test_no_kernel_has_an_addition_that_fusion_would_change(result):
 
 
 @pytest.fixture
-def rows(planted, resources, tmp_path):
+def rows(script, planted, resources, tmp_path):
     """The rows of a copy of the kernels with a defect. Every failure must be printed, and must make the exit code 1."""
 
     def run(file, right, wrong, kind):
-        copy, output = planted("kernels", file, right, wrong), tmp_path / "found.json"
+        copy, output = planted(script("sources").KERNELS, file, right, wrong), tmp_path / "found.json"
         options = ("--archs", "90", "--rows-only", "--names", "step", "--kinds", kind)
         code, words, content = resources("triton", output, "--kernels", str(copy), *options)
         assert code == bool(failed(content["rows"], ""))
