@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "abi"
 OLDEST, NEWEST = "2.10", "newest"
 NEEDS = ("numpy", "pybind11>=2.13", "setuptools>=77", "ninja", "pytest>=8", "hypothesis>=6.100")
-TESTS = ("tests/cpu", "-k", "outputs_and_gradients or rows_are_copied or gradient_of_a_row or refuses")
+TESTS = ("tests/operators", "-k", "cpp and (outputs_and_gradients or rows_are_copied or gradient_of_a_row or refuse)")
 LOADED = """
 import sys
 import torch

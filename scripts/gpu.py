@@ -24,7 +24,7 @@ from typing import TextIO
 
 import tree
 
-TESTS = ("tests/triton", "tests/cuda", "tests/gpu", "tests/core", "tests/scripts")
+TESTS = ("tests/operators", "tests/triton", "tests/core", "tests/scripts")
 BENCHMARKS = ("bench/test_gpu.py", "--benchmark", "--missing", "--benchmark-disable")
 COLLECTED = (*TESTS, "bench")
 """What pytest only collects, on a machine without a GPU."""

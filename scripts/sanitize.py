@@ -17,7 +17,8 @@ from typing import NamedTuple
 import tree
 
 COPY = tree.ROOT / "build" / "sanitize"
-TESTS = ("tests/cpu",)
+TESTS = ("tests/cpu", *(f"tests/operators/test_{name}.py" for name in ("arguments", "cross_rnn", "cross_rnn_cpp", "param_gather")))
+TESTS += ("-k", "cpp or test_isa")
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
 
 # A plugin that pytest loads in every process. Without it, a broken build would be skipped, or an installed one would be tested instead.
