@@ -1,5 +1,6 @@
 """The README and the pages: examples run and print what the page shows, and the tables are those of bench/results/."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,8 @@ def examples(path):
 
 
 def run(code, folder):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+    environment = os.environ | {"DCRNN_FAST_CACHE": str(folder / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
