@@ -37,7 +37,8 @@ def test_links_lead_to_files(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=page_id)
 def test_named_paths_exist(path):
-    for name in re.findall(r"`([\w.-]+/[\w./*-]*)`", prose(path)):
+    text = path.read_text(encoding="utf-8")
+    for name in re.findall(r"`([\w.-]+/[\w./*-]*)`", prose(path)) + re.findall(r"python3? (\w+/\w+\.py)", text):
         if not name.startswith(PRODUCED) and not re.search("NAME|CARD", name):
             assert list(ROOT.glob(name.rstrip("/"))), f"no path {name}"
 
