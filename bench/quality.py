@@ -18,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dcrnn_fast.data import PackedDataset, prepare
-from dcrnn_fast.training.config import RunConfig, load_config
-from dcrnn_fast.training.trainer import train
+from dcrnn_fast.training import RunConfig, load_config, train
 
 from . import machine
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import yaml
 
-from dcrnn_fast import cli
-from dcrnn_fast.training import demo
+from dcrnn_fast import cli, training
+from dcrnn_fast.cli import demo
 from tests.training.tiny import run_python, tiny_values, write_table
 
 ENTRY = "import sys; from dcrnn_fast.cli import main; main(sys.argv[1:])"
@@ -38,6 +38,12 @@ def trained(config, tmp_path_factory):
     """A finished run and what the command printed; do not write into it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     return folder, run_python(ENTRY, "train", "--config", config, "--output", folder)
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of the finished run to write into."""
+    return shutil.copytree(trained[0], tmp_path / "run")
 
 
 @pytest.fixture
@@ -121,13 +127,12 @@ def tamper_weights(folder):
 
 
 @pytest.mark.parametrize(("damage", "said"), [(truncate_weights, "is damaged"), (tamper_weights, "was changed after it was written")])
-def test_damaged_weights_end_evaluate_with_one_error(trained, command, tmp_path, damage, said):
-    shutil.copytree(trained[0], tmp_path / "run")
-    damage(tmp_path / "run")
-    code, out, err = command("evaluate", "--run", tmp_path / "run")
+def test_damaged_weights_end_evaluate_with_one_error(command, copied, damage, said):
+    damage(copied)
+    code, out, err = command("evaluate", "--run", copied)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
-    assert f"{tmp_path / 'run' / 'model.safetensors'} {said}" in err
+    assert f"{copied / 'model.safetensors'} {said}" in err
 
 
 @pytest.mark.parametrize(
@@ -165,10 +170,9 @@ def test_an_existing_run_is_refused_with_the_remedy(trained, config, command):
     assert "already holds a finished run; go on with --resume, or choose another --output" in err
 
 
-def test_resuming_with_other_settings_names_them(trained, command, tmp_path):
-    shutil.copytree(trained[0], tmp_path / "run")
-    (tmp_path / "run" / "metrics.json").unlink()
-    code, _, err = command("train", "--resume", "--output", tmp_path / "run", "--seed", 9)
+def test_resuming_with_other_settings_names_them(command, copied):
+    (copied / "metrics.json").unlink()
+    code, _, err = command("train", "--resume", "--output", copied, "--seed", 9)
     assert code == 2
     assert "seed is 9 and was 0" in err
 
@@ -181,12 +185,11 @@ def test_a_process_that_fails_prints_no_traceback(tmp_path):
     assert "Traceback" not in process.stderr
 
 
-def test_a_truncated_checkpoint_ends_resume_with_one_error(trained, command, tmp_path):
-    shutil.copytree(trained[0], tmp_path / "run")
-    (tmp_path / "run" / "metrics.json").unlink()
-    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+def test_a_truncated_checkpoint_ends_resume_with_one_error(command, copied):
+    (copied / "metrics.json").unlink()
+    newest = sorted((copied / "checkpoints").iterdir())[-1]
     (newest / "tensors.safetensors").write_bytes(b"torn")
-    code, _, err = command("train", "--resume", "--output", tmp_path / "run")
+    code, _, err = command("train", "--resume", "--output", copied)
     assert code == 2
     assert f"delete the folder {newest} and use --resume again" in err
 
@@ -201,12 +204,10 @@ def test_a_full_disk_is_one_error_and_leaves_a_run_that_can_go_on(config, comman
 
 
 def test_an_interrupted_run_says_how_to_go_on(config, command, tmp_path, monkeypatch):
-    from dcrnn_fast.training import trainer
-
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "train", interrupt)
+    monkeypatch.setattr(training, "train", interrupt)
     code, _, err = command("train", "--config", config, "--output", tmp_path / "run")
     assert code == 130
     assert f"interrupted; go on with: dcrnn-fast train --resume --output {tmp_path / 'run'}" in err
@@ -266,15 +267,14 @@ def test_resume_finds_the_run_in_the_default_folder_and_goes_on_with_its_own_set
     assert "finished" in err
 
 
-def test_a_nan_in_a_checkpoint_and_results_that_are_a_list_are_one_error(trained, command, tmp_path):
-    shutil.copytree(trained[0], tmp_path / "run")
-    (tmp_path / "run" / "metrics.json").write_text("[]")
-    code, _, err = command("train", "--resume", "--output", tmp_path / "run")
+def test_a_nan_in_a_checkpoint_and_results_that_are_a_list_are_one_error(command, copied):
+    (copied / "metrics.json").write_text("[]")
+    code, _, err = command("train", "--resume", "--output", copied)
     assert (code, err.count("\n")) == (2, 1)
-    (tmp_path / "run" / "metrics.json").unlink()
-    state = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1] / "state.json"
+    (copied / "metrics.json").unlink()
+    state = sorted((copied / "checkpoints").iterdir())[-1] / "state.json"
     state.write_text(state.read_text().replace("true", "NaN", 1))
-    code, _, err = command("train", "--resume", "--output", tmp_path / "run")
+    code, _, err = command("train", "--resume", "--output", copied)
     assert code == 2
     assert err.splitlines()[-1].startswith(f"error: checkpoint {state} cannot be read")
     assert "Traceback" not in err

@@ -97,10 +97,7 @@ def prepare(
             shutil.rmtree(target, ignore_errors=True)
     tables = read_splits(schema, path.parent, seed=seed, valid_fraction=valid_fraction)
     encoder = Encoder.fit(schema, tables["train"]) if encoding is None else Encoder.restore(schema, encoding)
-    splits = {}
-    for split, table in tables.items():
-        arrays = encoder.transform(table)
-        splits[split] = {kind: array for kind, array in vars(arrays).items() if array is not None}
+    splits = {split: encoder.transform(table) for split, table in tables.items()}
     write_packed(target, _meta(schema, encoder, {split: table.num_rows for split, table in tables.items()}), splits)
     return open_packed(target)
 

@@ -184,17 +184,6 @@ def _labels(table: pa.Table, task: Task) -> npt.NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """The arrays of one split: ids [N, F] int32, dense [N, Nd] float32, labels [N, T] float32, weight [N] float32, group [N] int64."""
-
-    ids: npt.NDArray[np.int32]
-    dense: npt.NDArray[np.float32] | None
-    labels: npt.NDArray[np.float32]
-    weight: npt.NDArray[np.float32] | None
-    group: npt.NDArray[np.int64] | None
-
-
-@dataclass(frozen=True)
 class Encoder:
     """A fitted schema. `fields` are in the order of the id columns: the categorical ones, then the buckets."""
 
@@ -240,19 +229,20 @@ class Encoder:
             dense.append(DenseScale(numeric.column, **scale))
         return cls(schema, tuple(fields), tuple(dense))
 
-    def transform(self, table: pa.Table) -> Encoded:
-        """Encodes the rows of one split. Raises DataError for a label, weight or funnel that breaks the schema."""
+    def transform(self, table: pa.Table) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of one split by kind, as the packed format holds them. Raises DataError for rows that break the schema."""
         schema = self.schema
         labels = np.column_stack([_labels(table, task) for task in schema.tasks])
         if schema.funnel:
             self._check_funnel(labels)
-        return Encoded(
-            ids=np.column_stack([field.transform(table) for field in self.fields]),
-            dense=np.column_stack([scale.transform(table) for scale in self.dense]) if self.dense else None,
-            labels=labels,
-            weight=self._weight(table),
-            group=_groups(table, schema.group) if schema.group is not None else None,
-        )
+        arrays = {
+            "ids": np.column_stack([field.transform(table) for field in self.fields]),
+            "dense": np.column_stack([scale.transform(table) for scale in self.dense]) if self.dense else None,
+            "labels": labels,
+            "weight": _weight(table, schema.weight) if schema.weight is not None else None,
+            "group": _groups(table, schema.group) if schema.group is not None else None,
+        }
+        return {kind: array for kind, array in arrays.items() if array is not None}
 
     def _check_funnel(self, labels: npt.NDArray[np.float32]) -> None:
         # Every pair, not neighbours alone: a label between the two may be unknown.
@@ -265,14 +255,13 @@ class Encoder:
                     "mend the rows, or state `funnel: false`"
                 )
 
-    def _weight(self, table: pa.Table) -> npt.NDArray[np.float32] | None:
-        if self.schema.weight is None:
-            return None
-        weight = _numbers(table, self.schema.weight)
-        bad = int((~(weight >= 0)).sum())
-        if bad:
-            raise DataError(f"weight column {self.schema.weight!r}: {bad} rows are negative or missing; expected numbers >= 0")
-        return weight.astype(np.float32)
+
+def _weight(table: pa.Table, column: str) -> npt.NDArray[np.float32]:
+    weight = _numbers(table, column)
+    bad = int((~(weight >= 0)).sum())
+    if bad:
+        raise DataError(f"weight column {column!r}: {bad} rows are negative or missing; expected numbers >= 0")
+    return weight.astype(np.float32)
 
 
 def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:

@@ -27,11 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..files import sync
 
 __all__ = ["FORMAT_VERSION", "PackedDataset", "PackedMeta", "PackedSplit", "open_packed", "write_packed"]
 
 FORMAT_VERSION = 1
-SPLITS = ("train", "valid", "test")
 DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
 
 
@@ -121,17 +121,14 @@ def write_packed(path: Path, meta: PackedMeta, splits: Mapping[str, Mapping[str,
         for split, arrays in splits.items():
             for kind, array in arrays.items():
                 file = beside / f"{split}.{kind}.npy"
-                with file.open("wb") as stream:
-                    np.save(stream, np.ascontiguousarray(array, dtype=DTYPES[kind]), allow_pickle=False)
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                np.save(file, np.ascontiguousarray(array, dtype=DTYPES[kind]), allow_pickle=False)
+                sync(file)
                 checksums[file.name] = file_sha256(file)
         meta = dataclasses.replace(meta, checksums=checksums)
         meta = dataclasses.replace(meta, digest=meta.computed_digest())
-        with (beside / "meta.json").open("w", encoding="utf-8") as text:
-            json.dump(dataclasses.asdict(meta), text, indent=1, ensure_ascii=False)
-            text.flush()
-            os.fsync(text.fileno())
+        text = json.dumps(dataclasses.asdict(meta), indent=1, ensure_ascii=False)
+        (beside / "meta.json").write_text(text, encoding="utf-8")
+        sync(beside / "meta.json")
         try:
             os.rename(beside, path)
         except OSError:

@@ -1,1 +1,18 @@
-"""Training, evaluation and checkpoints; needs the ``train`` extra."""
+"""Train a DCRNN on a table, evaluate a run, and load its model. Needs the ``train`` extra.
+
+    from dcrnn_fast.training import evaluate, load_config, load_model, train
+
+    config = load_config(None, {"data": "census-income", "optimiser.epochs": 1})
+    metrics = train(config, "runs/census")
+    metrics = evaluate("runs/census", split="valid")
+    model, about = load_model("runs/census/model.safetensors")
+
+The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/training.md describes the run folder and the configuration.
+"""
+
+from .config import RunConfig, load_config
+from .model_file import load_model
+from .report import Report
+from .run import evaluate, train
+
+__all__ = ["Report", "RunConfig", "evaluate", "load_config", "load_model", "train"]

@@ -1,16 +1,18 @@
-"""The run folder: what lies where, who may write into it, and which configuration it belongs to."""
+"""The run folder: its files, who may write into it, and the configuration that it belongs to."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
-from dcrnn_fast.training.checkpoint import checkpoint_folders
-from dcrnn_fast.training.config import RunConfig, differing_keys, load_config
-from dcrnn_fast.training.files import run_folder_errors, write_file
+from ..errors import CheckpointError, ConfigError, RunFolderError
+from .checkpoint import checkpoint_folders
+from .config import RunConfig, differing_keys, load_config
+from .run_files import run_folder_errors, write_file
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """The results; written last, so its presence says that the run is finished."""
+        """The results. They are written last: if they exist, the run is finished."""
         return self.root / "metrics.json"
 
     @property
@@ -36,7 +38,7 @@ class RunFolder:
 
     @property
     def encoder(self) -> Path:
-        """What turned the data's columns into the ids and dense values that the weights were trained on."""
+        """How the data's columns became the ids and dense values that the weights were trained on."""
         return self.root / "encoder.json"
 
     @property
@@ -60,8 +62,21 @@ class RunFolder:
             found = checkpoint_folders(self.checkpoints)
         return found[-1] if found else None
 
+    def read_metrics(self) -> dict[str, Any]:
+        """The results of a finished run. Raises :class:`CheckpointError` if the file is damaged."""
+        try:
+            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+            whole = isinstance(metrics["data"]["name"], str) and all(
+                entry.keys() >= {"rows", "positives", "auc", "log_loss", "calibration"} for entry in metrics["test"].values()
+            )
+            if not whole:
+                raise ValueError("it lacks results")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{self.metrics} cannot be read ({error}); delete it and use --resume to compute it again") from error
+        return metrics
+
     def claim(self, config: RunConfig) -> None:
-        """Write the configuration down: from now on the folder is this run's."""
+        """Write the configuration. From then on the folder belongs to this run."""
         write_file(self.config, config.to_yaml().encode())
 
     def holds_run(self) -> bool:
@@ -89,10 +104,10 @@ def stored_config(root: Path) -> RunConfig:
 
 
 def enter_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder, RunConfig | None]:
-    """Make the folder, or enter the one of a run that is to go on; returns that run's configuration, None for a new run.
+    """Make the folder of a new run, or enter the folder of a run to resume. Returns the resumed run's configuration, None for a new run.
 
-    Nothing is written yet: :meth:`RunFolder.claim` does that once the data and the model are known to be right. Raises
-    :class:`RunFolderError` if the folder cannot be made or belongs to something else, :class:`ConfigError` naming the keys in which a
+    Nothing is written yet: :meth:`RunFolder.claim` does that once the data and the model are known to fit. Raises
+    :class:`RunFolderError` if the folder cannot be made or holds something else, and :class:`ConfigError` that names the keys in which a
     resumed run's configuration differs.
     """
     folder = RunFolder(root)

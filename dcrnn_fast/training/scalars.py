@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-from dcrnn_fast.training.files import run_folder_errors
+from .run_files import run_folder_errors
 
 
 class Scalars:

@@ -1,4 +1,4 @@
-"""Everything a training step depends on, as named tensors, and back again."""
+"""Everything that a training step depends on, as named tensors, and back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dcrnn_fast.errors import CheckpointError
-from dcrnn_fast.training.checkpoint import load_tensors
+from ..errors import CheckpointError
+from .tensors import load_tensors
 
 
 def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn.Parameter]]:

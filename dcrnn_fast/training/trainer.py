@@ -1,205 +1,262 @@
-"""One run from configuration to metrics: :func:`train`, and :func:`evaluate_run` for a run that exists."""
+"""The training loop: steps, validation, early stopping and checkpoints.
+
+A resumed run ends with the same bits as an uninterrupted one: :meth:`Trainer.save` stores everything that a later step depends on,
+and the row order and the learning rate are functions of the position alone.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
-from dcrnn_fast.training.build import deterministic, load_model, read_encoding, read_weights, select_backend, select_device
-from dcrnn_fast.training.checkpoint import load_tensors, remove_leftovers
-from dcrnn_fast.training.config import RunConfig
-from dcrnn_fast.training.evaluate import evaluate_split
-from dcrnn_fast.training.files import write_json
-from dcrnn_fast.training.loop import Trainer
-from dcrnn_fast.training.plots import write_curves
-from dcrnn_fast.training.progress import Report
-from dcrnn_fast.training.run_folder import RunFolder, enter_run, stored_config
+from ..data import Batch, BlockLoader, PackedDataset
+from ..errors import CheckpointError, DataError, TrainingDivergedError
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import RunConfig
+from .device import select_backend
+from .early_stopping import EarlyStopping
+from .evaluation import evaluate_split
+from .metrics import mean_over_tasks
+from .model_file import build_model, describe, encoding, export_weights
+from .optimisation import build_optimiser, build_weighting, learning_rate
+from .report import Report
+from .run_files import write_json
+from .run_folder import RunFolder
+from .scalars import Scalars
+from .snapshot import capture, restore, select
 
-if TYPE_CHECKING:
-    from dcrnn_fast.data import PackedDataset
+
+@dataclass
+class Position:
+    """How far a run is. ``epoch`` and ``batch`` count what is done; ``loss_sum`` and ``loss_rows`` belong to the current epoch."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    loss_rows: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(
-    config: RunConfig,
-    output: str | Path,
-    *,
-    resume: bool = False,
-    dataset: PackedDataset | None = None,
-    report: Report | None = None,
-    on_step: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Train, keep the weights that are best on the validation rows, and judge them once on the test rows.
+class Trainer:
+    """Trains one model on one data set inside one run folder."""
 
-    ``output`` is the run folder. ``resume`` goes on after its newest checkpoint (from the start if it has none) and only reads the
-    results if the run is finished. ``dataset`` spares the preparation of ``config.data``; ``on_step(step)`` is called after every
-    step. Returns what ``metrics.json`` holds.
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: PackedDataset,
+        folder: RunFolder,
+        report: Report,
+        *,
+        device: torch.device,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        self.config, self.dataset, self.folder, self.report = config, dataset, folder, report
+        self.device, self.on_step = device, on_step
+        self.about = describe(config, dataset.meta)
+        torch.manual_seed(config.seed)
+        self.model = build_model(self.about, device=device, backend=config.backend)
+        self.task_weight = build_weighting(config, dataset.meta.tasks, device)
+        self.modules: dict[str, nn.Module] = {"model": self.model}
+        if isinstance(self.task_weight, nn.Module):
+            self.modules["weighting"] = self.task_weight
+        self.optimiser = build_optimiser(config, self.modules, device)
+        self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed)
+        self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
+        self.at = Position()
+        self.best: dict[str, Tensor] = {}
+        self._window = torch.zeros((), dtype=torch.float64, device=device)
+        self._window_rows = 0
 
-    Raises the errors of :mod:`dcrnn_fast.errors`.
-    """
-    report = report or Report()
-    config = config.model_copy(update={"data": locate_data(config.data)})
-    folder, stored = enter_run(Path(output), config, resume=resume)
-    if folder.metrics.is_file():
+    @property
+    def total_steps(self) -> int:
+        """Steps of a run that is not stopped early."""
+        return len(self.loader) * self.config.optimiser.epochs
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are trained or early stopping has ended the run."""
+        return self.at.epoch >= self.config.optimiser.epochs or self.stopping.should_stop
+
+    @property
+    def rows_per_second(self) -> float:
+        """Training rows over the time spent in training steps."""
+        return self.at.rows / self.at.step_seconds if self.at.step_seconds else 0.0
+
+    def run(self) -> None:
+        """Train until :attr:`done`."""
+        self.report.start(epochs=self.config.optimiser.epochs, total_steps=self.total_steps, step=self.at.step)
+        self._clock = time.perf_counter()
         try:
-            read_encoding(folder.encoder, read_weights(folder.weights)[1])
-        except CheckpointError as error:
-            report.note(f"writing the results of the finished run {folder.root} again: {error}")
-        else:
-            metrics = read_metrics(folder)
-            report.note(f"{folder.root} holds a finished run: nothing is left to train")
-            return metrics
-    config = stored or config
-    device = select_device(config.device)
-    select_backend(config.backend, device)
-    if not stored:
-        config = config.model_copy(update={"device": str(device), "threads": config.threads or torch.get_num_threads()})
-    dataset = dataset or prepare_data(config)
-    check_rows(config, dataset)
-    with deterministic(config.threads):
-        trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
-        if not stored:
-            folder.claim(config)
-        elif newest := folder.newest_checkpoint():
-            report.note(f"resuming {folder.root} from {newest.name}")
-            trainer.load(newest)
-        else:
-            report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
-        remove_leftovers(folder.checkpoints)
-        trainer.run()
-        return _conclude(trainer)
+            with Scalars(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
+                while not self.done:
+                    self._train_epoch()
+                    self._validate()
+                    self.save()
+        finally:
+            self.report.close()
 
+    def save(self) -> Path:
+        """Write a checkpoint of this position."""
+        self._check_weights()
+        self._tick()
+        self.scalars.flush()
+        tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
+        state = {
+            "position": asdict(self.at),
+            "stopping": self.stopping.to_dict(),
+            "config": self.config.to_dict(),
+            "data_digest": self.dataset.meta.digest,
+            "environment": self.environment(),
+        }
+        return save_checkpoint(self.folder.checkpoints, self.at.step, tensors, state)
 
-def evaluate_run(
-    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
-) -> dict[str, Any]:
-    """Metrics of a run's best weights on a split of its own data, or of ``data`` (which must have the same columns).
+    def load(self, folder: Path) -> None:
+        """Go back to a checkpoint's position.
 
-    ``data`` is encoded with what the run has learned from its own train rows: ids and dense values mean what they meant in training.
-    ``device`` and ``backend`` replace the run's. Returns ``{"data": name, "split": split, "metrics": {task: {...}}}``.
-    Raises the errors of :mod:`dcrnn_fast.errors`.
-    """
-    folder = RunFolder(Path(run))
-    config = stored_config(folder.root)
-    chosen = {"data": data, "device": device, "backend": backend}
-    config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
-    place = select_device(config.device)
-    select_backend(config.backend, place)
-    model, about = load_model(folder.weights, device=place, backend=config.backend)
-    dataset = prepare_data(config, None if data is None else read_encoding(folder.encoder, about))
-    _check_data(about, dataset, folder, named=data is not None)
-    if not len(dataset.split(split)):
-        raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
-    with deterministic(config.threads):
-        metrics = evaluate_split(model, dataset.split(split), dataset.meta, place)
-    return {"data": dataset.meta.name, "split": split, "metrics": metrics}
-
-
-def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:
-    """The packed data set of a configuration, encoded on first use; ``encoding`` is another data set's, learned from its train rows."""
-    from dcrnn_fast.data import prepare
-
-    return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
-
-
-def locate_data(data: str) -> str:
-    """``data`` as it is understood from every working directory: absolute where it names a file."""
-    from dcrnn_fast.data import known_data_sets
-
-    return os.path.abspath(data) if data not in known_data_sets() and os.path.isfile(data) else data
-
-
-def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
-    """Refuse data on which a run would fail only after hours.
-
-    Raises :class:`DataError` for a split without rows or train rows without a label, :class:`ConfigError` for validation rows on which
-    the monitored metric is undefined and for weighted rows without a weight column.
-    """
-    name = dataset.meta.name
-    if config.loss.sample_weight and not dataset.meta.has_weight:
-        raise ConfigError(
-            f"loss.sample_weight is true, but {name} has no weight column; name one as `weight` in the schema, or set it to false"
-        )
-    for split in ("train", "valid", "test"):
-        if not len(dataset.split(split)):
-            remedy = "use a larger valid_fraction, or a validation file with rows" if split == "valid" else "mend `files` of its schema"
-            raise DataError(f"{name} has no {split} rows; {remedy}")
-    if np.isnan(dataset.split("train").labels).all():
-        raise DataError(f"{name}: every label of the train rows is unknown; mend `tasks` of its schema")
-    labels = np.asarray(dataset.split("valid").labels)
-    positive, negative = (labels == 1).any(axis=0), (labels == 0).any(axis=0)
-    monitor = config.early_stopping.monitor
-    if not (positive | negative).any():
-        raise ConfigError(
-            f"early_stopping.monitor is {monitor!r}, but every label of the validation rows of {name} is unknown; "
-            "use a larger valid_fraction, or validation rows with labels"
-        )
-    if monitor == "auc" and not (positive & negative).any():
-        raise ConfigError(
-            "early_stopping.monitor is 'auc', which no task has on the validation rows (one class only); "
-            "use log_loss, a larger valid_fraction, or validation rows of both classes"
-        )
-
-
-def read_metrics(folder: RunFolder) -> dict[str, Any]:
-    """The results of a finished run. Raises :class:`CheckpointError` if the file is damaged."""
-    try:
-        metrics: dict[str, Any] = json.loads(folder.metrics.read_text(encoding="utf-8"))
-        whole = isinstance(metrics["data"]["name"], str) and all(
-            entry.keys() >= {"rows", "positives", "auc", "log_loss", "calibration"} for entry in metrics["test"].values()
-        )
-        if not whole:
-            raise ValueError("it lacks results")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder.metrics} cannot be read ({error}); delete it and use --resume to compute it again") from error
-    return metrics
-
-
-def _conclude(trainer: Trainer) -> dict[str, Any]:
-    at, folder, meta = trainer.at, trainer.folder, trainer.dataset.meta
-    load_tensors(trainer.model, trainer.best, folder.checkpoints)
-    trainer.export()
-    best_epoch = trainer.stopping.best_epoch
-    metrics = {
-        "test": evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device),
-        "valid": next(record["valid"] for record in at.history if record["epoch"] == best_epoch),
-        "train": {
-            "seconds": at.seconds,
-            "rows_per_second": trainer.rows_per_second,
-            "epochs": at.epoch,
-            "best_epoch": best_epoch,
-            "steps": at.step,
-            "loss": at.history[-1]["train_loss"],
-        },
-        "model": {
-            "parameters": trainer.model.num_parameters,
-            "backend": trainer.environment()["backend"],
-            "relation": trainer.about["relation"],
-            "device": str(trainer.device),
-            "threads": torch.get_num_threads(),
-        },
-        "data": {"name": meta.name, "digest": meta.digest, "rows": dict(meta.rows)},
-    }
-    write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history)
-    write_json(folder.metrics, metrics)
-    return metrics
-
-
-def _check_data(about: dict[str, Any], dataset: PackedDataset, folder: RunFolder, *, named: bool) -> None:
-    meta = dataset.meta
-    now = {"tasks": list(meta.tasks), "fields": [[name, size] for name, size in meta.fields.items()], "dense": list(meta.dense)}
-    for key, value in now.items():
-        if about[key] != value:
-            raise DataError(
-                f"{folder.weights} was trained with {key} {about[key]}, but {meta.name} has {value}; evaluate on data of the same columns"
+        Raises :class:`CheckpointError` if it is damaged, or belongs to other data or another model.
+        """
+        tensors, state = load_checkpoint(folder)
+        if state["data_digest"] != self.dataset.meta.digest:
+            raise CheckpointError(
+                f"checkpoint {folder} was trained on other rows than {self.dataset.meta.name} holds; restore the data, or start a new run"
             )
-    if not named and about["data"]["digest"] != meta.digest:
-        raise DataError(
-            f"the rows of {meta.name} are not those that {folder.root} was trained on; give --data to evaluate on them all the same"
+        for key, now in self.environment().items():
+            if state["environment"].get(key) != now:
+                before = state["environment"].get(key)
+                self.report.note(
+                    f"note: {key} was {before} and is {now}: the weights may differ in the last bits from an uninterrupted run"
+                )
+        self.at = Position(**state["position"])
+        self.stopping = EarlyStopping(**state["stopping"])
+        self.best = select(tensors, "best.")
+        restore(tensors, self.modules, self.optimiser, self.device, folder)
+
+    def export(self) -> None:
+        """Write the best weights, and the encoding that another table needs to be evaluated with them."""
+        write_json(self.folder.encoder, encoding(self.dataset.meta))
+        export_weights(self.folder.weights, self.best, self.about)
+
+    def environment(self) -> dict[str, Any]:
+        """What, apart from the configuration, may change the last bits."""
+        return {
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "backend": select_backend(self.config.backend, self.device),
+        }
+
+    def _train_epoch(self) -> None:
+        self.model.train()
+        if self.at.batch < len(self.loader):
+            for batch in self.loader.batches(epoch=self.at.epoch, start=self.at.batch):
+                self._step(batch)
+                due = self.at.step % self.config.checkpoint_every == 0
+                if due or self.at.step % self.config.log_every == 0:
+                    self._flush()
+                if due:
+                    self.save()
+                if self.on_step:
+                    self.on_step(self.at.step)
+        self._flush()
+
+    def _step(self, batch: Batch) -> None:
+        started = time.perf_counter()
+        config = self.config
+        ids, dense, labels, weight = (None if part is None else part.to(self.device, non_blocking=True) for part in batch)
+        rate = learning_rate(config.optimiser, self.at.step, self.total_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        try:
+            loss = self.model.loss(  # type: ignore[operator]
+                self.model(ids, dense),
+                labels,
+                sample_weight=weight if config.loss.sample_weight else None,
+                task_weight=self.task_weight,
+                strict_funnel=config.loss.strict_funnel,
+            )
+        except (IndexError, TypeError, ValueError) as error:
+            raise DataError(f"{self.dataset.meta.name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.optimiser.clip_norm is not None:
+            parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
+            nn.utils.clip_grad_norm_(parameters, config.optimiser.clip_norm)
+        self.optimiser.step()
+        rows = batch.labels.shape[0]
+        self._window += loss.detach().double() * rows
+        self._window_rows += rows
+        self.at.step += 1
+        self.at.batch += 1
+        self.at.rows += rows
+        self.at.step_seconds += time.perf_counter() - started
+        self.report.step(step=self.at.step, epoch=self.at.epoch + 1, rows_per_second=self.rows_per_second)
+
+    def _flush(self) -> None:
+        if not self._window_rows:
+            return
+        total = float(self._window)
+        if not math.isfinite(total):
+            raise self._diverged(f"the training loss became {total} at or shortly before step {self.at.step}")
+        self.at.loss_sum += total
+        self.at.loss_rows += self._window_rows
+        mean = total / self._window_rows
+        self.at.curve.append((self.at.step, mean))
+        rate = float(self.optimiser.param_groups[0]["lr"])
+        self.scalars.add(self.at.step, {"train/loss": mean, "train/lr": rate, "train/rows_per_second": self.rows_per_second})
+        self._window.zero_()
+        self._window_rows = 0
+
+    def _validate(self) -> None:
+        self._check_weights()
+        try:
+            metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device)
+        except TrainingDivergedError as error:
+            raise self._diverged(str(error)) from None
+        value = mean_over_tasks(metrics, self.config.early_stopping.monitor, self.dataset.meta.tasks)
+        assert value is not None, "check_rows lets no run start without a value to monitor"
+        self.at.epoch += 1
+        self.at.batch = 0
+        record = {
+            "epoch": self.at.epoch,
+            "step": self.at.step,
+            "train_loss": self.at.loss_sum / self.at.loss_rows,
+            "valid": metrics,
+            "monitor": value,
+        }
+        self.at.history.append(record)
+        self.at.loss_sum, self.at.loss_rows = 0.0, 0
+        best = self.stopping.update(value, self.at.epoch)
+        if best:
+            self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
+            self.export()
+        for task, entry in metrics.items():
+            self.scalars.add(self.at.step, {f"valid/{task}/{name}": entry.get(name) for name in ("auc", "log_loss", "calibration", "gauc")})
+        self.report.epoch(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
+
+    def _check_weights(self) -> None:
+        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]
+        if bad:
+            raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.at.seconds += now - self._clock
+        self._clock = now
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        newest = self.folder.newest_checkpoint()
+        kept = f"the last checkpoint, {newest.name}, is from before that" if newest else "no checkpoint was written yet"
+        return TrainingDivergedError(
+            f"{what}; {kept}; in a new run lower optimiser.lr, set optimiser.clip_norm, or look for extreme dense values in the data"
         )

@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 
-from dcrnn_fast.training.trainer import prepare_data, train
+from dcrnn_fast.training import train
+from dcrnn_fast.training.run_data import prepare_data
 from tests.training.tiny import tiny_config, write_table
 
 
@@ -27,3 +30,9 @@ def finished(schema, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "finished"
     train(tiny_config(schema), folder)
     return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run to write into."""
+    return shutil.copytree(finished, tmp_path / "run")

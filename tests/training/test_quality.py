@@ -1,7 +1,6 @@
 """The default configuration on the embedded census data: good enough to be worth the name."""
 
-from dcrnn_fast.training.config import load_config
-from dcrnn_fast.training.trainer import train
+from dcrnn_fast.training import load_config, train
 
 
 def test_the_default_configuration_reaches_the_census_targets(tmp_path):

@@ -6,11 +6,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
-from dcrnn_fast.training import loop
-from dcrnn_fast.training.progress import Report
+from dcrnn_fast.training import Report, train
 from dcrnn_fast.training.run_folder import RunFolder
-from dcrnn_fast.training.trainer import train
-from tests.training.tiny import files_below, run_python, tiny_config, tiny_values, write_table
+from tests.training.tiny import fake_validation, files_below, run_python, tiny_config, tiny_values, write_table
 
 
 class StoppedError(Exception):
@@ -40,17 +38,6 @@ def outcome(folder):
     metrics = json.loads(files["metrics.json"])
     del metrics["train"]["seconds"], metrics["train"]["rows_per_second"]
     return kept | {"metrics.json": metrics}
-
-
-def fake_validation(monkeypatch, aucs):
-    """Validation AUCs as given, one an epoch."""
-    values = iter(aucs)
-
-    def evaluate(model, split, meta, device):
-        entry = {"rows": 1, "positives": 1, "auc": next(values), "log_loss": 0.5, "calibration": 1.0}
-        return {task: entry for task in meta.tasks}
-
-    monkeypatch.setattr(loop, "evaluate_split", evaluate)
 
 
 def interrupted(schema, folder, step, **overrides):
@@ -104,8 +91,7 @@ def test_a_resumed_run_remembers_its_best_epoch_and_how_long_it_has_waited(schem
 
 DRIVER = """
 import json, os, signal, sys
-from dcrnn_fast.training.config import load_config
-from dcrnn_fast.training.trainer import train
+from dcrnn_fast.training import load_config, train
 
 values, output, resume, last_step = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume", int(sys.argv[4])
 
@@ -140,14 +126,13 @@ def test_the_log_of_a_resumed_run_holds_every_step_once(schema, finished, tmp_pa
     assert len(points(finished, "valid/click/auc")) == 3
 
 
-def test_resuming_a_finished_run_reports_it_and_changes_nothing(schema, finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
-    before = files_below(tmp_path / "run")
+def test_resuming_a_finished_run_reports_it_and_changes_nothing(schema, finished, copied):
+    before = files_below(copied)
     notes = Notes()
-    result = train(tiny_config(schema), tmp_path / "run", resume=True, report=notes)
+    result = train(tiny_config(schema), copied, resume=True, report=notes)
     assert set(result) >= {"test", "valid", "train", "model"}
     assert any("finished" in line for line in notes.lines)
-    assert files_below(tmp_path / "run") == before
+    assert files_below(copied) == before
 
 
 def test_resuming_with_another_configuration_names_the_keys(schema, tmp_path):
@@ -216,25 +201,22 @@ def truncate(path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "encoder.json"])
 @pytest.mark.parametrize("damage", [truncate, lambda path: path.unlink()])
-def test_resuming_a_finished_run_writes_damaged_weights_again(schema, finished, tmp_path, name, damage):
-    shutil.copytree(finished, tmp_path / "run")
-    damage(tmp_path / "run" / name)
-    train(tiny_config(schema), tmp_path / "run", resume=True)
-    assert outcome(tmp_path / "run") == outcome(finished)
-    assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+def test_resuming_a_finished_run_writes_damaged_weights_again(schema, finished, copied, name, damage):
+    damage(copied / name)
+    train(tiny_config(schema), copied, resume=True)
+    assert outcome(copied) == outcome(finished)
+    assert (copied / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_resuming_writes_both_results_and_weights_that_were_removed(schema, finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / "metrics.json").unlink()
-    (tmp_path / "run" / "model.safetensors").unlink()
-    train(tiny_config(schema), tmp_path / "run", resume=True)
-    assert outcome(tmp_path / "run") == outcome(finished)
+def test_resuming_writes_both_results_and_weights_that_were_removed(schema, finished, copied):
+    (copied / "metrics.json").unlink()
+    (copied / "model.safetensors").unlink()
+    train(tiny_config(schema), copied, resume=True)
+    assert outcome(copied) == outcome(finished)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"data": {"name": "tiny"}, "test": {"click": []}}', '{"data": 3, "test": {}}', "{"])
-def test_results_that_are_damaged_are_named_with_the_remedy(schema, finished, tmp_path, text):
-    shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / "metrics.json").write_text(text)
+def test_results_that_are_damaged_are_named_with_the_remedy(schema, finished, copied, text):
+    (copied / "metrics.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read .*delete it and use --resume"):
-        train(tiny_config(schema), tmp_path / "run", resume=True)
+        train(tiny_config(schema), copied, resume=True)

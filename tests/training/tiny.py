@@ -10,7 +10,9 @@ import numpy as np
 import yaml
 
 import dcrnn_fast
-from dcrnn_fast.training.config import load_config
+from dcrnn_fast.training import load_config, run, trainer
+from dcrnn_fast.training.checkpoint import load_checkpoint
+from dcrnn_fast.training.run_folder import RunFolder
 
 REPOSITORY = Path(dcrnn_fast.__file__).parents[1]
 
@@ -69,6 +71,27 @@ def tiny_values(schema, **overrides):
 def tiny_config(schema, **overrides):
     """The :class:`RunConfig` of :func:`tiny_values`; a dot in a key is written as two underscores."""
     return load_config(None, tiny_values(schema, **{key.replace("__", "."): value for key, value in overrides.items()}))
+
+
+def newest_checkpoint(folder):
+    """The content of the newest checkpoint of a run."""
+    return load_checkpoint(RunFolder(folder).newest_checkpoint())
+
+
+def fake_validation(monkeypatch, aucs):
+    """Validation AUCs as given, one an epoch. Returns a list that receives the split's name and the embeddings of each evaluation."""
+    asked, values, real = [], iter(aucs), trainer.evaluate_split
+
+    def evaluate(model, split, meta, device):
+        asked.append((split.name, model.embedding.weight.detach().clone()))
+        if split.name != "valid":
+            return real(model, split, meta, device)
+        auc = next(values)
+        return {task: {"rows": 1, "positives": 1, "auc": auc, "log_loss": 1 - auc, "calibration": 1.0} for task in meta.tasks}
+
+    monkeypatch.setattr(trainer, "evaluate_split", evaluate)
+    monkeypatch.setattr(run, "evaluate_split", evaluate)
+    return asked
 
 
 def run_python(code, *arguments, **environment):

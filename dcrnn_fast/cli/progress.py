@@ -1,4 +1,4 @@
-"""What a run tells its user while it trains: a live bar in a terminal, one plain line an epoch elsewhere, or nothing."""
+"""Progress in a terminal or a log: a live bar, one plain line an epoch, or nothing."""
 
 from __future__ import annotations
 
@@ -9,30 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dcrnn_fast.training.tables import number
-
-
-class Report:
-    """Says nothing; the other reports override what they show."""
-
-    def start(self, *, epochs: int, total_steps: int, step: int) -> None:
-        """The run starts, or goes on after ``step`` steps."""
-
-    def step(self, *, step: int, epoch: int, rows_per_second: float) -> None:
-        """A training step is done."""
-
-    def epoch(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
-        """An epoch is done and validated; ``record`` is its entry of the history."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-
-    def close(self) -> None:
-        """The run ends, well or not."""
+from ..training import Report
+from .result_tables import number
 
 
 class PlainReport(Report):
-    """One line an epoch: fit for a pipe or a log file."""
+    """One line an epoch, for a pipe or a log file."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -49,7 +31,7 @@ class PlainReport(Report):
 
 
 class LiveReport(PlainReport):
-    """The lines of :class:`PlainReport` above a bar with rows/s and the time that is left."""
+    """The lines of :class:`PlainReport`, and below them a bar with rows/s and the remaining time."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -74,12 +56,12 @@ class LiveReport(PlainReport):
         self._bar.update(self._task, completed=step, description=f"epoch {epoch}/{self._epochs}", speed=speed)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
 
 def choose_report(*, quiet: bool = False) -> Report:
-    """The report that suits standard error: live only in a terminal that is no CI's."""
+    """The report for standard error: live only in a terminal, and not in CI."""
     if quiet:
         return Report()
     console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""Early stopping: remembers the best validation value and when to give up."""
+"""Early stopping: which epoch was the best on the validation rows, and when to give up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 
 @dataclass
 class EarlyStopping:
-    """``update`` takes one value an epoch; a tie is no improvement, so the earliest of equal epochs is kept."""
+    """Takes one value an epoch. A tie is no improvement: of equal epochs the earliest counts as the best.
+
+    >>> stopping = EarlyStopping(larger_is_better=True, patience=2)
+    >>> [stopping.update(auc, epoch) for epoch, auc in enumerate([0.7, 0.8, 0.8, 0.75], start=1)]
+    [True, True, False, False]
+    >>> stopping.best_epoch, stopping.should_stop
+    (2, True)
+    """
 
     larger_is_better: bool
     patience: int

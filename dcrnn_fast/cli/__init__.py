@@ -1,4 +1,4 @@
-"""Entry point of ``dcrnn-fast``: checks that the extras are there, runs the command, and prints what a user can mend as one line."""
+"""Entry point of ``dcrnn-fast``: checks that the ``train`` extra is installed, runs the command, prints a user's mistake as one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from dcrnn_fast.errors import DcrnnFastError
+from ..errors import DcrnnFastError
 
 NEEDED = ("matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "typer", "yaml")
 """Modules of the ``train`` extra that the commands import."""
@@ -18,7 +18,7 @@ def missing_modules() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``dcrnn-fast``; ``arguments`` default to the process's. Exits with 2 after an error that the user can mend."""
+    """Run ``dcrnn-fast``; ``arguments`` default to the process's. Exits with 2 after an error that the user can correct."""
     missing = missing_modules()
     if missing:
         sys.stderr.write(
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "(`python -m dcrnn_fast info` works without)\n"
         )
         sys.exit(2)
-    from dcrnn_fast.training.commands import app
+    from .commands import app
 
     try:
         app(args=arguments if arguments is None else list(arguments), prog_name="dcrnn-fast")

@@ -3,10 +3,11 @@ import io
 import pytest
 from rich.console import Console
 
-from dcrnn_fast.training import progress
-from dcrnn_fast.training.demo import demo_table
-from dcrnn_fast.training.progress import LiveReport, PlainReport, Report, choose_report
-from dcrnn_fast.training.tables import metrics_table
+from dcrnn_fast.cli import progress
+from dcrnn_fast.cli.demo import demo_table
+from dcrnn_fast.cli.progress import LiveReport, PlainReport, choose_report
+from dcrnn_fast.cli.result_tables import metrics_table
+from dcrnn_fast.training import Report
 
 RECORD = {"epoch": 2, "train_loss": 0.25, "valid": {"click": {"auc": 0.75, "log_loss": 0.5}, "buy": {"auc": None, "log_loss": 0.125}}}
 ENTRY = {"rows": 1200, "positives": 30, "auc": 0.75, "log_loss": 0.5, "calibration": None}

@@ -1,4 +1,4 @@
-"""``dcrnn-fast demo``: both embedded data sets, with the reference and with the fast backend, and one table of the outcome."""
+"""``dcrnn-fast demo``: train on both embedded data sets, with the reference and with the fast backend, and print one table."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dcrnn_fast.training.build import select_backend, select_device
-from dcrnn_fast.training.config import load_config
-from dcrnn_fast.training.progress import Report
-from dcrnn_fast.training.tables import new_table, number
-from dcrnn_fast.training.trainer import train
+from ..training import Report, load_config, train
+from ..training.device import select_backend, select_device
+from .result_tables import new_table, number
 
 DATA = ("census-income", "hillstrom")
 
 
 def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) -> None:
-    """Train below ``output`` and print the table. Raises the errors of :func:`dcrnn_fast.training.trainer.train`."""
+    """Train in folders of ``output`` and print the table. Raises the errors of :func:`dcrnn_fast.training.train`."""
     fast = select_backend("auto", select_device("auto"))
     backends = ["reference"] if fast == "reference" else ["reference", fast]
     results = []
@@ -40,7 +38,7 @@ def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) 
 
 
 def demo_table(console: Console, results: list[dict[str, Any]]) -> Table:
-    """One row a run and task; test metrics, seconds of the whole training, rows/s of the training steps."""
+    """One row a run and task: test metrics, seconds of the whole training, rows/s of the training steps."""
     numeric = dict.fromkeys(("AUC", "log loss", "seconds", "rows/s", "parameters"), True)
     table = new_table(console, "DCRNN on the test rows", {"data set": False, "task": False} | numeric | {"backend": False})
     for row in _rows(results):

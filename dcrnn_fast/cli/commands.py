@@ -1,4 +1,4 @@
-"""The commands of ``dcrnn-fast``. Each imports what it needs when it runs, so that ``--help`` is quick."""
+"""The commands of ``dcrnn-fast``. Each imports what it needs when it runs, which keeps ``--help`` fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from dcrnn_fast.errors import BackendUnavailable, ConfigError, RunFolderError
+from ..errors import BackendUnavailable, ConfigError, RunFolderError
 
 # Plain help and errors: rich's boxes are noise in a log file.
 app = typer.Typer(
@@ -47,11 +47,10 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train, keep the weights that are best on validation rows, and judge them on the test rows."""
-    from dcrnn_fast.training import trainer
-    from dcrnn_fast.training.config import load_config
-    from dcrnn_fast.training.progress import choose_report
-    from dcrnn_fast.training.run_folder import RunFolder
-    from dcrnn_fast.training.tables import metrics_table, output_console
+    from .. import training
+    from ..training.run_folder import RunFolder
+    from .progress import choose_report
+    from .result_tables import metrics_table, output_console
 
     given = {"data": data, "backend": backend, "device": device, "seed": seed, "threads": threads}
     given |= {"optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
@@ -60,10 +59,10 @@ def train(
         output = _default_output(overrides["data"])
     if resume and config is None and output is not None and RunFolder(output).holds_run():
         config = RunFolder(output).config
-    run = load_config(config, overrides)
+    run = training.load_config(config, overrides)
     output = output or _default_output(run.data)
     try:
-        result = trainer.train(run, output, resume=resume, report=choose_report(quiet=quiet))
+        result = training.train(run, output, resume=resume, report=choose_report(quiet=quiet))
     except KeyboardInterrupt:
         typer.echo(f"interrupted; go on with: dcrnn-fast train --resume --output {output}", err=True)
         raise typer.Exit(130) from None
@@ -83,10 +82,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate the best weights of a run."""
-    from dcrnn_fast.training.tables import metrics_table, output_console
-    from dcrnn_fast.training.trainer import evaluate_run
+    from .. import training
+    from .result_tables import metrics_table, output_console
 
-    result = evaluate_run(run, data=data, split=split.value, device=device, backend=backend)
+    result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend)
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return
@@ -113,7 +112,7 @@ def info(
     dtype: Annotated[Dtype, typer.Option(help="With --warm: dtype of the products.")] = Dtype.bfloat16,
 ) -> None:
     """Versions, and which backends can run here; with --warm, measure the GPU kernels first."""
-    from dcrnn_fast.info import render
+    from ..info import render
 
     if warm:
         _warm(dim, _parse_counts("--batch", batch or ["256,8192"]), tasks, steps, dtype.value)
@@ -126,9 +125,9 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, the table alone.")] = False,
 ) -> None:
     """Train on both embedded data sets, with the reference and the fast backend, and print one table."""
-    from dcrnn_fast.training.demo import run_demo
-    from dcrnn_fast.training.progress import choose_report
-    from dcrnn_fast.training.tables import output_console
+    from .demo import run_demo
+    from .progress import choose_report
+    from .result_tables import output_console
 
     if output is None:
         names = (Path("runs") / (f"demo-{number}" if number > 1 else "demo") for number in range(1, 10**6))

@@ -1,4 +1,4 @@
-"""Results as tables that read well in a terminal and in a pipe."""
+"""Results as tables for a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.table import Table
 
 
 def output_console() -> Console:
-    """Standard output; where it is no terminal, wide enough that nothing is wrapped or cut."""
+    """Standard output; a pipe is wide enough that nothing is wrapped or cut."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
 
 def new_table(console: Console, title: str, columns: Mapping[str, bool]) -> Table:
-    """An empty table; ``columns`` says of each whether it holds numbers."""
+    """An empty table; ``columns`` says of each column whether it holds numbers."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2)
     for name, numeric in columns.items():
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)

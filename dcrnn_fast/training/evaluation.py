@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from dcrnn_fast.data import BlockLoader
-from dcrnn_fast.errors import TrainingDivergedError
-from dcrnn_fast.training.metrics import Array, task_metrics
-
-if TYPE_CHECKING:
-    from dcrnn_fast.data import PackedMeta, PackedSplit
+from ..data import BlockLoader, PackedMeta, PackedSplit
+from ..errors import TrainingDivergedError
+from .metrics import Array, task_metrics
 
 BATCH = 8192
 
@@ -31,9 +28,9 @@ def predict_split(model: nn.Module, split: PackedSplit, device: torch.device) ->
 
 
 def evaluate_split(model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device) -> dict[str, dict[str, Any]]:
-    """Metrics of every task over a split, see :func:`dcrnn_fast.training.metrics.task_metrics`.
+    """Metrics of every task over a split, see :func:`task_metrics`.
 
-    Raises :class:`TrainingDivergedError` when a prediction is not finite.
+    Raises :class:`TrainingDivergedError` if a prediction is not finite.
     """
     predictions = predict_split(model, split, device)
     bad = [name for name, values in predictions.items() if not np.isfinite(values).all()]

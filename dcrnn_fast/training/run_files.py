@@ -1,16 +1,16 @@
-"""Writing into a run folder so that a reader finds the old file or the new one, never half of either."""
+"""Files of a run folder: replaced in one step, and a refusal of the operating system says how to go on."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dcrnn_fast.errors import RunFolderError
+from .. import files
+from ..errors import RunFolderError
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space and go on with --resume",
@@ -27,7 +27,7 @@ _REMEDIES = {
 
 @contextmanager
 def run_folder_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write ``path`` into a :class:`RunFolderError` with its remedy."""
+    """Turn the operating system's refusal to write ``path`` into a :class:`RunFolderError` that says what to do."""
     try:
         yield
     except RunFolderError:
@@ -37,36 +37,12 @@ def run_folder_errors(path: Path) -> Iterator[None]:
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the disk has the folder's entries: without it, a rename may not survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_file(path: Path, data: bytes) -> None:
-    """Replace a file atomically; on failure the old one stays as it was. Raises :class:`RunFolderError`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace a file in one step; on failure the old one stays as it was. Raises :class:`RunFolderError`."""
     with run_folder_errors(path):
-        try:
-            write_synced(beside, data)
-            os.replace(beside, path)
-            sync_folder(path.parent)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        files.write_bytes(path, data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file atomically. NaN and infinities are refused: JSON has no word for them."""
+    """Replace a JSON file in one step. Raises :class:`ValueError` for NaN and infinities, which JSON cannot hold."""
     write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -1,0 +1,122 @@
+"""``model.safetensors``: a model's weights with everything that rebuilds the model, and ``encoder.json``, which encodes tables for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import dcrnn_fast
+
+from ..data import PackedMeta
+from ..errors import CheckpointError, ConfigError
+from .config import ModelConfig, RunConfig
+from .run_files import write_file
+from .tensors import canonical_json, load_tensors, pack_tensors, read_safetensors, tensor_digest
+
+
+def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
+    """What a weight file must say for :func:`load_model` to rebuild its model."""
+    return {
+        "model": config.model.model_dump(mode="json"),
+        "relation": config.model.relation or meta.relation,
+        "tasks": list(meta.tasks),
+        "funnel": meta.funnel,
+        "fields": [[name, size] for name, size in meta.fields.items()],
+        "dense": list(meta.dense),
+        "data": {"name": meta.name, "digest": meta.digest},
+        "encoding": _sha256(encoding(meta)),
+    }
+
+
+def encoding(meta: PackedMeta) -> dict[str, Any]:
+    """How the table's columns became ids and dense values; :func:`dcrnn_fast.data.prepare` takes it to encode another table alike."""
+    return {"vocabulary": meta.vocabulary, "scaling": meta.scaling}
+
+
+def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
+    """The DCRNN of a description (see :func:`describe`). Raises :class:`ConfigError` if the model refuses an argument."""
+    try:
+        options = ModelConfig.model_validate(about["model"]).model_dump() | {"relation": about["relation"]}
+        return dcrnn_fast.DCRNN(
+            dict(about["fields"]), num_dense=len(about["dense"]), tasks=tuple(about["tasks"]), backend=backend, device=device, **options
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the configuration's model section does not fit the data set {about['data']['name']}: {error}") from error
+
+
+def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write weights as safetensors; the metadata holds the description and a digest over both."""
+    sealed = {"about": about, "digest": tensor_digest(tensors, about)}
+    write_file(path, pack_tensors(tensors, {"dcrnn_fast": json.dumps(sealed, sort_keys=True)}))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description of a ``model.safetensors``.
+
+    Raises :class:`CheckpointError` if the file is missing, damaged or tampered with.
+    """
+    tensors, metadata = read_safetensors(path)
+    try:
+        sealed = json.loads(metadata["dcrnn_fast"])
+        about = sealed["about"]
+        intact = tensor_digest(tensors, about) == sealed["digest"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} has no dcrnn_fast description; give the model.safetensors of a run folder") from error
+    if not intact:
+        raise _changed(path)
+    return tensors, about
+
+
+def read_encoding(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing or is not the described one."""
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        intact = _sha256(stored) == about["encoding"]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
+    if not intact:
+        raise _changed(path)
+    return stored
+
+
+def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend: str = "auto") -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuild the model of a run from its ``model.safetensors``.
+
+    Args:
+        path: the file; nothing in it is unpickled.
+        device: where the model's parameters go.
+        backend: backend of the operators, see ``dcrnn-fast info``.
+
+    Returns:
+        The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
+        of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data`` and ``encoding``.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes.
+
+    Example::
+
+        model, about = load_model("runs/census/model.safetensors")
+        probabilities = model.predict(ids)  # ids: int64 [B, len(about["fields"])]
+    """
+    path = Path(path)
+    tensors, about = read_weights(path)
+    model = build_model(about, device=torch.device(device), backend=backend)
+    load_tensors(model, tensors, path)
+    return model.eval(), about
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} was changed after it was written: its digest does not match; restore it, or go on with --resume to write it again"
+    )

@@ -1,0 +1,156 @@
+"""One run from configuration to metrics: :func:`train`, and :func:`evaluate` for a run that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import PackedDataset
+from ..errors import CheckpointError, DataError
+from .checkpoint import remove_leftovers
+from .config import RunConfig
+from .curves import write_curves
+from .device import deterministic, select_backend, select_device
+from .evaluation import evaluate_split
+from .model_file import load_model, read_encoding, read_weights
+from .report import Report
+from .run_data import check_rows, check_same_data, locate_data, prepare_data
+from .run_files import write_json
+from .run_folder import RunFolder, enter_run, stored_config
+from .tensors import load_tensors
+from .trainer import Trainer
+
+
+def train(
+    config: RunConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    dataset: PackedDataset | None = None,
+    report: Report | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Train, keep the weights that are best on the validation rows, and evaluate them once on the test rows.
+
+    Args:
+        config: see :func:`load_config`.
+        output: the run folder; it must be new or empty, or hold this very run if ``resume`` is set.
+        resume: go on after the newest checkpoint, or start if there is none; a finished run is read, not trained again.
+        dataset: packed data to use instead of preparing ``config.data``.
+        report: receives the progress; by default nothing is shown.
+        on_step: called with the number of steps done, after every step.
+
+    Returns:
+        What ``metrics.json`` holds: ``test`` and ``valid`` (metrics by task), ``train``, ``model`` and ``data``.
+
+    Raises:
+        DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
+
+    Example::
+
+        metrics = train(load_config(None, {"data": "census-income"}), "runs/census")
+        metrics["test"]["income"]["auc"]
+    """
+    report = report or Report()
+    config = config.model_copy(update={"data": locate_data(config.data)})
+    folder, stored = enter_run(Path(output), config, resume=resume)
+    if folder.metrics.is_file():
+        try:
+            read_encoding(folder.encoder, read_weights(folder.weights)[1])
+        except CheckpointError as error:
+            report.note(f"writing the results of the finished run {folder.root} again: {error}")
+        else:
+            metrics = folder.read_metrics()
+            report.note(f"{folder.root} holds a finished run: nothing is left to train")
+            return metrics
+    config = stored or config
+    device = select_device(config.device)
+    select_backend(config.backend, device)
+    if not stored:
+        config = config.model_copy(update={"device": str(device), "threads": config.threads or torch.get_num_threads()})
+    dataset = dataset or prepare_data(config)
+    check_rows(config, dataset)
+    with deterministic(config.threads):
+        trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
+        if not stored:
+            folder.claim(config)
+        elif newest := folder.newest_checkpoint():
+            report.note(f"resuming {folder.root} from {newest.name}")
+            trainer.load(newest)
+        else:
+            report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
+        remove_leftovers(folder.checkpoints)
+        trainer.run()
+        return _conclude(trainer)
+
+
+def evaluate(
+    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
+) -> dict[str, Any]:
+    """Metrics of a run's best weights.
+
+    Args:
+        run: the run folder.
+        data: name or schema of other data with the same columns; by default the run's own. It is encoded as the run's data was, so ids
+            and dense values mean what they meant in training.
+        split: ``train``, ``valid`` or ``test``.
+        device: replaces the run's device.
+        backend: replaces the run's backend.
+
+    Returns:
+        ``{"data": name, "split": split, "metrics": {task: {...}}}``; docs/training.md defines the metrics.
+
+    Raises:
+        DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
+
+    Example::
+
+        evaluate("runs/census", split="valid")["metrics"]["income"]["auc"]
+    """
+    folder = RunFolder(Path(run))
+    config = stored_config(folder.root)
+    chosen = {"data": data, "device": device, "backend": backend}
+    config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
+    place = select_device(config.device)
+    select_backend(config.backend, place)
+    model, about = load_model(folder.weights, device=place, backend=config.backend)
+    dataset = prepare_data(config, None if data is None else read_encoding(folder.encoder, about))
+    check_same_data(about, dataset, folder, same_rows=data is None)
+    if not len(dataset.split(split)):
+        raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
+    with deterministic(config.threads):
+        metrics = evaluate_split(model, dataset.split(split), dataset.meta, place)
+    return {"data": dataset.meta.name, "split": split, "metrics": metrics}
+
+
+def _conclude(trainer: Trainer) -> dict[str, Any]:
+    at, folder, meta = trainer.at, trainer.folder, trainer.dataset.meta
+    load_tensors(trainer.model, trainer.best, folder.checkpoints)
+    trainer.export()
+    best_epoch = trainer.stopping.best_epoch
+    metrics = {
+        "test": evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device),
+        "valid": next(record["valid"] for record in at.history if record["epoch"] == best_epoch),
+        "train": {
+            "seconds": at.seconds,
+            "rows_per_second": trainer.rows_per_second,
+            "epochs": at.epoch,
+            "best_epoch": best_epoch,
+            "steps": at.step,
+            "loss": at.history[-1]["train_loss"],
+        },
+        "model": {
+            "parameters": trainer.model.num_parameters,
+            "backend": trainer.environment()["backend"],
+            "relation": trainer.about["relation"],
+            "device": str(trainer.device),
+            "threads": torch.get_num_threads(),
+        },
+        "data": {"name": meta.name, "digest": meta.digest, "rows": dict(meta.rows)},
+    }
+    write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history)
+    write_json(folder.metrics, metrics)
+    return metrics

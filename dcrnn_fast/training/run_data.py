@@ -1,0 +1,71 @@
+"""The data of a run: where it is, its packed form, and the checks that refuse data on which a run would fail only later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..data import PackedDataset, known_data_sets, prepare
+from ..errors import ConfigError, DataError
+from .config import RunConfig
+from .run_folder import RunFolder
+
+
+def locate_data(data: str) -> str:
+    """``data`` so that it means the same in every working directory: absolute where it names a file."""
+    return os.path.abspath(data) if data not in known_data_sets() and os.path.isfile(data) else data
+
+
+def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:
+    """The packed data set of a configuration, encoded on first use; ``encoding`` is that of another data set."""
+    return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
+
+
+def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
+    """Refuse data on which a run would fail only after hours.
+
+    Raises :class:`DataError` for a split without rows or train rows without a label, :class:`ConfigError` for validation rows on which
+    the monitored metric is undefined and for weighted rows without a weight column.
+    """
+    name = dataset.meta.name
+    if config.loss.sample_weight and not dataset.meta.has_weight:
+        raise ConfigError(
+            f"loss.sample_weight is true, but {name} has no weight column; name one as `weight` in the schema, or set it to false"
+        )
+    for split in ("train", "valid", "test"):
+        if not len(dataset.split(split)):
+            remedy = "use a larger valid_fraction, or a validation file with rows" if split == "valid" else "mend `files` of its schema"
+            raise DataError(f"{name} has no {split} rows; {remedy}")
+    if np.isnan(dataset.split("train").labels).all():
+        raise DataError(f"{name}: every label of the train rows is unknown; mend `tasks` of its schema")
+    labels = np.asarray(dataset.split("valid").labels)
+    positive, negative = (labels == 1).any(axis=0), (labels == 0).any(axis=0)
+    monitor = config.early_stopping.monitor
+    if not (positive | negative).any():
+        raise ConfigError(
+            f"early_stopping.monitor is {monitor!r}, but every label of the validation rows of {name} is unknown; "
+            "use a larger valid_fraction, or validation rows with labels"
+        )
+    if monitor == "auc" and not (positive & negative).any():
+        raise ConfigError(
+            "early_stopping.monitor is 'auc', which no task has on the validation rows (one class only); "
+            "use log_loss, a larger valid_fraction, or validation rows of both classes"
+        )
+
+
+def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: RunFolder, *, same_rows: bool) -> None:
+    """Raise :class:`DataError` if a data set has other columns than the run's or, with ``same_rows``, other rows."""
+    meta = dataset.meta
+    now = {"tasks": list(meta.tasks), "fields": [[name, size] for name, size in meta.fields.items()], "dense": list(meta.dense)}
+    for key, value in now.items():
+        if about[key] != value:
+            raise DataError(
+                f"{folder.weights} was trained with {key} {about[key]}, but {meta.name} has {value}; evaluate on data of the same columns"
+            )
+    if same_rows and about["data"]["digest"] != meta.digest:
+        raise DataError(
+            f"the rows of {meta.name} are not those that {folder.root} was trained on; give --data to evaluate on them all the same"
+        )

@@ -1,0 +1,72 @@
+"""Named tensors as bytes: a safetensors file, a module's parameters, and a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Serialise named tensors. Each is copied to the CPU, so aliases and strides do not matter."""
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(copies, metadata)
+
+
+def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy named tensors into a module of the same parameters.
+
+    Raises :class:`CheckpointError` that names ``source``, the first parameters that do not fit, and both shapes; the module then stays
+    as it was.
+    """
+    own = module.state_dict()
+    problems = [f"{name} is missing in the file" for name in own if name not in tensors]
+    problems += [f"{name} is unknown to the model" for name in tensors if name not in own]
+    problems += [
+        f"{name} has shape {list(tensors[name].shape)} in the file and {list(value.shape)} in the model"
+        for name, value in own.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{source} belongs to another model: {'; '.join(problems[:3])}{more}; use the configuration and data that it was trained with"
+        )
+    module.load_state_dict(dict(tensors))
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises :class:`CheckpointError` that names the file and what to do."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; go on with --resume to write it, or name another run folder") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}); restore it, or go on with --resume to write it again"
+        ) from error
+
+
+def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors and over JSON values, whatever the order of the names."""
+    digest = hashlib.sha256(canonical_json(values))
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(canonical_json([name, str(value.dtype), list(value.shape)]))
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON in one fixed spelling, so that equal values have equal digests."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

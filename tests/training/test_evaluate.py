@@ -1,0 +1,96 @@
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dcrnn_fast.errors import CheckpointError, DataError, RunFolderError
+from dcrnn_fast.training import evaluate, load_config, train
+from tests.training.tiny import tiny_config, write_table
+
+
+def test_evaluating_the_run_repeats_its_test_metrics(finished):
+    result = evaluate(finished)
+    assert result["metrics"] == json.loads((finished / "metrics.json").read_text())["test"]
+    assert evaluate(finished, split="valid")["metrics"] == json.loads((finished / "metrics.json").read_text())["valid"]
+
+
+def test_evaluating_a_folder_without_a_run_or_without_weights_says_so(finished, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no run"):
+        evaluate(tmp_path)
+    shutil.copy(finished / "config.yaml", tmp_path)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not exist"):
+        evaluate(tmp_path)
+
+
+def test_a_run_folder_that_cannot_be_read_is_a_run_folder_error(finished, monkeypatch):
+    def is_file(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(RunFolderError, match=r"cannot read .*finished: Permission denied"):
+        evaluate(finished)
+
+
+def test_evaluating_on_data_of_other_columns_names_what_differs(finished, tmp_path):
+    table = write_table(tmp_path, categorical=["colour"])
+    with pytest.raises(DataError, match="was trained with fields"):
+        evaluate(finished, data=str(table))
+
+
+def test_evaluating_on_named_data_of_the_same_columns_is_allowed_and_changed_data_is_not_taken_silently(tmp_path):
+    table = write_table(tmp_path, seed=3)
+    train(tiny_config(table, optimiser__epochs=1), tmp_path / "run")
+    write_table(tmp_path, seed=4)
+    with pytest.raises(DataError, match="give --data to evaluate on them all the same"):
+        evaluate(tmp_path / "run")
+    assert evaluate(tmp_path / "run", data=str(table))["metrics"]["click"]["rows"] == 450
+
+
+def test_other_data_is_encoded_as_the_runs_own(finished, schema, tmp_path):
+    """The rows of the run, with train rows besides that turn the frequencies of the categories and the scale of the sizes around."""
+    table = write_table(tmp_path, files={"train": "train.csv", "test": "test.csv"})
+    lines = (tmp_path / "tiny.csv").read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join(lines) + "\n")
+    flipped = [
+        f"c{8 - row % 9},s{4 - row % 5},{100 + row % 7},u1,1,{row % 2},0" for row in range(400) for _ in range(1 + row % 9 + row % 5)
+    ]
+    (tmp_path / "train.csv").write_text("\n".join([lines[0], *flipped]) + "\n")
+    whole = write_table(tmp_path / "whole", files={"all": "tiny.csv", "test_fraction": 0.999})
+    expected = evaluate(finished, data=str(whole))["metrics"]["click"]
+    found = evaluate(finished, data=str(table))["metrics"]["click"]
+    assert found["auc"] == pytest.approx(expected["auc"], abs=5e-3)
+    assert evaluate(finished, data=str(schema))["metrics"] == evaluate(finished)["metrics"]
+
+
+def move_the_mean(path):
+    content = json.loads(path.read_text())
+    content["scaling"]["size"]["mean"] += 1
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (move_the_mean, "was changed after it was written"),
+        (lambda path: path.write_text("{"), "cannot be read"),
+        (lambda path: path.write_text('{"a": NaN}'), "cannot be read"),
+        (lambda path: path.unlink(), "cannot be read"),
+    ],
+)
+def test_a_changed_or_missing_encoder_is_refused(copied, schema, damage, said):
+    damage(copied / "encoder.json")
+    with pytest.raises(CheckpointError, match=rf"encoder\.json {said}"):
+        evaluate(copied, data=str(schema))
+
+
+def test_a_schema_named_from_one_folder_is_found_from_another(tmp_path, monkeypatch):
+    write_table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    train(tiny_config("tiny.yaml", optimiser__epochs=1), tmp_path / "run")
+    assert load_config(tmp_path / "run" / "config.yaml").data == str(tmp_path / "tiny.yaml")
+    train(tiny_config("tiny.yaml", optimiser__epochs=1), tmp_path / "run", resume=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate(tmp_path / "run")["metrics"]["click"]["rows"] == 450

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+import dcrnn_fast
+from dcrnn_fast.training import train
+from dcrnn_fast.training.config import OptimiserConfig
+from dcrnn_fast.training.early_stopping import EarlyStopping
+from dcrnn_fast.training.model_file import build_model, describe
+from dcrnn_fast.training.optimisation import build_optimiser, learning_rate
+from tests.training.tiny import newest_checkpoint, tiny_config
+
+
+@pytest.mark.parametrize(
+    ("larger", "values", "best_epoch", "stops_at"),
+    [
+        (True, [0.5, 0.7, 0.6, 0.65, 0.9], 2, 4),
+        (False, [0.5, 0.4, 0.4, 0.6], 2, 4),
+        (True, [0.5, 0.6, 0.7], 3, None),
+        (True, [0.5, 0.4, 0.6, 0.5, 0.4], 3, 5),
+    ],
+)
+def test_early_stopping_keeps_the_best_epoch_and_waits_for_its_patience(larger, values, best_epoch, stops_at):
+    stopping = EarlyStopping(larger, patience=2)
+    stopped = None
+    for epoch, value in enumerate(values, start=1):
+        stopping.update(value, epoch)
+        if stopping.should_stop:
+            stopped = epoch
+            break
+    assert (stopping.best_epoch, stopped) == (best_epoch, stops_at)
+
+
+def test_early_stopping_is_restored_from_its_values():
+    stopping = EarlyStopping(True, patience=3)
+    stopping.update(0.5, 1)
+    stopping.update(0.4, 2)
+    assert EarlyStopping(**stopping.to_dict()) == stopping
+
+
+def test_the_learning_rate_warms_up_then_falls_as_a_half_cosine_to_its_end():
+    config = OptimiserConfig(lr=1.0, warmup_steps=10, final_lr_ratio=0.1)
+    rates = [learning_rate(config, step, 110) for step in range(111)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_the_constant_schedule_stays_after_the_warm_up():
+    config = OptimiserConfig(lr=0.5, warmup_steps=0, schedule="constant")
+    assert {learning_rate(config, step, 5) for step in range(5)} == {0.5}
+
+
+def test_a_run_shorter_than_its_warm_up_is_no_error():
+    assert learning_rate(OptimiserConfig(lr=1.0, warmup_steps=100), 3, 4) == pytest.approx(0.04)
+
+
+def test_uncertainty_weighting_trains_its_log_variances(schema, tmp_path):
+    train(tiny_config(schema, loss__weighting="uncertainty"), tmp_path / "run")
+    saved = newest_checkpoint(tmp_path / "run").tensors
+    log_variance = saved["weighting.log_variance"]
+    assert log_variance.shape == (2,)
+    assert (log_variance != 0).all()
+    assert log_variance[0] != log_variance[1]
+
+
+def test_a_task_of_weight_zero_does_not_move_its_own_parameters(schema, tmp_path):
+    common = {"model__relation": "independent", "model__share_ratio": 0.0, "optimiser__weight_decay": 0.0, "model__dropout": 0.0}
+    train(tiny_config(schema, loss__task_weight=[1, 0], **common), tmp_path / "run")
+    saved = newest_checkpoint(tmp_path / "run").tensors
+    moved = saved["optimiser.model.cross.private_weight.exp_avg_sq"]
+    assert moved[0].any()
+    assert not moved[1].any()
+
+
+def test_biases_and_log_variances_do_not_decay_and_everything_else_does(schema, dataset):
+    config, cpu = tiny_config(schema), torch.device("cpu")
+    model = build_model(describe(config, dataset.meta), device=cpu, backend="reference")
+    weighting = dcrnn_fast.UncertaintyWeighting(2)
+    optimiser = build_optimiser(config, {"model": model, "weighting": weighting}, cpu)
+    names = {id(parameter): name for module in (model, weighting) for name, parameter in module.named_parameters()}
+    decays = {names[id(parameter)]: group["weight_decay"] for group in optimiser.param_groups for parameter in group["params"]}
+    assert set(decays) == set(names.values())
+    for name, decay in decays.items():
+        assert decay == (0.0 if name.endswith(("bias", "log_variance")) else config.optimiser.weight_decay), name

@@ -1,0 +1,147 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dcrnn_fast.data import BlockLoader
+from dcrnn_fast.errors import RunFolderError
+from dcrnn_fast.training import load_model, train, trainer
+from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.training.tensors import read_safetensors
+from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config, write_table
+
+
+def test_a_run_folder_holds_config_metrics_weights_curves_log_and_two_checkpoints(finished):
+    files = {"config.yaml", "metrics.json", "model.safetensors", "encoder.json", "curves.svg"}
+    assert {path.name for path in finished.iterdir()} == files | {"tensorboard", "checkpoints"}
+    assert len(list((finished / "checkpoints").iterdir())) == 2
+    assert (finished / "curves.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_metrics_json_has_the_test_metrics_of_every_task_and_what_the_run_cost(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert {name: entry["role"] for name, entry in metrics["test"].items()} == {"click": "CTR", "buy": "CTCVR", "buy_given_click": "CVR"}
+    assert set(metrics["test"]["click"]) == {"rows", "positives", "auc", "log_loss", "calibration", "gauc", "role"}
+    assert metrics["train"]["seconds"] > 0
+    assert metrics["train"]["rows_per_second"] > 0
+    assert (metrics["train"]["epochs"], metrics["train"]["steps"]) == (3, 24)
+    assert metrics["model"]["backend"] == "reference"
+    assert metrics["model"]["parameters"] == load_model(finished / "model.safetensors")[0].num_parameters
+    assert metrics["valid"].keys() == metrics["test"].keys()
+
+
+def test_training_learns_the_task(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["test"]["click"]["auc"] > 0.75
+
+
+def weights(folder):
+    return RunFolder(folder).weights.read_bytes()
+
+
+def test_the_same_seed_gives_the_same_bits(schema, finished, tmp_path):
+    train(tiny_config(schema), tmp_path / "again")
+    assert weights(tmp_path / "again") == weights(finished)
+
+
+def test_another_seed_gives_other_weights(schema, finished, tmp_path):
+    train(tiny_config(schema, seed=1), tmp_path / "other")
+    assert weights(tmp_path / "other") != weights(finished)
+
+
+def test_a_test_label_has_no_influence_on_the_weights(schema, dataset, finished, tmp_path):
+    split = dataset.split("test")
+    other = replace(dataset, splits=dict(dataset.splits) | {"test": replace(split, labels=1 - np.asarray(split.labels))})
+    train(tiny_config(schema), tmp_path / "run", dataset=other)
+    assert weights(tmp_path / "run") == weights(finished)
+
+
+def test_the_best_validation_epoch_is_kept_and_the_run_stops_after_its_patience(schema, tmp_path, monkeypatch):
+    asked = fake_validation(monkeypatch, [0.6, 0.8, 0.7, 0.75, 0.9])
+    result = train(tiny_config(schema, optimiser__epochs=5, checkpoint_every=8), tmp_path / "run")
+    assert (result["train"]["best_epoch"], result["train"]["epochs"]) == (2, 4)
+    assert result["valid"]["click"]["auc"] == 0.8
+    best, _ = read_safetensors(tmp_path / "run" / "model.safetensors")
+    last = newest_checkpoint(tmp_path / "run")
+    for name, value in best.items():
+        assert torch.equal(value, last.tensors[f"best.{name}"]), name
+    assert not torch.equal(best["embedding.weight"], last.tensors["model.embedding.weight"])
+    assert torch.equal(best["embedding.weight"], asked[1][1])
+    assert asked[-1][0] == "test"
+    assert torch.equal(best["embedding.weight"], asked[-1][1])
+
+
+def test_log_loss_is_monitored_downwards(schema, tmp_path, monkeypatch):
+    fake_validation(monkeypatch, [0.6, 0.8, 0.7])
+    result = train(tiny_config(schema, early_stopping__monitor="log_loss"), tmp_path / "run")
+    assert result["train"]["best_epoch"] == 2
+
+
+def test_test_rows_are_evaluated_once_and_only_after_training(schema, tmp_path, monkeypatch):
+    asked = fake_validation(monkeypatch, [0.6, 0.8, 0.7])
+    train(tiny_config(schema), tmp_path / "run")
+    assert [name for name, _ in asked] == ["valid", "valid", "valid", "test"]
+
+
+def test_every_epoch_has_its_own_row_order_from_the_seed(schema, tmp_path, monkeypatch):
+    asked = []
+
+    class Loader(BlockLoader):
+        def batches(self, epoch=0, start=0):
+            if self.split.name == "train":
+                asked.append((self.shuffle, self.seed, epoch, start))
+            return super().batches(epoch, start)
+
+    monkeypatch.setattr(trainer, "BlockLoader", Loader)
+    train(tiny_config(schema, seed=7), tmp_path / "run")
+    assert asked == [(True, 7, 0, 0), (True, 7, 1, 0), (True, 7, 2, 0)]
+
+
+def test_the_training_loss_of_an_epoch_is_the_mean_over_its_rows(schema, dataset, tmp_path):
+    train(tiny_config(schema, optimiser__epochs=1, log_every=1), tmp_path / "run")
+    position = newest_checkpoint(tmp_path / "run").state["position"]
+    assert [step for step, _ in position["curve"]] == list(range(1, 9))
+    rows = [128] * 7 + [len(dataset.split("train")) - 7 * 128]
+    expected = np.average([loss for _, loss in position["curve"]], weights=rows)
+    assert position["history"][0]["train_loss"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10**6])
+def test_batches_of_one_row_and_of_all_rows_train(tmp_path, batch_size):
+    table = write_table(tmp_path, rows=60)
+    result = train(tiny_config(table, optimiser__batch_size=batch_size, optimiser__epochs=1), tmp_path / "run")
+    assert result["train"]["steps"] == (1 if batch_size > 1 else 38)
+
+
+def test_one_task_trains(tmp_path):
+    table = write_table(tmp_path, rows=300, funnel=False, tasks=[{"name": "click", "column": "clicked"}])
+    assert set(train(tiny_config(table, optimiser__epochs=1), tmp_path / "run")["test"]) == {"click"}
+
+
+def test_a_folder_of_something_else_is_left_alone(schema, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="is not empty and holds no run; choose an empty --output folder"):
+        train(tiny_config(schema), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_finished_run_is_not_overwritten(schema, finished):
+    with pytest.raises(RunFolderError, match="already holds a finished run"):
+        train(tiny_config(schema), finished)
+
+
+def test_a_folder_that_cannot_be_made_is_named(schema, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "run", Path("/sys/dcrnn_fast_run")):
+        with pytest.raises(RunFolderError, match="choose another --output") as caught:
+            train(tiny_config(schema), output)
+        assert str(output) in str(caught.value)
+
+
+def test_training_leaves_pytorchs_settings_as_they_were(schema, tmp_path):
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    train(tiny_config(schema, optimiser__epochs=1), tmp_path / "run")
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

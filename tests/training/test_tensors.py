@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from dcrnn_fast.errors import CheckpointError
+from dcrnn_fast.training.tensors import load_tensors, pack_tensors, read_safetensors
+
+
+def test_tensors_of_another_shape_are_named_with_both_shapes_and_the_model_is_left_alone():
+    module = torch.nn.Linear(3, 2)
+    before = module.weight.detach().clone()
+    with pytest.raises(CheckpointError) as caught:
+        load_tensors(module, {"weight": torch.zeros(2, 4), "scale": torch.zeros(1)}, "model.safetensors")
+    message = str(caught.value)
+    assert message.startswith("model.safetensors belongs to another model: ")
+    assert "bias is missing in the file" in message
+    assert "scale is unknown to the model" in message
+    assert "weight has shape [2, 4] in the file and [2, 3] in the model" in message
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"no tensors", lambda data: b""])
+def test_a_damaged_weight_file_is_named(tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(damage(pack_tensors({"weight": torch.randn(5, 7), "step": torch.tensor(3.0)})))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or no safetensors file"):
+        read_safetensors(path)
+
+
+def test_a_missing_weight_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not exist"):
+        read_safetensors(tmp_path / "model.safetensors")
