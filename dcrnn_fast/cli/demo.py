@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,10 @@ def demo_table(console: Console, results: list[dict[str, Any]]) -> Table:
     """One row a run and task: test metrics, seconds of the whole training, rows/s of the training steps."""
     numeric = dict.fromkeys(("AUC", "log loss", "seconds", "rows/s", "parameters"), True)
     table = new_table(console, "DCRNN on the test rows", {"data set": False, "task": False} | numeric | {"backend": False})
-    for row in _rows(results):
-        table.add_row(*row)
-    return table
-
-
-def _rows(results: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for result in results:
         run, model = result["train"], result["model"]
         cost = (f"{run['seconds']:.1f}", f"{run['rows_per_second']:,.0f}", f"{model['parameters']:,}", model["backend"])
         for task, entry in result["test"].items():
             name = f"{task} ({entry['role']})" if "role" in entry else task
-            yield (result["data"]["name"], name, number(entry["auc"]), number(entry["log_loss"]), *cost)
+            table.add_row(result["data"]["name"], name, number(entry["auc"]), number(entry["log_loss"]), *cost)
+    return table

@@ -1,6 +1,12 @@
-"""Real tables as packed, memory-mapped arrays, and the loader that batches them.
+"""Tables as packed, memory-mapped arrays, and the loader that batches them.
 
 `prepare` needs the extra `train`; opening and loading packed data needs NumPy and PyTorch only.
+
+    from dcrnn_fast.data import BlockLoader, prepare
+
+    data = prepare("census-income")
+    for ids, dense, labels, weight in BlockLoader(data.split("train"), 512, shuffle=True).batches(epoch=0):
+        ...
 """
 
 from .catalog import default_cache_dir, known_data_sets, prepare

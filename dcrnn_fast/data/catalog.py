@@ -1,4 +1,4 @@
-"""The data sets known by name, and `prepare`, which encodes a table once and caches the result."""
+"""The embedded data sets, and `prepare`, which encodes a table once and caches the result."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from .encode import Encoder
     from .schema import TableSchema
 
-__all__ = ["default_cache_dir", "known_data_sets", "prepare"]
-
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -28,7 +26,7 @@ def known_data_sets() -> tuple[str, ...]:
 
 
 def default_cache_dir() -> Path:
-    """$DCRNN_FAST_CACHE, else the platform's cache folder of the user, ~/.cache/dcrnn_fast on Linux."""
+    """$DCRNN_FAST_CACHE, or else the user's cache folder on this platform: ~/.cache/dcrnn_fast on Linux."""
     if chosen := os.environ.get("DCRNN_FAST_CACHE"):
         return Path(chosen)
     from platformdirs import user_cache_path
@@ -46,14 +44,14 @@ def prepare(
 ) -> PackedDataset:
     """The packed form of a data set, encoded on the first call and opened from the cache afterwards.
 
-    `data` is the name of an embedded data set or the path of a schema YAML. `valid_fraction` in [0, 1) of the train rows, drawn with
-    `seed`, become the validation split where the data has none of its own. `encoding`, the `vocabulary` and `scaling` of another data
-    set's meta, encodes this one in the same way: its ids and dense values then fit a model trained on the other. Without it they are
-    learned from the train rows. The cache key covers the schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding`
-    and the format version; a damaged cache entry is built anew.
+    `data` is the name of an embedded data set or the path of a schema YAML. If the data has no validation split, `valid_fraction` in [0, 1)
+    of the train rows, drawn with `seed`, become one. `encoding` holds the `vocabulary` and `scaling` of another data set's meta: this data
+    is then encoded alike, and fits a model trained on the other. Without it, both are learned from the train rows. The cache key covers the
+    schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built
+    again.
 
     Raises DataError for an unknown data set, an invalid schema, a file that cannot be used, an `encoding` of other columns, a cache that
-    cannot be written, and without the packages of the extra `train`.
+    cannot be written, or a missing package of the extra `train`.
     """
     if not 0 <= valid_fraction < 1:
         raise DataError(f"valid_fraction is {valid_fraction}, expected a number in [0, 1)")

@@ -1,8 +1,8 @@
-"""Turns table columns into embedding ids and dense values. Everything learned from data is learned from the train split alone.
+"""Turn table columns into embedding ids and dense values. What is learned from data is learned from the train split alone.
 
-categorical  id 0 out-of-vocabulary (unseen, or rarer than min_count in train); then the categories, the most frequent first
-buckets      id 0 missing; then 1 + the index of the value's bucket
-dense        (x - mean) / std, or the same of the signed log1p, sign(x) * log(1 + |x|); missing becomes 0, the train mean
+categorical  id 0: out of vocabulary (unseen, or rarer than min_count in train); then the categories, the most frequent first
+buckets      id 0: missing; then 1 + the index of the value's bucket
+dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * log(1 + |x|); missing becomes 0, the train mean
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def _text(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Any column as dictionary-coded text; null and NaN become the category MISSING."""
+    """Any column as dictionary-encoded text; null and NaN become the category MISSING."""
     array = column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = pc.take(array.dictionary, array.indices)
@@ -39,7 +39,7 @@ def _text(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _numbers(table: pa.Table, name: str) -> FloatArray:
-    """A column as float64, NaN where missing. Raises DataError for what is no number and for infinities."""
+    """A column as float64, NaN where missing. Raises DataError for text and for infinities."""
     column = table.column(name)
     try:
         if pa.types.is_dictionary(column.type):
@@ -58,9 +58,13 @@ def _numbers(table: pa.Table, name: str) -> FloatArray:
 def bucket_edges(values: FloatArray, buckets: int) -> FloatArray:
     """Rising edges e that cut the numbers into len(e) + 1 buckets; x falls into bucket `searchsorted(e, x, side="right")`.
 
-    A value that alone fills a bucket's share of the rows (zero, most often) gets a bucket of its own, which holds nothing else. The other
-    values share the remaining buckets by quantiles. With no more distinct values than buckets, each has its own. About `buckets`
-    buckets come out: heavy values in between split quantile buckets, and rows too lumpy to cut evenly give fewer. `values` holds no NaN.
+    A value that fills a bucket's share of the rows (most often zero) gets a bucket of its own; the other values share the remaining buckets
+    by quantiles. If there are no more distinct values than buckets, each value has its own. The result has about `buckets` buckets: a
+    frequent value can split a quantile bucket in two, and repeated values can make quantiles coincide. `values` must hold no NaN.
+
+    >>> edges = bucket_edges(np.array([0.0, 0.0, 0.0, 1.0, 2.0, 3.0]), buckets=3)
+    >>> np.searchsorted(edges, [0.0, 1.0, 2.0, 3.0], side="right").tolist()
+    [0, 1, 2, 2]
     """
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= buckets:
@@ -193,7 +197,7 @@ class Encoder:
 
     @classmethod
     def fit(cls, schema: TableSchema, train: pa.Table) -> Encoder:
-        """Learns vocabularies, edges and scales from the train rows. Raises DataError for a label rule that no train row meets."""
+        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
         for task in schema.tasks:
             if task.positive is not None and not np.nansum(_labels(train, task)):
                 values = sorted(_text(train.column(task.column)).dictionary.to_pylist())[:20]
@@ -207,7 +211,7 @@ class Encoder:
 
     @classmethod
     def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> Encoder:
-        """An encoder that has learned what another table's had: `encoding` holds the `vocabulary` and `scaling` of its meta.json.
+        """The encoder of another table: `encoding` holds the `vocabulary` and `scaling` of that table's meta.json.
 
         Raises DataError for a column that the other table does not have, or uses in another way.
         """
@@ -272,7 +276,7 @@ def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:
 
 
 def _groups(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
-    """A code per distinct value, meaningful inside this split only; -1 where missing."""
+    """A number for each distinct value, valid in this split only; -1 where missing."""
     coded = _text(table.column(column))
     codes = coded.indices.to_numpy().astype(np.int64)
     missing = pc.equal(coded.dictionary, MISSING).to_numpy(zero_copy_only=False)

@@ -1,7 +1,7 @@
-"""Batches from a packed split: whole blocks are read, block order and rows are shuffled, and any batch can be resumed at.
+"""Batches from a packed split, in an order that depends on (seed, epoch) alone, so that training can resume at any batch.
 
-The order of an epoch is a pure function of (seed, epoch): blocks of `block_rows` consecutive rows are permuted, `window_blocks` of them
-at a time are read into memory, and the rows inside such a window are permuted. Needs NumPy and PyTorch only.
+A block is `block_rows` consecutive rows. An epoch permutes the blocks, reads `window_blocks` of them at a time into memory (a window),
+and permutes the rows of each window. Needs NumPy and PyTorch only.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import torch
 from ..errors import ConfigError, DataError
 from .packed import PackedSplit
 
-__all__ = ["Batch", "BlockLoader"]
-
 
 class Batch(NamedTuple):
-    """ids [B, F] int64; dense [B, Nd] float32 or None; labels [B, T] float32 with NaN for unknown; weight [B] float32 or None."""
+    """The tensors of some rows; see :class:`BlockLoader` for an example.
+
+    `ids` [B, F] int64; `dense` [B, Nd] float32 or None; `labels` [B, T] float32, NaN where unknown; `weight` [B] float32 or None.
+    """
 
     ids: torch.Tensor
     dense: torch.Tensor | None
@@ -31,10 +32,15 @@ class Batch(NamedTuple):
 class BlockLoader:
     """Batches of a split; the last one may be short. `len(loader)` is the number of batches in an epoch.
 
-    Memory: about two windows, of `block_rows * window_blocks` rows each. Rows mix only inside a window, so a split that is sorted by time
-    or user wants small blocks and a large window.
+    It holds about two windows in memory, of `block_rows * window_blocks` rows each. Rows mix only inside a window: use small blocks and a
+    large window for a split that is sorted by time or user.
 
     Raises DataError for an empty split and ConfigError for a size below 1 or a negative seed.
+
+    >>> split = PackedSplit("train", np.array([[1, 0], [2, 3], [0, 1]]), None, np.array([[0.0], [1.0], [0.0]]), None, None)
+    >>> loader = BlockLoader(split, batch_size=2)
+    >>> len(loader), [batch.ids.tolist() for batch in loader.batches(epoch=0)]
+    (2, [[[1, 0], [2, 3]], [[0, 1]]])
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class BlockLoader:
         return -(-len(self.split) // self.batch_size)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `start` on; nothing before the window that holds batch `start` is read.
+        """The batches of `epoch` from number `start` on. Reading starts at the window that holds batch `start`.
 
         Raises ConfigError for a negative epoch or a start outside [0, len(self)].
         """
@@ -91,7 +97,7 @@ class BlockLoader:
             left = [None if a is None else a[whole:] for a in arrays]
 
     def _windows(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """Per window the [begin, end) rows of its blocks, in reading order."""
+        """The [begin, end) rows of the blocks of each window, in reading order."""
         begins = np.arange(0, len(self.split), self.block_rows, dtype=np.int64)
         if self.shuffle:
             begins = np.random.default_rng([self.seed, epoch]).permutation(begins)
@@ -106,7 +112,7 @@ class BlockLoader:
 
 
 def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], rows: int, order: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
-    """Copies each block once, straight to the places its rows have in the shuffled window."""
+    """Copy each block once, to the places that its rows have in the shuffled window."""
     out = np.empty((rows, *column.shape[1:]), dtype=column.dtype)
     at = 0
     for begin, end in window:
@@ -121,7 +127,7 @@ def _batch(arrays: list[npt.NDArray[Any] | None]) -> Batch:
     assert ids is not None
     assert labels is not None
     return Batch(
-        # NumPy widens in the calling thread; PyTorch would wake its pool for every batch and contend with the training step.
+        # NumPy widens in the calling thread; PyTorch would use its thread pool and compete with the training step.
         torch.from_numpy(ids.astype(np.int64)),
         None if dense is None else torch.from_numpy(dense),
         torch.from_numpy(labels),

@@ -1,4 +1,4 @@
-"""The packed format: a folder with meta.json and, per split, plain .npy files that are memory-mapped on open.
+"""The packed format: a folder with meta.json and, for each split, .npy files that are memory-mapped on open.
 
     meta.json
     train.ids.npy     int32   [N, F]    column f in [0, num_embeddings of field f)
@@ -29,8 +29,6 @@ import numpy.typing as npt
 from ..errors import DataError
 from ..files import sync
 
-__all__ = ["FORMAT_VERSION", "PackedDataset", "PackedMeta", "PackedSplit", "open_packed", "write_packed"]
-
 FORMAT_VERSION = 1
 DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
 
@@ -39,9 +37,16 @@ DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "fl
 class PackedMeta:
     """What a packed data set holds.
 
-    `fields` maps each id column, in order, to its num_embeddings; `vocabulary[field]` is the text of each id for a categorical field, and
-    the rising bucket edges for a numeric one; `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
+    `fields` maps each id column, in order, to its number of ids. `vocabulary[field]` holds the text of each id for a categorical field, and
+    the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
     the content: it covers every other entry, and through `checksums` every array.
+
+    >>> meta = PackedMeta(
+    ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,
+    ...     has_weight=False, rows={"train": 8}, vocabulary={"city": ["<oov>", "a", "b"]}, scaling={}, checksums={}, format_version=1,
+    ... )
+    >>> meta.arrays("train")
+    {'ids': (8, 1), 'labels': (8, 1)}
     """
 
     name: str
@@ -60,13 +65,13 @@ class PackedMeta:
     digest: str = ""
 
     def computed_digest(self) -> str:
-        """The digest that this content ought to carry."""
+        """The digest of this content."""
         content = dataclasses.asdict(self)
         del content["digest"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def arrays(self, split: str) -> dict[str, tuple[int, ...]]:
-        """Kind of array -> the shape it must have in `split`."""
+        """The shape that each kind of array must have in `split`."""
         rows = self.rows[split]
         shapes: dict[str, tuple[int, ...]] = {"ids": (rows, len(self.fields)), "labels": (rows, len(self.tasks))}
         if self.dense:
@@ -80,7 +85,12 @@ class PackedMeta:
 
 @dataclass(frozen=True)
 class PackedSplit:
-    """The memory-mapped arrays of one split; see the module's table for shapes and dtypes."""
+    """The memory-mapped arrays of one split; the table in the module's docstring gives shapes and dtypes.
+
+    >>> split = PackedSplit("train", ids=np.array([[1], [2]]), dense=None, labels=np.array([[0.0], [1.0]]), weight=None, group=None)
+    >>> len(split)
+    2
+    """
 
     name: str
     ids: npt.NDArray[np.int32]
@@ -95,7 +105,14 @@ class PackedSplit:
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """An opened packed folder."""
+    """An opened packed folder, as `open_packed` and `prepare` return it.
+
+    >>> meta = PackedMeta("shop", ("click",), False, "independent", {"city": 3}, (), None, False, {"train": 1}, {}, {}, {}, 1)
+    >>> split = PackedSplit("train", ids=np.array([[2]]), dense=None, labels=np.array([[1.0]]), weight=None, group=None)
+    >>> data = PackedDataset(Path("shop"), meta, {"train": split})
+    >>> data.meta.tasks, data.split("train").ids.tolist()
+    (('click',), [[2]])
+    """
 
     path: Path
     meta: PackedMeta
@@ -109,10 +126,10 @@ class PackedDataset:
 
 
 def write_packed(path: Path, meta: PackedMeta, splits: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> None:
-    """Writes a packed folder beside `path` and renames it there; when another process was faster, its folder stays.
+    """Write a packed folder under a temporary name and rename it to `path`; if another process was faster, its folder stays.
 
     `splits` maps a split to its arrays by kind ("ids", "dense", ...). `meta.checksums` and `meta.digest` are filled in here.
-    Raises DataError when the folder cannot be written.
+    Raises DataError if the folder cannot be written.
     """
     beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
     try:
@@ -143,10 +160,10 @@ def write_packed(path: Path, meta: PackedMeta, splits: Mapping[str, Mapping[str,
 
 
 def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
-    """Opens a packed folder, memory-mapped.
+    """Open a packed folder; the arrays are memory-mapped.
 
-    Every array's length, dtype and shape is checked against meta.json, and meta.json against its own digest; `verify=True` reads every byte
-    and checks the checksums too. Raises DataError that names the file.
+    Checks every array's length, dtype and shape against meta.json, and meta.json against its own digest. `verify=True` also reads every
+    byte and checks the checksums. Raises DataError that names the file.
     """
     folder = Path(path)
     meta = _read_meta(folder / "meta.json")

@@ -1,6 +1,6 @@
-"""The YAML description of a table: where its files are, what its columns mean, which columns are the tasks.
+"""The schema of a table, a YAML file: where its files are, what its columns mean, which columns are the tasks.
 
-docs/data-format.md walks through one by example. Unknown keys are errors everywhere.
+docs/data-format.md explains it by example. Every unknown key is an error.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import DataError
-
-__all__ = ["Categorical", "Files", "Numeric", "TableSchema", "Task", "load_schema"]
 
 
 def _as_text(value: Any) -> Any:
@@ -38,7 +36,7 @@ Column = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 
 
 class Strict(BaseModel):
-    """A model whose unknown keys are named together with the known ones."""
+    """A model that refuses unknown keys and names the known ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +53,10 @@ class Strict(BaseModel):
 class Files(Strict):
     """Either `train`, `test` and optionally `valid`, or `all` with `split_column` or `test_fraction`.
 
-    Paths are relative to the YAML file. CSV (`.csv`, `.csv.gz`) and Parquet are read.
+    Paths are relative to the YAML file. The files are CSV (`.csv`, `.csv.gz`) or Parquet.
+
+    >>> Files(all="log.parquet", test_fraction=0.2).paths()
+    {'all': 'log.parquet'}
     """
 
     train: str | None = None
@@ -80,20 +81,28 @@ class Files(Strict):
         return self
 
     def paths(self) -> dict[str, str]:
-        """Role ("train", "valid", "test" or "all") -> path as written."""
+        """The path, as written, of each role ("train", "valid", "test" or "all")."""
         roles = {"train": self.train, "valid": self.valid, "test": self.test, "all": self.all}
         return {role: path for role, path in roles.items() if path is not None}
 
 
 class Categorical(Strict):
-    """A column whose values are categories, compared as text. `min_count` overrides the schema's."""
+    """A column whose values are categories, compared as text. `min_count` overrides the schema's.
+
+    >>> Categorical(column="city", min_count=10).column
+    'city'
+    """
 
     column: Column
     min_count: int | None = Field(default=None, ge=1)
 
 
 class Numeric(Strict):
-    """A column of numbers, as a bucketed field (`buckets`), as a dense value (`dense`), or both."""
+    """A column of numbers, as a bucketed field (`buckets`), as a dense value (`dense`), or both.
+
+    >>> Numeric(column="price", buckets=16, dense="log1p").buckets
+    16
+    """
 
     column: Column
     buckets: int | None = Field(default=None, ge=2, le=65536)
@@ -107,7 +116,11 @@ class Numeric(Strict):
 
 
 class Task(Strict):
-    """A 0/1 label: the column as it is, or `column in positive`, or `column >= threshold`. A missing value is an unknown label."""
+    """A 0/1 label: the column as it is, or `column in positive`, or `column >= threshold`. A missing value is an unknown label.
+
+    >>> Task(name="long_view", column="seconds", threshold=18).threshold
+    18.0
+    """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
     column: Column
@@ -124,7 +137,19 @@ class Task(Strict):
 
 
 class TableSchema(Strict):
-    """Everything needed to encode a table. `funnel: true` states that a task's event implies the one before it."""
+    """Everything that encodes a table. `funnel: true` states that a task's event implies the event of the task before it.
+
+    >>> schema = TableSchema(
+    ...     name="shop",
+    ...     files={"train": "train.csv", "test": "test.csv"},
+    ...     categorical=["city"],
+    ...     numeric=[{"column": "price", "dense": "log1p"}],
+    ...     tasks=[{"name": "click", "column": "clicked"}, {"name": "order", "column": "ordered"}],
+    ...     funnel=True,
+    ... )
+    >>> schema.suggested_relation, sorted(schema.number_columns())
+    ('chain', ['clicked', 'ordered', 'price'])
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     files: Files
@@ -166,7 +191,7 @@ class TableSchema(Strict):
         return self.relation or ("chain" if self.funnel else "independent")
 
     def text_columns(self) -> set[str]:
-        """Columns compared as text, so that a CSV's 007 stays 007."""
+        """Columns compared as text: 007 in a CSV file stays 007."""
         columns = {c.column for c in self.categorical} | {t.column for t in self.tasks if t.positive is not None}
         return columns | {c for c in (self.group, self.files.split_column) if c is not None}
 
@@ -177,10 +202,7 @@ class TableSchema(Strict):
 
 
 def load_schema(path: Path) -> TableSchema:
-    """Reads a schema YAML.
-
-    Raises DataError that names the file, the place in it, what came and what is known there.
-    """
+    """Read a schema YAML. Raises DataError that names the file, the place in it, the value and what is allowed there."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Reads the files of a schema into Arrow tables, one a split, holding only the columns the schema uses."""
+"""The files of a schema as Arrow tables, one for each split, with the columns that the schema uses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from .schema import TableSchema
 
-__all__ = ["read_splits", "source_paths"]
-
 SPLITS = ("train", "valid", "test")
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 def source_paths(schema: TableSchema, folder: Path) -> dict[str, Path]:
-    """Role -> file, relative paths taken from `folder`. Raises DataError for a file that is not there or of an unknown kind."""
+    """The file of each role; relative paths start at `folder`. Raises DataError for a missing file or an unknown kind of file."""
     paths = {role: folder / path for role, path in schema.files.paths().items()}
     for role, path in paths.items():
         if not os.path.isfile(path):
@@ -36,7 +34,7 @@ def read_splits(schema: TableSchema, folder: Path, *, seed: int, valid_fraction:
     """The tables of "train", "valid" and "test".
 
     Without a validation file or `valid` rows, `valid_fraction` of the train rows, drawn with `seed`, become the validation split. A
-    `test_fraction` is drawn with the schema's `test_seed`, so that another `seed` never changes the test rows. Row order is kept.
+    `test_fraction` is drawn with the schema's `test_seed`, so `seed` never changes the test rows. The order of the rows is kept.
     """
     paths = source_paths(schema, folder)
     tables = {role: _read(schema, path) for role, path in paths.items()}

@@ -1,6 +1,6 @@
-"""The run configuration: what may stand in ``run.yaml``, its defaults and its ranges.
+"""The run configuration: the keys of ``run.yaml``, their defaults and their ranges.
 
-Unknown keys are errors, since a misspelt key that is ignored trains another model than the one asked for.
+Unknown keys are errors: if a misspelt key were ignored, the run would train another model than the user asked for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class OptimiserConfig(_Section):
 
 
 class LossConfig(_Section):
-    """How the tasks' losses become one number."""
+    """How the losses of the tasks become one number."""
 
     weighting: Literal["fixed", "uncertainty"] = Field(default="fixed", description="fixed weights, or learnt ones (Kendall et al. 2018)")
     task_weight: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
@@ -73,7 +73,12 @@ class StoppingConfig(_Section):
 
 
 class RunConfig(_Section):
-    """Everything that decides the outcome of a run."""
+    """Everything that decides the outcome of a run; docs/training.md lists the keys.
+
+    >>> config = RunConfig(data="hillstrom", optimiser={"lr": 0.001})
+    >>> config.optimiser.lr, config.model.steps
+    (0.001, 2)
+    """
 
     data: str = Field(description="name of an embedded data set, or path of a schema")
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -101,9 +106,17 @@ class RunConfig(_Section):
 
 
 def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read a YAML file and lay dotted overrides (``{"optimiser.lr": 0.001}``) over it.
+    """Read a YAML file and apply overrides with dotted keys.
 
-    Raises :class:`ConfigError` naming the file, the key, the value and the allowed range.
+    Args:
+        path: the file; None starts from the defaults.
+        overrides: values by dotted key; ``data`` has no default and must be here or in the file.
+
+    Raises:
+        ConfigError: names the file, the key, the value and the allowed range.
+
+    >>> load_config(None, {"data": "hillstrom", "model.steps": 3}).model.steps
+    3
     """
     values: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
     for dotted, value in (overrides or {}).items():
@@ -114,14 +127,10 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
             if not isinstance(section, dict):
                 raise ConfigError(f"{dotted}={value!r}: {parent} is no section of the configuration")
         section[key] = value
-    return parse_config(values, source="the command line" if path is None else str(path))
-
-
-def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
-    """Validate plain values; ``source`` is what an error names as their origin."""
     try:
-        return RunConfig.model_validate(dict(values))
+        return RunConfig.model_validate(values)
     except ValidationError as error:
+        source = "the command line" if path is None else str(path)
         raise ConfigError("; ".join(_explain(source, dict(problem)) for problem in error.errors())) from None
 
 
@@ -132,7 +141,7 @@ def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any
 
 
 def allowed(dotted: str) -> str:
-    """What a key of the configuration accepts, in words: ``"number, >= 0, <= 1"``."""
+    """What a key of the configuration accepts, in words, such as ``"number in [0, 1]"``."""
     schema = RunConfig.model_json_schema()
     node = schema
     for key in dotted.split("."):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass
@@ -36,7 +35,3 @@ class EarlyStopping:
     def should_stop(self) -> bool:
         """Whether ``patience`` epochs have passed without a better value."""
         return self.waited >= self.patience
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for the checkpoint; ``EarlyStopping(**values)`` restores them."""
-        return asdict(self)

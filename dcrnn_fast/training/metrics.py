@@ -1,7 +1,7 @@
-"""What a run is judged by: AUC, log loss, calibration and GAUC of each task, by scikit-learn's definitions.
+"""Metrics of each task: AUC, log loss, calibration and GAUC, by scikit-learn's definitions.
 
-Rows whose label is unknown (NaN) are left out of a task's metrics. What cannot be computed is ``None`` (null in JSON): the AUC
-of rows that hold one class only, the calibration of rows without a positive.
+A task's metrics leave out rows whose label is unknown (NaN). A metric that is undefined is ``None`` (null in JSON): the AUC of rows
+that hold one class only, the calibration of rows without a positive.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ Array = NDArray[Any]
 def binary_metrics(labels: Array, probabilities: Array, group: Array | None = None) -> dict[str, Any]:
     """Metrics of one task.
 
-    ``labels`` [N] hold 0, 1 or NaN, ``probabilities`` [N] lie in [0, 1], ``group`` [N] (optional) are integers, one group an id and
-    negative where missing.
+    ``labels`` [N] are 0, 1 or NaN; ``probabilities`` [N] lie in [0, 1]; ``group`` [N] (optional) holds the id of each row's group,
+    negative where it is missing.
     Returns ``rows``, ``positives``, ``auc``, ``log_loss``, ``calibration`` (mean predicted / mean observed) and, with a group, ``gauc``.
+
+    >>> metrics = binary_metrics(np.array([1.0, 0.0, np.nan]), np.array([0.75, 0.25, 0.5]))
+    >>> metrics["rows"], metrics["auc"], metrics["calibration"]
+    (2, 1.0, 1.0)
     """
     known = ~np.isnan(labels)
     observed = labels[known].astype(np.int64)
@@ -45,8 +49,11 @@ def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
     """GAUC: the mean of each group's AUC, weighted by the group's rows, over the groups that hold both classes; None if none does.
 
     ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N]. Rows of a negative group, whose group is missing, are left out.
-    A group's AUC comes from the rank sum of its positives (Mann-Whitney), ties at their mean rank, which equals scikit-learn's
+    A group's AUC comes from the rank sum of its positives (Mann-Whitney) with ties at their mean rank, which equals scikit-learn's
     trapezoid rule.
+
+    >>> group_auc(np.array([1, 0, 1, 0, 1]), np.array([0.9, 0.1, 0.2, 0.8, 0.5]), np.array([7, 7, 9, 9, -1]))
+    0.5
     """
     present = group >= 0
     if not present.any():
@@ -77,9 +84,9 @@ def task_metrics(
 ) -> dict[str, dict[str, Any]]:
     """Metrics of every task, by name.
 
-    ``predictions`` are those of ``DCRNN.predict`` as arrays [N], ``labels`` [N, T] in the order of ``tasks``. In a funnel each entry
-    carries its ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, where the
-    model predicts it, ``CVR`` under the key ``{task}_given_{previous}`` (the later event over the rows in which the previous one happened).
+    ``predictions`` are those of ``DCRNN.predict`` as arrays [N]; ``labels`` [N, T] are in the order of ``tasks``. In a funnel each entry
+    has a ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, if the model
+    predicts it, ``CVR`` under the key ``{task}_given_{previous}`` (the later event over the rows in which the previous one happened).
     """
     result: dict[str, dict[str, Any]] = {}
     for position, task in enumerate(tasks):
@@ -96,6 +103,6 @@ def task_metrics(
 
 
 def mean_over_tasks(metrics: Mapping[str, Mapping[str, Any]], name: str, tasks: Sequence[str]) -> float | None:
-    """Mean of one metric over those tasks in which it is defined; None if it is defined in none."""
+    """Mean of one metric over the tasks for which it is defined; None if there is no such task."""
     values = [metrics[task][name] for task in tasks if metrics[task][name] is not None]
     return float(np.mean(values)) if values else None

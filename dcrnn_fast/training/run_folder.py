@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +14,22 @@ from .config import RunConfig, differing_keys, load_config
 from .run_files import run_folder_errors, write_file
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Paths below one run folder."""
+    """The paths in one run folder. If ``metrics`` exists, which is written last, the run is finished.
 
-    root: Path
+    >>> RunFolder(Path("runs/census")).weights.as_posix()
+    'runs/census/model.safetensors'
+    """
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.root / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """The results. They are written last: if they exist, the run is finished."""
-        return self.root / "metrics.json"
-
-    @property
-    def weights(self) -> Path:
-        """The best weights so far."""
-        return self.root / "model.safetensors"
-
-    @property
-    def encoder(self) -> Path:
-        """How the data's columns became the ids and dense values that the weights were trained on."""
-        return self.root / "encoder.json"
-
-    @property
-    def curves(self) -> Path:
-        """The plot of the run."""
-        return self.root / "curves.svg"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.root / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of the TensorBoard log."""
-        return self.root / "tensorboard"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.yaml"
+        self.metrics = root / "metrics.json"
+        self.weights = root / "model.safetensors"
+        self.encoder = root / "encoder.json"
+        self.curves = root / "curves.svg"
+        self.checkpoints = root / "checkpoints"
+        self.tensorboard = root / "tensorboard"
 
     def newest_checkpoint(self) -> Path | None:
         """The complete checkpoint of the highest step. Raises :class:`RunFolderError` if the folder cannot be read."""

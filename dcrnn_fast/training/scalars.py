@@ -9,7 +9,7 @@ from .run_files import run_folder_errors
 
 
 class Scalars:
-    """Scalars by step. A resumed run hides what the killed one had written after its last checkpoint (``purge_step``)."""
+    """Scalars by step. A resumed run hides what a killed run wrote after its last checkpoint (``purge_step``)."""
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -26,7 +26,7 @@ class Scalars:
                     self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Hand everything to the disk: what a checkpoint covers must not be lost with the process."""
+        """Write everything to the disk: if the process is killed, the log must reach up to the checkpoint."""
         with run_folder_errors(self._folder):
             self._writer.flush()
 
@@ -38,6 +38,6 @@ class Scalars:
             with run_folder_errors(self._folder):
                 self._writer.close()
         except OSError:
-            # An error that is already on its way says more than a full disk's second complaint.
+            # An error that is already raised says more than a second complaint about a full disk.
             if error is None:
                 raise

@@ -115,7 +115,7 @@ class Trainer:
         tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
         state = {
             "position": asdict(self.at),
-            "stopping": self.stopping.to_dict(),
+            "stopping": asdict(self.stopping),
             "config": self.config.to_dict(),
             "data_digest": self.dataset.meta.digest,
             "environment": self.environment(),

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_early_stopping_is_restored_from_its_values():
     stopping = EarlyStopping(True, patience=3)
     stopping.update(0.5, 1)
     stopping.update(0.4, 2)
-    assert EarlyStopping(**stopping.to_dict()) == stopping
+    assert EarlyStopping(**asdict(stopping)) == stopping
 
 
 def test_the_learning_rate_warms_up_then_falls_as_a_half_cosine_to_its_end():
