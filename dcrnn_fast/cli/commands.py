@@ -46,7 +46,7 @@ def train(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, e.g. --set model.steps=3.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Train, keep the weights that are best on validation rows, and judge them on the test rows."""
+    """Train, keep the weights that are best on validation rows, and evaluate them on the test rows."""
     from .. import training
     from ..training.run_folder import RunFolder
     from .progress import choose_report

@@ -256,7 +256,7 @@ class Encoder:
                 later, earlier = self.schema.tasks[t].name, self.schema.tasks[s].name
                 raise DataError(
                     f"data set {self.schema.name!r} is declared a funnel, yet {broken} rows have {later} = 1 and {earlier} = 0; "
-                    "mend the rows, or state `funnel: false`"
+                    "correct the rows, or set `funnel: false`"
                 )
 
 

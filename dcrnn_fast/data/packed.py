@@ -190,7 +190,7 @@ def file_sha256(file: Path) -> str:
                 hasher.update(chunk)
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read: {error.strerror or error}; mend its permissions or its disk, or name another file"
+            f"{file} cannot be read: {error.strerror or error}; check its permissions and its disk, or name another file"
         ) from error
     return hasher.hexdigest()
 

@@ -16,7 +16,7 @@ from ..errors import DataError
 
 def _as_text(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f"a column name is text; {value!r} came: put it in quotes (YAML reads 101 and 109_14 as numbers)")
+        raise ValueError(f"expected a column name as text, got {value!r}: put it in quotes (YAML reads 101 and 109_14 as numbers)")
     return value
 
 
@@ -24,7 +24,7 @@ def _label_text(value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
     for item in values:
         if not isinstance(item, (str, int)) or isinstance(item, bool):
-            raise ValueError(f"a positive value is text or an integer; {item!r} came: put it in quotes (YAML reads yes and no as booleans)")
+            raise ValueError(f"expected text or an integer as positive value, got {item!r}: put it in quotes (YAML reads yes and no as booleans)")
     return tuple(str(item) for item in values)
 
 

@@ -125,7 +125,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise ConfigError(f"{dotted}={value!r}: {parent} is no section of the configuration")
+                raise ConfigError(f"{dotted}={value!r}: {parent} is not a section of the configuration")
         section[key] = value
     try:
         return RunConfig.model_validate(values)

@@ -37,10 +37,10 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
         )
     for split in ("train", "valid", "test"):
         if not len(dataset.split(split)):
-            remedy = "use a larger valid_fraction, or a validation file with rows" if split == "valid" else "mend `files` of its schema"
+            remedy = "use a larger valid_fraction, or a validation file with rows" if split == "valid" else "correct `files` in its schema"
             raise DataError(f"{name} has no {split} rows; {remedy}")
     if np.isnan(dataset.split("train").labels).all():
-        raise DataError(f"{name}: every label of the train rows is unknown; mend `tasks` of its schema")
+        raise DataError(f"{name}: every label of the train rows is unknown; correct `tasks` in its schema")
     labels = np.asarray(dataset.split("valid").labels)
     positive, negative = (labels == 1).any(axis=0), (labels == 0).any(axis=0)
     monitor = config.early_stopping.monitor
@@ -67,5 +67,5 @@ def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: Ru
             )
     if same_rows and about["data"]["digest"] != meta.digest:
         raise DataError(
-            f"the rows of {meta.name} are not those that {folder.root} was trained on; give --data to evaluate on them all the same"
+            f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway"
         )

@@ -66,7 +66,7 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFolderError(
-            f"cannot read {folder}: {error.strerror or error}; mend its permissions, or name another run folder"
+            f"cannot read {folder}: {error.strerror or error}; change its permissions, or name another run folder"
         ) from error
 
 

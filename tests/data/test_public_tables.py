@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 
 import numpy as np
-import pytest
 import yaml
 
 from dcrnn_fast.data import BlockLoader, prepare
@@ -100,9 +99,8 @@ def test_kuairand_one_file_with_a_threshold_label_and_a_user_group(samples, tmp_
     assert (batch.ids.numpy() < limits).all()
 
 
-@pytest.mark.parametrize("column", ["is_live_streamer"])
-def test_kuairand_negative_codes_are_a_bucket_not_an_error(samples, tmp_path, column):
-    path = samples / "kuairand_sample.csv"
+def test_kuairand_negative_codes_are_a_bucket_not_an_error(samples, tmp_path):
+    column, path = "is_live_streamer", samples / "kuairand_sample.csv"
     values = raw(path, column)[:, 0]
     assert values.min() < 0
     schema = {

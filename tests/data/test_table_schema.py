@@ -35,7 +35,7 @@ def test_an_unknown_nested_key_is_named_with_its_place(table):
 def test_a_column_name_that_yaml_reads_as_a_number_must_be_quoted(table):
     path = table.save()
     path.write_text(path.read_text().replace("- city", "- 109_14"))
-    with pytest.raises(DataError, match="10914 came: put it in quotes"):
+    with pytest.raises(DataError, match="got 10914: put it in quotes"):
         load_schema(path)
 
 

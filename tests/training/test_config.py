@@ -74,7 +74,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_override_below_a_value_is_refused():
-    with pytest.raises(ConfigError, match="seed is no section"):
+    with pytest.raises(ConfigError, match="seed is not a section"):
         load_config(None, {"data": "x", "seed": 1, "seed.more": 2})
 
 

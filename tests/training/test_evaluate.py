@@ -43,7 +43,7 @@ def test_evaluating_on_named_data_of_the_same_columns_is_allowed_and_changed_dat
     table = write_table(tmp_path, seed=3)
     train(tiny_config(table, optimiser__epochs=1), tmp_path / "run")
     write_table(tmp_path, seed=4)
-    with pytest.raises(DataError, match="give --data to evaluate on them all the same"):
+    with pytest.raises(DataError, match="use --data to evaluate on them anyway"):
         evaluate(tmp_path / "run")
     assert evaluate(tmp_path / "run", data=str(table))["metrics"]["click"]["rows"] == 450
 
