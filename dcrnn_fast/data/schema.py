@@ -24,7 +24,7 @@ def _label_text(value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
     for item in values:
         if not isinstance(item, (str, int)) or isinstance(item, bool):
-            raise ValueError(f"expected text or an integer as positive value, got {item!r}: put it in quotes (YAML reads yes and no as booleans)")
+            raise ValueError(f"`positive` takes text or integers, got {item!r}: put it in quotes (YAML reads yes and no as booleans)")
     return tuple(str(item) for item in values)
 
 

@@ -66,6 +66,4 @@ def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: Ru
                 f"{folder.weights} was trained with {key} {about[key]}, but {meta.name} has {value}; evaluate on data of the same columns"
             )
     if same_rows and about["data"]["digest"] != meta.digest:
-        raise DataError(
-            f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway"
-        )
+        raise DataError(f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway")
