@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and with which exit code."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -170,11 +171,35 @@ def test_an_existing_run_is_refused_with_the_remedy(trained, config, command):
     assert "already holds a finished run; go on with --resume, or choose another --output" in err
 
 
-def test_resuming_with_other_settings_names_them(command, copied):
-    (copied / "metrics.json").unlink()
-    code, _, err = command("train", "--resume", "--output", copied, "--seed", 9)
+def newest_file(run, name):
+    (run / "metrics.json").unlink()
+    return sorted((run / "checkpoints").iterdir())[-1] / name
+
+
+def tear_the_tensors(run):
+    newest_file(run, "tensors.safetensors").write_bytes(b"torn")
+
+
+def write_nan(run):
+    state = newest_file(run, "state.json")
+    state.write_text(state.read_text().replace("true", "NaN", 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "said"),
+    [
+        (lambda run: (run / "metrics.json").unlink(), ["--seed", 9], r"error: .*seed is 9 and was 0.*\n"),
+        (lambda run: (run / "metrics.json").write_text("[]"), [], r"error: .*metrics\.json cannot be read .*\n"),
+        (tear_the_tensors, [], r"resuming .*\nerror: .*; delete the folder {run}/\S+ and use --resume again .*\n"),
+        (write_nan, [], r"resuming .*\nerror: checkpoint {run}/checkpoints/step-\d+/state\.json cannot be read .*\n"),
+    ],
+    ids=["other settings", "results of another type", "truncated checkpoint", "NaN in a checkpoint"],
+)
+def test_a_run_that_cannot_be_resumed_ends_with_one_error(command, copied, damage, options, said):
+    damage(copied)
+    code, _, err = command("train", "--resume", "--output", copied, *options)
     assert code == 2
-    assert "seed is 9 and was 0" in err
+    assert re.fullmatch(said.replace("{run}", re.escape(str(copied))), err)
 
 
 def test_a_process_that_fails_prints_no_traceback(tmp_path):
@@ -183,15 +208,6 @@ def test_a_process_that_fails_prints_no_traceback(tmp_path):
     assert process.stdout == ""
     assert process.stderr.startswith("error: unknown data set 'absent'")
     assert "Traceback" not in process.stderr
-
-
-def test_a_truncated_checkpoint_ends_resume_with_one_error(command, copied):
-    (copied / "metrics.json").unlink()
-    newest = sorted((copied / "checkpoints").iterdir())[-1]
-    (newest / "tensors.safetensors").write_bytes(b"torn")
-    code, _, err = command("train", "--resume", "--output", copied)
-    assert code == 2
-    assert f"delete the folder {newest} and use --resume again" in err
 
 
 def test_a_full_disk_is_one_error_and_leaves_a_run_that_can_go_on(config, command, tmp_path):
@@ -265,16 +281,3 @@ def test_resume_finds_the_run_in_the_default_folder_and_goes_on_with_its_own_set
     code, _, err = command("train", "--data", "tiny.yaml", "--resume")
     assert code == 0, err
     assert "finished" in err
-
-
-def test_a_nan_in_a_checkpoint_and_results_that_are_a_list_are_one_error(command, copied):
-    (copied / "metrics.json").write_text("[]")
-    code, _, err = command("train", "--resume", "--output", copied)
-    assert (code, err.count("\n")) == (2, 1)
-    (copied / "metrics.json").unlink()
-    state = sorted((copied / "checkpoints").iterdir())[-1] / "state.json"
-    state.write_text(state.read_text().replace("true", "NaN", 1))
-    code, _, err = command("train", "--resume", "--output", copied)
-    assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: checkpoint {state} cannot be read")
-    assert "Traceback" not in err

@@ -9,8 +9,6 @@ import pytest
 from dcrnn_fast.data.schema import load_schema
 from dcrnn_fast.errors import DataError
 
-SINGLE_FILE = {"all": "train.csv", "split_column": "city"}
-
 
 def refusal(table, **changes):
     with pytest.raises(DataError) as caught:
@@ -39,13 +37,13 @@ def test_a_column_name_that_yaml_reads_as_a_number_must_be_quoted(table):
         load_schema(path)
 
 
-def test_a_positive_value_that_yaml_reads_as_a_boolean_must_be_quoted(table):
-    assert "put it in quotes" in refusal(table, tasks=[{"name": "click", "column": "click", "positive": True}])
-
-
 def test_a_bare_column_name_is_short_for_a_mapping(table):
     schema = load_schema(table.save(categorical=["city", {"column": "shop", "min_count": 7}]))
     assert [(c.column, c.min_count) for c in schema.categorical] == [("city", None), ("shop", 7)]
+
+
+def task(**rule):
+    return {"tasks": [{"name": "click", "column": "click", **rule}]}
 
 
 @pytest.mark.parametrize(
@@ -53,47 +51,23 @@ def test_a_bare_column_name_is_short_for_a_mapping(table):
     [
         ({"categorical": ["city", "click"]}, "'click' is a label"),
         ({"weight": "city"}, "'city' is the weight"),
-        ({"files": SINGLE_FILE}, "'city' is the split column"),
+        ({"files": {"all": "train.csv", "split_column": "city"}}, "'city' is the split column"),
+        ({"files": {"train": "train.csv"}}, "`train` and `test`"),
+        ({"files": {"all": "t.csv"}}, "`split_column`"),
+        ({"files": {"all": "t.csv", "split_column": "s", "test_fraction": 0.3}}, "either `split_column`"),
+        ({"files": {"all": "t.csv", "train": "train.csv", "test_fraction": 0.3}}, "exclude each other"),
+        ({"files": {"train": "a.csv", "test": "b.csv", "test_fraction": 0.3}}, "single file"),
+        ({"files": {"all": "t.csv", "test_fraction": 1.0}}, "less than 1"),
+        ({"numeric": [{"column": "price"}]}, "needs `buckets`, `dense` or both"),
+        ({"categorical": ["price"]}, "field named twice: price"),
+        ({"categorical": [], "numeric": [{"column": "price", "dense": "log1p"}]}, "no field"),
+        (task(positive="1", threshold=1), "`positive` and `threshold` exclude each other"),
+        (task(positive=True), "put it in quotes"),
+        ({"funnel": True}, "at least two tasks"),
     ],
 )
-def test_labels_weight_and_split_column_cannot_be_features(table, changes, reason):
+def test_a_schema_that_contradicts_itself_is_refused_with_the_reason(table, changes, reason):
     assert reason in refusal(table, **changes)
-
-
-@pytest.mark.parametrize(
-    ("files", "reason"),
-    [
-        ({"train": "train.csv"}, "`train` and `test`"),
-        ({"all": "t.csv"}, "`split_column`"),
-        ({"all": "t.csv", "split_column": "s", "test_fraction": 0.3}, "either `split_column`"),
-        ({"all": "t.csv", "train": "train.csv", "test_fraction": 0.3}, "exclude each other"),
-        ({"train": "a.csv", "test": "b.csv", "test_fraction": 0.3}, "single file"),
-        ({"all": "t.csv", "test_fraction": 1.0}, "less than 1"),
-    ],
-)
-def test_files_are_given_in_exactly_one_way(table, files, reason):
-    assert reason in refusal(table, files=files)
-
-
-def test_a_numeric_column_needs_a_treatment(table):
-    assert "needs `buckets`, `dense` or both" in refusal(table, numeric=[{"column": "price"}])
-
-
-def test_a_field_cannot_be_named_twice(table):
-    assert "field named twice: price" in refusal(table, categorical=["price"])
-
-
-def test_a_schema_needs_a_field(table):
-    assert "no field" in refusal(table, categorical=[], numeric=[{"column": "price", "dense": "log1p"}])
-
-
-def test_a_task_has_one_label_rule(table):
-    message = refusal(table, tasks=[{"name": "click", "column": "click", "positive": "1", "threshold": 1}])
-    assert "`positive` and `threshold` exclude each other" in message
-
-
-def test_a_funnel_needs_two_tasks(table):
-    assert "at least two tasks" in refusal(table, funnel=True)
 
 
 def test_the_suggested_relation_follows_the_funnel_unless_stated(table):
