@@ -11,7 +11,7 @@ from dcrnn_fast.errors import RunFolderError
 from dcrnn_fast.training import load_model, train, trainer
 from dcrnn_fast.training.run_folder import RunFolder
 from dcrnn_fast.training.tensors import read_safetensors
-from tests.training.tiny import REPOSITORY, fake_validation, newest_checkpoint, tiny_config, write_table
+from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config, write_table
 
 
 def test_a_run_folder_holds_config_metrics_weights_curves_log_and_two_checkpoints(finished):
@@ -145,10 +145,3 @@ def test_training_leaves_pytorchs_settings_as_they_were(schema, tmp_path):
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     train(tiny_config(schema, optimiser__epochs=1), tmp_path / "run")
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
-
-
-def test_the_documented_python_example_runs(schema, tmp_path, monkeypatch):
-    page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "run.yaml").write_text(tiny_config(schema, optimiser__epochs=1).to_yaml())
-    exec(page.split("```python\n")[1].split("```")[0], {})
