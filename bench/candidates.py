@@ -1,16 +1,13 @@
-"""What the benchmarks have in common: the floors, the calls that are timed, and the check that comes before any timing."""
+"""What is timed: one forward or one training step of a module in several forms, and the floor beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from dcrnn_fast import SharingPlan, reference
-
-CEILING = {torch.float32: 1e-5, torch.bfloat16: 5e-2}
-CHECKED_ROWS = 256
+Call = Callable[[], object]
 CHUNK = 4096
 """Rows whose result in float64 is computed at a time."""
 
@@ -25,31 +22,12 @@ def step(module: nn.Module, x0: Tensor, seed: Tensor | None) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad(out, [leaf, *(p for p in module.parameters() if p.requires_grad)], seed)]
 
 
-def check(
-    modules: Mapping[str, nn.Module],
-    exact: nn.Module,
-    x0: Tensor,
-    seed: Tensor | None,
-    *,
-    rows: int | None = CHECKED_ROWS,
-    ceiling: float | None = None,
-) -> None:
-    """Outputs and gradients of the first ``rows``, all with None, against float64, relative; nothing is timed that is wrong."""
-    part = x0[:rows]
-    given = None if seed is None else seed[..., :rows, :].contiguous()
-    expected = _exactly(exact, part, given)
-    for name, module in modules.items():
-        for got, right in zip(step(module, part, given), expected, strict=True):
-            error = float((got.double().reshape_as(right) - right).norm() / right.norm().clamp_min(1e-300))
-            assert error < (ceiling or CEILING[x0.dtype]), f"{name}: relative error {error:.1e} against float64"
-
-
-def _exactly(exact: nn.Module, x0: Tensor, seed: Tensor | None) -> list[Tensor]:
-    """:func:`step` in float64, some rows at a time: of many rows at once it would need several times the memory of what is measured."""
+def exactly(module: nn.Module, x0: Tensor, seed: Tensor | None) -> list[Tensor]:
+    """:func:`step` in float64, in chunks of rows: all rows at once would need several times the memory of what is timed."""
     parts = []
     for first in range(0, x0.shape[0], CHUNK):
         rows = slice(first, first + CHUNK)
-        parts.append(step(exact, x0[rows].double(), None if seed is None else seed[..., rows, :].double()))
+        parts.append(step(module, x0[rows].double(), None if seed is None else seed[..., rows, :].double()))
     outs, *gradients = zip(*parts, strict=True)
     found = [torch.cat(outs, dim=-2)]
     if gradients:
@@ -57,12 +35,10 @@ def _exactly(exact: nn.Module, x0: Tensor, seed: Tensor | None) -> list[Tensor]:
     return found
 
 
-def products(
-    dim: int, batch: int, tasks: int, gates: int, steps: int, dtype: torch.dtype, training: bool, device: str = "cpu"
-) -> Callable[[], None]:
-    """The GEMM floor: the bare products that the work needs, as library calls into memory that is there.
+def products(dim: int, batch: int, tasks: int, gates: int, steps: int, *, dtype: torch.dtype, training: bool, device: str) -> Call:
+    """The product floor: the bare matrix products that the cell needs, as library calls into memory that is there.
 
-    Forward [B, D] x [D, G * D] a task and step; backward the transposed one, and one [G * D, L * B] x [L * B, D] a task.
+    Forward [B, D] x [D, G * D] for each task and step. Backward the transposed one, and one [G * D, L * B] x [L * B, D] for each task.
     """
     kind = {"dtype": dtype, "device": device}
     x, weight = torch.randn(batch, dim, **kind), torch.randn(gates * dim, dim, **kind)
@@ -81,36 +57,33 @@ def products(
     return run
 
 
-def gathers(
-    dim: int, tasks: int, training: bool, ours: Mapping[str, Callable[..., Tensor]], dtype: torch.dtype = torch.float32, device: str = "cpu"
-):
-    """param_gather by ``ours``, by the reference and by index_select of the joined banks, checked, and a copy of the same bytes."""
-    plan = SharingPlan.from_ratio("rows", tasks, dim, 0.5)
-    kind = {"dtype": dtype, "device": device}
-    shared, private, index = torch.randn(plan.shared_shape(), **kind), torch.randn(plan.private_shape(), **kind), plan.index().to(device)
-    seed = torch.randn(*index.shape, *shared.shape[1:], **kind)
-    own = torch.arange(tasks, device=device)[:, None] * private.shape[1]
-    place = torch.where(index < shared.shape[0], index, index + own).flatten()
-    into, back = torch.empty_like(seed), torch.empty_like(seed)
+class Replay(nn.Module):
+    """A module's forward of ``x0`` as a CUDA graph. A call replays the graph."""
 
-    def index_select(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-        return torch.cat([shared, private.flatten(0, 1)]).index_select(0, place).view_as(seed)
+    def __init__(self, module: nn.Module, x0: Tensor) -> None:
+        super().__init__()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.no_grad(), torch.cuda.stream(side):
+            for _ in range(3):
+                module(x0)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(self.graph):
+            self.out = module(x0)
 
-    def call(gather: Callable[..., Tensor]) -> Sequence[Tensor]:
-        if not training:
-            with torch.no_grad():
-                return [gather(shared, private, index)]
-        banks = shared.detach().requires_grad_(), private.detach().requires_grad_()
-        return torch.autograd.grad(gather(*banks, index), banks, seed)
+    def forward(self, _: Tensor) -> Tensor:
+        self.graph.replay()
+        return self.out
 
-    def copies() -> None:
-        into.copy_(seed)
-        if training:
-            back.copy_(seed)
 
-    candidates = {**ours, "eager": reference.param_gather, "index_select": index_select}
-    calls = {name: lambda gather=gather: call(gather) for name, gather in candidates.items()}
-    for name, run in calls.items():
-        for got, right in zip(run(), call(reference.param_gather), strict=True):
-            torch.testing.assert_close(got, right, msg=lambda text, name=name: f"{name}: {text}")
-    return {**calls, "copy": copies}
+class Marked(nn.Module):
+    """A compiled module whose CUDA graphs may overwrite the results of the call before."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x0: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        return self.module(x0)

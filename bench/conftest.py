@@ -1,86 +1,112 @@
-"""``pytest bench/ --benchmark`` measures and writes results; without the flag each benchmark runs a small case, as a smoke test."""
+"""``pytest bench/ --benchmark`` measures. Without the flag every benchmark runs one small case, as a smoke test."""
 
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
 
-from . import machine
+from dcrnn_fast import backends
+from dcrnn_fast.kernels.tile_file import file_name
+
+from . import machine, results
+from .cases import COLUMNS
+from .comparison import Comparison, free, ours
+
+FOLDER = Path(__file__).parents[1] / "build" / "bench"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--benchmark", action="store_true", help="measure the full grid and write bench/results/")
-    parser.addoption("--seconds", type=float, default=1.0, help="how long to measure one case (default 1)")
-    parser.addoption("--minutes", type=float, help="start no new case after so many minutes; what was measured is kept")
-    parser.addoption("--missing", action="store_true", help="measure the GPU cases alone that the results of this machine lack")
+    group = parser.getgroup("bench")
+    group.addoption("--benchmark", action="store_true", help="measure, print a table and write results")
+    group.addoption("--grid", choices=("headline", "full"), default="headline", help="a few telling cases (minutes) or all (hours)")
+    group.addoption("--device", choices=("cpu", "cuda"), help="where to measure (default: the GPU if there is one, or else the CPU)")
+    group.addoption("--results", type=Path, default=FOLDER, metavar="FOLDER", help="where results are written (default: build/bench)")
+    group.addoption("--record", action="store_true", help="write to bench/results, the results that are committed")
+    group.addoption("--missing", action="store_true", help="measure only the cases that the results of this machine lack")
+    group.addoption("--seconds", type=float, default=2.0, help="how long to measure a case (default: 2)")
+    group.addoption("--minutes", type=float, help="start no new case after so many minutes")
 
 
-@pytest.fixture(scope="session")
-def measuring(request):
-    return request.config.getoption("--benchmark")
-
-
-@pytest.fixture(scope="session")
-def seconds(request, measuring):
-    return request.config.getoption("--seconds") if measuring else 0.0
-
-
-class Recorder:
-    """Collects rows by file. Where it measures, they are written as they come: a long run that is cut off keeps what it has."""
+class Session:
+    """The options, and the rows that were measured. Each row is written at once: a run that is cut off keeps what it has."""
 
     def __init__(self, config):
-        self.config, self.tables, self.paths = config, {}, {}
+        option = config.getoption
+        self.measuring = option("--benchmark")
+        self.grid = option("--grid") if self.measuring else "smoke"
+        self.seconds = option("--seconds") if self.measuring else 0.0
+        self.folder = results.COMMITTED if option("--record") else option("--results").resolve()
+        self.missing, self.start, self.minutes = option("--missing"), time.monotonic(), option("--minutes")
+        present = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+        self.devices = [option("--device")] if option("--device") else present[:1] if self.measuring else present
+        self.rows = []
 
-    def add(self, name, key, figures):
-        """A row of the file ``name``: ``key`` names the case, ``figures`` are what was measured."""
-        row = {**key, **figures}
-        self.tables.setdefault(name, []).append(row)
-        if self.config.getoption("--benchmark"):
-            self.paths[name] = machine.merge(name, [row], list(key))
+    def path(self, name, device):
+        card = "cpu" if device == "cpu" else file_name(torch.cuda.get_device_name())
+        return self.folder / f"{name}_{card}.json"
 
-    def lacks(self, name, key):
-        """Whether a case is to be measured: without --missing, always."""
-        return not self.config.getoption("--missing") or key not in machine.keys(name)
+    def save(self, name, device, case, figures):
+        row = {**case, **figures}
+        self.rows.append((name, row))
+        if self.measuring:
+            results.merge(self.path(name, device), row)
+
+    def has(self, name, device, case):
+        return any(results.case_of(row) == case for row in results.rows_of_this_machine(self.path(name, device)))
 
 
 def pytest_configure(config):
-    config.recorder = Recorder(config)
-    minutes = config.getoption("--minutes")
-    config.bench_ends = None if minutes is None else time.monotonic() + 60 * minutes
+    config.bench = Session(config)
 
 
-def pytest_runtest_setup(item):
-    if item.config.bench_ends is not None and time.monotonic() > item.config.bench_ends:
-        pytest.skip("the minutes of --minutes are used up")
-
-
-@pytest.fixture(scope="session")
-def record(request):
-    return request.config.recorder.add
-
-
-@pytest.fixture(scope="session")
-def lacks(request):
-    return request.config.recorder.lacks
+def pytest_generate_tests(metafunc):
+    """A benchmark's cases are those that its file's ``cases(grid, device)`` lists; the full grid starts with the headline cases."""
+    session, parameters = metafunc.config.bench, {}
+    for device in session.devices:
+        for grid in ("headline", "full") if session.grid == "full" else (session.grid,):
+            for case in metafunc.module.cases(grid, device):
+                ordered = {column: case[column] for column in COLUMNS if column in case}
+                name = "-".join(v if isinstance(v, str) else f"{c}{v}" for c, v in ordered.items())
+                parameters[f"{device}-{name}"] = (device, ordered)
+    metafunc.parametrize(("device", "case"), list(parameters.values()), ids=list(parameters))
 
 
 @pytest.fixture
-def keep(benchmark, measuring):
-    """pytest-benchmark's own record of one candidate, for its history and comparisons; the ratios are not taken from it."""
+def comparison(request, device, case):
+    """An empty comparison for the case. Where there is no kernel of ours to compare, or nothing left to measure, the test is skipped."""
+    session, name = request.config.bench, request.module.__name__.rpartition("test_")[2]
+    if session.minutes is not None and time.monotonic() - session.start > 60 * session.minutes:
+        pytest.skip("the minutes of --minutes are used up")
+    if not ours(device, session.grid):
+        pytest.skip("; ".join(f"{name}: {reason}" for name, reason in backends.REASONS.items() if reason))
+    if session.missing and session.has(name, device, case):
+        pytest.skip("measured already")
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    precision = torch.backends.cuda.matmul
+    before, precision.fp32_precision = precision.fp32_precision, "tf32" if case["dtype"] == "tf32" else "ieee"
+    yield Comparison(case, device, grid=session.grid, seconds=session.seconds, save=partial(session.save, name, device, case))
+    precision.fp32_precision = before
+    free()
 
-    def run(candidate):
-        benchmark.pedantic(candidate, rounds=5 if measuring else 1, iterations=1)
 
-    return run
+def pytest_runtest_protocol(item):
+    """Show which case runs, before it runs."""
+    session = item.config.bench
+    if session.measuring:
+        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
+        number, minutes = item.session.items.index(item) + 1, (time.monotonic() - session.start) / 60
+        reporter.ensure_newline()
+        reporter.write(f"[{number}/{len(item.session.items)}, {minutes:.1f} min] {item.name.removeprefix('test_')} ")
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    recorder = config.recorder
-    for name, rows in recorder.tables.items():
-        columns = [column for column in dict.fromkeys(column for row in rows for column in row) if not column.endswith((", low", ", high"))]
-        cells = [columns] + [[str(row.get(column, "")) for column in columns] for row in rows]
-        widths = [max(len(line[c]) for line in cells) for c in range(len(columns))]
-        terminalreporter.section(name)
-        for line in cells:
-            terminalreporter.write_line("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-        for path in recorder.paths.get(name, []):
-            terminalreporter.write_line(f"written to {path}")
+    session = config.bench
+    if session.measuring and session.rows:
+        terminalreporter.section("time over a peer's time: below 1, ours is faster; in brackets the quartiles over the rounds")
+        for line in results.table(session.rows):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(machine.line(machine.description()))
+        terminalreporter.write_line(f"results: {session.folder}")

@@ -1,32 +1,19 @@
-"""Timing that a noisy machine cannot tilt: candidates take turns in one process, and what is quoted is the median of per-round ratios."""
+"""Timing on a noisy machine: candidates take turns in one process, and ratios of their times are formed within each round."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 SLOW = 1.0
-"""A candidate that takes longer than this many seconds is warmed by one call, and three rounds do."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Median, first and third quartile of per-round ratios."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+"""A candidate that takes longer than this many seconds gets one warm-up call, and three rounds are enough."""
 
 
 def _seconds(run: Callable[[], object], calls: int = 1) -> float:
-    """Seconds a call. A GPU's queue is empty when the clock starts and when it stops."""
+    """Seconds a call. The GPU has no work left when the clock starts and when it stops."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     begin = time.perf_counter()
@@ -37,14 +24,12 @@ def _seconds(run: Callable[[], object], calls: int = 1) -> float:
     return (time.perf_counter() - begin) / calls
 
 
-def rounds(
-    candidates: Mapping[str, Callable[[], object]], *, seconds: float, minimum: int = 7, stretch: float = 0.0
-) -> dict[str, list[float]]:
-    """Seconds of every candidate in every round; each round calls each candidate once, beginning with another one every time.
+def rounds(candidates: Mapping[str, Callable[[], object]], *, seconds: float, minimum: int, stretch: float) -> dict[str, list[float]]:
+    """Seconds a call of every candidate in every round. Each round gives every candidate a turn, and starts with another candidate.
 
-    A candidate is first called unmeasured (compilation, first touch of its memory). Rounds go on for about ``seconds``. A turn is one call,
-    or as many in a row as take the fastest candidate ``stretch`` seconds: a GPU then works through a full queue, and waiting for it is not
-    counted with every call.
+    Every candidate is called once or twice before, unmeasured. Rounds go on for about ``seconds``, and there are at least ``minimum``. A
+    candidate's turn is one call, or as many calls as take the fastest candidate ``stretch`` seconds: on a GPU, the wait for the end of the
+    queue then hardly counts.
     """
     again = []
     for run in candidates.values():
@@ -63,19 +48,17 @@ def rounds(
     return times
 
 
-def ratio(times: Mapping[str, list[float]], of: str, to: str) -> Ratio:
-    """How many times as long ``of`` takes as ``to``, round by round."""
-    values = [a / b for a, b in zip(times[of], times[to], strict=True)]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Ratio(median, low, high)
+def figures(times: Mapping[str, Sequence[float]], ours: Sequence[str]) -> dict[str, float]:
+    """A row of results: the median milliseconds of every candidate, and for each of ``ours`` the ratios of its times to the others' times.
 
-
-def measured(times: Mapping[str, list[float]], of: str) -> dict[str, float | int]:
-    """A result row's figures: every candidate's median in milliseconds, and the ratios of ``of`` to the others with their quartiles."""
-    row: dict[str, float | int] = {"rounds": len(times[of])}
-    row |= {f"{name}, ms": round(statistics.median(values) * 1e3, 4) for name, values in times.items()}
-    for name in times:
-        if name != of:
-            found = ratio(times, of, name)
-            row |= {f"{of}/{name}": found.median, f"{of}/{name}, low": found.low, f"{of}/{name}, high": found.high}
-    return {name: round(value, 4) for name, value in row.items()}
+    The column "a/b" has the median of the ratios over the rounds, "a/b, low" and "a/b, high" their quartiles.
+    """
+    row: dict[str, float] = {"rounds": len(next(iter(times.values())))}
+    row |= {f"{name}, ms": statistics.median(values) * 1e3 for name, values in times.items()}
+    for own in ours:
+        for name in times:
+            if name != own:
+                ratios = [a / b for a, b in zip(times[own], times[name], strict=True)]
+                low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+                row |= {f"{own}/{name}": median, f"{own}/{name}, low": low, f"{own}/{name}, high": high}
+    return {column: round(value, 4) for column, value in row.items()}

@@ -1,21 +1,14 @@
-"""What a result was measured on, and where it is written."""
+"""What a result was measured on."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import dcrnn_fast
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def cpu_name() -> str:
@@ -64,47 +57,9 @@ def description() -> dict[str, object]:
     }
 
 
-def write(name: str, content: object) -> Path:
-    """Write ``content`` as bench/results/NAME, beside and renamed."""
-    return _replace(RESULTS / name, json.dumps(content, indent=1) + "\n")
-
-
-def merge(name: str, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[Path]:
-    """Write rows as bench/results/NAME.json and NAME.csv, with what is there: a row of the same ``key`` is replaced.
-
-    Rows that another machine or version measured are not kept: a file's rows can be compared with one another.
-    """
-    about, kept = description(), rows_of_this_machine(name)
-    merged = {tuple(row[column] for column in key): dict(row) for row in [*kept, *rows]}
-    ordered = [merged[case] for case in sorted(merged)]
-    columns = list(dict.fromkeys(column for row in ordered for column in row))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(ordered)
-    return [
-        write(f"{name}.json", {"machine": about, "key": list(key), "rows": ordered}),
-        _replace(RESULTS / f"{name}.csv", table.getvalue()),
-    ]
-
-
-def rows_of_this_machine(name: str) -> list[dict[str, Any]]:
-    """The rows of bench/results/NAME.json that this machine and these versions measured."""
-    path = RESULTS / f"{name}.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return known["rows"] if known.get("machine") == json.loads(json.dumps(description())) else []
-
-
-def keys(name: str) -> list[dict[str, Any]]:
-    """The cases among :func:`rows_of_this_machine`, each by its key columns."""
-    path = RESULTS / f"{name}.json"
-    columns = json.loads(path.read_text(encoding="utf-8"))["key"] if path.is_file() else []
-    return [{column: row[column] for column in columns} for row in rows_of_this_machine(name)]
-
-
-def _replace(path: Path, text: str) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-    return path
+def line(about: dict) -> str:
+    """What :func:`description` found, for people."""
+    isa = about["isa of the kernels"] or about["isa"]
+    card = f"{about['gpu']}, CUDA {about['cuda']}, Triton {about['triton']}, tile sizes {about['tile sizes']}; " if about["gpu"] else ""
+    versions = f"PyTorch {about['torch'].partition('+')[0]}, dcrnn_fast {about['dcrnn_fast']}, Python {about['python']}"
+    return f"{card}{about['cpu']}, {isa}, {about['threads']} threads, {versions}"

@@ -1,33 +1,27 @@
-"""DCNv2 (untied, one task, no gate) against the mathematics of torchrec's CrossNet, eager and compiled, and the GEMM floor."""
+"""DCNv2 (untied, one task, no gate) against the mathematics of torchrec's CrossNet, eager and compiled, and the product floor."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from dcrnn_fast import DCNv2
 
-from .candidates import check, products, step
-from .interleave import measured, rounds
+from .candidates import products
+from .cases import DTYPES_OF, STEPS, both_passes, crossed
 
-LAYERS = 3
-SMOKE = [(64, 64)]
-GRID = [(dim, batch) for dim in (64, 128, 256, 624, 1024) for batch in (64, 512, 4096)]
+FULL = {
+    "cpu": crossed(D=(64, 128, 256, 624, 1024), B=(64, 512, 4096)),
+    "cuda": crossed(D=(624, 256, 128, 1024), B=(8192, 256, 2048, 65536)),
+}
 
 
 class CrossNetMath(nn.Module):
-    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l as torchrec computes it: every row a column vector that the matrix is applied to."""
+    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l as torchrec computes it: each row is a column vector that the matrix multiplies."""
 
-    def __init__(self, dim: int, layers: int, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, module: DCNv2, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(layers, dim, dim, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(layers, dim, 1, dtype=dtype))
-
-    def copy_from(self, module: DCNv2) -> "CrossNetMath":
-        """The parameters of a DCNv2, whose rows of all layers lie one after the other."""
-        with torch.no_grad():
-            self.weight.copy_(module.shared_weight.view_as(self.weight))
-            self.bias.copy_(module.shared_bias.view_as(self.bias))
-        return self
+        dim = module.shared_weight.shape[-1]
+        weight, bias = module.shared_weight.detach().to(dtype), module.shared_bias.detach().to(dtype)
+        self.weight, self.bias = nn.Parameter(weight.reshape(-1, dim, dim)), nn.Parameter(bias.reshape(-1, dim, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x0 = state = x.unsqueeze(2)
@@ -36,28 +30,22 @@ class CrossNetMath(nn.Module):
         return state.squeeze(2)
 
 
-def pytest_generate_tests(metafunc):
-    cases = GRID if metafunc.config.getoption("--benchmark") else SMOKE
-    metafunc.parametrize(("dim", "batch"), cases, ids=[f"D{d}-B{b}" for d, b in cases])
+def cases(grid, device):
+    dtypes = DTYPES_OF[device]
+    if grid == "full":
+        return both_passes(FULL[device], dtypes[:1] if device == "cpu" else dtypes)
+    return both_passes([{"D": 256, "B": 512} if grid == "headline" else {"D": 17, "B": 9}], dtypes[:1])
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
-def test_dcn(dim, batch, training, measuring, seconds, record, keep):
-    torch.manual_seed(0)
-    torch._dynamo.reset()
-    fast = DCNv2(dim, LAYERS)
-    crossnet, exact = CrossNetMath(dim, LAYERS).copy_from(fast), CrossNetMath(dim, LAYERS, torch.float64).copy_from(fast)
-    x0 = torch.randn(batch, dim)
-    seed = torch.randn(batch, dim) if training else None
-    modules = {"fast": fast, "crossnet": crossnet}
-    check(modules, exact, x0, seed)
-    if measuring:
-        modules["crossnet compiled"] = torch.compile(crossnet, fullgraph=True)
-        check(modules, exact, x0, seed)
-        torch._dynamo.reset()
-        modules["crossnet compiled"] = torch.compile(crossnet, fullgraph=True)
-
-    calls = {name: lambda module=module: step(module, x0, seed) for name, module in modules.items()}
-    keep(calls["fast"])
-    times = rounds({**calls, "floor": products(dim, batch, 1, 1, LAYERS, torch.float32, training)}, seconds=seconds)
-    record("dcn_cpu", {"pass": "forward+backward" if training else "forward", "D": dim, "B": batch}, measured(times, "fast"))
+def test_dcn(comparison):
+    dim, batch, kind = comparison.case["D"], comparison.case["B"], comparison.kind
+    ours = {name: DCNv2(dim, STEPS, backend=name, **kind) for name in comparison.ours}
+    first = ours[comparison.ours[0]]
+    for module in ours.values():
+        module.load_state_dict(first.state_dict())
+    crossnet, exact = CrossNetMath(first, kind["dtype"]), CrossNetMath(first, torch.float64)
+    x0 = comparison.draw(batch, dim)
+    seed = comparison.draw(batch, dim) if comparison.training else None
+    comparison.add_modules(comparison.forms(ours, crossnet, x0), exact, x0, seed)
+    comparison.add("floor", lambda: products(dim, batch, 1, 1, STEPS, training=comparison.training, **kind))
+    comparison.time()

@@ -1,26 +1,46 @@
 """param_gather against the reference, PyTorch's own index_select of the joined banks, and the floor: a copy of the same bytes."""
 
-import pytest
 import torch
+from torch import Tensor
 
-from dcrnn_fast import functional
+from dcrnn_fast import SharingPlan, functional, reference
 
-from .candidates import gathers
-from .interleave import measured, rounds
+from .cases import SHARE_RATIO, both_passes, crossed
 
-SMOKE = [(64, 2)]
-GRID = [(dim, tasks) for dim in (64, 256, 624, 1024) for tasks in (2, 4)]
-
-
-def pytest_generate_tests(metafunc):
-    cases = GRID if metafunc.config.getoption("--benchmark") else SMOKE
-    metafunc.parametrize(("dim", "tasks"), cases, ids=[f"D{d}-T{t}" for d, t in cases])
+FULL = {"cpu": crossed(D=(64, 256, 624, 1024), T=(2, 4)), "cuda": crossed(T=(2, 1, 4), D=(624, 256, 128, 1024))}
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
-def test_param_gather(dim, tasks, training, seconds, record, keep):
-    torch.manual_seed(0)
-    calls = gathers(dim, tasks, training, {"fast": functional.param_gather})
-    keep(calls["fast"])
-    key = {"pass": "forward+backward" if training else "forward", "D": dim, "T": tasks}
-    record("param_gather_cpu", key, measured(rounds(calls, seconds=seconds), "fast"))
+def cases(grid, device):
+    sizes = {"smoke": [{"D": 17, "T": 2}], "headline": [{"D": 624, "T": 2}], "full": FULL[device]}
+    return both_passes(sizes[grid], ["bfloat16" if device == "cuda" else "float32"])
+
+
+def test_param_gather(comparison):
+    plan = SharingPlan.from_ratio("rows", comparison.case["T"], comparison.case["D"], SHARE_RATIO)
+    shared, private = comparison.draw(*plan.shared_shape()), comparison.draw(*plan.private_shape())
+    index = plan.index().to(comparison.device)
+    seed = comparison.draw(*index.shape, *shared.shape[1:])
+    own = torch.arange(plan.num_tasks, device=comparison.device)[:, None] * private.shape[1]
+    place = torch.where(index < shared.shape[0], index, index + own).flatten()
+
+    def index_select(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+        return torch.cat([shared, private.flatten(0, 1)]).index_select(0, place).view_as(seed)
+
+    def call(gather):
+        if not comparison.training:
+            with torch.no_grad():
+                return [gather(shared, private, index)]
+        banks = shared.detach().requires_grad_(), private.detach().requires_grad_()
+        return torch.autograd.grad(gather(*banks, index), banks, seed)
+
+    def checked(gather):
+        for got, right in zip(call(gather), call(reference.param_gather), strict=True):
+            torch.testing.assert_close(got, right)
+        return lambda: call(gather)
+
+    ours = {name: lambda *banks, name=name: functional.param_gather(*banks, backend=name) for name in comparison.ours}
+    for name, gather in {**ours, "eager": reference.param_gather, "index_select": index_select}.items():
+        comparison.add(name, lambda gather=gather: checked(gather))
+    copies = [torch.empty_like(seed) for _ in range(2 if comparison.training else 1)]
+    comparison.add("floor", lambda: lambda: [copy.copy_(seed) for copy in copies])
+    comparison.time()

@@ -1,36 +1,37 @@
-"""Trunk sharing against rows sharing at the same share_ratio: the products fall, and so should the time."""
+"""Trunk sharing against rows sharing at the same share_ratio: trunk sharing needs fewer products, so it should take less time."""
 
-import pytest
 import torch
 
 from dcrnn_fast import CrossRNN, SharingPlan, reference
 
-from .candidates import check, step
-from .interleave import measured, rounds
+from .cases import DTYPES_OF, both_passes
 
-SMOKE = [(64, 64, 4, 0.5)]
-GRID = [(624, 4096, 4, 0.5), (624, 4096, 4, 0.75), (256, 4096, 4, 0.5), (128, 512, 4, 0.5), (624, 4096, 2, 0.5)]
+SIZES = [
+    {"D": 624, "B": 4096, "T": 4, "share_ratio": 0.5},
+    {"D": 624, "B": 4096, "T": 4, "share_ratio": 0.75},
+    {"D": 256, "B": 4096, "T": 4, "share_ratio": 0.5},
+    {"D": 128, "B": 512, "T": 4, "share_ratio": 0.5},
+    {"D": 624, "B": 4096, "T": 2, "share_ratio": 0.5},
+]
 
 
-def pytest_generate_tests(metafunc):
-    cases = GRID if metafunc.config.getoption("--benchmark") else SMOKE
-    metafunc.parametrize(("dim", "batch", "tasks", "share_ratio"), cases, ids=[f"D{d}-B{b}-T{t}-{s}" for d, b, t, s in cases])
+def cases(grid, device):
+    sizes = {"smoke": [{"D": 17, "B": 9, "T": 4, "share_ratio": 0.5}], "headline": SIZES[:1], "full": SIZES}
+    return both_passes(sizes[grid], DTYPES_OF[device][:1])
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["forward", "training"])
-def test_trunk_against_rows(dim, batch, tasks, share_ratio, training, seconds, record, keep):
-    torch.manual_seed(0)
-    x0 = torch.randn(batch, dim)
-    seed = torch.randn(tasks, batch, dim) if training else None
-    calls, flops = {}, {}
-    for kind in ("trunk", "rows"):
-        plan = SharingPlan.from_ratio(kind, tasks, dim, share_ratio)
-        module, exact = CrossRNN(plan), reference.CrossRNN(plan, dtype=torch.float64)
-        exact.load_state_dict(module.state_dict())
-        check({kind: module}, exact, x0, seed)
-        calls[kind] = lambda module=module: step(module, x0, seed)
-        flops[kind] = plan.cost().flops
-    keep(calls["trunk"])
-    key = {"pass": "forward+backward" if training else "forward", "D": dim, "B": batch, "T": tasks, "share_ratio": share_ratio}
-    expected = {"products, trunk/rows": round(flops["trunk"] / flops["rows"], 4)}
-    record("sharing_cpu", key, {**expected, **measured(rounds(calls, seconds=seconds), "trunk")})
+def test_sharing(comparison):
+    case = comparison.case
+    x0 = comparison.draw(case["B"], case["D"])
+    seed = comparison.draw(case["T"], case["B"], case["D"]) if comparison.training else None
+    flops = {}
+    for sharing in ("trunk", "rows"):
+        plan = SharingPlan.from_ratio(sharing, case["T"], case["D"], case["share_ratio"])
+        flops[sharing] = plan.cost().flops
+        modules = {name + ", rows" * (sharing == "rows"): CrossRNN(plan, backend=name, **comparison.kind) for name in comparison.ours}
+        first, *others = modules.values()
+        exact = reference.CrossRNN(plan, dtype=torch.float64, device=comparison.device)
+        for module in (*others, exact):
+            module.load_state_dict(first.state_dict())
+        comparison.add_modules({name: lambda module=module: module for name, module in modules.items()}, exact, x0, seed)
+    comparison.time(**{"products, trunk/rows": round(flops["trunk"] / flops["rows"], 4)})

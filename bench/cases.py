@@ -1,0 +1,28 @@
+"""The axes that the benchmarks' cases are made of. A benchmark's own file says which cases its grids have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import torch
+
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES_OF = {"cpu": ("float32", "bfloat16"), "cuda": ("tf32", "bfloat16")}
+COLUMNS = ("pass", "dtype", "D", "B", "T", "share_ratio")
+"""What names a case, in the order of a result's columns."""
+
+STEPS, SHARE_RATIO = 3, 0.5
+SMOKE = {"D": 17, "B": 9, "T": 2}
+HEADLINE = ({"D": 128, "B": 64, "T": 2}, {"D": 256, "B": 512, "T": 2}, {"D": 624, "B": 4096, "T": 2})
+"""A small request, a medium and a large batch."""
+
+
+def crossed(**axes: Sequence) -> list[dict]:
+    """Every combination of the axes' values; the last axis changes fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def both_passes(sizes: Iterable[dict], dtypes: Sequence[str]) -> list[dict]:
+    """Every size in every dtype, as a forward and as a training step (forward and backward)."""
+    return [{"pass": name, "dtype": dtype, **size} for size in sizes for dtype in dtypes for name in ("forward", "training")]

@@ -1,0 +1,102 @@
+"""The candidates of one case: checked against float64, timed side by side, saved as a row of results."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from dcrnn_fast import backends
+from dcrnn_fast.accuracy import CEILING, relative_error
+
+from .candidates import Call, Marked, Replay, exactly, step
+from .cases import DTYPES
+from .interleave import figures, rounds
+
+
+class Comparison:
+    """The candidates of one case: calls whose results were right, and for each of the others why it failed."""
+
+    def __init__(self, case: dict, device: str, *, grid: str, seconds: float, save: Callable[[dict], None]) -> None:
+        self.case, self.device, self.grid, self.seconds, self.save = case, device, grid, seconds, save
+        self.training = case.get("pass") == "training"
+        self.kind = {"dtype": DTYPES[case["dtype"]], "device": device}
+        self.ours = ours(device, grid)
+        self.calls: dict = {}
+        self.failed: dict[str, str] = {}
+
+    def draw(self, *shape: int) -> Tensor:
+        """Random values in the case's dtype on its device."""
+        return torch.randn(*shape, **self.kind)
+
+    def add(self, name: str, make: Callable[[], object]) -> None:
+        """Add what ``make`` returns. It checks the candidate first; if it raises, the candidate has failed."""
+        try:
+            self.calls[name] = make()
+        except Exception as error:
+            self.failed[name] = _first_line(error)
+            free()
+
+    def add_modules(self, makers: Mapping[str, Callable[[], nn.Module]], exact: nn.Module, x0: Tensor, seed: Tensor | None) -> None:
+        """Add a forward or training step of each module, checked on all rows against ``exact``, the same module in float64."""
+        expected = cache(lambda: exactly(exact, x0, seed))
+
+        def checked(module: nn.Module) -> Call:
+            for got, right in zip(step(module, x0, seed), expected(), strict=True):
+                error = relative_error(got.reshape_as(right), right)
+                assert error < CEILING[self.case["dtype"]], f"relative error {error:.1e} against float64"
+            return lambda: step(module, x0, seed)
+
+        for name, make in makers.items():
+            self.add(name, lambda make=make: checked(make()))
+
+    def forms(self, ours: Mapping[str, nn.Module], eager: nn.Module, x0: Tensor) -> dict[str, Callable[[], nn.Module]]:
+        """Our modules, the eager peer and its compiled forms. Small forwards on a GPU run as CUDA graphs too."""
+        plain = {**ours, "eager": eager}
+        found: dict[str, Callable[[], nn.Module]] = {name: lambda module=module: module for name, module in plain.items()}
+        if self.grid != "smoke":
+            found["compile"] = lambda: torch.compile(eager, fullgraph=True, dynamic=False)
+        if self.grid == "full" and self.device == "cuda" and self.case.get("T") == 2:  # it compiles for minutes
+            found["max-autotune"] = lambda: Marked(torch.compile(eager, fullgraph=True, dynamic=False, mode="max-autotune"))
+        if self.device == "cuda" and not self.training and x0.shape[0] <= 512:
+            found |= {f"{name}, CUDA graph": lambda module=module: Replay(module, x0) for name, module in plain.items()}
+        return found
+
+    def time(self, **known: float) -> None:
+        """Time the candidates that passed their checks, and save the row, ``known`` figures first."""
+        row: dict = dict(known)
+        if working := [name for name in self.ours if name in self.calls]:
+            effort = {"minimum": 2 if self.grid == "smoke" else 7, "stretch": 2e-3 if self.device == "cuda" else 0.0}
+            try:
+                row |= figures(rounds(self.calls, seconds=self.seconds, **effort), working)
+            except Exception as error:
+                self.failed["timing"] = _first_line(error)
+        self.finish(row)
+
+    def finish(self, row: dict) -> None:
+        """Save the row with what failed. Then the test fails if one of ours did, or in a smoke test if anything did."""
+        if self.failed:
+            row["failed"] = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
+        self.save(row)
+        fatal = {name: why for name, why in self.failed.items() if self.grid == "smoke" or name.startswith((*self.ours, "timing"))}
+        assert not fatal, fatal
+
+
+def ours(device: str, grid: str) -> list[str]:
+    """The backends to compare on a device. Triton's interpreter takes part in smoke tests alone."""
+    usable = [name for name, backend in backends.BACKENDS.items() if device in backend.devices and backends.REASONS[name] is None]
+    return [name for name in usable if grid == "smoke" or (device, name) != ("cpu", "triton")]
+
+
+def free() -> None:
+    """Give back memory that nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"

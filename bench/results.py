@@ -1,0 +1,75 @@
+"""Files of results, and the table that a run ends with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from dcrnn_fast import backends, files
+
+from . import machine
+from .cases import COLUMNS
+
+COMMITTED = Path(__file__).parent / "results"
+PEERS = ("eager", "compile", "floor")
+
+
+def write(path: Path, content: object) -> None:
+    """Write ``content`` as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read(name: str) -> dict:
+    """A committed result, by its file's name."""
+    return json.loads((COMMITTED / name).read_text(encoding="utf-8"))
+
+
+def case_of(row: dict) -> dict:
+    """The columns that name a row's case."""
+    return {column: row[column] for column in COLUMNS if column in row}
+
+
+def rows_of_this_machine(path: Path) -> list[dict]:
+    """The rows of a file that this machine and these versions measured."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return known["rows"] if known.get("machine") == json.loads(json.dumps(machine.description())) else []
+
+
+def merge(path: Path, row: dict) -> None:
+    """Write ``row`` into a file, in place of the row of the same case.
+
+    Rows that another machine or version measured are dropped: the rows of a file can be compared with one another.
+    """
+    kept = [known for known in rows_of_this_machine(path) if case_of(known) != case_of(row)]
+    ordered = sorted([*kept, row], key=lambda row: tuple(case_of(row).values()))
+    write(path, {"machine": machine.description(), "rows": ordered})
+
+
+def words(case: dict) -> str:
+    """A case for people: "forward float32 D=128 B=64 T=2"."""
+    return " ".join(value if isinstance(value, str) else f"{column}={value}" for column, value in case.items())
+
+
+def table(rows: Sequence[tuple[str, dict]]) -> list[str]:
+    """Lines with the time (or memory) of ours over each peer's, with quartiles. What failed stands below.
+
+    ``rows`` are pairs of a benchmark's name and a row of its results; each backend in a row gets a line.
+    """
+    lines, failed = [("benchmark", "case", "ours", *(f"/ {peer}" for peer in PEERS), "/ others")], []
+    for name, row in rows:
+        ratios: dict[str, dict[str, str]] = {}
+        for column, value in row.items():
+            own, slash, peer = column.partition("/")
+            if slash and own.partition(",")[0] in backends.BACKENDS and not column.endswith((", low", ", high")):
+                spread = f" ({row[f'{column}, low']:.2f}-{row[f'{column}, high']:.2f})" if f"{column}, low" in row else ""
+                ratios.setdefault(own, {})[peer] = f"{value:.2f}{spread}"
+        case = words(case_of(row))
+        for own, cells in ratios.items():
+            others = "; ".join(f"{peer} {cell}" for peer, cell in cells.items() if peer not in PEERS)
+            lines.append((name, case, own, *(cells.get(peer, "-") for peer in PEERS), others))
+        if "failed" in row:
+            failed.append(f"failed: {name}, {case}: {row['failed']}")
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines] + failed
