@@ -32,7 +32,7 @@ demo: $(VENV)/.train
 
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --benchmark-disable
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -60,8 +60,11 @@ ctest: $(VENV)/.dev
 	cmake --build build/cmake -j $$(nproc)
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
 
+# Measures the headline cases (BENCH_OPTIONS='--grid full': all), replaces the committed results, and draws the tables and the figure from them.
 bench: $(VENV)/.dev
-	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark
+	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark --record $(BENCH_OPTIONS)
+	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.figure
 
 # Compiles every Triton tile configuration for every architecture, and checks registers, shared memory and instructions. Needs no GPU.
 resources: $(VENV)/.dev

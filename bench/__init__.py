@@ -1,1 +1,1 @@
-"""Speed against peers and floors, and quality against baselines. `make bench` and `make quality` write bench/results/."""
+"""Speed against peers and floors, and quality against baselines; see docs/performance.md."""

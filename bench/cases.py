@@ -7,6 +7,7 @@ from itertools import product
 
 import torch
 
+PASSES = ("forward", "training")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 DTYPES_OF = {"cpu": ("float32", "bfloat16"), "cuda": ("tf32", "bfloat16")}
 COLUMNS = ("pass", "dtype", "D", "B", "T", "share_ratio")
@@ -25,4 +26,4 @@ def crossed(**axes: Sequence) -> list[dict]:
 
 def both_passes(sizes: Iterable[dict], dtypes: Sequence[str]) -> list[dict]:
     """Every size in every dtype, as a forward and as a training step (forward and backward)."""
-    return [{"pass": name, "dtype": dtype, **size} for size in sizes for dtype in dtypes for name in ("forward", "training")]
+    return [{"pass": name, "dtype": dtype, **size} for size in sizes for dtype in dtypes for name in PASSES]

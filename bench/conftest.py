@@ -80,7 +80,8 @@ def comparison(request, device, case):
     if session.minutes is not None and time.monotonic() - session.start > 60 * session.minutes:
         pytest.skip("the minutes of --minutes are used up")
     if not ours(device, session.grid):
-        pytest.skip("; ".join(f"{name}: {reason}" for name, reason in backends.REASONS.items() if reason))
+        reasons = [f"{name}: {backends.REASONS[name]}" for name, backend in backends.BACKENDS.items() if device in backend.devices]
+        pytest.skip(f"no kernels to measure on {device}: {'; '.join(reasons)}")
     if session.missing and session.has(name, device, case):
         pytest.skip("measured already")
     torch.manual_seed(0)
@@ -98,13 +99,16 @@ def pytest_runtest_protocol(item):
     if session.measuring:
         reporter = item.config.pluginmanager.get_plugin("terminalreporter")
         number, minutes = item.session.items.index(item) + 1, (time.monotonic() - session.start) / 60
-        reporter.ensure_newline()
-        reporter.write(f"[{number}/{len(item.session.items)}, {minutes:.1f} min] {item.name.removeprefix('test_')} ")
+        reporter.write(f"\n[{number}/{len(item.session.items)}, {minutes:.1f} min] {item.name.removeprefix('test_')} ")
 
 
 def pytest_terminal_summary(terminalreporter, config):
     session = config.bench
-    if session.measuring and session.rows:
+    if not session.measuring:
+        return
+    for reason in dict.fromkeys(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(reason)
+    if session.rows:
         terminalreporter.section("time over a peer's time: below 1, ours is faster; in brackets the quartiles over the rounds")
         for line in results.table(session.rows):
             terminalreporter.write_line(line)

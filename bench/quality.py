@@ -14,13 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from dcrnn_fast.data import PackedDataset, prepare
 from dcrnn_fast.training import RunConfig, load_config, train
 
-from . import machine
+from . import machine, results
 
 DATA = ("census-income", "hillstrom")
 VARIANTS = {
@@ -73,13 +70,8 @@ def summarise(data: str, collected: list[Run]) -> Iterator[dict[str, object]]:
         of_variant = [run for run in collected if run.variant == variant]
         for task in of_variant[0].metrics:
             values = {key: [run.metrics[task][key] for run in of_variant] for key in ("auc", "log_loss", "calibration")}
-            row: dict[str, object] = {
-                "data": data,
-                "model": variant,
-                "task": task,
-                "parameters": of_variant[0].parameters,
-                "seeds": len(of_variant),
-            }
+            row: dict[str, object] = {"data": data, "model": variant, "task": task}
+            row |= {"parameters": of_variant[0].parameters, "seeds": len(of_variant)}
             for key, numbers in values.items():
                 row[key] = statistics.fmean(numbers)
                 row[f"{key}_std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
@@ -91,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", nargs="*", default=DATA, choices=DATA)
     arguments = parser.parse_args()
-    console, rows = Console(), []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for data in arguments.data:
             collected = []
@@ -99,17 +91,15 @@ def main() -> None:
                 for run in runs(data, seed, Path(folder)):
                     collected.append(run)
                     aucs = ", ".join(f"{task} {entry['auc']:.5f}" for task, entry in run.metrics.items())
-                    console.print(f"{data}, seed {seed}, {run.variant}: {aucs}", highlight=False, soft_wrap=True)
+                    print(f"{data}, seed {seed}, {run.variant}: {aucs}", flush=True)
             rows += summarise(data, collected)
-    table = Table("data", "model", "task", "AUC", "+-", "log loss", "parameters")
     for row in rows:
-        spread = "" if row["auc_std"] is None else f"{row['auc_std']:.5f}"
-        figures = (f"{row['auc']:.5f}", spread, f"{row['log_loss']:.5f}", f"{row['parameters']:,}")
-        table.add_row(str(row["data"]), str(row["model"]), str(row["task"]), *figures)
-    console.print(table)
+        spread = "" if row["auc_std"] is None else f" +- {row['auc_std']:.5f}"
+        print(f"{row['data']}, {row['model']}, {row['task']}: AUC {row['auc']:.5f}{spread}, log loss {row['log_loss']:.5f}")
     configuration = load_config(None, {"data": "each of them"}).to_dict()
-    path = machine.write("quality.json", {"machine": machine.description(), "configuration": configuration, "rows": rows})
-    console.print(f"written to {path}", highlight=False)
+    path = results.COMMITTED / "quality.json"
+    results.write(path, {"machine": machine.description(), "configuration": configuration, "rows": rows})
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

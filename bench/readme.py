@@ -1,17 +1,19 @@
-"""Writes the README's tables from bench/results/: ``python -m bench.readme``. A test compares README and results."""
+"""Writes the tables of README.md and docs/performance.md from bench/results/: ``python -m bench.readme``. A test compares both."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import statistics
-from collections.abc import Callable
 from pathlib import Path
 
-from .machine import RESULTS
+from dcrnn_fast import files
 
-README = Path(__file__).parents[1] / "README.md"
+from . import machine
+from .cases import HEADLINE, PASSES
+from .results import PEERS, case_of, read, words
+
+ROOT = Path(__file__).parents[1]
+SPEED_FILES = ("cross_rnn_cpu", "dcn_cpu", "param_gather_cpu", "sharing_cpu")
+PEER_COLUMNS = [f"{name}: {peer}" for name in PASSES for peer in ("eager", "torch.compile", "product floor")]
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -20,9 +22,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
 
 
-def quality(result: dict) -> str:
+def quality() -> str:
     """Mean test AUC of every variant, a column a task; the spread is the sample standard deviation over seeds."""
-    rows = [row for row in result["rows"] if "_given_" not in row["task"]]
+    rows = [row for row in read("quality.json")["rows"] if "_given_" not in row["task"]]
     columns = list(dict.fromkeys((row["data"], row["task"]) for row in rows))
     models = list(dict.fromkeys(row["model"] for row in rows))
     cells = {(row["model"], row["data"], row["task"]): row for row in rows}
@@ -37,58 +39,57 @@ def quality(result: dict) -> str:
     return f"{markdown(header, lines)}\n\nMean ± standard deviation over {seeds} seeds; `make quality`, `bench/results/quality.json`."
 
 
-def machine_line(result: dict) -> str:
-    """What the figures were measured on."""
-    about = result["machine"]
-    return f"{about['cpu']}, {about['isa']}, {about['threads']} threads, PyTorch {about['torch'].partition('+')[0]}"
-
-
-def _spread(rows: list[dict], column: str) -> str:
-    values = [row[column] for row in rows]
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
-def speed(result: dict) -> str:
-    """Times over the peers' times, by D: the median over the cases of B and T, and their range."""
-    passes, peers = ("forward", "forward+backward"), ("floor", "eager", "compile")
+def speed() -> str:
+    """CrossRNN's times over its peers' times at the headline sizes: medians and quartiles over the rounds."""
+    result = read("cross_rnn_cpu.json")
+    rows = {tuple(case_of(row).values()): row for row in result["rows"]}
     lines = []
-    for dtype, dim in sorted({(row["dtype"], row["D"]) for row in result["rows"]}, key=lambda case: (case[0] != "float32", case[1])):
-        cases = [[row for row in result["rows"] if (row["dtype"], row["D"], row["pass"]) == (dtype, dim, name)] for name in passes]
-        lines.append([f"{dtype}, D = {dim}", *(_spread(rows, f"fast/{peer}") if rows else "" for rows in cases for peer in peers)])
-    names = ("GEMM floor", "eager", "torch.compile")
-    header = ["time / time of", *(f"{name}: {peer}" for name in ("forward", "training") for peer in names)]
-    rows = result["rows"]
-    lost = sorted(f"{row['pass']}, {row['dtype']}, D={row['D']}, B={row['B']}, T={row['T']}" for row in rows if row["fast/compile"] > 1)
-    losses = f"Slower than torch.compile in {len(lost)} of {len(rows)} cases" + (": " + "; ".join(lost) if lost else "")
+    for label, size in zip(("small request", "medium", "large"), HEADLINE, strict=True):
+        cells = []
+        for name in PASSES:
+            row = rows.get((name, "float32", *size.values()), {})
+            for peer in PEERS:
+                keys = (f"cpp/{peer}{quartile}" for quartile in ("", ", low", ", high"))
+                cells.append("{:.2f} ({:.2f}-{:.2f})".format(*(row[key] for key in keys)) if row else "not measured")
+        lines.append([f"{label}: D = {size['D']}, B = {size['B']}", *cells])
     return (
-        f"{markdown(header, lines)}\n\nBelow 1 is faster. Median (range) over the cases of B (64 to {max(row['B'] for row in rows)}) and T "
-        f"(1 to {max(row['T'] for row in rows)}) that were measured; L = 3, share_ratio 0.5, gated cell. {losses}. {machine_line(result)}; "
-        "`make bench`, `bench/results/cross_rnn_cpu.json`."
+        f"{markdown(['our time / time of', *PEER_COLUMNS], lines)}\n\n"
+        "Below 1, we are faster. Median of the per-round ratios (quartiles); float32, T = 2, L = 3, share_ratio 0.5, gated cell. Training "
+        "is a forward and a backward. "
+        f"{machine.line(result['machine'])}; `bench/results/cross_rnn_cpu.json`."
     )
 
 
-SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
-    "quality": ("quality.json", quality),
-    "speed": ("cross_rnn_cpu.json", speed),
+def losses() -> str:
+    """Every measured case in which ours takes longer than a peer, folded."""
+    lines, measured = [], 0
+    for file in SPEED_FILES:
+        for row in read(f"{file}.json")["rows"]:
+            peers = [column.removeprefix("cpp/") for column in row if column.startswith("cpp/") and f"{column}, low" in row]
+            peers = [peer for peer in peers if peer != "floor"]
+            measured += len(peers)
+            lines += [[f"{file}: {words(case_of(row))}", peer, f"{row[f'cpp/{peer}']:.2f}"] for peer in peers if row[f"cpp/{peer}"] > 1]
+    summary = f"<summary>{len(lines)} of {measured} comparisons in which ours takes longer</summary>"
+    return f"<details>{summary}\n\n{markdown(['case', 'peer', 'our time / its time'], lines)}\n\n</details>"
+
+
+SECTIONS = {
+    ROOT / "README.md": {"quality": quality, "speed": speed},
+    ROOT / "docs" / "performance.md": {"losses": losses},
 }
 
 
-def render(text: str) -> str:
-    """README text with every marked section filled from its result file."""
-    for name, (file, table) in SECTIONS.items():
-        content = table(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+def render(page: Path) -> str:
+    """The page's text with every marked section written anew."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in SECTIONS[page].items():
         pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)"
-        text, found = re.subn(pattern, lambda marks, content=content: f"{marks[1]}{content}\n{marks[2]}", text, flags=re.DOTALL)
+        text, found = re.subn(pattern, lambda marks, content=content: f"{marks[1]}{content()}\n{marks[2]}", text, flags=re.DOTALL)
         if found != 1:
-            raise SystemExit(f"{README}: expected one section marked {name!r}, found {found}")
+            raise SystemExit(f"{page}: expected one section marked {name!r}, found {found}")
     return text
 
 
-def main() -> None:
-    beside = README.with_suffix(".tmp")
-    beside.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
-    os.replace(beside, README)
-
-
 if __name__ == "__main__":
-    main()
+    for page in SECTIONS:
+        files.write_text(page, render(page))

@@ -1,16 +1,22 @@
 """Peak memory of a training step of every candidate."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import torch
 
-from .cases import DTYPES_OF, crossed
-from .memory import peak, peak_in_own_process
+from dcrnn_fast import CrossRNN, SharingPlan, reference
+
+from .candidates import step
+from .cases import DTYPES, DTYPES_OF, SHARE_RATIO, STEPS, crossed
 
 FULL = {
     "cpu": [{"D": d, "B": b, "T": t} for d, b, t in ((128, 4096, 2), (624, 4096, 2), (624, 4096, 4), (624, 16384, 2))],
     "cuda": crossed(T=(2, 1, 4), D=(624, 256, 128, 1024), B=(8192, 256, 2048, 65536)),
 }
+PROCESS = Path("/proc/self")
 
 
 def cases(grid, device):
@@ -19,15 +25,53 @@ def cases(grid, device):
     return [{"dtype": dtype, **size} for size in sizes[grid] for dtype in dtypes]
 
 
+def memory(field: str) -> int:
+    """Bytes of the resident set: "VmRSS" now, "VmHWM" at its high-water mark."""
+    line = next(line for line in (PROCESS / "status").read_text(encoding="utf-8").splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def peak(candidate: str, dtype: str, dim: int, batch: int, tasks: int, device: str) -> int:
+    """The bytes that the step needs at its peak beyond what was there before it, after a step that loads libraries and compiles.
+
+    ``candidate`` is "eager", "compile", a backend, or "BACKEND, recompute". On a CPU we measure the process's resident set, which counts every
+    allocator and the kernels' scratch memory. On a GPU it is what PyTorch's allocator counts.
+    """
+    on_cpu = device == "cpu"
+    plan = SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS)
+    kind = {"dtype": DTYPES[dtype], "device": device}
+    backend, _, option = candidate.partition(", ")
+    plain = backend in ("eager", "compile")
+    module = reference.CrossRNN(plan, **kind) if plain else CrossRNN(plan, backend=backend, recompute=bool(option), **kind)
+    run = torch.compile(module, fullgraph=True, dynamic=on_cpu) if backend == "compile" else module
+    few = 32 if on_cpu else batch
+    step(run, torch.randn(few, dim, **kind), torch.randn(tasks, few, dim, **kind))
+    x0, seed = torch.randn(batch, dim, **kind), torch.randn(tasks, batch, dim, **kind)
+    if on_cpu:
+        (PROCESS / "clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts again from here
+        before = memory("VmRSS")
+        step(run, x0, seed)
+        return memory("VmHWM") - before
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step(run, x0, seed)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def peak_in_own_process(*arguments) -> int:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(peak, *arguments).result()
+
+
 def test_memory(comparison):
     case, on_cpu = comparison.case, comparison.device == "cpu"
-    if on_cpu and not Path("/proc/self/clear_refs").exists():
+    if on_cpu and not (PROCESS / "clear_refs").exists():
         pytest.skip("reads the peak from Linux's /proc")
     ours = [name for name in comparison.ours if not (on_cpu and name == "triton")]
     ours += [f"{name}, recompute" for name in ours]
-    size = case["dtype"], case["D"], case["B"], case["T"]
+    measure = peak_in_own_process if on_cpu else peak
     for name in (*ours, "eager", *(["compile"] if comparison.grid != "smoke" else [])):
-        comparison.add(name, lambda name=name: peak_in_own_process(name, *size) if on_cpu else peak(name, *size, device="cuda"))
+        comparison.add(name, lambda name=name: measure(name, case["dtype"], case["D"], case["B"], case["T"], comparison.device))
     peaks = comparison.calls
     row = {f"{name}, MB": round(value / 1e6, 1) for name, value in peaks.items()}
     pairs = [(name, peer) for name in ours for peer in ("eager", "compile") if name in peaks and peer in peaks]

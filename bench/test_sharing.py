@@ -4,7 +4,7 @@ import torch
 
 from dcrnn_fast import CrossRNN, SharingPlan, reference
 
-from .cases import DTYPES_OF, both_passes
+from .cases import DTYPES_OF, SHARE_RATIO, SMOKE, both_passes
 
 SIZES = [
     {"D": 624, "B": 4096, "T": 4, "share_ratio": 0.5},
@@ -16,7 +16,7 @@ SIZES = [
 
 
 def cases(grid, device):
-    sizes = {"smoke": [{"D": 17, "B": 9, "T": 4, "share_ratio": 0.5}], "headline": SIZES[:1], "full": SIZES}
+    sizes = {"smoke": [{**SMOKE, "share_ratio": SHARE_RATIO}], "headline": SIZES[:1], "full": SIZES}
     return both_passes(sizes[grid], DTYPES_OF[device][:1])
 
 

@@ -7,10 +7,9 @@ import sys
 
 import pytest
 
-from bench.readme import README, render
+from bench.readme import ROOT, SECTIONS, render
 
-ROOT = README.parent
-TEXT = README.read_text(encoding="utf-8")
+README = ROOT / "README.md"
 EXAMPLES = [ROOT / "docs" / "choosing.md", ROOT / "docs" / "training.md"]
 
 
@@ -31,8 +30,9 @@ def run(code, folder):
     return done.stdout
 
 
-def test_the_tables_are_those_of_the_result_files():
-    assert render(TEXT) == TEXT, "run: python -m bench.readme"
+@pytest.mark.parametrize("path", SECTIONS, ids=page_id)
+def test_the_tables_are_those_of_the_result_files(path):
+    assert render(path) == path.read_text(encoding="utf-8"), "run: python -m bench.readme"
 
 
 @pytest.mark.parametrize("module", ["dcrnn_fast", "dcrnn_fast.reference"])
