@@ -68,8 +68,7 @@ def pytest_generate_tests(metafunc):
         for grid in ("headline", "full") if session.grid == "full" else (session.grid,):
             for case in metafunc.module.cases(grid, device):
                 ordered = {column: case[column] for column in COLUMNS if column in case}
-                name = "-".join(v if isinstance(v, str) else f"{c}{v}" for c, v in ordered.items())
-                parameters[f"{device}-{name}"] = (device, ordered)
+                parameters[f"{device} {results.words(ordered)}".replace(" ", "-").replace("=", "")] = (device, ordered)
     metafunc.parametrize(("device", "case"), list(parameters.values()), ids=list(parameters))
 
 
@@ -109,7 +108,7 @@ def pytest_terminal_summary(terminalreporter, config):
     for reason in dict.fromkeys(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ())):
         terminalreporter.write_line(reason)
     if session.rows:
-        terminalreporter.section("time over a peer's time: below 1, ours is faster; in brackets the quartiles over the rounds")
+        terminalreporter.section("our time or memory over a peer's: below 1, ours is better; in brackets the quartiles over the rounds")
         for line in results.table(session.rows):
             terminalreporter.write_line(line)
         terminalreporter.write_line(machine.line(machine.description()))

@@ -11,16 +11,17 @@ import torch
 SLOW = 1.0
 """A candidate that takes longer than this many seconds gets one warm-up call, and three rounds are enough."""
 
+wait: Callable[[], None] = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+"""Returns when the GPU, if there is one, has no work left."""
+
 
 def _seconds(run: Callable[[], object], calls: int = 1) -> float:
-    """Seconds a call. The GPU has no work left when the clock starts and when it stops."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Seconds a call."""
+    wait()
     begin = time.perf_counter()
     for _ in range(calls):
         run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait()
     return (time.perf_counter() - begin) / calls
 
 

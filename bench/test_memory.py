@@ -34,8 +34,8 @@ def memory(field: str) -> int:
 def peak(candidate: str, dtype: str, dim: int, batch: int, tasks: int, device: str) -> int:
     """The bytes that the step needs at its peak beyond what was there before it, after a step that loads libraries and compiles.
 
-    ``candidate`` is "eager", "compile", a backend, or "BACKEND, recompute". On a CPU we measure the process's resident set, which counts every
-    allocator and the kernels' scratch memory. On a GPU it is what PyTorch's allocator counts.
+    ``candidate`` is "eager", "compile", a backend, or "BACKEND, recompute". On a CPU we measure the process's resident set: it counts every
+    allocator and the kernels' scratch memory. On a GPU we ask PyTorch's allocator.
     """
     on_cpu = device == "cpu"
     plan = SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS)
