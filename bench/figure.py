@@ -34,7 +34,7 @@ def draw() -> None:
             for offset, (peer, (label, colour)) in zip((-0.22, 0, 0.22), PEERS.items(), strict=True):
                 ratios = [[r[f"cpp/{peer}"] for r in rows if (r["D"], r["dtype"], r["pass"]) == (dim, dtype, name)] for dim in dims]
                 found = [(x + offset, min(of), statistics.median(of), max(of)) for x, of in enumerate(ratios) if of]
-                xs, lows, medians, highs = zip(*found, strict=True)
+                xs, lows, medians, highs = zip(*found, strict=True) if found else [()] * 4
                 panel.vlines(xs, lows, highs, color=colour, linewidth=2, alpha=0.5)
                 panel.plot(xs, medians, "o", color=colour, markersize=5, label=label)
             panel.set_yscale("log")
