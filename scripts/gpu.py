@@ -25,7 +25,7 @@ from typing import TextIO
 import tree
 
 TESTS = ("tests/operators", "tests/triton", "tests/core", "tests/scripts")
-BENCHMARKS = ("bench/test_gpu.py", "--benchmark", "--missing", "--benchmark-disable")
+BENCHMARKS = ("bench", "--benchmark", "--grid", "full", "--device", "cuda", "--missing", "--record")
 COLLECTED = (*TESTS, "bench")
 """What pytest only collects, on a machine without a GPU."""
 WITHOUT_EXTENSION = ("-k", "not the_extension")

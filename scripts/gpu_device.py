@@ -43,7 +43,7 @@ def report() -> int:
     except ImportError as error:
         print(f"no CUDA device: PyTorch cannot be imported ({error})")
         return 0
-    for name in ("torch", "triton", "numpy", "pytest", "hypothesis", "pytest_benchmark", "pybind11"):
+    for name in ("torch", "triton", "numpy", "pytest", "hypothesis", "pybind11"):
         try:
             print(f"{name}: {getattr(__import__(name), '__version__', 'present')}")
         except ImportError as error:
