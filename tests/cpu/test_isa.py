@@ -76,7 +76,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 
     def gate(bias):
         index = torch.arange(dim, dtype=torch.int32)[None]
-        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, index, 1, "gated", None, False, True)[1][0, 0, :, 1]
+        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, index, 1, "gated", None, False, 1)[2][0, 0, :, 1]
 
     got, exact = gate(bias).double(), torch.sigmoid(q.double())
     computed = torch.float64 if dtype == torch.float64 else torch.float32

@@ -6,6 +6,7 @@ The operators have a namespace of their own, with the contract of :mod:`dcrnn_fa
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import subprocess
 import sysconfig
@@ -16,7 +17,7 @@ from pathlib import Path
 from dcrnn_fast.operators import Implementation, Keep, override_by, register
 
 HERE = Path(__file__).resolve().parent
-SOURCES = HERE.parents[1] / "csrc"
+ROOT = HERE.parents[1]
 NAME, LIBRARY = "dcrnn_fast_cuda_on_host", "dcrnn_fast_on_host"
 FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 
@@ -30,9 +31,9 @@ def build(folder: Path) -> Path:
     if target.is_file():
         return target
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    lines = [line.split() for line in (SOURCES / "sources.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    sources = [SOURCES.parent / path for group, path in lines if group in ("shared", "cuda")]
-    options = [f"-I{path}" for path in (HERE, SOURCES / "cuda", sysconfig.get_paths()["include"])]
+    listed = runpy.run_path(str(ROOT / "scripts" / "sources.py"))["sources"]
+    sources = [ROOT / path for path in listed("shared", "cuda")]
+    options = [f"-I{path}" for path in (HERE, ROOT / "csrc" / "cuda", sysconfig.get_paths()["include"])]
     options += [word for path in (pybind11.get_include(), *include_paths()) for word in ("-isystem", path)]
     options += ["-DDCRNN_CUDA_ON_HOST", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-x", "c++", "-c"]
 

@@ -6,7 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from dcrnn_fast import backends, functional, reference
 
-from .backend import DTYPES, on, on_gpu_kernels, on_kernels
+from .backend import DTYPES, on, on_every_backend, on_gpu_kernels, on_kernels
 
 
 def banks(backend, shared=3, private=4, tasks=2, rows=9, trailing=(5,), dtype=torch.float64):
@@ -58,7 +58,7 @@ def test_the_gradient_of_a_row_is_the_sum_over_the_places_that_read_it(backend, 
         torch.testing.assert_close(got.double(), want, rtol=2 * torch.finfo(dtype).eps, atol=atol)
 
 
-@on_kernels
+@on_every_backend
 def test_gradients_match_finite_differences_with_repeated_rows(backend):
     shared, private, index = banks(backend)
     inputs, fast = (shared.requires_grad_(), private.requires_grad_()), backend.is_slow and backend.name == "cuda"

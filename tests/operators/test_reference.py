@@ -135,37 +135,11 @@ def test_param_gather_reads_the_shared_bank_below_s_and_the_tasks_own_above(trai
     assert torch.equal(param_gather(shared, private, index), gather_by_definition(shared, private, index))
 
 
-def test_param_gather_gradients_match_finite_differences_with_repeated_rows():
-    shared, private = (torch.randn(*shape, dtype=DOUBLE, requires_grad=True) for shape in ((3, 2), (2, 4, 2)))
-    index = torch.tensor([[0, 6, 3, 2, 2], [5, 2, 0, 3, 3]], dtype=torch.int32)
-    assert gradcheck(lambda s, p: param_gather(s, p, index), (shared, private))
-    assert gradgradcheck(lambda s, p: param_gather(s, p, index), (shared, private))
-
-
 def test_a_task_never_reaches_another_tasks_private_rows():
     shared, private = torch.randn(2, 3, dtype=DOUBLE), torch.randn(2, 2, 3, dtype=DOUBLE, requires_grad=True)
     index = torch.randint(0, 4, (2, 50), dtype=torch.int32)
     (gradient,) = torch.autograd.grad(param_gather(shared, private, index)[0].sum(), private)
     assert torch.count_nonzero(gradient[1]) == 0
-
-
-def test_gradients_have_the_same_bits_on_every_run():
-    arguments = cross_arguments(batch=64, dim=32, tasks=3, dtype=torch.float32)
-    inputs = differentiable(arguments)
-
-    def gradients():
-        return torch.autograd.grad(cross_rnn(**arguments).square().sum(), list(inputs.values()), allow_unused=True)
-
-    first = gradients()
-    for _ in range(3):
-        for name, a, b in zip(inputs, first, gradients(), strict=True):
-            assert (a is None and b is None) or torch.equal(a, b), f"the gradient of {name} differs between runs"
-
-
-@pytest.mark.parametrize("batch", [0, 1])
-def test_an_empty_batch_and_a_batch_of_one_are_computed(batch):
-    arguments = cross_arguments(batch=batch, context_dim=2)
-    assert cross_rnn(**arguments, return_states=True).shape == (2, 4, batch, 5)
 
 
 def test_strided_inputs_give_what_contiguous_ones_give():

@@ -84,9 +84,12 @@ def test_an_exported_recurrence_takes_any_batch_size(backend):
 
 
 @on_kernels
-def test_under_autocast_it_computes_in_bfloat16(backend):
-    arguments = cast(backend.of(cross_arguments(batch=20, dim=17)), torch.float32)
-    seed = torch.randn(2, 20, 17, dtype=DOUBLE, device=backend.device)
+@pytest.mark.parametrize("rows", [3, 300])
+def test_under_autocast_every_thread_computes_in_bfloat16(backend, rows):
+    """The same bits as on inputs that are cast by hand: neither the calling thread nor a worker casts anything itself."""
+    rows = min(rows, 20) if backend.is_slow else rows
+    arguments = cast(backend.of(cross_arguments(batch=rows, dim=32, context_dim=3)), torch.float32)
+    seed = torch.randn(2, rows, 32, dtype=DOUBLE, device=backend.device)
     expected = results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed)
     with torch.autocast(backend.device, torch.bfloat16):
         got = results(backend.cross_rnn, arguments, seed)
