@@ -164,7 +164,7 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
         name = os.environ.get(ENVIRONMENT, "auto")
         if name not in NAMES:
             raise ConfigError(f"{ENVIRONMENT}={name!r}: expected one of {', '.join(map(repr, NAMES))}")
-    kind = torch.device(device).type
+    kind = device.type if isinstance(device, torch.device) else torch.device(device).type
     if name == "auto":
         if ISA_ERROR and kind == "cpu":
             raise ConfigError(ISA_ERROR)
@@ -175,9 +175,10 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
         return chosen
     check_choice("backend", name, NAMES)
     devices = BACKENDS[name].devices
-    if kind not in devices or REASONS[name]:  # tensors on a GPU show that there is one
-        require(name)
-    if "any" not in devices and kind not in devices:
+    if kind in devices and REASONS[name] is None:  # tensors on a GPU show that there is one
+        return name
+    require(name)
+    if "any" not in devices:
         raise BackendUnavailable(
             f"backend={name!r} cannot be used: it computes on {' and '.join(devices)} and the tensors are on {kind}. "
             f"Move them, or use backend='auto'"

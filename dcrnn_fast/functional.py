@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -165,7 +165,7 @@ def cross_rnn(
         options = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "recompute": recompute}
         return _implementation(chosen).cross_rnn(*tensors, index, **options)
 
-    return _checked(check, run, chosen == "cpp" and all(t.is_cpu for t in (*tensors, index, context) if t is not None))
+    return _checked(check, run, chosen == "cpp" and all([t.is_cpu for t in (*tensors, index, context) if t is not None]))
 
 
 def _checked(check: Callable[[], None], run: Callable[[], Tensor], run_checks: bool) -> Tensor:
@@ -180,10 +180,10 @@ def _checked(check: Callable[[], None], run: Callable[[], Tensor], run_checks: b
     return run()
 
 
-def _autocast(*tensors: Tensor | None) -> list[Any]:
+def _autocast(x0: Tensor, *others: Tensor | None) -> Sequence[Any]:
     """The tensors in autocast's dtype where autocast is on. Its own rule casts all floating dtypes but float64."""
-    device = next(tensor.device.type for tensor in tensors if tensor is not None)
+    device, tensors = x0.device.type, (x0, *others)
     if device == "meta" or not torch.is_autocast_enabled(device):
-        return list(tensors)
+        return tensors
     dtype = torch.get_autocast_dtype(device)
     return [t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]

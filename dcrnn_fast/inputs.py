@@ -25,7 +25,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 def check_count(name: str, value: object, minimum: int = 1) -> None:
     """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name}={value}: expected at least {minimum}")

@@ -134,7 +134,7 @@ def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Te
             states = states[:, 1:steps]
         # trailing arguments that equal their defaults never reach the operator's autograd node
         needed = [*ctx.needs_input_grad[:5], *(ctx.needs_input_grad[8:9] or (False,))]
-        needs = sum(1 << i for i, need in enumerate(needed) if need)
+        needs = sum([1 << i for i, need in enumerate(needed) if need])
         found = backward(grad, states, *tensors, steps, cell, context, return_states, needs, allow_tf32)
         kept = [gradient if need else None for gradient, need in zip(found, needed, strict=True)]
         return *kept[:5], None, None, None, kept[5], None, None, None
