@@ -76,7 +76,7 @@ def extension(name: str, groups: tuple[str, ...], device: str, libraries: list[s
     ]
     if module_missing is None:
         # pybind11's own headers first: PyTorch 2.10 ships a copy that refuses to be included beside the stable ABI. As system headers,
-        # since warnings of theirs are not ours to mend.
+        # since their warnings are not ours to fix.
         cxx += [flag for path in (pybind11.get_include(), *include_paths(device)) for flag in ("-isystem", path)]
         made.library_dirs = library_paths(device)
         made.libraries = ["c10", "torch", "torch_cpu", *libraries]

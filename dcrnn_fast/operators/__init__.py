@@ -62,8 +62,8 @@ def register(
             (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(functions[name])
         elif not hasattr(getattr(torch.ops, namespace), name):
             torch.library.define(operator, schema)
-        found = str(getattr(getattr(torch.ops, namespace), name).default._schema)
-        if found != operator + schema:
+        expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
+        if str(getattr(getattr(torch.ops, namespace), name).default._schema) != expected:
             raise BackendUnavailable(f"it was built from other sources, where {operator} has another schema; run: pip install -e .")
         torch.library.register_fake(operator, declaration)
     return Implementation(
