@@ -121,8 +121,8 @@ REASONS: dict[str, str | None] = {
     "triton": kernels.unavailable_reason(),
     "cuda": None if cuda_extension() else cuda_extension_missing_reason(),
 }
-"""Why each backend cannot run on this machine, or None where nothing is known against it. No GPU was asked for. The table is filled at
-import, so that a traced graph reads a constant."""
+"""Why each backend cannot run on this machine; None if no reason is known. The table is filled at import without querying a GPU, so that a
+traced graph reads a constant."""
 
 _logged: set[str] = set()
 

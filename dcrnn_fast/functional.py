@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .backends import REASONS, cuda_extension, extension, require, resolve
 from .errors import BackendUnavailable
-from .inputs import check_banks, check_choice, check_count, check_cross_rnn, check_index
+from .inputs import check_banks, check_choice, check_count, check_cross_rnn, check_flag, check_index, check_tensor
 from .operators import Implementation, Keep, no_override, override_by, register
 from .reference import functional as reference
 from .sharing import GATES, Cell
@@ -91,10 +91,9 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         check_banks("shared", shared, "private", private, index)
         check_index(index, shared.shape[0] + private.shape[1])
 
+    check_tensor("shared", shared, "floats [S, ...]")
     chosen = resolve(backend, device=shared.device)
-    return _checked(
-        check, lambda: _implementation(chosen).param_gather(shared, private, index), chosen == "cpp" and private.is_cpu and index.is_cpu
-    )
+    return _checked(check, lambda: _implementation(chosen).param_gather(shared, private, index), chosen, (shared, private, index))
 
 
 def cross_rnn(
@@ -150,6 +149,9 @@ def cross_rnn(
     """
     check_choice("cell", cell, tuple(GATES))
     check_count("steps", steps)
+    check_flag("return_states", return_states)
+    check_flag("recompute", recompute)
+    check_tensor("x0", x0, "floats [B, D]")
     x0, shared_weight, shared_bias, private_weight, private_bias, context = _autocast(
         x0, shared_weight, shared_bias, private_weight, private_bias, context
     )
@@ -165,15 +167,16 @@ def cross_rnn(
         options = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "recompute": recompute}
         return _implementation(chosen).cross_rnn(*tensors, index, **options)
 
-    return _checked(check, run, chosen == "cpp" and all([t.is_cpu for t in (*tensors, index, context) if t is not None]))
+    return _checked(check, run, chosen, (*tensors, index) if context is None else (*tensors, index, context))
 
 
-def _checked(check: Callable[[], None], run: Callable[[], Tensor], run_checks: bool) -> Tensor:
-    """Run after the check. Where ``run_checks`` (the C++ operators, which check their arguments faster), check only if the run failed."""
-    if run_checks and not torch.compiler.is_compiling():
+def _checked(check: Callable[[], None], run: Callable[[], Tensor], backend: str, tensors: Sequence[Tensor]) -> Tensor:
+    """Run after the check. The C++ operators check their arguments faster: there, check only if the run failed, for a better message."""
+    if backend == "cpp" and not torch.compiler.is_compiling():
         try:
-            return run()
-        except (RuntimeError, TypeError, ValueError):
+            if all([tensor.is_cpu for tensor in tensors]):
+                return run()
+        except (AttributeError, RuntimeError, TypeError, ValueError):
             check()
             raise
     check()

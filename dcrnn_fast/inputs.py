@@ -17,6 +17,10 @@ _checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """The indices on a GPU that were checked, each with its version and the number of rows: reading one again would wait for the device."""
 
 
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""The dtypes in which the operators compute."""
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
@@ -161,12 +165,15 @@ def check_index(index: Tensor, rows: int) -> None:
 
 def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Tensor, index: Tensor) -> None:
     """Raise TypeError or ValueError unless the banks are floating [S, ...] and [T, P, ...] and ``index`` is int32 [T, R], on one device."""
+    check_tensor("index", index, "int32 [T, R]")
+    check_tensor(shared_name, shared, "floats [S, ...]")
+    check_tensor(private_name, private, "floats [T, P, ...]")
     if index.dtype != torch.int32:
         raise TypeError(f"index: got dtype {index.dtype}, expected torch.int32")
     if index.dim() != 2:
         raise ValueError(f"index: got shape {list(index.shape)}, expected [T, R]")
-    if not shared.is_floating_point():
-        raise TypeError(f"{shared_name}: got dtype {shared.dtype}, expected a floating dtype")
+    if shared.dtype not in FLOATING:
+        raise TypeError(f"{shared_name}: got dtype {shared.dtype}, expected a floating dtype of at least 16 bits")
     if shared.dim() < 1 or private.dim() != shared.dim() + 1 or private.shape[2:] != shared.shape[1:]:
         raise ValueError(
             f"{private_name}: got shape {list(private.shape)}, expected [T, P, ...] with the trailing shape of {shared_name} [S, ...], "
@@ -191,12 +198,18 @@ def check_cross_rnn(
     context: Tensor | None,
 ) -> None:
     """Raise TypeError or ValueError unless the arguments of :func:`dcrnn_fast.functional.cross_rnn` fit each other."""
+    check_tensor("x0", x0, "floats [B, D]")
+    if context is not None:
+        check_tensor("context", context, f"floats [{steps}, B, C]")
     if x0.dim() != 2 or x0.shape[1] == 0:
         raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
     batch, dim = x0.shape
+    banks = {"shared_weight": shared_weight, "shared_bias": shared_bias, "private_weight": private_weight, "private_bias": private_bias}
+    for name, tensor in banks.items():
+        check_tensor(name, tensor, "floats")
+    check_alike("x0", x0, banks if context is None else {**banks, "context": context})
     check_banks("shared_weight", shared_weight, "private_weight", private_weight, index)
     check_banks("shared_bias", shared_bias, "private_bias", private_bias, index)
-    check_alike("x0", x0, {"shared_weight": shared_weight, "shared_bias": shared_bias, **({} if context is None else {"context": context})})
     if context is not None and (context.dim() != 3 or tuple(context.shape[:2]) != (steps, batch)):
         raise ValueError(f"context: got shape {list(context.shape)}, expected [{steps}, {batch}, C], one state before each step")
     columns = dim + (0 if context is None else context.shape[2])

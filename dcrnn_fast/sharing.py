@@ -36,19 +36,19 @@ class PlanCost:
         parameters: the number of trainable values.
         flops: floating-point operations of the forward pass's matrix products, per example; a multiply and an add count as two.
         weight_bytes: memory of the parameters.
-        activation_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step.
+        kept_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step.
 
     Example:
         >>> from dcrnn_fast import SharingPlan
         >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5)
         >>> plan.cost_per_added_task()
-        PlanCost(parameters=72, flops=384, weight_bytes=288, activation_bytes=144)
+        PlanCost(parameters=72, flops=384, weight_bytes=288, kept_bytes=144)
     """
 
     parameters: int
     flops: int
     weight_bytes: int
-    activation_bytes: int
+    kept_bytes: int
 
     def __sub__(self, other: PlanCost) -> PlanCost:
         return PlanCost(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -211,7 +211,7 @@ class SharingPlan:
         ]
         for name, plan in (("this plan", self), ("hard sharing (1)", hard), ("no sharing (0)", none)):
             for label, cost in ((name, plan.cost()), ("  per added task", plan.cost_per_added_task())):
-                lines.append(f"{label:24}{cost.parameters:>14,}{cost.flops:>16,}{cost.weight_bytes:>14,}{cost.activation_bytes:>20,}")
+                lines.append(f"{label:24}{cost.parameters:>14,}{cost.flops:>16,}{cost.weight_bytes:>14,}{cost.kept_bytes:>20,}")
         return "\n".join(lines)
 
     def __str__(self) -> str:

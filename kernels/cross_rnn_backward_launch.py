@@ -1,7 +1,7 @@
 """Launches of cross_rnn's backward, from the last step to the first one.
 
-With kept activations, da and dq of every step are held, and few products make the weights' gradients of them at the end. Without, the
-activations of a step are computed again just before they are read, and da and dq of two steps are all that is held at a time.
+If activations were kept, the backward stores da and dq of every step, and computes the weights' gradients in a few products at the end.
+Otherwise it computes the activations of a step again just before it reads them, and stores da and dq of two steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_ste
 from .cross_rnn_backward_context import cross_rnn_backward_context
 from .cross_rnn_forward_launch import forward, launch_step
 from .cross_rnn_problem import Problem
-from .launch import on_device_of
+from .launch_options import on_device_of
 from .param_gather_launch import sum_rows
 from .weight_gradient import WeightGradient
 
@@ -98,10 +98,10 @@ class _Walk:
         p = self.problem.layout
         if not self.recompute:
             return step * p.plane
-        states_stride = self.states.stride(0) if step else 0
         launch_step(
-            self.problem, step, self.states, states_stride, (step - 1) * p.size, 0, None, self.activations, self.activations_stride, 0
-        )
+            self.problem, step, states=self.states, states_stride=self.states.stride(0) if step else 0, read=(step - 1) * p.size, write=0,
+            out=None, activations=self.activations, activations_at=0, activations_stride=self.activations_stride,
+        )  # fmt: skip
         return 0
 
     def _grad(self) -> dict[str, int]:
@@ -110,12 +110,12 @@ class _Walk:
         return {"grad_at": p.L * p.size if every else 0, "grad_stride": (p.L + 1) * p.size if every else p.size}
 
     def _of_step(self, step: int) -> dict[str, int]:
-        """Where a step's activations and column sums begin, and the strides from task to task."""
+        """Where a step's activations and column sums begin, and the strides from task to task. Step -1 is read and written by no kernel."""
         p = self.problem.layout
         sums = self.row_tiles * p.G * p.D
         return {
             "activations_at": self._activations_at(step) if step >= 0 else 0, "activations_stride": self.activations_stride,
-            "sums_at": step * sums, "sums_stride": p.L * sums, "gradients_stride": self.slots * p.plane,
+            "sums_at": max(step, 0) * sums, "sums_stride": p.L * sums, "gradients_stride": self.slots * p.plane,
         }  # fmt: skip
 
     def _start(self) -> None:

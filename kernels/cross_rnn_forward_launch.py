@@ -10,7 +10,7 @@ from . import tile_choice
 from .cross_rnn_all_steps import cross_rnn_all_steps
 from .cross_rnn_forward import cross_rnn_step
 from .cross_rnn_problem import Problem
-from .launch import on_device_of
+from .launch_options import on_device_of
 
 
 def forward(problem: Problem, *, keep_states: bool, keep_activations: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,21 +30,25 @@ def forward(problem: Problem, *, keep_states: bool, keep_activations: bool) -> t
             else:
                 for step in range(p.L):
                     read, write = ((first_slot + at) % slots * p.size for at in (step - 1, step))
-                    launch_step(problem, step, buffer, slots * p.size, read, write, out, activations, p.L * p.plane, step * p.plane)
+                    launch_step(
+                        problem, step, states=buffer, states_stride=slots * p.size, read=read, write=write, out=out,
+                        activations=activations, activations_at=step * p.plane, activations_stride=p.L * p.plane,
+                    )  # fmt: skip
     return out, states if keep_states and not problem.return_states else x0.new_empty(0), activations
 
 
 def launch_step(
     problem: Problem,
     step: int,
+    *,
     states: Tensor,
     states_stride: int,
     read: int,
     write: int,
     out: Tensor | None,
     activations: Tensor,
-    activations_stride: int,
     activations_at: int,
+    activations_stride: int,
 ) -> None:
     """Launch one step. It reads the state at ``states + read`` and writes the next one to ``states + write``, or the last one to ``out``.
 

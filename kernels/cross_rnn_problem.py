@@ -11,7 +11,7 @@ from torch import Tensor
 from dcrnn_fast.sharing import GATES
 
 from . import tile_choice
-from .launch import alignment, precision
+from .launch_options import alignment, precision
 
 
 @dataclass(frozen=True)

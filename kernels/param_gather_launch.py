@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
-from .launch import alignment, on_device_of
+from .launch_options import alignment, on_device_of
 from .param_gather import param_gather_rows, param_gather_sum
 
 GATHER_COLUMNS, GATHER_VALUES = 1024, 2048

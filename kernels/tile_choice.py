@@ -19,9 +19,14 @@ def kernel_override(**values: Config | str) -> Iterator[None]:
 
     For tests and measurements. All threads share the values.
     """
-    unknown = [name for name in values if name not in (*tile_table.KERNELS, "schedule")]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r}: expected one of {', '.join(tile_table.KERNELS)}, schedule")
+    for name, value in values.items():
+        if name == "schedule":
+            if value not in tile_table.SCHEDULES:
+                raise ValueError(f"schedule: got {value!r}, expected one of {', '.join(tile_table.SCHEDULES)}")
+        elif name not in tile_table.KERNELS:
+            raise ValueError(f"kernel_override: got {name!r}, expected one of schedule, {', '.join(tile_table.KERNELS)}")
+        elif not isinstance(value, Config):
+            raise ValueError(f"{name}: got {value!r}, expected a Config")
     before = dict(_overrides)
     _overrides.update(values)
     try:

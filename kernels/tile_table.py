@@ -90,7 +90,7 @@ class Sizes:
     @classmethod
     def of(cls, x0: torch.Tensor, tasks: int, gates: int, columns: int, steps: int, allow_tf32: bool) -> Sizes:
         """The sizes of a call, with the rows rounded up by :func:`bucket`. Of a size that a traced graph leaves open, the traced value."""
-        from .launch import precision
+        from .launch_options import precision
 
         kind = "tf32" if precision(x0.dtype, allow_tf32) == "tf32" else str(x0.dtype).removeprefix("torch.")
         rows = bucket(_hint(x0.shape[0]) * _hint(tasks))

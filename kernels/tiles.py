@@ -1,11 +1,11 @@
 """What the kernels share: rows of the two banks by index, products of tiles, and the gate."""
 
-import os
-
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+from . import INTERPRETED as INTERPRETED_HERE
+
+INTERPRETED = tl.constexpr(INTERPRETED_HERE)
 
 
 @triton.jit

@@ -35,42 +35,6 @@ class Implementation(NamedTuple):
     kernel_override: Callable[..., AbstractContextManager[None]]
 
 
-def register(
-    namespace: str,
-    keeps: Keep,
-    functions: Mapping[str, Callable[..., Any]] | None = None,
-    kernel_override: Callable[..., AbstractContextManager[None]] | None = None,
-    gpu: str = "cuda",
-) -> Implementation:
-    """Give a namespace of operators the contract. Call it once for each namespace.
-
-    Args:
-        namespace: as in ``torch.ops.<namespace>``.
-        keeps: what this backend's forward keeps for the backward.
-        functions: the operators written in Python, by name; None where a C++ library implements them.
-        kernel_override: see :class:`Implementation`; None where a backend has no choice of kernels.
-        gpu: the type of device on which PyTorch's tf32 setting counts; "cpu" for a GPU's kernels that tests compile for the CPU.
-
-    Raises:
-        BackendUnavailable: the namespace has an operator of another schema; it was built from other sources.
-    """
-    for name, declaration in DECLARATIONS.items():
-        operator = f"{namespace}::{name}"
-        schema = infer_schema(declaration, mutates_args=())
-        if functions is not None:
-            # PyTorch's compiler looks into a triton_op and compiles its kernels; it can do nothing with interpreted ones.
-            (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(functions[name])
-        elif not hasattr(getattr(torch.ops, namespace), name):
-            torch.library.define(operator, schema)
-        expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
-        if str(getattr(getattr(torch.ops, namespace), name).default._schema) != expected:
-            raise BackendUnavailable(f"it was built from other sources, where {operator} has another schema; run: pip install -e .")
-        torch.library.register_fake(operator, declaration)
-    return Implementation(
-        param_gather.register_autograd(namespace), cross_rnn.register_autograd(namespace, keeps, gpu), kernel_override or no_override
-    )
-
-
 @contextmanager
 def no_override(**choices: object) -> Iterator[None]:
     """The ``kernel_override`` of a backend with one kernel for each call: ValueError for any choice."""
@@ -78,17 +42,62 @@ def no_override(**choices: object) -> Iterator[None]:
     yield
 
 
+def register(
+    namespace: str,
+    keeps: Keep,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+    kernel_override: Callable[..., AbstractContextManager[None]] = no_override,
+    *,
+    declare: bool = False,
+    tf32_device: str = "cuda",
+) -> Implementation:
+    """Give a namespace of operators the contract. Call it once for each namespace.
+
+    Args:
+        namespace: as in ``torch.ops.<namespace>``.
+        keeps: what this backend's forward keeps for the backward.
+        functions: the operators written in Python, by name; None where a C++ library implements them.
+        kernel_override: see :class:`Implementation`.
+        declare: declare the operators here; a C++ library that is loaded later implements them.
+        tf32_device: the type of device on which PyTorch's tf32 setting counts; "cpu" for a GPU's kernels that tests compile for the CPU.
+
+    Raises:
+        BackendUnavailable: the namespace lacks an operator, or has one with another schema; it was built from other sources.
+    """
+    for name, declaration in DECLARATIONS.items():
+        operator = f"{namespace}::{name}"
+        schema = infer_schema(declaration, mutates_args=())
+        if functions is not None:
+            # PyTorch's compiler looks into a triton_op and compiles its kernels; it can do nothing with interpreted ones.
+            (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(functions[name])
+        elif declare:
+            torch.library.define(operator, schema)
+        found = getattr(getattr(torch.ops, namespace), name, None)
+        expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
+        if found is None or str(found.default._schema) != expected:
+            raise BackendUnavailable(f"it was built from other sources, which lack {operator} or its schema; run: pip install -e .")
+        torch.library.register_fake(operator, declaration)
+    return Implementation(
+        param_gather.register_autograd(namespace), cross_rnn.register_autograd(namespace, keeps, tf32_device), kernel_override
+    )
+
+
 def override_by(override_kernels: Callable[..., None]) -> Callable[..., AbstractContextManager[None]]:
-    """The ``kernel_override`` that calls a CUDA extension's function with the choices, and at the end without any."""
+    """The ``kernel_override`` by a CUDA extension's function, which replaces all choices at each call. An outer override is restored."""
+    current: dict[str, str] = {}
 
     @contextmanager
     def kernel_override(**choices: str) -> Iterator[None]:
+        nonlocal current
         _check_choices(choices, ("schedule", "tiles"))
-        override_kernels(**choices)
+        before, inside = current, {**current, **choices}
+        override_kernels(**inside)
+        current = inside
         try:
             yield
         finally:
-            override_kernels()
+            override_kernels(**before)
+            current = before
 
     return kernel_override
 

@@ -34,6 +34,10 @@ class Needs(IntFlag):
     BANKS = 30
 
 
+NEEDS = [int(need) for need in (Needs.X0, Needs.SHARED_WEIGHT, Needs.SHARED_BIAS, Needs.PRIVATE_WEIGHT, Needs.PRIVATE_BIAS, Needs.CONTEXT)]
+"""The bits in the order of the gradients."""
+
+
 def _forward(
     x0: Tensor,
     shared_weight: Tensor,
@@ -112,7 +116,7 @@ def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
     )
 
 
-def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Tensor]:
+def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[..., Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them.
 
     That function takes x0, the four banks and the index, and the options of :func:`dcrnn_fast.functional.cross_rnn` by name.
@@ -120,7 +124,7 @@ def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Te
     Args:
         namespace: as in ``torch.ops.<namespace>``.
         keeps: what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
-        gpu: the type of device on which PyTorch's tf32 setting counts.
+        tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
     forward, backward = operators.cross_rnn, operators.cross_rnn_backward
@@ -134,7 +138,7 @@ def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Te
             states = states[:, 1:steps]
         # trailing arguments that equal their defaults never reach the operator's autograd node
         needed = [*ctx.needs_input_grad[:5], *(ctx.needs_input_grad[8:9] or (False,))]
-        needs = sum([1 << i for i, need in enumerate(needed) if need])
+        needs = sum([bit for bit, need in zip(NEEDS, needed, strict=True) if need])
         found = backward(grad, states, *tensors, steps, cell, context, return_states, needs, allow_tf32)
         kept = [gradient if need else None for gradient, need in zip(found, needed, strict=True)]
         return *kept[:5], None, None, None, kept[5], None, None, None
@@ -166,7 +170,7 @@ def register_autograd(namespace: str, keeps: Keep, gpu: str) -> Callable[..., Te
         keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
         run = Eager.apply if with_gradient and not torch.compiler.is_compiling() else forward
         x0 = tensors[0]
-        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == gpu and _tf32()
+        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and _tf32()
         return run(*tensors, steps, cell, context, return_states, keep, allow_tf32)[0]
 
     return cross_rnn

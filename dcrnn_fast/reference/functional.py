@@ -29,6 +29,8 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
         tensor([[1., 3.],
                 [4., 2.]])
     """
+    if not len(index):
+        return private.new_empty(*index.shape, *shared.shape[1:])
     banks = [torch.cat([shared, own])[rows] for own, rows in zip(private, index.long(), strict=True)]
     return torch.stack(banks)
 

@@ -56,7 +56,9 @@ def build(folder: Path) -> Path:
 
 def load(extension: Path) -> Implementation:
     """The operators of the extension. Once a process."""
-    implementation = register(LIBRARY, Keep.ACTIVATIONS, gpu="cpu")  # first: it declares what the extension implements
+    implementation = register(
+        LIBRARY, Keep.ACTIVATIONS, declare=True, tf32_device="cpu"
+    )  # first: it declares what the extension implements
     spec = spec_from_file_location(NAME, extension)
     assert spec is not None
     assert spec.loader is not None

@@ -30,7 +30,11 @@ CHOICES: dict[str, dict[str, dict[str, str]]] = {
 }
 """The kernels that a backend can be made to run, in words."""
 
-KEEPS = {"cpp": (0, Keep.ACTIVATIONS), "cuda": (0, Keep.ACTIVATIONS), "triton": (0, Keep.ACTIVATIONS, Keep.STATES, Keep.BOTH)}
+KEEPS = {
+    "cpp": (Keep.NOTHING, Keep.ACTIVATIONS),
+    "cuda": (Keep.NOTHING, Keep.ACTIVATIONS),
+    "triton": (Keep.NOTHING, Keep.ACTIVATIONS, Keep.STATES, Keep.BOTH),
+}
 """What the operator of a backend can be asked to keep; the last is what it keeps in training."""
 
 

@@ -1,6 +1,7 @@
 """How exact a kernel must be: against the reference in float64, per output and gradient, beside plain PyTorch in the same dtype."""
 
 import statistics
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -9,6 +10,17 @@ from dcrnn_fast import functional, reference
 from dcrnn_fast.accuracy import CEILING, relative_error
 
 from .problems import differentiable
+
+
+@contextmanager
+def float32_precision(setting: str):
+    """PyTorch's setting for float32 products, "tf32" or "ieee"."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = setting
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def cast(arguments: dict, dtype: torch.dtype) -> dict:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dcrnn_fast import functional, reference
+from dcrnn_fast.operators import Keep, Needs, override_by
 
-from .backend import on, on_every_backend, on_kernels
+from .backend import on, on_every_backend, on_gpu_kernels, on_kernels
 from .problems import cross_arguments
 
 
@@ -34,6 +35,9 @@ CASES = {
     "rows for no number of steps": (lambda a: {"index": a["index"][:, :3]}, ValueError, "index: got 3 rows a task"),
     "index of another number of tasks": (lambda a: {"index": a["index"][:1]}, ValueError, "private_weight: got 2 tasks, expected 1"),
     "an index beyond the banks": (lambda a: {"index": a["index"] + 5}, IndexError, r"index: got \d+, expected values in .* \[0, 5\)"),
+    "an index one beyond the banks": (
+        lambda a: {"index": a["index"].index_fill(1, torch.tensor([2], device=a["index"].device), 5)}, IndexError, "index: got 5, expected",
+    ),
     "a negative index": (lambda a: {"index": a["index"] - 5}, IndexError, r"index: got -\d+, expected"),
     "a bias of another length": (lambda a: {"shared_bias": a["shared_bias"][:1]}, ValueError, r"shared_bias: got shape \[1, 2\]"),
     "a private bias of another length": (
@@ -45,7 +49,20 @@ CASES = {
     "context for other steps": (lambda a: {"context": a["x0"].new_zeros(2, 4, 1)}, ValueError, r"context: got shape \[2, 4, 1\]"),
     "context that no row reads": (lambda a: {"context": a["x0"].new_zeros(3, 4, 1)}, ValueError, r"expected \[S, 2, 6\]"),
     "context of another dtype": (lambda a: {"context": a["x0"].half()[None]}, TypeError, "context: got dtype torch.float16"),
-    "tensors on two devices": (lambda a: {"shared_weight": a["shared_weight"].to("meta")}, ValueError, "device"),
+    "x0 as a list": (lambda a: {"x0": a["x0"].tolist()}, TypeError, "x0: got list, expected a tensor"),
+    "no index": (lambda a: {"index": None}, TypeError, "index: got NoneType, expected a tensor"),
+    "a bias as a list": (lambda a: {"private_bias": a["private_bias"].tolist()}, TypeError, "private_bias: got list, expected a tensor"),
+    "a dtype of 8 bits": (
+        lambda a: every_float(a, lambda v: v.to(torch.float8_e4m3fn)), TypeError, "shared_weight: got dtype torch.float8_e4m3fn",
+    ),
+    "a flag in words": (lambda a: {"return_states": "no"}, TypeError, "return_states='no': expected True or False"),
+    "a weight on another device": (
+        lambda a: {"shared_weight": a["shared_weight"].to("meta")}, ValueError, "shared_weight: got device meta",
+    ),
+    "a private weight on another device": (
+        lambda a: {"private_weight": a["private_weight"].to("meta")}, ValueError, "private_weight: got device meta",
+    ),
+    "an index on another device": (lambda a: {"index": a["index"].to("meta")}, ValueError, "index: got device meta"),
 }  # fmt: skip
 
 
@@ -66,7 +83,9 @@ GATHER_CASES = {
         IndexError,
         r"index: got \d+, expected values in \[0, S \+ P\) = \[0, 7\)",
     ),
+    "an index one beyond the banks": (lambda s, p, i: (s, p, torch.full_like(i, 7)), IndexError, "index: got 7, expected"),
     "a negative index": (lambda s, p, i: (s, p, i - 7), IndexError, r"index: got -\d+"),
+    "banks as lists": (lambda s, p, i: (s, p.tolist(), i), TypeError, "private: got list, expected a tensor"),
     "another number of tasks": (lambda s, p, i: (s, p[:1], i), ValueError, "private: got 1 tasks, expected 2"),
     "rows of another width": (lambda s, p, i: (s, p[..., :4], i), ValueError, r"private: got shape \[2, 4, 4\]"),
     "banks of two dtypes": (lambda s, p, i: (s, p.float(), i), TypeError, "private: got dtype torch.float32, expected torch.float64"),
@@ -84,10 +103,21 @@ def test_banks_that_do_not_fit_are_refused_by_name(backend, change, error, messa
 
 @on_every_backend
 def test_the_largest_row_number_is_the_tasks_own_last_row(backend):
-    """One more would be the next task's first."""
+    """The next one would be the next task's first, and is refused."""
     shared, private = torch.randn(2, 3, device=backend.device), torch.randn(2, 2, 3, device=backend.device)
     index = torch.full((2, 1), 3, dtype=torch.int32, device=backend.device)
     assert torch.equal(backend.param_gather(shared, private, index)[:, 0], private[:, 1])
+    with pytest.raises(IndexError, match="index: got 4, expected"):
+        backend.param_gather(shared, private, index + 1)
+
+
+@on_every_backend
+@pytest.mark.parametrize("return_states", [False, True])
+def test_no_tasks_give_an_output_of_no_tasks(backend, return_states):
+    arguments = backend.of(cross_arguments())
+    for name in ("private_weight", "private_bias", "index"):
+        arguments[name] = arguments[name][:0]
+    assert backend.cross_rnn(**arguments, return_states=return_states).shape == ((0, 4, 4, 5) if return_states else (0, 4, 5))
 
 
 WRONG = {
@@ -119,11 +149,12 @@ def test_the_compiled_operator_checks_its_arguments_itself(backend, change, mess
 @on("cpp")
 def test_the_compiled_operator_reads_the_index_on_a_cpu(backend):
     arguments = cross_arguments()
-    for shift in (50, -50):
-        with pytest.raises(REFUSED, match="index: got"):
-            backend.operators.cross_rnn(*backend.operands({**arguments, "index": arguments["index"] + shift}))
-        with pytest.raises(REFUSED, match="index: got"):
-            backend.operators.param_gather(arguments["shared_bias"], arguments["private_bias"], arguments["index"] + shift)
+    for stray in (5, 2**31 - 1, -1):  # the banks have rows 0 to 4
+        index = arguments["index"].index_fill(1, torch.tensor([2]), stray)
+        with pytest.raises(REFUSED, match=f"index: got {stray}"):
+            backend.operators.cross_rnn(*backend.operands({**arguments, "index": index}))
+        with pytest.raises(REFUSED, match=f"index: got {stray}"):
+            backend.operators.param_gather(arguments["shared_bias"], arguments["private_bias"], index)
     with pytest.raises(REFUSED, match="index: got"):
         backend.operators.param_gather_backward(torch.randn(2, 5, 3), arguments["index"], 1, 1)
 
@@ -138,7 +169,7 @@ def test_the_backward_checks_what_the_forward_gave_it(backend):
         ((out, out, activations), "states: got shape"),
     ):
         with pytest.raises(REFUSED, match=message):
-            backend.operators.cross_rnn_backward(*change, *call, 31)
+            backend.operators.cross_rnn_backward(*change, *call, int(Needs.X0 | Needs.BANKS))
 
 
 @on("cpp", "cuda")
@@ -147,9 +178,9 @@ def test_the_compiled_backward_checks_the_gradient(backend):
     *call, _ = backend.operands(arguments)
     out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
     with pytest.raises(REFUSED, match="grad: got shape"):
-        backend.operators.cross_rnn_backward(out[:, 1:], states, activations, *call, 31)
+        backend.operators.cross_rnn_backward(out[:, 1:], states, activations, *call, int(Needs.X0 | Needs.BANKS))
     with pytest.raises(REFUSED, match="context"):
-        backend.operators.cross_rnn_backward(out, states, activations, *call, 32)
+        backend.operators.cross_rnn_backward(out, states, activations, *call, int(Needs.CONTEXT))
 
 
 @on("cpp", "cuda")
@@ -169,13 +200,27 @@ def test_the_compiled_gather_checks_its_arguments_itself(backend):
 @on("cpp", "cuda")
 def test_a_compiled_operator_that_keeps_no_states_says_so(backend):
     with pytest.raises(REFUSED, match="keep: got 2, expected 0"):
-        backend.operators.cross_rnn(*backend.operands(backend.of(cross_arguments()), keep=2))
+        backend.operators.cross_rnn(*backend.operands(backend.of(cross_arguments()), keep=Keep.STATES))
 
 
 @on_every_backend
 def test_a_choice_of_kernels_that_a_backend_does_not_have_is_refused(backend):
     with pytest.raises(ValueError, match="sideways"):
         backend.kernel_override(sideways="yes").__enter__()
+
+
+@on_gpu_kernels
+def test_an_unknown_schedule_is_refused(backend):
+    with pytest.raises(ValueError, match="schedule: got 'sideways', expected one of"):
+        backend.kernel_override(schedule="sideways").__enter__()
+
+
+def test_an_inner_override_of_cuda_kernels_adds_to_the_outer_one_and_ends_with_it():
+    calls = []
+    override = override_by(lambda **choices: calls.append(choices))
+    with override(schedule="step"), override(tiles="small"):
+        pass
+    assert calls == [{"schedule": "step"}, {"schedule": "step", "tiles": "small"}, {"schedule": "step"}, {}]
 
 
 def test_auto_computes_what_the_reference_computes():

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dcrnn_fast import CrossRNN, SharingPlan, functional
-from dcrnn_fast.operators import Needs
+from dcrnn_fast.operators import Keep, Needs
 
 from .backend import DTYPES, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, results
@@ -152,7 +152,7 @@ def test_nothing_is_read_from_memory_before_it_is_written(backend, dtype, poison
             assert torch.equal(got, expected[name]), name
 
 
-@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("keep", [Keep.NOTHING, Keep.ACTIVATIONS])
 def test_the_products_inside_the_operator_do_not_see_the_callers_autocast(backend, keep):
     call = backend.operands(cross_arguments(batch=300, dim=32, dtype=torch.float32), keep=keep)
 

@@ -1,12 +1,10 @@
 """cross_rnn in CUDA C++: what it alone has, tf32, vectorised loads, and kernels whose choice changes no bit."""
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 
 from .backend import CHOICES, on
-from .precision import assert_as_exact_as_plain_pytorch, cast, results
+from .precision import assert_as_exact_as_plain_pytorch, cast, float32_precision, results
 from .problems import DOUBLE, SHAPES, cross_arguments
 
 pytestmark = on("cuda")
@@ -17,21 +15,11 @@ def arguments_of(backend, **shape):
     return backend.of(cross_arguments(**{"batch": 20, "dim": 17, **shape}))
 
 
-@contextmanager
-def tf32():
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
-
-
 def check_tf32(backend, shape):
     """tf32 has no peer on a CPU. Its ceiling is 2e-3, and for six steps float16's, whose significand is as long."""
     six_steps = shape.get("steps") == 6
     draws, ceiling = (9, 8e-3) if six_steps else (3, 2e-3)
-    with tf32():
+    with float32_precision("tf32"):
         assert_as_exact_as_plain_pytorch(arguments_of(backend, **shape), torch.float32, backend="cuda", draws=draws, ceiling=ceiling)
 
 
@@ -74,7 +62,7 @@ def test_every_schedule_and_tile_gives_the_same_output_bits(backend, shape, dtyp
 
 
 def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend):
-    """Such memory is read value by value, in the same order."""
+    """Unaligned rows use scalar loads, in the same order."""
     arguments = cast(arguments_of(backend, dim=24), torch.bfloat16)
     shifted = dict(arguments)
     for name in ("x0", "shared_weight"):

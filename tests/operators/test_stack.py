@@ -12,10 +12,11 @@ import torch
 
 from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
 from dcrnn_fast.operators import Keep, Needs
+from dcrnn_fast.operators import cross_rnn as contract
 
 from ..core.models import SIZES, batch
 from .backend import KEEPS, on, on_every_backend, on_kernels
-from .precision import cast, results
+from .precision import cast, float32_precision, results
 from .problems import DOUBLE, cross_arguments, differentiable
 
 
@@ -96,6 +97,12 @@ def test_under_autocast_every_thread_computes_in_bfloat16(backend, rows):
     assert got["out"].dtype == torch.bfloat16
     for name, value in got.items():
         assert torch.equal(value.to(torch.bfloat16), expected[name]), name
+
+
+@pytest.mark.parametrize(("setting", "allowed"), [("tf32", True), ("ieee", False)])
+def test_float32_products_use_tf32_where_pytorch_is_set_to_it(setting, allowed):
+    with float32_precision(setting):
+        assert contract._tf32() is allowed
 
 
 def test_under_autocast_a_module_takes_what_a_linear_layer_gives():

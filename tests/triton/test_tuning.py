@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 
 from dcrnn_fast import functional, tile_measuring
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.kernels import launch, tile_choice, tile_file, tile_table
+from dcrnn_fast.kernels import launch_options, tile_choice, tile_file, tile_table
 from dcrnn_fast.kernels.tile_choice import config, schedule
 from dcrnn_fast.kernels.tile_file import Entry
 from dcrnn_fast.kernels.tile_table import Card, Config, Sizes, candidates
@@ -149,7 +149,7 @@ def test_an_override_wins_over_files_and_ends():
             assert (config("step", SIZES), schedule(SIZES)) == (tile, "step")
         assert schedule(SIZES) == "all_steps"
     assert config("step", SIZES) == SLOWEST
-    with pytest.raises(ValueError, match="'sideways': expected one of step"):
+    with pytest.raises(ValueError, match="'sideways', expected one of schedule, step"):
         tile_choice.kernel_override(sideways=tile).__enter__()
 
 
@@ -184,7 +184,7 @@ def test_the_operator_launches_the_tile_of_an_override(schedule, monkeypatch):
 def on_cpu(monkeypatch):
     """:func:`tile_measuring.tune` on the interpreter, which stands for CARD and takes tf32 for exact float32."""
     monkeypatch.setattr(tile_table, "card_of", lambda device: CARD)
-    monkeypatch.setattr(launch, "INTERPRETED", False)
+    monkeypatch.setattr(launch_options, "INTERPRETED", False)
 
     def tune(*sizes, steps=2, **options):
         return tile_measuring.tune(*sizes, steps=steps, device="cpu", **options)

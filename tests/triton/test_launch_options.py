@@ -9,9 +9,9 @@ pytestmark = pytest.mark.skipif(backends.REASONS["triton"] is not None, reason=f
 
 
 def alignment(sizes, *banks):
-    from dcrnn_fast.kernels import launch
+    from dcrnn_fast.kernels import launch_options
 
-    return launch.alignment(sizes, *banks)
+    return launch_options.alignment(sizes, *banks)
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,16 @@ def test_a_traced_bank_is_aligned_as_its_place_in_its_storage_is():
 
 
 def test_only_float32_products_are_ever_rounded_to_tf32(monkeypatch):
-    from dcrnn_fast.kernels import launch
+    from dcrnn_fast.kernels import launch_options
 
-    monkeypatch.setattr(launch, "INTERPRETED", False)
-    before = torch.backends.cuda.matmul.fp32_precision
-    try:
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-        assert launch.precision(torch.float32) == "tf32"
-        assert launch.precision(torch.float64) == "ieee"
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
-        assert launch.precision(torch.float32) == "ieee"
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+    monkeypatch.setattr(launch_options, "INTERPRETED", False)
+    assert launch_options.precision(torch.float32, True) == "tf32"
+    assert launch_options.precision(torch.float64, True) == "ieee"
+    assert launch_options.precision(torch.float32, False) == "ieee"
+
+
+def test_the_interpreter_rounds_nothing_to_tf32():
+    from dcrnn_fast.kernels import launch_options
+
+    if launch_options.INTERPRETED:
+        assert launch_options.precision(torch.float32, True) == "ieee"
