@@ -26,11 +26,11 @@ def sources(script, tmp_path, monkeypatch):
     """The root of a small tree of sources, which scripts/tree.py copies instead of this repository."""
     tree, root = script("tree"), tmp_path / "root"
     for name in tree.COPIED:
-        if (ROOT / name).is_dir():
+        if (ROOT / name).is_file():
+            (root / name).write_text(name)
+        else:  # a folder; in a copy that scripts/tree.py made, kernels/ lies elsewhere
             (root / name).mkdir(parents=True)
             (root / name / "one.py").write_text(name)
-        else:
-            (root / name).write_text(name)
     monkeypatch.setattr(tree, "ROOT", root)
     return root
 

@@ -1,5 +1,6 @@
 """scripts/tree.py: a copy of the sources, without what was built from them."""
 
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,12 @@ def test_the_scripts_find_the_kernels_in_a_copy(script, tmp_path):
     script("tree").copy(tmp_path)
     command = [sys.executable, str(tmp_path / "scripts" / "resources.py"), "--help"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_these_tests_pass_in_a_copy(script, tmp_path):
+    """scripts/gpu.py runs them there."""
+    script("tree").copy(tmp_path)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/scripts/test_tree.py", "-k", "not in_a_copy"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
