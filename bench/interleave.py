@@ -1,4 +1,4 @@
-"""Timing on a noisy machine: candidates take turns in one process, and ratios of their times are formed within each round."""
+"""Interleaves all candidates in one process and computes time ratios within each round, which cancels noise."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ import torch
 from dcrnn_fast import CrossRNN, SharingPlan, reference
 
 from .candidates import products
-from .cases import DTYPES_OF, HEADLINE, SHARE_RATIO, SMOKE, STEPS, both_passes, crossed
+from .cases import DTYPES_OF, GPU, HEADLINE, SHARE_RATIO, SMOKE, STEPS, both_passes, crossed
 
 FULL = {
     "cpu": crossed(T=(2, 1, 4), D=(64, 128, 256, 624, 1024), B=(64, 512, 4096, 16384)),
-    "cuda": crossed(T=(2, 1, 4), D=(624, 256, 128, 1024), B=(8192, 256, 2048, 65536)),
+    "cuda": crossed(**GPU),
 }
 
 

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from dcrnn_fast import DCNv2
 
 from .candidates import products
-from .cases import DTYPES_OF, STEPS, both_passes, crossed
+from .cases import DTYPES_OF, GPU, STEPS, both_passes, crossed
 
 FULL = {
     "cpu": crossed(D=(64, 128, 256, 624, 1024), B=(64, 512, 4096)),
-    "cuda": crossed(D=(624, 256, 128, 1024), B=(8192, 256, 2048, 65536)),
+    "cuda": crossed(D=GPU["D"], B=GPU["B"]),
 }
 
 

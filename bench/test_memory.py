@@ -10,11 +10,11 @@ import torch
 from dcrnn_fast import CrossRNN, SharingPlan, reference
 
 from .candidates import step
-from .cases import DTYPES, DTYPES_OF, SHARE_RATIO, STEPS, crossed
+from .cases import DTYPES, DTYPES_OF, GPU, SHARE_RATIO, STEPS, crossed
 
 FULL = {
     "cpu": [{"D": d, "B": b, "T": t} for d, b, t in ((128, 4096, 2), (624, 4096, 2), (624, 4096, 4), (624, 16384, 2))],
-    "cuda": crossed(T=(2, 1, 4), D=(624, 256, 128, 1024), B=(8192, 256, 2048, 65536)),
+    "cuda": crossed(**GPU),
 }
 PROCESS = Path("/proc/self")
 

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from dcrnn_fast import SharingPlan, functional, reference
 
-from .cases import SHARE_RATIO, both_passes, crossed
+from .cases import GPU, SHARE_RATIO, both_passes, crossed
 
-FULL = {"cpu": crossed(D=(64, 256, 624, 1024), T=(2, 4)), "cuda": crossed(T=(2, 1, 4), D=(624, 256, 128, 1024))}
+FULL = {"cpu": crossed(D=(64, 256, 624, 1024), T=(2, 4)), "cuda": crossed(T=GPU["T"], D=GPU["D"])}
 
 
 def cases(grid, device):

@@ -14,19 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-SIZES = [(dim, batch, tasks) for tasks in (2, 1, 4) for dim in (624, 256, 128, 1024) for batch in (8192, 256, 2048, 65536)]
-"""D, B and T of the benchmarks, in the order of their importance."""
-
 SMALL: tuple[dict[str, Any], ...] = (
     {"batch": 3, "dim": 17},
     {"batch": 70, "dim": 40, "tasks": 3, "tied": False, "cell": "cross"},
     {"batch": 33, "dim": 24, "context_dim": 9},
 )
-KERNELS = {
-    "triton": ({"schedule": "step"}, {"schedule": "all_steps"}),
-    "cuda": ({"schedule": "step", "tiles": "small"}, {"schedule": "step", "tiles": "large"}, {"schedule": "all_steps"}),
-}
-"""Every choice of kernels that a backend has, for ``functional.kernel_override``."""
 
 
 def report() -> int:
@@ -64,6 +56,7 @@ def small(as_allocated: bool, device: str) -> int:
     import torch
 
     from dcrnn_fast import backends, functional
+    from tests.operators.backend import CHOICES
     from tests.operators.problems import cross_arguments, differentiable
 
     names = ["triton", *(["cuda"] if device == "cuda" and backends.REASONS["cuda"] is None else [])]
@@ -73,7 +66,7 @@ def small(as_allocated: bool, device: str) -> int:
     for shape in SMALL:
         for dtype, ceiling in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
             for options in ({}, {"return_states": True}, {"recompute": True})[: 1 if dtype == torch.bfloat16 else 3]:
-                for backend, choice in ((name, choice) for name in names for choice in KERNELS[name]):
+                for backend, choice in ((name, choice) for name in names for choice in CHOICES[name].values()):
                     with functional.kernel_override(backend, **choice):
                         worst = max(worst, _error(backend, shape, dtype, options, device) / ceiling)
     arguments = cross_arguments(batch=4, dim=40, tasks=3, dtype=torch.float32)
@@ -95,6 +88,7 @@ def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dic
     import torch
 
     from dcrnn_fast import functional
+    from dcrnn_fast.accuracy import relative_error
     from tests.operators.problems import cross_arguments, differentiable
 
     results = []
@@ -107,20 +101,22 @@ def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dic
         out = functional.cross_rnn(**arguments, **options, backend=name)
         seed = torch.linspace(-1, 1, out.numel(), device=device, dtype=torch.float64).to(dtype).to(out.dtype).view_as(out)
         results.append([out.detach(), *torch.autograd.grad(out, list(leaves.values()), seed)])
-    return max(float((got.double() - right).norm() / right.norm().clamp_min(1e-300)) for got, right in zip(*results, strict=True))
+    return max(relative_error(got, right) for got, right in zip(*results, strict=True))
 
 
 def tune(minutes: float | None) -> int:
     """Measure tile sizes for the benchmarks' sizes that the user's file lacks. If a size fails, the others go on."""
     import torch
 
+    from bench.cases import GPU, crossed
     from dcrnn_fast import tile_measuring
     from dcrnn_fast.kernels import tile_file
     from dcrnn_fast.kernels.tile_table import Sizes
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False
-    for dim, batch, tasks in SIZES:
+    for size in crossed(**GPU):
+        dim, batch, tasks = size["D"], size["B"], size["T"]
         for kind, dtype in (("bfloat16", torch.bfloat16), ("tf32", torch.float32)):
             if ends is not None and time.monotonic() > ends:
                 print("the minutes are used up; what was measured is kept")

@@ -30,6 +30,12 @@ TILED = ("step", "all_steps", "backward", "context")
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
 TASKS, STEPS = 2, 3
 """The sizes that the times are predicted for, with as many columns as units."""
+FIXED = {
+    "start": {"BLOCK_D": 64},
+    "gather": {"BLOCK_R": 2, "BLOCK_N": 1024},
+    "gather_sum": {"BLOCK_R": 256, "BLOCK_N": 512},
+}
+"""The largest blocks with which the launches in kernels/ start the kernels that have one tile for every size."""
 COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "shared", "programs", "products", "predicted_us_h100")
 """What is printed of a row, after its names."""
 
@@ -51,10 +57,9 @@ def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Ite
                 yield job_of(name, kind, arch, constants.pop("num_warps"), constants.pop("num_stages"), **constants)
         elif name == "start":
             for rows in sorted({tile.block_b for tile in tiles}):
-                yield job_of(name, kind, arch, 8, BLOCK_B=rows, BLOCK_D=64)
+                yield job_of(name, kind, arch, 8, BLOCK_B=rows, **FIXED[name])
         elif kind != "tf32":  # nothing is multiplied, so float32 and tf32 are the same
-            rows, columns = (2, 1024) if name == "gather" else (256, 512)  # the largest that kernels/param_gather_launch.py launches
-            yield job_of(name, kind, arch, 4, BLOCK_R=rows, BLOCK_N=columns)
+            yield job_of(name, kind, arch, 4, **FIXED[name])
 
 
 def tile_of(job: Job) -> Any:

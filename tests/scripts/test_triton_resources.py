@@ -63,6 +63,17 @@ def test_every_kernel_has_a_configuration_for_every_card(result, arch):
     assert compiled >= {(kernel, kind) for kernel, kind in wanted if kind != "float16" or arch == "sm_90"}
 
 
+def test_the_fixed_blocks_are_those_of_the_launches(script):
+    from dcrnn_fast.kernels import cross_rnn_backward_launch as backward
+    from dcrnn_fast.kernels import param_gather_launch as gather
+
+    assert script("triton_report").FIXED == {
+        "start": {"BLOCK_D": backward.START_UNITS},
+        "gather": {"BLOCK_R": gather.GATHER_VALUES // gather.GATHER_COLUMNS, "BLOCK_N": gather.GATHER_COLUMNS},
+        "gather_sum": {"BLOCK_R": gather.SUM_ROWS, "BLOCK_N": gather.SUM_COLUMNS},
+    }
+
+
 def test_no_kernel_has_an_addition_that_fusion_would_change(result):
     """Multiplications that feed an addition are written as fma, or kept apart from it."""
     assert result["fusion"]
