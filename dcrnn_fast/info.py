@@ -30,7 +30,7 @@ def facts() -> dict[str, str]:
         ),
         "CUDA kernels": cuda_kernels(),
         "auto on CPU": auto_on_cpu(),
-        "GPU figures": gpu_figures(),
+        "tile sizes": tile_sizes(),
     }
 
 
@@ -53,7 +53,7 @@ def auto_on_cpu() -> str:
         return f"none: {error}"
 
 
-def gpu_figures() -> str:
+def tile_sizes() -> str:
     """The GPUs on which tile sizes were measured, or what is wrong with a file of measurements."""
     try:
         return tile_file.summary()

@@ -1,4 +1,4 @@
-"""Reads the files of measured schedules and tile sizes. ``dcrnn-fast info`` does so too, so this needs neither Triton nor a GPU.
+"""Reads the files of measured schedules and tile sizes. Needs neither Triton nor a GPU, because `dcrnn-fast info` reads the files too.
 
 Each file is of one card. :func:`choices` prefers the user's file to the one that the package ships. ``dcrnn_fast/tile_measuring.py`` writes
 the user's.

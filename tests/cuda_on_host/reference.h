@@ -1,4 +1,4 @@
-// Small problems and their results, computed value by value in double: the reference of main.cpp.
+// Small problems and their results, computed by scalar loops in double: the reference of main.cpp.
 #pragma once
 
 #include <cmath>
@@ -78,7 +78,7 @@ struct Inputs {
   std::vector<int32_t> index;
 };
 
-// The formulas of cross_rnn_forward_kernels.h and cross_rnn_backward_kernels.h, value by value.
+// The formulas of cross_rnn_forward_kernels.h and cross_rnn_backward_kernels.h, as scalar loops.
 struct Reference {
   explicit Reference(const Inputs& inputs) : in(inputs), s(inputs.s) {
     forward();

@@ -34,7 +34,7 @@ def command(capsys):
 
 
 def test_info_says_that_nothing_was_measured():
-    assert "GPU figures  none measured: tile sizes are predicted" in info.render()
+    assert "tile sizes   none measured: tile sizes are predicted" in info.render()
 
 
 def test_info_names_the_cards_of_the_users_and_the_shipped_files():
@@ -43,13 +43,13 @@ def test_info_names_the_cards_of_the_users_and_the_shipped_files():
         file.parent.mkdir()
         file.write_text(json.dumps({"format": tile_file.FORMAT, "card": card, "entries": [{**ENTRY, "microseconds": 5.0}]}))
     expected = f"measured: NVIDIA H100, 1 choice ({path}); NVIDIA H200, 1 choice ({shipped})"
-    assert f"GPU figures  {expected}" in info.render()
+    assert f"tile sizes   {expected}" in info.render()
 
 
 def test_info_survives_a_damaged_file_and_says_so(monkeypatch, folder):
     (folder / "broken.json").write_text("{")
     monkeypatch.setenv(tile_file.ENVIRONMENT, str(folder / "broken.json"))
-    assert f"GPU figures  unreadable: {folder / 'broken.json'}: is no file of measured tile sizes" in info.render()
+    assert f"tile sizes   unreadable: {folder / 'broken.json'}: is no file of measured tile sizes" in info.render()
 
 
 def test_info_queries_no_gpu(monkeypatch):
