@@ -1,4 +1,4 @@
-"""Every public class and function has an example in its docstring, and every example in the package runs."""
+"""What ``dcrnn_fast``, its reference and its operators offer has an example in each docstring; every example in the package runs."""
 
 import doctest
 import inspect
