@@ -32,3 +32,20 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command of dcrnn-fast in this process; returns its exit code, standard output and standard error."""
+    from dcrnn_fast import cli
+
+    if missing := cli.missing_modules():
+        pytest.skip(f"the command line needs {', '.join(missing)}")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run

@@ -2,8 +2,6 @@
 
 import logging
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ import torch
 from dcrnn_fast import DCRNN, BackendUnavailable, backends, functional
 
 from ..operators.problems import cross_arguments
+from ..processes import run_python
 from .models import SIZES, batch
 
 UNUSABLE = [name for name, reason in backends.REASONS.items() if reason]
@@ -96,26 +95,17 @@ def test_a_model_computes_on_the_backend_it_was_given():
     assert torch.isfinite(model(batch()[0])).all()
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-
-
-def test_info_prints_versions_and_every_backend():
+def test_info_prints_versions_and_every_backend_with_why_it_cannot_run():
     done = run_python("-m", "dcrnn_fast", "info")
     assert done.returncode == 0, done.stderr
     for word in ("dcrnn_fast", "PyTorch", "extension", "auto on CPU", *backends.BACKENDS):
         assert word in done.stdout
+    for name in UNUSABLE:
+        assert f"no: {backends.REASONS[name]}" in done.stdout
 
 
 @pytest.mark.parametrize("value", ["fastest", "cuda"])
-def test_info_still_prints_when_the_environment_variable_names_no_usable_backend(monkeypatch, value):
-    monkeypatch.setenv("DCRNN_FAST_BACKEND", value)
-    done = run_python("-m", "dcrnn_fast", "info")
+def test_info_still_prints_when_the_environment_variable_names_no_usable_backend(value):
+    done = run_python("-m", "dcrnn_fast", "info", DCRNN_FAST_BACKEND=value)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"auto on CPU\s+none: .*{value}", done.stdout)
-
-
-def test_info_says_why_each_unusable_backend_cannot_run():
-    done = run_python("-m", "dcrnn_fast", "info")
-    for name in UNUSABLE:
-        assert f"no: {backends.REASONS[name]}" in done.stdout

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -13,10 +12,12 @@ import torch
 import dcrnn_fast
 from dcrnn_fast import backends, info
 
+from ..processes import run_python
+
 
 def run_code(code: str) -> str:
     """What the code prints in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,21 +1,18 @@
 """The element-wise passes are compiled for three instruction sets, and a process runs one: each is checked in a process of its own."""
 
-import os
-import subprocess
-import sys
 from functools import cache
 
 import pytest
 
 from dcrnn_fast import backends
 
+from ..processes import run_python
+
 pytestmark = pytest.mark.skipif(backends.extension() is None, reason=f"no C++ kernels here: {backends.REASONS['cpp']}")
 
 
 def run(isa, *arguments):
-    environment = {**os.environ, "DCRNN_FAST_ISA": isa}
-    environment.pop("DCRNN_FAST_BACKEND", None)
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment)
+    return run_python(*arguments, DCRNN_FAST_ISA=isa, DCRNN_FAST_BACKEND=None)
 
 
 @cache

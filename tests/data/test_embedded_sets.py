@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcrnn_fast.data import catalog, known_data_sets, prepare
+from tests.processes import run_python
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "scripts" / "build_data.py"
@@ -20,8 +19,7 @@ FILES = ("census-income.parquet", "hillstrom.parquet")
 
 
 def build(raw_files, output):
-    arguments = [text for option, path in raw_files.items() for text in (option, str(path))]
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments, "--output", str(output)], capture_output=True, text=True)
+    return run_python(SCRIPT, *(text for pair in raw_files.items() for text in pair), "--output", output)
 
 
 def test_both_sets_are_known():

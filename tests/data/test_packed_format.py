@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +11,13 @@ import pytest
 
 from dcrnn_fast.data import open_packed
 from dcrnn_fast.errors import DataError
+from tests.processes import run_python
 
 WITHOUT_EXTRAS = """
 import sys
 for name in ("pyarrow", "pydantic", "yaml", "pandas", "platformdirs"):
     sys.modules[name] = None
 """
-
-
-def run(code, *arguments):
-    return subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS + code, *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_arrays_are_memory_mapped_with_the_documented_types(table):
@@ -120,7 +115,7 @@ def test_opening_and_loading_need_only_numpy_and_torch(table):
 from dcrnn_fast.data import BlockLoader, open_packed
 print(sum(len(batch.ids) for batch in BlockLoader(open_packed(sys.argv[1]).split("train"), 3).batches()))
 """
-    result = run(code, folder)
+    result = run_python("-c", WITHOUT_EXTRAS + code, folder)
     assert result.stdout.strip() == "8", result.stderr
 
 
@@ -133,7 +128,7 @@ try:
 except DataError as error:
     print(error)
 """
-    result = run(code)
+    result = run_python("-c", WITHOUT_EXTRAS + code)
     assert "pip install 'dcrnn_fast[train]'" in result.stdout, result.stderr
 
 

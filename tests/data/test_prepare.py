@@ -141,11 +141,6 @@ def test_a_damaged_cache_entry_is_built_anew(table):
     assert len(table.prepare().split("train").ids) == 8
 
 
-def test_nothing_but_the_entry_is_left_in_the_cache(table):
-    data = table.prepare()
-    assert [path.name for path in (table.folder / "cache").iterdir()] == [data.path.name]
-
-
 def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "here"))
     assert default_cache_dir() == tmp_path / "here"

@@ -28,31 +28,7 @@ def failed(rows, word):
     return [(*(row.get(name) for name in shown), failure) for row in rows for failure in row["failures"] if word in failure]
 
 
-def test_every_configuration_compiles(result):
-    assert not failed(result["rows"], "compile")
-
-
-def test_every_variant_that_a_launch_may_ask_for_compiles(result):
-    assert not failed(result["variants"], "compile")
-
-
-def test_nothing_spills(result):
-    assert not failed(result["rows"] + result["variants"], "spills")
-
-
-def test_shared_memory_is_within_the_limit_and_the_estimate(result):
-    assert not failed(result["rows"], "shared memory")
-
-
-def test_half_precision_and_tf32_use_tensor_cores(result):
-    assert not failed(result["rows"], "has no")
-
-
-def test_operands_are_loaded_sixteen_bytes_at_a_time(result):
-    assert not failed(result["rows"], "asynchronous")
-
-
-def test_no_other_check_fails(result):
+def test_every_configuration_and_variant_compiles_fits_spills_nothing_and_uses_tensor_cores_and_wide_loads(result):
     assert not failed(result["rows"] + result["variants"], "")
 
 
@@ -82,40 +58,21 @@ def test_no_kernel_has_an_addition_that_fusion_would_change(result):
         assert additions[0] == additions[1], row
 
 
-@pytest.fixture
-def rows(script, planted, resources, tmp_path):
-    """The rows of a copy of the kernels with a defect. Every failure must be printed, and must make the exit code 1."""
-
-    def run(file, right, wrong, kind):
-        copy, output = planted(script("sources").KERNELS, file, right, wrong), tmp_path / "found.json"
-        options = ("--archs", "90", "--rows-only", "--names", "step", "--kinds", kind)
-        code, words, content = resources("triton", output, "--kernels", str(copy), *options)
-        assert code == bool(failed(content["rows"], ""))
-        assert all(failure in words for *_, failure in failed(content["rows"], ""))
-        return content["rows"]
-
-    return run
+TABLE, TILES = "tile_table.py", "tiles.py"
+DEFECTS = {
+    "spills": (TABLE, r'"step": \[\(32, 32, 16, 4, 3\)\]', '"step": [(64, 64, 16, 4, 3)]', "float64", "spills"),
+    "shared memory": (TABLE, r"return buffers\(kernel, config\) \* ", "return 1 + 0 * ", "tf32", "tile_table.shared_bytes estimates 1"),
+    "narrow loads": (TILES, r"(tl\.multiple_of\(.*), ALIGN\)", r"\1, 1)", "tf32", "asynchronous loads of 16 bytes"),
+    "no tensor cores": (TILES, r"input_precision=PRECISION", 'input_precision="ieee"', "tf32", "has no HGMMA"),
+    "unknown name": (TILES, r"return 1\.0 / \(1\.0 \+ tl\.exp\(-x\)\)", "return no_such(x)", "float64", "does not compile"),
+}
 
 
-def test_a_configuration_that_spills_is_reported(rows):
-    right, wrong = r'"step": \[\(32, 32, 16, 4, 3\)\]', '"step": [(64, 64, 16, 4, 3)]'
-    assert failed(rows("tile_table.py", right, wrong, "float64"), "spills")
-
-
-def test_a_tile_beyond_the_shared_memory_is_reported(rows):
-    found = rows("tile_table.py", r"return buffers\(kernel, config\) \* ", "return 1 + 0 * ", "tf32")
-    assert failed(found, "tile_table.shared_bytes estimates 1")
-
-
-def test_an_unaligned_load_is_reported(rows):
-    found = rows("tiles.py", r"(tl\.multiple_of\(.*), ALIGN\)", r"\1, 1)", "tf32")
-    assert failed(found, "asynchronous loads of 16 bytes")
-
-
-def test_a_product_without_tensor_cores_is_reported(rows):
-    assert failed(rows("tiles.py", r"input_precision=PRECISION", 'input_precision="ieee"', "tf32"), "has no HGMMA")
-
-
-def test_a_kernel_that_does_not_compile_is_reported(rows):
-    right = r"return 1\.0 / \(1\.0 \+ tl\.exp\(-x\)\)"
-    assert failed(rows("tiles.py", right, "return no_such_function(x)", "float64"), "does not compile")
+@pytest.mark.parametrize(("file", "right", "wrong", "kind", "said"), DEFECTS.values(), ids=DEFECTS)
+def test_a_defect_in_a_copy_of_the_kernels_is_reported(script, planted, resources, tmp_path, file, right, wrong, kind, said):
+    copy = planted(script("sources").KERNELS, file, right, wrong)
+    options = ("--archs", "90", "--rows-only", "--names", "step", "--kinds", kind)
+    code, words, content = resources("triton", tmp_path / "found.json", "--kernels", str(copy), *options)
+    assert failed(content["rows"], said)
+    assert code == 1
+    assert all(failure in words for *_, failure in failed(content["rows"], "")), "every failure is printed"

@@ -7,6 +7,7 @@ import pytest
 
 from dcrnn_fast.errors import CheckpointError, DataError, RunFolderError
 from dcrnn_fast.training import evaluate, load_config, train
+from tests.damage import edit_json
 from tests.training.tiny import tiny_config, write_table
 
 
@@ -64,16 +65,10 @@ def test_other_data_is_encoded_as_the_runs_own(finished, schema, tmp_path):
     assert evaluate(finished, data=str(schema))["metrics"] == evaluate(finished)["metrics"]
 
 
-def move_the_mean(path):
-    content = json.loads(path.read_text())
-    content["scaling"]["size"]["mean"] += 1
-    path.write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (move_the_mean, "was changed after it was written"),
+        (edit_json(lambda encoder: encoder["scaling"]["size"].update(mean=0.5)), "was changed after it was written"),
         (lambda path: path.write_text("{"), "cannot be read"),
         (lambda path: path.write_text('{"a": NaN}'), "cannot be read"),
         (lambda path: path.unlink(), "cannot be read"),

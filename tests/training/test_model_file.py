@@ -10,6 +10,7 @@ from dcrnn_fast.training.evaluation import predict_split
 from dcrnn_fast.training.run_folder import RunFolder
 from dcrnn_fast.training.tensors import pack_tensors, read_safetensors
 from dcrnn_fast.training.trainer import Trainer
+from tests.damage import flip_a_bit
 
 
 def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
@@ -26,10 +27,6 @@ def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
     for name, expected in predict_split(again.model, dataset.split("test"), cpu).items():
         np.testing.assert_array_equal(predictions[name], expected, err_msg=name)
     assert predictions["click"].shape == (len(dataset.split("test")),)
-
-
-def flip_a_bit(path):
-    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
 
 
 def drop_the_description(path):

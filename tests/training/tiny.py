@@ -1,20 +1,13 @@
 """A small funnel with a group, a weight, a dense column and unknown labels, and runs on it that take a second or two."""
 
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import yaml
 
-import dcrnn_fast
 from dcrnn_fast.training import load_config, run, trainer
 from dcrnn_fast.training.checkpoint import load_checkpoint
 from dcrnn_fast.training.run_folder import RunFolder
-
-REPOSITORY = Path(dcrnn_fast.__file__).parents[1]
 
 SCHEMA = {
     "name": "tiny",
@@ -92,19 +85,6 @@ def fake_validation(monkeypatch, aucs):
     monkeypatch.setattr(trainer, "evaluate_split", evaluate)
     monkeypatch.setattr(run, "evaluate_split", evaluate)
     return asked
-
-
-def run_python(code, *arguments, **environment):
-    """Run a script in a process of its own; returns the finished process with its output as text."""
-    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def files_below(folder):

@@ -5,32 +5,10 @@ import json
 import pytest
 import torch
 
-from dcrnn_fast import backends, cli, info
+from dcrnn_fast import backends, info
 from dcrnn_fast.kernels import tile_file
 
 ENTRY = {"choice": "schedule", "kind": "bfloat16", "rows": 4096, "dim": 624, "columns": 624, "gates": 2, "steps": 3, "schedule": "step"}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.delenv(tile_file.ENVIRONMENT, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tile_file, "SHIPPED", tmp_path / "tuned")
-    return tmp_path
-
-
-@pytest.fixture
-def command(capsys):
-    if missing := cli.missing_modules():
-        pytest.skip(f"the command line needs {', '.join(missing)}")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_info_says_that_nothing_was_measured():
@@ -40,7 +18,7 @@ def test_info_says_that_nothing_was_measured():
 def test_info_names_the_cards_of_the_users_and_the_shipped_files():
     path, shipped = tile_file.user_file("NVIDIA H100"), tile_file.shipped_file("NVIDIA H200")
     for file, card in ((path, "NVIDIA H100"), (shipped, "NVIDIA H200")):
-        file.parent.mkdir()
+        file.parent.mkdir(parents=True)
         file.write_text(json.dumps({"format": tile_file.FORMAT, "card": card, "entries": [{**ENTRY, "microseconds": 5.0}]}))
     expected = f"measured: NVIDIA H100, 1 choice ({path}); NVIDIA H200, 1 choice ({shipped})"
     assert f"tile sizes   {expected}" in info.render()

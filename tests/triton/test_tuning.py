@@ -23,17 +23,6 @@ PREDICTED = tile_table.predicted("step", SIZES)
 SLOWEST = candidates("step", "bfloat16", 2)[-1]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A user's cache and a folder of shipped files of the test's own."""
-    monkeypatch.delenv(tile_file.ENVIRONMENT, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tile_file, "SHIPPED", tmp_path / "tuned")
-    tile_choice.clear()
-    yield tmp_path
-    tile_choice.clear()
-
-
 def save(*values, path=None):
     """Save tiles of "step" and schedules for SIZES; later calls read the files again."""
     entries = [Entry(SIZES.key("schedule" if isinstance(value, str) else "step"), value, 12.5) for value in values]
@@ -42,13 +31,9 @@ def save(*values, path=None):
     return written
 
 
-def test_without_an_entry_the_prediction_is_taken():
-    assert config("step", SIZES) == PREDICTED
-    assert schedule(SIZES) == tile_table.predicted_schedule(SIZES)
-
-
 def test_the_users_file_comes_before_the_shipped_one_and_that_before_the_prediction(folder):
     assert PREDICTED != SLOWEST
+    assert (config("step", SIZES), schedule(SIZES)) == (PREDICTED, tile_table.predicted_schedule(SIZES))
     other = next(tile for tile in candidates("step", "bfloat16", 2) if tile not in (SLOWEST, PREDICTED))
     save(SLOWEST, "all_steps", path=tile_file.shipped_file(CARD.name))
     assert (config("step", SIZES), schedule(SIZES)) == (SLOWEST, "all_steps")
@@ -84,15 +69,11 @@ def test_an_entry_serves_every_batch_of_its_bucket_and_no_other(batch, same, mon
     assert config("step", sizes) == (SLOWEST if same else tile_table.predicted("step", sizes))
 
 
-@pytest.mark.parametrize("change", [{"dim": 256}, {"columns": 936}, {"gates": 1}, {"kind": "float16"}, {"rows": 64}])
-def test_an_entry_is_of_one_size_and_dtype(change):
-    assert replace(SIZES, **change).key("step") != SIZES.key("step")
-
-
-def test_steps_tell_schedules_apart_and_not_tiles():
-    longer = replace(SIZES, steps=6)
-    assert longer.key("step") == SIZES.key("step")
-    assert longer.key("schedule") != SIZES.key("schedule")
+@pytest.mark.parametrize("change", [{"dim": 256}, {"columns": 936}, {"gates": 1}, {"kind": "float16"}, {"rows": 64}, {"steps": 6}], ids=str)
+def test_an_entry_is_of_one_size_and_dtype_and_that_of_a_schedule_of_one_number_of_steps_too(change):
+    other = replace(SIZES, **change)
+    assert (other.key("step") == SIZES.key("step")) == ("steps" in change)
+    assert other.key("schedule") != SIZES.key("schedule")
 
 
 def test_saving_again_replaces_entries_of_the_same_key_alone():

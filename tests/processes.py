@@ -1,0 +1,22 @@
+"""Python in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dcrnn_fast
+
+
+def run_python(*arguments, **environment):
+    """Returns the finished process with its output as text. A variable that is None is taken out of its environment."""
+    path = os.pathsep.join(filter(None, [str(Path(dcrnn_fast.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    variables = os.environ | {"PYTHONPATH": path} | environment
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={name: value for name, value in variables.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
