@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import REASONS, cuda_extension, extension, require, resolve
+from .backends import BACKENDS, REASONS, cuda_extension, extension, require, resolve
 from .errors import BackendUnavailable
 from .inputs import check_banks, check_choice, check_count, check_cross_rnn, check_flag, check_index, check_tensor
 from .operators import Implementation, Keep, no_override, override_by, register
@@ -54,9 +54,10 @@ def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None
             :class:`~dcrnn_fast.kernels.tile_table.Config` of a kernel by its name.
 
     Raises:
-        ValueError: an unknown choice, or one for a backend without a choice of kernels.
+        ValueError: an unknown backend or choice, or a choice for a backend that has none.
         BackendUnavailable: the backend cannot run here.
     """
+    check_choice("backend", backend, tuple(BACKENDS))
     require(backend)
     return _implementation(backend).kernel_override(**choices)
 

@@ -219,7 +219,7 @@ def check_cross_rnn(
         raise ValueError(f"shared_bias: got shape {list(shared_bias.shape)}, expected {list(shared_weight.shape[:2])}")
     if tuple(private_bias.shape) != tuple(private_weight.shape[:3]):
         raise ValueError(f"private_bias: got shape {list(private_bias.shape)}, expected {list(private_weight.shape[:3])}")
-    if index.shape[1] not in (dim, steps * dim):
+    if index.shape[1] != dim and index.shape[1] != steps * dim:  # symbolic sizes of a compiled graph do not support "in"
         raise ValueError(
             f"index: got {index.shape[1]} rows a task, expected D = {dim} (weights tied over steps) or steps * D = {steps * dim} (untied)"
         )

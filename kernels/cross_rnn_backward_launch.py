@@ -46,7 +46,9 @@ def backward(
         return torch.zeros_like(problem.x0) if x0 else nothing(0), zeros[0], zeros[1], zeros[2], zeros[3], dcontext
     if states.dim() == 1:
         states = forward(replace(problem, return_states=False), keep_states=True, keep_activations=False)[1]
-    walk = _Walk(problem, grad.contiguous(), states, activations, x0=x0, banks=banks, context=context)
+    elif states.numel() and not states[0].is_contiguous():  # a slice of the output is read in place
+        states = states.contiguous()
+    walk = _Walk(problem, grad.contiguous(), states, activations.contiguous(), x0=x0, banks=banks, context=context)
     with on_device_of(problem.x0):
         walk.run()
     dx0 = walk.dx0.sum(0).to(problem.x0.dtype) if x0 else nothing(0)

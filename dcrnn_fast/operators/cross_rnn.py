@@ -166,9 +166,10 @@ def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable
         recompute: bool = False,
     ) -> Tensor:
         differentiable = any([t.requires_grad for t in tensors]) or (context is not None and context.requires_grad)
-        with_gradient = differentiable and torch.is_grad_enabled()
+        compiling = torch.compiler.is_compiling()
+        with_gradient = differentiable and torch.is_grad_enabled() and (compiling or not torch.is_inference_mode_enabled())
         keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
-        run = Eager.apply if with_gradient and not torch.compiler.is_compiling() else forward
+        run = Eager.apply if with_gradient and not compiling else forward
         x0 = tensors[0]
         allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and _tf32()
         return run(*tensors, steps, cell, context, return_states, keep, allow_tf32)[0]

@@ -37,6 +37,8 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         keep: int = 0,
         allow_tf32: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if not 0 <= keep <= Keep.BOTH:
+            raise ValueError(f"keep: got {keep}, expected 0 (nothing), 1 (activations), 2 (states) or 3 (both)")
         banks = shared_weight, shared_bias, private_weight, private_bias
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
         return forward(problem, keep_states=bool(keep & Keep.STATES), keep_activations=bool(keep & Keep.ACTIVATIONS))

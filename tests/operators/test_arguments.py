@@ -166,6 +166,7 @@ def test_the_backward_checks_what_the_forward_gave_it(backend):
     out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
     for change, message in (
         ((out, states, activations[1:]), "activations: got shape"),
+        ((out, states, activations.mT), "activations: got shape"),
         ((out, out, activations), "states: got shape"),
     ):
         with pytest.raises(REFUSED, match=message):
@@ -177,8 +178,9 @@ def test_the_compiled_backward_checks_the_gradient(backend):
     arguments = backend.of(cross_arguments())
     *call, _ = backend.operands(arguments)
     out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
-    with pytest.raises(REFUSED, match="grad: got shape"):
-        backend.operators.cross_rnn_backward(out[:, 1:], states, activations, *call, int(Needs.X0 | Needs.BANKS))
+    for grad in (out[:, 1:], out.mT, out.transpose(0, 1)):
+        with pytest.raises(REFUSED, match="grad: got shape"):
+            backend.operators.cross_rnn_backward(grad, states, activations, *call, int(Needs.X0 | Needs.BANKS))
     with pytest.raises(REFUSED, match="context"):
         backend.operators.cross_rnn_backward(out, states, activations, *call, int(Needs.CONTEXT))
 

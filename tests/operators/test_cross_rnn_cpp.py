@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dcrnn_fast import CrossRNN, SharingPlan, functional
+from dcrnn_fast import CrossRNN, SharingPlan, functional, reference
 from dcrnn_fast.operators import Keep, Needs
 
 from .backend import DTYPES, on
@@ -167,6 +167,13 @@ def test_the_products_inside_the_operator_do_not_see_the_callers_autocast(backen
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == torch.float32
         assert torch.equal(a, b)
+
+
+def test_gates_saturate_in_every_element(backend):
+    arguments = cross_arguments(batch=9, dim=6, dtype=torch.float32)
+    for bank in ("shared_bias", "private_bias"):
+        arguments[bank] = arguments[bank] * 1e4
+    torch.testing.assert_close(backend.cross_rnn(**arguments), reference.cross_rnn(**arguments), rtol=1e-5, atol=0)
 
 
 def test_gradients_reach_float32_parameters_through_autocast(backend):

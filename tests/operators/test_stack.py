@@ -77,6 +77,15 @@ def test_a_whole_training_step_compiles_into_one_graph_with_a_dynamic_batch(back
 
 
 @on_every_backend
+def test_a_recurrence_compiles_with_every_size_dynamic(backend):
+    model = CrossRNN(SharingPlan.from_ratio("rows", 2, 4, 0.5), backend=backend.name, device=backend.device)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    for rows in (5, 17):
+        x0 = torch.randn(rows, 4, device=backend.device)
+        torch.testing.assert_close(compiled(x0), model(x0))
+
+
+@on_every_backend
 def test_an_exported_recurrence_takes_any_batch_size(backend):
     model = CrossRNN(SharingPlan.from_ratio("trunk", 2, 16, 0.5), backend=backend.name, device=backend.device).eval()
     program = torch.export.export(model, (torch.randn(5, 16, device=backend.device),), dynamic_shapes=({0: torch.export.Dim("rows")},))
