@@ -127,7 +127,7 @@ def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
-    forward, backward = operators.cross_rnn, operators.cross_rnn_backward
+    forward, backward = operators.cross_rnn.default, operators.cross_rnn_backward.default  # one overload: nothing to resolve at a call
 
     def gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:

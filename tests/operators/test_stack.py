@@ -1,8 +1,5 @@
-"""Every backend in PyTorch's stack: opcheck, torch.compile, torch.export and autocast.
-
-Under the interpreter the Triton operators are opaque to the compiler. What it sees of them on a GPU is read off a graph that is traced in a
-process of its own.
-"""
+"""Every backend in PyTorch's stack: opcheck, torch.compile, torch.export and autocast. Interpreted Triton operators are opaque to the
+compiler: what it sees of them on a GPU is read off a graph that is traced in a process of its own."""
 
 import subprocess
 import sys
