@@ -52,16 +52,17 @@ def test_the_digest_tells_two_contents_apart(table):
 @pytest.mark.parametrize(
     "damage",
     [
-        *(lambda file, kept=kept: os.truncate(file, kept) for kept in (0, 20, 140)),
+        *(lambda file, kept=kept: os.truncate(file, kept) for kept in (0, 20, 130)),
         Path.unlink,
         lambda file: np.save(file, np.array([[print]], dtype=object), allow_pickle=True),
     ],
     ids=["empty", "header cut", "rows cut", "missing", "pickled objects"],
 )
-def test_an_array_that_cannot_be_opened_is_named_and_nothing_is_unpickled(table, damage):
-    file = table.prepare().path / "train.ids.npy"
+@pytest.mark.parametrize("array", ["train.ids", "test.labels"])
+def test_an_array_that_cannot_be_opened_is_named_and_nothing_is_unpickled(table, damage, array):
+    file = table.prepare().path / f"{array}.npy"
     damage(file)
-    with pytest.raises(DataError, match=r"train\.ids\.npy cannot be opened \(missing or truncated\)"):
+    with pytest.raises(DataError, match=rf"{array}\.npy cannot be opened \(missing or truncated\)"):
         open_packed(file.parent)
 
 

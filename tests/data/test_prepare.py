@@ -40,6 +40,7 @@ def parquet(table):
         (parquet, "t.parquet", r"t\.parquet lacks the columns click .*it has city, price"),
         (lambda t: t.write("t.csv", f"{HEADER},click", [("a", 2, 1, 0)]), "t.csv", r"t\.csv has the columns click more than once"),
         (lambda t: None, "t.csv", r"the train file .*t\.csv does not exist"),
+        (lambda t: (t.folder / "test.csv").unlink(), "train.csv", r"the test file .*test\.csv does not exist"),
         (lambda t: t.write("t.xlsx", HEADER, []), "t.xlsx", r"t\.xlsx is of an unknown kind; expected \.csv, \.csv\.gz or \.parquet"),
         (lambda t: t.write("t.csv", HEADER, []), "t.csv", "no train rows"),
         (lambda t: (t.folder / "t.csv").write_bytes(b""), "t.csv", r"t\.csv cannot be read"),
