@@ -17,6 +17,7 @@ import dcrnn_fast.kernels as kernels  # by its whole name: where it is missing, 
 
 from .errors import BackendUnavailable, ConfigError
 from .inputs import check_choice
+from .transforms import transformed
 
 logger = logging.getLogger("dcrnn_fast")
 
@@ -155,6 +156,7 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
     """The backend that computes for tensors on this device.
 
     ``auto`` (or the value of DCRNN_FAST_BACKEND in its place) takes the first usable one of :data:`AUTO` and logs once what it passed over.
+    Inside a transform of ``torch.func`` or forward-mode derivatives, which kernels do not have, it takes the reference.
 
     Raises:
         ValueError: an unknown name; ConfigError, which is one, where it came from DCRNN_FAST_BACKEND, or where DCRNN_FAST_ISA is wrong.
@@ -168,6 +170,8 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
     if name == "auto":
         if ISA_ERROR and kind == "cpu":
             raise ConfigError(ISA_ERROR)
+        if transformed():
+            return "reference"
         candidates = AUTO.get(kind, ("reference",))
         chosen = next(candidate for candidate in candidates if REASONS[candidate] is None)
         if not torch.compiler.is_compiling():

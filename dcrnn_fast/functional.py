@@ -77,7 +77,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
     Raises:
         TypeError, ValueError: wrong dtype, device or shape.
         IndexError: an index outside [0, S + P).
-        BackendUnavailable: a named backend that cannot run here.
+        BackendUnavailable: a named backend that cannot run here, or forward-mode derivatives of one that is not ``reference``.
 
     Example:
         >>> import torch
@@ -137,7 +137,7 @@ def cross_rnn(
     Raises:
         TypeError, ValueError: wrong dtype, device, shape or range.
         IndexError: an index outside [0, S + P).
-        BackendUnavailable: a named backend that cannot run here.
+        BackendUnavailable: a named backend that cannot run here, or forward-mode derivatives of one that is not ``reference``.
 
     Example: one task and one step of the cell without a gate, ``x0 + x0 * (W x0 + b)`` with W the identity and b = 0.
         >>> import torch

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .transforms import may_read_values
+
 _checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """The indices on a GPU that were checked, each with its version and the number of rows: reading one again would wait for the device."""
 
@@ -55,13 +57,6 @@ def check_sequence(name: str, value: object, of: str) -> None:
         raise TypeError(f"{name}={value!r}: expected a sequence of {of}, got {type(value).__name__}")
 
 
-def may_read_values() -> bool:
-    """Whether code may branch on a tensor's values: not while a graph is traced or a CUDA graph is captured."""
-    if torch.compiler.is_compiling():
-        return False
-    return not (torch.cuda.is_available() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
-
-
 def check_tensor(name: str, value: object, expected: str) -> None:
     """Raise TypeError unless ``value`` is a tensor."""
     if not isinstance(value, Tensor):
@@ -75,7 +70,7 @@ def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> None:
         raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
     if ids.dim() != 2 or ids.shape[1] != len(sizes):
         raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column per field")
-    if ids.shape[0] == 0 or not may_read_values():
+    if ids.shape[0] == 0 or not may_read_values(ids):
         return
     lowest, highest = torch.aminmax(ids, dim=0)
     for column, (low, high) in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True)):
@@ -103,7 +98,7 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
         raise TypeError(f"dense: got dtype {dense.dtype}, expected a floating dtype")
     if tuple(dense.shape) != (batch, num_dense):
         raise ValueError(f"dense: got shape {list(dense.shape)}, expected [{batch}, {num_dense}]")
-    if may_read_values():
+    if may_read_values(dense):
         finite = torch.isfinite(dense).all(dim=0)
         if not bool(finite.all()):
             raise ValueError(f"dense: column {int(finite.long().argmin())} holds NaN or infinity; fill missing values before the model")
@@ -124,7 +119,7 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
         raise ValueError(f"labels: got shape {list(labels.shape)}, expected {list(logits.shape)} as logits has")
     if labels.shape[0] == 0:
         raise ValueError("labels: got an empty batch, expected at least one row; a loss over no rows is undefined")
-    if not may_read_values():
+    if not may_read_values(labels):
         return
     if bool(((labels < 0) | (labels > 1)).any()):
         raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
@@ -146,13 +141,13 @@ def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
     """Raise ValueError unless ``sample_weight`` is [B], finite and not negative."""
     if tuple(sample_weight.shape) != (batch,):
         raise ValueError(f"sample_weight: got shape {list(sample_weight.shape)}, expected [{batch}]")
-    if may_read_values() and not bool((torch.isfinite(sample_weight) & (sample_weight >= 0)).all()):
+    if may_read_values(sample_weight) and not bool((torch.isfinite(sample_weight) & (sample_weight >= 0)).all()):
         raise ValueError("sample_weight: got a negative or non-finite value, expected finite weights of at least 0")
 
 
 def check_index(index: Tensor, rows: int) -> None:
     """Raise IndexError unless all values of ``index`` are in [0, rows). An index on a GPU is read once, and again after a change."""
-    if index.numel() and may_read_values():
+    if index.numel() and may_read_values(index):
         state = None if index.is_cpu or index.is_inference() else (index._version, rows)
         if state is not None and _checked_index.get(index) == state:
             return

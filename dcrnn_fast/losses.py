@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .inputs import check_count, check_sample_weight, may_read_values
+from .inputs import check_count, check_sample_weight
+from .transforms import may_read_values
 
 CALIBRATOR_WEIGHT = 0.6
 """The weight that AITM gives :func:`expectation_calibrator`."""
@@ -80,7 +81,7 @@ def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | 
         raise TypeError(f"task_weight: got {got} ({error}), expected {len(losses)} numbers, a tensor, or a module") from error
     if weight.shape != losses.shape:
         raise ValueError(f"task_weight: got shape {list(weight.shape)}, expected {list(losses.shape)}, one weight per task")
-    if may_read_values() and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+    if may_read_values(weight) and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise ValueError(f"task_weight: got {weight.tolist()}, expected finite weights of at least 0")
     return (losses * weight).sum()
 

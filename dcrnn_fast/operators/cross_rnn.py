@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 from ..sharing import GATES, Cell
+from .autograd import register_derivative
 
 
 class Keep(IntFlag):
@@ -109,6 +110,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     ctx.constants = steps, cell, return_states, allow_tf32, states_in_out
 
 
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    pass
+
+
 def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
     raise BackendUnavailable(
         "backends 'cpp', 'triton' and 'cuda' have no second derivatives (the gradient of a gradient was asked for). Use "
@@ -127,7 +132,6 @@ def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
-    forward, backward = operators.cross_rnn.default, operators.cross_rnn_backward.default  # one overload: nothing to resolve at a call
 
     def gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
@@ -136,25 +140,14 @@ def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable
         steps, cell, return_states, allow_tf32, states_in_out = ctx.constants
         if states_in_out:
             states = states[:, 1:steps]
-        # trailing arguments that equal their defaults never reach the operator's autograd node
-        needed = [*ctx.needs_input_grad[:5], *(ctx.needs_input_grad[8:9] or (False,))]
+        needed = *ctx.needs_input_grad[:5], ctx.needs_input_grad[8]
         needs = sum([bit for bit, need in zip(NEEDS, needed, strict=True) if need])
         found = backward(grad, states, *tensors, steps, cell, context, return_states, needs, allow_tf32)
         kept = [gradient if need else None for gradient, need in zip(found, needed, strict=True)]
         return *kept[:5], None, None, None, kept[5], None, None, None
 
-    class Eager(torch.autograd.Function):
-        """The registered derivative without its wrappers, which cost 0.1 ms a call outside a compiled graph."""
-
-        @staticmethod
-        def forward(*arguments: Any) -> Any:
-            return forward(*arguments)
-
-        setup_context = staticmethod(_save)
-        backward = staticmethod(gradients)
-
-    torch.library.register_autograd(f"{namespace}::cross_rnn", gradients, setup_context=_save)
-    torch.library.register_autograd(f"{namespace}::cross_rnn_backward", _no_second_derivative)
+    forward = register_derivative(operators.cross_rnn.default, _save, gradients)
+    backward = register_derivative(operators.cross_rnn_backward.default, _save_nothing, _no_second_derivative)
     keep_all, keep_for_recompute = int(keeps), int(keeps & ~Keep.ACTIVATIONS)
 
     def cross_rnn(
@@ -166,12 +159,10 @@ def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable
         recompute: bool = False,
     ) -> Tensor:
         differentiable = any([t.requires_grad for t in tensors]) or (context is not None and context.requires_grad)
-        compiling = torch.compiler.is_compiling()
-        with_gradient = differentiable and torch.is_grad_enabled() and (compiling or not torch.is_inference_mode_enabled())
+        with_gradient = differentiable and torch.is_grad_enabled()
         keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
-        run = Eager.apply if with_gradient and not compiling else forward
         x0 = tensors[0]
         allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and _tf32()
-        return run(*tensors, steps, cell, context, return_states, keep, allow_tf32)[0]
+        return forward(*tensors, steps, cell, context, return_states, keep, allow_tf32)[0]
 
     return cross_rnn

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .autograd import register_derivative
+
 
 def _forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     """[S, ...], [T, P, ...] and int32 [T, R] to [T, R, ...]."""
@@ -26,7 +28,6 @@ DECLARATIONS: dict[str, Callable[..., Any]] = {"param_gather": _forward, "param_
 def register_autograd(namespace: str) -> Callable[..., Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them."""
     operators = getattr(torch.ops, namespace)
-    gather, gather_backward = operators.param_gather, operators.param_gather_backward
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         shared, private, index = inputs
@@ -44,10 +45,6 @@ def register_autograd(namespace: str) -> Callable[..., Tensor]:
         (index,) = ctx.saved_tensors
         return gather(shared, private, index), None, None, None
 
-    torch.library.register_autograd(f"{namespace}::param_gather", backward, setup_context=save)
-    torch.library.register_autograd(f"{namespace}::param_gather_backward", double_backward, setup_context=save_index)
-
-    def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-        return gather(shared, private, index)
-
-    return param_gather
+    gather = register_derivative(operators.param_gather.default, save, backward)
+    gather_backward = register_derivative(operators.param_gather_backward.default, save_index, double_backward)
+    return gather

@@ -1,0 +1,128 @@
+"""The transforms of torch.func, and forward mode: what the kernels cannot differentiate is refused, or computed by the reference; it is
+never zero."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.func import grad, jacfwd, jacrev, jvp, vmap
+
+from dcrnn_fast import BackendUnavailable, functional, reference
+
+from .backend import on, on_every_backend, on_kernels
+from .problems import cross_arguments
+
+BANKS = ("shared_weight", "private_weight", "index")
+
+
+def problem(**options):
+    """The arguments, and a direction for x0."""
+    arguments = cross_arguments(batch=3, steps=2, context_dim=2, **options)
+    return arguments, torch.randn_like(arguments["x0"])
+
+
+def as_function_of(arguments, run, *names):
+    return lambda *values: run(**{**arguments, **dict(zip(names, values, strict=True))})
+
+
+@on_kernels
+def test_a_kernel_refuses_forward_mode(backend):
+    arguments, direction = problem()
+    banks = [arguments[name] for name in BANKS]
+    cases = (
+        (as_function_of(arguments, backend.cross_rnn, "x0"), arguments["x0"], direction),
+        (lambda private: backend.param_gather(banks[0], private, banks[2]), banks[1], torch.ones_like(banks[1])),
+        (lambda x0: backend.operators.cross_rnn(*backend.operands({**arguments, "x0": x0}))[0], arguments["x0"], direction),
+        (lambda private: backend.operators.param_gather(banks[0], private, banks[2]), banks[1], torch.ones_like(banks[1])),
+    )
+    for run, point, tangent in cases:
+        with pytest.raises(BackendUnavailable, match=r"no forward-mode derivatives .* backend='reference'"):
+            jvp(run, (point,), (tangent,))
+        with forward_ad.dual_level(), pytest.raises(BackendUnavailable, match="no forward-mode derivatives"):
+            run(forward_ad.make_dual(point, tangent))
+
+
+@on_kernels
+def test_a_kernels_gradient_refuses_forward_mode(backend):
+    arguments, _ = problem()
+    out = as_function_of(arguments, backend.cross_rnn, "x0")(x0 := arguments["x0"].requires_grad_())
+    with forward_ad.dual_level(), pytest.raises(BackendUnavailable, match="no forward-mode derivatives"):
+        torch.autograd.grad(out, x0, forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out)))
+
+
+@on_kernels
+def test_a_tensor_without_a_tangent_passes_a_kernel_in_forward_mode(backend):
+    """A frozen part of a model stays on its backend."""
+    arguments, direction = problem()
+    expected = reference.cross_rnn(**arguments)
+    value, tangent = jvp(lambda x: backend.cross_rnn(**arguments) + x.sum(), (direction,), (direction,))
+    torch.testing.assert_close(value, expected + direction.sum())
+    torch.testing.assert_close(tangent, direction.sum().expand_as(expected))
+
+
+def test_auto_computes_forward_mode_by_the_reference():
+    arguments, _ = problem()
+    for names in (("x0",), ("context", "private_bias")):
+        fast, plain = (as_function_of(arguments, run, *names) for run in (functional.cross_rnn, reference.cross_rnn))
+        point = tuple(arguments[name] for name in names)
+        tangent = tuple(torch.randn_like(value) for value in point)
+        torch.testing.assert_close(jvp(fast, point, tangent)[1], jvp(plain, point, tangent)[1])
+        torch.testing.assert_close(jacfwd(fast)(*point), jacfwd(plain)(*point))
+        torch.testing.assert_close(jacfwd(jacrev(fast))(*point), jacfwd(jacrev(plain))(*point))
+    shared, private, index = (arguments[name] for name in BANKS)
+    rows = jvp(lambda s, p: functional.param_gather(s, p, index), (shared, private), (shared, private))[1]
+    assert torch.equal(rows, reference.param_gather(shared, private, index))
+
+
+def test_auto_computes_forward_mode_in_a_compiled_graph():
+    arguments, direction = problem()
+    fast, plain = (as_function_of(arguments, run, "x0") for run in (functional.cross_rnn, reference.cross_rnn))
+    compiled = torch.compile(lambda x, v: jvp(fast, (x,), (v,))[1], backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(arguments["x0"], direction), jvp(plain, (arguments["x0"],), (direction,))[1])
+
+
+@on_every_backend
+@pytest.mark.parametrize("name", ["x0", "shared_weight", "private_bias", "context"])
+def test_grad_gives_the_reference_gradient(backend, name):
+    arguments, _ = problem()
+    fast, plain = (as_function_of(arguments, run, name) for run in (backend.cross_rnn, reference.cross_rnn))
+    gradients = [grad(lambda value, run=run: run(value).square().sum())(arguments[name]) for run in (fast, plain)]
+    torch.testing.assert_close(*gradients)
+
+
+@on_every_backend
+def test_vmap_gives_each_sample_its_result(backend):
+    arguments, _ = problem()
+    many = torch.randn(2, *arguments["x0"].shape, dtype=torch.float64)
+    fast = as_function_of(arguments, backend.cross_rnn, "x0")
+    torch.testing.assert_close(vmap(fast)(many), torch.stack([reference.cross_rnn(**{**arguments, "x0": x0}) for x0 in many]))
+    banks = [arguments[name] for name in BANKS]
+    ensemble = torch.stack([banks[1], -banks[1]], dim=1)
+    found = vmap(lambda private: backend.param_gather(banks[0], private, banks[2]), in_dims=1)(ensemble)
+    assert torch.equal(found, torch.stack([reference.param_gather(banks[0], sign * banks[1], banks[2]) for sign in (1, -1)]))
+
+
+@on_every_backend
+def test_per_sample_gradients_are_those_of_each_sample_alone(backend):
+    arguments, _ = problem()
+    samples = torch.randn(2, *arguments["x0"].shape, dtype=torch.float64)
+
+    def of(run):
+        return lambda bias, x0: run(**{**arguments, "shared_bias": bias, "x0": x0}).square().sum()
+
+    found = vmap(grad(of(backend.cross_rnn)), in_dims=(None, 0))(arguments["shared_bias"], samples)
+    expected = [grad(of(reference.cross_rnn))(arguments["shared_bias"], x0) for x0 in samples]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+@on("reference", "cpp")
+def test_jacrev_gives_the_reference_jacobian(backend):
+    arguments, _ = problem()
+    fast, plain = (as_function_of(arguments, run, "x0") for run in (backend.cross_rnn, reference.cross_rnn))
+    torch.testing.assert_close(jacrev(fast)(arguments["x0"]), jacrev(plain)(arguments["x0"]))
+
+
+@on_kernels
+def test_an_operator_called_under_grad_without_its_derivative_says_what_to_call(backend):
+    arguments, _ = problem()
+    with pytest.raises(BackendUnavailable, match=r"Call the functions of dcrnn_fast\.functional"):
+        grad(lambda x0: backend.operators.cross_rnn(*backend.operands({**arguments, "x0": x0}))[0].sum())(arguments["x0"])
