@@ -1,15 +1,23 @@
 // Checks of the operators' arguments; see arguments.h.
 #include "arguments.h"
 
+#include <utility>
+
 namespace dcrnn_fast {
 
-using torch::stable::contiguous;
-
-void Arguments::prepare() {
+void Arguments::prepare(int32_t device) {
+  for (const auto& [tensor, name] : {std::pair<const Tensor&, const char*>{x0, "x0"},
+                                     {shared_weight, "shared_weight"},
+                                     {shared_bias, "shared_bias"},
+                                     {private_weight, "private_weight"},
+                                     {private_bias, "private_bias"},
+                                     {index, "index"}})
+    check_memory(tensor, name, device);
+  if (context) check_memory(*context, "context", device);
   check_dim(x0, "x0", 2);
   check(x0.size(1) >= 1, "x0: got shape ", shape(x0), ", expected [B, D] with D >= 1");
   check_dtype(x0, "x0");
-  check(steps >= 1, "steps: got ", steps, ", expected at least 1");
+  check(steps >= 1 && steps <= most_steps, "steps: got ", steps, ", expected 1 to ", most_steps);
   check(cell == "gated" || cell == "cross", "cell: got '", cell, "', expected 'gated' or 'cross'");
   check_index(index);
   check_dim(shared_weight, "shared_weight", 3);
@@ -38,11 +46,16 @@ void Arguments::prepare() {
   check_alike(shared_bias, "shared_bias", x0, "x0");
   check_alike(private_weight, "private_weight", x0, "x0");
   check_alike(private_bias, "private_bias", x0, "x0");
+  check_alike_device(index, "index", x0, "x0");
+  values_of({tasks(), steps + 1, batch, gates, dim}, "x0, steps, index: the states and activations of all tasks");
+  values_of({tasks(), index.size(1), gates, columns}, "index: the weights of all tasks");
 
   const bool rows_in_line = x0.stride(1) == 1 && x0.stride(0) >= dim;
-  if (!rows_in_line) x0 = contiguous(x0);
-  for (Tensor* tensor : {&shared_weight, &shared_bias, &private_weight, &private_bias, &index}) *tensor = contiguous(*tensor);
-  if (context) context = context->size(2) ? std::optional(contiguous(*context)) : std::nullopt;
+  if (!rows_in_line) x0 = dense(x0, "x0");
+  shared_weight = dense(shared_weight, "shared_weight"), shared_bias = dense(shared_bias, "shared_bias");
+  private_weight = dense(private_weight, "private_weight"), private_bias = dense(private_bias, "private_bias");
+  index = dense(index, "index");
+  if (context) context = context->size(2) ? std::optional(dense(*context, "context")) : std::nullopt;
 }
 
 void Arguments::check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, bool return_states, int64_t needs,
@@ -53,13 +66,20 @@ void Arguments::check_backward(const Tensor& grad, const Tensor& states, const T
       if (tensor.size(i) != expected[i]) return false;
     return true;
   };
+  const int32_t device = device_type(x0);
+  check_memory(grad, "grad", device);
+  check_memory(states, "states", device);
+  check_memory(activations, "activations", device);
   check_alike(grad, "grad", x0, "x0");
   check_alike(states, "states", x0, "x0");
   check_alike(activations, "activations", x0, "x0");
   check(has_shape(grad, out_shape(return_states)), "grad: got shape ", shape(grad), ", expected the shape of cross_rnn's first output");
-  check(states.numel() == 0, "states: got shape ", shape(states), ", expected [0]: this backend computes them again");
-  check(activations.numel() == 0 || has_shape(activations, activations_shape(keep_activations)), "activations: got shape ",
-        shape(activations), ", expected the shape of cross_rnn's third output");
+  const auto absent = [](const Tensor& tensor) { return tensor.dim() == 1 && tensor.size(0) == 0; };
+  check(absent(states), "states: got shape ", shape(states), ", expected [0]: this backend computes them again");
+  check(absent(activations) || has_shape(activations, activations_shape(keep_activations)), "activations: got shape ", shape(activations),
+        ", expected the shape of cross_rnn's third output");
+  check(needs >= 0 && needs <= (need_banks | need_x0 | need_context), "needs: got ", needs,
+        ", expected a sum of the bits of Needs, 0 to 63");
   check(!(needs & need_context) || has_context, "needs: asks for the gradient of context, which is absent");
 }
 
@@ -77,8 +97,12 @@ void check_keep(int64_t keep) {
   check(keep == keep_nothing || keep == keep_activations, "keep: got ", keep, ", expected 0 (nothing) or 1 (activations)");
 }
 
-void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index) {
+void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index, int32_t device) {
+  check_memory(shared, "shared", device);
+  check_memory(own, "private", device);
+  check_memory(index, "index", device);
   check_index(index);
+  check_alike_device(index, "index", shared, "shared");
   check_alike(own, "private", shared, "shared");
   check(shared.dim() >= 1 && own.dim() == shared.dim() + 1, "private: got shape ", shape(own), ", expected [T, P, ...] beside shared ",
         shape(shared));
@@ -86,12 +110,20 @@ void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index) {
   check_size(own, "private", 0, index.size(0));
 }
 
-void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private) {
+void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private, int32_t device) {
+  check_memory(grad, "grad", device);
+  check_memory(index, "index", device);
   check_index(index);
+  check_alike_device(index, "index", grad, "grad");
   check(grad.dim() >= 2, "grad: got shape ", shape(grad), ", expected [T, R, ...]");
   check_size(grad, "grad", 0, index.size(0));
   check_size(grad, "grad", 1, index.size(1));
-  check(num_shared >= 0 && num_private >= 0, "num_shared, num_private: got ", num_shared, " and ", num_private, ", expected at least 0");
+  for (const int64_t count : {num_shared, num_private})
+    check(count >= 0 && count <= most_size, "num_shared, num_private: got ", num_shared, " and ", num_private, ", expected 0 to ",
+          most_size);
+  const int64_t each = values_each(grad, 2);
+  values_of({index.size(0), num_private, each}, "num_private: the gradient of the private rows");
+  values_of({num_shared, each}, "num_shared: the gradient of the shared rows");
 }
 
 std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& tensor, int64_t from) {
@@ -100,9 +132,7 @@ std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& t
 }
 
 int64_t values_each(const Tensor& tensor, int64_t from) {
-  int64_t count = 1;
-  for (int64_t i = from; i < tensor.dim(); ++i) count *= tensor.size(i);
-  return count;
+  return values_of(with_trailing({}, tensor, from), "grad, shared: the values of a row");
 }
 
 }  // namespace dcrnn_fast

@@ -21,8 +21,9 @@ struct Arguments {
   std::string cell;
   std::optional<Tensor> context;
 
-  // Checks the arguments and makes them contiguous; x0 may keep a row stride. Drops a context without columns.
-  void prepare();
+  // Checks the arguments, for kernels of a type of device, and makes them contiguous; x0 may keep a row stride. Drops a context without
+  // columns.
+  void prepare(int32_t device);
   // Checks the further arguments of the backward. `needs` may ask for the gradient of a context without columns.
   void check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, bool return_states, int64_t needs,
                       bool has_context) const;
@@ -61,8 +62,8 @@ enum Needs : int64_t {
 };
 
 // Check the arguments of param_gather and its backward: banks shared [S, ...] and own [T, P, ...], and index [T, R].
-void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index);
-void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private);
+void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index, int32_t device);
+void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private, int32_t device);
 
 // with_trailing appends the tensor's sizes from dimension `from` on to `leading`; values_each multiplies these sizes.
 std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& tensor, int64_t from);

@@ -20,10 +20,11 @@ namespace {
 
 // exp after Cody and Waite: x = n ln 2 + r with |r| <= ln 2 / 2. A polynomial gives exp(r), and n is added to the exponent's bits.
 // Adding 1.5 * 2^23 (2^52 in double) rounds to an integer and leaves it in the low bits; unlike rint and a conversion, this vectorises on
-// every instruction set. The clamps keep the result normal and let NaN pass through. The float version expects x <= 0 and uses a minimax
-// polynomial of degree 6 (relative error 4e-9).
+// every instruction set. The clamps keep the exponent in range and let NaN pass through. The float version expects x <= 0, gives 0 below
+// -87, and uses a minimax polynomial of degree 6 (relative error 4e-9).
 DCRNN_CELL float exp_negative(float x) {
-  x = x < -87.0f ? -87.0f : x;
+  const bool vanishes = x < -87.0f;
+  x = vanishes ? -87.0f : x;
   const float shifted = x * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
   float r = x - n * 0.693145751953125f;
@@ -35,7 +36,8 @@ DCRNN_CELL float exp_negative(float x) {
   p = p * r + 0.49999994f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(shifted) << 23));
+  const float result = std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(shifted) << 23));
+  return vanishes ? 0.0f : result;
 }
 
 DCRNN_CELL double exp_clamped(double x) {
@@ -64,7 +66,8 @@ DCRNN_CELL double exp_clamped(double x) {
 
 // 1 / (1 + exp(-q)). The float version computes e = exp(-|q|) and returns 1 / (1 + e) for q >= 0, else e / (1 + e). 1 + e lies between
 // 1 and 2: a quadratic gives its reciprocal within 1%, and two Newton steps refine it, in a third of the time of a vector division. The
-// last Newton step adds what rounding lost in 1 + e, so that 1 - g stays accurate where g is close to 1.
+// last Newton step adds what rounding lost in 1 + e, so that 1 - g stays accurate where g is close to 1. A closed gate is 0, not tiny:
+// times an infinite or huge value it must give what the exact gate gives.
 DCRNN_CELL float sigmoid(float q) {
   const float e = exp_negative(std::bit_cast<float>(std::bit_cast<std::uint32_t>(q) | 0x80000000u));
   const float x = 1.0f + e, lost = e - (x - 1.0f);
@@ -74,7 +77,7 @@ DCRNN_CELL float sigmoid(float q) {
   return q < 0.0f ? e * y : y;
 }
 
-DCRNN_CELL double sigmoid(double q) { return 1.0 / (1.0 + exp_clamped(-q)); }
+DCRNN_CELL double sigmoid(double q) { return q < -708.0 ? 0.0 : 1.0 / (1.0 + exp_clamped(-q)); }
 
 template <typename A>
 DCRNN_CELL A next_state(A h, A x0, A a, A g) {

@@ -2,12 +2,16 @@
 // from C++ or from a compiled graph, against reading outside their tensors.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace dcrnn_fast {
 
@@ -36,6 +40,53 @@ inline std::string shape(const Tensor& tensor) {
   return text.str();
 }
 
+// What the operators take at most. No product of a step count and a size then leaves int64, and no size leaves int32.
+inline constexpr int64_t most_steps = 65535, most_size = INT32_MAX;
+
+// The number of values of a tensor with these sizes, or of a part of one; refuses what no memory can hold.
+template <typename Sizes>
+int64_t values_of(const Sizes& sizes, const char* what) {
+  int64_t count = 1;
+  for (const int64_t size : sizes)
+    if (size == 0) return 0;
+  for (const int64_t size : sizes)
+    check(!__builtin_mul_overflow(count, size, &count) && count <= INT64_MAX / 16, what, ": too many values for any memory");
+  return count;
+}
+inline int64_t values_of(std::initializer_list<int64_t> sizes, const char* what) {
+  return values_of<std::initializer_list<int64_t>>(sizes, what);
+}
+
+inline int32_t device_type(const Tensor& tensor) {
+  int32_t type = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+  return type;
+}
+
+// Checks what the dispatcher does not: it takes the operator of one argument's device for all of them. `device` is the type of the
+// kernels' device.
+inline void check_memory(const Tensor& tensor, const char* name, int32_t device) {
+  check(tensor.defined(), name, ": got an undefined tensor");
+  check(device_type(tensor) == device, name, ": got a tensor on another device, expected one on ",
+        device == aoti_torch_device_type_cpu() ? "the CPU" : "a GPU", " as other arguments are");
+  int32_t layout = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
+  check(layout == aoti_torch_layout_strided(), name, ": got a sparse or packed tensor, expected a dense one (layout torch.strided)");
+  int64_t last = 0, bytes = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &last));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+  bool empty = false, overflow = false;
+  for (int64_t i = 0; i < tensor.dim(); ++i) {
+    const int64_t size = tensor.size(i);
+    check(size <= most_size, name, ": got shape ", shape(tensor), ", expected sizes of at most ", most_size);
+    empty = empty || size == 0;
+    int64_t span = 0;
+    overflow = __builtin_mul_overflow(size - 1, tensor.stride(i), &span) || __builtin_add_overflow(last, span, &last) || overflow;
+  }
+  check(empty || (!overflow && last < bytes / static_cast<int64_t>(tensor.element_size())), name, ": got shape ", shape(tensor),
+        " in a storage of ", bytes, " bytes, expected memory for every value (was its storage freed?)");
+}
+
 inline void check_dim(const Tensor& tensor, const char* name, int64_t dim) {
   check(tensor.dim() == dim, name, ": got shape ", shape(tensor), ", expected ", dim, " dimensions");
 }
@@ -44,8 +95,31 @@ inline void check_size(const Tensor& tensor, const char* name, int64_t dimension
   check(tensor.size(dimension) == expected, name, ": got shape ", shape(tensor), ", expected size ", expected, " in dimension ", dimension);
 }
 
+// make(), whose failure is told as a lack of memory for what `words` name.
+template <typename Make, typename... Words>
+auto with_memory(const Make& make, const Words&... words) {
+  try {
+    return make();
+  } catch (const std::exception&) {
+    std::ostringstream message;
+    message << "dcrnn_fast: ";
+    (message << ... << words) << ": not enough memory";
+    throw std::runtime_error(message.str());
+  }
+}
+
+// An uninitialised tensor of the dtype and device of another one.
+inline Tensor allocated(const Tensor& like, const std::vector<int64_t>& sizes, const char* what) {
+  return with_memory([&] { return torch::stable::new_empty(like, sizes); }, what);
+}
+
+// The tensor itself if it is contiguous, else a copy.
+inline Tensor dense(const Tensor& tensor, const char* name) {
+  return with_memory([&] { return torch::stable::contiguous(tensor); }, name, ": a contiguous copy of shape ", shape(tensor));
+}
+
 inline void check_alike_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
-  check(tensor.is_cpu() == other.is_cpu() && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ",
+  check(device_type(tensor) == device_type(other) && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ",
         other_name);
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .backends import BACKENDS, REASONS, cuda_extension, extension, require, resolve
 from .errors import BackendUnavailable
-from .inputs import check_banks, check_choice, check_count, check_cross_rnn, check_flag, check_index, check_tensor
+from .inputs import MAX_STEPS, check_banks, check_choice, check_count, check_cross_rnn, check_flag, check_index, check_tensor
 from .operators import Implementation, Keep, no_override, override_by, register
 from .reference import functional as reference
 from .sharing import GATES, Cell
@@ -123,7 +123,7 @@ def cross_rnn(
         private_weight: [T, P, G, K].
         private_bias: [T, P, G].
         index: int32 [T, R], values in [0, S + P). R = D for weights tied over steps, or steps * D.
-        steps: L >= 1.
+        steps: L, from 1 to 65535.
         cell: "gated" or "cross".
         context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
         return_states: return all states instead of the last.
@@ -149,7 +149,7 @@ def cross_rnn(
         tensor([[[2., 6.]]])
     """
     check_choice("cell", cell, tuple(GATES))
-    check_count("steps", steps)
+    check_count("steps", steps, maximum=MAX_STEPS)
     check_flag("return_states", return_states)
     check_flag("recompute", recompute)
     check_tensor("x0", x0, "floats [B, D]")

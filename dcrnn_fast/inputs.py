@@ -11,6 +11,7 @@ from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .transforms import may_read_values
@@ -29,12 +30,18 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
 
 
-def check_count(name: str, value: object, minimum: int = 1) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) of at least ``minimum``."""
+MAX_STEPS = 65535
+"""The most steps of a recurrence, on every backend. It is a GPU's largest grid in one dimension, and far above any use."""
+
+
+def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> None:
+    """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) from ``minimum`` to ``maximum``."""
     if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name}={value}: expected at least {minimum}")
+    if maximum is not None and int(value) > maximum:
+        raise ValueError(f"{name}={value}: expected at most {maximum}")
 
 
 def check_ratio(name: str, value: object) -> None:
@@ -58,9 +65,26 @@ def check_sequence(name: str, value: object, of: str) -> None:
 
 
 def check_tensor(name: str, value: object, expected: str) -> None:
-    """Raise TypeError unless ``value`` is a tensor."""
+    """Raise TypeError unless ``value`` is a tensor, ValueError unless it is dense and has memory for all its values."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor of {expected}")
+    if value.layout != torch.strided or value.is_nested:
+        layout = "nested" if value.is_nested else value.layout
+        raise ValueError(f"{name}: got a tensor of layout {layout}, expected a dense one (torch.strided)")
+    if not torch.compiler.is_compiling() and type(value) in (Tensor, Parameter):  # a subclass may have no memory of its own
+        _check_memory(name, value)
+
+
+def _check_memory(name: str, tensor: Tensor) -> None:
+    """Raise ValueError where values lie beyond the storage, as after ``untyped_storage().resize_(0)``: a kernel would read them."""
+    if tensor.is_meta or not tensor.numel() or torch._C._are_functorch_transforms_active():
+        return
+    last = tensor.storage_offset() + sum([(size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
+    held = tensor.untyped_storage().nbytes()
+    if (last + 1) * tensor.element_size() > held:
+        raise ValueError(
+            f"{name}: got shape {list(tensor.shape)} in a storage of {held} bytes, expected memory for every value (was its storage freed?)"
+        )
 
 
 def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> None:
@@ -192,7 +216,10 @@ def check_cross_rnn(
     gates: int,
     context: Tensor | None,
 ) -> None:
-    """Raise TypeError or ValueError unless the arguments of :func:`dcrnn_fast.functional.cross_rnn` fit each other."""
+    """Raise TypeError or ValueError unless the arguments of :func:`dcrnn_fast.functional.cross_rnn` fit each other.
+
+    ``gates`` is the cell's number of vectors a unit. The values of ``index`` are not read.
+    """
     check_tensor("x0", x0, "floats [B, D]")
     if context is not None:
         check_tensor("context", context, f"floats [{steps}, B, C]")

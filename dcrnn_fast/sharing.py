@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .inputs import check_choice, check_count, check_flag, check_ratio
+from .inputs import MAX_STEPS, check_choice, check_count, check_flag, check_ratio
 
 Cell = Literal["gated", "cross"]
 Sharing = Literal["rows", "trunk"]
@@ -89,7 +89,7 @@ class SharingPlan:
         check_choice("cell", self.cell, tuple(GATES))
         check_count("num_tasks", self.num_tasks)
         check_count("dim", self.dim)
-        check_count("steps", self.steps)
+        check_count("steps", self.steps, maximum=MAX_STEPS)
         check_flag("tied", self.tied)
         units = self.shared_units
         if list(units) != sorted(set(units)) or (units and not (units[0] >= 0 and units[-1] < self.dim)):

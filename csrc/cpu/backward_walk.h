@@ -26,7 +26,8 @@ class BackwardWalk {
         block_sums_(c_.width),
         common_sum_(is_low<T> ? c_.tile * c_.common_width : 0),
         state_(is_low<T> ? c_.tile * p_.dim : 0),
-        low_(is_low<T> ? c_.tile * std::max(p_.dim, p_.context) : 0),
+        product_(is_low<T> || few() ? std::max(c_.tile, fewest_rows) * std::max(p_.dim, p_.context) : 0),
+        padded_(few() ? fewest_rows * c_.width : 0),
         own_activations_(activations ? 0 : p_.steps * c_.tile * c_.width) {
     if (!activations) forward_.emplace(p_, c_.tile);
     if (dx0_.get()) std::fill_n(dx0_.get(), c_.tile * p_.dim, A(0));
@@ -53,6 +54,10 @@ class BackwardWalk {
   }
 
  private:
+  // With fewer rows the library multiplies a matrix by vectors, in one chain of additions: we saw twice the error of plain PyTorch.
+  static constexpr int64_t fewest_rows = 4;
+  bool few() const { return c_.tile < fewest_rows; }
+
   struct Tile {
     int64_t row, count, local;  // row and local: its first row in the batch and in the chunk
     Rows<const T> x0;
@@ -85,7 +90,7 @@ class BackwardWalk {
           task, [](int64_t) { return Rows<T>{}; },
           [&](int64_t step) { return Rows<T>{own_activations_.get() + step * c_.tile * c_.width, c_.width}; });
     if (c_.out.weight) keep_states(tile, task);
-    for (int64_t step = p_.steps; step-- > 0;) {
+    for (int64_t step = p_.steps; step-- > 0 && !p_.interruption.came();) {
       const bool last = step + 1 == p_.steps;
       const Rows<T> product = c_.products(task, step, tile.local);
       const Rows<const A> d = last ? Rows<const A>{} : Rows<const A>(tile.d);
@@ -140,20 +145,33 @@ class BackwardWalk {
   }
 
   // Adds da|dq of the units times the state's columns of their weights to `to`, and times the context's columns to the context's gradient.
-  void pull(const Tile& tile, int64_t task, int64_t step, Units units, Rows<const T> product, Rows<A> to) const {
-    const int64_t width = units.count() * p_.gates;
+  void pull(const Tile& tile, int64_t task, int64_t step, Units units, Rows<const T> gradient, Rows<A> to) const {
+    const int64_t width = units.count() * p_.gates, rows = std::max(tile.count, few() ? fewest_rows : 0);
     const T* const weight = p_.step_weight(task, step) + units.begin * p_.gates * p_.columns;
+    if (few()) gradient = padded(gradient, tile.count, width);
     const auto add = [&](int64_t offset, int64_t columns, A* out) {
-      const Matrix<T> gradient(product.data, tile.count, width, product.stride), rows(weight + offset, width, columns, p_.columns);
-      if constexpr (is_low<T>) {
-        gemm(Matrix<T>(low_.get(), tile.count, columns, columns), gradient, rows);
-        kernels_.widen_add(low_.get(), out, tile.count * columns);
-      } else {
-        gemm(Matrix<T>(out, tile.count, columns, columns), gradient, rows, true);
+      const Matrix<T> left(gradient.data, rows, width, gradient.stride), right(weight + offset, width, columns, p_.columns);
+      if (product_.get()) {
+        gemm(Matrix<T>(product_.get(), rows, columns, columns), left, right);
+        kernels_.widen_add(product_.get(), out, tile.count * columns);
+      } else if constexpr (!is_low<T>) {
+        gemm(Matrix<T>(out, rows, columns, columns), left, right, true);
       }
     };
     if (c_.out.context) add(0, p_.context, c_.out.context + (step * p_.batch + tile.row) * p_.context);
     if (step > 0 || c_.out.x0) add(p_.context, p_.dim, to.data);
+  }
+
+  // A copy with rows of zeros appended. Their products are never read: with an infinite weight they are NaN.
+  Rows<const T> padded(Rows<const T> gradient, int64_t count, int64_t width) const {
+    for (int64_t r = 0; r < fewest_rows; ++r) {
+      T* const to = padded_.get() + r * width;
+      if (r < count)
+        std::memcpy(static_cast<void*>(to), gradient[r], width * sizeof(T));
+      else
+        std::fill_n(to, width, T(0.f));
+    }
+    return {padded_.get(), width};
   }
 
   const BackwardChunk<T>& c_;
@@ -163,7 +181,7 @@ class BackwardWalk {
   const bool return_states_;
   const T* const activations_;
   Buffer<A> d_, dx0_, step_sums_, block_sums_, common_sum_, state_;
-  Buffer<T> low_, own_activations_;
+  Buffer<T> product_, padded_, own_activations_;
   std::optional<ForwardTile<T>> forward_;
 };
 

@@ -41,7 +41,7 @@ class BackwardWeights {
   void add_weight(int64_t task, int64_t weight_step) const {
     A* const out = c_.out.weight + (task * p_.weight_steps + weight_step) * c_.width * p_.columns;
     bool add = c_.row > 0;
-    for (int64_t step = weight_step; step < p_.steps; step += p_.weight_steps) {
+    for (int64_t step = weight_step; step < p_.steps && !p_.interruption.came(); step += p_.weight_steps) {
       const auto units = [&](Units range, Rows<const T> gradient) {
         const Rows<A> rows{out + range.begin * p_.gates * p_.columns, p_.columns};
         const int64_t width = range.count() * p_.gates;

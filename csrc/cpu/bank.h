@@ -67,8 +67,9 @@ void reduce_rows(const BankIndex& bank, const Readers& readers, const From* grad
   using A = accumulator<To>;
   if (n == 0) return;
   torch::stable::parallel_for(0, static_cast<int64_t>(readers.offsets.size()) - 1, grain(n), [&](int64_t begin, int64_t end) {
-    constexpr int64_t block = 512;
-    A sum[block];
+    // Sums of a few rows are summed in turn: the rounding error of one long chain of additions would grow with its length.
+    constexpr int64_t block = 512, few = 32;
+    A sum[block], part[block];
     for (int64_t row = begin; row < end; ++row) {
       To* const out = row < bank.num_shared ? shared + row * n : own + (row - bank.num_shared) * n;
       const int64_t first = readers.offsets[row], last = readers.offsets[row + 1];
@@ -78,10 +79,17 @@ void reduce_rows(const BankIndex& bank, const Readers& readers, const From* grad
       }
       for (int64_t start = 0; start < n; start += block) {
         const int64_t width = std::min(block, n - start);
-        std::fill(sum, sum + width, A(0));
-        for (int64_t reader = first; reader < last; ++reader) {
-          const From* const from = gradient + readers.places[reader] * n + start;
-          for (int64_t i = 0; i < width; ++i) sum[i] += A(from[i]);
+        const auto add = [&](A* to, int64_t reader, int64_t end_reader) {
+          std::fill(to, to + width, A(0));
+          for (; reader < end_reader; ++reader) {
+            const From* const from = gradient + readers.places[reader] * n + start;
+            for (int64_t i = 0; i < width; ++i) to[i] += A(from[i]);
+          }
+        };
+        add(sum, first, std::min(first + few, last));
+        for (int64_t reader = first + few; reader < last; reader += few) {
+          add(part, reader, std::min(reader + few, last));
+          for (int64_t i = 0; i < width; ++i) sum[i] += part[i];
         }
         for (int64_t i = 0; i < width; ++i) out[start + i] = To(sum[i]);
       }

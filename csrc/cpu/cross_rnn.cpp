@@ -4,22 +4,27 @@
 namespace dcrnn_fast::cpu {
 
 void prepare(Arguments& arguments) {
-  arguments.prepare();
+  arguments.prepare(aoti_torch_device_type_cpu());
   const BankIndex bank = arguments.bank();
   check_index_values(bank.index, bank.tasks * bank.rows, bank.num_shared + bank.num_private);
 }
 
-void pad(Arguments& arguments, int64_t rows) {
-  arguments.x0 = padded(arguments.x0, 0, rows);
-  if (arguments.context) arguments.context = padded(*arguments.context, 1, rows);
-}
+namespace {
 
+// A copy of the tensor with zeros appended in dimension `dim`, up to `size`.
 Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {
   std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
   shape[dim] = size;
   Tensor out = torch::stable::new_zeros(tensor, shape), part = torch::stable::narrow(out, dim, 0, tensor.size(dim));
   torch::stable::copy_(part, tensor);
   return out;
+}
+
+}  // namespace
+
+void pad(Arguments& arguments, int64_t rows) {
+  arguments.x0 = padded(arguments.x0, 0, rows);
+  if (arguments.context) arguments.context = padded(*arguments.context, 1, rows);
 }
 
 Tiles::Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts) : batch(batch) {
@@ -101,14 +106,20 @@ Problem<T>::Problem(const Arguments& arguments)
 }
 
 template <typename T>
-void Problem<T>::multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product) const {
+void Problem<T>::multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product,
+                          T* operand) const {
   const int64_t width = units.count() * gates;
   const T* const rows_of_weight = step_weight(task, step) + units.begin * gates * columns;
   const Matrix<T> out(product.data, rows, width, product.stride);
-  if (context) {
-    const T* const upstream = context_states + (step * batch + row) * context;
-    gemm(out, Matrix<T>(upstream, rows, context, context), Matrix<T>(rows_of_weight, context, width, 1, columns));
+  const T* const upstream = context ? context_states + (step * batch + row) * context : nullptr;
+  if (context && is_low<T>) {
+    for (int64_t r = 0; r < rows; ++r) {
+      std::memcpy(static_cast<void*>(operand + r * columns), upstream + r * context, context * sizeof(T));
+      std::memcpy(static_cast<void*>(operand + r * columns + context), state[r], dim * sizeof(T));
+    }
+    return gemm(out, Matrix<T>(operand, rows, columns, columns), Matrix<T>(rows_of_weight, columns, width, 1, columns));
   }
+  if (context) gemm(out, Matrix<T>(upstream, rows, context, context), Matrix<T>(rows_of_weight, context, width, 1, columns));
   gemm(out, Matrix<T>(state.data, rows, dim, state.stride), Matrix<T>(rows_of_weight + context, dim, width, 1, columns), context != 0);
 }
 
@@ -118,6 +129,7 @@ ForwardTile<T>::ForwardTile(const Problem<T>& problem, int64_t rows)
       kernels_(kernels<T>()),
       product_(rows * problem.dim * problem.gates),
       low_(is_low<T> ? rows * problem.dim : 0),
+      operand_(is_low<T> && problem.context ? rows * problem.columns : 0),
       common_(rows * problem.common.count() * problem.gates),
       state_(rows * problem.dim) {}
 
@@ -125,7 +137,8 @@ template <typename T>
 void ForwardTile<T>::begin(int64_t row, int64_t rows) {
   row_ = row, rows_ = rows;
   const Units common = problem_.common;
-  if (common.count()) problem_.multiply(0, 0, row, rows, common, problem_.x0.at(row), {common_.get(), common.count() * problem_.gates});
+  if (common.count())
+    problem_.multiply(0, 0, row, rows, common, problem_.x0.at(row), {common_.get(), common.count() * problem_.gates}, operand_.get());
 }
 
 template struct Problem<float>;

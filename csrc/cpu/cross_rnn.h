@@ -2,9 +2,11 @@
 // one tile of rows. Letters as in ops.cpp; W = weight_steps is 1 if all steps share their weights, else steps.
 #pragma once
 
+#include <cstring>
 #include <vector>
 
 #include "../arguments.h"
+#include "../interrupt.h"
 #include "bank.h"
 #include "buffer.h"
 #include "dispatch.h"
@@ -18,9 +20,6 @@ void prepare(Arguments& arguments);
 
 // Appends rows of zeros to x0 and the context until the batch has `rows` rows.
 void pad(Arguments& arguments, int64_t rows);
-
-// A copy of the tensor with zeros appended in dimension `dim`, up to `size`.
-Tensor padded(const Tensor& tensor, int64_t dim, int64_t size);
 
 // A range of units [begin, end).
 struct Units {
@@ -40,6 +39,7 @@ struct Problem {
   BankIndex bank;
   std::vector<const T*> weight;  // of each task [W * D * G, K]
   std::vector<const A*> bias;    // of each task [W, G, D]
+  Interruption interruption;     // looked at before each step
   Units common;                  // units whose first step is the same for all tasks: it is computed once
 
   // Calls body with each range of units that a step computes for every task: all units, but at the first step not the common ones.
@@ -53,8 +53,9 @@ struct Problem {
   const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
   const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
 
-  // product [rows, units * G] = [context, state] times the units' rows of the step's weights.
-  void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product) const;
+  // product [rows, units * G] = [context, state] times the units' rows of the step's weights. Two products would round their sum twice in
+  // half precision: there, context and state are first copied side by side to `operand` [rows, K].
+  void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product, T* operand) const;
 
  private:
   Buffer<T> weights_;
@@ -94,7 +95,7 @@ class ForwardTile {
  private:
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
-  Buffer<T> product_, low_, common_;
+  Buffer<T> product_, low_, operand_, common_;
   Buffer<A> state_;
   int64_t row_ = 0, rows_ = 0;
 };
@@ -114,7 +115,7 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Activations& 
   } else {
     state = x0;
   }
-  for (int64_t step = 0; step < p.steps; ++step) {
+  for (int64_t step = 0; step < p.steps && !p.interruption.came(); ++step) {
     const Rows<T> kept = activations(step), target = states(step);
     const Rows<T> product{product_.get(), width};
     const auto units = [&](Units range, Rows<const T> from, Rows<A> next, Rows<T> low) {
@@ -139,7 +140,7 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Activations& 
       next = target;
     p.own_units(step, [&](Units range) {
       const Rows<T> own_product = product.at(0, range.begin * p.gates);
-      p.multiply(task, step, row_, rows_, range, operand, own_product);
+      p.multiply(task, step, row_, rows_, range, operand, own_product, operand_.get());
       units(range, own_product, next, low);
     });
     if (step == 0 && p.common.count()) units(p.common, {common_.get(), p.common.count() * p.gates}, next, low);

@@ -10,15 +10,13 @@
 namespace dcrnn_fast::cpu {
 namespace {
 
-using torch::stable::clone;
-using torch::stable::contiguous;
-using torch::stable::narrow;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
 Tensor new_gradient(const Tensor& like, bool wanted, bool has_work, const std::vector<int64_t>& shape) {
   if (!wanted) return new_empty(like, {0});
-  return has_work ? new_empty(like, shape) : new_zeros(like, shape);
+  if (!has_work) return with_memory([&] { return new_zeros(like, shape); }, "a gradient");
+  return allocated(like, shape, "a gradient");
 }
 
 // A gradient's tensor, and the memory in which it is summed: the tensor's own where the types are the same.
@@ -56,8 +54,10 @@ void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* ac
       if (!walk) walk.emplace(chunk, grad, return_states, activations);
       for (int64_t i = begin; i < end; ++i) walk->run(i, i - first);
     });
+    chunk.p.interruption.raise();
     if (!chunk.out.weight) continue;
     weights.add_weights();
+    chunk.p.interruption.raise();
     for (int64_t i = first; i < last; ++i) weights.add_biases(chunk.sums(i - first), i > 0);
   }
 }
@@ -102,31 +102,14 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
   return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor};
 }
 
-// With fewer rows the library multiplies a matrix by vectors, in one chain of additions: we saw twice the error of plain PyTorch.
-constexpr int64_t fewest_rows = 4;
-
 Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
                            Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
                            std::optional<Tensor> context, bool return_states, int64_t needs, bool /*allow_tf32*/) {
   Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(arguments);
   arguments.check_backward(grad, states, activations, return_states, needs, context.has_value());
-  const int64_t batch = arguments.batch();
-  const bool few = batch > 0 && batch < fewest_rows;
-  if (few) {
-    pad(arguments, fewest_rows);
-    grad = padded(grad, return_states ? 2 : 1, fewest_rows);
-    if (activations.numel()) activations = padded(activations, 2, fewest_rows);
-  }
-  grad = contiguous(grad), activations = contiguous(activations);
-  Outputs out =
-      with_type(x0, "x0", [&](auto zero) { return backward<decltype(zero)>(arguments, grad, activations, return_states, needs); });
-  if (few) {
-    Tensor &dx0 = std::get<0>(out), &dcontext = std::get<5>(out);
-    if (needs & need_x0) dx0 = clone(narrow(dx0, 0, 0, batch));
-    if (needs & need_context) dcontext = contiguous(clone(narrow(dcontext, 1, 0, batch)));
-  }
-  return out;
+  grad = dense(grad, "grad"), activations = dense(activations, "activations");
+  return with_type(x0, "x0", [&](auto zero) { return backward<decltype(zero)>(arguments, grad, activations, return_states, needs); });
 }
 
 }  // namespace

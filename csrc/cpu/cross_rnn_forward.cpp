@@ -56,6 +56,7 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
       }
     }
   });
+  p.interruption.raise();
 }
 
 // With fewer rows, the library's choice of kernel was seen to depend on the number of threads (from 4 to 12 rows in float32).
@@ -70,7 +71,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
   const int64_t batch = arguments.batch();
   const bool padded = batch > unaffected_rows && batch < fewest_rows;
   if (padded) pad(arguments, fewest_rows);
-  Tensor out = new_empty(x0, arguments.out_shape(return_states)), activations = new_empty(x0, arguments.activations_shape(keep));
+  Tensor out = allocated(x0, arguments.out_shape(return_states), "x0, steps: the states of all tasks");
+  Tensor activations = allocated(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
   ask_for_huge_pages(out);
   ask_for_huge_pages(activations);
   if (batch && arguments.tasks())

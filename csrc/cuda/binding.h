@@ -21,6 +21,8 @@
 
 namespace dcrnn_fast::cuda {
 
+inline int32_t kernel_device() { return aoti_torch_device_type_cuda(); }
+
 inline void check_cuda(cudaError_t error) { STD_CUDA_CHECK(error); }
 
 // Makes the tensor's GPU the current one for as long as this lives.

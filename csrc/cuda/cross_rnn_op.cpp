@@ -8,7 +8,6 @@
 namespace dcrnn_fast::cuda {
 namespace {
 
-using torch::stable::contiguous;
 using torch::stable::empty_like;
 using torch::stable::from_blob;
 using torch::stable::new_empty;
@@ -18,11 +17,9 @@ template <typename T>
 constexpr ScalarType wide_type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
 
 void prepare(Arguments& a) {
-  a.prepare();
-  check_alike_device(a.index, "index", a.x0, "x0");
-  a.x0 = contiguous(a.x0);
+  a.prepare(kernel_device());
+  a.x0 = dense(a.x0, "x0");
   check_grid(a.tasks(), "index: tasks");
-  check_grid(a.steps, "steps");
   check_rows(a.shared_weight.size(0), a.private_weight.size(1));
 }
 
@@ -55,7 +52,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
   prepare(a);
   check_keep(keep);
   const Current current(a.x0);
-  Tensor out = new_empty(a.x0, a.out_shape(return_states)), activations = new_empty(a.x0, a.activations_shape(keep));
+  Tensor out = allocated(a.x0, a.out_shape(return_states), "x0, steps: the states of all tasks");
+  Tensor activations = allocated(a.x0, a.activations_shape(keep), "x0, steps: the activations of all tasks");
   with_type(x0, "x0", [&](auto zero) {
     run_forward(problem_of<decltype(zero)>(a, current, allow_tf32), a.x0, out, return_states, activations, current.stream);
   });
@@ -133,7 +131,7 @@ Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tenso
   Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
   prepare(a);
   a.check_backward(grad, states, activations, return_states, needs, context.has_value());
-  grad = contiguous(grad), activations = contiguous(activations);
+  grad = dense(grad, "grad"), activations = dense(activations, "activations");
   return with_type(x0, "x0",
                    [&](auto zero) { return run_backward<decltype(zero)>(a, grad, activations, return_states, needs, allow_tf32); });
 }

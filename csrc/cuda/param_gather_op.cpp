@@ -7,21 +7,17 @@
 namespace dcrnn_fast::cuda {
 namespace {
 
-using torch::stable::contiguous;
-using torch::stable::new_empty;
-
 BankIndex bank_of(const Tensor& index, int64_t num_shared, int64_t num_private) {
   return {data<const int32_t>(index), index.size(0), index.size(1), num_shared, num_private};
 }
 
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
-  check_banks(shared, own, index);
+  check_banks(shared, own, index, kernel_device());
   check_rows(shared.size(0), own.size(1));
-  check_alike_device(index, "index", shared, "shared");
   check_dtype(shared, "shared");
-  shared = contiguous(shared), own = contiguous(own), index = contiguous(index);
+  shared = dense(shared, "shared"), own = dense(own, "private"), index = dense(index, "index");
   const Current current(shared);
-  Tensor out = new_empty(shared, with_trailing({index.size(0), index.size(1)}, shared, 1));
+  Tensor out = allocated(shared, with_trailing({index.size(0), index.size(1)}, shared, 1), "shared, index: the rows of all tasks");
   const int bytes = static_cast<int>(shared.element_size());
   check_cuda(gather(bank_of(index, shared.size(0), own.size(1)), data<const void>(shared), data<const void>(own), data<void>(out),
                     values_each(shared, 1) * bytes, bytes, current.device, current.stream));
@@ -29,13 +25,12 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
 }
 
 std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int64_t num_shared, int64_t num_private) {
-  check_bank_gradient(grad, index, num_shared, num_private);
+  check_bank_gradient(grad, index, num_shared, num_private, kernel_device());
   check_rows(num_shared, num_private);
-  check_alike_device(index, "index", grad, "grad");
-  grad = contiguous(grad), index = contiguous(index);
+  grad = dense(grad, "grad"), index = dense(index, "index");
   const Current current(grad);
-  Tensor shared = new_empty(grad, with_trailing({num_shared}, grad, 2));
-  Tensor own = new_empty(grad, with_trailing({index.size(0), num_private}, grad, 2));
+  Tensor shared = allocated(grad, with_trailing({num_shared}, grad, 2), "num_shared: the gradient of the shared rows");
+  Tensor own = allocated(grad, with_trailing({index.size(0), num_private}, grad, 2), "num_private: the gradient of the private rows");
   with_type(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
     check_cuda(sum_rows(bank_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),

@@ -41,14 +41,23 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
             def sample(i: int) -> list[Any]:
                 return [a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)]
 
-            outputs = [Differentiable.apply(*sample(i)) for i in range(info.batch_size)]
+            def zeros() -> list[Any]:
+                pairs = zip(arguments, in_dims, strict=True)
+                return [a if dim is None else a.new_zeros(a.movedim(dim, 0).shape[1:]) for a, dim in pairs]
+
+            # without samples, one of zeros tells the shapes
+            outputs = [Differentiable.apply(*sample(i)) for i in range(info.batch_size)] or [Differentiable.apply(*zeros())]
             if isinstance(outputs[0], Tensor):
-                return torch.stack(outputs), 0
-            return tuple(torch.stack(values) for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
+                return torch.stack(outputs)[: info.batch_size], 0
+            return tuple(torch.stack(values)[: info.batch_size] for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
 
     def below_autograd(*arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments)
+        try:
+            with torch._C._AutoDispatchBelowAutograd():
+                return operator(*arguments)
+        except RuntimeError:
+            _let_signals_in()
+            raise
 
     Differentiable.setup_context = staticmethod(setup_context)  # type: ignore[method-assign]
     Differentiable.backward = staticmethod(backward)  # type: ignore[method-assign]
@@ -71,11 +80,16 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
     def call(*arguments: Any) -> Any:
         if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
             return operator(*arguments)
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and _any(arguments, _requires_grad):
+        with_gradient = torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and _any(arguments, _requires_grad)
+        if with_gradient or torch._C._are_functorch_transforms_active():
             return Differentiable.apply(*arguments)
         return below_autograd(*arguments)
 
     return call
+
+
+def _let_signals_in() -> None:
+    """Any call of a Python function lets the interpreter raise what a signal's handler raised while an operator ran."""
 
 
 def _any(arguments: tuple[Any, ...], holds: Callable[[Tensor], bool]) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
+from ..inputs import MAX_STEPS, check_alike, check_choice, check_count, check_cross_rnn, check_tensor
 from ..sharing import GATES, Cell
 from .autograd import register_derivative
 
@@ -39,6 +40,59 @@ NEEDS = [int(need) for need in (Needs.X0, Needs.SHARED_WEIGHT, Needs.SHARED_BIAS
 """The bits in the order of the gradients."""
 
 
+def check_forward(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    steps: int,
+    cell: str,
+    context: Tensor | None,
+) -> None:
+    """Raise TypeError or ValueError unless the arguments fit each other: callers of an operator may have checked nothing."""
+    check_choice("cell", cell, tuple(GATES))
+    if isinstance(steps, int):  # a traced graph may leave it open
+        check_count("steps", steps, maximum=MAX_STEPS)
+    check_cross_rnn(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, GATES[cell], context)
+
+
+def check_backward(
+    grad: Tensor,
+    states: Tensor,
+    activations: Tensor,
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    index: Tensor,
+    steps: int,
+    cell: str,
+    context: Tensor | None,
+    return_states: bool,
+    needs: int,
+) -> None:
+    """The same for the backward: a kept tensor has the shape that the forward gave it, or is [0]."""
+    check_forward(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context)
+    tasks, (batch, dim) = index.shape[0], x0.shape
+    for name, tensor in (("grad", grad), ("states", states), ("activations", activations)):
+        check_tensor(name, tensor, "floats, an output of cross_rnn")
+    check_alike("x0", x0, {"grad": grad, "states": states, "activations": activations})
+    expected = [tasks, steps + 1, batch, dim] if return_states else [tasks, batch, dim]
+    if list(grad.shape) != expected:
+        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {expected}, the shape of cross_rnn's first output")
+    kept = (("states", states, [tasks, steps - 1, batch, dim]), ("activations", activations, [tasks, steps, batch, GATES[cell], dim]))
+    for name, tensor, shape in kept:
+        if list(tensor.shape) not in ([0], shape):
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {shape}, or [0] where it was not kept")
+    if not 0 <= needs < 64:
+        raise ValueError(f"needs: got {needs}, expected a sum of the bits of Needs, 0 to 63")
+    if needs & Needs.CONTEXT and context is None:
+        raise ValueError("needs: asks for the gradient of context, which is absent")
+
+
 def _forward(
     x0: Tensor,
     shared_weight: Tensor,
@@ -57,6 +111,7 @@ def _forward(
 
     A kept tensor is [0] where ``keep`` does not ask for it.
     """
+    check_forward(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context)
     tasks, (batch, dim) = index.shape[0], x0.shape
     out = x0.new_empty(tasks, steps + 1, batch, dim) if return_states else x0.new_empty(tasks, batch, dim)
     states = x0.new_empty(tasks, steps - 1, batch, dim) if keep & Keep.STATES and not return_states else x0.new_empty(0)
@@ -82,12 +137,14 @@ def _backward(
     allow_tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x0, the four banks and the context; [0] for one that ``needs`` does not name. What was not kept comes as [0]."""
+    banks = shared_weight, shared_bias, private_weight, private_bias
+    check_backward(grad, states, activations, x0, *banks, index, steps, cell, context, return_states, needs)
 
     def gradient(tensor: Tensor | None, needed: int) -> Tensor:
         return x0.new_empty(tensor.shape) if needed and tensor is not None else x0.new_empty(0)
 
-    banks = (gradient(bank, needs & Needs.BANKS) for bank in (shared_weight, shared_bias, private_weight, private_bias))
-    return gradient(x0, needs & Needs.X0), *banks, gradient(context, needs & Needs.CONTEXT)  # type: ignore[return-value]
+    of_banks = (gradient(bank, needs & Needs.BANKS) for bank in banks)
+    return gradient(x0, needs & Needs.X0), *of_banks, gradient(context, needs & Needs.CONTEXT)  # type: ignore[return-value]
 
 
 DECLARATIONS: dict[str, Callable[..., Any]] = {"cross_rnn": _forward, "cross_rnn_backward": _backward}

@@ -8,16 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..inputs import FLOATING, check_banks, check_count, check_tensor
 from .autograd import register_derivative
+
+MAX_ROWS = 2**31 - 1
+"""The most rows of a bank: an index is int32."""
+
+
+def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> None:
+    """Raise TypeError or ValueError unless the backward's arguments fit each other: callers of an operator may have checked nothing."""
+    check_tensor("grad", grad, "floats [T, R, ...]")
+    check_tensor("index", index, "int32 [T, R]")
+    if index.dtype != torch.int32:
+        raise TypeError(f"index: got dtype {index.dtype}, expected torch.int32")
+    if grad.dtype not in FLOATING:
+        raise TypeError(f"grad: got dtype {grad.dtype}, expected a floating dtype of at least 16 bits")
+    if index.dim() != 2 or grad.dim() < 2 or grad.shape[:2] != index.shape:
+        raise ValueError(f"grad: got shape {list(grad.shape)}, expected [T, R, ...] beside index {list(index.shape)}")
+    if index.device != grad.device:
+        raise ValueError(f"index: got device {index.device}, expected {grad.device} as grad is on")
+    for name, count in (("num_shared", num_shared), ("num_private", num_private)):
+        if isinstance(count, int):  # a traced graph may leave it open
+            check_count(name, count, 0, MAX_ROWS)
 
 
 def _forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     """[S, ...], [T, P, ...] and int32 [T, R] to [T, R, ...]."""
+    check_banks("shared", shared, "private", private, index)
     return shared.new_empty(*index.shape, *shared.shape[1:])
 
 
 def _backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
     """The gradients of shared and private from that of the gathered rows."""
+    check_backward(grad, index, num_shared, num_private)
     trailing = grad.shape[2:]
     return grad.new_empty(num_shared, *trailing), grad.new_empty(index.shape[0], num_private, *trailing)
 

@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..inputs import check_banks
 from ..kernels import launches, tile_choice
 from . import Keep, Needs, register
+from .cross_rnn import check_backward, check_forward
+from .param_gather import check_backward as check_gather_backward
 
 
 def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -18,9 +21,11 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
     forward, backward, gather, sum_rows = launches.forward, launches.backward, launches.gather, launches.sum_rows
 
     def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+        check_banks("shared", shared, "private", private, index)
         return gather(shared, private, index)
 
     def param_gather_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
+        check_gather_backward(grad, index, num_shared, num_private)
         return sum_rows(grad, index, num_shared, num_private, grad.dtype)
 
     def cross_rnn(
@@ -40,6 +45,7 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         if not 0 <= keep <= Keep.BOTH:
             raise ValueError(f"keep: got {keep}, expected 0 (nothing), 1 (activations), 2 (states) or 3 (both)")
         banks = shared_weight, shared_bias, private_weight, private_bias
+        check_forward(x0, *banks, index, steps, cell, context)
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
         return forward(problem, keep_states=bool(keep & Keep.STATES), keep_activations=bool(keep & Keep.ACTIVATIONS))
 
@@ -61,6 +67,7 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         allow_tf32: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         banks = shared_weight, shared_bias, private_weight, private_bias
+        check_backward(grad, states, activations, x0, *banks, index, steps, cell, context, return_states, needs)
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
         wanted = {"x0": bool(needs & Needs.X0), "banks": bool(needs & Needs.BANKS), "context": bool(needs & Needs.CONTEXT)}
         return backward(problem, grad, states, activations, **wanted)

@@ -14,8 +14,32 @@ def every_float(arguments, change):
     return {name: change(v) for name, v in arguments.items() if isinstance(v, torch.Tensor) and name != "index"}
 
 
+def freed(tensor):
+    """The tensor without its memory, as sharded data parallel leaves a parameter between its uses."""
+    tensor = tensor.clone()
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def cut(tensor):
+    """The tensor in a storage that is one byte too short."""
+    tensor = tensor.clone()
+    tensor.untyped_storage().resize_(tensor.nbytes - 1)
+    return tensor
+
+
 CASES = {
     "steps below one": (lambda a: {"steps": 0}, ValueError, "steps=0"),
+    "more steps than any use": (lambda a: {"steps": 65536}, ValueError, "steps=65536: expected at most 65535"),
+    "steps whose product with D is 0 in 64 bits": (
+        lambda a: {"steps": 2**62, "index": a["index"][:, :0]}, ValueError, "steps=4611686018427387904: expected at most",
+    ),
+    "a sparse x0": (lambda a: {"x0": a["x0"].to_sparse()}, ValueError, r"x0: got a tensor of layout torch\.sparse_coo, expected"),
+    "x0 without memory": (lambda a: {"x0": freed(a["x0"])}, ValueError, r"x0: got shape \[4, 5\] in a storage of 0 bytes"),
+    "a bias with too little memory": (
+        lambda a: {"shared_bias": cut(a["shared_bias"])}, ValueError, r"shared_bias: got shape \[2, 2\] in a storage of 31 bytes",
+    ),
+    "a sparse index": (lambda a: {"index": a["index"].to_sparse()}, ValueError, r"index: got a tensor of layout torch\.sparse_coo"),
     "an unknown cell": (lambda a: {"cell": "gru"}, ValueError, "cell='gru'"),
     "one-dimensional x0": (lambda a: {"x0": a["x0"][0]}, ValueError, r"x0: got shape \[5\]"),
     "x0 without units": (lambda a: {"x0": a["x0"][:, :0]}, ValueError, r"x0: got shape \[4, 0\]"),
@@ -121,26 +145,36 @@ def test_no_tasks_give_an_output_of_no_tasks(backend, return_states):
 
 
 WRONG = {
-    "steps": (lambda a: {"steps": 0}, "steps: got 0"),
-    "cell": (lambda a: {"cell": "gru"}, "cell: got 'gru'"),
-    "index": (lambda a: {"index": a["index"][:, :4]}, "index: got shape"),
+    "steps": (lambda a: {"steps": 0}, "steps"),
+    "steps that overflow": (lambda a: {"steps": 2**62, "index": a["index"][:, :0]}, "steps"),
+    "the largest steps": (lambda a: {"steps": 2**63 - 1}, "steps"),
+    "cell": (lambda a: {"cell": "gru"}, "cell.*'gru'"),
+    "index": (lambda a: {"index": a["index"][:, :4]}, "index: got"),
     "private_bias": (lambda a: {"private_bias": a["private_bias"][:, 1:]}, "private_bias: got shape"),
-    "shared_weight": (lambda a: {"shared_weight": a["shared_weight"][..., 1:]}, "shared_weight: got shape"),
+    "shared_weight": (lambda a: {"shared_weight": a["shared_weight"][..., 1:]}, "weight: got shape"),
     "context": (lambda a: {"context": a["context"][1:]}, "context: got shape"),
     "dtype": (lambda a: {"x0": a["x0"].float()}, "dtype"),
-    "integers": (lambda a: every_float(a, torch.Tensor.int), "float32, float64, bfloat16 or float16"),
+    "integers": (lambda a: every_float(a, torch.Tensor.int), "float"),
     "integers in a batch of no rows": (
         lambda a: {**every_float(a, torch.Tensor.int), "x0": a["x0"][:0].int(), "context": a["context"][:, :0].int()},
-        "float32, float64, bfloat16 or float16",
+        "float",
     ),
+    "an index on another device": (
+        lambda a: {"index": a["index"].to("meta")},
+        "index: got .*device",
+    ),
+    "x0 on another device": (lambda a: {"x0": a["x0"].to("meta")}, "device"),
+    "x0 without memory": (lambda a: {"x0": freed(a["x0"])}, "x0: got shape .* in a storage of 0 bytes"),
+    "an index without memory": (lambda a: {"index": freed(a["index"])}, "index: got shape .* in a storage of 0 bytes"),
+    "a private weight without memory": (lambda a: {"private_weight": freed(a["private_weight"])}, "private_weight: .* storage of 0 bytes"),
 }
-REFUSED = (ValueError, RuntimeError)
+REFUSED = (ValueError, RuntimeError, TypeError)
 """Straight through the dispatcher, as from C++ or a compiled graph; PyTorch 2.15 hands a C++ exception on as RuntimeError."""
 
 
-@on("cpp", "cuda")
+@on_kernels
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
-def test_the_compiled_operator_checks_its_arguments_itself(backend, change, message):
+def test_an_operator_checks_its_arguments_itself(backend, change, message):
     arguments = backend.of(cross_arguments(context_dim=2))
     with pytest.raises(REFUSED, match=message):
         backend.operators.cross_rnn(*backend.operands({**arguments, **change(arguments)}))
@@ -161,42 +195,72 @@ def test_the_compiled_operator_reads_the_index_on_a_cpu(backend):
 
 @on_kernels
 def test_the_backward_checks_what_the_forward_gave_it(backend):
+    """Every size, not their product: a flat tensor of the right length is another layout of memory."""
     arguments = backend.of(cross_arguments())
     *call, _ = backend.operands(arguments)
     out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
     for change, message in (
         ((out, states, activations[1:]), "activations: got shape"),
         ((out, states, activations.mT), "activations: got shape"),
+        ((out, states, activations.flatten()), "activations: got shape"),
+        ((out, states, activations.new_empty(())), "activations: got shape"),
+        ((out, states, activations.transpose(2, 3).flatten(3)), "activations: got shape"),
+        ((out, states, freed(activations)), "activations: got shape .* in a storage of 0 bytes"),
+        ((out, states, activations.to("meta")), "device"),
         ((out, out, activations), "states: got shape"),
+        ((out, out.new_empty(3, 0), activations), "states: got shape"),
+        ((out[:, 1:], states, activations), "grad: got shape"),
+        ((out.mT, states, activations), "grad: got shape"),
+        ((out.transpose(0, 1), states, activations), "grad: got shape"),
+        ((out.flatten(), states, activations), "grad: got shape"),
+        ((freed(out), states, activations), "grad: got shape .* in a storage of 0 bytes"),
     ):
         with pytest.raises(REFUSED, match=message):
             backend.operators.cross_rnn_backward(*change, *call, int(Needs.X0 | Needs.BANKS))
 
 
-@on("cpp", "cuda")
-def test_the_compiled_backward_checks_the_gradient(backend):
+@on_kernels
+def test_the_backward_refuses_needs_that_it_cannot_meet(backend):
     arguments = backend.of(cross_arguments())
     *call, _ = backend.operands(arguments)
-    out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
-    for grad in (out[:, 1:], out.mT, out.transpose(0, 1)):
-        with pytest.raises(REFUSED, match="grad: got shape"):
-            backend.operators.cross_rnn_backward(grad, states, activations, *call, int(Needs.X0 | Needs.BANKS))
-    with pytest.raises(REFUSED, match="context"):
-        backend.operators.cross_rnn_backward(out, states, activations, *call, int(Needs.CONTEXT))
+    kept = backend.operators.cross_rnn(*backend.operands(arguments))
+    for needs, message in ((Needs.CONTEXT, "context"), (64, "needs: got 64"), (-1, "needs: got -1")):
+        with pytest.raises(REFUSED, match=message):
+            backend.operators.cross_rnn_backward(*kept, *call, int(needs))
 
 
-@on("cpp", "cuda")
-def test_the_compiled_gather_checks_its_arguments_itself(backend):
+@on_kernels
+def test_the_gather_checks_its_arguments_itself(backend):
     shared, private, index = (tensor.to(backend.device) for tensor in (torch.randn(3, 5), torch.randn(2, 4, 5), torch.zeros(2, 9).int()))
     for given, message in (
-        ((shared, private[:1], index), "private: got shape"),
+        ((shared, private[:1], index), "private: got"),
         ((shared, private[..., :4], index), "private: got shape"),
         ((shared, private.double(), index), "dtype"),
-        ((shared.int(), private.int(), index), "float32, float64, bfloat16 or float16"),
+        ((shared.int(), private.int(), index), "float"),
         ((shared, private, index.long()), "int32"),
+        ((shared, private, index.to("meta")), "device"),
+        ((shared, freed(private), index), "private: got shape .* in a storage of 0 bytes"),
+        ((shared, private, freed(index)), "index: got shape .* in a storage of 0 bytes"),
     ):
         with pytest.raises(REFUSED, match=message):
             backend.operators.param_gather(*given)
+
+
+@on_kernels
+def test_the_gathers_backward_checks_its_arguments_itself(backend):
+    grad, index = torch.randn(2, 9, 5, device=backend.device), torch.zeros(2, 9, dtype=torch.int32, device=backend.device)
+    for given, message in (
+        ((grad.flatten(), index, 3, 4), "grad: got shape"),
+        ((grad, index.flatten(), 3, 4), "index|grad"),
+        ((grad, index, -1, 4), "num_shared"),
+        ((grad, index, 3, 2**31), "num_private"),
+        ((grad, index, 2**62, 2**62), "num_shared"),
+        ((grad, index.to("meta"), 3, 4), "device"),
+        ((grad, freed(index), 3, 4), "index: got shape .* in a storage of 0 bytes"),
+        ((freed(grad), index, 3, 4), "grad: got shape .* in a storage of 0 bytes"),
+    ):
+        with pytest.raises(REFUSED, match=message):
+            backend.operators.param_gather_backward(*given)
 
 
 @on("cpp", "cuda")

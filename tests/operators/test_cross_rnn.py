@@ -1,5 +1,7 @@
 """cross_rnn on every backend: as exact as plain PyTorch, forward and backward, and nothing read that is not its own."""
 
+import functools
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -126,6 +128,24 @@ def test_a_value_that_is_no_number_stays_in_its_row(backend, value):
     assert torch.equal(got[:, rest], clean[:, rest])
 
 
+@on_kernels
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_rows_that_a_kernel_adds_to_a_small_batch_reach_no_gradient(backend, batch, recompute):
+    """Infinite weights close a gate for good, and the gradients are finite. In a row of zeros such a gate is 0 * inf = NaN."""
+    arguments = cast(arguments_of(backend, batch=batch, steps=1, share_ratio=0), torch.float32)
+    arguments["x0"].abs_().add_(0.1)
+    arguments["private_weight"][:, 3, 1] = -torch.inf
+    gradients = {}
+    for run in (reference.cross_rnn, functools.partial(backend.cross_rnn, recompute=recompute)):
+        inputs = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+        banks = inputs["private_weight"].requires_grad_(), inputs["private_bias"].requires_grad_()
+        gradients[run] = torch.autograd.grad(run(**inputs).sum(), banks)
+    expected, found = gradients.values()
+    assert all(torch.isfinite(gradient).all() for gradient in expected)
+    torch.testing.assert_close(found, expected)
+
+
 @on_every_gpu_kernel
 @pytest.mark.parametrize("stray", [-1, 17, 2**31 - 1])
 def test_a_row_number_out_of_range_that_no_check_saw_makes_its_unit_nan(backend, stray):
@@ -147,6 +167,25 @@ def test_gates_saturate_without_overflow(backend):
     exact = reference.cross_rnn(**cast(arguments, DOUBLE))
     plain = relative_error(reference.cross_rnn(**arguments), exact)
     assert relative_error(backend.cross_rnn(**arguments), exact) <= max(2 * plain, torch.finfo(torch.float32).eps)
+
+
+@on_kernels
+def test_a_closed_gate_passes_nothing_however_large(backend):
+    arguments = cast(arguments_of(backend, steps=1, share_ratio=0), torch.float32)
+    arguments["private_bias"][:, :, 0], arguments["private_bias"][:, :, 1] = 3e38, -300
+    assert torch.equal(backend.cross_rnn(**arguments), arguments["x0"].expand(2, -1, -1))
+
+
+@on_kernels
+@pytest.mark.parametrize("batch", [1, 20])
+def test_float16_overflows_no_sooner_with_a_context_than_plain_pytorch(backend, batch):
+    """The context's part of a product is beyond float16, and the whole product is not."""
+    arguments = cast(arguments_of(backend, batch=batch, steps=1, share_ratio=0, context_dim=1), torch.float16)
+    arguments["private_weight"].zero_()[..., :2] = torch.tensor([1000.0, -1000.0])
+    arguments["context"].fill_(100), arguments["x0"][:, 0].fill_(100)
+    expected = reference.cross_rnn(**cast(arguments, DOUBLE))
+    assert torch.isfinite(reference.cross_rnn(**arguments)).all()
+    torch.testing.assert_close(backend.cross_rnn(**arguments).double(), expected, rtol=0.01, atol=0.01)
 
 
 @on_kernels

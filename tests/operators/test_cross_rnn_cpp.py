@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dcrnn_fast import CrossRNN, SharingPlan, functional, reference
 from dcrnn_fast.operators import Keep, Needs
 
+from ..processes import run_python
 from .backend import DTYPES, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, results
 from .problems import DOUBLE, SHAPES, cross_arguments, differentiable
@@ -38,6 +39,14 @@ def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, cel
 @pytest.mark.parametrize("shape", CPU_SHAPES.values(), ids=CPU_SHAPES)
 def test_recomputing_the_activations_is_as_exact(backend, shape, dtype):
     assert_as_exact_as_plain_pytorch(cross_arguments(**shape), dtype, recompute=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_recurrence_that_amplifies_rounding_is_as_exact(backend, dtype):
+    """Weights twice as large make six steps chaotic: one draw's error may be a hundredth or a hundred times plain PyTorch's."""
+    arguments = cross_arguments(batch=3, dim=23, tasks=5, steps=6)
+    banks = {name: 2 * value for name, value in arguments.items() if name.startswith(("shared", "private"))}
+    assert_as_exact_as_plain_pytorch({**arguments, **banks}, dtype)
 
 
 ANY_SHAPE = {
@@ -195,3 +204,31 @@ def test_a_module_that_recomputes_gives_the_gradients_of_one_that_keeps(backend,
         module(x0).square().sum().backward()
     for a, b in zip(keeps.parameters(), recomputes.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
+
+
+LONG_CALL = """
+import signal
+import torch
+from dcrnn_fast import functional
+
+dim, rows = 64, {rows}
+index = torch.arange(dim, dtype=torch.int32)[None]
+banks = torch.zeros(dim, 2, dim), torch.zeros(dim, 2), torch.zeros(1, 0, 2, dim), torch.zeros(1, 0, 2)
+x0 = torch.zeros(rows, dim, requires_grad={backward})
+run = lambda: functional.cross_rnn(x0, *banks, index, steps={steps}, backend="cpp", recompute=True)
+if {backward}:
+    run = run().sum().backward
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+run()
+print("the call ended by itself")
+"""
+
+
+@pytest.mark.parametrize(("backward", "rows", "steps"), [(False, 30_000, 65_535), (True, 2000, 1000)], ids=["forward", "backward"])
+def test_a_signal_ends_a_long_call(backend, backward, rows, steps):
+    """The forward would take minutes, the backward seconds, and Python runs no handler before an operator returns."""
+    process = run_python("-c", LONG_CALL.format(backward=backward, rows=rows, steps=steps), OMP_NUM_THREADS="1")
+    assert process.stdout == ""
+    assert process.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert "_let_signals_in" in process.stderr, "the operator returned before the handler's exception was raised"

@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from dcrnn_fast import backends, functional, reference
+from dcrnn_fast.accuracy import relative_error
 
 from .backend import DTYPES, on, on_every_backend, on_gpu_kernels, on_kernels
 
@@ -124,8 +125,23 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_row_nan(backend):
     assert torch.equal(got, clean)
 
 
+@on("cpp")
+def test_the_sum_over_many_places_is_as_exact_as_plain_pytorch(backend):
+    """Gradients of equal sign: a long chain of additions would round every one of them in the size of the whole sum."""
+    shared, private = torch.randn(1, 31), torch.randn(3, 1, 31)
+    index = torch.zeros(3, 186, dtype=torch.int32)
+    errors = []
+    for _ in range(9):
+        seed = torch.rand(3, 186, 31)
+        exact, _ = gradients(reference.param_gather, (shared.double(), private.double(), index), seed.double())
+        runs = backend.param_gather, reference.param_gather
+        errors.append([relative_error(gradients(run, (shared, private, index), seed)[0], exact) for run in runs])
+    fast, plain = torch.tensor(errors).square().mean(0).sqrt()
+    assert fast <= 2 * plain, f"relative error {fast:.1e}, plain PyTorch {plain:.1e}"
+
+
 @on("cuda")
 def test_more_rows_than_an_index_can_name_are_refused(backend):
     grad, index = torch.zeros(1, 4, 0, device=backend.device), torch.zeros(1, 4, dtype=torch.int32, device=backend.device)
     with pytest.raises((RuntimeError, ValueError), match="rows, expected at most 2147483647 together"):
-        backend.operators.param_gather_backward(grad, index, 2**31, 0)
+        backend.operators.param_gather_backward(grad, index, 2**31 - 1, 1)

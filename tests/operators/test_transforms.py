@@ -94,6 +94,7 @@ def test_vmap_gives_each_sample_its_result(backend):
     arguments, _ = problem()
     many = torch.randn(2, *arguments["x0"].shape, dtype=torch.float64)
     fast = as_function_of(arguments, backend.cross_rnn, "x0")
+    assert vmap(fast)(many[:0]).shape == (0, *reference.cross_rnn(**arguments).shape)
     torch.testing.assert_close(vmap(fast)(many), torch.stack([reference.cross_rnn(**{**arguments, "x0": x0}) for x0 in many]))
     banks = [arguments[name] for name in BANKS]
     ensemble = torch.stack([banks[1], -banks[1]], dim=1)
