@@ -32,12 +32,15 @@ void check(bool holds, const Words&... words) {
     fail(words...);
 }
 
-inline std::string shape(const Tensor& tensor) {
-  std::ostringstream text;
+// A tensor's sizes as text, written only when a check fails.
+struct Shape {
+  const Tensor& tensor;
+};
+inline Shape shape(const Tensor& tensor) { return {tensor}; }
+inline std::ostream& operator<<(std::ostream& text, const Shape& of) {
   text << "[";
-  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
-  text << "]";
-  return text.str();
+  for (int64_t i = 0; i < of.tensor.dim(); ++i) text << (i ? ", " : "") << of.tensor.size(i);
+  return text << "]";
 }
 
 // What the operators take at most. No product of a step count and a size then leaves int64, and no size leaves int32.

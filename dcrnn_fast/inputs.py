@@ -65,18 +65,18 @@ def check_sequence(name: str, value: object, of: str) -> None:
 
 
 def check_tensor(name: str, value: object, expected: str) -> None:
-    """Raise TypeError unless ``value`` is a tensor, ValueError unless it is dense and has memory for all its values."""
+    """Raise TypeError unless ``value`` is a tensor, ValueError unless it is dense."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor of {expected}")
     if value.layout != torch.strided or value.is_nested:
         layout = "nested" if value.is_nested else value.layout
         raise ValueError(f"{name}: got a tensor of layout {layout}, expected a dense one (torch.strided)")
-    if not torch.compiler.is_compiling() and type(value) in (Tensor, Parameter):  # a subclass may have no memory of its own
-        _check_memory(name, value)
 
 
-def _check_memory(name: str, tensor: Tensor) -> None:
+def check_memory(name: str, tensor: Tensor) -> None:
     """Raise ValueError where values lie beyond the storage, as after ``untyped_storage().resize_(0)``: a kernel would read them."""
+    if torch.compiler.is_compiling() or type(tensor) not in (Tensor, Parameter):  # a subclass may have no memory of its own
+        return
     if tensor.is_meta or not tensor.numel() or torch._C._are_functorch_transforms_active():
         return
     last = tensor.storage_offset() + sum([(size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
@@ -187,6 +187,8 @@ def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Te
     check_tensor("index", index, "int32 [T, R]")
     check_tensor(shared_name, shared, "floats [S, ...]")
     check_tensor(private_name, private, "floats [T, P, ...]")
+    for name, tensor in ((shared_name, shared), (private_name, private), ("index", index)):
+        check_memory(name, tensor)
     if index.dtype != torch.int32:
         raise TypeError(f"index: got dtype {index.dtype}, expected torch.int32")
     if index.dim() != 2:
@@ -221,8 +223,10 @@ def check_cross_rnn(
     ``gates`` is the cell's number of vectors a unit. The values of ``index`` are not read.
     """
     check_tensor("x0", x0, "floats [B, D]")
+    check_memory("x0", x0)
     if context is not None:
         check_tensor("context", context, f"floats [{steps}, B, C]")
+        check_memory("context", context)
     if x0.dim() != 2 or x0.shape[1] == 0:
         raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
     batch, dim = x0.shape

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from ..inputs import MAX_STEPS, check_alike, check_choice, check_count, check_cross_rnn, check_tensor
+from ..inputs import MAX_STEPS, check_alike, check_choice, check_count, check_cross_rnn, check_memory, check_tensor
 from ..sharing import GATES, Cell
 from .autograd import register_derivative
 
@@ -79,6 +79,7 @@ def check_backward(
     tasks, (batch, dim) = index.shape[0], x0.shape
     for name, tensor in (("grad", grad), ("states", states), ("activations", activations)):
         check_tensor(name, tensor, "floats, an output of cross_rnn")
+        check_memory(name, tensor)
     check_alike("x0", x0, {"grad": grad, "states": states, "activations": activations})
     expected = [tasks, steps + 1, batch, dim] if return_states else [tasks, batch, dim]
     if list(grad.shape) != expected:

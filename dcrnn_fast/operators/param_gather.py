@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs import FLOATING, check_banks, check_count, check_tensor
+from ..inputs import FLOATING, check_banks, check_count, check_memory, check_tensor
 from .autograd import register_derivative
 
 MAX_ROWS = 2**31 - 1
@@ -19,6 +19,8 @@ def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: in
     """Raise TypeError or ValueError unless the backward's arguments fit each other: callers of an operator may have checked nothing."""
     check_tensor("grad", grad, "floats [T, R, ...]")
     check_tensor("index", index, "int32 [T, R]")
+    for name, tensor in (("grad", grad), ("index", index)):
+        check_memory(name, tensor)
     if index.dtype != torch.int32:
         raise TypeError(f"index: got dtype {index.dtype}, expected torch.int32")
     if grad.dtype not in FLOATING:
