@@ -74,5 +74,6 @@ def store(pointer, value, mask):
     """Store ``value``, rounded to the nearest value of the memory's dtype. The interpreter would truncate bfloat16, so it rounds first."""
     if INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:
         bits = value.to(tl.uint32, bitcast=True)
-        value = tl.where(value == value, (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True), value)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000  # left in, the low bits of a zero would become the smallest number
+        value = tl.where(value == value, rounded.to(tl.float32, bitcast=True), value)
     tl.store(pointer, value, mask=mask)

@@ -125,6 +125,16 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_row_nan(backend):
     assert torch.equal(got, clean)
 
 
+@on_kernels
+def test_a_row_that_no_place_reads_has_a_gradient_of_zero_in_every_dtype(backend):
+    index = torch.zeros(1, 2, dtype=torch.int32, device=backend.device)
+    for dtype in DTYPES:
+        grad = torch.randn(1, 2, 3, device=backend.device).to(dtype)
+        shared, private = backend.operators.param_gather_backward(grad, index, 3, 2)
+        assert not shared[1:].any(), f"{dtype}: {shared[1:]}"
+        assert not private.any(), f"{dtype}: {private}"
+
+
 @on("cpp")
 def test_the_sum_over_many_places_is_as_exact_as_plain_pytorch(backend):
     """Gradients of equal sign: a long chain of additions would round every one of them in the size of the whole sum."""
