@@ -1,0 +1,197 @@
+"""Random calls of the public operators beside plain PyTorch and an oracle in float64. The rules are in :mod:`.judge`.
+
+``python -m tests.fuzz.differential CASE`` makes one call again.
+"""
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dcrnn_fast import backends, functional, reference
+
+from ..operators.backend import CHOICES
+from ..strategies import FIELDS, SMALL, TENSORS, draw, problem, work
+from . import oracle, transforms
+from .campaign import Campaign, Case, simplest
+from .judge import Results, inexact, wrong_result
+
+KERNELS = ("auto", *["cpp"] * 60, "triton, step", "triton, all_steps", "reference")
+CALLS = {"operator": ("cross_rnn", "cross_rnn", "cross_rnn", "param_gather"), "kernels": KERNELS, "trailing": ((), (1,), (3,), (2, 5), (0,))}
+SIMPLEST = {name: values[0] for name, values in (FIELDS | CALLS).items()}
+MOST_WORK = 4_000_000
+"""Multiplications in a forward: larger problems would leave time for few."""
+
+
+def make(rng: random.Random) -> Case:
+    """A random case: one call in eight under a transform."""
+    while True:
+        case = draw(rng, {**FIELDS, **CALLS})
+        transformed = rng.random() < 0.125
+        if transformed or case["kernels"].startswith("triton"):
+            case |= draw(rng, SMALL)
+        if transformed:
+            case |= draw(rng, transforms.FIELDS)
+        if work(case) <= MOST_WORK:
+            return case
+
+
+def usable(kernels: str) -> bool:
+    name = kernels.partition(",")[0]
+    return name == "auto" or backends.REASONS[name] is None
+
+
+def chosen(kernels: str) -> AbstractContextManager[None]:
+    name = kernels.partition(",")[0]
+    return functional.kernel_override(name, **CHOICES[name][kernels]) if "," in kernels else nullcontext()
+
+
+def exact_numbers(value: Any) -> Any:
+    """A tensor as the oracle takes it."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.double().numpy() if value.is_floating_point() else value.numpy()
+
+
+def gathered(case: Case) -> tuple[dict[str, Any], Tensor]:
+    """The arguments of ``param_gather``: rows of the recipe's layouts with the trailing shape of the case, and a gradient."""
+    shape = case["trailing"]
+    arguments, _ = problem({**case, "batch": 1, "context_dim": None})
+    banks = {name: arguments[f"{name}_bias"][..., 0] for name in ("shared", "private")}
+    banks = {name: bank.reshape(*bank.shape, *[1] * len(shape)).expand(*bank.shape, *shape) for name, bank in banks.items()}
+    generator = torch.Generator().manual_seed(case["seed"])
+    scaled = {name: bank * torch.randn(shape, generator=generator, dtype=torch.float64).to(bank.dtype) for name, bank in banks.items()}
+    index = arguments["index"]
+    cotangent = torch.randn((*index.shape, *shape), generator=generator, dtype=torch.float64).to(scaled["shared"].dtype)
+    return {**(scaled if case["seed"] % 2 else banks), "index": index}, cotangent
+
+
+def inputs(case: Case) -> tuple[dict[str, Any], Tensor]:
+    return problem(case) if case["operator"] == "cross_rnn" else gathered(case)
+
+
+def required(case: Case, arguments: dict[str, Any]) -> list[str]:
+    """The arguments that require a gradient in this case."""
+    names = TENSORS if case["operator"] == "cross_rnn" else ("shared", "private")
+    wanted = [name for bit, name in enumerate(names) if case["needs"] >> bit & 1]
+    return [name for name in wanted if arguments[name] is not None and case["mode"] == "backward"]
+
+
+def by_torch(run: Callable[..., Tensor], case: Case, arguments: dict[str, Any], cotangent: Tensor) -> Results:
+    """The output and the gradients that are asked for."""
+    given, wanted = dict(arguments), required(case, arguments)
+    for name in wanted:
+        given[name] = arguments[name].detach().requires_grad_()
+    with {"backward": nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}[case["mode"]]():
+        out = run(**given)
+    if not wanted:
+        return {"out": out}
+    if not out.requires_grad and not out.numel():  # an output of no tasks may have no graph
+        return {"out": out, **{name: torch.zeros_like(given[name]) for name in wanted}}
+    gradients = torch.autograd.grad(out, [given[name] for name in wanted], cotangent, allow_unused=True)
+    zeros = [torch.zeros_like(given[name]) if g is None else g for name, g in zip(wanted, gradients, strict=True)]
+    return {"out": out.detach(), **dict(zip(wanted, zeros, strict=True))}
+
+
+def by_oracle(case: Case, arguments: dict[str, Any], cotangent: Tensor) -> Results:
+    given = {name: exact_numbers(value) for name, value in arguments.items()}
+    if case["operator"] == "param_gather":
+        out = oracle.gather(**given)
+        rows = len(given["shared"]), given["private"].shape[1]
+        gradients = dict(zip(("shared", "private"), oracle.scatter(exact_numbers(cotangent), given["index"], *rows), strict=True))
+    else:
+        states = oracle.cross_rnn(**given)
+        out = states if case["return_states"] else states[:, -1]
+        of_states = torch.zeros(states.shape, dtype=torch.float64).numpy()
+        of_states[:, slice(None) if case["return_states"] else -1] = exact_numbers(cotangent)
+        gradients = oracle.cross_rnn_backward(of_states, states, given)
+    found = {"out": out, **{name: gradients[name] for name in required(case, arguments)}}
+    return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+def runs(case: Case) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """The call by the backend of the case, and by plain PyTorch."""
+    backend = case["kernels"].partition(",")[0]
+    if case["operator"] == "param_gather":
+        return partial(functional.param_gather, backend=backend), reference.param_gather
+    states = {"return_states": case["return_states"]}
+    fast = partial(functional.cross_rnn, backend=backend, recompute=case["recompute"], **states)
+    return fast, partial(reference.cross_rnn, **states)
+
+
+def all_results(case: Case) -> tuple[Results, Results, Results]:
+    arguments, cotangent = inputs(case)
+    fast, plain = (by_torch(run, case, arguments, cotangent) for run in runs(case))
+    return fast, plain, by_oracle(case, arguments, cotangent)
+
+
+def bits(results: Results) -> dict[str, bytes]:
+    flat = {name: value.reshape(-1) for name, value in results.items()}
+    return {name: value.new_empty(value.shape).copy_(value).view(torch.uint8).numpy().tobytes() for name, value in flat.items()}
+
+
+def check(case: Case) -> str | None:
+    """What is wrong with the results of a case, in words, or None."""
+    if "transform" in case:
+        return transforms.check(case)
+    with chosen(case["kernels"]):
+        arguments, cotangent = inputs(case)
+        before = bits({name: value for name, value in arguments.items() if isinstance(value, Tensor)})
+        fast, plain = (by_torch(run, case, arguments, cotangent) for run in runs(case))
+        exact = by_oracle(case, arguments, cotangent)
+        if words := wrong_result(fast, plain, exact):
+            return words
+        torch.use_deterministic_algorithms(True)  # fills memory that PyTorch allocates with NaN
+        try:
+            again = by_torch(runs(case)[0], case, arguments, cotangent)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        for name, found in bits(again).items():
+            if found != bits(fast)[name]:
+                return f"{name}: two equal calls gave different bits"
+        if before != bits({name: value for name, value in arguments.items() if isinstance(value, Tensor)}):
+            return "an argument was changed"
+        return inexact(fast, plain, exact, lambda draws: redraws(case, draws))
+
+
+def redraws(case: Case, draws: int) -> Iterator[tuple[Results, Results, Results]]:
+    for i in range(draws):
+        yield all_results({**case, "seed": case["seed"] + 1000 * (i + 1)})
+
+
+def outcome(case: Case) -> str | None:
+    """As :func:`check`; an exception is wrong too: every case is a valid call."""
+    try:
+        return check(case)
+    except Exception as error:
+        return f"raised {type(error).__name__}: {str(error)[:300]}"
+
+
+def kind_of(words: str) -> str:
+    """What findings of one kind have in common: the words without numbers."""
+    return " ".join(word for word in words.split() if not any(letter.isdigit() for letter in word))
+
+
+def fuzz(campaign: Campaign) -> Campaign:
+    for case in campaign.cases(make):
+        if usable(case["kernels"]) and (words := outcome(case)):
+            kind = kind_of(words)
+            if f"{case['operator']} {kind}" in campaign.findings:
+                continue
+            least = simplest(case, {name: FIELDS[name] for name in FIELDS}, lambda c, k=kind: kind_of(outcome(c) or "") == k)
+            told = {name: value for name, value in least.items() if value != SIMPLEST.get(name)}
+            campaign.found(f"{case['operator']} {kind}", f"{case['operator']}: {outcome(least)}\n    first seen as: {words}", told)
+    return campaign
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(outcome({**SIMPLEST, **json.loads(sys.argv[1])}) or "right")
+    else:
+        print(fuzz(Campaign.from_environment("differential")).summary())

@@ -1,0 +1,82 @@
+"""Whether results are right: beside the exact ones and plain PyTorch's in the same dtype."""
+
+import statistics
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from dcrnn_fast.accuracy import CEILING, relative_error
+
+Results = dict[str, Tensor]
+"""Outputs and gradients by name."""
+
+
+def kinds(values: Tensor) -> Tensor:
+    """0 for a finite value, 1 for NaN, 2 for infinity, 3 for minus infinity."""
+    return values.isnan() + 2 * (values == torch.inf) + 3 * (values == -torch.inf)
+
+
+def misplaced(fast: Tensor, plain: Tensor, exact: Tensor) -> str | None:
+    """Where NaN, infinity and finite values do not stand where they must, in words.
+
+    Plain PyTorch may overflow where the exact result does not, and the other way round: a value counts where both are of one kind. A
+    finite value must be at most a quarter of the dtype's largest. Where a finite exact result overflows in this dtype, the order of the
+    additions decides between infinity and NaN: both are right.
+    """
+    rounded = exact.to(fast.dtype)
+    expected, got = kinds(rounded), kinds(fast)
+    counts = (kinds(plain) == expected) & ~((expected == 0) & (rounded.abs() > torch.finfo(fast.dtype).max / 4))
+    overflow = exact.isfinite() & (expected > 0)
+    wrong = counts & (got != expected) & ~(overflow & (got > 0))
+    if not wrong.any():
+        return None
+    at = wrong.nonzero()[0].tolist()
+    place = tuple(at)
+    return f"{int(wrong.sum())} values of another kind, at {at} {fast[place].item()}, plain PyTorch {plain[place].item()}"
+
+
+def errors(fast: Tensor, plain: Tensor, exact: Tensor) -> tuple[float, float]:
+    """The relative errors of both over the values where all three are finite."""
+    finite = fast.isfinite() & plain.isfinite() & exact.isfinite()
+    exact = exact.where(finite, 0)
+    return relative_error(fast.where(finite, 0), exact), relative_error(plain.where(finite, 0), exact)
+
+
+def bound(peer: float, dtype: torch.dtype) -> float:
+    """The largest error beside plain PyTorch's; an error under one rounding counts as one rounding. As in tests/operators/precision.py."""
+    ceiling, peer = CEILING[str(dtype).removeprefix("torch.")], max(peer, torch.finfo(dtype).eps)
+    return max(ceiling, 2 * peer) if dtype == torch.float64 else min(2 * peer, max(ceiling, peer))
+
+
+def wrong_result(fast: Results, plain: Results, exact: Results) -> str | None:
+    """A result of wrong shape, dtype or kinds of values, in words; None if there is none."""
+    if fast.keys() != exact.keys():
+        return f"got the results {sorted(fast)}, expected {sorted(exact)}"
+    for name, value in exact.items():
+        got = fast[name]
+        if got.shape != value.shape or got.dtype != plain[name].dtype:
+            return f"{name}: got {got.dtype} {list(got.shape)}, expected {plain[name].dtype} {list(value.shape)}"
+        if words := misplaced(got, plain[name], value):
+            return f"{name}: {words}"
+    return None
+
+
+def inexact(fast: Results, plain: Results, exact: Results, again: Callable[[int], Iterable[tuple[Results, Results, Results]]]) -> str | None:
+    """A result that is not as exact as it must be, in words.
+
+    One draw's few values may err by luck. So a result above its bound is judged by the median over more draws, which ``again`` makes.
+    """
+    for draws in (0, 8, 60):
+        pairs: dict[str, list[tuple[float, float]]] = {}
+        for one in ((fast, plain, exact), *again(draws)):
+            for name in exact:
+                pairs.setdefault(name, []).append(errors(*(results[name] for results in one)))
+        found = None
+        for name, of_draws in pairs.items():
+            error, peer = (statistics.median(column) for column in zip(*of_draws, strict=True))
+            if error > (limit := bound(peer, fast[name].dtype)):
+                found = f"{name}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {limit:.2e}, medians of {draws + 1} draws"
+        if found is None:
+            return None
+    return found

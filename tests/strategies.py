@@ -1,0 +1,154 @@
+"""Random problems of the operators, for the fuzzers and for hypothesis.
+
+A *recipe* is a dictionary of plain values, which JSON can hold; :func:`problem` makes the same tensors of it each time. :data:`FIELDS`
+lists what each value of a recipe can be, the simplest first, so that a recipe that fails can be made simpler value by value.
+"""
+
+import math
+import random
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dcrnn_fast.sharing import GATES
+
+TENSORS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
+"""The floating arguments, in the order of their gradients."""
+
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
+
+LAYOUTS = ("contiguous", "offset", "sliced", "every other", "transposed", "reversed", "expanded", "overlapping")
+"""How a tensor lies in memory: see :func:`laid_out`."""
+
+SPECIALS = {
+    "nothing": 0.0, "nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0, "zero": 0.0, "smallest": 0.0, "huge": 0.0,
+}  # fmt: skip
+"""Values to put into a tensor. "smallest" is the dtype's smallest number above zero, "huge" the largest."""
+
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "dtype": tuple(DTYPES),
+    "batch": (1, 2, 3, 0, 4, 5, 7, 8, 9, 13, 16, 17, 23, 31, 32, 33, 47, 63, 64, 65, 70),
+    "dim": (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 31, 32, 33, 48, 61, 64, 65, 97, 127, 128, 130),
+    "tasks": (1, 2, 3, 4, 5, 6, 0),
+    "steps": (1, 2, 3, 4, 5, 6, 7, 8),
+    "cell": ("cross", "gated"),
+    "tied": (True, False),
+    "share_ratio": (0.5, 0.0, 0.3, 0.7, 1.0),
+    "spare_rows": (0, 0, 0, 1, 5),
+    "context_dim": (None, None, None, 0, 1, 2, 5, 8, 17, 33),
+    "index": ("in order", "random", "random", "random", "permuted", "one row", "last row"),
+    "scale": (1.0, 1.0, 1.0, 2.0, 0.1),
+    "special": (*["nothing"] * 14, *list(SPECIALS)[1:]),
+    "special_in": (*TENSORS, "cotangent"),
+    "special_place": ("first", "last", "row", "random", "all"),
+    **{f"{name}_layout": (*["contiguous"] * 9, *LAYOUTS[1:]) for name in (*TENSORS, "index", "cotangent")},
+    "needs": tuple(range(63, -1, -1)),
+    "mode": (*["backward"] * 8, "no_grad", "inference"),
+    "return_states": (False, True),
+    "recompute": (False, True),
+    "seed": (0, *range(1, 1000)),
+}
+"""What each value of a recipe can be. A value that stands there twice is drawn twice as often. ``needs`` has a bit for each of
+:data:`TENSORS` that requires a gradient. ``spare_rows`` are rows of each bank beyond those that a plan would have."""
+
+SMALL = {"batch": (1, 2, 3, 0, 5), "dim": (1, 2, 3, 5), "tasks": (1, 2, 3), "steps": (1, 2, 3), "context_dim": (None, 0, 1, 2)}
+"""Fields of problems for calls that are slow, or that are many."""
+
+recipes = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in FIELDS.items()})
+"""Recipes for hypothesis."""
+
+
+def draw(rng: random.Random, fields: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """A recipe from plain pseudorandom numbers, which is faster than hypothesis."""
+    return {name: rng.choice(values) for name, values in fields.items()}
+
+
+def work(recipe: dict[str, Any]) -> int:
+    """About how many multiplications one forward takes."""
+    columns = recipe["dim"] + (recipe["context_dim"] or 0)
+    return recipe["batch"] * recipe["tasks"] * recipe["steps"] * recipe["dim"] * columns * GATES[recipe["cell"]]
+
+
+def problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
+    """Keyword arguments of ``cross_rnn``, without options of how to compute, and a gradient for its output."""
+    generator = torch.Generator().manual_seed(recipe["seed"])
+    dtype, batch, dim, tasks, steps = (recipe[name] for name in ("dtype", "batch", "dim", "tasks", "steps"))
+    rows, gates, context_dim = dim if recipe["tied"] else steps * dim, GATES[recipe["cell"]], recipe["context_dim"]
+    shared = round(recipe["share_ratio"] * rows)
+    private, columns = rows - shared, dim + (context_dim or 0)
+    shared, private = shared + recipe["spare_rows"], private + recipe["spare_rows"]
+
+    def normal(name: str, *shape: int, scale: float = 1.0) -> Tensor:
+        values = (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(DTYPES[dtype])
+        if recipe["special_in"] == name and recipe["special"] != "nothing":
+            values = with_special(values, recipe["special"], recipe["special_place"], generator)
+        return laid_out(values, recipe[f"{name}_layout"], generator, math.nan)
+
+    scale = recipe["scale"]
+    arguments = {
+        "x0": normal("x0", batch, dim, scale=scale),
+        "shared_weight": normal("shared_weight", shared, gates, columns, scale=scale / columns**0.5),
+        "shared_bias": normal("shared_bias", shared, gates, scale=scale),
+        "private_weight": normal("private_weight", tasks, private, gates, columns, scale=scale / columns**0.5),
+        "private_bias": normal("private_bias", tasks, private, gates, scale=scale),
+        "index": laid_out(_index(recipe["index"], tasks, rows, shared + private, generator), recipe["index_layout"], generator, 2**31 - 1),
+        "steps": steps,
+        "cell": recipe["cell"],
+        "context": None if context_dim is None else normal("context", steps, batch, context_dim, scale=scale),
+    }
+    out = (tasks, steps + 1, batch, dim) if recipe["return_states"] else (tasks, batch, dim)
+    return arguments, normal("cotangent", *out, scale=scale)
+
+
+def _index(pattern: str, tasks: int, rows: int, count: int, generator: torch.Generator) -> Tensor:
+    if pattern == "random":
+        index = torch.randint(count, (tasks, rows), generator=generator)
+    elif pattern == "permuted":
+        index = torch.rand(tasks, count, generator=generator).argsort(dim=1)[:, :rows]
+    else:
+        first = {"in order": torch.arange(rows), "one row": torch.zeros(rows), "last row": torch.full((rows,), count - 1)}[pattern]
+        index = first.expand(tasks, -1)
+    return index.to(torch.int32).contiguous()
+
+
+def with_special(values: Tensor, special: str, place: str, generator: torch.Generator) -> Tensor:
+    """A copy with a special value in one place, in a whole row, in random places or everywhere."""
+    info, values = torch.finfo(values.dtype), values.contiguous().clone()
+    value = {"smallest": info.smallest_normal * info.eps, "huge": info.max}.get(special, SPECIALS[special])
+    if place == "all":
+        return values.fill_(value)
+    if place == "random":
+        return values.masked_fill(torch.rand(values.shape, generator=generator) < 0.1, value)
+    if values.numel():
+        values.view(-1, values.shape[-1] if place == "row" else 1)[-1 if place == "last" else 0] = value
+    return values
+
+
+def laid_out(values: Tensor, layout: str, generator: torch.Generator, poison: float) -> Tensor:
+    """The values in another layout, with poison in the memory between and around them. "expanded" and "overlapping" repeat some values."""
+    shape = values.shape
+    if layout == "offset":
+        room = torch.full((values.numel() + 2,), poison, dtype=values.dtype)
+        return room[1:-1].copy_(values.reshape(-1)).view(shape)
+    if layout == "sliced":
+        room = torch.full([size + 2 for size in shape], poison, dtype=values.dtype)
+        return room[tuple(slice(1, -1) for _ in shape)].copy_(values)
+    if layout == "every other":
+        room = torch.full((*shape[:-1], 2 * shape[-1] + 1), poison, dtype=values.dtype)
+        return room[..., 1::2].copy_(values)
+    if layout == "transposed":
+        return values.transpose(-1, -2).contiguous().transpose(-1, -2)
+    if layout == "reversed":
+        order = list(range(len(shape)))[::-1]
+        return values.permute(order).contiguous().permute(order)
+    if layout == "expanded" and values.numel():
+        dim = int(torch.randint(len(shape), (), generator=generator))
+        return values.narrow(dim, 0, 1).expand(shape)
+    if layout == "overlapping" and values.numel():
+        strides = [1 + int(stride) for stride in torch.randint(3, (len(shape),), generator=generator)]
+        flat = values.reshape(-1)
+        reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + 1
+        return flat.repeat(-(-reach // flat.numel())).as_strided(shape, strides)
+    return values
