@@ -44,9 +44,13 @@ def errors(fast: Tensor, plain: Tensor, exact: Tensor) -> tuple[float, float]:
 
 
 def bound(peer: float, dtype: torch.dtype) -> float:
-    """The largest error beside plain PyTorch's; an error under one rounding counts as one rounding. As in tests/operators/precision.py."""
-    ceiling, peer = CEILING[str(dtype).removeprefix("torch.")], max(peer, torch.finfo(dtype).eps)
-    return max(ceiling, 2 * peer) if dtype == torch.float64 else min(2 * peer, max(ceiling, peer))
+    """The largest error beside plain PyTorch's; an error under one rounding counts as one rounding.
+
+    As in tests/operators/precision.py, but for the ceilings: those are for problems of moderate numbers, and the worst of random ones are
+    above them in plain PyTorch too. In float64 the oracle errs as much as plain PyTorch does, so there the ceiling is always allowed.
+    """
+    twice = 2 * max(peer, torch.finfo(dtype).eps)
+    return max(CEILING["float64"], twice) if dtype == torch.float64 else twice
 
 
 def wrong_result(fast: Results, plain: Results, exact: Results) -> str | None:

@@ -1,0 +1,200 @@
+"""Every call that can be made: the operators that the dispatcher has, and the public functions on each backend; a valid call of each, and
+what a call must give."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcrnn_fast import backends, functional
+from dcrnn_fast.operators import Needs
+
+from ..strategies import DTYPES, TENSORS, problem
+from . import oracle
+
+NAMESPACES = ("dcrnn_fast", "dcrnn_fast_triton")
+GRADIENTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
+
+Arguments = dict[str, Any]
+
+
+def operators() -> list[str]:
+    """The registered operators, as "namespace::name"."""
+    if backends.REASONS["triton"] is None:
+        functional._implementation("triton")
+    found = [name.partition(".")[0] for name in torch._C._dispatch_get_all_op_names()]
+    return sorted(name for name in found if name.partition("::")[0] in NAMESPACES)
+
+
+def functions() -> list[str]:
+    """The public functions on the backends that can run here, as "functional.name on backend"."""
+    usable = ["auto", *(name for name, reason in backends.REASONS.items() if reason is None and name != "cuda")]
+    return [f"functional.{name} on {backend}" for name in VALID if not name.endswith("backward") for backend in usable]
+
+
+def is_slow(target: str) -> bool:
+    """Whether Triton's interpreter computes the call."""
+    return "triton" in target and not torch.cuda.is_available()
+
+
+def name_of(target: str) -> str:
+    return target.removeprefix("functional.").partition("::")[2] or target.removeprefix("functional.").partition(" ")[0]
+
+
+def function(target: str) -> Callable[..., Any]:
+    """The function to call, with keyword arguments."""
+    if target.startswith("functional."):
+        return partial(getattr(functional, name_of(target)), backend=target.rpartition(" ")[2])
+    namespace, _, name = target.partition("::")
+    return getattr(getattr(torch.ops, namespace), name)
+
+
+def valid(target: str, recipe: dict[str, Any]) -> Arguments:
+    """Arguments of a valid call, by name, in the order of the schema."""
+    return VALID[name_of(target)](target, recipe)
+
+
+def _gather(target: str, recipe: dict[str, Any]) -> Arguments:
+    arguments, _ = problem(recipe)
+    kind = "weight" if recipe["seed"] % 2 else "bias"
+    return {"shared": arguments[f"shared_{kind}"], "private": arguments[f"private_{kind}"], "index": arguments["index"]}
+
+
+def _gather_backward(target: str, recipe: dict[str, Any]) -> Arguments:
+    banks = _gather(target, recipe)
+    shared, private, index = banks.values()
+    grad = torch.randn(*index.shape, *shared.shape[1:], generator=torch.Generator().manual_seed(0)).to(shared.dtype)
+    return {"grad": grad, "index": index, "num_shared": len(shared), "num_private": private.shape[1]}
+
+
+def _cross(target: str, recipe: dict[str, Any]) -> Arguments:
+    arguments, _ = problem(recipe)
+    if target.startswith("functional."):
+        return {**arguments, "return_states": recipe["return_states"], "recompute": recipe["recompute"]}
+    return {**arguments, "return_states": recipe["return_states"], "keep": 0 if recipe["recompute"] else 1, "allow_tf32": False}
+
+
+def _cross_backward(target: str, recipe: dict[str, Any]) -> Arguments:
+    arguments, cotangent = problem(recipe)
+    options = {"return_states": recipe["return_states"], "allow_tf32": False}
+    keep = 0 if recipe["recompute"] else 3 if "triton" in target else 1
+    out, states, activations = function(target.removesuffix("_backward"))(**arguments, **options, keep=keep)
+    if recipe["return_states"] and keep == 3:
+        states = out[:, 1 : recipe["steps"]].clone()
+    needs = recipe["needs"] & ~(Needs.CONTEXT if arguments["context"] is None else 0)
+    return {
+        "grad": cotangent, "states": states, "activations": activations, **arguments, "return_states": recipe["return_states"],
+        "needs": int(needs), "allow_tf32": False,
+    }  # fmt: skip
+
+
+VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
+    "param_gather": _gather,
+    "param_gather_backward": _gather_backward,
+    "cross_rnn": _cross,
+    "cross_rnn_backward": _cross_backward,
+}
+"""A valid call of each operator. An operator that is registered and not listed here fails the fuzzer."""
+
+
+class Broken(Exception):
+    """The arguments do not fit the contract."""
+
+
+def _hold(holds: bool, words: str) -> None:
+    if not holds:
+        raise Broken(words)
+
+
+def _is(arguments: Arguments, name: str, *shape: int | None) -> Tensor:
+    value = arguments[name]
+    _hold(isinstance(value, Tensor), f"{name} is no tensor")
+    fits = value.dim() == len(shape) and all(want in (None, have) for have, want in zip(value.shape, shape, strict=True))
+    _hold(fits, f"{name} is {list(value.shape)} in place of {list(shape)}")
+    return value
+
+
+def _same_floats(arguments: Arguments, *given: str) -> None:
+    dtypes = {arguments[name].dtype for name in given if arguments.get(name) is not None}
+    _hold(len(dtypes) == 1 and dtypes <= set(DTYPES.values()), f"dtypes {dtypes}")
+
+
+def _index_in(index: Tensor, rows: int) -> None:
+    _hold(index.dtype == torch.int32, "index is not int32")
+    _hold(bool(((index >= 0) & (index < rows)).all()), "index out of range")
+
+
+def check_contract(target: str, arguments: Arguments) -> None:
+    """Raise Broken unless the arguments fit each other, as the operators' documentation says."""
+    name = name_of(target)
+    if name == "param_gather":
+        shared, private = arguments["shared"], arguments["private"]
+        _hold(isinstance(shared, Tensor) and shared.dim() >= 1, "shared")
+        index = _is(arguments, "index", None, None)
+        _is(arguments, "private", len(index), None, *shared.shape[1:])
+        _same_floats(arguments, "shared", "private")
+        _index_in(index, len(shared) + private.shape[1])
+        return
+    if name == "param_gather_backward":
+        index, grad = _is(arguments, "index", None, None), arguments["grad"]
+        _hold(isinstance(grad, Tensor) and grad.dim() >= 2 and grad.shape[:2] == index.shape, "grad")
+        _same_floats(arguments, "grad")
+        _hold(arguments["num_shared"] >= 0 and arguments["num_private"] >= 0, "numbers of rows")
+        _index_in(index, arguments["num_shared"] + arguments["num_private"])
+        return
+    steps, cell = arguments["steps"], arguments["cell"]
+    _hold(cell in ("gated", "cross") and 1 <= steps < 2**31, "cell or steps")
+    gates, index = (2 if cell == "gated" else 1), _is(arguments, "index", None, None)
+    batch, dim = _is(arguments, "x0", None, None).shape
+    tasks, rows = index.shape
+    _hold(dim >= 1 and rows in (dim, steps * dim), "rows of index")
+    context = 0 if arguments["context"] is None else _is(arguments, "context", steps, batch, None).shape[2]
+    shared = len(_is(arguments, "shared_weight", None, gates, context + dim))
+    private = _is(arguments, "private_weight", tasks, None, gates, context + dim).shape[1]
+    _is(arguments, "shared_bias", shared, gates)
+    _is(arguments, "private_bias", tasks, private, gates)
+    _same_floats(arguments, *TENSORS, *(("grad", "states", "activations") if name.endswith("backward") else ()))
+    _index_in(index, shared + private)
+    triton = "triton" in target
+    if "keep" in arguments:
+        _hold(arguments["keep"] in (range(4) if triton else range(2)), "keep")
+    if name.endswith("backward"):
+        out = (tasks, steps + 1, batch, dim) if arguments["return_states"] else (tasks, batch, dim)
+        _is(arguments, "grad", *out)
+        kept = {"activations": (tasks, steps, batch, gates, dim), "states": (tasks, steps - 1, batch, dim) if triton else (0,)}
+        for what, shape in kept.items():
+            if arguments[what].numel():
+                _is(arguments, what, *shape)
+        _hold(not arguments["needs"] & Needs.CONTEXT or arguments["context"] is not None, "needs the gradient of no context")
+
+
+def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
+    """Results by their place, by the oracle where it has no need of kept tensors."""
+    numbers = {n: v.double().numpy() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
+    if isinstance(index := numbers.get("index"), Tensor):
+        numbers["index"] = index.numpy()
+    name = name_of(target)
+    if name == "param_gather":
+        found: tuple[np.ndarray, ...] = (oracle.gather(numbers["shared"], numbers["private"], numbers["index"]),)
+    elif name == "param_gather_backward":
+        found = oracle.scatter(numbers["grad"], numbers["index"], int(numbers["num_shared"]), int(numbers["num_private"]))
+    elif name == "cross_rnn":
+        states = oracle.cross_rnn(**{n: numbers[n] for n in (*TENSORS, "index", "steps", "cell")})
+        found = (states if numbers["return_states"] else states[:, -1],)
+    else:
+        found = ()
+    return {place: torch.from_numpy(value) for place, value in enumerate(found)}
+
+
+def shapes(target: str, arguments: Arguments) -> list[list[int]] | None:
+    """The shapes of the results where :func:`exact` does not tell them all."""
+    if name_of(target) != "cross_rnn_backward":
+        return None
+    needs, asked = int(arguments["needs"]), []
+    for bit, name in enumerate(GRADIENTS):
+        wanted = needs & (Needs.BANKS if 0 < bit < 5 else 1 << bit) and arguments[name] is not None
+        asked.append(list(arguments[name].shape) if wanted else [0])
+    return asked

@@ -1,0 +1,257 @@
+"""Calls with wrong arguments, in processes of their own. A call must be refused in words, or be right.
+
+A crash, a call that does not end, memory that grows, a raw text from inside PyTorch and a wrong result are findings. ``python -m
+tests.fuzz.hostile CASE`` makes one call again, in this process.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import dcrnn_fast
+from dcrnn_fast import BackendUnavailable
+from dcrnn_fast.accuracy import CEILING, relative_error
+
+from ..strategies import FIELDS, SMALL, draw
+from . import calls, mutations
+from .campaign import Campaign, Case
+from .mutations import REFUSE
+
+SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
+SECONDS_A_CALL = 120 if SANITIZED else 30
+MEMORY = 512 << 20
+"""Bytes by which one call may raise the process's peak memory."""
+
+PLAIN = {name: values[:1] for name, values in FIELDS.items() if name.endswith("_layout") or name.startswith("special")}
+RECIPES = {**FIELDS, **SMALL, **PLAIN, "scale": (1.0,)}
+
+RAW = (
+    "torch_call_dispatcher", "Internal error", "INTERNAL ASSERT", "std::", "bad_alloc", "basic_string", "vector::", "map::at",
+    "aoti_torch", "StableIValue", "unknown exception", "Unknown error",
+)  # fmt: skip
+"""Words that no reader of a message can use."""
+
+PYTORCH = ("Please convert all Tensors to FakeTensors",)
+"""Words of PyTorch's own that it says whatever is called."""
+
+REFUSALS = (TypeError, ValueError, IndexError, RuntimeError)  # NotImplementedError and BackendUnavailable are RuntimeErrors
+PACKAGE = str(Path(dcrnn_fast.__file__).parent)
+
+
+def make(rng: random.Random, targets: list[str]) -> Case:
+    """A random case: a valid call with up to three spoiled arguments."""
+    target = rng.choice(targets)
+    while calls.is_slow(target) and rng.random() < 0.9:
+        target = rng.choice(targets)
+    recipe = draw(rng, RECIPES)
+    case = {"target": target, "recipe": {n: v for n, v in recipe.items() if v != RECIPES[n][0]}}
+    return {**case, "spoiled": mutations.choose(rng, calls.valid(target, recipe))}
+
+
+def judged(case: Case) -> str | None:
+    """Make the call; what is wrong, in words, or None."""
+    target, spoiled = case["target"], dict(case["spoiled"])
+    arguments = calls.valid(target, {**{name: values[0] for name, values in RECIPES.items()}, **case["recipe"]})
+    changes = {name: mutations.spoil(arguments[name], mutation) for name, mutation in spoiled.items()}
+    meanings = {name: value.clone() if isinstance(value, Tensor) else value for name, value in arguments.items()}
+    meanings |= {name: change.meaning for name, change in changes.items()}
+    call = calls.function(target)
+    given = {**arguments, **{name: change.value for name, change in changes.items()}}
+    for name, change in changes.items():
+        if change.call is not None:
+            call = _inside(change.call, call, name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch.use_deterministic_algorithms(True)  # fills memory that PyTorch allocates with NaN
+    try:
+        results = call(**given)
+    except Exception as error:
+        must_be_computed = all(m in mutations.ORDINARY for m in spoiled.values())
+        words = f"refused: {error}" if must_be_computed and _fits(target, meanings) else unclear(error, list(arguments))
+    else:
+        words = wrong(target, meanings, results)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return words or (f"took {grown >> 20} MiB" if grown > MEMORY else None)
+
+
+def _inside(transform: Callable[..., Any], call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    return lambda **given: transform(lambda value: call(**{**given, name: value}), given[name])
+
+
+def unclear(error: Exception, arguments: list[str]) -> str | None:
+    """What is wrong with a refusal. PyTorch's own words are right where the call did not reach this package."""
+    text = f"{type(error).__name__}: {str(error)[:300]}"
+    if isinstance(error, BackendUnavailable) or any(words in str(error) for words in PYTORCH):
+        return None
+    if not isinstance(error, REFUSALS):
+        return f"raised {text}"
+    if any(words in str(error) for words in RAW):
+        return f"raw words {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = "dcrnn_fast:" in str(error) or frames[-1].filename.startswith(PACKAGE)
+    if ours and not any(name in str(error) for name in arguments):
+        return f"names no argument {text}"
+    return None
+
+
+def _fits(target: str, meanings: dict[str, Any]) -> str:
+    """Empty if the arguments do not fit the contract, else "fits"."""
+    try:
+        calls.check_contract(target, meanings)
+    except Exception:
+        return ""
+    return "fits"
+
+
+def wrong(target: str, meanings: dict[str, Any], results: Any) -> str | None:
+    """What is wrong with the results of a call that was not refused."""
+    results = [results] if isinstance(results, Tensor) else list(results)
+    without = [name for name, value in meanings.items() if value is REFUSE]
+    if without:
+        return f"accepted: {without}"
+    try:
+        calls.check_contract(target, meanings)
+    except calls.Broken as broken:
+        return f"accepted: {broken}"
+    except Exception as error:
+        return f"accepted what the contract does not know: {error}"
+    clones = {name: value.clone() if isinstance(value, Tensor) else value for name, value in meanings.items()}
+    torch.use_deterministic_algorithms(False)
+    again = calls.function(target)(**clones)
+    expected = dict(enumerate([again] if isinstance(again, Tensor) else again))
+    for exact in (expected, calls.exact(target, meanings)):
+        for place, value in exact.items():
+            if words := _differs(results[place], value):
+                return f"result {place}: {words}"
+    wanted = calls.shapes(target, meanings)
+    if wanted and (got := [list(result.shape) for result in results]) != wanted:
+        return f"result shapes {got} in place of {wanted}"
+    return None
+
+
+def _differs(got: Tensor, exact: Tensor) -> str | None:
+    if got.shape != exact.shape or got.layout != torch.strided or got.device.type != "cpu":
+        return f"{got.layout} {list(got.shape)} on {got.device} in place of {list(exact.shape)}"
+    got, exact = got.detach().clone().as_subclass(Tensor).double(), exact.detach().double()
+    if not (finite := exact.isfinite()).equal(got.isfinite()):
+        return f"{int((got.isfinite() != finite).sum())} values are not finite, or should not be"
+    error = relative_error(got.where(finite, 0), exact.where(finite, 0))
+    return None if error <= max(CEILING.values()) * 4 else f"relative error {error:.2e}"
+
+
+def serve(connection: Any, report: str, memory: bool, prepare: Callable[[], None] | None) -> None:
+    """In a process of its own: judge the cases that come, one by one."""
+    with open(report, "w") as stderr:
+        os.dup2(stderr.fileno(), 2)
+    torch.set_num_threads(1)
+    if memory and not SANITIZED:  # AddressSanitizer reserves terabytes
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (4 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    if prepare:
+        prepare()
+    while True:
+        try:
+            case = connection.recv()
+        except EOFError:
+            return
+        try:
+            words = judged(case)
+        except Exception:
+            words = f"the fuzzer failed: {traceback.format_exc(limit=-3)}"
+        connection.send(words)
+
+
+class Worker:
+    """A process that judges cases; a new one after a crash. It is forked from a server that has everything imported."""
+
+    def __init__(self, seconds: float = SECONDS_A_CALL, prepare: Callable[[], None] | None = None):
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["tests.fuzz.preload"])
+        self.seconds, self.prepare, self.process = seconds, prepare, None
+        self.report = tempfile.NamedTemporaryFile(suffix=".txt")
+
+    def start(self) -> None:
+        self.connection, theirs = self.context.Pipe()
+        arguments = theirs, self.report.name, True, self.prepare
+        self.process = self.context.Process(target=serve, args=arguments, daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.join()
+            self.connection.close()
+        self.process = None
+
+    def judge(self, case: Case) -> str | None:
+        """What is wrong with a case, in words."""
+        if self.process is None:
+            self.start()
+        try:
+            self.connection.send(case)
+            if not self.connection.poll(self.seconds):
+                self.stop()
+                return f"no end after {self.seconds:g} s"
+            words = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code, text = self.process.exitcode, Path(self.report.name).read_text(errors="replace").strip()
+            self.stop()
+            name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            return f"crash, {name} {text[-3000:]}".strip()
+        if words:
+            self.stop()  # what a finding leaves behind must not show in the next call
+        return words
+
+
+def kind_of(case: Case, words: str) -> str:
+    start = words.split(":")[0] if not words.startswith(("raw", "names", "raised", "accepted")) else words
+    letters = "".join(" " if letter.isdigit() else letter for letter in start)
+    return f"{calls.name_of(case['target'])} {'triton ' * ('triton' in case['target'])}{letters[:60]}"
+
+
+def least(worker: Worker, case: Case, words: str) -> Case:
+    """The case with as few spoiled arguments, and as simple a recipe, as still give a finding of its kind."""
+    kind = kind_of(case, words)
+    if words.startswith("no end"):
+        return case
+    parts = [("spoiled", part) for part in case["spoiled"]] + [("recipe", name) for name in case["recipe"]]
+    for where, part in parts:
+        less = [p for p in case["spoiled"] if p != part] if where == "spoiled" else {n: v for n, v in case["recipe"].items() if n != part}
+        simpler = {**case, where: less}
+        if (again := worker.judge(simpler)) and kind_of(simpler, again) == kind:
+            case = simpler
+    return case
+
+
+def fuzz(campaign: Campaign, targets: list[str] | None = None, worker: Worker | None = None) -> Campaign:
+    worker, targets = worker or Worker(), targets or [*calls.operators(), *calls.functions()]
+    try:
+        for case in campaign.cases(lambda rng: make(rng, targets)):
+            words = worker.judge(case)
+            if words and kind_of(case, words) not in campaign.findings:
+                campaign.found(kind_of(case, words), f"{case['target']}: {words}", least(worker, case, words))
+    finally:
+        worker.stop()
+    return campaign
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(judged(json.loads(sys.argv[1])) or "right, or refused in words")
+    else:
+        print(fuzz(Campaign.from_environment("hostile")).summary())
