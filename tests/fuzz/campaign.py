@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-SECONDS = 20.0
-MOST_FINDINGS = 20
-
 Case = dict[str, Any]
 
 
@@ -24,22 +21,25 @@ class Campaign:
     """The cases of one run of a fuzzer, and its findings."""
 
     name: str
-    seconds: float = SECONDS
+    seconds: float
     seed: int = 0
+    most_calls: int = 10**12
+    most_findings: int = 20
     calls: int = 0
     findings: dict[str, str] = field(default_factory=dict)
     """The first finding of each kind, and how to see it again."""
 
     @classmethod
-    def from_environment(cls, name: str, seconds: float = SECONDS) -> "Campaign":
+    def from_environment(cls, name: str, seconds: float, part: float = 1.0) -> "Campaign":
+        """A campaign of ``seconds``, or of a part of FUZZ_MINUTES."""
         minutes, seed = os.environ.get("FUZZ_MINUTES"), os.environ.get("FUZZ_SEED")
         chosen = int(seed) if seed else secrets.randbelow(2**32) if minutes else 0
-        return cls(name, float(minutes) * 60 if minutes else seconds, chosen)
+        return cls(name, float(minutes) * 60 * part if minutes else seconds, chosen)
 
     def cases(self, make: Callable[[random.Random], Case]) -> Iterator[Case]:
         """Cases until the time is over; each has random numbers of its own."""
         end = time.monotonic() + self.seconds
-        while time.monotonic() < end and len(self.findings) < MOST_FINDINGS:
+        while time.monotonic() < end and self.calls < self.most_calls and len(self.findings) < self.most_findings:
             yield make(random.Random(f"{self.seed}:{self.calls}"))
             self.calls += 1
 

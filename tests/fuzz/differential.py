@@ -194,4 +194,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         print(outcome({**SIMPLEST, **json.loads(sys.argv[1])}) or "right")
     else:
-        print(fuzz(Campaign.from_environment("differential")).summary())
+        print(fuzz(Campaign.from_environment("differential", 60)).summary())

@@ -43,7 +43,7 @@ RAW = (
 )  # fmt: skip
 """Words that no reader of a message can use."""
 
-PYTORCH = ("Please convert all Tensors to FakeTensors",)
+PYTORCH = ("Please convert all Tensors to FakeTensors", "DefaultCPUAllocator: can't allocate memory")
 """Words of PyTorch's own that it says whatever is called."""
 
 REFUSALS = (TypeError, ValueError, IndexError, RuntimeError)  # NotImplementedError and BackendUnavailable are RuntimeErrors
@@ -78,7 +78,7 @@ def judged(case: Case) -> str | None:
         results = call(**given)
     except Exception as error:
         must_be_computed = all(m in mutations.ORDINARY for m in spoiled.values())
-        words = f"refused: {error}" if must_be_computed and _fits(target, meanings) else unclear(error, list(arguments))
+        words = f"refused: {error}" if must_be_computed and _fits(target, meanings) else unclear(target, error, list(arguments))
     else:
         words = wrong(target, meanings, results)
     finally:
@@ -91,10 +91,10 @@ def _inside(transform: Callable[..., Any], call: Callable[..., Any], name: str) 
     return lambda **given: transform(lambda value: call(**{**given, name: value}), given[name])
 
 
-def unclear(error: Exception, arguments: list[str]) -> str | None:
+def unclear(target: str, error: Exception, arguments: list[str]) -> str | None:
     """What is wrong with a refusal. PyTorch's own words are right where the call did not reach this package."""
     text = f"{type(error).__name__}: {str(error)[:300]}"
-    if isinstance(error, BackendUnavailable) or any(words in str(error) for words in PYTORCH):
+    if isinstance(error, BackendUnavailable) or any(words in str(error) for words in (*PYTORCH, f"Could not run '{target}'")):
         return None
     if not isinstance(error, REFUSALS):
         return f"raised {text}"
@@ -152,16 +152,16 @@ def _differs(got: Tensor, exact: Tensor) -> str | None:
     return None if error <= max(CEILING.values()) * 4 else f"relative error {error:.2e}"
 
 
-def serve(connection: Any, report: str, memory: bool, prepare: Callable[[], None] | None) -> None:
-    """In a process of its own: judge the cases that come, one by one."""
+def serve(connection: Any, report: str, prepare: tuple[Any, ...]) -> None:
+    """In a process of its own: judge the cases that come, one by one. ``prepare`` is a function to call before, and its arguments."""
     with open(report, "w") as stderr:
         os.dup2(stderr.fileno(), 2)
     torch.set_num_threads(1)
-    if memory and not SANITIZED:  # AddressSanitizer reserves terabytes
+    if not SANITIZED:  # AddressSanitizer reserves terabytes
         most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (4 << 30)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    if prepare:
-        prepare()
+    for function in prepare[:1]:
+        function(*prepare[1:])
     while True:
         try:
             case = connection.recv()
@@ -177,7 +177,7 @@ def serve(connection: Any, report: str, memory: bool, prepare: Callable[[], None
 class Worker:
     """A process that judges cases; a new one after a crash. It is forked from a server that has everything imported."""
 
-    def __init__(self, seconds: float = SECONDS_A_CALL, prepare: Callable[[], None] | None = None):
+    def __init__(self, seconds: float = SECONDS_A_CALL, prepare: tuple[Any, ...] = ()):
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["tests.fuzz.preload"])
         self.seconds, self.prepare, self.process = seconds, prepare, None
@@ -185,7 +185,7 @@ class Worker:
 
     def start(self) -> None:
         self.connection, theirs = self.context.Pipe()
-        arguments = theirs, self.report.name, True, self.prepare
+        arguments = theirs, self.report.name, self.prepare
         self.process = self.context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
@@ -219,9 +219,9 @@ class Worker:
 
 
 def kind_of(case: Case, words: str) -> str:
-    start = words.split(":")[0] if not words.startswith(("raw", "names", "raised", "accepted")) else words
-    letters = "".join(" " if letter.isdigit() else letter for letter in start)
-    return f"{calls.name_of(case['target'])} {'triton ' * ('triton' in case['target'])}{letters[:60]}"
+    """What findings of one kind have in common: the operator, and the first words without numbers."""
+    start = words.split()[:2] if words.startswith("crash") else ["".join(" " if letter.isdigit() else letter for letter in words)[:60]]
+    return " ".join([calls.name_of(case["target"]), *(["triton"] if "triton" in case["target"] else []), *start])
 
 
 def least(worker: Worker, case: Case, words: str) -> Case:
@@ -254,4 +254,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         print(judged(json.loads(sys.argv[1])) or "right, or refused in words")
     else:
-        print(fuzz(Campaign.from_environment("hostile")).summary())
+        print(fuzz(Campaign.from_environment("hostile", 60)).summary())

@@ -1,0 +1,71 @@
+"""The differential fuzzer, on each instruction set of this CPU; and that it finds wrong results."""
+
+import os
+
+import pytest
+import torch
+
+from dcrnn_fast import backends, functional
+
+from ..processes import run_python
+from . import differential
+from .campaign import Campaign
+
+
+def test_random_calls_give_what_the_oracle_gives(record_property):
+    campaign = differential.fuzz(Campaign.from_environment("differential", 12, part=2 / 3))
+    record_property("fuzz", campaign.summary())
+    assert not campaign.findings, campaign.report()
+
+
+@pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
+@pytest.mark.parametrize("isa", ["avx2", "baseline"])
+def test_random_calls_are_right_on_older_instruction_sets(isa, record_property):
+    minutes, seed = os.environ.get("FUZZ_MINUTES"), os.environ.get("FUZZ_SEED")
+    time = {"FUZZ_MINUTES": str(float(minutes) / 6 if minutes else 0.05), "FUZZ_SEED": seed if minutes else "0"}
+    done = run_python("-m", "tests.fuzz.differential", DCRNN_FAST_ISA=isa, **time)
+    if "this CPU lacks" in done.stderr:
+        pytest.skip(f"this CPU lacks {isa}")
+    summary = done.stdout.strip().splitlines()[-1] if done.stdout else "no output"
+    record_property("fuzz", f"{summary}, on {isa}")
+    assert summary.endswith(" 0 findings"), done.stdout + done.stderr
+
+
+right = functional.cross_rnn
+
+
+def inexact_gradient(x0, *others, **arguments):
+    return right(x0 * (1 + 1e-5) - x0.detach() * 1e-5, *others, **arguments)
+
+
+def without_nan(*tensors, **arguments):
+    return right(*tensors, **arguments).nan_to_num(nan=0.0)
+
+
+def blind_to_strides(x0, *others, **arguments):
+    return right(x0.as_strided(x0.shape, (x0.shape[1], 1)), *others, **arguments)
+
+
+def with_noise(*tensors, **arguments):
+    out = right(*tensors, **arguments)
+    return out + 1e-9 * torch.rand_like(out)
+
+
+def without_tangents(x0, *others, **arguments):
+    return right(torch.autograd.forward_ad.unpack_dual(x0).primal if torch.autograd.forward_ad._current_level >= 0 else x0, *others, **arguments)
+
+
+def with_a_side_effect(x0, *others, **arguments):
+    out = right(x0, *others, **arguments)
+    x0.detach().clone(memory_format=torch.preserve_format)
+    with torch.no_grad():
+        x0.untyped_storage().copy_(torch.zeros(len(x0.untyped_storage())).untyped_storage(), False)
+    return out
+
+
+@pytest.mark.parametrize("wrong", [inexact_gradient, without_nan, blind_to_strides, with_noise, without_tangents], ids=lambda f: f.__name__)
+def test_a_wrong_operator_is_found(wrong, monkeypatch):
+    monkeypatch.setattr(functional, "cross_rnn", wrong)
+    monkeypatch.setattr(differential, "simplest", lambda case, fields, fails: case)
+    campaign = differential.fuzz(Campaign("differential", seconds=60, most_calls=1000, most_findings=1))
+    assert campaign.findings, f"{wrong.__name__} was not found in {campaign.calls} calls"
