@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint format sanitize abi resources cuda-check ctest bench quality gpu clean
+.PHONY: demo test fuzz lint format sanitize abi resources cuda-check ctest bench quality gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -33,6 +33,12 @@ demo: $(VENV)/.train
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# Runs every fuzzer for some minutes with a new seed. SANITIZE=1: on the build of make sanitize. FUZZ_SEED=S: the calls of that seed.
+MINUTES ?= 1
+fuzz: export FUZZ_MINUTES := $(MINUTES)
+fuzz: $(VENV)/.dev
+	$(if $(SANITIZE),$(BIN)/python scripts/sanitize.py fuzz,OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto --dist loadfile)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 The script copies the sources to build/sanitize/ and builds and tests them there; the installed extension stays as it is. Then it plants
 two defects in the copy, a read past the end of a row and a signed overflow, and fails unless the sanitizers find both.
+
+With the argument ``fuzz`` it runs the fuzzers there instead, and plants nothing. ``make fuzz SANITIZE=1``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import tree
 COPY = tree.ROOT / "build" / "sanitize"
 TESTS = ("tests/cpu", *(f"tests/operators/test_{name}.py" for name in ("arguments", "cross_rnn", "cross_rnn_cpp", "param_gather")))
 TESTS += ("-k", "cpp or test_isa")
+FUZZERS = ("tests/fuzz",)
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
 
 # A plugin that pytest loads in every process. Without it, a broken build would be skipped, or an installed one would be tested instead.
@@ -103,7 +106,8 @@ def python(*arguments: str, capture: bool = False, **variables: str) -> subproce
         **os.environ,
         "PYTHONPATH": str(COPY),
         "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
-        "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=0",  # Python does not free all its memory when it ends
+        # Python does not free all its memory when it ends; a request for terabytes is refused as without the sanitizer
+        "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "OMP_WAIT_POLICY": "passive",
         **variables,
@@ -111,10 +115,10 @@ def python(*arguments: str, capture: bool = False, **variables: str) -> subproce
     return subprocess.run([sys.executable, *arguments], cwd=COPY, env=environment, text=True, check=False, capture_output=capture)
 
 
-def run_tests() -> None:
+def run_tests(*tests: str, distribute: str = "worksteal") -> None:
     """Run the tests with two threads, so that tiles are computed at the same time. ``--capture=sys`` leaves the reports on stderr alone."""
-    options = ("-n", "auto", "--dist", "worksteal", "-p", "guard", "-p", "no:cacheprovider", "--capture=sys")
-    if python("-m", "pytest", *TESTS, *options, OMP_NUM_THREADS="2").returncode:
+    options = ("-n", "auto", "--dist", distribute, "-p", "guard", "-p", "no:cacheprovider", "--capture=sys")
+    if python("-m", "pytest", *tests, *options, OMP_NUM_THREADS="2").returncode:
         raise SystemExit("sanitize: failed")
 
 
@@ -138,16 +142,19 @@ def find(defect: Defect) -> None:
         print(f"sanitize: found the planted defect with {isa}: {defect.report[0]}", flush=True)
 
 
-def main() -> None:
-    """Exit with 0 if the tests pass and the sanitizers find every planted defect."""
+def main(fuzz: bool) -> None:
+    """Exit with 0 if the tests pass and the sanitizers find every planted defect; with ``fuzz``, if the fuzzers find nothing."""
     print("sanitize: building", flush=True)
     compiler()
     shutil.rmtree(COPY, ignore_errors=True)  # the object files of an earlier run contain the planted defects
     tree.copy(COPY)
     (COPY / "guard.py").write_text(GUARD, encoding="utf-8")
     build()
+    if fuzz:
+        print("sanitize: fuzzing", flush=True)
+        return run_tests(*FUZZERS, distribute="loadfile")
     print("sanitize: testing", flush=True)
-    run_tests()
+    run_tests(*TESTS)
     print("sanitize: planting defects", flush=True)
     for defect in DEFECTS:
         plant(defect)
@@ -157,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(fuzz=sys.argv[1:] == ["fuzz"])

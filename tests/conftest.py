@@ -29,6 +29,13 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if not of[item] or of[item] == wanted]
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What each fuzzer says at its end, as it recorded it with ``record_property("fuzz", ...)``."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    for line in [value for report in reports for name, value in report.user_properties if name == "fuzz"]:
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

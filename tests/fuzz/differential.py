@@ -23,7 +23,11 @@ from .campaign import Campaign, Case, simplest
 from .judge import Results, inexact, wrong_result
 
 KERNELS = ("auto", *["cpp"] * 60, "triton, step", "triton, all_steps", "reference")
-CALLS = {"operator": ("cross_rnn", "cross_rnn", "cross_rnn", "param_gather"), "kernels": KERNELS, "trailing": ((), (1,), (3,), (2, 5), (0,))}
+CALLS = {
+    "operator": ("cross_rnn", "cross_rnn", "cross_rnn", "param_gather"),
+    "kernels": KERNELS,
+    "trailing": ((), (1,), (3,), (2, 5), (0,)),
+}
 SIMPLEST = {name: values[0] for name, values in (FIELDS | CALLS).items()}
 MOST_WORK = 4_000_000
 """Multiplications in a forward: larger problems would leave time for few."""

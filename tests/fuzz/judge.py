@@ -66,7 +66,9 @@ def wrong_result(fast: Results, plain: Results, exact: Results) -> str | None:
     return None
 
 
-def inexact(fast: Results, plain: Results, exact: Results, again: Callable[[int], Iterable[tuple[Results, Results, Results]]]) -> str | None:
+def inexact(
+    fast: Results, plain: Results, exact: Results, again: Callable[[int], Iterable[tuple[Results, Results, Results]]]
+) -> str | None:
     """A result that is not as exact as it must be, in words.
 
     One draw's few values may err by luck. So a result above its bound is judged by the median over more draws, which ``again`` makes.

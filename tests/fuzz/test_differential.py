@@ -52,7 +52,9 @@ def with_noise(*tensors, **arguments):
 
 
 def without_tangents(x0, *others, **arguments):
-    return right(torch.autograd.forward_ad.unpack_dual(x0).primal if torch.autograd.forward_ad._current_level >= 0 else x0, *others, **arguments)
+    return right(
+        torch.autograd.forward_ad.unpack_dual(x0).primal if torch.autograd.forward_ad._current_level >= 0 else x0, *others, **arguments
+    )
 
 
 def with_a_side_effect(x0, *others, **arguments):

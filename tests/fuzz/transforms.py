@@ -62,7 +62,9 @@ class Exact:
         shape = (*self.cotangent.shape, *self.value.shape)
         if not self.value.size:
             return np.zeros(shape)
-        return np.stack([self.along(self.out, unit) for unit in np.eye(self.value.size).reshape(-1, *self.value.shape)], axis=-1).reshape(shape)
+        return np.stack([self.along(self.out, unit) for unit in np.eye(self.value.size).reshape(-1, *self.value.shape)], axis=-1).reshape(
+            shape
+        )
 
     def transformed(self, transform: str, direction: np.ndarray) -> np.ndarray:
         one, both = self.gradient if "grad" in transform else self.out, (self.value, self.value + direction)
