@@ -100,13 +100,13 @@ VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
 """A valid call of each operator. An operator that is registered and not listed here fails the fuzzer."""
 
 
-class Broken(Exception):
+class ContractError(Exception):
     """The arguments do not fit the contract."""
 
 
 def _hold(holds: bool, words: str) -> None:
     if not holds:
-        raise Broken(words)
+        raise ContractError(words)
 
 
 def _is(arguments: Arguments, name: str, *shape: int | None) -> Tensor:
@@ -128,7 +128,7 @@ def _index_in(index: Tensor, rows: int) -> None:
 
 
 def check_contract(target: str, arguments: Arguments) -> None:
-    """Raise Broken unless the arguments fit each other, as the operators' documentation says."""
+    """Raise ContractError unless the arguments fit each other, as the operators' documentation says."""
     name = name_of(target)
     if name == "param_gather":
         shared, private = arguments["shared"], arguments["private"]

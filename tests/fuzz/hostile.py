@@ -124,7 +124,7 @@ def wrong(target: str, meanings: dict[str, Any], results: Any) -> str | None:
         return f"accepted: {without}"
     try:
         calls.check_contract(target, meanings)
-    except calls.Broken as broken:
+    except calls.ContractError as broken:
         return f"accepted: {broken}"
     except Exception as error:
         return f"accepted what the contract does not know: {error}"
@@ -152,7 +152,7 @@ def _differs(got: Tensor, exact: Tensor) -> str | None:
     return None if error <= max(CEILING.values()) * 4 else f"relative error {error:.2e}"
 
 
-def serve(connection: Any, report: str, prepare: tuple[Any, ...]) -> None:
+def serve(connection: Any, report: Path, prepare: tuple[Any, ...]) -> None:
     """In a process of its own: judge the cases that come, one by one. ``prepare`` is a function to call before, and its arguments."""
     with open(report, "w") as stderr:
         os.dup2(stderr.fileno(), 2)
@@ -181,11 +181,12 @@ class Worker:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["tests.fuzz.preload"])
         self.seconds, self.prepare, self.process = seconds, prepare, None
-        self.report = tempfile.NamedTemporaryFile(suffix=".txt")
+        self.folder = tempfile.TemporaryDirectory()
+        self.report = Path(self.folder.name, "stderr.txt")
 
     def start(self) -> None:
         self.connection, theirs = self.context.Pipe()
-        arguments = theirs, self.report.name, self.prepare
+        arguments = theirs, self.report, self.prepare
         self.process = self.context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
@@ -209,7 +210,7 @@ class Worker:
             words = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            code, text = self.process.exitcode, Path(self.report.name).read_text(errors="replace").strip()
+            code, text = self.process.exitcode, self.report.read_text(errors="replace").strip()
             self.stop()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             return f"crash, {name} {text[-3000:]}".strip()
