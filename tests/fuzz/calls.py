@@ -124,7 +124,7 @@ def _same_floats(arguments: Arguments, *given: str) -> None:
 
 def _index_in(index: Tensor, rows: int) -> None:
     _hold(index.dtype == torch.int32, "index is not int32")
-    _hold(bool(((index >= 0) & (index < rows)).all()), "index out of range")
+    _hold(bool(((index >= 0) & (index.long() < rows)).all()), "index out of range")
 
 
 def check_contract(target: str, arguments: Arguments) -> None:

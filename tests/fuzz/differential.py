@@ -188,7 +188,7 @@ def fuzz(campaign: Campaign) -> Campaign:
             kind = kind_of(words)
             if f"{case['operator']} {kind}" in campaign.findings:
                 continue
-            least = simplest(case, {name: FIELDS[name] for name in FIELDS}, lambda c, k=kind: kind_of(outcome(c) or "") == k)
+            least = simplest(case, {**FIELDS, "trailing": CALLS["trailing"]}, lambda c, k=kind: kind_of(outcome(c) or "") == k)
             told = {name: value for name, value in least.items() if value != SIMPLEST.get(name)}
             campaign.found(f"{case['operator']} {kind}", f"{case['operator']}: {outcome(least)}\n    first seen as: {words}", told)
     return campaign

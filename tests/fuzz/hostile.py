@@ -38,12 +38,18 @@ PLAIN = {name: values[:1] for name, values in FIELDS.items() if name.endswith("_
 RECIPES = {**FIELDS, **SMALL, **PLAIN, "scale": (1.0,)}
 
 RAW = (
-    "torch_call_dispatcher", "Internal error", "INTERNAL ASSERT", "std::", "bad_alloc", "basic_string", "vector::", "map::at",
+    "torch_call_dispatcher", "std::", "bad_alloc", "basic_string", "vector::", "map::at",
     "aoti_torch", "StableIValue", "unknown exception", "Unknown error",
 )  # fmt: skip
 """Words that no reader of a message can use."""
 
-PYTORCH = ("Please convert all Tensors to FakeTensors", "DefaultCPUAllocator: can't allocate memory")
+INTERNAL = ("Internal error", "INTERNAL ASSERT")
+"""The same, where this package calls PyTorch. Before a call reaches it, PyTorch may say so of a strange tensor."""
+
+PYTORCH = (
+    "Please convert all Tensors to FakeTensors", "DefaultCPUAllocator: can't allocate memory", "Storage size calculation overflowed",
+    "Inference tensors cannot be saved for backward",
+)  # fmt: skip
 """Words of PyTorch's own that it says whatever is called."""
 
 REFUSALS = (TypeError, ValueError, IndexError, RuntimeError)  # NotImplementedError and BackendUnavailable are RuntimeErrors
@@ -98,10 +104,10 @@ def unclear(target: str, error: Exception, arguments: list[str]) -> str | None:
         return None
     if not isinstance(error, REFUSALS):
         return f"raised {text}"
-    if any(words in str(error) for words in RAW):
-        return f"raw words {text}"
     frames = traceback.extract_tb(error.__traceback__)
     ours = "dcrnn_fast:" in str(error) or frames[-1].filename.startswith(PACKAGE)
+    if any(words in str(error) for words in (*RAW, *(INTERNAL if ours else ()))):
+        return f"raw words {text}"
     if ours and not any(name in str(error) for name in arguments):
         return f"names no argument {text}"
     return None

@@ -72,7 +72,7 @@ def _huge(x: Tensor, count: int) -> Spoiled:
 
 
 def _empty_of_huge_size(x: Tensor) -> Spoiled:
-    return Spoiled(x.new_empty([2**62] * (x.dim() > 1) + [0] * (x.dim() > 0) + list(x.shape[2:])), REFUSE)
+    return same(x.new_empty([2**62] * (x.dim() > 1) + [0] * (x.dim() > 0) + list(x.shape[2:])))
 
 
 def _fake(x: Tensor) -> Spoiled:
@@ -112,7 +112,6 @@ ORDINARY: dict[str, Callable[[Tensor], Spoiled]] = {
     "reversed strides": lambda x: same(x.permute(*range(x.dim())[::-1]).contiguous().permute(*range(x.dim())[::-1])),
     "parameter": lambda x: same(torch.nn.Parameter(x.clone(), requires_grad=False)),
     "requires grad": lambda x: same(x.clone().requires_grad_(x.is_floating_point()), x.clone()),
-    "inference": _inference,
     "negative bit": lambda x: same(torch._neg_view(x.neg()), x.clone()) if x.is_floating_point() else same(x),
     "subclass": lambda x: same(x.clone().as_subclass(Subclass), x.clone()),
 }
@@ -158,6 +157,7 @@ HOLDERS: dict[str, Callable[[Tensor], Spoiled]] = {
     "mkldnn": _strange(lambda x: x.to_mkldnn() if x.dtype == torch.float32 and x.numel() else x),
     "nested": _strange(lambda x: torch.nested.nested_tensor(list(x)) if x.dim() > 1 and len(x) else x),
     "fake": _fake,
+    "inference": _inference,
     "zero tensor": lambda x: Spoiled(torch._efficientzerotensor(x.shape, dtype=x.dtype), torch.zeros_like(x)),
     "conjugate": lambda x: Spoiled(x.to(torch.complex64).conj(), REFUSE),
     "functional": _strange(torch._to_functional_tensor),

@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from dcrnn_fast import CrossRNN, SharingPlan, functional, reference
 from dcrnn_fast.operators import Keep, Needs
 
 from ..processes import run_python
+from ..strategies import MODERATE, problem, recipes
 from .backend import DTYPES, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, results
 from .problems import DOUBLE, SHAPES, cross_arguments, differentiable
@@ -49,20 +49,6 @@ def test_a_recurrence_that_amplifies_rounding_is_as_exact(backend, dtype):
     assert_as_exact_as_plain_pytorch({**arguments, **banks}, dtype)
 
 
-ANY_SHAPE = {
-    "dim": st.integers(1, 40),
-    "tasks": st.integers(1, 4),
-    "steps": st.integers(1, 4),
-    "cell": st.sampled_from(["gated", "cross"]),
-    "tied": st.booleans(),
-    "share_ratio": st.sampled_from([0, 0.3, 0.7, 1]),
-    "context_dim": st.sampled_from([0, 1, 17]),
-    "seed": st.integers(0, 99),
-    "return_states": st.booleans(),
-    "recompute": st.booleans(),
-}
-
-
 def test_a_single_row_is_as_exact_as_plain_pytorch(backend):
     """For a row or few the library multiplies a matrix by vectors, in one chain of additions: the operator does not let it."""
     torch.manual_seed(6)
@@ -71,10 +57,12 @@ def test_a_single_row_is_as_exact_as_plain_pytorch(backend):
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batch=st.sampled_from([1, 2, 31, 65]), **ANY_SHAPE)
-def test_any_shape_is_as_exact_as_plain_pytorch(backend, return_states, recompute, **shape):
-    torch.manual_seed(shape["seed"])
-    assert_as_exact_as_plain_pytorch(cross_arguments(**shape), torch.float32, return_states=return_states, recompute=recompute)
+@given(recipe=recipes(**MODERATE, batch=(1, 2, 31, 65), dim=range(1, 41), tasks=(1, 2, 3, 4), context_dim=(None, 0, 1, 17)))
+def test_any_shape_is_as_exact_as_plain_pytorch(backend, recipe):
+    torch.manual_seed(recipe["seed"])
+    arguments, _ = problem(recipe)
+    options = {name: recipe[name] for name in ("return_states", "recompute")}
+    assert_as_exact_as_plain_pytorch(arguments, torch.float32, **options)
 
 
 @pytest.mark.parametrize("share_ratio", [0.3, 1])
