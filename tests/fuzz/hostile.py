@@ -30,7 +30,7 @@ from .campaign import Campaign, Case
 from .mutations import REFUSE
 
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
-SECONDS_A_CALL = 120 if SANITIZED else 30
+SECONDS_A_CALL = 180 if SANITIZED else 60
 MEMORY = 512 << 20
 """Bytes by which one call may raise the process's peak memory."""
 
@@ -168,6 +168,7 @@ def serve(connection: Any, report: Path, prepare: tuple[Any, ...]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for function in prepare[:1]:
         function(*prepare[1:])
+    connection.send("ready")
     while True:
         try:
             case = connection.recv()
@@ -196,6 +197,7 @@ class Worker:
         self.process = self.context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
+        self.connection.recv()  # the server imports everything first: the time of a call begins after that
 
     def stop(self) -> None:
         if self.process:
