@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,9 @@ def exact_numbers(value: Any) -> Any:
     """A tensor as the oracle takes it."""
     if not isinstance(value, Tensor):
         return value
-    return value.double().numpy() if value.is_floating_point() else value.numpy()
+    if not value.is_floating_point():
+        return value.numpy()
+    return value.double().numpy().astype(oracle.EXACT if value.dtype == torch.float64 else np.float64)
 
 
 def gathered(case: Case) -> tuple[dict[str, Any], Tensor]:
@@ -112,11 +115,11 @@ def by_oracle(case: Case, arguments: dict[str, Any], cotangent: Tensor) -> Resul
     else:
         states = oracle.cross_rnn(**given)
         out = states if case["return_states"] else states[:, -1]
-        of_states = torch.zeros(states.shape, dtype=torch.float64).numpy()
+        of_states = np.zeros_like(states)
         of_states[:, slice(None) if case["return_states"] else -1] = exact_numbers(cotangent)
         gradients = oracle.cross_rnn_backward(of_states, states, given)
     found = {"out": out, **{name: gradients[name] for name in required(case, arguments)}}
-    return {name: torch.from_numpy(value) for name, value in found.items()}
+    return {name: torch.from_numpy(value.astype(np.float64)) for name, value in found.items()}
 
 
 def runs(case: Case) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:

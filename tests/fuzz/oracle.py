@@ -1,4 +1,5 @@
-"""What the operators must compute, in NumPy and float64, written from the formulas alone: it shares no code with the package.
+"""What the operators must compute, in NumPy, written from the formulas alone: it shares no code with the package. It computes in the dtype
+of its arguments: float64, or long double (:data:`EXACT`) where float64 itself is judged.
 
 Letters: T tasks, B rows, D units, L steps, C context columns, K = C + D, G = 2 vectors of a unit ("gated") or 1 ("cross"), S shared rows,
 P private rows. Complex arguments give derivatives: the imaginary part of f(x + 1e-30i v) is 1e-30 times the derivative along v.
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
+EXACT = np.longdouble
 
 
 def gather(shared: Array, private: Array, index: Array) -> Array:
@@ -41,12 +43,14 @@ def _sigmoid(z: Array) -> Array:
     return 1 / (1 + np.exp(-z))
 
 
-def _step(h: Array, x0: Array, weight: Array, bias: Array, context: Array | None) -> tuple[Array, Array, Array]:
-    """One step of one task: what the unit rows read, u [B, K], and a and g [B, D]. ``weight`` is [D, G, K], ``bias`` [D, G]."""
+def _step(h: Array, x0: Array, weight: Array, bias: Array, context: Array | None) -> tuple[Array, Array, Array, Array]:
+    """One step of one task: what the unit rows read, u [B, K], and a, g and 1 - g [B, D]. ``weight`` is [D, G, K], ``bias`` [D, G]."""
     u = h if context is None else np.concatenate([context, h], axis=1)
     a = u @ weight[:, 0].T + bias[:, 0]
-    g = _sigmoid(u @ weight[:, 1].T + bias[:, 1]) if weight.shape[1] == 2 else np.ones_like(a)
-    return u, a, g
+    if weight.shape[1] == 1:
+        return u, a, np.ones_like(a), np.zeros_like(a)
+    z = u @ weight[:, 1].T + bias[:, 1]
+    return u, a, _sigmoid(z), _sigmoid(-z)  # 1 - g would lose digits where g is close to 1
 
 
 @np.errstate(all="ignore")
@@ -64,7 +68,7 @@ def cross_rnn(
         for step in range(steps):
             first = 0 if index.shape[1] == dim else step * dim
             rows = slice(first, first + dim)
-            _, a, g = _step(h, x0, weights[task, rows], biases[task, rows], None if context is None else context[step])
+            _, a, g, _ = _step(h, x0, weights[task, rows], biases[task, rows], None if context is None else context[step])
             h = states[task, step + 1] = h + g * x0 * a
     return states
 
@@ -83,14 +87,14 @@ def cross_rnn_backward(cotangent: Array, states: Array, arguments: dict[str, Any
             first = 0 if index.shape[1] == dim else step * dim
             rows = slice(first, first + dim)
             weight, upstream = weights[task, rows], None if context is None else context[step]
-            u, a, g = _step(states[task, step], x0, weight, biases[task, rows], upstream)
+            u, a, g, closed = _step(states[task, step], x0, weight, biases[task, rows], upstream)
             da = d * g * x0
             d_x0 += d * g * a
             d_weights[task, rows, 0] += da.T @ u
             d_biases[task, rows, 0] += da.sum(0)
             d_u = da @ weight[:, 0]
             if weight.shape[1] == 2:
-                dq = d * x0 * a * g * (1 - g)
+                dq = d * x0 * a * g * closed
                 d_weights[task, rows, 1] += dq.T @ u
                 d_biases[task, rows, 1] += dq.sum(0)
                 d_u = d_u + dq @ weight[:, 1]
