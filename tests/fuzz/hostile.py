@@ -249,6 +249,7 @@ def least(worker: Worker, case: Case, words: str) -> Case:
 
 def fuzz(campaign: Campaign, targets: list[str] | None = None, worker: Worker | None = None) -> Campaign:
     worker, targets = worker or Worker(), targets or [*calls.operators(), *calls.functions()]
+    worker.start()
     try:
         for case in campaign.cases(lambda rng: make(rng, targets)):
             words = worker.judge(case)
