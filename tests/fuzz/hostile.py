@@ -47,8 +47,8 @@ INTERNAL = ("Internal error", "INTERNAL ASSERT")
 """The same, where this package calls PyTorch. Before a call reaches it, PyTorch may say so of a strange tensor."""
 
 PYTORCH = (
-    "Please convert all Tensors to FakeTensors", "Mixing fake modes", "DefaultCPUAllocator: can't allocate memory", "Storage size calculation overflowed",
-    "Inference tensors cannot be saved for backward",
+    "Please convert all Tensors to FakeTensors", "Mixing fake modes", "DefaultCPUAllocator: can't allocate memory",
+    "Storage size calculation overflowed", "Inference tensors cannot be saved for backward",
 )  # fmt: skip
 """Words of PyTorch's own that it says whatever is called."""
 
