@@ -169,6 +169,7 @@ def serve(connection: Any, report: Path, prepare: tuple[Any, ...]) -> None:
     for function in prepare[:1]:
         function(*prepare[1:])
     connection.send("ready")
+    clean = _dispatch_state()
     while True:
         try:
             case = connection.recv()
@@ -178,7 +179,12 @@ def serve(connection: Any, report: Path, prepare: tuple[Any, ...]) -> None:
             words = judged(case)
         except Exception:
             words = f"the fuzzer failed: {traceback.format_exc(limit=-3)}"
-        connection.send(words)
+        connection.send((words, _dispatch_state() == clean))
+
+
+def _dispatch_state() -> str:
+    """The dispatcher's keys of this thread. PyTorch leaves them changed after some exceptions inside its transforms."""
+    return f"{torch._C._dispatch_tls_local_include_set()} {torch._C._dispatch_tls_local_exclude_set()}"
 
 
 class Worker:
@@ -215,15 +221,15 @@ class Worker:
             if not self.connection.poll(self.seconds):
                 self.stop()
                 return f"no end after {self.seconds:g} s"
-            words = self.connection.recv()
+            words, clean = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
             code, text = self.process.exitcode, self.report.read_text(errors="replace").strip()
             self.stop()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             return f"crash, {name} {text[-3000:]}".strip()
-        if words:
-            self.stop()  # what a finding leaves behind must not show in the next call
+        if words or not clean:
+            self.stop()  # what a call leaves behind must not show in the next one
         return words
 
 
