@@ -107,7 +107,7 @@ def python(*arguments: str, capture: bool = False, **variables: str) -> subproce
         "PYTHONPATH": str(COPY),
         "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
         # Python does not free all its memory when it ends; a request for terabytes is refused as without the sanitizer
-        "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096",
+        "ASAN_OPTIONS": "halt_on_error=1:detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "OMP_WAIT_POLICY": "passive",
         **variables,

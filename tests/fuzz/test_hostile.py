@@ -28,7 +28,7 @@ DEFECTS = {
     "aborts": ("torch.int64", "crash, SIGABRT"),
     "leaves": ("torch.int64", "crash, exit code 3"),
     "sleeps": ("torch.int64", "no end after"),
-    "grows": ("torch.int64", "took 7"),
+    "grows": ("torch.int64", " MiB"),
     "speaks_raw": ("torch.int64", "raw words"),
     "names_nothing": ("torch.int64", "names no argument"),
     "accepts_anything": ("torch.int64", "accepted: index is not int32"),
