@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ConfigError
+from .. import strict_yaml
+from ..errors import ConfigError, shown
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -165,11 +166,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = strict_yaml.load(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML run configuration") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -189,8 +190,8 @@ def _explain(source: str, problem: dict[str, Any]) -> str:
         known = list(section.model_fields)
         near = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"{source}: {dotted} (value {problem['input']!r}) is an unknown key; {hint}"
-    return f"{source}: {dotted} is {problem['input']!r}, expected {allowed(dotted)}"
+        return f"{source}: {dotted} (value {shown(problem['input'])}) is an unknown key; {hint}"
+    return f"{source}: {dotted} is {shown(problem['input'])}, expected {allowed(dotted)}"
 
 
 def _in_words(node: Mapping[str, Any]) -> str:
