@@ -6,16 +6,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
+from ..errors import DataError, shown
 from .packed import FORMAT_VERSION, PackedDataset, PackedMeta, file_sha256, open_packed, write_packed
 
 if TYPE_CHECKING:
     from .encode import Encoder
     from .schema import TableSchema
+
+MAX_TABLE_GB = 1.0
+"""The GB that the tables of a data set may take as Arrow arrays; `prepare` then takes several times as much."""
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -41,6 +45,7 @@ def prepare(
     seed: int = 0,
     valid_fraction: float = 0.1,
     encoding: Mapping[str, Any] | None = None,
+    max_table_gb: float | None = None,
 ) -> PackedDataset:
     """The packed form of a data set, encoded on the first call and opened from the cache afterwards.
 
@@ -50,13 +55,17 @@ def prepare(
     schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built
     again.
 
-    Raises DataError for an unknown data set, an invalid schema, a file that cannot be used, an `encoding` of other columns, a cache that
+    `max_table_gb` (above 0; by default $DCRNN_FAST_MAX_TABLE_GB, or else 1) bounds the GB that the tables take as Arrow arrays while they are
+    read; docs/data-format.md says how much memory that needs.
+
+    Raises DataError for an unknown data set, an invalid schema, a table beyond that bound, a file that cannot be used, an `encoding` of other columns, a cache that
     cannot be written, or a missing package of the extra `train`.
     """
     if not 0 <= valid_fraction < 1:
         raise DataError(f"valid_fraction is {valid_fraction}, expected a number in [0, 1)")
     if seed < 0:
         raise DataError(f"seed is {seed}, expected at least 0")
+    limit = _table_limit(max_table_gb)
     path = _schema_path(data)
     try:
         from .encode import Encoder
@@ -93,11 +102,36 @@ def prepare(
             return open_packed(target)
         except DataError:
             shutil.rmtree(target, ignore_errors=True)
-    tables = read_splits(schema, path.parent, seed=seed, valid_fraction=valid_fraction)
-    encoder = Encoder.fit(schema, tables["train"]) if encoding is None else Encoder.restore(schema, encoding)
-    splits = {split: encoder.transform(table) for split, table in tables.items()}
+    tables = read_splits(schema, path.parent, seed=seed, valid_fraction=valid_fraction, max_gb=limit)
+    with _naming(schema, "train"):
+        encoder = Encoder.fit(schema, tables["train"]) if encoding is None else Encoder.restore(schema, encoding)
+    splits = {}
+    for split, table in tables.items():
+        with _naming(schema, split):
+            splits[split] = encoder.transform(table)
     write_packed(target, _meta(schema, encoder, {split: table.num_rows for split, table in tables.items()}), splits)
     return open_packed(target)
+
+
+def _table_limit(given: float | None) -> float:
+    name, value = "max_table_gb", given
+    if given is None:
+        name, value = "the environment variable DCRNN_FAST_MAX_TABLE_GB", os.environ.get("DCRNN_FAST_MAX_TABLE_GB") or MAX_TABLE_GB
+    try:
+        limit = float(value)
+    except (TypeError, ValueError):
+        limit = 0.0
+    if not limit > 0:
+        raise DataError(f"{name} is {shown(value)}, expected a number above 0: the GB that a table may take as Arrow arrays")
+    return limit
+
+
+@contextmanager
+def _naming(schema: TableSchema, split: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"data set {schema.name!r}, {split} rows: {error}") from error
 
 
 def _schema_path(data: str | Path) -> Path:
