@@ -8,6 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def path_of(name: str, value: object) -> Path:
+    """``value`` as a path. Raises TypeError or ValueError that names the argument for what no file can be called."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}={value!r}: expected a path, got {type(value).__name__}")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name}={value!r}: expected a path, which cannot hold a null character")
+    return Path(value)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path in the same folder for the block to write to; when the block ends, the file there replaces ``path``.

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, shown
-from .packed import FORMAT_VERSION, PackedDataset, PackedMeta, file_sha256, open_packed, write_packed
+from .meta import FORMAT_VERSION, PackedMeta, check_encoding
+from .packed import PackedDataset, file_sha256, open_packed, write_packed
 
 if TYPE_CHECKING:
     from .encode import Encoder
@@ -55,17 +56,19 @@ def prepare(
     schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built
     again.
 
-    `max_table_gb` (above 0; by default $DCRNN_FAST_MAX_TABLE_GB, or else 1) bounds the GB that the tables take as Arrow arrays while they are
-    read; docs/data-format.md says how much memory that needs.
+    `max_table_gb` (above 0; by default $DCRNN_FAST_MAX_TABLE_GB, or else 1) bounds the GB that the tables take as Arrow arrays;
+    docs/data-format.md says how much memory that needs.
 
-    Raises DataError for an unknown data set, an invalid schema, a table beyond that bound, a file that cannot be used, an `encoding` of other columns, a cache that
-    cannot be written, or a missing package of the extra `train`.
+    Raises DataError for an argument outside its range, an unknown data set, an invalid schema, a file that cannot be used, a table beyond
+    `max_table_gb`, an `encoding` of other columns, a cache that cannot be written, or a missing package of the extra `train`.
     """
     if not 0 <= valid_fraction < 1:
         raise DataError(f"valid_fraction is {valid_fraction}, expected a number in [0, 1)")
     if seed < 0:
         raise DataError(f"seed is {seed}, expected at least 0")
     limit = _table_limit(max_table_gb)
+    if encoding is not None:
+        check_encoding(encoding)
     path = _schema_path(data)
     try:
         from .encode import Encoder

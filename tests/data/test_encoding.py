@@ -327,3 +327,19 @@ def test_an_encoding_of_other_columns_is_refused(table, changes, said):
         table.write(name, "city,price,click,click2", [("1", 1, 0, 1), ("2", 2, 1, 0)])
     with pytest.raises(DataError, match=said):
         prepare(table.save(**changes), cache_dir=table.folder / "cache", encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ([], r"encoding is \[\], expected the vocabulary and scaling"),
+        ({"vocabulary": {}}, "encoding is .* expected the vocabulary and scaling"),
+        ({"vocabulary": {"city": "ab"}, "scaling": {}}, "encoding: vocabulary is .* expected a list of texts or of rising numbers"),
+        ({"vocabulary": {"price": [2.0, 1.0]}, "scaling": {}}, "encoding: vocabulary is .* rising numbers"),
+        ({"vocabulary": {}, "scaling": {"price": {"mean": "0", "std": 1, "treatment": "log1p"}}}, "encoding: scaling is .* std"),
+        ({"vocabulary": {}, "scaling": {"price": {"mean": 0, "std": float("nan"), "treatment": "log1p"}}}, "encoding: scaling is .* std"),
+    ],
+)
+def test_an_encoding_of_wrong_types_is_refused_by_entry(table, encoding, said):
+    with pytest.raises(DataError, match=said):
+        prepare(table.save(), cache_dir=table.folder / "cache", encoding=encoding)
