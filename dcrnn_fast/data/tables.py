@@ -125,5 +125,7 @@ def _read(schema: TableSchema, path: Path, budget: Budget) -> pa.Table:
         )
         with pa_csv.open_csv(path, convert_options=convert) as reader:
             return pa.Table.from_batches([budget.take(batch, path) for batch in reader], reader.schema)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read: its header is no UTF-8 ({error.reason}); save it as UTF-8") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error

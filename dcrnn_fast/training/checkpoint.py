@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import CheckpointError
+from .. import strict_json
+from ..errors import CheckpointError, shown
 from ..files import sync
 from .run_files import run_folder_errors
 from .tensors import canonical_json, pack_tensors
@@ -88,16 +90,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint and verify its digest. Raises :class:`CheckpointError` that names the damaged file and what to do."""
     state_file, tensor_file = folder / "state.json", folder / "tensors.safetensors"
     try:
-        state = json.loads(state_file.read_text(encoding="utf-8"))
+        state = strict_json.load(state_file)
         sealed = state["tensors"]
         size, sha256 = sealed["bytes"], sealed["sha256"]
         intact = state.pop("digest", None) == _digest(state)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, state_file, f"cannot be read ({error})") from error
     if not intact:
         raise _damaged(folder, state_file, "was changed after it was written: its digest does not match")
-    if state["format"] != FORMAT:
-        raise CheckpointError(f"{state_file} has format {state['format']}, this version reads format {FORMAT}; start a new run")
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{state_file} has format {shown(state.get('format'))}, this version reads format {FORMAT}; start a new run")
     try:
         packed = tensor_file.read_bytes()
     except OSError as error:
@@ -106,7 +108,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise _damaged(folder, tensor_file, f"is truncated or extended: {len(packed)} bytes, expected {size}")
     if hashlib.sha256(packed).hexdigest() != sha256:
         raise _damaged(folder, tensor_file, "was changed after it was written: its digest does not match")
-    return Checkpoint(safetensors.torch.load(packed), state["values"])
+    try:
+        return Checkpoint(safetensors.torch.load(packed), state["values"])
+    except (SafetensorError, KeyError) as error:
+        raise _damaged(folder, tensor_file, f"holds no checkpoint ({error})") from error
 
 
 def _sealed(values: Mapping[str, Any], packed: bytes) -> bytes:

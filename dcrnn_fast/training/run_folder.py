@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import strict_json
 from ..errors import CheckpointError, ConfigError, RunFolderError
 from .checkpoint import checkpoint_folders
 from .config import RunConfig, differing_keys, load_config
@@ -40,7 +40,7 @@ class RunFolder:
     def read_metrics(self) -> dict[str, Any]:
         """The results of a finished run. Raises :class:`CheckpointError` if the file is damaged."""
         try:
-            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+            metrics: dict[str, Any] = strict_json.load(self.metrics)
             whole = isinstance(metrics["data"]["name"], str) and all(
                 entry.keys() >= {"rows", "positives", "auc", "log_loss", "calibration"} for entry in metrics["test"].values()
             )

@@ -44,6 +44,7 @@ def parquet(table):
         (lambda t: (t.folder / "test.csv").unlink(), "train.csv", r"the test file .*test\.csv does not exist"),
         (lambda t: t.write("t.xlsx", HEADER, []), "t.xlsx", r"t\.xlsx is of an unknown kind; expected \.csv, \.csv\.gz or \.parquet"),
         (lambda t: t.write("t.csv", HEADER, []), "t.csv", "no train rows"),
+        (lambda t: (t.folder / "t.csv").write_bytes(b"city,pr\xebce,click"), "t.csv", r"t\.csv cannot be read: its header is no UTF-8"),
         (lambda t: (t.folder / "t.csv").write_bytes(b""), "t.csv", r"t\.csv cannot be read"),
         (lambda t: t.write("t.csv", HEADER, [("a", 1)]), "t.csv", r"t\.csv cannot be read"),
         (lambda t: t.write("t.csv", HEADER, [("a", "dear", 1)]), "t.csv", r"t\.csv cannot be read"),

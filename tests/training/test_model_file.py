@@ -68,7 +68,7 @@ def cast(dtype):
         (lambda tensors, about: about["model"].update(tower_dims=[1] * 65), "model.tower_dims .* at most 64"),
         (lambda tensors, about: about.update(tasks=["a", "a"]), "describes no model: .*distinct names"),
         (
-            lambda tensors, about: about["model"].update(embedding_dim=4096, tower_dims=[65536] * 64),
+            lambda tensors, about: about.update(tasks=[*"abcdefghi"], model=about["model"] | {"tower_dims": [65536] * 64}),
             "expected at most 262,144 and 16,777,216",
         ),
     ],
