@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, shown
+from ..files import path_of
 from .meta import FORMAT_VERSION, PackedMeta, check_encoding
 from .packed import PackedDataset, file_sha256, open_packed, write_packed
 
@@ -42,7 +43,7 @@ def default_cache_dir() -> Path:
 def prepare(
     data: str | Path,
     *,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     seed: int = 0,
     valid_fraction: float = 0.1,
     encoding: Mapping[str, Any] | None = None,
@@ -62,10 +63,10 @@ def prepare(
     Raises DataError for an argument outside its range, an unknown data set, an invalid schema, a file that cannot be used, a table beyond
     `max_table_gb`, an `encoding` of other columns, a cache that cannot be written, or a missing package of the extra `train`.
     """
-    if not 0 <= valid_fraction < 1:
-        raise DataError(f"valid_fraction is {valid_fraction}, expected a number in [0, 1)")
-    if seed < 0:
-        raise DataError(f"seed is {seed}, expected at least 0")
+    if not isinstance(valid_fraction, (int, float)) or not 0 <= valid_fraction < 1:
+        raise DataError(f"valid_fraction is {shown(valid_fraction)}, expected a number in [0, 1)")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise DataError(f"seed is {shown(seed)}, expected a whole number of at least 0 and less than 2**64")
     limit = _table_limit(max_table_gb)
     if encoding is not None:
         check_encoding(encoding)
@@ -75,7 +76,7 @@ def prepare(
         from .schema import load_schema
         from .tables import read_splits, source_paths
 
-        cache = cache_dir if cache_dir is not None else default_cache_dir()
+        cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
     except ModuleNotFoundError as error:
         if error.name not in {"pyarrow", "pydantic", "yaml", "platformdirs"}:
             raise
@@ -140,7 +141,7 @@ def _naming(schema: TableSchema, split: str) -> Iterator[None]:
 def _schema_path(data: str | Path) -> Path:
     if str(data) in known_data_sets():
         return EMBEDDED / f"{data}.yaml"
-    path = Path(data)
+    path = path_of("data", data)
     if path.suffix in {".yaml", ".yml"} and os.path.isfile(path):
         return path
     raise DataError(

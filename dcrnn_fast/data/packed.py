@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from ..errors import DataError
-from ..files import sync
+from ..errors import DataError, shown
+from ..files import path_of, sync
 from .meta import DTYPES, PackedMeta, read_meta
 
 
@@ -70,8 +70,8 @@ class PackedDataset:
 
     def split(self, name: str) -> PackedSplit:
         """The split "train", "valid" or "test". Raises DataError for another name."""
-        if name not in self.splits:
-            raise DataError(f"data set {self.meta.name!r} has no split {name!r}; it has {', '.join(self.splits)}")
+        if not isinstance(name, str) or name not in self.splits:
+            raise DataError(f"data set {self.meta.name!r} has no split {shown(name)}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
 
@@ -116,7 +116,7 @@ def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
     memory than its size suggests. `verify=True` also reads every
     byte and checks the checksums. Raises DataError that names the file.
     """
-    folder = Path(path)
+    folder = path_of("path", path)
     meta = read_meta(folder / "meta.json")
     splits = {}
     for split in meta.rows:

@@ -216,5 +216,6 @@ def load_schema(path: Path) -> TableSchema:
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top level)'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-        raise DataError("\n".join([f"schema {path} is not valid (see docs/data-format.md):", *lines])) from error
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise DataError(f"schema {path} is not valid (see docs/data-format.md): {'; '.join(problems[:5])}{more}") from error

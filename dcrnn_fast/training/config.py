@@ -138,7 +138,9 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
         return RunConfig.model_validate(values)
     except ValidationError as error:
         source = "the command line" if path is None else str(path)
-        raise ConfigError("; ".join(_explain(source, dict(problem)) for problem in error.errors())) from None
+        problems = [_explain(source, dict(problem)) for problem in error.errors()]
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ConfigError("; ".join(problems[:5]) + more) from None
 
 
 def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:

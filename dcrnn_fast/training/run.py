@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ..data import PackedDataset
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError, DataError, shown
+from ..files import path_of
 from .checkpoint import remove_leftovers
 from .config import RunConfig
 from .curves import write_curves
@@ -54,9 +55,13 @@ def train(
         metrics = train(load_config(None, {"data": "census-income"}), "runs/census")
         metrics["test"]["income"]["auc"]
     """
+    for name, value, kind in (("config", config, RunConfig), ("dataset", dataset, PackedDataset), ("report", report, Report)):
+        if not isinstance(value, kind) and (value is not None or name == "config"):
+            raise TypeError(f"{name}={shown(value)}: expected a {kind.__name__}, got {type(value).__name__}")
+    output = path_of("output", output)
     report = report or Report()
     config = config.model_copy(update={"data": locate_data(config.data)})
-    folder, stored = enter_run(Path(output), config, resume=resume)
+    folder, stored = enter_run(output, config, resume=resume)
     if folder.metrics.is_file():
         try:
             read_encoding(folder.encoder, read_weights(folder.weights)[1])
@@ -110,7 +115,7 @@ def evaluate(
 
         evaluate("runs/census", split="valid")["metrics"]["income"]["auc"]
     """
-    folder = RunFolder(Path(run))
+    folder = RunFolder(path_of("run", run))
     config = stored_config(folder.root)
     chosen = {"data": data, "device": device, "backend": backend}
     config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
