@@ -159,7 +159,8 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
     Inside a transform of ``torch.func`` or forward-mode derivatives, which kernels do not have, it takes the reference.
 
     Raises:
-        ValueError: an unknown name or device; ConfigError, which is one, where it came from DCRNN_FAST_BACKEND, or where DCRNN_FAST_ISA is wrong.
+        ValueError: an unknown name or device; ConfigError, which is one, where the name came from DCRNN_FAST_BACKEND, or where
+            DCRNN_FAST_ISA is wrong.
         BackendUnavailable: a named backend that cannot run here, or not on this device; the message says why and what to do.
     """
     if name == "auto":

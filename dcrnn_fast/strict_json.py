@@ -21,7 +21,8 @@ def parse(text: str) -> Any:
     Raises ValueError for what is no JSON (NaN and infinities included), for nesting deeper than 100 levels, for integers of more than 20
     digits, and for text that is no Unicode (half of a surrogate pair).
 
-    >>> parse('{"rows": 8}')
+    >>> from dcrnn_fast import strict_json
+    >>> strict_json.parse('{"rows": 8}')
     {'rows': 8}
     """
     try:

@@ -28,7 +28,8 @@ def load(path: Path) -> Any:
 def parse(text: str) -> Any:
     """The value of a YAML text. Raises ValueError that names the line.
 
-    >>> parse("optimiser: {lr: 0.5}")
+    >>> from dcrnn_fast import strict_yaml
+    >>> strict_yaml.parse("optimiser: {lr: 0.5}")
     {'optimiser': {'lr': 0.5}}
     """
     if len(text) > MAX_BYTES:

@@ -118,12 +118,12 @@ def prepare(
 
 
 def _table_limit(given: float | None) -> float:
-    name, value = "max_table_gb", given
-    if given is None:
-        name, value = "the environment variable DCRNN_FAST_MAX_TABLE_GB", os.environ.get("DCRNN_FAST_MAX_TABLE_GB") or MAX_TABLE_GB
+    name, value = "max_table_gb", given if given is None else str(given)
+    if value is None:
+        name, value = "the environment variable DCRNN_FAST_MAX_TABLE_GB", os.environ.get("DCRNN_FAST_MAX_TABLE_GB") or str(MAX_TABLE_GB)
     try:
         limit = float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         limit = 0.0
     if not limit > 0:
         raise DataError(f"{name} is {shown(value)}, expected a number above 0: the GB that a table may take as Arrow arrays")

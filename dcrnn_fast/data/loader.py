@@ -112,9 +112,9 @@ class BlockLoader:
 
 
 def _check_whole(name: str, value: object, *, smallest: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name} is {shown(value)}, expected a whole number, got {type(value).__name__}")
-    if value < smallest:
+    if int(value) < smallest:
         raise ConfigError(f"{name} is {value}, expected at least {smallest}")
 
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, CrossRNN, DCNv2, DcrnnFastError, PartiallySharedLinear, SharingPlan, UncertaintyWeighting, reference
+from dcrnn_fast import (
+    DCRNN,
+    CrossRNN,
+    DCNv2,
+    DcrnnFastError,
+    PartiallySharedLinear,
+    SharingPlan,
+    UncertaintyWeighting,
+    backends,
+    reference,
+)
 from dcrnn_fast.data import BlockLoader, PackedSplit, open_packed, prepare
 from dcrnn_fast.losses import combine, expectation_calibrator, task_losses
 from dcrnn_fast.relations import InformationTransfer, chain_logits

@@ -44,7 +44,11 @@ def parquet(table):
         (lambda t: (t.folder / "test.csv").unlink(), "train.csv", r"the test file .*test\.csv does not exist"),
         (lambda t: t.write("t.xlsx", HEADER, []), "t.xlsx", r"t\.xlsx is of an unknown kind; expected \.csv, \.csv\.gz or \.parquet"),
         (lambda t: t.write("t.csv", HEADER, []), "t.csv", "no train rows"),
-        (lambda t: (t.folder / "t.csv").write_bytes(b"city,pr\xebce,click"), "t.csv", r"t\.csv cannot be read: its header is no UTF-8"),
+        (
+            lambda t: (t.folder / "t.csv").write_bytes(b"city,pr\xebce,click\na,1,0\n"),
+            "t.csv",
+            r"t\.csv cannot be read: its header is no UTF-8",
+        ),
         (lambda t: (t.folder / "t.csv").write_bytes(b""), "t.csv", r"t\.csv cannot be read"),
         (lambda t: t.write("t.csv", HEADER, [("a", 1)]), "t.csv", r"t\.csv cannot be read"),
         (lambda t: t.write("t.csv", HEADER, [("a", "dear", 1)]), "t.csv", r"t\.csv cannot be read"),
@@ -246,7 +250,7 @@ def test_a_limit_that_is_no_number_above_zero_is_refused(table, monkeypatch, lim
     monkeypatch.setenv("DCRNN_FAST_MAX_TABLE_GB", limit)
     with pytest.raises(DataError, match=f"DCRNN_FAST_MAX_TABLE_GB is '{limit}', expected a number above 0"):
         table.prepare()
-    with pytest.raises(DataError, match="max_table_gb is 0, expected a number above 0"):
+    with pytest.raises(DataError, match="max_table_gb is '0', expected a number above 0"):
         prepare(table.save(), max_table_gb=0)
 
 
