@@ -45,7 +45,7 @@ def parquet(table):
         (lambda t: t.write("t.xlsx", HEADER, []), "t.xlsx", r"t\.xlsx is of an unknown kind; expected \.csv, \.csv\.gz or \.parquet"),
         (lambda t: t.write("t.csv", HEADER, []), "t.csv", "no train rows"),
         (
-            lambda t: (t.folder / "t.csv").write_bytes(b"city,pr\xebce,click\na,1,0\n"),
+            lambda t: (t.folder / "t.csv").write_bytes(b"\xeb,price,click\na,1,0\n"),
             "t.csv",
             r"t\.csv cannot be read: its header is no UTF-8",
         ),
