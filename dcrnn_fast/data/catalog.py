@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from .packed import FORMAT_VERSION, PackedDataset, PackedMeta, file_sha256, open_packed, write_packed
+from .packed import FORMAT_VERSION, PackedDataset, PackedMeta, file_sha256, open_packed, remove_leftovers, write_packed
 
 if TYPE_CHECKING:
     from .encode import Encoder
@@ -48,7 +48,7 @@ def prepare(
     of the train rows, drawn with `seed`, become one. `encoding` holds the `vocabulary` and `scaling` of another data set's meta: this data
     is then encoded alike, and fits a model trained on the other. Without it, both are learned from the train rows. The cache key covers the
     schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built
-    again.
+    again, and what a killed process left half-written is deleted.
 
     Raises DataError for an unknown data set, an invalid schema, a file that cannot be used, an `encoding` of other columns, a cache that
     cannot be written, or a missing package of the extra `train`.
@@ -88,6 +88,7 @@ def prepare(
         raise DataError(
             f"the cache folder {cache} cannot be read: {error.strerror or error}; choose another cache folder (DCRNN_FAST_CACHE)"
         ) from error
+    remove_leftovers(cache)
     if cached:
         try:
             return open_packed(target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..data import PackedMeta
 from ..errors import CheckpointError, ConfigError
 from .config import ModelConfig, RunConfig
 from .run_files import write_file
-from .tensors import canonical_json, load_tensors, pack_tensors, read_safetensors, tensor_digest
+from .tensors import json_digest, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
 
 def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
         "fields": [[name, size] for name, size in meta.fields.items()],
         "dense": list(meta.dense),
         "data": {"name": meta.name, "digest": meta.digest},
-        "encoding": _sha256(encoding(meta)),
+        "encoding": json_digest(encoding(meta)),
     }
 
 
@@ -77,7 +76,7 @@ def read_encoding(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing or is not the described one."""
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        intact = _sha256(stored) == about["encoding"]
+        intact = json_digest(stored) == about["encoding"]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
     if not intact:
@@ -110,10 +109,6 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
     model = build_model(about, device=torch.device(device), backend=backend)
     load_tensors(model, tensors, path)
     return model.eval(), about
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def _changed(path: Path) -> CheckpointError:
