@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 from dcrnn_fast.locks import locked
 
@@ -25,28 +23,22 @@ def test_sharing_holders_keep_only_those_out_that_do_not_share(tmp_path):
             assert not alone
 
 
-HOLDER = """
-import os, sys
-from pathlib import Path
-from dcrnn_fast.locks import locked
-
-with locked(Path(sys.argv[1])) as mine:
-    child = os.fork()
-    if child == 0:
-        sys.stdin.read()
-        os._exit(0)
-    print("holds it" if mine else "does not", flush=True)
-    os.wait()
-"""
-
-
 def test_a_killed_holder_leaves_no_lock_even_if_a_forked_child_lives_on(tmp_path):
-    command = [sys.executable, "-c", HOLDER, tmp_path / "lock"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "holds it\n"
+    (told, tell), (woken, wake) = os.pipe(), os.pipe()
+    if (holder := os.fork()) == 0:
         with locked(tmp_path / "lock") as mine:
-            assert not mine
-        os.kill(holder.pid, signal.SIGKILL)
-        assert holder.wait() == -signal.SIGKILL
-        with locked(tmp_path / "lock") as mine:
-            assert mine, "the forked child, which waits for its input to end, still holds the lock"
+            if os.fork() == 0:
+                os.write(tell, b"holds it" if mine else b"does not")
+                os.read(woken, 1)
+                os._exit(0)
+            signal.pause()
+    assert os.read(told, 8) == b"holds it"
+    with locked(tmp_path / "lock") as mine:
+        assert not mine
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    with locked(tmp_path / "lock") as mine:
+        assert mine, "the forked child, which still waits, holds the lock"
+    os.write(wake, b"!")
+    for descriptor in (told, tell, woken, wake):
+        os.close(descriptor)
