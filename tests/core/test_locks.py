@@ -32,13 +32,15 @@ def test_a_killed_holder_leaves_no_lock_even_if_a_forked_child_lives_on(tmp_path
                 os.read(woken, 1)
                 os._exit(0)
             signal.pause()
-    assert os.read(told, 8) == b"holds it"
-    with locked(tmp_path / "lock") as mine:
-        assert not mine
-    os.kill(holder, signal.SIGKILL)
-    os.waitpid(holder, 0)
-    with locked(tmp_path / "lock") as mine:
-        assert mine, "the forked child, which still waits, holds the lock"
-    os.write(wake, b"!")
-    for descriptor in (told, tell, woken, wake):
-        os.close(descriptor)
+    try:
+        assert os.read(told, 8) == b"holds it"
+        with locked(tmp_path / "lock") as mine:
+            assert not mine
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        with locked(tmp_path / "lock") as mine:
+            assert mine, "the forked child, which still waits, holds the lock"
+    finally:
+        os.write(wake, b"!")
+        for descriptor in (told, tell, woken, wake):
+            os.close(descriptor)
