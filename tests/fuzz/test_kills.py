@@ -16,8 +16,8 @@ from tests.fuzz.writer import write_run
 from tests.training.test_resume import outcome
 from tests.training.tiny import tiny_values, write_table
 
-RUNS = 4
-"""How many runs are disturbed without FUZZ_MINUTES: some 20 processes are killed."""
+RUNS = 6
+"""How many runs are disturbed without FUZZ_MINUTES: some 10 processes are killed."""
 
 
 class Writers:
