@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 
@@ -36,6 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def leftovers(path: Path) -> Iterator[Path]:
+    """The files that processes killed inside :func:`replacing` left beside ``path``, and those that living ones write now."""
+    return path.parent.glob(f".{escape(path.name)}.*.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, shown
 from ..files import path_of
 from .meta import FORMAT_VERSION, PackedMeta, check_encoding
-from .packed import PackedDataset, file_sha256, open_packed, write_packed
+from .packed import PackedDataset, file_sha256, open_packed, remove_leftovers, write_packed
 
 if TYPE_CHECKING:
     from .encode import Encoder
@@ -55,7 +55,7 @@ def prepare(
     of the train rows, drawn with `seed`, become one. `encoding` holds the `vocabulary` and `scaling` of another data set's meta: this data
     is then encoded alike, and fits a model trained on the other. Without it, both are learned from the train rows. The cache key covers the
     schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built
-    again.
+    again, and what a killed process left half-written is deleted.
 
     `max_table_gb` (above 0; by default $DCRNN_FAST_MAX_TABLE_GB, or else 1) bounds the GB that the tables take as Arrow arrays;
     docs/data-format.md says how much memory that needs.
@@ -101,6 +101,7 @@ def prepare(
         raise DataError(
             f"the cache folder {cache} cannot be read: {error.strerror or error}; choose another cache folder (DCRNN_FAST_CACHE)"
         ) from error
+    remove_leftovers(cache)
     if cached:
         try:
             return open_packed(target)

@@ -19,7 +19,8 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,7 +31,10 @@ from numpy.lib import format as npy
 
 from ..errors import DataError, shown
 from ..files import path_of, sync
+from ..locks import locked
 from .meta import DTYPES, PackedMeta, read_meta
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -78,35 +82,54 @@ class PackedDataset:
 def write_packed(path: Path, meta: PackedMeta, splits: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> None:
     """Write a packed folder under a temporary name and rename it to `path`; if another process was faster, its folder stays.
 
-    `splits` maps a split to its arrays by kind ("ids", "dense", ...). `meta.checksums` and `meta.digest` are filled in here.
+    Meanwhile it shares the lock of the folder above, so that `remove_leftovers` spares what is being written. `splits` maps a split to its
+    arrays by kind ("ids", "dense", ...). `meta.checksums` and `meta.digest` are filled in here.
     Raises DataError if the folder cannot be written.
     """
-    beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
     try:
-        beside.mkdir(parents=True)
-        checksums = {}
-        for split, arrays in splits.items():
-            for kind, array in arrays.items():
-                file = beside / f"{split}.{kind}.npy"
-                np.save(file, np.ascontiguousarray(array, dtype=DTYPES[kind]), allow_pickle=False)
-                sync(file)
-                checksums[file.name] = file_sha256(file)
-        meta = dataclasses.replace(meta, checksums=checksums)
-        meta = dataclasses.replace(meta, digest=meta.computed_digest())
-        text = json.dumps(dataclasses.asdict(meta), indent=1, ensure_ascii=False)
-        (beside / "meta.json").write_text(text, encoding="utf-8")
-        sync(beside / "meta.json")
-        try:
-            os.rename(beside, path)
-        except OSError:
-            if not (path / "meta.json").is_file():
-                raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent / LOCK, shared=True, wait=True), _temporary_folder(path) as beside:
+            checksums = {}
+            for split, arrays in splits.items():
+                for kind, array in arrays.items():
+                    file = beside / f"{split}.{kind}.npy"
+                    np.save(file, np.ascontiguousarray(array, dtype=DTYPES[kind]), allow_pickle=False)
+                    sync(file)
+                    checksums[file.name] = file_sha256(file)
+            meta = dataclasses.replace(meta, checksums=checksums)
+            meta = dataclasses.replace(meta, digest=meta.computed_digest())
+            text = json.dumps(dataclasses.asdict(meta), indent=1, ensure_ascii=False)
+            (beside / "meta.json").write_text(text, encoding="utf-8")
+            sync(beside / "meta.json")
+            try:
+                os.rename(beside, path)
+            except OSError:
+                if not (path / "meta.json").is_file():
+                    raise
     except OSError as error:
         raise DataError(
             f"packed data cannot be written to {path}: {error}; free space, or choose another cache folder (DCRNN_FAST_CACHE)"
         ) from error
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    beside = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    beside.mkdir()
+    try:
+        yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary folders of killed processes, unless a process writes packed data to `folder` now: the next call does it then."""
+    leftovers = list(folder.glob(".*.tmp"))
+    if not leftovers:
+        return
+    with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # whoever may only read the folder leaves them to its owner
+        for leftover in leftovers if nobody_writes else ():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:

@@ -6,7 +6,7 @@ Unknown keys are errors: if a misspelt key were ignored, the run would train ano
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,10 +134,14 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
             if not isinstance(section, dict):
                 raise ConfigError(f"{dotted}={shown(value)}: {parent} is not a section of the configuration")
         section[key] = value
+    return read_config(values, "the command line" if path is None else str(path))
+
+
+def read_config(values: Any, source: str) -> RunConfig:
+    """The configuration of plain JSON types. Raises :class:`ConfigError` that names ``source``, the key, the value and its range."""
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        source = "the command line" if path is None else str(path)
         problems = [_explain(source, dict(problem)) for problem in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError("; ".join(problems[:5]) + more) from None
@@ -147,6 +151,12 @@ def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any
     """The dotted keys in which two configurations differ, with both values."""
     left, right = dict(_flat(one.to_dict())), dict(_flat(other.to_dict()))
     return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+
+
+def describe_differences(before: RunConfig, now: RunConfig, *, but: Collection[str] = ()) -> str:
+    """The keys in which two configurations differ, but for some, with both values in words; empty if they do not."""
+    different = {key: values for key, values in differing_keys(before, now).items() if key not in but}
+    return "; ".join(f"{key} is {new!r} and was {old!r}" for key, (old, new) in different.items())
 
 
 def allowed(dotted: str) -> str:

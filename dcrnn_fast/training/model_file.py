@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from .config import ModelConfig, RunConfig
 from .description import check_description
 from .device import select_backend, select_device
 from .run_files import write_file
-from .tensors import canonical_json, check_tensors, load_tensors, pack_tensors, read_safetensors, tensor_digest
+from .tensors import check_tensors, json_digest, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
 
 def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
         "fields": [[name, size] for name, size in meta.fields.items()],
         "dense": list(meta.dense),
         "data": {"name": meta.name, "digest": meta.digest},
-        "encoding": _sha256(encoding(meta)),
+        "encoding": json_digest(encoding(meta)),
     }
 
 
@@ -83,7 +82,7 @@ def read_encoding(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing, damaged or not the described one."""
     try:
         stored: dict[str, Any] = strict_json.load(path)
-        intact = _sha256(stored) == about["encoding"]
+        intact = json_digest(stored) == about["encoding"]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
     if not intact:
@@ -129,10 +128,6 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
     model = build_model(about, device=place, backend=backend)
     load_tensors(model, tensors, path)
     return model.eval(), about
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def _changed(path: Path) -> CheckpointError:

@@ -32,7 +32,7 @@ class Position:
 def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position, EarlyStopping]:
     """Position and early stopping of a checkpoint's state. Raises :class:`CheckpointError` that names the entry that is wrong."""
     try:
-        for key, kind in (("data_digest", str), ("environment", dict)):
+        for key, kind in (("config", dict), ("data_digest", str), ("environment", dict)):
             if not isinstance(state[key], kind):
                 raise TypeError(f"{key} is {shown(state[key])}")
         return TypeAdapter(Position).validate_python(state["position"]), TypeAdapter(EarlyStopping).validate_python(state["stopping"])

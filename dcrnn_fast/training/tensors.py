@@ -73,6 +73,11 @@ def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
     return digest.hexdigest()
 
 
+def json_digest(value: Any) -> str:
+    """SHA-256 of JSON values."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
 def canonical_json(value: Any) -> bytes:
     """JSON in one fixed spelling, so that equal values have equal digests."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

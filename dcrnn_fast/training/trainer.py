@@ -111,10 +111,12 @@ class Trainer:
     def load(self, folder: Path) -> None:
         """Go back to a checkpoint's position.
 
-        Raises :class:`CheckpointError` if it is damaged, or belongs to other data or another model.
+        Raises :class:`CheckpointError` if it is damaged, or belongs to other data or another model, and :class:`ConfigError` if it was
+        written with another configuration.
         """
         tensors, state = load_checkpoint(folder)
         position, stopping = restored_position(state, folder)
+        self.folder.check_config(state["config"], self.config, folder)
         if state["data_digest"] != self.dataset.meta.digest:
             raise CheckpointError(
                 f"checkpoint {folder} was trained on other rows than {self.dataset.meta.name} holds; restore the data, or start a new run"

@@ -179,7 +179,7 @@ print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
     digests = {process.communicate()[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(digests) == 1
-    assert len(list((table.folder / "cache").iterdir())) == 1
+    assert len(list((table.folder / "cache").glob("[!.]*"))) == 1
 
 
 def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monkeypatch):
@@ -195,7 +195,31 @@ def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monke
 
     monkeypatch.setattr(catalog, "write_packed", write_twice)
     data = table.prepare()
-    assert [path.name for path in data.path.parent.iterdir()] == [data.path.name]
+    assert {path.name for path in data.path.parent.iterdir()} == {data.path.name, ".lock"}
+
+
+def test_half_written_entries_of_killed_processes_are_deleted_at_the_next_call(table):
+    leftover = table.prepare().path.parent / ".shop-0123456789abcdef.89abcdef.tmp"
+    leftover.mkdir()
+    (leftover / "train.ids.npy").write_bytes(b"half")
+    table.prepare()
+    assert not leftover.exists()
+
+
+def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
+    real, seen = np.save, []
+
+    def save(file, *arguments, **options):
+        if not seen:
+            seen.append(file.parent)
+            table.prepare(min_count=2)
+            assert file.parent.exists()
+        real(file, *arguments, **options)
+
+    monkeypatch.setattr(np, "save", save)
+    table.prepare(seed=1, valid_fraction=0.5)
+    assert seen
+    assert not seen[0].exists()
 
 
 def test_a_file_that_the_system_does_not_read_is_named(table, monkeypatch):
