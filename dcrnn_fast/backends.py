@@ -16,7 +16,7 @@ import torch
 import dcrnn_fast.kernels as kernels  # by its whole name: where it is missing, the error names it
 
 from .errors import BackendUnavailable, ConfigError
-from .inputs import check_choice
+from .inputs import check_choice, check_placement
 from .transforms import transformed
 
 logger = logging.getLogger("dcrnn_fast")
@@ -159,14 +159,16 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
     Inside a transform of ``torch.func`` or forward-mode derivatives, which kernels do not have, it takes the reference.
 
     Raises:
-        ValueError: an unknown name; ConfigError, which is one, where it came from DCRNN_FAST_BACKEND, or where DCRNN_FAST_ISA is wrong.
+        ValueError: an unknown name or device; ConfigError, which is one, where the name came from DCRNN_FAST_BACKEND, or where
+            DCRNN_FAST_ISA is wrong.
         BackendUnavailable: a named backend that cannot run here, or not on this device; the message says why and what to do.
     """
     if name == "auto":
         name = os.environ.get(ENVIRONMENT, "auto")
         if name not in NAMES:
             raise ConfigError(f"{ENVIRONMENT}={name!r}: expected one of {', '.join(map(repr, NAMES))}")
-    kind = device.type if isinstance(device, torch.device) else torch.device(device).type
+    check_placement(device, None)
+    kind = torch.device(device).type
     if name == "auto":
         if ISA_ERROR and kind == "cpu":
             raise ConfigError(ISA_ERROR)

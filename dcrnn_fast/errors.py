@@ -3,6 +3,14 @@
 The command line prints the message of a :class:`DcrnnFastError` and exits with 2. Any other exception is a bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlevel = 3
+
 
 class DcrnnFastError(Exception):
     """Base class of the errors that a user can fix.
@@ -47,3 +55,11 @@ class RunFolderError(DcrnnFastError, OSError):
 
 class TrainingDivergedError(DcrnnFastError, ArithmeticError):
     """The loss or a weight became infinite or NaN. The last checkpoint was written before that."""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: like repr, but short, whatever the value."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits.
+        return f"a {type(value).__name__} too large to show"

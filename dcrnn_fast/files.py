@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
+
+
+def path_of(name: str, value: object) -> Path:
+    """``value`` as a path. Raises TypeError or ValueError that names the argument for what no file can be called."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}={value!r}: expected a path, got {type(value).__name__}")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name}={value!r}: expected a path, which cannot hold a null character")
+    return Path(value)
 
 
 @contextmanager
@@ -27,6 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def leftovers(path: Path) -> Iterator[Path]:
+    """The files that processes killed inside :func:`replacing` left beside ``path``, and those that living ones write now."""
+    return path.parent.glob(f".{escape(path.name)}.*.tmp")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -34,6 +34,10 @@ MAX_STEPS = 65535
 """The most steps of a recurrence, on every backend. It is a GPU's largest grid in one dimension, and far above any use."""
 
 
+MAX_SIZE = 2**20
+"""The most units, widths, features or tasks of a module. A weight matrix of that width would take 4 TiB."""
+
+
 def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> None:
     """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) from ``minimum`` to ``maximum``."""
     if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
@@ -162,7 +166,10 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
 
 
 def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
-    """Raise ValueError unless ``sample_weight`` is [B], finite and not negative."""
+    """Raise TypeError or ValueError unless ``sample_weight`` is a real [B], finite and not negative."""
+    check_tensor("sample_weight", sample_weight, f"numbers [{batch}]")
+    if sample_weight.is_complex():
+        raise TypeError(f"sample_weight: got dtype {sample_weight.dtype}, expected real numbers")
     if tuple(sample_weight.shape) != (batch,):
         raise ValueError(f"sample_weight: got shape {list(sample_weight.shape)}, expected [{batch}]")
     if may_read_values(sample_weight) and not bool((torch.isfinite(sample_weight) & (sample_weight >= 0)).all()):
@@ -258,3 +265,28 @@ def check_alike(name: str, tensor: Tensor, others: dict[str, Tensor]) -> None:
             raise TypeError(f"{other}: got dtype {value.dtype}, expected {tensor.dtype} as {name} has")
         if value.device != tensor.device:
             raise ValueError(f"{other}: got device {value.device}, expected {tensor.device} as {name} is on")
+
+
+def check_floats(name: str, value: Tensor, shape: str, like: tuple[str, Tensor] | None = None) -> None:
+    """Raise TypeError or ValueError unless ``value`` is floating with a dimension for each letter of ``shape``, such as "[B, T]".
+
+    With ``like``, a name and a tensor, its shape and device must be those of that tensor.
+    """
+    check_tensor(name, value, f"floats {shape}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected a floating dtype")
+    if value.dim() != shape.count(",") + 1:
+        raise ValueError(f"{name}: got shape {list(value.shape)}, expected {shape}")
+    if like is not None and (value.shape != like[1].shape or value.device != like[1].device):
+        expected = f"{list(like[1].shape)} on {like[1].device} as {like[0]} has"
+        raise ValueError(f"{name}: got shape {list(value.shape)} on {value.device}, expected {expected}")
+
+
+def check_placement(device: object, dtype: object) -> None:
+    """Raise TypeError or ValueError unless parameters can be made on ``device`` in ``dtype``; None stands for PyTorch's default."""
+    if dtype is not None and dtype not in FLOATING:
+        raise TypeError(f"dtype={dtype!r}: expected one of {', '.join(map(str, FLOATING))}")
+    try:
+        torch.device(device if device is not None else "cpu")  # type: ignore[call-overload]
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r}: expected a device of this PyTorch, such as 'cpu' or 'cuda:0'") from error

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .inputs import check_count, check_sample_weight
+from .inputs import MAX_SIZE, check_count, check_floats, check_placement, check_sample_weight
 from .transforms import may_read_values
 
 CALIBRATOR_WEIGHT = 0.6
@@ -30,8 +30,10 @@ def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = N
     Returns:
         [T] in float32 (float64 for float64 logits). A task without a known label of positive weight has loss 0 and gradient 0.
 
-    Raises ValueError: ``sample_weight`` has another shape, or a value that is negative or not finite.
+    Raises TypeError, ValueError: an argument of another dtype or shape, or a weight that is negative or not finite.
     """
+    check_floats("logits", logits, "[B, T]")
+    check_floats("labels", labels, "[B, T]", like=("logits", logits))
     logits = at_least_float32(logits)
     known = ~torch.isnan(labels)
     weight = known.to(logits.dtype)
@@ -53,11 +55,15 @@ def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) 
 
     Returns:
         A scalar, without the weight 0.6. It is 0 exactly when no event is likelier than the one before it.
+
+    Raises TypeError, ValueError: an argument of another dtype or shape, or a weight that is negative or not finite.
     """
+    check_floats("logits", logits, "[B, T]")
     p = torch.sigmoid(at_least_float32(logits))
     excess = torch.relu(p[:, 1:] - p[:, :-1]).sum(dim=1)
     if sample_weight is None:
         return excess.mean()
+    check_sample_weight(sample_weight, logits.shape[0])
     weight = sample_weight.to(excess.dtype)
     total = weight.sum()
     return (excess * weight).sum() / torch.where(total > 0, total, 1)
@@ -67,9 +73,10 @@ def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | 
     """One scalar from the tasks' losses [T]: their sum, their weighted sum, or the result of a module.
 
     Raises:
-        TypeError: ``task_weight`` is neither a sequence of numbers nor a module.
-        ValueError: it has another length than T, or a weight is negative or not finite.
+        TypeError: ``losses`` is no floating tensor, or ``task_weight`` is neither a sequence of numbers nor a module.
+        ValueError: one of them has another shape than [T], or a weight is negative or not finite.
     """
+    check_floats("losses", losses, "[T]")
     if task_weight is None:
         return losses.sum()
     if isinstance(task_weight, nn.Module):
@@ -102,11 +109,13 @@ class UncertaintyWeighting(nn.Module):
 
     def __init__(self, num_tasks: int, device: torch.device | str | None = None) -> None:
         super().__init__()
-        check_count("num_tasks", num_tasks)
+        check_count("num_tasks", num_tasks, maximum=MAX_SIZE)
+        check_placement(device, None)
         self.log_variance = nn.Parameter(torch.zeros(num_tasks, device=device))
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Losses [T] to a scalar; ValueError for another shape."""
+        """Losses [T] to a scalar; TypeError or ValueError for another dtype or shape."""
+        check_floats("losses", losses, "[T]")
         if losses.shape != self.log_variance.shape:
             raise ValueError(f"losses: got shape {list(losses.shape)}, expected {list(self.log_variance.shape)}, one per task")
         return (torch.exp(-self.log_variance) * losses + 0.5 * self.log_variance).sum()

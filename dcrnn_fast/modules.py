@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import functional, reference
 from .backends import require
+from .inputs import check_flag
 from .sharing import Cell, SharingPlan
 
 
@@ -40,6 +41,7 @@ class CrossRNN(reference.CrossRNN):
         dtype: torch.dtype | None = None,
     ) -> None:
         require(backend)
+        check_flag("recompute", recompute)
         super().__init__(plan, device=device, dtype=dtype)
         self.backend, self.recompute = backend, recompute
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from .inputs import MAX_SIZE, check_count, check_floats, check_placement
 from .losses import at_least_float32
 
 
@@ -20,7 +21,10 @@ def chain_logits(z: Tensor) -> Tensor:
 
     Returns:
         [B, T] in float32 (float64 for float64 z). It never increases along T: P(1..t) <= P(1..t-1) holds exactly.
+
+    Raises TypeError, ValueError: z is not floating, or has another number of dimensions.
     """
+    check_floats("z", z, "[B, T]")
     z = at_least_float32(z)
     log_p, log_not_p = logsigmoid(z[:, 0]), logsigmoid(-z[:, 0])
     logits = [z[:, 0]]
@@ -40,6 +44,10 @@ class InformationTransfer(nn.Module):
 
     def __init__(self, num_tasks: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        check_count("num_tasks", num_tasks, maximum=MAX_SIZE)
+        check_count("width", width, maximum=MAX_SIZE)
+        check_placement(device, dtype)
+        self.num_tasks, self.width = num_tasks, width
 
         def projections() -> nn.ModuleList:
             return nn.ModuleList(nn.Linear(width, width, device=device, dtype=dtype) for _ in range(num_tasks - 1))
@@ -47,7 +55,10 @@ class InformationTransfer(nn.Module):
         self.info, self.query, self.key, self.value = projections(), projections(), projections(), projections()
 
     def forward(self, states: Tensor) -> Tensor:
-        """Tower states [T, B, H] to the states after the transfer, [T, B, H]."""
+        """Tower states [T, B, H] to the states after the transfer, [T, B, H]. Raises TypeError or ValueError for other states."""
+        check_floats("states", states, "[T, B, H]")
+        if (states.shape[0], states.shape[2]) != (self.num_tasks, self.width):
+            raise ValueError(f"states: got shape {list(states.shape)}, expected [{self.num_tasks}, B, {self.width}]")
         after = [states[0]]
         for info, query, key, value, own in zip(self.info, self.query, self.key, self.value, states[1:], strict=True):
             u = torch.stack([torch.relu(info(after[-1])), own])  # [2, B, H]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .inputs import MAX_STEPS, check_choice, check_count, check_flag, check_ratio
+from .inputs import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_flag, check_ratio, check_sequence
 
 Cell = Literal["gated", "cross"]
 Sharing = Literal["rows", "trunk"]
@@ -87,10 +87,13 @@ class SharingPlan:
     def __post_init__(self) -> None:
         check_choice("sharing", self.kind, get_args(Sharing))
         check_choice("cell", self.cell, tuple(GATES))
-        check_count("num_tasks", self.num_tasks)
-        check_count("dim", self.dim)
+        check_count("num_tasks", self.num_tasks, maximum=MAX_SIZE)
+        check_count("dim", self.dim, maximum=MAX_SIZE)
         check_count("steps", self.steps, maximum=MAX_STEPS)
         check_flag("tied", self.tied)
+        check_sequence("shared_units", self.shared_units, "unit numbers")
+        for unit in self.shared_units:
+            check_count("shared_units", unit, minimum=0)
         units = self.shared_units
         if list(units) != sorted(set(units)) or (units and not (units[0] >= 0 and units[-1] < self.dim)):
             raise ValueError(f"shared_units={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
@@ -109,7 +112,7 @@ class SharingPlan:
     ) -> SharingPlan:
         """Share the first ``round(share_ratio * dim)`` units, for a ``share_ratio`` in [0, 1]."""
         check_ratio("share_ratio", share_ratio)
-        check_count("dim", dim)
+        check_count("dim", dim, maximum=MAX_SIZE)
         return cls(kind, num_tasks, dim, tuple(range(round_units(share_ratio, dim))), steps, cell, tied)
 
     @classmethod
@@ -128,6 +131,11 @@ class SharingPlan:
 
         Raises IndexError for a field number outside [0, len(field_dims)).
         """
+        check_sequence("field_dims", field_dims, "widths")
+        check_sequence("shared_fields", shared_fields, "field numbers")
+        for name, values in (("field_dims", field_dims), ("shared_fields", shared_fields)):
+            for value in values:
+                check_count(name, value, minimum=int(name == "field_dims"), maximum=MAX_SIZE)
         wrong = [f for f in shared_fields if not 0 <= f < len(field_dims)]
         if wrong:
             raise IndexError(f"shared_fields: field {wrong[0]} is outside [0, {len(field_dims)})")
@@ -186,6 +194,7 @@ class SharingPlan:
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
         """The cost of the whole plan, for parameters and activations of ``bytes_per_value``."""
+        check_count("bytes_per_value", bytes_per_value)
         shared, private, tasks = len(self.shared_units), len(self.private_units), self.num_tasks
         shared_rows, gates, shared_columns = self.shared_shape()
         parameters = shared_rows * gates * (shared_columns + 1) + tasks * self.weight_steps * private * gates * (self.dim + 1)

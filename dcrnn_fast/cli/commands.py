@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from ..errors import BackendUnavailable, ConfigError, RunFolderError
+from .. import strict_yaml
+from ..errors import BackendUnavailable, ConfigError, RunFolderError, shown
 
 # Plain help and errors: rich's boxes are noise in a log file.
 app = typer.Typer(
@@ -170,9 +170,9 @@ def _parse_settings(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, sign, value = setting.partition("=")
         if not sign:
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as optimiser.lr=0.001")
+            raise ConfigError(f"--set {shown(setting)}: expected KEY=VALUE, such as optimiser.lr=0.001")
         try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}: {value!r} is not valid YAML") from error
+            parsed[key] = strict_yaml.parse(value)
+        except ValueError as error:
+            raise ConfigError(f"--set {key}: {shown(value)} is not valid YAML: {error}") from error
     return parsed

@@ -11,7 +11,8 @@
 
 from .catalog import default_cache_dir, known_data_sets, prepare
 from .loader import Batch, BlockLoader
-from .packed import PackedDataset, PackedMeta, PackedSplit, open_packed
+from .meta import PackedMeta
+from .packed import PackedDataset, PackedSplit, open_packed
 
 __all__ = [
     "Batch",

@@ -18,41 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError
+from .columns import OOV, FloatArray, numbers_of, reserved_apart, row_of, texts_of
 from .schema import Numeric, TableSchema, Task
 
 __all__ = ["Encoder", "bucket_edges"]
-
-OOV = "<oov>"
-MISSING = "<missing>"
-
-FloatArray = npt.NDArray[np.float64]
-
-
-def _text(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Any column as dictionary-encoded text; null and NaN become the category MISSING."""
-    array = column.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = pc.take(array.dictionary, array.indices)
-    if pa.types.is_floating(array.type):
-        array = pc.if_else(pc.is_nan(array), None, array)
-    return pc.fill_null(array.cast(pa.string()), MISSING).dictionary_encode()
-
-
-def _numbers(table: pa.Table, name: str) -> FloatArray:
-    """A column as float64, NaN where missing. Raises DataError for text and for infinities."""
-    column = table.column(name)
-    try:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_decimal(column.type):
-            column = column.cast(pa.string())  # Arrow's direct cast multiplies by the scale and misses the nearest float.
-        values: FloatArray = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-    except pa.ArrowException as error:
-        raise DataError(f"column {name!r} is used as a number and holds something else: {error}") from error
-    infinite = int(np.isinf(values).sum())
-    if infinite:
-        raise DataError(f"column {name!r} holds {infinite} infinite values; make them finite, or empty (missing)")
-    return values
 
 
 def bucket_edges(values: FloatArray, buckets: int) -> FloatArray:
@@ -81,7 +50,8 @@ def bucket_edges(values: FloatArray, buckets: int) -> FloatArray:
     quantile = np.floor((np.cumsum(light) - light / 2) / share).astype(np.int64)
     starts = (quantile[1:] != quantile[:-1]) & ~heavy[1:] & ~heavy[:-1]
     # The smallest normal number, not the smallest subnormal, separates zero: a CPU that flushes subnormals would take the latter for zero.
-    above = np.maximum(np.nextafter(distinct, np.inf), distinct + np.finfo(np.float64).tiny)
+    with np.errstate(over="ignore"):  # Above the largest number lies infinity, which is no edge.
+        above = np.maximum(np.nextafter(distinct, np.inf), distinct + np.finfo(np.float64).tiny)
     edges = np.unique(np.concatenate([distinct[1:][starts], distinct[heavy], above[heavy]]))
     return edges[(edges > distinct[0]) & (edges <= distinct[-1])]
 
@@ -95,10 +65,10 @@ class CategoryCode:
 
     @classmethod
     def fit(cls, table: pa.Table, column: str, min_count: int) -> CategoryCode:
-        coded = _text(table.column(column))
-        counts = np.bincount(coded.indices.to_numpy(), minlength=len(coded.dictionary))
-        texts = coded.dictionary.to_pylist()
-        kept = sorted((-int(count), text) for count, text in zip(counts, texts, strict=True) if count >= min_count)
+        coded = texts_of(table, column)
+        counts = np.bincount(coded.codes, minlength=len(coded.texts))
+        frequent = np.flatnonzero(counts >= min_count)
+        kept = sorted(zip((-counts[frequent]).tolist(), coded.texts.take(pa.array(frequent)).to_pylist(), strict=True))
         return cls(column, [OOV, *(text for _, text in kept)])
 
     @property
@@ -109,10 +79,10 @@ class CategoryCode:
         return self.vocabulary
 
     def transform(self, table: pa.Table) -> npt.NDArray[np.int32]:
-        coded = _text(table.column(self.column))
-        known = pc.index_in(coded.dictionary, pa.array(self.vocabulary[1:], pa.string()))
+        coded = texts_of(table, self.column)
+        known = pc.index_in(coded.texts, pa.array(self.vocabulary[1:], pa.string()))
         ids = pc.fill_null(pc.add(known, 1), 0).to_numpy(zero_copy_only=False).astype(np.int32)
-        return np.asarray(ids[coded.indices.to_numpy()], dtype=np.int32)
+        return np.asarray(ids[coded.codes], dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -124,7 +94,7 @@ class BucketCode:
 
     @classmethod
     def fit(cls, table: pa.Table, numeric: Numeric) -> BucketCode:
-        values = _numbers(table, numeric.column)
+        values = numbers_of(table, numeric.column)
         assert numeric.buckets is not None
         return cls(numeric.column, bucket_edges(values[~np.isnan(values)], numeric.buckets))
 
@@ -136,7 +106,7 @@ class BucketCode:
         return [float(edge) for edge in self.edges]
 
     def transform(self, table: pa.Table) -> npt.NDArray[np.int32]:
-        values = _numbers(table, self.column)
+        values = numbers_of(table, self.column)
         return np.where(np.isnan(values), 0, np.searchsorted(self.edges, values, side="right") + 1).astype(np.int32)
 
 
@@ -152,30 +122,45 @@ class DenseScale:
     @classmethod
     def fit(cls, table: pa.Table, numeric: Numeric) -> DenseScale:
         assert numeric.dense is not None
-        values = _treated(_numbers(table, numeric.column), numeric.dense)
-        values = values[~np.isnan(values)]
-        mean, std = (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
+        values = numbers_of(table, numeric.column)
+        treated = _treated(values[~np.isnan(values)], numeric.dense)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = (float(treated.mean()), float(treated.std())) if len(treated) else (0.0, 0.0)
         if not np.isfinite([mean, std]).all():
-            raise DataError(f"column {numeric.column!r} holds numbers too large to standardise; use `dense: log1p` or `buckets`")
+            largest = np.nanargmax(np.abs(values))
+            raise DataError(
+                f"column {numeric.column!r} holds numbers too large to standardise, such as {values[largest]:g} in row {largest + 1:,} of "
+                f"{len(values):,}; correct them, or use `dense: log1p` or `buckets`"
+            )
         return cls(numeric.column, numeric.dense, mean, std if std > 0 else 1.0)
 
     def transform(self, table: pa.Table) -> npt.NDArray[np.float32]:
-        values = (_treated(_numbers(table, self.column), self.treatment) - self.mean) / self.std
-        return np.nan_to_num(values, nan=0.0).astype(np.float32)
+        values = numbers_of(table, self.column)
+        with np.errstate(over="ignore"):
+            scaled = np.nan_to_num((_treated(values, self.treatment) - self.mean) / self.std, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        return _float32(scaled, values, self.column, "too far from the train rows' mean for float32; correct it, or use `buckets`")
 
 
 def _treated(values: FloatArray, treatment: str) -> FloatArray:
     return np.sign(values) * np.log1p(np.abs(values)) if treatment == "log1p" else values
 
 
+def _float32(values: FloatArray, cells: FloatArray, column: str, problem: str) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        result = values.astype(np.float32)
+    infinite = np.isinf(result)
+    if infinite.any():
+        raise DataError(f"column {column!r}: {cells[infinite.argmax()]:g} in {row_of(infinite)} is {problem}")
+    return result
+
+
 def _labels(table: pa.Table, task: Task) -> npt.NDArray[np.float32]:
     if task.positive is not None:
-        coded = _text(table.column(task.column))
-        hit = pc.is_in(coded.dictionary, pa.array(task.positive, pa.string())).to_numpy(zero_copy_only=False)
-        missing = pc.equal(coded.dictionary, MISSING).to_numpy(zero_copy_only=False)
-        by_text = np.where(missing, np.nan, hit).astype(np.float32)
-        return np.asarray(by_text[coded.indices.to_numpy()], dtype=np.float32)
-    values = _numbers(table, task.column)
+        coded = texts_of(table, task.column)
+        positive = reserved_apart(pa.array(task.positive, pa.string()))
+        hit = pc.is_in(coded.texts, positive).to_numpy(zero_copy_only=False)[coded.codes]
+        return np.where(coded.missing, np.nan, hit).astype(np.float32)
+    values = numbers_of(table, task.column)
     if task.threshold is not None:
         return np.where(np.isnan(values), np.nan, values >= task.threshold).astype(np.float32)
     strange = ~np.isnan(values) & (values != 0) & (values != 1)
@@ -200,10 +185,9 @@ class Encoder:
         """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
         for task in schema.tasks:
             if task.positive is not None and not np.nansum(_labels(train, task)):
-                values = sorted(_text(train.column(task.column)).dictionary.to_pylist())[:20]
                 raise DataError(
-                    f"task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the column holds {values} "
-                    "(at most 20 shown)"
+                    f"task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the column holds "
+                    f"{texts_of(train, task.column).present()[:20]} (at most 20 shown)"
                 )
         categories = [CategoryCode.fit(train, c.column, c.min_count or schema.min_count) for c in schema.categorical]
         buckets = [BucketCode.fit(train, n) for n in schema.numeric if n.buckets is not None]
@@ -255,17 +239,17 @@ class Encoder:
             if broken:
                 later, earlier = self.schema.tasks[t].name, self.schema.tasks[s].name
                 raise DataError(
-                    f"data set {self.schema.name!r} is declared a funnel, yet {broken} rows have {later} = 1 and {earlier} = 0; "
+                    f"the data set is declared a funnel, yet {broken} rows have {later} = 1 and {earlier} = 0; "
                     "correct the rows, or set `funnel: false`"
                 )
 
 
 def _weight(table: pa.Table, column: str) -> npt.NDArray[np.float32]:
-    weight = _numbers(table, column)
+    weight = numbers_of(table, column)
     bad = int((~(weight >= 0)).sum())
     if bad:
         raise DataError(f"weight column {column!r}: {bad} rows are negative or missing; expected numbers >= 0")
-    return weight.astype(np.float32)
+    return _float32(weight, weight, column, "too large for float32; give smaller weights")
 
 
 def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:
@@ -277,7 +261,5 @@ def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:
 
 def _groups(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
     """A number for each distinct value, valid in this split only; -1 where missing."""
-    coded = _text(table.column(column))
-    codes = coded.indices.to_numpy().astype(np.int64)
-    missing = pc.equal(coded.dictionary, MISSING).to_numpy(zero_copy_only=False)
-    return np.where(missing[codes], np.int64(-1), codes)
+    coded = texts_of(table, column)
+    return np.where(coded.missing, np.int64(-1), coded.codes)

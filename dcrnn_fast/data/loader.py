@@ -7,13 +7,14 @@ and permutes the rows of each window. Needs NumPy and PyTorch only.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, shown
 from .packed import PackedSplit
 
 
@@ -35,7 +36,7 @@ class BlockLoader:
     It holds about two windows in memory, of `block_rows * window_blocks` rows each. Rows mix only inside a window: use small blocks and a
     large window for a split that is sorted by time or user.
 
-    Raises DataError for an empty split and ConfigError for a size below 1 or a negative seed.
+    Raises DataError for an empty split and ConfigError for a size below 1, a negative seed, or an argument of another type.
 
     >>> split = PackedSplit("train", np.array([[1, 0], [2, 3], [0, 1]]), None, np.array([[0.0], [1.0], [0.0]]), None, None)
     >>> loader = BlockLoader(split, batch_size=2)
@@ -46,21 +47,20 @@ class BlockLoader:
     def __init__(
         self, split: PackedSplit, batch_size: int, *, shuffle: bool = False, seed: int = 0, block_rows: int = 4096, window_blocks: int = 64
     ) -> None:
-        for name, value, smallest in (
-            ("batch_size", batch_size, 1),
-            ("block_rows", block_rows, 1),
-            ("window_blocks", window_blocks, 1),
-            ("seed", seed, 0),
-        ):
-            if value < smallest:
-                raise ConfigError(f"{name} is {value}, expected at least {smallest}")
+        if not isinstance(split, PackedSplit):
+            raise DataError(f"split is {shown(split)}, expected a PackedSplit, such as prepare(...).split('train')")
+        for name, value in (("batch_size", batch_size), ("block_rows", block_rows), ("window_blocks", window_blocks)):
+            _check_whole(name, value, smallest=1)
+        _check_whole("seed", seed, smallest=0)
+        if not isinstance(shuffle, bool):
+            raise ConfigError(f"shuffle is {shown(shuffle)}, expected True or False")
         if len(split) == 0:
             raise DataError(f"split {split.name!r} is empty; a loader needs at least one row (for valid: a valid_fraction above 0)")
         self.split = split
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.block_rows = block_rows
+        self.block_rows = min(block_rows, len(split))
         self.window_blocks = window_blocks
 
     def __len__(self) -> int:
@@ -71,8 +71,8 @@ class BlockLoader:
 
         Raises ConfigError for a negative epoch or a start outside [0, len(self)].
         """
-        if epoch < 0:
-            raise ConfigError(f"epoch is {epoch}, expected at least 0")
+        _check_whole("epoch", epoch, smallest=0)
+        _check_whole("start", start, smallest=0)
         if not 0 <= start <= len(self):
             raise ConfigError(f"start is {start}, expected between 0 and the {len(self)} batches of an epoch")
         return self._generate(epoch, start)
@@ -109,6 +109,13 @@ class BlockLoader:
         order = np.random.default_rng([self.seed, epoch, number + 1]).permutation(rows) if self.shuffle else None
         columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
         return [None if column is None else _gather(column, window, rows, order) for column in columns]
+
+
+def _check_whole(name: str, value: object, *, smallest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name} is {shown(value)}, expected a whole number, got {type(value).__name__}")
+    if int(value) < smallest:
+        raise ConfigError(f"{name} is {value}, expected at least {smallest}")
 
 
 def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], rows: int, order: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:

@@ -15,72 +15,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib import format as npy
 
-from ..errors import DataError
-from ..files import sync
+from ..errors import DataError, shown
+from ..files import path_of, sync
+from ..locks import locked
+from .meta import DTYPES, PackedMeta, read_meta
 
-FORMAT_VERSION = 1
-DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
-
-
-@dataclass(frozen=True)
-class PackedMeta:
-    """What a packed data set holds.
-
-    `fields` maps each id column, in order, to its number of ids. `vocabulary[field]` holds the text of each id for a categorical field, and
-    the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
-    the content: it covers every other entry, and through `checksums` every array.
-
-    >>> meta = PackedMeta(
-    ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,
-    ...     has_weight=False, rows={"train": 8}, vocabulary={"city": ["<oov>", "a", "b"]}, scaling={}, checksums={}, format_version=1,
-    ... )
-    >>> meta.arrays("train")
-    {'ids': (8, 1), 'labels': (8, 1)}
-    """
-
-    name: str
-    tasks: tuple[str, ...]
-    funnel: bool
-    relation: str
-    fields: dict[str, int]
-    dense: tuple[str, ...]
-    group: str | None
-    has_weight: bool
-    rows: dict[str, int]
-    vocabulary: dict[str, list[str] | list[float]]
-    scaling: dict[str, dict[str, Any]]
-    checksums: dict[str, str]
-    format_version: int
-    digest: str = ""
-
-    def computed_digest(self) -> str:
-        """The digest of this content."""
-        content = dataclasses.asdict(self)
-        del content["digest"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-    def arrays(self, split: str) -> dict[str, tuple[int, ...]]:
-        """The shape that each kind of array must have in `split`."""
-        rows = self.rows[split]
-        shapes: dict[str, tuple[int, ...]] = {"ids": (rows, len(self.fields)), "labels": (rows, len(self.tasks))}
-        if self.dense:
-            shapes["dense"] = (rows, len(self.dense))
-        if self.has_weight:
-            shapes["weight"] = (rows,)
-        if self.group is not None:
-            shapes["group"] = (rows,)
-        return shapes
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -120,53 +74,73 @@ class PackedDataset:
 
     def split(self, name: str) -> PackedSplit:
         """The split "train", "valid" or "test". Raises DataError for another name."""
-        if name not in self.splits:
-            raise DataError(f"data set {self.meta.name!r} has no split {name!r}; it has {', '.join(self.splits)}")
+        if not isinstance(name, str) or name not in self.splits:
+            raise DataError(f"data set {self.meta.name!r} has no split {shown(name)}; it has {', '.join(self.splits)}")
         return self.splits[name]
 
 
 def write_packed(path: Path, meta: PackedMeta, splits: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> None:
     """Write a packed folder under a temporary name and rename it to `path`; if another process was faster, its folder stays.
 
-    `splits` maps a split to its arrays by kind ("ids", "dense", ...). `meta.checksums` and `meta.digest` are filled in here.
+    Meanwhile it shares the lock of the folder above, so that `remove_leftovers` spares what is being written. `splits` maps a split to its
+    arrays by kind ("ids", "dense", ...). `meta.checksums` and `meta.digest` are filled in here.
     Raises DataError if the folder cannot be written.
     """
-    beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
     try:
-        beside.mkdir(parents=True)
-        checksums = {}
-        for split, arrays in splits.items():
-            for kind, array in arrays.items():
-                file = beside / f"{split}.{kind}.npy"
-                np.save(file, np.ascontiguousarray(array, dtype=DTYPES[kind]), allow_pickle=False)
-                sync(file)
-                checksums[file.name] = file_sha256(file)
-        meta = dataclasses.replace(meta, checksums=checksums)
-        meta = dataclasses.replace(meta, digest=meta.computed_digest())
-        text = json.dumps(dataclasses.asdict(meta), indent=1, ensure_ascii=False)
-        (beside / "meta.json").write_text(text, encoding="utf-8")
-        sync(beside / "meta.json")
-        try:
-            os.rename(beside, path)
-        except OSError:
-            if not (path / "meta.json").is_file():
-                raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent / LOCK, shared=True, wait=True), _temporary_folder(path) as beside:
+            checksums = {}
+            for split, arrays in splits.items():
+                for kind, array in arrays.items():
+                    file = beside / f"{split}.{kind}.npy"
+                    np.save(file, np.ascontiguousarray(array, dtype=DTYPES[kind]), allow_pickle=False)
+                    sync(file)
+                    checksums[file.name] = file_sha256(file)
+            meta = dataclasses.replace(meta, checksums=checksums)
+            meta = dataclasses.replace(meta, digest=meta.computed_digest())
+            text = json.dumps(dataclasses.asdict(meta), indent=1, ensure_ascii=False)
+            (beside / "meta.json").write_text(text, encoding="utf-8")
+            sync(beside / "meta.json")
+            try:
+                os.rename(beside, path)
+            except OSError:
+                if not (path / "meta.json").is_file():
+                    raise
     except OSError as error:
         raise DataError(
             f"packed data cannot be written to {path}: {error}; free space, or choose another cache folder (DCRNN_FAST_CACHE)"
         ) from error
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    beside = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    beside.mkdir()
+    try:
+        yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary folders of killed processes, unless a process writes packed data to `folder` now: the next call does it then."""
+    leftovers = list(folder.glob(".*.tmp"))
+    if not leftovers:
+        return
+    with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # whoever may only read the folder leaves them to its owner
+        for leftover in leftovers if nobody_writes else ():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
     """Open a packed folder; the arrays are memory-mapped.
 
-    Checks every array's length, dtype and shape against meta.json, and meta.json against its own digest. `verify=True` also reads every
+    Checks every array's length, dtype and shape against meta.json, and meta.json against its own digest; a damaged file never takes more
+    memory than its size suggests. `verify=True` also reads every
     byte and checks the checksums. Raises DataError that names the file.
     """
-    folder = Path(path)
-    meta = _read_meta(folder / "meta.json")
+    folder = path_of("path", path)
+    meta = read_meta(folder / "meta.json")
     splits = {}
     for split in meta.rows:
         arrays = {kind: _map(folder / f"{split}.{kind}.npy", DTYPES[kind], shape) for kind, shape in meta.arrays(split).items()}
@@ -195,33 +169,33 @@ def file_sha256(file: Path) -> str:
     return hasher.hexdigest()
 
 
-def _read_meta(file: Path) -> PackedMeta:
-    remedy = f"delete {file.parent} and prepare the data again"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{file.parent} is no packed data set: it has no meta.json") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}; {remedy}") from error
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{file} has format_version {version!r}, expected {FORMAT_VERSION}; {remedy}")
-    try:
-        meta = PackedMeta(**{**content, "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])})
-    except (TypeError, KeyError) as error:
-        raise DataError(f"{file} lacks an entry or has an unknown one ({error}); {remedy}") from error
-    if meta.digest != meta.computed_digest():
-        raise DataError(f"{file} does not match its own digest: it was changed after it was written; {remedy}")
-    return meta
-
-
 def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     remedy = f"delete {file.parent} and prepare the data again"
     try:
-        # An empty array cannot be memory-mapped.
-        array: npt.NDArray[Any] = np.load(file, mmap_mode="r" if shape[0] else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with file.open("rb") as stream:
+            found, by_columns, found_dtype = _header(stream)
+            begin, size = stream.tell(), os.fstat(stream.fileno()).st_size
+    except OSError as error:
+        raise DataError(f"{file} cannot be opened (missing or truncated): {error.strerror or error}; {remedy}") from error
+    except ValueError as error:
         raise DataError(f"{file} cannot be opened (missing or truncated): {error}; {remedy}") from error
-    if str(array.dtype) != dtype or array.shape != shape:
-        raise DataError(f"{file} holds {array.dtype} {list(array.shape)}, but meta.json states {dtype} {list(shape)}; {remedy}")
-    return array
+    if found_dtype != np.dtype(dtype) or found != shape:
+        raise DataError(f"{file} holds {found_dtype} {list(found)}, but meta.json states {dtype} {list(shape)}; {remedy}")
+    bytes_expected = begin + math.prod(shape) * found_dtype.itemsize
+    if size != bytes_expected:
+        raise DataError(f"{file} cannot be opened (missing or truncated): it has {size} bytes, expected {bytes_expected}; {remedy}")
+    if not math.prod(shape):
+        return np.empty(shape, dtype)  # An empty array cannot be memory-mapped.
+    return np.memmap(file, found_dtype, mode="r", offset=begin, shape=shape, order="F" if by_columns else "C")
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype of an .npy file. `numpy.load` would also read archives, and reserve whatever memory a header asks for."""
+    version = npy.read_magic(stream)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"it is of .npy version {version}, expected (1, 0)")
+    try:
+        return read(stream)
+    except Exception as error:  # The header is Python text, and NumPy lets through whatever Python's parser raises.
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from error

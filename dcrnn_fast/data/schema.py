@@ -8,15 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import DataError
+from .. import strict_yaml
+from ..errors import DataError, shown
 
 
 def _as_text(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f"expected a column name as text, got {value!r}: put it in quotes (YAML reads 101 and 109_14 as numbers)")
+        raise ValueError(f"expected a column name as text, got {shown(value)}: put it in quotes (YAML reads 101 and 109_14 as numbers)")
     return value
 
 
@@ -24,7 +24,7 @@ def _label_text(value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
     for item in values:
         if not isinstance(item, (str, int)) or isinstance(item, bool):
-            raise ValueError(f"`positive` takes text or integers, got {item!r}: put it in quotes (YAML reads yes and no as booleans)")
+            raise ValueError(f"`positive` takes text or integers, got {shown(item)}: put it in quotes (YAML reads yes and no as booleans)")
     return tuple(str(item) for item in values)
 
 
@@ -46,7 +46,7 @@ class Strict(BaseModel):
         if isinstance(data, dict):
             unknown = [key for key in data if key not in cls.model_fields]
             if unknown:
-                raise ValueError(f"unknown key {', '.join(map(repr, unknown))}; the known keys are {', '.join(cls.model_fields)}")
+                raise ValueError(f"unknown key {', '.join(map(shown, unknown[:5]))}; the known keys are {', '.join(cls.model_fields)}")
         return data
 
 
@@ -204,10 +204,10 @@ class TableSchema(Strict):
 def load_schema(path: Path) -> TableSchema:
     """Read a schema YAML. Raises DataError that names the file, the place in it, the value and what is allowed there."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"schema {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+        content = strict_yaml.load(path)
+    except OSError as error:
+        raise DataError(f"schema {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise DataError(f"schema {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise DataError(
@@ -216,5 +216,6 @@ def load_schema(path: Path) -> TableSchema:
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top level)'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-        raise DataError("\n".join([f"schema {path} is not valid (see docs/data-format.md):", *lines])) from error
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise DataError(f"schema {path} is not valid (see docs/data-format.md): {'; '.join(problems[:5])}{more}") from error

@@ -11,6 +11,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..errors import DataError
+from .columns import MISSING, texts_of
 from .schema import TableSchema
 
 SPLITS = ("train", "valid", "test")
@@ -30,14 +31,40 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def read_splits(schema: TableSchema, folder: Path, *, seed: int, valid_fraction: float) -> dict[str, pa.Table]:
-    """The tables of "train", "valid" and "test".
+class Budget:
+    """How much memory the tables of a data set may take; counts while they are read, so that no file gets to fill the memory."""
+
+    def __init__(self, gigabytes: float) -> None:
+        self.gigabytes, self.used = gigabytes, 0
+        self._dictionaries: set[int] = set()
+
+    def take(self, batch: pa.RecordBatch, path: Path) -> pa.RecordBatch:
+        """Count a batch. Raises DataError that says how to go on once the limit is passed."""
+        for column in batch.columns:
+            if pa.types.is_dictionary(column.type):
+                self.used += column.indices.nbytes
+                where = next((buffer.address for buffer in reversed(column.dictionary.buffers()) if buffer is not None), 0)
+                column = None if where in self._dictionaries else column.dictionary
+                self._dictionaries.add(where)  # Batches of a Parquet file share one.
+            self.used += 0 if column is None else column.nbytes
+        if self.used > self.gigabytes * 1e9:
+            raise DataError(
+                f"{path} is too large: with the files read before it, its columns take more than {self.gigabytes:g} GB as Arrow arrays; "
+                "name fewer columns in the schema, use fewer rows, or, with a memory of about 10 times as much, set "
+                "DCRNN_FAST_MAX_TABLE_GB higher (docs/data-format.md)"
+            )
+        return batch
+
+
+def read_splits(schema: TableSchema, folder: Path, *, seed: int, valid_fraction: float, max_gb: float) -> dict[str, pa.Table]:
+    """The tables of "train", "valid" and "test". Raises DataError where they take more than `max_gb` GB (10^9 bytes) as Arrow arrays.
 
     Without a validation file or `valid` rows, `valid_fraction` of the train rows, drawn with `seed`, become the validation split. A
     `test_fraction` is drawn with the schema's `test_seed`, so `seed` never changes the test rows. The order of the rows is kept.
     """
     paths = source_paths(schema, folder)
-    tables = {role: _read(schema, path) for role, path in paths.items()}
+    budget = Budget(max_gb)
+    tables = {role: _read(schema, path, budget) for role, path in paths.items()}
     if "all" in tables:
         tables = _split_one_file(schema, tables["all"], paths["all"])
     if tables["train"].num_rows == 0:
@@ -62,15 +89,17 @@ def _split_one_file(schema: TableSchema, table: pa.Table, path: Path) -> dict[st
         assert fraction is not None
         kept, drawn = _draw(table.num_rows, fraction, schema.files.test_seed)
         return {"train": table.take(kept), "test": table.take(drawn)}
-    labels = np.asarray(table.column(column).cast(pa.string()).to_numpy(zero_copy_only=False))
-    found = set(labels.tolist())
-    if not {"train", "test"} <= found <= set(SPLITS):
-        shown = ", ".join(sorted(map(str, found))[:10])
+    texts = texts_of(table, column)
+    found = texts.present()
+    if texts.missing.any() or not {"train", "test"} <= set(found) <= set(SPLITS):
+        shown = ", ".join([*found[:10], *([MISSING] if texts.missing.any() else [])])
         raise DataError(f"{path}: split column {column!r} holds {shown} (at most 10 shown), expected train, test and optionally valid")
-    return {split: table.take(pa.array(np.flatnonzero(labels == split))) for split in SPLITS if split in found}
+    return {
+        split: table.take(pa.array(np.flatnonzero(texts.codes == texts.texts.index(split).as_py()))) for split in SPLITS if split in found
+    }
 
 
-def _read(schema: TableSchema, path: Path) -> pa.Table:
+def _read(schema: TableSchema, path: Path, budget: Budget) -> pa.Table:
     text, numbers = schema.text_columns(), schema.number_columns()
     wanted = sorted(text | numbers)
     try:
@@ -86,11 +115,17 @@ def _read(schema: TableSchema, path: Path) -> pa.Table:
         if repeated:
             raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
         if path.suffix == ".parquet":
-            return pq.read_table(path, columns=wanted)
+            with pq.ParquetFile(path) as file:
+                batches = [budget.take(batch, path) for batch in file.iter_batches(columns=wanted)]
+                empty = file.schema_arrow.empty_table().select(wanted)
+            return pa.Table.from_batches(batches) if batches else empty
         types = {name: TEXT if name in text else pa.float64() for name in wanted}
         convert = pa_csv.ConvertOptions(
             column_types=types, include_columns=wanted, strings_can_be_null=True, null_values=list(schema.missing_values)
         )
-        return pa_csv.read_csv(path, convert_options=convert)
+        with pa_csv.open_csv(path, convert_options=convert) as reader:
+            return pa.Table.from_batches([budget.take(batch, path) for batch in reader], reader.schema)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read: its header is no UTF-8 ({error.reason}); save it as UTF-8") from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inputs import check_count, check_ratio
+from ..inputs import MAX_SIZE, check_count, check_floats, check_placement, check_ratio
 from ..sharing import SharingPlan, identity_index, round_units
 from . import functional
 
@@ -40,6 +40,9 @@ class CrossRNN(nn.Module):
 
     def __init__(self, plan: SharingPlan, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        if not isinstance(plan, SharingPlan):
+            raise TypeError(f"plan={plan!r}: expected a SharingPlan, got {type(plan).__name__}")
+        check_placement(device, dtype)
         self.plan = plan
         shared, private = plan.shared_shape(), plan.private_shape()
         self.shared_weight = _parameter(shared, device, dtype)
@@ -75,8 +78,9 @@ class CrossRNN(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, x0: Tensor) -> Tensor:
-        """x0 [B, D] to each task's last state, [T, B, D]. Raises ValueError for another shape."""
-        if x0.dim() != 2 or x0.shape[1] != self.plan.dim:
+        """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape."""
+        check_floats("x0", x0, "[B, D]")
+        if x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
         if self.plan.kind == "trunk":
             return self._trunk(x0)
@@ -141,8 +145,9 @@ class PartiallySharedLinear(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("in_features", in_features), ("out_features", out_features), ("num_tasks", num_tasks)):
-            check_count(name, value)
+            check_count(name, value, maximum=MAX_SIZE)
         check_ratio("share_ratio", share_ratio)
+        check_placement(device, dtype)
         self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
         shared = round_units(share_ratio, out_features)
         private = out_features - shared
@@ -161,7 +166,11 @@ class PartiallySharedLinear(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out]."""
+        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out]. Raises TypeError or ValueError for another dtype or shape."""
+        check_floats("x", x, "[B, in]" if isinstance(x, Tensor) and x.dim() == 2 else "[T, B, in]")
+        if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
+            expected = f"[{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]"
+            raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
         weight = self.param_gather(self.shared_weight, self.private_weight, self.index)  # [T, out, in]
         bias = self.param_gather(self.shared_bias, self.private_bias, self.index)
         return torch.baddbmm(bias.unsqueeze(1), x.expand(self.num_tasks, -1, -1), weight.mT)

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from ..backends import NAMES as BACKEND_NAMES
-from ..inputs import check_choice, check_count, check_dense, check_ids, check_labels, check_ratio, check_sequence, merge_ids
+from ..inputs import (
+    MAX_SIZE,
+    check_choice,
+    check_count,
+    check_dense,
+    check_ids,
+    check_labels,
+    check_placement,
+    check_ratio,
+    check_sequence,
+    merge_ids,
+)
 from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
 from ..relations import InformationTransfer, chain_logits
 from ..sharing import Cell, Sharing, SharingPlan
@@ -80,10 +91,10 @@ class DCRNN(nn.Module):
         check_sequence("num_embeddings", num_embeddings, "sizes, or a mapping from field names to sizes")
         sizes: Mapping[Any, int] = num_embeddings if isinstance(num_embeddings, Mapping) else dict(enumerate(num_embeddings))
         for name, size in sizes.items():
-            check_count(f"num_embeddings[{name!r}]", size)
+            check_count(f"num_embeddings[{name!r}]", size, maximum=2**40)
         self.field_names, self.num_embeddings = tuple(map(str, sizes)), tuple(map(int, sizes.values()))
-        check_count("embedding_dim", embedding_dim)
-        check_count("num_dense", num_dense, minimum=0)
+        check_count("embedding_dim", embedding_dim, maximum=MAX_SIZE)
+        check_count("num_dense", num_dense, minimum=0, maximum=MAX_SIZE)
         if not self.num_embeddings and not num_dense:
             raise ValueError("num_embeddings is empty and num_dense is 0: expected at least one feature")
         check_sequence("tasks", tasks, "task names")
@@ -96,12 +107,13 @@ class DCRNN(nn.Module):
             raise ValueError(f"tasks={tasks!r}: expected at least one task, and distinct names in {predicted}, conditionals included")
         check_sequence("tower_dims", tower_dims, "widths")
         for position, width in enumerate(tower_dims):
-            check_count(f"tower_dims[{position}]", width)
+            check_count(f"tower_dims[{position}]", width, maximum=MAX_SIZE)
         check_ratio("dropout", dropout)
         if dropout == 1:
             raise ValueError("dropout=1: expected a probability in [0, 1)")
         check_choice("relation", relation, get_args(Relation))
         check_ratio("tower_share_ratio", tower_share_ratio)
+        check_placement(device, dtype)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         dim = (len(self.num_embeddings) + bool(num_dense)) * embedding_dim
         self.plan = SharingPlan.from_ratio(sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied)

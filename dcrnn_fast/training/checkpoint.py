@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import CheckpointError
+from .. import strict_json
+from ..errors import CheckpointError, shown
 from ..files import sync
 from .run_files import run_folder_errors
-from .tensors import canonical_json, pack_tensors
+from .tensors import json_digest, pack_tensors
 
 FORMAT = 1
 KEEP = 2
+_REPLACED = ".replaced.tmp"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -44,13 +47,13 @@ def checkpoint_folders(root: Path) -> list[Path]:
 
 
 def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint and delete all but the newest two.
+    """Write a checkpoint and delete all but the newest two. Only one process at a time may do so.
 
     Raises :class:`dcrnn_fast.errors.RunFolderError` when the disk refuses. Earlier checkpoints then stay as they were, and nothing
     half-written is left.
     """
     final = root / f"step-{step:08d}"
-    beside, retired = root / f".{final.name}.{os.getpid()}.tmp", _hidden(final)
+    beside, replaced = root / f".{final.name}.tmp", root / f".{final.name}{_REPLACED}"
     with run_folder_errors(final):
         root.mkdir(parents=True, exist_ok=True)
         try:
@@ -61,25 +64,28 @@ def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state:
                 sync(beside / name)
             sync(beside)
             if final.exists():
-                os.replace(final, retired)
+                os.replace(final, replaced)  # killed after this, the next run brings it back: see recover
             os.replace(beside, final)
             sync(root)
         except BaseException:
-            if retired.exists() and not final.exists():
-                os.replace(retired, final)
+            if replaced.exists() and not final.exists():
+                os.replace(replaced, final)
             shutil.rmtree(beside, ignore_errors=True)
             raise
-        # Rename a folder before emptying it: a process killed in between must not leave half a checkpoint under a checkpoint's name.
-        if retired.exists():
-            shutil.rmtree(retired)
-        for old in checkpoint_folders(root)[:-KEEP]:
-            os.replace(old, _hidden(old))
-            shutil.rmtree(_hidden(old))
+        # Rename a folder before emptying it: a process killed in between must not leave half a checkpoint that looks like a whole one.
+        for old in [*root.glob(replaced.name), *checkpoint_folders(root)[:-KEEP]]:
+            doomed = root / ".step-old.tmp"
+            os.replace(old, doomed)
+            shutil.rmtree(doomed)
     return final
 
 
-def remove_leftovers(root: Path) -> None:
-    """Delete what a killed process left half-written or half-deleted."""
+def recover(root: Path) -> None:
+    """Bring back a checkpoint whose replacement a kill prevented, and delete what was left half-written or half-deleted."""
+    for replaced in root.glob(f".step-*{_REPLACED}"):
+        final = root / replaced.name[1:].partition(".")[0]
+        if not final.exists():
+            os.replace(replaced, final)
     for beside in root.glob(".step-*.tmp"):
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -88,16 +94,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint and verify its digest. Raises :class:`CheckpointError` that names the damaged file and what to do."""
     state_file, tensor_file = folder / "state.json", folder / "tensors.safetensors"
     try:
-        state = json.loads(state_file.read_text(encoding="utf-8"))
+        state = strict_json.load(state_file)
         sealed = state["tensors"]
         size, sha256 = sealed["bytes"], sealed["sha256"]
-        intact = state.pop("digest", None) == _digest(state)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        intact = state.pop("digest", None) == json_digest(state)
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, state_file, f"cannot be read ({error})") from error
     if not intact:
         raise _damaged(folder, state_file, "was changed after it was written: its digest does not match")
-    if state["format"] != FORMAT:
-        raise CheckpointError(f"{state_file} has format {state['format']}, this version reads format {FORMAT}; start a new run")
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{state_file} has format {shown(state.get('format'))}, this version reads format {FORMAT}; start a new run")
     try:
         packed = tensor_file.read_bytes()
     except OSError as error:
@@ -106,20 +112,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise _damaged(folder, tensor_file, f"is truncated or extended: {len(packed)} bytes, expected {size}")
     if hashlib.sha256(packed).hexdigest() != sha256:
         raise _damaged(folder, tensor_file, "was changed after it was written: its digest does not match")
-    return Checkpoint(safetensors.torch.load(packed), state["values"])
+    try:
+        return Checkpoint(safetensors.torch.load(packed), state["values"])
+    except (SafetensorError, KeyError) as error:
+        raise _damaged(folder, tensor_file, f"holds no checkpoint ({error})") from error
 
 
 def _sealed(values: Mapping[str, Any], packed: bytes) -> bytes:
     state = {"format": FORMAT, "values": values, "tensors": {"bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}}
-    return (json.dumps(state | {"digest": _digest(state)}, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _digest(state: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(state)).hexdigest()
-
-
-def _hidden(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+    return (json.dumps(state | {"digest": json_digest(state)}, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _damaged(folder: Path, file: Path, what: str) -> CheckpointError:

@@ -6,17 +6,19 @@ Unknown keys are errors: if a misspelt key were ignored, the run would train ano
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ConfigError
+from .. import strict_yaml
+from ..errors import ConfigError, shown
+from ..files import path_of
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
@@ -33,7 +35,9 @@ class ModelConfig(_Section):
     tied: bool = Field(default=True, description="the same weights at every step")
     sharing: Literal["rows", "trunk"] = Field(default="rows", description="share parameters, or computation too")
     share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
-    tower_dims: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(default=(64, 32), description="hidden widths of a task's tower")
+    tower_dims: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        default=(64, 32), max_length=64, description="hidden widths of a task's tower"
+    )
     tower_share_ratio: Ratio = Field(default=0.0, description="shared part of the towers' rows")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.3, description="dropout in the towers")
     relation: Literal["chain", "independent", "transfer"] | None = Field(
@@ -48,7 +52,7 @@ class OptimiserConfig(_Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=0.1, description="decoupled decay; biases are exempt")
     batch_size: Positive = Field(default=512, description="rows a step")
     epochs: Positive = Field(default=3, description="passes over the training rows, at most")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=50, description="steps of linear warm-up")
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(default=50, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
     final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
@@ -113,31 +117,46 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
         overrides: values by dotted key; ``data`` has no default and must be here or in the file.
 
     Raises:
+        TypeError: ``path`` or ``overrides`` is of another type.
         ConfigError: names the file, the key, the value and the allowed range.
 
     >>> load_config(None, {"data": "hillstrom", "model.steps": 3}).model.steps
     3
     """
-    values: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
+    values: dict[str, Any] = {} if path is None else _read_yaml(path_of("path", path))
+    if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(key, str) for key in overrides)):
+        raise TypeError(f"overrides={shown(overrides)}: expected values by dotted key, such as {{'optimiser.lr': 0.001}}")
     for dotted, value in (overrides or {}).items():
         section = values
         *parents, key = dotted.split(".")
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise ConfigError(f"{dotted}={value!r}: {parent} is not a section of the configuration")
+                raise ConfigError(f"{dotted}={shown(value)}: {parent} is not a section of the configuration")
         section[key] = value
+    return read_config(values, "the command line" if path is None else str(path))
+
+
+def read_config(values: Any, source: str) -> RunConfig:
+    """The configuration of plain JSON types. Raises :class:`ConfigError` that names ``source``, the key, the value and its range."""
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        source = "the command line" if path is None else str(path)
-        raise ConfigError("; ".join(_explain(source, dict(problem)) for problem in error.errors())) from None
+        problems = [_explain(source, dict(problem)) for problem in error.errors()]
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ConfigError("; ".join(problems[:5]) + more) from None
 
 
 def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
     """The dotted keys in which two configurations differ, with both values."""
     left, right = dict(_flat(one.to_dict())), dict(_flat(other.to_dict()))
     return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+
+
+def describe_differences(before: RunConfig, now: RunConfig, *, but: Collection[str] = ()) -> str:
+    """The keys in which two configurations differ, but for some, with both values in words; empty if they do not."""
+    different = {key: values for key, values in differing_keys(before, now).items() if key not in but}
+    return "; ".join(f"{key} is {new!r} and was {old!r}" for key, (old, new) in different.items())
 
 
 def allowed(dotted: str) -> str:
@@ -165,11 +184,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = strict_yaml.load(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML run configuration") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -189,8 +208,8 @@ def _explain(source: str, problem: dict[str, Any]) -> str:
         known = list(section.model_fields)
         near = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"{source}: {dotted} (value {problem['input']!r}) is an unknown key; {hint}"
-    return f"{source}: {dotted} is {problem['input']!r}, expected {allowed(dotted)}"
+        return f"{source}: {dotted} (value {shown(problem['input'])}) is an unknown key; {hint}"
+    return f"{source}: {dotted} is {shown(problem['input'])}, expected {allowed(dotted)}"
 
 
 def _in_words(node: Mapping[str, Any]) -> str:
@@ -200,7 +219,8 @@ def _in_words(node: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(map(str, node["enum"]))
     kind = {"null": "null", "object": "a section of keys", "string": "text", "boolean": "true or false"}.get(node["type"], node["type"])
     if node["type"] == "array":
-        return f"a list of: {_in_words(node['items'])}"
+        most = f"a list of at most {node['maxItems']}" if "maxItems" in node else "a list of"
+        return f"{most}: {_in_words(node['items'])}"
     low = next(((sign, node[name]) for name, sign in (("minimum", "["), ("exclusiveMinimum", "(")) if name in node), None)
     high = next(((node[name], sign) for name, sign in (("maximum", "]"), ("exclusiveMaximum", ")")) if name in node), None)
     if low and high:

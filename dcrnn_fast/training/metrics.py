@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ..inputs import check_sequence
+
 Array = NDArray[Any]
 
 
@@ -27,6 +29,10 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
     >>> metrics["rows"], metrics["auc"], metrics["calibration"]
     (2, 1.0, 1.0)
     """
+    _check_vector("labels", labels, len(labels) if isinstance(labels, np.ndarray) else 0, 0, 1, unknown=True)
+    _check_vector("probabilities", probabilities, len(labels), 0, 1)
+    if group is not None:
+        _check_vector("group", group, len(labels), -np.inf, np.inf)
     known = ~np.isnan(labels)
     observed = labels[known].astype(np.int64)
     predicted = probabilities[known].astype(np.float64)
@@ -55,6 +61,9 @@ def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
     >>> group_auc(np.array([1, 0, 1, 0, 1]), np.array([0.9, 0.1, 0.2, 0.8, 0.5]), np.array([7, 7, 9, 9, -1]))
     0.5
     """
+    _check_vector("labels", labels, len(labels) if isinstance(labels, np.ndarray) else 0, 0, 1)
+    _check_vector("scores", scores, len(labels), -np.inf, np.inf)
+    _check_vector("group", group, len(labels), -np.inf, np.inf)
     present = group >= 0
     if not present.any():
         return None
@@ -88,6 +97,12 @@ def task_metrics(
     has a ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, if the model
     predicts it, ``CVR`` under the key ``{task}_given_{previous}`` (the later event over the rows in which the previous one happened).
     """
+    check_sequence("tasks", tasks, "task names")
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.shape[1] != len(tasks):
+        raise ValueError(f"labels: got {_kind(labels)}, expected an array [N, {len(tasks)}], one column for each of {list(tasks)}")
+    absent = [task for task in tasks if not isinstance(predictions, Mapping) or task not in predictions]
+    if absent:
+        raise ValueError(f"predictions: expected an array [N] for every task, and {absent[0]!r} has none")
     result: dict[str, dict[str, Any]] = {}
     for position, task in enumerate(tasks):
         result[task] = binary_metrics(labels[:, position], predictions[task], group)
@@ -100,6 +115,21 @@ def task_metrics(
             within = None if group is None else group[before]
             result[conditional] = binary_metrics(labels[before, position], predictions[conditional][before], within) | {"role": "CVR"}
     return result
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _check_vector(name: str, value: Any, rows: int, low: float, high: float, *, unknown: bool = False) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a real array [rows] between ``low`` and ``high``, or NaN if ``unknown``."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: got {_kind(value)}, expected an array of numbers [{rows}]")
+    if value.shape != (rows,):
+        raise ValueError(f"{name}: got shape {list(value.shape)}, expected [{rows}]")
+    inside = (value >= low) & (value <= high)
+    if not (inside | np.isnan(value) if unknown else inside).all():
+        raise ValueError(f"{name}: expected numbers in [{low:g}, {high:g}]{' or NaN' if unknown else ''}, got {value[~inside][0]}")
 
 
 def mean_over_tasks(metrics: Mapping[str, Mapping[str, Any]], name: str, tasks: Sequence[str]) -> float | None:

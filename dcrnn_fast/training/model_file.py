@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,16 @@ from torch import Tensor, nn
 
 import dcrnn_fast
 
+from .. import strict_json
 from ..data import PackedMeta
-from ..errors import CheckpointError, ConfigError
+from ..data.meta import check_encoding
+from ..errors import CheckpointError, ConfigError, DataError
+from ..files import path_of
 from .config import ModelConfig, RunConfig
+from .description import check_description
+from .device import select_backend, select_device
 from .run_files import write_file
-from .tensors import canonical_json, load_tensors, pack_tensors, read_safetensors, tensor_digest
+from .tensors import check_tensors, json_digest, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
 
 def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
         "fields": [[name, size] for name, size in meta.fields.items()],
         "dense": list(meta.dense),
         "data": {"name": meta.name, "digest": meta.digest},
-        "encoding": _sha256(encoding(meta)),
+        "encoding": json_digest(encoding(meta)),
     }
 
 
@@ -59,29 +63,34 @@ def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description of a ``model.safetensors``.
 
-    Raises :class:`CheckpointError` if the file is missing, damaged or tampered with.
+    Raises :class:`CheckpointError` if the file is missing, damaged or tampered with, or its description is none.
     """
     tensors, metadata = read_safetensors(path)
     try:
-        sealed = json.loads(metadata["dcrnn_fast"])
+        sealed = strict_json.parse(metadata["dcrnn_fast"])
         about = sealed["about"]
         intact = tensor_digest(tensors, about) == sealed["digest"]
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} has no dcrnn_fast description; give the model.safetensors of a run folder") from error
     if not intact:
         raise _changed(path)
+    check_description(about, path)
     return tensors, about
 
 
 def read_encoding(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing or is not the described one."""
+    """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing, damaged or not the described one."""
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        intact = _sha256(stored) == about["encoding"]
+        stored: dict[str, Any] = strict_json.load(path)
+        intact = json_digest(stored) == about["encoding"]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
     if not intact:
         raise _changed(path)
+    try:
+        check_encoding(stored)
+    except DataError as error:
+        raise CheckpointError(f"{path}: {error}; restore the file, or start a new run") from error
     return stored
 
 
@@ -98,22 +107,27 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data`` and ``encoding``.
 
     Raises:
-        CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes.
+        CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes no more memory
+            than the file's size to find that out.
+        ConfigError: ``device`` or ``backend`` names none.
+        BackendUnavailable: the backend cannot run here.
 
     Example::
 
         model, about = load_model("runs/census/model.safetensors")
         probabilities = model.predict(ids)  # ids: int64 [B, len(about["fields"])]
     """
-    path = Path(path)
+    path, place = path_of("path", path), select_device(str(device))
+    select_backend(backend, place)
     tensors, about = read_weights(path)
-    model = build_model(about, device=torch.device(device), backend=backend)
+    try:
+        # On the meta device a model takes no memory, whatever sizes the description asks for.
+        check_tensors(build_model(about, device=torch.device("meta"), backend=backend), tensors, path)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} describes no model: {error}; give the model.safetensors of a run folder") from error
+    model = build_model(about, device=place, backend=backend)
     load_tensors(model, tensors, path)
     return model.eval(), about
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def _changed(path: Path) -> CheckpointError:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ..data import PackedDataset
-from ..errors import CheckpointError, DataError
-from .checkpoint import remove_leftovers
+from ..errors import CheckpointError, DataError, shown
+from ..files import path_of
 from .config import RunConfig
 from .curves import write_curves
 from .device import deterministic, select_backend, select_device
@@ -18,7 +18,6 @@ from .evaluation import evaluate_split
 from .model_file import load_model, read_encoding, read_weights
 from .report import Report
 from .run_data import check_rows, check_same_data, locate_data, prepare_data
-from .run_files import write_json
 from .run_folder import RunFolder, enter_run, stored_config
 from .tensors import load_tensors
 from .trainer import Trainer
@@ -37,14 +36,14 @@ def train(
 
     Args:
         config: see :func:`load_config`.
-        output: the run folder; it must be new or empty, or hold this very run if ``resume`` is set.
+        output: the run folder; it must be new or empty, or hold this very run if ``resume`` is set. No other run may write to it now.
         resume: go on after the newest checkpoint, or start if there is none; a finished run is read, not trained again.
         dataset: packed data to use instead of preparing ``config.data``.
         report: receives the progress; by default nothing is shown.
         on_step: called with the number of steps done, after every step.
 
     Returns:
-        What ``metrics.json`` holds: ``test`` and ``valid`` (metrics by task), ``train``, ``model`` and ``data``.
+        What ``metrics.json`` holds but its digest: ``test`` and ``valid`` (metrics by task), ``train``, ``model``, ``data``, ``config``.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -54,35 +53,59 @@ def train(
         metrics = train(load_config(None, {"data": "census-income"}), "runs/census")
         metrics["test"]["income"]["auc"]
     """
+    for name, value, kind in (("config", config, RunConfig), ("dataset", dataset, PackedDataset), ("report", report, Report)):
+        if not isinstance(value, kind) and (value is not None or name == "config"):
+            raise TypeError(f"{name}={shown(value)}: expected a {kind.__name__}, got {type(value).__name__}")
+    output = path_of("output", output)
     report = report or Report()
     config = config.model_copy(update={"data": locate_data(config.data)})
-    folder, stored = enter_run(Path(output), config, resume=resume)
-    if folder.metrics.is_file():
-        try:
-            read_encoding(folder.encoder, read_weights(folder.weights)[1])
-        except CheckpointError as error:
-            report.note(f"writing the results of the finished run {folder.root} again: {error}")
-        else:
-            metrics = folder.read_metrics()
-            report.note(f"{folder.root} holds a finished run: nothing is left to train")
+    with enter_run(output, config, resume=resume) as (folder, stored):
+        if stored and folder.metrics.is_file() and (metrics := _finished(folder, stored, report)):
             return metrics
-    config = stored or config
+        return _train(stored or config, folder, dataset, report, on_step, is_new=stored is None)
+
+
+def _finished(folder: RunFolder, config: RunConfig, report: Report) -> dict[str, Any] | None:
+    """The results of a finished run, None if they or its weights must be written again. Raises what :func:`train` does."""
+    try:
+        metrics = folder.read_metrics()
+        read_encoding(folder.encoder, read_weights(folder.weights)[1])
+    except CheckpointError as error:
+        if not folder.newest_checkpoint():
+            raise CheckpointError(
+                f"{error}. That needs a checkpoint, but {folder.checkpoints} holds none: restore one, or train in another folder"
+            ) from error
+        report.note(f"writing the results of the finished run {folder.root} again: {error}")
+        return None
+    folder.check_config(metrics.get("config", {}), config, folder.metrics)
+    report.note(f"{folder.root} holds a finished run: nothing is left to train")
+    return metrics
+
+
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    dataset: PackedDataset | None,
+    report: Report,
+    on_step: Callable[[int], None] | None,
+    *,
+    is_new: bool,
+) -> dict[str, Any]:
     device = select_device(config.device)
     select_backend(config.backend, device)
-    if not stored:
+    if is_new:
         config = config.model_copy(update={"device": str(device), "threads": config.threads or torch.get_num_threads()})
     dataset = dataset or prepare_data(config)
     check_rows(config, dataset)
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
-        if not stored:
+        if is_new:
             folder.claim(config)
         elif newest := folder.newest_checkpoint():
             report.note(f"resuming {folder.root} from {newest.name}")
             trainer.load(newest)
         else:
             report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
-        remove_leftovers(folder.checkpoints)
         trainer.run()
         return _conclude(trainer)
 
@@ -110,7 +133,7 @@ def evaluate(
 
         evaluate("runs/census", split="valid")["metrics"]["income"]["auc"]
     """
-    folder = RunFolder(Path(run))
+    folder = RunFolder(path_of("run", run))
     config = stored_config(folder.root)
     chosen = {"data": data, "device": device, "backend": backend}
     config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
@@ -150,7 +173,8 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
         },
         "data": {"name": meta.name, "digest": meta.digest, "rows": dict(meta.rows)},
+        "config": trainer.config.to_dict(),
     }
     write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history)
-    write_json(folder.metrics, metrics)
+    folder.write_metrics(metrics)
     return metrics

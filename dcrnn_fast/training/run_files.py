@@ -21,6 +21,9 @@ _REMEDIES = {
     errno.EPERM: "no permission to write there; choose another --output",
     errno.ENOTDIR: "a part of the path is a file and not a folder; choose another --output",
     errno.EEXIST: "a file stands where the folder should be; choose another --output",
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), "its file system cannot lock files; choose an --output on one that can"
+    ),
     errno.ENOENT: "the place does not exist and cannot be made; choose another --output",
 }
 

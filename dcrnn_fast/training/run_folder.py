@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import strict_json
 from ..errors import CheckpointError, ConfigError, RunFolderError
-from .checkpoint import checkpoint_folders
-from .config import RunConfig, differing_keys, load_config
-from .run_files import run_folder_errors, write_file
+from ..files import leftovers
+from ..locks import locked
+from .checkpoint import checkpoint_folders, recover
+from .config import RunConfig, describe_differences, load_config, read_config
+from .run_files import run_folder_errors, write_file, write_json
+from .tensors import json_digest
+
+# Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
+# bits, of which the run says so in a note; the other two decide when something is written, not what is trained.
+MAY_CHANGE = ("data", "threads", "backend", "checkpoint_every", "log_every")
 
 
 class RunFolder:
@@ -23,6 +30,7 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.lock = root / ".lock"
         self.config = root / "config.yaml"
         self.metrics = root / "metrics.json"
         self.weights = root / "model.safetensors"
@@ -37,22 +45,40 @@ class RunFolder:
             found = checkpoint_folders(self.checkpoints)
         return found[-1] if found else None
 
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the results, with a digest over them. From then on the run is finished."""
+        write_json(self.metrics, {**metrics, "digest": json_digest(metrics)})
+
     def read_metrics(self) -> dict[str, Any]:
-        """The results of a finished run. Raises :class:`CheckpointError` if the file is damaged."""
+        """The results of a finished run. Raises :class:`CheckpointError` if the file is missing or not as it was written."""
+        remedy = "go on with --resume to compute it again"
         try:
-            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
-            whole = isinstance(metrics["data"]["name"], str) and all(
-                entry.keys() >= {"rows", "positives", "auc", "log_loss", "calibration"} for entry in metrics["test"].values()
-            )
-            if not whole:
-                raise ValueError("it lacks results")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{self.metrics} cannot be read ({error}); delete it and use --resume to compute it again") from error
+            metrics: dict[str, Any] = strict_json.load(self.metrics)
+            intact = metrics.pop("digest", None) == json_digest(metrics)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.metrics} cannot be read ({error}); {remedy}") from error
+        if not intact:
+            raise CheckpointError(f"{self.metrics} was changed after it was written: its digest does not match; {remedy}")
         return metrics
+
+    def check_config(self, written: Mapping[str, Any], now: RunConfig, source: Path) -> None:
+        """Raise :class:`ConfigError` if ``source`` was written with another configuration than ``now``, that of the run's folder."""
+        if different := describe_differences(read_config(written, str(source)), now, but=MAY_CHANGE):
+            raise ConfigError(
+                f"{source} was written with another configuration than {self.config} holds now: {different}; "
+                "put the old values back, or start a new run in another folder"
+            )
 
     def claim(self, config: RunConfig) -> None:
         """Write the configuration. From then on the folder belongs to this run."""
         write_file(self.config, config.to_yaml().encode())
+
+    def remove_leftovers(self) -> None:
+        """Delete what a killed process left half-written, and bring back what it was replacing. Only who holds the lock may call this."""
+        for file in (self.config, self.metrics, self.weights, self.encoder, self.curves):
+            for beside in leftovers(file):
+                beside.unlink()
+        recover(self.checkpoints)
 
     def holds_run(self) -> bool:
         """Whether a run was started here. Raises :class:`RunFolderError` if the folder cannot be read."""
@@ -78,23 +104,39 @@ def stored_config(root: Path) -> RunConfig:
     return load_config(folder.config)
 
 
-def enter_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder, RunConfig | None]:
-    """Make the folder of a new run, or enter the folder of a run to resume. Returns the resumed run's configuration, None for a new run.
+@contextmanager
+def enter_run(root: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[RunFolder, RunConfig | None]]:
+    """Make the folder of a new run, or enter the folder of a run to resume, and keep every other run out for the block.
 
-    Nothing is written yet: :meth:`RunFolder.claim` does that once the data and the model are known to fit. Raises
-    :class:`RunFolderError` if the folder cannot be made or holds something else, and :class:`ConfigError` that names the keys in which a
-    resumed run's configuration differs.
+    Yields the folder, and the resumed run's configuration or None for a new run. The folder of a new run holds nothing but its lock:
+    :meth:`RunFolder.claim` writes the configuration once the data and the model are known to fit. Raises :class:`RunFolderError` if the
+    folder cannot be made, holds something else, or is in use, and :class:`ConfigError` that names the keys in which a resumed run's
+    configuration differs.
     """
     folder = RunFolder(root)
-    with run_folder_errors(root):
-        if root.exists() and not root.is_dir():
-            raise RunFolderError(f"{root} is a file; choose another --output")
-        if folder.holds_run():
-            return folder, _same_run(folder, config, resume)
-        if root.is_dir() and any(root.iterdir()):
-            raise RunFolderError(f"{root} is not empty and holds no run; choose an empty --output folder")
-        root.mkdir(parents=True, exist_ok=True)
-    return folder, None
+    with ExitStack() as stack:
+        with run_folder_errors(root):
+            if root.exists() and not root.is_dir():
+                raise RunFolderError(f"{root} is a file; choose another --output")
+            root.mkdir(parents=True, exist_ok=True)
+            names = _names(root)
+            if names and not names & {folder.lock.name, folder.config.name}:
+                raise _foreign(root)
+            if not stack.enter_context(locked(folder.lock)):
+                raise RunFolderError(f"another run writes to {root} now; wait until it has ended, stop it, or choose another --output")
+            folder.remove_leftovers()
+            stored = _same_run(folder, config, resume) if folder.holds_run() else None
+            if not stored and _names(root) != {folder.lock.name}:
+                raise _foreign(root)
+        yield folder, stored
+
+
+def _names(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir()}
+
+
+def _foreign(root: Path) -> RunFolderError:
+    return RunFolderError(f"{root} is not empty and holds no run; choose an empty --output folder")
 
 
 def _same_run(folder: RunFolder, config: RunConfig, resume: bool) -> RunConfig:
@@ -107,10 +149,8 @@ def _same_run(folder: RunFolder, config: RunConfig, resume: bool) -> RunConfig:
     stored = load_config(folder.config)
     left_open = {"device": config.device == "auto", "threads": config.threads is None}
     config = config.model_copy(update={key: getattr(stored, key) for key, is_open in left_open.items() if is_open})
-    different = differing_keys(stored, config)
-    if different:
-        listed = "; ".join(f"{key} is {now!r} and was {before!r}" for key, (before, now) in different.items())
+    if different := describe_differences(stored, config):
         raise ConfigError(
-            f"{folder.root} belongs to a run of another configuration: {listed}; resume with the run's own, or choose another --output"
+            f"{folder.root} belongs to a run of another configuration: {different}; resume with the run's own, or choose another --output"
         )
     return stored

@@ -40,11 +40,21 @@ def restore(
     names = {id(parameter): name for name, parameter in named_parameters(modules)}
     groups = optimiser.state_dict()["param_groups"]
     ordered = [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
+    shapes = {name: parameter.shape for name, parameter in named_parameters(modules)}
     state = {index: select(tensors, f"optimiser.{name}.") for index, name in enumerate(ordered)}
+    for name, values in zip(ordered, state.values(), strict=True):
+        expected = {"step": torch.Size(), "exp_avg": shapes[name], "exp_avg_sq": shapes[name]}
+        if values and {key: value.shape for key, value in values.items()} != expected:
+            raise CheckpointError(f"{source} belongs to another optimiser: {name} has not AdamW's moments; start a new run")
     optimiser.load_state_dict({"state": {index: values for index, values in state.items() if values}, "param_groups": groups})
-    torch.set_rng_state(_generator_state(tensors, "rng.cpu", source))
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(_generator_state(tensors, "rng.device", source), device)
+    try:
+        torch.set_rng_state(_generator_state(tensors, "rng.cpu", source))
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(_generator_state(tensors, "rng.device", source), device)
+    except CheckpointError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{source} holds no state of a random generator ({error}); start a new run") from error
 
 
 def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

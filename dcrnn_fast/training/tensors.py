@@ -25,23 +25,29 @@ def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None 
 def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Copy named tensors into a module of the same parameters.
 
-    Raises :class:`CheckpointError` that names ``source``, the first parameters that do not fit, and both shapes; the module then stays
-    as it was.
+    Raises :class:`CheckpointError` that names ``source``, the first parameters that do not fit, and both shapes or dtypes; the module
+    then stays as it was.
     """
+    check_tensors(module, tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise :class:`CheckpointError` unless the tensors have the module's names, shapes and dtypes; both may be on the meta device."""
     own = module.state_dict()
     problems = [f"{name} is missing in the file" for name in own if name not in tensors]
     problems += [f"{name} is unknown to the model" for name in tensors if name not in own]
-    problems += [
-        f"{name} has shape {list(tensors[name].shape)} in the file and {list(value.shape)} in the model"
-        for name, value in own.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
+    for what, of in (("shape", lambda tensor: list(tensor.shape)), ("dtype", lambda tensor: tensor.dtype)):
+        problems += [
+            f"{name} has {what} {of(tensors[name])} in the file and {of(value)} in the model"
+            for name, value in own.items()
+            if name in tensors and of(tensors[name]) != of(value)
+        ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise CheckpointError(
             f"{source} belongs to another model: {'; '.join(problems[:3])}{more}; use the configuration and data that it was trained with"
         )
-    module.load_state_dict(dict(tensors))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -65,6 +71,11 @@ def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
         digest.update(canonical_json([name, str(value.dtype), list(value.shape)]))
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of JSON values."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +26,13 @@ from .evaluation import evaluate_split
 from .metrics import mean_over_tasks
 from .model_file import build_model, describe, encoding, export_weights
 from .optimisation import build_optimiser, build_weighting, learning_rate
+from .position import Position, restored_position
 from .report import Report
 from .run_files import write_json
 from .run_folder import RunFolder
 from .scalars import Scalars
 from .snapshot import capture, restore, select
-
-
-@dataclass
-class Position:
-    """How far a run is. ``epoch`` and ``batch`` count what is done; ``loss_sum`` and ``loss_rows`` belong to the current epoch."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    loss_rows: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
+from .tensors import check_tensors
 
 
 class Trainer:
@@ -125,9 +111,12 @@ class Trainer:
     def load(self, folder: Path) -> None:
         """Go back to a checkpoint's position.
 
-        Raises :class:`CheckpointError` if it is damaged, or belongs to other data or another model.
+        Raises :class:`CheckpointError` if it is damaged, or belongs to other data or another model, and :class:`ConfigError` if it was
+        written with another configuration.
         """
         tensors, state = load_checkpoint(folder)
+        position, stopping = restored_position(state, folder)
+        self.folder.check_config(state["config"], self.config, folder)
         if state["data_digest"] != self.dataset.meta.digest:
             raise CheckpointError(
                 f"checkpoint {folder} was trained on other rows than {self.dataset.meta.name} holds; restore the data, or start a new run"
@@ -138,9 +127,10 @@ class Trainer:
                 self.report.note(
                     f"note: {key} was {before} and is {now}: the weights may differ in the last bits from an uninterrupted run"
                 )
-        self.at = Position(**state["position"])
-        self.stopping = EarlyStopping(**state["stopping"])
+        self.at, self.stopping = position, stopping
         self.best = select(tensors, "best.")
+        if self.best:
+            check_tensors(self.model, self.best, folder)
         restore(tensors, self.modules, self.optimiser, self.device, folder)
 
     def export(self) -> None:

@@ -144,6 +144,45 @@ def test_decimals_in_parquet_become_the_nearest_float(table):
     assert data.meta.vocabulary["price"] == [95.85, 180.95]
 
 
+CELLS = {
+    "struct": pa.array([{"a": 1}]),
+    "list": pa.array([[1]]),
+    "map": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())),
+    "bytes": pa.array([b"\xff"]),
+    "bytes called text": pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers()),
+    "unknown time zone": pa.array([0], pa.timestamp("us", tz="Nowhere/Land")),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        ({"categorical": ["x"]}, "train rows: column 'x' is used as text and is of type "),
+        ({"tasks": [{"name": "click", "column": "x", "positive": "1"}]}, "train rows: column 'x' is used as text and is of type "),
+        ({"group": "x"}, "train rows: column 'x' is used as text and is of type "),
+        ({"files": {"all": "t.parquet", "split_column": "x"}}, "column 'x' is used as text and is of type "),
+        ({"numeric": [{"column": "x", "dense": "log1p"}]}, "column 'x' is used as a number and holds something else"),
+    ],
+    ids=["category", "label", "group", "split", "number"],
+)
+def test_a_parquet_column_that_is_neither_text_nor_numbers_is_refused_by_name(table, kind, use, said):
+    pq.write_table(pa.table({"city": ["a"], "price": [1.0], "click": [0], "x": CELLS[kind]}), table.folder / "t.parquet")
+    with pytest.raises(DataError) as caught:
+        table.prepare(**({"files": {"train": "t.parquet", "test": "t.parquet"}} | use))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_dictionary_with_repeated_and_unused_entries_is_read_as_its_cells(table):
+    codes, entries = pa.array([0, 1, 2, None, None], pa.int8()), pa.array(["a", "b", "a", "unused"])
+    content = {"city": pa.DictionaryArray.from_arrays(codes, entries), "price": pa.array(range(5)), "click": pa.array([0, 1, 0, 1, 0])}
+    pq.write_table(pa.table(content), table.folder / "t.parquet")
+    data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
+    assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "a", "b"]
+    assert field(data, "test", "city") == [2, 3, 2, 1, 1]
+
+
 def test_parquet_of_other_types_is_read_alike(table):
     content = {
         "city": pa.array([1.0, None, float("nan"), 2.0]),
@@ -173,14 +212,37 @@ def test_a_label_is_zero_one_or_a_threshold_or_one_of_the_positive_values(table)
     ("rows", "said"),
     [
         ([("a", 1, 0), ("b", 2, 3)], "task 'click': column 'click' holds 3, expected 0 and 1"),
-        ([("a", "inf", 0), ("b", 2, 1)], "column 'price' holds 1 infinite values"),
-        ([("a", 1e300, 0), ("b", -1e300, 1)], "column 'price' holds numbers too large to standardise"),
+        ([("a", 2, 0), ("b", "inf", 1)], "'shop', train rows: column 'price' holds 1 infinite values, the first in row 2 of 2"),
+        ([("a", 1e300, 0), ("b", -1e301, 1)], r"train rows: column 'price' holds numbers too large .* such as -1e\+301 in row 2 of 2"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_labels_and_numbers_that_cannot_be_used_are_refused(table, rows, said):
     table.write("train.csv", "city,price,click", rows)
-    with pytest.raises(DataError, match=said), np.errstate(over="ignore"):
+    with pytest.raises(DataError, match=said):
         table.prepare()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_becomes_infinite_is_found_when_the_table_is_encoded(table):
+    table.write("test.csv", "city,price,click", [("a", 2, 1), ("b", 1e300, 0)])
+    with pytest.raises(DataError, match=r"'shop', test rows: column 'price': 1e\+300 in row 2 of 2 is too far from the train rows' mean"):
+        table.prepare()
+    table.write("train.csv", "city,price,click,w", [("a", 1, 0, 1), ("b", 2, 1, 1e39)])
+    with pytest.raises(DataError, match=r"column 'w': 1e\+39 in row 2 of 2 is too large for float32"):
+        table.prepare(weight="w", files={"train": "train.csv", "test": "train.csv"})
+
+
+def test_texts_spelled_like_the_reserved_names_stay_categories_of_their_own(table):
+    cells = ["", "<missing>", "<oov>", r"\<missing>", "a"]
+    table.write("train.csv", "city,mark", [(cell, cell) for cell in cells])
+    table.write("test.csv", "city,mark", [(cell, cell) for cell in [*cells, "unseen"]])
+    tasks = [{"name": "literal", "column": "mark", "positive": "<missing>"}]
+    data = table.prepare(tasks=tasks, numeric=[], group="mark")
+    assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", r"\<missing>", r"\<oov>", r"\\<missing>", "a"]
+    assert field(data, "test", "city") == [1, 2, 3, 4, 5, 0]
+    np.testing.assert_array_equal(data.split("test").labels[:, 0], np.float32([np.nan, 1, 0, 0, 0, 0]))
+    assert (np.asarray(data.split("test").group) == -1).tolist() == [True, False, False, False, False, False]
 
 
 def test_a_positive_value_that_train_never_holds_is_refused_with_those_it_holds(table):
@@ -265,3 +327,19 @@ def test_an_encoding_of_other_columns_is_refused(table, changes, said):
         table.write(name, "city,price,click,click2", [("1", 1, 0, 1), ("2", 2, 1, 0)])
     with pytest.raises(DataError, match=said):
         prepare(table.save(**changes), cache_dir=table.folder / "cache", encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ([], r"encoding is \[\], expected the vocabulary and scaling"),
+        ({"vocabulary": {}}, "encoding is .* expected the vocabulary and scaling"),
+        ({"vocabulary": {"city": "ab"}, "scaling": {}}, "encoding: vocabulary is .* expected a list of texts or of rising numbers"),
+        ({"vocabulary": {"price": [2.0, 1.0]}, "scaling": {}}, "encoding: vocabulary is .* rising numbers"),
+        ({"vocabulary": {}, "scaling": {"price": {"mean": "0", "std": 1, "treatment": "log1p"}}}, "encoding: scaling is .* std"),
+        ({"vocabulary": {}, "scaling": {"price": {"mean": 0, "std": float("nan"), "treatment": "log1p"}}}, "encoding: scaling is .* std"),
+    ],
+)
+def test_an_encoding_of_wrong_types_is_refused_by_entry(table, encoding, said):
+    with pytest.raises(DataError, match=said):
+        prepare(table.save(), cache_dir=table.folder / "cache", encoding=encoding)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcrnn_fast.data import open_packed
+from dcrnn_fast.data import PackedMeta, open_packed
 from dcrnn_fast.errors import DataError
 from tests.processes import run_python
 
@@ -54,22 +54,24 @@ def test_the_digest_tells_two_contents_apart(table):
     [
         *(lambda file, kept=kept: os.truncate(file, kept) for kept in (0, 20, 130)),
         Path.unlink,
-        lambda file: np.save(file, np.array([[print]], dtype=object), allow_pickle=True),
+        lambda file: file.write_bytes(file.read_bytes() + b"1"),
+        lambda file: np.savez(file.open("wb"), ids=np.zeros((8, 2), np.int32)),
+        lambda file: file.write_bytes(b"\x93NUMPY\x01\x00\x40\x00" + b"(" * 64),
     ],
-    ids=["empty", "header cut", "rows cut", "missing", "pickled objects"],
+    ids=["empty", "header cut", "rows cut", "missing", "longer", "an archive", "unreadable header"],
 )
 @pytest.mark.parametrize("array", ["train.ids", "test.labels"])
-def test_an_array_that_cannot_be_opened_is_named_and_nothing_is_unpickled(table, damage, array):
+def test_an_array_that_cannot_be_opened_is_named(table, damage, array):
     file = table.prepare().path / f"{array}.npy"
     damage(file)
     with pytest.raises(DataError, match=rf"{array}\.npy cannot be opened \(missing or truncated\)"):
         open_packed(file.parent)
 
 
-@pytest.mark.parametrize("replacement", [np.zeros((8, 2), np.int64), np.zeros((8, 3), np.int32), np.zeros((7, 2), np.int32)])
-def test_an_array_of_another_shape_or_type_is_named_with_both(table, replacement):
+@pytest.mark.parametrize("replacement", [np.zeros((8, 2), np.int64), np.zeros((8, 3), np.int32), np.array([[print]], object)])
+def test_an_array_of_another_shape_or_type_is_named_with_both_and_nothing_is_unpickled(table, replacement):
     folder = table.prepare().path
-    np.save(folder / "train.ids.npy", replacement)
+    np.save(folder / "train.ids.npy", replacement, allow_pickle=True)
     with pytest.raises(DataError, match=r"train\.ids\.npy holds .* states int32 \[8, 2\]"):
         open_packed(folder)
 
@@ -82,12 +84,43 @@ def test_a_tampered_meta_is_refused(table, change):
         open_packed(file.parent)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 999}', "null"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 999}', "null", "[" * 99_999, "1" * 5000])
 def test_a_meta_that_is_no_meta_is_refused(table, content):
     file = table.prepare().path / "meta.json"
     file.write_text(content)
     with pytest.raises(DataError, match=r"meta\.json"):
         open_packed(file.parent)
+
+
+def test_an_empty_array_whose_header_asks_for_memory_is_refused_without_reserving_it(table):
+    file = table.prepare().path / "valid.ids.npy"
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"shape": (10**12, 2), "fortran_order": False, "descr": "<i4"})
+    with pytest.raises(DataError, match=r"valid\.ids\.npy holds int32 \[1000000000000, 2\], but meta\.json states int32 \[0, 2\]"):
+        open_packed(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows": {"train": "8"}}, r"rows is \{'train': '8'\}, expected the number of rows"),
+        ({"rows": {"../train": 8}}, "rows is .* expected the number of rows of train, valid and test"),
+        ({"fields": {"city": -1, "price": 5}}, "fields is .* expected the number of ids by column"),
+        ({"tasks": "click"}, "tasks is 'click', expected a list of texts"),
+        ({"vocabulary": {"city": [1, "a"]}}, "vocabulary is .* expected a list of texts or of rising numbers"),
+        ({"scaling": {"price": {"mean": 1, "std": 0, "treatment": "log1p"}}}, r"scaling is .* std \(above 0\)"),
+        ({"checksums": {"../../etc/hosts": ""}}, "checksums names .* expected "),
+        ({"extra": 1}, "has an unknown one"),
+    ],
+)
+def test_a_sealed_meta_with_entries_of_wrong_types_is_refused_by_entry(table, change, said):
+    file = table.prepare().path / "meta.json"
+    content = {**json.loads(file.read_text()), **change}
+    known = {key: value for key, value in content.items() if key != "extra"}
+    content["digest"] = PackedMeta(**known).computed_digest()
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"meta\.json.*{said}"):
+        open_packed(file.parent, verify=True)
 
 
 def test_a_folder_without_meta_is_no_packed_data_set(tmp_path):
@@ -146,4 +179,4 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(table, monkeypatch):
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(DataError, match="No space left on device"):
         table.prepare()
-    assert list(Path(table.folder / "cache").iterdir()) == []
+    assert [path.name for path in (table.folder / "cache").iterdir()] == [".lock"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -43,6 +44,11 @@ def parquet(table):
         (lambda t: (t.folder / "test.csv").unlink(), "train.csv", r"the test file .*test\.csv does not exist"),
         (lambda t: t.write("t.xlsx", HEADER, []), "t.xlsx", r"t\.xlsx is of an unknown kind; expected \.csv, \.csv\.gz or \.parquet"),
         (lambda t: t.write("t.csv", HEADER, []), "t.csv", "no train rows"),
+        (
+            lambda t: (t.folder / "t.csv").write_bytes(b"\xeb,price,click\na,1,0\n"),
+            "t.csv",
+            r"t\.csv cannot be read: its header is no UTF-8",
+        ),
         (lambda t: (t.folder / "t.csv").write_bytes(b""), "t.csv", r"t\.csv cannot be read"),
         (lambda t: t.write("t.csv", HEADER, [("a", 1)]), "t.csv", r"t\.csv cannot be read"),
         (lambda t: t.write("t.csv", HEADER, [("a", "dear", 1)]), "t.csv", r"t\.csv cannot be read"),
@@ -173,7 +179,7 @@ print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
     digests = {process.communicate()[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(digests) == 1
-    assert len(list((table.folder / "cache").iterdir())) == 1
+    assert len(list((table.folder / "cache").glob("[!.]*"))) == 1
 
 
 def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monkeypatch):
@@ -189,7 +195,31 @@ def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monke
 
     monkeypatch.setattr(catalog, "write_packed", write_twice)
     data = table.prepare()
-    assert [path.name for path in data.path.parent.iterdir()] == [data.path.name]
+    assert {path.name for path in data.path.parent.iterdir()} == {data.path.name, ".lock"}
+
+
+def test_half_written_entries_of_killed_processes_are_deleted_at_the_next_call(table):
+    leftover = table.prepare().path.parent / ".shop-0123456789abcdef.89abcdef.tmp"
+    leftover.mkdir()
+    (leftover / "train.ids.npy").write_bytes(b"half")
+    table.prepare()
+    assert not leftover.exists()
+
+
+def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
+    real, seen = np.save, []
+
+    def save(file, *arguments, **options):
+        if not seen:
+            seen.append(file.parent)
+            table.prepare(min_count=2)
+            assert file.parent.exists()
+        real(file, *arguments, **options)
+
+    monkeypatch.setattr(np, "save", save)
+    table.prepare(seed=1, valid_fraction=0.5)
+    assert seen
+    assert not seen[0].exists()
 
 
 def test_a_file_that_the_system_does_not_read_is_named(table, monkeypatch):
@@ -213,3 +243,45 @@ def test_a_cache_folder_that_cannot_be_entered_is_named(table, monkeypatch):
     monkeypatch.setattr(Path, "exists", refuse)
     with pytest.raises(DataError, match=r"the cache folder .*cache cannot be read: Permission denied; choose another"):
         table.prepare()
+
+
+def table_of(table, kind, rows):
+    content = pa.table({"city": ["a"] * rows, "price": [1.0] * rows, "click": [0] * rows})
+    if kind == "t.parquet":
+        pq.write_table(content, table.folder / kind, row_group_size=rows)
+    else:
+        with pa.output_stream(table.folder / kind) as stream:  # compresses by the name
+            pa_csv.write_csv(content, stream)
+    return {"train": kind, "test": "test.csv"}
+
+
+@pytest.mark.parametrize("kind", ["t.csv", "t.csv.gz", "t.parquet"])
+def test_a_table_beyond_the_limit_is_refused_while_it_is_read_and_says_how_to_go_on(table, kind, monkeypatch):
+    from dcrnn_fast.data import tables
+
+    batches = []
+    monkeypatch.setattr(tables.Budget, "take", lambda *given, real=tables.Budget.take: batches.append(given) or real(*given))
+    files = table_of(table, kind, rows=400_000)
+    monkeypatch.setenv("DCRNN_FAST_MAX_TABLE_GB", "0.001")
+    with pytest.raises(DataError, match=rf"{kind} is too large: .* more than 0.001 GB as Arrow arrays; .* DCRNN_FAST_MAX_TABLE_GB"):
+        table.prepare(files=files)
+    assert sum(batch.num_rows for _, batch, _ in batches) < 300_000
+    assert prepare(table.save(files=files), cache_dir=table.folder / "cache", max_table_gb=1).meta.rows["train"] == 360_000
+
+
+@pytest.mark.parametrize("limit", ["much", "-1", "nan"])
+def test_a_limit_that_is_no_number_above_zero_is_refused(table, monkeypatch, limit):
+    monkeypatch.setenv("DCRNN_FAST_MAX_TABLE_GB", limit)
+    with pytest.raises(DataError, match=f"DCRNN_FAST_MAX_TABLE_GB is '{limit}', expected a number above 0"):
+        table.prepare()
+    with pytest.raises(DataError, match="max_table_gb is '0', expected a number above 0"):
+        prepare(table.save(), max_table_gb=0)
+
+
+def test_the_limit_counts_a_dictionary_once_that_batches_of_a_file_share(table):
+    texts = pa.array([f"{i:0100d}" for i in range(3_000)])
+    codes = pa.array([i % 3_000 for i in range(200_000)], pa.int32())
+    content = {"city": pa.DictionaryArray.from_arrays(codes, texts), "price": [1.0] * 200_000, "click": [0] * 200_000}
+    pq.write_table(pa.table(content), table.folder / "t.parquet")
+    files = {"train": "t.parquet", "test": "test.csv"}
+    assert prepare(table.save(files=files), cache_dir=table.folder / "cache", max_table_gb=0.0055).meta.rows["train"] == 180_000

@@ -1,12 +1,14 @@
 import errno
 import json
+import os
+import signal
 
 import pytest
 import torch
 
 from dcrnn_fast.errors import CheckpointError, RunFolderError
 from dcrnn_fast.training import checkpoint
-from dcrnn_fast.training.checkpoint import checkpoint_folders, load_checkpoint, remove_leftovers, save_checkpoint
+from dcrnn_fast.training.checkpoint import checkpoint_folders, load_checkpoint, recover, save_checkpoint
 from tests.damage import edit_json, flip_a_bit, truncate
 from tests.training.tiny import files_below
 
@@ -62,7 +64,7 @@ def test_leftovers_of_a_killed_process_are_no_checkpoints_and_are_removed(root):
     (root / ".step-00000030.77.tmp").mkdir()
     (root / ".step-00000030.77.tmp" / "tensors.safetensors").write_bytes(b"half")
     assert names(root) == ["step-00000010", "step-00000020"]
-    remove_leftovers(root)
+    recover(root)
     assert sorted(path.name for path in root.iterdir()) == ["step-00000010", "step-00000020"]
 
 
@@ -85,8 +87,30 @@ def test_a_process_killed_while_it_deletes_an_old_checkpoint_leaves_whole_ones_a
     assert load_checkpoint(checkpoint_folders(root)[-1]).state["step"] == step
     for folder in checkpoint_folders(root):
         load_checkpoint(folder)
-    remove_leftovers(root)
+    recover(root)
     assert [path.name for path in sorted(root.iterdir())] == names(root)
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_process_killed_between_the_renames_of_a_replacement_leaves_the_old_checkpoint_or_the_new_one(root, monkeypatch, renames):
+    real, done = checkpoint.os.replace, []
+
+    def replace(source, target):
+        if len(done) == renames:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(source)
+        real(source, target)
+
+    if (child := os.fork()) == 0:
+        try:
+            monkeypatch.setattr(checkpoint.os, "replace", replace)
+            save_checkpoint(root, 20, TENSORS, STATE | {"step": 4})
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    recover(root)
+    assert sorted(path.name for path in root.iterdir()) == ["step-00000010", "step-00000020"]
+    assert load_checkpoint(root / "step-00000020").state["step"] == (4 if renames == 2 else 3)
 
 
 def test_a_checkpoint_that_cannot_be_replaced_stays(root, monkeypatch):
@@ -94,7 +118,7 @@ def test_a_checkpoint_that_cannot_be_replaced_stays(root, monkeypatch):
     real = checkpoint.os.replace
 
     def replace(source, target):
-        if source.name.endswith(f"{checkpoint.os.getpid()}.tmp"):
+        if source.name == ".step-00000020.tmp":
             raise OSError(errno.EIO, "Input/output error")
         real(source, target)
 

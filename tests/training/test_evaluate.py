@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,8 @@ import pytest
 
 from dcrnn_fast.errors import CheckpointError, DataError, RunFolderError
 from dcrnn_fast.training import evaluate, load_config, train
+from dcrnn_fast.training.model_file import export_weights, read_weights
+from dcrnn_fast.training.tensors import canonical_json
 from tests.damage import edit_json
 from tests.training.tiny import tiny_config, write_table
 
@@ -89,3 +92,13 @@ def test_a_schema_named_from_one_folder_is_found_from_another(tmp_path, monkeypa
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert evaluate(tmp_path / "run")["metrics"]["click"]["rows"] == 450
+
+
+def test_a_sealed_encoder_of_wrong_types_is_refused_by_entry(copied, schema):
+    weights = copied / "model.safetensors"
+    (copied / "encoder.json").write_text('{"vocabulary": {"shape": 3}, "scaling": {}}')
+    tensors, about = read_weights(weights)
+    digest = hashlib.sha256(canonical_json(json.loads((copied / "encoder.json").read_text()))).hexdigest()
+    export_weights(weights, tensors, about | {"encoding": digest})
+    with pytest.raises(CheckpointError, match=r"encoder\.json: encoding: vocabulary is {'shape': 3}, expected a list of texts"):
+        evaluate(copied, data=str(schema))

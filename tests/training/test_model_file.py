@@ -1,12 +1,14 @@
 import json
+import resource
 
 import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast.errors import CheckpointError
+from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import Report, load_config, load_model
 from dcrnn_fast.training.evaluation import predict_split
+from dcrnn_fast.training.model_file import export_weights
 from dcrnn_fast.training.run_folder import RunFolder
 from dcrnn_fast.training.tensors import pack_tensors, read_safetensors
 from dcrnn_fast.training.trainer import Trainer
@@ -31,6 +33,67 @@ def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
 
 def drop_the_description(path):
     path.write_bytes(pack_tensors(read_safetensors(path)[0]))
+
+
+def sealed(change):
+    """The damage of someone who writes a whole weight file: ``change`` edits tensors and description, and the digest is theirs."""
+
+    def damage(path):
+        tensors, metadata = read_safetensors(path)
+        about = json.loads(metadata["dcrnn_fast"])["about"]
+        change(tensors, about)
+        export_weights(path, tensors, about)
+
+    return damage
+
+
+def cast(dtype):
+    def change(tensors, about):
+        tensors["head.private_bias"] = tensors["head.private_bias"].to(dtype)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        *(
+            (cast(dtype), rf"head\.private_bias has dtype {dtype} in the file and torch\.float32 in the model")
+            for dtype in (torch.int8, torch.bool, torch.complex64, torch.float64)
+        ),
+        (lambda tensors, about: about.clear(), "describes no model: model is {}: Field required"),
+        (lambda tensors, about: about.update(tasks="click"), "describes no model: tasks is 'click': Input should be a valid list"),
+        (lambda tensors, about: about["fields"].append(["shape", 3]), "a field is named twice"),
+        (lambda tensors, about: about["model"].update(steps=10**15), "describes no model: model.steps is 1000000000000000: "),
+        (lambda tensors, about: about["model"].update(tower_dims=[1] * 65), "model.tower_dims .* at most 64"),
+        (lambda tensors, about: about.update(tasks=["a", "a"]), "describes no model: .*distinct names"),
+        (
+            lambda tensors, about: about.update(tasks=[*"abcdefghi"], model=about["model"] | {"tower_dims": [65536] * 64}),
+            "expected at most 262,144 and 16,777,216",
+        ),
+    ],
+)
+def test_a_sealed_weight_file_that_is_no_model_is_refused_by_name(copied, change, said):
+    sealed(change)(copied / "model.safetensors")
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_model(copied / "model.safetensors")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_small_weight_file_that_describes_a_large_model_takes_no_memory(copied):
+    path = copied / "model.safetensors"
+    sealed(lambda tensors, about: about["model"].update(tower_dims=[30_000, 30_000]))(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"belongs to another model: towers\.1\.shared_weight is missing in the file"):
+        load_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "KiB: the weights that it describes take 7 GB"
+
+
+def test_a_backend_or_device_that_is_none_is_named(finished):
+    with pytest.raises(ConfigError, match="backend='abacus'"):
+        load_model(finished / "model.safetensors", backend="abacus")
+    with pytest.raises(ConfigError, match="device is 'abacus', expected auto, cpu, cuda"):
+        load_model(finished / "model.safetensors", device="abacus")
 
 
 def with_description(change):

@@ -40,7 +40,7 @@ def outcome(folder):
     files = files_below(folder)
     kept = {name: data for name, data in files.items() if name.endswith((".safetensors", ".svg", ".yaml"))}
     metrics = json.loads(files["metrics.json"])
-    del metrics["train"]["seconds"], metrics["train"]["rows_per_second"]
+    del metrics["train"]["seconds"], metrics["train"]["rows_per_second"], metrics["digest"]
     return kept | {"metrics.json": metrics}
 
 
@@ -179,12 +179,12 @@ def test_a_checkpoint_of_other_rows_is_refused(schema, tmp_path):
         train(tiny_config(table), tmp_path / "run", resume=True)
 
 
-def test_a_checkpoint_of_another_shape_is_refused(schema, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused_with_the_keys(schema, tmp_path):
     interrupted(schema, tmp_path / "small", 5)
     interrupted(schema, tmp_path / "large", 5, model__embedding_dim=6)
     shutil.rmtree(tmp_path / "small" / "checkpoints")
     shutil.copytree(tmp_path / "large" / "checkpoints", tmp_path / "small" / "checkpoints")
-    with pytest.raises(CheckpointError, match=r"belongs to another model: .* has shape \[.*\] in the file and \[.*\] in the model"):
+    with pytest.raises(ConfigError, match=r"step-00000003 was written with another .*: model\.embedding_dim is 4 and was 6; put"):
         train(tiny_config(schema), tmp_path / "small", resume=True)
 
 
@@ -214,10 +214,3 @@ def test_resuming_a_finished_run_writes_what_is_damaged_or_missing_again(schema,
     train(tiny_config(schema), copied, resume=True)
     assert outcome(copied) == outcome(finished)
     assert (copied / "encoder.json").read_bytes() == (finished / "encoder.json").read_bytes()
-
-
-@pytest.mark.parametrize("text", ["[]", "{}", '{"data": {"name": "tiny"}, "test": {"click": []}}', '{"data": 3, "test": {}}', "{"])
-def test_results_that_are_damaged_are_named_with_the_remedy(schema, finished, copied, text):
-    (copied / "metrics.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read .*delete it and use --resume"):
-        train(tiny_config(schema), copied, resume=True)

@@ -1,0 +1,167 @@
+"""meta.json of a packed folder: what it holds, and how it is read and checked. Needs the standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from .. import strict_json
+from ..errors import DataError, shown
+
+FORMAT_VERSION = 1
+DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class PackedMeta:
+    """What a packed data set holds.
+
+    `fields` maps each id column, in order, to its number of ids. `vocabulary[field]` holds the text of each id for a categorical field, and
+    the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
+    the content: it covers every other entry, and through `checksums` every array.
+
+    >>> meta = PackedMeta(
+    ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,
+    ...     has_weight=False, rows={"train": 8}, vocabulary={"city": ["<oov>", "a", "b"]}, scaling={}, checksums={}, format_version=1,
+    ... )
+    >>> meta.arrays("train")
+    {'ids': (8, 1), 'labels': (8, 1)}
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    funnel: bool
+    relation: str
+    fields: dict[str, int]
+    dense: tuple[str, ...]
+    group: str | None
+    has_weight: bool
+    rows: dict[str, int]
+    vocabulary: dict[str, list[str] | list[float]]
+    scaling: dict[str, dict[str, Any]]
+    checksums: dict[str, str]
+    format_version: int
+    digest: str = ""
+
+    def computed_digest(self) -> str:
+        """The digest of this content."""
+        content = dataclasses.asdict(self)
+        del content["digest"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    def arrays(self, split: str) -> dict[str, tuple[int, ...]]:
+        """The shape that each kind of array must have in `split`."""
+        rows = self.rows[split]
+        shapes: dict[str, tuple[int, ...]] = {"ids": (rows, len(self.fields)), "labels": (rows, len(self.tasks))}
+        if self.dense:
+            shapes["dense"] = (rows, len(self.dense))
+        if self.has_weight:
+            shapes["weight"] = (rows,)
+        if self.group is not None:
+            shapes["group"] = (rows,)
+        return shapes
+
+
+def read_meta(file: Path) -> PackedMeta:
+    """Read and check meta.json. Raises DataError that names the file and the entry, and says what to do."""
+    remedy = f"delete {file.parent} and prepare the data again"
+    try:
+        content = strict_json.load(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{file.parent} is no packed data set: it has no meta.json") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}; {remedy}") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{file} has format_version {shown(version)}, expected {FORMAT_VERSION}; {remedy}")
+    unlike = sorted(content.keys() ^ _ENTRIES.keys())
+    if unlike:
+        raise DataError(f"{file} lacks an entry or has an unknown one ({shown(unlike[0])}); {remedy}")
+    for key, (expected, fits) in _ENTRIES.items():
+        if not fits(content[key]):
+            raise DataError(f"{file}: {key} is {shown(content[key])}, expected {expected}; {remedy}")
+    meta = PackedMeta(**{**content, "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])})
+    if meta.digest != meta.computed_digest():
+        raise DataError(f"{file} does not match its own digest: it was changed after it was written; {remedy}")
+    if meta.checksums.keys() != (files := {f"{split}.{kind}.npy" for split in meta.rows for kind in meta.arrays(split)}):
+        raise DataError(f"{file}: checksums names {shown(sorted(meta.checksums))}, expected {shown(sorted(files))}; {remedy}")
+    return meta
+
+
+def check_encoding(encoding: Any) -> None:
+    """Raise DataError unless `encoding` holds the `vocabulary` and `scaling` of a :class:`PackedMeta`, and nothing else."""
+    if not isinstance(encoding, Mapping) or set(encoding) != {"vocabulary", "scaling"}:
+        raise DataError(f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta")
+    for key in ("vocabulary", "scaling"):
+        expected, fits = _ENTRIES[key]
+        if not fits(encoding[key]):
+            raise DataError(f"encoding: {key} is {shown(encoding[key])}, expected {expected}")
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
+
+
+def _mapping(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(_text, value)) and all(map(fits, value.values()))
+
+
+def _vocabulary(value: Any) -> bool:
+    return _texts(value) or (isinstance(value, list) and all(map(_finite, value)) and all(a < b for a, b in pairwise(value)))
+
+
+def _scale(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"treatment", "mean", "std"}
+        and _text(value["treatment"])
+        and _finite(value["mean"])
+        and _finite(value["std"])
+        and value["std"] > 0
+    )
+
+
+def _rows(value: Any) -> bool:
+    return _mapping(_count)(value) and set(value) <= set(SPLITS)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("text", _text),
+    "tasks": ("a list of texts", _texts),
+    "funnel": ("true or false", _flag),
+    "relation": ("text", _text),
+    "fields": ("the number of ids by column", _mapping(_count)),
+    "dense": ("a list of texts", _texts),
+    "group": ("text or null", lambda value: value is None or _text(value)),
+    "has_weight": ("true or false", _flag),
+    "rows": ("the number of rows of train, valid and test", _rows),
+    "vocabulary": ("a list of texts or of rising numbers by column", _mapping(_vocabulary)),
+    "scaling": ("treatment, mean and std (above 0) by column", _mapping(_scale)),
+    "checksums": ("text by file", _mapping(_text)),
+    "format_version": ("an integer", _count),
+    "digest": ("text", _text),
+}

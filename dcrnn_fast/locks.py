@@ -1,0 +1,54 @@
+"""Locks between processes. The operating system drops a lock when its process ends, however it ends, so no lock is ever left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_held: set[int] = set()
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[bool]:
+    """Lock the file ``path`` for the block, and say whether that succeeded: it fails while somebody else holds the lock.
+
+    The file is made if it is absent, in a folder that must exist. It stays, empty: to delete it would let two processes lock two files of
+    one name. ``shared`` lets others hold the lock too, if they share it. ``wait`` waits instead of failing. A forked child does not hold
+    the lock. Raises :class:`OSError` if the file cannot be made, or if its file system has no locks.
+
+        with locked(folder / ".lock") as mine:
+            if not mine:
+                ...
+    """
+    import fcntl  # Unix alone has it; what takes no lock must be importable elsewhere.
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        if not path.exists():
+            raise
+        descriptor = os.open(path, os.O_RDONLY)  # the file of another user, or on a read-only disk, can be locked too
+    _held.add(descriptor)
+    try:
+        mine = True
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            mine = False
+        yield mine
+    finally:
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def _forget() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+# A forked child inherits the open file and with it the lock, which would outlive a killed parent.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

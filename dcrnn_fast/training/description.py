@@ -1,0 +1,58 @@
+"""The description in a weight file: which keys it has, and how large a model it may describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import CheckpointError, shown
+from .config import ModelConfig
+
+MAX_UNITS = 2**18
+MAX_ROWS = 2**24
+"""Rows that the tasks read in all layers. A model's index tensors hold one number a row, and they are built before its shapes are known."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    digest: str
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: Annotated[ModelConfig, Field(strict=False)]
+    relation: Literal["chain", "independent", "transfer"]
+    tasks: Annotated[list[str], Field(min_length=1, max_length=1024)]
+    funnel: bool
+    fields: list[Annotated[tuple[str, Annotated[int, Field(ge=1, lt=2**31)]], Field(strict=False)]]
+    dense: list[str]
+    data: _Data
+    encoding: str
+
+    @model_validator(mode="after")
+    def _sizes(self) -> _Description:
+        model = self.model
+        if len({name for name, _ in self.fields}) < len(self.fields):
+            raise ValueError("a field is named twice")
+        units = (len(self.fields) + bool(self.dense)) * model.embedding_dim
+        rows = len(self.tasks) * ((1 if model.tied else model.steps) * units + sum(model.tower_dims))
+        if units > MAX_UNITS or rows > MAX_ROWS:
+            raise ValueError(f"it asks for {units:,} units and {rows:,} rows, expected at most {MAX_UNITS:,} and {MAX_ROWS:,}")
+        return self
+
+
+def check_description(about: Any, path: Path) -> None:
+    """Raise :class:`CheckpointError` that names the file, the key and its value unless ``about`` describes a model."""
+    try:
+        _Description.model_validate(about)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place, said = ".".join(map(str, problem["loc"])) or "the description", problem["msg"].removeprefix("Value error, ")
+        raise CheckpointError(
+            f"{path} describes no model: {place} is {shown(problem['input'])}: {said}; give the model.safetensors of a run folder"
+        ) from error

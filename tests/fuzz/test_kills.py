@@ -1,0 +1,121 @@
+"""Training that is killed at random moments, with a second writer beside it, ends with the bits of a run that nobody disturbed.
+
+FUZZ_MINUTES=M repeats this M minutes with a new seed; FUZZ_SEED=S begins with the runs of that seed.
+"""
+
+import multiprocessing
+import os
+import random
+import secrets
+import signal
+import time
+
+import pytest
+
+from tests.fuzz.writer import write_run
+from tests.training.test_resume import outcome
+from tests.training.tiny import tiny_values, write_table
+
+RUNS = 6
+"""How many runs are disturbed without FUZZ_MINUTES: some 10 processes are killed."""
+
+
+class Writers:
+    """Processes that write one run; forked from a process that has imported everything, they start in no time."""
+
+    def __init__(self, values, place):
+        self.values, self.place = values, place
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["tests.fuzz.writer"])
+
+    def start(self, stop=0, wait=False):
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=write_run, args=(self.values, str(self.place), stop, wait, theirs))
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def end(self, writer):
+        """What a writer says at its end: ("killed",) if it says nothing and was."""
+        process, pipe = writer
+        try:
+            said = pipe.recv() if pipe.poll(120) else ("hangs",)
+        except EOFError:
+            said = ("killed",)
+        if said[0] in ("hangs", "waits"):
+            process.kill()
+        process.join()
+        if said[0] in ("killed", "waits", "hangs"):
+            return said if process.exitcode == -signal.SIGKILL else ("crashed", process.exitcode)
+        return said if process.exitcode == 0 else (*said, process.exitcode)
+
+
+def disturb(writers, rng, events):
+    """Start one writer or two, with a kill in one of the ways; returns what happened, in words and as ends of writers."""
+    way = rng.choice(["kill", "kill", "wait", "race"])
+    stop, other = rng.randint(1, events), rng.randint(1, events)
+    if way == "kill":
+        return way, stop, [writers.end(writers.start(stop))]
+    if way == "race":
+        both = [writers.start(stop), writers.start(other)]
+        return way, (stop, other), [writers.end(writer) for writer in both]
+    first = process, pipe = writers.start(stop, wait=True)
+    if not pipe.poll(120) or (said := pipe.recv())[0] != "waits":
+        process.join()
+        return way, stop, [said]
+    second = writers.end(writers.start())
+    process.kill()
+    process.join()
+    pipe.close()
+    del first
+    return way, stop, [said, second]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The values of a run, its folder, and its number of events."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    values = tiny_values(write_table(place / "table"))
+    writers = Writers(values, place)
+    said = writers.end(writers.start())
+    assert said[0] == "finished", said
+    return values, place / "run", said[1]
+
+
+def seeds():
+    """The seeds of the runs to disturb."""
+    minutes, seed = os.environ.get("FUZZ_MINUTES"), os.environ.get("FUZZ_SEED")
+    first = int(seed) if seed else secrets.randbelow(2**32) if minutes else 0
+    end = time.monotonic() + 60 * float(minutes or 0)
+    number = 0
+    while time.monotonic() < end if minutes else number < RUNS:
+        yield first + number
+        number += 1
+
+
+def test_runs_with_killed_and_second_writers_end_with_the_bits_of_an_undisturbed_run(undisturbed, tmp_path, record_property):
+    values, whole, events = undisturbed
+    expected, kills, refusals, runs = outcome(whole), 0, 0, 0
+    for seed in seeds():
+        rng, place, story = random.Random(seed), tmp_path / str(seed), [f"FUZZ_SEED={seed}"]
+        place.mkdir()
+        writers = Writers(values, place)
+        refusal = f"another run writes to {place / 'run'} now; "
+        for _ in range(rng.randint(2, 6)):
+            way, stop, ends = disturb(writers, rng, events)
+            story.append((way, stop, ends))
+            for said in ends:
+                assert said[0] in ("killed", "waits", "finished") or (said[0] == "refused" and said[1].startswith(refusal)), story
+            if ends[0][0] == "waits":
+                assert (ends[1][0] == "refused") == ends[0][2], story
+            kills += sum(said[0] in ("killed", "waits") for said in ends)
+            refusals += sum(said[0] == "refused" for said in ends)
+        story.append(writers.end(writers.start()))
+        assert story[-1][0] == "finished", story
+        assert outcome(place / "run") == expected, story
+        left = [path for path in place.rglob(".*") if path.name != ".lock"]
+        assert not left, (left, story)
+        runs += 1
+    record_property("fuzz", f"FUZZ kills: {runs} runs, {kills} kills, {refusals} refusals, 0 findings")
+    assert kills
+    assert refusals, "no second writer met a first one"
