@@ -8,20 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import dcrnn_fast
 
-from ..data import PackedMeta
+from ..data import PackedDataset, PackedMeta
 from ..errors import CheckpointError, ConfigError
 from .config import ModelConfig, RunConfig
+from .constant import base_rates
 from .run_files import write_file
 from .tensors import canonical_json, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
 
-def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
-    """What a weight file must say for :func:`load_model` to rebuild its model."""
+def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
+    """What a weight file must say for :func:`load_model` to rebuild its model, and for :func:`evaluate` to compare it with the constant."""
+    meta = dataset.meta
     return {
         "model": config.model.model_dump(mode="json"),
         "relation": config.model.relation or meta.relation,
@@ -31,6 +34,7 @@ def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
         "dense": list(meta.dense),
         "data": {"name": meta.name, "digest": meta.digest},
         "encoding": _sha256(encoding(meta)),
+        "base_rates": base_rates(np.asarray(dataset.split("train").labels), meta.tasks, funnel=meta.funnel),
     }
 
 
@@ -95,7 +99,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
 
     Returns:
         The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
-        of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data`` and ``encoding``.
+        of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding`` and ``base_rates`` (the
+        part of positive labels among the training rows, by task).
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes.

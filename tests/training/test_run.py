@@ -24,7 +24,7 @@ def test_a_run_folder_holds_config_metrics_weights_curves_log_and_two_checkpoint
 def test_metrics_json_has_the_test_metrics_of_every_task_and_what_the_run_cost(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert {name: entry["role"] for name, entry in metrics["test"].items()} == {"click": "CTR", "buy": "CTCVR", "buy_given_click": "CVR"}
-    assert set(metrics["test"]["click"]) == {"rows", "positives", "auc", "log_loss", "calibration", "gauc", "role"}
+    assert set(metrics["test"]["click"]) == {"rows", "positives", "auc", "log_loss", "constant_log_loss", "calibration", "gauc", "role"}
     assert metrics["train"]["seconds"] > 0
     assert metrics["train"]["rows_per_second"] > 0
     assert (metrics["train"]["epochs"], metrics["train"]["steps"]) == (3, 24)
