@@ -71,7 +71,7 @@ class LossConfig(_Section):
 class StoppingConfig(_Section):
     """Early stopping, on the validation rows alone."""
 
-    monitor: Literal["auc", "log_loss"] = Field(default="auc", description="mean over the tasks on the validation rows")
+    monitor: Literal["auc", "log_loss"] = Field(default="log_loss", description="mean over the tasks on the validation rows")
     patience: Positive = Field(default=2, description="epochs without a better value before the run stops")
 
 

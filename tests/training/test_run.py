@@ -69,10 +69,11 @@ def test_the_best_validation_epoch_is_kept_and_the_run_stops_after_its_patience(
     assert torch.equal(best["embedding.weight"], asked[-1][1])
 
 
-def test_log_loss_is_monitored_downwards(schema, tmp_path, monkeypatch):
-    fake_validation(monkeypatch, [0.6, 0.8, 0.7])
-    result = train(tiny_config(schema, early_stopping__monitor="log_loss"), tmp_path / "run")
-    assert result["train"]["best_epoch"] == 2
+@pytest.mark.parametrize(("monitor", "best"), [({}, 2), ({"early_stopping__monitor": "auc"}, 3)], ids=["default", "auc"])
+def test_an_overfit_epoch_of_high_auc_but_bad_log_loss_is_kept_only_if_auc_is_monitored(schema, tmp_path, monkeypatch, monitor, best):
+    fake_validation(monkeypatch, [0.6, 0.7, 0.75], log_losses=[0.6, 0.5, 0.7])
+    result = train(tiny_config(schema, **monitor), tmp_path / "run")
+    assert result["train"]["best_epoch"] == best
 
 
 def test_test_rows_are_evaluated_once_and_only_after_training(schema, tmp_path, monkeypatch):
