@@ -73,7 +73,7 @@ class DCRNN(nn.Module):
         num_embeddings: Sequence[int] | Mapping[str, int],
         *,
         embedding_dim: int = 16,
-        embedding_init_std: float = 0.01,
+        embedding_init_std: float = 0.05,
         num_dense: int = 0,
         tasks: Sequence[str] = ("click", "consume"),
         steps: int = 3,

@@ -29,7 +29,7 @@ class ModelConfig(_Section):
 
     embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(default=8, description="width of a field's embedding")
     embedding_init_std: Annotated[float, Field(ge=0, le=10)] = Field(
-        default=0.01, description="standard deviation with which the embeddings start; 0 starts all ids equal"
+        default=0.05, description="standard deviation with which the embeddings start; 0 starts all ids equal"
     )
     steps: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="applications of the cross cell")
     cell: Literal["gated", "cross"] = Field(default="gated", description="cross cell with or without the gate")
