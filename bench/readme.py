@@ -91,8 +91,8 @@ def embedding_start() -> str:
     return (
         f"{markdown(header, lines)}\n\n"
         "Log loss over the constant's, mean of the tasks (in brackets: mean AUC) on validation rows, mean of "
-        f"{len({row['seed'] for row in rows})} seeds (census-income: half as many); weights kept by `early_stopping.monitor: {monitor}`. The "
-        "last two columns count the runs in which a task's log loss is not below the constant's, with either monitor. "
+        f"{len({row['seed'] for row in rows})} seeds (census-income: half as many); weights kept by `early_stopping.monitor: {monitor}`. "
+        "The last two columns count the runs in which a task's log loss is not below the constant's, with either monitor. "
         f"{machine.line(result['machine'])}; `bench/results/embedding_start.json`."
     )
 
