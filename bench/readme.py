@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/performance.md from bench/results/: ``python -m bench.readme``. A test compares both."""
+"""Writes the tables of README.md and of the pages in docs/ from bench/results/: ``python -m bench.readme``. A test compares both."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 from dcrnn_fast import files
+from dcrnn_fast.training.config import StoppingConfig
 
 from . import machine
 from .cases import HEADLINE, PASSES
+from .embedding_start import best_epoch, summarise
 from .results import PEERS, case_of, read, words
 
 ROOT = Path(__file__).parents[1]
@@ -73,9 +75,32 @@ def losses() -> str:
     return f"<details>{summary}\n\n{markdown(['case', 'peer', 'our time / its time'], lines)}\n\n</details>"
 
 
+def embedding_start() -> str:
+    """Validation AUC and relative log loss of each standard deviation, a column a data set, and how often a run ends above the constant."""
+    result = read("embedding_start.json")
+    rows, monitor = result["rows"], StoppingConfig().monitor  # the rows hold every epoch, so they answer for either monitor
+    auc, log_loss = (summarise(rows, monitor, name) for name in ("auc", "relative_log_loss"))
+    data = [name for name in log_loss if name != "mean"]
+    lines = []
+    for std, mean in log_loss["mean"].items():
+        of_std = [row for row in rows if row["std"] == std]
+        above = [sum(best_epoch(row, kept)["worst_task"] >= 1 for row in of_std) for kept in ("log_loss", "auc")]
+        cells = (f"{log_loss[name][std]:.4f} ({auc[name][std]:.4f})" for name in data)
+        lines.append([f"{std:.3g}", *cells, f"{mean:.4f}", *(f"{count} of {len(of_std)}" for count in above)])
+    header = ["`embedding_init_std`", *data, "mean of the sets", "above the constant, `log_loss`", "above the constant, `auc`"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        "Log loss over the constant's, mean of the tasks (in brackets: mean AUC) on validation rows, mean of "
+        f"{len({row['seed'] for row in rows})} seeds (census-income: half as many); weights kept by `early_stopping.monitor: {monitor}`. "
+        "The last two columns count the runs in which a task's log loss is not below the constant's, with either monitor. "
+        f"{machine.line(result['machine'])}; `bench/results/embedding_start.json`."
+    )
+
+
 SECTIONS = {
     ROOT / "README.md": {"quality": quality, "speed": speed},
     ROOT / "docs" / "performance.md": {"losses": losses},
+    ROOT / "docs" / "choosing.md": {"embedding start": embedding_start},
 }
 
 

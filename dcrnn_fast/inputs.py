@@ -6,6 +6,7 @@ Checks of values read the tensor, which on a GPU waits for the device. A compile
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
@@ -54,6 +55,14 @@ def check_ratio(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
     if not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
+
+
+def check_deviation(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: expected a finite number of at least 0, got {type(value).__name__}")
+    if not 0.0 <= float(value) < math.inf:
+        raise ValueError(f"{name}={value}: expected a finite number of at least 0")
 
 
 def check_flag(name: str, value: object) -> None:

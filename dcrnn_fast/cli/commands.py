@@ -50,7 +50,7 @@ def train(
     from .. import training
     from ..training.run_folder import RunFolder
     from .progress import choose_report
-    from .result_tables import metrics_table, output_console
+    from .result_tables import output_console, print_lines, print_metrics
 
     given = {"data": data, "backend": backend, "device": device, "seed": seed, "threads": threads}
     given |= {"optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
@@ -68,8 +68,8 @@ def train(
         raise typer.Exit(130) from None
     if not quiet:
         console = output_console()
-        console.print(metrics_table(console, f"{result['data']['name']}, test rows", result["test"]))
-        console.print(f"Run folder: {output}", markup=False, highlight=False, soft_wrap=True)
+        print_metrics(console, f"{result['data']['name']}, test rows", result["test"])
+        print_lines(console, [f"Run folder: {output}"])
 
 
 @app.command()
@@ -83,14 +83,16 @@ def evaluate(
 ) -> None:
     """Evaluate the best weights of a run."""
     from .. import training
-    from .result_tables import metrics_table, output_console
+    from ..training.constant import not_better_than_constant
+    from .result_tables import output_console, print_metrics
 
     result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend)
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        for line in not_better_than_constant(result["metrics"]):
+            typer.echo(line, err=True)
         return
-    console = output_console()
-    console.print(metrics_table(console, f"{result['data']}, {split.value} rows", result["metrics"]))
+    print_metrics(output_console(), f"{result['data']}, {split.value} rows", result["metrics"])
 
 
 class Dtype(str, Enum):

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..training import Report, load_config, train
+from ..training.constant import not_better_than_constant
 from ..training.device import select_backend, select_device
-from .result_tables import new_table, number
+from .result_tables import new_table, number, print_lines
 
 DATA = ("census-income", "hillstrom")
 
@@ -27,6 +28,9 @@ def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) 
             config = load_config(None, {"data": data, "backend": backend})
             results.append(train(config, output / f"{data}-{backend}", report=make_report()))
     console.print(demo_table(console, results))
+    for result in results:
+        run = f"{result['data']['name']}, backend {result['model']['backend']}"
+        print_lines(console, (f"{run}: {line}" for line in not_better_than_constant(result["test"])))
     if fast == "reference":
         console.print(
             "backend auto takes no fast backend here, so fast = reference: each data set was trained once (see `dcrnn-fast info`).",

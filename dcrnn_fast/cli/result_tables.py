@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from ..training.constant import not_better_than_constant
 
 
 def output_console() -> Console:
@@ -22,6 +24,18 @@ def new_table(console: Console, title: str, columns: Mapping[str, bool]) -> Tabl
     for name, numeric in columns.items():
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     return table
+
+
+def print_metrics(console: Console, title: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """The table of the metrics, and below it a warning for every task whose log loss is not below the constant's."""
+    console.print(metrics_table(console, title, metrics))
+    print_lines(console, not_better_than_constant(metrics))
+
+
+def print_lines(console: Console, lines: Iterable[str]) -> None:
+    """Lines as they are: neither coloured nor wrapped."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def metrics_table(console: Console, title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -15,6 +15,7 @@ from ..inputs import (
     check_choice,
     check_count,
     check_dense,
+    check_deviation,
     check_ids,
     check_labels,
     check_placement,
@@ -38,6 +39,8 @@ class DCRNN(nn.Module):
     Args:
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
         embedding_dim: E. The cross recurrence has D = F * E units, plus E for the projected dense features.
+        embedding_init_std: the embeddings start normal with this standard deviation and mean 0. A small one makes an id count only once
+            training has moved it, so that rare and unseen ids add little noise; 0 starts all ids equal. It changes no other random number.
         num_dense: N, the number of dense features; 0 for none.
         tasks: task names in funnel order.
         steps: L, how often the cross cell is applied.
@@ -72,6 +75,7 @@ class DCRNN(nn.Module):
         num_embeddings: Sequence[int] | Mapping[str, int],
         *,
         embedding_dim: int = 16,
+        embedding_init_std: float = 0.05,
         num_dense: int = 0,
         tasks: Sequence[str] = ("click", "consume"),
         steps: int = 3,
@@ -94,6 +98,7 @@ class DCRNN(nn.Module):
             check_count(f"num_embeddings[{name!r}]", size, maximum=2**40)
         self.field_names, self.num_embeddings = tuple(map(str, sizes)), tuple(map(int, sizes.values()))
         check_count("embedding_dim", embedding_dim, maximum=MAX_SIZE)
+        check_deviation("embedding_init_std", embedding_init_std)
         check_count("num_dense", num_dense, minimum=0, maximum=MAX_SIZE)
         if not self.num_embeddings and not num_dense:
             raise ValueError("num_embeddings is empty and num_dense is 0: expected at least one feature")
@@ -115,6 +120,7 @@ class DCRNN(nn.Module):
         check_ratio("tower_share_ratio", tower_share_ratio)
         check_placement(device, dtype)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
+        self.embedding_init_std = float(embedding_init_std)
         dim = (len(self.num_embeddings) + bool(num_dense)) * embedding_dim
         self.plan = SharingPlan.from_ratio(sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied)
 
@@ -141,7 +147,7 @@ class DCRNN(nn.Module):
         sizes = torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu")
         self.sizes.copy_(sizes)
         self.offsets.copy_(sizes.cumsum(0) - sizes)
-        nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
+        nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
 
     def reset_parameters(self) -> None:
         """Draw new parameters and fill the index tensors. A model built on the meta device needs this after ``to_empty``."""

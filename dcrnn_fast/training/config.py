@@ -30,6 +30,9 @@ class ModelConfig(_Section):
     """Arguments of :class:`dcrnn_fast.DCRNN` that do not follow from the data."""
 
     embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(default=8, description="width of a field's embedding")
+    embedding_init_std: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.05, description="standard deviation with which the embeddings start; 0 starts all ids equal"
+    )
     steps: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="applications of the cross cell")
     cell: Literal["gated", "cross"] = Field(default="gated", description="cross cell with or without the gate")
     tied: bool = Field(default=True, description="the same weights at every step")
@@ -72,7 +75,7 @@ class LossConfig(_Section):
 class StoppingConfig(_Section):
     """Early stopping, on the validation rows alone."""
 
-    monitor: Literal["auc", "log_loss"] = Field(default="auc", description="mean over the tasks on the validation rows")
+    monitor: Literal["auc", "log_loss"] = Field(default="log_loss", description="mean over the tasks on the validation rows")
     patience: Positive = Field(default=2, description="epochs without a better value before the run stops")
 
 

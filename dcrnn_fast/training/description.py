@@ -33,6 +33,7 @@ class _Description(BaseModel):
     dense: list[str]
     data: _Data
     encoding: str
+    base_rates: dict[str, Annotated[float, Field(ge=0, le=1, strict=False)]] = Field(default_factory=dict)  # earlier versions wrote none
 
     @model_validator(mode="after")
     def _sizes(self) -> _Description:

@@ -7,25 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import dcrnn_fast
 
 from .. import strict_json
-from ..data import PackedMeta
+from ..data import PackedDataset, PackedMeta
 from ..data.meta import check_encoding
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import path_of
 from .config import ModelConfig, RunConfig
+from .constant import base_rates
 from .description import check_description
 from .device import select_backend, select_device
 from .run_files import write_file
 from .tensors import check_tensors, json_digest, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
 
-def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
-    """What a weight file must say for :func:`load_model` to rebuild its model."""
+def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
+    """What a weight file must say for :func:`load_model` to rebuild its model, and for :func:`evaluate` to compare it with the constant."""
+    meta = dataset.meta
     return {
         "model": config.model.model_dump(mode="json"),
         "relation": config.model.relation or meta.relation,
@@ -35,6 +38,7 @@ def describe(config: RunConfig, meta: PackedMeta) -> dict[str, Any]:
         "dense": list(meta.dense),
         "data": {"name": meta.name, "digest": meta.digest},
         "encoding": json_digest(encoding(meta)),
+        "base_rates": base_rates(np.asarray(dataset.split("train").labels), meta.tasks, funnel=meta.funnel),
     }
 
 
@@ -104,7 +108,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
 
     Returns:
         The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
-        of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data`` and ``encoding``.
+        of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding`` and ``base_rates`` (the
+        part of positive labels among the training rows, by task).
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes no more memory

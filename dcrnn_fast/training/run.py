@@ -12,6 +12,7 @@ from ..data import PackedDataset
 from ..errors import CheckpointError, DataError, shown
 from ..files import path_of
 from .config import RunConfig
+from .constant import with_constant
 from .curves import write_curves
 from .device import deterministic, select_backend, select_device
 from .evaluation import evaluate_split
@@ -146,17 +147,17 @@ def evaluate(
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
     with deterministic(config.threads):
         metrics = evaluate_split(model, dataset.split(split), dataset.meta, place)
-    return {"data": dataset.meta.name, "split": split, "metrics": metrics}
+    return {"data": dataset.meta.name, "split": split, "metrics": with_constant(metrics, about.get("base_rates", {}))}
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:
-    at, folder, meta = trainer.at, trainer.folder, trainer.dataset.meta
+    at, folder, meta, rates = trainer.at, trainer.folder, trainer.dataset.meta, trainer.about["base_rates"]
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
     trainer.export()
     best_epoch = trainer.stopping.best_epoch
     metrics = {
-        "test": evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device),
-        "valid": next(record["valid"] for record in at.history if record["epoch"] == best_epoch),
+        "test": with_constant(evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device), rates),
+        "valid": with_constant(next(record["valid"] for record in at.history if record["epoch"] == best_epoch), rates),
         "train": {
             "seconds": at.seconds,
             "rows_per_second": trainer.rows_per_second,

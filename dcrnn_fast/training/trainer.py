@@ -50,7 +50,7 @@ class Trainer:
     ) -> None:
         self.config, self.dataset, self.folder, self.report = config, dataset, folder, report
         self.device, self.on_step = device, on_step
-        self.about = describe(config, dataset.meta)
+        self.about = describe(config, dataset)
         torch.manual_seed(config.seed)
         self.model = build_model(self.about, device=device, backend=config.backend)
         self.task_weight = build_weighting(config, dataset.meta.tasks, device)

@@ -133,6 +133,34 @@ def test_the_same_seed_gives_the_same_model():
     torch.testing.assert_close(weights(), weights(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("model", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
+def test_the_embeddings_start_with_the_given_deviation_and_nothing_else_changes(model):
+    def start(std):
+        torch.manual_seed(3)
+        return model([4000], embedding_dim=4, embedding_init_std=std)
+
+    wide, narrow = start(0.5), start(0.25)
+    halved = wide.state_dict() | {"embedding.weight": wide.embedding.weight / 2}
+    torch.testing.assert_close(narrow.state_dict(), halved, rtol=0, atol=0)
+    for _ in range(2):
+        assert narrow.embedding.weight.std().item() == pytest.approx(0.25, rel=0.05)
+        narrow.reset_parameters()
+
+
+def test_embeddings_that_start_at_zero_learn_to_tell_ids_apart():
+    torch.manual_seed(0)
+    model = reference.DCRNN([2], embedding_dim=4, embedding_init_std=0, tasks=("click",))
+    ids, labels = torch.tensor([[0], [1]]), torch.tensor([[0.0], [1.0]])
+    assert torch.equal(*model(ids))
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(50):
+        optimiser.zero_grad()
+        model.loss(model(ids), labels).backward()
+        optimiser.step()
+    low, high = model.predict(ids)["click"].tolist()
+    assert low < 0.2 < 0.8 < high
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_model_computes_in_the_dtype_it_was_built_in_and_the_loss_in_float32_or_better(dtype):
     model = DCRNN(SIZES, embedding_dim=4, dtype=dtype)
@@ -162,6 +190,10 @@ ARGUMENTS = [
     ({"tied": "no"}, TypeError, "tied='no'"),
     ({"dropout": "a"}, TypeError, "dropout='a'"),
     ({"embedding_dim": 0}, ValueError, "embedding_dim=0"),
+    ({"embedding_init_std": -0.01}, ValueError, r"embedding_init_std=-0\.01: expected a finite number of at least 0"),
+    ({"embedding_init_std": float("inf")}, ValueError, "embedding_init_std=inf: expected a finite number"),
+    ({"embedding_init_std": float("nan")}, ValueError, "embedding_init_std=nan: expected a finite number"),
+    ({"embedding_init_std": "small"}, TypeError, "embedding_init_std='small': expected a finite number"),
     ({"num_dense": -1}, ValueError, "num_dense=-1"),
     ({"tasks": ()}, ValueError, "tasks"),
     ({"tasks": ("click", "click")}, ValueError, "tasks"),
@@ -188,8 +220,10 @@ def test_an_argument_out_of_range_is_refused_by_name(change, error, message, mod
 
 def test_constructors_have_the_same_signature():
     assert inspect.signature(DCRNN) == inspect.signature(reference.DCRNN)
-    names = "num_embeddings embedding_dim num_dense tasks steps cell tied sharing share_ratio tower_dims dropout relation"
-    assert " ".join(list(inspect.signature(DCRNN).parameters)[:12]) == names
+    names = (
+        "num_embeddings embedding_dim embedding_init_std num_dense tasks steps cell tied sharing share_ratio tower_dims dropout relation"
+    )
+    assert " ".join(list(inspect.signature(DCRNN).parameters)[:13]) == names
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)

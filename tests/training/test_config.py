@@ -46,6 +46,8 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
         ("data: x\nmodel: {tower_dims: [8, 0]}", "model.tower_dims.1 is 0, expected a list of at most 64: integer in [1, 65536]"),
         ("data: x\nmodel: {tower_dims: [8, 65537]}", "model.tower_dims.1 is 65537, expected a list of at most 64: integer in [1, 65536]"),
         ("data: x\nmodel: {embedding_dim: 100000000}", "model.embedding_dim is 100000000, expected integer in [1, 4096]"),
+        ("data: x\nmodel: {embedding_init_std: -1}", "model.embedding_init_std is -1, expected number in [0, 10]"),
+        ("data: x\nmodel: {embedding_init_std: .inf}", "model.embedding_init_std is inf, expected number in [0, 10]"),
         ("data: x\nmodel: {relation: esmm}", "model.relation is 'esmm', expected one of chain, independent, transfer or null"),
         ("data: x\nmodel: 3", "model is 3, expected a section of keys"),
         ("data: x\noptimiser: {lr: 0}", "optimiser.lr is 0, expected number in (0, 10]"),

@@ -78,7 +78,7 @@ def test_a_task_of_weight_zero_does_not_move_its_own_parameters(schema, tmp_path
 
 def test_biases_and_log_variances_do_not_decay_and_everything_else_does(schema, dataset):
     config, cpu = tiny_config(schema), torch.device("cpu")
-    model = build_model(describe(config, dataset.meta), device=cpu, backend="reference")
+    model = build_model(describe(config, dataset), device=cpu, backend="reference")
     weighting = dcrnn_fast.UncertaintyWeighting(2)
     optimiser = build_optimiser(config, {"model": model, "weighting": weighting}, cpu)
     names = {id(parameter): name for module in (model, weighting) for name, parameter in module.named_parameters()}

@@ -24,7 +24,7 @@ def test_a_run_folder_holds_config_metrics_weights_curves_log_and_two_checkpoint
 def test_metrics_json_has_the_test_metrics_of_every_task_and_what_the_run_cost(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert {name: entry["role"] for name, entry in metrics["test"].items()} == {"click": "CTR", "buy": "CTCVR", "buy_given_click": "CVR"}
-    assert set(metrics["test"]["click"]) == {"rows", "positives", "auc", "log_loss", "calibration", "gauc", "role"}
+    assert set(metrics["test"]["click"]) == {"rows", "positives", "auc", "log_loss", "constant_log_loss", "calibration", "gauc", "role"}
     assert metrics["train"]["seconds"] > 0
     assert metrics["train"]["rows_per_second"] > 0
     assert (metrics["train"]["epochs"], metrics["train"]["steps"]) == (3, 24)
@@ -69,10 +69,11 @@ def test_the_best_validation_epoch_is_kept_and_the_run_stops_after_its_patience(
     assert torch.equal(best["embedding.weight"], asked[-1][1])
 
 
-def test_log_loss_is_monitored_downwards(schema, tmp_path, monkeypatch):
-    fake_validation(monkeypatch, [0.6, 0.8, 0.7])
-    result = train(tiny_config(schema, early_stopping__monitor="log_loss"), tmp_path / "run")
-    assert result["train"]["best_epoch"] == 2
+@pytest.mark.parametrize(("monitor", "best"), [({}, 2), ({"early_stopping__monitor": "auc"}, 3)], ids=["default", "auc"])
+def test_an_overfit_epoch_of_high_auc_but_bad_log_loss_is_kept_only_if_auc_is_monitored(schema, tmp_path, monkeypatch, monitor, best):
+    fake_validation(monkeypatch, [0.6, 0.7, 0.75], log_losses=[0.6, 0.5, 0.7])
+    result = train(tiny_config(schema, **monitor), tmp_path / "run")
+    assert result["train"]["best_epoch"] == best
 
 
 def test_test_rows_are_evaluated_once_and_only_after_training(schema, tmp_path, monkeypatch):

@@ -71,16 +71,20 @@ def newest_checkpoint(folder):
     return load_checkpoint(RunFolder(folder).newest_checkpoint())
 
 
-def fake_validation(monkeypatch, aucs):
-    """Validation AUCs as given, one an epoch. Returns a list that receives the split's name and the embeddings of each evaluation."""
-    asked, values, real = [], iter(aucs), trainer.evaluate_split
+def fake_validation(monkeypatch, aucs, log_losses=()):
+    """Validation AUCs and log losses (one minus the AUC if not given) as given, one an epoch.
+
+    Returns a list that receives the split's name and the embeddings of each evaluation.
+    """
+    log_losses = log_losses or [1 - auc for auc in aucs]
+    asked, values, real = [], iter(zip(aucs, log_losses, strict=True)), trainer.evaluate_split
 
     def evaluate(model, split, meta, device):
         asked.append((split.name, model.embedding.weight.detach().clone()))
         if split.name != "valid":
             return real(model, split, meta, device)
-        auc = next(values)
-        return {task: {"rows": 1, "positives": 1, "auc": auc, "log_loss": 1 - auc, "calibration": 1.0} for task in meta.tasks}
+        auc, log_loss = next(values)
+        return {task: {"rows": 1, "positives": 1, "auc": auc, "log_loss": log_loss, "calibration": 1.0} for task in meta.tasks}
 
     monkeypatch.setattr(trainer, "evaluate_split", evaluate)
     monkeypatch.setattr(run, "evaluate_split", evaluate)
