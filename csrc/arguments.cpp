@@ -47,6 +47,7 @@ void Arguments::prepare(int32_t device) {
   check_alike(private_weight, "private_weight", x0, "x0");
   check_alike(private_bias, "private_bias", x0, "x0");
   check_alike_device(index, "index", x0, "x0");
+  check_rows(shared_weight.size(0), private_weight.size(1), index, "shared_weight, private_weight");
   values_of({tasks(), steps + 1, batch, gates, dim}, "x0, steps, index: the states and activations of all tasks");
   values_of({tasks(), index.size(1), gates, columns}, "index: the weights of all tasks");
 
@@ -108,6 +109,7 @@ void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index, i
         shape(shared));
   for (int64_t i = 1; i < shared.dim(); ++i) check_size(own, "private", i + 1, shared.size(i));
   check_size(own, "private", 0, index.size(0));
+  check_rows(shared.size(0), own.size(1), index, "shared, private");
 }
 
 void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private, int32_t device) {
@@ -118,9 +120,7 @@ void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_sh
   check(grad.dim() >= 2, "grad: got shape ", shape(grad), ", expected [T, R, ...]");
   check_size(grad, "grad", 0, index.size(0));
   check_size(grad, "grad", 1, index.size(1));
-  for (const int64_t count : {num_shared, num_private})
-    check(count >= 0 && count <= most_size, "num_shared, num_private: got ", num_shared, " and ", num_private, ", expected 0 to ",
-          most_size);
+  check_rows(num_shared, num_private, index, "num_shared, num_private");
   const int64_t each = values_each(grad, 2);
   values_of({index.size(0), num_private, each}, "num_private: the gradient of the private rows");
   values_of({num_shared, each}, "num_shared: the gradient of the shared rows");

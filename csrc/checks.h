@@ -44,7 +44,7 @@ inline std::ostream& operator<<(std::ostream& text, const Shape& of) {
 }
 
 // What the operators take at most. No product of a step count and a size then leaves int64, and no size leaves int32.
-inline constexpr int64_t most_steps = 65535, most_size = INT32_MAX;
+inline constexpr int64_t most_steps = 65535, most_size = INT32_MAX, most_rows = 1 << 24;
 
 // The number of values of a tensor with these sizes, or of a part of one; refuses what no memory can hold.
 template <typename Sizes>
@@ -134,6 +134,13 @@ inline void check_alike(const Tensor& tensor, const char* name, const Tensor& ot
 inline void check_index(const Tensor& index) {
   check(index.scalar_type() == ScalarType::Int, "index: expected dtype int32");
   check_dim(index, "index", 2);
+}
+
+// The rows of both banks: few enough that the backward may keep a number for each, and one at least where an index reads them.
+inline void check_rows(int64_t num_shared, int64_t num_private, const Tensor& index, const char* names) {
+  check(num_shared >= 0 && num_shared <= most_rows && num_private >= 0 && num_private <= most_rows, names, ": got ", num_shared, " and ",
+        num_private, " rows, expected 0 to ", most_rows, " each");
+  check(num_shared + num_private > 0 || index.numel() == 0, "index: got values, expected none: the banks have no rows");
 }
 
 inline void check_index_values(const int32_t* index, int64_t count, int64_t rows) {

@@ -66,8 +66,8 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
     """Collect each task's parameter rows from the shared bank and from the task's own.
 
     Args:
-        shared: floating [S, ...].
-        private: [T, P, ...] of the same dtype, device and trailing shape.
+        shared: floating [S, ...], S at most 2**24.
+        private: [T, P, ...], P at most 2**24, of the same dtype, device and trailing shape.
         index: int32 [T, R], values in [0, S + P), repeats allowed; below S a shared row, S + p the task's private row p.
         backend: "auto", or a backend by name.
 

@@ -35,6 +35,9 @@ MAX_STEPS = 65535
 """The most steps of a recurrence, on every backend. It is a GPU's largest grid in one dimension, and far above any use."""
 
 
+MAX_ROWS = 2**24
+"""The most rows of a bank: the backward of a gather keeps a number for each."""
+
 MAX_SIZE = 2**20
 """The most units, widths, features or tasks of a module. A weight matrix of that width would take 4 TiB."""
 
@@ -90,7 +93,11 @@ def check_memory(name: str, tensor: Tensor) -> None:
     """Raise ValueError where values lie beyond the storage, as after ``untyped_storage().resize_(0)``: a kernel would read them."""
     if torch.compiler.is_compiling() or type(tensor) not in (Tensor, Parameter):  # a subclass may have no memory of its own
         return
-    if tensor.is_meta or not tensor.numel() or torch._C._are_functorch_transforms_active():
+    if tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return
+    if any([size >= 2**31 for size in tensor.shape]):
+        raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected sizes below 2**31")
+    if not tensor.numel():
         return
     last = tensor.storage_offset() + sum([(size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
     held = tensor.untyped_storage().nbytes()
@@ -198,6 +205,15 @@ def check_index(index: Tensor, rows: int) -> None:
             _checked_index[index] = state
 
 
+def check_rows(num_shared: int, num_private: int, index: Tensor, names: str) -> None:
+    """Raise ValueError for banks of too many rows, IndexError for none where ``index`` has values."""
+    for rows in (num_shared, num_private):
+        if isinstance(rows, int) and not 0 <= rows <= MAX_ROWS:  # a traced graph may leave it open
+            raise ValueError(f"{names}: got {num_shared} and {num_private} rows, expected 0 to {MAX_ROWS} each")
+    if isinstance(num_shared, int) and isinstance(num_private, int) and num_shared + num_private == 0 and index.numel():
+        raise IndexError("index: got values, expected none: the banks have no rows")
+
+
 def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Tensor, index: Tensor) -> None:
     """Raise TypeError or ValueError unless the banks are floating [S, ...] and [T, P, ...] and ``index`` is int32 [T, R], on one device."""
     check_tensor("index", index, "int32 [T, R]")
@@ -218,6 +234,7 @@ def check_banks(shared_name: str, shared: Tensor, private_name: str, private: Te
         )
     if private.shape[0] != index.shape[0]:
         raise ValueError(f"{private_name}: got {private.shape[0]} tasks, expected {index.shape[0]} as index {list(index.shape)} has")
+    check_rows(shared.shape[0], private.shape[1], index, f"{shared_name}, {private_name}")
     check_alike(shared_name, shared, {private_name: private})
     if index.device != shared.device:
         raise ValueError(f"index: got device {index.device}, expected {shared.device} as {shared_name} is on")

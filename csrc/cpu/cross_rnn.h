@@ -70,10 +70,13 @@ struct Tiles {
 
   template <typename T>
   explicit Tiles(const Problem<T>& p, int64_t parts = 4) : Tiles(p.batch, p.dim, (2 + p.gates) * p.dim * sizeof(T), parts) {}
+  // Tiles of at most `rows` rows.
+  static Tiles of_rows(int64_t batch, int64_t rows) { return {batch, (batch + rows - 1) / rows}; }
   int64_t begin(int64_t tile) const { return batch * tile / count; }
   int64_t most_rows() const { return (batch + count - 1) / count; }
 
  private:
+  Tiles(int64_t batch, int64_t count) : batch(batch), count(count) {}
   Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts);
 };
 

@@ -68,11 +68,6 @@ T* data(const Tensor& tensor) {
     return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-inline void check_rows(int64_t num_shared, int64_t num_private) {
-  check(num_shared + num_private <= INT32_MAX, "shared, private: got ", num_shared, " and ", num_private, " rows, expected at most ",
-        INT32_MAX, " together");
-}
-
 inline void check_grid(int64_t count, const char* name) {
   check(count <= 65535, name, ": got ", count, ", expected at most 65535 on a GPU");
 }

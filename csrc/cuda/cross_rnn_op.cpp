@@ -20,7 +20,6 @@ void prepare(Arguments& a) {
   a.prepare(kernel_device());
   a.x0 = dense(a.x0, "x0");
   check_grid(a.tasks(), "index: tasks");
-  check_rows(a.shared_weight.size(0), a.private_weight.size(1));
 }
 
 template <typename T>

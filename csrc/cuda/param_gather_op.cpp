@@ -13,7 +13,6 @@ BankIndex bank_of(const Tensor& index, int64_t num_shared, int64_t num_private) 
 
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   check_banks(shared, own, index, kernel_device());
-  check_rows(shared.size(0), own.size(1));
   check_dtype(shared, "shared");
   shared = dense(shared, "shared"), own = dense(own, "private"), index = dense(index, "index");
   const Current current(shared);
@@ -26,7 +25,6 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
 
 std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int64_t num_shared, int64_t num_private) {
   check_bank_gradient(grad, index, num_shared, num_private, kernel_device());
-  check_rows(num_shared, num_private);
   grad = dense(grad, "grad"), index = dense(index, "index");
   const Current current(grad);
   Tensor shared = allocated(grad, with_trailing({num_shared}, grad, 2), "num_shared: the gradient of the shared rows");

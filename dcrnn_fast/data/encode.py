@@ -52,7 +52,8 @@ def bucket_edges(values: FloatArray, buckets: int) -> FloatArray:
     # The smallest normal number, not the smallest subnormal, separates zero: a CPU that flushes subnormals would take the latter for zero.
     with np.errstate(over="ignore"):  # Above the largest number lies infinity, which is no edge.
         above = np.maximum(np.nextafter(distinct, np.inf), distinct + np.finfo(np.float64).tiny)
-    edges = np.unique(np.concatenate([distinct[1:][starts], distinct[heavy], above[heavy]]))
+    alone = heavy & ~np.append(heavy[1:], False)  # between two frequent neighbours lies no number that a bucket could hold
+    edges = np.unique(np.concatenate([distinct[1:][starts], distinct[heavy], above[alone]]))
     return edges[(edges > distinct[0]) & (edges <= distinct[-1])]
 
 

@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs import FLOATING, check_banks, check_count, check_memory, check_tensor
+from ..inputs import FLOATING, check_banks, check_memory, check_rows, check_tensor
 from .autograd import register_derivative
-
-MAX_ROWS = 2**31 - 1
-"""The most rows of a bank: an index is int32."""
 
 
 def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> None:
@@ -29,9 +26,7 @@ def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: in
         raise ValueError(f"grad: got shape {list(grad.shape)}, expected [T, R, ...] beside index {list(index.shape)}")
     if index.device != grad.device:
         raise ValueError(f"index: got device {index.device}, expected {grad.device} as grad is on")
-    for name, count in (("num_shared", num_shared), ("num_private", num_private)):
-        if isinstance(count, int):  # a traced graph may leave it open
-            check_count(name, count, 0, MAX_ROWS)
+    check_rows(num_shared, num_private, index, "num_shared, num_private")
 
 
 def _forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dcrnn_fast.data import prepare
@@ -128,6 +128,7 @@ def test_a_heavy_value_shares_its_bucket_with_no_other_number(heavy):
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.lists(st.floats(-1e9, 1e9) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=200), st.integers(2, 40))
+@example([0.0, 0.0, 1.0, 1.0, 2.0, 3.0, 1.5], 4)  # two frequent neighbours
 def test_buckets_are_all_used_and_about_as_many_as_asked_for(values, buckets):
     values = np.array(values)
     edges = bucket_edges(values, buckets)

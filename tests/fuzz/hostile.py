@@ -132,6 +132,8 @@ def wrong(target: str, meanings: dict[str, Any], results: Any) -> str | None:
         return f"accepted: {without}"
     try:
         calls.check_contract(target, meanings)
+    except calls.StrayIndexError as broken:
+        return None if calls.is_slow(target) and "::" in target else f"accepted: {broken}"
     except calls.ContractError as broken:
         return f"accepted: {broken}"
     except Exception as error:

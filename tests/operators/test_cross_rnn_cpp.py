@@ -22,6 +22,7 @@ CPU_SHAPES = {
     **SHAPES,
     "several tiles, odd sizes": {"batch": 127, "dim": 33},
     "wide context, untied, many rows": {"batch": 127, "context_dim": 40, "tied": False, "tasks": 3},
+    "few rows of many units": {"batch": 5, "dim": 128},
     "several chunks": {"batch": 2600, "dim": 9, "context_dim": 2},
 }
 """Over ``cross_arguments()``, of which the batch has four rows."""
@@ -96,7 +97,8 @@ torch.set_num_threads(int(sys.argv[1]))
 from dcrnn_fast import functional
 from tests.operators.problems import cross_arguments
 digest = hashlib.sha256()
-for batch, dim, tasks in ((1, 64, 1), (5, 200, 1), (100, 200, 1), (20, 500, 1), (64, 128, 2), (127, 33, 2), (300, 256, 1), (1000, 64, 3)):
+shapes = (1, 64, 1), (5, 200, 1), (9, 256, 2), (15, 128, 1), (100, 200, 1), (20, 500, 1), (64, 128, 2), (127, 33, 2), (300, 256, 1)
+for batch, dim, tasks in (*shapes, (1000, 64, 3)):
     for dtype in (torch.float32, torch.bfloat16):
         arguments = cross_arguments(batch=batch, dim=dim, tasks=tasks, dtype=dtype, context_dim=3)
         digest.update(functional.cross_rnn(**arguments, backend="cpp").float().numpy().tobytes())

@@ -150,8 +150,16 @@ def test_the_sum_over_many_places_is_as_exact_as_plain_pytorch(backend):
     assert fast <= 2 * plain, f"relative error {fast:.1e}, plain PyTorch {plain:.1e}"
 
 
-@on("cuda")
-def test_more_rows_than_an_index_can_name_are_refused(backend):
+@on_kernels
+def test_more_rows_than_a_bank_may_have_are_refused(backend):
     grad, index = torch.zeros(1, 4, 0, device=backend.device), torch.zeros(1, 4, dtype=torch.int32, device=backend.device)
-    with pytest.raises((RuntimeError, ValueError), match="rows, expected at most 2147483647 together"):
-        backend.operators.param_gather_backward(grad, index, 2**31 - 1, 1)
+    with pytest.raises((RuntimeError, ValueError), match="rows, expected 0 to 16777216 each"):
+        backend.operators.param_gather_backward(grad, index, 2**24 + 1, 1)
+
+
+@on_kernels
+def test_an_index_into_banks_without_rows_is_refused(backend):
+    """There is no row that a stray number could read in the place of its own."""
+    empty, index = torch.zeros(0, 3, device=backend.device), torch.zeros(2, 4, dtype=torch.int32, device=backend.device)
+    with pytest.raises((RuntimeError, ValueError, IndexError), match="index: got values, expected none: the banks have no rows"):
+        backend.operators.param_gather(empty, empty.new_zeros(2, 0, 3), index)
