@@ -49,6 +49,13 @@ def test_named_source_files_exist(path):
         assert any(True for folder in SOURCES for _ in (ROOT / folder).rglob(name)), f"no file {name}"
 
 
+def test_the_tests_behind_each_promise_exist():
+    path = ROOT / "docs" / "reliability.md"
+    every = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", prose(path)):
+        assert f"\ndef {name}(" in every, f"no test {name}"
+
+
 def test_pre_commit_runs_what_make_lint_runs():
     recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
     linted = {line.replace("$(BIN)/", "").partition("$")[0].strip() for line in recipe.splitlines()}
