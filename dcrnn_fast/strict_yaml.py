@@ -22,7 +22,10 @@ LARGEST_INT = 2**64
 def load(path: Path) -> Any:
     """The content of a YAML file. Raises OSError if it cannot be read, ValueError for anything but plain YAML of at most 1 MiB."""
     with path.open("rb") as stream:
-        return parse(stream.read(MAX_BYTES + 1).decode("utf-8"))
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:  # before it is decoded: what was cut off must not be taken for the whole
+        raise ValueError(f"it is longer than {MAX_BYTES:,} bytes, which settings never are")
+    return parse(content.decode("utf-8"))
 
 
 def parse(text: str) -> Any:

@@ -112,8 +112,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         part of positive labels among the training rows, by task).
 
     Raises:
-        CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes no more memory
-            than the file's size to find that out.
+        CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more
+            memory than the file to find that out.
         ConfigError: ``device`` or ``backend`` names none.
         BackendUnavailable: the backend cannot run here.
 

@@ -32,6 +32,13 @@ def test_a_yaml_text_that_is_no_settings_is_refused_with_its_line(text, said):
     assert len(str(caught.value)) < 300
 
 
+def test_a_yaml_file_of_more_bytes_than_characters_is_refused_and_not_cut_off(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("first: é\n" + "".join(f"key{i}: 1\n" for i in range(100_000)), encoding="utf-8")
+    with pytest.raises(ValueError, match="longer than 1,048,576 bytes"):
+        strict_yaml.load(path)
+
+
 def test_a_merged_key_may_be_given_again():
     assert strict_yaml.parse("{<<: {a: 1, b: 2}, a: 3}") == {"a": 3, "b": 2}
 
