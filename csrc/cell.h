@@ -20,7 +20,7 @@ namespace {
 
 // exp after Cody and Waite: x = n ln 2 + r with |r| <= ln 2 / 2. A polynomial gives exp(r), and n is added to the exponent's bits.
 // Adding 1.5 * 2^23 (2^52 in double) rounds to an integer and leaves it in the low bits; unlike rint and a conversion, this vectorises on
-// every instruction set. The clamps keep the exponent in range and let NaN pass through. The float version expects x <= 0, gives 0 below
+// every instruction set. The clamps keep the exponent in range; sigmoid looks after NaN. The float version expects x <= 0, gives 0 below
 // -87, and uses a minimax polynomial of degree 6 (relative error 4e-9).
 DCRNN_CELL float exp_negative(float x) {
   const bool vanishes = x < -87.0f;
@@ -66,18 +66,22 @@ DCRNN_CELL double exp_clamped(double x) {
 
 // 1 / (1 + exp(-q)). The float version computes e = exp(-|q|) and returns 1 / (1 + e) for q >= 0, else e / (1 + e). 1 + e lies between
 // 1 and 2: a quadratic gives its reciprocal within 1%, and two Newton steps refine it, in a third of the time of a vector division. The
-// last Newton step adds what rounding lost in 1 + e, so that 1 - g stays accurate where g is close to 1. A closed gate is 0, not tiny:
-// times an infinite or huge value it must give what the exact gate gives.
+// last Newton step adds what rounding lost in 1 + e, so that 1 - g stays accurate where g is close to 1. A closed gate is 0, not tiny,
+// so that a huge value does not pass it; below -87 the exact gate is less than 2e-38.
 DCRNN_CELL float sigmoid(float q) {
   const float e = exp_negative(std::bit_cast<float>(std::bit_cast<std::uint32_t>(q) | 0x80000000u));
   const float x = 1.0f + e, lost = e - (x - 1.0f);
   float y = (x * 0.32323232f - 1.45454545f) * x + 2.12121212f;
   y = y + y * (1.0f - x * y);
   y = y + y * ((1.0f - x * y) - lost * y);
-  return q < 0.0f ? e * y : y;
+  const float g = q < 0.0f ? e * y : y;
+  return q == q ? g : q;  // the bits added to the exponent would make a number of some NaN
 }
 
-DCRNN_CELL double sigmoid(double q) { return q < -708.0 ? 0.0 : 1.0 / (1.0 + exp_clamped(-q)); }
+DCRNN_CELL double sigmoid(double q) {
+  const double g = q < -708.0 ? 0.0 : 1.0 / (1.0 + exp_clamped(-q));
+  return q == q ? g : q;
+}
 
 template <typename A>
 DCRNN_CELL A next_state(A h, A x0, A a, A g) {

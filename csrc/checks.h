@@ -98,7 +98,7 @@ inline void check_size(const Tensor& tensor, const char* name, int64_t dimension
   check(tensor.size(dimension) == expected, name, ": got shape ", shape(tensor), ", expected size ", expected, " in dimension ", dimension);
 }
 
-// make(), whose failure is told as a lack of memory for what `words` name.
+// make(), whose failure is told as one to allocate what `words` name. PyTorch's C interface passes no reason on.
 template <typename Make, typename... Words>
 auto with_memory(const Make& make, const Words&... words) {
   try {
@@ -106,7 +106,7 @@ auto with_memory(const Make& make, const Words&... words) {
   } catch (const std::exception&) {
     std::ostringstream message;
     message << "dcrnn_fast: ";
-    (message << ... << words) << ": not enough memory";
+    (message << ... << words) << ": could not be allocated (too little memory, or an earlier error of the device)";
     throw std::runtime_error(message.str());
   }
 }

@@ -15,6 +15,7 @@ inline std::atomic<bool (*)()> asks_to_end{nullptr};
 class Interruption {
  public:
   bool came() const {
+    if (came_.load(std::memory_order_relaxed)) return true;
     if (std::this_thread::get_id() == owner_ && clock::now() >= next_) {
       next_ = clock::now() + pause;
       const auto asks = asks_to_end.load();

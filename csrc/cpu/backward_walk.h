@@ -46,7 +46,7 @@ class BackwardWalk {
     const Rows<A> sum = common_sum(tile);
     if (sum) std::fill_n(sum.data, tile.count * c_.common_width, A(0));
     if (forward_) forward_->begin(row, tile.count);
-    for (int64_t task = 0; task < p_.tasks; ++task) walk(tile, task);
+    for (int64_t task = 0; task < p_.tasks && !p_.interruption.came(); ++task) walk(tile, task);
     if (!sum) return;
     // the first step of the common units is the same for all tasks: it goes back once, with the sum over the tasks
     if constexpr (is_low<T>) kernels_.narrow(sum.data, c_.common(tile.local).data, tile.count * c_.common_width);

@@ -52,7 +52,7 @@ void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* ac
     torch::stable::parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
       std::optional<BackwardWalk<T>>& walk = walks[begin - first];
       if (!walk) walk.emplace(chunk, grad, return_states, activations);
-      for (int64_t i = begin; i < end; ++i) walk->run(i, i - first);
+      for (int64_t i = begin; i < end && !chunk.p.interruption.came(); ++i) walk->run(i, i - first);
     });
     chunk.p.interruption.raise();
     if (!chunk.out.weight) continue;

@@ -30,8 +30,8 @@ void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
 }
 
 // For 4 to 12 rows in float32, the library's choice of kernel was seen to depend on the number of threads, and so would the bits. Up to 3
-// rows go the same way on any number of threads: a small batch is divided into tiles of 3 rows, which for up to 12 rows also takes less time
-// than padding to 16, and adds in shorter chains. Products in half precision are padded.
+// rows go the same way on any number of threads: a small batch is divided into tiles of 3 rows, which for up to 12 rows also takes less
+// time than padding to 16, and adds in shorter chains. Products in half precision are padded.
 constexpr int64_t steady_rows = 16, few_rows = 3;
 
 bool is_small(int64_t batch) { return batch > few_rows && batch < steady_rows; }
@@ -43,7 +43,7 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   // Never one tile alone: outside a parallel region the library would use several threads and might add in another order.
   torch::stable::parallel_for(0, std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
     ForwardTile<T> tile(p, tiles.most_rows());
-    for (int64_t i = begin; i < std::min(end, tiles.count); ++i) {
+    for (int64_t i = begin; i < std::min(end, tiles.count) && !p.interruption.came(); ++i) {
       const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
       tile.begin(row, count);
       for (int64_t task = 0; task < p.tasks; ++task) {

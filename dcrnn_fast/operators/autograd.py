@@ -81,7 +81,7 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
         if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
             return operator(*arguments)
         with_gradient = torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and _any(arguments, _requires_grad)
-        if with_gradient or torch._C._are_functorch_transforms_active():
+        if with_gradient or (torch._C._are_functorch_transforms_active() and not _functionalized()):
             return Differentiable.apply(*arguments)
         return below_autograd(*arguments)
 
@@ -90,6 +90,12 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
 
 def _let_signals_in() -> None:
     """Any call of a Python function lets the interpreter raise what a signal's handler raised while an operator ran."""
+
+
+def _functionalized() -> bool:
+    """Whether the innermost transform is ``functionalize``, which has no rule for an ``autograd.Function``."""
+    interpreter = torch._C._functorch.peek_interpreter_stack()
+    return interpreter is not None and interpreter.key() == torch._C._functorch.TransformType.Functionalize
 
 
 def _any(arguments: tuple[Any, ...], holds: Callable[[Tensor], bool]) -> bool:
@@ -109,7 +115,7 @@ def _refuse_transforms(operator: OpOverload, arguments: tuple[Any, ...]) -> None
     if forward_ad._current_level >= 0 and _any(arguments, _has_tangent):
         raise BackendUnavailable(
             "backends 'cpp', 'triton' and 'cuda' have no forward-mode derivatives (torch.func.jvp, jacfwd, hessian; dual numbers). Use "
-            "backend='reference', or backend='auto', which takes the reference there"
+            "backend='reference', or backend='auto', which takes the reference there unless DCRNN_FAST_BACKEND names another"
         )
     if torch._C._are_functorch_transforms_active() and torch.is_grad_enabled() and _any(arguments, _requires_grad):
         raise BackendUnavailable(

@@ -170,6 +170,15 @@ def test_gates_saturate_without_overflow(backend):
 
 
 @on_kernels
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 0x7FC00001), (DOUBLE, 0x7FF8000000000001)], ids=str)
+def test_a_gate_that_is_any_nan_is_nan(backend, dtype, bits):
+    arguments = cast(arguments_of(backend, steps=1, share_ratio=0), dtype)
+    nan = torch.tensor(bits, dtype={torch.float32: torch.int32, DOUBLE: torch.int64}[dtype]).view(dtype)
+    arguments["private_bias"][:, :, 1] = nan
+    assert backend.cross_rnn(**arguments).isnan().all()
+
+
+@on_kernels
 def test_a_closed_gate_passes_nothing_however_large(backend):
     arguments = cast(arguments_of(backend, steps=1, share_ratio=0), torch.float32)
     arguments["private_bias"][:, :, 0], arguments["private_bias"][:, :, 1] = 3e38, -300

@@ -4,7 +4,7 @@ never zero."""
 import pytest
 import torch
 from torch.autograd import forward_ad
-from torch.func import grad, jacfwd, jacrev, jvp, vmap
+from torch.func import functionalize, grad, jacfwd, jacrev, jvp, vmap
 
 from dcrnn_fast import BackendUnavailable, functional, reference
 
@@ -113,6 +113,13 @@ def test_per_sample_gradients_are_those_of_each_sample_alone(backend):
     found = vmap(grad(of(backend.cross_rnn)), in_dims=(None, 0))(arguments["shared_bias"], samples)
     expected = [grad(of(reference.cross_rnn))(arguments["shared_bias"], x0) for x0 in samples]
     torch.testing.assert_close(found, torch.stack(expected))
+
+
+@on_kernels
+def test_functionalize_passes_a_kernel_without_gradients(backend):
+    arguments, _ = problem()
+    found = functionalize(as_function_of(arguments, backend.cross_rnn, "x0"))(arguments["x0"])
+    torch.testing.assert_close(found, reference.cross_rnn(**arguments))
 
 
 @on("reference", "cpp")
