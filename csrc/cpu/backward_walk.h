@@ -21,7 +21,7 @@ class BackwardWalk {
         return_states_(return_states),
         activations_(activations),
         d_(c_.tile * p_.dim),
-        dx0_(c_.out.x0 ? 0 : c_.tile * p_.dim),
+        dx0_(c_.tile * p_.dim),
         step_sums_(c_.width),
         block_sums_(c_.width),
         common_sum_(is_low<T> ? c_.tile * c_.common_width : 0),
@@ -30,13 +30,12 @@ class BackwardWalk {
         padded_(few() ? fewest_rows * c_.width : 0),
         own_activations_(activations ? 0 : p_.steps * c_.tile * c_.width) {
     if (!activations) forward_.emplace(p_, c_.tile);
-    if (dx0_.get()) std::fill_n(dx0_.get(), c_.tile * p_.dim, A(0));
   }
 
   // Walks tile `i` of the batch, which is tile `place` of the chunk.
   void run(int64_t i, int64_t place) {
     const int64_t row = c_.tiles.begin(i), dim = p_.dim;
-    const Rows<A> d{d_.get(), dim}, dx0{c_.out.x0 ? c_.out.x0 + row * dim : dx0_.get(), dim};
+    const Rows<A> d{d_.get(), dim}, dx0{c_.out.x0 ? c_.out.x0 + row * dim : nullptr, dim};
     const Tile tile{row, c_.tiles.begin(i + 1) - row, row - c_.row, p_.x0.at(row), d, dx0, c_.sums(place)};
     std::fill_n(tile.sums, p_.tasks * c_.sums_size, A(0));
     if (c_.out.x0) std::fill_n(tile.dx0.data, tile.count * dim, A(0));
@@ -90,14 +89,16 @@ class BackwardWalk {
           task, [](int64_t) { return Rows<T>{}; },
           [&](int64_t step) { return Rows<T>{own_activations_.get() + step * c_.tile * c_.width, c_.width}; });
     if (c_.out.weight) keep_states(tile, task);
+    // Each task's share is summed by itself: the rounding error of one long chain of additions would grow with its length.
+    const Rows<A> dx0{dx0_.get(), p_.dim};
+    std::fill_n(dx0.data, tile.count * p_.dim, A(0));
     for (int64_t step = p_.steps; step-- > 0 && !p_.interruption.came();) {
       const bool last = step + 1 == p_.steps;
       const Rows<T> product = c_.products(task, step, tile.local);
       const Rows<const A> d = last ? Rows<const A>{} : Rows<const A>(tile.d);
-      elementwise(
-          {tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0,
-           last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d, tile.d, tile.dx0, product, block_sums_.get()},
-          step_sums_.get());
+      elementwise({tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0,
+                   last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d, tile.d, dx0, product, block_sums_.get()},
+                  step_sums_.get());
       kernels_.add(step_sums_.get(), tile.sums + task * c_.sums_size + step % p_.weight_steps * c_.width, c_.width);
       p_.own_units(step, [&](Units units) { pull(tile, task, step, units, product.at(0, units.begin * p_.gates), tile.d); });
       if (step > 0 || !c_.common_width) continue;
@@ -106,6 +107,7 @@ class BackwardWalk {
     }
     if (!c_.out.x0) return;
     for (int64_t r = 0; r < tile.count; ++r) {
+      kernels_.add(dx0[r], tile.d[r], p_.dim);
       kernels_.add(tile.d[r], tile.dx0[r], p_.dim);
       if (return_states_) kernels_.widen_add(grad(task, 0, tile.row)[r], tile.dx0[r], p_.dim);
     }

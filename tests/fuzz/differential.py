@@ -163,7 +163,7 @@ def check(case: Case) -> str | None:
         finally:
             torch.use_deterministic_algorithms(False)
         for name, found in bits(again).items():
-            if found != bits(fast)[name]:
+            if found != bits(fast)[name] and case["kernels"] != "reference":  # PyTorch's own sums may be atomic outside that mode
                 return f"{name}: two equal calls gave different bits"
         return inexact(fast, plain, exact, lambda draws: redraws(case, draws))
 
