@@ -142,7 +142,10 @@ def _naming(schema: TableSchema, split: str) -> Iterator[None]:
 def _schema_path(data: str | Path) -> Path:
     if str(data) in known_data_sets():
         return EMBEDDED / f"{data}.yaml"
-    path = path_of("data", data)
+    try:
+        path = path_of("data", data)
+    except ValueError as error:
+        raise DataError(f"{error}; known data sets are {', '.join(known_data_sets())}") from None
     if path.suffix in {".yaml", ".yml"} and os.path.isfile(path):
         return path
     raise DataError(

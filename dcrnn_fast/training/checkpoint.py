@@ -46,6 +46,12 @@ def checkpoint_folders(root: Path) -> list[Path]:
     return [path for _, path in sorted((int(match[1]), path) for match, path in named if match)]
 
 
+def step_of(folder: Path) -> int | None:
+    """The step in the name of a checkpoint's folder; None for a folder of another name."""
+    match = _NAME.fullmatch(folder.name)
+    return int(match[1]) if match else None
+
+
 def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
     """Write a checkpoint and delete all but the newest two. Only one process at a time may do so.
 
@@ -99,32 +105,39 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         size, sha256 = sealed["bytes"], sealed["sha256"]
         intact = state.pop("digest", None) == json_digest(state)
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, state_file, f"cannot be read ({error})") from error
+        raise damaged(folder, state_file, f"cannot be read ({error})") from error
     if not intact:
-        raise _damaged(folder, state_file, "was changed after it was written: its digest does not match")
+        raise damaged(folder, state_file, "was changed after it was written: its digest does not match")
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{state_file} has format {shown(state.get('format'))}, this version reads format {FORMAT}; start a new run")
     try:
         packed = tensor_file.read_bytes()
     except OSError as error:
-        raise _damaged(folder, tensor_file, f"cannot be read ({error.strerror})") from error
+        raise damaged(folder, tensor_file, f"cannot be read ({error.strerror})") from error
     if len(packed) != size:
-        raise _damaged(folder, tensor_file, f"is truncated or extended: {len(packed)} bytes, expected {size}")
+        raise damaged(folder, tensor_file, f"is truncated or extended: {len(packed)} bytes, expected {size}")
     if hashlib.sha256(packed).hexdigest() != sha256:
-        raise _damaged(folder, tensor_file, "was changed after it was written: its digest does not match")
+        raise damaged(folder, tensor_file, "was changed after it was written: its digest does not match")
     try:
         return Checkpoint(safetensors.torch.load(packed), state["values"])
     except (SafetensorError, KeyError) as error:
-        raise _damaged(folder, tensor_file, f"holds no checkpoint ({error})") from error
+        raise damaged(folder, tensor_file, f"holds no checkpoint ({error})") from error
+
+
+def damaged(folder: Path, file: Path, what: str) -> CheckpointError:
+    """The error that ``file`` of the checkpoint ``folder`` cannot be used because it ``what``; it says how to go on."""
+    folders = checkpoint_folders(folder.parent)
+    earlier = folders[: folders.index(folder)] if folder in folders else []
+    again = f"delete the folder {folder} and use --resume again to"
+    if earlier:
+        remedy = f"{again} fall back to {earlier[-1].name}"
+    elif folder.parent.with_name("metrics.json").exists():
+        remedy = "the run is finished and has no earlier checkpoint: restore this one, or train in another folder"
+    else:
+        remedy = f"{again} start from the beginning (there is no earlier checkpoint)"
+    return CheckpointError(f"checkpoint {file} {what}; {remedy}")
 
 
 def _sealed(values: Mapping[str, Any], packed: bytes) -> bytes:
     state = {"format": FORMAT, "values": values, "tensors": {"bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}}
     return (json.dumps(state | {"digest": json_digest(state)}, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _damaged(folder: Path, file: Path, what: str) -> CheckpointError:
-    folders = checkpoint_folders(folder.parent)
-    earlier = folders[: folders.index(folder)] if folder in folders else []
-    then = f"fall back to {earlier[-1].name}" if earlier else "start from the beginning (there is no earlier checkpoint)"
-    return CheckpointError(f"checkpoint {file} {what}; delete the folder {folder} and use --resume again to {then}")

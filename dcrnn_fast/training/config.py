@@ -6,6 +6,7 @@ Unknown keys are errors: if a misspelt key were ignored, the run would train ano
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import strict_yaml
+from ..data import known_data_sets
 from ..errors import ConfigError, shown
 from ..files import path_of
 
@@ -87,7 +89,7 @@ class RunConfig(_Section):
     (0.001, 2)
     """
 
-    data: str = Field(description="name of an embedded data set, or path of a schema")
+    data: str = Field(pattern=r"^[^\x00]*$", description="name of an embedded data set, or path of a schema")
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="part of the training rows held out for validation"
     )
@@ -148,6 +150,13 @@ def read_config(values: Any, source: str) -> RunConfig:
         problems = [_explain(source, dict(problem)) for problem in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError("; ".join(problems[:5]) + more) from None
+
+
+def located(config: RunConfig) -> RunConfig:
+    """The configuration with ``data`` so that it means the same in every working directory: absolute where it names a file."""
+    if config.data in known_data_sets() or not os.path.isfile(config.data):
+        return config
+    return config.model_copy(update={"data": os.path.abspath(config.data)})
 
 
 def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -220,6 +229,8 @@ def _in_words(node: Mapping[str, Any]) -> str:
         return " or ".join(_in_words(option) for option in node["anyOf"])
     if "enum" in node:
         return "one of " + ", ".join(map(str, node["enum"]))
+    if "pattern" in node:  # only that of `data`
+        return "text without a null character"
     kind = {"null": "null", "object": "a section of keys", "string": "text", "boolean": "true or false"}.get(node["type"], node["type"])
     if node["type"] == "array":
         most = f"a list of at most {node['maxItems']}" if "maxItems" in node else "a list of"

@@ -5,40 +5,94 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import NotRequired, TypedDict  # pydantic checks no TypedDict of ``typing`` before Python 3.12
 
-from ..errors import CheckpointError, shown
+from ..errors import shown
+from .checkpoint import damaged, step_of
 from .early_stopping import EarlyStopping
+
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class TaskMetrics(TypedDict):
+    """The metrics of one task, see :func:`dcrnn_fast.training.metrics.task_metrics`."""
+
+    rows: Count
+    positives: Count
+    auc: Number | None
+    log_loss: Number | None
+    calibration: Number | None
+    gauc: NotRequired[Number | None]
+    role: NotRequired[Literal["CTR", "CTCVR", "CVR"]]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class EpochRecord(TypedDict):
+    """What is known of an epoch that is done; ``valid`` holds the metrics by task."""
+
+    epoch: Count
+    step: Count
+    train_loss: Number
+    valid: dict[str, TaskMetrics]
+    monitor: Number
 
 
 @dataclass
 class Position:
     """How far a run is. ``epoch`` and ``batch`` count what is done; ``loss_sum`` and ``loss_rows`` belong to the current epoch."""
 
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    loss_rows: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    step: Count = 0
+    epoch: Count = 0
+    batch: Count = 0
+    loss_sum: Number = 0.0
+    loss_rows: Count = 0
+    rows: Count = 0
+    seconds: Number = 0.0
+    step_seconds: Number = 0.0
+    curve: list[tuple[Count, Number]] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
 
 
 def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position, EarlyStopping]:
-    """Position and early stopping of a checkpoint's state. Raises :class:`CheckpointError` that names the entry that is wrong."""
+    """Position and early stopping of a checkpoint's state.
+
+    Raises :class:`dcrnn_fast.errors.CheckpointError` that names the file and the entry that is wrong, or that no run can reach.
+    """
     try:
         for key, kind in (("config", dict), ("data_digest", str), ("environment", dict)):
             if not isinstance(state[key], kind):
                 raise TypeError(f"{key} is {shown(state[key])}")
-        return TypeAdapter(Position).validate_python(state["position"]), TypeAdapter(EarlyStopping).validate_python(state["stopping"])
+        position = TypeAdapter(Position).validate_python(state["position"])
+        stopping = TypeAdapter(EarlyStopping).validate_python(state["stopping"])
+        said = _impossible(position, stopping, step_of(folder))
+        if not said:
+            return position, stopping
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         said = f"{'.'.join(map(str, problem['loc'])) or 'the position'} is {shown(problem['input'])}: {problem['msg']}"
     except (KeyError, TypeError) as error:
         said = f"it lacks an entry or has another type of it: {error}"
-    raise CheckpointError(f"checkpoint {folder} holds no position of a run: {said}; delete the folder and use --resume again")
+    raise damaged(folder, folder / "state.json", f"holds no position of a run: {said}")
+
+
+def _impossible(at: Position, stopping: EarlyStopping, step: int | None) -> str:
+    """What contradicts itself, in words; empty if nothing does."""
+    best = stopping.best_epoch
+    if step is not None and at.step != step:
+        return f"step is {shown(at.step)}, but the folder is that of step {step}"
+    if len(at.history) != at.epoch or any(record["epoch"] != epoch for epoch, record in enumerate(at.history, start=1)):
+        return f"epoch is {shown(at.epoch)}, but history has {len(at.history)} entries, or they are not the epochs from 1 on"
+    if any(record["valid"].keys() != at.history[0]["valid"].keys() for record in at.history):
+        return "the epochs of history have metrics of different tasks"
+    if (at.batch == 0) != (at.loss_rows == 0):
+        return f"batch is {shown(at.batch)}, but loss_rows is {shown(at.loss_rows)}: both are 0, or none"
+    if (at.epoch == 0) != (best is None) or (best is None) != (stopping.best is None) or not (best is None or 1 <= best <= at.epoch):
+        return f"best_epoch is {shown(best)} and best is {shown(stopping.best)}, but {shown(at.epoch)} epochs are done"
+    if stopping.patience < 1 or stopping.waited != at.epoch - (best or 0):
+        return f"waited is {shown(stopping.waited)} and patience {shown(stopping.patience)} at epoch {shown(at.epoch)}, best {shown(best)}"
+    return ""

@@ -11,14 +11,14 @@ import torch
 from ..data import PackedDataset
 from ..errors import CheckpointError, DataError, shown
 from ..files import path_of
-from .config import RunConfig
+from .config import RunConfig, located
 from .constant import with_constant
 from .curves import write_curves
 from .device import deterministic, select_backend, select_device
 from .evaluation import evaluate_split
 from .model_file import load_model, read_encoding, read_weights
 from .report import Report
-from .run_data import check_rows, check_same_data, locate_data, prepare_data
+from .run_data import check_rows, check_same_data, prepare_data
 from .run_folder import RunFolder, enter_run, stored_config
 from .tensors import load_tensors
 from .trainer import Trainer
@@ -59,7 +59,7 @@ def train(
             raise TypeError(f"{name}={shown(value)}: expected a {kind.__name__}, got {type(value).__name__}")
     output = path_of("output", output)
     report = report or Report()
-    config = config.model_copy(update={"data": locate_data(config.data)})
+    config = located(config)
     with enter_run(output, config, resume=resume) as (folder, stored):
         if stored and folder.metrics.is_file() and (metrics := _finished(folder, stored, report)):
             return metrics

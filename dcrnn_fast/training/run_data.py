@@ -1,22 +1,16 @@
-"""The data of a run: where it is, its packed form, and the checks that refuse data on which a run would fail only later."""
+"""The data of a run: its packed form, and the checks that refuse data on which a run would fail only later."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..data import PackedDataset, known_data_sets, prepare
+from ..data import PackedDataset, prepare
 from ..errors import ConfigError, DataError
 from .config import RunConfig
 from .run_folder import RunFolder
-
-
-def locate_data(data: str) -> str:
-    """``data`` so that it means the same in every working directory: absolute where it names a file."""
-    return os.path.abspath(data) if data not in known_data_sets() and os.path.isfile(data) else data
 
 
 def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:

@@ -12,7 +12,7 @@ from ..errors import CheckpointError, ConfigError, RunFolderError
 from ..files import leftovers
 from ..locks import locked
 from .checkpoint import checkpoint_folders, recover
-from .config import RunConfig, describe_differences, load_config, read_config
+from .config import RunConfig, describe_differences, load_config, located, read_config
 from .run_files import run_folder_errors, write_file, write_json
 from .tensors import json_digest
 
@@ -54,9 +54,12 @@ class RunFolder:
         remedy = "go on with --resume to compute it again"
         try:
             metrics: dict[str, Any] = strict_json.load(self.metrics)
-            intact = metrics.pop("digest", None) == json_digest(metrics)
+            digest = metrics.pop("digest", None)
+            intact = digest == json_digest(metrics)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.metrics} cannot be read ({error}); {remedy}") from error
+        if digest is None:
+            raise CheckpointError(f"{self.metrics} has no digest, so nothing shows that it is as it was written; {remedy}")
         if not intact:
             raise CheckpointError(f"{self.metrics} was changed after it was written: its digest does not match; {remedy}")
         return metrics
@@ -146,7 +149,7 @@ def _same_run(folder: RunFolder, config: RunConfig, resume: bool) -> RunConfig:
             "a finished run" if folder.metrics.is_file() else f"an unfinished run (last checkpoint: {newest.name if newest else 'none'})"
         )
         raise RunFolderError(f"{folder.root} already holds {state}; go on with --resume, or choose another --output")
-    stored = load_config(folder.config)
+    stored = located(load_config(folder.config))
     left_open = {"device": config.device == "auto", "threads": config.threads is None}
     config = config.model_copy(update={key: getattr(stored, key) for key, is_open in left_open.items() if is_open})
     if different := describe_differences(stored, config):

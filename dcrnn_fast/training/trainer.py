@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..data import Batch, BlockLoader, PackedDataset
 from ..errors import CheckpointError, DataError, TrainingDivergedError
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import damaged, load_checkpoint, save_checkpoint
 from .config import RunConfig
 from .device import select_backend
 from .early_stopping import EarlyStopping
@@ -26,7 +26,7 @@ from .evaluation import evaluate_split
 from .metrics import mean_over_tasks
 from .model_file import build_model, describe, encoding, export_weights
 from .optimisation import build_optimiser, build_weighting, learning_rate
-from .position import Position, restored_position
+from .position import EpochRecord, Position, TaskMetrics, restored_position
 from .report import Report
 from .run_files import write_json
 from .run_folder import RunFolder
@@ -121,6 +121,14 @@ class Trainer:
             raise CheckpointError(
                 f"checkpoint {folder} was trained on other rows than {self.dataset.meta.name} holds; restore the data, or start a new run"
             )
+        batches = len(self.loader)
+        if position.batch > batches or position.step != position.epoch * batches + position.batch:
+            raise damaged(
+                folder,
+                folder / "state.json",
+                f"holds no position of a run: step {position.step} is not batch {position.batch} after {position.epoch} epochs, "
+                f"which have {batches} batches each",
+            )
         for key, now in self.environment().items():
             if state["environment"].get(key) != now:
                 before = state["environment"].get(key)
@@ -129,7 +137,7 @@ class Trainer:
                 )
         self.at, self.stopping = position, stopping
         self.best = select(tensors, "best.")
-        if self.best:
+        if self.best or self.at.epoch:
             check_tensors(self.model, self.best, folder)
         restore(tensors, self.modules, self.optimiser, self.device, folder)
 
@@ -217,11 +225,11 @@ class Trainer:
         assert value is not None, "check_rows lets no run start without a value to monitor"
         self.at.epoch += 1
         self.at.batch = 0
-        record = {
+        record: EpochRecord = {
             "epoch": self.at.epoch,
             "step": self.at.step,
             "train_loss": self.at.loss_sum / self.at.loss_rows,
-            "valid": metrics,
+            "valid": cast(dict[str, TaskMetrics], metrics),
             "monitor": value,
         }
         self.at.history.append(record)

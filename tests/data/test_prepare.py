@@ -27,6 +27,11 @@ def test_a_schema_that_does_not_exist_is_an_unknown_data_set(tmp_path):
         prepare(tmp_path / "nowhere.yaml", cache_dir=tmp_path)
 
 
+def test_a_null_character_in_the_path_of_a_schema_is_refused():
+    with pytest.raises(DataError, match=r"data='a\\x00b\.yaml': expected a path, which cannot hold a null character; known data sets are"):
+        prepare("a\0b.yaml")
+
+
 HEADER = "city,price,click"
 
 

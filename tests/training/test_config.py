@@ -57,6 +57,7 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
         ("data: x\nmodel: {embeding_dim: 4}", "model.embeding_dim (value 4) is an unknown key; did you mean embedding_dim?"),
         ("data: x\nzzz: 4", "zzz (value 4) is an unknown key; known keys: data, "),
         ("seed: 1", "data is missing, expected text"),
+        ('data: "a\\0b"', "data is 'a\\x00b', expected text without a null character"),
         ("[1, 2]", "holds list, expected `key: value` lines"),
         ("data: [x", "is not valid YAML"),
         ("data: !!python/object/apply:os.system [echo]", "is not valid YAML"),

@@ -1,6 +1,7 @@
 """Who may write into a run folder: one run at a time, of one configuration; and what is tidied up after a killed one."""
 
 import json
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from dcrnn_fast.errors import CheckpointError, RunFolderError
 from dcrnn_fast.locks import locked
 from dcrnn_fast.training import evaluate, train
-from dcrnn_fast.training.run_folder import MAY_CHANGE, RunFolder
+from dcrnn_fast.training.run_folder import MAY_CHANGE, RunFolder, stored_config
 from tests.damage import edit_json, flip_a_bit
 from tests.training.test_resume import Notes, interrupted, outcome
 from tests.training.tiny import files_below, tiny_config, write_table
@@ -134,6 +135,15 @@ def test_keys_that_change_no_weight_may_be_edited(schema, finished, tmp_path):
     assert RunFolder(tmp_path / "run").weights.read_bytes() == RunFolder(finished).weights.read_bytes()
 
 
+def test_data_may_be_edited_to_a_relative_path(schema, finished, tmp_path, monkeypatch):
+    interrupted(schema, tmp_path / "run", 5)
+    write_table(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    edit_config(tmp_path / "run", data="moved/tiny.yaml")
+    train(stored_config(tmp_path / "run"), tmp_path / "run", resume=True)
+    assert RunFolder(tmp_path / "run").weights.read_bytes() == RunFolder(finished).weights.read_bytes()
+
+
 def empty(path):
     path.write_bytes(b"")
 
@@ -146,11 +156,11 @@ def lower_an_auc(metrics):
     ("damage", "said"),
     [
         (edit_json(lower_an_auc), "was changed after it was written: its digest does not match"),
-        (edit_json(lambda metrics: metrics.pop("digest")), "was changed after it was written"),
+        (edit_json(lambda metrics: metrics.pop("digest")), "has no digest"),
         (flip_a_bit, "cannot be read"),
         (empty, "cannot be read"),
         *((lambda path, text=text: path.write_text(text), "cannot be read") for text in ("[]", '{"auc": NaN}', "[" * 10**5)),
-        (lambda path: path.write_text("{}"), "was changed"),
+        (lambda path: path.write_text("{}"), "has no digest"),
     ],
 )
 def test_results_that_are_damaged_are_written_again(schema, finished, copied, damage, said):
@@ -183,3 +193,13 @@ def test_damaged_results_without_a_checkpoint_are_not_a_reason_to_train_anew(sch
     with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read .* holds none: restore one, or train in another folder"):
         train(tiny_config(schema), copied, resume=True)
     assert files_below(copied) == before
+
+
+def test_damage_to_the_only_checkpoint_of_a_finished_run_is_no_advice_to_delete_it(schema, copied):
+    folder = RunFolder(copied)
+    empty(folder.metrics)
+    oldest, newest = sorted(folder.checkpoints.iterdir())
+    shutil.rmtree(oldest)
+    empty(newest / "state.json")
+    with pytest.raises(CheckpointError, match=r"no earlier checkpoint: restore this one, or train in another folder$"):
+        train(tiny_config(schema), copied, resume=True)
