@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +11,27 @@ from pathlib import Path
 _held: set[int] = set()
 
 
+class NoLocksError(OSError):
+    """The file cannot be locked at all: the platform or the file system has no locks."""
+
+
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[bool]:
     """Lock the file ``path`` for the block, and say whether that succeeded: it fails while somebody else holds the lock.
 
     The file is made if it is absent, in a folder that must exist. It stays, empty: to delete it would let two processes lock two files of
     one name. ``shared`` lets others hold the lock too, if they share it. ``wait`` waits instead of failing. A forked child does not hold
-    the lock. Raises :class:`OSError` if the file cannot be made, or if its file system has no locks.
+    the lock. Raises :class:`OSError` if the file cannot be made, and :class:`NoLocksError` if the platform or its file system has no
+    locks.
 
         with locked(folder / ".lock") as mine:
             if not mine:
                 ...
     """
-    import fcntl  # Unix alone has it; what takes no lock must be importable elsewhere.
+    try:
+        import fcntl  # Unix alone has it; what takes no lock must be importable elsewhere.
+    except ModuleNotFoundError as error:
+        raise NoLocksError(errno.ENOLCK, f"{path} cannot be locked: this platform has no fcntl locks") from error
 
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -37,6 +46,8 @@ def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             mine = False
+        except OSError as error:
+            raise NoLocksError(error.errno, f"{path} cannot be locked ({error.strerror})") from error
         yield mine
     finally:
         if descriptor in _held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,15 +19,15 @@ def load(path: Path) -> Any:
 def parse(text: str) -> Any:
     """The value of a JSON text.
 
-    Raises ValueError for what is no JSON (NaN and infinities included), for nesting deeper than 100 levels, for integers of more than 20
-    digits, and for text that is no Unicode (half of a surrogate pair).
+    Raises ValueError for what is no JSON (NaN and infinities included), for numbers beyond float64 (1e999), for nesting deeper than 100
+    levels, for integers of more than 20 digits, and for text that is no Unicode (half of a surrogate pair).
 
     >>> from dcrnn_fast import strict_json
     >>> strict_json.parse('{"rows": 8}')
     {'rows': 8}
     """
     try:
-        value = json.loads(text, parse_int=_integer, parse_constant=_constant)
+        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
     except RecursionError:
         raise _too_deep() from None
     _check(value)
@@ -50,6 +51,13 @@ def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"it holds an integer of {len(digits)} digits, expected at most {MAX_DIGITS}")
     return int(digits)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"it holds {text[:40]}, which is beyond the range of float64")
+    return value
 
 
 def _constant(name: str) -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, shown
 from ..files import path_of
 from .meta import FORMAT_VERSION, PackedMeta, check_encoding
-from .packed import PackedDataset, file_sha256, open_packed, remove_leftovers, write_packed
+from .packed import PackedDataset, file_sha256, open_or_discard, open_packed, remove_leftovers, write_packed
 
 if TYPE_CHECKING:
     from .encode import Encoder
@@ -102,11 +101,8 @@ def prepare(
             f"the cache folder {cache} cannot be read: {error.strerror or error}; choose another cache folder (DCRNN_FAST_CACHE)"
         ) from error
     remove_leftovers(cache)
-    if cached:
-        try:
-            return open_packed(target)
-        except DataError:
-            shutil.rmtree(target, ignore_errors=True)
+    if cached and (data_set := open_or_discard(target)):
+        return data_set
     tables = read_splits(schema, path.parent, seed=seed, valid_fraction=valid_fraction, max_gb=limit)
     with _naming(schema, "train"):
         encoder = Encoder.fit(schema, tables["train"]) if encoding is None else Encoder.restore(schema, encoding)

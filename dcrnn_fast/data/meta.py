@@ -20,6 +20,15 @@ DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "fl
 SPLITS = ("train", "valid", "test")
 
 
+class UnreadableError(DataError):
+    """The system does not open or read a file of a packed folder now, for example for want of permission. The file may be whole."""
+
+
+def unreadable(file: Path, error: OSError) -> UnreadableError:
+    """The error for a file that is there and is not read."""
+    return UnreadableError(f"{file} cannot be read: {error.strerror or error}; check its permissions and its disk, then try again")
+
+
 @dataclass(frozen=True)
 class PackedMeta:
     """What a packed data set holds.
@@ -77,8 +86,10 @@ def read_meta(file: Path) -> PackedMeta:
         content = strict_json.load(file)
     except FileNotFoundError as error:
         raise DataError(f"{file.parent} is no packed data set: it has no meta.json") from error
-    except (OSError, ValueError) as error:
+    except (NotADirectoryError, IsADirectoryError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}; {remedy}") from error
+    except OSError as error:
+        raise unreadable(file, error) from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise DataError(f"{file} has format_version {shown(version)}, expected {FORMAT_VERSION}; {remedy}")

@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -31,10 +32,11 @@ from numpy.lib import format as npy
 
 from ..errors import DataError, shown
 from ..files import path_of, sync
-from ..locks import locked
-from .meta import DTYPES, PackedMeta, read_meta
+from ..locks import NoLocksError, locked
+from .meta import DTYPES, PackedMeta, UnreadableError, read_meta, unreadable
 
 LOCK = ".lock"
+_TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")  # what _temporary_name makes of a cache entry's name
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,61 @@ def write_packed(path: Path, meta: PackedMeta, splits: Mapping[str, Mapping[str,
             except OSError:
                 if not (path / "meta.json").is_file():
                     raise
+    except NoLocksError as error:
+        raise _no_locks(path, error) from error
     except OSError as error:
         raise DataError(
             f"packed data cannot be written to {path}: {error}; free space, or choose another cache folder (DCRNN_FAST_CACHE)"
         ) from error
 
 
+def open_or_discard(path: Path) -> PackedDataset | None:
+    """Open a cache entry; if it is damaged, delete it and return None.
+
+    An entry is judged and renamed while nobody else writes to the folder above, so what another process has built again stays. What the
+    system does not read now stays too. Raises DataError for an entry that is not read, or that is damaged and cannot be replaced.
+    """
+    try:
+        return open_packed(path)
+    except UnreadableError:
+        raise
+    except DataError:
+        pass
+    discarded = _temporary_name(path)
+    try:
+        with locked(path.parent / LOCK, wait=True):
+            try:
+                return open_packed(path)
+            except UnreadableError:
+                raise
+            except DataError:
+                with suppress(FileNotFoundError):  # Another process discarded it, and has not built it again yet.
+                    os.rename(path, discarded)
+    except NoLocksError as error:
+        raise _no_locks(path, error) from error
+    except OSError as error:
+        raise DataError(
+            f"the damaged cache entry {path} cannot be replaced: {error.strerror or error}; delete it, or choose another cache folder "
+            "(DCRNN_FAST_CACHE)"
+        ) from error
+    shutil.rmtree(discarded, ignore_errors=True)
+    return None
+
+
+def _no_locks(path: Path, error: NoLocksError) -> DataError:
+    return DataError(
+        f"packed data cannot be written to {path}: {error.strerror}; choose a cache folder on a local disk (DCRNN_FAST_CACHE); Windows "
+        "has no such locks"
+    )
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+
+
 @contextmanager
 def _temporary_folder(path: Path) -> Iterator[Path]:
-    beside = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    beside = _temporary_name(path)
     beside.mkdir()
     try:
         yield beside
@@ -123,8 +171,11 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary folders of killed processes, unless a process writes packed data to `folder` now: the next call does it then."""
-    leftovers = list(folder.glob(".*.tmp"))
+    """Delete the temporary folders of killed processes, unless a process writes packed data to `folder` now: the next call does it then.
+
+    Other names are somebody else's.
+    """
+    leftovers = [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
     if not leftovers:
         return
     with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # whoever may only read the folder leaves them to its owner
@@ -136,8 +187,8 @@ def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
     """Open a packed folder; the arrays are memory-mapped.
 
     Checks every array's length, dtype and shape against meta.json, and meta.json against its own digest; a damaged file never takes more
-    memory than its size suggests. `verify=True` also reads every
-    byte and checks the checksums. Raises DataError that names the file.
+    memory than its size suggests. `verify=True` also reads every byte and checks the checksums. Raises DataError that names the
+    file, and its subclass UnreadableError where the system does not read it.
     """
     folder = path_of("path", path)
     meta = read_meta(folder / "meta.json")
@@ -175,10 +226,11 @@ def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         with file.open("rb") as stream:
             found, by_columns, found_dtype = _header(stream)
             begin, size = stream.tell(), os.fstat(stream.fileno()).st_size
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{file} cannot be opened (missing or truncated): {reason}; {remedy}") from error
     except OSError as error:
-        raise DataError(f"{file} cannot be opened (missing or truncated): {error.strerror or error}; {remedy}") from error
-    except ValueError as error:
-        raise DataError(f"{file} cannot be opened (missing or truncated): {error}; {remedy}") from error
+        raise unreadable(file, error) from error
     if found_dtype != np.dtype(dtype) or found != shape:
         raise DataError(f"{file} holds {found_dtype} {list(found)}, but meta.json states {dtype} {list(shape)}; {remedy}")
     bytes_expected = begin + math.prod(shape) * found_dtype.itemsize
@@ -186,7 +238,10 @@ def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         raise DataError(f"{file} cannot be opened (missing or truncated): it has {size} bytes, expected {bytes_expected}; {remedy}")
     if not math.prod(shape):
         return np.empty(shape, dtype)  # An empty array cannot be memory-mapped.
-    return np.memmap(file, found_dtype, mode="r", offset=begin, shape=shape, order="F" if by_columns else "C")
+    try:
+        return np.memmap(file, found_dtype, mode="r", offset=begin, shape=shape, order="F" if by_columns else "C")
+    except OSError as error:
+        raise unreadable(file, error) from error
 
 
 def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

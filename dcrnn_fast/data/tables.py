@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from ..errors import DataError
+from ..errors import DataError, shown
 from .columns import MISSING, texts_of
 from .schema import TableSchema
 
@@ -73,7 +73,7 @@ def read_splits(schema: TableSchema, folder: Path, *, seed: int, valid_fraction:
         kept, drawn = _draw(tables["train"].num_rows, valid_fraction, seed)
         if not len(kept):
             raise DataError(f"data set {schema.name!r}: valid_fraction {valid_fraction} leaves no train row of {tables['train'].num_rows}")
-        tables = {**tables, "valid": tables["train"].take(drawn), "train": tables["train"].take(kept)}
+        tables = {**tables, "valid": _take(tables["train"], drawn), "train": _take(tables["train"], kept)}
     return {split: tables[split].combine_chunks() for split in SPLITS}
 
 
@@ -83,19 +83,37 @@ def _draw(rows: int, fraction: float, seed: int) -> tuple[pa.Array, pa.Array]:
     return pa.array(np.flatnonzero(~drawn)), pa.array(np.flatnonzero(drawn))
 
 
+def _take(table: pa.Table, rows: pa.Array) -> pa.Table:
+    columns = {}
+    for name in table.column_names:
+        try:
+            columns[name] = table.column(name).take(rows)
+        except pa.ArrowException as error:
+            kind = shown(str(table.column(name).type))
+            raise DataError(f"column {name!r} is of type {kind}, of which Arrow selects no rows; convert it to text or numbers") from error
+    return pa.table(columns)
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with text and bytes in the layouts that all of Arrow's functions know."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    columns = [column.cast(plain[column.type]) if column.type in plain else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def _split_one_file(schema: TableSchema, table: pa.Table, path: Path) -> dict[str, pa.Table]:
     column, fraction = schema.files.split_column, schema.files.test_fraction
     if column is None:
         assert fraction is not None
         kept, drawn = _draw(table.num_rows, fraction, schema.files.test_seed)
-        return {"train": table.take(kept), "test": table.take(drawn)}
+        return {"train": _take(table, kept), "test": _take(table, drawn)}
     texts = texts_of(table, column)
     found = texts.present()
     if texts.missing.any() or not {"train", "test"} <= set(found) <= set(SPLITS):
-        shown = ", ".join([*found[:10], *([MISSING] if texts.missing.any() else [])])
-        raise DataError(f"{path}: split column {column!r} holds {shown} (at most 10 shown), expected train, test and optionally valid")
+        names = ", ".join([*found[:10], *([MISSING] if texts.missing.any() else [])])
+        raise DataError(f"{path}: split column {column!r} holds {names} (at most 10 shown), expected train, test and optionally valid")
     return {
-        split: table.take(pa.array(np.flatnonzero(texts.codes == texts.texts.index(split).as_py()))) for split in SPLITS if split in found
+        split: _take(table, pa.array(np.flatnonzero(texts.codes == texts.texts.index(split).as_py()))) for split in SPLITS if split in found
     }
 
 
@@ -116,7 +134,7 @@ def _read(schema: TableSchema, path: Path, budget: Budget) -> pa.Table:
             raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
-                batches = [budget.take(batch, path) for batch in file.iter_batches(columns=wanted)]
+                batches = [budget.take(_without_views(batch), path) for batch in file.iter_batches(columns=wanted)]
                 empty = file.schema_arrow.empty_table().select(wanted)
             return pa.Table.from_batches(batches) if batches else empty
         types = {name: TEXT if name in text else pa.float64() for name in wanted}

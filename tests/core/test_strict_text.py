@@ -50,6 +50,7 @@ def test_a_merged_key_may_be_given_again():
         ("[" * 102 + "]" * 102, "nested more than 100 levels deep"),
         ("1" * 5000, "an integer of 5000 digits, expected at most 20"),
         ('{"a": NaN}', "holds NaN, which JSON cannot hold"),
+        ("[-1e999]", "holds -1e999, which is beyond the range of float64"),
         (r'{"\ud800": 1}', "surrogates not allowed"),
     ],
 )

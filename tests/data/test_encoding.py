@@ -184,6 +184,25 @@ def test_a_dictionary_with_repeated_and_unused_entries_is_read_as_its_cells(tabl
     assert field(data, "test", "city") == [2, 3, 2, 1, 1]
 
 
+@pytest.mark.parametrize(("kind", "view"), [(pa.string(), pa.string_view()), (pa.binary(), pa.binary_view())], ids=["text", "bytes"])
+def test_parquet_columns_in_the_view_layout_are_read_as_those_in_the_usual_one(table, kind, view):
+    def digest(layout):
+        cities = pa.array(["a", "b", None, "a"]).cast(kind).cast(layout)
+        content = pa.table({"city": cities, "price": pa.array(range(4)), "click": [0, 1, 0, 1]})
+        pq.write_table(content, table.folder / "t.parquet")
+        pq.write_table(content.slice(0, 0), table.folder / "empty.parquet")
+        return table.prepare(files={"train": "t.parquet", "test": "empty.parquet"}, valid_fraction=0.25).meta.digest
+
+    assert digest(view) == digest(kind)
+
+
+def test_a_parquet_column_whose_rows_arrow_cannot_select_is_refused_by_name(table):
+    x = pa.array([{"a": "text"}] * 4, pa.struct([("a", pa.string_view())]))
+    pq.write_table(pa.table({"city": ["a"] * 4, "price": [1.0] * 4, "click": [0] * 4, "x": x}), table.folder / "t.parquet")
+    with pytest.raises(DataError, match=r"column 'x' is of type .*, of which Arrow selects no rows; convert it to text or numbers"):
+        table.prepare(files={"train": "t.parquet", "test": "t.parquet"}, categorical=["city", "x"], valid_fraction=0.25)
+
+
 def test_parquet_of_other_types_is_read_alike(table):
     content = {
         "city": pa.array([1.0, None, float("nan"), 2.0]),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,55 @@ def test_a_damaged_cache_entry_is_built_anew(table):
     assert len(table.prepare().split("train").ids) == 8
 
 
+def test_an_entry_that_another_process_repaired_meanwhile_stays(table, monkeypatch):
+    from dcrnn_fast.data import packed
+
+    repaired, looks = table.prepare().path, []
+
+    def read_meta(file, real=packed.read_meta):
+        looks.append(file)
+        if len(looks) == 1:
+            raise DataError("damaged at the first look")
+        return real(file)
+
+    (repaired / "mark").touch()
+    monkeypatch.setattr(packed, "read_meta", read_meta)
+    assert table.prepare().path == repaired
+    assert (repaired / "mark").exists(), "the repaired entry was deleted and built again"
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("name", ["meta.json", "train.ids.npy"])
+def test_an_entry_that_the_system_does_not_read_now_is_not_deleted(table, monkeypatch, code, name):
+    def refused(path, *arguments, real, **options):
+        if path.name == name:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *arguments, **options)
+
+    entry = table.prepare().path
+    (entry / "mark").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", partialmethod(refused, real=Path.open))
+        patch.setattr(Path, "read_text", partialmethod(refused, real=Path.read_text))
+        with pytest.raises(DataError, match=rf"{name} cannot be read: {os.strerror(code)}; check its permissions"):
+            table.prepare()
+    assert table.prepare().path == entry
+    assert (entry / "mark").exists(), "the entry was deleted and built again"
+
+
+@pytest.mark.parametrize("missing", ["module", "file system"])
+def test_a_cache_folder_without_locks_is_refused_for_its_locks(table, monkeypatch, missing):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(DataError, match=r"\.lock cannot be locked.*; choose a cache folder on a local disk"):
+        table.prepare()
+
+
 def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "here"))
     assert default_cache_dir() == tmp_path / "here"
@@ -209,6 +260,14 @@ def test_half_written_entries_of_killed_processes_are_deleted_at_the_next_call(t
     (leftover / "train.ids.npy").write_bytes(b"half")
     table.prepare()
     assert not leftover.exists()
+
+
+def test_temporary_folders_of_other_programs_stay(table):
+    strangers = [table.prepare().path.parent / name for name in (".tool.tmp", ".tool.89abcdef.tmp", ".shop-0123456789abcdef.77.tmp")]
+    for stranger in strangers:
+        stranger.mkdir()
+    table.prepare()
+    assert [stranger.name for stranger in strangers if not stranger.exists()] == []
 
 
 def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
