@@ -274,6 +274,7 @@ def fuzz(campaign: Campaign, targets: list[str] | None = None, worker: Worker | 
 
 
 if __name__ == "__main__":
+    calls.operators()  # loads those of Triton
     if sys.argv[1:]:
         print(judged(json.loads(sys.argv[1])) or "right, or refused in words")
     else:
