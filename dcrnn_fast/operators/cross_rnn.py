@@ -40,34 +40,22 @@ NEEDS = [int(need) for need in (Needs.X0, Needs.SHARED_WEIGHT, Needs.SHARED_BIAS
 """The bits in the order of the gradients."""
 
 
-def check_forward(
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    index: Tensor,
-    steps: int,
-    cell: str,
-    context: Tensor | None,
-) -> None:
-    """Raise TypeError or ValueError unless the arguments fit each other: callers of an operator may have checked nothing."""
+def check_forward(*tensors: Tensor, steps: int, cell: str, context: Tensor | None) -> None:
+    """Raise TypeError or ValueError unless the arguments fit each other: callers of an operator may have checked nothing.
+
+    ``tensors`` are those of the schema, x0 to index.
+    """
     check_choice("cell", cell, tuple(GATES))
     if isinstance(steps, int):  # a traced graph may leave it open
         check_count("steps", steps, maximum=MAX_STEPS)
-    check_cross_rnn(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, GATES[cell], context)
+    check_cross_rnn(*tensors, steps=steps, gates=GATES[cell], context=context)
 
 
 def check_backward(
     grad: Tensor,
     states: Tensor,
     activations: Tensor,
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    index: Tensor,
+    *tensors: Tensor,
     steps: int,
     cell: str,
     context: Tensor | None,
@@ -75,7 +63,8 @@ def check_backward(
     needs: int,
 ) -> None:
     """The same for the backward: a kept tensor has the shape that the forward gave it, or is [0]."""
-    check_forward(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context)
+    check_forward(*tensors, steps=steps, cell=cell, context=context)
+    x0, index = tensors[0], tensors[-1]
     tasks, (batch, dim) = index.shape[0], x0.shape
     for name, tensor in (("grad", grad), ("states", states), ("activations", activations)):
         check_tensor(name, tensor, "floats, an output of cross_rnn")
@@ -112,7 +101,8 @@ def _forward(
 
     A kept tensor is [0] where ``keep`` does not ask for it.
     """
-    check_forward(x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context)
+    banks = shared_weight, shared_bias, private_weight, private_bias
+    check_forward(x0, *banks, index, steps=steps, cell=cell, context=context)
     tasks, (batch, dim) = index.shape[0], x0.shape
     out = x0.new_empty(tasks, steps + 1, batch, dim) if return_states else x0.new_empty(tasks, batch, dim)
     states = x0.new_empty(tasks, steps - 1, batch, dim) if keep & Keep.STATES and not return_states else x0.new_empty(0)
@@ -139,7 +129,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x0, the four banks and the context; [0] for one that ``needs`` does not name. What was not kept comes as [0]."""
     banks = shared_weight, shared_bias, private_weight, private_bias
-    check_backward(grad, states, activations, x0, *banks, index, steps, cell, context, return_states, needs)
+    options: dict[str, Any] = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "needs": needs}
+    check_backward(grad, states, activations, x0, *banks, index, **options)
 
     def gradient(tensor: Tensor | None, needed: int) -> Tensor:
         return x0.new_empty(tensor.shape) if needed and tensor is not None else x0.new_empty(0)

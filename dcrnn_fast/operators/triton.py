@@ -45,7 +45,7 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         if not 0 <= keep <= Keep.BOTH:
             raise ValueError(f"keep: got {keep}, expected 0 (nothing), 1 (activations), 2 (states) or 3 (both)")
         banks = shared_weight, shared_bias, private_weight, private_bias
-        check_forward(x0, *banks, index, steps, cell, context)
+        check_forward(x0, *banks, index, steps=steps, cell=cell, context=context)
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
         return forward(problem, keep_states=bool(keep & Keep.STATES), keep_activations=bool(keep & Keep.ACTIVATIONS))
 
@@ -67,7 +67,8 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         allow_tf32: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         banks = shared_weight, shared_bias, private_weight, private_bias
-        check_backward(grad, states, activations, x0, *banks, index, steps, cell, context, return_states, needs)
+        options: dict[str, Any] = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "needs": needs}
+        check_backward(grad, states, activations, x0, *banks, index, **options)
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
         wanted = {"x0": bool(needs & Needs.X0), "banks": bool(needs & Needs.BANKS), "context": bool(needs & Needs.CONTEXT)}
         return backward(problem, grad, states, activations, **wanted)
