@@ -159,7 +159,7 @@ def cross_rnn(
     tensors = x0, shared_weight, shared_bias, private_weight, private_bias
 
     def check() -> None:
-        check_cross_rnn(*tensors, index, steps, GATES[cell], context)
+        check_cross_rnn(*tensors, index, steps=steps, gates=GATES[cell], context=context)
         check_index(index, shared_weight.shape[0] + private_weight.shape[1])
 
     chosen = resolve(backend, device=x0.device)

@@ -247,6 +247,7 @@ def check_cross_rnn(
     private_weight: Tensor,
     private_bias: Tensor,
     index: Tensor,
+    *,
     steps: int,
     gates: int,
     context: Tensor | None,
