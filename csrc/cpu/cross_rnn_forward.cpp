@@ -30,8 +30,8 @@ void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
 }
 
 // For 4 to 12 rows in float32, the library's choice of kernel was seen to depend on the number of threads, and so would the bits. Up to 3
-// rows go the same way on any number of threads: a small batch is divided into tiles of 3 rows, which for up to 12 rows also takes less
-// time than padding to 16, and adds in shorter chains. Products in half precision are padded.
+// rows go the same way on any number of threads: a small batch is divided into tiles of 3 rows, which also add in shorter chains than a
+// batch padded to 16 rows. Products in half precision are padded.
 constexpr int64_t steady_rows = 16, few_rows = 3;
 
 bool is_small(int64_t batch) { return batch > few_rows && batch < steady_rows; }

@@ -43,7 +43,7 @@ def test_recomputing_the_activations_is_as_exact(backend, shape, dtype):
 
 
 def test_the_gradient_of_x0_is_as_exact_where_many_equal_terms_are_summed(backend):
-    """Without weights every step of every task adds the same. 120 terms in one chain of additions lose five times what plain PyTorch does."""
+    """Without weights every step of every task adds the same: 120 terms in one chain of additions lose 5 times what plain PyTorch does."""
     errors = []
     for draw in range(9):
         arguments = cross_arguments(batch=4, dim=2, tasks=6, steps=20, share_ratio=1, seed=draw)

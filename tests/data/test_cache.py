@@ -1,0 +1,178 @@
+"""The cache of prepare: which calls share an entry, damaged entries, and several processes at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from functools import partialmethod
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcrnn_fast.data import default_cache_dir
+from dcrnn_fast.errors import DataError
+
+
+def test_the_second_call_opens_the_cache(table, monkeypatch):
+    first = table.prepare()
+    monkeypatch.setattr("dcrnn_fast.data.tables.read_splits", lambda *_a, **_k: pytest.fail("encoded twice"))
+    assert table.prepare().path == first.path
+
+
+def test_seed_fraction_schema_and_source_each_make_another_cache_entry(table):
+    paths = [table.prepare(valid_fraction=0.25).path]
+    paths.append(table.prepare(valid_fraction=0.25, seed=1).path)
+    paths.append(table.prepare(valid_fraction=0.5).path)
+    paths.append(table.prepare(valid_fraction=0.25, min_count=2).path)
+    table.write("test.csv", "city,price,click", [("a", 2, 0)])
+    paths.append(table.prepare(valid_fraction=0.25).path)
+    assert len(set(paths)) == 5
+
+
+def test_a_damaged_cache_entry_is_built_anew(table):
+    damaged = table.prepare().path / "train.ids.npy"
+    damaged.write_bytes(b"")
+    assert len(table.prepare().split("train").ids) == 8
+
+
+def test_an_entry_that_another_process_repaired_meanwhile_stays(table, monkeypatch):
+    from dcrnn_fast.data import packed
+
+    repaired, looks = table.prepare().path, []
+
+    def read_meta(file, real=packed.read_meta):
+        looks.append(file)
+        if len(looks) == 1:
+            raise DataError("damaged at the first look")
+        return real(file)
+
+    (repaired / "mark").touch()
+    monkeypatch.setattr(packed, "read_meta", read_meta)
+    assert table.prepare().path == repaired
+    assert (repaired / "mark").exists(), "the repaired entry was deleted and built again"
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("name", ["meta.json", "train.ids.npy"])
+def test_an_entry_that_the_system_does_not_read_now_is_not_deleted(table, monkeypatch, code, name):
+    def refused(path, *arguments, real, **options):
+        if path.name == name:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *arguments, **options)
+
+    entry = table.prepare().path
+    (entry / "mark").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", partialmethod(refused, real=Path.open))
+        patch.setattr(Path, "read_text", partialmethod(refused, real=Path.read_text))
+        with pytest.raises(DataError, match=rf"{name} cannot be read: {os.strerror(code)}; check its permissions"):
+            table.prepare()
+    assert table.prepare().path == entry
+    assert (entry / "mark").exists(), "the entry was deleted and built again"
+
+
+@pytest.mark.parametrize("missing", ["module", "file system"])
+def test_a_cache_folder_without_locks_is_refused_for_its_locks(table, monkeypatch, missing):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(DataError, match=r"\.lock cannot be locked.*; choose a cache folder on a local disk"):
+        table.prepare()
+
+
+def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "here"))
+    assert default_cache_dir() == tmp_path / "here"
+
+
+def test_the_default_cache_folder_is_the_users(monkeypatch):
+    monkeypatch.delenv("DCRNN_FAST_CACHE", raising=False)
+    assert default_cache_dir().is_relative_to(Path.home())
+
+
+def test_processes_that_prepare_at_once_all_get_the_data(table):
+    table.write("train.csv", "city,price,click", [(f"c{i % 50}", i, i % 2) for i in range(5000)])
+    code = """
+import sys
+from pathlib import Path
+from dcrnn_fast.data import prepare
+import dcrnn_fast.data.encode, dcrnn_fast.data.tables
+print("ready", flush=True)
+sys.stdin.readline()
+print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
+"""
+    command = [sys.executable, "-c", code, str(table.save()), str(table.folder / "cache")]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    digests = {process.communicate()[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(digests) == 1
+    assert len(list((table.folder / "cache").glob("[!.]*"))) == 1
+
+
+def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monkeypatch):
+    from dcrnn_fast.data import catalog
+
+    slow_write = catalog.write_packed
+
+    def write_twice(path, meta, splits):
+        slow_write(path, meta, splits)
+        winner = (path / "meta.json").stat().st_ino
+        slow_write(path, meta, splits)
+        assert (path / "meta.json").stat().st_ino == winner
+
+    monkeypatch.setattr(catalog, "write_packed", write_twice)
+    data = table.prepare()
+    assert {path.name for path in data.path.parent.iterdir()} == {data.path.name, ".lock"}
+
+
+def test_half_written_entries_of_killed_processes_are_deleted_at_the_next_call(table):
+    leftover = table.prepare().path.parent / ".shop-0123456789abcdef.89abcdef.tmp"
+    leftover.mkdir()
+    (leftover / "train.ids.npy").write_bytes(b"half")
+    table.prepare()
+    assert not leftover.exists()
+
+
+def test_temporary_folders_of_other_programs_stay(table):
+    strangers = [table.prepare().path.parent / name for name in (".tool.tmp", ".tool.89abcdef.tmp", ".shop-0123456789abcdef.77.tmp")]
+    for stranger in strangers:
+        stranger.mkdir()
+    table.prepare()
+    assert [stranger.name for stranger in strangers if not stranger.exists()] == []
+
+
+def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
+    real, seen = np.save, []
+
+    def save(file, *arguments, **options):
+        if not seen:
+            seen.append(file.parent)
+            table.prepare(min_count=2)
+            assert file.parent.exists()
+        real(file, *arguments, **options)
+
+    monkeypatch.setattr(np, "save", save)
+    table.prepare(seed=1, valid_fraction=0.5)
+    assert seen
+    assert not seen[0].exists()
+
+
+def test_a_cache_folder_that_cannot_be_entered_is_named(table, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(DataError, match=r"the cache folder .*cache cannot be read: Permission denied; choose another"):
+        table.prepare()
