@@ -85,7 +85,3 @@ def raw_files() -> dict[str, Path]:
         "--census-test": census / "census_income_test.csv.gz",
         "--hillstrom": hillstrom / "hillstrom.csv.gz",
     }
-
-
-def field(data, split, name):
-    return data.split(split).ids[:, list(data.meta.fields).index(name)].tolist()
