@@ -49,6 +49,7 @@ INTERNAL = ("Internal error", "INTERNAL ASSERT")
 PYTORCH = (
     "Please convert all Tensors to FakeTensors", "Mixing fake modes", "DefaultCPUAllocator: can't allocate memory",
     "Storage size calculation overflowed", "Inference tensors cannot be saved for backward",
+    "Expected the output of forward differentiable view operations",  # of ``.mT`` in jvp after a sum with a functional tensor
 )  # fmt: skip
 """Words of PyTorch's own that it says whatever is called."""
 
