@@ -1,5 +1,5 @@
-// CUDA's keywords and functions on the CPU, as far as the kernels of csrc/cuda need them. The kernels run as plain C++, with one CPU thread
-// for each thread of a block.
+// CUDA's keywords and functions on the CPU, as far as the kernels of csrc/cuda need them. The kernels run as plain C++; threads.h says how
+// the threads of a block run.
 //
 // Modelled:
 //  - Blocks run one after another. __syncthreads is a barrier of all threads of the block. Shared memory is filled with NaN before each
@@ -8,28 +8,27 @@
 //    manual documents.
 //  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
 //    passes with both.
-//  - Misaligned vector accesses and copies that are never waited for end the program. So do a sanitizer's findings: a missing barrier is a
-//    data race between CPU threads.
+//  - Misaligned vector accesses and copies that are never waited for end the program. So do a barrier that some threads never
+//    reach, and a sanitizer's findings. With DCRNN_HOST_THREADS a missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
 //  - Blocks that run at the same time, caches, and the order in which blocks see each other's writes.
-//  - Warps in lockstep. Divergence costs nothing, and an exchange that some lanes of a warp miss hangs.
+//  - Warps in lockstep. Divergence costs nothing.
 //  - Limits on registers, shared memory and grids, and launches that fail.
 //  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
 //    not fuse.
 //  - Streams: a launch returns when its work is done.
 #pragma once
 
-#include <barrier>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "threads.h"
 #include "types.h"
 
 #define __global__
@@ -59,14 +58,14 @@ union Shown {
 };
 
 struct Warp {
-  std::barrier<> together{32};
+  Barrier together{32};
   // Two buffers in turn: a lane may show its next values while others still read those of the round before.
   Shown shown[2][32];
 };
 
 struct Block {
   explicit Block(int threads, size_t shared_bytes) : together(threads), warps(threads / 32), shared((shared_bytes + 127) / 128) {}
-  std::barrier<> together;
+  Barrier together;
   std::vector<Warp> warps;
   struct alignas(128) Line {
     unsigned char bytes[128];
@@ -83,13 +82,26 @@ struct Copy {
 };
 
 inline const bool copies_arrive_early = std::getenv("DCRNN_COPIES") && !std::strcmp(std::getenv("DCRNN_COPIES"), "early");
-inline thread_local dim3 thread_index, block_index, grid_size, block_size;
-inline thread_local Block* block = nullptr;
-inline thread_local unsigned round_of_warp = 0;
-inline thread_local std::vector<std::vector<Copy>> copies;  // groups, the last one open
+
+// A thread of a block.
+struct Thread {
+  Block* block;
+  dim3 grid_size, block_size, thread_index, block_index;
+  unsigned round_of_warp = 0;
+  std::vector<std::vector<Copy>> copies{1};  // groups, the last one open
+};
+
+inline thread_local Thread* current = nullptr;
+
+inline void wait_at(Barrier& barrier) {
+  Thread* const thread = current;
+  barrier.arrive_and_wait();
+  current = thread;  // others may have had their turns
+}
 
 [[noreturn]] inline void stop(const char* words) {
-  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, block_index.x, block_index.y, thread_index.x);
+  const dim3 block = current->block_index;
+  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, block.x, block.y, current->thread_index.x);
   std::abort();
 }
 
@@ -97,14 +109,14 @@ inline void check_aligned(const void* pointer, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(pointer) % bytes) stop("misaligned address");
 }
 
-inline unsigned lane() { return thread_index.x % 32; }
+inline unsigned lane() { return current->thread_index.x % 32; }
 
 // Shows `mine` to the warp, and returns what every lane shows in this round.
 inline const Shown* exchange(const Shown& mine) {
-  Warp& warp = block->warps[thread_index.x / 32];
-  Shown(&shown)[32] = warp.shown[round_of_warp++ % 2];
+  Warp& warp = current->block->warps[current->thread_index.x / 32];
+  Shown(&shown)[32] = warp.shown[current->round_of_warp++ % 2];
   shown[lane()] = mine;
-  warp.together.arrive_and_wait();
+  wait_at(warp.together);
   return shown;
 }
 
@@ -124,14 +136,14 @@ To bits_of(const From& from) {
 
 }  // namespace host
 
-#define threadIdx (::dcrnn_fast::cuda::host::thread_index)
-#define blockIdx (::dcrnn_fast::cuda::host::block_index)
-#define gridDim (::dcrnn_fast::cuda::host::grid_size)
-#define blockDim (::dcrnn_fast::cuda::host::block_size)
+#define threadIdx (::dcrnn_fast::cuda::host::current->thread_index)
+#define blockIdx (::dcrnn_fast::cuda::host::current->block_index)
+#define gridDim (::dcrnn_fast::cuda::host::current->grid_size)
+#define blockDim (::dcrnn_fast::cuda::host::current->block_size)
 
-inline unsigned char* shared_memory() { return host::block->shared.data()->bytes; }
+inline unsigned char* shared_memory() { return host::current->block->shared.data()->bytes; }
 
-inline void __syncthreads() { host::block->together.arrive_and_wait(); }
+inline void __syncthreads() { host::wait_at(host::current->block->together); }
 
 inline float widen(BFloat16 x) { return host::bits_of<float>(static_cast<uint32_t>(x.bits) << 16); }
 
@@ -171,15 +183,16 @@ inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
 inline void copy_async(void* to, const void* from, bool present) {
   host::check_aligned(to, 16);
   if (present) host::check_aligned(from, 16);
-  host::copies.back().push_back({to, from, present});
-  if (host::copies_arrive_early) host::copies.back().back().arrive();
+  std::vector<host::Copy>& open = host::current->copies.back();
+  open.push_back({to, from, present});
+  if (host::copies_arrive_early) open.back().arrive();
 }
 
-inline void commit_copies() { host::copies.emplace_back(); }
+inline void commit_copies() { host::current->copies.emplace_back(); }
 
 template <int pending>
 void wait_for_copies() {
-  using host::copies;
+  std::vector<std::vector<host::Copy>>& copies = host::current->copies;
   while (copies.size() > pending + 1u) {
     if (!host::copies_arrive_early)
       for (const host::Copy& copy : copies.front()) copy.arrive();
@@ -245,25 +258,22 @@ template <typename Arguments>
 cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
   if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
   host::Block block(threads, shared_bytes);
-  const auto run = [&](unsigned thread) {
-    host::thread_index = dim3(thread), host::grid_size = grid, host::block_size = dim3(threads), host::block = &block;
-    host::round_of_warp = 0;
-    host::copies.assign(1, {});
+  host::run_together(threads, [&](unsigned index) {
+    host::Thread thread{&block, grid, dim3(threads), dim3(index), dim3()};
+    host::current = &thread;
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
-        if (thread == 0)
+        if (index == 0)
           for (host::Block::Line& line : block.shared) std::memset(line.bytes, 0xff, sizeof line.bytes);
-        block.together.arrive_and_wait();
-        host::block_index = dim3(x, y);
+        host::wait_at(block.together);
+        thread.block_index = dim3(x, y);
         kernel(arguments);
-        for (const auto& group : host::copies)
+        for (const auto& group : thread.copies)
           if (!group.empty()) host::stop("a copy was never waited for");
-        block.together.arrive_and_wait();
+        thread.copies.assign(1, {});
+        host::wait_at(block.together);
       }
-  };
-  std::vector<std::thread> all;
-  for (int thread = 0; thread < threads; ++thread) all.emplace_back(run, thread);
-  for (std::thread& thread : all) thread.join();
+  });
   return cudaSuccess;
 }
 
