@@ -26,7 +26,7 @@ class BackwardWalk {
         block_sums_(c_.width),
         common_sum_(is_low<T> ? c_.tile * c_.common_width : 0),
         state_(is_low<T> ? c_.tile * p_.dim : 0),
-        product_(is_low<T> || few() ? std::max(c_.tile, fewest_rows) * std::max(p_.dim, p_.context) : 0),
+        product_(std::max(c_.tile, fewest_rows) * std::max(p_.dim, p_.context)),
         padded_(few() ? fewest_rows * c_.width : 0),
         own_activations_(activations ? 0 : p_.steps * c_.tile * c_.width) {
     if (!activations) forward_.emplace(p_, c_.tile);
@@ -153,12 +153,9 @@ class BackwardWalk {
     if (few()) gradient = padded(gradient, tile.count, width);
     const auto add = [&](int64_t offset, int64_t columns, A* out) {
       const Matrix<T> left(gradient.data, rows, width, gradient.stride), right(weight + offset, width, columns, p_.columns);
-      if (product_.get()) {
-        gemm(Matrix<T>(product_.get(), rows, columns, columns), left, right);
-        kernels_.widen_add(product_.get(), out, tile.count * columns);
-      } else if constexpr (!is_low<T>) {
-        gemm(Matrix<T>(out, rows, columns, columns), left, right, true);
-      }
+      // summed by itself: added to `out` term by term, small terms would be rounded as often as there are units
+      gemm(Matrix<T>(product_.get(), rows, columns, columns), left, right);
+      kernels_.widen_add(product_.get(), out, tile.count * columns);
     };
     if (c_.out.context) add(0, p_.context, c_.out.context + (step * p_.batch + tile.row) * p_.context);
     if (step > 0 || c_.out.x0) add(p_.context, p_.dim, to.data);

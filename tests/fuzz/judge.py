@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,14 +27,17 @@ def overflows(plain: Results, exact: Results) -> bool:
     return False
 
 
-def misplaced(fast: Tensor, plain: Tensor, exact: Tensor, *, gradient: bool) -> str | None:
+def misplaced(fast: Tensor, plain: Tensor, exact: Tensor, *, gradient: bool, shaken: Iterable[Tensor] = ()) -> str | None:
     """Where NaN, infinity and finite values do not stand as in plain PyTorch and in the exact result, in words.
 
-    A value counts where those two are of one kind. In a gradient, NaN and infinity are one kind: where a gate is so nearly closed or open
+    A value counts where those two are of one kind, and also the exact results ``shaken`` of arguments that differ by rounding errors: the sign
+    of what remains of two numbers that cancel may decide between NaN and infinity. In a gradient, NaN and infinity are one kind: where a gate is so nearly closed or open
     that its slope is below the smallest normal number, an infinite weight times it is infinity, or NaN if the slope was rounded to 0.
     """
     kind = torch.isfinite if gradient else kinds
     wrong = (kind(plain) == kind(exact)) & (kind(fast) != kind(exact))
+    for other in shaken:
+        wrong &= kind(other) == kind(exact)
     if not wrong.any():
         return None
     at = wrong.nonzero()[0].tolist()
@@ -60,8 +64,8 @@ def bound(peer: float, dtype: torch.dtype) -> float:
     return max(CEILING["float64"], twice) if dtype == torch.float64 else twice
 
 
-def wrong_result(fast: Results, plain: Results, exact: Results) -> str | None:
-    """A result of wrong shape, dtype or kinds of values, in words; None if there is none."""
+def wrong_result(fast: Results, plain: Results, exact: Results, shaken: Callable[[], list[Results]] = list) -> str | None:
+    """A result of wrong shape, dtype or kinds of values, in words; None if there is none. For ``shaken`` see :func:`misplaced`."""
     if fast.keys() != exact.keys():
         return f"got the results {sorted(fast)}, expected {sorted(exact)}"
     for name, value in exact.items():
@@ -71,7 +75,8 @@ def wrong_result(fast: Results, plain: Results, exact: Results) -> str | None:
     if overflows(plain, exact):
         return None
     for name, value in exact.items():
-        if words := misplaced(fast[name], plain[name], value, gradient=name != "out"):
+        place = partial(misplaced, fast[name], plain[name], value, gradient=name != "out")
+        if place() and (words := place(shaken=[results[name] for results in shaken()])):
             return f"{name}: {words}"
     return None
 

@@ -74,6 +74,23 @@ def cross_rnn(
 
 
 @np.errstate(all="ignore")
+def largest_sum(states: Array, arguments: dict[str, Any]) -> float:
+    """The largest sum of the finite magnitudes that are added up for a value of a or of the gate: in some order, a partial sum may reach it."""
+    every = {name: value if name == "index" or not isinstance(value, np.ndarray) else np.abs(value) for name, value in arguments.items()}
+    weights, biases = (gather(every[f"shared_{kind}"], every[f"private_{kind}"], every["index"]) for kind in ("weight", "bias"))
+    weights, biases, dim = np.nan_to_num(weights, posinf=0), np.nan_to_num(biases, posinf=0), states.shape[3]
+    most = 0.0
+    for task, step in np.ndindex(states.shape[0], states.shape[1] - 1):
+        first = 0 if weights.shape[1] == dim else step * dim
+        h = np.nan_to_num(np.abs(states[task, step]), posinf=0)
+        u = h if every["context"] is None else np.concatenate([np.nan_to_num(every["context"][step], posinf=0), h], axis=1)
+        for gate in range(weights.shape[2]):
+            sums = u @ weights[task, first : first + dim, gate].T + biases[task, first : first + dim, gate]
+            most = max(most, float(sums.max(initial=0)))
+    return most
+
+
+@np.errstate(all="ignore")
 def cross_rnn_backward(cotangent: Array, states: Array, arguments: dict[str, Any]) -> dict[str, Array]:
     """The gradients by the names of the arguments, from that of all states [T, L + 1, B, D]."""
     x0, index, steps, context = (arguments[name] for name in ("x0", "index", "steps", "context"))
