@@ -132,6 +132,17 @@ def wanted_loads(job: Job) -> Counter[int]:
     return found
 
 
+def fusion_of(job: Job, without: Mapping[str, int] | None, fused: Mapping[str, int] | None) -> dict[str, Any]:
+    """The rounding instructions of a kernel, compiled so that multiplications and additions may not be fused, and so that they may be.
+
+    The kernels write a multiplication that feeds an addition as ``fma``, or keep it apart. So the additions must be the same.
+    """
+    additions = [{name: (counts or {}).get(name) for name in ("FFMA", "FADD", "DFMA", "DADD")} for counts in (without, fused)]
+    wrong = [] if additions[0] == additions[1] else [f"fusion changes the additions: {additions[0]}, with fusion {additions[1]}"]
+    row = {"kernel": job.kernel, "kind": job.kind, "same": without == fused, "without": without, "with": fused}
+    return {**row, "failures": wrong}
+
+
 def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
     """The other forms that a launch may ask for: other flags, integers that are 1 or exceed 32 bits, rows that are not aligned."""
     flags: dict[str, list[dict[str, bool]]] = {name: [] if name in HEAVIEST else [{}] for name in KERNELS}
@@ -198,10 +209,7 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
         variants = list(variants_to_compile(options.names))
         fused = {(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in ("bfloat16", "float32", "float64")}
     facts = compile_all({*jobs, *(job for _, job in variants), *(replace(job, fusion=True) for job in fused.values())}, options.kernels)
-    fusion = []
-    for (kernel, kind), job in fused.items():
-        without, with_fusion = (facts[one].get("rounded") for one in (job, replace(job, fusion=True)))
-        fusion.append({"kernel": kernel, "kind": kind, "same": without == with_fusion, "without": without, "with": with_fusion})
+    fusion = [fusion_of(job, *(facts[one].get("rounded") for one in (job, replace(job, fusion=True)))) for job in fused.values()]
     return {
         "versions": versions(),
         "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES},

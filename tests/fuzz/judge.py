@@ -30,9 +30,10 @@ def overflows(plain: Results, exact: Results) -> bool:
 def misplaced(fast: Tensor, plain: Tensor, exact: Tensor, *, gradient: bool, shaken: Iterable[Tensor] = ()) -> str | None:
     """Where NaN, infinity and finite values do not stand as in plain PyTorch and in the exact result, in words.
 
-    A value counts where those two are of one kind, and also the exact results ``shaken`` of arguments that differ by rounding errors: the sign
-    of what remains of two numbers that cancel may decide between NaN and infinity. In a gradient, NaN and infinity are one kind: where a gate is so nearly closed or open
-    that its slope is below the smallest normal number, an infinite weight times it is infinity, or NaN if the slope was rounded to 0.
+    A value counts where those two are of one kind, and also the exact results ``shaken`` of arguments that differ by rounding errors: what
+    remains of two numbers that cancel has a sign, which may decide between NaN and infinity. In a gradient, NaN and infinity are one kind:
+    where a gate is so nearly closed or open that its slope is below the smallest normal number, an infinite weight times it is infinity,
+    or NaN if the slope was rounded to 0.
     """
     kind = torch.isfinite if gradient else kinds
     wrong = (kind(plain) == kind(exact)) & (kind(fast) != kind(exact))

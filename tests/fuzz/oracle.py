@@ -75,7 +75,7 @@ def cross_rnn(
 
 @np.errstate(all="ignore")
 def largest_sum(states: Array, arguments: dict[str, Any]) -> float:
-    """The largest sum of the finite magnitudes that are added up for a value of a or of the gate: in some order, a partial sum may reach it."""
+    """The largest sum of finite magnitudes behind a value of a or of the gate. In some order of the terms, a partial sum reaches it."""
     every = {name: value if name == "index" or not isinstance(value, np.ndarray) else np.abs(value) for name, value in arguments.items()}
     weights, biases = (gather(every[f"shared_{kind}"], every[f"private_{kind}"], every["index"]) for kind in ("weight", "bias"))
     weights, biases, dim = np.nan_to_num(weights, posinf=0), np.nan_to_num(biases, posinf=0), states.shape[3]

@@ -16,8 +16,8 @@ from tests.fuzz.writer import write_run
 from tests.training.test_resume import outcome
 from tests.training.tiny import tiny_values, write_table
 
-RUNS = 6
-"""How many runs are disturbed without FUZZ_MINUTES: some 10 processes are killed."""
+RUNS = 3
+"""How many runs are disturbed without FUZZ_MINUTES: some 5 processes are killed."""
 
 
 class Writers:
