@@ -18,6 +18,13 @@ SMOKE = {"D": 17, "B": 9, "T": 2}
 HEADLINE = ({"D": 128, "B": 64, "T": 2}, {"D": 256, "B": 512, "T": 2}, {"D": 624, "B": 4096, "T": 2})
 """A small request, a medium and a large batch."""
 
+GPU_HEADLINE = (
+    {"pass": "forward", "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2},
+    {"pass": "training", "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2},
+    {"pass": "forward", "dtype": "bfloat16", "D": 256, "B": 256, "T": 2},
+)
+"""The cases for which docs/triton.md states goals on an H100."""
+
 GPU = {"T": (2, 1, 4), "D": (624, 256, 128, 1024), "B": (8192, 256, 2048, 65536)}
 """The full grid on a GPU, what matters most first. scripts/gpu_device.py measures tile sizes for it."""
 

@@ -1,4 +1,4 @@
-"""What scripts/gpu.py runs on the GPU, each in its own process: ``report``, ``small`` and ``tune``."""
+"""What scripts/gpu.py runs on the GPU, each in its own process: ``report``, ``smoke``, ``small`` and ``tune``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,16 @@ SMALL: tuple[dict[str, Any], ...] = (
     {"batch": 70, "dim": 40, "tasks": 3, "tied": False, "cell": "cross"},
     {"batch": 33, "dim": 24, "context_dim": 9},
 )
+
+
+CEILINGS = {"float32": 1e-4, "bfloat16": 5e-2}
+"""The largest relative errors, by dtype."""
+
+
+def calls(shapes: Sequence[dict[str, Any]], every_option: bool) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
+    """The shape, dtype and options of each comparison."""
+    options: list[dict[str, Any]] = [{}, {"return_states": True}, {"recompute": True}] if every_option else [{}]
+    return [(shape, dtype, option) for shape in shapes for dtype in CEILINGS for option in (options if dtype == "float32" else options[:1])]
 
 
 def report() -> int:
@@ -51,8 +62,8 @@ def report() -> int:
     return 0
 
 
-def small(as_allocated: bool, device: str) -> int:
-    """Compare both operators, forward and backward, with the reference: on small shapes, for every backend and every choice of kernels."""
+def compare(shapes: Sequence[dict[str, Any]], every_option: bool, as_allocated: bool, device: str) -> int:
+    """Compare both operators, forward and backward, with the reference in float64: for every backend and every choice of kernels."""
     import torch
 
     from dcrnn_fast import backends, functional
@@ -63,12 +74,10 @@ def small(as_allocated: bool, device: str) -> int:
     if not as_allocated:
         torch.use_deterministic_algorithms(True)  # fills new memory with NaN; initcheck needs it as it is
     worst = 0.0
-    for shape in SMALL:
-        for dtype, ceiling in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
-            for options in ({}, {"return_states": True}, {"recompute": True})[: 1 if dtype == torch.bfloat16 else 3]:
-                for backend, choice in ((name, choice) for name in names for choice in CHOICES[name].values()):
-                    with functional.kernel_override(backend, **choice):
-                        worst = max(worst, _error(backend, shape, dtype, options, device) / ceiling)
+    for shape, dtype, options in calls(shapes, every_option):
+        for backend, choice in ((name, choice) for name in names for choice in CHOICES[name].values()):
+            with functional.kernel_override(backend, **choice):
+                worst = max(worst, _error(backend, shape, getattr(torch, dtype), options, device) / CEILINGS[dtype])
     arguments = cross_arguments(batch=4, dim=40, tasks=3, dtype=torch.float32)
     given = {name: arguments[name].to(device) for name in ("shared_weight", "private_weight", "index")}
     leaves = list(differentiable(given).values())
@@ -104,13 +113,16 @@ def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dic
     return max(relative_error(got, right) for got, right in zip(*results, strict=True))
 
 
-def tune(minutes: float | None) -> int:
-    """Measure tile sizes for the benchmarks' sizes that the user's file lacks. If a size fails, the others go on."""
+def tune(minutes: float | None, dry_run: bool) -> int:
+    """Measure tile sizes for the benchmarks' sizes that the user's file lacks. If a size fails, the others go on.
+
+    With ``dry_run``, say what would be measured on a card with an H100's sizes.
+    """
     import torch
 
     from bench.cases import GPU, crossed
     from dcrnn_fast import tile_measuring
-    from dcrnn_fast.kernels import tile_file
+    from dcrnn_fast.kernels import tile_file, tile_table
     from dcrnn_fast.kernels.tile_table import Sizes
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
@@ -121,7 +133,14 @@ def tune(minutes: float | None) -> int:
             if ends is not None and time.monotonic() > ends:
                 print("the minutes are used up; what was measured is kept")
                 return int(failed)
-            sizes = Sizes.of(torch.empty(batch, dim, dtype=dtype, device="cuda"), tasks, 2, dim, 3, kind == "tf32")
+            where = "meta" if dry_run else "cuda"
+            sizes = Sizes.of(torch.empty(batch, dim, dtype=dtype, device=where), tasks, 2, dim, 3, kind == "tf32")
+            if dry_run:
+                tiles = {
+                    kernel: len(tile_table.candidates(kernel, sizes.kind, 2, sizes.card.shared_memory)) for kernel in tile_table.KERNELS
+                }
+                print(f"{kind}, D={dim}, B={batch}, T={tasks}: {tiles}")
+                continue
             if sizes.key("schedule") in tile_file.choices(sizes.card.name):
                 continue
             print(f"{kind}, D={dim}, B={batch}, T={tasks}", flush=True)
@@ -135,17 +154,23 @@ def tune(minutes: float | None) -> int:
 
 
 def main() -> int:
-    """Run one of the three."""
+    """Run one of the four."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("report", "small", "tune"))
+    parser.add_argument("what", choices=("report", "smoke", "small", "tune"))
     parser.add_argument("--minutes", type=float, help="with tune: start nothing new after so many minutes")
     parser.add_argument("--as-allocated", action="store_true", help="with small: do not fill new memory")
+    parser.add_argument("--dry-run", action="store_true", help="with small and tune: say what would run, on a machine without a GPU too")
     options = parser.parse_args()
     if options.what == "report":
         return report()
-    if options.what == "small":
-        return small(options.as_allocated, "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
-    return tune(options.minutes)
+    if options.what == "tune":
+        return tune(options.minutes, options.dry_run)
+    shapes = SMALL if options.what == "small" else SMALL[-1:]
+    if options.dry_run:
+        print(*calls(shapes, True), sep="\n")
+        return 0
+    device = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+    return compare(shapes, options.what == "small", options.as_allocated, device)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""scripts/gpu.py: the order of its steps, and what it says without a GPU."""
+"""scripts/gpu.py: the order of its steps, what it packs and takes up again, and its dry run without a GPU."""
 
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 
 import pytest
@@ -27,44 +30,63 @@ def say(gpu, text, code=0, **options):
 @pytest.fixture
 def device(gpu, monkeypatch):
     """A run with fake commands on a card of the test's making; returns the exit code, the outcomes and the runner."""
-    for folder in ("gpu", "out", "tree"):
-        (gpu.FOLDER.parent / folder).mkdir()
-    where = gpu.FOLDER.parent / "tree"
-    (where / "scripts").mkdir()
-    (where / "scripts" / "gpu_device.py").write_text("print('card: Test Card')\n")
-    (where / "setup.py").write_text("")
+    where, logs = gpu.FOLDER / "tree", gpu.FOLDER / "logs"
+    (where / "scripts").mkdir(parents=True)
+    logs.mkdir()
+    (gpu.FOLDER / "sources.txt").write_text("abc")
 
-    def run(*arguments, codes=None, sources="abc", ends=None, build=0):
-        (where / "setup.py").write_text(f"raise SystemExit({build})")
+    def run(*arguments, codes=None, sources="abc", ends=None, build=0, card="Test Card"):
+        (where / "scripts" / "gpu_device.py").write_text(f"print('capability: 9.0'); print('card: {card}')\n")
+        (where / "setup.py").write_text(f"import os; print(os.environ['TORCH_CUDA_ARCH_LIST']); raise SystemExit({build})")
 
         def steps(python, only, *, extension, tuned):
-            real = gpu.steps_of(python, only, extension=extension, tuned=tuned)
             code = codes or {}
-            return [gpu.Step(s.name, (say(gpu, s.name, code.get(s.name, 0)), say(gpu, "second")), s.needs) for s in real]
+            return [
+                gpu.Step(
+                    step.name,
+                    tuple(
+                        say(gpu, command.name or step.name, code.get(command.name or step.name, 0), name=command.name)
+                        for command in step.commands
+                    ),
+                    step.needs,
+                )
+                for step in gpu.steps_of(python, only, extension=extension, tuned=tuned)
+            ]
 
-        runner = gpu.Runner(gpu.FOLDER.parent / "out", where, ends=ends)
+        runner = gpu.Runner(logs, where, ends=ends)
         result = gpu.run(runner, gpu.parse(list(arguments)), steps=steps, sources=sources)
         return result, {name: outcome.state for name, outcome in runner.outcomes.items()}, runner
 
     return run
 
 
-ALL_PASSED = dict.fromkeys(["environment", "build", "tests", "sanitizer", "tune", "bench"], "passed")
+ALL_PASSED = dict.fromkeys(["environment", "build", "smoke", "headline", "tests", "tune", "bench", "sanitizer"], "passed")
 
 
 def test_the_steps_run_in_order_each_with_its_log(device):
     code, outcomes, runner = device()
     assert (code, outcomes) == (0, ALL_PASSED)
     assert list(outcomes) == list(ALL_PASSED)
-    assert runner.log("tests").read_text().splitlines()[1] == "tests"
-    assert runner.summary().splitlines()[-1].split()[:2] == ["bench", "passed"]
+    assert runner.log("smoke").read_text().splitlines()[1] == "smoke"
+    assert runner.summary().splitlines()[-1].split()[:2] == ["sanitizer", "passed"]
 
 
-def test_nothing_is_timed_after_red_tests(device):
-    code, outcomes, runner = device(codes={"tests": 1})
+def test_it_builds_for_the_architecture_of_the_card_alone(device, monkeypatch):
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    assert device()[2].log("build").read_text().splitlines()[-1] == "9.0"
+
+
+def test_nothing_is_timed_after_a_red_smoke_test(device):
+    code, outcomes, _ = device(codes={"smoke": 1})
+    assert code == 1
+    assert outcomes == {**dict.fromkeys(ALL_PASSED, "not run"), "environment": "passed", "build": "passed", "smoke": "failed"}
+
+
+def test_tile_sizes_and_benchmarks_wait_for_every_test(device):
+    code, outcomes, runner = device(codes={"tests/core": 1})
     assert code == 1
     assert outcomes == {**ALL_PASSED, "tests": "failed", "tune": "not run", "bench": "not run"}
-    assert "second" in runner.log("tests").read_text(), "a step's further commands run all the same"
+    assert "tests/triton" in runner.log("tests").read_text(), "a step's further parts run all the same"
     assert "exit code 1" in runner.outcomes["tests"].why
 
 
@@ -74,18 +96,20 @@ def test_nothing_is_tested_after_a_red_build(device):
     assert outcomes == {**dict.fromkeys(ALL_PASSED, "not run"), "environment": "passed", "build": "failed"}
 
 
-def test_a_failed_sanitizer_does_not_keep_the_benchmarks_from_running(device):
-    code, outcomes, _ = device(codes={"sanitizer": 9})
-    assert (code, outcomes) == (1, {**ALL_PASSED, "sanitizer": "failed"})
+def test_a_part_that_passed_does_not_run_again_on_the_same_sources_and_card(gpu, device):
+    code, outcomes, _ = device("--only", "smoke,tests", codes={"tests/core": 1})
+    assert (code, outcomes["tests"]) == (1, "failed")
+    code, outcomes, runner = device("--only", "smoke,tests,bench")
+    assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
+    runs = [line for line in runner.log("tests").read_text().splitlines() if line in gpu.PARTS]
+    assert runs == [*gpu.PARTS, "tests/core"]
 
 
-def test_benchmarks_alone_need_tests_that_passed_on_the_same_sources(device):
-    assert device("--only", "bench")[:2] == (1, {"environment": "passed", "build": "passed", "bench": "not run"})
-    assert device("--only", "tests")[0] == 0
+@pytest.mark.parametrize("changed", [{"sources": "other"}, {"card": "Other Card"}])
+def test_what_passed_counts_on_the_same_sources_and_card_alone(device, changed):
+    assert device("--only", "smoke,tests")[0] == 0
     assert device("--only", "bench")[1]["bench"] == "passed"
-    assert device("--only", "bench", sources="changed")[1]["bench"] == "not run"
-    assert device("--only", "tests", codes={"tests": 1})[0] == 1
-    assert device("--only", "bench")[1]["bench"] == "not run"
+    assert device("--only", "bench", **changed)[1]["bench"] == "not run"
 
 
 def test_without_a_build_what_was_built_before_is_tested(device):
@@ -93,10 +117,83 @@ def test_without_a_build_what_was_built_before_is_tested(device):
     assert (code, outcomes) == (0, {name: state for name, state in ALL_PASSED.items() if name != "build"})
 
 
+def test_headline_is_the_smoke_test_and_the_headline_benchmark(device):
+    assert list(device("--headline")[1]) == ["environment", "build", "smoke", "headline"]
+
+
 def test_when_the_minutes_are_used_up_nothing_new_starts_and_nothing_failed(device):
     code, outcomes, _ = device("--no-build", ends=time.monotonic() - 1)
     assert code == 3, "the environment was not looked at either"
     assert set(outcomes.values()) == {"not run"}
+
+
+HEADLINE_LOG = """collected 3 items
+=== our time or memory over a peer's: below 1, ours is better ===
+benchmark  case  ours  / eager
+cross_rnn  forward  triton  0.30
+results: bench/results
+3 passed
+"""
+
+
+def test_the_summary_begins_with_the_headline_figures(gpu, device):
+    _, _, runner = device("--headline")
+    runner.log("headline").write_text(HEADLINE_LOG)
+    assert runner.summary().splitlines()[:3] == [
+        "our time or memory over a peer's: below 1, ours is better",
+        "benchmark  case  ours  / eager",
+        "cross_rnn  forward  triton  0.30",
+    ]
+
+
+def test_another_machine_goes_on_from_the_packed_results(gpu, device, tmp_path, monkeypatch):
+    device("--only", "smoke,tests")
+    results = gpu.FOLDER / "tree" / "bench" / "results"
+    results.mkdir(parents=True)
+    (results / "cross_rnn_card.json").write_text("measured")
+    runner = gpu.Runner(gpu.FOLDER / "logs", gpu.FOLDER / "tree")
+    packed = gpu.pack(runner)
+    assert packed == tmp_path / "out" / "results.tar.gz"
+    for name in ("logs", "passed.json", "tree/bench"):
+        path = gpu.FOLDER / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    gpu.unpack(packed, gpu.FOLDER / "tree")
+    assert (results / "cross_rnn_card.json").read_text() == "measured"
+    code, outcomes, runner = device("--only", "tests,bench")
+    assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
+    assert runner.outcomes["tests"].why == "before, on these sources and this card"
+
+
+def test_results_of_other_sources_are_refused(gpu, device):
+    packed = gpu.pack(device("--only", "smoke")[2])
+    (gpu.FOLDER / "sources.txt").write_text("other")
+    with pytest.raises(SystemExit, match="was made of other sources"):
+        gpu.unpack(packed, gpu.FOLDER / "tree")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b cut off"])
+def test_a_damaged_archive_is_refused(gpu, device, tmp_path, content):
+    path = tmp_path / "results.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match="cannot be read"):
+        gpu.unpack(path, gpu.FOLDER / "tree")
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "results/../../outside.txt", "tree/setup.py", "logs/.hidden/x"])
+def test_a_file_of_another_name_is_never_unpacked(gpu, device, tmp_path, name):
+    path, content = tmp_path / "made_up.tar.gz", b"abc"
+    with tarfile.open(path, "w:gz") as archive:
+        for member in ("sources.txt", name):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    gpu.unpack(path, gpu.FOLDER / "tree")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_every_part_of_the_tests_is_there(gpu):
+    assert [part for part in gpu.PARTS if not (ROOT / part).exists()] == []
 
 
 def test_a_command_that_outlives_its_time_is_ended_and_one_that_stops_itself_is_told_it(gpu, tmp_path):
@@ -151,16 +248,17 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
 
     if torch.cuda.is_available():
         pytest.skip("of machines without a GPU")
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build"])
+    # the dry run of every step takes half a minute: CI makes it by scripts/gpu.py itself
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build", "--only", "tune,sanitizer"])
     code = gpu.main()
     said = capsys.readouterr().out
-    assert code == 3, said + "".join(path.read_text() for path in (gpu.FOLDER.parent / "out").glob("*.log"))[-3000:]
+    logs = gpu.FOLDER / "logs"
+    assert code == 3, said + "".join(path.read_text() for path in logs.glob("*.log"))[-3000:]
     assert "\ngpu: no CUDA device: PyTorch" in said
-    assert said.splitlines()[-1].startswith("offline      passed")
-    out = gpu.FOLDER.parent / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["environment.log", "offline.log", "summary.txt"]
-    assert "triton backend" not in said
-    assert "cross_rnn" in (out / "offline.log").read_text()
+    for step in ("environment", "tune", "sanitizer"):
+        assert re.search(rf"^{step} +passed", said, re.MULTILINE), said
+    assert "D=624, B=8192, T=2" in (logs / "tune.log").read_text()
+    assert (gpu.FOLDER.parent / "out" / "results.tar.gz").is_file()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
