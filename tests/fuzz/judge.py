@@ -87,7 +87,8 @@ def inexact(
 ) -> str | None:
     """A result that is not as exact as it must be, in words.
 
-    One draw's few values may err by luck. So a result above its bound is judged by the median over more draws, which ``again`` makes.
+    One draw's few values may err by luck. So a result above its bound is judged by the median over more draws, which ``again`` makes. It is
+    judged at once if every draw is above its own bound.
     """
     if overflows(plain, exact):
         return None
@@ -101,7 +102,7 @@ def inexact(
             error, peer = (statistics.median(column) for column in zip(*of_draws, strict=True))
             if error > (limit := bound(peer, fast[name].dtype)):
                 found = f"{name}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {limit:.2e}, medians of {draws + 1} draws"
-                clear = draws > 0 and error > 4 * limit
+                clear = draws > 0 and all(one > bound(of_plain, fast[name].dtype) for one, of_plain in of_draws)
         if found is None or clear:
             return found
     return found
