@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from . import functional, reference
+from .auto import tune
 from .backends import extension
 from .errors import BackendUnavailable, DcrnnFastError
 from .losses import UncertaintyWeighting
@@ -28,4 +29,5 @@ __all__ = [
     "UncertaintyWeighting",
     "functional",
     "reference",
+    "tune",
 ]

@@ -114,7 +114,8 @@ BACKENDS: dict[str, Backend] = {
 NAMES = ("auto", *BACKENDS)
 AUTO = {"cpu": ("cpp", "reference"), "cuda": ("reference",)}
 """The order in which ``auto`` tries backends, by device type, for every dtype and size. Other devices take the reference. On a CPU, the C++
-kernels were faster than the reference in every recorded benchmark. On a GPU, nothing was measured yet: name a backend to use it."""
+kernels were faster than the reference in every recorded benchmark. On a GPU this holds where :mod:`dcrnn_fast.auto` may not
+measure."""
 
 REASONS: dict[str, str | None] = {
     "reference": None,
@@ -152,6 +153,16 @@ def require(name: str) -> None:
         raise BackendUnavailable(f"backend={name!r} cannot be used: {reason}. Use backend='auto' or backend='reference'")
 
 
+def requested(name: str) -> str:
+    """``name``, or in place of ``auto`` the value of DCRNN_FAST_BACKEND. Raises ConfigError if that names no backend."""
+    if name != "auto":
+        return name
+    name = os.environ.get(ENVIRONMENT, "auto")
+    if name not in NAMES:
+        raise ConfigError(f"{ENVIRONMENT}={name!r}: expected one of {', '.join(map(repr, NAMES))}")
+    return name
+
+
 def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
     """The backend that computes for tensors on this device.
 
@@ -163,10 +174,7 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
             DCRNN_FAST_ISA is wrong.
         BackendUnavailable: a named backend that cannot run here, or not on this device; the message says why and what to do.
     """
-    if name == "auto":
-        name = os.environ.get(ENVIRONMENT, "auto")
-        if name not in NAMES:
-            raise ConfigError(f"{ENVIRONMENT}={name!r}: expected one of {', '.join(map(repr, NAMES))}")
+    name = requested(name)
     check_placement(device, None)
     kind = torch.device(device).type
     if name == "auto":

@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-from .backends import BACKENDS, REASONS, cuda_extension, extension, require, resolve
+from . import auto
+from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .errors import BackendUnavailable
 from .inputs import MAX_STEPS, check_banks, check_choice, check_count, check_cross_rnn, check_flag, check_index, check_tensor
 from .operators import Implementation, Keep, no_override, override_by, register
+from .operators.cross_rnn import tf32
 from .reference import functional as reference
 from .sharing import GATES, Cell
+from .transforms import may_read_values, transformed
 
 
 def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **options: Any) -> Tensor:
@@ -165,10 +169,42 @@ def cross_rnn(
     chosen = resolve(backend, device=x0.device)
 
     def run() -> Tensor:
-        options = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "recompute": recompute}
-        return _implementation(chosen).cross_rnn(*tensors, index, **options)
+        options = {"steps": steps, "cell": cell, "return_states": return_states, "recompute": recompute}
+        name = chosen
+        if x0.device.type in auto.DEVICES and requested(backend) == "auto":
+            name = _measured_backend(tensors, index, context, options)
+        return _implementation(name).cross_rnn(*tensors, index, context=context, **options)
 
     return _checked(check, run, chosen, (*tensors, index) if context is None else (*tensors, index, context))
+
+
+def _measured_backend(tensors: tuple[Tensor, ...], index: Tensor, context: Tensor | None, options: dict[str, Any]) -> str:
+    """What ``auto`` takes where it measures, see :mod:`dcrnn_fast.auto`."""
+    every = tensors if context is None else (*tensors, context)
+    x0, device = tensors[0], tensors[0].device
+    # a graph that is traced or captured, and what is no plain tensor, has no values to check
+    if not may_read_values(x0) or transformed() or any(type(tensor) not in (Tensor, Parameter) for tensor in (*every, index)):
+        return auto.STATIC
+    training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
+    kind = str(x0.dtype).removeprefix("torch.")
+    if kind == "float32" and x0.is_cuda and tf32():
+        kind = "tf32"
+    columns = 0 if context is None else context.shape[2]
+    key = auto.Key(
+        "cross_rnn", training, kind, x0.shape[1], columns, GATES[options["cell"]], index.shape[0], options["steps"],
+        auto.bucket(x0.shape[0]),
+    )  # fmt: skip
+
+    def candidate(name: str) -> Callable[..., Tensor]:
+        run = _implementation(name).cross_rnn
+        return lambda *given: run(*given[:5], index, context=given[5] if len(given) > 5 else None, **options)
+
+    def candidates() -> dict[str, Callable[..., Tensor]]:
+        names = [one.name for one in BACKENDS.values() if one.name != "reference" and device.type in one.devices]
+        return {name: candidate(name) for name in ("reference", *(name for name in names if REASONS[name] is None))}
+
+    rows = {0: 0} if context is None else {0: 0, 5: 1}
+    return auto.backend_for(key, device, candidates, lambda: auto.Problem(every, rows, training, kind))
 
 
 def _checked(check: Callable[[], None], run: Callable[[], Tensor], backend: str, tensors: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ import platform
 import numpy
 import torch
 
-from . import __version__, backends
+from . import __version__, auto, backends
 from .errors import DcrnnFastError
 from .kernels import tile_file
 
@@ -30,6 +30,7 @@ def facts() -> dict[str, str]:
         ),
         "CUDA kernels": cuda_kernels(),
         "auto on CPU": auto_on_cpu(),
+        "auto on GPU": auto_on_gpu(),
         "tile sizes": tile_sizes(),
     }
 
@@ -49,6 +50,14 @@ def auto_on_cpu() -> str:
     """The backend that "auto" takes for CPU tensors, or why it cannot take one."""
     try:
         return backends.resolve("auto", device="cpu")
+    except DcrnnFastError as error:
+        return f"none: {error}"
+
+
+def auto_on_gpu() -> str:
+    """Whether "auto" measures on a GPU, and what it measured, or what is wrong with the setting."""
+    try:
+        return auto.summary()
     except DcrnnFastError as error:
         return f"none: {error}"
 

@@ -64,14 +64,15 @@ def file_name(card: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", card).strip("-")
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where this user's measurements are."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcrnn_fast"
 
 
 def user_file(card: str) -> Path:
     """Where this user's measurements of a card are, or will be."""
     given = os.environ.get(ENVIRONMENT)
-    return Path(given).expanduser() if given else _cache_folder() / f"tuning-{file_name(card)}.json"
+    return Path(given).expanduser() if given else cache_folder() / f"tuning-{file_name(card)}.json"
 
 
 def shipped_file(card: str) -> Path:
@@ -119,7 +120,7 @@ def read(path: Path) -> tuple[str | None, list[Entry]]:
 def summary() -> str:
     """One line for people: the cards with measured tile sizes here. Queries no GPU."""
     given = os.environ.get(ENVIRONMENT)
-    users = [Path(given).expanduser()] if given else sorted(_cache_folder().glob("tuning-*.json"))
+    users = [Path(given).expanduser()] if given else sorted(cache_folder().glob("tuning-*.json"))
     found = []
     for path in [*users, *sorted(SHIPPED.glob("*.json"))]:
         card, entries = read(path)

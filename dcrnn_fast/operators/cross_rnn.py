@@ -143,7 +143,7 @@ DECLARATIONS: dict[str, Callable[..., Any]] = {"cross_rnn": _forward, "cross_rnn
 
 
 @torch.compiler.assume_constant_result
-def _tf32() -> bool:
+def tf32() -> bool:
     """Whether PyTorch is set to compute float32 products in tf32; a compiled graph keeps the setting that it was compiled under."""
     setting = torch.backends.cuda.matmul.fp32_precision
     return (torch.backends.fp32_precision if setting == "none" else setting) == "tf32"  # type: ignore[attr-defined]
@@ -211,7 +211,7 @@ def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable
         with_gradient = differentiable and torch.is_grad_enabled()
         keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
         x0 = tensors[0]
-        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and _tf32()
+        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and tf32()
         return forward(*tensors, steps, cell, context, return_states, keep, allow_tf32)[0]
 
     return cross_rnn
