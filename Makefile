@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test fuzz lint format sanitize abi resources cuda-check ctest bench quality embedding-start gpu clean
+.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench quality embedding-start gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -75,6 +75,12 @@ bench: $(VENV)/.dev
 # Compiles every Triton tile configuration for every architecture, and checks registers, shared memory and instructions. Needs no GPU.
 resources: $(VENV)/.dev
 	$(BIN)/python scripts/resources.py triton
+
+# The same with the oldest Triton that a supported PyTorch brings. Its result stays in build/.
+OLDEST_TRITON ?= 3.6.0
+resources-oldest: $(VENV)/.dev
+	test -d build/triton-$(OLDEST_TRITON) || $(BIN)/python -m pip install --quiet --no-deps --target build/triton-$(OLDEST_TRITON) triton==$(OLDEST_TRITON)
+	PYTHONPATH=build/triton-$(OLDEST_TRITON) $(BIN)/python scripts/resources.py triton --output build/triton-$(OLDEST_TRITON)/resources.json
 
 # The same for every CUDA C++ kernel. Needs nvcc, but no GPU; without nvcc it says so and passes.
 cuda-check: $(VENV)/.dev

@@ -76,7 +76,7 @@ def tune(
         if kernel == "context":
             fixed["backward"] = best["backward"][1]
         times: dict[Config, float] = {}
-        for tile in tile_table.candidates(kernel, sizes.kind, sizes.gates, card.shared_memory):
+        for tile in tile_table.candidates(kernel, sizes.kind, sizes.gates, card):
             with tile_choice.kernel_override(**{kernel: tile}, **fixed):
                 try:
                     problem.check(kernel, tile)

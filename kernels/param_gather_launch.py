@@ -12,7 +12,7 @@ from .param_gather import param_gather_rows, param_gather_sum
 
 GATHER_COLUMNS, GATHER_VALUES = 1024, 2048
 """Columns and values of a tile of the gather, at most."""
-SUM_ROWS, SUM_COLUMNS = 256, 512
+SUM_ROWS, SUM_COLUMNS = 128, 512
 """Rows of the index that a program searches at a time, and columns of a tile of the sum, at most. Twice as many spill registers."""
 
 

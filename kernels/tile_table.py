@@ -52,14 +52,16 @@ class Config:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: its name as PyTorch gives it, its multiprocessors, and the bytes of shared memory that a block can have."""
+    """A GPU: its name as PyTorch gives it, its multiprocessors, the bytes of shared memory that a block can have, and the major compute
+    capability."""
 
     name: str
     multiprocessors: int
     shared_memory: int
+    major: int
 
 
-NO_CARD = Card("", 132, SHARED_MEMORY[90])
+NO_CARD = Card("", 132, SHARED_MEMORY[90], 9)
 """Stands for the card of a CPU tensor: it has an H100's sizes and no measured choices."""
 
 
@@ -71,7 +73,7 @@ def card_of(device: torch.device) -> Card:
     import torch
 
     found: Any = torch.cuda.get_device_properties(device)  # PyTorch's types leave out the shared memory
-    return Card(found.name, found.multi_processor_count, found.shared_memory_per_block_optin)
+    return Card(found.name, found.multi_processor_count, found.shared_memory_per_block_optin, found.major)
 
 
 @dataclass(frozen=True, order=True)
@@ -116,13 +118,14 @@ def _hint(size: int | torch.SymInt) -> int:
     return int(hint(size, fallback=8192))
 
 
-# Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY; `make resources` checks this. "context" has tiles
-# of its own because its loop over tasks needs more registers than "backward".
+# Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY, with the oldest and newest Triton, except those
+# in _SPILLS. `make resources` and `make resources-oldest` check this. "context" has tiles of its own because its loop over tasks needs more
+# registers than "backward".
 _HALF = {
     "step": [(128, 128, 64, 8, 3), (128, 128, 64, 8, 4), (128, 64, 64, 8, 3), (64, 64, 64, 4, 4), (64, 64, 64, 4, 3), (32, 64, 64, 4, 4)],
-    "all_steps": [(16, 64, 64, 4, 4), (16, 128, 64, 4, 3), (32, 128, 64, 8, 3), (64, 64, 64, 4, 3)],
+    "all_steps": [(16, 64, 64, 4, 4), (16, 128, 64, 8, 3), (32, 128, 64, 8, 3), (64, 64, 64, 4, 3)],
     "backward": [(128, 128, 32, 8, 5), (128, 64, 64, 8, 5), (64, 64, 64, 4, 5), (32, 64, 64, 4, 5)],
-    "context": [(128, 128, 64, 8, 3), (128, 128, 32, 8, 5), (128, 64, 64, 8, 3), (64, 64, 64, 8, 5), (32, 64, 64, 4, 3)],
+    "context": [(128, 128, 64, 8, 3), (128, 128, 32, 8, 5), (128, 64, 32, 8, 5), (64, 64, 64, 8, 5), (32, 64, 32, 4, 5)],
 }
 _TF32 = {
     "step": [(128, 64, 32, 8, 3), (64, 64, 32, 4, 4), (64, 64, 32, 4, 3), (32, 64, 32, 4, 4)],
@@ -132,9 +135,9 @@ _TF32 = {
 }
 _FULL = {
     "step": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
-    "all_steps": [(16, 32, 16, 8, 3)],
+    "all_steps": [(16, 32, 16, 8, 4)],
     "backward": [(64, 64, 16, 8, 5), (64, 32, 16, 8, 5)],
-    "context": [(64, 64, 16, 8, 5), (64, 32, 16, 8, 5)],
+    "context": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
 }
 _DOUBLE = {
     "step": [(32, 32, 16, 4, 3)],
@@ -142,6 +145,8 @@ _DOUBLE = {
     "backward": [(32, 32, 16, 4, 5)],
     "context": [(32, 32, 16, 4, 5)],
 }
+_SPILLS = {("backward", 8): {(128, 128, 32, 8, 5)}}
+"""Tiles that keep a stack on cards of a major compute capability."""
 _CANDIDATES = {"bfloat16": _HALF, "float16": _HALF, "tf32": _TF32, "float32": _FULL, "float64": _DOUBLE}
 
 
@@ -168,9 +173,10 @@ def tile_work(kernel: str, config: Config, sizes: Sizes) -> tuple[int, int]:
     return 2 * config.block_b * wide * long, (config.block_b + wide) * long * ITEMSIZE[sizes.kind]
 
 
-def candidates(kernel: str, kind: str, gates: int, shared_memory: float = inf) -> list[Config]:
-    """The configurations of a kernel that fit into so many bytes of shared memory a block."""
-    known = [Config(*sizes) for sizes in _CANDIDATES[kind][kernel]]
+def candidates(kernel: str, kind: str, gates: int, card: Card | None = None) -> list[Config]:
+    """The configurations of a kernel, or those that fit a card."""
+    shared_memory, spills = (inf, set()) if card is None else (card.shared_memory, _SPILLS.get((kernel, card.major), set()))
+    known = [Config(*sizes) for sizes in _CANDIDATES[kind][kernel] if sizes not in spills]
     return [config for config in known if shared_bytes(kernel, config, kind, gates) + 2048 <= shared_memory]
 
 
@@ -187,7 +193,7 @@ def predicted_seconds(kernel: str, config: Config, sizes: Sizes) -> float:
 
 def predicted(kernel: str, sizes: Sizes) -> Config:
     """The configuration with the shortest predicted time."""
-    fitting = candidates(kernel, sizes.kind, sizes.gates, sizes.card.shared_memory)
+    fitting = candidates(kernel, sizes.kind, sizes.gates, sizes.card)
     return min(fitting, key=lambda config: predicted_seconds(kernel, config, sizes))
 
 

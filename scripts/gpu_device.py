@@ -136,9 +136,7 @@ def tune(minutes: float | None, dry_run: bool) -> int:
             where = "meta" if dry_run else "cuda"
             sizes = Sizes.of(torch.empty(batch, dim, dtype=dtype, device=where), tasks, 2, dim, 3, kind == "tf32")
             if dry_run:
-                tiles = {
-                    kernel: len(tile_table.candidates(kernel, sizes.kind, 2, sizes.card.shared_memory)) for kernel in tile_table.KERNELS
-                }
+                tiles = {kernel: len(tile_table.candidates(kernel, sizes.kind, 2, sizes.card)) for kernel in tile_table.KERNELS}
                 print(f"{kind}, D={dim}, B={batch}, T={tasks}: {tiles}")
                 continue
             if sizes.key("schedule") in tile_file.choices(sizes.card.name):

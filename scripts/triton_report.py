@@ -33,7 +33,7 @@ TASKS, STEPS = 2, 3
 FIXED = {
     "start": {"BLOCK_D": 64},
     "gather": {"BLOCK_R": 2, "BLOCK_N": 1024},
-    "gather_sum": {"BLOCK_R": 256, "BLOCK_N": 512},
+    "gather_sum": {"BLOCK_R": 128, "BLOCK_N": 512},
 }
 """The largest blocks with which the launches in kernels/ start the kernels that have one tile for every size."""
 COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "shared", "programs", "products", "predicted_us_h100")
@@ -50,7 +50,8 @@ def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Ite
     for arch, kind, name in product(archs, kinds, names):
         if kind == "float16" and arch != 90:
             continue
-        tiles = table().candidates(name if name in TILED else "backward", kind, 2, SHARED_MEMORY[arch])
+        card = table().Card("", 0, SHARED_MEMORY[arch], arch // 10)
+        tiles = table().candidates(name if name in TILED else "backward", kind, 2, card)
         if name in TILED:
             for tile in tiles:
                 constants = tile.constants()

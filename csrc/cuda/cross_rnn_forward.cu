@@ -12,12 +12,15 @@ cudaError_t launch_forward(const Problem<T>& p, const ForwardArguments<T>& argum
   return launch(cross_rnn_forward<Kernel>, grid, Kernel::threads, static_cast<int>(Kernel::shared_bytes(p.dim)), stream, arguments);
 }
 
-// Takes one launch for all steps where the states fit into shared memory and all blocks run at the same time. If some had to wait, a launch
-// a step with its larger tiles would read the weights less often. This is a prediction: it was not measured.
-template <typename Kernel, typename T>
+// Takes one launch for all steps where the states fit into shared memory and it is predicted to end sooner than launches of `Step`.
+template <typename AllSteps, typename Step, typename T>
 bool takes_all_steps(const Problem<T>& p) {
-  if (Kernel::shared_bytes(p.dim) > p.device.shared_memory || p.schedule == Schedule::step) return false;
-  return p.schedule == Schedule::all_steps || divide_up(p.batch, Kernel::Tile::rows) * p.tasks <= p.device.multiprocessors;
+  if (AllSteps::shared_bytes(p.dim) > p.device.shared_memory || p.schedule == Schedule::step) return false;
+  if (p.schedule == Schedule::all_steps) return true;
+  const auto waves = [&](int64_t blocks) { return divide_up(blocks * p.tasks, p.device.multiprocessors); };
+  const int64_t slices = stages_of<T>(static_cast<int>(p.columns)) + stages_of<T>(static_cast<int>(p.dim));
+  return one_launch_is_shorter(slices, AllSteps::tiles(p.dim), waves(divide_up(p.batch, AllSteps::Tile::rows)),
+                               waves(divide_up(p.batch, Step::Tile::rows) * Step::tiles(p.dim)));
 }
 
 }  // namespace
@@ -48,12 +51,12 @@ cudaError_t forward(const Problem<T>& p, T* out, bool every_state, T* activation
     a.step_rows = p.weight_steps() > 1 ? p.dim : 0;
     a.vector = in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, out, activations, scratch);
 
-    if (takes_all_steps<AllSteps>(p)) {
+    const bool large = takes_large<typename StepTiles<M>::Large>(p, p.dim);
+    if (large ? takes_all_steps<AllSteps, Large>(p) : takes_all_steps<AllSteps, Small>(p)) {
       a.steps = p.steps, a.activations = activations, a.start = every_state ? out : nullptr;
       a.next = every_state ? out + all : out, a.next_stride = out_stride;
       return launch_forward<AllSteps>(p, a, stream);
     }
-    const bool large = takes_large<typename StepTiles<M>::Large>(p, p.dim);
     a.steps = 1, a.state = p.x0, a.state_stride = 0;
     for (int step = 0; step < p.steps; ++step) {
       a.activations = activations ? activations + step * a.activations_step : nullptr;

@@ -43,8 +43,15 @@ def test_every_configuration_and_variant_compiles_fits_spills_nothing_and_uses_t
 
 @pytest.mark.parametrize("arch", [80, 90, 100, 120])
 def test_every_kernel_has_a_configuration_for_every_card(arch):
+    card = tile_table.Card("any", 100, tile_table.SHARED_MEMORY[arch], arch // 10)
     for kernel, kind, gates in product(tile_table.KERNELS, tile_table.ITEMSIZE, (1, 2)):
-        assert tile_table.candidates(kernel, kind, gates, tile_table.SHARED_MEMORY[arch]), (kernel, kind, gates)
+        assert tile_table.candidates(kernel, kind, gates, card), (kernel, kind, gates)
+
+
+def test_a_tile_that_spills_on_a_card_is_no_candidate_there():
+    cards = [tile_table.Card("any", 100, tile_table.SHARED_MEMORY[arch], arch // 10) for arch in (80, 90)]
+    spilling = tile_table.Config(128, 128, 32, 8, 5)
+    assert [spilling in tile_table.candidates("backward", "bfloat16", 2, card) for card in cards] == [False, True]
 
 
 def test_the_fixed_blocks_are_those_of_the_launches(script):

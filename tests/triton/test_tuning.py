@@ -17,7 +17,7 @@ from dcrnn_fast.kernels.tile_file import Entry
 from dcrnn_fast.kernels.tile_table import Card, Config, Sizes, candidates
 from tests.operators.problems import cross_arguments
 
-CARD = Card("NVIDIA H100 80GB HBM3", 132, 232_448)
+CARD = Card("NVIDIA H100 80GB HBM3", 132, 232_448, 9)
 SIZES = Sizes("bfloat16", 4096, 624, 624, 2, 3, CARD)
 PREDICTED = tile_table.predicted("step", SIZES)
 SLOWEST = candidates("step", "bfloat16", 2)[-1]
@@ -186,7 +186,7 @@ def test_tuning_times_every_candidate_and_keeps_the_fastest(kind, context_dim, o
 
     entries = on_cpu(8, 2, 5, kind=kind, context_dim=context_dim, measure=timer, report=lines.append)
     kernels = tile_table.KERNELS if context_dim else ("step", "all_steps", "backward")
-    tiles = {kernel: candidates(kernel, kind, 2, CARD.shared_memory) for kernel in kernels}
+    tiles = {kernel: candidates(kernel, kind, 2, CARD) for kernel in kernels}
     assert kinds == {kind}
     assert len(lines) - 1 == len(calls) == sum(map(len, tiles.values()))
     fastest = {kernel: tiles[kernel][-1] for kernel in kernels}
