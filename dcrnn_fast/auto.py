@@ -279,9 +279,10 @@ def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Ch
     refused, lasting, right = {}, True, ["reference"]
     short = problem.first_rows(CHECKED_ROWS)
     exact = short.results(reference, torch.float64)
-    if not all(bool(value.isfinite().all()) for value in exact):
-        return Choice(STATIC, refused={"every candidate": "the call's results are not finite, so nothing can be checked"}, lasting=False)
     plain = _errors(short.results(reference), exact)
+    if not all(map(math.isfinite, plain)) or not exact[0].any():
+        why = "the results of this call are not finite, or zero, so nothing can be checked"
+        return Choice(STATIC, refused={"every candidate": why}, lasting=False)
     for name, run in candidates.items():
         if name == "reference":
             continue

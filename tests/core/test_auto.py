@@ -136,9 +136,10 @@ def test_a_candidate_that_runs_out_of_memory_on_all_rows_is_refused_for_this_pro
     assert (choice.backend, choice.refused, choice.lasting) == ("reference", {"candidate": "OutOfMemoryError on all rows"}, False)
 
 
-def test_nothing_is_chosen_by_results_that_are_not_finite():
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 3e38, 0.0])
+def test_nothing_is_chosen_by_results_that_are_not_finite_or_zero(value):
     given, index = problem()
-    given.tensors[0][0, 0] = torch.inf
+    given.tensors[0].fill_(value)
     planted = Planted(index, candidate=0.1)
     choice = auto.measure({"reference": planted.of("reference"), "candidate": planted.of("candidate")}, given, planted.timer)
     assert (choice.backend, choice.lasting) == ("reference", False)
