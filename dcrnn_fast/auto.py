@@ -26,6 +26,7 @@ from torch import Tensor
 
 from . import files, locks, strict_json
 from .accuracy import CEILING, relative_error
+from .backends import REASONS
 from .errors import ConfigError
 from .kernels import tile_file, tile_table
 
@@ -64,6 +65,9 @@ class Key:
     tasks: int
     steps: int
     rows: int
+    tied: bool
+    return_states: bool
+    recompute: bool
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def known(card: str) -> dict[Key, Choice]:
 
 
 def backend_for(key: Key, device: torch.device, candidates: Callable[[], Mapping[str, Run]], problem: Callable[[], Problem]) -> str:
-    """The backend that ``auto`` takes for a call. Where values may not be read, it takes what is known, or :data:`STATIC`.
+    """The backend that ``auto`` takes for a call whose values may be read: what is known, or what a measurement shows.
 
     ``candidates`` must hold "reference". Both callables are called only if something is measured.
 
@@ -191,7 +195,10 @@ def _measured(key: Key, card: str, candidates: Callable[[], Mapping[str, Run]], 
         logger.warning("auto takes %r for %s on %s: the measurement failed (%s: %s)", STATIC, key, card, type(error).__name__, error)
     else:
         logger.info("auto takes %s for %s on %s", choice, key, card)
-    remember(card, {key: choice})
+    try:
+        remember(card, {key: choice})
+    except Exception as error:
+        logger.warning("auto's choice cannot be kept in a file (%s: %s)", type(error).__name__, error)
     return choice
 
 
@@ -287,7 +294,7 @@ def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Ch
         if name == "reference":
             continue
         try:
-            wrong = _wrong(_errors(short.results(run), exact), plain, problem.kind)
+            wrong = _wrong(_errors(short.results(run), exact), plain, CEILING[problem.kind])
         except Exception as error:
             wrong, lasting = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200], False
         if wrong:
@@ -299,9 +306,15 @@ def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Ch
         return Choice("reference", 1.0, refused, lasting)
     times: dict[str, list[float]] = {name: [] for name in right}
     calls = {name: problem.prepared(candidates[name]) for name in right}
+    whole = calls["reference"]()
     for number in range(ROUNDS + 1):
         for name in list(times):
             try:
+                if not number and (wrong := _wrong(_errors(calls[name](), whole), [0.0] * len(whole), 20 * CEILING[problem.kind])):
+                    # other tiles may serve all rows than served the first ones
+                    refused[name] = f"on all rows {wrong}"
+                    del times[name]
+                    continue
                 seconds = timer(calls[name])
             except Exception as error:
                 if name == "reference":
@@ -311,6 +324,8 @@ def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Ch
                 continue
             if number:  # the first round warms up
                 times[name].append(seconds)
+        if not number:
+            whole.clear()
     medians = {name: statistics.median(of_name) for name, of_name in times.items()}
     best = min(medians, key=medians.__getitem__)
     ratio = medians[best] / medians["reference"]
@@ -320,13 +335,15 @@ def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Ch
 
 
 def _errors(results: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
-    return [relative_error(got, right) if got.shape == right.shape else math.inf for got, right in zip(results, exact, strict=True)]
+    return [
+        relative_error(got, right.double()) if got.shape == right.shape else math.inf for got, right in zip(results, exact, strict=True)
+    ]
 
 
-def _wrong(errors: Sequence[float], plain: Sequence[float], kind: str) -> str:
+def _wrong(errors: Sequence[float], plain: Sequence[float], ceiling: float) -> str:
     """What is wrong with a candidate's errors beside plain PyTorch's, in words, or nothing. NaN is wrong."""
     for place, (error, peer) in enumerate(zip(errors, plain, strict=True)):
-        most = max(2 * peer, CEILING[kind] / 10)
+        most = max(2 * peer, ceiling / 10)
         if not error <= most:
             what = f"gradient {place - 1}" if place else "the output"
             return f"wrong: the relative error of {what} is {error:.1e}, at most {most:.1e}"
@@ -403,7 +420,8 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
         content = strict_json.parse(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT or content["card"] != card or content["versions"] != versions():
             return {}
-        return {_key_of(row): Choice(str(row["backend"]), float(row["ratio"])) for row in content["choices"]}
+        usable = [row for row in content["choices"] if REASONS.get(row["backend"], "unknown") is None]
+        return {_key_of(row): Choice(str(row["backend"]), float(row["ratio"])) for row in usable}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -414,7 +432,10 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
 def _key_of(row: dict[str, Any]) -> Key:
     values = {one.name: row[one.name] for one in fields(Key)}
     for name, value in values.items():
-        expected = {"operator": str, "kind": str, "training": bool}.get(name, int)
+        expected = {
+            **dict.fromkeys(("operator", "kind"), str),
+            **dict.fromkeys(("training", "tied", "return_states", "recompute"), bool),
+        }.get(name, int)
         if type(value) is not expected:
             raise TypeError(f"{name}={value!r}: expected {expected.__name__}")
     return Key(**values)

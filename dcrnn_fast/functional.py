@@ -18,7 +18,7 @@ from .operators import Implementation, Keep, no_override, override_by, register
 from .operators.cross_rnn import tf32
 from .reference import functional as reference
 from .sharing import GATES, Cell
-from .transforms import may_read_values, transformed
+from .transforms import may_read_values, observed, transformed
 
 
 def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **options: Any) -> Tensor:
@@ -182,8 +182,10 @@ def _measured_backend(tensors: tuple[Tensor, ...], index: Tensor, context: Tenso
     """What ``auto`` takes where it measures, see :mod:`dcrnn_fast.auto`."""
     every = tensors if context is None else (*tensors, context)
     x0, device = tensors[0], tensors[0].device
-    # a graph that is traced or captured, and what is no plain tensor, has no values to check
-    if not may_read_values(x0) or transformed() or any(type(tensor) not in (Tensor, Parameter) for tensor in (*every, index)):
+    # a graph that is traced or captured, and what is no plain tensor, has no values to check; nothing else may see a measurement
+    if not may_read_values(x0) or transformed() or observed() or x0.numel() == 0 or index.numel() == 0:
+        return auto.STATIC
+    if any(type(tensor) not in (Tensor, Parameter) for tensor in (*every, index)):
         return auto.STATIC
     training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
     kind = str(x0.dtype).removeprefix("torch.")
@@ -192,7 +194,7 @@ def _measured_backend(tensors: tuple[Tensor, ...], index: Tensor, context: Tenso
     columns = 0 if context is None else context.shape[2]
     key = auto.Key(
         "cross_rnn", training, kind, x0.shape[1], columns, GATES[options["cell"]], index.shape[0], options["steps"],
-        auto.bucket(x0.shape[0]),
+        auto.bucket(x0.shape[0]), index.shape[1] == x0.shape[1], options["return_states"], options["recompute"],
     )  # fmt: skip
 
     def candidate(name: str) -> Callable[..., Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def transformed() -> bool:
@@ -13,6 +14,13 @@ def transformed() -> bool:
     The kernels have derivatives for ``backward()`` alone, so ``auto`` takes the reference here.
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def observed() -> bool:
+    """Whether somebody sees or records each operation of this thread: activation checkpointing, other hooks on saved tensors, dispatch
+    modes such as those that count or trace, ``torch.jit.trace``."""
+    hooks: object = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None or _get_current_dispatch_mode() is not None or torch.jit.is_tracing()
 
 
 def may_read_values(tensor: Tensor) -> bool:

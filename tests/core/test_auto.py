@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from dcrnn_fast import DCRNN, auto, functional, info, reference, tune
 from dcrnn_fast.errors import ConfigError
@@ -15,7 +17,8 @@ from dcrnn_fast.errors import ConfigError
 from ..operators.problems import cross_arguments
 
 CPU = torch.device("cpu")
-KEY = auto.Key("cross_rnn", True, "float32", 8, 0, 2, 2, 3, 64)
+MORE = ("tied", "return_states", "recompute")
+KEY = auto.Key("cross_rnn", True, "float32", 8, 0, 2, 2, 3, 64, True, False, False)
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     """An empty folder for the user's file, and a process that knows nothing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(auto.ENVIRONMENT, raising=False)
+    monkeypatch.setitem(auto.REASONS, "candidate", None)
     auto.clear()
     yield tmp_path
     auto.clear()
@@ -266,7 +270,7 @@ def _write(cache, first):
 
     os.environ["XDG_CACHE_HOME"] = cache
     for number in range(20):
-        auto.remember("cpu", {replace(KEY, rows=first + number): auto.Choice("candidate", 0.5)})
+        auto.remember("cpu", {replace(KEY, rows=first + number): auto.Choice("reference")})
 
 
 def test_two_processes_that_write_at_once_lose_nothing(folder):
@@ -289,7 +293,7 @@ def test_the_public_operator_takes_the_candidate_that_was_chosen(monkeypatch):
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3)
     functional.cross_rnn(**{**arguments, "x0": arguments["x0"].requires_grad_()})
     (key, names), *others = taken
-    assert key == auto.Key("cross_rnn", True, "float32", 8, 3, 2, 2, 3, 64)
+    assert key == auto.Key("cross_rnn", True, "float32", 8, 3, 2, 2, 3, 64, True, False, False)
     assert "reference" in names
     assert not others
     functional.cross_rnn(**arguments, backend="reference")
@@ -330,7 +334,7 @@ def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeyp
     assert torch.equal(before, torch.get_rng_state())
     torch.testing.assert_close(model.state_dict(), state)
     header, *rows = str(found).splitlines()
-    assert header.split() == ["operator", "training", "kind", "dim", "context", "gates", "tasks", "steps", "rows", "choice"]
+    assert header.split() == ["operator", "training", "kind", "dim", "context", "gates", "tasks", "steps", "rows", *MORE, "choice"]
     assert len(rows) == 2
 
 
@@ -352,3 +356,58 @@ def test_info_says_what_was_measured(fast):
 def test_info_survives_an_unknown_mode(monkeypatch):
     monkeypatch.setenv(auto.ENVIRONMENT, "always")
     assert "auto on GPU  none: DCRNN_FAST_AUTO='always'" in info.render()
+
+
+def checkpointed(arguments):
+    x0 = arguments["x0"].requires_grad_()
+    checkpoint(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}), x0, use_reentrant=False).sum().backward()
+
+
+def with_hooks(arguments):
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        functional.cross_rnn(**arguments)
+
+
+def counted(arguments):
+    with FlopCounterMode(display=False):
+        functional.cross_rnn(**arguments)
+
+
+def traced(arguments):
+    torch.jit.trace(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}), arguments["x0"], check_trace=False)
+
+
+def without_rows(arguments):
+    functional.cross_rnn(**{**arguments, "x0": arguments["x0"][:0].requires_grad_()})
+
+
+def without_tasks(arguments):
+    few = {name: arguments[name][:0] for name in ("private_weight", "private_bias", "index")}
+    functional.cross_rnn(**{**arguments, **few, "x0": arguments["x0"].requires_grad_()})
+
+
+@pytest.mark.parametrize("call", [checkpointed, with_hooks, counted, traced, without_rows, without_tasks], ids=lambda call: call.__name__)
+def test_nothing_is_measured_where_somebody_would_see_it_or_there_is_nothing_to_see(call, monkeypatch, caplog):
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    call(cross_arguments(batch=40, dim=8, dtype=torch.float32))
+    assert not auto.known("cpu")
+    assert not caplog.records
+
+
+def test_a_candidate_that_is_wrong_beyond_the_checked_rows_is_refused(monkeypatch):
+    monkeypatch.setattr(auto, "CHECKED_ROWS", 8)
+
+    def wrong_later(run, tensors):
+        out = run(*tensors)
+        return out * 2 if len(tensors[0]) > 8 else out
+
+    choice, _ = measured(wrong_later)
+    assert choice.backend == "reference"
+    assert "on all rows wrong" in choice.refused["candidate"]
+
+
+def test_a_remembered_backend_that_cannot_run_here_is_not_taken(fast, monkeypatch):
+    assert ask() == ("candidate", 1)
+    auto.clear()
+    monkeypatch.setitem(auto.REASONS, "candidate", "was not built")
+    assert ask()[1] == 1
