@@ -274,7 +274,7 @@ def _write(cache, first):
 
 
 def test_two_processes_that_write_at_once_lose_nothing(folder):
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(str(folder), first)) for first in (0, 1000)]
     for writer in writers:
         writer.start()

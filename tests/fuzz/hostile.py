@@ -171,6 +171,7 @@ def serve(connection: Any, report: Path, prepare: tuple[Any, ...]) -> None:
     with open(report, "w") as stderr:
         os.dup2(stderr.fileno(), 2)
     torch.set_num_threads(1)
+    calls.operators()  # loads those of Triton, where another test's server was there before and has not imported them
     if not SANITIZED:  # AddressSanitizer reserves terabytes
         most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (4 << 30)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -111,7 +111,7 @@ def test_under_autocast_every_thread_computes_in_bfloat16(backend, rows):
 @pytest.mark.parametrize(("setting", "allowed"), [("tf32", True), ("ieee", False)])
 def test_float32_products_use_tf32_where_pytorch_is_set_to_it(setting, allowed):
     with float32_precision(setting):
-        assert contract._tf32() is allowed
+        assert contract.tf32() is allowed
 
 
 def test_under_autocast_a_module_takes_what_a_linear_layer_gives():
