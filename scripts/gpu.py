@@ -112,8 +112,8 @@ class Runner:
         self.logs, self.where, self.ends = logs, where, ends
         self.outcomes: dict[str, Outcome] = {}
         self.passed_before: set[str] = set()
-        self.passed: Callable[[str], None] = self.passed_before.add
-        """Called with the name of each part and step that passed."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a part or a step has passed or failed."""
 
     def run(self, step: Step) -> bool:
         """Run a step, and return whether it passed."""
@@ -129,8 +129,8 @@ class Runner:
             outcome = self._run(step)
         outcome.seconds = time.monotonic() - begin
         self.outcomes[step.name] = outcome
-        if outcome.state == "passed":
-            self.passed(step.name)
+        (self.passed_before.add if outcome.state == "passed" else self.passed_before.discard)(step.name)
+        self.changed()
         print(f"gpu: {step.name}: {outcome.state}{': ' * bool(outcome.why)}{outcome.why} ({outcome.seconds:.0f} s)", flush=True)
         return outcome.state == "passed"
 
@@ -161,8 +161,11 @@ class Runner:
                 print(f"$ {' '.join(arguments)}", file=log, flush=True)
                 if why := self._call(arguments, command.environment, log, left):
                     failed.append(f"{words(arguments)}: {why}")
+                elif command.stops_itself and self.ends is not None and time.monotonic() >= self.ends - 1:
+                    late = f"the minutes were used up in: {words(arguments)}"
                 elif command.name:
-                    self.passed(part)
+                    self.passed_before.add(part)
+                    self.changed()
         if failed:
             return Outcome("failed", "; ".join([*failed, *([late] if late else [])]))
         return Outcome("unfinished", late) if late else Outcome("passed")
@@ -200,14 +203,15 @@ class Runner:
 def headline_of(log: Path) -> list[str]:
     """The last table in the log of the headline benchmark, which ends with the machine and the results' folder."""
     found: list[str] = []
+    last: list[str] = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
         if "our time or memory over a peer's" in line:
             found = [line.strip("= ")]
         elif line.startswith("results: ") and found:
-            return [*found, ""]
+            last, found = [*found, ""], []
         elif found:
             found.append(line)
-    return []
+    return last
 
 
 def copy_sources(target: Path) -> str:
@@ -300,7 +304,11 @@ def run(runner: Runner, options: argparse.Namespace, *, steps: Callable[..., lis
             runner.run(Step(step.name, step.dry, needs=("build",)))
         print(f"gpu: no CUDA device: {found.get('no CUDA device', 'the report on the environment did not finish')}", flush=True)
         return 1 if runner.failed() else 3
-    remember(runner, sources, card)
+    kinds = ("capability", "torch", "triton", "CUDA")
+    remember(runner, {"sources": sources, "card": card, "built": built, **{name: found.get(name, "absent") for name in kinds}})
+    tuned = FOLDER / "tuning.json"
+    if tuned.is_file() and json.loads(tuned.read_text(encoding="utf-8")).get("card") != card:
+        tuned.unlink()  # tile sizes of another card
     for name in (name for name, there in built.items() if not there):
         print(f"gpu: built without {name}, whose tests are left out; the build's log says why", flush=True)
     for step in chosen:
@@ -309,18 +317,18 @@ def run(runner: Runner, options: argparse.Namespace, *, steps: Callable[..., lis
     return int(runner.failed())
 
 
-def remember(runner: Runner, sources: str, card: str) -> None:
-    """Let the runner know what passed on these sources and this card, and write down what passes from now on."""
-    record, stamp = FOLDER / "passed.json", {"sources": sources, "card": card}
+def remember(runner: Runner, stamp: Mapping[str, object]) -> None:
+    """Let the runner know what passed with the same ``stamp`` (sources, card, versions, builds), and pack what passes from now on."""
+    record = FOLDER / "passed.json"
     known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if {name: known.get(name) for name in stamp} == stamp:
         runner.passed_before |= set(known["passed"])
 
-    def passed(name: str) -> None:
-        runner.passed_before.add(name)
+    def write() -> None:
         replace(record, json.dumps({**stamp, "passed": sorted(runner.passed_before - {"build", "environment"})}, indent=1))
+        pack(runner)  # a machine that is taken away in the middle of a step loses nothing that passed
 
-    runner.passed = passed
+    runner.changed = write
 
 
 def replace(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """scripts/gpu.py: the order of its steps, what it packs and takes up again, and its dry run without a GPU."""
 
 import io
+import math
 import os
 import re
 import shutil
@@ -10,6 +11,9 @@ import tarfile
 import time
 
 import pytest
+import torch
+
+from dcrnn_fast import functional
 
 from .conftest import ROOT
 
@@ -138,7 +142,7 @@ results: bench/results
 
 def test_the_summary_begins_with_the_headline_figures(gpu, device):
     _, _, runner = device("--headline")
-    runner.log("headline").write_text(HEADLINE_LOG)
+    runner.log("headline").write_text(HEADLINE_LOG.replace("0.30", "0.90") + HEADLINE_LOG)  # that of an earlier call, and the last
     assert runner.summary().splitlines()[:3] == [
         "our time or memory over a peer's: below 1, ours is better",
         "benchmark  case  ours  / eager",
@@ -162,6 +166,27 @@ def test_another_machine_goes_on_from_the_packed_results(gpu, device, tmp_path, 
     code, outcomes, runner = device("--only", "tests,bench")
     assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
     assert runner.outcomes["tests"].why == "before, on these sources and this card"
+
+
+def test_tile_sizes_of_another_card_are_forgotten(gpu, device):
+    tuned = gpu.FOLDER / "tuning.json"
+    for card, stays in (("Test Card", True), ("Other Card", False)):
+        tuned.write_text('{"card": "Test Card"}')
+        device("--headline", card=card)
+        assert tuned.is_file() == stays
+
+
+def test_a_step_that_fails_now_does_not_count_as_passed_before(device):
+    assert device("--only", "smoke,tests")[0] == 0
+    assert device("--only", "smoke", codes={"smoke": 1})[0] == 1
+    assert device("--only", "headline")[1]["headline"] == "not run"
+
+
+def test_the_comparison_of_the_smoke_test_finds_nan(script, monkeypatch):
+    module = script("gpu_device")
+    right = functional.cross_rnn
+    monkeypatch.setattr(functional, "cross_rnn", lambda **given: right(**given) * (1 if given["backend"] == "reference" else torch.nan))
+    assert module._error("cpp", {"batch": 3, "dim": 4}, torch.float32, {}, "cpu") == math.inf
 
 
 def test_results_of_other_sources_are_refused(gpu, device):
