@@ -78,9 +78,14 @@ resources: $(VENV)/.dev
 
 # The same with the oldest Triton that a supported PyTorch brings. Its result stays in build/.
 OLDEST_TRITON ?= 3.6.0
-resources-oldest: $(VENV)/.dev
-	test -d build/triton-$(OLDEST_TRITON) || $(BIN)/python -m pip install --quiet --no-deps --target build/triton-$(OLDEST_TRITON) triton==$(OLDEST_TRITON)
-	PYTHONPATH=build/triton-$(OLDEST_TRITON) $(BIN)/python scripts/resources.py triton --output build/triton-$(OLDEST_TRITON)/resources.json
+OLDEST := build/triton-$(OLDEST_TRITON)
+$(OLDEST)/.installed: | $(VENV)/.dev
+	rm -rf $(OLDEST)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(OLDEST) triton==$(OLDEST_TRITON)
+	touch $@
+
+resources-oldest: $(VENV)/.dev $(OLDEST)/.installed
+	PYTHONPATH=$(OLDEST) $(BIN)/python scripts/resources.py triton --output $(OLDEST)/resources.json
 
 # The same for every CUDA C++ kernel. Needs nvcc, but no GPU; without nvcc it says so and passes.
 cuda-check: $(VENV)/.dev

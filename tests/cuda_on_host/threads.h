@@ -1,5 +1,5 @@
 // The threads of a block: as threads of the CPU if DCRNN_HOST_THREADS is defined, so that a sanitizer sees a race between them; else as
-// fibers, which take turns on one thread of the CPU and cost a hundredth of the time.
+// fibers, which take turns on one thread of the CPU and take a tenth of the time.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 """scripts/gpu.py: the order of its steps, what it packs and takes up again, and its dry run without a GPU."""
 
+import gzip
 import io
 import math
 import os
@@ -32,12 +33,19 @@ def say(gpu, text, code=0, **options):
 
 
 @pytest.fixture
-def device(gpu, monkeypatch):
+def results(gpu):
+    """What the calls of a test keep."""
+    gpu.FOLDER.mkdir()
+    return gpu.Results(gpu.FOLDER, gpu.FOLDER / "tree")
+
+
+@pytest.fixture
+def device(gpu, results, monkeypatch):
     """A run with fake commands on a card of the test's making; returns the exit code, the outcomes and the runner."""
-    where, logs = gpu.FOLDER / "tree", gpu.FOLDER / "logs"
+    where, logs = results.where, results.logs
     (where / "scripts").mkdir(parents=True)
     logs.mkdir()
-    (gpu.FOLDER / "sources.txt").write_text("abc")
+    results.sources.write_text("abc")
 
     def run(*arguments, codes=None, sources="abc", ends=None, build=0, card="Test Card"):
         (where / "scripts" / "gpu_device.py").write_text(f"print('capability: 9.0'); print('card: {card}')\n")
@@ -58,7 +66,7 @@ def device(gpu, monkeypatch):
             ]
 
         runner = gpu.Runner(logs, where, ends=ends)
-        result = gpu.run(runner, gpu.parse(list(arguments)), steps=steps, sources=sources)
+        result = gpu.run(runner, results, gpu.parse(list(arguments)), steps=steps, sources=sources)
         return result, {name: outcome.state for name, outcome in runner.outcomes.items()}, runner
 
     return run
@@ -140,36 +148,35 @@ results: bench/results
 """
 
 
-def test_the_summary_begins_with_the_headline_figures(gpu, device):
+def test_the_summary_begins_with_the_headline_figures(results, device):
     _, _, runner = device("--headline")
     runner.log("headline").write_text(HEADLINE_LOG.replace("0.30", "0.90") + HEADLINE_LOG)  # that of an earlier call, and the last
-    assert runner.summary().splitlines()[:3] == [
+    assert results.summary(runner).splitlines()[:3] == [
         "our time or memory over a peer's: below 1, ours is better",
         "benchmark  case  ours  / eager",
         "cross_rnn  forward  triton  0.30",
     ]
 
 
-def test_another_machine_goes_on_from_the_packed_results(gpu, device, tmp_path, monkeypatch):
+def test_another_machine_goes_on_from_the_packed_results(gpu, results, device, tmp_path):
     device("--only", "smoke,tests")
-    results = gpu.FOLDER / "tree" / "bench" / "results"
-    results.mkdir(parents=True)
-    (results / "cross_rnn_card.json").write_text("measured")
-    runner = gpu.Runner(gpu.FOLDER / "logs", gpu.FOLDER / "tree")
-    packed = gpu.pack(runner)
+    measured = results.where / "bench" / "results" / "cross_rnn_card.json"
+    measured.parent.mkdir(parents=True)
+    measured.write_text("measured")
+    packed = results.pack(gpu.Runner(results.logs, results.where))
     assert packed == tmp_path / "out" / "results.tar.gz"
     for name in ("logs", "passed.json", "tree/bench"):
         path = gpu.FOLDER / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    gpu.unpack(packed, gpu.FOLDER / "tree")
-    assert (results / "cross_rnn_card.json").read_text() == "measured"
+    results.unpack(packed)
+    assert measured.read_text() == "measured"
     code, outcomes, runner = device("--only", "tests,bench")
     assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
-    assert runner.outcomes["tests"].why == "before, on these sources and this card"
+    assert runner.outcomes["tests"].why == "before"
 
 
-def test_tile_sizes_of_another_card_are_forgotten(gpu, device):
-    tuned = gpu.FOLDER / "tuning.json"
+def test_tile_sizes_of_another_card_are_forgotten(results, device):
+    tuned = results.tuning
     for card, stays in (("Test Card", True), ("Other Card", False)):
         tuned.write_text('{"card": "Test Card"}')
         device("--headline", card=card)
@@ -189,23 +196,35 @@ def test_the_comparison_of_the_smoke_test_finds_nan(script, monkeypatch):
     assert module._error("cpp", {"batch": 3, "dim": 4}, torch.float32, {}, "cpu") == math.inf
 
 
-def test_results_of_other_sources_are_refused(gpu, device):
-    packed = gpu.pack(device("--only", "smoke")[2])
-    (gpu.FOLDER / "sources.txt").write_text("other")
+def test_results_of_other_sources_are_refused(results, device):
+    packed = results.pack(device("--only", "smoke")[2])
+    results.sources.write_text("other")
     with pytest.raises(SystemExit, match="was made of other sources"):
-        gpu.unpack(packed, gpu.FOLDER / "tree")
+        results.unpack(packed)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b cut off"])
-def test_a_damaged_archive_is_refused(gpu, device, tmp_path, content):
+DAMAGED = {
+    "empty": b"",
+    "no archive": b"no archive",
+    "cut off": b"\x1f\x8b cut off",
+    "another content": gzip.compress(b"no archive"),
+    "overwritten": gzip.compress(bytes(5000))[:-20] + b"y" * 20,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_archive_is_refused(results, device, tmp_path, content):
     path = tmp_path / "results.tar.gz"
     path.write_bytes(content)
     with pytest.raises(SystemExit, match="cannot be read"):
-        gpu.unpack(path, gpu.FOLDER / "tree")
+        results.unpack(path)
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "results/../../outside.txt", "tree/setup.py", "logs/.hidden/x"])
-def test_a_file_of_another_name_is_never_unpacked(gpu, device, tmp_path, name):
+OTHER_NAMES = ("../outside.txt", "/tmp/outside.txt", "results/../../outside.txt", "tree/setup.py", "logs/.hidden/x", "logs/..")
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_a_file_of_another_name_is_never_unpacked(results, device, tmp_path, name):
     path, content = tmp_path / "made_up.tar.gz", b"abc"
     with tarfile.open(path, "w:gz") as archive:
         for member in ("sources.txt", name):
@@ -213,7 +232,7 @@ def test_a_file_of_another_name_is_never_unpacked(gpu, device, tmp_path, name):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    gpu.unpack(path, gpu.FOLDER / "tree")
+    results.unpack(path)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
@@ -247,18 +266,23 @@ def test_the_interpreter_is_off_in_every_command(gpu, tmp_path, monkeypatch):
     assert runner.log("variable").read_text().splitlines()[-1] == "None"
 
 
-def test_a_copy_forgets_what_other_sources_measured(gpu, sources):
-    where = gpu.FOLDER / "tree"
-    first = gpu.copy_sources(where)
-    measured = [where / "bench" / "results" / "cross_rnn_card.json", gpu.FOLDER / "tuning.json"]
+def test_a_copy_forgets_what_other_sources_measured(results, sources):
+    first = results.copy_sources()
+    measured = [results.where / "bench" / "results" / "cross_rnn_card.json", results.tuning, results.passed, results.logs / "tests.log"]
     for path in measured:
         path.parent.mkdir(exist_ok=True)
         path.write_text("measured")
-    assert gpu.copy_sources(where) == first
+    assert results.copy_sources() == first
     assert all(path.is_file() for path in measured)
     (sources / "kernels" / "one.py").write_text("changed")
-    assert gpu.copy_sources(where) != first
+    assert results.copy_sources() != first
     assert not any(path.is_file() for path in measured)
+
+
+def test_a_damaged_record_of_what_passed_counts_as_none(results, device):
+    device("--only", "smoke,tests")
+    results.passed.write_text("{")
+    assert device("--only", "bench")[1]["bench"] == "not run"
 
 
 @pytest.mark.parametrize("wrong", [["--only", "everything"], ["--minutes", "soon"]])

@@ -1,0 +1,180 @@
+"""Checks implementations of an operator against float64, and times those that are right. It takes any candidates, on any device."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..accuracy import CEILING, relative_error
+from .choice import STATIC, Choice
+
+CHECKED_ROWS = 2048
+"""So many rows at the start of a batch are compared with float64."""
+GAIN = 0.9
+"""A candidate is taken if its time is at most this part of the reference's."""
+ROUNDS = 10
+
+Run = Callable[..., Tensor]
+"""An implementation of an operator: from the differentiable tensors to the output."""
+Call = Callable[[], list[Tensor]]
+"""A call that is ready to be made: returns the output, and in training the gradients of all tensors."""
+Timer = Callable[[Callable[[], object]], float]
+"""Returns the seconds of a call."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call: its tensors, which of them have rows (and along which dimension), and whether gradients are asked for."""
+
+    tensors: tuple[Tensor, ...]
+    row_dimension: Mapping[int, int]
+    training: bool
+    kind: str
+
+    def first_rows(self, count: int) -> Problem:
+        """The same call with the first rows of the batch alone."""
+        short = [
+            tensor.narrow(self.row_dimension[i], 0, min(count, tensor.shape[self.row_dimension[i]])) if i in self.row_dimension else tensor
+            for i, tensor in enumerate(self.tensors)
+        ]
+        return Problem(tuple(short), self.row_dimension, self.training, self.kind)
+
+    def prepared(self, run: Run, dtype: torch.dtype | None = None) -> Call:
+        """A function that returns the output, and in training the gradients of all tensors, of a loss with fixed weights."""
+        with torch.inference_mode(False):
+            leaves = [tensor.detach().to(dtype or tensor.dtype, copy=True).requires_grad_(self.training) for tensor in self.tensors]
+        weights: list[Tensor] = []
+
+        def call() -> list[Tensor]:
+            device = self.tensors[0].device.type
+            with torch.inference_mode(False), torch.autocast(device, enabled=False), torch.set_grad_enabled(self.training):
+                out = run(*leaves)
+                if not self.training:
+                    return [out.detach()]
+                if not weights:  # numbers of order 1, without the user's random generator; the same for every dtype of the call
+                    numbers = torch.arange(out.numel(), device=out.device, dtype=torch.float64).mul_(0.754877).sin_()
+                    weights.append(numbers.to(self.tensors[0].dtype).to(out.dtype).view_as(out))
+                return [out.detach(), *torch.autograd.grad(out, leaves, weights[0])]
+
+        return call
+
+    def results(self, run: Run, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """What :meth:`prepared` returns, once."""
+        return self.prepared(run, dtype)()
+
+
+def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Choice:
+    """Check every candidate on the first rows of the problem and then on all of it, and time those that are right.
+
+    On the first rows, a candidate's error against float64 may be twice plain PyTorch's, or a tenth of the dtype's ceiling. On all rows,
+    which other tiles may serve, it may differ from plain PyTorch by twice the ceiling.
+
+    Args:
+        candidates: implementations by the name of their backend, among them "reference", which is plain PyTorch.
+        problem: the call.
+        timer: returns the seconds of a call.
+
+    Returns:
+        The fastest candidate that is right and takes at most :data:`GAIN` of the reference's time, else the reference.
+    """
+    ceiling, short = CEILING[problem.kind], problem.first_rows(CHECKED_ROWS)
+    exact = short.results(candidates["reference"], torch.float64)
+    plain = _errors(short.results(candidates["reference"]), exact)
+    if not all(map(math.isfinite, plain)) or not exact[0].any():
+        why = "the results of this call are not finite, or zero, so nothing can be checked"
+        return Choice(STATIC, refused={"every candidate": why}, lasting=False)
+    refusals = _Refusals()
+    bounds = [max(2 * peer, ceiling / 10) for peer in plain]
+    right = [
+        name
+        for name, run in candidates.items()
+        if name != "reference" and refusals.passes(name, lambda run=run: short.results(run), exact, bounds)  # type: ignore[misc]
+    ]
+    del exact
+    if not right:
+        return refusals.reference()
+    calls = {name: problem.prepared(candidates[name]) for name in ("reference", *right)}
+    whole = calls["reference"]()
+    bounds = [2 * ceiling] * len(whole)
+    right = [name for name in right if refusals.passes(name, calls[name], whole, bounds, " on all rows")]
+    del whole
+    times: dict[str, list[float]] = {name: [] for name in ("reference", *right)}
+    for _ in range(ROUNDS):
+        for name, of_name in times.items():
+            of_name.append(timer(calls[name]))
+    medians = {name: statistics.median(of_name) for name, of_name in times.items()}
+    best = min(medians, key=medians.__getitem__)
+    ratio = medians[best] / medians["reference"]
+    if best == "reference":
+        return refusals.reference()
+    if ratio > GAIN:
+        refusals.why[best] = f"takes {ratio:.2f} of the reference's time, expected at most {GAIN}"
+        return refusals.reference()
+    return Choice(best, ratio, refusals.why, refusals.lasting)
+
+
+class _Refusals:
+    """Why candidates are refused. A refusal lasts if the candidate was wrong or slow, not if it raised."""
+
+    def __init__(self) -> None:
+        self.why: dict[str, str] = {}
+        self.lasting = True
+
+    def passes(self, name: str, results: Call, exact: Sequence[Tensor], bounds: Sequence[float], where: str = "") -> bool:
+        """Whether a candidate's results are right."""
+        try:
+            wrong = _wrong(_errors(results(), exact), bounds)
+        except Exception as error:
+            self.why[name] = f"{type(error).__name__}{where}: {(str(error).splitlines() or [''])[0]}"[:200]
+            self.lasting = False
+        else:
+            if wrong:
+                self.why[name] = f"wrong{where}: {wrong}"
+        return name not in self.why
+
+    def reference(self) -> Choice:
+        """The reference, for these reasons."""
+        return Choice("reference", 1.0, self.why, self.lasting)
+
+
+def _errors(results: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
+    pairs = zip(results, exact, strict=True)
+    return [relative_error(got, right.double()) if got.shape == right.shape else math.inf for got, right in pairs]
+
+
+def _wrong(errors: Sequence[float], bounds: Sequence[float]) -> str:
+    """Which error is above its bound, in words, or nothing. NaN is above every bound."""
+    for place, (error, most) in enumerate(zip(errors, bounds, strict=True)):
+        if not error <= most:
+            what = f"gradient {place - 1}" if place else "the output"
+            return f"the relative error of {what} is {error:.1e}, at most {most:.1e}"
+    return ""
+
+
+def timer_of(device: torch.device) -> Timer:
+    """A function that returns the seconds of a call, on a GPU by its own clock."""
+    if device.type != "cuda":
+
+        def on_cpu(run: Callable[[], object]) -> float:
+            begin = time.perf_counter()
+            run()
+            return time.perf_counter() - begin
+
+        return on_cpu
+
+    def on_gpu(run: Callable[[], object]) -> float:
+        with torch.cuda.device(device):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3
+
+    return on_gpu

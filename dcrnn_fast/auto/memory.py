@@ -1,0 +1,122 @@
+"""What ``auto`` chose, in this process and in the user's file. The file is of one card, and counts with the same versions alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import files, locks, strict_json
+from ..backends import REASONS
+from ..kernels import tile_file
+from .choice import Choice, Key
+
+logger = logging.getLogger("dcrnn_fast")
+
+FORMAT = "dcrnn_fast auto 1"
+
+_choices: dict[tuple[str, Key], Choice] = {}
+_read: set[str] = set()
+
+
+def clear() -> None:
+    """Forget what this process knows, so that the next call reads the file again."""
+    _choices.clear()
+    _read.clear()
+
+
+def recall(card: str, key: Key) -> Choice | None:
+    """What is known of a size on a card. The first call reads the user's file."""
+    found = _choices.get((card, key))
+    return found if found is not None or card in _read else known(card).get(key)
+
+
+def known(card: str) -> dict[Key, Choice]:
+    """What is known of a card, by this process or in the user's file, but for backends that cannot run here."""
+    if card not in _read:
+        _read.add(card)
+        try:
+            found = load(user_file(card), card)
+        except RuntimeError as error:  # the user has no home folder
+            logger.warning("auto's choices have no place (%s); set XDG_CACHE_HOME", error)
+            found = {}
+        for key, choice in found.items():
+            if REASONS.get(choice.backend, "unknown") is None:
+                _choices.setdefault((card, key), choice)
+    return {key: choice for (name, key), choice in list(_choices.items()) if name == card}
+
+
+def versions() -> dict[str, str]:
+    """The versions on which a choice depends."""
+    found = {"torch": str(torch.__version__)}
+    for name in ("dcrnn_fast", "triton"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def user_file(card: str) -> Path:
+    """Where this user's choices for a card are kept."""
+    return tile_file.cache_folder() / f"auto-{tile_file.file_name(card)}.json"
+
+
+def remember(card: str, choices: Mapping[Key, Choice]) -> None:
+    """Keep choices in memory, and those that last in the user's file. What other processes wrote there stays."""
+    _choices.update({(card, key): choice for key, choice in choices.items()})
+    lasting = {key: choice for key, choice in choices.items() if choice.lasting}
+    if not lasting:
+        return
+    try:
+        path = user_file(card)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.locked(path.with_name(f".{path.name}.lock"), wait=True):
+            merged = {**load(path, card), **lasting}
+            rows = [{**asdict(key), "backend": merged[key].backend, "ratio": round(merged[key].ratio, 4)} for key in sorted(merged)]
+            content = {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
+            files.write_text(path, json.dumps(content, indent=1) + "\n")
+    except (OSError, RuntimeError) as error:
+        logger.warning("auto's choices cannot be kept in a file (%s); the next process measures again", error)
+
+
+def load(path: Path, card: str) -> dict[Key, Choice]:
+    """The choices in a file; none if there is no file, or it is damaged, of another card or of other versions."""
+    try:
+        content = strict_json.load(path)
+        if content["format"] != FORMAT or content["card"] != card or content["versions"] != versions():
+            return {}
+        return {_key_of(row): Choice(str(row["backend"]), float(row["ratio"])) for row in content["choices"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s is no file of auto's choices (%s: %s); they are measured again", path, type(error).__name__, error)
+        return {}
+
+
+def _key_of(row: dict[str, Any]) -> Key:
+    values = {one.name: row[one.name] for one in fields(Key)}
+    for one in fields(Key):
+        if type(values[one.name]).__name__ != one.type:  # the annotations are texts
+            raise TypeError(f"{one.name}={values[one.name]!r}: expected {one.type}")
+    return Key(**values)
+
+
+def summary() -> str:
+    """One line for people: for how many sizes of which cards this user has choices. Queries no GPU."""
+    cards = []
+    for path in sorted(tile_file.cache_folder().glob("auto-*.json")):
+        try:
+            card = str(strict_json.load(path)["card"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        choices = load(path, card)
+        taken = ", ".join(sorted({choice.backend for choice in choices.values()})) or "nothing"
+        cards.append(f"{card}, {len(choices)} size{'s' * (len(choices) != 1)} measured with these versions, takes {taken}")
+    return "; ".join(cards) or "nothing measured yet"

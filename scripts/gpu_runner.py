@@ -1,0 +1,148 @@
+"""Steps of commands, run one after another within a time budget. scripts/gpu.py says which."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+GRACE = 60.0
+"""Seconds beyond the budget, in which a command that stops by itself can finish what it is at."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line and variables of its environment. One that ``stops_itself`` takes the option ``--minutes``.
+
+    A command with a name is a part of its step: where it passed before, it does not run again.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stops_itself: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Commands that share a line of the summary. They run only if the steps in ``needs`` have passed. ``dry`` runs without a GPU."""
+
+    name: str
+    commands: tuple[Command, ...]
+    needs: tuple[str, ...] = ()
+    dry: tuple[Command, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """A step's state ("passed", "failed", "unfinished" or "not run"), the reason, and the time it took."""
+
+    state: str
+    why: str = ""
+    seconds: float = 0.0
+
+
+def words(arguments: Sequence[str]) -> str:
+    """A command's first few words, without Python's path."""
+    return " ".join(argument for argument in arguments[:6] if argument != sys.executable)
+
+
+class Runner:
+    """Runs steps one after another within a time budget, each with its own log."""
+
+    def __init__(self, logs: Path, where: Path, *, ends: float | None = None) -> None:
+        self.logs, self.where, self.ends = logs, where, ends
+        self.outcomes: dict[str, Outcome] = {}
+        self.passed_before: set[str] = set()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a part or a step has passed or failed."""
+
+    def run(self, step: Step) -> bool:
+        """Run a step, and return whether it passed."""
+        red = [name for name in step.needs if not self._passed(name)]
+        begin = time.monotonic()
+        if step.name in self.passed_before and all(command.name for command in step.commands):
+            outcome = Outcome("passed", "before")
+        elif self.ends is not None and begin >= self.ends:
+            outcome = Outcome("not run", "the minutes are used up")
+        elif red:
+            outcome = Outcome("not run", f"needs {red[0]} to pass on these sources first")
+        else:
+            outcome = self._run(step)
+        outcome.seconds = time.monotonic() - begin
+        self.outcomes[step.name] = outcome
+        (self.passed_before.add if outcome.state == "passed" else self.passed_before.discard)(step.name)
+        self.changed()
+        print(f"gpu: {step.name}: {outcome.state}{': ' * bool(outcome.why)}{outcome.why} ({outcome.seconds:.0f} s)", flush=True)
+        return outcome.state == "passed"
+
+    def _passed(self, name: str) -> bool:
+        return self.outcomes[name].state == "passed" if name in self.outcomes else name in self.passed_before
+
+    def log(self, name: str) -> Path:
+        """The log file of a step."""
+        return self.logs / f"{name}.log"
+
+    def _run(self, step: Step) -> Outcome:
+        print(f"gpu: {step.name}, log {self.log(step.name)}", flush=True)
+        failed, late = [], ""
+        with self.log(step.name).open("a", encoding="utf-8") as log:
+            for command in step.commands:
+                part = f"{step.name}: {command.name}"
+                if command.name and part in self.passed_before:
+                    print(f"{part}: passed before", file=log, flush=True)
+                    continue
+                left = None if self.ends is None else self.ends - time.monotonic()
+                if left is not None and left <= 0:
+                    late = f"the minutes were used up before: {words(command.arguments)}"
+                    break
+                arguments = list(command.arguments)
+                if command.stops_itself and left is not None:
+                    arguments += ["--minutes", f"{left / 60:.2f}"]
+                    left += GRACE
+                print(f"$ {' '.join(arguments)}", file=log, flush=True)
+                if why := self._call(arguments, command.environment, log, left):
+                    failed.append(f"{words(arguments)}: {why}")
+                elif command.stops_itself and self.ends is not None and time.monotonic() >= self.ends - 1:
+                    late = f"the minutes were used up in: {words(arguments)}"
+                elif command.name:
+                    self.passed_before.add(part)
+                    self.changed()
+        if failed:
+            return Outcome("failed", "; ".join([*failed, *([late] if late else [])]))
+        return Outcome("unfinished", late) if late else Outcome("passed")
+
+    def _call(self, arguments: list[str], environment: Mapping[str, str], log: TextIO, left: float | None) -> str:
+        """Run a command, and return why it failed, or nothing. When its time is up, it is ended together with its children."""
+        inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        settings = {**inherited, "PYTHONPATH": str(self.where), **environment}
+        try:
+            process = subprocess.Popen(arguments, cwd=self.where, env=settings, stdout=log, stderr=log, start_new_session=True)
+        except OSError as error:
+            return f"cannot be started ({error.strerror})"
+        try:
+            code = process.wait(left)
+            return f"exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            return "ended, the minutes were used up"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def failed(self) -> bool:
+        """Whether a step failed, or did not run because another one had failed."""
+        return any(outcome.state == "failed" or "needs" in outcome.why for outcome in self.outcomes.values())
+
+    def summary(self) -> str:
+        """A line for each step."""
+        lines = [f"{'step':<13}{'result':<11}{'seconds':>8}  note"]
+        for name, outcome in self.outcomes.items():
+            lines.append(f"{name:<13}{outcome.state:<11}{outcome.seconds:>8.0f}  {outcome.why}".rstrip())
+        return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""The examiner behind ``auto``: a candidate is checked before it is timed, and must be a tenth faster."""
+
+import pytest
+import torch
+
+from dcrnn_fast.auto import Choice, examiner
+
+from .planted import (
+    Planted,
+    another_shape,
+    crashing,
+    not_a_number,
+    out_of_memory,
+    problem,
+    wrong_gradients_alone,
+    wrong_output,
+)
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+
+def measured(change=None, seconds=0.5, training=True):
+    given, index = problem(training)
+    planted = Planted(index, candidate=seconds)
+    candidate = planted.of("candidate", *([change] if change else []))
+    return examiner.measure({"reference": planted.of("reference"), "candidate": candidate}, given, planted.timer), planted
+
+
+def test_a_right_and_faster_candidate_is_taken():
+    choice, _ = measured()
+    assert choice == Choice("candidate", 0.5, {}, lasting=True)
+
+
+@pytest.mark.parametrize("seconds", [0.95, 1.0, 3.0])
+def test_a_candidate_that_is_not_a_tenth_faster_is_not_taken(seconds):
+    assert measured(seconds=seconds)[0].backend == "reference"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (wrong_output, "wrong: the relative error of the output"),
+        (wrong_gradients_alone, "wrong: the relative error of gradient 0"),
+        (not_a_number, "wrong: the relative error of the output is nan"),
+        (another_shape, "wrong: the relative error of the output is inf"),
+    ],
+)
+def test_a_wrong_candidate_is_refused_and_never_timed(change, said):
+    choice, planted = measured(change)
+    assert choice.backend == "reference"
+    assert said in choice.refused["candidate"]
+    assert choice.lasting
+    assert planted.timed == []
+
+
+def test_gradients_are_not_checked_where_none_are_asked_for():
+    assert measured(wrong_gradients_alone, training=False)[0].backend == "candidate"
+
+
+@pytest.mark.parametrize(("change", "said"), [(crashing, "RuntimeError: planted"), (out_of_memory, "OutOfMemoryError: planted")])
+def test_a_candidate_that_raises_is_refused_for_this_process_alone(change, said):
+    choice, _ = measured(change)
+    assert (choice.backend, choice.refused, choice.lasting) == ("reference", {"candidate": said}, False)
+
+
+def test_a_candidate_that_runs_out_of_memory_on_all_rows_is_refused_for_this_process_alone(monkeypatch):
+    monkeypatch.setattr(examiner, "CHECKED_ROWS", 8)
+
+    def large(run, tensors):
+        return out_of_memory(run, tensors) if len(tensors[0]) > 8 else run(*tensors)
+
+    choice, _ = measured(large)
+    assert (choice.backend, choice.refused, choice.lasting) == ("reference", {"candidate": "OutOfMemoryError on all rows: planted"}, False)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 3e38, 0.0])
+def test_nothing_is_chosen_by_results_that_are_not_finite_or_zero(value):
+    given, index = problem()
+    given.tensors[0].fill_(value)
+    planted = Planted(index, candidate=0.1)
+    choice = examiner.measure({"reference": planted.of("reference"), "candidate": planted.of("candidate")}, given, planted.timer)
+    assert (choice.backend, choice.lasting) == ("reference", False)
+
+
+def test_a_measurement_touches_neither_the_callers_tensors_nor_the_random_state():
+    given, index = problem()
+    for tensor in given.tensors:
+        tensor.requires_grad_()
+    planted, before = Planted(index, candidate=0.5), torch.get_rng_state()
+    examiner.measure({"reference": planted.of("reference"), "candidate": planted.of("candidate")}, given, planted.timer)
+    assert all(tensor.grad is None for tensor in given.tensors)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_candidate_that_is_wrong_beyond_the_checked_rows_is_refused(monkeypatch):
+    monkeypatch.setattr(examiner, "CHECKED_ROWS", 8)
+
+    def wrong_later(run, tensors):
+        out = run(*tensors)
+        return out * 2 if len(tensors[0]) > 8 else out
+
+    choice, _ = measured(wrong_later)
+    assert choice.backend == "reference"
+    assert "wrong on all rows" in choice.refused["candidate"]

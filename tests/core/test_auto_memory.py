@@ -1,0 +1,173 @@
+"""What ``auto`` remembers: in a process, in the user's file, between processes; its modes, its log, and what ``info`` says of it."""
+
+import json
+import logging
+import multiprocessing
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dcrnn_fast import auto, info
+from dcrnn_fast.auto import memory
+from dcrnn_fast.errors import ConfigError
+
+from .planted import Planted, crashing, out_of_memory, problem, wrong_output
+
+CPU = torch.device("cpu")
+KEY = auto.Key("cross_rnn", True, "float32", 8, 0, 2, 2, 3, 64, True, False, False)
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
+
+def ask(choice=None, key=KEY):
+    """What ``auto`` takes, and how often it measured."""
+    calls, given = [], problem()
+
+    def candidates():
+        calls.append(1)
+        planted = Planted(given[1])
+        return {"reference": planted.of("reference"), "candidate": planted.of("candidate", choice or (lambda run, tensors: run(*tensors)))}
+
+    return auto.backend_for(key, CPU, candidates, lambda: given[0]), len(calls)
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """A timer by which every candidate but the reference takes a tenth of its time."""
+    times = iter([1.0, 0.1] * 1000)
+    monkeypatch.setattr(auto, "timer_of", lambda device: lambda call: (call(), next(times))[1])
+
+
+def test_a_size_is_measured_once(fast):
+    assert ask() == ("candidate", 1)
+    assert ask() == ("candidate", 0)
+    assert ask(key=replace(KEY, rows=256))[1] == 1
+
+
+def test_another_process_takes_what_was_kept_in_the_file(fast):
+    ask()
+    memory.clear()
+    assert ask() == ("candidate", 0)
+
+
+@pytest.mark.parametrize("change", [crashing, out_of_memory])
+def test_what_raised_is_not_kept_in_the_file(fast, change):
+    assert ask(change) == ("reference", 1)
+    assert ask(change) == ("reference", 0)
+    memory.clear()
+    assert ask(change) == ("reference", 1)
+
+
+def test_choices_of_other_versions_are_measured_again(fast, monkeypatch):
+    ask()
+    memory.clear()
+    monkeypatch.setattr(memory, "versions", lambda: {"torch": "0.1"})
+    assert ask() == ("candidate", 1)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": "dcrnn_fast auto 1"}', "\x00"])
+def test_a_damaged_file_is_a_warning_and_is_replaced(fast, content, caplog):
+    path = memory.user_file("cpu")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert ask() == ("candidate", 1)
+    assert f"{path} is no file of auto's choices" in caplog.text
+    assert json.loads(path.read_text())["choices"][0]["backend"] == "candidate"
+
+
+def test_a_user_without_a_home_folder_gets_a_warning_and_a_choice_for_this_process(fast, monkeypatch, caplog):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(memory.tile_file, "cache_folder", no_home)
+    assert ask() == ("candidate", 1)
+    assert ask() == ("candidate", 0)
+    assert "set XDG_CACHE_HOME" in caplog.text
+
+
+def test_cached_measures_nothing_and_static_reads_nothing(fast, monkeypatch):
+    monkeypatch.setenv(auto.ENVIRONMENT, "cached")
+    assert ask() == ("reference", 0)
+    monkeypatch.setenv(auto.ENVIRONMENT, "measure")
+    ask()
+    monkeypatch.setenv(auto.ENVIRONMENT, "cached")
+    assert ask() == ("candidate", 0)
+    monkeypatch.setenv(auto.ENVIRONMENT, "static")
+    assert ask() == ("reference", 0)
+
+
+def test_an_unknown_mode_is_an_error_that_names_the_variable(monkeypatch):
+    monkeypatch.setenv(auto.ENVIRONMENT, "always")
+    with pytest.raises(ConfigError, match="DCRNN_FAST_AUTO='always': expected one of 'measure', 'cached', 'static'"):
+        ask()
+
+
+def test_one_line_says_what_was_chosen_and_what_was_refused(fast, caplog):
+    caplog.set_level(logging.INFO, "dcrnn_fast")
+    ask(wrong_output)
+    assert len(caplog.records) == 1
+    assert "auto takes reference, 1.00 of the reference's time; candidate refused: wrong" in caplog.text
+
+
+def test_a_measurement_that_fails_is_a_warning_and_not_made_again(caplog):
+    def broken():
+        raise RuntimeError("planted")
+
+    assert auto.backend_for(KEY, CPU, broken, lambda: None) == "reference"
+    assert auto.backend_for(KEY, CPU, broken, lambda: None) == "reference"
+    assert caplog.text.count("the measurement failed (RuntimeError: planted)") == 1
+
+
+def test_a_second_thread_does_not_wait_for_a_measurement(fast):
+    inside, go, found = threading.Event(), threading.Event(), []
+
+    def slowly(run, tensors):
+        inside.set()
+        assert go.wait(60)
+        return run(*tensors)
+
+    first = threading.Thread(target=lambda: found.append(ask(slowly)))
+    first.start()
+    assert inside.wait(60)
+    assert ask(key=replace(KEY, rows=256)) == ("reference", 0)
+    go.set()
+    first.join()
+    assert found == [("candidate", 1)]
+
+
+def _write(cache, first):
+    import os
+
+    os.environ["XDG_CACHE_HOME"] = cache
+    for number in range(20):
+        memory.remember("cpu", {replace(KEY, rows=first + number): auto.Choice("reference")})
+
+
+def test_two_processes_that_write_at_once_lose_nothing(unmeasured):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write, args=(str(unmeasured), first)) for first in (0, 1000)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert {key.rows for key in memory.load(memory.user_file("cpu"), "cpu")} == {*range(20), *range(1000, 1020)}
+
+
+def test_a_remembered_backend_that_cannot_run_here_is_not_taken(fast, monkeypatch):
+    assert ask() == ("candidate", 1)
+    memory.clear()
+    monkeypatch.setitem(memory.REASONS, "candidate", "was not built")
+    assert ask()[1] == 1
+
+
+def test_info_says_what_was_measured(fast):
+    assert "auto on GPU  measure; nothing measured yet" in info.render()
+    ask()
+    assert "auto on GPU  measure; cpu, 1 size measured with these versions, takes candidate" in info.render()
+
+
+def test_info_survives_an_unknown_mode(monkeypatch):
+    monkeypatch.setenv(auto.ENVIRONMENT, "always")
+    assert "auto on GPU  none: DCRNN_FAST_AUTO='always'" in info.render()
