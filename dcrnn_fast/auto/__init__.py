@@ -63,7 +63,8 @@ def backend_for(key: Key, device: torch.device, candidates: Callable[[], Mapping
         if (tuning is None and (wanted == "cached" or _many_ranks())) or not _measuring.acquire(blocking=tuning is not None):
             return STATIC
         try:
-            found = _measured(key, card, candidates, problem, timer_of(device))
+            # another thread may have measured this size while this one waited
+            found = memory.recall(card, key) or _measured(key, card, candidates, problem, timer_of(device))
         finally:
             _measuring.release()
     if tuning is not None:
@@ -113,6 +114,9 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
 
     Returns:
         The choice for each size that came up; empty on a CPU. ``print`` shows them as a table.
+
+    Raises:
+        ConfigError: an unknown DCRNN_FAST_AUTO. What the model raises for wrong inputs comes unchanged.
 
     Example:
         >>> import torch
