@@ -28,7 +28,10 @@ def test_a_second_run_in_a_folder_in_use_is_refused_and_the_first_ends_as_if_alo
             with pytest.raises(RunFolderError) as caught:
                 train(tiny_config(schema), tmp_path / "run", resume=resume)
             refusals.append(str(caught.value))
-            assert files_below(tmp_path / "run") == before
+            after = files_below(tmp_path / "run")
+            for name in [name for name in before if name.startswith("tensorboard/")]:  # the first run's, from a thread of its own
+                assert after.pop(name).startswith(before.pop(name))
+            assert after == before
 
     train(tiny_config(schema), tmp_path / "run", on_step=intrude)
     assert refusals == [IN_USE.format(tmp_path / "run")]
