@@ -71,9 +71,9 @@ def tune(
     problem = _Problem(dim, tasks, batch, steps, cell, kind, context_dim, torch.device(device))
     sizes = problem.sizes
     best: dict[str, tuple[float, Config]] = {}
-    for kernel in tile_table.KERNELS if context_dim else tile_table.KERNELS[:-1]:
+    for kernel in tile_table.KERNELS:
         fixed: dict[str, Config | str] = {"schedule": kernel} if kernel in SCHEDULES else {}
-        if kernel == "context":
+        if kernel == "inputs":
             fixed["backward"] = best["backward"][1]
         times: dict[Config, float] = {}
         for tile in tile_table.candidates(kernel, sizes.kind, sizes.gates, card):
@@ -118,8 +118,8 @@ def save(card: str, entries: Iterable[Entry], path: Path | None = None) -> Path:
 class _Problem:
     """The operators' arguments of one size, and the exact results of the first and the last rows.
 
-    As in training, the forward keeps what the backward needs. The backward computes the gradient of x0, and of the context for that kernel.
-    It computes no gradients of weights: PyTorch's library does those products.
+    As in training, the forward keeps what the backward needs. The backward computes the gradients of x0 and of the context. It computes no
+    gradients of weights: PyTorch's library does those products.
     """
 
     def __init__(self, dim: int, tasks: int, batch: int, steps: int, cell: Cell, kind: str, context_dim: int, device: torch.device) -> None:
@@ -162,10 +162,10 @@ class _Problem:
         """The results of the operator that launches the kernel: 0 the output, 1 the gradient of x0, 2 that of the context."""
         if kernel in SCHEDULES:
             return {0: self._forward()[0]}
-        needs = Needs.X0 | Needs.CONTEXT if kernel == "context" else Needs.X0
+        needs = Needs.X0 | Needs.CONTEXT if self.arguments[8] is not None else Needs.X0
         with torch.no_grad():
             dx0, *_, dcontext = torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, *self.arguments, needs, self.allow_tf32)
-        return {1: dx0, 2: dcontext} if kernel == "context" else {1: dx0}
+        return {1: dx0, 2: dcontext} if needs & Needs.CONTEXT else {1: dx0}
 
     def check(self, kernel: str, tile: Config) -> None:
         """Raise ArithmeticError unless the results are right."""

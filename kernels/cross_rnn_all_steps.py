@@ -15,7 +15,7 @@ from .tiles import aligned
 def cross_rnn_all_steps(
     x0, states, context, out, activations, shared_weight, shared_bias, private_weight, private_bias, index,
     B, D, C, R, num_shared, num_private, steps, rows_a_step, slots, first_slot, states_stride,
-    G: tl.constexpr, HAS_CONTEXT: tl.constexpr, TO_OUT: tl.constexpr, SAVE: tl.constexpr,
+    G: tl.constexpr, HAS_CONTEXT: tl.constexpr, GATHERED: tl.constexpr, TO_OUT: tl.constexpr, SAVE: tl.constexpr,
     ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """All steps of all tasks. The state after step l goes to slot ``(first_slot + l) % slots`` of ``states``, the last to ``out`` (TO_OUT).
@@ -29,6 +29,9 @@ def cross_rnn_all_steps(
     states += aligned(task * states_stride, V)
     activations += task * steps * G * size
     index += task * R
+    weight = shared_weight
+    if GATHERED:
+        weight += task * R * G * (C + D)
     h = x0
     for step in range(steps):
         target = states + (first_slot + step) % slots * size
@@ -37,9 +40,11 @@ def cross_rnn_all_steps(
         for unit_tile in range(tl.cdiv(D, BLOCK_D)):
             _tile(
                 x0, h, context + step * C * tl.cast(B, tl.int64), target, activations + step * G * size,
-                shared_weight, shared_bias, private_weight, private_bias, index + step * rows_a_step,
+                weight, shared_bias, private_weight, private_bias, index + step * rows_a_step,
                 B, D, C, num_shared, num_private, task, tl.program_id(0), unit_tile,
-                G, HAS_CONTEXT, SAVE, True, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,
+                G, HAS_CONTEXT, GATHERED, SAVE, True, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,
             )  # fmt: skip
+        if GATHERED:
+            weight += tl.cast(rows_a_step, tl.int64) * (G * (C + D))
         tl.debug_barrier()
         h = target

@@ -1,19 +1,20 @@
-"""The backward of cross_rnn: the gradients of a step from those of the step after it.
+"""The backward of cross_rnn from the last step to the first: da and dq of every step.
 
 Letters as in cross_rnn_forward; d = dL/dh' of a step. The backward of a step has two parts::
 
     gate part        da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a
     product part     dh = d + W^T da + V^T dq
 
-One launch computes the product part of a step, and then the gate part of the step before it, which uses dh while it is in registers. da and
-dq lie side by side, [B, G, D], so that one product gives both terms. A product whose result is added later is written as ``fma`` with 0, so
-that the bits do not depend on what the compiler fuses.
+One launch computes the product part of a step, and then the gate part of the step before it, which uses dh while it is in registers. dh is
+that step's d. da and dq of a unit are neighbours, [B, D, G], as rows of W and V are in the gathered weights [R, G, K]: so one product over
+G * D gives both terms. A product whose result is added later is written as ``fma`` with 0, so that the bits do not depend on what the
+compiler fuses.
 """
 
 import triton
 import triton.language as tl
 
-from .tiles import aligned, bank_rows, dot, halves, inside, store
+from .tiles import aligned, dot, halves, inside, store
 
 
 @triton.jit
@@ -23,8 +24,24 @@ def _dq(dg, x, a, g):
 
 
 @triton.jit
-def _gate(d, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr):
-    """The gate part of a tile: writes da, dq and their sums over the tile's rows; writes dx0, or adds to it (ADD)."""
+def add_dx0(total, d, activations, b, unit, B, D, G: tl.constexpr):
+    """``total`` plus d * g * a of a tile, where the pointers begin at a step of a task."""
+    n = unit + tl.arange(0, total.shape[1])
+    mask = inside(b, B, n, D)
+    row = b.to(tl.int64)[:, None]
+    kept = row * (G * D) + n[None, :]
+    dg = tl.load(d + row * D + n[None, :], mask=mask, other=0.0).to(total.dtype)
+    if G == 2:
+        dg *= tl.load(activations + kept + D, mask=mask, other=0.0).to(total.dtype)
+    return tl.fma(dg, tl.load(activations + kept, mask=mask, other=0.0).to(total.dtype), total)
+
+
+@triton.jit
+def _gate(
+    d, x0, activations, terms, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr, LAST: tl.constexpr,
+):  # fmt: skip
+    """The gate part of a tile: writes da, dq and their sums over the tile's rows. With ADD it adds to x0's ``terms``, LAST
+    as the first of them."""
     n = unit + tl.arange(0, d.shape[1])
     stored = inside(b, B, n, D)
     at = b.to(tl.int64)[:, None] * D + n[None, :]
@@ -36,22 +53,27 @@ def _gate(d, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G: tl.co
         g = tl.load(activations + kept + D, mask=stored, other=0.0).to(d.dtype)
         dg = d * g
         dq = _dq(dg, x, a, g)
-        store(gradients + kept + D, dq, stored)
-        store(bias_sums + D + n, tl.sum(dq, axis=0), n < D)
-    da = tl.fma(dg, x, 0.0)
-    store(gradients + kept, da, stored)
-    store(bias_sums + n, tl.sum(da, axis=0), n < D)
-    if ADD:
-        store(dx0 + at, tl.fma(dg, a, tl.load(dx0 + at, mask=stored, other=0.0)), stored)
+        da = tl.fma(dg, x, 0.0)
+        m = unit * 2 + tl.arange(0, 2 * d.shape[1])
+        both = b.to(tl.int64)[:, None] * (2 * D) + m[None, :]
+        store(gradients + both, tl.interleave(da, dq), inside(b, B, m, 2 * D))
+        store(bias_sums + m, tl.interleave(tl.sum(da, axis=0), tl.sum(dq, axis=0)), m < 2 * D)
     else:
-        store(dx0 + at, dg * a, stored)
+        da = tl.fma(dg, x, 0.0)
+        store(gradients + kept, da, stored)
+        store(bias_sums + n, tl.sum(da, axis=0), n < D)
+    if ADD:
+        if LAST:
+            store(terms + at, dg * a, stored)
+        else:
+            store(terms + at, tl.fma(dg, a, tl.load(terms + at, mask=stored, other=0.0)), stored)
 
 
 @triton.jit
 def cross_rnn_backward_start(
-    x0, grad, activations, dx0, gradients, bias_sums,
-    B, D, grad_at, grad_stride, activations_at, activations_stride, gradients_at, gradients_stride, sums_at, sums_stride,
-    G: tl.constexpr, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
+    x0, grad, activations, terms, gradients, bias_sums,
+    B, D, grad_at, grad_stride, activations_at, activations_stride, write, write_stride, sums_at, sums_stride,
+    G: tl.constexpr, ADD: tl.constexpr, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The gate part of the last step, from the output's gradient ``grad + grad_at``. Strides are from task to task, in values."""
     task = tl.program_id(1).to(tl.int64)
@@ -62,102 +84,110 @@ def cross_rnn_backward_start(
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     n = unit + tl.arange(0, BLOCK_D)
     at = aligned(grad_at + task * grad_stride, V) + b.to(tl.int64)[:, None] * D + n[None, :]
-    d = tl.load(grad + at, mask=inside(b, B, n, D), other=0.0).to(dx0.dtype.element_ty)
+    d = tl.load(grad + at, mask=inside(b, B, n, D), other=0.0).to(bias_sums.dtype.element_ty)
     activations += aligned(activations_at + task * activations_stride, V)
-    gradients += aligned(gradients_at + task * gradients_stride, V)
+    gradients += aligned(write + task * write_stride, V)
     _gate(
-        d, x0, activations, dx0 + task * B * D, gradients,
-        bias_sums + sums_at + task * sums_stride + row_tile * (G * D), b, unit, B, D, G, False,
+        d, x0, activations, terms + task * B * D, gradients,
+        bias_sums + sums_at + task * sums_stride + row_tile * (G * D), b, unit, B, D, G, ADD, True,
     )  # fmt: skip
 
 
 @triton.jit
-def add_gradient_product(
-    acc, gradients, shared_weight, private_weight, index, row, n, columns, first_column, D, K, num_shared, num_private, task,
-    G: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """``acc`` plus W^T da + V^T dq of one task, for the columns ``first_column + n`` of the weights."""
+def add_gradient_product(acc, gradients, weight, row, n, columns, D, K, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr):
+    """``acc`` plus W^T da + V^T dq of a task, where the pointers begin: for ``columns`` columns of its weights [D, G, K], of which n."""
+    left = gradients + row * (G * D)
+    right = weight + tl.arange(0, BLOCK_K).to(tl.int64)[:, None] * K + n[None, :]
+    within = (n < columns)[None, :]
     for start in range(0, G * D, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        left = tl.load(gradients + row[:, None] * (G * D) + k[None, :], mask=(k < G * D)[None, :], other=0.0)
-        gate = tl.minimum(k // D, G - 1)
-        weight, _ = bank_rows(
-            shared_weight, private_weight, index, tl.minimum(k - gate * D, D - 1), num_shared, num_private, G * K, task, ALIGN
-        )
-        right = tl.load((weight + gate * K)[:, None] + (first_column + n)[None, :], mask=(n < columns)[None, :], other=0.0)
-        acc = dot(left, right, acc, PRECISION)
+        u = tl.load(left[:, None] + k[None, :], mask=(k < G * D)[None, :], other=0.0)
+        w = tl.load(right, mask=(k < G * D)[:, None] & within, other=0.0)
+        acc = dot(u, w, acc, PRECISION)
+        right += BLOCK_K * K
     return acc
 
 
 @triton.jit
-def _dh(acc, given, state_grad, d, b, unit, B, D, STATES: tl.constexpr, STORE: tl.constexpr):
-    """dh of a tile: the product, d, and the gradient that the state itself was given (STATES)."""
+def _end(
+    acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D,
+    G: tl.constexpr, ADD: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """dh of a tile: the product, d, and the gradient that the state itself was given (STATES). Then the gate part of the step before it."""
     n = unit + tl.arange(0, acc.shape[1])
     stored = inside(b, B, n, D)
     at = b.to(tl.int64)[:, None] * D + n[None, :]
     acc += tl.load(given + at, mask=stored, other=0.0).to(acc.dtype)
     if STATES:
         acc += tl.load(state_grad + at, mask=stored, other=0.0).to(acc.dtype)
-    if STORE:
-        store(d + at, acc, stored)
-    return acc
+    store(d + at, acc, stored)
+    _gate(acc, x0, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, False)
 
 
 @triton.jit
-def _end(
-    acc, x0, given, state_grad, d, activations, dx0, gradients, bias_sums, b, unit, B, D,
-    G: tl.constexpr, FIRST: tl.constexpr, STATES: tl.constexpr,
+def _two_ends(
+    acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D,
+    G: tl.constexpr, ADD: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
-    """dh of a tile, then the gate part of the step before it. dh of the first step is added to dx0."""
-    acc = _dh(acc, given, state_grad, d, b, unit, B, D, STATES, not FIRST)
-    if FIRST:
-        n = unit + tl.arange(0, acc.shape[1])
-        stored = inside(b, B, n, D)
-        at = b.to(tl.int64)[:, None] * D + n[None, :]
-        store(dx0 + at, tl.load(dx0 + at, mask=stored, other=0.0) + acc, stored)
-    else:
-        _gate(acc, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G, True)
+    """:func:`_end` of the left and then of the right half."""
+    left, right = halves(acc)
+    _end(left, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
+    unit += acc.shape[1] // 2
+    _end(right, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
+
+
+@triton.jit
+def _four_ends(
+    acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D,
+    G: tl.constexpr, ADD: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """:func:`_end` of the four quarters in turn."""
+    left, right = halves(acc)
+    _two_ends(left, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
+    unit += acc.shape[1] // 2
+    _two_ends(right, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
 
 
 @triton.jit
 def cross_rnn_backward_step(
-    x0, grad, d, activations, dx0, gradients, bias_sums, shared_weight, private_weight, index,
-    B, D, C, R, num_shared, num_private, first_row, grad_at, grad_stride, state_at,
-    activations_at, activations_stride, read, write, gradients_stride, sums_at, sums_stride,
-    G: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, STATES: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    x0, grad, d, activations, terms, gradients, bias_sums, weight,
+    B, D, C, grad_at, grad_stride, state_at, d_read, d_write, d_stride, activations_at, activations_stride,
+    read, read_stride, write, write_stride, weight_at, weight_stride, sums_at, sums_stride,
+    G: tl.constexpr, LAST: tl.constexpr, STATES: tl.constexpr, ADD: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The product part of a step and the gate part of the step before it. d comes from ``grad + grad_at`` (LAST) or the buffer ``d``.
+    """The product part of a step and the gate part of the step before it. d comes from ``grad + grad_at`` (LAST) or ``d + d_read``.
 
-    ``gradients + read`` are da|dq of this step, those of the step before go to ``gradients + write``.
+    ``gradients + read`` are da|dq of this step, those of the step before go to ``gradients + write``, and its d to ``d + d_write``.
     """
     task = tl.program_id(1).to(tl.int64)
     V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
-    D = aligned(D, V)
+    D, C = aligned(D, V), aligned(C, V)
     unit_tiles = tl.cdiv(D, BLOCK_D)
     row_tile, unit = tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles * BLOCK_D
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
-    ACC: tl.constexpr = dx0.dtype.element_ty
-    C = aligned(C, V)
-    d += task * B * D
-    given = d
+    ACC: tl.constexpr = bias_sums.dtype.element_ty
+    given = d + aligned(d_read + task * d_stride, V)
     if LAST:
         given = grad + aligned(grad_at + task * grad_stride, V)
-    gradients += aligned(task * gradients_stride, V)
-    read, write = aligned(read, V), aligned(write, V)
     acc = add_gradient_product(
-        tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC), gradients + read, shared_weight, private_weight, index + task * R + first_row,
-        tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, num_shared, num_private, task,
-        G, ALIGN, PRECISION, BLOCK_K,
+        tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC), gradients + aligned(read + task * read_stride, V),
+        weight + aligned(weight_at + task * weight_stride, V) + C, tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D),
+        D, D, C + D, G, PRECISION, BLOCK_K,
     )  # fmt: skip
     state_grad = grad + aligned(state_at + task * grad_stride, V)
+    d += aligned(d_write + task * d_stride, V)
     activations += aligned(activations_at + task * activations_stride, V)
-    dx0 += task * B * D
+    gradients += aligned(write + task * write_stride, V)
+    terms += task * B * D
     bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
-    if BLOCK_D >= 64:
+    # in parts: all of a wide tile's operands at once do not fit the registers
+    if BLOCK_D >= 256:
         left, right = halves(acc)
         half: tl.constexpr = BLOCK_D // 2
-        _end(left, x0, given, state_grad, d, activations, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
-        _end(right, x0, given, state_grad, d, activations, dx0, gradients + write, bias_sums, b, unit + half, B, D, G, FIRST, STATES)
+        _four_ends(left, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
+        _four_ends(right, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit + half, B, D, G, ADD, STATES)
+    elif BLOCK_D >= 64:
+        _two_ends(acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
     else:
-        _end(acc, x0, given, state_grad, d, activations, dx0, gradients + write, bias_sums, b, unit, B, D, G, FIRST, STATES)
+        _end(acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)

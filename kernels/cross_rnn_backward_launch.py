@@ -1,7 +1,8 @@
 """Launches of cross_rnn's backward, from the last step to the first one.
 
-If activations were kept, the backward stores da and dq of every step, and computes the weights' gradients in a few products at the end.
-Otherwise it computes the activations of a step again just before it reads them, and stores da and dq of two steps.
+The weights are gathered once, [T, R, G, K]: a product's loop then reads them without the index. If activations were kept, the backward
+stores d, da and dq of every step, and computes the gradients of x0 and the weights from them at the end. Otherwise it computes the
+activations of a step again just before it reads them, stores da and dq of two steps, and adds up x0's gradient step by step.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from torch.library import wrap_triton
 
 from . import tile_choice
 from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_step
-from .cross_rnn_backward_context import cross_rnn_backward_context
+from .cross_rnn_backward_inputs import cross_rnn_backward_context, cross_rnn_backward_x0
 from .cross_rnn_forward_launch import forward, launch_step
 from .cross_rnn_problem import Problem
 from .launch_options import on_device_of
 from .param_gather_launch import sum_rows
-from .weight_gradient import WeightGradient
+from .weight_gradient import StepGradients, WeightGradient
 
 START_UNITS = 64
 """Units of a tile of the first launch, which has no product."""
@@ -45,13 +46,12 @@ def backward(
     walk = _Walk(problem, grad.contiguous(), states, activations.contiguous(), x0=x0, banks=banks, context=context)
     with on_device_of(problem.x0):
         walk.run()
-    dx0 = walk.dx0.sum(0).to(problem.x0.dtype) if x0 else nothing(0)
     if not banks:
-        return dx0, nothing(0), nothing(0), nothing(0), nothing(0), walk.dcontext
-    bias_rows = (walk.sums.sum((1, 2)).unsqueeze(1) if p.R == p.D else walk.sums.sum(2)).transpose(2, 3).flatten(1, 2)
+        return walk.dx0, nothing(0), nothing(0), nothing(0), nothing(0), walk.dcontext
+    bias_rows = walk.sums.sum((1, 2)) if p.R == p.D else walk.sums.sum(2).flatten(1, 2)
     weight, own_weight = sum_rows(walk.weights.rows(), problem.index, p.num_shared, p.num_private, problem.x0.dtype)
     bias, own_bias = sum_rows(bias_rows, problem.index, p.num_shared, p.num_private, problem.x0.dtype)
-    return dx0, weight, bias, own_weight, own_bias, walk.dcontext
+    return walk.dx0, weight, bias, own_weight, own_bias, walk.dcontext
 
 
 class _Walk:
@@ -65,29 +65,44 @@ class _Walk:
         self.problem, self.grad, self.states = problem, grad, states
         self.want_x0, self.want_banks, self.want_context = x0, banks, context and p.C > 0
         self.recompute = activations.dim() == 1
-        self.slots = min(2, p.L) if self.recompute else p.L
         self.tile = tile_choice.config("backward", problem.sizes)
         self.row_tiles = triton.cdiv(p.B, self.tile.block_b)
-        self.dx0, self.d = (empty(p.T, p.B, p.D, dtype=wide) for _ in range(2))
-        self.gradients = empty(p.T, self.slots, p.B, p.G, p.D)
-        self.sums = empty(p.T, p.L, self.row_tiles, p.G, p.D, dtype=wide)
+        self.gradients = StepGradients(p, problem.x0, slots=min(2, p.L) if self.recompute else p.L)
+        self.d_slots = p.L - 1 if x0 and not self.recompute else min(1, p.L - 1)
+        self.d = empty(p.T, self.d_slots, p.B, p.D)
+        self.terms = empty(p.T, p.B, p.D, dtype=wide) if self._adds else empty(0, dtype=wide)
+        self.sums = empty(p.T, p.L, self.row_tiles, p.D, p.G, dtype=wide)
         self.activations = empty(p.T, 1, p.B, p.G, p.D) if self.recompute else activations
         self.activations_stride = p.plane if self.recompute else p.L * p.plane
+        self.dx0 = torch.empty_like(problem.x0) if x0 else empty(0)
         self.dcontext = torch.empty_like(problem.context) if context and problem.context is not None else empty(0)
-        self.weights = WeightGradient(self.gradients, states, problem.x0, problem.context, p.L, tied=p.R == p.D)
+        self.weights = WeightGradient(problem, states, self.gradients)
+
+    @property
+    def _adds(self) -> bool:
+        """Whether x0's gradient is added up step by step, because no activations are kept."""
+        return self.want_x0 and self.recompute
 
     def run(self) -> None:
         """Launch every step."""
         self._start()
         for step in reversed(range(self.problem.layout.L)):
-            if step or self.want_x0:
+            if step:
                 self._step(step)
-            if self.want_context and (self.recompute or step == 0):
-                self._context(step)
-            if self.want_banks and self.recompute:
-                self.weights.add(step, step + 1, step % self.slots)
-        if self.want_banks and not self.recompute:
-            self.weights.add_all()
+            elif self.want_x0:
+                self._x0()
+            if self.recompute:
+                if self.want_context:
+                    self._context(step, 1)
+                if self.want_banks:
+                    self.weights.add(step)
+        if not self.recompute:
+            if self.want_context:  # the first step's da and dq lie apart
+                self._context(0, 1)
+                if self.problem.layout.L > 1:
+                    self._context(1, self.problem.layout.L - 1)
+            if self.want_banks:
+                self.weights.add_all()
 
     def _activations_at(self, step: int) -> int:
         """Where a step's activations begin, once they are there."""
@@ -105,41 +120,59 @@ class _Walk:
         p, every = self.problem.layout, self.problem.return_states
         return {"grad_at": p.L * p.size if every else 0, "grad_stride": (p.L + 1) * p.size if every else p.size}
 
-    def _of_step(self, step: int) -> dict[str, int]:
-        """Where a step's activations and column sums begin, and the strides from task to task. Step -1 is read and written by no kernel."""
+    def _gate(self, step: int) -> dict[str, object]:
+        """Where the gate part of a step reads its activations and writes its da|dq and column sums; strides are from task to task."""
         p = self.problem.layout
         sums = self.row_tiles * p.G * p.D
+        write, write_stride = self.gradients.place(step)
         return {
-            "activations_at": self._activations_at(step) if step >= 0 else 0, "activations_stride": self.activations_stride,
-            "sums_at": max(step, 0) * sums, "sums_stride": p.L * sums, "gradients_stride": self.slots * p.plane,
+            "x0": self.problem.x0, "activations": self.activations, "terms": self.terms, "gradients": self.gradients.buffer,
+            "bias_sums": self.sums, "activations_at": self._activations_at(step), "activations_stride": self.activations_stride,
+            "write": write, "write_stride": write_stride, "sums_at": step * sums, "sums_stride": p.L * sums, "ADD": self._adds,
         }  # fmt: skip
+
+    def _weight(self, step: int) -> dict[str, object]:
+        """Where the gathered weights of a step begin, and where its da|dq are read."""
+        p = self.problem.layout
+        row = p.G * (p.C + p.D)
+        read, read_stride = self.gradients.place(step)
+        weight = {"weight": self.problem.weights, "weight_at": step * p.step_rows * row, "weight_stride": p.R * row}
+        return {**weight, "read": read, "read_stride": read_stride}
 
     def _start(self) -> None:
         p, problem = self.problem.layout, self.problem
         constants = problem.constants()
         wrap_triton(cross_rnn_backward_start)[self.row_tiles * triton.cdiv(p.D, START_UNITS), p.T](
-            x0=problem.x0, grad=self.grad, activations=self.activations, dx0=self.dx0, gradients=self.gradients, bias_sums=self.sums,
-            B=p.B, D=p.D, **self._grad(), **self._of_step(p.L - 1), gradients_at=(p.L - 1) % self.slots * p.plane,
-            G=p.G, ALIGN=constants["ALIGN"], BLOCK_B=self.tile.block_b, BLOCK_D=START_UNITS, num_warps=8, enable_fp_fusion=False,
+            grad=self.grad, B=p.B, D=p.D, **self._grad(), **self._gate(p.L - 1), G=p.G, ALIGN=constants["ALIGN"],
+            BLOCK_B=self.tile.block_b, BLOCK_D=START_UNITS, num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
 
     def _step(self, step: int) -> None:
         p, problem = self.problem.layout, self.problem
         wrap_triton(cross_rnn_backward_step)[p.tiles(self.tile.block_b, p.D, self.tile.block_d), p.T](
-            x0=problem.x0, grad=self.grad, d=self.d, activations=self.activations, dx0=self.dx0, gradients=self.gradients,
-            bias_sums=self.sums, **problem.weight_pointers(), **problem.counts(), first_row=step * p.step_rows,
-            **self._grad(), state_at=step * p.size, **self._of_step(step - 1),
-            read=step % self.slots * p.plane, write=(step - 1) % self.slots * p.plane,
-            FIRST=step == 0, LAST=step == p.L - 1, STATES=problem.return_states, **problem.constants(), **self.tile.constants(),
+            grad=self.grad, d=self.d, B=p.B, D=p.D, C=p.C, **self._grad(), state_at=step * p.size,
+            d_read=step % self.d_slots * p.size, d_write=(step - 1) % self.d_slots * p.size, d_stride=self.d_slots * p.size,
+            **self._gate(step - 1), **self._weight(step),
+            LAST=step == p.L - 1, STATES=problem.return_states, **problem.constants(), **self.tile.constants(),
         )  # fmt: skip
 
-    def _context(self, step: int) -> None:
-        """The context's gradient: of this step where activations are computed again, else of all steps in one launch."""
+    def _x0(self) -> None:
         p, problem = self.problem.layout, self.problem
-        tile = tile_choice.config("context", problem.sizes)
-        wrap_triton(cross_rnn_backward_context)[p.tiles(tile.block_b, p.C, tile.block_d), 1 if self.recompute else p.L](
-            dcontext=self.dcontext, gradients=self.gradients, **problem.weight_pointers(), **problem.counts(), T=p.T,
-            first_row=step * p.step_rows, rows_a_step=p.step_rows, context_at=p.context_at(step),
-            read=step % self.slots * p.plane, gradients_stride=self.slots * p.plane, step_stride=p.plane,
+        tile = tile_choice.config("inputs", problem.sizes)
+        one = p.L == 1
+        wrap_triton(cross_rnn_backward_x0)[(p.tiles(tile.block_b, p.D, tile.block_d),)](
+            dx0=self.dx0, gradients=self.gradients.buffer, grad=self.grad, d=self.grad if one else self.d, activations=self.activations,
+            terms=self.terms, B=p.B, D=p.D, C=p.C, T=p.T, steps=p.L, **self._weight(0), **self._grad(),
+            d_stride=self.d_slots * p.size, activations_stride=self.activations_stride,
+            ONE=one, STATES=problem.return_states, ADDED=self._adds, **problem.constants(), **tile.constants(),
+        )  # fmt: skip
+
+    def _context(self, first: int, count: int) -> None:
+        """The context's gradient of ``count`` steps in one launch."""
+        p, problem = self.problem.layout, self.problem
+        tile = tile_choice.config("inputs", problem.sizes)
+        wrap_triton(cross_rnn_backward_context)[p.tiles(tile.block_b, p.C, tile.block_d), count](
+            dcontext=self.dcontext, gradients=self.gradients.buffer, B=p.B, D=p.D, C=p.C, T=p.T, context_at=p.context_at(first),
+            **self._weight(first), read_step=p.plane, weight_step=p.step_rows * p.G * (p.C + p.D),
             **problem.constants(), **tile.constants(),
         )  # fmt: skip

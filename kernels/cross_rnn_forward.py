@@ -41,18 +41,24 @@ def _finish(acc, x0, h, out, activations, b, unit, B, D, G: tl.constexpr, SAVE: 
 def _tile(
     x0, h, context, out, activations, shared_weight, shared_bias, private_weight, private_bias, index,
     B, D, C, num_shared, num_private, task, row_tile, unit_tile,
-    G: tl.constexpr, HAS_CONTEXT: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    G: tl.constexpr, HAS_CONTEXT: tl.constexpr, GATHERED: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr, ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """One tile of one step of one task, where the pointers begin. Writes a, g to ``activations`` [B, G, D] and h' to ``out`` [B, D]."""
+    """One tile of one step of one task, where the pointers begin. Writes a, g to ``activations`` [B, G, D] and h' to ``out`` [B, D].
+
+    With GATHERED, ``shared_weight`` are the step's weights [D, G, K], gathered before; else they are found by the index.
+    """
     K = C + D
     # tiles at the edge compute the last row and unit several times and store them once, which saves a mask
     n = tl.arange(0, BLOCK_D * G)
     b = row_tile * BLOCK_B + tl.arange(0, BLOCK_B)
     row = tl.minimum(b, B - 1).to(tl.int64)
     unit = tl.minimum(unit_tile * BLOCK_D + n // G, D - 1)
-    weight, valid = bank_rows(shared_weight, private_weight, index, unit, num_shared, num_private, G * K, task, ALIGN)
-    bias, _ = bank_rows(shared_bias, private_bias, index, unit, num_shared, num_private, G, task, 1)
+    bias, valid = bank_rows(shared_bias, private_bias, index, unit, num_shared, num_private, G, task, 1)
+    if GATHERED:
+        weight = shared_weight + unit.to(tl.int64) * (G * K)
+    else:
+        weight, _ = bank_rows(shared_weight, private_weight, index, unit, num_shared, num_private, G * K, task, ALIGN)
     weight += n % G * K
 
     # the sums start at the biases: loaded after the loop, the biases would need registers that the accumulator holds
@@ -76,8 +82,8 @@ def _tile(
 def cross_rnn_step(
     x0, states, context, out, activations, shared_weight, shared_bias, private_weight, private_bias, index,
     B, D, C, R, num_shared, num_private, first_row, read, write, states_stride, context_at, activations_at, activations_stride,
-    G: tl.constexpr, HAS_CONTEXT: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, SAVE: tl.constexpr, STORE: tl.constexpr,
-    ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    G: tl.constexpr, HAS_CONTEXT: tl.constexpr, GATHERED: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, SAVE: tl.constexpr,
+    STORE: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One step; a program computes a tile. Reads x0 (FIRST) or ``states + read``; writes ``out`` [T, B, D] (LAST) or ``states + write``.
 
@@ -96,9 +102,11 @@ def cross_rnn_step(
         target = out + task * B * D
     context += aligned(context_at, V)
     activations += aligned(activations_at + task * activations_stride, V)
+    if GATHERED:
+        shared_weight += (task * R + first_row) * G * (C + D)
     _tile(
         x0, h, context, target, activations,
         shared_weight, shared_bias, private_weight, private_bias, index + task * R + first_row,
         B, D, C, num_shared, num_private, task, tl.program_id(0) // unit_tiles, tl.program_id(0) % unit_tiles,
-        G, HAS_CONTEXT, SAVE, STORE, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,
+        G, HAS_CONTEXT, GATHERED, SAVE, STORE, ALIGN, PRECISION, BLOCK_B, BLOCK_D, BLOCK_K,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import triton
@@ -12,6 +13,7 @@ from dcrnn_fast.sharing import GATES
 
 from . import tile_choice
 from .launch_options import alignment, precision
+from .param_gather_launch import gather
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,18 @@ class Problem:
         align = alignment((self.layout.D, self.layout.C), self.banks[0], self.banks[2])
         return {"G": self.layout.G, "ALIGN": align, "PRECISION": self.precision, "enable_fp_fusion": False}
 
-    def bank_pointers(self) -> dict[str, Tensor]:
-        """The banks and the index as a forward launch takes them."""
-        names = ("shared_weight", "shared_bias", "private_weight", "private_bias")
-        return {**dict(zip(names, self.banks, strict=True)), "index": self.index}
+    @cached_property
+    def weights(self) -> Tensor:
+        """The weights of all tasks, gathered, [T, R, G, K]; for tf32 rounded to it, because a product's right operand must be."""
+        return gather(self.banks[0], self.banks[2], self.index, tf32=self.precision == "tf32")
 
-    def weight_pointers(self) -> dict[str, Tensor]:
-        """The weights and the index as a backward launch takes them."""
-        return {"shared_weight": self.banks[0], "private_weight": self.banks[2], "index": self.index}
+    def bank_pointers(self) -> dict[str, Any]:
+        """The banks and the index as a forward launch takes them. GATHERED: the gathered weights stand in the place of both banks."""
+        shared_weight, shared_bias, private_weight, private_bias = self.banks
+        gathered = self.precision == "tf32"
+        if gathered:
+            shared_weight = private_weight = self.weights
+        return {
+            "shared_weight": shared_weight, "shared_bias": shared_bias, "private_weight": private_weight, "private_bias": private_bias,
+            "index": self.index, "GATHERED": gathered,
+        }  # fmt: skip

@@ -8,8 +8,6 @@ from math import gcd
 import torch
 from torch import Tensor
 
-from . import INTERPRETED
-
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """The tensor's GPU as the current one; a launch goes to its current stream."""
@@ -33,4 +31,4 @@ def _is_traced(tensor: Tensor) -> bool:
 
 def precision(dtype: torch.dtype, allow_tf32: bool) -> str:
     """How a product of values of ``dtype`` is computed: "ieee", or "tf32" for float32 where that is allowed."""
-    return "tf32" if dtype == torch.float32 and allow_tf32 and not INTERPRETED else "ieee"
+    return "tf32" if dtype == torch.float32 and allow_tf32 else "ieee"

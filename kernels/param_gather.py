@@ -8,19 +8,25 @@ With T tasks, R rows a task, S shared and P private rows of N values::
 import triton
 import triton.language as tl
 
-from .tiles import bank_rows, store
+from .tiles import bank_rows, store, to_tf32
 
 
 @triton.jit
 def param_gather_rows(
-    shared, private, index, out, places, R, N, num_shared, num_private, ALIGN: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr
-):
-    """Copy rows. A program copies a tile of places t * R + r and columns. A row whose index is out of range becomes NaN."""
+    shared, private, index, out, places, R, N, num_shared, num_private,
+    ALIGN: tl.constexpr, TF32: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Copy rows. A program copies a tile of places t * R + r and columns. A row whose index is out of range becomes NaN.
+
+    TF32 rounds the values to tf32, for products whose operand they are.
+    """
     place = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     safe = tl.minimum(place, places - 1)
     rows, valid = bank_rows(shared, private, index, safe, num_shared, num_private, N, (safe // R).to(tl.int64), ALIGN)
     values = tl.load(rows[:, None] + n[None, :], mask=(n < N)[None, :], other=0.0)
+    if TF32:
+        values = to_tf32(values)
     values = tl.where(valid[:, None], values, float("nan"))
     tl.store(out + place.to(tl.int64)[:, None] * N + n[None, :], values, mask=(place < places)[:, None] & (n < N)[None, :])
 

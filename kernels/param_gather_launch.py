@@ -16,8 +16,8 @@ SUM_ROWS, SUM_COLUMNS = 128, 512
 """Rows of the index that a program searches at a time, and columns of a tile of the sum, at most. Twice as many spill registers."""
 
 
-def gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-    """[S, ...], [T, P, ...], int32 [T, R] to [T, R, ...]."""
+def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False) -> Tensor:
+    """[S, ...], [T, P, ...], int32 [T, R] to [T, R, ...]; with ``tf32``, float32 values come rounded to tf32."""
     out = shared.new_empty(*index.shape, *shared.shape[1:])
     if out.numel() == 0:
         return out
@@ -28,7 +28,7 @@ def gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
     with on_device_of(shared):
         wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r), triton.cdiv(size, block_n))](
             shared, private, index, out, places, index.shape[1], size, shared.shape[0], private.shape[1],
-            ALIGN=alignment((size,), shared, private), BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
+            ALIGN=alignment((size,), shared, private), TF32=tf32, BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
         )  # fmt: skip
     return out
 

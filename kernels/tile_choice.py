@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from . import tile_file, tile_table
+from . import cost_model, tile_file, tile_table
 from .tile_table import Config, Sizes
 
 # No context variable: PyTorch runs backwards in threads of its own, which would not see it.
@@ -59,4 +59,4 @@ def _chosen(choice: str, sizes: Sizes) -> Config | str:
     measured = tile_file.choices(sizes.card.name).get(sizes.key(choice))
     if measured is not None:
         return measured
-    return tile_table.predicted_schedule(sizes) if choice == "schedule" else tile_table.predicted(choice, sizes)
+    return cost_model.predicted_schedule(sizes) if choice == "schedule" else cost_model.predicted(choice, sizes)

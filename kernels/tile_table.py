@@ -1,14 +1,14 @@
-"""The table of tile sizes, the shared memory they take, and a prediction of the fastest where nothing was measured.
+"""The table of tile sizes, and the shared memory they take.
 
 A choice depends on :class:`Sizes`, never on the batch size itself: two batches whose rows round up to the same number run the same compiled
-kernel. docs/triton.md explains how far to trust the prediction. Nothing here imports PyTorch before :meth:`Sizes.of` is called.
+kernel. Nothing here imports PyTorch before :meth:`Sizes.of` is called.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,18 +17,14 @@ if TYPE_CHECKING:
 STEP, ALL_STEPS = SCHEDULES = ("step", "all_steps")
 """The forward takes one launch a step, or one launch for all steps. Each schedule has a kernel of the same name."""
 
-KERNELS = (*SCHEDULES, "backward", "context")
+KERNELS = (*SCHEDULES, "backward", "inputs")
+"""What has tiles of its own: "backward" a step of the backward, "inputs" the gradients of x0 and of the context."""
 
 ITEMSIZE = {"bfloat16": 2, "float16": 2, "tf32": 4, "float32": 4, "float64": 8}
 """Bytes of a value, by ``kind``: the dtype as the products see it. "float32" is exact, "tf32" is float32 rounded for the tensor cores."""
 
 SHARED_MEMORY = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
 """Bytes of shared memory that a block can have, by compute capability, from NVIDIA's CUDA C++ programming guide."""
-
-# The prediction's rates a second. FLOPs are from NVIDIA's data sheet of the H100 SXM; the other two are assumptions. All cards use them.
-_FLOPS = {"bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12, "float64": 67e12}
-_L2_BYTES = 5.5e12
-_LAUNCH_SECONDS = 10e-6  # from Python
 
 
 @dataclass(frozen=True)
@@ -119,34 +115,35 @@ def _hint(size: int | torch.SymInt) -> int:
 
 
 # Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY, with the oldest and newest Triton, except those
-# in _SPILLS. `make resources` and `make resources-oldest` check this. "context" has tiles of its own because its loop over tasks needs more
+# in _SPILLS. `make resources` and `make resources-oldest` check this. "inputs" has tiles of its own because its loop over tasks needs more
 # registers than "backward".
+_LARGE = [(128, 256, 64, 8, 3), (128, 128, 64, 8, 4), (128, 128, 64, 8, 3)]
 _HALF = {
     "step": [(128, 128, 64, 8, 3), (128, 128, 64, 8, 4), (128, 64, 64, 8, 3), (64, 64, 64, 4, 4), (64, 64, 64, 4, 3), (32, 64, 64, 4, 4)],
     "all_steps": [(16, 64, 64, 4, 4), (16, 128, 64, 8, 3), (32, 128, 64, 8, 3), (64, 64, 64, 4, 3)],
-    "backward": [(128, 128, 32, 8, 5), (128, 64, 64, 8, 5), (64, 64, 64, 4, 5), (32, 64, 64, 4, 5)],
-    "context": [(128, 128, 64, 8, 3), (128, 128, 32, 8, 5), (128, 64, 32, 8, 5), (64, 64, 64, 8, 5), (32, 64, 32, 4, 5)],
+    "backward": [*_LARGE, (64, 128, 64, 4, 3), (64, 64, 64, 4, 4), (32, 64, 64, 4, 4)],
+    "inputs": [*_LARGE, (64, 256, 64, 8, 3), (64, 64, 64, 4, 4), (32, 64, 32, 4, 4)],
 }
 _TF32 = {
     "step": [(128, 64, 32, 8, 3), (64, 64, 32, 4, 4), (64, 64, 32, 4, 3), (32, 64, 32, 4, 4)],
     "all_steps": [(16, 64, 32, 4, 4), (32, 64, 32, 4, 3)],
-    "backward": [(128, 64, 32, 8, 3), (64, 64, 32, 4, 5), (32, 64, 32, 4, 5)],
-    "context": [(128, 64, 32, 8, 3), (64, 64, 32, 8, 3), (32, 64, 32, 4, 5)],
+    "backward": [(128, 64, 32, 8, 3), (64, 64, 32, 4, 4), (32, 64, 32, 4, 4)],
+    "inputs": [(128, 64, 32, 8, 3), (64, 64, 32, 4, 4), (32, 64, 32, 4, 4)],
 }
 _FULL = {
     "step": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
     "all_steps": [(16, 32, 16, 8, 4)],
-    "backward": [(64, 64, 16, 8, 5), (64, 32, 16, 8, 5)],
-    "context": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
+    "backward": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
+    "inputs": [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)],
 }
 _DOUBLE = {
     "step": [(32, 32, 16, 4, 3)],
     "all_steps": [(16, 32, 16, 8, 3)],
-    "backward": [(32, 32, 16, 4, 5)],
-    "context": [(32, 32, 16, 4, 5)],
+    "backward": [(32, 32, 16, 4, 3)],
+    "inputs": [(32, 32, 16, 4, 3)],
 }
-_SPILLS = {("backward", 8): {(128, 128, 32, 8, 5)}}
-"""Tiles that keep a stack on cards of a major compute capability."""
+_SPILLS: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+"""Tiles that keep a stack on cards of a major compute capability, by kernel and that capability."""
 _CANDIDATES = {"bfloat16": _HALF, "float16": _HALF, "tf32": _TF32, "float32": _FULL, "float64": _DOUBLE}
 
 
@@ -155,22 +152,9 @@ def product_columns(kernel: str, config: Config, gates: int) -> int:
     return config.block_d * (gates if kernel in SCHEDULES else 1)
 
 
-def buffers(kernel: str, config: Config) -> int:
-    """How many buffers the software pipeline has for each operand of a product."""
-    # The backward loads an index first and then what it points to. That takes two stages, so there are half as many buffers.
-    return config.num_stages if kernel in SCHEDULES else max(2, (config.num_stages - 1) // 2 + 1)
-
-
 def shared_bytes(kernel: str, config: Config, kind: str, gates: int) -> int:
     """Shared memory of the pipeline's buffers, in bytes. The compiler needs some more for itself."""
-    return buffers(kernel, config) * (config.block_b + product_columns(kernel, config, gates)) * config.block_k * ITEMSIZE[kind]
-
-
-def tile_work(kernel: str, config: Config, sizes: Sizes) -> tuple[int, int]:
-    """The FLOPs of a tile's product, and the bytes of its operands, each read once."""
-    wide = product_columns(kernel, config, sizes.gates)
-    long = sizes.columns if kernel in SCHEDULES else sizes.gates * sizes.dim
-    return 2 * config.block_b * wide * long, (config.block_b + wide) * long * ITEMSIZE[sizes.kind]
+    return config.num_stages * (config.block_b + product_columns(kernel, config, gates)) * config.block_k * ITEMSIZE[kind]
 
 
 def candidates(kernel: str, kind: str, gates: int, card: Card | None = None) -> list[Config]:
@@ -178,26 +162,3 @@ def candidates(kernel: str, kind: str, gates: int, card: Card | None = None) -> 
     shared_memory, spills = (inf, set()) if card is None else (card.shared_memory, _SPILLS.get((kernel, card.major), set()))
     known = [Config(*sizes) for sizes in _CANDIDATES[kind][kernel] if sizes not in spills]
     return [config for config in known if shared_bytes(kernel, config, kind, gates) + 2048 <= shared_memory]
-
-
-def predicted_seconds(kernel: str, config: Config, sizes: Sizes) -> float:
-    """The time of one launch: FLOPs, traffic through L2, and the tiles that a multiprocessor works through one after another."""
-    flops, moved = tile_work(kernel, config, sizes)
-    multiprocessors = sizes.card.multiprocessors
-    tile = max(flops * multiprocessors / _FLOPS[sizes.kind], moved * multiprocessors / _L2_BYTES) + 1e-6
-    row_tiles, unit_tiles = ceil(sizes.rows / config.block_b), ceil(sizes.dim / config.block_d)
-    if kernel == ALL_STEPS:
-        return ceil(row_tiles / multiprocessors) * unit_tiles * sizes.steps * tile
-    return ceil(row_tiles * unit_tiles / multiprocessors) * tile
-
-
-def predicted(kernel: str, sizes: Sizes) -> Config:
-    """The configuration with the shortest predicted time."""
-    fitting = candidates(kernel, sizes.kind, sizes.gates, sizes.card)
-    return min(fitting, key=lambda config: predicted_seconds(kernel, config, sizes))
-
-
-def predicted_schedule(sizes: Sizes) -> str:
-    """The schedule with the shorter predicted time; launches take time too."""
-    at_once, one = (predicted_seconds(kernel, predicted(kernel, sizes), sizes) + _LAUNCH_SECONDS for kernel in (ALL_STEPS, STEP))
-    return ALL_STEPS if at_once < sizes.steps * one else STEP

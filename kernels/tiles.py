@@ -38,9 +38,32 @@ def inside(b, B, n, N):
 
 
 @triton.jit
-def dot(left, right, acc, PRECISION: tl.constexpr):
-    """``acc + left @ right`` in the accumulator's dtype. The interpreter multiplies bfloat16 wrongly and rounds float16, so it upcasts."""
+def to_tf32(x):
+    """``x`` in float32, rounded to the nearest value of tf32. A tensor core drops the last 13 bits instead, and sums come out too small."""
     if INTERPRETED:
+        bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000  # a carry goes on into the exponent, as it should
+        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    else:
+        return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def _as_tensor_cores_read(x):
+    """What a tensor core makes of a float32 that it reads as tf32; for the interpreter."""
+    return (x.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def dot(left, right, acc, PRECISION: tl.constexpr):
+    """``acc + left @ right`` in the accumulator's dtype. For "tf32", ``right`` must have been rounded to tf32 before.
+
+    The interpreter multiplies bfloat16 wrongly and rounds float16, so it upcasts.
+    """
+    if PRECISION == "tf32":
+        left = to_tf32(left)
+    if INTERPRETED:
+        if PRECISION == "tf32":
+            left, right = _as_tensor_cores_read(left), _as_tensor_cores_read(right)
         return acc + tl.dot(left.to(acc.dtype), right.to(acc.dtype), out_dtype=acc.dtype)
     else:
         return tl.dot(left, right, acc, input_precision=PRECISION, out_dtype=acc.dtype)

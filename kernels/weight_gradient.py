@@ -1,50 +1,97 @@
-"""dW and dV of the Triton backward: library products over the rows of several steps."""
+"""dW and dV of the Triton backward: library products over the rows, with the steps in the batch dimension."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from .cross_rnn_problem import Layout, Problem
 
-class WeightGradient:
-    """The sum over the steps l of [da_l | dq_l]^T [context_l, h_l] for tied weights, and one product for each step for untied weights.
 
-    ``gradients`` [T, slots, B, G, D] hold da|dq, ``states`` [T, L - 1, B, D] those before every step but the first, which reads x0.
+class StepGradients:
+    """da|dq of the steps, [B, D, G] of each task, in one buffer.
+
+    With a slot for each step, those of the first step, [T, B, D, G], come first, and those of the others, [T, L - 1, B, D, G], follow: the
+    states before the others lie in this order too, so one product of T * (L - 1) matrices takes both as they are. With fewer slots the
+    buffer is [T, slots, B, D, G].
     """
 
-    def __init__(self, gradients: Tensor, states: Tensor, x0: Tensor, context: Tensor | None, steps: int, *, tied: bool) -> None:
-        self.gradients, self.states, self.x0, self.context = gradients, states, x0, context
-        self.steps, self.tied = steps, tied
-        self.parts: list[list[Tensor | None]] = [[None, None] for _ in range(1 if tied else steps)]
+    def __init__(self, layout: Layout, x0: Tensor, slots: int) -> None:
+        self.layout, self.slots = layout, slots
+        self.buffer = x0.new_empty(layout.T * slots * layout.plane)
 
-    def add(self, first: int, last: int, slot: int) -> None:
-        """Add the steps from ``first`` up to ``last``, whose da|dq begin in ``slot``. The first step reads x0 and is added alone."""
-        tasks = self.gradients.shape[0]
-        left = self.gradients[:, slot : slot + last - first].flatten(3).flatten(1, 2).mT
-        h = self.x0.expand(tasks, -1, -1) if first == 0 else self.states[:, first - 1 : last - 1].flatten(1, 2)
-        part = self.parts[0 if self.tied else first]
-        part[1] = _add(part[1], torch.bmm(left, h))
-        if self.context is not None:
-            u = self.context[first:last].flatten(0, 1).expand(tasks, -1, -1)
-            part[0] = _add(part[0], torch.bmm(left, u))
+    def place(self, step: int) -> tuple[int, int]:
+        """Where a step's da|dq begin, and the stride from task to task, in values."""
+        p = self.layout
+        if self.slots < p.L:
+            return step % self.slots * p.plane, self.slots * p.plane
+        return (p.T * p.plane + (step - 1) * p.plane, (p.L - 1) * p.plane) if step else (0, p.plane)
+
+    def of_step(self, step: int) -> Tensor:
+        """A step's, transposed: [T, D * G, B]."""
+        p = self.layout
+        if self.slots < p.L:
+            return self.buffer.view(p.T, self.slots, p.B, p.G * p.D)[:, step % self.slots].mT
+        return self.after_first()[:, step - 1] if step else self.buffer[: p.T * p.plane].view(p.T, p.B, p.G * p.D).mT
+
+    def after_first(self) -> Tensor:
+        """Those of all steps but the first, transposed: [T, L - 1, D * G, B]."""
+        p = self.layout
+        return self.buffer[p.T * p.plane :].view(p.T, p.L - 1, p.B, p.G * p.D).mT
+
+
+class WeightGradient:
+    """[da | dq]^T [context, h] of each step; for tied weights their sum over the steps.
+
+    ``states`` [T, L - 1, B, D] are those before every step but the first, which reads x0.
+    """
+
+    def __init__(self, problem: Problem, states: Tensor, gradients: StepGradients) -> None:
+        self.problem, self.states, self.gradients = problem, states, gradients
+        self.tied = problem.layout.R == problem.layout.D
+        self.parts: list[Tensor | None] = [None] * (1 if self.tied else problem.layout.L)
+
+    def add(self, step: int) -> None:
+        """Add one step."""
+        p, problem = self.problem.layout, self.problem
+        left = self.gradients.of_step(step)
+        h = problem.x0.expand(p.T, -1, -1) if step == 0 else self.states[:, step - 1]
+        product = torch.bmm(left, h)
+        if problem.context is not None:
+            product = torch.cat([torch.bmm(left, problem.context[step].expand(p.T, -1, -1)), product], dim=2)
+        place = 0 if self.tied else step
+        self.parts[place] = _sum(self.parts[place], product)
 
     def add_all(self) -> None:
-        """All steps, in as few products as their weights allow."""
-        self.add(0, 1, 0)
-        if self.tied and self.steps > 1:
-            self.add(1, self.steps, 1)
-        elif not self.tied:
-            for step in range(1, self.steps):
-                self.add(step, step + 1, step)
+        """Add all steps, the first one by itself."""
+        self.add(0)
+        p, problem = self.problem.layout, self.problem
+        if p.L == 1:
+            return
+        left = self.gradients.after_first()
+        if problem.return_states:  # the states are a slice of the output, so the tasks are no part of the batch
+            products = torch.stack([torch.bmm(left[task], self.states[task]) for task in range(p.T)])
+        else:
+            products = torch.bmm(left.flatten(0, 1), self.states.flatten(0, 1)).unflatten(0, (p.T, p.L - 1))
+        if problem.context is not None:
+            of_context = torch.stack([torch.bmm(left[task], problem.context[1:]) for task in range(p.T)])
+            products = torch.cat([of_context, products], dim=3)
+        if self.tied:
+            self.parts[0] = _sum(self.parts[0], products.sum(1, dtype=_wide(products.dtype)))
+        else:
+            self.parts[1:] = products.unbind(1)
 
     def rows(self) -> Tensor:
-        """[T, R, G, K] in the index's order of rows, in float32 (or float64)."""
-        gates, dim = self.gradients.shape[3:]
-        found = [torch.cat([part for part in parts if part is not None], dim=2) for parts in self.parts]
-        return torch.stack(found, dim=1).unflatten(2, (gates, dim)).transpose(2, 3).flatten(1, 2)
+        """[T, R, G, K] in the index's order of rows."""
+        p = self.problem.layout
+        found = [part for part in self.parts if part is not None]
+        return torch.cat(found, dim=1).view(p.T, p.R, p.G, p.C + p.D)
 
 
-def _add(total: Tensor | None, product: Tensor) -> Tensor:
+def _sum(total: Tensor | None, product: Tensor) -> Tensor:
     """The sum in float32 (or float64). A product in a lower precision is rounded once; their sum is not rounded to that precision."""
-    product = product.to(torch.promote_types(product.dtype, torch.float32))
-    return product if total is None else total + product
+    return product if total is None else total.to(_wide(total.dtype)) + product
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

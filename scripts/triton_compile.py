@@ -18,17 +18,18 @@ KERNELS = {
     "step": ("cross_rnn_forward", "cross_rnn_step"),
     "all_steps": ("cross_rnn_all_steps", "cross_rnn_all_steps"),
     "backward": ("cross_rnn_backward", "cross_rnn_backward_step"),
-    "context": ("cross_rnn_backward_context", "cross_rnn_backward_context"),
+    "x0": ("cross_rnn_backward_inputs", "cross_rnn_backward_x0"),
+    "context": ("cross_rnn_backward_inputs", "cross_rnn_backward_context"),
     "start": ("cross_rnn_backward", "cross_rnn_backward_start"),
     "gather": ("param_gather", "param_gather_rows"),
     "gather_sum": ("param_gather", "param_gather_sum"),
 }
 ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
-BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private")
+BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private", "weight")
 STATES = ("x0", "states", "context", "out", "activations")
-GRADIENTS = ("grad", "d", "dx0", "gradients", "bias_sums", "dcontext")
+GRADIENTS = ("grad", "d", "dx0", "terms", "gradients", "bias_sums", "dcontext")
 POINTERS = ("index", *BANKS, *STATES, *GRADIENTS)
-ACCUMULATED = ("d", "dx0", "bias_sums")
+ACCUMULATED = ("terms", "bias_sums")
 SIZES = ("B", "D", "C", "R", "N", "T", "places", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
 """Integers that always fit in 32 bits. The others are distances in memory, which exceed them for a large batch."""
 ODD = ("B", "T", "places", "num_shared", "num_private", "steps", "slots", "first_slot")
@@ -37,7 +38,9 @@ ODD = ("B", "T", "places", "num_shared", "num_private", "steps", "slots", "first
 HEAVIEST: dict[str, dict[str, Any]] = {
     "step": {"HAS_CONTEXT": True, "FIRST": False, "LAST": False, "SAVE": True, "STORE": True},
     "all_steps": {"HAS_CONTEXT": True, "TO_OUT": True, "SAVE": True},
-    "backward": {"FIRST": False, "LAST": False, "STATES": True},
+    "start": {"ADD": True},
+    "backward": {"LAST": False, "STATES": True, "ADD": True},
+    "x0": {"ONE": False, "STATES": True, "ADDED": False},
 }
 """The flags with which a kernel takes most of a GPU: gated, with a context, saving, with gradients of all states."""
 
@@ -90,7 +93,8 @@ def arguments(name: str) -> tuple[list[str], list[str]]:
 
 def job_of(name: str, kind: str, arch: int, warps: int, stages: int = 3, **constants: Any) -> Job:
     """The heaviest variant of a kernel. Of ``constants`` it takes those that the kernel has."""
-    every = {"G": 2, "ALIGN": 16, "PRECISION": "tf32" if kind == "tf32" else "ieee", **HEAVIEST.get(name, {}), **constants}
+    of_kind = {"PRECISION": "tf32" if kind == "tf32" else "ieee", "GATHERED": kind == "tf32"}
+    every = {"G": 2, "ALIGN": 16, "TF32": False, **of_kind, **HEAVIEST.get(name, {}), **constants}
     known = arguments(name)[1]
     return Job(name, kind, arch, tuple((key, every[key]) for key in known if key in every), warps, stages)
 

@@ -24,8 +24,8 @@ from multiprocessor import SHARED_MEMORY, programs
 from sources import KERNELS as KERNEL_FILES
 from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load, run_tool
 
-TILED = ("step", "all_steps", "backward", "context")
-"""The kernels with a choice of tiles; each of the others has one tile for every size."""
+TILED = {"step": "step", "all_steps": "all_steps", "backward": "backward", "x0": "inputs", "context": "inputs"}
+"""The kernels with a choice of tiles, by their tiles' name in the table; each of the others has one tile for every size."""
 
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
 TASKS, STEPS = 2, 3
@@ -45,13 +45,18 @@ def table() -> Any:
     return import_module("kernels.tile_table")
 
 
+def cost_model() -> Any:
+    """The module kernels/cost_model.py, of the folder that was loaded."""
+    return import_module("kernels.cost_model")
+
+
 def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Iterator[Job]:
     """Every configuration of every kernel, where it fits."""
     for arch, kind, name in product(archs, kinds, names):
         if kind == "float16" and arch != 90:
             continue
         card = table().Card("", 0, SHARED_MEMORY[arch], arch // 10)
-        tiles = table().candidates(name if name in TILED else "backward", kind, 2, card)
+        tiles = table().candidates(TILED.get(name, "backward"), kind, 2, card)
         if name in TILED:
             for tile in tiles:
                 constants = tile.constants()
@@ -83,9 +88,9 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     if job.kernel in TILED:
         tile, case = tile_of(job), CASES[job.kernel]
         sizes = table().Sizes(job.kind, TASKS * case["B"], case["D"], case["D"], blocks["G"], STEPS)
-        row["shared_estimated"] = table().shared_bytes(job.kernel, tile, job.kind, sizes.gates)
-        row["tile_flops"], row["tile_bytes"] = table().tile_work(job.kernel, tile, sizes)
-        row["predicted_us_h100"] = round(1e6 * table().predicted_seconds(job.kernel, tile, sizes), 2)
+        row["shared_estimated"] = table().shared_bytes(TILED[job.kernel], tile, job.kind, sizes.gates)
+        row["tile_flops"], row["tile_bytes"] = cost_model().tile_work(TILED[job.kernel], tile, sizes)
+        row["predicted_us_h100"] = round(1e6 * cost_model().predicted_seconds(TILED[job.kernel], tile, sizes), 2)
     row["failures"] = failures(job, facts)
     return row
 
@@ -102,7 +107,7 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
     if job.kernel not in TILED or not job.disassembled:
         return found
     tile = tile_of(job)
-    estimated = table().shared_bytes(job.kernel, tile, job.kind, dict(job.constants)["G"])
+    estimated = table().shared_bytes(TILED[job.kernel], tile, job.kind, dict(job.constants)["G"])
     if facts["shared"] > estimated + 2048:
         found.append(f"takes {facts['shared']} bytes of shared memory, tile_table.shared_bytes estimates {estimated}")
     if job.kind in ("bfloat16", "float16", "tf32"):
@@ -119,9 +124,9 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
 def wanted_loads(job: Job) -> Counter[int]:
     """How many asynchronous loads of how many bytes a thread must have: 16 bytes, or its share of a tile where that is smaller."""
     tile, forward = tile_of(job), job.kernel in table().SCHEDULES
-    operands = [tile.block_b, table().product_columns(job.kernel, tile, dict(job.constants)["G"])]
+    operands = [tile.block_b, table().product_columns(TILED[job.kernel], tile, dict(job.constants)["G"])]
     # Each buffer of the pipeline is filled once, before the loop or in it. Forward, there are two products: the context's and the state's.
-    repeats = table().buffers(job.kernel, tile) * (2 if forward else 1)
+    repeats = tile.num_stages * (2 if forward else 1)
     if job.kind == "tf32" and not forward and job.arch in (90, 100) and tile.block_b >= 64:
         # These tensor cores take four-byte values along k alone. The weights lie across it and are transposed while they are loaded.
         operands.pop()
@@ -152,8 +157,8 @@ def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
         common = {"FIRST": first, "HAS_CONTEXT": context}
         flags["step"] += [{**common, "LAST": last, "SAVE": save, "STORE": True} for last, save in product(both, both)]
         flags["step"].append({**common, "LAST": False, "SAVE": True, "STORE": False})
-    for name in ("all_steps", "backward"):
-        flags[name] = [dict(zip(HEAVIEST[name], values, strict=True)) for values in product(both, both, both)]
+    for name in ("all_steps", "backward", "x0", "start"):
+        flags[name] = [dict(zip(HEAVIEST[name], values, strict=True)) for values in product(both, repeat=len(HEAVIEST[name]))]
     for name in names:
         integers, constants = arguments(name)
         job = job_of(name, "bfloat16", 90, 4, BLOCK_B=64, BLOCK_D=64, BLOCK_K=64, BLOCK_R=16, BLOCK_N=128)

@@ -8,7 +8,10 @@ import itertools
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -23,6 +26,18 @@ _numbers = itertools.count()
 
 def mutant(name: str | None = None) -> Implementation:
     """The operators of a copy in which ``wrong_<name>`` takes the place of the function ``name``."""
+    package_name, launches = _copy(name)
+    return register(package_name, Keep.BOTH, functions(launches))
+
+
+def mutant_operators(name: str | None = None) -> Any:
+    """The same, as a namespace of ``torch.ops``."""
+    package_name, launches = _copy(name)
+    register(package_name, Keep.BOTH, functions(launches))
+    return getattr(torch.ops, package_name)
+
+
+def _copy(name: str | None) -> tuple[str, ModuleType]:
     package_name = f"mutant_kernels_{next(_numbers)}"
     path = Path(dcrnn_fast.kernels.__file__)
     spec = spec_from_file_location(package_name, path, submodule_search_locations=[str(path.parent)])
@@ -34,7 +49,7 @@ def mutant(name: str | None = None) -> Implementation:
         assert modules, f"the kernels have no function {name}"
         for module in modules:
             setattr(module, name, globals()[f"wrong_{name}"])
-    return register(package_name, Keep.BOTH, functions(launches))
+    return package_name, launches
 
 
 @triton.jit
@@ -63,20 +78,32 @@ def wrong__dq(dg, x, a, g):
 
 @triton.jit
 def wrong_add_gradient_product(
-    acc, gradients, shared_weight, private_weight, index, row, n, columns, first_column, D, K, num_shared, num_private, task,
-    G: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """Adds W^T da without V^T dq."""
-    for start in range(0, D, BLOCK_K):
+    acc, gradients, weight, row, n, columns, D, K, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr
+):
+    """Leaves out the product's last BLOCK_K terms."""
+    for start in range(0, G * D - BLOCK_K, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        left = tl.load(gradients + row[:, None] * (G * D) + k[None, :], mask=(k < D)[None, :], other=0.0)
-        weight, _ = bank_rows(shared_weight, private_weight, index, tl.minimum(k, D - 1), num_shared, num_private, G * K, task, ALIGN)
-        right = tl.load(weight[:, None] + (first_column + n)[None, :], mask=(n < columns)[None, :], other=0.0)
+        left = tl.load(gradients + row[:, None] * (G * D) + k[None, :])
+        right = tl.load(weight + k[:, None] * K + n[None, :], mask=(n < columns)[None, :], other=0.0)
         acc = dot(left, right, acc, PRECISION)
     return acc
 
 
 @triton.jit
-def wrong__gate(d, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr):
-    """Overwrites the gradient of x0 instead of adding to it."""
-    _gate(d, x0, activations, dx0, gradients, bias_sums, b, unit, B, D, G, False)
+def wrong_add_dx0(total, d, activations, b, unit, B, D, G: tl.constexpr):
+    """Leaves out a step's part of the gradient of x0."""
+    return total
+
+
+@triton.jit
+def wrong__gate(
+    d, x0, activations, terms, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr, LAST: tl.constexpr,
+):  # fmt: skip
+    """Overwrites the sums of x0's gradient instead of adding to them."""
+    _gate(d, x0, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, True)
+
+
+@triton.jit
+def wrong_to_tf32(x):
+    """Rounds nothing, so that the tensor core drops what is too long for it."""
+    return x

@@ -16,22 +16,25 @@ DEFECTS = {
     "a mask one unit too narrow": ("inside", "out"),
     "another task's private row": ("bank_rows", "out"),
     "the derivative of the gate dropped": ("_dq", "gradient of"),
-    "the gate's product left out of dh": ("add_gradient_product", "gradient of"),
-    "x0's gradient of the later steps lost": ("_gate", "gradient of x0"),
+    "the end of a product left out of dh": ("add_gradient_product", "gradient of"),
+    "x0's gradient of the steps lost": ("add_dx0", "gradient of x0"),
+    "x0's gradient of the later steps overwritten": ("_gate", "gradient of x0", True),
 }
 
 
-def check(backend, implementation, monkeypatch):
+def check(backend, implementation, monkeypatch, recompute=False):
     monkeypatch.setitem(functional.IMPLEMENTATIONS, "triton", implementation)
-    assert_as_exact_as_plain_pytorch(backend.of(cross_arguments(batch=20, dim=70)), torch.float32, backend="triton", draws=1)
+    arguments = backend.of(cross_arguments(batch=20, dim=70))
+    assert_as_exact_as_plain_pytorch(arguments, torch.float32, backend="triton", draws=1, recompute=recompute)
 
 
-@pytest.mark.parametrize(("name", "found"), DEFECTS.values(), ids=DEFECTS)
-def test_a_planted_defect_is_found(backend, name, found, monkeypatch):
+@pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_found(backend, defect, monkeypatch):
     from .mutants import mutant
 
+    name, found, *recompute = defect
     with pytest.raises(AssertionError, match=found):
-        check(backend, mutant(name), monkeypatch)
+        check(backend, mutant(name), monkeypatch, *recompute)
 
 
 def test_a_copy_without_a_defect_passes(backend, monkeypatch):

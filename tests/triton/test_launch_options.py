@@ -45,11 +45,10 @@ def test_a_traced_bank_is_aligned_as_its_place_in_its_storage_is():
         assert alignment((16,), whole[1:]) == 4
 
 
-def test_only_float32_products_are_ever_rounded_to_tf32_and_none_in_the_interpreter(monkeypatch):
+def test_only_float32_products_are_ever_rounded_to_tf32():
     from dcrnn_fast.kernels import launch_options
 
-    for interpreted, expected in ((True, "ieee"), (False, "tf32")):
-        monkeypatch.setattr(launch_options, "INTERPRETED", interpreted)
-        assert launch_options.precision(torch.float32, True) == expected
-        assert launch_options.precision(torch.float64, True) == "ieee"
-        assert launch_options.precision(torch.float32, False) == "ieee"
+    assert launch_options.precision(torch.float32, True) == "tf32"
+    assert launch_options.precision(torch.float64, True) == "ieee"
+    assert launch_options.precision(torch.bfloat16, True) == "ieee"
+    assert launch_options.precision(torch.float32, False) == "ieee"

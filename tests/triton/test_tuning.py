@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 
 from dcrnn_fast import functional, tile_measuring
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.kernels import launch_options, tile_choice, tile_file, tile_table
+from dcrnn_fast.kernels import cost_model, tile_choice, tile_file, tile_table
 from dcrnn_fast.kernels.tile_choice import config, schedule
 from dcrnn_fast.kernels.tile_file import Entry
 from dcrnn_fast.kernels.tile_table import Card, Config, Sizes, candidates
@@ -19,7 +19,7 @@ from tests.operators.problems import cross_arguments
 
 CARD = Card("NVIDIA H100 80GB HBM3", 132, 232_448, 9)
 SIZES = Sizes("bfloat16", 4096, 624, 624, 2, 3, CARD)
-PREDICTED = tile_table.predicted("step", SIZES)
+PREDICTED = cost_model.predicted("step", SIZES)
 SLOWEST = candidates("step", "bfloat16", 2)[-1]
 
 
@@ -33,7 +33,7 @@ def save(*values, path=None):
 
 def test_the_users_file_comes_before_the_shipped_one_and_that_before_the_prediction(folder):
     assert PREDICTED != SLOWEST
-    assert (config("step", SIZES), schedule(SIZES)) == (PREDICTED, tile_table.predicted_schedule(SIZES))
+    assert (config("step", SIZES), schedule(SIZES)) == (PREDICTED, cost_model.predicted_schedule(SIZES))
     other = next(tile for tile in candidates("step", "bfloat16", 2) if tile not in (SLOWEST, PREDICTED))
     save(SLOWEST, "all_steps", path=tile_file.shipped_file(CARD.name))
     assert (config("step", SIZES), schedule(SIZES)) == (SLOWEST, "all_steps")
@@ -66,7 +66,7 @@ def test_an_entry_serves_every_batch_of_its_bucket_and_no_other(batch, same, mon
     monkeypatch.setattr(tile_table, "card_of", lambda device: CARD)
     sizes = Sizes.of(torch.empty(1, 624, dtype=torch.bfloat16).expand(batch, -1), 2, 2, 624, 3, False)
     assert (sizes == SIZES) == same
-    assert config("step", sizes) == (SLOWEST if same else tile_table.predicted("step", sizes))
+    assert config("step", sizes) == (SLOWEST if same else cost_model.predicted("step", sizes))
 
 
 @pytest.mark.parametrize("change", [{"dim": 256}, {"columns": 936}, {"gates": 1}, {"kind": "float16"}, {"rows": 64}, {"steps": 6}], ids=str)
@@ -163,9 +163,8 @@ def test_the_operator_launches_the_tile_of_an_override(schedule, monkeypatch):
 
 @pytest.fixture
 def on_cpu(monkeypatch):
-    """:func:`tile_measuring.tune` on the interpreter, which stands for CARD and takes tf32 for exact float32."""
+    """:func:`tile_measuring.tune` on the interpreter, which stands for CARD."""
     monkeypatch.setattr(tile_table, "card_of", lambda device: CARD)
-    monkeypatch.setattr(launch_options, "INTERPRETED", False)
 
     def tune(*sizes, steps=2, **options):
         return tile_measuring.tune(*sizes, steps=steps, device="cpu", **options)
@@ -185,7 +184,7 @@ def test_tuning_times_every_candidate_and_keeps_the_fastest(kind, context_dim, o
         return 1.0 / len(calls)
 
     entries = on_cpu(8, 2, 5, kind=kind, context_dim=context_dim, measure=timer, report=lines.append)
-    kernels = tile_table.KERNELS if context_dim else ("step", "all_steps", "backward")
+    kernels = tile_table.KERNELS
     tiles = {kernel: candidates(kernel, kind, 2, CARD) for kernel in kernels}
     assert kinds == {kind}
     assert len(lines) - 1 == len(calls) == sum(map(len, tiles.values()))

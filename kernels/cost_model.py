@@ -1,0 +1,95 @@
+"""A prediction of how long a launch takes, which chooses schedules and tile sizes where nothing was measured.
+
+Nothing here was measured on a GPU: docs/triton.md says how far to trust it. A tile takes its products, one block of ``block_k`` after
+another, and then its element-wise part. A multiprocessor takes tiles one after another, or two of four warps at a time. What limits it is
+the rate of its tensor cores, the bytes that it gets from the L2 cache, and how long it waits for the loads of a short pipeline. All
+multiprocessors together are limited by the bytes that the L2 cache and the memory give.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from .tile_table import ALL_STEPS, ITEMSIZE, SCHEDULES, STEP, Config, Sizes, candidates, product_columns
+
+# An H100 SXM, whose numbers all cards take. From NVIDIA's data sheet: the clock, FLOPs and memory. The others are assumptions.
+_MULTIPROCESSORS = 132
+_CLOCK = 1.83e9
+_FLOPS = {"bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12, "float64": 67e12}
+_SUSTAINED = 0.8
+"""The part of the data sheet's FLOPs that long products reach."""
+_L2_BYTES, _BYTES_A_MULTIPROCESSOR = 5.5e12, 64 * _CLOCK
+"""What the L2 cache gives to all multiprocessors a second, and to one of them, 64 bytes a clock."""
+_MEMORY_BYTES = 3.35e12 * 0.85
+_LOAD_SECONDS = 0.5e-6
+"""From the issue of a load to its use. A pipeline of n stages starts n - 1 blocks of a product in this time."""
+_TILE_SECONDS = 1.5e-6
+"""The start and the end of a tile, in which the tensor cores wait."""
+_LAUNCH_SECONDS = 5e-6
+"""Between launches, from Python."""
+
+
+def tile_work(kernel: str, config: Config, sizes: Sizes) -> tuple[int, int]:
+    """The FLOPs of a tile's product, and the bytes of its operands, each read once."""
+    wide, long = product_columns(kernel, config, sizes.gates), _terms(kernel, sizes)
+    return 2 * config.block_b * wide * long, (config.block_b + wide) * long * ITEMSIZE[sizes.kind]
+
+
+def predicted_seconds(kernel: str, config: Config, sizes: Sizes) -> float:
+    """The time of one launch of a kernel."""
+    row_tiles, unit_tiles = ceil(sizes.rows / config.block_b), ceil(sizes.dim / config.block_d)
+    programs, tiles = (row_tiles, unit_tiles * sizes.steps) if kernel == ALL_STEPS else (row_tiles * unit_tiles, 1)
+    # programs of 8 warps have their multiprocessor for themselves; of those of 4 warps two share one if there are enough of them
+    neighbours = min(8 // config.num_warps, ceil(programs / sizes.card.multiprocessors))
+    flops, moved = tile_work(kernel, config, sizes)
+    elements = config.block_b * config.block_d * _bytes_a_unit(kernel, sizes)
+    working = neighbours * (_product_seconds(flops, moved, sizes.kind) + elements / _BYTES_A_MULTIPROCESSOR)
+    waiting = ceil(_terms(kernel, sizes) / config.block_k) * _LOAD_SECONDS / (config.num_stages - 1)
+    waves = ceil(programs / (neighbours * sizes.card.multiprocessors))
+    return max(
+        waves * tiles * (max(working, waiting) + _TILE_SECONDS),
+        programs * tiles * (moved + elements) / _L2_BYTES,
+        programs * tiles * elements / _MEMORY_BYTES,
+    )
+
+
+def predicted(kernel: str, sizes: Sizes) -> Config:
+    """The configuration with the shortest predicted time."""
+    fitting = candidates(kernel, sizes.kind, sizes.gates, sizes.card)
+    return min(fitting, key=lambda config: predicted_seconds(kernel, config, sizes))
+
+
+def predicted_schedule(sizes: Sizes) -> str:
+    """The schedule with the shorter predicted time; launches take time too."""
+    at_once, one = (predicted_seconds(kernel, predicted(kernel, sizes), sizes) + _LAUNCH_SECONDS for kernel in (ALL_STEPS, STEP))
+    return ALL_STEPS if at_once < sizes.steps * one else STEP
+
+
+def library_seconds(batch: int, rows: int, columns: int, long: int, kind: str) -> float:
+    """The time of ``batch`` products [rows, long] x [long, columns] by a library, the floor of a kernel.
+
+    The library is assumed to have tiles of 128 x 256, of which two load the wider operand together.
+    """
+    tiles = batch * ceil(rows / 128) * ceil(columns / 256)
+    flops, moved = 2 * 128 * 256 * long, (128 + 128) * long * ITEMSIZE[kind]
+    seconds = ceil(tiles / _MULTIPROCESSORS) * (_product_seconds(flops, moved, kind) + _TILE_SECONDS)
+    return max(seconds, tiles * moved / _L2_BYTES)
+
+
+def _product_seconds(flops: int, moved: int, kind: str) -> float:
+    """The time of a tile's product on one multiprocessor."""
+    return max(flops * _MULTIPROCESSORS / (_SUSTAINED * _FLOPS[kind]), moved / _BYTES_A_MULTIPROCESSOR)
+
+
+def _terms(kernel: str, sizes: Sizes) -> int:
+    """Terms of a value's product."""
+    return sizes.columns if kernel in SCHEDULES else sizes.gates * sizes.dim
+
+
+def _bytes_a_unit(kernel: str, sizes: Sizes) -> int:
+    """What a kernel's element-wise part reads and writes of a row's unit, in training, without gradients of states."""
+    values = {
+        "backward": 3 + 2 * sizes.gates,  # reads d, x0, a, g; writes d, da, dq
+        "inputs": 1 + sizes.steps * (1 + sizes.gates),  # reads d, a, g of every step; writes dx0
+    }
+    return values.get(kernel, 3 + sizes.gates) * ITEMSIZE[sizes.kind]  # forward: reads x0, h; writes h, a, g
