@@ -112,6 +112,14 @@ def report_of(log: Path) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
 
 
+def refuse_old_builds(where: Path) -> None:
+    """Raise SystemExit if an extension is older than a source: unchanged sources keep their times."""
+    changed = max([where / "setup.py", *(path for path in (where / "csrc").rglob("*") if path.is_file())], key=lambda path: path.stat().st_mtime)
+    for built in (where / "dcrnn_fast").glob("_C*.so"):
+        if built.stat().st_mtime < changed.stat().st_mtime:
+            raise SystemExit(f"gpu: --no-build: {built.name} is older than {changed.relative_to(where)}; leave out --no-build")
+
+
 def run(runner: Runner, results: Results, options: argparse.Namespace, *, sources: str, steps: Callable[..., list[Step]] = steps_of) -> int:
     """Run all steps, and return the exit code."""
     python = sys.executable
@@ -120,6 +128,7 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
     found = report_of(runner.log("environment"))
     card = found.get("card")
     if options.no_build:
+        refuse_old_builds(runner.where)
         runner.passed_before.add("build")
     else:
         wanted = {"DCRNN_FAST_CPP": os.environ.get("DCRNN_FAST_CPP", "auto")}

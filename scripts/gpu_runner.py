@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+ENDED = "ended, the minutes were used up"
 GRACE = 60.0
 """Seconds beyond the budget, in which a command that stops by itself can finish what it is at."""
 
@@ -107,7 +108,11 @@ class Runner:
                     arguments += ["--minutes", f"{left / 60:.2f}"]
                     left += GRACE
                 print(f"$ {' '.join(arguments)}", file=log, flush=True)
-                if why := self._call(arguments, command.environment, log, left):
+                why = self._call(arguments, command.environment, log, left)
+                if why == ENDED:
+                    late = f"{words(arguments)}: {ENDED}"
+                    break
+                if why:
                     failed.append(f"{words(arguments)}: {why}")
                 elif command.stops_itself and self.ends is not None and time.monotonic() >= self.ends - 1:
                     late = f"the minutes were used up in: {words(arguments)}"
@@ -130,7 +135,7 @@ class Runner:
             code = process.wait(left)
             return f"exit code {code}" if code else ""
         except subprocess.TimeoutExpired:
-            return "ended, the minutes were used up"
+            return ENDED
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -236,6 +236,17 @@ def test_a_file_of_another_name_is_never_unpacked(results, device, tmp_path, nam
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+def test_a_build_that_is_older_than_its_sources_is_not_used(device, results, capsys):
+    (results.where / "csrc").mkdir()
+    (results.where / "dcrnn_fast").mkdir()
+    (results.where / "dcrnn_fast" / "_C.so").write_text("")
+    source = results.where / "csrc" / "ops.cpp"
+    source.write_text("")
+    os.utime(source, (4e9, 4e9))
+    with pytest.raises(SystemExit, match=r"_C\.so is older than csrc/ops\.cpp; leave out --no-build"):
+        device("--no-build")
+
+
 def test_every_part_of_the_tests_is_there(gpu):
     assert [part for part in gpu.PARTS if not (ROOT / part).exists()] == []
 
@@ -244,6 +255,7 @@ def test_a_command_that_outlives_its_time_is_ended_and_one_that_stops_itself_is_
     sleep = gpu.Command((sys.executable, "-c", "import time; time.sleep(60)"))
     runner = gpu.Runner(tmp_path, tmp_path, ends=time.monotonic() + 1)
     assert not runner.run(gpu.Step("slow", (sleep,)))
+    assert (runner.outcomes["slow"].state, runner.failed()) == ("unfinished", False)
     assert "ended, the minutes were used up" in runner.outcomes["slow"].why
     assert runner.outcomes["slow"].seconds < 30
     told = gpu.Command((sys.executable, "-c", "import sys; print(sys.argv[1:])"), stops_itself=True)
