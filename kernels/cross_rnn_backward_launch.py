@@ -23,7 +23,7 @@ from .launch_options import on_device_of
 from .param_gather_launch import sum_rows
 from .weight_gradient import StepGradients, WeightGradient
 
-START_UNITS = 64
+START_UNITS = 32
 """Units of a tile of the first launch, which has no product."""
 
 

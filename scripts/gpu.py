@@ -114,7 +114,8 @@ def report_of(log: Path) -> dict[str, str]:
 
 def refuse_old_builds(where: Path) -> None:
     """Raise SystemExit if an extension is older than a source: unchanged sources keep their times."""
-    changed = max([where / "setup.py", *(path for path in (where / "csrc").rglob("*") if path.is_file())], key=lambda path: path.stat().st_mtime)
+    sources = [where / "setup.py", *(path for path in (where / "csrc").rglob("*") if path.is_file())]
+    changed = max(sources, key=lambda path: path.stat().st_mtime)
     for built in (where / "dcrnn_fast").glob("_C*.so"):
         if built.stat().st_mtime < changed.stat().st_mtime:
             raise SystemExit(f"gpu: --no-build: {built.name} is older than {changed.relative_to(where)}; leave out --no-build")

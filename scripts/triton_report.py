@@ -31,7 +31,7 @@ CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 25
 TASKS, STEPS = 2, 3
 """The sizes that the times are predicted for, with as many columns as units."""
 FIXED = {
-    "start": {"BLOCK_D": 64},
+    "start": {"BLOCK_D": 32},
     "gather": {"BLOCK_R": 2, "BLOCK_N": 1024},
     "gather_sum": {"BLOCK_R": 128, "BLOCK_N": 512},
 }
