@@ -6,7 +6,7 @@ import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
-from . import tile_choice
+from . import replay, tile_choice
 from .cross_rnn_all_steps import cross_rnn_all_steps
 from .cross_rnn_forward import cross_rnn_step
 from .cross_rnn_problem import Problem
@@ -20,6 +20,7 @@ def forward(problem: Problem, *, keep_states: bool, keep_activations: bool) -> t
     slots = p.L - 1 if keep_states else min(2, p.L - 1)
     states = x0.new_empty(0) if problem.return_states else x0.new_empty(p.T, slots, p.B, p.D)
     activations = x0.new_empty(p.T, p.L, p.B, p.G, p.D) if keep_activations else x0.new_empty(0)
+    replay.made(out, states, activations)
     if problem.return_states:
         out[:, 0] = x0
     if out.numel():
@@ -58,7 +59,8 @@ def launch_step(
     tile = tile_choice.config("step", problem.sizes)
     save = activations.numel() > 0
     unused = states if out is None else out
-    wrap_triton(cross_rnn_step)[p.tiles(tile.block_b, p.D, tile.block_d), p.T](
+    replay.launch(
+        wrap_triton(cross_rnn_step), (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
         x0=problem.x0, states=states, context=_context(problem), out=unused, activations=activations if save else unused,
         **problem.bank_pointers(), **problem.counts(), first_row=step * p.step_rows,
         read=read, write=write, states_stride=states_stride, context_at=p.context_at(step),
@@ -72,7 +74,8 @@ def _all_steps(problem: Problem, states: Tensor, slots: int, first_slot: int, ou
     p = problem.layout
     tile = tile_choice.config("all_steps", problem.sizes)
     save = activations.numel() > 0
-    wrap_triton(cross_rnn_all_steps)[triton.cdiv(p.B, tile.block_b), p.T](
+    replay.launch(
+        wrap_triton(cross_rnn_all_steps), (triton.cdiv(p.B, tile.block_b), p.T),
         x0=problem.x0, states=states, context=_context(problem), out=out, activations=activations if save else out,
         **problem.bank_pointers(), **problem.counts(), steps=p.L, rows_a_step=p.step_rows,
         slots=slots, first_slot=first_slot, states_stride=slots * p.size,

@@ -11,6 +11,7 @@ from .tile_table import Config, Sizes
 
 # No context variable: PyTorch runs backwards in threads of its own, which would not see it.
 _overrides: dict[str, Config | str] = {}
+_changes = 0
 
 
 @contextmanager
@@ -28,12 +29,23 @@ def kernel_override(**values: Config | str) -> Iterator[None]:
         elif not isinstance(value, Config):
             raise ValueError(f"{name}: got {value!r}, expected a Config")
     before = dict(_overrides)
-    _overrides.update(values)
+    _override({**before, **values})
     try:
         yield
     finally:
-        _overrides.clear()
-        _overrides.update(before)
+        _override(before)
+
+
+def _override(values: dict[str, Config | str]) -> None:
+    global _changes
+    _overrides.clear()
+    _overrides.update(values)
+    _changes += 1
+
+
+def changes() -> int:
+    """How often choices changed. While this number stays the same, a call of the same sizes gets the same choices."""
+    return _changes
 
 
 def config(kernel: str, sizes: Sizes) -> Config:
@@ -50,6 +62,8 @@ def schedule(sizes: Sizes) -> str:
 
 def clear() -> None:
     """Forget all choices, so that the next calls read the files again."""
+    global _changes
+    _changes += 1
     _chosen.cache_clear()
     tile_file.choices.cache_clear()
 

@@ -19,6 +19,7 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
     """The operators of the contract by the launches of :mod:`dcrnn_fast.kernels.launches`, or of a copy of it."""
     # plain names: PyTorch looks through these functions for the kernels that an operator launches
     forward, backward, gather, sum_rows = launches.forward, launches.backward, launches.gather, launches.sum_rows
+    replay = launches.replay
 
     def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
         check_banks("shared", shared, "private", private, index)
@@ -45,9 +46,15 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         if not 0 <= keep <= Keep.BOTH:
             raise ValueError(f"keep: got {keep}, expected 0 (nothing), 1 (activations), 2 (states) or 3 (both)")
         banks = shared_weight, shared_bias, private_weight, private_bias
+        inputs, kept = (x0, *banks, index, context), bool(keep & Keep.STATES)
+        wanted = replay.key(inputs, steps, cell, return_states, keep, allow_tf32)
+        recording = replay.find(wanted)
+        if recording is not None:
+            return recording.run(inputs, return_states=return_states, keep_states=kept and not return_states)
         check_forward(x0, *banks, index, steps=steps, cell=cell, context=context)
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
-        return forward(problem, keep_states=bool(keep & Keep.STATES), keep_activations=bool(keep & Keep.ACTIVATIONS))
+        with replay.recorded(wanted, inputs):
+            return forward(problem, keep_states=kept, keep_activations=bool(keep & Keep.ACTIVATIONS))
 
     def cross_rnn_backward(
         grad: Tensor,

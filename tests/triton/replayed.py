@@ -1,0 +1,94 @@
+"""Whether a repeated forward launches what a prepared one does; run as a module, in a process without the interpreter."""
+
+import pytest
+import torch
+
+from bench.fake_gpu import FakeGpu
+from dcrnn_fast.kernels import launches, tile_choice
+from dcrnn_fast.operators import triton  # noqa: F401  registers the operators
+from dcrnn_fast.operators.cross_rnn import Keep
+from tests.operators.problems import cross_arguments
+
+GPU = FakeGpu().install()
+CASES = {
+    "step": {},
+    "all_steps": {"schedule": "all_steps"},
+    "with a context": {"context_dim": 16},
+    "untied": {"tied": False},
+    "every state": {"return_states": True},
+    "every state, all_steps, kept": {"return_states": True, "schedule": "all_steps", "keep": Keep.BOTH},
+    "kept for the backward": {"keep": Keep.BOTH},
+    "states alone": {"keep": Keep.STATES},
+    "one step": {"steps": 1},
+}
+
+
+def forward(arguments, **options):
+    """The launches of a call, with the tensors' addresses in the words of their names."""
+    names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index")
+    GPU.launches.clear()
+    GPU.noting = True
+    tensors = [arguments[name] for name in names]
+    rest = arguments["steps"], arguments["cell"], arguments["context"], options.get("return_states", False), int(options.get("keep", 0))
+    out = torch.ops.dcrnn_fast_triton.cross_rnn(*tensors, *rest)
+    GPU.noting = False
+    known = dict(zip(names, tensors, strict=True)) | {"context": arguments["context"]}
+    known |= dict(zip(("out", "states", "activations"), out, strict=True))
+    words = {tensor.data_ptr(): name for name, tensor in known.items() if tensor is not None and tensor.numel()}
+
+    def word(value):
+        value = value.data_ptr() if isinstance(value, torch.Tensor) else value
+        return words.get(value, "scratch" if isinstance(value, int) and value > 2**32 else value)
+
+    return [(one.kernel, one.grid, tuple(map(word, one.arguments))) for one in GPU.launches], [list(one.shape) for one in out]
+
+
+def check(name, schedule="step", batch=32, return_states=False, keep=0, **sizes):
+    """Compare a call that is prepared with one that is repeated, with another x0 at another address."""
+    options = {"return_states": return_states, "keep": keep}
+    first = cross_arguments(batch=batch, dim=64, dtype=torch.bfloat16, **sizes)
+    with tile_choice.kernel_override(schedule=schedule), torch.no_grad():
+        prepared = forward(first, **options)
+        made = len(launches.replay._recordings)
+        again = {**first, "x0": first["x0"].clone()}
+        repeated = forward(again, **options)
+        assert made, f"{name}: nothing was recorded"
+        assert len(launches.replay._recordings) == made, f"{name}: was prepared again"
+        assert repeated == prepared, f"{name}: {repeated} instead of {prepared}"
+        launches.replay._recordings.clear()
+    print(f"{name}: {len(prepared[0])} launches repeated")  # noqa: T201
+
+
+def count(arguments, **options):
+    """How many recordings there are after a call."""
+    forward(arguments, **options)
+    return len(launches.replay._recordings)
+
+
+def check_what_is_prepared_again():
+    """Each change makes a recording of its own, or none."""
+    first = cross_arguments(batch=32, dim=64, dtype=torch.bfloat16)
+    with tile_choice.kernel_override(schedule="step"), torch.no_grad():
+        counts = [count(first), count(first)]
+        counts.append(count({**first, "x0": first["x0"][:16]}))  # another batch
+        counts.append(count({**first, "shared_weight": first["shared_weight"].clone()}))  # another address
+        counts.append(count(first, return_states=True))
+        between = torch.empty(32 * 64 + 1, dtype=torch.bfloat16)[1:].view(32, 64)  # not aligned to 16 bytes
+        counts.append(count({**first, "x0": between}))
+        across = torch.empty(64, 32, dtype=torch.bfloat16).mT
+        counts.append(count({**first, "x0": across}))  # copied, so its address is not the argument's
+        with tile_choice.kernel_override(schedule="all_steps"):
+            counts.append(count(first))
+    assert counts == [1, 1, 2, 3, 4, 5, 5, 6], counts
+    freed = first["x0"].clone()
+    forward({**first, "x0": freed})
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"was its storage freed\?"):
+        forward({**first, "x0": freed})
+    print("every change is prepared again")  # noqa: T201
+
+
+if __name__ == "__main__":
+    for name, case in CASES.items():
+        check(name, **case)
+    check_what_is_prepared_again()
