@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,18 +23,18 @@ ROUNDS = 10
 Run = Callable[..., Tensor]
 """An implementation of an operator: from the differentiable tensors to the output."""
 Call = Callable[[], list[Tensor]]
-"""A call that is ready to be made: returns the output, and in training the gradients of all tensors."""
+"""A call that is ready to be made: returns the output, and the gradients that are needed."""
 Timer = Callable[[Callable[[], object]], float]
 """Returns the seconds of a call."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One call: its tensors, which of them have rows (and along which dimension), and whether gradients are asked for."""
+    """One call: its differentiable tensors, which of them have rows (and along which dimension), and which of them need a gradient."""
 
     tensors: tuple[Tensor, ...]
     row_dimension: Mapping[int, int]
-    training: bool
+    needs: tuple[bool, ...]
     kind: str
 
     def first_rows(self, count: int) -> Problem:
@@ -43,24 +43,26 @@ class Problem:
             tensor.narrow(self.row_dimension[i], 0, min(count, tensor.shape[self.row_dimension[i]])) if i in self.row_dimension else tensor
             for i, tensor in enumerate(self.tensors)
         ]
-        return Problem(tuple(short), self.row_dimension, self.training, self.kind)
+        return replace(self, tensors=tuple(short))
 
     def prepared(self, run: Run, dtype: torch.dtype | None = None) -> Call:
-        """A function that returns the output, and in training the gradients of all tensors, of a loss with fixed weights."""
+        """A function that returns the output, and the gradients that are needed, of a loss with fixed weights."""
         with torch.inference_mode(False):
-            leaves = [tensor.detach().to(dtype or tensor.dtype, copy=True).requires_grad_(self.training) for tensor in self.tensors]
+            pairs = zip(self.tensors, self.needs, strict=True)
+            leaves = [tensor.detach().to(dtype or tensor.dtype, copy=True).requires_grad_(need) for tensor, need in pairs]
+        needed, training = [leaf for leaf in leaves if leaf.requires_grad], any(self.needs)
         weights: list[Tensor] = []
 
         def call() -> list[Tensor]:
             device = self.tensors[0].device.type
-            with torch.inference_mode(False), torch.autocast(device, enabled=False), torch.set_grad_enabled(self.training):
+            with torch.inference_mode(False), torch.autocast(device, enabled=False), torch.set_grad_enabled(training):
                 out = run(*leaves)
-                if not self.training:
+                if not training:
                     return [out.detach()]
                 if not weights:  # numbers of order 1, without the user's random generator; the same for every dtype of the call
                     numbers = torch.arange(out.numel(), device=out.device, dtype=torch.float64).mul_(0.754877).sin_()
                     weights.append(numbers.to(self.tensors[0].dtype).to(out.dtype).view_as(out))
-                return [out.detach(), *torch.autograd.grad(out, leaves, weights[0])]
+                return [out.detach(), *torch.autograd.grad(out, needed, weights[0])]
 
         return call
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from typing import Any
 import torch
 
 from .. import files, locks, strict_json
+from ..accuracy import CEILING
 from ..backends import REASONS
 from ..kernels import tile_file
-from .choice import Choice, Key
+from .choice import INPUTS, SIZES, Choice, Key
 
 logger = logging.getLogger("dcrnn_fast")
 
-FORMAT = "dcrnn_fast auto 1"
+FORMAT = "dcrnn_fast auto 2"
 
 _choices: dict[tuple[str, Key], Choice] = {}
 _read: set[str] = set()
@@ -79,7 +79,7 @@ def remember(card: str, choices: Mapping[Key, Choice]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locks.locked(path.with_name(f".{path.name}.lock"), wait=True):
             merged = {**load(path, card), **lasting}
-            rows = [{**asdict(key), "backend": merged[key].backend, "ratio": round(merged[key].ratio, 4)} for key in sorted(merged)]
+            rows = [_row(key, merged[key]) for key in sorted(merged)]
             content = {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
             files.write_text(path, json.dumps(content, indent=1) + "\n")
     except (OSError, RuntimeError) as error:
@@ -92,7 +92,7 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
         content = strict_json.load(path)
         if content["format"] != FORMAT or content["card"] != card or content["versions"] != versions():
             return {}
-        return {_key_of(row): Choice(str(row["backend"]), float(row["ratio"])) for row in content["choices"]}
+        return dict(map(_choice_of, content["choices"]))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -100,12 +100,26 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
         return {}
 
 
-def _key_of(row: dict[str, Any]) -> Key:
-    values = {one.name: row[one.name] for one in fields(Key)}
-    for one in fields(Key):
-        if type(values[one.name]).__name__ != one.type:  # the annotations are texts
-            raise TypeError(f"{one.name}={values[one.name]!r}: expected {one.type}")
-    return Key(**values)
+def _row(key: Key, choice: Choice) -> dict[str, Any]:
+    """A choice as a file has it."""
+    sizes = {name: int(size) for name, size in zip(SIZES[key.operator], key.sizes, strict=True)}
+    of_key = {"operator": key.operator, "kind": key.kind, "needs": list(key.needs), "sizes": sizes, "batch": key.batch}
+    return {**of_key, "backend": choice.backend, "ratio": round(choice.ratio, 4)}
+
+
+def _choice_of(row: dict[str, Any]) -> tuple[Key, Choice]:
+    """The choice of a file's row. Raises KeyError, TypeError or ValueError if it is none."""
+    operator, kind, needs, sizes = row["operator"], row["kind"], row["needs"], row["sizes"]
+    if kind not in CEILING or needs != [name for name in INPUTS[operator] if name in needs]:
+        raise ValueError(f"kind={kind!r}, needs={needs!r}: expected a dtype, and inputs of {operator} in their order")
+    if tuple(sizes) != SIZES[operator]:
+        raise ValueError(f"sizes={sizes!r}: expected {', '.join(SIZES[operator])}")
+    for name, value in (*sizes.items(), ("batch", row["batch"])):
+        if type(value) is not int or value < 0:
+            raise TypeError(f"{name}={value!r}: expected an int of at least 0")
+    if not isinstance(row["backend"], str):
+        raise TypeError(f"backend={row['backend']!r}: expected a text")
+    return Key(operator, kind, tuple(needs), tuple(sizes.values()), row["batch"]), Choice(row["backend"], float(row["ratio"]))
 
 
 def summary() -> str:

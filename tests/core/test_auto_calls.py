@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcrnn_fast import DCRNN, auto, functional, reference, tune
-from dcrnn_fast.auto import memory
+from dcrnn_fast.auto import decision, memory
 
 from ..operators.problems import cross_arguments
 
@@ -18,17 +18,28 @@ def test_the_public_operator_takes_the_candidate_that_was_chosen(monkeypatch):
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
     taken = []
     monkeypatch.setattr(
-        auto, "backend_for", lambda key, device, candidates, given: taken.append((key, sorted(candidates()))) or "reference"
+        decision, "backend_for", lambda key, device, candidates, given: taken.append((key, sorted(candidates()))) or "reference"
     )
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3)
     functional.cross_rnn(**{**arguments, "x0": arguments["x0"].requires_grad_()})
     (key, names), *others = taken
-    assert key == auto.Key("cross_rnn", True, "float32", 8, 3, 2, 2, 3, 64, True, False, False)
+    assert key == auto.Key("cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0), 64)
     assert "reference" in names
     assert not others
     functional.cross_rnn(**arguments, backend="reference")
     torch.func.vmap(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}))(arguments["x0"].detach().expand(2, -1, -1))
     assert len(taken) == 1, "a backend by name and a transform measure nothing"
+
+
+def test_a_gather_is_measured_by_its_sizes_and_by_the_banks_that_need_a_gradient(monkeypatch):
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    shared, private = torch.zeros(3, 2, 5, requires_grad=True), torch.zeros(2, 4, 2, 5)
+    index = torch.tensor([[0, 3, 6], [6, 1, 1]], dtype=torch.int32)
+    functional.param_gather(shared, private, index)
+    (key, choice), *others = memory.known("cpu").items()
+    assert key == auto.Key("param_gather", "float32", ("shared",), (2, 3, 3, 4, 10), 0)
+    assert choice.lasting, "banks of zeros are no obstacle: other numbers are copied in their place"
+    assert not others
 
 
 def test_a_measured_call_gives_the_results_of_the_reference(monkeypatch):
@@ -58,37 +69,31 @@ def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeyp
     monkeypatch.setenv(auto.ENVIRONMENT, "static")
     ids, before, state = torch.zeros(70, 1, dtype=torch.int64), torch.get_rng_state(), model.state_dict()
     found = tune(model, ids)
-    assert [(key.training, key.tasks, key.rows) for key in sorted(found)] == [(False, 2, 256), (True, 2, 256)]
+    gathers = 2 * (len(model.towers) + 1)  # of weights and of biases, in each tower layer and in the head; nothing is shared there
+    assert [(key.operator, key.needs, key.batch) for key in sorted(found)] == [
+        ("cross_rnn", (), 256),
+        ("cross_rnn", auto.INPUTS["cross_rnn"][:5], 256),
+        *[("param_gather", (), 0)] * gathers,
+        *[("param_gather", ("private",), 0)] * gathers,
+    ]
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(before, torch.get_rng_state())
     torch.testing.assert_close(model.state_dict(), state)
     header, *rows = str(found).splitlines()
-    assert header.split() == [
-        "operator",
-        "training",
-        "kind",
-        "dim",
-        "context",
-        "gates",
-        "tasks",
-        "steps",
-        "rows",
-        "tied",
-        "return_states",
-        "recompute",
-        "choice",
-    ]
-    assert len(rows) == 2
+    assert header.split() == ["operator", "kind", "gradients", "sizes", "batch", "choice"]
+    assert rows[0].startswith("cross_rnn     float32  none ")
+    assert "dim=16 context=0 gates=2 tasks=2 steps=3 tied=1 return_states=0 recompute=0" in rows[0]
+    assert len(rows) == len(found)
 
 
 def test_tune_measures_in_a_group_of_several_ranks_and_a_call_does_not(model, monkeypatch):
-    monkeypatch.setattr(auto, "_many_ranks", lambda: True)
+    monkeypatch.setattr(decision, "_many_ranks", lambda: True)
     ids = torch.zeros(70, 1, dtype=torch.int64)
     model(ids)
     assert not memory.known("cpu")
     tune(model, ids)
-    assert len(memory.known("cpu")) == 2
+    assert {key.operator for key in memory.known("cpu")} == {"cross_rnn", "param_gather"}
 
 
 def checkpointed(arguments):

@@ -19,8 +19,11 @@ from .planted import (
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
-def measured(change=None, seconds=0.5, training=True):
-    given, index = problem(training)
+ALL, NONE, WITHOUT_X0 = (True,) * 5, (False,) * 5, (False, True, True, True, True)
+
+
+def measured(change=None, seconds=0.5, needs=ALL):
+    given, index = problem(needs)
     planted = Planted(index, candidate=seconds)
     candidate = planted.of("candidate", *([change] if change else []))
     return examiner.measure({"reference": planted.of("reference"), "candidate": candidate}, given, planted.timer), planted
@@ -53,8 +56,22 @@ def test_a_wrong_candidate_is_refused_and_never_timed(change, said):
     assert planted.timed == []
 
 
-def test_gradients_are_not_checked_where_none_are_asked_for():
-    assert measured(wrong_gradients_alone, training=False)[0].backend == "candidate"
+@pytest.mark.parametrize(("needs", "taken"), [(NONE, "candidate"), (WITHOUT_X0, "candidate"), (ALL, "reference")])
+def test_the_gradients_that_are_needed_are_checked_and_no_others(needs, taken):
+    """The candidate's gradient of x0 alone is wrong."""
+    assert measured(wrong_gradients_alone, needs=needs)[0].backend == taken
+
+
+def test_only_needed_gradients_are_computed():
+    seen = []
+
+    def watched(run, tensors):
+        seen.append(tuple(tensor.requires_grad for tensor in tensors))
+        return run(*tensors)
+
+    needs = (False, True, False, False, True)
+    assert measured(watched, needs=needs)[0].backend == "candidate"
+    assert set(seen) == {needs}
 
 
 @pytest.mark.parametrize(("change", "said"), [(crashing, "RuntimeError: planted"), (out_of_memory, "OutOfMemoryError: planted")])
