@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..backends import BACKENDS, REASONS
 from ..transforms import may_read_values, observed, transformed
@@ -29,15 +30,21 @@ def backend_of(
         run_of: returns the operator of a backend, from the differentiable inputs to the output.
     """
     first = tensors[0]
-    # a graph that is traced or captured, and what is no plain tensor, has no values to check; nothing else may see a measurement
-    if not may_read_values(first) or transformed() or observed() or _is_empty(operator, first, index):
-        return STATIC
-    if any([type(tensor) not in (Tensor, Parameter) for tensor in (*tensors, index)]):
+    if transformed():
         return STATIC
     needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
-    names = tuple([name for name, need in zip(INPUTS[operator], needed, strict=False) if need])
+    needs = tuple([name for name, need in zip(INPUTS[operator], needed, strict=False) if need])
+    if torch.compiler.is_compiling():
+        return _in_traced_graph(operator, kind, needs, sizes, tensors)
+    # what is no plain tensor has no values to check, and nobody may see a measurement
+    if observed() or any([type(tensor) not in (Tensor, Parameter) for tensor in (*tensors, index)]):
+        return STATIC
+    if not may_read_values(first):
+        return decision.backend_in_graph(operator, kind, needs, tuple(sizes), first.device)
+    if _is_empty(operator, first, index):
+        return STATIC
     has_batch = operator == "cross_rnn"
-    key = Key(operator, kind, names, tuple(sizes), bucket(first.shape[0]) if has_batch else 0)
+    key = Key(operator, kind, needs, tuple(sizes), bucket(first.shape[0]) if has_batch else 0)
 
     def problem() -> Problem:
         if has_batch:
@@ -46,6 +53,16 @@ def backend_of(
         return Problem(tuple(map(_numbers, tensors)), {}, tuple(needed), kind)
 
     return decision.backend_for(key, first.device, lambda: {name: run_of(name) for name in _candidates(first.device.type)}, problem)
+
+
+def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Sequence[int], tensors: Sequence[Tensor]) -> str:
+    """The same while a graph is traced. Sizes that the graph leaves open stay open: they take the static rule."""
+    symbolic = torch.fx.experimental.symbolic_shapes
+    if any([is_traceable_wrapper_subclass(tensor) for tensor in tensors]) or not all([symbolic.has_static_value(size) for size in sizes]):
+        return STATIC
+    # the tracer holds some fixed sizes as symbols, which are no constants to a function
+    fixed = tuple([symbolic.guard_scalar(size) for size in sizes])
+    return decision.backend_in_graph(operator, kind, needs, fixed, tensors[0].device)
 
 
 def _is_empty(operator: str, first: Tensor, index: Tensor) -> bool:

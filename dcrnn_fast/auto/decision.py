@@ -12,6 +12,7 @@ import torch
 
 from ..errors import ConfigError
 from ..kernels import tile_table
+from ..transforms import hooked
 from . import memory
 from .choice import STATIC, Choice, Key
 from .examiner import Problem, Run, Timer, measure, timer_of
@@ -60,6 +61,23 @@ def backend_for(key: Key, device: torch.device, candidates: Callable[[], Mapping
     if tuning is not None:
         tuning[key] = found
     return found.backend
+
+
+@torch.compiler.assume_constant_result
+def backend_in_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: tuple[int, ...], device: torch.device) -> str:
+    """The backend for a call in a graph that is compiled, exported or captured: its values cannot be read, and any batch may follow.
+
+    That is the choice of the same size if all batch sizes that were measured have the same one, else the static rule. A compiled graph
+    keeps what it got: a later measurement does not compile it again. Under hooks on saved tensors, such as activation checkpointing, the
+    static rule holds, so that a recomputation takes the same backend.
+
+    Raises ConfigError: an unknown DCRNN_FAST_AUTO.
+    """
+    if mode() == "static" or hooked() or (device.type == "cuda" and not torch.cuda.is_available()):
+        return STATIC
+    wanted = Key(operator, kind, needs, sizes, 0)
+    taken = {choice.backend for key, choice in memory.known(card_name(device)).items() if key._replace(batch=0) == wanted}
+    return taken.pop() if len(taken) == 1 else STATIC
 
 
 def _measured(key: Key, card: str, candidates: Callable[[], Mapping[str, Run]], problem: Callable[[], Problem], timer: Timer) -> Choice:

@@ -29,7 +29,7 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
     states stay as they are.
 
     Args:
-        model: a module of this package with ``backend="auto"``, on its device.
+        model: a module of this package with ``backend="auto"``, on its device; it may be compiled.
         *inputs: what it is called with, such as ``ids`` and ``dense``, in the size that will be used.
 
     Returns:
@@ -50,7 +50,8 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
     try:
         model.eval()  # no dropout: the sizes are the same, and no random number is drawn
         for gradients in (True, False):
-            with torch.set_grad_enabled(gradients):
+            # a compiled model measures nothing, so its graphs are left out
+            with torch.set_grad_enabled(gradients), torch.compiler.set_stance("force_eager"):
                 model(*inputs)
     finally:
         tuned.reset(token)
