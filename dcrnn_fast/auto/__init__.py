@@ -6,8 +6,9 @@ computes them, and take at least a tenth less time than the reference; else the 
 out of memory is refused for this process. docs/triton.md explains the rules for people.
 """
 
+from ..backends import MEASURED as DEVICES
 from .choice import INPUTS, SIZES, STATIC, Choice, Key, bucket
-from .decision import DEVICES, ENVIRONMENT, mode, summary
+from .decision import ENVIRONMENT, mode, summary
 from .examiner import Problem
 from .tuning import Choices, tune
 

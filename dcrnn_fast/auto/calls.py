@@ -13,13 +13,19 @@ from ..backends import BACKENDS, REASONS
 from ..transforms import may_read_values, observed, transformed
 from . import decision
 from .choice import INPUTS, STATIC, Key, bucket
-from .examiner import Problem, Run
+from .examiner import Problem, Run, numbers
 
 
 def backend_of(
-    operator: str, kind: str, tensors: Sequence[Tensor], index: Tensor, sizes: Sequence[int], run_of: Callable[[str], Run]
+    operator: str,
+    kind: str,
+    tensors: Sequence[Tensor],
+    index: Tensor,
+    sizes: Sequence[int],
+    run_of: Callable[[str], Run],
+    check: Callable[[], None],
 ) -> str:
-    """The backend that ``auto`` takes for a call with checked arguments, on a device where it measures.
+    """The backend that ``auto`` takes for a call on a device where it measures.
 
     Args:
         operator: "cross_rnn" or "param_gather".
@@ -27,6 +33,7 @@ def backend_of(
         tensors: the differentiable inputs, in the order of :data:`~dcrnn_fast.auto.choice.INPUTS`.
         index: the index.
         sizes: see :data:`~dcrnn_fast.auto.choice.SIZES`.
+        check: raises if the arguments do not fit each other; called before a measurement.
         run_of: returns the operator of a backend, from the differentiable inputs to the output.
     """
     first = tensors[0]
@@ -50,9 +57,9 @@ def backend_of(
         if has_batch:
             return Problem(tuple(tensors), {0: 0, 5: 1} if len(tensors) > 5 else {0: 0}, tuple(needed), kind)
         # rows are copied whatever they hold, and a bias that starts at zero would show nothing
-        return Problem(tuple(map(_numbers, tensors)), {}, tuple(needed), kind)
+        return Problem(tuple([numbers(tensor).to(tensor.dtype) for tensor in tensors]), {}, tuple(needed), kind)
 
-    return decision.backend_for(key, first.device, lambda: {name: run_of(name) for name in _candidates(first.device.type)}, problem)
+    return decision.backend_for(key, first.device, lambda: {name: run_of(name) for name in _candidates(first.device.type)}, problem, check)
 
 
 def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Sequence[int], tensors: Sequence[Tensor]) -> str:
@@ -74,10 +81,3 @@ def _candidates(device: str) -> list[str]:
     """The reference, and the backends that can run on a type of device."""
     others = [one.name for one in BACKENDS.values() if device in one.devices and REASONS[one.name] is None]
     return [STATIC, *(name for name in others if name != STATIC)]
-
-
-def _numbers(like: Tensor) -> Tensor:
-    """Numbers of order 1 in the place of a tensor's values, without the user's random generator."""
-    with torch.inference_mode(False), torch.no_grad():
-        values = torch.arange(like.numel(), device=like.device, dtype=torch.float64).mul_(0.754877).sin_()
-        return values.to(like.dtype).view(like.shape)

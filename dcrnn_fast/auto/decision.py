@@ -15,15 +15,15 @@ from ..kernels import tile_table
 from ..transforms import hooked
 from . import memory
 from .choice import STATIC, Choice, Key
-from .examiner import Problem, Run, Timer, measure, timer_of
+from .examiner import NothingToCheckError, Problem, Run, Timer, measure, timer_of
 
 logger = logging.getLogger("dcrnn_fast")
 
 ENVIRONMENT = "DCRNN_FAST_AUTO"
 MODES = ("measure", "cached", "static")
 """``measure``: measure a size at its first call. ``cached``: take what was measured, else the static rule. ``static``: the static rule."""
-DEVICES = ("cuda",)
-"""The types of devices on which ``auto`` measures."""
+TRIES = 3
+"""So many calls of a size may show nothing, because their results are zero or not finite. Then this process takes the static rule."""
 
 _measuring = threading.Lock()
 tuned: ContextVar[dict[Key, Choice] | None] = ContextVar("tuned", default=None)
@@ -38,12 +38,18 @@ def mode() -> str:
     return value
 
 
-def backend_for(key: Key, device: torch.device, candidates: Callable[[], Mapping[str, Run]], problem: Callable[[], Problem]) -> str:
+def backend_for(
+    key: Key,
+    device: torch.device,
+    candidates: Callable[[], Mapping[str, Run]],
+    problem: Callable[[], Problem],
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """The backend that ``auto`` takes for a call whose values may be read: what is known, or what a measurement shows.
 
-    ``candidates`` must hold "reference". Both callables are called only if something is measured.
+    ``candidates`` must hold "reference". The callables are called only if something is measured, ``check`` first.
 
-    Raises ConfigError: an unknown DCRNN_FAST_AUTO.
+    Raises ConfigError: an unknown DCRNN_FAST_AUTO. What ``check`` raises comes unchanged.
     """
     wanted, tuning = mode(), tuned.get()
     if wanted == "static" and tuning is None:
@@ -51,6 +57,7 @@ def backend_for(key: Key, device: torch.device, candidates: Callable[[], Mapping
     card = card_name(device)
     found = memory.recall(card, key)
     if found is None:
+        check()
         if (tuning is None and (wanted == "cached" or _many_ranks())) or not _measuring.acquire(blocking=tuning is not None):
             return STATIC
         try:
@@ -83,6 +90,11 @@ def backend_in_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: tu
 def _measured(key: Key, card: str, candidates: Callable[[], Mapping[str, Run]], problem: Callable[[], Problem], timer: Timer) -> Choice:
     try:
         choice = measure(candidates(), problem(), timer)
+    except NothingToCheckError as error:
+        choice = Choice(STATIC, refused={"every candidate": str(error)}, lasting=False)
+        if memory.tried(card, key) < TRIES:
+            return choice
+        logger.info("auto takes %s for %s on %s, after %d calls of this kind", choice, key, card, TRIES)
     except Exception as error:  # a measurement that fails must never be the user's problem
         choice = Choice(STATIC, lasting=False)
         logger.warning("auto takes %r for %s on %s: the measurement failed (%s: %s)", STATIC, key, card, type(error).__name__, error)

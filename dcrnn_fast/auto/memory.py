@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,12 +23,14 @@ logger = logging.getLogger("dcrnn_fast")
 FORMAT = "dcrnn_fast auto 2"
 
 _choices: dict[tuple[str, Key], Choice] = {}
+_tries: Counter[tuple[str, Key]] = Counter()
 _read: set[str] = set()
 
 
 def clear() -> None:
     """Forget what this process knows, so that the next call reads the file again."""
     _choices.clear()
+    _tries.clear()
     _read.clear()
 
 
@@ -35,6 +38,12 @@ def recall(card: str, key: Key) -> Choice | None:
     """What is known of a size on a card. The first call reads the user's file."""
     found = _choices.get((card, key))
     return found if found is not None or card in _read else known(card).get(key)
+
+
+def tried(card: str, key: Key) -> int:
+    """Count a call of a size that showed nothing, and return how many there were."""
+    _tries[card, key] += 1
+    return _tries[card, key]
 
 
 def known(card: str) -> dict[Key, Choice]:

@@ -62,6 +62,30 @@ def test_the_gradients_that_are_needed_are_checked_and_no_others(needs, taken):
     assert measured(wrong_gradients_alone, needs=needs)[0].backend == taken
 
 
+def rounded(run, tensors):
+    """As exact as float32 can be."""
+    return run(*(tensor.double() for tensor in tensors)).to(tensors[0].dtype)
+
+
+def test_a_more_exact_candidate_is_taken():
+    assert measured(rounded)[0].backend == "candidate"
+
+
+def test_an_error_of_a_few_roundings_is_refused_though_it_is_far_below_the_ceiling():
+    choice, _ = measured(lambda run, tensors: run(*tensors) * (1 + 2**-21))
+    assert choice.backend == "reference"
+    assert "wrong: the relative error of the output is" in choice.refused["candidate"]
+
+
+def test_one_draw_in_which_a_candidate_errs_by_bad_luck_refuses_it_not():
+    draws = iter(range(1000))
+
+    def unlucky(run, tensors):
+        return run(*tensors) * (1 + 2**-18 if next(draws) == 3 else 1)
+
+    assert measured(unlucky, needs=NONE)[0].backend == "candidate"
+
+
 def test_only_needed_gradients_are_computed():
     seen = []
 
@@ -95,8 +119,9 @@ def test_nothing_is_chosen_by_results_that_are_not_finite_or_zero(value):
     given, index = problem()
     given.tensors[0].fill_(value)
     planted = Planted(index, candidate=0.1)
-    choice = examiner.measure({"reference": planted.of("reference"), "candidate": planted.of("candidate")}, given, planted.timer)
-    assert (choice.backend, choice.lasting) == ("reference", False)
+    with pytest.raises(examiner.NothingToCheckError, match="not finite, or zero"):
+        examiner.measure({"reference": planted.of("reference"), "candidate": planted.of("candidate")}, given, planted.timer)
+    assert planted.timed == []
 
 
 def test_a_measurement_touches_neither_the_callers_tensors_nor_the_random_state():

@@ -145,6 +145,26 @@ def test_a_measurement_that_fails_is_a_warning_and_not_made_again(caplog):
     assert caplog.text.count("the measurement failed (RuntimeError: planted)") == 1
 
 
+def test_a_call_that_shows_nothing_is_tried_again_but_not_for_ever(fast):
+    zeros = problem()[0]
+    zeros.tensors[0].zero_()
+
+    def measured(given):
+        calls = []
+        candidates = {"reference": Planted(problem()[1]).of("reference"), "candidate": Planted(problem()[1]).of("candidate")}
+        taken = decision.backend_for(KEY, CPU, lambda: calls.append(1) or candidates, lambda: given)
+        return taken, len(calls)
+
+    assert measured(zeros) == ("reference", 1)
+    assert measured(problem()[0]) == ("candidate", 1)
+    memory.clear()
+    memory.user_file("cpu").unlink()
+    assert [measured(zeros) for _ in range(decision.TRIES)] == [("reference", 1)] * decision.TRIES
+    assert measured(problem()[0]) == ("reference", 0)
+    memory.clear()
+    assert measured(problem()[0]) == ("candidate", 1), "another process measures again"
+
+
 def test_a_second_thread_does_not_wait_for_a_measurement(fast):
     inside, go, found = threading.Event(), threading.Event(), []
 
