@@ -58,7 +58,7 @@ def backend_for(
     found = memory.recall(card, key)
     if found is None:
         check()
-        if (tuning is None and (wanted == "cached" or _many_ranks())) or not _measuring.acquire(blocking=tuning is not None):
+        if (tuning is None and (wanted == "cached" or many_ranks())) or not _measuring.acquire(blocking=tuning is not None):
             return STATIC
         try:
             # another thread may have measured this size while this one waited
@@ -114,7 +114,7 @@ def summary() -> str:
     return f"{mode()}; {memory.summary()}"
 
 
-def _many_ranks() -> bool:
+def many_ranks() -> bool:
     """Whether other processes of a group may choose otherwise: then the results of the ranks would differ in their last bits."""
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

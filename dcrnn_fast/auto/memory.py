@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,15 @@ import torch
 
 from .. import files, locks, strict_json
 from ..accuracy import CEILING
-from ..backends import REASONS
+from ..backends import EXTENSIONS, REASONS
 from ..kernels import tile_file
 from .choice import INPUTS, SIZES, Choice, Key
 
 logger = logging.getLogger("dcrnn_fast")
 
 FORMAT = "dcrnn_fast auto 2"
+
+KERNELS, OPERATORS = Path(tile_file.__file__).parent, Path(__file__).parents[1] / "operators"
 
 _choices: dict[tuple[str, Key], Choice] = {}
 _tries: Counter[tuple[str, Key]] = Counter()
@@ -62,14 +67,31 @@ def known(card: str) -> dict[Key, Choice]:
 
 
 def versions() -> dict[str, str]:
-    """The versions on which a choice depends."""
+    """What a choice depends on beside its key: versions, and the kernels as they are, which may be edited or built again in place."""
     found = {"torch": str(torch.__version__)}
     for name in ("dcrnn_fast", "triton"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    return found
+    return {**found, "kernels": kernels_digest()}
+
+
+@cache
+def kernels_digest() -> str:
+    """A digest of the kernels' sources in Python and of the built extensions."""
+    sources = [path for folder in (KERNELS, OPERATORS) for path in folder.glob("*.py")]
+    built = [spec.origin for name in EXTENSIONS if (spec := find_spec(f"dcrnn_fast.{name}")) is not None and spec.origin]
+    return digest([*sources, *map(Path, built)])
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """A digest of files' names and contents."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(paths):
+        found.update(f"{path.name} {path.stat().st_size} ".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def user_file(card: str) -> Path:
@@ -88,7 +110,7 @@ def remember(card: str, choices: Mapping[Key, Choice]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locks.locked(path.with_name(f".{path.name}.lock"), wait=True):
             merged = {**load(path, card), **lasting}
-            rows = [_row(key, merged[key]) for key in sorted(merged)]
+            rows = [row_of(key, merged[key]) for key in sorted(merged)]
             content = {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
             files.write_text(path, json.dumps(content, indent=1) + "\n")
     except (OSError, RuntimeError) as error:
@@ -101,7 +123,7 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
         content = strict_json.load(path)
         if content["format"] != FORMAT or content["card"] != card or content["versions"] != versions():
             return {}
-        return dict(map(_choice_of, content["choices"]))
+        return dict(map(choice_of, content["choices"]))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -109,14 +131,14 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
         return {}
 
 
-def _row(key: Key, choice: Choice) -> dict[str, Any]:
+def row_of(key: Key, choice: Choice) -> dict[str, Any]:
     """A choice as a file has it."""
     sizes = {name: int(size) for name, size in zip(SIZES[key.operator], key.sizes, strict=True)}
     of_key = {"operator": key.operator, "kind": key.kind, "needs": list(key.needs), "sizes": sizes, "batch": key.batch}
     return {**of_key, "backend": choice.backend, "ratio": round(choice.ratio, 4)}
 
 
-def _choice_of(row: dict[str, Any]) -> tuple[Key, Choice]:
+def choice_of(row: dict[str, Any]) -> tuple[Key, Choice]:
     """The choice of a file's row. Raises KeyError, TypeError or ValueError if it is none."""
     operator, kind, needs, sizes = row["operator"], row["kind"], row["needs"], row["sizes"]
     if kind not in CEILING or needs != [name for name in INPUTS[operator] if name in needs]:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from .choice import Choice, Key
+from .. import strict_json
+from ..backends import REASONS
+from . import decision, memory
+from .choice import STATIC, Choice, Key
 from .decision import tuned
+
+logger = logging.getLogger("dcrnn_fast")
 
 
 class Choices(dict[Key, Choice]):
@@ -24,9 +34,10 @@ class Choices(dict[Key, Choice]):
 def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
     """Measure beforehand all that ``auto`` needs for a model and a batch: for training and for inference.
 
-    Call it before the first request is served, or before a model is wrapped for several processes: while a process group of more than one
-    rank exists, nothing is measured by itself. The choices go to the user's file too. The model's mode, parameters, gradients and random
-    states stay as they are.
+    Call it before the first request is served, or before a model is wrapped for several processes. While a process group of more than one
+    rank exists, nothing is measured by itself; there, every rank must call this function. Rank 0 measures, and the others take its choices,
+    so that all ranks compute alike; they give a model on their own device, and their inputs are not used. The choices go to the user's file
+    too. The model's mode, parameters, gradients and random states stay as they are.
 
     Args:
         model: a module of this package with ``backend="auto"``, on its device; it may be compiled.
@@ -37,6 +48,7 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
 
     Raises:
         ConfigError: an unknown DCRNN_FAST_AUTO. What the model raises for wrong inputs comes unchanged.
+        RuntimeError: on other ranks, if rank 0 raised.
 
     Example:
         >>> import torch
@@ -45,6 +57,10 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
         >>> print(dcrnn_fast.tune(model, torch.zeros(8, 1, dtype=torch.int64)))
         nothing to measure: on this device auto's choice is fixed
     """
+    return _of_rank_0(model, inputs) if decision.many_ranks() else _measured(model, inputs)
+
+
+def _measured(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
     found, training = Choices(), {module: module.training for module in model.modules()}
     token = tuned.set(found)
     try:
@@ -58,3 +74,32 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
         for module, before in training.items():
             module.training = before
     return found
+
+
+def _of_rank_0(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
+    """What rank 0 measures, on every rank."""
+    message = [""]
+    if torch.distributed.get_rank() == 0:
+        try:
+            found = _measured(model, inputs)
+            message = [json.dumps({"choices": [memory.row_of(key, choice) for key, choice in found.items()]})]
+        except Exception as error:
+            message = [json.dumps({"error": f"{type(error).__name__}: {error}"})]
+            raise
+        finally:  # the other ranks wait for a message, whatever happens
+            torch.distributed.broadcast_object_list(message, src=0)
+        return found
+    torch.distributed.broadcast_object_list(message, src=0)
+    content = strict_json.parse(message[0]) if message[0] else {"error": "it was interrupted"}
+    if "error" in content:
+        raise RuntimeError(f"rank 0 could not measure what auto needs: {content['error']}")
+    taken = Choices(map(memory.choice_of, content["choices"]))
+    for key, choice in taken.items():
+        if (reason := REASONS.get(choice.backend, "it is unknown")) is not None:
+            logger.warning(
+                "auto takes %r for %s on this rank: rank 0 takes %r, which cannot be used here: %s", STATIC, key, choice.backend, reason
+            )
+            taken[key] = Choice(STATIC)
+    device = next((tensor.device for tensor in (*model.parameters(), *inputs)), torch.device("cpu"))
+    memory.remember(decision.card_name(device), {key: replace(choice, lasting=False) for key, choice in taken.items()})
+    return taken

@@ -1,5 +1,6 @@
 """What ``auto`` remembers: in a process, in the user's file, between processes; its modes, its log, and what ``info`` says of it."""
 
+import importlib.util
 import json
 import logging
 import multiprocessing
@@ -64,6 +65,33 @@ def test_choices_of_other_versions_are_measured_again(fast, monkeypatch):
     memory.clear()
     monkeypatch.setattr(memory, "versions", lambda: {"torch": "0.1"})
     assert ask() == ("candidate", 1)
+
+
+def test_choices_of_other_kernels_are_measured_again(fast, monkeypatch):
+    ask()
+    memory.clear()
+    monkeypatch.setattr(memory, "kernels_digest", lambda: "edited in place")
+    assert ask() == ("candidate", 1)
+
+
+def test_the_digest_is_of_names_and_contents(tmp_path):
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("a")
+    other.write_text("b")
+    before = memory.digest([one, other])
+    assert memory.digest([other, one]) == before
+    other.write_text("c")
+    assert memory.digest([one, other]) != before
+    assert memory.digest([one]) != memory.digest([one.rename(tmp_path / "renamed.py")])
+
+
+def test_the_digest_holds_the_kernels_and_the_extensions(monkeypatch):
+    seen = []
+    monkeypatch.setattr(memory, "digest", lambda paths: seen.extend(path.name for path in paths) or "")
+    memory.kernels_digest.__wrapped__()
+    assert {"cross_rnn_forward.py", "tile_table.py", "triton.py", "cross_rnn.py"} <= set(seen)
+    for name in ("_C", "_C_cuda"):
+        assert any(file.startswith(f"{name}.") for file in seen) == (importlib.util.find_spec(f"dcrnn_fast.{name}") is not None)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": "dcrnn_fast auto 2"}', "\x00"])
