@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .. import files, locks, strict_json
+from .. import measurements, strict_json
 from ..accuracy import CEILING
 from ..backends import EXTENSIONS, REASONS
 from ..kernels import tile_file
@@ -107,12 +106,13 @@ def remember(card: str, choices: Mapping[Key, Choice]) -> None:
         return
     try:
         path = user_file(card)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locks.locked(path.with_name(f".{path.name}.lock"), wait=True):
+
+        def content() -> dict[str, Any]:
             merged = {**load(path, card), **lasting}
             rows = [row_of(key, merged[key]) for key in sorted(merged)]
-            content = {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
-            files.write_text(path, json.dumps(content, indent=1) + "\n")
+            return {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
+
+        measurements.update(path, content)
     except (OSError, RuntimeError) as error:
         logger.warning("auto's choices cannot be kept in a file (%s); the next process measures again", error)
 
