@@ -116,6 +116,8 @@ AUTO = {"cpu": ("cpp", "reference"), "cuda": ("reference",)}
 """The order in which ``auto`` tries backends, by device type, for every dtype and size. Other devices take the reference. On a CPU, the C++
 kernels were faster than the reference in every recorded benchmark. On a GPU this holds where :mod:`dcrnn_fast.auto` may not
 measure."""
+MEASURED = ("cuda",)
+"""The types of devices on which :mod:`dcrnn_fast.auto` measures."""
 
 REASONS: dict[str, str | None] = {
     "reference": None,
@@ -208,7 +210,10 @@ def _log_once(kind: str, chosen: str) -> None:
         if name == chosen:
             break
         logger.info("backend 'auto' passes over %r on %s: %s", name, kind, REASONS[name])
-    logger.info("backend 'auto' takes %r on %s", chosen, kind)
+    if kind in MEASURED:
+        logger.info("backend 'auto' checks and times the backends on %s at the first call of a size; elsewhere it takes %r", kind, chosen)
+    else:
+        logger.info("backend 'auto' takes %r on %s", chosen, kind)
 
 
 def table() -> list[dict[str, str]]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from . import auto
+from .auto.calls import backend_of
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .errors import BackendUnavailable
-from .inputs import MAX_STEPS, check_banks, check_choice, check_count, check_cross_rnn, check_flag, check_index, check_tensor
+from .inputs import (
+    MAX_STEPS,
+    check_banks,
+    check_choice,
+    check_count,
+    check_cross_rnn,
+    check_flag,
+    check_index,
+    check_tensor,
+    index_is_checked,
+)
 from .operators import Implementation, Keep, no_override, override_by, register
 from .operators.cross_rnn import tf32
 from .reference import functional as reference
 from .sharing import GATES, Cell
-from .transforms import may_read_values, observed, transformed
 
 
 def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **options: Any) -> Tensor:
@@ -98,7 +108,20 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
 
     check_tensor("shared", shared, "floats [S, ...]")
     chosen = resolve(backend, device=shared.device)
-    return _checked(check, lambda: _implementation(chosen).param_gather(shared, private, index), chosen, (shared, private, index))
+
+    def run_of(name: str) -> Callable[..., Tensor]:
+        of_backend = _implementation(name).param_gather
+        return lambda *given: of_backend(*given, index)
+
+    def measured() -> str:
+        sizes = *index.shape, shared.shape[0], private.shape[1], math.prod(shared.shape[1:])
+        return backend_of("param_gather", _name(shared.dtype), (shared, private), index, sizes, run_of, check)
+
+    def run(name: str) -> Tensor:
+        return _implementation(name).param_gather(shared, private, index)
+
+    choose = measured if _auto_measures(backend, shared) else None
+    return _checked(check, chosen, choose, run, (shared, private), index, lambda: shared.shape[0] + private.shape[1])
 
 
 def cross_rnn(
@@ -161,6 +184,7 @@ def cross_rnn(
         x0, shared_weight, shared_bias, private_weight, private_bias, context
     )
     tensors = x0, shared_weight, shared_bias, private_weight, private_bias
+    every = tensors if context is None else (*tensors, context)
 
     def check() -> None:
         check_cross_rnn(*tensors, index, steps=steps, gates=GATES[cell], context=context)
@@ -168,58 +192,62 @@ def cross_rnn(
 
     chosen = resolve(backend, device=x0.device)
 
-    def run() -> Tensor:
-        options = {"steps": steps, "cell": cell, "return_states": return_states, "recompute": recompute}
-        name = chosen
-        if x0.device.type in auto.DEVICES and requested(backend) == "auto":
-            name = _measured_backend(tensors, index, context, options)
+    options = {"steps": steps, "cell": cell, "return_states": return_states, "recompute": recompute}
+
+    def run_of(name: str) -> Callable[..., Tensor]:
+        of_backend = _implementation(name).cross_rnn
+        return lambda *given: of_backend(*given[:5], index, context=given[5] if len(given) > 5 else None, **options)
+
+    def measured() -> str:
+        columns, tied = 0 if context is None else context.shape[2], 1 if index.shape[1] == x0.shape[1] else 0
+        sizes = x0.shape[1], columns, GATES[cell], index.shape[0], steps, tied, int(return_states), int(recompute)
+        kind = "tf32" if x0.is_cuda and x0.dtype == torch.float32 and tf32() else _name(x0.dtype)
+        return backend_of("cross_rnn", kind, every, index, sizes, run_of, check)
+
+    def run(name: str) -> Tensor:
         return _implementation(name).cross_rnn(*tensors, index, context=context, **options)
 
-    return _checked(check, run, chosen, (*tensors, index) if context is None else (*tensors, index, context))
+    choose = measured if _auto_measures(backend, x0) else None
+    return _checked(check, chosen, choose, run, every, index, lambda: shared_weight.shape[0] + private_weight.shape[1])
 
 
-def _measured_backend(tensors: tuple[Tensor, ...], index: Tensor, context: Tensor | None, options: dict[str, Any]) -> str:
-    """What ``auto`` takes where it measures, see :mod:`dcrnn_fast.auto`."""
-    every = tensors if context is None else (*tensors, context)
-    x0, device = tensors[0], tensors[0].device
-    # a graph that is traced or captured, and what is no plain tensor, has no values to check; nothing else may see a measurement
-    if not may_read_values(x0) or transformed() or observed() or x0.numel() == 0 or index.numel() == 0:
-        return auto.STATIC
-    if any(type(tensor) not in (Tensor, Parameter) for tensor in (*every, index)):
-        return auto.STATIC
-    training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
-    kind = str(x0.dtype).removeprefix("torch.")
-    if kind == "float32" and x0.is_cuda and tf32():
-        kind = "tf32"
-    columns = 0 if context is None else context.shape[2]
-    key = auto.Key(
-        "cross_rnn", training, kind, x0.shape[1], columns, GATES[options["cell"]], index.shape[0], options["steps"],
-        auto.bucket(x0.shape[0]), index.shape[1] == x0.shape[1], options["return_states"], options["recompute"],
-    )  # fmt: skip
-
-    def candidate(name: str) -> Callable[..., Tensor]:
-        run = _implementation(name).cross_rnn
-        return lambda *given: run(*given[:5], index, context=given[5] if len(given) > 5 else None, **options)
-
-    def candidates() -> dict[str, Callable[..., Tensor]]:
-        names = [one.name for one in BACKENDS.values() if one.name != "reference" and device.type in one.devices]
-        return {name: candidate(name) for name in ("reference", *(name for name in names if REASONS[name] is None))}
-
-    rows = {0: 0} if context is None else {0: 0, 5: 1}
-    return auto.backend_for(key, device, candidates, lambda: auto.Problem(every, rows, training, kind))
+def _auto_measures(backend: str, tensor: Tensor) -> bool:
+    """Whether ``auto`` chooses by measurements, see :mod:`dcrnn_fast.auto`."""
+    return tensor.device.type in auto.DEVICES and requested(backend) == "auto"
 
 
-def _checked(check: Callable[[], None], run: Callable[[], Tensor], backend: str, tensors: Sequence[Tensor]) -> Tensor:
-    """Run after the check. The C++ operators check their arguments faster: there, check only if the run failed, for a better message."""
-    if backend == "cpp" and not torch.compiler.is_compiling():
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _checked(
+    check: Callable[[], None],
+    chosen: str,
+    choose: Callable[[], str] | None,
+    run: Callable[[str], Tensor],
+    tensors: Sequence[Tensor],
+    index: Tensor,
+    num_rows: Callable[[], int],
+) -> Tensor:
+    """Run after the check, on the backend ``chosen``, or on the one that ``choose`` returns.
+
+    The kernels' operators check their arguments themselves, but for the range of an index on a GPU. So where that is known, they run at
+    once; if that fails, the check runs for a better message. ``tensors`` are all inputs but the index, ``num_rows`` returns the rows that
+    it may point to.
+    """
+    name = chosen if choose is None else ""
+    if name != "reference" and not torch.compiler.is_compiling():
         try:
-            if all([tensor.is_cpu for tensor in tensors]):
-                return run()
-        except (AttributeError, RuntimeError, TypeError, ValueError):
+            on_cpu = chosen == "cpp" and index.is_cpu and all([tensor.is_cpu for tensor in tensors])
+            if on_cpu or (chosen != "cpp" and index_is_checked(index, num_rows())):
+                name = name or choose()  # type: ignore[misc]
+                if name != "reference":
+                    return run(name)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             check()
             raise
     check()
-    return run()
+    return run(name or choose())  # type: ignore[misc]
 
 
 def _autocast(x0: Tensor, *others: Tensor | None) -> Sequence[Any]:

@@ -194,15 +194,17 @@ def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
 
 def check_index(index: Tensor, rows: int) -> None:
     """Raise IndexError unless all values of ``index`` are in [0, rows). An index on a GPU is read once, and again after a change."""
-    if index.numel() and may_read_values(index):
-        state = None if index.is_cpu or index.is_inference() else (index._version, rows)
-        if state is not None and _checked_index.get(index) == state:
-            return
+    if index.numel() and may_read_values(index) and not index_is_checked(index, rows):
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= rows:
             raise IndexError(f"index: got {low if low < 0 else high}, expected values in [0, S + P) = [0, {rows})")
-        if state is not None:
-            _checked_index[index] = state
+        if not (index.is_cpu or index.is_inference()):
+            _checked_index[index] = (index._version, rows)
+
+
+def index_is_checked(index: Tensor, rows: int) -> bool:
+    """Whether :func:`check_index` has passed this index on a GPU for so many rows, and nobody has changed it since."""
+    return not (index.is_cpu or index.is_inference()) and _checked_index.get(index) == (index._version, rows)
 
 
 def check_rows(num_shared: int, num_private: int, index: Tensor, names: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from . import accuracy, files, reference
+from . import accuracy, measurements, reference
 from .errors import ConfigError
 from .kernels import tile_choice, tile_file, tile_table
 from .kernels.tile_file import Entry
@@ -103,11 +103,13 @@ def save(card: str, entries: Iterable[Entry], path: Path | None = None) -> Path:
     Raises ConfigError: the file there is damaged or of another card, or it cannot be written.
     """
     path = path or tile_file.user_file(card)
-    merged = {entry.key: entry for entry in [*tile_file.load(path, card), *entries]}
-    content = {"format": tile_file.FORMAT, "card": card, "entries": [merged[key].row() for key in sorted(merged)]}
+
+    def content() -> dict[str, Any]:
+        merged = {entry.key: entry for entry in [*tile_file.load(path, card), *entries]}
+        return {"format": tile_file.FORMAT, "card": card, "entries": [merged[key].row() for key in sorted(merged)]}
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, json.dumps(content, indent=1) + "\n")
+        measurements.update(path, content)
     except OSError as error:
         raise ConfigError(
             f"{path}: measured tile sizes cannot be written ({error}); name another file in {tile_file.ENVIRONMENT}"

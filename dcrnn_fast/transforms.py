@@ -19,8 +19,13 @@ def transformed() -> bool:
 def observed() -> bool:
     """Whether somebody sees or records each operation of this thread: activation checkpointing, other hooks on saved tensors, dispatch
     modes such as those that count or trace, ``torch.jit.trace``."""
+    return hooked() or _get_current_dispatch_mode() is not None or torch.jit.is_tracing()
+
+
+def hooked() -> bool:
+    """Whether activation checkpointing or other hooks on saved tensors are active."""
     hooks: object = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is not None or _get_current_dispatch_mode() is not None or torch.jit.is_tracing()
+    return hooks is not None
 
 
 def may_read_values(tensor: Tensor) -> bool:

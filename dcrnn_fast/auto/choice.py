@@ -4,27 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 STATIC = "reference"
 """What is taken where nothing was measured: the one implementation that needs no check."""
 
+INPUTS = {
+    "cross_rnn": ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context"),
+    "param_gather": ("shared", "private"),
+}
+"""The differentiable inputs of each operator, in the order in which ``auto`` is given them."""
 
-@dataclass(frozen=True, order=True)
-class Key:
-    """What a choice depends on. ``kind`` is the dtype as the products see it, ``rows`` the batch size by :func:`bucket`."""
+SIZES = {
+    "cross_rnn": ("dim", "context", "gates", "tasks", "steps", "tied", "return_states", "recompute"),
+    "param_gather": ("tasks", "rows", "shared", "private", "values"),
+}
+"""The sizes on which the time of each operator depends, but the batch size: D, C, G, T, L and three options, as 0 or 1; and T, R, S, P and
+the values of a row."""
+
+
+class Key(NamedTuple):
+    """What a choice depends on.
+
+    ``kind`` is the dtype as the products see it, ``needs`` names the :data:`INPUTS` that need a gradient (none in inference), ``sizes`` are
+    in the order of :data:`SIZES`, ``batch`` is the batch size by :func:`bucket`, or 0 for an operator without a batch.
+    """
 
     operator: str
-    training: bool
     kind: str
-    dim: int
-    context: int
-    gates: int
-    tasks: int
-    steps: int
-    rows: int
-    tied: bool
-    return_states: bool
-    recompute: bool
+    needs: tuple[str, ...]
+    sizes: tuple[int, ...]
+    batch: int
+
+    def columns(self) -> dict[str, str]:
+        """The fields as text, for people."""
+        return {
+            "operator": self.operator,
+            "kind": self.kind,
+            "gradients": "+".join(self.needs) or "none",
+            "sizes": " ".join(f"{name}={size:d}" for name, size in zip(SIZES[self.operator], self.sizes, strict=True)),
+            "batch": f"<={self.batch}" if self.batch else "-",
+        }
+
+    def __str__(self) -> str:
+        shown = self.columns()
+        batch = f" batch{shown['batch']}" if self.batch else ""
+        return f"{shown['operator']}({shown['kind']}, {shown['sizes']}{batch}, gradients: {shown['gradients']})"
 
 
 @dataclass(frozen=True)

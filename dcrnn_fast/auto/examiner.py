@@ -6,13 +6,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..accuracy import CEILING, relative_error
-from .choice import STATIC, Choice
+from .. import accuracy
+from ..accuracy import relative_error
+from .choice import Choice
 
 CHECKED_ROWS = 2048
 """So many rows at the start of a batch are compared with float64."""
@@ -20,21 +21,26 @@ GAIN = 0.9
 """A candidate is taken if its time is at most this part of the reference's."""
 ROUNDS = 10
 
+
+class NothingToCheckError(Exception):
+    """A call whose results show nothing."""
+
+
 Run = Callable[..., Tensor]
 """An implementation of an operator: from the differentiable tensors to the output."""
 Call = Callable[[], list[Tensor]]
-"""A call that is ready to be made: returns the output, and in training the gradients of all tensors."""
+"""A call that is ready to be made: returns the output, and the gradients that are needed."""
 Timer = Callable[[Callable[[], object]], float]
 """Returns the seconds of a call."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One call: its tensors, which of them have rows (and along which dimension), and whether gradients are asked for."""
+    """One call: its differentiable tensors, which of them have rows (and along which dimension), and which of them need a gradient."""
 
     tensors: tuple[Tensor, ...]
     row_dimension: Mapping[int, int]
-    training: bool
+    needs: tuple[bool, ...]
     kind: str
 
     def first_rows(self, count: int) -> Problem:
@@ -43,24 +49,33 @@ class Problem:
             tensor.narrow(self.row_dimension[i], 0, min(count, tensor.shape[self.row_dimension[i]])) if i in self.row_dimension else tensor
             for i, tensor in enumerate(self.tensors)
         ]
-        return Problem(tuple(short), self.row_dimension, self.training, self.kind)
+        return replace(self, tensors=tuple(short))
+
+    def draw(self, number: int) -> Problem:
+        """The same call for ``number`` 0. Else one whose numbers are up to a quarter larger or smaller, so that they round otherwise."""
+        if number == 0:
+            return self
+        with torch.no_grad():
+            varied = [tensor * numbers(tensor, number).div_(4).add_(1).to(tensor.dtype) for tensor in self.tensors]
+        return replace(self, tensors=tuple(varied))
 
     def prepared(self, run: Run, dtype: torch.dtype | None = None) -> Call:
-        """A function that returns the output, and in training the gradients of all tensors, of a loss with fixed weights."""
+        """A function that returns the output, and the gradients that are needed, of a loss with fixed weights."""
         with torch.inference_mode(False):
-            leaves = [tensor.detach().to(dtype or tensor.dtype, copy=True).requires_grad_(self.training) for tensor in self.tensors]
+            pairs = zip(self.tensors, self.needs, strict=True)
+            leaves = [tensor.detach().to(dtype or tensor.dtype, copy=True).requires_grad_(need) for tensor, need in pairs]
+        needed, training = [leaf for leaf in leaves if leaf.requires_grad], any(self.needs)
         weights: list[Tensor] = []
 
         def call() -> list[Tensor]:
             device = self.tensors[0].device.type
-            with torch.inference_mode(False), torch.autocast(device, enabled=False), torch.set_grad_enabled(self.training):
+            with torch.inference_mode(False), torch.autocast(device, enabled=False), torch.set_grad_enabled(training):
                 out = run(*leaves)
-                if not self.training:
+                if not training:
                     return [out.detach()]
-                if not weights:  # numbers of order 1, without the user's random generator; the same for every dtype of the call
-                    numbers = torch.arange(out.numel(), device=out.device, dtype=torch.float64).mul_(0.754877).sin_()
-                    weights.append(numbers.to(self.tensors[0].dtype).to(out.dtype).view_as(out))
-                return [out.detach(), *torch.autograd.grad(out, leaves, weights[0])]
+                if not weights:  # the same for every dtype of the call
+                    weights.append(numbers(out).to(self.tensors[0].dtype).to(out.dtype))
+                return [out.detach(), *torch.autograd.grad(out, needed, weights[0])]
 
         return call
 
@@ -72,8 +87,8 @@ class Problem:
 def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Choice:
     """Check every candidate on the first rows of the problem and then on all of it, and time those that are right.
 
-    On the first rows, a candidate's error against float64 may be twice plain PyTorch's, or a tenth of the dtype's ceiling. On all rows,
-    which other tiles may serve, it may differ from plain PyTorch by twice the ceiling.
+    On the first rows, a candidate's error against float64 is at most :func:`dcrnn_fast.accuracy.largest_error`, as medians over draws.
+    On all rows, which other tiles may serve, it may differ from plain PyTorch by twice the ceiling.
 
     Args:
         candidates: implementations by the name of their backend, among them "reference", which is plain PyTorch.
@@ -82,27 +97,31 @@ def measure(candidates: Mapping[str, Run], problem: Problem, timer: Timer) -> Ch
 
     Returns:
         The fastest candidate that is right and takes at most :data:`GAIN` of the reference's time, else the reference.
+
+    Raises:
+        NothingToCheckError: plain PyTorch's results are zero or not finite.
     """
-    ceiling, short = CEILING[problem.kind], problem.first_rows(CHECKED_ROWS)
-    exact = short.results(candidates["reference"], torch.float64)
-    plain = _errors(short.results(candidates["reference"]), exact)
-    if not all(map(math.isfinite, plain)) or not exact[0].any():
-        why = "the results of this call are not finite, or zero, so nothing can be checked"
-        return Choice(STATIC, refused={"every candidate": why}, lasting=False)
-    refusals = _Refusals()
-    bounds = [max(2 * peer, ceiling / 10) for peer in plain]
-    right = [
-        name
-        for name, run in candidates.items()
-        if name != "reference" and refusals.passes(name, lambda run=run: short.results(run), exact, bounds)  # type: ignore[misc]
-    ]
+    short, refusals = problem.first_rows(CHECKED_ROWS), _Refusals()
+    errors: dict[str, list[list[float]]] = {name: [] for name in candidates}
+    for number in range(accuracy.draws(short.tensors[0].numel())):
+        given = short.draw(number)
+        exact = given.results(candidates["reference"], torch.float64)
+        plain = _errors(given.results(candidates["reference"]), exact)
+        if not all(map(math.isfinite, plain)) or not exact[0].any():
+            raise NothingToCheckError("the results of this call are not finite, or zero, so nothing can be checked")
+        errors["reference"].append(plain)
+        for name, run in candidates.items():
+            if name != "reference" and name not in refusals.why:
+                errors[name].append(refusals.errors(name, given.prepared(run), exact))
+    bounds = [accuracy.largest_error(peer, problem.kind) for peer in _medians(errors["reference"])]
+    right = [name for name in candidates if name != "reference" and refusals.passes(name, _medians(errors[name]), bounds)]
     del exact
     if not right:
         return refusals.reference()
     calls = {name: problem.prepared(candidates[name]) for name in ("reference", *right)}
-    whole = calls["reference"]()
-    bounds = [2 * ceiling] * len(whole)
-    right = [name for name in right if refusals.passes(name, calls[name], whole, bounds, " on all rows")]
+    whole, where = calls["reference"](), " on all rows"
+    bounds = [2 * accuracy.CEILING[problem.kind]] * len(whole)
+    right = [name for name in right if refusals.passes(name, refusals.errors(name, calls[name], whole, where), bounds, where)]
     del whole
     times: dict[str, list[float]] = {name: [] for name in ("reference", *right)}
     for _ in range(ROUNDS):
@@ -126,16 +145,19 @@ class _Refusals:
         self.why: dict[str, str] = {}
         self.lasting = True
 
-    def passes(self, name: str, results: Call, exact: Sequence[Tensor], bounds: Sequence[float], where: str = "") -> bool:
-        """Whether a candidate's results are right."""
+    def errors(self, name: str, results: Call, exact: Sequence[Tensor], where: str = "") -> list[float]:
+        """The errors of a candidate's results; none if it raises, for which it is refused."""
         try:
-            wrong = _wrong(_errors(results(), exact), bounds)
+            return _errors(results(), exact)
         except Exception as error:
             self.why[name] = f"{type(error).__name__}{where}: {(str(error).splitlines() or [''])[0]}"[:200]
             self.lasting = False
-        else:
-            if wrong:
-                self.why[name] = f"wrong{where}: {wrong}"
+            return []
+
+    def passes(self, name: str, errors: Sequence[float], bounds: Sequence[float], where: str = "") -> bool:
+        """Whether a candidate's results are right."""
+        if name not in self.why and (wrong := _wrong(errors, bounds)):
+            self.why[name] = f"wrong{where}: {wrong}"
         return name not in self.why
 
     def reference(self) -> Choice:
@@ -146,6 +168,17 @@ class _Refusals:
 def _errors(results: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
     pairs = zip(results, exact, strict=True)
     return [relative_error(got, right.double()) if got.shape == right.shape else math.inf for got, right in pairs]
+
+
+def _medians(draws: Sequence[Sequence[float]]) -> list[float]:
+    """The median of each result's errors; an error that is not finite outweighs all others."""
+    columns = zip(*draws, strict=True) if all(draws) else ()
+    return [next((error for error in errors if not math.isfinite(error)), statistics.median(errors)) for errors in columns]
+
+
+def numbers(like: Tensor, number: int = 0) -> Tensor:
+    """Float64 numbers in [-1, 1] in the shape of a tensor, without the user's random generator; others for another ``number``."""
+    return torch.arange(like.numel(), device=like.device, dtype=torch.float64).mul_(0.754877 + number / 64).sin_().view(like.shape)
 
 
 def _wrong(errors: Sequence[float], bounds: Sequence[float]) -> str:

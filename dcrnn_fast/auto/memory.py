@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import files, locks, strict_json
-from ..backends import REASONS
+from .. import measurements, strict_json
+from ..accuracy import CEILING
+from ..backends import EXTENSIONS, REASONS
 from ..kernels import tile_file
-from .choice import Choice, Key
+from .choice import INPUTS, SIZES, Choice, Key
 
 logger = logging.getLogger("dcrnn_fast")
 
-FORMAT = "dcrnn_fast auto 1"
+FORMAT = "dcrnn_fast auto 2"
+
+KERNELS, OPERATORS = Path(tile_file.__file__).parent, Path(__file__).parents[1] / "operators"
 
 _choices: dict[tuple[str, Key], Choice] = {}
+_tries: Counter[tuple[str, Key]] = Counter()
 _read: set[str] = set()
 
 
 def clear() -> None:
     """Forget what this process knows, so that the next call reads the file again."""
     _choices.clear()
+    _tries.clear()
     _read.clear()
 
 
@@ -35,6 +42,12 @@ def recall(card: str, key: Key) -> Choice | None:
     """What is known of a size on a card. The first call reads the user's file."""
     found = _choices.get((card, key))
     return found if found is not None or card in _read else known(card).get(key)
+
+
+def tried(card: str, key: Key) -> int:
+    """Count a call of a size that showed nothing, and return how many there were."""
+    _tries[card, key] += 1
+    return _tries[card, key]
 
 
 def known(card: str) -> dict[Key, Choice]:
@@ -53,14 +66,31 @@ def known(card: str) -> dict[Key, Choice]:
 
 
 def versions() -> dict[str, str]:
-    """The versions on which a choice depends."""
+    """What a choice depends on beside its key: versions, and the kernels as they are, which may be edited or built again in place."""
     found = {"torch": str(torch.__version__)}
     for name in ("dcrnn_fast", "triton"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    return found
+    return {**found, "kernels": kernels_digest()}
+
+
+@cache
+def kernels_digest() -> str:
+    """A digest of the kernels' sources in Python and of the built extensions."""
+    sources = [path for folder in (KERNELS, OPERATORS) for path in folder.glob("*.py")]
+    built = [spec.origin for name in EXTENSIONS if (spec := find_spec(f"dcrnn_fast.{name}")) is not None and spec.origin]
+    return digest([*sources, *map(Path, built)])
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """A digest of files' names and contents."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(paths):
+        found.update(f"{path.name} {path.stat().st_size} ".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def user_file(card: str) -> Path:
@@ -76,12 +106,13 @@ def remember(card: str, choices: Mapping[Key, Choice]) -> None:
         return
     try:
         path = user_file(card)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locks.locked(path.with_name(f".{path.name}.lock"), wait=True):
+
+        def content() -> dict[str, Any]:
             merged = {**load(path, card), **lasting}
-            rows = [{**asdict(key), "backend": merged[key].backend, "ratio": round(merged[key].ratio, 4)} for key in sorted(merged)]
-            content = {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
-            files.write_text(path, json.dumps(content, indent=1) + "\n")
+            rows = [row_of(key, merged[key]) for key in sorted(merged)]
+            return {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
+
+        measurements.update(path, content)
     except (OSError, RuntimeError) as error:
         logger.warning("auto's choices cannot be kept in a file (%s); the next process measures again", error)
 
@@ -92,7 +123,7 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
         content = strict_json.load(path)
         if content["format"] != FORMAT or content["card"] != card or content["versions"] != versions():
             return {}
-        return {_key_of(row): Choice(str(row["backend"]), float(row["ratio"])) for row in content["choices"]}
+        return dict(map(choice_of, content["choices"]))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -100,12 +131,26 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
         return {}
 
 
-def _key_of(row: dict[str, Any]) -> Key:
-    values = {one.name: row[one.name] for one in fields(Key)}
-    for one in fields(Key):
-        if type(values[one.name]).__name__ != one.type:  # the annotations are texts
-            raise TypeError(f"{one.name}={values[one.name]!r}: expected {one.type}")
-    return Key(**values)
+def row_of(key: Key, choice: Choice) -> dict[str, Any]:
+    """A choice as a file has it."""
+    sizes = {name: int(size) for name, size in zip(SIZES[key.operator], key.sizes, strict=True)}
+    of_key = {"operator": key.operator, "kind": key.kind, "needs": list(key.needs), "sizes": sizes, "batch": key.batch}
+    return {**of_key, "backend": choice.backend, "ratio": round(choice.ratio, 4)}
+
+
+def choice_of(row: dict[str, Any]) -> tuple[Key, Choice]:
+    """The choice of a file's row. Raises KeyError, TypeError or ValueError if it is none."""
+    operator, kind, needs, sizes = row["operator"], row["kind"], row["needs"], row["sizes"]
+    if kind not in CEILING or needs != [name for name in INPUTS[operator] if name in needs]:
+        raise ValueError(f"kind={kind!r}, needs={needs!r}: expected a dtype, and inputs of {operator} in their order")
+    if tuple(sizes) != SIZES[operator]:
+        raise ValueError(f"sizes={sizes!r}: expected {', '.join(SIZES[operator])}")
+    for name, value in (*sizes.items(), ("batch", row["batch"])):
+        if type(value) is not int or value < 0:
+            raise TypeError(f"{name}={value!r}: expected an int of at least 0")
+    if not isinstance(row["backend"], str):
+        raise TypeError(f"backend={row['backend']!r}: expected a text")
+    return Key(operator, kind, tuple(needs), tuple(sizes.values()), row["batch"]), Choice(row["backend"], float(row["ratio"]))
 
 
 def summary() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .. import auto
+from ..backends import requested
 from ..data import Batch, BlockLoader, PackedDataset
 from ..errors import CheckpointError, DataError, TrainingDivergedError
 from .checkpoint import damaged, load_checkpoint, save_checkpoint
@@ -64,6 +67,7 @@ class Trainer:
         self.best: dict[str, Tensor] = {}
         self._window = torch.zeros((), dtype=torch.float64, device=device)
         self._window_rows = 0
+        self.backend = self._measured_backends() or select_backend(config.backend, device)
 
     @property
     def total_steps(self) -> int:
@@ -151,8 +155,21 @@ class Trainer:
         return {
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
-            "backend": select_backend(self.config.backend, self.device),
+            "backend": self.backend,
         }
+
+    def _measured_backends(self) -> str:
+        """Let ``auto`` measure what a training step needs, on a device where it measures; returns what it takes there, or nothing."""
+        if self.device.type not in auto.DEVICES or auto.mode() != "measure" or requested(self.config.backend) != "auto":
+            return ""
+        batch = next(self.loader.batches())
+        try:
+            found = auto.tune(self.model, *(part.to(self.device) for part in (batch.ids, batch.dense) if part is not None))
+        except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
+            return ""
+        taken = sorted(Counter(choice.backend for choice in found.values()).items())
+        self.report.note(f"auto measured the operators: it takes {', '.join(f'{name} for {count} sizes' for name, count in taken)}")
+        return f"auto ({', '.join(name for name, _ in taken)})"
 
     def _train_epoch(self) -> None:
         self.model.train()

@@ -7,10 +7,10 @@ from dcrnn_fast import auto, reference
 from ..operators.problems import cross_arguments
 
 
-def problem(training=True, **sizes):
+def problem(needs=(True,) * 5, **sizes):
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, **sizes)
     names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias")
-    return auto.Problem(tuple(arguments[name] for name in names), {0: 0}, training, "float32"), arguments["index"]
+    return auto.Problem(tuple(arguments[name] for name in names), {0: 0}, needs, "float32"), arguments["index"]
 
 
 class Planted:

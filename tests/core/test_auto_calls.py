@@ -1,12 +1,14 @@
 """``auto`` where it measures, through the public functions and :func:`dcrnn_fast.tune`; and where it must not."""
 
+import re
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcrnn_fast import DCRNN, auto, functional, reference, tune
-from dcrnn_fast.auto import memory
+from dcrnn_fast import DCRNN, auto, backends, functional, inputs, reference, tune
+from dcrnn_fast.auto import decision, memory
 
 from ..operators.problems import cross_arguments
 
@@ -18,17 +20,28 @@ def test_the_public_operator_takes_the_candidate_that_was_chosen(monkeypatch):
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
     taken = []
     monkeypatch.setattr(
-        auto, "backend_for", lambda key, device, candidates, given: taken.append((key, sorted(candidates()))) or "reference"
+        decision, "backend_for", lambda key, device, candidates, *others: taken.append((key, sorted(candidates()))) or "reference"
     )
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3)
     functional.cross_rnn(**{**arguments, "x0": arguments["x0"].requires_grad_()})
     (key, names), *others = taken
-    assert key == auto.Key("cross_rnn", True, "float32", 8, 3, 2, 2, 3, 64, True, False, False)
+    assert key == auto.Key("cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0), 64)
     assert "reference" in names
     assert not others
     functional.cross_rnn(**arguments, backend="reference")
     torch.func.vmap(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}))(arguments["x0"].detach().expand(2, -1, -1))
     assert len(taken) == 1, "a backend by name and a transform measure nothing"
+
+
+def test_a_gather_is_measured_by_its_sizes_and_by_the_banks_that_need_a_gradient(monkeypatch):
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    shared, private = torch.zeros(3, 2, 5, requires_grad=True), torch.zeros(2, 4, 2, 5)
+    index = torch.tensor([[0, 3, 6], [6, 1, 1]], dtype=torch.int32)
+    functional.param_gather(shared, private, index)
+    (key, choice), *others = memory.known("cpu").items()
+    assert key == auto.Key("param_gather", "float32", ("shared",), (2, 3, 3, 4, 10), 0)
+    assert choice.lasting, "banks of zeros are no obstacle: other numbers are copied in their place"
+    assert not others
 
 
 def test_a_measured_call_gives_the_results_of_the_reference(monkeypatch):
@@ -37,6 +50,19 @@ def test_a_measured_call_gives_the_results_of_the_reference(monkeypatch):
     out = functional.cross_rnn(**arguments)
     torch.testing.assert_close(out, reference.cross_rnn(**arguments))
     assert memory.known("cpu")
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_call_without_gradients_is_measured_too(mode, monkeypatch):
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    with mode():
+        arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
+        functional.cross_rnn(**arguments)
+        functional.param_gather(*(arguments[name] for name in ("shared_weight", "private_weight", "index")))
+    assert [(key.operator, key.needs, choice.lasting) for key, choice in memory.known("cpu").items()] == [
+        ("cross_rnn", (), True),
+        ("param_gather", (), True),
+    ]
 
 
 def test_a_compiled_graph_measures_nothing_and_has_no_break(monkeypatch):
@@ -58,37 +84,28 @@ def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeyp
     monkeypatch.setenv(auto.ENVIRONMENT, "static")
     ids, before, state = torch.zeros(70, 1, dtype=torch.int64), torch.get_rng_state(), model.state_dict()
     found = tune(model, ids)
-    assert [(key.training, key.tasks, key.rows) for key in sorted(found)] == [(False, 2, 256), (True, 2, 256)]
+    gathers = 2 * (len(model.towers) + 1)  # of weights and of biases, in each tower layer and in the head; nothing is shared there
+    assert [(key.operator, key.needs, key.batch) for key in sorted(found)] == [
+        ("cross_rnn", (), 256),
+        ("cross_rnn", auto.INPUTS["cross_rnn"][:5], 256),
+        *[("param_gather", (), 0)] * gathers,
+        *[("param_gather", ("private",), 0)] * gathers,
+    ]
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(before, torch.get_rng_state())
     torch.testing.assert_close(model.state_dict(), state)
     header, *rows = str(found).splitlines()
-    assert header.split() == [
-        "operator",
-        "training",
-        "kind",
-        "dim",
-        "context",
-        "gates",
-        "tasks",
-        "steps",
-        "rows",
-        "tied",
-        "return_states",
-        "recompute",
-        "choice",
-    ]
-    assert len(rows) == 2
+    assert header.split() == ["operator", "kind", "gradients", "sizes", "batch", "choice"]
+    assert rows[0].startswith("cross_rnn     float32  none ")
+    assert "dim=16 context=0 gates=2 tasks=2 steps=3 tied=1 return_states=0 recompute=0" in rows[0]
+    assert len(rows) == len(found)
 
 
-def test_tune_measures_in_a_group_of_several_ranks_and_a_call_does_not(model, monkeypatch):
-    monkeypatch.setattr(auto, "_many_ranks", lambda: True)
-    ids = torch.zeros(70, 1, dtype=torch.int64)
-    model(ids)
+def test_a_call_in_a_group_of_several_ranks_measures_nothing(model, monkeypatch):
+    monkeypatch.setattr(decision, "many_ranks", lambda: True)
+    model(torch.zeros(70, 1, dtype=torch.int64))
     assert not memory.known("cpu")
-    tune(model, ids)
-    assert len(memory.known("cpu")) == 2
 
 
 def checkpointed(arguments):
@@ -125,3 +142,76 @@ def test_nothing_is_measured_where_somebody_would_see_it_or_there_is_nothing_to_
     call(cross_arguments(batch=40, dim=8, dtype=torch.float32))
     assert not memory.known("cpu")
     assert not caplog.records
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """As on a GPU whose index was checked before: a planted backend whose operator checks its arguments itself."""
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    monkeypatch.setattr(functional, "resolve", lambda name, device: "reference")
+    monkeypatch.setattr(functional, "index_is_checked", lambda index, rows: True)
+    monkeypatch.setitem(functional.IMPLEMENTATIONS, "candidate", functional.IMPLEMENTATIONS["cpp"])
+    monkeypatch.setenv(auto.ENVIRONMENT, "cached")
+    arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
+    memory.remember("cpu", {auto.Key("cross_rnn", "float32", (), (8, 0, 2, 2, 3, 1, 0, 0), 64): auto.Choice("candidate")})
+    return arguments
+
+
+needs_cpp = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the C++ kernels stand for a GPU's, and are absent here")
+
+
+@needs_cpp
+def test_a_known_kernel_checks_its_arguments_itself(quick, monkeypatch):
+    def check(*arguments, **options):
+        raise AssertionError("checked twice")
+
+    monkeypatch.setattr(functional, "check_cross_rnn", check)
+    functional.cross_rnn(**quick)
+    with pytest.raises(AssertionError, match="checked twice"):  # plain PyTorch checks nothing itself
+        functional.cross_rnn(**{**quick, "x0": quick["x0"].double()})
+
+
+@needs_cpp
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"shared_bias": torch.zeros(3, 2)}, ValueError, "shared_bias: got shape [3, 2], expected [4, 2]"),
+        ({"private_weight": torch.zeros(2, 4, 2, 8, dtype=torch.float64)}, TypeError, "private_weight: got dtype torch.float64"),
+        ({"index": torch.zeros(2, 8)}, TypeError, "index: got dtype torch.float32, expected torch.int32"),
+        ({"index": [[0]]}, TypeError, "index: got list"),
+        ({"shared_weight": None}, TypeError, "shared_weight: got NoneType"),
+        ({"context": torch.zeros(3)}, ValueError, "context: got shape [3], expected [3, 40, C]"),
+        ({"index": torch.full((2, 8), 8, dtype=torch.int32)}, IndexError, "index: got 8, expected values in [0, S + P) = [0, 8)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_wrong_argument_of_a_known_kernel_is_named_as_ever(quick, change, error, said):
+    with pytest.raises(error, match=re.escape(said)):
+        functional.cross_rnn(**{**quick, **change})
+
+
+def test_wrong_arguments_are_refused_before_they_are_measured(monkeypatch, caplog):
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    monkeypatch.setattr(functional, "resolve", lambda name, device: "reference")
+    monkeypatch.setattr(functional, "index_is_checked", lambda index, rows: True)
+    arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
+    with pytest.raises(ValueError, match="shared_bias: got shape"):
+        functional.cross_rnn(**{**arguments, "shared_bias": torch.zeros(3, 2)})
+    assert not memory.known("cpu")
+    assert not caplog.records
+
+
+def test_an_index_on_a_gpu_counts_as_checked_until_it_changes():
+    class OnGpu:
+        is_cpu, _version = False, 1
+
+        def is_inference(self):
+            return False
+
+    index = OnGpu()
+    assert not inputs.index_is_checked(index, 8)
+    inputs._checked_index[index] = (1, 8)
+    assert inputs.index_is_checked(index, 8)
+    assert not inputs.index_is_checked(index, 7)
+    index._version = 2
+    assert not inputs.index_is_checked(index, 8)

@@ -19,8 +19,11 @@ from .planted import (
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
-def measured(change=None, seconds=0.5, training=True):
-    given, index = problem(training)
+ALL, NONE, WITHOUT_X0 = (True,) * 5, (False,) * 5, (False, True, True, True, True)
+
+
+def measured(change=None, seconds=0.5, needs=ALL):
+    given, index = problem(needs)
     planted = Planted(index, candidate=seconds)
     candidate = planted.of("candidate", *([change] if change else []))
     return examiner.measure({"reference": planted.of("reference"), "candidate": candidate}, given, planted.timer), planted
@@ -53,8 +56,46 @@ def test_a_wrong_candidate_is_refused_and_never_timed(change, said):
     assert planted.timed == []
 
 
-def test_gradients_are_not_checked_where_none_are_asked_for():
-    assert measured(wrong_gradients_alone, training=False)[0].backend == "candidate"
+@pytest.mark.parametrize(("needs", "taken"), [(NONE, "candidate"), (WITHOUT_X0, "candidate"), (ALL, "reference")])
+def test_the_gradients_that_are_needed_are_checked_and_no_others(needs, taken):
+    """The candidate's gradient of x0 alone is wrong."""
+    assert measured(wrong_gradients_alone, needs=needs)[0].backend == taken
+
+
+def rounded(run, tensors):
+    """As exact as float32 can be."""
+    return run(*(tensor.double() for tensor in tensors)).to(tensors[0].dtype)
+
+
+def test_a_more_exact_candidate_is_taken():
+    assert measured(rounded)[0].backend == "candidate"
+
+
+def test_an_error_of_a_few_roundings_is_refused_though_it_is_far_below_the_ceiling():
+    choice, _ = measured(lambda run, tensors: run(*tensors) * (1 + 2**-21))
+    assert choice.backend == "reference"
+    assert "wrong: the relative error of the output is" in choice.refused["candidate"]
+
+
+def test_one_draw_in_which_a_candidate_errs_by_bad_luck_refuses_it_not():
+    draws = iter(range(1000))
+
+    def unlucky(run, tensors):
+        return run(*tensors) * (1 + 2**-18 if next(draws) == 3 else 1)
+
+    assert measured(unlucky, needs=NONE)[0].backend == "candidate"
+
+
+def test_only_needed_gradients_are_computed():
+    seen = []
+
+    def watched(run, tensors):
+        seen.append(tuple(tensor.requires_grad for tensor in tensors))
+        return run(*tensors)
+
+    needs = (False, True, False, False, True)
+    assert measured(watched, needs=needs)[0].backend == "candidate"
+    assert set(seen) == {needs}
 
 
 @pytest.mark.parametrize(("change", "said"), [(crashing, "RuntimeError: planted"), (out_of_memory, "OutOfMemoryError: planted")])
@@ -78,8 +119,9 @@ def test_nothing_is_chosen_by_results_that_are_not_finite_or_zero(value):
     given, index = problem()
     given.tensors[0].fill_(value)
     planted = Planted(index, candidate=0.1)
-    choice = examiner.measure({"reference": planted.of("reference"), "candidate": planted.of("candidate")}, given, planted.timer)
-    assert (choice.backend, choice.lasting) == ("reference", False)
+    with pytest.raises(examiner.NothingToCheckError, match="not finite, or zero"):
+        examiner.measure({"reference": planted.of("reference"), "candidate": planted.of("candidate")}, given, planted.timer)
+    assert planted.timed == []
 
 
 def test_a_measurement_touches_neither_the_callers_tensors_nor_the_random_state():

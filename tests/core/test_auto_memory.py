@@ -1,22 +1,22 @@
 """What ``auto`` remembers: in a process, in the user's file, between processes; its modes, its log, and what ``info`` says of it."""
 
+import importlib.util
 import json
 import logging
 import multiprocessing
 import threading
-from dataclasses import replace
 
 import pytest
 import torch
 
 from dcrnn_fast import auto, info
-from dcrnn_fast.auto import memory
+from dcrnn_fast.auto import decision, memory
 from dcrnn_fast.errors import ConfigError
 
 from .planted import Planted, crashing, out_of_memory, problem, wrong_output
 
 CPU = torch.device("cpu")
-KEY = auto.Key("cross_rnn", True, "float32", 8, 0, 2, 2, 3, 64, True, False, False)
+KEY = auto.Key("cross_rnn", "float32", ("x0",), (8, 0, 2, 2, 3, 1, 0, 0), 64)
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -30,20 +30,20 @@ def ask(choice=None, key=KEY):
         planted = Planted(given[1])
         return {"reference": planted.of("reference"), "candidate": planted.of("candidate", choice or (lambda run, tensors: run(*tensors)))}
 
-    return auto.backend_for(key, CPU, candidates, lambda: given[0]), len(calls)
+    return decision.backend_for(key, CPU, candidates, lambda: given[0]), len(calls)
 
 
 @pytest.fixture
 def fast(monkeypatch):
     """A timer by which every candidate but the reference takes a tenth of its time."""
     times = iter([1.0, 0.1] * 1000)
-    monkeypatch.setattr(auto, "timer_of", lambda device: lambda call: (call(), next(times))[1])
+    monkeypatch.setattr(decision, "timer_of", lambda device: lambda call: (call(), next(times))[1])
 
 
 def test_a_size_is_measured_once(fast):
     assert ask() == ("candidate", 1)
     assert ask() == ("candidate", 0)
-    assert ask(key=replace(KEY, rows=256))[1] == 1
+    assert ask(key=KEY._replace(batch=256))[1] == 1
 
 
 def test_another_process_takes_what_was_kept_in_the_file(fast):
@@ -67,7 +67,34 @@ def test_choices_of_other_versions_are_measured_again(fast, monkeypatch):
     assert ask() == ("candidate", 1)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": "dcrnn_fast auto 1"}', "\x00"])
+def test_choices_of_other_kernels_are_measured_again(fast, monkeypatch):
+    ask()
+    memory.clear()
+    monkeypatch.setattr(memory, "kernels_digest", lambda: "edited in place")
+    assert ask() == ("candidate", 1)
+
+
+def test_the_digest_is_of_names_and_contents(tmp_path):
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("a")
+    other.write_text("b")
+    before = memory.digest([one, other])
+    assert memory.digest([other, one]) == before
+    other.write_text("c")
+    assert memory.digest([one, other]) != before
+    assert memory.digest([one]) != memory.digest([one.rename(tmp_path / "renamed.py")])
+
+
+def test_the_digest_holds_the_kernels_and_the_extensions(monkeypatch):
+    seen = []
+    monkeypatch.setattr(memory, "digest", lambda paths: seen.extend(path.name for path in paths) or "")
+    memory.kernels_digest.__wrapped__()
+    assert {"cross_rnn_forward.py", "tile_table.py", "triton.py", "cross_rnn.py"} <= set(seen)
+    for name in ("_C", "_C_cuda"):
+        assert any(file.startswith(f"{name}.") for file in seen) == (importlib.util.find_spec(f"dcrnn_fast.{name}") is not None)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": "dcrnn_fast auto 2"}', "\x00"])
 def test_a_damaged_file_is_a_warning_and_is_replaced(fast, content, caplog):
     path = memory.user_file("cpu")
     path.parent.mkdir(parents=True)
@@ -75,6 +102,32 @@ def test_a_damaged_file_is_a_warning_and_is_replaced(fast, content, caplog):
     assert ask() == ("candidate", 1)
     assert f"{path} is no file of auto's choices" in caplog.text
     assert json.loads(path.read_text())["choices"][0]["backend"] == "candidate"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"operator": "other"},
+        {"kind": "int8"},
+        {"needs": ["context", "x0"]},
+        {"needs": ["x1"]},
+        {"sizes": {"dim": 8}},
+        {"sizes": {**dict(zip(auto.SIZES["cross_rnn"], KEY.sizes, strict=True)), "dim": 8.0}},
+        {"batch": True},
+        {"backend": 3},
+        {"ratio": "fast"},
+    ],
+    ids=str,
+)
+def test_a_row_with_another_operator_name_or_type_is_refused(fast, change, caplog):
+    ask()
+    path = memory.user_file("cpu")
+    content = json.loads(path.read_text())
+    content["choices"][0] |= change
+    path.write_text(json.dumps(content))
+    memory.clear()
+    assert ask() == ("candidate", 1)
+    assert f"{path} is no file of auto's choices" in caplog.text
 
 
 def test_a_user_without_a_home_folder_gets_a_warning_and_a_choice_for_this_process(fast, monkeypatch, caplog):
@@ -115,9 +168,29 @@ def test_a_measurement_that_fails_is_a_warning_and_not_made_again(caplog):
     def broken():
         raise RuntimeError("planted")
 
-    assert auto.backend_for(KEY, CPU, broken, lambda: None) == "reference"
-    assert auto.backend_for(KEY, CPU, broken, lambda: None) == "reference"
+    assert decision.backend_for(KEY, CPU, broken, lambda: None) == "reference"
+    assert decision.backend_for(KEY, CPU, broken, lambda: None) == "reference"
     assert caplog.text.count("the measurement failed (RuntimeError: planted)") == 1
+
+
+def test_a_call_that_shows_nothing_is_tried_again_but_not_for_ever(fast):
+    zeros = problem()[0]
+    zeros.tensors[0].zero_()
+
+    def measured(given):
+        calls = []
+        candidates = {"reference": Planted(problem()[1]).of("reference"), "candidate": Planted(problem()[1]).of("candidate")}
+        taken = decision.backend_for(KEY, CPU, lambda: calls.append(1) or candidates, lambda: given)
+        return taken, len(calls)
+
+    assert measured(zeros) == ("reference", 1)
+    assert measured(problem()[0]) == ("candidate", 1)
+    memory.clear()
+    memory.user_file("cpu").unlink()
+    assert [measured(zeros) for _ in range(decision.TRIES)] == [("reference", 1)] * decision.TRIES
+    assert measured(problem()[0]) == ("reference", 0)
+    memory.clear()
+    assert measured(problem()[0]) == ("candidate", 1), "another process measures again"
 
 
 def test_a_second_thread_does_not_wait_for_a_measurement(fast):
@@ -131,7 +204,7 @@ def test_a_second_thread_does_not_wait_for_a_measurement(fast):
     first = threading.Thread(target=lambda: found.append(ask(slowly)))
     first.start()
     assert inside.wait(60)
-    assert ask(key=replace(KEY, rows=256)) == ("reference", 0)
+    assert ask(key=KEY._replace(batch=256)) == ("reference", 0)
     go.set()
     first.join()
     assert found == [("candidate", 1)]
@@ -142,7 +215,7 @@ def _write(cache, first):
 
     os.environ["XDG_CACHE_HOME"] = cache
     for number in range(20):
-        memory.remember("cpu", {replace(KEY, rows=first + number): auto.Choice("reference")})
+        memory.remember("cpu", {KEY._replace(batch=first + number): auto.Choice("reference")})
 
 
 def test_two_processes_that_write_at_once_lose_nothing(unmeasured):
@@ -152,7 +225,7 @@ def test_two_processes_that_write_at_once_lose_nothing(unmeasured):
         writer.start()
     for writer in writers:
         writer.join()
-    assert {key.rows for key in memory.load(memory.user_file("cpu"), "cpu")} == {*range(20), *range(1000, 1020)}
+    assert {key.batch for key in memory.load(memory.user_file("cpu"), "cpu")} == {*range(20), *range(1000, 1020)}
 
 
 def test_a_remembered_backend_that_cannot_run_here_is_not_taken(fast, monkeypatch):

@@ -78,6 +78,16 @@ def test_auto_logs_once_what_it_passed_over_and_why(monkeypatch, caplog):
     ]
 
 
+def test_auto_says_that_it_measures_on_a_gpu(monkeypatch, caplog):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "_logged", set())
+    with caplog.at_level(logging.INFO, logger="dcrnn_fast"):
+        backends.resolve("auto", device="cuda")
+    assert caplog.messages == [
+        "backend 'auto' checks and times the backends on cuda at the first call of a size; elsewhere it takes 'reference'"
+    ]
+
+
 def test_the_environment_variable_takes_the_place_of_auto(monkeypatch):
     monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
     assert backends.resolve("auto") == "reference"

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dcrnn_fast import functional, reference
-from dcrnn_fast.accuracy import CEILING, relative_error
+from dcrnn_fast import accuracy, functional, reference
+from dcrnn_fast.accuracy import relative_error
 
 from .problems import differentiable
 
@@ -42,14 +42,11 @@ def results(run, arguments: dict, seed: Tensor, **options) -> dict[str, Tensor]:
 def assert_as_exact_as_plain_pytorch(
     arguments: dict, dtype: torch.dtype, *, backend: str = "cpp", draws: int | None = None, ceiling: float | None = None, **options
 ) -> None:
-    """Each result's error is at most twice plain PyTorch's, as medians over draws of x0 and the seed: of one draw's few values it is luck.
+    """Each result's error is at most :func:`dcrnn_fast.accuracy.largest_error`, as medians over draws of x0 and the seed.
 
-    It is below the dtype's ceiling too, or below plain PyTorch's error where that is above. A plain error under one rounding counts as one
-    rounding. The oracle is the reference in float64, so in float64 the ceiling alone can be asked for; so it can with ``ceiling``, where
-    plain PyTorch computes in another precision.
+    With ``ceiling``, where plain PyTorch computes in another precision, that alone is asked for.
     """
-    values = arguments["x0"].numel()
-    draws = draws or (31 if values < 200 else 9 if values < 5000 else 3)
+    draws = draws or accuracy.draws(arguments["x0"].numel())
     states = options.get("return_states", False)
     errors: dict[str, list[tuple[float, float]]] = {}
     for _ in range(draws):
@@ -61,9 +58,7 @@ def assert_as_exact_as_plain_pytorch(
         assert fast.keys() == exact.keys()
         for name, value in exact.items():
             errors.setdefault(name, []).append((relative_error(fast[name], value), relative_error(plain[name], value)))
-    limit = CEILING[str(dtype).removeprefix("torch.")]
     for name, pairs in errors.items():
         error, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
-        peer = max(peer, torch.finfo(dtype).eps)
-        bound = ceiling or (limit if dtype == torch.float64 else min(2 * peer, max(limit, peer)))
+        bound = ceiling or accuracy.largest_error(peer, str(dtype).removeprefix("torch."))
         assert error <= bound, f"{name} in {dtype}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound:.2e}"

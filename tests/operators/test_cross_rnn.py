@@ -19,8 +19,9 @@ def arguments_of(backend, **shape):
 
 
 def check(backend, shape, dtype, **options):
-    # states of six steps grow fast: the median of a few draws is luck
-    draws = None if not backend.is_slow else 9 if shape.get("steps") == 6 else 3
+    # states of six steps grow fast, and one row has few values: the median of a few draws is luck
+    few = shape.get("batch") == 1 and backend.name != "triton"  # whose interpreter takes seconds for a draw
+    draws = None if not backend.is_slow else 9 if shape.get("steps") == 6 or few else 3
     assert_as_exact_as_plain_pytorch(arguments_of(backend, **shape), dtype, backend=backend.name, draws=draws, **options)
 
 

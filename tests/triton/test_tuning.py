@@ -1,6 +1,8 @@
 """Measured tile sizes: where a call looks them up, which files are refused, and that measuring writes what it measured."""
 
 import json
+import multiprocessing
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -41,7 +43,7 @@ def test_the_users_file_comes_before_the_shipped_one_and_that_before_the_predict
     assert (config("step", SIZES), schedule(SIZES)) == (other, "all_steps")
     assert config("step", replace(SIZES, card=replace(CARD, name="another card"))) == PREDICTED
     assert users == folder / "cache" / "dcrnn_fast" / "tuning-NVIDIA-H100-80GB-HBM3.json"
-    assert list(users.parent.iterdir()) == [users], "nothing is left beside it"
+    assert set(users.parent.iterdir()) == {users, users.with_name(f".{users.name}.lock")}, "nothing is left beside it but its empty lock"
 
 
 def test_the_environment_names_the_users_file(folder, monkeypatch):
@@ -74,6 +76,22 @@ def test_an_entry_is_of_one_size_and_dtype_and_that_of_a_schedule_of_one_number_
     other = replace(SIZES, **change)
     assert (other.key("step") == SIZES.key("step")) == ("steps" in change)
     assert other.key("schedule") != SIZES.key("schedule")
+
+
+def _save_schedules(cache, first):
+    os.environ["XDG_CACHE_HOME"] = cache
+    for steps in range(first, first + 20):
+        tile_measuring.save(CARD.name, [Entry(replace(SIZES, steps=steps).key("schedule"), "step", 1.0)])
+
+
+def test_two_processes_that_save_at_once_lose_nothing(folder):
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_save_schedules, args=(str(folder / "cache"), first)) for first in (1, 101)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(tile_file.load(tile_file.user_file(CARD.name), CARD.name)) == 40
 
 
 def test_saving_again_replaces_entries_of_the_same_key_alone():

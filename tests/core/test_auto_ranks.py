@@ -1,0 +1,72 @@
+"""``dcrnn_fast.tune`` in a process group: rank 0 measures, and every rank takes its choices."""
+
+import json
+import os
+from itertools import cycle
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from dcrnn_fast import DCRNN, auto, backends, tune
+from dcrnn_fast.auto import decision, memory
+
+pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="plants the C++ kernels as the faster candidate")
+
+
+def rank_main(rank, folder):
+    os.environ["XDG_CACHE_HOME"] = f"{folder}/cache{rank}"
+    os.environ.pop(auto.ENVIRONMENT, None)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    auto.DEVICES = ("cpu",)
+    backends.REASONS["triton"] = "taken away by the test"
+    times, measurements = cycle([1.0, 0.1]), []  # of the reference and of the C++ kernels, in turn
+
+    def timer(call):
+        call()
+        measurements.append(rank)
+        return next(times)
+
+    decision.timer_of = lambda device: timer
+    model, ids = DCRNN({"item": 10}, tower_dims=(4,)), torch.zeros(70, 1, dtype=torch.int64)
+    found, told = tune(model, ids), ""
+    try:
+        tune(model, torch.full((70, 1), 10) if rank == 0 else ids)
+    except (IndexError, RuntimeError) as error:
+        told = f"{type(error).__name__}: {error}"
+    about = {
+        "found": str(found),
+        "backends": sorted({choice.backend for choice in memory.known("cpu").values()}),
+        "measured": bool(measurements),
+        "kept": memory.user_file("cpu").exists(),
+        "told": told,
+    }
+    with open(f"{folder}/{rank}.json", "w") as file:
+        json.dump(about, file)
+    dist.destroy_process_group()
+    os._exit(0)  # gloo's threads may still hold Python objects, and an interpreter that ends under them aborts
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two ranks found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(rank_main, args=(str(folder),), nprocs=2)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_rank_0_measures_and_all_ranks_take_its_choices(ranks):
+    assert [rank["measured"] for rank in ranks] == [True, False]
+    assert [rank["backends"] for rank in ranks] == [["cpp"]] * 2
+    assert ranks[0]["found"] == ranks[1]["found"]
+
+
+def test_the_rank_that_measured_keeps_the_choices_in_its_file(ranks):
+    assert [rank["kept"] for rank in ranks] == [True, False]
+
+
+def test_an_error_of_rank_0_reaches_every_rank(ranks):
+    assert ranks[0]["told"].startswith("IndexError: ids: field 'item'")
+    assert ranks[1]["told"] == f"RuntimeError: rank 0 could not measure what auto needs: {ranks[0]['told']}"

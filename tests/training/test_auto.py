@@ -1,0 +1,62 @@
+"""Where ``auto`` measures, a run measures its operators before the first step, and says once what it takes."""
+
+import pytest
+
+from dcrnn_fast import auto, backends
+from dcrnn_fast.auto import memory
+from dcrnn_fast.training import Report, train
+from dcrnn_fast.training.run_folder import RunFolder
+from tests.training.tiny import tiny_config
+
+
+class Notes(Report):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch, tmp_path):
+    """A CPU that stands for a GPU, on which plain PyTorch and the C++ kernels are the candidates."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(auto.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    monkeypatch.setitem(backends.REASONS, "triton", "taken away by the test")
+    memory.clear()
+    yield
+    memory.clear()
+
+
+def run(schema, folder, **options):
+    notes = Notes()
+    metrics = train(tiny_config(schema, **{"optimiser.epochs": 1, **options}), folder, report=notes)
+    return notes.lines, metrics["model"]["backend"]
+
+
+def test_a_run_measures_before_its_first_step_and_says_so_once(schema, tmp_path, on_gpu):
+    lines, backend = run(schema, tmp_path / "run", backend="auto")
+    (line,) = [line for line in lines if "auto" in line]
+    assert line.startswith("auto measured the operators: it takes ")
+    assert backend.startswith("auto (")
+
+
+def test_measuring_draws_no_random_number(schema, tmp_path, on_gpu, monkeypatch):
+    """Both runs compute by plain PyTorch."""
+    monkeypatch.setitem(backends.REASONS, "cpp", "taken away by the test")
+    weights = []
+    for name in ("auto", "reference"):
+        run(schema, tmp_path / name, backend=name)
+        weights.append(RunFolder(tmp_path / name).weights.read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("options", [{"backend": "reference"}, {"mode": "static"}, {"mode": "cached"}], ids=str)
+def test_a_run_that_chooses_nothing_by_measurements_measures_nothing(schema, tmp_path, on_gpu, monkeypatch, options):
+    if "mode" in options:
+        monkeypatch.setenv(auto.ENVIRONMENT, options["mode"])
+    lines, backend = run(schema, tmp_path / "run", backend=options.get("backend", "auto"))
+    assert not memory.known("cpu")
+    assert not [line for line in lines if "auto" in line]
+    assert not backend.startswith("auto")
