@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench quality embedding-start gpu clean
+.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality embedding-start gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -94,6 +94,10 @@ cuda-check: $(VENV)/.dev
 # Runs what needs a GPU: tests, sanitizers, tile sizes and benchmarks. Uses the machine's own Python, whose PyTorch fits its GPU.
 gpu:
 	env -u OMP_WAIT_POLICY $(PYTHON) scripts/gpu.py $(GPU_OPTIONS)
+
+# Measures how long calls occupy the host, beside a driver that launches nothing, and replaces bench/results/host_cost.json.
+host-cost: $(VENV)/.dev
+	$(BIN)/python -m bench.host_cost
 
 quality: $(VENV)/.dev
 	$(BIN)/python -m bench.quality

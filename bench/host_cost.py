@@ -1,0 +1,101 @@
+"""How long a call occupies the host before the GPU works: ``python -m bench.host_cost`` measures it without a GPU.
+
+Triton compiles and prepares everything for a driver that launches nothing (:mod:`bench.fake_gpu`), so what the driver itself takes for a
+launch, some microseconds, is not in the figures. The ``cuda`` backend cannot be called without a GPU. The C++ backend stands for it on a
+problem with next to nothing to compute: both go the same way through PyTorch's dispatcher and the checks in C++.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from dcrnn_fast import backends, functional
+
+from . import machine, results
+from .fake_gpu import FakeGpu
+
+PATH = results.COMMITTED / "host_cost.json"
+CALLS, ROUNDS = 50, 20
+GOALS = {"triton": 60, "cuda": 40}
+"""Microseconds of a call in inference, outside of CUDA graphs."""
+
+
+def microseconds(run: Callable[[], object]) -> dict[str, float]:
+    """The median over rounds of the mean of a round's calls, and the quartiles."""
+    run()
+    times = []
+    for _ in range(ROUNDS):
+        begin = time.perf_counter()
+        for _ in range(CALLS):
+            run()
+        times.append((time.perf_counter() - begin) / CALLS * 1e6)
+    low, median, high = statistics.quantiles(times, n=4)
+    return {"us": round(median, 1), "low": round(low, 1), "high": round(high, 1)}
+
+
+def problem(batch: int, dim: int, tasks: int, dtype: torch.dtype, *, requires_grad: bool = False) -> tuple[torch.Tensor, ...]:
+    """The tensors of a call of ``cross_rnn``."""
+    half = dim // 2
+    shapes = (batch, dim), (half, 2, dim), (half, 2), (tasks, dim - half, 2, dim), (tasks, dim - half, 2)
+    index = torch.arange(dim, dtype=torch.int32).repeat(tasks, 1)
+    return *(torch.randn(*shape, dtype=dtype).requires_grad_(requires_grad) for shape in shapes), index
+
+
+def rows() -> list[dict[str, object]]:
+    """Measure every case."""
+    FakeGpu().install()
+    from dcrnn_fast.kernels import replay
+    from dcrnn_fast.operators import triton
+
+    # CPU tensors stand for those on a GPU: the backend takes them, and their index counts as checked
+    backends.REASONS["triton"] = None
+    backends.BACKENDS["triton"] = replace(backends.BACKENDS["triton"], devices=("cuda", "cpu"))
+    functional.IMPLEMENTATIONS["triton"] = triton.IMPLEMENTATION
+    functional.index_is_checked = lambda index, rows: True  # type: ignore[attr-defined]
+    found: list[dict[str, object]] = []
+
+    def measure(backend: str, what: str, launches: str, run: Callable[[], object]) -> None:
+        found.append({"backend": backend, "call": what, "launches": launches, **microseconds(run)})
+
+    tensors = problem(256, 256, 2, torch.bfloat16)
+    trained = problem(16, 16, 2, torch.bfloat16, requires_grad=True)  # the CPU really computes PyTorch's own part: products, sums
+
+    def forward(given: tuple[torch.Tensor, ...], backend: str = "triton") -> torch.Tensor:
+        return functional.cross_rnn(*given, steps=3, backend=backend)  # type: ignore[arg-type]
+
+    def prepared_anew() -> None:
+        replay._recordings.clear()
+        forward(tensors)
+
+    def training() -> None:
+        torch.autograd.grad(forward(trained).sum(), trained[:5])
+
+    for schedule, launches in (("all_steps", "1"), ("step", "3")):
+        with functional.kernel_override("triton", schedule=schedule):
+            with torch.no_grad():
+                measure("triton", "inference", launches, lambda: forward(tensors))
+                measure("triton", "inference, prepared anew", launches, prepared_anew)
+            measure("triton", "forward and backward, D = 16", f"{launches} + 8", training)
+    tiny = problem(1, 8, 1, torch.float32)
+    with torch.no_grad():
+        measure("cpp", "inference, B = 1, D = 8", "0", lambda: forward(tiny, "cpp"))
+    return found
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    torch.set_num_threads(1)
+    measured = rows()
+    for row in measured:
+        print(f"{row['backend']:<8}{row['call']:<30}{row['launches']:>8} launches{row['us']:>8} us ({row['low']} to {row['high']})")
+    results.write(PATH, {"machine": machine.description(), "goals_us": GOALS, "rows": measured})
+    print(f"written to {PATH}")
+
+
+if __name__ == "__main__":
+    main()
