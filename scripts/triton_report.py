@@ -23,6 +23,7 @@ from typing import Any
 from multiprocessor import SHARED_MEMORY, programs
 from sources import KERNELS as KERNEL_FILES
 from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load, run_tool
+from triton_loops import loop_failures
 
 TILED = ("step", "all_steps", "backward", "context")
 """The kernels with a choice of tiles; each of the others has one tile for every size."""
@@ -36,7 +37,18 @@ FIXED = {
     "gather_sum": {"BLOCK_R": 128, "BLOCK_N": 512},
 }
 """The largest blocks with which the launches in kernels/ start the kernels that have one tile for every size."""
-COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "shared", "programs", "products", "predicted_us_h100")
+COLUMNS = (
+    "registers",
+    "stack",
+    "spill_stores",
+    "spill_loads",
+    "shared",
+    "programs",
+    "products",
+    "loop_issue",
+    "loop_wait",
+    "predicted_us_h100",
+)
 """What is printed of a row, after its names."""
 
 
@@ -99,6 +111,8 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
         found.append(f"spills: {facts['stack']} bytes of stack, {facts.get('spills_in_loops', 0)} loads and stores in loops")
     if facts["shared"] > limit:
         found.append(f"takes {facts['shared']} bytes of shared memory, the limit is {limit}")
+    if job.kernel == "all_steps" and facts["stale_loads"]:  # it reads states that it wrote itself
+        found.append(f"has {facts['stale_loads']} loads that may miss what the program wrote in the step before")
     if job.kernel not in TILED or not job.disassembled:
         return found
     tile = tile_of(job)
@@ -113,7 +127,7 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
     for width, count in wanted_loads(job).items():
         if facts["async_loads"].get(str(width), 0) < count:
             found.append(f"has fewer than {count} asynchronous loads of {width} bytes, but {facts['async_loads']}")
-    return found
+    return found + loop_failures(job.kernel, job.arch, tile.block_b, tile.block_d, job.warps, facts)
 
 
 def wanted_loads(job: Job) -> Counter[int]:
