@@ -18,12 +18,14 @@ from dataclasses import replace
 from importlib import import_module
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from multiprocessor import SHARED_MEMORY, programs
 from sources import KERNELS as KERNEL_FILES
 from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load, run_tool
 from triton_loops import loop_failures
+from triton_reemission import emit, reemission_of
 
 TILED = ("step", "all_steps", "backward", "context")
 """The kernels with a choice of tiles; each of the others has one tile for every size."""
@@ -37,6 +39,8 @@ FIXED = {
     "gather_sum": {"BLOCK_R": 128, "BLOCK_N": 512},
 }
 """The largest blocks with which the launches in kernels/ start the kernels that have one tile for every size."""
+SECTIONS = ("rows", "variants", "fusion", "reemission")
+"""What the result has: every configuration, other forms of the kernels, the comparisons of FP fusion and of Inductor's sources."""
 COLUMNS = (
     "registers",
     "stack",
@@ -212,23 +216,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernels", type=Path, default=KERNEL_FILES, metavar="FOLDER", help="the kernels' sources")
     parser.add_argument("--names", nargs="+", choices=KERNELS, default=list(KERNELS), help="only these kernels")
     parser.add_argument("--kinds", nargs="+", choices=ELEMENT, default=list(ELEMENT), help="only these dtypes and precisions")
-    parser.add_argument("--rows-only", action="store_true", help="leave out the variants and the comparison of FP fusion")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="only these sections of the result")
 
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result."""
     load(options.kernels)
     jobs = list(rows_to_compile(options.names, options.kinds, options.archs))
-    variants, fused = [], {}
-    if not options.rows_only:
-        variants = list(variants_to_compile(options.names))
-        fused = {(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in ("bfloat16", "float32", "float64")}
-    facts = compile_all({*jobs, *(job for _, job in variants), *(replace(job, fusion=True) for job in fused.values())}, options.kernels)
+    variants = list(variants_to_compile(options.names)) if "variants" in options.sections else []
+    hopper = [job for job in jobs if job.arch == 90]
+    fused = {
+        (job.kernel, job.kind): job for job in hopper if job.kind in ("bfloat16", "float32", "float64") and "fusion" in options.sections
+    }
+    first = {job.kernel: job for job in reversed(hopper)} if "reemission" in options.sections else {}
+    again = [first[name] for name in options.names if name in first]
+    rows = jobs if "rows" in options.sections else []
+    wanted = {*rows, *(job for _, job in variants), *fused.values(), *(replace(job, fusion=True) for job in fused.values()), *again}
+    facts, emitted = compile_all(wanted, options.kernels), {}
+    if again:
+        with TemporaryDirectory() as folder:
+            emit((job.kernel for job in again), Path(folder))
+            emitted = compile_all(set(again), Path(folder))
     fusion = [fusion_of(job, *(facts[one].get("rounded") for one in (job, replace(job, fusion=True)))) for job in fused.values()]
     return {
         "versions": versions(),
         "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES},
-        "rows": [row_of(job, facts[job]) for job in jobs],
+        "rows": [row_of(job, facts[job]) for job in rows],
         "variants": [{"variant": name, **row_of(job, facts[job])} for name, job in variants],
         "fusion": fusion,
+        "reemission": [reemission_of(job, facts[job], emitted[job]) for job in again],
     }

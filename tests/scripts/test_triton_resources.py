@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from dcrnn_fast.kernels import tile_table
 
-SHORT = ("--archs", "90", "--kinds", "bfloat16", "tf32")
+SHORT = ("--archs", "90", "--kinds", "bfloat16", "tf32", "--sections", "rows", "variants", "fusion")
 
 
 @pytest.fixture(scope="session")
@@ -122,8 +122,19 @@ DEFECTS = {
 @pytest.mark.parametrize(("file", "right", "wrong", "kind", "said"), DEFECTS.values(), ids=DEFECTS)
 def test_a_defect_in_a_copy_of_the_kernels_is_reported(script, planted, resources, tmp_path, file, right, wrong, kind, said):
     copy = planted(script("sources").KERNELS, file, right, wrong)
-    options = ("--archs", "90", "--rows-only", "--names", "all_steps" if file == FORWARD else "step", "--kinds", kind)
+    options = ("--archs", "90", "--sections", "rows", "--names", "all_steps" if file == FORWARD else "step", "--kinds", kind)
     code, words, content = resources("triton", tmp_path / "found.json", "--kernels", str(copy), *options)
     assert failed(content["rows"], said)
     assert code == 1
     assert all(failure in words for *_, failure in failed(content["rows"], "")), "every failure is printed"
+
+
+def test_a_kernel_that_pytorchs_compiler_would_write_without_what_it_calls_is_reported(script, planted, resources, tmp_path):
+    """The compiler follows plain names alone. Triton itself finds a function by the name of its module too."""
+    right, wrong = r"(?s)(from \.tiles import .*)(store\(target)", r"from . import tiles\n\1tiles.\2"
+    copy = planted(script("sources").KERNELS, "param_gather.py", right, wrong)
+    options = ("--archs", "90", "--kinds", "bfloat16", "--names", "gather_sum", "--sections", "rows", "reemission")
+    code, _, content = resources("triton", tmp_path / "found.json", "--kernels", str(copy), *options)
+    assert not failed(content["rows"], "")
+    assert failed(content["reemission"], "does not compile as PyTorch's compiler writes it")
+    assert code == 1
