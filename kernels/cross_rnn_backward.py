@@ -94,17 +94,28 @@ def cross_rnn_backward_start(
 
 
 @triton.jit
-def add_gradient_product(acc, gradients, weight, row, n, columns, D, K, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr):
-    """``acc`` plus W^T da + V^T dq of a task, where the pointers begin: for ``columns`` columns of its weights [D, G, K], of which n."""
+def add_gradient_product(
+    acc, gradients, weight, row, n, columns, first_column, D, K, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr
+):
+    """``acc`` plus W^T da + V^T dq of a task, where the pointers begin, for the columns ``first_column + n`` of its weights [D, G, K].
+
+    The result has ``columns`` columns. For tf32 the weights come transposed, [K, D, G]: its tensor cores read both operands along the sum.
+    """
     left = gradients + row * (G * D)
-    right = weight + tl.arange(0, BLOCK_K).to(tl.int64)[:, None] * K + n[None, :]
     within = (n < columns)[None, :]
+    if PRECISION == "tf32":
+        right = weight + (first_column + n).to(tl.int64)[None, :] * (G * D) + tl.arange(0, BLOCK_K)[:, None]
+    else:
+        right = weight + tl.arange(0, BLOCK_K).to(tl.int64)[:, None] * K + (first_column + n)[None, :]
     for start in range(0, G * D, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         u = tl.load(left[:, None] + k[None, :], mask=(k < G * D)[None, :], other=0.0)
         w = tl.load(right, mask=(k < G * D)[:, None] & within, other=0.0)
         acc = dot(u, w, acc, PRECISION)
-        right += BLOCK_K * K
+        if PRECISION == "tf32":
+            right += BLOCK_K
+        else:
+            right += BLOCK_K * K
     return acc
 
 
@@ -172,8 +183,8 @@ def cross_rnn_backward_step(
         given = grad + aligned(grad_at + task * grad_stride, V)
     acc = add_gradient_product(
         tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC), gradients + aligned(read + task * read_stride, V),
-        weight + aligned(weight_at + task * weight_stride, V) + C, tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D),
-        D, D, C + D, G, PRECISION, BLOCK_K,
+        weight + aligned(weight_at + task * weight_stride, V), tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D),
+        D, C, D, C + D, G, PRECISION, BLOCK_K,
     )  # fmt: skip
     state_grad = grad + aligned(state_at + task * grad_stride, V)
     d += aligned(d_write + task * d_stride, V)
@@ -182,7 +193,7 @@ def cross_rnn_backward_step(
     terms += task * B * D
     bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
     # in parts: all of a wide tile's operands at once do not fit the registers
-    if BLOCK_D >= 256:
+    if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16:
         left, right = halves(acc)
         half: tl.constexpr = BLOCK_D // 2
         _four_ends(left, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)

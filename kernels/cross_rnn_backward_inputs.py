@@ -32,7 +32,7 @@ def cross_rnn_backward_context(
         owner = tl.cast(task, tl.int64)
         acc = add_gradient_product(
             acc, gradients + aligned(owner * read_stride, V), weight + aligned(owner * weight_stride, V),
-            tl.minimum(b, B - 1).to(tl.int64), n, C, D, C + D, G, PRECISION, BLOCK_K,
+            tl.minimum(b, B - 1).to(tl.int64), n, C, 0, D, C + D, G, PRECISION, BLOCK_K,
         )  # fmt: skip
     at = aligned(context_at, V) + (step * B + b)[:, None] * C + n[None, :]
     store(dcontext + at, acc, inside(b, B, n, C))
@@ -124,14 +124,14 @@ def cross_rnn_backward_x0(
     ACC: tl.constexpr = tl.float64 if dx0.dtype.element_ty == tl.float64 else tl.float32
     acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC)
     gradients += aligned(read, V)
-    weight += aligned(weight_at, V) + C
+    weight += aligned(weight_at, V)
     for task in range(T):
         owner = tl.cast(task, tl.int64)
         acc = add_gradient_product(
             acc, gradients + aligned(owner * read_stride, V), weight + aligned(owner * weight_stride, V),
-            tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, D, C + D, G, PRECISION, BLOCK_K,
+            tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, G, PRECISION, BLOCK_K,
         )  # fmt: skip
-    if BLOCK_D >= 256:
+    if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16:
         left, right = halves(acc)
         half: tl.constexpr = BLOCK_D // 2
         _four_x0_ends(

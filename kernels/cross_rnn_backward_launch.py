@@ -136,7 +136,7 @@ class _Walk:
         p = self.problem.layout
         row = p.G * (p.C + p.D)
         read, read_stride = self.gradients.place(step)
-        weight = {"weight": self.problem.weights, "weight_at": step * p.step_rows * row, "weight_stride": p.R * row}
+        weight = {"weight": self.problem.backward_weights, "weight_at": step * p.step_rows * row, "weight_stride": p.R * row}
         return {**weight, "read": read, "read_stride": read_stride}
 
     def _start(self) -> None:

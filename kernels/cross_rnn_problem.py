@@ -15,6 +15,9 @@ from . import tile_choice
 from .launch_options import alignment, precision
 from .param_gather_launch import gather
 
+MAX_TASKS = 65535
+"""The most programs in the second dimension of a GPU's grid."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -81,6 +84,11 @@ class Problem:
     ) -> Problem:
         """The problem of an operator's arguments; ``banks`` in the order shared weight, shared bias, private weight, private bias."""
         (tasks, rows), (batch, dim) = index.shape, x0.shape
+        if isinstance(tasks, int) and tasks > MAX_TASKS:
+            raise ValueError(
+                f"index: got {tasks} tasks, expected at most {MAX_TASKS}, as many as a launch can have; use backend='reference'"
+            )
+        steps = int(steps)  # a graph fixes it: each step is a launch
         columns = 0 if context is None else context.shape[2]
         layout = Layout(tasks, batch, dim, columns, rows, GATES[cell], steps, banks[0].shape[0], banks[2].shape[1])
         weight, bias, own_weight, own_bias = banks
@@ -109,6 +117,12 @@ class Problem:
     def weights(self) -> Tensor:
         """The weights of all tasks, gathered, [T, R, G, K]; for tf32 rounded to it, because a product's right operand must be."""
         return gather(self.banks[0], self.banks[2], self.index, tf32=self.precision == "tf32")
+
+    @cached_property
+    def backward_weights(self) -> Tensor:
+        """The gathered weights as the backward reads them: for tf32 those of each step transposed, [T, R / D, K, D * G]."""
+        p, weights = self.layout, self.weights
+        return weights.view(p.T, p.R // p.D, p.D * p.G, p.C + p.D).mT.contiguous() if self.precision == "tf32" else weights
 
     def bank_pointers(self) -> dict[str, Any]:
         """The banks and the index as a forward launch takes them. GATHERED: the gathered weights stand in the place of both banks."""

@@ -20,15 +20,16 @@ def param_gather_rows(
 
     TF32 rounds the values to tf32, for products whose operand they are.
     """
-    place = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    column_tiles = tl.cdiv(N, BLOCK_N)
+    place = (tl.program_id(0) // column_tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    n = tl.program_id(0) % column_tiles * BLOCK_N + tl.arange(0, BLOCK_N)
     safe = tl.minimum(place, places - 1)
-    rows, valid = bank_rows(shared, private, index, safe, num_shared, num_private, N, (safe // R).to(tl.int64), ALIGN)
+    rows, valid = bank_rows(shared, private, index, safe, num_shared, num_private, N, safe // R, ALIGN)
     values = tl.load(rows[:, None] + n[None, :], mask=(n < N)[None, :], other=0.0)
     if TF32:
         values = to_tf32(values)
     values = tl.where(valid[:, None], values, float("nan"))
-    tl.store(out + place.to(tl.int64)[:, None] * N + n[None, :], values, mask=(place < places)[:, None] & (n < N)[None, :])
+    tl.store(out + place[:, None] * N + n[None, :], values, mask=(place < places)[:, None] & (n < N)[None, :])
 
 
 @triton.jit
@@ -40,8 +41,9 @@ def param_gather_sum(
     There are no atomics, so every run gives the same bits. The program searches the whole index for its row, which is short
     compared with the gradient.
     """
-    bank_row = tl.program_id(0)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    column_tiles = tl.cdiv(N, BLOCK_N)
+    bank_row = tl.program_id(0) // column_tiles
+    n = tl.program_id(0) % column_tiles * BLOCK_N + tl.arange(0, BLOCK_N)
     first_task, last_task, wanted = 0, T, bank_row
     target = shared + bank_row.to(tl.int64) * N
     if bank_row >= num_shared:
@@ -53,12 +55,13 @@ def param_gather_sum(
     ACC: tl.constexpr = tl.float64 if grad.dtype.element_ty == tl.float64 else tl.float32
     total = tl.zeros((BLOCK_N,), dtype=ACC)
     for task in range(first_task, last_task):
+        first = tl.cast(task, tl.int64) * R
         for start in range(0, R, BLOCK_R):
             r = start + tl.arange(0, BLOCK_R)
-            hit = tl.load(index + task * R + r, mask=r < R, other=-1) == wanted
+            hit = tl.load(index + first + r, mask=r < R, other=-1) == wanted
             found = -1
             for _ in range(tl.sum(hit.to(tl.int32))):
                 found = tl.min(tl.where(hit & (r > found), r, R))
-                at = (task * R + found).to(tl.int64) * N + n
+                at = (first + found) * N + n
                 total += tl.load(grad + at, mask=n < N, other=0.0).to(ACC)
     store(target + n, total, n < N)

@@ -26,7 +26,7 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
     block_n = min(triton.next_power_of_2(size), GATHER_COLUMNS)
     block_r = max(1, GATHER_VALUES // block_n)
     with on_device_of(shared):
-        wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r), triton.cdiv(size, block_n))](
+        wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r) * triton.cdiv(size, block_n),)](
             shared, private, index, out, places, index.shape[1], size, shared.shape[0], private.shape[1],
             ALIGN=alignment((size,), shared, private), TF32=tf32, BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
         )  # fmt: skip
@@ -44,7 +44,7 @@ def sum_rows(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dty
     if bank_rows:
         block_r, block_n = min(triton.next_power_of_2(rows), SUM_ROWS), min(triton.next_power_of_2(size), SUM_COLUMNS)
         with on_device_of(grad):
-            wrap_triton(param_gather_sum)[(bank_rows, triton.cdiv(size, block_n))](
+            wrap_triton(param_gather_sum)[(bank_rows * triton.cdiv(size, block_n),)](
                 grad.contiguous(), index.contiguous(), shared, private, tasks, rows, size, num_shared, num_private,
                 BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
             )  # fmt: skip

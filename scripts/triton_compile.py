@@ -14,6 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from machine_code import PRODUCTS, Code, code_of, inner_loops, widths
+from triton_loops import MAY_BE_STALE_IN_PTX, loop_facts
+
 KERNELS = {
     "step": ("cross_rnn_forward", "cross_rnn_step"),
     "all_steps": ("cross_rnn_all_steps", "cross_rnn_all_steps"),
@@ -24,6 +27,8 @@ KERNELS = {
     "gather": ("param_gather", "param_gather_rows"),
     "gather_sum": ("param_gather", "param_gather_sum"),
 }
+TILED = {"step": "step", "all_steps": "all_steps", "backward": "backward", "x0": "inputs", "context": "inputs"}
+"""The kernels with a choice of tiles, by their tiles' name in the table; each of the others has one tile for every size."""
 ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
 BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private", "weight")
 STATES = ("x0", "states", "context", "out", "activations")
@@ -44,8 +49,6 @@ HEAVIEST: dict[str, dict[str, Any]] = {
 }
 """The flags with which a kernel takes most of a GPU: gated, with a context, saving, with gradients of all states."""
 
-INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)")
-PRODUCTS = re.compile(r"HGMMA|HMMA|DMMA|UTC\w*MMA\w*|FFMA2?|DFMA")
 ROUNDED = re.compile(r"[FD](FMA|ADD|MUL)2?")
 
 
@@ -128,7 +131,10 @@ def compiled(job: Job) -> dict[str, Any]:
         )
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}".strip()}
-    found = _from_cubin(kernel.asm["cubin"], job.disassembled)
+    found, code = _from_cubin(kernel.asm["cubin"], job.disassembled)
+    found["stale_loads"] = len(MAY_BE_STALE_IN_PTX.findall(kernel.asm["ptx"]))
+    if code:
+        found |= {**_instructions(code), **loop_facts(code, kernel.asm["ttgir"], job.arch)}
     return {**found, "shared": kernel.metadata.shared, "tensor_memory": kernel.metadata.tmem_size}
 
 
@@ -140,51 +146,32 @@ def run_tool(name: str, *options: str) -> str:
     return subprocess.run([tool, *options], capture_output=True, text=True, check=True).stdout
 
 
-def _from_cubin(cubin: bytes, disassembled: bool) -> dict[str, Any]:
+def _from_cubin(cubin: bytes, disassembled: bool) -> tuple[dict[str, Any], Code]:
+    """Registers and stack, and the instructions or none."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         text = run_tool("cuobjdump", "-res-usage", *(["-sass"] if disassembled else []), file.name)
-    usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
-    code = [(int(address, 16), words.split("."), rest) for address, words, rest in INSTRUCTION.findall(text)]
+    usage, code = re.search(r"REG:(\d+) STACK:(\d+)", text), code_of(text)
     if usage is None or (disassembled and not code):
         raise RuntimeError(f"cuobjdump's output is not understood: {text[:400]}")
-    found = {"registers": int(usage[1]), "stack": int(usage[2])}
-    if not disassembled:
-        return found
-    instructions = [words for _, words, _ in code]
-    names = Counter(words[0] for words in instructions)
+    return {"registers": int(usage[1]), "stack": int(usage[2])}, code
+
+
+def _instructions(code: Code) -> dict[str, Any]:
+    names = Counter(one.name for one in code)
 
     def counts(pattern: re.Pattern[str]) -> dict[str, int]:
         return {name: count for name, count in sorted(names.items()) if pattern.fullmatch(name)}
 
+    in_loops = {one.at: one.name for loop in inner_loops(code) for one in loop}
     return {
-        **found,
         "spill_stores": names["STL"],
         "spill_loads": names["LDL"],
-        "spills_in_loops": _spills_in_loops(code),
+        "spills_in_loops": sum(name in ("STL", "LDL") for name in in_loops.values()),
         "products": counts(PRODUCTS),
         "rounded": counts(ROUNDED),
-        "loads": _widths(instructions, "LDG"),
-        "async_loads": _widths(instructions, "LDGSTS"),
-        "stores": _widths(instructions, "STG"),
+        "loads": widths(code, "LDG"),
+        "async_loads": widths(code, "LDGSTS"),
+        "stores": widths(code, "STG"),
     }
-
-
-def _widths(instructions: list[list[str]], name: str) -> dict[str, int]:
-    """How many instructions of that name move how many bytes of a thread, by the number of bytes."""
-    bits = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
-    found = Counter(next((bits[word] for word in words if word in bits), 32) // 8 for words in instructions if words[0] == name)
-    return {str(width): found[width] for width in sorted(found)}
-
-
-def _spills_in_loops(code: list[tuple[int, list[str], str]]) -> int:
-    """Spills inside the innermost loop around each product, or inside any loop where nothing is multiplied. A loop is a jump back."""
-    targets = [(at, re.search(r"0x([0-9a-f]+)\s*$", rest)) for at, words, rest in code if words[0] == "BRA"]
-    loops = [(int(target[1], 16), at) for at, target in targets if target and int(target[1], 16) < at]
-    tensor_cores = [at for at, words, _ in code if words[0].endswith("MMA")]
-    products = tensor_cores or [at for at, words, _ in code if PRODUCTS.fullmatch(words[0])]
-    around = [[loop for loop in loops if loop[0] <= at <= loop[1]] for at in products]
-    inner = {min(found, key=lambda loop: loop[1] - loop[0]) for found in around if found} if products else set(loops)
-    spills = [at for at, words, _ in code if words[0] in ("STL", "LDL")]
-    return sum(any(first <= at <= last for first, last in inner) for at in spills)

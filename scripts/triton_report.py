@@ -18,14 +18,14 @@ from dataclasses import replace
 from importlib import import_module
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from multiprocessor import SHARED_MEMORY, programs
 from sources import KERNELS as KERNEL_FILES
-from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, Job, arguments, compiled, job_of, load, run_tool
-
-TILED = {"step": "step", "all_steps": "all_steps", "backward": "backward", "x0": "inputs", "context": "inputs"}
-"""The kernels with a choice of tiles, by their tiles' name in the table; each of the others has one tile for every size."""
+from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, TILED, Job, arguments, compiled, job_of, load, run_tool
+from triton_loops import loop_failures
+from triton_reemission import emit, reemission_of
 
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
 TASKS, STEPS = 2, 3
@@ -36,7 +36,20 @@ FIXED = {
     "gather_sum": {"BLOCK_R": 128, "BLOCK_N": 512},
 }
 """The largest blocks with which the launches in kernels/ start the kernels that have one tile for every size."""
-COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "shared", "programs", "products", "predicted_us_h100")
+SECTIONS = ("rows", "variants", "fusion", "reemission")
+"""What the result has: every configuration, other forms of the kernels, the comparisons of FP fusion and of Inductor's sources."""
+COLUMNS = (
+    "registers",
+    "stack",
+    "spill_stores",
+    "spill_loads",
+    "shared",
+    "programs",
+    "products",
+    "loop_issue",
+    "loop_wait",
+    "predicted_us_h100",
+)
 """What is printed of a row, after its names."""
 
 
@@ -104,6 +117,8 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
         found.append(f"spills: {facts['stack']} bytes of stack, {facts.get('spills_in_loops', 0)} loads and stores in loops")
     if facts["shared"] > limit:
         found.append(f"takes {facts['shared']} bytes of shared memory, the limit is {limit}")
+    if job.kernel == "all_steps" and facts["stale_loads"]:  # it reads states that it wrote itself
+        found.append(f"has {facts['stale_loads']} loads that may miss what the program wrote in the step before")
     if job.kernel not in TILED or not job.disassembled:
         return found
     tile = tile_of(job)
@@ -118,7 +133,7 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
     for width, count in wanted_loads(job).items():
         if facts["async_loads"].get(str(width), 0) < count:
             found.append(f"has fewer than {count} asynchronous loads of {width} bytes, but {facts['async_loads']}")
-    return found
+    return found + loop_failures(TILED[job.kernel], job.kind, tile.block_b, facts)
 
 
 def wanted_loads(job: Job) -> Counter[int]:
@@ -127,9 +142,6 @@ def wanted_loads(job: Job) -> Counter[int]:
     operands = [tile.block_b, table().product_columns(TILED[job.kernel], tile, dict(job.constants)["G"])]
     # Each buffer of the pipeline is filled once, before the loop or in it. Forward, there are two products: the context's and the state's.
     repeats = tile.num_stages * (2 if forward else 1)
-    if job.kind == "tf32" and not forward and job.arch in (90, 100) and tile.block_b >= 64:
-        # These tensor cores take four-byte values along k alone. The weights lie across it and are transposed while they are loaded.
-        operands.pop()
     found: Counter[int] = Counter()
     for rows in operands:
         share = rows * tile.block_k * table().ITEMSIZE[job.kind] // (32 * job.warps)
@@ -203,23 +215,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernels", type=Path, default=KERNEL_FILES, metavar="FOLDER", help="the kernels' sources")
     parser.add_argument("--names", nargs="+", choices=KERNELS, default=list(KERNELS), help="only these kernels")
     parser.add_argument("--kinds", nargs="+", choices=ELEMENT, default=list(ELEMENT), help="only these dtypes and precisions")
-    parser.add_argument("--rows-only", action="store_true", help="leave out the variants and the comparison of FP fusion")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="only these sections of the result")
 
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result."""
     load(options.kernels)
     jobs = list(rows_to_compile(options.names, options.kinds, options.archs))
-    variants, fused = [], {}
-    if not options.rows_only:
-        variants = list(variants_to_compile(options.names))
-        fused = {(job.kernel, job.kind): job for job in jobs if job.arch == 90 and job.kind in ("bfloat16", "float32", "float64")}
-    facts = compile_all({*jobs, *(job for _, job in variants), *(replace(job, fusion=True) for job in fused.values())}, options.kernels)
+    variants = list(variants_to_compile(options.names)) if "variants" in options.sections else []
+    hopper = [job for job in jobs if job.arch == 90]
+    fused = {
+        (job.kernel, job.kind): job for job in hopper if job.kind in ("bfloat16", "float32", "float64") and "fusion" in options.sections
+    }
+    first = {job.kernel: job for job in reversed(hopper)} if "reemission" in options.sections else {}
+    again = [first[name] for name in options.names if name in first]
+    rows = jobs if "rows" in options.sections else []
+    wanted = {*rows, *(job for _, job in variants), *fused.values(), *(replace(job, fusion=True) for job in fused.values()), *again}
+    facts, emitted = compile_all(wanted, options.kernels), {}
+    if again:
+        with TemporaryDirectory() as folder:
+            emit((job.kernel for job in again), Path(folder))
+            emitted = compile_all(set(again), Path(folder))
     fusion = [fusion_of(job, *(facts[one].get("rounded") for one in (job, replace(job, fusion=True)))) for job in fused.values()]
     return {
         "versions": versions(),
         "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES},
-        "rows": [row_of(job, facts[job]) for job in jobs],
+        "rows": [row_of(job, facts[job]) for job in rows],
         "variants": [{"variant": name, **row_of(job, facts[job])} for name, job in variants],
         "fusion": fusion,
+        "reemission": [reemission_of(job, facts[job], emitted[job]) for job in again],
     }

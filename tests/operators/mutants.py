@@ -78,13 +78,13 @@ def wrong__dq(dg, x, a, g):
 
 @triton.jit
 def wrong_add_gradient_product(
-    acc, gradients, weight, row, n, columns, D, K, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr
+    acc, gradients, weight, row, n, columns, first_column, D, K, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr
 ):
     """Leaves out the product's last BLOCK_K terms."""
     for start in range(0, G * D - BLOCK_K, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         left = tl.load(gradients + row[:, None] * (G * D) + k[None, :])
-        right = tl.load(weight + k[:, None] * K + n[None, :], mask=(n < columns)[None, :], other=0.0)
+        right = tl.load(weight + k[:, None] * K + (first_column + n)[None, :], mask=(n < columns)[None, :], other=0.0)
         acc = dot(left, right, acc, PRECISION)
     return acc
 

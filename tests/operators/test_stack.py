@@ -143,13 +143,18 @@ def test_an_exported_model_takes_any_batch_size():
     torch.testing.assert_close(program.module()(ids, dense), model(ids, dense))
 
 
-@on("triton")
-@pytest.mark.parametrize("batch_size", ["static", "dynamic"])
-def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend, batch_size):
-    """A graph traced without the interpreter holds each launch, and beside it just the buffers that the kernel writes."""
-    done = subprocess.run([sys.executable, "-m", "tests.operators.traced_graph", batch_size], capture_output=True, text=True, check=False)
+def traced(open_sizes):
+    """The lines that traced_graph.py prints."""
+    done = subprocess.run([sys.executable, "-m", "tests.operators.traced_graph", open_sizes], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines() == [
+    return done.stdout.splitlines()
+
+
+@on("triton")
+@pytest.mark.parametrize("open_sizes", ["static", "batch"])
+def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend, open_sizes):
+    """A graph traced without the interpreter holds each launch, and beside it just the buffers that the kernel writes."""
+    assert traced(open_sizes) == [
         "cross_rnn_step: states, activations",
         "cross_rnn_step: states, activations",
         "cross_rnn_step: out, activations",
@@ -163,3 +168,30 @@ def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend, batch
         "param_gather_sum: shared, private",
         "param_gather_sum: shared, private",
     ]
+
+
+@on("triton")
+def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(backend):
+    """A size that the graph leaves open is printed as ?. The graphs hold the same launches and written buffers as with fixed sizes."""
+    cross = "[?, ?] [?, 2, ?] [?, 2] [?, ?, 2, ?] [?, ?, 2] [?, ?]"
+    start, middle = "cross_rnn_backward_start: gradients, bias_sums", "cross_rnn_backward_step: d, gradients, bias_sums"
+    adding, middle_adding = (launch.replace("gradients", "terms, gradients") for launch in (start, middle))
+    end, context = "cross_rnn_backward_x0: dx0", "cross_rnn_backward_context: dcontext"
+    rows, sums, again = "param_gather_rows: out", "param_gather_sum: shared, private", "cross_rnn_step: activations"
+    forward = "cross_rnn_all_steps: states, activations"
+    expected = {
+        "all_steps, states": [cross + " [3, ?, ?]", forward, start, rows, middle, middle, end, context, context],
+        "step, untied, recompute": [
+            cross + " [3, ?, ?]", "cross_rnn_step: states", "cross_rnn_step: states", "cross_rnn_step: out",
+            again, adding, again, rows, middle_adding, context, again, middle_adding, context, end, context,
+        ],
+        "all_steps, no context": [cross, "cross_rnn_all_steps: states, out, activations", start, rows, middle, middle, end],
+    }  # fmt: skip
+    lines = [[case, f"sizes: {launches[0]}", *launches[1:], sums, sums] for case, launches in expected.items()]
+    gather = ["gather", "sizes: [?, ?, ?] [?, ?, ?, ?] [?, ?]", rows, sums]
+    assert traced("every") == [*(line for case in lines for line in case), *gather]
+
+
+@on("triton")
+def test_the_compiler_fixes_a_number_of_steps_that_it_would_leave_open(backend):
+    assert traced("steps")[0].startswith("cross_rnn_all_steps")

@@ -1,4 +1,8 @@
-"""Prints the launches of a traced training step and what each writes, as PyTorch's compiler sees them. Needs no GPU: nothing is run."""
+"""Prints the launches of traced training steps and what each writes, as PyTorch's compiler sees them. Needs no GPU: nothing is run.
+
+The argument says which sizes the graph leaves open: "static" none, "batch" the batch, "every" all of them, "steps" the steps too. With
+"every", the operators are traced in both schedules and with their options, and a line says which sizes the graph fixed nevertheless.
+"""
 
 import os
 import sys
@@ -14,6 +18,14 @@ from triton.backends.compiler import GPUTarget
 
 from dcrnn_fast.kernels import tile_choice
 from dcrnn_fast.operators import triton as operators
+
+CASES = {
+    "all_steps, states": {"return_states": True},
+    "step, untied, recompute": {"recompute": True},
+    "all_steps, no context": {},
+    "gather": {},
+}
+OPEN_STEPS = "all_steps, open steps"
 
 
 class Driver:
@@ -33,7 +45,16 @@ class TracedError(Exception):
     """The graph of forward and backward is there; running it would need a GPU."""
 
 
+def print_fixed_sizes(graph):
+    """The sizes of the inputs that are numbers and no symbols."""
+    inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder" and "tangent" not in node.name]
+    sizes = [str([size if isinstance(size, int) else "?" for size in value.shape]) for value in inputs if isinstance(value, torch.Tensor)]
+    sys.stdout.write(f"sizes: {' '.join(sizes).replace(chr(39), '')}\n")
+
+
 def print_launches(graph, *arguments, **options):
+    if sys.argv[1] == "every":
+        print_fixed_sizes(graph)
     for node in graph.graph.nodes:
         if node.target is torch.ops.higher_order.triton_kernel_wrapper_functional:
             kernel = kernel_side_table.get_kernel(node.kwargs["kernel_idx"])
@@ -43,27 +64,58 @@ def print_launches(graph, *arguments, **options):
     raise TracedError
 
 
-def main():
-    if not torch.cuda.is_available():
-        triton.runtime.driver.set_active(Driver())
-    tasks, shared, private, gates, dim, rows, columns, steps = 2, 32, 32, 2, 64, 256, 16, 3
+def trace(case):
+    torch._dynamo.reset()
+    tasks, shared, private, gates, dim, rows, columns, steps = (
+        5,
+        40,
+        24,
+        2,
+        64,
+        256,
+        16,
+        3,
+    )  # none like another: a graph takes like sizes for one
+    total = dim * (steps if "untied" in case else 1)
+    if "no context" in case:
+        columns = 0
     shapes = [(rows, dim), (shared, gates, columns + dim), (shared, gates), (tasks, private, gates, columns + dim), (tasks, private, gates)]
-    floats = [torch.empty(*shape, dtype=torch.bfloat16).requires_grad_() for shape in (*shapes, (steps, rows, columns))]
-    index = torch.empty(tasks, dim, dtype=torch.int32)
-    if sys.argv[1] == "dynamic":
-        torch._dynamo.mark_dynamic(floats[0], 0)
-        torch._dynamo.mark_dynamic(floats[5], 1)
+    floats = [torch.empty(*shape, dtype=torch.bfloat16).requires_grad_() for shape in shapes]
+    inputs = [*floats, torch.zeros(tasks, total, dtype=torch.int32)]
+    if columns:
+        inputs.append(torch.empty(steps, rows, columns, dtype=torch.bfloat16).requires_grad_())
+    if sys.argv[1] == "batch":
+        torch._dynamo.mark_dynamic(inputs[0], 0)
+        torch._dynamo.mark_dynamic(inputs[6], 1)
 
     def step(*tensors):
-        return operators.IMPLEMENTATION.cross_rnn(*tensors[:6], steps=steps, context=tensors[6])
+        context = tensors[6] if columns else None
+        if case == "gather":
+            return operators.IMPLEMENTATION.param_gather(tensors[1], tensors[3], tensors[5])
+        return operators.IMPLEMENTATION.cross_rnn(*tensors[:6], steps=steps, context=context, **CASES.get(case, {}))
 
-    compiled = torch.compile(step, fullgraph=True, backend=aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=print_launches))
-    with tile_choice.kernel_override(schedule="step"):
+    backend = aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=print_launches)
+    compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True if sys.argv[1] in ("every", "steps") else None)
+    with (
+        tile_choice.kernel_override(schedule="all_steps" if "all_steps" in case else "step"),
+        torch._dynamo.config.patch(specialize_int=case != OPEN_STEPS),
+    ):
         try:
-            compiled(*floats[:5], index, floats[5])
+            compiled(*inputs)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             if not isinstance(error.inner_exception, TracedError):
                 raise
+
+
+def main():
+    if not torch.cuda.is_available():
+        triton.runtime.driver.set_active(Driver())
+    if sys.argv[1] != "every":
+        trace(OPEN_STEPS if sys.argv[1] == "steps" else "step")
+        return
+    for case in CASES:
+        sys.stdout.write(f"{case}\n")
+        trace(case)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,176 @@
+"""Launches that are recorded and not made, of the largest sizes: every grid fits a GPU, every address is exact and inside its tensor."""
+
+from dataclasses import replace
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+import triton
+import triton.language as tl
+from triton.runtime.errors import InterpreterError
+
+from dcrnn_fast.kernels import INTERPRETED, launches, tile_choice, tile_table
+from dcrnn_fast.operators import Needs
+from dcrnn_fast.operators.triton import functions
+
+from .programs import Launch, corners, recorded, run_without_memory
+
+pytestmark = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+OPERATORS = functions(launches)
+MOST = 2**31 - 1
+LARGEST_GRID = (MOST, 65535, 65535)
+"""Programs in each dimension of a grid, of every architecture, from NVIDIA's CUDA C++ programming guide."""
+
+
+def empty(*shape, dtype=torch.bfloat16):
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def cross_launches(B, D, T, L, *, C=0, tied=True, states=False, keep=3, schedule="step", dtype=torch.bfloat16, backward=True):
+    """The launches of a forward, and of its backward, and the largest value that the index may have."""
+    rows = D if tied else L * D
+    shared, private = rows // 2, rows - rows // 2
+    banks = empty(shared, 2, C + D), empty(shared, 2), empty(T, private, 2, C + D), empty(T, private, 2)
+    context = empty(L, B, C).to(dtype) if C else None
+    arguments = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32), L, "gated", context, states
+    needs = Needs.X0 | Needs.BANKS | (Needs.CONTEXT if C else 0)
+    with recorded() as found, tile_choice.kernel_override(schedule=schedule):
+        out, kept, activations = OPERATORS["cross_rnn"](*arguments, keep, False)
+        if states and keep & 2:
+            kept = out[:, 1:L]
+        if backward:
+            OPERATORS["cross_rnn_backward"](torch.empty_like(out), kept, activations, *arguments, int(needs), False)
+    return found, rows - 1
+
+
+def gather_launches(rows, columns, tasks=2, gathered=None):
+    """The launches of a gather and its backward, from two banks of ``rows`` rows."""
+    with recorded() as found:
+        shared, private, index = empty(rows, columns), empty(tasks, rows, columns), empty(tasks, gathered or 2 * rows, dtype=torch.int32)
+        OPERATORS["param_gather_backward"](OPERATORS["param_gather"](shared, private, index), index, rows, rows)
+    return found, 2 * rows - 1
+
+
+LARGE = {
+    "most rows": (cross_launches, {"B": MOST, "D": 8, "T": 1, "L": 2}),
+    "most rows of an odd size": (cross_launches, {"B": MOST, "D": 9, "T": 2, "L": 2, "keep": 0, "states": True}),
+    "most rows and a context": (cross_launches, {"B": MOST, "D": 8, "T": 1, "L": 2, "C": 8, "tied": False}),
+    "most rows, one launch": (cross_launches, {"B": MOST, "D": 8, "T": 1, "L": 3, "C": 8, "schedule": "all_steps"}),
+    "wide": (cross_launches, {"B": 2**24, "D": 136, "T": 2, "L": 1, "dtype": torch.float32, "states": True}),
+    "many tasks": (cross_launches, {"B": 2**22, "D": 8, "T": 80, "L": 1, "C": 8}),
+    "many steps, one launch": (cross_launches, {"B": 2**24, "D": 8, "T": 2, "L": 8, "schedule": "all_steps", "keep": 2}),
+    "gather": (gather_launches, {"rows": 2**5, "columns": 65535 * 512}),
+}
+"""Sizes at which 32-bit numbers would end. Their tensors have no memory. Few units and steps, so that a program ends soon."""
+
+LARGEST = {
+    **LARGE,
+    "8192 units": (cross_launches, {"B": 2**22, "D": 8192, "T": 4, "L": 3, "C": 8192}),
+    "8192 units, untied, nothing kept": (cross_launches, {"B": 2**22, "D": 8192, "T": 4, "L": 3, "tied": False, "keep": 0}),
+    "most tasks": (cross_launches, {"B": 70_000, "D": 8, "T": 65535, "L": 1, "C": 8}),
+    "most steps": (
+        cross_launches,
+        {"B": 2**22, "D": 64, "T": 1, "L": 65535, "C": 8, "schedule": "all_steps", "keep": 0, "backward": False},
+    ),
+    "most columns of a gather": (gather_launches, {"rows": 2, "columns": 2**25 + 1}),
+    "most rows of banks": (gather_launches, {"rows": 2**24, "columns": 8, "tasks": 63}),
+}
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """scripts/triton_compile.py: which integers it compiles as 32 bits, and the kernels by their names in the table of tiles."""
+    if not (SCRIPTS / "triton_compile.py").is_file():
+        pytest.skip("the tests lie without the scripts")
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return import_module("triton_compile")
+
+
+def excess(launch, card, compiling):
+    """What of a launch a card does not hold, or the type of an argument."""
+    numbers, arguments, options = launch.integers, launch.arguments, launch.options
+    found = [f"grid {launch.grid}"] if any(not 1 <= size <= most for size, most in zip(launch.grid, LARGEST_GRID, strict=False)) else []
+    found += [f"{name}={value!r}" for name, value in numbers.items() if type(value) is not int or not -(2**63) <= value < 2**63]
+    found += [f"{name}={numbers[name]}, compiled as 32 bits" for name in compiling.SIZES if numbers.get(name, 0) > MOST]
+    found += [f"{options['num_warps']} warps"] if 32 * options.get("num_warps", 4) > 1024 else []
+    names = {function: name for name, (_, function) in compiling.KERNELS.items()}
+    if kernel := compiling.TILED.get(names.get(launch.name)):
+        tile = tile_table.Config(*(arguments[f"BLOCK_{side}"] for side in "BDK"), options["num_warps"], options["num_stages"])
+        dtypes = [value.dtype for value in arguments.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+        kind = str(min(dtypes, key=lambda dtype: dtype.itemsize)).removeprefix("torch.")
+        needed = tile_table.shared_bytes(kernel, tile, kind, arguments["G"]) + 2048
+        found += [f"{needed} bytes of shared memory"] if needed > card.shared_memory else []
+    return found
+
+
+def every_excess(make, sizes, compiling, monkeypatch, archs=tuple(tile_table.SHARED_MEMORY)):
+    """What no card holds of the launches, which were chosen for it."""
+    found = []
+    for arch in archs:
+        card = tile_table.Card("any", 132, tile_table.SHARED_MEMORY[arch], arch // 10)
+        monkeypatch.setattr(tile_table, "card_of", lambda device, card=card: card)
+        made = make(**sizes)[0]
+        assert made
+        found += [f"sm_{arch}: {launch.name}: {problem}" for launch in made for problem in excess(launch, card, compiling)]
+    return found
+
+
+@pytest.mark.parametrize(("make", "sizes"), LARGEST.values(), ids=LARGEST)
+def test_the_largest_launches_fit_every_card_and_their_arguments_are_exact(make, sizes, compiling, monkeypatch):
+    assert not every_excess(make, sizes, compiling, monkeypatch)
+
+
+def test_more_tasks_than_a_grid_has_room_for_are_refused():
+    with pytest.raises(ValueError, match="got 65536 tasks, expected at most 65535"):
+        cross_launches(8, 8, 65536, 1, backward=False)
+
+
+@pytest.mark.parametrize(("make", "sizes"), LARGE.values(), ids=LARGE)
+def test_at_the_largest_sizes_no_32_bit_number_overflows_and_no_address_leaves_its_tensor(make, sizes):
+    found, last_row = make(**sizes)
+    for launch in found:
+        run_without_memory(launch, corners(launch.grid), last_row)
+
+
+@pytest.mark.parametrize(
+    "options", [{"schedule": "step", "states": True}, {"schedule": "all_steps", "tied": False, "keep": 0}], ids=tile_table.SCHEDULES
+)
+def test_at_odd_sizes_no_program_leaves_its_tensors(options):
+    found, last_row = cross_launches(67, 33, 1, 2, C=3, **options)
+    for launch in found:
+        run_without_memory(launch, list(product(*map(range, (*launch.grid, 1)[:3]))), last_row)
+
+
+@pytest.mark.parametrize("kernel", ["param_gather_rows", "param_gather_sum"])
+def test_an_index_of_more_than_two_billion_values_is_read_inside_its_memory(kernel):
+    found, last_row = gather_launches(rows=1, columns=1, tasks=2**25 + 8, gathered=64)
+    for launch in found:
+        if launch.name == kernel:
+            run_without_memory(launch, corners(launch.grid)[-1:], last_row)
+
+
+@triton.jit
+def _short_offsets(x, out, B, D, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at * D, tl.load(x + at * D, mask=at < B), mask=at < B)
+
+
+@triton.jit
+def _no_mask(x, out, B, D, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
+    tl.store(out + at * D, tl.load(x + at * D))
+
+
+@pytest.mark.parametrize(("kernel", "error"), [(_short_offsets, "int32 overflow"), (_no_mask, "leaves a tensor")], ids=["32 bits", "mask"])
+def test_an_overflow_and_a_forgotten_mask_are_found(kernel, error):
+    x = empty(2**28 + 5, 8)
+    launch = Launch(kernel, (2**21 + 1,), {"x": x, "out": torch.empty_like(x), "B": x.shape[0], "D": 8, "BLOCK": 128}, {})
+    run_without_memory(replace(launch, grid=(8,)), corners((8,)), 0)
+    with pytest.raises(InterpreterError, match=error):
+        run_without_memory(launch, corners(launch.grid), 0)
