@@ -22,9 +22,9 @@ int tile_rows(const Problem<T>& p) {
 }
 
 template <typename From, typename T>
-BankSum<From, T> bank_sum(const Problem<T>& p, const From* from, T* shared, T* own) {
+BankSum<From, T> bank_sum(const Problem<T>& p, const InverseIndex& inverse, const From* from, T* shared, T* own) {
   BankSum<From, T> sum{};
-  sum.from = from, sum.index = p.index, sum.shared = shared, sum.own = own;
+  sum.from = from, sum.inverse = inverse, sum.shared = shared, sum.own = own;
   sum.tasks = p.tasks, sum.rows = p.rows, sum.num_shared = p.num_shared, sum.num_private = p.num_private;
   sum.parts = p.gates, sum.step_rows = p.dim;
   return sum;
@@ -119,8 +119,8 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
 }
 
 template <typename T>
-cudaError_t sum_weights(const Problem<T>& p, const T* products, T* shared, T* own, cudaStream_t stream) {
-  BankSum<T, T> sum = bank_sum(p, products, shared, own);
+cudaError_t sum_weights(const Problem<T>& p, const InverseIndex& inverse, const T* products, T* shared, T* own, cudaStream_t stream) {
+  BankSum<T, T> sum = bank_sum(p, inverse, products, shared, own);
   sum.part = p.columns + p.dim, sum.row_stride = sum.part, sum.part_stride = p.dim * sum.part, sum.task_stride = p.gates * sum.part_stride;
   const int64_t group = p.tasks * sum.task_stride;
   if (p.weight_steps() > 1)
@@ -131,8 +131,9 @@ cudaError_t sum_weights(const Problem<T>& p, const T* products, T* shared, T* ow
 }
 
 template <typename T>
-cudaError_t sum_biases(const Problem<T>& p, const accumulator<T>* sums, T* shared, T* own, cudaStream_t stream) {
-  BankSum<accumulator<T>, T> sum = bank_sum(p, sums, shared, own);
+cudaError_t sum_biases(const Problem<T>& p, const InverseIndex& inverse, const accumulator<T>* sums, T* shared, T* own,
+                       cudaStream_t stream) {
+  BankSum<accumulator<T>, T> sum = bank_sum(p, inverse, sums, shared, own);
   sum.part = 1, sum.row_stride = 1, sum.part_stride = p.dim, sum.copies = 1;
   sum.step_stride = backward_row_tiles(p) * int64_t(p.gates) * p.dim, sum.task_stride = p.steps * sum.step_stride;
   return sum_into_banks(sum, stream);
@@ -141,8 +142,8 @@ cudaError_t sum_biases(const Problem<T>& p, const accumulator<T>* sums, T* share
 #define DCRNN_INSTANCE(T)                                                                                                   \
   template int backward_row_tiles<T>(const Problem<T>&);                                                                    \
   template cudaError_t backward<T>(const Problem<T>&, const T*, bool, const T*, const Workspace<T>&, T*, T*, cudaStream_t); \
-  template cudaError_t sum_weights<T>(const Problem<T>&, const T*, T*, T*, cudaStream_t);                                   \
-  template cudaError_t sum_biases<T>(const Problem<T>&, const accumulator<T>*, T*, T*, cudaStream_t)
+  template cudaError_t sum_weights<T>(const Problem<T>&, const InverseIndex&, const T*, T*, T*, cudaStream_t);              \
+  template cudaError_t sum_biases<T>(const Problem<T>&, const InverseIndex&, const accumulator<T>*, T*, T*, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);
 DCRNN_INSTANCE(BFloat16);

@@ -116,9 +116,11 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
     check_cuda(backward(p, data<const T>(grad), return_states, data<const T>(activations), workspace, data<T>(dx0), data<T>(dcontext),
                         current.stream));
     if (needs & need_banks) {
-      const Tensor products = weight_products(p, a.x0, workspace);
-      check_cuda(sum_weights(p, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
-      check_cuda(sum_biases(p, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
+      const Tensor products = weight_products(p, a.x0, workspace), memory = new_inverse(a.x0, p.bank());
+      const InverseIndex inverse = inverse_in(data<void>(memory), p.bank());
+      check_cuda(invert(p.bank(), data<void>(memory), current.stream));
+      check_cuda(sum_weights(p, inverse, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
+      check_cuda(sum_biases(p, inverse, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
     }
   }
   return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext};

@@ -157,26 +157,31 @@ inline void round_to(Half& out, float x) { out.bits = host::bits_of<uint16_t>(st
 
 inline uint32_t round_to_tf32(uint32_t bits) { return bits << 1 > 0xff000000u ? bits : (bits + 0x1000) & 0xffffe000u; }  // NaN stays
 
-inline float __shfl_xor_sync(uint32_t, float value, int mask) {
-  return host::bits_of<float>(host::exchange(host::words(host::bits_of<uint32_t>(value)))[host::lane() ^ mask].words[0]);
-}
-
-inline double __shfl_xor_sync(uint32_t, double value, int mask) {
+template <typename Value>
+Value __shfl_sync(uint32_t, Value value, int lane) {
   host::Shown mine{};
   std::memcpy(mine.words, &value, sizeof value);
-  double out;
-  std::memcpy(&out, host::exchange(mine)[host::lane() ^ mask].words, sizeof out);
-  return out;
+  std::memcpy(&value, host::exchange(mine)[lane & 31].words, sizeof value);
+  return value;
 }
 
-inline uint32_t __ballot_sync(uint32_t, bool vote) {
-  const host::Shown* const shown = host::exchange(host::words(vote));
+template <typename Value>
+Value __shfl_xor_sync(uint32_t all, Value value, int mask) {
+  return __shfl_sync(all, value, static_cast<int>(host::lane()) ^ mask);
+}
+
+inline void __syncwarp() { host::exchange({}); }
+
+// The lanes that hold the same value.
+inline uint32_t __match_any_sync(uint32_t, uint32_t value) {
+  const host::Shown* const shown = host::exchange(host::words(value));
   uint32_t out = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) out |= shown[lane].words[0] << lane;
+  for (unsigned lane = 0; lane < 32; ++lane) out |= uint32_t{shown[lane].words[0] == value} << lane;
   return out;
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
 
