@@ -40,8 +40,9 @@ int64_t forward_scratch(const Problem<Value>& problem, bool every_state);
 // Memory that the backward writes. The matrix products for dW read the states and da|dq, the gradients of a and of the gate's argument q.
 template <typename Value>
 struct Workspace {
-  Value *states, *gradients;          // [T, L - 1, B, D], da|dq [T, L, B, G, D]
-  accumulator<Value>*d, *dx0, *sums;  // [T, B, D], [T, B, D], [T, L, row_tiles, G, D]: see sum_biases
+  Value *states, *gradients;      // [T, L - 1, B, D], da|dq [T, L, B, G, D]
+  Value* d;                       // [T, B, D], or null for one step
+  accumulator<Value>*dx0, *sums;  // [T, B, D], or null where no dx0 is asked for; [T, L, row_tiles, G, D]: see sum_biases
 };
 
 template <typename Value>

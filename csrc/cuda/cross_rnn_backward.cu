@@ -64,7 +64,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     const auto elements_of = [&](int step) {
       ElementArguments<T> a{};
       a.x0 = p.x0, a.activations = activations + step * plane;
-      a.gradients = w.gradients + step * plane, a.dx0 = w.dx0, a.sums = w.sums + step * sums_step;
+      a.gradients = w.gradients + step * plane, a.dx0 = dx0 ? w.dx0 : nullptr, a.sums = w.sums + step * sums_step;
       a.batch = p.batch, a.dim = p.dim, a.tile_rows = tile_rows(p), a.vector = vector;
       a.activations_stride = a.gradients_stride = p.steps * plane, a.sums_stride = p.steps * sums_step;
       return a;
@@ -83,12 +83,13 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     a.gradients_stride = p.steps * plane, a.gradients_step = plane, a.index_stride = p.rows;
     a.step_rows = p.weight_steps() > 1 ? p.dim : 0;
     a.vector = vector;
-    a.d = w.d, a.dx0 = w.dx0, a.grad_stride = grad_stride, a.dcontext = dcontext;
+    a.dx0 = w.dx0, a.state_grad_stride = grad_stride, a.dcontext = dcontext;
     for (int step = p.steps - 1; step >= 0; --step) {
       a.first = step == 0;
       if (a.first && !dx0) break;
       a.gradients = w.gradients + step * plane, a.index = p.index + step * a.step_rows;
-      a.grad = step == p.steps - 1 ? last_grad : nullptr;
+      a.d = step == p.steps - 1 ? last_grad : w.d, a.d_stride = step == p.steps - 1 ? grad_stride : all;
+      a.dh = step > 1 || dx0 ? w.d : nullptr;
       a.state_grad = every_state ? grad + step * all : nullptr;
       if (!a.first) a.before = elements_of(step - 1);
       run([&] {

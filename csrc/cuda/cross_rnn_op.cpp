@@ -109,10 +109,11 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
     }
     const int64_t tiles = backward_row_tiles(p);
     const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), gradients = empty_like(activations);
-    const Tensor d = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>), dx0_sums = empty_like(d);
+    const Tensor d = new_empty(a.x0, {p.steps > 1 ? p.tasks : 0, p.batch, p.dim});
+    const Tensor dx0_sums = new_empty(a.x0, {needs & need_x0 ? p.tasks : 0, p.batch, p.dim}, wide_type<T>);
     const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, tiles, p.gates, p.dim}, wide_type<T>);
     using A = accumulator<T>;
-    const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<A>(d), data<A>(dx0_sums), data<A>(sums)};
+    const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<T>(d), data<A>(dx0_sums), data<A>(sums)};
     check_cuda(backward(p, data<const T>(grad), return_states, data<const T>(activations), workspace, data<T>(dx0), data<T>(dcontext),
                         current.stream));
     if (needs & need_banks) {

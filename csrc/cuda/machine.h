@@ -31,6 +31,23 @@ DCRNN_DEVICE unsigned char* shared_memory() {
   return memory;
 }
 
+// threadIdx.x, read again: what is computed from it keeps no registers before.
+DCRNN_DEVICE unsigned fresh_thread_index() {
+  unsigned out;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(out));
+  return out;
+}
+
+// Accesses to shared memory whose memory banks the tests on the CPU count.
+template <typename Value>
+DCRNN_DEVICE Value read_shared(const void* from) {
+  return *static_cast<const Value*>(from);
+}
+template <typename Value>
+DCRNN_DEVICE void write_shared(void* to, const Value& value) {
+  *static_cast<Value*>(to) = value;
+}
+
 DCRNN_DEVICE uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
 
 // Copies 16 bytes from global to shared memory, or writes 16 zero bytes. They have arrived once a wait has counted the group in which they

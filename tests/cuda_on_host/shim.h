@@ -141,6 +141,7 @@ To bits_of(const From& from) {
 #define gridDim (::dcrnn_fast::cuda::host::current->grid_size)
 #define blockDim (::dcrnn_fast::cuda::host::current->block_size)
 
+inline unsigned fresh_thread_index() { return threadIdx.x; }
 inline unsigned char* shared_memory() { return host::current->block->shared.data()->bytes; }
 
 inline void __syncthreads() { host::wait_at(host::current->block->together); }
@@ -184,6 +185,18 @@ inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
+
+template <typename Value>
+Value read_shared(const void* from) {
+  host::check_aligned(from, sizeof(Value));
+  return *static_cast<const Value*>(from);
+}
+
+template <typename Value>
+void write_shared(void* to, const Value& value) {
+  host::check_aligned(to, sizeof(Value));
+  *static_cast<Value*>(to) = value;
+}
 
 inline void copy_async(void* to, const void* from, bool present) {
   host::check_aligned(to, 16);
