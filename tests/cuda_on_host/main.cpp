@@ -80,6 +80,25 @@ class Runner {
     return verdict;
   }
 
+  // A NaN of any bits in the gate's bias makes the gate and the state NaN: the bits that the exponential adds to the exponent could make a
+  // number of it. GPUs make 0x7fffffff of every NaN. For gated problems of one step.
+  Verdict run_nan(const Kernels& kernels, const std::vector<uint64_t>& nans) {
+    Verdict verdict{allowed_};
+    p_.schedule = kernels.schedule, p_.tiles = kernels.tiles;
+    size_t next = 0;
+    for (std::vector<T>* biases : {&shared_bias_, &private_bias_})
+      for (size_t i = 1; i < biases->size(); i += 2) std::memcpy(&(*biases)[i], &nans[next++ % nans.size()], sizeof(T));
+    auto out = poisoned<T>(s_.tasks * s_.states()), activations = poisoned<T>(2 * s_.tasks * s_.states());
+    std::fill(out.begin(), out.end(), T{}), std::fill(activations.begin(), activations.end(), T{});
+    verdict.check(forward<T>(p_, out.data(), false, activations.data(), nullptr, nullptr));
+    const auto is_nan = [](const T& x) { return widen(x) != widen(x); };
+    for (const T& x : out)
+      if (!is_nan(x)) verdict.add("a state is no NaN", INFINITY);
+    for (size_t i = 0; i < activations.size(); ++i)
+      if (is_nan(activations[i]) != (i / s_.dim % 2 == 1)) verdict.add("a gate is no NaN, or an a is one", INFINITY);
+    return verdict;
+  }
+
  private:
   void run_backward(const std::vector<T>& activations, Verdict& verdict) {
     const int64_t all = s_.states(), plane = s_.gates() * all;
@@ -197,6 +216,17 @@ void check_stray(Report& report, const char* math, double allowed) {
   }
 }
 
+template <typename T>
+void check_nan(Report& report, const char* math, const std::vector<uint64_t>& nans) {
+  const Inputs in({Level::tiny, 3, 19, 0, 2, 1, false, true, false});
+  const Reference reference(in);
+  Runner<T> runner(in, reference, false, 0);
+  for (const Kernels& kernels : every_kernel) {
+    const std::string name = std::string(math) + " " + in.s.name() + " " + kernels.name + ", NaN of many bits";
+    if (report.wanted(in.s.level, name)) report.add(name, runner.run_nan(kernels, nans));
+  }
+}
+
 // In some shapes all rows are multiples of 16 bytes in every dtype, so that copies are asynchronous; in others not. The second shape's
 // product ends after the pipeline's first stage, whose memory the sums then take. The last level has more rows and units than any tile.
 // clang-format off
@@ -235,6 +265,12 @@ int main(int count, char** arguments) {
   }
   check_stray<float>(report, "float32", of_float);
   check_stray<BFloat16>(report, "bfloat16", of_bfloat16);
+  check_nan<float>(report, "float32", {0x7fffffff, 0xffffffff, 0x7fc00000, 0xffc00000, 0x7f800001, 0xff812345, 0x7fc12345, 0xffedcba9});
+  check_nan<double>(report, "float64",
+                    {0x7fffffffffffffff, 0xffffffffffffffff, 0x7ff8000000000000, 0xfff8000000000000, 0x7ff0000000000001, 0xfff123456789abcd,
+                     0x7ff8123456789abc, 0xfffedcba98765432});
+  check_nan<BFloat16>(report, "bfloat16", {0x7fff, 0xffff, 0x7fc0, 0xffc0, 0x7f81, 0xff92});
+  check_nan<Half>(report, "float16", {0x7fff, 0xffff, 0x7e00, 0xfe00, 0x7c01, 0xfd23});
   check_param_gather(report, of_float, of_double, of_bfloat16, of_float16);
   return report.finish();
 }
