@@ -133,6 +133,8 @@ struct ProductKernel {
   DCRNN_DEVICE void finish_step(const Staged& staged) const {
     const unsigned thread = fresh_thread_index();
     const int local = thread % row_chunks * neighbours, first = thread / row_chunks;
+    const int column_tiles = (p.dim + Tile::columns - 1) / Tile::columns;  // again: the product leaves no register to keep it
+    const int tile = blockIdx.x / column_tiles, first_column = blockIdx.x % column_tiles * Tile::columns;
     const int unit = first_column + local, left = p.dim - unit;
     const int64_t all = p.batch * p.dim;
     A column_sums[G][neighbours] = {};
@@ -162,15 +164,16 @@ struct ProductKernel {
       }
     }
     if (p.first) return;
-    const Staged partial{pipeline + Staged::bytes(Tile::rows)};  // rows [rows_at_once, G]
+    const Staged partial{pipeline + Staged::bytes(Tile::rows)};  // rows [G, rows_at_once]
 #pragma unroll
-    for (int g = 0; g < G; ++g) partial.write(column_sums[g], first * G + g, local);
+    for (int g = 0; g < G; ++g) partial.write(column_sums[g], g * rows_at_once + first, local);
     __syncthreads();
     for (int i = thread; i < G * Tile::columns; i += threads) {
       const int column = i % Tile::columns, g = i / Tile::columns;
       if (first_column + column >= p.dim) continue;
       A sum = 0;
-      for (int k = 0; k < rows_at_once; ++k) sum += partial.value(k * G + g, column);
+#pragma unroll 4
+      for (int k = 0; k < rows_at_once; ++k) sum += partial.value(g * rows_at_once + k, column);
       p.before.sums[second * p.before.sums_stride + (int64_t(tile) * G + g) * p.dim + first_column + column] = sum;
     }
   }

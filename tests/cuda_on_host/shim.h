@@ -8,7 +8,9 @@
 //    manual documents.
 //  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
 //    passes with both.
-//  - Misaligned vector accesses and copies that are never waited for end the program. So do a barrier that some threads never
+//  - Where `counted` asks for it, the memory banks of shared memory, see banks.h.
+//  - Misaligned vector accesses to shared memory and copies that are never waited for end the program. So do a barrier that some threads
+//  never
 //    reach, and a sanitizer's findings. With DCRNN_HOST_THREADS a missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
@@ -28,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "banks.h"
 #include "threads.h"
 #include "types.h"
 
@@ -67,6 +70,7 @@ struct Block {
   explicit Block(int threads, size_t shared_bytes) : together(threads), warps(threads / 32), shared((shared_bytes + 127) / 128) {}
   Barrier together;
   std::vector<Warp> warps;
+  std::vector<std::vector<Access>> accesses;  // of each thread, where a launch counts them
   struct alignas(128) Line {
     unsigned char bytes[128];
   };
@@ -89,6 +93,8 @@ struct Thread {
   dim3 grid_size, block_size, thread_index, block_index;
   unsigned round_of_warp = 0;
   std::vector<std::vector<Copy>> copies{1};  // groups, the last one open
+  bool counts = false;
+  std::vector<Access> accesses{};  // to shared memory, while it counts
 };
 
 inline thread_local Thread* current = nullptr;
@@ -107,6 +113,11 @@ inline void wait_at(Barrier& barrier) {
 
 inline void check_aligned(const void* pointer, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(pointer) % bytes) stop("misaligned address");
+}
+
+inline void access_shared(const void* at, unsigned bytes, const std::source_location& where) {
+  check_aligned(at, bytes);
+  if (current->counts) current->accesses.push_back({where.file_name(), where.line(), bytes, reinterpret_cast<uintptr_t>(at)});
 }
 
 inline unsigned lane() { return current->thread_index.x % 32; }
@@ -187,19 +198,19 @@ inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
 
 template <typename Value>
-Value read_shared(const void* from) {
-  host::check_aligned(from, sizeof(Value));
+Value read_shared(const void* from, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(from, sizeof(Value), where);
   return *static_cast<const Value*>(from);
 }
 
 template <typename Value>
-void write_shared(void* to, const Value& value) {
-  host::check_aligned(to, sizeof(Value));
+void write_shared(void* to, const Value& value, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(to, sizeof(Value), where);
   *static_cast<Value*>(to) = value;
 }
 
-inline void copy_async(void* to, const void* from, bool present) {
-  host::check_aligned(to, 16);
+inline void copy_async(void* to, const void* from, bool present, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(to, 16, where);
   if (present) host::check_aligned(from, 16);
   std::vector<host::Copy>& open = host::current->copies.back();
   open.push_back({to, from, present});
@@ -218,8 +229,8 @@ void wait_for_copies() {
   }
 }
 
-inline void load_matrices(uint32_t (&out)[4], const void* row) {
-  host::check_aligned(row, 16);
+inline void load_matrices(uint32_t (&out)[4], const void* row, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(row, 16, where);
   host::Shown mine{};
   mine.address = row;
   const host::Shown* const shown = host::exchange(mine);
@@ -227,8 +238,9 @@ inline void load_matrices(uint32_t (&out)[4], const void* row) {
     std::memcpy(&out[i], static_cast<const unsigned char*>(shown[8 * i + host::lane() / 4].address) + 4 * (host::lane() % 4), 4);
 }
 
-inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
-  host::check_aligned(row, 16);
+inline void load_matrices_transposed(uint32_t (&out)[4], const void* row,
+                                     const std::source_location& where = std::source_location::current()) {
+  host::access_shared(row, 16, where);
   host::Shown mine{};
   mine.address = row;
   const host::Shown* const shown = host::exchange(mine);
@@ -276,6 +288,7 @@ template <typename Arguments>
 cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
   if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
   host::Block block(threads, shared_bytes);
+  block.accesses.resize(threads);
   host::run_together(threads, [&](unsigned index) {
     host::Thread thread{&block, grid, dim3(threads), dim3(index), dim3()};
     host::current = &thread;
@@ -285,11 +298,15 @@ cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared
           for (host::Block::Line& line : block.shared) std::memset(line.bytes, 0xff, sizeof line.bytes);
         host::wait_at(block.together);
         thread.block_index = dim3(x, y);
+        thread.counts = host::counted && x == 0 && y == 0;
         kernel(arguments);
+        if (thread.counts) block.accesses[index] = std::move(thread.accesses);
         for (const auto& group : thread.copies)
           if (!group.empty()) host::stop("a copy was never waited for");
         thread.copies.assign(1, {});
         host::wait_at(block.together);
+        if (thread.counts && index == 0 && !host::count(block.accesses))
+          host::stop("a warp's lanes access shared memory at different lines");
       }
   });
   return cudaSuccess;
