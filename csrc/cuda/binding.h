@@ -11,6 +11,14 @@
 #include "cross_rnn.h"
 #include "param_gather.h"
 
+namespace dcrnn_fast::cuda {
+
+inline void check_blocks(cudaError_t error) {
+  check(error != cudaErrorInvalidConfiguration, "sizes: a launch would need more blocks than a GPU starts, 2147483647 by 65535");
+}
+
+}  // namespace dcrnn_fast::cuda
+
 #if defined(DCRNN_CUDA_ON_HOST)
 #include "binding_shim.h"
 #else
@@ -24,7 +32,10 @@ namespace dcrnn_fast::cuda {
 
 inline int32_t kernel_device() { return aoti_torch_device_type_cuda(); }
 
-inline void check_cuda(cudaError_t error) { STD_CUDA_CHECK(error); }
+inline void check_cuda(cudaError_t error) {
+  check_blocks(error);
+  STD_CUDA_CHECK(error);
+}
 
 // Makes the tensor's GPU the current one for as long as this lives.
 struct Current {

@@ -9,7 +9,7 @@ namespace {
 
 template <typename Kernel, typename T>
 cudaError_t launch_product(const Problem<T>& p, int64_t width, int64_t second, const ProductArguments<T>& arguments, cudaStream_t stream) {
-  const dim3 grid(divide_up(p.batch, Kernel::Tile::rows) * divide_up(width, Kernel::Tile::columns), second);
+  const Grid grid{divide_up(p.batch, Kernel::Tile::rows) * divide_up(width, Kernel::Tile::columns), second};
   return launch(cross_rnn_backward<Kernel>, grid, Kernel::threads, Kernel::shared_bytes(), stream, arguments);
 }
 
@@ -50,7 +50,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     const bool large = takes_large<LargeTile>(p, p.dim);
     const bool vector =
         in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, grad, activations, w.states, w.gradients, w.d, w.dx0, dcontext);
-    const int elements = static_cast<int>(divide_up(p.batch * divide_up(p.dim, element_units), element_threads));
+    const int64_t elements = divide_up(p.batch * divide_up(p.dim, element_units), element_threads);
     cudaError_t error = cudaSuccess;
     const auto run = [&error](auto launched) {
       if (error == cudaSuccess) error = launched();
@@ -59,7 +59,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     if (p.steps > 1)
       run([&] {
         const StatesArguments<T> a{p.x0, activations, w.states, p.batch, p.dim, p.steps, vector};
-        return launch(cross_rnn_states<G, T>, dim3(elements, p.tasks), element_threads, 0, stream, a);
+        return launch(cross_rnn_states<G, T>, Grid{elements, p.tasks}, element_threads, 0, stream, a);
       });
     const auto elements_of = [&](int step) {
       ElementArguments<T> a{};
@@ -73,7 +73,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     const T* const last_grad = every_state ? grad + p.steps * all : grad;
     run([&] {
       const StartArguments<T> a{elements_of(p.steps - 1), last_grad, grad_stride};
-      const dim3 grid(backward_row_tiles(p) * divide_up(p.dim, 32 * start_units), p.tasks);
+      const Grid grid{backward_row_tiles(p) * divide_up(p.dim, 32 * start_units), p.tasks};
       return launch(cross_rnn_backward_start<G, T>, grid, 32 * start_warps, start_shared_bytes<T>(G), stream, a);
     });
 
@@ -108,12 +108,12 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
       const bool tied = p.weight_steps() == 1;
       const int64_t groups = p.tasks * int64_t(tied ? 1 : p.steps), count = backward_row_tiles(p) * int64_t(tied ? p.steps : 1);
       const TileSumArguments<accumulator<T>> sum{w.sums, groups, count, int64_t(G) * p.dim};
-      return launch(sum_over_tiles<accumulator<T>>, dim3(divide_up(groups * G * p.dim, element_threads)), element_threads, 0, stream, sum);
+      return launch(sum_over_tiles<accumulator<T>>, Grid{divide_up(groups * G * p.dim, element_threads)}, element_threads, 0, stream, sum);
     });
     if (dx0)
       run([&] {
         const TaskSumArguments<T> sum{w.dx0, dx0, all, p.tasks};
-        return launch(sum_over_tasks<T>, dim3(divide_up(all, element_threads)), element_threads, 0, stream, sum);
+        return launch(sum_over_tasks<T>, Grid{divide_up(all, element_threads)}, element_threads, 0, stream, sum);
       });
     return error;
   });

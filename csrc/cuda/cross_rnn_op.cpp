@@ -16,10 +16,14 @@ using torch::stable::new_zeros;
 template <typename T>
 constexpr ScalarType wide_type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
 
+// Kernels round the number of columns up to whole tiles in 32 bits.
+constexpr int64_t most_columns = int64_t{1} << 30;
+
 void prepare(Arguments& a) {
   a.prepare(kernel_device());
   a.x0 = dense(a.x0, "x0");
   check_grid(a.tasks(), "index: tasks");
+  check(a.columns() <= most_columns, "shared_weight: got ", a.columns(), " columns, C + D, expected at most ", most_columns, " on a GPU");
 }
 
 template <typename T>

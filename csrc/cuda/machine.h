@@ -3,6 +3,7 @@
 // CPU.
 #pragma once
 
+#include "grid.h"
 #include "types.h"
 
 #if defined(DCRNN_CUDA_ON_HOST)
@@ -106,13 +107,14 @@ DCRNN_DEVICE void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4],
 
 // Runs `kernel` with `arguments` on every thread of the grid.
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
+cudaError_t launch(void (*kernel)(Arguments), Grid grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
+  if (!grid.fits()) return cudaErrorInvalidConfiguration;
   constexpr int always_granted = 48 * 1024;
   if (shared_bytes > always_granted) {
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, threads, shared_bytes, stream>>>(arguments);
+  kernel<<<dim3(grid.x, grid.y), threads, shared_bytes, stream>>>(arguments);
   return cudaGetLastError();
 }
 

@@ -16,7 +16,7 @@ cudaError_t gather_words(const BankIndex& bank, const void* shared, const void* 
   const GatherArguments<Word> a{rows, bank.index, static_cast<Word*>(out), places, words, int(bank.rows), lanes};
   constexpr int blocks_at_once = 6;  // as many as the registers allow
   const int64_t wanted = divide_up(places << lanes, gather_threads), persistent = int64_t(device.multiprocessors) * blocks_at_once;
-  return launch(param_gather<Word>, dim3(wanted < persistent ? wanted : persistent), gather_threads, 0, stream, a);
+  return launch(param_gather<Word>, Grid{wanted < persistent ? wanted : persistent}, gather_threads, 0, stream, a);
 }
 
 }  // namespace
@@ -48,14 +48,14 @@ cudaError_t invert(const BankIndex& bank, void* memory, cudaStream_t stream) {
                           bank.rows,
                           static_cast<uint32_t>(bank.num_shared),
                           static_cast<uint32_t>(bank.num_private)};
-  return launch(invert_index, dim3(blocks), invert_threads, invert_shared_bytes, stream, a);
+  return launch(invert_index, Grid{blocks}, invert_threads, invert_shared_bytes, stream, a);
 }
 
 template <typename From, typename To>
 cudaError_t sum_into_banks(const BankSum<From, To>& sum, cudaStream_t stream) {
   const int64_t bank_rows = sum.num_shared + int64_t(sum.tasks) * sum.num_private, size = sum.parts * sum.part;
   if (bank_rows == 0 || size == 0) return cudaSuccess;
-  const dim3 grid(bank_rows * divide_up(size, sum_block));
+  const Grid grid{bank_rows * divide_up(size, sum_block)};
   return launch(param_gather_sum<From, To>, grid, 32 * sum_warps, 0, stream, sum);
 }
 

@@ -16,7 +16,8 @@
 // Not modelled:
 //  - Blocks that run at the same time, caches, and the order in which blocks see each other's writes.
 //  - Warps in lockstep. Divergence costs nothing.
-//  - Limits on registers, shared memory and grids, and launches that fail.
+//  - Limits on registers and shared memory, and launches that fail for another reason than their grid. launches.cpp checks the sizes of
+//    launches that it records.
 //  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
 //    not fuse.
 //  - Streams: a launch returns when its work is done.
@@ -27,10 +28,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <utility>
 #include <vector>
 
 #include "banks.h"
+#include "grid.h"
 #include "threads.h"
 #include "types.h"
 
@@ -48,7 +51,7 @@ struct dim3 {
 };
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 
 namespace dcrnn_fast::cuda {
 
@@ -76,6 +79,14 @@ struct Block {
   };
   std::vector<Line> shared;
 };
+
+// The sizes of a launch. Where somebody records, launches run nothing.
+struct Launch {
+  int64_t x, y;
+  int threads, shared_bytes;
+  size_t argument_bytes;
+};
+inline std::function<void(const Launch&)> record;
 
 struct Copy {
   void* to;
@@ -285,8 +296,11 @@ void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t rig
 }
 
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
+cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
+  if (!size.fits()) return cudaErrorInvalidConfiguration;
   if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
+  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments}), cudaSuccess;
+  const dim3 grid(size.x, size.y);
   host::Block block(threads, shared_bytes);
   block.accesses.resize(threads);
   host::run_together(threads, [&](unsigned index) {

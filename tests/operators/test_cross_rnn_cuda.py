@@ -85,3 +85,12 @@ def test_other_gradients_have_the_same_bits_where_that_of_x0_is_not_asked_for(ba
     assert others[0].numel() == 0
     for got, want in zip(others[1:], every[1:], strict=True):
         assert torch.equal(got, want)
+
+
+def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
+    empty = torch.zeros(0, 2**30 + 1, device=backend.device)
+    weight = torch.zeros(0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 2, device=backend.device)
+    none = torch.zeros(0, 0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 0, 2, device=backend.device)
+    index = torch.zeros(0, 2**30 + 1, dtype=torch.int32, device=backend.device)
+    with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
+        backend.operators.cross_rnn(empty, *weight, *none, index, 1, "gated", None, False, 0, False)
