@@ -32,7 +32,7 @@ USAGE = re.compile(
     r"\s*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n.*Used (\d+) registers(.*)"
 )
 SPILLED = re.compile(r"Registers are spilled to local memory in function '(\w+)'")
-TEMPLATE = re.compile(r"void dcrnn_fast::cuda::(\w+)(<.*>)\(")
+OURS = re.compile(r"(?:void )?dcrnn_fast::cuda::(\w+)(<.*>)?\(")
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,14 @@ def target_of(arch: int) -> str:
 
 
 def kernels_of(names: list[str]) -> dict[str, Kernel]:
-    """Kernels by their mangled names. The name of one that is no template, or of another namespace, is its whole signature."""
+    """Kernels by their mangled names. The name of one of another namespace is its whole signature."""
     if shutil.which("c++filt") is None:
         raise SystemExit("cuda-check: c++filt was not found; install binutils")
     text = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
     found = {}
     for name, plain in zip(names, text.splitlines(), strict=True):
-        match = TEMPLATE.match(plain)
-        found[name] = Kernel(match[1], match[2]) if match else Kernel(plain, "")
+        match = OURS.match(plain)
+        found[name] = Kernel(match[1], match[2] or "") if match else Kernel(plain, "")
     return found
 
 

@@ -4,6 +4,7 @@
 
 #include "cross_rnn_backward_kernels.h"
 #include "cross_rnn_states_kernels.h"
+#include "inverse_index_kernels.h"
 #include "param_gather_kernels.h"
 
 namespace shapes {
@@ -97,6 +98,8 @@ void param_gather() {
   const std::string kind = std::to_string(sizeof(Word)) + " bytes";
   Line().add("kind", kind.c_str()).add("warps", gather_threads / 32).add("dynamic_shared", 0);
 }
+
+void invert_index() { Line().add("kind", "index").add("warps", invert_warps).add("dynamic_shared", invert_shared_bytes); }
 
 template <typename From, typename To>
 void param_gather_sum() {

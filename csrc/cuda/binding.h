@@ -9,6 +9,15 @@
 
 #include "../arguments.h"
 #include "cross_rnn.h"
+#include "param_gather.h"
+
+namespace dcrnn_fast::cuda {
+
+inline void check_blocks(cudaError_t error) {
+  check(error != cudaErrorInvalidConfiguration, "sizes: a launch would need more blocks than a GPU starts, 2147483647 by 65535");
+}
+
+}  // namespace dcrnn_fast::cuda
 
 #if defined(DCRNN_CUDA_ON_HOST)
 #include "binding_shim.h"
@@ -23,7 +32,10 @@ namespace dcrnn_fast::cuda {
 
 inline int32_t kernel_device() { return aoti_torch_device_type_cuda(); }
 
-inline void check_cuda(cudaError_t error) { STD_CUDA_CHECK(error); }
+inline void check_cuda(cudaError_t error) {
+  check_blocks(error);
+  STD_CUDA_CHECK(error);
+}
 
 // Makes the tensor's GPU the current one for as long as this lives.
 struct Current {
@@ -70,6 +82,12 @@ T* data(const Tensor& tensor) {
 
 inline void check_grid(int64_t count, const char* name) {
   check(count <= 65535, name, ": got ", count, ", expected at most 65535 on a GPU");
+}
+
+// Memory for the inverse of an index.
+inline Tensor new_inverse(const Tensor& like, const BankIndex& bank) {
+  check(bank.tasks * bank.rows <= UINT32_MAX, "index: got ", bank.tasks * bank.rows, " values, expected less than 2^32 on a GPU");
+  return with_memory([&] { return torch::stable::new_empty(like, {inverse_values(bank)}, ScalarType::Int); }, "index: its inverse");
 }
 
 }  // namespace dcrnn_fast::cuda

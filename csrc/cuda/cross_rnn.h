@@ -2,6 +2,7 @@
 // queue their work on `stream` and return the first CUDA error. Letters as in ops.cpp, and L steps.
 #pragma once
 
+#include "param_gather.h"
 #include "runtime.h"
 #include "types.h"
 
@@ -26,6 +27,7 @@ struct Problem {
 
   int64_t states() const { return batch * dim; }
   int weight_steps() const { return rows / dim; }
+  BankIndex bank() const { return {index, tasks, rows, num_shared, num_private}; }
 };
 
 // out is [T, B, D], or [T, L + 1, B, D] with every_state; activations is [T, L, B, G, D] or null; scratch has forward_scratch() values.
@@ -38,8 +40,9 @@ int64_t forward_scratch(const Problem<Value>& problem, bool every_state);
 // Memory that the backward writes. The matrix products for dW read the states and da|dq, the gradients of a and of the gate's argument q.
 template <typename Value>
 struct Workspace {
-  Value *states, *gradients;          // [T, L - 1, B, D], da|dq [T, L, B, G, D]
-  accumulator<Value>*d, *dx0, *sums;  // [T, B, D], [T, B, D], [T, L, row_tiles, G, D]: see sum_biases
+  Value *states, *gradients;      // [T, L - 1, B, D], da|dq [T, L, B, G, D]
+  Value* d;                       // [T, B, D], or null for one step
+  accumulator<Value>*dx0, *sums;  // [T, B, D], or null where no dx0 is asked for; [T, L, row_tiles, G, D]: see sum_biases
 };
 
 template <typename Value>
@@ -57,13 +60,15 @@ int step_groups(const Problem<Value>& problem) {
   return problem.weight_steps() > 1 || problem.steps == 1 ? problem.steps : 2;
 }
 
-// Sums the products of all groups, [groups, T, G, D, K], into the gradients of the weight banks.
+// Sums the products of all groups, [groups, T, G, D, K], into the gradients of the weight banks. `inverse` is that of problem.bank().
 template <typename Value>
-cudaError_t sum_weights(const Problem<Value>& problem, const Value* products, Value* shared, Value* own, cudaStream_t stream);
+cudaError_t sum_weights(const Problem<Value>& problem, const InverseIndex& inverse, const Value* products, Value* shared, Value* own,
+                        cudaStream_t stream);
 
 // Sums workspace.sums into the gradients of the bias banks. The backward leaves each step's sum over all rows in the step's first tile; if
 // all steps share their weights, it leaves the sum over all of them in the first step's first tile.
 template <typename Value>
-cudaError_t sum_biases(const Problem<Value>& problem, const accumulator<Value>* sums, Value* shared, Value* own, cudaStream_t stream);
+cudaError_t sum_biases(const Problem<Value>& problem, const InverseIndex& inverse, const accumulator<Value>* sums, Value* shared,
+                       Value* own, cudaStream_t stream);
 
 }  // namespace dcrnn_fast::cuda

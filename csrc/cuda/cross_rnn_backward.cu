@@ -9,7 +9,7 @@ namespace {
 
 template <typename Kernel, typename T>
 cudaError_t launch_product(const Problem<T>& p, int64_t width, int64_t second, const ProductArguments<T>& arguments, cudaStream_t stream) {
-  const dim3 grid(divide_up(p.batch, Kernel::Tile::rows) * divide_up(width, Kernel::Tile::columns), second);
+  const Grid grid{divide_up(p.batch, Kernel::Tile::rows) * divide_up(width, Kernel::Tile::columns), second};
   return launch(cross_rnn_backward<Kernel>, grid, Kernel::threads, Kernel::shared_bytes(), stream, arguments);
 }
 
@@ -22,9 +22,9 @@ int tile_rows(const Problem<T>& p) {
 }
 
 template <typename From, typename T>
-BankSum<From, T> bank_sum(const Problem<T>& p, const From* from, T* shared, T* own) {
+BankSum<From, T> bank_sum(const Problem<T>& p, const InverseIndex& inverse, const From* from, T* shared, T* own) {
   BankSum<From, T> sum{};
-  sum.from = from, sum.index = p.index, sum.shared = shared, sum.own = own;
+  sum.from = from, sum.inverse = inverse, sum.shared = shared, sum.own = own;
   sum.tasks = p.tasks, sum.rows = p.rows, sum.num_shared = p.num_shared, sum.num_private = p.num_private;
   sum.parts = p.gates, sum.step_rows = p.dim;
   return sum;
@@ -50,7 +50,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     const bool large = takes_large<LargeTile>(p, p.dim);
     const bool vector =
         in_vectors(p, p.x0, p.context, p.shared_weight, p.private_weight, grad, activations, w.states, w.gradients, w.d, w.dx0, dcontext);
-    const int elements = static_cast<int>(divide_up(p.batch * divide_up(p.dim, element_units), element_threads));
+    const int64_t elements = divide_up(p.batch * divide_up(p.dim, element_units), element_threads);
     cudaError_t error = cudaSuccess;
     const auto run = [&error](auto launched) {
       if (error == cudaSuccess) error = launched();
@@ -59,12 +59,12 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     if (p.steps > 1)
       run([&] {
         const StatesArguments<T> a{p.x0, activations, w.states, p.batch, p.dim, p.steps, vector};
-        return launch(cross_rnn_states<G, T>, dim3(elements, p.tasks), element_threads, 0, stream, a);
+        return launch(cross_rnn_states<G, T>, Grid{elements, p.tasks}, element_threads, 0, stream, a);
       });
     const auto elements_of = [&](int step) {
       ElementArguments<T> a{};
       a.x0 = p.x0, a.activations = activations + step * plane;
-      a.gradients = w.gradients + step * plane, a.dx0 = w.dx0, a.sums = w.sums + step * sums_step;
+      a.gradients = w.gradients + step * plane, a.dx0 = dx0 ? w.dx0 : nullptr, a.sums = w.sums + step * sums_step;
       a.batch = p.batch, a.dim = p.dim, a.tile_rows = tile_rows(p), a.vector = vector;
       a.activations_stride = a.gradients_stride = p.steps * plane, a.sums_stride = p.steps * sums_step;
       return a;
@@ -73,7 +73,7 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     const T* const last_grad = every_state ? grad + p.steps * all : grad;
     run([&] {
       const StartArguments<T> a{elements_of(p.steps - 1), last_grad, grad_stride};
-      const dim3 grid(backward_row_tiles(p) * divide_up(p.dim, 32 * start_units), p.tasks);
+      const Grid grid{backward_row_tiles(p) * divide_up(p.dim, 32 * start_units), p.tasks};
       return launch(cross_rnn_backward_start<G, T>, grid, 32 * start_warps, start_shared_bytes<T>(G), stream, a);
     });
 
@@ -83,12 +83,13 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     a.gradients_stride = p.steps * plane, a.gradients_step = plane, a.index_stride = p.rows;
     a.step_rows = p.weight_steps() > 1 ? p.dim : 0;
     a.vector = vector;
-    a.d = w.d, a.dx0 = w.dx0, a.grad_stride = grad_stride, a.dcontext = dcontext;
+    a.dx0 = w.dx0, a.state_grad_stride = grad_stride, a.dcontext = dcontext;
     for (int step = p.steps - 1; step >= 0; --step) {
       a.first = step == 0;
       if (a.first && !dx0) break;
       a.gradients = w.gradients + step * plane, a.index = p.index + step * a.step_rows;
-      a.grad = step == p.steps - 1 ? last_grad : nullptr;
+      a.d = step == p.steps - 1 ? last_grad : w.d, a.d_stride = step == p.steps - 1 ? grad_stride : all;
+      a.dh = step > 1 || dx0 ? w.d : nullptr;
       a.state_grad = every_state ? grad + step * all : nullptr;
       if (!a.first) a.before = elements_of(step - 1);
       run([&] {
@@ -107,20 +108,20 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
       const bool tied = p.weight_steps() == 1;
       const int64_t groups = p.tasks * int64_t(tied ? 1 : p.steps), count = backward_row_tiles(p) * int64_t(tied ? p.steps : 1);
       const TileSumArguments<accumulator<T>> sum{w.sums, groups, count, int64_t(G) * p.dim};
-      return launch(sum_over_tiles<accumulator<T>>, dim3(divide_up(groups * G * p.dim, element_threads)), element_threads, 0, stream, sum);
+      return launch(sum_over_tiles<accumulator<T>>, Grid{divide_up(groups * G * p.dim, element_threads)}, element_threads, 0, stream, sum);
     });
     if (dx0)
       run([&] {
         const TaskSumArguments<T> sum{w.dx0, dx0, all, p.tasks};
-        return launch(sum_over_tasks<T>, dim3(divide_up(all, element_threads)), element_threads, 0, stream, sum);
+        return launch(sum_over_tasks<T>, Grid{divide_up(all, element_threads)}, element_threads, 0, stream, sum);
       });
     return error;
   });
 }
 
 template <typename T>
-cudaError_t sum_weights(const Problem<T>& p, const T* products, T* shared, T* own, cudaStream_t stream) {
-  BankSum<T, T> sum = bank_sum(p, products, shared, own);
+cudaError_t sum_weights(const Problem<T>& p, const InverseIndex& inverse, const T* products, T* shared, T* own, cudaStream_t stream) {
+  BankSum<T, T> sum = bank_sum(p, inverse, products, shared, own);
   sum.part = p.columns + p.dim, sum.row_stride = sum.part, sum.part_stride = p.dim * sum.part, sum.task_stride = p.gates * sum.part_stride;
   const int64_t group = p.tasks * sum.task_stride;
   if (p.weight_steps() > 1)
@@ -131,8 +132,9 @@ cudaError_t sum_weights(const Problem<T>& p, const T* products, T* shared, T* ow
 }
 
 template <typename T>
-cudaError_t sum_biases(const Problem<T>& p, const accumulator<T>* sums, T* shared, T* own, cudaStream_t stream) {
-  BankSum<accumulator<T>, T> sum = bank_sum(p, sums, shared, own);
+cudaError_t sum_biases(const Problem<T>& p, const InverseIndex& inverse, const accumulator<T>* sums, T* shared, T* own,
+                       cudaStream_t stream) {
+  BankSum<accumulator<T>, T> sum = bank_sum(p, inverse, sums, shared, own);
   sum.part = 1, sum.row_stride = 1, sum.part_stride = p.dim, sum.copies = 1;
   sum.step_stride = backward_row_tiles(p) * int64_t(p.gates) * p.dim, sum.task_stride = p.steps * sum.step_stride;
   return sum_into_banks(sum, stream);
@@ -141,8 +143,8 @@ cudaError_t sum_biases(const Problem<T>& p, const accumulator<T>* sums, T* share
 #define DCRNN_INSTANCE(T)                                                                                                   \
   template int backward_row_tiles<T>(const Problem<T>&);                                                                    \
   template cudaError_t backward<T>(const Problem<T>&, const T*, bool, const T*, const Workspace<T>&, T*, T*, cudaStream_t); \
-  template cudaError_t sum_weights<T>(const Problem<T>&, const T*, T*, T*, cudaStream_t);                                   \
-  template cudaError_t sum_biases<T>(const Problem<T>&, const accumulator<T>*, T*, T*, cudaStream_t)
+  template cudaError_t sum_weights<T>(const Problem<T>&, const InverseIndex&, const T*, T*, T*, cudaStream_t);              \
+  template cudaError_t sum_biases<T>(const Problem<T>&, const InverseIndex&, const accumulator<T>*, T*, T*, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);
 DCRNN_INSTANCE(BFloat16);

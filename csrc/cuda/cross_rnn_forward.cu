@@ -8,17 +8,18 @@ namespace {
 template <typename Kernel, typename T>
 cudaError_t launch_forward(const Problem<T>& p, const ForwardArguments<T>& arguments, cudaStream_t stream) {
   const int64_t units = Kernel::all_steps ? 1 : Kernel::tiles(p.dim);
-  const dim3 grid(divide_up(p.batch, Kernel::Tile::rows) * units, p.tasks);
+  const Grid grid{divide_up(p.batch, Kernel::Tile::rows) * units, p.tasks};
   return launch(cross_rnn_forward<Kernel>, grid, Kernel::threads, static_cast<int>(Kernel::shared_bytes(p.dim)), stream, arguments);
 }
 
 // Takes one launch for all steps where the states fit into shared memory and it is predicted to end sooner than launches of `Step`.
 template <typename AllSteps, typename Step, typename T>
 bool takes_all_steps(const Problem<T>& p) {
+  const int64_t slices = stages_of<T>(static_cast<int>(p.columns)) + stages_of<T>(static_cast<int>(p.dim));
   if (AllSteps::shared_bytes(p.dim) > p.device.shared_memory || p.schedule == Schedule::step) return false;
+  if (slices * AllSteps::tiles(p.dim) * p.steps > INT32_MAX) return false;  // the kernel counts them in 32 bits
   if (p.schedule == Schedule::all_steps) return true;
   const auto waves = [&](int64_t blocks) { return divide_up(blocks * p.tasks, p.device.multiprocessors); };
-  const int64_t slices = stages_of<T>(static_cast<int>(p.columns)) + stages_of<T>(static_cast<int>(p.dim));
   return one_launch_is_shorter(slices, AllSteps::tiles(p.dim), waves(divide_up(p.batch, AllSteps::Tile::rows)),
                                waves(divide_up(p.batch, Step::Tile::rows) * Step::tiles(p.dim)));
 }

@@ -136,10 +136,14 @@ struct ForwardKernel {
   DCRNN_DEVICE unsigned char* right(int stage) const { return left(stage) + left_bytes; }
   DCRNN_DEVICE unsigned char* state(int which, int block) const { return states + (which * stages_of<T>(p.dim) + block) * left_bytes; }
 
-  DCRNN_DEVICE T& state_value(int which, int row, int unit) const {
+  // Some neighbouring units of a state that lie in one chunk.
+  using StatePack = Pack < T, neighbours<chunk_values<T> ? neighbours : chunk_values<T>>;
+  static constexpr int pack_values = sizeof(StatePack) / sizeof(T);
+  static_assert(neighbours % pack_values == 0 && chunk_values<T> % pack_values == 0);
+
+  DCRNN_DEVICE unsigned char* state_pack(int which, int row, int unit) const {
     const int at = unit % row_values<T>;
-    unsigned char* const tile = state(which, unit / row_values<T>);
-    return reinterpret_cast<T*>(tile + place(row, at / chunk_values<T>))[at % chunk_values<T>];
+    return state(which, unit / row_values<T>) + place(row, at / chunk_values<T>) + at % chunk_values<T> * static_cast<int>(sizeof(T));
   }
 
   // What is loaded next, in the order of the multiplications.
@@ -201,7 +205,11 @@ struct ForwardKernel {
       load(x0, p.x0 + from, count, p.vector);
       if constexpr (all_steps) {
 #pragma unroll
-        for (int i = 0; i < neighbours; ++i) h[i] = i < count ? widen(state_value(at.step % 2, local_row, unit + i)) : A(0);
+        for (int i = 0; i < neighbours; i += pack_values) {
+          const auto pack = read_shared<StatePack>(state_pack(at.step % 2, local_row, unit + i));
+#pragma unroll
+          for (int k = 0; k < pack_values; ++k) h[i + k] = widen(pack.values[k]);
+        }
       } else {
         load(h, p.state + task * p.state_stride + from, count, p.vector);
       }
@@ -221,8 +229,12 @@ struct ForwardKernel {
       if (kept) store(p.next + task * p.next_stride + (p.every_state ? at.step * p.next_step : 0) + from, h, count, p.vector);
       if constexpr (all_steps)
 #pragma unroll
-        for (int i = 0; i < neighbours; ++i)
-          if (i < count) round_to(state_value((at.step + 1) % 2, local_row, unit + i), h[i]);
+        for (int i = 0; i < neighbours; i += pack_values) {
+          StatePack pack;
+#pragma unroll
+          for (int k = 0; k < pack_values; ++k) round_to(pack.values[k], i + k < count ? h[i + k] : A(0));  // the padding stays zero
+          write_shared(state_pack((at.step + 1) % 2, local_row, unit + i), pack);
+        }
     }
   }
 

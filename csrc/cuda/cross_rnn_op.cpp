@@ -16,10 +16,14 @@ using torch::stable::new_zeros;
 template <typename T>
 constexpr ScalarType wide_type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
 
+// Kernels round the number of columns up to whole tiles in 32 bits.
+constexpr int64_t most_columns = int64_t{1} << 30;
+
 void prepare(Arguments& a) {
   a.prepare(kernel_device());
   a.x0 = dense(a.x0, "x0");
   check_grid(a.tasks(), "index: tasks");
+  check(a.columns() <= most_columns, "shared_weight: got ", a.columns(), " columns, C + D, expected at most ", most_columns, " on a GPU");
 }
 
 template <typename T>
@@ -109,16 +113,19 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
     }
     const int64_t tiles = backward_row_tiles(p);
     const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), gradients = empty_like(activations);
-    const Tensor d = new_empty(a.x0, {p.tasks, p.batch, p.dim}, wide_type<T>), dx0_sums = empty_like(d);
+    const Tensor d = new_empty(a.x0, {p.steps > 1 ? p.tasks : 0, p.batch, p.dim});
+    const Tensor dx0_sums = new_empty(a.x0, {needs & need_x0 ? p.tasks : 0, p.batch, p.dim}, wide_type<T>);
     const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, tiles, p.gates, p.dim}, wide_type<T>);
     using A = accumulator<T>;
-    const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<A>(d), data<A>(dx0_sums), data<A>(sums)};
+    const Workspace<T> workspace{data<T>(states), data<T>(gradients), data<T>(d), data<A>(dx0_sums), data<A>(sums)};
     check_cuda(backward(p, data<const T>(grad), return_states, data<const T>(activations), workspace, data<T>(dx0), data<T>(dcontext),
                         current.stream));
     if (needs & need_banks) {
-      const Tensor products = weight_products(p, a.x0, workspace);
-      check_cuda(sum_weights(p, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
-      check_cuda(sum_biases(p, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
+      const Tensor products = weight_products(p, a.x0, workspace), memory = new_inverse(a.x0, p.bank());
+      const InverseIndex inverse = inverse_in(data<void>(memory), p.bank());
+      check_cuda(invert(p.bank(), data<void>(memory), current.stream));
+      check_cuda(sum_weights(p, inverse, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
+      check_cuda(sum_biases(p, inverse, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
     }
   }
   return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext};

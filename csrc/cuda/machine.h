@@ -3,6 +3,7 @@
 // CPU.
 #pragma once
 
+#include "grid.h"
 #include "types.h"
 
 #if defined(DCRNN_CUDA_ON_HOST)
@@ -29,6 +30,23 @@ DCRNN_DEVICE double fma_of(double a, double b, double c) { return __fma_rn(a, b,
 DCRNN_DEVICE unsigned char* shared_memory() {
   extern __shared__ __align__(128) unsigned char memory[];
   return memory;
+}
+
+// threadIdx.x, read again: what is computed from it keeps no registers before.
+DCRNN_DEVICE unsigned fresh_thread_index() {
+  unsigned out;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(out));
+  return out;
+}
+
+// Accesses to shared memory whose memory banks the tests on the CPU count.
+template <typename Value>
+DCRNN_DEVICE Value read_shared(const void* from) {
+  return *static_cast<const Value*>(from);
+}
+template <typename Value>
+DCRNN_DEVICE void write_shared(void* to, const Value& value) {
+  *static_cast<Value*>(to) = value;
 }
 
 DCRNN_DEVICE uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
@@ -89,13 +107,14 @@ DCRNN_DEVICE void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4],
 
 // Runs `kernel` with `arguments` on every thread of the grid.
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
+cudaError_t launch(void (*kernel)(Arguments), Grid grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
+  if (!grid.fits()) return cudaErrorInvalidConfiguration;
   constexpr int always_granted = 48 * 1024;
   if (shared_bytes > always_granted) {
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, threads, shared_bytes, stream>>>(arguments);
+  kernel<<<dim3(grid.x, grid.y), threads, shared_bytes, stream>>>(arguments);
   return cudaGetLastError();
 }
 

@@ -58,7 +58,7 @@ DCRNN_DEVICE void load_left_values(typename Tile::Value (&left)[Tile::blocks_m][
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = Tile::first_row() + m * 16 + half * 8 + Tile::lane() / 4;
-      const auto pack = *reinterpret_cast<const Pack<T, chunk_values<T>>*>(tile + place(row, chunk));
+      const auto pack = read_shared<Pack<T, chunk_values<T>>>(tile + place(row, chunk));
 #pragma unroll
       for (int i = 0; i < chunk_values<T>; ++i) left[m][half][i] = pack.values[i];
     }
@@ -97,7 +97,7 @@ DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const uns
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
             const int row = part * Tile::columns + Tile::first_column() + n * 8 + lane % 4 * 2 + j;
-            const auto right = *reinterpret_cast<const Pack<T, chunk_values<T>>*>(right_tile + place(row, chunk));
+            const auto right = read_shared<Pack<T, chunk_values<T>>>(right_tile + place(row, chunk));
 #pragma unroll
             for (int m = 0; m < Tile::blocks_m; ++m)
 #pragma unroll
@@ -117,9 +117,11 @@ template <typename T>
 DCRNN_DEVICE int place_across(int k, int column) {
   const int bytes = column * static_cast<int>(sizeof(T)), chunk = bytes % row_bytes / chunk_bytes;
   const int panel = bytes / row_bytes * row_values<T> * row_bytes, at = bytes % chunk_bytes;
-  // 32-bit values are read one by one, from four rows and eight columns at a time: this order puts them in 32 different memory banks
-  if constexpr (sizeof(T) == 4) return panel + k * row_bytes + ((chunk ^ (k % 4 * 2 | k / 4 % 2)) * chunk_bytes) + at;
-  return panel + place(k, chunk) + at;
+  // 32-bit values are read one by one, from four rows and eight columns at a time: this order puts them in 32 different memory banks.
+  // Others are read a chunk from each of eight rows; and where a row has four chunks, two rows are written at a time, to different memory
+  // banks.
+  const int swap = sizeof(T) == 4 ? k % 4 * 2 | k / 4 % 2 : k % 2 * 4 | k / 2 % 4;
+  return panel + k * row_bytes + (chunk ^ swap) * chunk_bytes + at;
 }
 
 // sums += left right. The right tile's rows are steps along the product's inner dimension.
@@ -141,8 +143,7 @@ DCRNN_DEVICE void multiply_across(typename Tile::Sums& sums, const unsigned char
         } else {  // there is no transposed load of 32-bit values
 #pragma unroll
           for (int i = 0; i < 4; ++i)
-            right[i] = *reinterpret_cast<const uint32_t*>(right_tile +
-                                                          place_across<T>(slice * 8 + i % 2 * 4 + lane % 4, column + i / 2 * 8 + lane / 4));
+            right[i] = read_shared<uint32_t>(right_tile + place_across<T>(slice * 8 + i % 2 * 4 + lane % 4, column + i / 2 * 8 + lane / 4));
         }
         multiply_pair<M, Tile>(sums, left, right, n);
       }
@@ -157,7 +158,7 @@ DCRNN_DEVICE void multiply_across(typename Tile::Sums& sums, const unsigned char
 #pragma unroll
         for (int n = 0; n < Tile::blocks_n; ++n) {
           const int column = Tile::first_column() + n * 8 + lane % 4 * 2;
-          const auto right = *reinterpret_cast<const Pack<T, 2>*>(right_tile + place_across<T>(chunk * chunk_values<T> + i, column));
+          const auto right = read_shared<Pack<T, 2>>(right_tile + place_across<T>(chunk * chunk_values<T> + i, column));
 #pragma unroll
           for (int m = 0; m < Tile::blocks_m; ++m)
 #pragma unroll

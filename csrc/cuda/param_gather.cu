@@ -1,4 +1,5 @@
 // Launches of param_gather and of the sums into the two banks.
+#include "inverse_index_kernels.h"
 #include "param_gather_kernels.h"
 #include "tiles.h"
 
@@ -15,7 +16,7 @@ cudaError_t gather_words(const BankIndex& bank, const void* shared, const void* 
   const GatherArguments<Word> a{rows, bank.index, static_cast<Word*>(out), places, words, int(bank.rows), lanes};
   constexpr int blocks_at_once = 6;  // as many as the registers allow
   const int64_t wanted = divide_up(places << lanes, gather_threads), persistent = int64_t(device.multiprocessors) * blocks_at_once;
-  return launch(param_gather<Word>, dim3(wanted < persistent ? wanted : persistent), gather_threads, 0, stream, a);
+  return launch(param_gather<Word>, Grid{wanted < persistent ? wanted : persistent}, gather_threads, 0, stream, a);
 }
 
 }  // namespace
@@ -31,18 +32,40 @@ cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, v
   return value_bytes == 2 ? gather_words<uint16_t>(bank, shared, own, out, row_bytes, device, stream) : cudaErrorInvalidValue;
 }
 
+int64_t inverse_values(const BankIndex& bank) { return 2 * (bank.num_shared + bank.tasks * (bank.num_private + bank.rows)); }
+
+InverseIndex inverse_in(void* memory, const BankIndex& bank) {
+  PlaceRange* const ranges = static_cast<PlaceRange*>(memory);
+  return {ranges, reinterpret_cast<uint32_t*>(ranges + bank.num_shared + bank.tasks * bank.num_private)};
+}
+
+cudaError_t invert(const BankIndex& bank, void* memory, cudaStream_t stream) {
+  const int64_t blocks = divide_up(bank.num_shared, invert_rows) + bank.tasks * divide_up(bank.num_private, invert_rows);
+  if (blocks == 0) return cudaSuccess;
+  const InvertArguments a{bank.index,
+                          inverse_in(memory, bank),
+                          bank.tasks,
+                          bank.rows,
+                          static_cast<uint32_t>(bank.num_shared),
+                          static_cast<uint32_t>(bank.num_private)};
+  return launch(invert_index, Grid{blocks}, invert_threads, invert_shared_bytes, stream, a);
+}
+
 template <typename From, typename To>
 cudaError_t sum_into_banks(const BankSum<From, To>& sum, cudaStream_t stream) {
   const int64_t bank_rows = sum.num_shared + int64_t(sum.tasks) * sum.num_private, size = sum.parts * sum.part;
   if (bank_rows == 0 || size == 0) return cudaSuccess;
-  const dim3 grid(bank_rows * divide_up(size, sum_block));
+  const Grid grid{bank_rows * divide_up(size, sum_block)};
   return launch(param_gather_sum<From, To>, grid, 32 * sum_warps, 0, stream, sum);
 }
 
 template <typename T>
-cudaError_t sum_rows(const BankIndex& bank, const T* gradient, T* shared, T* own, int64_t n, cudaStream_t stream) {
+cudaError_t sum_rows(const BankIndex& bank, const T* gradient, void* inverse, T* shared, T* own, int64_t n, cudaStream_t stream) {
+  if (n == 0) return cudaSuccess;
+  const cudaError_t error = invert(bank, inverse, stream);
+  if (error != cudaSuccess) return error;
   BankSum<T, T> sum{};
-  sum.from = gradient, sum.index = bank.index, sum.shared = shared, sum.own = own;
+  sum.from = gradient, sum.inverse = inverse_in(inverse, bank), sum.shared = shared, sum.own = own;
   sum.tasks = int(bank.tasks), sum.rows = int(bank.rows), sum.num_shared = int(bank.num_shared), sum.num_private = int(bank.num_private);
   sum.parts = 1, sum.part = n, sum.copies = 1, sum.step_rows = bank.rows > 0 ? sum.rows : 1;
   sum.row_stride = n, sum.task_stride = bank.rows * n;
@@ -53,7 +76,7 @@ template cudaError_t sum_into_banks<float, BFloat16>(const BankSum<float, BFloat
 template cudaError_t sum_into_banks<float, Half>(const BankSum<float, Half>&, cudaStream_t);
 #define DCRNN_INSTANCE(T)                                                        \
   template cudaError_t sum_into_banks<T, T>(const BankSum<T, T>&, cudaStream_t); \
-  template cudaError_t sum_rows<T>(const BankIndex&, const T*, T*, T*, int64_t, cudaStream_t)
+  template cudaError_t sum_rows<T>(const BankIndex&, const T*, void*, T*, T*, int64_t, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);
 DCRNN_INSTANCE(BFloat16);

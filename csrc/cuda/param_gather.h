@@ -14,6 +14,22 @@ namespace dcrnn_fast::cuda {
 cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, void* out, int64_t row_bytes, int value_bytes,
                    const Device& device, cudaStream_t stream);
 
+// For every bank row, places[first] to places[last - 1] are the places that read it, in ascending order: t * R + r of a shared row, and r
+// of a private row of task t, whose places begin at places[(T + t) * R].
+struct PlaceRange {
+  uint32_t first, last;
+};
+struct InverseIndex {
+  PlaceRange* ranges;  // [S], then [T, P]
+  uint32_t* places;    // [2, T, R]
+};
+
+// invert() writes the inverse of an index of less than 2^32 values into memory of inverse_values() 32-bit values, where inverse_in() finds
+// it.
+int64_t inverse_values(const BankIndex& bank);
+cudaError_t invert(const BankIndex& bank, void* memory, cudaStream_t stream);
+InverseIndex inverse_in(void* memory, const BankIndex& bank);
+
 // Sums of gradients into the bank rows, which have `parts` parts of `part` values. Value k of part g of the gradient of row r of task t is
 // the sum over c < copies of
 //
@@ -21,8 +37,8 @@ cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, v
 template <typename From, typename To>
 struct BankSum {
   const From* from;
-  const int32_t* index;  // [tasks, rows]
-  To *shared, *own;      // [num_shared, parts * part], [tasks, num_private, parts * part]
+  InverseIndex inverse;
+  To *shared, *own;  // [num_shared, parts * part], [tasks, num_private, parts * part]
   int tasks, rows, num_shared, num_private, parts, copies, step_rows;
   int64_t part, task_stride, step_stride, row_stride, part_stride, copy_stride;
 };
@@ -30,8 +46,9 @@ struct BankSum {
 template <typename From, typename To>
 cudaError_t sum_into_banks(const BankSum<From, To>& sum, cudaStream_t stream);
 
-// Sums the gradient [T, R, n] into shared [S, n] and own [T, P, n].
+// Sums the gradient [T, R, n] into shared [S, n] and own [T, P, n]. `inverse` is memory of inverse_values() 32-bit values.
 template <typename Value>
-cudaError_t sum_rows(const BankIndex& bank, const Value* gradient, Value* shared, Value* own, int64_t n, cudaStream_t stream);
+cudaError_t sum_rows(const BankIndex& bank, const Value* gradient, void* inverse, Value* shared, Value* own, int64_t n,
+                     cudaStream_t stream);
 
 }  // namespace dcrnn_fast::cuda

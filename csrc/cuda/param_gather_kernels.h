@@ -48,9 +48,9 @@ __global__ __launch_bounds__(gather_threads) void param_gather(const __grid_cons
 inline constexpr int sum_warps = 4, sum_values = 4, sum_block = sum_warps * 32 * sum_values;
 inline constexpr int sum_blocks_at_once = 6;  // as many as the registers allow: of more, the compiler spills a few
 
-// A block owns `sum_block` values of one bank row, a warp 32 * sum_values of them. The warp searches the index for the places that read the
-// row, and adds their gradients by task, then by row, then by copy: no atomics, and the same bits on every run. An index out of range
-// belongs to no bank row.
+// A block owns `sum_block` values of one bank row, a warp 32 * sum_values of them. The warp reads the list of places that read the row, and
+// adds their gradients in its order, by task, then by row, then by copy: no atomics, and the same bits on every run. Each lane finds where
+// the gradient of one place of 32 begins, and gives it to the others.
 template <typename From, typename To>
 __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gather_sum(const __grid_constant__ BankSum<From, To> p) {
   using A = accumulator<To>;
@@ -60,8 +60,9 @@ __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gath
   if (first >= size) return;
   const int64_t own = bank_row - p.num_shared;
   const bool is_shared = own < 0;
-  const int wanted = is_shared ? int(bank_row) : p.num_shared + int(own % p.num_private);
-  const int64_t first_task = is_shared ? 0 : own / p.num_private, last_task = is_shared ? p.tasks : first_task + 1;
+  const int64_t first_place = is_shared ? 0 : own / p.num_private * p.rows;
+  const uint32_t* const places = p.inverse.places + (is_shared ? 0 : int64_t(p.tasks) * p.rows + first_place);
+  const PlaceRange range = p.inverse.ranges[bank_row];
   // lanes past the end read the warp's first value too and store nothing: loads without a condition go out together
   int64_t offsets[sum_values];
 #pragma unroll
@@ -70,23 +71,23 @@ __global__ __launch_bounds__(32 * sum_warps, sum_blocks_at_once) void param_gath
     offsets[i] = value / p.part * p.part_stride + value % p.part;
   }
   A sums[sum_values] = {};
-  for (int64_t task = first_task; task < last_task; ++task)
-    for (int start = 0; start < p.rows; start += 32) {
-      const int mine = start + lane;
-      uint32_t found = __ballot_sync(~0u, mine < p.rows && p.index[task * p.rows + mine] == wanted);
-      for (; found; found &= found - 1) {
-        const int row = start + __ffs(static_cast<int>(found)) - 1;
-        const From* from = p.from + task * p.task_stride + row / p.step_rows * p.step_stride + row % p.step_rows * p.row_stride;
+  for (uint32_t left = range.last - range.first, next = range.first; left > 0;) {
+    const uint32_t count = left < 32 ? left : 32;
+    const int64_t place = first_place + (lane < int(count) ? places[next + lane] : 0), row = place % p.rows;
+    const int64_t start = place / p.rows * p.task_stride + row / p.step_rows * p.step_stride + row % p.step_rows * p.row_stride;
+    for (uint32_t i = 0; i < count; ++i) {
+      const From* from = p.from + __shfl_sync(~0u, start, i);
 #pragma unroll 2
-        for (int copy = 0; copy < p.copies; ++copy, from += p.copy_stride) {
-          A more[sum_values];
+      for (int copy = 0; copy < p.copies; ++copy, from += p.copy_stride) {
+        A more[sum_values];
 #pragma unroll
-          for (int i = 0; i < sum_values; ++i) more[i] = widen(from[offsets[i]]);
+        for (int k = 0; k < sum_values; ++k) more[k] = widen(from[offsets[k]]);
 #pragma unroll
-          for (int i = 0; i < sum_values; ++i) sums[i] += more[i];
-        }
+        for (int k = 0; k < sum_values; ++k) sums[k] += more[k];
       }
     }
+    left -= count, next += count;
+  }
   To* const to = is_shared ? p.shared + bank_row * size : p.own + own * size;
 #pragma unroll
   for (int i = 0; i < sum_values; ++i)

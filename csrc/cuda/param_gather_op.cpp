@@ -29,10 +29,12 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   const Current current(grad);
   Tensor shared = allocated(grad, with_trailing({num_shared}, grad, 2), "num_shared: the gradient of the shared rows");
   Tensor own = allocated(grad, with_trailing({index.size(0), num_private}, grad, 2), "num_private: the gradient of the private rows");
+  const BankIndex bank = bank_of(index, num_shared, num_private);
+  const Tensor inverse = new_inverse(grad, bank);
   with_type(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
-    check_cuda(sum_rows(bank_of(index, num_shared, num_private), data<const T>(grad), data<T>(shared), data<T>(own), values_each(grad, 2),
-                        current.stream));
+    check_cuda(
+        sum_rows(bank, data<const T>(grad), data<void>(inverse), data<T>(shared), data<T>(own), values_each(grad, 2), current.stream));
   });
   return {shared, own};
 }

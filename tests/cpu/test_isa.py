@@ -85,11 +85,16 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     assert worst <= 1, f"{dtype}: error {worst:.2f} times the bound, at q = {q.flatten()[((got - exact).abs() / bound).argmax()]}"
     assert ((got >= 0) & (got <= 1)).all(), dtype
 
-    bias[5, 1] = float("nan")
-    poisoned = gate(bias)
-    others = [d for d in range(dim) if d != 5]
-    assert poisoned[:, 5].isnan().all(), dtype
-    assert torch.equal(poisoned[:, others].double(), got[:, others]), dtype
+    # NaN of either sign, quiet and signalling, with other bits set: the exponential's arithmetic on bits must make a number of none
+    size = torch.finfo(dtype).bits
+    quiet, integer = torch.tensor(float("nan"), dtype=dtype), getattr(torch, f"int{size}")
+    infinity = torch.tensor(float("inf"), dtype=dtype).view(integer).item()
+    for pattern in (2 ** (size - 1) - 1, -1, quiet.view(integer).item(), infinity + 1, infinity + 0x12, infinity - 2 ** (size - 1) + 0x23):
+        bias[5, 1] = torch.tensor(pattern, dtype=integer).view(dtype)
+        poisoned = gate(bias)
+        others = [d for d in range(dim) if d != 5]
+        assert poisoned[:, 5].isnan().all(), (dtype, hex(pattern))
+        assert torch.equal(poisoned[:, others].double(), got[:, others]), (dtype, hex(pattern))
 """
 
 

@@ -10,7 +10,10 @@ namespace dcrnn_fast::cuda {
 
 inline int32_t kernel_device() { return aoti_torch_device_type_cpu(); }
 
-inline void check_cuda(cudaError_t error) { check(error == cudaSuccess, "a launch failed with ", error); }
+inline void check_cuda(cudaError_t error) {
+  check_blocks(error);
+  check(error == cudaSuccess, "a launch failed with ", error);
+}
 
 struct Current {
   Device device{132, 232448};

@@ -3,104 +3,16 @@
 //     cuda_on_host [all | short | tiny] [words that a case's name must contain]
 //
 // Prints every case with its largest error. The exit code is 1 if a case is wrong.
-#include <algorithm>
-#include <cmath>
 #include <csignal>
-#include <cstdint>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <string>
-#include <vector>
 
 #include "cross_rnn.h"
-#include "machine.h"
-#include "param_gather.h"
-#include "reference.h"
+#include "gather_checks.h"
 #include "schedule.h"
 
 namespace {
 
 using namespace dcrnn_fast::cuda;
-
-struct Verdict {
-  double allowed, worst = 0;
-  std::string where = "all exact";
-
-  void add(const char* name, double error) {
-    if (error <= worst) return;
-    worst = error == error ? error : INFINITY;
-    where = name;
-  }
-
-  // Errors are relative to the largest value; a NaN counts as infinite.
-  template <typename T>
-  void compare(const char* name, const Doubles& want, const std::vector<T>& got) {
-    double scale = 1e-30, error = want.size() == got.size() ? 0 : INFINITY;
-    for (const double x : want) scale = std::max(scale, std::abs(x));
-    for (size_t i = 0; i < std::min(want.size(), got.size()); ++i) {
-      const double off = std::abs(static_cast<double>(widen(got[i])) - want[i]);
-      if (!(off <= error)) error = off == off ? off : INFINITY;
-    }
-    add(name, error / scale);
-  }
-
-  template <typename T>
-  void same_bits(const char* name, const std::vector<T>& want, const std::vector<T>& got) {
-    if (want.size() != got.size() || (!got.empty() && std::memcmp(want.data(), got.data(), got.size() * sizeof(T)))) add(name, INFINITY);
-  }
-
-  void check(cudaError_t error) {
-    if (error != cudaSuccess) add("a launch failed", INFINITY);
-  }
-};
-
-class Report {
- public:
-  Report(Level level, std::string words) : level_(level), words_(std::move(words)) {}
-
-  bool wanted(Level level, const std::string& name) const { return level <= level_ && name.find(words_) != std::string::npos; }
-
-  void add(const std::string& name, const Verdict& verdict) {
-    const bool right = verdict.worst <= verdict.allowed;
-    std::printf("%s %-72s largest error %.1e (%s), allowed %.0e\n", right ? "right" : "WRONG", name.c_str(), verdict.worst,
-                verdict.where.c_str(), verdict.allowed);
-    std::fflush(stdout);
-    ++count_, wrong_ += !right;
-  }
-
-  int finish() const {
-    if (count_ == 0) std::printf("no case has these words in its name: %s\n", words_.c_str());
-    std::printf("%d of %d cases wrong\n", wrong_, count_);
-    return wrong_ || !count_;
-  }
-
- private:
-  const Level level_;
-  const std::string words_;
-  int count_ = 0, wrong_ = 0;
-};
-
-// A vector ends with its last value, so that a sanitizer sees accesses past it. Values are NaN until a kernel writes them.
-template <typename T>
-std::vector<T> poisoned(int64_t count) {
-  std::vector<T> out(count);
-  if (count) std::memset(static_cast<void*>(out.data()), 0xff, count * sizeof(T));
-  return out;
-}
-
-template <typename T>
-std::vector<T> typed(const Doubles& values, int64_t first = 0, int64_t last = -1) {
-  std::vector<T> out((last < 0 ? int64_t(values.size()) : last) - first);
-  for (size_t i = 0; i < out.size(); ++i) round_to(out[i], static_cast<accumulator<T>>(values[first + i]));
-  return out;
-}
-
-template <typename T>
-std::vector<T> joined(std::vector<T> first, const std::vector<T>& second) {
-  first.insert(first.end(), second.begin(), second.end());
-  return first;
-}
 
 struct Kernels {
   const char* name;
@@ -168,12 +80,32 @@ class Runner {
     return verdict;
   }
 
+  // A NaN of any bits in the gate's bias makes the gate and the state NaN: the bits that the exponential adds to the exponent could make a
+  // number of it. GPUs make 0x7fffffff of every NaN. For gated problems of one step.
+  Verdict run_nan(const Kernels& kernels, const std::vector<uint64_t>& nans) {
+    Verdict verdict{allowed_};
+    p_.schedule = kernels.schedule, p_.tiles = kernels.tiles;
+    size_t next = 0;
+    for (std::vector<T>* biases : {&shared_bias_, &private_bias_})
+      for (size_t i = 1; i < biases->size(); i += 2) std::memcpy(&(*biases)[i], &nans[next++ % nans.size()], sizeof(T));
+    auto out = poisoned<T>(s_.tasks * s_.states()), activations = poisoned<T>(2 * s_.tasks * s_.states());
+    std::fill(out.begin(), out.end(), T{}), std::fill(activations.begin(), activations.end(), T{});
+    verdict.check(forward<T>(p_, out.data(), false, activations.data(), nullptr, nullptr));
+    const auto is_nan = [](const T& x) { return widen(x) != widen(x); };
+    for (const T& x : out)
+      if (!is_nan(x)) verdict.add("a state is no NaN", INFINITY);
+    for (size_t i = 0; i < activations.size(); ++i)
+      if (is_nan(activations[i]) != (i / s_.dim % 2 == 1)) verdict.add("a gate is no NaN, or an a is one", INFINITY);
+    return verdict;
+  }
+
  private:
   void run_backward(const std::vector<T>& activations, Verdict& verdict) {
     const int64_t all = s_.states(), plane = s_.gates() * all;
     const std::vector<T> grad = typed<T>(in_.grad);
     auto states = poisoned<T>(s_.tasks * (s_.steps - 1) * all), gradients = poisoned<T>(s_.tasks * s_.steps * plane);
-    auto d = poisoned<A>(s_.tasks * all), dx0_sums = poisoned<A>(s_.tasks * all);
+    auto d = poisoned<T>(s_.steps > 1 ? s_.tasks * all : 0);
+    auto dx0_sums = poisoned<A>(s_.tasks * all);
     auto sums = poisoned<A>(int64_t(s_.tasks) * s_.steps * backward_row_tiles(p_) * s_.gates() * s_.dim);
     auto dx0 = poisoned<T>(all), dcontext = poisoned<T>(in_.context.size());
     const Workspace<T> workspace{states.data(), gradients.data(), d.data(), dx0_sums.data(), sums.data()};
@@ -181,13 +113,22 @@ class Runner {
                            s_.columns ? dcontext.data() : nullptr, nullptr));
     verdict.compare("dx0", reference_.dx0, dx0);
     verdict.compare("dcontext", reference_.dcontext, dcontext);
+    if (p_.tiles == Tiles::small) {  // without dx0: no memory for it, and the same da|dq
+      auto others = poisoned<T>(gradients.size());
+      const Workspace<T> without{states.data(), others.data(), d.data(), nullptr, sums.data()};
+      verdict.check(backward<T>(p_, grad.data(), s_.every_state, activations.data(), without, nullptr, nullptr, nullptr));
+      verdict.same_bits("da|dq without dx0", gradients, others);
+    }
 
     const std::vector<T> products = multiply(states, gradients);
     auto dshared = poisoned<T>(shared_weight_.size()), dprivate = poisoned<T>(private_weight_.size());
-    verdict.check(sum_weights(p_, products.data(), dshared.data(), dprivate.data(), nullptr));
+    std::vector<uint32_t> memory(inverse_values(p_.bank()));
+    const InverseIndex inverse = inverse_in(memory.data(), p_.bank());
+    verdict.check(invert(p_.bank(), memory.data(), nullptr));
+    verdict.check(sum_weights(p_, inverse, products.data(), dshared.data(), dprivate.data(), nullptr));
     verdict.compare("dweight", reference_.dweight, joined(dshared, dprivate));
     dshared = poisoned<T>(shared_bias_.size()), dprivate = poisoned<T>(private_bias_.size());
-    verdict.check(sum_biases(p_, sums.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.check(sum_biases(p_, inverse, sums.data(), dshared.data(), dprivate.data(), nullptr));
     verdict.compare("dbias", reference_.dbias, joined(dshared, dprivate));
   }
 
@@ -275,37 +216,15 @@ void check_stray(Report& report, const char* math, double allowed) {
   }
 }
 
-// Gathers rows of `values` values with a grid so small that it loops, and sums them back.
 template <typename T>
-void check_gather(Report& report, const char* dtype, int values, double allowed) {
-  constexpr int tasks = 2, rows = 70, num_shared = 5, num_private = 4, bank_rows = num_shared + num_private;
-  const std::string name = std::string("gather ") + dtype + " rows of " + std::to_string(values * sizeof(T)) + " bytes";
-  if (!report.wanted(Level::tiny, name)) return;
-  Verdict verdict{allowed};
-  Random random;
-  const Doubles bank = random.values((num_shared + tasks * num_private) * values, 1), grad = random.values(tasks * rows * values, 1);
-  std::vector<int32_t> index = random.indices(tasks * rows, bank_rows);
-  index[0] = -1, index[rows] = bank_rows;
-  const dcrnn_fast::BankIndex bank_index{index.data(), tasks, rows, num_shared, num_private};
-  const std::vector<T> shared = typed<T>(bank, 0, num_shared * values), own = typed<T>(bank, num_shared * values);
-  const std::vector<T> gradient = typed<T>(grad);
-  std::vector<T> want = poisoned<T>(tasks * rows * values), out(want.size());
-  Doubles sums(bank.size());
-  for (int place = 0; place < tasks * rows; ++place) {
-    if (index[place] < 0 || index[place] >= bank_rows) continue;
-    const int row = index[place] < num_shared ? index[place] : index[place] + place / rows * num_private;
-    for (int i = 0; i < values; ++i) {
-      round_to(want[place * values + i], static_cast<accumulator<T>>(bank[row * values + i]));
-      sums[row * values + i] += grad[place * values + i];
-    }
+void check_nan(Report& report, const char* math, const std::vector<uint64_t>& nans) {
+  const Inputs in({Level::tiny, 3, 19, 0, 2, 1, false, true, false});
+  const Reference reference(in);
+  Runner<T> runner(in, reference, false, 0);
+  for (const Kernels& kernels : every_kernel) {
+    const std::string name = std::string(math) + " " + in.s.name() + " " + kernels.name + ", NaN of many bits";
+    if (report.wanted(in.s.level, name)) report.add(name, runner.run_nan(kernels, nans));
   }
-  verdict.check(
-      gather(bank_index, shared.data(), own.data(), out.data(), values * sizeof(T), sizeof(T), {1, device.shared_memory}, nullptr));
-  verdict.same_bits("out's bits", want, out);
-  auto dshared = poisoned<T>(shared.size()), dprivate = poisoned<T>(own.size());
-  verdict.check(sum_rows(bank_index, gradient.data(), dshared.data(), dprivate.data(), values, nullptr));
-  verdict.compare("sums", sums, joined(dshared, dprivate));
-  report.add(name, verdict);
 }
 
 // In some shapes all rows are multiples of 16 bytes in every dtype, so that copies are asynchronous; in others not. The second shape's
@@ -346,10 +265,12 @@ int main(int count, char** arguments) {
   }
   check_stray<float>(report, "float32", of_float);
   check_stray<BFloat16>(report, "bfloat16", of_bfloat16);
-  check_gather<float>(report, "float32", 33, of_float);
-  check_gather<float>(report, "float32", 8, of_float);
-  check_gather<double>(report, "float64", 135, of_double);
-  check_gather<BFloat16>(report, "bfloat16", 3, of_bfloat16);
-  check_gather<Half>(report, "float16", 2, of_float16);
+  check_nan<float>(report, "float32", {0x7fffffff, 0xffffffff, 0x7fc00000, 0xffc00000, 0x7f800001, 0xff812345, 0x7fc12345, 0xffedcba9});
+  check_nan<double>(report, "float64",
+                    {0x7fffffffffffffff, 0xffffffffffffffff, 0x7ff8000000000000, 0xfff8000000000000, 0x7ff0000000000001, 0xfff123456789abcd,
+                     0x7ff8123456789abc, 0xfffedcba98765432});
+  check_nan<BFloat16>(report, "bfloat16", {0x7fff, 0xffff, 0x7fc0, 0xffc0, 0x7f81, 0xff92});
+  check_nan<Half>(report, "float16", {0x7fff, 0xffff, 0x7e00, 0xfe00, 0x7c01, 0xfd23});
+  check_param_gather(report, of_float, of_double, of_bfloat16, of_float16);
   return report.finish();
 }

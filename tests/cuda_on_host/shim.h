@@ -8,13 +8,16 @@
 //    manual documents.
 //  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
 //    passes with both.
-//  - Misaligned vector accesses and copies that are never waited for end the program. So do a barrier that some threads never
+//  - Where `counted` asks for it, the memory banks of shared memory, see banks.h.
+//  - Misaligned vector accesses to shared memory and copies that are never waited for end the program. So do a barrier that some threads
+//  never
 //    reach, and a sanitizer's findings. With DCRNN_HOST_THREADS a missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
 //  - Blocks that run at the same time, caches, and the order in which blocks see each other's writes.
 //  - Warps in lockstep. Divergence costs nothing.
-//  - Limits on registers, shared memory and grids, and launches that fail.
+//  - Limits on registers and shared memory, and launches that fail for another reason than their grid. launches.cpp checks the sizes of
+//    launches that it records.
 //  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
 //    not fuse.
 //  - Streams: a launch returns when its work is done.
@@ -25,9 +28,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <utility>
 #include <vector>
 
+#include "banks.h"
+#include "grid.h"
 #include "threads.h"
 #include "types.h"
 
@@ -45,7 +51,7 @@ struct dim3 {
 };
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 
 namespace dcrnn_fast::cuda {
 
@@ -67,11 +73,20 @@ struct Block {
   explicit Block(int threads, size_t shared_bytes) : together(threads), warps(threads / 32), shared((shared_bytes + 127) / 128) {}
   Barrier together;
   std::vector<Warp> warps;
+  std::vector<std::vector<Access>> accesses;  // of each thread, where a launch counts them
   struct alignas(128) Line {
     unsigned char bytes[128];
   };
   std::vector<Line> shared;
 };
+
+// The sizes of a launch. Where somebody records, launches run nothing.
+struct Launch {
+  int64_t x, y;
+  int threads, shared_bytes;
+  size_t argument_bytes;
+};
+inline std::function<void(const Launch&)> record;
 
 struct Copy {
   void* to;
@@ -89,6 +104,8 @@ struct Thread {
   dim3 grid_size, block_size, thread_index, block_index;
   unsigned round_of_warp = 0;
   std::vector<std::vector<Copy>> copies{1};  // groups, the last one open
+  bool counts = false;
+  std::vector<Access> accesses{};  // to shared memory, while it counts
 };
 
 inline thread_local Thread* current = nullptr;
@@ -107,6 +124,11 @@ inline void wait_at(Barrier& barrier) {
 
 inline void check_aligned(const void* pointer, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(pointer) % bytes) stop("misaligned address");
+}
+
+inline void access_shared(const void* at, unsigned bytes, const std::source_location& where) {
+  check_aligned(at, bytes);
+  if (current->counts) current->accesses.push_back({where.file_name(), where.line(), bytes, reinterpret_cast<uintptr_t>(at)});
 }
 
 inline unsigned lane() { return current->thread_index.x % 32; }
@@ -141,6 +163,7 @@ To bits_of(const From& from) {
 #define gridDim (::dcrnn_fast::cuda::host::current->grid_size)
 #define blockDim (::dcrnn_fast::cuda::host::current->block_size)
 
+inline unsigned fresh_thread_index() { return threadIdx.x; }
 inline unsigned char* shared_memory() { return host::current->block->shared.data()->bytes; }
 
 inline void __syncthreads() { host::wait_at(host::current->block->together); }
@@ -157,31 +180,48 @@ inline void round_to(Half& out, float x) { out.bits = host::bits_of<uint16_t>(st
 
 inline uint32_t round_to_tf32(uint32_t bits) { return bits << 1 > 0xff000000u ? bits : (bits + 0x1000) & 0xffffe000u; }  // NaN stays
 
-inline float __shfl_xor_sync(uint32_t, float value, int mask) {
-  return host::bits_of<float>(host::exchange(host::words(host::bits_of<uint32_t>(value)))[host::lane() ^ mask].words[0]);
-}
-
-inline double __shfl_xor_sync(uint32_t, double value, int mask) {
+template <typename Value>
+Value __shfl_sync(uint32_t, Value value, int lane) {
   host::Shown mine{};
   std::memcpy(mine.words, &value, sizeof value);
-  double out;
-  std::memcpy(&out, host::exchange(mine)[host::lane() ^ mask].words, sizeof out);
-  return out;
+  std::memcpy(&value, host::exchange(mine)[lane & 31].words, sizeof value);
+  return value;
 }
 
-inline uint32_t __ballot_sync(uint32_t, bool vote) {
-  const host::Shown* const shown = host::exchange(host::words(vote));
+template <typename Value>
+Value __shfl_xor_sync(uint32_t all, Value value, int mask) {
+  return __shfl_sync(all, value, static_cast<int>(host::lane()) ^ mask);
+}
+
+inline void __syncwarp() { host::exchange({}); }
+
+// The lanes that hold the same value.
+inline uint32_t __match_any_sync(uint32_t, uint32_t value) {
+  const host::Shown* const shown = host::exchange(host::words(value));
   uint32_t out = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) out |= shown[lane].words[0] << lane;
+  for (unsigned lane = 0; lane < 32; ++lane) out |= uint32_t{shown[lane].words[0] == value} << lane;
   return out;
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
 
-inline void copy_async(void* to, const void* from, bool present) {
-  host::check_aligned(to, 16);
+template <typename Value>
+Value read_shared(const void* from, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(from, sizeof(Value), where);
+  return *static_cast<const Value*>(from);
+}
+
+template <typename Value>
+void write_shared(void* to, const Value& value, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(to, sizeof(Value), where);
+  *static_cast<Value*>(to) = value;
+}
+
+inline void copy_async(void* to, const void* from, bool present, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(to, 16, where);
   if (present) host::check_aligned(from, 16);
   std::vector<host::Copy>& open = host::current->copies.back();
   open.push_back({to, from, present});
@@ -200,8 +240,8 @@ void wait_for_copies() {
   }
 }
 
-inline void load_matrices(uint32_t (&out)[4], const void* row) {
-  host::check_aligned(row, 16);
+inline void load_matrices(uint32_t (&out)[4], const void* row, const std::source_location& where = std::source_location::current()) {
+  host::access_shared(row, 16, where);
   host::Shown mine{};
   mine.address = row;
   const host::Shown* const shown = host::exchange(mine);
@@ -209,8 +249,9 @@ inline void load_matrices(uint32_t (&out)[4], const void* row) {
     std::memcpy(&out[i], static_cast<const unsigned char*>(shown[8 * i + host::lane() / 4].address) + 4 * (host::lane() % 4), 4);
 }
 
-inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
-  host::check_aligned(row, 16);
+inline void load_matrices_transposed(uint32_t (&out)[4], const void* row,
+                                     const std::source_location& where = std::source_location::current()) {
+  host::access_shared(row, 16, where);
   host::Shown mine{};
   mine.address = row;
   const host::Shown* const shown = host::exchange(mine);
@@ -255,9 +296,13 @@ void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t rig
 }
 
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
+cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
+  if (!size.fits()) return cudaErrorInvalidConfiguration;
   if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
+  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments}), cudaSuccess;
+  const dim3 grid(size.x, size.y);
   host::Block block(threads, shared_bytes);
+  block.accesses.resize(threads);
   host::run_together(threads, [&](unsigned index) {
     host::Thread thread{&block, grid, dim3(threads), dim3(index), dim3()};
     host::current = &thread;
@@ -267,11 +312,15 @@ cudaError_t launch(void (*kernel)(Arguments), dim3 grid, int threads, int shared
           for (host::Block::Line& line : block.shared) std::memset(line.bytes, 0xff, sizeof line.bytes);
         host::wait_at(block.together);
         thread.block_index = dim3(x, y);
+        thread.counts = host::counted && x == 0 && y == 0;
         kernel(arguments);
+        if (thread.counts) block.accesses[index] = std::move(thread.accesses);
         for (const auto& group : thread.copies)
           if (!group.empty()) host::stop("a copy was never waited for");
         thread.copies.assign(1, {});
         host::wait_at(block.together);
+        if (thread.counts && index == 0 && !host::count(block.accesses))
+          host::stop("a warp's lanes access shared memory at different lines");
       }
   });
   return cudaSuccess;

@@ -69,3 +69,28 @@ def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend):
         memory = torch.empty(arguments[name].numel() + 1, dtype=torch.bfloat16, device=backend.device)
         shifted[name] = memory[1:].view(arguments[name].shape).copy_(arguments[name])
     assert torch.equal(backend.cross_rnn(**shifted), backend.cross_rnn(**arguments))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_other_gradients_have_the_same_bits_where_that_of_x0_is_not_asked_for(backend, steps, dtype):
+    operands = list(backend.operands(cast(arguments_of(backend, context_dim=8, dim=24, steps=steps), dtype)))
+    out, _, activations = backend.operators.cross_rnn(*operands, False)
+    grad = torch.randn_like(out)
+
+    def gradients(needs):
+        return backend.operators.cross_rnn_backward(grad, out.new_empty(0), activations, *operands[:-1], needs, False)
+
+    every, others = gradients(63), gradients(62)
+    assert others[0].numel() == 0
+    for got, want in zip(others[1:], every[1:], strict=True):
+        assert torch.equal(got, want)
+
+
+def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
+    empty = torch.zeros(0, 2**30 + 1, device=backend.device)
+    weight = torch.zeros(0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 2, device=backend.device)
+    none = torch.zeros(0, 0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 0, 2, device=backend.device)
+    index = torch.zeros(0, 2**30 + 1, dtype=torch.int32, device=backend.device)
+    with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
+        backend.operators.cross_rnn(empty, *weight, *none, index, 1, "gated", None, False, 0, False)
