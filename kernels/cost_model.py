@@ -76,6 +76,11 @@ def library_seconds(batch: int, rows: int, columns: int, long: int, kind: str) -
     return max(seconds, tiles * moved / _L2_BYTES)
 
 
+def memory_seconds(moved: int) -> float:
+    """The time to read and write so many bytes of memory."""
+    return moved / _MEMORY_BYTES
+
+
 def _product_seconds(flops: int, moved: int, kind: str) -> float:
     """The time of a tile's product on one multiprocessor."""
     return max(flops * _MULTIPROCESSORS / (_SUSTAINED * _FLOPS[kind]), moved / _BYTES_A_MULTIPROCESSOR)

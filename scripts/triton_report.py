@@ -24,6 +24,7 @@ from typing import Any
 from multiprocessor import SHARED_MEMORY, programs
 from sources import KERNELS as KERNEL_FILES
 from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, TILED, Job, arguments, compiled, job_of, load, run_tool
+from triton_costs import lines, predictions
 from triton_loops import loop_failures
 from triton_reemission import emit, reemission_of
 
@@ -237,11 +238,14 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
             emit((job.kernel for job in again), Path(folder))
             emitted = compile_all(set(again), Path(folder))
     fusion = [fusion_of(job, *(facts[one].get("rounded") for one in (job, replace(job, fusion=True)))) for job in fused.values()]
+    predicted = predictions()
+    print("\n".join(lines(predicted)))
     return {
         "versions": versions(),
         "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES},
         "rows": [row_of(job, facts[job]) for job in rows],
         "variants": [{"variant": name, **row_of(job, facts[job])} for name, job in variants],
         "fusion": fusion,
+        "predictions": predicted,
         "reemission": [reemission_of(job, facts[job], emitted[job]) for job in again],
     }

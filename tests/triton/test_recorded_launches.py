@@ -144,7 +144,7 @@ def test_at_the_largest_sizes_no_32_bit_number_overflows_and_no_address_leaves_i
 def test_at_odd_sizes_no_program_leaves_its_tensors(options):
     found, last_row = cross_launches(67, 33, 1, 2, C=3, **options)
     for launch in found:
-        run_without_memory(launch, list(product(*map(range, (*launch.grid, 1)[:3]))), last_row)
+        run_without_memory(launch, list(product(*map(range, (*launch.grid, 1, 1)[:3]))), last_row)
 
 
 @pytest.mark.parametrize("kernel", ["param_gather_rows", "param_gather_sum"])
