@@ -106,7 +106,7 @@ def add_gradient_product(
     if PRECISION == "tf32":
         right = weight + (first_column + n).to(tl.int64)[None, :] * (G * D) + tl.arange(0, BLOCK_K)[:, None]
     else:
-        right = weight + tl.arange(0, BLOCK_K).to(tl.int64)[:, None] * K + (first_column + n)[None, :]
+        right = weight + first_column + tl.arange(0, BLOCK_K).to(tl.int64)[:, None] * K + n[None, :]
     for start in range(0, G * D, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         u = tl.load(left[:, None] + k[None, :], mask=(k < G * D)[None, :], other=0.0)
