@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from math import ceil
 
+from dcrnn_fast.errors import BackendUnavailable
+
 from .tile_table import ALL_STEPS, ITEMSIZE, SCHEDULES, STEP, Config, Sizes, candidates, product_columns
 
 # An H100 SXM, whose numbers all cards take. From NVIDIA's data sheet: the clock, FLOPs and memory. The others are assumptions.
@@ -37,25 +39,31 @@ def tile_work(kernel: str, config: Config, sizes: Sizes) -> tuple[int, int]:
 
 def predicted_seconds(kernel: str, config: Config, sizes: Sizes) -> float:
     """The time of one launch of a kernel."""
-    row_tiles, unit_tiles = ceil(sizes.rows / config.block_b), ceil(sizes.dim / config.block_d)
+    rows = ceil(sizes.rows / sizes.tasks) if kernel == "inputs" else sizes.rows
+    row_tiles, unit_tiles = ceil(rows / config.block_b), ceil(sizes.dim / config.block_d)
     programs, tiles = (row_tiles, unit_tiles * sizes.steps) if kernel == ALL_STEPS else (row_tiles * unit_tiles, 1)
     # programs of 8 warps have their multiprocessor for themselves; of those of 4 warps two share one if there are enough of them
     neighbours = min(8 // config.num_warps, ceil(programs / sizes.card.multiprocessors))
     flops, moved = tile_work(kernel, config, sizes)
     elements = config.block_b * config.block_d * _bytes_a_unit(kernel, sizes)
-    working = neighbours * (_product_seconds(flops, moved, sizes.kind) + elements / _BYTES_A_MULTIPROCESSOR)
-    waiting = ceil(_terms(kernel, sizes) / config.block_k) * _LOAD_SECONDS / (config.num_stages - 1)
+    products = max(_product_seconds(flops, moved, sizes.kind) * neighbours, _waits(kernel, config, sizes))
+    tile = products + neighbours * elements / _BYTES_A_MULTIPROCESSOR + _TILE_SECONDS
     waves = ceil(programs / (neighbours * sizes.card.multiprocessors))
     return max(
-        waves * tiles * (max(working, waiting) + _TILE_SECONDS),
+        waves * tiles * tile,
         programs * tiles * (moved + elements) / _L2_BYTES,
         programs * tiles * elements / _MEMORY_BYTES,
     )
 
 
 def predicted(kernel: str, sizes: Sizes) -> Config:
-    """The configuration with the shortest predicted time."""
+    """The configuration with the shortest predicted time. Raises BackendUnavailable where none fits the card."""
     fitting = candidates(kernel, sizes.kind, sizes.gates, sizes.card)
+    if not fitting:
+        raise BackendUnavailable(
+            f"backend='triton' has no tiles for {sizes.kind} that fit {sizes.card.name} with {sizes.card.shared_memory} bytes of shared "
+            "memory a block. Use backend='auto' or backend='reference'"
+        )
     return min(fitting, key=lambda config: predicted_seconds(kernel, config, sizes))
 
 
@@ -88,13 +96,20 @@ def _product_seconds(flops: int, moved: int, kind: str) -> float:
 
 def _terms(kernel: str, sizes: Sizes) -> int:
     """Terms of a value's product."""
-    return sizes.columns if kernel in SCHEDULES else sizes.gates * sizes.dim
+    if kernel in SCHEDULES:
+        return sizes.columns
+    return sizes.gates * sizes.dim * (sizes.tasks if kernel == "inputs" else 1)
+
+
+def _waits(kernel: str, config: Config, sizes: Sizes) -> float:
+    """How long a tile's products wait at least for their loads."""
+    return ceil(_terms(kernel, sizes) / config.block_k) * _LOAD_SECONDS / (config.num_stages - 1)
 
 
 def _bytes_a_unit(kernel: str, sizes: Sizes) -> int:
     """What a kernel's element-wise part reads and writes of a row's unit, in training, without gradients of states."""
     values = {
         "backward": 3 + 2 * sizes.gates,  # reads d, x0, a, g; writes d, da, dq
-        "inputs": 1 + sizes.steps * (1 + sizes.gates),  # reads d, a, g of every step; writes dx0
+        "inputs": 1 + sizes.tasks * sizes.steps * (1 + sizes.gates),  # reads d, a, g of every task and step; writes dx0
     }
     return values.get(kernel, 3 + sizes.gates) * ITEMSIZE[sizes.kind]  # forward: reads x0, h; writes h, a, g

@@ -41,8 +41,8 @@ def backward(
         return torch.zeros_like(problem.x0) if x0 else nothing(0), zeros[0], zeros[1], zeros[2], zeros[3], dcontext
     if states.dim() == 1:
         states = forward(replace(problem, return_states=False), keep_states=True, keep_activations=False)[1]
-    elif states.numel() and not states[0].is_contiguous():  # a slice of the output is read in place
-        states = states.contiguous()
+    elif states.numel() and not (states[0].is_contiguous() and states.stride(0) in (states[0].numel(), (p.L + 1) * p.size)):
+        states = states.contiguous()  # a slice of the output is read in place
     walk = _Walk(problem, grad.contiguous(), states, activations.contiguous(), x0=x0, banks=banks, context=context)
     with on_device_of(problem.x0):
         walk.run()

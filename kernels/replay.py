@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
 from torch.nn import Parameter
@@ -22,6 +23,8 @@ from .launch_options import on_device_of
 
 INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index", "context")
 """The places of a call's tensors; those of its output, states and activations follow."""
+DEVICE = "cuda"
+"""The type of devices whose launches are repeated; tests on a fake GPU replace it."""
 MOST = 1024
 """Recordings that are kept. When there are more, all are forgotten."""
 
@@ -35,7 +38,7 @@ class Recording:
     """The launches of a forward, and the shapes of its output, states and activations."""
 
     places: dict[int, int]
-    """The places of the tensors by ``id``, while it is made."""
+    """The places of the call's tensors by ``id``, while it is made."""
     launches: list[tuple[Callable[..., None], list[Any], list[tuple[int, int]]]] = field(default_factory=list)
     buffers: list[list[int]] = field(default_factory=list)
     usable: bool = True
@@ -80,7 +83,9 @@ def key(inputs: Sequence[Tensor | None], *options: object) -> Key | None:
     for tensor in inputs:
         if tensor is None:
             continue
-        if type(tensor) not in (Tensor, Parameter) or not tensor.is_contiguous() or tensor.is_meta:
+        if type(tensor) not in (Tensor, Parameter) or tensor.layout != torch.strided or tensor.is_nested:
+            return None
+        if tensor.device.type != DEVICE or not tensor.is_contiguous():
             return None
         found += (tensor.shape, tensor.dtype, tensor.device)
     # the address of a weight stands for its memory, which was checked when the launches were recorded
@@ -107,6 +112,8 @@ def recorded(wanted: Key | None, inputs: Sequence[Tensor | None]) -> Iterator[No
         yield
         return
     recording = Recording({id(tensor): place for place, tensor in enumerate(inputs) if tensor is not None})
+    # one tensor in two places: in a later call they may be two
+    recording.usable = len(recording.places) == sum(tensor is not None for tensor in inputs)
     _current.recording = recording
     try:
         yield

@@ -63,9 +63,9 @@ def schedule(sizes: Sizes) -> str:
 def clear() -> None:
     """Forget all choices, so that the next calls read the files again."""
     global _changes
-    _changes += 1
     _chosen.cache_clear()
     tile_file.choices.cache_clear()
+    _changes += 1
 
 
 @cache

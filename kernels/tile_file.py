@@ -22,8 +22,8 @@ ENVIRONMENT = "DCRNN_FAST_TUNING"
 """Environment variable that names the user's file."""
 
 SHIPPED = Path(__file__).with_name("tuned")
-FORMAT = "dcrnn_fast tuning 1"
-_COLUMNS = {"kind": str, "rows": int, "dim": int, "columns": int, "gates": int, "steps": int}
+FORMAT = "dcrnn_fast tuning 2"
+_COLUMNS = {"kind": str, "rows": int, "dim": int, "columns": int, "gates": int, "steps": int, "tasks": int}
 """The fields of :class:`~dcrnn_fast.kernels.tile_table.Sizes` in a file."""
 
 

@@ -74,8 +74,8 @@ def card_of(device: torch.device) -> Card:
 
 @dataclass(frozen=True, order=True)
 class Sizes:
-    """What a choice depends on: ``kind`` (see :data:`ITEMSIZE`), the rows of all tasks, D units, K columns, G vectors a unit, L steps, and
-    the card."""
+    """What a choice depends on: ``kind`` (see :data:`ITEMSIZE`), the rows of all tasks, D units, K columns, G vectors a unit, L steps, T
+    tasks, and the card."""
 
     kind: str
     rows: int
@@ -83,6 +83,7 @@ class Sizes:
     columns: int
     gates: int
     steps: int
+    tasks: int
     card: Card = NO_CARD
 
     @classmethod
@@ -92,11 +93,15 @@ class Sizes:
 
         kind = "tf32" if precision(x0.dtype, allow_tf32) == "tf32" else str(x0.dtype).removeprefix("torch.")
         rows = bucket(_hint(x0.shape[0]) * _hint(tasks))
-        return cls(kind, rows, _hint(x0.shape[1]), _hint(columns), gates, steps, card_of(x0.device))
+        return cls(kind, rows, _hint(x0.shape[1]), _hint(columns), gates, steps, _hint(tasks), card_of(x0.device))
 
     def key(self, choice: str) -> tuple[str, Sizes]:
-        """What a file knows a choice by, a kernel's tile or "schedule". A file is of one card, and tiles do not depend on the steps."""
-        return choice, replace(self, card=NO_CARD, steps=self.steps if choice == "schedule" else 0)
+        """What a file knows a choice by, a kernel's tile or "schedule". A file is of one card.
+
+        The schedule depends on the steps. The tiles of "inputs" depend on the steps and the tasks: a program adds up all of them.
+        """
+        steps, tasks = self.steps if choice in ("schedule", "inputs") else 0, self.tasks if choice == "inputs" else 0
+        return choice, replace(self, card=NO_CARD, steps=steps, tasks=tasks)
 
 
 def bucket(rows: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-SHAPES = (
+SHAPES: tuple[dict[str, Any], ...] = (
     # the goals of docs/triton.md: of the floor's time, or microseconds
     {"pass": "forward", "B": 8192, "D": 624, "T": 2, "L": 3, "goal": "1.3 of the floor"},
     {"pass": "training", "B": 8192, "D": 624, "T": 2, "L": 3, "goal": "2 of the floor"},
@@ -34,7 +34,7 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
 
 def _prediction(B: int, D: int, T: int, L: int, goal: str, **of: str) -> dict[str, Any]:
     table, costs = import_module("kernels.tile_table"), import_module("kernels.cost_model")
-    sizes = table.Sizes(KIND, table.bucket(B * T), D, D, GATES, L)
+    sizes = table.Sizes(KIND, table.bucket(B * T), D, D, GATES, L, T)
     launches: list[tuple[str, str, int, float]] = []
 
     def kernel(name: str, count: int, share: float = 1.0) -> None:

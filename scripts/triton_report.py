@@ -101,7 +101,7 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
     if job.kernel in TILED:
         tile, case = tile_of(job), CASES[job.kernel]
-        sizes = table().Sizes(job.kind, TASKS * case["B"], case["D"], case["D"], blocks["G"], STEPS)
+        sizes = table().Sizes(job.kind, TASKS * case["B"], case["D"], case["D"], blocks["G"], STEPS, TASKS)
         row["shared_estimated"] = table().shared_bytes(TILED[job.kernel], tile, job.kind, sizes.gates)
         row["tile_flops"], row["tile_bytes"] = cost_model().tile_work(TILED[job.kernel], tile, sizes)
         row["predicted_us_h100"] = round(1e6 * cost_model().predicted_seconds(TILED[job.kernel], tile, sizes), 2)

@@ -289,6 +289,27 @@ def test_kept_tensors_may_come_back_with_other_strides(backend, recompute, retur
 
 
 @on_kernels
+@pytest.mark.parametrize("recompute", [False, True])
+def test_kept_tensors_may_come_back_with_a_gap_of_one_value_between_tasks(backend, recompute):
+    """Rows of 16 values are aligned, and those of the second task are not."""
+    arguments = backend.of(cross_arguments(batch=5, dim=16))
+    seed = torch.ones((), dtype=DOUBLE, device=backend.device).expand(2, 5, 16)
+    expected = results(backend.cross_rnn, cast(arguments, DOUBLE), seed, recompute=recompute)
+
+    def apart(tensor):
+        if tensor.dim() < 4:
+            return tensor
+        size = tensor[0].numel()
+        gap = tensor.new_full((tensor.shape[0] * (size + 1),), float("nan"))
+        return gap.as_strided(tensor.shape, (size + 1, *tensor.stride()[1:])).copy_(tensor)
+
+    with torch.autograd.graph.saved_tensors_hooks(apart, lambda tensor: tensor):
+        got = results(backend.cross_rnn, cast(arguments, DOUBLE), seed, recompute=recompute)
+    for name, value in got.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
+
+
+@on_kernels
 @pytest.mark.parametrize("name", ["x0", "shared_weight", "private_weight", "index"])
 def test_an_input_changed_between_forward_and_backward_is_detected(backend, name):
     arguments = arguments_of(backend)

@@ -103,9 +103,9 @@ PAST = r'tl.inline_asm_elementwise("ld.global.nc.f32 $0, [$1];", "=f,l", [(h + a
 DEFECTS = {
     "spills": (TABLE, r'"step": \[\(32, 32, 16, 4, 3\)\]', '"step": [(64, 64, 16, 4, 3)]', "float64", "spills"),
     "shared memory": (TABLE, r"return config\.num_stages \* ", "return 1 + 0 * ", "tf32", "tile_table.shared_bytes estimates 1"),
-    "narrow loads": (TILES, r"(tl\.multiple_of\(.*), ALIGN\)", r"\1, 1)", "tf32", "asynchronous loads of 16 bytes"),
+    "narrow loads": (TILES, r"(tl\.multiple_of\(.*), ALIGN\)", r"\1, 1)", "bfloat16", "asynchronous loads of 16 bytes"),
     "no tensor cores": (TILES, r"input_precision=PRECISION", 'input_precision="ieee"', "tf32", "has no HGMMA"),
-    "serial products": (TABLE, r"\(128, 128, 64, 8, 3\)", "(128, 32, 64, 8, 3)", "bfloat16", "waits until 0 products run"),
+    "serial products": (TABLE, r"\(128, 64, 64, 4, 3\), ", "(128, 64, 64, 8, 3), ", "bfloat16", "waits until 0 products run"),
     "division in a loop": (TILES, COLUMN, r"k = (\1) // columns", "tf32", "divisions in a product loop"),
     "index in a loop": (TILES, COLUMN, r"k = \1 + tl.sum(tl.load(left.to(tl.pointer_type(tl.int32)) + start), 0)", "tf32", "1 index loads"),
     "stale loads": (FORWARD, r"tl\.load\(h \+ at, mask=stored\)", PAST, "tf32", "may miss what the program wrote"),

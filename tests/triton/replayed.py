@@ -10,6 +10,7 @@ from dcrnn_fast.operators.cross_rnn import Keep
 from tests.operators.problems import cross_arguments
 
 GPU = FakeGpu().install()
+launches.replay.DEVICE = "cpu"
 CASES = {
     "step": {},
     "all_steps": {"schedule": "all_steps"},
@@ -28,17 +29,29 @@ def forward(arguments, **options):
     names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index")
     GPU.launches.clear()
     GPU.noting = True
+    made = set()
+    new_empty = torch.Tensor.new_empty
+
+    def noted(*given, **options):
+        tensor = new_empty(*given, **options)
+        made.add(tensor.data_ptr())
+        return tensor
+
+    torch.Tensor.new_empty = noted
     tensors = [arguments[name] for name in names]
     rest = arguments["steps"], arguments["cell"], arguments["context"], options.get("return_states", False), int(options.get("keep", 0))
     out = torch.ops.dcrnn_fast_triton.cross_rnn(*tensors, *rest)
     GPU.noting = False
+    torch.Tensor.new_empty = new_empty
     known = dict(zip(names, tensors, strict=True)) | {"context": arguments["context"]}
     known |= dict(zip(("out", "states", "activations"), out, strict=True))
     words = {tensor.data_ptr(): name for name, tensor in known.items() if tensor is not None and tensor.numel()}
 
+    scratch = {address: "scratch" for address in made}
+
     def word(value):
         value = value.data_ptr() if isinstance(value, torch.Tensor) else value
-        return words.get(value, "scratch" if isinstance(value, int) and value > 2**32 else value)
+        return {**scratch, **words}.get(value, value)
 
     return [(one.kernel, one.grid, tuple(map(word, one.arguments))) for one in GPU.launches], [list(one.shape) for one in out]
 
@@ -50,7 +63,7 @@ def check(name, schedule="step", batch=32, return_states=False, keep=0, **sizes)
     with tile_choice.kernel_override(schedule=schedule), torch.no_grad():
         prepared = forward(first, **options)
         made = len(launches.replay._recordings)
-        again = {**first, "x0": first["x0"].clone()}
+        again = {**first, "x0": first["x0"].clone(), "context": None if first["context"] is None else first["context"].clone()}
         repeated = forward(again, **options)
         assert made, f"{name}: nothing was recorded"
         assert len(launches.replay._recordings) == made, f"{name}: was prepared again"
@@ -83,6 +96,13 @@ def check_what_is_prepared_again():
     freed = first["x0"].clone()
     forward({**first, "x0": freed})
     freed.untyped_storage().resize_(0)
+    sparse = {**first, "shared_weight": first["shared_weight"].flatten(1).to_sparse_csr()}
+    with pytest.raises(ValueError, match="shared_weight: got a tensor of layout"):
+        forward(sparse)
+    square = cross_arguments(batch=2, dim=2, share_ratio=1, dtype=torch.bfloat16)  # x0 has the shape of the shared biases
+    square["x0"] = square["shared_bias"]
+    before = len(launches.replay._recordings)
+    assert count(square) == before, "one tensor in two places was recorded"
     with pytest.raises(ValueError, match=r"was its storage freed\?"):
         forward({**first, "x0": freed})
     print("every change is prepared again")  # noqa: T201

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from dcrnn_fast.errors import BackendUnavailable
 from dcrnn_fast.kernels.cost_model import library_seconds, predicted, predicted_schedule, predicted_seconds
-from dcrnn_fast.kernels.tile_table import NO_CARD, Config, Sizes, bucket
+from dcrnn_fast.kernels.tile_table import NO_CARD, Card, Config, Sizes, bucket
 
 
 def sizes(batch, dim, tasks=2, steps=3, kind="bfloat16"):
-    return Sizes(kind, bucket(batch * tasks), dim, dim, 2, steps)
+    return Sizes(kind, bucket(batch * tasks), dim, dim, 2, steps, tasks)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,18 @@ WIDE, SQUARE, LOW = Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 4), Config
 )
 def test_the_tile_that_reads_less_or_keeps_more_multiprocessors_busy_is_faster(kernel, case, faster, slower):
     assert predicted_seconds(kernel, faster, case) < predicted_seconds(kernel, slower, case)
+
+
+def test_a_program_of_the_inputs_gradients_takes_all_tasks_one_after_another():
+    """B = 256, D = 256, T = 4: 4 programs of 128 x 128 sum 4 tasks each, and 16 of 64 x 64 do so at the same time."""
+    case = sizes(256, 256, tasks=4)
+    assert predicted_seconds("inputs", SQUARE, case) < predicted_seconds("inputs", Config(128, 128, 64, 8, 4), case)
+    assert predicted_seconds("inputs", SQUARE, case) > 2 * predicted_seconds("inputs", SQUARE, sizes(1024, 256, tasks=1))
+
+
+def test_a_card_without_room_for_any_tile_is_refused_in_words():
+    with pytest.raises(BackendUnavailable, match=r"no tiles for bfloat16 that fit Small with 32000 bytes"):
+        predicted("step", replace(LARGE, card=Card("Small", 40, 32_000, 7)))
 
 
 def test_of_one_tile_the_larger_problem_and_the_longer_product_take_longer():

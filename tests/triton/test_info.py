@@ -8,7 +8,17 @@ import torch
 from dcrnn_fast import backends, info
 from dcrnn_fast.kernels import tile_file
 
-ENTRY = {"choice": "schedule", "kind": "bfloat16", "rows": 4096, "dim": 624, "columns": 624, "gates": 2, "steps": 3, "schedule": "step"}
+ENTRY = {
+    "choice": "schedule",
+    "kind": "bfloat16",
+    "rows": 4096,
+    "dim": 624,
+    "columns": 624,
+    "gates": 2,
+    "steps": 3,
+    "tasks": 2,
+    "schedule": "step",
+}
 
 
 def test_info_says_that_nothing_was_measured():

@@ -20,7 +20,7 @@ from dcrnn_fast.kernels.tile_table import Card, Config, Sizes, candidates
 from tests.operators.problems import cross_arguments
 
 CARD = Card("NVIDIA H100 80GB HBM3", 132, 232_448, 9)
-SIZES = Sizes("bfloat16", 4096, 624, 624, 2, 3, CARD)
+SIZES = Sizes("bfloat16", 4096, 624, 624, 2, 3, 2, CARD)
 PREDICTED = cost_model.predicted("step", SIZES)
 SLOWEST = candidates("step", "bfloat16", 2)[-1]
 
@@ -76,6 +76,7 @@ def test_an_entry_is_of_one_size_and_dtype_and_that_of_a_schedule_of_one_number_
     other = replace(SIZES, **change)
     assert (other.key("step") == SIZES.key("step")) == ("steps" in change)
     assert other.key("schedule") != SIZES.key("schedule")
+    assert other.key("inputs") != SIZES.key("inputs")
 
 
 def _save_schedules(cache, first):
@@ -102,7 +103,7 @@ def test_saving_again_replaces_entries_of_the_same_key_alone():
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"format": "other", "card": "x", "entries": []}', '{"format": "dcrnn_fast tuning 1", "card": "x", "entries": [{}]}'],
+    ["", "[]", "{}", '{"format": "other", "card": "x", "entries": []}', '{"format": "dcrnn_fast tuning 2", "card": "x", "entries": [{}]}'],
 )
 @pytest.mark.parametrize("use", [lambda: config("step", SIZES), lambda: save(SLOWEST)], ids=["read", "write"])
 def test_a_damaged_file_is_an_error_that_names_it_and_what_to_do(content, use):
@@ -208,7 +209,7 @@ def test_tuning_times_every_candidate_and_keeps_the_fastest(kind, context_dim, o
     assert len(lines) - 1 == len(calls) == sum(map(len, tiles.values()))
     fastest = {kernel: tiles[kernel][-1] for kernel in kernels}
     assert {entry.key[0]: entry.value for entry in entries} == {**fastest, "schedule": "all_steps"}
-    sizes = Sizes(kind, tile_table.bucket(10), 8, 8 + context_dim, 2, 2, CARD)
+    sizes = Sizes(kind, tile_table.bucket(10), 8, 8 + context_dim, 2, 2, 2, CARD)
     assert {kernel: config(kernel, sizes) for kernel in kernels} == fastest
     assert schedule(sizes) == "all_steps"
     assert tile_choice._overrides == {}
