@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from . import accuracy, measurements, reference
+from .auto import memory
 from .errors import ConfigError
 from .kernels import tile_choice, tile_file, tile_table
 from .kernels.tile_file import Entry
@@ -94,6 +95,7 @@ def tune(
     entries.append(Entry(sizes.key("schedule"), schedule, best[schedule][0]))
     report(f"schedule: {schedule}; written to {save(card.name, entries)}")
     tile_choice.clear()
+    memory.clear()  # what `auto` chose, it chose with other tile sizes
     return entries
 
 

@@ -46,12 +46,12 @@ def backend_of(
     # what is no plain tensor has no values to check, and nobody may see a measurement
     if observed() or any([type(tensor) not in (Tensor, Parameter) for tensor in (*tensors, index)]):
         return STATIC
-    if not may_read_values(first):
-        return decision.backend_in_graph(operator, kind, needs, tuple(sizes), first.device)
     if _is_empty(operator, first, index):
         return STATIC
     has_batch = operator == "cross_rnn"
     key = Key(operator, kind, needs, tuple(sizes), bucket(first.shape[0]) if has_batch else 0)
+    if not may_read_values(first):
+        return decision.backend_in_capture(key, first.device)
 
     def problem() -> Problem:
         if has_batch:
@@ -69,7 +69,9 @@ def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Se
         return STATIC
     # the tracer holds some fixed sizes as symbols, which are no constants to a function
     fixed = tuple([symbolic.guard_scalar(size) for size in sizes])
-    return decision.backend_in_graph(operator, kind, needs, fixed, tensors[0].device)
+    # export needs no `no_grad` to make a program for inference: that parameters require gradients says nothing there
+    preferred = ((), needs) if torch.compiler.is_exporting() else (needs,)
+    return decision.backend_in_graph(operator, kind, preferred, fixed, tensors[0].device)
 
 
 def _is_empty(operator: str, first: Tensor, index: Tensor) -> bool:

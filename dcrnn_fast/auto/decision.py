@@ -57,12 +57,14 @@ def backend_for(
     card = card_name(device)
     found = memory.recall(card, key)
     if found is None:
-        check()
         if (tuning is None and (wanted == "cached" or many_ranks())) or not _measuring.acquire(blocking=tuning is not None):
             return STATIC
         try:
             # another thread may have measured this size while this one waited
-            found = memory.recall(card, key) or _measured(key, card, candidates, problem, timer_of(device))
+            found = memory.recall(card, key)
+            if found is None:
+                check()
+                found = _measured(key, card, candidates, problem, timer_of(device))
         finally:
             _measuring.release()
     if tuning is not None:
@@ -71,20 +73,34 @@ def backend_for(
 
 
 @torch.compiler.assume_constant_result
-def backend_in_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: tuple[int, ...], device: torch.device) -> str:
-    """The backend for a call in a graph that is compiled, exported or captured: its values cannot be read, and any batch may follow.
+def backend_in_graph(operator: str, kind: str, needs: tuple[tuple[str, ...], ...], sizes: tuple[int, ...], device: torch.device) -> str:
+    """The backend for a call in a graph that is compiled or exported: its values cannot be read, and any batch may follow.
 
-    That is the choice of the same size if all batch sizes that were measured have the same one, else the static rule. A compiled graph
-    keeps what it got: a later measurement does not compile it again. Under hooks on saved tensors, such as activation checkpointing, the
-    static rule holds, so that a recomputation takes the same backend.
+    That is the choice of the same size if all batch sizes that were measured have the same one, else the static rule. Of several ``needs``
+    the first counts of which anything is known. A compiled graph keeps what it got: a later measurement does not compile it again. Under
+    hooks on saved tensors, such as those of non-reentrant activation checkpointing, the static rule holds, so that a recomputation takes
+    the same backend.
 
     Raises ConfigError: an unknown DCRNN_FAST_AUTO.
     """
     if mode() == "static" or hooked() or (device.type == "cuda" and not torch.cuda.is_available()):
         return STATIC
-    wanted = Key(operator, kind, needs, sizes, 0)
-    taken = {choice.backend for key, choice in memory.known(card_name(device)).items() if key._replace(batch=0) == wanted}
-    return taken.pop() if len(taken) == 1 else STATIC
+    known = memory.known(card_name(device))
+    for need in needs:
+        wanted = Key(operator, kind, need, sizes, 0)
+        taken = {choice.backend for key, choice in known.items() if key._replace(batch=0) == wanted}
+        if taken:
+            return taken.pop() if len(taken) == 1 else STATIC
+    return STATIC
+
+
+def backend_in_capture(key: Key, device: torch.device) -> str:
+    """The backend for a call that is captured in a CUDA graph: its values cannot be read, but its batch size is fixed.
+
+    That is the choice of its own size; if there is none, that of :func:`backend_in_graph`. Raises ConfigError: an unknown DCRNN_FAST_AUTO.
+    """
+    found = None if mode() == "static" else memory.recall(card_name(device), key)
+    return found.backend if found else backend_in_graph(key.operator, key.kind, (key.needs,), key.sizes, device)
 
 
 def _measured(key: Key, card: str, candidates: Callable[[], Mapping[str, Run]], problem: Callable[[], Problem], timer: Timer) -> Choice:

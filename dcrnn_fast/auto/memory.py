@@ -36,6 +36,7 @@ def clear() -> None:
     _choices.clear()
     _tries.clear()
     _read.clear()
+    tiles_digest.cache_clear()
 
 
 def recall(card: str, key: Key) -> Choice | None:
@@ -53,7 +54,6 @@ def tried(card: str, key: Key) -> int:
 def known(card: str) -> dict[Key, Choice]:
     """What is known of a card, by this process or in the user's file, but for backends that cannot run here."""
     if card not in _read:
-        _read.add(card)
         try:
             found = load(user_file(card), card)
         except RuntimeError as error:  # the user has no home folder
@@ -62,18 +62,20 @@ def known(card: str) -> dict[Key, Choice]:
         for key, choice in found.items():
             if REASONS.get(choice.backend, "unknown") is None:
                 _choices.setdefault((card, key), choice)
+        _read.add(card)  # last: another thread that found the card here before its choices would miss them
     return {key: choice for (name, key), choice in list(_choices.items()) if name == card}
 
 
-def versions() -> dict[str, str]:
-    """What a choice depends on beside its key: versions, and the kernels as they are, which may be edited or built again in place."""
+def versions(card: str) -> dict[str, str]:
+    """What a choice depends on beside its key: versions, the kernels as they are, which may be edited or built again in place, and the
+    card's measured tile sizes, with which a kernel takes another time."""
     found = {"torch": str(torch.__version__)}
     for name in ("dcrnn_fast", "triton"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    return {**found, "kernels": kernels_digest()}
+    return {**found, "kernels": kernels_digest(), "tiles": tiles_digest(card)}
 
 
 @cache
@@ -82,6 +84,13 @@ def kernels_digest() -> str:
     sources = [path for folder in (KERNELS, OPERATORS) for path in folder.glob("*.py")]
     built = [spec.origin for name in EXTENSIONS if (spec := find_spec(f"dcrnn_fast.{name}")) is not None and spec.origin]
     return digest([*sources, *map(Path, built)])
+
+
+@cache
+def tiles_digest(card: str) -> str:
+    """A digest of the files of measured tile sizes of a card. Kept, as the tile sizes are: what another process writes later does not
+    count here."""
+    return digest(path for path in (tile_file.shipped_file(card), tile_file.user_file(card)) if path.is_file())
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -110,7 +119,7 @@ def remember(card: str, choices: Mapping[Key, Choice]) -> None:
         def content() -> dict[str, Any]:
             merged = {**load(path, card), **lasting}
             rows = [row_of(key, merged[key]) for key in sorted(merged)]
-            return {"format": FORMAT, "card": card, "versions": versions(), "choices": rows}
+            return {"format": FORMAT, "card": card, "versions": versions(card), "choices": rows}
 
         measurements.update(path, content)
     except (OSError, RuntimeError) as error:
@@ -121,7 +130,7 @@ def load(path: Path, card: str) -> dict[Key, Choice]:
     """The choices in a file; none if there is no file, or it is damaged, of another card or of other versions."""
     try:
         content = strict_json.load(path)
-        if content["format"] != FORMAT or content["card"] != card or content["versions"] != versions():
+        if content["format"] != FORMAT or content["card"] != card or content["versions"] != versions(card):
             return {}
         return dict(map(choice_of, content["choices"]))
     except FileNotFoundError:
@@ -143,8 +152,8 @@ def choice_of(row: dict[str, Any]) -> tuple[Key, Choice]:
     operator, kind, needs, sizes = row["operator"], row["kind"], row["needs"], row["sizes"]
     if kind not in CEILING or needs != [name for name in INPUTS[operator] if name in needs]:
         raise ValueError(f"kind={kind!r}, needs={needs!r}: expected a dtype, and inputs of {operator} in their order")
-    if tuple(sizes) != SIZES[operator]:
-        raise ValueError(f"sizes={sizes!r}: expected {', '.join(SIZES[operator])}")
+    if not isinstance(sizes, dict) or tuple(sizes) != SIZES[operator]:
+        raise ValueError(f"sizes={sizes!r}: expected values of {', '.join(SIZES[operator])}")
     for name, value in (*sizes.items(), ("batch", row["batch"])):
         if type(value) is not int or value < 0:
             raise TypeError(f"{name}={value!r}: expected an int of at least 0")

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
     Call it before the first request is served, or before a model is wrapped for several processes. While a process group of more than one
     rank exists, nothing is measured by itself; there, every rank must call this function. Rank 0 measures, and the others take its choices,
     so that all ranks compute alike; they give a model on their own device, and their inputs are not used. The choices go to the user's file
-    too. The model's mode, parameters, gradients and random states stay as they are.
+    too, on each rank whose card is that of rank 0. The model's mode, parameters, gradients and random states stay as they are.
 
     Args:
         model: a module of this package with ``backend="auto"``, on its device; it may be compiled.
@@ -62,13 +63,17 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
 
 def _measured(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
     found, training = Choices(), {module: module.training for module in model.modules()}
+    trainable = not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
     token = tuned.set(found)
     try:
         model.eval()  # no dropout: the sizes are the same, and no random number is drawn
-        for gradients in (True, False):
-            # a compiled model measures nothing, so its graphs are left out
-            with torch.set_grad_enabled(gradients), torch.compiler.set_stance("force_eager"):
-                model(*inputs)
+        # in inference mode, which the caller may have on, intermediate results need no gradients: those sizes are not training's
+        with torch.inference_mode(False):
+            given = [tensor.clone() if tensor.is_inference() else tensor for tensor in inputs]
+            for gradients in (True, False) if trainable else (False,):
+                # a compiled model measures nothing, so its graphs are left out
+                with torch.set_grad_enabled(gradients), torch.compiler.set_stance("force_eager"):
+                    model(*given)
     finally:
         tuned.reset(token)
         for module, before in training.items():
@@ -78,28 +83,38 @@ def _measured(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
 
 def _of_rank_0(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
     """What rank 0 measures, on every rank."""
-    message = [""]
+    device = next((tensor.device for tensor in (*model.parameters(), *inputs)), torch.device("cpu"))
+    card, message = decision.card_name(device), [""]
     if torch.distributed.get_rank() == 0:
         try:
             found = _measured(model, inputs)
-            message = [json.dumps({"choices": [memory.row_of(key, choice) for key, choice in found.items()]})]
+            rows = [{**memory.row_of(key, choice), "lasting": choice.lasting} for key, choice in found.items()]
+            message = [json.dumps({"card": card, "choices": rows})]
         except Exception as error:
             message = [json.dumps({"error": f"{type(error).__name__}: {error}"})]
             raise
         finally:  # the other ranks wait for a message, whatever happens
-            torch.distributed.broadcast_object_list(message, src=0)
+            _broadcast(message, device)
         return found
-    torch.distributed.broadcast_object_list(message, src=0)
-    content = strict_json.parse(message[0]) if message[0] else {"error": "it was interrupted"}
+    _broadcast(message, device)
+    content: dict[str, Any] = strict_json.parse(message[0]) if message[0] else {"error": "it was interrupted"}
     if "error" in content:
         raise RuntimeError(f"rank 0 could not measure what auto needs: {content['error']}")
-    taken = Choices(map(memory.choice_of, content["choices"]))
-    for key, choice in taken.items():
+    taken = Choices()
+    for row in content["choices"]:
+        key, choice = memory.choice_of(row)
+        # a file of this card must hold what was checked on such a card
+        taken[key] = replace(choice, lasting=row["lasting"] and content["card"] == card)
         if (reason := REASONS.get(choice.backend, "it is unknown")) is not None:
             logger.warning(
                 "auto takes %r for %s on this rank: rank 0 takes %r, which cannot be used here: %s", STATIC, key, choice.backend, reason
             )
-            taken[key] = Choice(STATIC)
-    device = next((tensor.device for tensor in (*model.parameters(), *inputs)), torch.device("cpu"))
-    memory.remember(decision.card_name(device), {key: replace(choice, lasting=False) for key, choice in taken.items()})
+            taken[key] = Choice(STATIC, lasting=False)
+    memory.remember(card, taken)
     return taken
+
+
+def _broadcast(message: list[Any], device: torch.device) -> None:
+    """Send rank 0's message to every rank. NCCL takes it through the memory of this rank's GPU, which need not be the current one."""
+    by_gpu = device.type == "cuda" and torch.distributed.get_backend() == "nccl"
+    torch.distributed.broadcast_object_list(message, src=0, device=device if by_gpu else None)

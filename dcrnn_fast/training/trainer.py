@@ -159,16 +159,22 @@ class Trainer:
         }
 
     def _measured_backends(self) -> str:
-        """Let ``auto`` measure what a training step needs, on a device where it measures; returns what it takes there, or nothing."""
-        if self.device.type not in auto.DEVICES or auto.mode() != "measure" or requested(self.config.backend) != "auto":
+        """Let ``auto`` measure what a training step needs, on a device where it measures; returns what it takes there.
+
+        "" where it does not choose. In the mode ``cached`` nothing is measured: each size takes what the file has.
+        """
+        if self.device.type not in auto.DEVICES or auto.mode() == "static" or requested(self.config.backend) != "auto":
             return ""
+        if auto.mode() == "cached":
+            return "auto (cached)"
         batch = next(self.loader.batches())
         try:
             found = auto.tune(self.model, *(part.to(self.device) for part in (batch.ids, batch.dense) if part is not None))
         except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
             return ""
         taken = sorted(Counter(choice.backend for choice in found.values()).items())
-        self.report.note(f"auto measured the operators: it takes {', '.join(f'{name} for {count} sizes' for name, count in taken)}")
+        shares = [f"{name} for {count} size{'s' * (count != 1)}" for name, count in taken]
+        self.report.note(f"auto takes {', '.join(shares)}")
         return f"auto ({', '.join(name for name, _ in taken)})"
 
     def _train_epoch(self) -> None:

@@ -102,6 +102,20 @@ def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeyp
     assert len(rows) == len(found)
 
 
+def test_tune_in_inference_mode_measures_the_same_sizes(model):
+    ids = torch.zeros(70, 1, dtype=torch.int64)
+    with torch.inference_mode():
+        inside = tune(model, ids.clone())
+    assert sorted(inside) == sorted(tune(model, ids))
+
+
+def test_tune_of_a_model_that_cannot_be_trained_measures_inference_alone(monkeypatch):
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    with torch.inference_mode():
+        model = DCRNN({"item": 10}, tasks=("click", "consume"))
+    assert {key.needs for key in tune(model, torch.zeros(70, 1, dtype=torch.int64))} == {()}
+
+
 def test_a_call_in_a_group_of_several_ranks_measures_nothing(model, monkeypatch):
     monkeypatch.setattr(decision, "many_ranks", lambda: True)
     model(torch.zeros(70, 1, dtype=torch.int64))
@@ -111,6 +125,18 @@ def test_a_call_in_a_group_of_several_ranks_measures_nothing(model, monkeypatch)
 def checkpointed(arguments):
     x0 = arguments["x0"].requires_grad_()
     checkpoint(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}), x0, use_reentrant=False).sum().backward()
+
+
+def test_reentrant_checkpointing_measures_its_first_pass_as_inference_and_its_recomputation_as_training(monkeypatch):
+    """PyTorch runs the first pass without gradients and without hooks, so it looks like inference."""
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    arguments, grads = cross_arguments(batch=40, dim=8, dtype=torch.float32), []
+    for operator in (functional.cross_rnn, reference.cross_rnn):
+        x0 = arguments["x0"].clone().requires_grad_()
+        checkpoint(lambda x0, run=operator: run(**{**arguments, "x0": x0}), x0, use_reentrant=True).sum().backward()
+        grads.append(x0.grad)
+    torch.testing.assert_close(*grads)
+    assert [key.needs for key in memory.known("cpu")] == [(), ("x0",)]
 
 
 def with_hooks(arguments):
@@ -169,6 +195,13 @@ def test_a_known_kernel_checks_its_arguments_itself(quick, monkeypatch):
     functional.cross_rnn(**quick)
     with pytest.raises(AssertionError, match="checked twice"):  # plain PyTorch checks nothing itself
         functional.cross_rnn(**{**quick, "x0": quick["x0"].double()})
+
+
+def test_a_call_that_may_not_be_measured_is_checked_once(quick, monkeypatch):
+    checks, check = [], functional.check_cross_rnn
+    monkeypatch.setattr(functional, "check_cross_rnn", lambda *given, **options: checks.append(1) or check(*given, **options))
+    functional.cross_rnn(**{**quick, "x0": quick["x0"].repeat(9, 1)})
+    assert len(checks) == 1
 
 
 @needs_cpp

@@ -77,7 +77,7 @@ def test_an_error_of_a_few_roundings_is_refused_though_it_is_far_below_the_ceili
     assert "wrong: the relative error of the output is" in choice.refused["candidate"]
 
 
-def test_one_draw_in_which_a_candidate_errs_by_bad_luck_refuses_it_not():
+def test_one_draw_in_which_a_candidate_errs_by_bad_luck_does_not_refuse_it():
     draws = iter(range(1000))
 
     def unlucky(run, tensors):

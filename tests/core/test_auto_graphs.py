@@ -118,6 +118,14 @@ def test_an_exported_graph_takes_the_choice_and_any_batch_size(model, strict):
     torch.testing.assert_close(program.module()(x0), model(x0))
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_exported_graph_takes_the_choice_of_inference_though_parameters_require_gradients(model, strict):
+    plant("cpp", key=KEY._replace(needs=()))
+    plant("reference")
+    program = torch.export.export(model, (torch.randn(5, 8),), strict=strict)
+    assert by(program.graph_module) == KERNEL
+
+
 def test_a_gather_in_a_graph_takes_its_choice():
     shared, private, index = torch.randn(3, 5), torch.randn(2, 4, 5), torch.zeros(2, 6, dtype=torch.int32)
     plant("cpp", key=auto.Key("param_gather", "float32", (), (2, 6, 3, 4, 5), 0))
@@ -126,17 +134,32 @@ def test_a_gather_in_a_graph_takes_its_choice():
     assert compiled.graphs == ["dcrnn_fast.param_gather.default"]
 
 
-def test_a_captured_graph_takes_the_choice_and_measures_nothing(model, monkeypatch):
-    """While a CUDA graph is captured no values can be read, as here."""
-    plant("cpp")
+@pytest.fixture
+def captured(monkeypatch):
+    """While a CUDA graph is captured no values can be read, as here. Holds the backends that computed."""
     taken = []
     monkeypatch.setenv(auto.ENVIRONMENT, "measure")
     monkeypatch.setattr(calls, "may_read_values", lambda tensor: False)
     monkeypatch.setattr(functional, "_implementation", lambda name: taken.append(name) or functional.IMPLEMENTATIONS[name])
+    return taken
+
+
+def test_a_captured_graph_takes_the_choice_and_measures_nothing(model, captured):
+    plant("cpp")
     model(torch.randn(300, 8))
     model.double()(torch.randn(300, 8, dtype=torch.float64))
-    assert taken == ["cpp", "reference"]
+    assert captured == ["cpp", "reference"]
     assert len(memory.known("cpu")) == 1
+
+
+def test_a_captured_graph_takes_the_choice_of_its_own_batch_size(model, captured, monkeypatch):
+    plant("cpp", "reference")
+    for rows in (40, 200, 2000):
+        model(torch.randn(rows, 8))
+    assert captured == ["cpp", "reference", "reference"], "no batch of 2000 was measured, and the others differ"
+    monkeypatch.setenv(auto.ENVIRONMENT, "static")
+    model(torch.randn(40, 8))
+    assert captured[-1] == "reference"
 
 
 def test_under_checkpointing_a_compiled_graph_takes_the_static_rule(model):

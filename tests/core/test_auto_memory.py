@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from dcrnn_fast import auto, info
 from dcrnn_fast.auto import decision, memory
 from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.kernels import tile_file, tile_table
 
 from .planted import Planted, crashing, out_of_memory, problem, wrong_output
 
@@ -63,7 +65,7 @@ def test_what_raised_is_not_kept_in_the_file(fast, change):
 def test_choices_of_other_versions_are_measured_again(fast, monkeypatch):
     ask()
     memory.clear()
-    monkeypatch.setattr(memory, "versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr(memory, "versions", lambda card: {"torch": "0.1"})
     assert ask() == ("candidate", 1)
 
 
@@ -72,6 +74,58 @@ def test_choices_of_other_kernels_are_measured_again(fast, monkeypatch):
     memory.clear()
     monkeypatch.setattr(memory, "kernels_digest", lambda: "edited in place")
     assert ask() == ("candidate", 1)
+
+
+def test_choices_with_other_tile_sizes_are_measured_again(fast):
+    ask()
+    path = tile_file.user_file("cpu")
+    path.write_text("measured by another process")
+    assert ask() == ("candidate", 0), "this process keeps its tile sizes"
+    memory.clear()
+    assert ask() == ("candidate", 1)
+    memory.clear()
+    assert ask() == ("candidate", 0)
+
+
+def test_measuring_tile_sizes_makes_auto_measure_again(fast, monkeypatch):
+    pytest.importorskip("triton", reason="measures the tile sizes of Triton kernels")
+    from dcrnn_fast import tile_measuring
+
+    class Problem:
+        sizes = tile_table.Sizes("float32", 64, 8, 8, 2, 3)
+
+        def __init__(self, *sizes):
+            pass
+
+        def check(self, kernel, tile):
+            pass
+
+    monkeypatch.setattr(tile_table, "card_of", lambda device: replace(tile_table.NO_CARD, name="cpu"))
+    monkeypatch.setattr(tile_measuring, "_Problem", Problem)
+    ask()
+    tile_measuring.tune(8, 2, 32, device="cpu", measure=lambda run: 1.0)
+    assert ask() == ("candidate", 1)
+    assert ask() == ("candidate", 0)
+
+
+def test_a_thread_that_comes_while_another_reads_the_file_gets_the_choice_too(fast, monkeypatch):
+    ask()
+    memory.clear()
+    load, found = memory.load, []
+
+    def another_thread():
+        monkeypatch.setattr(memory, "load", load)
+        found.append(memory.recall("cpu", KEY))
+
+    def slowly(path, card):
+        thread = threading.Thread(target=another_thread)
+        thread.start()
+        thread.join()
+        return load(path, card)
+
+    monkeypatch.setattr(memory, "load", slowly)
+    assert memory.recall("cpu", KEY).backend == "candidate"
+    assert found[0] is not None, "the second thread missed the choices"
 
 
 def test_the_digest_is_of_names_and_contents(tmp_path):
@@ -112,6 +166,7 @@ def test_a_damaged_file_is_a_warning_and_is_replaced(fast, content, caplog):
         {"needs": ["context", "x0"]},
         {"needs": ["x1"]},
         {"sizes": {"dim": 8}},
+        {"sizes": list(auto.SIZES["cross_rnn"])},
         {"sizes": {**dict(zip(auto.SIZES["cross_rnn"], KEY.sizes, strict=True)), "dim": 8.0}},
         {"batch": True},
         {"backend": 3},

@@ -10,9 +10,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from dcrnn_fast import DCRNN, auto, backends, tune
-from dcrnn_fast.auto import decision, memory
+from dcrnn_fast.auto import decision, memory, tuning
 
 pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="plants the C++ kernels as the faster candidate")
+
+GPU = torch.device("cuda", 1)
 
 
 def rank_main(rank, folder):
@@ -36,11 +38,14 @@ def rank_main(rank, folder):
         tune(model, torch.full((70, 1), 10) if rank == 0 else ids)
     except (IndexError, RuntimeError) as error:
         told = f"{type(error).__name__}: {error}"
+    decision.card_name = lambda device: f"card {rank}"
+    tune(model, ids)
     about = {
         "found": str(found),
         "backends": sorted({choice.backend for choice in memory.known("cpu").values()}),
         "measured": bool(measurements),
         "kept": memory.user_file("cpu").exists(),
+        "kept_of_own_card": memory.user_file(f"card {rank}").exists(),
         "told": told,
     }
     with open(f"{folder}/{rank}.json", "w") as file:
@@ -63,8 +68,25 @@ def test_rank_0_measures_and_all_ranks_take_its_choices(ranks):
     assert ranks[0]["found"] == ranks[1]["found"]
 
 
-def test_the_rank_that_measured_keeps_the_choices_in_its_file(ranks):
-    assert [rank["kept"] for rank in ranks] == [True, False]
+def test_each_rank_keeps_the_choices_in_its_file(ranks):
+    assert [rank["kept"] for rank in ranks] == [True, True]
+
+
+def test_a_rank_with_another_card_keeps_nothing_in_its_file(ranks):
+    assert [rank["kept_of_own_card"] for rank in ranks] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "expected"),
+    [("nccl", GPU, GPU), ("gloo", GPU, None), ("nccl", torch.device("cpu"), None)],
+    ids=str,
+)
+def test_nccl_sends_through_the_models_gpu(backend, device, expected, monkeypatch):
+    through = []
+    monkeypatch.setattr(dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda message, src, device: through.append(device))
+    tuning._broadcast([""], device)
+    assert through == [expected]
 
 
 def test_an_error_of_rank_0_reaches_every_rank(ranks):

@@ -19,7 +19,7 @@ struct Architecture {
 };
 constexpr Architecture architectures[] = {
     {"sm_80", {108, 166912}}, {"sm_90", {132, 232448}}, {"sm_100", {148, 232448}}, {"sm_120", {170, 101376}}};
-constexpr int64_t any_memory = int64_t{1} << 40;  // values of x0, a step's context or the weights
+constexpr int64_t any_memory = int64_t{1} << 39;  // values of x0, a step's context or the weights
 
 int64_t launches = 0, refused = 0, wrong = 0;
 std::string problem;
@@ -57,7 +57,7 @@ void check_cross_rnn(const Architecture& on, const char* math, bool tf32, int64_
   p.batch = batch, p.dim = p.rows = dim, p.columns = columns, p.tasks = tasks, p.steps = steps, p.num_shared = dim, p.num_private = 1;
   p.tf32 = tf32, p.device = on.device;
   if (double(tasks) * (steps + 1) * double(batch) * 2 * dim >= double(int64_t{1} << 59)) return;  // refused before
-  const bool may_refuse = batch * std::max(dim, columns) > any_memory || double(dim) * (dim + columns) * tasks > double(any_memory);
+  const bool may_refuse = batch * std::max(dim, columns) >= any_memory || double(dim) * (dim + columns) * tasks >= double(any_memory);
   for (const int gates : {1, 2})
     for (const Schedule schedule : {Schedule::automatic, Schedule::step, Schedule::all_steps})
       for (const Tiles tiles : {Tiles::automatic, Tiles::small, Tiles::large})
@@ -104,7 +104,7 @@ int main() {
   for (const Architecture& on : architectures) {
     record_for(on.device);
     for (const int64_t batch : {int64_t{1}, int64_t{127}, int64_t{8192}, int64_t{1} << 24, int64_t{INT32_MAX}})
-      for (const int dim : {1, 33, 624, 8192})
+      for (const int dim : {1, 33, 256, 512, 624, 8192})
         for (const int columns : {0, 8192})
           for (const int tasks : {1, 8, 65535})
             for (const int steps : {1, 3}) check_cross_rnn(on, batch, dim, columns, tasks, steps);
