@@ -26,8 +26,8 @@ def cross_rnn_backward_context(
     n = tl.program_id(0) % column_tiles * BLOCK_D + tl.arange(0, BLOCK_D)
     ACC: tl.constexpr = tl.float64 if dcontext.dtype.element_ty == tl.float64 else tl.float32
     acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC)
-    gradients += read + step * read_step
-    weight += weight_at + step * weight_step
+    gradients += aligned(read + step * read_step, V)
+    weight += aligned(weight_at + step * weight_step, V)
     for task in range(T):
         owner = tl.cast(task, tl.int64)
         acc = add_gradient_product(

@@ -92,7 +92,7 @@ def test_measuring_tile_sizes_makes_auto_measure_again(fast, monkeypatch):
     from dcrnn_fast import tile_measuring
 
     class Problem:
-        sizes = tile_table.Sizes("float32", 64, 8, 8, 2, 3)
+        sizes = tile_table.Sizes("float32", 64, 8, 8, 2, 3, 2)
 
         def __init__(self, *sizes):
             pass
