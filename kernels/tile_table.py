@@ -151,7 +151,7 @@ _SPILLS = {
     ("step", 8): {(128, 64, 64, 4, 3)},
     ("inputs", 8): {(64, 64, 64, 4, 4), (32, 64, 64, 4, 3), (64, 128, 32, 4, 3), (64, 32, 16, 8, 3), (32, 32, 16, 4, 3)},
     ("inputs", 10): {(128, 128, 32, 8, 3), (64, 32, 16, 8, 3)},
-    ("inputs", 12): {(64, 128, 32, 4, 3), (32, 32, 16, 8, 4)},
+    ("inputs", 12): {(64, 128, 32, 4, 3), (32, 64, 32, 4, 3), (64, 32, 16, 8, 3), (32, 32, 16, 8, 4)},
 }
 """Tiles that keep a stack on cards of a major compute capability, by kernel and that capability."""
 _CANDIDATES = {"bfloat16": _HALF, "float16": _HALF, "tf32": _TF32, "float32": _FULL, "float64": _DOUBLE}

@@ -42,9 +42,9 @@ LIMITS = {
     # Half of the slots to issue an instruction stay free, so the products set the pace.
     "step": Limit(0.5, narrow=0.8),
     "all_steps": Limit(0.5, narrow=1.3),
-    # 0.21 to 0.43 but for tiles of 64 x 64, whose products are too short for the instructions around them.
+    # 0.2 to 0.5 but for tiles of 64 x 64, whose products are too short for the instructions around them.
     "backward": Limit(0.8, narrow=1.6),
-    "inputs": Limit(0.8, narrow=1.8),
+    "inputs": Limit(0.9, narrow=1.8),
 }
 TF32_LIMITS = {
     # The left operand is rounded to tf32 in registers, an instruction a value.
