@@ -14,7 +14,7 @@ compiler fuses.
 import triton
 import triton.language as tl
 
-from .tiles import aligned, dot, halves, inside, store
+from .tiles import aligned, dot, inside, parts, store
 
 
 @triton.jit
@@ -136,30 +136,6 @@ def _end(
 
 
 @triton.jit
-def _two_ends(
-    acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D,
-    G: tl.constexpr, ADD: tl.constexpr, STATES: tl.constexpr,
-):  # fmt: skip
-    """:func:`_end` of the left and then of the right half."""
-    left, right = halves(acc)
-    _end(left, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
-    unit += acc.shape[1] // 2
-    _end(right, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
-
-
-@triton.jit
-def _four_ends(
-    acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D,
-    G: tl.constexpr, ADD: tl.constexpr, STATES: tl.constexpr,
-):  # fmt: skip
-    """:func:`_end` of the four quarters in turn."""
-    left, right = halves(acc)
-    _two_ends(left, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
-    unit += acc.shape[1] // 2
-    _two_ends(right, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
-
-
-@triton.jit
 def cross_rnn_backward_step(
     x0, grad, d, activations, terms, gradients, bias_sums, weight,
     B, D, C, grad_at, grad_stride, state_at, d_read, d_write, d_stride, activations_at, activations_stride,
@@ -192,13 +168,10 @@ def cross_rnn_backward_step(
     gradients += aligned(write + task * write_stride, V)
     terms += task * B * D
     bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
-    # in parts: all of a wide tile's operands at once do not fit the registers
-    if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16:
-        left, right = halves(acc)
-        half: tl.constexpr = BLOCK_D // 2
-        _four_ends(left, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
-        _four_ends(right, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit + half, B, D, G, ADD, STATES)
-    elif BLOCK_D >= 64:
-        _two_ends(acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
-    else:
-        _end(acc, x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, STATES)
+    COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
+    split = parts(acc, COUNT)
+    for i in tl.static_range(COUNT):
+        _end(
+            split[i], x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit + i * (BLOCK_D // COUNT), B, D,
+            G, ADD, STATES,
+        )  # fmt: skip

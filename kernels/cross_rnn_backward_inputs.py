@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .cross_rnn_backward import add_dx0, add_gradient_product
-from .tiles import aligned, halves, inside, store
+from .tiles import aligned, inside, parts, store
 
 
 @triton.jit
@@ -69,42 +69,6 @@ def _x0_end(
 
 
 @triton.jit
-def _two_x0_ends(
-    acc, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-    G: tl.constexpr, ONE: tl.constexpr, STATES: tl.constexpr, ADDED: tl.constexpr, V: tl.constexpr,
-):  # fmt: skip
-    """:func:`_x0_end` of the left and then of the right half."""
-    left, right = halves(acc)
-    _x0_end(
-        left, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-        G, ONE, STATES, ADDED, V,
-    )  # fmt: skip
-    unit += acc.shape[1] // 2
-    _x0_end(
-        right, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-        G, ONE, STATES, ADDED, V,
-    )  # fmt: skip
-
-
-@triton.jit
-def _four_x0_ends(
-    acc, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-    G: tl.constexpr, ONE: tl.constexpr, STATES: tl.constexpr, ADDED: tl.constexpr, V: tl.constexpr,
-):  # fmt: skip
-    """:func:`_x0_end` of the four quarters in turn."""
-    left, right = halves(acc)
-    _two_x0_ends(
-        left, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-        G, ONE, STATES, ADDED, V,
-    )  # fmt: skip
-    unit += acc.shape[1] // 2
-    _two_x0_ends(
-        right, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-        G, ONE, STATES, ADDED, V,
-    )  # fmt: skip
-
-
-@triton.jit
 def cross_rnn_backward_x0(
     dx0, gradients, weight, grad, d, activations, terms,
     B, D, C, T, steps, read, read_stride, weight_at, weight_stride, grad_at, grad_stride, d_stride, activations_stride,
@@ -131,24 +95,10 @@ def cross_rnn_backward_x0(
             acc, gradients + aligned(owner * read_stride, V), weight + aligned(owner * weight_stride, V),
             tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, G, PRECISION, BLOCK_K,
         )  # fmt: skip
-    if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16:
-        left, right = halves(acc)
-        half: tl.constexpr = BLOCK_D // 2
-        _four_x0_ends(
-            left, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-            G, ONE, STATES, ADDED, V,
-        )  # fmt: skip
-        _four_x0_ends(
-            right, dx0, grad, d, activations, terms, b, unit + half, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-            G, ONE, STATES, ADDED, V,
-        )  # fmt: skip
-    elif BLOCK_D >= 64:
-        _two_x0_ends(
-            acc, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-            G, ONE, STATES, ADDED, V,
-        )  # fmt: skip
-    else:
+    COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
+    split = parts(acc, COUNT)
+    for i in tl.static_range(COUNT):
         _x0_end(
-            acc, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
-            G, ONE, STATES, ADDED, V,
+            split[i], dx0, grad, d, activations, terms, b, unit + i * (BLOCK_D // COUNT), B, D, T, steps,
+            grad_at, grad_stride, d_stride, activations_stride, G, ONE, STATES, ADDED, V,
         )  # fmt: skip

@@ -11,7 +11,7 @@ that feeds an addition is written as ``fma``, so that the bits do not depend on 
 import triton
 import triton.language as tl
 
-from .tiles import add_product, aligned, bank_rows, halves, inside, sigmoid, store
+from .tiles import add_product, aligned, bank_rows, inside, parts, sigmoid, store
 
 
 @triton.jit
@@ -69,13 +69,10 @@ def _tile(
         acc = add_product(acc, context + row * C, weight, C, PRECISION, BLOCK_K)
     acc = add_product(acc, h + row * D, weight + C, D, PRECISION, BLOCK_K)
 
-    unit0 = unit_tile * BLOCK_D
-    if BLOCK_D >= 64:  # in two parts: all of a wide tile's operands at once do not fit the registers
-        left, right = halves(acc)
-        _finish(left, x0, h, out, activations, b, unit0, B, D, G, SAVE, STORE)
-        _finish(right, x0, h, out, activations, b, unit0 + BLOCK_D // 2, B, D, G, SAVE, STORE)
-    else:
-        _finish(acc, x0, h, out, activations, b, unit0, B, D, G, SAVE, STORE)
+    COUNT: tl.constexpr = 2 if BLOCK_D >= 64 else 1
+    split = parts(acc, COUNT)
+    for i in tl.static_range(COUNT):
+        _finish(split[i], x0, h, out, activations, b, unit_tile * BLOCK_D + i * (BLOCK_D // COUNT), B, D, G, SAVE, STORE)
 
 
 @triton.jit

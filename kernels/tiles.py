@@ -87,6 +87,20 @@ def halves(tile):
 
 
 @triton.jit
+def parts(tile, COUNT: tl.constexpr):
+    """A tile's columns in COUNT parts from left to right: 1, 2 or 8. All of a wide tile's operands at once do not fit the registers."""
+    if COUNT == 1:
+        return (tile,)
+    elif COUNT == 2:
+        return halves(tile)
+    else:
+        left, right = halves(tile)
+        a, b = halves(left)
+        c, d = halves(right)
+        return halves(a) + halves(b) + halves(c) + halves(d)
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)): 0 and 1 at the ends, where exp overflows to infinity or to 0."""
     return 1.0 / (1.0 + tl.exp(-x))

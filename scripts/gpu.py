@@ -35,6 +35,7 @@ from gpu_runner import Command, Runner, Step
 PARTS = (
     "tests/operators/test_param_gather.py",
     "tests/operators/test_cross_rnn.py",
+    "tests/operators/test_cross_rnn_kept.py",
     "tests/operators/test_cross_rnn_cuda.py",
     "tests/operators/test_on_gpu.py",
     "tests/operators/test_planted_defects.py",

@@ -5,14 +5,10 @@ import torch
 
 from .backend import CHOICES, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, float32_precision, results
-from .problems import DOUBLE, SHAPES, cross_arguments
+from .problems import DOUBLE, SHAPES, arguments_of, cross_arguments
 
 pytestmark = on("cuda")
 KERNELS = CHOICES["cuda"]
-
-
-def arguments_of(backend, **shape):
-    return backend.of(cross_arguments(**{"batch": 20, "dim": 17, **shape}))
 
 
 def check_tf32(backend, shape):
