@@ -14,6 +14,13 @@ void Arguments::prepare(int32_t device) {
                                      {index, "index"}})
     check_memory(tensor, name, device);
   if (context) check_memory(*context, "context", device);
+  check(shared_projection.has_value() == low_rank() && private_projection.has_value() == low_rank(),
+        "shared_projection, private_projection, projection_index: got some of them, expected all three, or none");
+  if (low_rank()) {
+    check_memory(*shared_projection, "shared_projection", device);
+    check_memory(*private_projection, "private_projection", device);
+    check_memory(*projection_index, "projection_index", device);
+  }
   check_dim(x0, "x0", 2);
   check(x0.size(1) >= 1, "x0: got shape ", shape(x0), ", expected [B, D] with D >= 1");
   check_dtype(x0, "x0");
@@ -31,9 +38,10 @@ void Arguments::prepare(int32_t device) {
     check_size(*context, "context", 1, batch);
     check_alike(*context, "context", x0, "x0");
   }
-  const int64_t columns = this->columns();
   check(index.size(1) == dim || index.size(1) == steps * dim, "index: got shape ", shape(index), ", expected [T, ", dim, "] or [T, ",
         steps * dim, "]");
+  if (low_rank()) check_projection();
+  const int64_t columns = low_rank() ? rank() : this->columns();
   check_size(shared_weight, "shared_weight", 1, gates);
   check_size(shared_weight, "shared_weight", 2, columns);
   check_size(shared_bias, "shared_bias", 0, shared_weight.size(0));
@@ -56,7 +64,33 @@ void Arguments::prepare(int32_t device) {
   shared_weight = dense(shared_weight, "shared_weight"), shared_bias = dense(shared_bias, "shared_bias");
   private_weight = dense(private_weight, "private_weight"), private_bias = dense(private_bias, "private_bias");
   index = dense(index, "index");
+  if (low_rank()) {
+    shared_projection = dense(*shared_projection, "shared_projection");
+    private_projection = dense(*private_projection, "private_projection");
+    projection_index = dense(*projection_index, "projection_index");
+  }
   if (context) context = context->size(2) ? std::optional(dense(*context, "context")) : std::nullopt;
+}
+
+void Arguments::check_projection() const {
+  const Tensor &shared = *shared_projection, &own = *private_projection, &places = *projection_index;
+  check_index(places, "projection_index");
+  check_dim(shared, "shared_projection", 3);
+  check_dim(own, "private_projection", 4);
+  check_size(places, "projection_index", 0, tasks());
+  check(rank() >= 1 && places.size(1) % weight_steps() == 0, "projection_index: got shape ", shape(places), ", expected [T, ",
+        weight_steps(), " * r], the rank r for each step of weights");
+  check_size(shared, "shared_projection", 1, gates());
+  check_size(shared, "shared_projection", 2, columns());
+  check_size(own, "private_projection", 0, tasks());
+  check_size(own, "private_projection", 2, gates());
+  check_size(own, "private_projection", 3, columns());
+  check_alike(shared, "shared_projection", x0, "x0");
+  check_alike(own, "private_projection", x0, "x0");
+  check_alike_device(places, "projection_index", x0, "x0");
+  check_rows(shared.size(0), own.size(1), places, "shared_projection, private_projection");
+  values_of({tasks(), steps, batch(), gates(), rank()}, "x0, steps, projection_index: the activations of all tasks");
+  values_of({tasks(), places.size(1), gates(), columns()}, "projection_index: the projections of all tasks");
 }
 
 void Arguments::check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, bool return_states, int64_t needs,
@@ -79,8 +113,9 @@ void Arguments::check_backward(const Tensor& grad, const Tensor& states, const T
   check(absent(states), "states: got shape ", shape(states), ", expected [0]: this backend computes them again");
   check(absent(activations) || has_shape(activations, activations_shape(keep_activations)), "activations: got shape ", shape(activations),
         ", expected the shape of cross_rnn's third output");
-  check(needs >= 0 && needs <= (need_banks | need_x0 | need_context), "needs: got ", needs,
-        ", expected a sum of the bits of Needs, 0 to 63");
+  check(needs >= 0 && needs <= (need_banks | need_x0 | need_context | need_projections), "needs: got ", needs,
+        ", expected a sum of the bits of Needs, 0 to 255");
+  check(!(needs & need_projections) || low_rank(), "needs: asks for the gradient of a projection, which is absent");
   check(!(needs & need_context) || has_context, "needs: asks for the gradient of context, which is absent");
 }
 
@@ -91,7 +126,7 @@ std::vector<int64_t> Arguments::out_shape(bool return_states) const {
 
 std::vector<int64_t> Arguments::activations_shape(int64_t keep) const {
   if (!(keep & keep_activations)) return {0};
-  return {tasks(), steps, batch(), gates(), dim()};
+  return {tasks(), steps, batch(), gates(), low_rank() ? rank() : dim()};
 }
 
 void check_keep(int64_t keep) {

@@ -19,7 +19,7 @@ struct Arguments {
   Tensor x0, shared_weight, shared_bias, private_weight, private_bias, index;
   int64_t steps;
   std::string cell;
-  std::optional<Tensor> context;
+  std::optional<Tensor> context, shared_projection, private_projection, projection_index;
 
   // Checks the arguments, for kernels of a type of device, and makes them contiguous; x0 may keep a row stride. Drops a context without
   // columns.
@@ -34,23 +34,34 @@ struct Arguments {
   int64_t gates() const { return cell == "gated" ? 2 : 1; }
   int64_t context_columns() const { return context ? context->size(2) : 0; }
   int64_t columns() const { return context_columns() + dim(); }
+  int64_t weight_steps() const { return index.size(1) / dim(); }
+  bool low_rank() const { return projection_index.has_value(); }
+  int64_t rank() const { return low_rank() ? projection_index->size(1) / weight_steps() : 0; }
   BankIndex bank() const {
     return {index.const_data_ptr<int32_t>(), tasks(), index.size(1), shared_weight.size(0), private_weight.size(1)};
+  }
+  BankIndex projection_bank() const {
+    return {projection_index->const_data_ptr<int32_t>(), tasks(), projection_index->size(1), shared_projection->size(0),
+            private_projection->size(1)};
   }
 
   // The shapes of the forward's outputs.
   std::vector<int64_t> out_shape(bool return_states) const;
   std::vector<int64_t> activations_shape(int64_t keep) const;
+
+ private:
+  void check_projection() const;
 };
 
-// What the forward keeps for the backward, as bits: the activations a and g of each step, and the state after each step but the last. The
-// backward computes again what was not kept.
+// What the forward keeps for the backward, as bits: the activations of each step (a and g, or with a projection z and y), and the state
+// after each step but the last. The backward computes again what was not kept.
 enum Keep : int64_t { keep_nothing = 0, keep_activations = 1, keep_states = 2, keep_both = keep_activations | keep_states };
 
 // Refuses a `keep` with states: the C++ and CUDA backends always compute them again.
 void check_keep(int64_t keep);
 
-// Which gradients the backward computes, as bits in the order of the operator's inputs. Any bit of need_banks asks for all four banks.
+// Which gradients the backward computes, as bits in the order of the operator's inputs. Any bit of need_banks asks for all four banks,
+// any of need_projections for both.
 enum Needs : int64_t {
   need_x0 = 1,
   need_shared_weight = 2,
@@ -58,6 +69,9 @@ enum Needs : int64_t {
   need_private_weight = 8,
   need_private_bias = 16,
   need_context = 32,
+  need_shared_projection = 64,
+  need_private_projection = 128,
+  need_projections = need_shared_projection | need_private_projection,
   need_banks = need_shared_weight | need_shared_bias | need_private_weight | need_private_bias,
 };
 

@@ -131,9 +131,9 @@ inline void check_alike(const Tensor& tensor, const char* name, const Tensor& ot
   check_alike_device(tensor, name, other, other_name);
 }
 
-inline void check_index(const Tensor& index) {
-  check(index.scalar_type() == ScalarType::Int, "index: expected dtype int32");
-  check_dim(index, "index", 2);
+inline void check_index(const Tensor& index, const char* name = "index") {
+  check(index.scalar_type() == ScalarType::Int, name, ": expected dtype int32");
+  check_dim(index, name, 2);
 }
 
 // The rows of both banks: few enough that the backward may keep a number for each, and one at least where an index reads them.
@@ -143,9 +143,9 @@ inline void check_rows(int64_t num_shared, int64_t num_private, const Tensor& in
   check(num_shared + num_private > 0 || index.numel() == 0, "index: got values, expected none: the banks have no rows");
 }
 
-inline void check_index_values(const int32_t* index, int64_t count, int64_t rows) {
+inline void check_index_values(const int32_t* index, int64_t count, int64_t rows, const char* name = "index") {
   for (int64_t i = 0; i < count; ++i)
-    check(index[i] >= 0 && index[i] < rows, "index: got ", index[i], ", expected values in [0, S + P) = [0, ", rows, ")");
+    check(index[i] >= 0 && index[i] < rows, name, ": got ", index[i], ", expected values in [0, S + P) = [0, ", rows, ")");
 }
 
 // Calls body with a value of the C++ type of the tensor's dtype. BFloat16 and Half are the device's types. Refuses dtypes without kernels.

@@ -16,6 +16,7 @@ from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, r
 from .errors import BackendUnavailable
 from .inputs import (
     MAX_STEPS,
+    Projection,
     check_banks,
     check_choice,
     check_count,
@@ -115,13 +116,14 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
 
     def measured() -> str:
         sizes = *index.shape, shared.shape[0], private.shape[1], math.prod(shared.shape[1:])
-        return backend_of("param_gather", _name(shared.dtype), (shared, private), index, sizes, run_of, check)
+        banks = {"shared": shared, "private": private}
+        return backend_of("param_gather", _name(shared.dtype), banks, index, sizes, run_of, check)
 
     def run(name: str) -> Tensor:
         return _implementation(name).param_gather(shared, private, index)
 
     choose = measured if _auto_measures(backend, shared) else None
-    return _checked(check, chosen, choose, run, (shared, private), index, lambda: shared.shape[0] + private.shape[1])
+    return _checked(check, chosen, choose, run, (shared, private), [(index, lambda: shared.shape[0] + private.shape[1])])
 
 
 def cross_rnn(
@@ -135,26 +137,34 @@ def cross_rnn(
     steps: int,
     cell: Cell = "gated",
     context: Tensor | None = None,
+    shared_projection: Tensor | None = None,
+    private_projection: Tensor | None = None,
+    projection_index: Tensor | None = None,
     return_states: bool = False,
     recompute: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """A cross layer as the cell of a recurrence, for every task; formula in :func:`dcrnn_fast.reference.cross_rnn`.
 
-    Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 ("gated") or 1 ("cross") vectors a unit.
+    Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 ("gated") or 1 ("cross") vectors a unit, r the rank. The three
+    arguments of the projection come together: they give the cell a low rank. Without them it is the full cell.
 
     Args:
         x0: floating [B, D], start state and re-injected input of all tasks.
-        shared_weight: [S, G, K].
+        shared_weight: [S, G, K], or [S, G, r] with a projection.
         shared_bias: [S, G].
-        private_weight: [T, P, G, K].
+        private_weight: [T, P, G, K], or [T, P, G, r].
         private_bias: [T, P, G].
         index: int32 [T, R], values in [0, S + P). R = D for weights tied over steps, or steps * D.
         steps: L, from 1 to 65535.
         cell: "gated" or "cross".
         context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
+        shared_projection: [M, G, K].
+        private_projection: [T, N, G, K].
+        projection_index: int32 [T, r], values in [0, M + N), for weights tied over steps, or [T, steps * r].
         return_states: return all states instead of the last.
-        recompute: keep no a and g for the backward, which computes them again: less memory, more time. The reference ignores it.
+        recompute: keep no a and g (with a projection, no z and y) for the backward, which computes them again: less memory, more time. The
+            reference ignores it.
         backend: "auto", or a backend by name.
 
     Returns:
@@ -180,35 +190,42 @@ def cross_rnn(
     check_flag("return_states", return_states)
     check_flag("recompute", recompute)
     check_tensor("x0", x0, "floats [B, D]")
-    x0, shared_weight, shared_bias, private_weight, private_bias, context = _autocast(
-        x0, shared_weight, shared_bias, private_weight, private_bias, context
-    )
-    tensors = x0, shared_weight, shared_bias, private_weight, private_bias
-    every = tensors if context is None else (*tensors, context)
+    tensors = _autocast(x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection)
+    x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection = tensors
+    every = [tensor for tensor in tensors if tensor is not None]
+    indices = [(index, lambda: shared_weight.shape[0] + private_weight.shape[1])]
+    if projection_index is not None:
+        indices.append((projection_index, lambda: shared_projection.shape[0] + private_projection.shape[1]))
+    projection = Projection(shared_projection, private_projection, projection_index)
 
     def check() -> None:
-        check_cross_rnn(*tensors, index, steps=steps, gates=GATES[cell], context=context)
-        check_index(index, shared_weight.shape[0] + private_weight.shape[1])
+        banks = shared_weight, shared_bias, private_weight, private_bias
+        check_cross_rnn(x0, *banks, index, steps=steps, gates=GATES[cell], context=context, projection=projection)
+        for (places, num_rows), name in zip(indices, ("index", "projection_index"), strict=False):
+            check_index(places, num_rows(), name)
 
     chosen = resolve(backend, device=x0.device)
 
     options = {"steps": steps, "cell": cell, "return_states": return_states, "recompute": recompute}
 
-    def run_of(name: str) -> Callable[..., Tensor]:
-        of_backend = _implementation(name).cross_rnn
-        return lambda *given: of_backend(*given[:5], index, context=given[5] if len(given) > 5 else None, **options)
-
     def measured() -> str:
+        names = [name for name, tensor in zip(auto.INPUTS["cross_rnn"], tensors, strict=True) if tensor is not None]
         columns, tied = 0 if context is None else context.shape[2], 1 if index.shape[1] == x0.shape[1] else 0
-        sizes = x0.shape[1], columns, GATES[cell], index.shape[0], steps, tied, int(return_states), int(recompute)
+        rank = 0 if projection_index is None else projection_index.shape[1] * x0.shape[1] // index.shape[1]
+        sizes = x0.shape[1], columns, GATES[cell], index.shape[0], steps, tied, rank, int(return_states), int(recompute)
         kind = "tf32" if x0.is_cuda and x0.dtype == torch.float32 and tf32() else _name(x0.dtype)
-        return backend_of("cross_rnn", kind, every, index, sizes, run_of, check)
+
+        def run_of(name: str) -> Callable[..., Tensor]:
+            of_backend, more = _implementation(name).cross_rnn, {"projection_index": projection_index, **options}
+            return lambda *given: of_backend(*given[:5], index, **dict(zip(names[5:], given[5:], strict=True)), **more)
+
+        return backend_of("cross_rnn", kind, dict(zip(names, every, strict=True)), index, sizes, run_of, check)
 
     def run(name: str) -> Tensor:
-        return _implementation(name).cross_rnn(*tensors, index, context=context, **options)
+        return _implementation(name).cross_rnn(*tensors[:5], index, context=context, **projection._asdict(), **options)
 
     choose = measured if _auto_measures(backend, x0) else None
-    return _checked(check, chosen, choose, run, every, index, lambda: shared_weight.shape[0] + private_weight.shape[1])
+    return _checked(check, chosen, choose, run, every, indices)
 
 
 def _auto_measures(backend: str, tensor: Tensor) -> bool:
@@ -226,20 +243,19 @@ def _checked(
     choose: Callable[[], str] | None,
     run: Callable[[str], Tensor],
     tensors: Sequence[Tensor],
-    index: Tensor,
-    num_rows: Callable[[], int],
+    indices: Sequence[tuple[Tensor, Callable[[], int]]],
 ) -> Tensor:
     """Run after the check, on the backend ``chosen``, or on the one that ``choose`` returns.
 
     The kernels' operators check their arguments themselves, but for the range of an index on a GPU. So where that is known, they run at
-    once; if that fails, the check runs for a better message. ``tensors`` are all inputs but the index, ``num_rows`` returns the rows that
-    it may point to.
+    once; if that fails, the check runs for a better message. ``tensors`` are all inputs but the indices. Each index has a function that
+    returns the number of rows that it may point to.
     """
     name = chosen if choose is None else ""
     if name != "reference" and not torch.compiler.is_compiling():
         try:
-            on_cpu = chosen == "cpp" and index.is_cpu and all([tensor.is_cpu for tensor in tensors])
-            if on_cpu or (chosen != "cpp" and index_is_checked(index, num_rows())):
+            on_cpu = chosen == "cpp" and all([tensor.is_cpu for tensor in (*tensors, *[index for index, _ in indices])])
+            if on_cpu or (chosen != "cpp" and all([index_is_checked(index, num_rows()) for index, num_rows in indices])):
                 name = name or choose()  # type: ignore[misc]
                 if name != "reference":
                     return run(name)

@@ -62,7 +62,7 @@ void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* ac
   }
 }
 
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
 Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs) {
@@ -99,14 +99,17 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
   }
   dx0.finish();
   dcontext.finish();
-  return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor};
+  return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor, new_empty(like, {0}), new_empty(like, {0})};
 }
 
 Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
                            Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
-                           std::optional<Tensor> context, bool return_states, int64_t needs, bool /*allow_tf32*/) {
-  Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
+                           std::optional<Tensor> context, std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
+                           std::optional<Tensor> projection_index, bool return_states, int64_t needs, bool /*allow_tf32*/) {
+  Arguments arguments{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
+                      steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(arguments);
+  check(!arguments.low_rank(), "projection_index: this backend has no kernels for the low-rank cell yet");
   arguments.check_backward(grad, states, activations, return_states, needs, context.has_value());
   grad = dense(grad, "grad"), activations = dense(activations, "activations");
   return with_type(x0, "x0", [&](auto zero) { return backward<decltype(zero)>(arguments, grad, activations, return_states, needs); });

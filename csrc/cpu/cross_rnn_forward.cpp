@@ -68,10 +68,14 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
 
 std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,
                                              Tensor private_bias, Tensor index, int64_t steps, std::string cell,
-                                             std::optional<Tensor> context, bool return_states, int64_t keep, bool /*allow_tf32*/) {
-  Arguments arguments{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
+                                             std::optional<Tensor> context, std::optional<Tensor> shared_projection,
+                                             std::optional<Tensor> private_projection, std::optional<Tensor> projection_index,
+                                             bool return_states, int64_t keep, bool /*allow_tf32*/) {
+  Arguments arguments{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
+                      steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(arguments);
   check_keep(keep);
+  check(!arguments.low_rank(), "projection_index: this backend has no kernels for the low-rank cell yet");
   const int64_t batch = arguments.batch();
   const bool padded = is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
   if (padded) pad(arguments, steady_rows);

@@ -50,9 +50,13 @@ void run_forward(const Problem<T>& p, const Tensor& like, const Tensor& out, boo
 
 std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,
                                              Tensor private_bias, Tensor index, int64_t steps, std::string cell,
-                                             std::optional<Tensor> context, bool return_states, int64_t keep, bool allow_tf32) {
-  Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
+                                             std::optional<Tensor> context, std::optional<Tensor> shared_projection,
+                                             std::optional<Tensor> private_projection, std::optional<Tensor> projection_index,
+                                             bool return_states, int64_t keep, bool allow_tf32) {
+  Arguments a{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
+              steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(a);
+  check(!a.low_rank(), "projection_index: this backend has no kernels for the low-rank cell yet");
   check_keep(keep);
   const Current current(a.x0);
   Tensor out = allocated(a.x0, a.out_shape(return_states), "x0, steps: the states of all tasks");
@@ -91,7 +95,7 @@ Tensor weight_products(const Problem<T>& p, const Tensor& like, const Workspace<
   return out;
 }
 
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <typename T>
 Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations, bool return_states, int64_t needs, bool allow_tf32) {
@@ -128,14 +132,17 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
       check_cuda(sum_biases(p, inverse, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
     }
   }
-  return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext};
+  return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext, new_empty(a.x0, {0}), new_empty(a.x0, {0})};
 }
 
 Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
                            Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
-                           std::optional<Tensor> context, bool return_states, int64_t needs, bool allow_tf32) {
-  Arguments a{x0, shared_weight, shared_bias, private_weight, private_bias, index, steps, cell, context};
+                           std::optional<Tensor> context, std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
+                           std::optional<Tensor> projection_index, bool return_states, int64_t needs, bool allow_tf32) {
+  Arguments a{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
+              steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(a);
+  check(!a.low_rank(), "projection_index: this backend has no kernels for the low-rank cell yet");
   a.check_backward(grad, states, activations, return_states, needs, context.has_value());
   grad = dense(grad, "grad"), activations = dense(activations, "activations");
   return with_type(x0, "x0",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from ..backends import BACKENDS, REASONS
 from ..transforms import may_read_values, observed, transformed
 from . import decision
-from .choice import INPUTS, STATIC, Key, bucket
+from .choice import STATIC, Key, bucket
 from .examiner import Problem, Run, numbers
 
 
 def backend_of(
     operator: str,
     kind: str,
-    tensors: Sequence[Tensor],
+    inputs: Mapping[str, Tensor],
     index: Tensor,
     sizes: Sequence[int],
     run_of: Callable[[str], Run],
@@ -30,17 +30,18 @@ def backend_of(
     Args:
         operator: "cross_rnn" or "param_gather".
         kind: the dtype as the products see it.
-        tensors: the differentiable inputs, in the order of :data:`~dcrnn_fast.auto.choice.INPUTS`.
+        inputs: the differentiable inputs by name, in the order of :data:`~dcrnn_fast.auto.choice.INPUTS`, without those that are None.
         index: the index.
         sizes: see :data:`~dcrnn_fast.auto.choice.SIZES`.
         check: raises if the arguments do not fit each other; called before a measurement.
         run_of: returns the operator of a backend, from the differentiable inputs to the output.
     """
+    tensors = list(inputs.values())
     first = tensors[0]
     if transformed():
         return STATIC
     needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
-    needs = tuple([name for name, need in zip(INPUTS[operator], needed, strict=False) if need])
+    needs = tuple([name for name, need in zip(inputs, needed, strict=True) if need])
     if torch.compiler.is_compiling():
         return _in_traced_graph(operator, kind, needs, sizes, tensors)
     # what is no plain tensor has no values to check, and nobody may see a measurement
@@ -55,7 +56,9 @@ def backend_of(
 
     def problem() -> Problem:
         if has_batch:
-            return Problem(tuple(tensors), {0: 0, 5: 1} if len(tensors) > 5 else {0: 0}, tuple(needed), kind)
+            with_rows = {"x0": 0, "context": 1}
+            row_dimension = {i: with_rows[name] for i, name in enumerate(inputs) if name in with_rows}
+            return Problem(tuple(tensors), row_dimension, tuple(needed), kind)
         # rows are copied whatever they hold, and a bias that starts at zero would show nothing
         return Problem(tuple([numbers(tensor).to(tensor.dtype) for tensor in tensors]), {}, tuple(needed), kind)
 

@@ -10,17 +10,19 @@ STATIC = "reference"
 """What is taken where nothing was measured: the one implementation that needs no check."""
 
 INPUTS = {
-    "cross_rnn": ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context"),
+    "cross_rnn": (
+        "x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", "shared_projection", "private_projection",
+    ),
     "param_gather": ("shared", "private"),
-}
+}  # fmt: skip
 """The differentiable inputs of each operator, in the order in which ``auto`` is given them."""
 
 SIZES = {
-    "cross_rnn": ("dim", "context", "gates", "tasks", "steps", "tied", "return_states", "recompute"),
+    "cross_rnn": ("dim", "context", "gates", "tasks", "steps", "tied", "rank", "return_states", "recompute"),
     "param_gather": ("tasks", "rows", "shared", "private", "values"),
 }
-"""The sizes on which the time of each operator depends, but the batch size: D, C, G, T, L and three options, as 0 or 1; and T, R, S, P and
-the values of a row."""
+"""The sizes on which the time of each operator depends, but the batch size: D, C, G, T, L, the rank (0 for the full cell) and three
+options, as 0 or 1; and T, R, S, P and the values of a row."""
 
 
 class Key(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..inputs import check_banks
+from ..inputs import Projection, check_banks
 from ..kernels import launches, tile_choice
 from . import Keep, Needs, register
 from .cross_rnn import check_backward, check_forward
@@ -39,6 +39,9 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         steps: int,
         cell: str = "gated",
         context: Tensor | None = None,
+        shared_projection: Tensor | None = None,
+        private_projection: Tensor | None = None,
+        projection_index: Tensor | None = None,
         return_states: bool = False,
         keep: int = 0,
         allow_tf32: bool = False,
@@ -46,6 +49,8 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         if not 0 <= keep <= Keep.BOTH:
             raise ValueError(f"keep: got {keep}, expected 0 (nothing), 1 (activations), 2 (states) or 3 (both)")
         banks = shared_weight, shared_bias, private_weight, private_bias
+        if projection_index is not None:
+            raise NotImplementedError("projection_index: this backend has no kernels for the low-rank cell yet")
         inputs, kept = (x0, *banks, index, context), bool(keep & Keep.STATES)
         wanted = replay.key(inputs, steps, cell, return_states, keep, allow_tf32)
         recording = replay.find(wanted)
@@ -69,16 +74,22 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         steps: int,
         cell: str,
         context: Tensor | None,
+        shared_projection: Tensor | None,
+        private_projection: Tensor | None,
+        projection_index: Tensor | None,
         return_states: bool,
         needs: int,
         allow_tf32: bool = False,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         banks = shared_weight, shared_bias, private_weight, private_bias
         options: dict[str, Any] = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "needs": needs}
-        check_backward(grad, states, activations, x0, *banks, index, **options)
+        projection = Projection(shared_projection, private_projection, projection_index)
+        check_backward(grad, states, activations, x0, *banks, index, projection=projection, **options)
+        if projection_index is not None:
+            raise NotImplementedError("projection_index: this backend has no kernels for the low-rank cell yet")
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
         wanted = {"x0": bool(needs & Needs.X0), "banks": bool(needs & Needs.BANKS), "context": bool(needs & Needs.CONTEXT)}
-        return backward(problem, grad, states, activations, **wanted)
+        return *backward(problem, grad, states, activations, **wanted), x0.new_empty(0), x0.new_empty(0)
 
     every = param_gather, param_gather_backward, cross_rnn, cross_rnn_backward
     return {function.__name__: function for function in every}

@@ -25,7 +25,7 @@ def test_the_public_operator_takes_the_candidate_that_was_chosen(monkeypatch):
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3)
     functional.cross_rnn(**{**arguments, "x0": arguments["x0"].requires_grad_()})
     (key, names), *others = taken
-    assert key == auto.Key("cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0), 64)
+    assert key == auto.Key("cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0, 0), 64)
     assert "reference" in names
     assert not others
     functional.cross_rnn(**arguments, backend="reference")
@@ -179,7 +179,7 @@ def quick(monkeypatch):
     monkeypatch.setitem(functional.IMPLEMENTATIONS, "candidate", functional.IMPLEMENTATIONS["cpp"])
     monkeypatch.setenv(auto.ENVIRONMENT, "cached")
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
-    memory.remember("cpu", {auto.Key("cross_rnn", "float32", (), (8, 0, 2, 2, 3, 1, 0, 0), 64): auto.Choice("candidate")})
+    memory.remember("cpu", {auto.Key("cross_rnn", "float32", (), (8, 0, 2, 2, 3, 1, 0, 0, 0), 64): auto.Choice("candidate")})
     return arguments
 
 

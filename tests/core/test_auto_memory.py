@@ -18,7 +18,7 @@ from dcrnn_fast.kernels import tile_file, tile_table
 from .planted import Planted, crashing, out_of_memory, problem, wrong_output
 
 CPU = torch.device("cpu")
-KEY = auto.Key("cross_rnn", "float32", ("x0",), (8, 0, 2, 2, 3, 1, 0, 0), 64)
+KEY = auto.Key("cross_rnn", "float32", ("x0",), (8, 0, 2, 2, 3, 1, 0, 0, 0), 64)
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 

@@ -82,7 +82,9 @@ class Backend:
     def operands(self, arguments: dict, *, return_states: bool = False, keep: int | None = None) -> tuple:
         """The operator's own positional arguments; ``keep`` by default as in training."""
         names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index", "steps", "cell", "context")
-        return *(arguments[name] for name in names), return_states, int(KEEPS[self.name][-1] if keep is None else keep)
+        optional = ("shared_projection", "private_projection", "projection_index")
+        tensors = *(arguments[name] for name in names), *(arguments.get(name) for name in optional)
+        return *tensors, return_states, int(KEEPS[self.name][-1] if keep is None else keep)
 
     def kernel_override(self, **choice: str) -> AbstractContextManager[None]:
         return functional.kernel_override(self.name, **choice)

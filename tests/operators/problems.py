@@ -24,6 +24,14 @@ SHAPES = {
     "context": {"context_dim": 3},
     "rows of 8 values": {"dim": 24, "context_dim": 8, "batch": 21},
     "wide context, untied": {"batch": 40, "context_dim": 40, "tied": False, "tasks": 3},
+    "low rank": {"rank": 3},
+    "low rank, one row": {"rank": 5, "batch": 1},
+    "low rank, rank 1 without a gate": {"rank": 1, "cell": "cross"},
+    "low rank, six steps": {"rank": 6, "steps": 6},
+    "low rank, untied with a context": {"rank": 5, "tied": False, "context_dim": 3},
+    "low rank, projection shared in part": {"rank": 6, "tasks": 5, "projection_share_ratio": 0.5},
+    "low rank, several tiles": {"rank": 33, "dim": 70, "batch": 50, "projection_share_ratio": 0},
+    "low rank, rows of 8 values": {"rank": 16, "dim": 24, "context_dim": 8, "batch": 21},
 }
 """What the kernels for GPUs are checked on, over ``cross_arguments(batch=20, dim=17)``."""
 
@@ -38,6 +46,8 @@ def cross_arguments(
     tied: bool = True,
     share_ratio: float = 0.5,
     context_dim: int = 0,
+    rank: int | None = None,
+    projection_share_ratio: float = 1.0,
     dtype: torch.dtype = DOUBLE,
     seed: int = 0,
 ) -> dict:
@@ -50,6 +60,18 @@ def cross_arguments(
     rows = dim if tied else steps * dim
     shared = round(share_ratio * rows)
     private, gates, columns = rows - shared, GATES[cell], context_dim + dim
+    projection = {}
+    if rank is not None:
+        places = rank if tied else steps * rank
+        common = round(projection_share_ratio * places)
+        projection = {
+            "shared_projection": normal(common, gates, columns) / columns**0.5,
+            "private_projection": normal(tasks, places - common, gates, columns) / columns**0.5,
+            "projection_index": torch.randint(0, places, (tasks, places), generator=generator, dtype=torch.int32),
+        }
+        if common == places:  # as the modules have it: all tasks read the same rows
+            projection["projection_index"] = torch.arange(places, dtype=torch.int32).expand(tasks, -1).contiguous()
+        columns = rank
     return {
         "x0": normal(batch, dim),
         "shared_weight": normal(shared, gates, columns) / columns**0.5,
@@ -60,6 +82,7 @@ def cross_arguments(
         "steps": steps,
         "cell": cell,
         "context": normal(steps, batch, context_dim) if context_dim else None,
+        **projection,
     }
 
 

@@ -224,7 +224,8 @@ def test_the_backward_refuses_needs_that_it_cannot_meet(backend):
     arguments = backend.of(cross_arguments())
     *call, _ = backend.operands(arguments)
     kept = backend.operators.cross_rnn(*backend.operands(arguments))
-    for needs, message in ((Needs.CONTEXT, "context"), (64, "needs: got 64"), (-1, "needs: got -1")):
+    refused = (Needs.CONTEXT, "context"), (Needs.SHARED_PROJECTION, "projection"), (256, "needs: got 256"), (-1, "needs: got -1")
+    for needs, message in refused:
         with pytest.raises(REFUSED, match=message):
             backend.operators.cross_rnn_backward(*kept, *call, int(needs))
 

@@ -89,4 +89,4 @@ def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
     none = torch.zeros(0, 0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 0, 2, device=backend.device)
     index = torch.zeros(0, 2**30 + 1, dtype=torch.int32, device=backend.device)
     with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
-        backend.operators.cross_rnn(empty, *weight, *none, index, 1, "gated", None, False, 0, False)
+        backend.operators.cross_rnn(empty, *weight, *none, index, 1, "gated", None, None, None, None, False, 0, False)

@@ -29,12 +29,13 @@ def errors(operators, backend, steps, rows=24):
     expected = [out.detach(), *torch.autograd.grad(out, leaves, seed)]
     given = {name: backend.of({name: value})[name] for name, value in cast(arguments, torch.float32).items()}
     tensors = [given[name] for name in (*NAMES[:5], "index")]
-    rest = (steps, "gated", given["context"], False)
+    rest = (steps, "gated", given["context"], None, None, None, False)
     with torch.no_grad():
         out, states, activations = operators.cross_rnn(*tensors, *rest, 3, True)
         grad = seed.float().to(out.device)
         got = [out, *operators.cross_rnn_backward(grad, states, activations, *tensors, *rest, 63, True)]
-    return {name: relative_error(one, right) for name, one, right in zip(("out", *NAMES), got, expected, strict=True) if "bias" not in name}
+    triples = zip(("out", *NAMES), got[:7], expected, strict=True)
+    return {name: relative_error(one, right) for name, one, right in triples if "bias" not in name}
 
 
 @pytest.mark.parametrize("schedule", ["step", "all_steps"])
