@@ -6,6 +6,7 @@
 
 #include "backward_walk.h"
 #include "backward_weights.h"
+#include "low_rank_backward.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -102,6 +103,39 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
   return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor, new_empty(like, {0}), new_empty(like, {0})};
 }
 
+template <typename T>
+Outputs of_low_rank(const Arguments& arguments, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs) {
+  const Tensor& like = arguments.x0;
+  const bool has_work = arguments.batch() && arguments.tasks(), banks = needs & need_banks, projections = needs & need_projections;
+  const auto gradient = [&](const Tensor& input, bool wanted) {
+    return new_gradient(like, wanted, has_work, with_trailing({}, input, 0));
+  };
+  const Outputs out{gradient(like, needs & need_x0),
+                    gradient(arguments.shared_weight, banks),
+                    gradient(arguments.shared_bias, banks),
+                    gradient(arguments.private_weight, banks),
+                    gradient(arguments.private_bias, banks),
+                    new_gradient(like, needs & need_context, has_work, {arguments.steps, arguments.batch(), arguments.context_columns()}),
+                    gradient(*arguments.shared_projection, projections),
+                    gradient(*arguments.private_projection, projections)};
+  if (!has_work) return out;
+  const auto data = [](const Tensor& tensor, bool wanted) { return wanted ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr; };
+  const auto& [x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection] = out;
+  const LowRankGradients<T> to{banks,
+                               projections,
+                               data(x0, needs & need_x0),
+                               data(context, (needs & need_context) && arguments.context),
+                               data(shared_weight, banks),
+                               data(shared_bias, banks),
+                               data(private_weight, banks),
+                               data(private_bias, banks),
+                               data(shared_projection, projections),
+                               data(private_projection, projections)};
+  low_rank_backward(arguments, static_cast<const T*>(grad.const_data_ptr()),
+                    activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr, return_states, to);
+  return out;
+}
+
 Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
                            Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
                            std::optional<Tensor> context, std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
@@ -109,10 +143,13 @@ Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tenso
   Arguments arguments{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
                       steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(arguments);
-  check(!arguments.low_rank(), "projection_index: this backend has no kernels for the low-rank cell yet");
   arguments.check_backward(grad, states, activations, return_states, needs, context.has_value());
   grad = dense(grad, "grad"), activations = dense(activations, "activations");
-  return with_type(x0, "x0", [&](auto zero) { return backward<decltype(zero)>(arguments, grad, activations, return_states, needs); });
+  return with_type(x0, "x0", [&](auto zero) {
+    using T = decltype(zero);
+    return arguments.low_rank() ? of_low_rank<T>(arguments, grad, activations, return_states, needs)
+                                : backward<T>(arguments, grad, activations, return_states, needs);
+  });
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #endif
 
 #include "cross_rnn.h"
+#include "low_rank_forward.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -75,9 +76,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
                       steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(arguments);
   check_keep(keep);
-  check(!arguments.low_rank(), "projection_index: this backend has no kernels for the low-rank cell yet");
   const int64_t batch = arguments.batch();
-  const bool padded = is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
+  const bool padded = !arguments.low_rank() && is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
   if (padded) pad(arguments, steady_rows);
   Tensor out = allocated(x0, arguments.out_shape(return_states), "x0, steps: the states of all tasks");
   Tensor activations = allocated(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
@@ -86,8 +86,9 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
   if (batch && arguments.tasks())
     with_type(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
-      forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states,
-              keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr);
+      T* const kept = keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
+      if (arguments.low_rank()) return low_rank_forward(arguments, static_cast<T*>(out.mutable_data_ptr()), return_states, kept);
+      forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states, kept);
     });
   if (padded) {
     out = clone(narrow(out, return_states ? 2 : 1, 0, batch));

@@ -98,7 +98,7 @@ def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeyp
     header, *rows = str(found).splitlines()
     assert header.split() == ["operator", "kind", "gradients", "sizes", "batch", "choice"]
     assert rows[0].startswith("cross_rnn     float32  none ")
-    assert "dim=16 context=0 gates=2 tasks=2 steps=3 tied=1 return_states=0 recompute=0" in rows[0]
+    assert "dim=16 context=0 gates=2 tasks=2 steps=3 tied=1 rank=0 return_states=0 recompute=0" in rows[0]
     assert len(rows) == len(found)
 
 
