@@ -76,11 +76,12 @@ class _SingleTaskCross(CrossRNN):
         in_features: int,
         num_layers: int,
         *,
+        rank: int | None = None,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        plan = SharingPlan.from_ratio("rows", 1, in_features, 1.0, steps=num_layers, cell=self.cell, tied=False)
+        plan = SharingPlan.from_ratio("rows", 1, in_features, 1.0, steps=num_layers, cell=self.cell, tied=False, rank=rank)
         super().__init__(plan, backend=backend, device=device, dtype=dtype)
 
     def forward(self, x0: Tensor) -> Tensor:
@@ -89,9 +90,11 @@ class _SingleTaskCross(CrossRNN):
 
 
 class DCNv2(_SingleTaskCross):
-    """The full-rank cross network of DCN-v2 (Wang et al., WWW 2021): ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, [B, D] to [B, D].
+    """The cross network of DCN-v2 (Wang et al., WWW 2021): ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, [B, D] to [B, D].
 
     It does what torchrec's ``CrossNet(in_features, num_layers)`` does: row l * D + d of ``shared_weight`` [L * D, 1, D] is row d of W_l.
+    With ``rank``, W_l is a product of two thin matrices, ``x_{l+1} = x_0 * (W_l (V_l x_l) + b_l) + x_l``, as in torchrec's
+    ``LowRankCrossNet(in_features, num_layers, low_rank)``: row l * r + j of ``shared_projection`` [L * r, 1, D] is row j of V_l.
 
     Example:
         >>> import torch
@@ -106,7 +109,8 @@ class DCNv2(_SingleTaskCross):
 class GDCN(_SingleTaskCross):
     """The gated cross network of GDCN (Wang et al., 2023): ``x_{l+1} = x_0 * (W_l x_l + b_l) * sigmoid(V_l x_l + c_l) + x_l``.
 
-    GDCN's gate has no bias. Here it has one, c, which starts at zero.
+    GDCN's gate has no bias. Here it has one, c, which starts at zero. With ``rank``, W_l and V_l have low rank, each with a projection of
+    its own.
 
     Example:
         >>> import torch

@@ -1,11 +1,13 @@
 """Which parameters tasks share, as an index into two banks, and what that costs.
 
 Letters: T tasks, D units, L steps, W steps with their own weights (1 if tied, else L), G vectors of a unit (2 gated, 1 cross), K input
-columns of a row, S rows of the shared bank, P rows of one task's private bank, R = W * D rows that a task reads.
+columns of a row, S rows of the shared bank, P rows of one task's private bank, R = W * D rows that a task reads, r the rank of a
+low-rank cell.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Literal, get_args
@@ -36,7 +38,8 @@ class PlanCost:
         parameters: the number of trainable values.
         flops: floating-point operations of the forward pass's matrix products, per example; a multiply and an add count as two.
         weight_bytes: memory of the parameters.
-        kept_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step.
+        kept_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step. With a rank,
+            what its kernels keep: the r projected values z and (if gated) y of every step, from which they compute the rest again.
 
     Example:
         >>> from dcrnn_fast import SharingPlan
@@ -61,6 +64,9 @@ class SharingPlan:
     With ``kind="rows"`` tasks share parameters: each task computes all of its units. With ``kind="trunk"`` they share computation too: the
     shared units read only each other and are computed once; a task's private units read the shared states and their own.
 
+    With a ``rank``, the cell has low rank: a unit reads r projected values instead of all columns. Tasks share the first
+    ``round(projection_share_ratio * rank)`` rows of the projections. The trunk, computed once, has a projection of its own.
+
     Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct.
 
     Raises:
@@ -83,6 +89,8 @@ class SharingPlan:
     steps: int = 3
     cell: Cell = "gated"
     tied: bool = True
+    rank: int | None = None
+    projection_share_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("sharing", self.kind, get_args(Sharing))
@@ -91,6 +99,9 @@ class SharingPlan:
         check_count("dim", self.dim, maximum=MAX_SIZE)
         check_count("steps", self.steps, maximum=MAX_STEPS)
         check_flag("tied", self.tied)
+        if self.rank is not None:
+            check_count("rank", self.rank, maximum=MAX_SIZE)
+        check_ratio("projection_share_ratio", self.projection_share_ratio)
         check_sequence("shared_units", self.shared_units, "unit numbers")
         for unit in self.shared_units:
             check_count("shared_units", unit, minimum=0)
@@ -109,11 +120,13 @@ class SharingPlan:
         steps: int = 3,
         cell: Cell = "gated",
         tied: bool = True,
+        rank: int | None = None,
+        projection_share_ratio: float = 1.0,
     ) -> SharingPlan:
         """Share the first ``round(share_ratio * dim)`` units, for a ``share_ratio`` in [0, 1]."""
         check_ratio("share_ratio", share_ratio)
         check_count("dim", dim, maximum=MAX_SIZE)
-        return cls(kind, num_tasks, dim, tuple(range(round_units(share_ratio, dim))), steps, cell, tied)
+        return cls(kind, num_tasks, dim, tuple(range(round_units(share_ratio, dim))), steps, cell, tied, rank, projection_share_ratio)
 
     @classmethod
     def from_fields(
@@ -126,6 +139,8 @@ class SharingPlan:
         steps: int = 3,
         cell: Cell = "gated",
         tied: bool = True,
+        rank: int | None = None,
+        projection_share_ratio: float = 1.0,
     ) -> SharingPlan:
         """Share the units of the fields whose numbers are in ``shared_fields``; field f owns ``field_dims[f]`` consecutive units.
 
@@ -141,7 +156,7 @@ class SharingPlan:
             raise IndexError(f"shared_fields: field {wrong[0]} is outside [0, {len(field_dims)})")
         starts = [sum(field_dims[:f]) for f in range(len(field_dims))]
         units = sorted(starts[f] + d for f in set(shared_fields) for d in range(field_dims[f]))
-        return cls(kind, num_tasks, sum(field_dims), tuple(units), steps, cell, tied)
+        return cls(kind, num_tasks, sum(field_dims), tuple(units), steps, cell, tied, rank, projection_share_ratio)
 
     @property
     def gates(self) -> int:
@@ -170,12 +185,34 @@ class SharingPlan:
         return len(self.shared_units) if self.kind == "trunk" else self.dim
 
     def shared_shape(self) -> tuple[int, int, int]:
-        """Shape [S, G, K] of the shared weights. The shared biases are [S, G]."""
-        return self.weight_steps * len(self.shared_units), self.gates, self.shared_columns
+        """Shape [S, G, K] of the shared weights, or [S, G, r]. The shared biases are [S, G]."""
+        return self.weight_steps * len(self.shared_units), self.gates, self.rank or self.shared_columns
 
     def private_shape(self) -> tuple[int, int, int, int]:
-        """Shape [T, P, G, D] of the private weights. The private biases are [T, P, G]. In a row, the columns of a trunk come first."""
-        return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.dim
+        """Shape [T, P, G, D] of the private weights, or [T, P, G, r]. The private biases are [T, P, G].
+
+        In a row of D values, the columns of a trunk come first.
+        """
+        return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.rank or self.dim
+
+    def trunk_projection_shape(self) -> tuple[int, int, int]:
+        """Shape [W * r, G, S] of the trunk's projection, with kind "trunk" and a rank; no rows where there is no trunk."""
+        rows = self.weight_steps * (self.rank or 0) if self.kind == "trunk" and self.shared_units else 0
+        return rows, self.gates, len(self.shared_units)
+
+    def shared_projection_shape(self) -> tuple[int, int, int]:
+        """Shape [M, G, D] of the projection that tasks share; no rows without a rank, or where a trunk leaves no private units."""
+        return self._projection_rows()[0], self.gates, self.dim
+
+    def private_projection_shape(self) -> tuple[int, int, int, int]:
+        """Shape [T, N, G, D] of the tasks' own projections; N = 0 for a ``projection_share_ratio`` of 1."""
+        return self.num_tasks, self._projection_rows()[1], self.gates, self.dim
+
+    def _projection_rows(self) -> tuple[int, int]:
+        if self.rank is None or (self.kind == "trunk" and not self.private_units):
+            return 0, 0
+        shared = round_units(self.projection_share_ratio, self.rank)
+        return self.weight_steps * shared, self.weight_steps * (self.rank - shared)
 
     def index(self) -> Tensor:
         """Index int32 [T, R] on the CPU, for kind "rows": a value below S is a shared row, S + p is the task's private row p.
@@ -184,26 +221,45 @@ class SharingPlan:
         """
         if self.kind != "rows":
             raise ValueError('index() is for sharing="rows"; a trunk and its private units read their banks in order')
-        shared, private = len(self.shared_units), len(self.private_units)
-        of_unit, per_step = np.empty((2, self.dim), dtype=np.int32)
-        of_unit[list(self.shared_units)], per_step[list(self.shared_units)] = np.arange(shared), shared
-        of_unit[list(self.private_units)] = self.weight_steps * shared + np.arange(private)
-        per_step[list(self.private_units)] = private
-        rows = of_unit + np.arange(self.weight_steps, dtype=np.int32)[:, None] * per_step
+        return self._index(self.shared_units, self.private_units)
+
+    def projection_index(self) -> Tensor:
+        """Index int32 [T, W * r] on the CPU into the banks of projections, as :meth:`index`, for either kind.
+
+        Raises ValueError for a plan without a rank.
+        """
+        if self.rank is None:
+            raise ValueError("projection_index() is for plans with a rank; the full cell has no projection")
+        shared = round_units(self.projection_share_ratio, self.rank)
+        return self._index(range(shared), range(shared, self.rank))
+
+    def _index(self, shared: Sequence[int], private: Sequence[int]) -> Tensor:
+        """The index [T, W * n] of n rows a step: those that tasks share, and their own."""
+        of_row, per_step = np.empty((2, len(shared) + len(private)), dtype=np.int32)
+        of_row[list(shared)], per_step[list(shared)] = np.arange(len(shared)), len(shared)
+        of_row[list(private)] = self.weight_steps * len(shared) + np.arange(len(private))
+        per_step[list(private)] = len(private)
+        rows = of_row + np.arange(self.weight_steps, dtype=np.int32)[:, None] * per_step
         return torch.from_numpy(np.tile(rows.ravel(), (self.num_tasks, 1)))
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
         """The cost of the whole plan, for parameters and activations of ``bytes_per_value``."""
         check_count("bytes_per_value", bytes_per_value)
-        shared, private, tasks = len(self.shared_units), len(self.private_units), self.num_tasks
-        shared_rows, gates, shared_columns = self.shared_shape()
-        parameters = shared_rows * gates * (shared_columns + 1) + tasks * self.weight_steps * private * gates * (self.dim + 1)
-        if self.kind == "trunk":
-            products, units = shared * shared + tasks * private * self.dim, shared + tasks * private
+        shared, private, tasks, gates = len(self.shared_units), len(self.private_units), self.num_tasks, self.gates
+        # the recurrences that run: how many, of how many units, from how many columns
+        recurrences = [(1, shared, shared), (tasks, private, self.dim)] if self.kind == "trunk" else [(tasks, self.dim, self.dim)]
+        shapes = [self.shared_shape(), self.private_shape()]
+        values = sum(math.prod(shape[:-1]) * (shape[-1] + 1) for shape in shapes)  # a bias for each row of weights
+        if self.rank is None:
+            products = sum(number * units * columns for number, units, columns in recurrences)
+            kept = (1 + gates) * sum(number * units for number, units, _ in recurrences)
         else:
-            products, units = tasks * self.dim * self.dim, tasks * self.dim
-        flops = 2 * self.steps * gates * products
-        return PlanCost(parameters, flops, parameters * bytes_per_value, self.steps * (1 + gates) * units * bytes_per_value)
+            recurrences = [one for one in recurrences if one[1]]
+            shapes = [self.trunk_projection_shape(), self.shared_projection_shape(), self.private_projection_shape()]
+            values += sum(math.prod(shape) for shape in shapes)
+            products = sum(number * self.rank * (units + columns) for number, units, columns in recurrences)
+            kept = gates * self.rank * sum(number for number, _, _ in recurrences)
+        return PlanCost(values, 2 * self.steps * gates * products, values * bytes_per_value, self.steps * kept * bytes_per_value)
 
     def cost_per_added_task(self, bytes_per_value: int = 4) -> PlanCost:
         """What one more task adds to :meth:`cost`."""
@@ -213,9 +269,10 @@ class SharingPlan:
         """A table of the plan's cost beside hard sharing (share_ratio 1) and no sharing (share_ratio 0), each also per added task."""
         hard = replace(self, shared_units=tuple(range(self.dim)))
         none = replace(self, shared_units=())
+        rank = "" if self.rank is None else f", rank {self.rank} ({self.projection_share_ratio:g} of the projection shared)"
         lines = [
             f"{self.kind} sharing of {len(self.shared_units)} of {self.dim} units, {self.num_tasks} tasks, {self.steps} steps, "
-            f"{self.cell} cell, {'tied' if self.tied else 'untied'}",
+            f"{self.cell} cell, {'tied' if self.tied else 'untied'}{rank}",
             f"{'':24}{'parameters':>14}{'FLOPs/example':>16}{'weight bytes':>14}{'kept bytes/example':>20}",
         ]
         for name, plan in (("this plan", self), ("hard sharing (1)", hard), ("no sharing (0)", none)):

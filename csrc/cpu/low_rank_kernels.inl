@@ -59,6 +59,7 @@ void product(const Product<A>& p) {
   constexpr int lanes = DCRNN_VECTOR / sizeof(A);
   int64_t column = 0;
   for (; column + DCRNN_COLUMNS * lanes <= p.width; column += DCRNN_COLUMNS * lanes) columns<DCRNN_COLUMNS>(p, column);
+  for (; column + 2 * lanes <= p.width; column += 2 * lanes) columns<2>(p, column);
   for (; column < p.width; column += lanes) columns<1>(p, column);
 }
 

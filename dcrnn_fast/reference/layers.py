@@ -25,6 +25,10 @@ class CrossRNN(nn.Module):
     Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G].
     Weights start uniform in +-1/sqrt(K). Biases start at zero, so gates start half open.
 
+    With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [M, G, D], ``private_projection`` [T, N, G, D]
+    and, with a trunk, ``trunk_projection`` [W * r, G, S]. Projections start uniform in +-sqrt(3/K): they keep the size of the state, so
+    that a cell of low rank starts with updates as large as the full cell's.
+
     Example:
         >>> import torch
         >>> from dcrnn_fast import SharingPlan, reference
@@ -37,6 +41,8 @@ class CrossRNN(nn.Module):
     trunk_index: Tensor
     order: Tensor
     place: Tensor
+    projection_index: Tensor
+    trunk_projection_index: Tensor
 
     def __init__(self, plan: SharingPlan, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -49,6 +55,11 @@ class CrossRNN(nn.Module):
         self.shared_bias = _parameter(shared[:-1], device, dtype)
         self.private_weight = _parameter(private, device, dtype)
         self.private_bias = _parameter(private[:-1], device, dtype)
+        if plan.rank is not None:
+            self.shared_projection = _parameter(plan.shared_projection_shape(), device, dtype)
+            self.private_projection = _parameter(plan.private_projection_shape(), device, dtype)
+            if plan.kind == "trunk":
+                self.trunk_projection = _parameter(plan.trunk_projection_shape(), device, dtype)
         self.contiguous_units = plan.shared_units == tuple(range(len(plan.shared_units)))
         for name, values in self._tables().items():
             self.register_buffer(name, torch.empty(values.shape, dtype=values.dtype, device=device), persistent=False)
@@ -57,14 +68,18 @@ class CrossRNN(nn.Module):
     def _tables(self) -> dict[str, Tensor]:
         """The constant index tensors, on the CPU."""
         plan = self.plan
+        projections = {} if plan.rank is None else {"projection_index": plan.projection_index()}
         if plan.kind == "rows":
-            return {"index": plan.index()}
+            return {"index": plan.index(), **projections}
+        if plan.rank is not None:
+            projections["trunk_projection_index"] = identity_index(1, plan.trunk_projection_shape()[0])
         order = torch.tensor([*plan.shared_units, *plan.private_units], device="cpu")
         return {
             "index": identity_index(plan.num_tasks, plan.private_shape()[1]),
             "trunk_index": identity_index(1, plan.shared_shape()[0]),
             "order": order,
             "place": torch.argsort(order),
+            **projections,
         }
 
     def reset_parameters(self) -> None:
@@ -76,6 +91,10 @@ class CrossRNN(nn.Module):
                 bound = 1 / math.sqrt(weight.shape[-1])
                 nn.init.uniform_(weight, -bound, bound)
             nn.init.zeros_(bias)
+        for name, projection in self.named_parameters(recurse=False):
+            if name.endswith("projection") and projection.numel():
+                bound = math.sqrt(3 / projection.shape[-1])
+                nn.init.uniform_(projection, -bound, bound)
 
     def forward(self, x0: Tensor) -> Tensor:
         """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape."""
@@ -85,7 +104,25 @@ class CrossRNN(nn.Module):
         if self.plan.kind == "trunk":
             return self._trunk(x0)
         banks = self.shared_weight, self.shared_bias, self.private_weight, self.private_bias
-        return self.cross_rnn(x0, *banks, self.index, steps=self.plan.steps, cell=self.plan.cell)
+        return self.cross_rnn(x0, *banks, self.index, steps=self.plan.steps, cell=self.plan.cell, **self._projection())
+
+    def _projection(self) -> dict[str, Tensor]:
+        """The operator's arguments for a cell of low rank; none for the full cell."""
+        if self.plan.rank is None:
+            return {}
+        names = "shared_projection", "private_projection", "projection_index"
+        return {name: getattr(self, name) for name in names}
+
+    def _trunk_projection(self) -> dict[str, Tensor]:
+        """The same for the trunk, which has no rows of its own bank."""
+        if self.plan.rank is None:
+            return {}
+        no_rows = self.trunk_projection.new_empty(1, 0, *self.trunk_projection.shape[1:])
+        return {
+            "shared_projection": self.trunk_projection,
+            "private_projection": no_rows,
+            "projection_index": self.trunk_projection_index,
+        }
 
     def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
         """The operator :func:`dcrnn_fast.reference.cross_rnn`."""
@@ -98,15 +135,16 @@ class CrossRNN(nn.Module):
             x0 = x0.index_select(1, self.order)
         parts, context = [], None
         if trunk_units:
-            no_rows = self.shared_weight.new_empty(1, 0, gates, trunk_units), self.shared_bias.new_empty(1, 0, gates)
+            no_rows = self.shared_weight.new_empty(1, 0, *self.shared_weight.shape[1:]), self.shared_bias.new_empty(1, 0, gates)
             trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
-            states = self.cross_rnn(x0[:, :trunk_units], *trunk, steps=steps, cell=cell, return_states=True)[0]  # [L + 1, B, S]
+            options = {"steps": steps, "cell": cell, "return_states": True, **self._trunk_projection()}
+            states = self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]  # [L + 1, B, S]
             context = states[:steps]
             parts.append(states[steps].expand(tasks, -1, -1))
         if trunk_units < plan.dim:
-            no_rows = self.private_weight.new_empty(0, gates, plan.dim), self.private_bias.new_empty(0, gates)
+            no_rows = self.private_weight.new_empty(0, *self.private_weight.shape[2:]), self.private_bias.new_empty(0, gates)
             private = (*no_rows, self.private_weight, self.private_bias, self.index)
-            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, steps=steps, cell=cell, context=context))
+            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, steps=steps, cell=cell, context=context, **self._projection()))
         h = torch.cat(parts, dim=-1)
         return h if self.contiguous_units else h.index_select(-1, self.place)
 

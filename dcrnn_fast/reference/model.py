@@ -48,6 +48,8 @@ class DCRNN(nn.Module):
         tied: True for one set of weights at all steps (an RNN), False for one set per step (a deep cross network).
         sharing: "rows" (tasks share parameters) or "trunk" (tasks share computation too).
         share_ratio: fraction of units that tasks share, in [0, 1]; 1 is hard sharing, 0 is none.
+        rank: r of the low-rank cell, in which a unit reads r projections of the state instead of the state; None for the full cell.
+        projection_share_ratio: fraction of the r projections that tasks share, in [0, 1].
         tower_dims: widths of each task's hidden tower layers.
         dropout: probability in [0, 1) after every hidden tower layer.
         relation: "chain", "independent" or "transfer" between consecutive tasks.
@@ -88,6 +90,8 @@ class DCRNN(nn.Module):
         relation: Relation = "chain",
         backend: str = "auto",
         tower_share_ratio: float = 0.0,
+        rank: int | None = None,
+        projection_share_ratio: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -122,7 +126,8 @@ class DCRNN(nn.Module):
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         self.embedding_init_std = float(embedding_init_std)
         dim = (len(self.num_embeddings) + bool(num_dense)) * embedding_dim
-        self.plan = SharingPlan.from_ratio(sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied)
+        low_rank = {"rank": rank, "projection_share_ratio": projection_share_ratio}
+        self.plan = SharingPlan.from_ratio(sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, **low_rank)
 
         # One table for all fields: field f's rows start at offsets[f].
         for name in ("sizes", "offsets"):

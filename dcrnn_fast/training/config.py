@@ -40,6 +40,8 @@ class ModelConfig(_Section):
     tied: bool = Field(default=True, description="the same weights at every step")
     sharing: Literal["rows", "trunk"] = Field(default="rows", description="share parameters, or computation too")
     share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
+    rank: Annotated[int, Field(ge=1, le=65536)] | None = Field(default=None, description="rank of the cell; null: the full cell")
+    projection_share_ratio: Ratio = Field(default=1.0, description="shared part of the low-rank cell's projections")
     tower_dims: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
         default=(64, 32), max_length=64, description="hidden widths of a task's tower"
     )

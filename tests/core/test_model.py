@@ -22,8 +22,9 @@ SHARINGS = ("rows", "trunk")
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize(("source", "target"), [(DCRNN, reference.DCRNN), (reference.DCRNN, DCRNN)], ids=["to-reference", "to-fast"])
-def test_swapping_the_import_keeps_weights_and_outputs(source, target, relation, sharing):
-    options = {"embedding_dim": 5, "num_dense": 2, "relation": relation, "sharing": sharing, "tower_share_ratio": 0.25}
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
+def test_swapping_the_import_keeps_weights_and_outputs(source, target, relation, sharing, rank):
+    options = {"embedding_dim": 5, "num_dense": 2, "relation": relation, "sharing": sharing, "tower_share_ratio": 0.25, "rank": rank}
     before, after = source(SIZES, **options), target(SIZES, **options)
     after.load_state_dict(before.state_dict(), strict=True)
     ids, dense, _ = batch(num_dense=2)
@@ -49,6 +50,15 @@ def test_loss_gradients_match_finite_differences(sharing, relation, tied, share_
         return model.loss(logits, labels)
 
     assert gradcheck(loss, tuple(parameters.values()), atol=1e-6)
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_a_model_of_low_rank_has_more_parameters_than_an_older_state_dict_and_the_full_cell_the_same(sharing):
+    """A state_dict from before there was a rank loads into the full cell as ever."""
+    full, low = (set(DCRNN(SIZES, sharing=sharing, rank=rank).state_dict()) for rank in (None, 4))
+    trunk = {"cross.trunk_projection"} if sharing == "trunk" else set()
+    assert low - full == {"cross.shared_projection", "cross.private_projection"} | trunk
+    assert not [name for name in full if "projection" in name]
 
 
 def test_the_cross_cell_trains_too():
@@ -202,6 +212,8 @@ ARGUMENTS = [
     ({"sharing": "soft"}, ValueError, "sharing='soft'"),
     ({"share_ratio": 1.01}, ValueError, "share_ratio=1.01"),
     ({"share_ratio": "half"}, TypeError, "share_ratio='half'"),
+    ({"rank": 0}, ValueError, "rank=0"),
+    ({"projection_share_ratio": -1}, ValueError, "projection_share_ratio=-1"),
     ({"tower_dims": (8, 0)}, ValueError, r"tower_dims\[1\]=0"),
     ({"tower_share_ratio": 2}, ValueError, "tower_share_ratio=2"),
     ({"dropout": 1.0}, ValueError, "dropout=1"),
@@ -228,8 +240,9 @@ def test_constructors_have_the_same_signature():
 
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize("how", ["argument", "context"])
-def test_a_model_built_on_the_meta_device_is_whole_after_to_empty_and_reset(sharing, how):
-    options = {"num_dense": 2, "relation": "transfer", "sharing": sharing, "tower_share_ratio": 0.5}
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
+def test_a_model_built_on_the_meta_device_is_whole_after_to_empty_and_reset(sharing, how, rank):
+    options = {"num_dense": 2, "relation": "transfer", "sharing": sharing, "tower_share_ratio": 0.5, "rank": rank}
     with torch.device("meta" if how == "context" else "cpu"):
         model = DCRNN(SIZES, **options, device="meta" if how == "argument" else None)
     assert all(t.device.type == "meta" for t in (*model.parameters(), *model.buffers()))

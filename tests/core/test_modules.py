@@ -1,6 +1,7 @@
 """CrossRNN, DCNv2, GDCN and PartiallySharedLinear: sharing as a computation, and the drop-in cross networks."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,25 @@ PLANS = {
 }
 for kind in ("rows", "trunk"):
     PLANS[f"{kind}-by-field"] = SharingPlan.from_fields(kind, 3, [2, 1, 2, 1], [1, 2])
+    for ratio, tied, projection in itertools.product((0, 0.5, 1), (True, False), (0, 0.5, 1)):
+        low_rank = {"steps": 3, "tied": tied, "rank": 4, "projection_share_ratio": projection}
+        PLANS[f"{kind}-rank4-{'tied' if tied else 'untied'}-share{ratio}-projection{projection}"] = SharingPlan.from_ratio(
+            kind, 3, 6, ratio, **low_rank
+        )
+    PLANS[f"{kind}-cross-rank2"] = SharingPlan.from_ratio(kind, 3, 6, 0.5, cell="cross", rank=2)
+
+
+def projected(module, task, bank, trunk):
+    """The rows of a low-rank cell's bank [W * n, G, r] as rows of full matrices [W * n, G, D]: each times the projection of its step."""
+    plan = module.plan
+    if trunk:
+        projection = module.trunk_projection.unflatten(0, (plan.weight_steps, plan.rank))
+    else:
+        common = round(plan.projection_share_ratio * plan.rank)
+        own = module.private_projection[task].unflatten(0, (plan.weight_steps, plan.rank - common))
+        projection = torch.cat([module.shared_projection.unflatten(0, (plan.weight_steps, common)), own], dim=1)
+    rows = bank.unflatten(0, (plan.weight_steps, -1))
+    return torch.einsum("wngr,wrgd->wngd", rows, projection).flatten(0, 1)
 
 
 def dense_weights(module, task):
@@ -29,10 +49,12 @@ def dense_weights(module, task):
     shared, private = list(plan.shared_units), list(plan.private_units)
     columns = (shared, shared + private) if plan.kind == "trunk" else (range(dim), range(dim))
     weight, bias = torch.zeros(steps, gates, dim, dim, dtype=DOUBLE), torch.zeros(steps, gates, dim, dtype=DOUBLE)
-    for units, read, bank, bank_bias in (
-        (shared, columns[0], module.shared_weight, module.shared_bias),
-        (private, columns[1], module.private_weight[task], module.private_bias[task]),
+    for trunk, units, read, bank, bank_bias in (
+        (plan.kind == "trunk", shared, columns[0], module.shared_weight, module.shared_bias),
+        (False, private, columns[1], module.private_weight[task], module.private_bias[task]),
     ):
+        if plan.rank is not None and units:
+            bank = projected(module, task, bank, trunk)
         for row, (step, unit) in enumerate(itertools.product(range(steps), units)):
             weight[step, :, unit, list(read)] = bank[row]
             bias[step, :, unit] = bank_bias[row]
@@ -61,7 +83,7 @@ def test_each_task_computes_the_recurrence_of_its_own_full_matrices(plan):
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_gradients_of_a_plan_match_finite_differences(plan):
-    module = reference.CrossRNN(SharingPlan(plan.kind, 2, plan.dim, plan.shared_units, 2, plan.cell, plan.tied), dtype=DOUBLE)
+    module = reference.CrossRNN(replace(plan, num_tasks=2, steps=2), dtype=DOUBLE)
     parameters = {name: value for name, value in module.named_parameters() if value.numel()}
     x0 = torch.randn(2, plan.dim, dtype=DOUBLE, requires_grad=True)
 
@@ -94,6 +116,34 @@ def test_dcnv2_is_the_full_rank_cross_network():
     for weight, bias in zip(module.shared_weight.view(3, 5, 5), module.shared_bias.view(3, 5), strict=True):
         x = x0 * (x @ weight.T + bias) + x
     torch.testing.assert_close(module(x0), x)
+
+
+def test_dcnv2_with_a_rank_is_the_low_rank_cross_network():
+    """The mathematics of torchrec's LowRankCrossNet: V_l [r, D] projects, W_l [D, r] brings back, and each layer has a bias."""
+    module, x0 = DCNv2(5, 3, rank=2), torch.randn(4, 5)
+    x = x0
+    for projection, weight, bias in zip(
+        module.shared_projection.view(3, 2, 5), module.shared_weight.view(3, 5, 2), module.shared_bias.view(3, 5), strict=True
+    ):
+        x = x0 * ((x @ projection.T) @ weight.T + bias) + x
+    torch.testing.assert_close(module(x0), x)
+
+
+def test_gdcn_with_a_rank_projects_once_for_the_product_and_once_for_the_gate():
+    module, x0 = GDCN(5, 3, rank=2), torch.randn(4, 5)
+    x = x0
+    for projection, weight in zip(module.shared_projection.view(3, 2, 2, 5), module.shared_weight.view(3, 5, 2, 2), strict=True):
+        a, q = ((x @ projection[:, g].T) @ weight[:, g].T for g in range(2))
+        x = x0 * a * torch.sigmoid(q) + x
+    torch.testing.assert_close(module(x0), x)
+
+
+def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
+    x0, sizes = torch.randn(500, 64), []
+    for rank in (None, 8, 32):
+        modules = [CrossRNN(SharingPlan.from_ratio("rows", 2, 64, 0.5, steps=1, rank=rank)) for _ in range(8)]
+        sizes.append(sum(float((module(x0) - x0).square().mean()) for module in modules) / 8)
+    assert max(sizes) < 1.3 * min(sizes)
 
 
 def test_gdcn_is_the_gated_cross_network():

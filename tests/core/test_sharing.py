@@ -20,6 +20,8 @@ def plans():
         steps=st.integers(1, 6),
         cell=st.sampled_from(["gated", "cross"]),
         tied=st.booleans(),
+        rank=st.none() | st.integers(1, 9),
+        projection_share_ratio=st.floats(0, 1),
     )
 
 
@@ -31,6 +33,18 @@ def test_every_task_reads_each_of_its_rows_once_and_nothing_else(plan):
     assert rows == plan.weight_steps * plan.dim
     for task in plan.index():
         assert task.sort().values.tolist() == list(range(rows))
+
+
+@given(plans())
+def test_every_task_reads_each_row_of_its_projections_once(plan):
+    if plan.rank is None:
+        with pytest.raises(ValueError, match="rank"):
+            plan.projection_index()
+    elif plan.private_units or plan.kind == "rows":
+        rows = plan.shared_projection_shape()[0] + plan.private_projection_shape()[1]
+        assert rows == plan.weight_steps * plan.rank
+        for task in plan.projection_index():
+            assert task.sort().values.tolist() == list(range(rows))
 
 
 @given(plans())
@@ -75,6 +89,15 @@ def test_a_trunk_does_the_fraction_of_work_that_the_design_gives(share_ratio, fr
     assert trunk / rows == fraction
 
 
+def test_a_low_rank_costs_two_thin_products_a_gate_vector_and_keeps_the_projected_values():
+    plan = SharingPlan.from_ratio("rows", 2, 320, 0.0, steps=2, rank=32)
+    cost, tasks, steps, gates = plan.cost(), 2, 2, 2
+    assert cost.flops == 2 * tasks * steps * gates * 32 * (320 + 320)
+    assert cost.kept_bytes == 4 * tasks * steps * gates * 32
+    assert cost.parameters == gates * 32 * 320 + tasks * gates * 320 * (32 + 1), "one projection for all tasks"
+    assert "rank 32" in str(plan)
+
+
 def test_the_summary_shows_the_plan_between_hard_sharing_and_none():
     text = SharingPlan.from_ratio("rows", 2, 8, 0.5).summary()
     for word in ("this plan", "hard sharing", "no sharing", "per added task", "parameters", "FLOPs"):
@@ -99,6 +122,9 @@ def test_a_share_ratio_outside_0_to_1_is_refused_by_name(ratio):
         ({"num_tasks": 0}, ValueError, "num_tasks=0"),
         ({"steps": 0}, ValueError, "steps=0"),
         ({"steps": 2.0}, TypeError, "steps=2.0"),
+        ({"rank": 0}, ValueError, "rank=0"),
+        ({"rank": 2.5}, TypeError, "rank=2.5"),
+        ({"projection_share_ratio": 1.1}, ValueError, "projection_share_ratio=1.1"),
         ({"shared_units": (1, 0)}, ValueError, "shared_units"),
         ({"shared_units": (8,)}, ValueError, "shared_units"),
     ],
