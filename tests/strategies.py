@@ -15,7 +15,9 @@ from torch import Tensor
 
 from dcrnn_fast.sharing import GATES
 
-TENSORS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
+TENSORS = (
+    "x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", "shared_projection", "private_projection",
+)  # fmt: skip
 """The floating arguments, in the order of their gradients."""
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
@@ -39,22 +41,28 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "share_ratio": (0.5, 0.0, 0.3, 0.7, 1.0),
     "spare_rows": (0, 0, 0, 1, 5),
     "context_dim": (None, None, None, 0, 1, 2, 5, 8, 17, 33),
+    "rank": (None, None, None, 1, 2, 3, 8, 15, 16, 17, 33, 48),
+    "projection_share_ratio": (1.0, 1.0, 0.5, 0.0),
     "index": ("in order", "random", "random", "random", "permuted", "one row", "last row"),
     "scale": (1.0, 1.0, 1.0, 2.0, 0.1),
     "special": (*["nothing"] * 14, *list(SPECIALS)[1:]),
     "special_in": (*TENSORS, "cotangent"),
     "special_place": ("first", "last", "row", "random", "all"),
-    **{f"{name}_layout": (*["contiguous"] * 9, *LAYOUTS[1:]) for name in (*TENSORS, "index", "cotangent")},
-    "needs": tuple(range(63, -1, -1)),
+    **{f"{name}_layout": (*["contiguous"] * 9, *LAYOUTS[1:]) for name in (*TENSORS, "index", "projection_index", "cotangent")},
+    "needs": tuple(range(255, -1, -1)),
     "mode": (*["backward"] * 8, "no_grad", "inference"),
     "return_states": (False, True),
     "recompute": (False, True),
     "seed": (0, *range(1, 1000)),
 }
 """What each value of a recipe can be. A value that stands there twice is drawn twice as often. ``needs`` has a bit for each of
-:data:`TENSORS` that requires a gradient. ``spare_rows`` are rows of each bank beyond those that a plan would have."""
+:data:`TENSORS` that requires a gradient. ``spare_rows`` are rows of each bank beyond those that a plan would have. ``rank`` is that of the
+cell, or None for the full cell."""
 
-SMALL = {"batch": (1, 2, 3, 0, 5), "dim": (1, 2, 3, 5), "tasks": (1, 2, 3), "steps": (1, 2, 3), "context_dim": (None, 0, 1, 2)}
+SMALL = {
+    "batch": (1, 2, 3, 0, 5), "dim": (1, 2, 3, 5), "tasks": (1, 2, 3), "steps": (1, 2, 3), "context_dim": (None, 0, 1, 2),
+    "rank": (None, 1, 2),
+}  # fmt: skip
 """Fields of problems for calls that are slow, or that are many."""
 
 MODERATE = {"special": ("nothing",), "scale": (1.0,), "steps": (1, 2, 3, 4), "mode": ("backward",)}
@@ -74,7 +82,8 @@ def draw(rng: random.Random, fields: dict[str, tuple[Any, ...]]) -> dict[str, An
 def work(recipe: dict[str, Any]) -> int:
     """About how many multiplications one forward takes."""
     columns = recipe["dim"] + (recipe["context_dim"] or 0)
-    return recipe["batch"] * recipe["tasks"] * recipe["steps"] * recipe["dim"] * columns * GATES[recipe["cell"]]
+    products = recipe["dim"] * columns if recipe["rank"] is None else recipe["rank"] * (recipe["dim"] + columns)
+    return recipe["batch"] * recipe["tasks"] * recipe["steps"] * products * GATES[recipe["cell"]]
 
 
 def problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
@@ -92,7 +101,20 @@ def problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
             values = with_special(values, recipe["special"], recipe["special_place"], generator)
         return laid_out(values, recipe[f"{name}_layout"], generator, math.nan)
 
-    scale = recipe["scale"]
+    scale, rank = recipe["scale"], recipe["rank"]
+    projection: dict[str, Any] = dict.fromkeys(("shared_projection", "private_projection", "projection_index"))
+    if rank is not None:
+        places = rank if recipe["tied"] else steps * rank
+        common = round(recipe["projection_share_ratio"] * places)
+        own, common = places - common + recipe["spare_rows"], common + recipe["spare_rows"]
+        pattern = "in order" if recipe["projection_share_ratio"] == 1 else recipe["index"]
+        of_rows = laid_out(_index(pattern, tasks, places, common + own, generator), recipe["projection_index_layout"], generator, 2**31 - 1)
+        projection = {
+            "shared_projection": normal("shared_projection", common, gates, columns, scale=scale / columns**0.5),
+            "private_projection": normal("private_projection", tasks, own, gates, columns, scale=scale / columns**0.5),
+            "projection_index": of_rows,
+        }
+        columns = rank
     arguments = {
         "x0": normal("x0", batch, dim, scale=scale),
         "shared_weight": normal("shared_weight", shared, gates, columns, scale=scale / columns**0.5),
@@ -103,6 +125,7 @@ def problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
         "steps": steps,
         "cell": recipe["cell"],
         "context": None if context_dim is None else normal("context", steps, batch, context_dim, scale=scale),
+        **projection,
     }
     out = (tasks, steps + 1, batch, dim) if recipe["return_states"] else (tasks, batch, dim)
     return arguments, normal("cotangent", *out, scale=scale)

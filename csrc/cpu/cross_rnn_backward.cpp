@@ -107,9 +107,7 @@ template <typename T>
 Outputs of_low_rank(const Arguments& arguments, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs) {
   const Tensor& like = arguments.x0;
   const bool has_work = arguments.batch() && arguments.tasks(), banks = needs & need_banks, projections = needs & need_projections;
-  const auto gradient = [&](const Tensor& input, bool wanted) {
-    return new_gradient(like, wanted, has_work, with_trailing({}, input, 0));
-  };
+  const auto gradient = [&](const Tensor& input, bool wanted) { return new_gradient(like, wanted, has_work, with_trailing({}, input, 0)); };
   const Outputs out{gradient(like, needs & need_x0),
                     gradient(arguments.shared_weight, banks),
                     gradient(arguments.shared_bias, banks),

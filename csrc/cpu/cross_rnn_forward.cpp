@@ -77,7 +77,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
   prepare(arguments);
   check_keep(keep);
   const int64_t batch = arguments.batch();
-  const bool padded = !arguments.low_rank() && is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
+  const bool padded =
+      !arguments.low_rank() && is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
   if (padded) pad(arguments, steady_rows);
   Tensor out = allocated(x0, arguments.out_shape(return_states), "x0, steps: the states of all tasks");
   Tensor activations = allocated(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");

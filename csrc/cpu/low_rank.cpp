@@ -164,8 +164,8 @@ Rows<const accumulator<T>> LowRankTile<T>::project(int64_t task, int64_t step, R
 
 template <typename T>
 void LowRankTile<T>::advance(int64_t task, int64_t step, Rows<const A> z, Rows<const A> state, Rows<A> next, Rows<A> activations) const {
-  const LowRankStep<A> pass{rows_, p_.plane, p_.rank, p_.rank_plane, z, p_.weight(task, step), p_.bias(task, step), x0(), state, next,
-                            activations};
+  const LowRankStep<A> pass{rows_, p_.plane, p_.rank, p_.rank_plane, z, p_.weight(task, step), p_.bias(task, step),
+                            x0(),  state,    next,    activations};
   (p_.gates == 2 ? kernels_.step_gated : kernels_.step_cross)(pass);
 }
 

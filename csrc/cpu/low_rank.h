@@ -1,6 +1,6 @@
-// What the forward and the backward of the low-rank cell share: the checked problem with its packed weights, and the steps of a tile of rows.
-// A tile goes through all steps of all tasks while it is in cache. Letters as in ops.cpp; W = weight_steps is 1 if all steps share their
-// weights, else steps. Everything is computed in A, and rows are padded to whole vectors (low_rank_kernels.h).
+// What the forward and the backward of the low-rank cell share: the checked problem with its packed weights, and the steps of a tile of
+// rows. A tile goes through all steps of all tasks while it is in cache. Letters as in ops.cpp; W = weight_steps is 1 if all steps share
+// their weights, else steps. Everything is computed in A, and rows are padded to whole vectors (low_rank_kernels.h).
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,7 @@ struct LowRankProblem {
   Rows<const T> x0;
   const T* context_states;
   BankIndex bank, projection_bank;
-  bool common;  // all tasks read the same projection: what x0 and the context contribute to z is computed once
+  bool common;          // all tasks read the same projection: what x0 and the context contribute to z is computed once
   int64_t projections;  // 1 if common, else tasks
   Interruption interruption;
 

@@ -68,11 +68,13 @@ void low_rank_backward(const Arguments& arguments, const T* grad, const T* activ
     return found;
   };
   if (out.banks) {
-    add_up<T>(p.bank, of_threads(&LowRankSums<T>::weight), p.gates, {{0, p.rank}},
-              [&](int64_t place, int64_t g) { return (place * p.gates + g) * p.rank_plane; }, out.shared_weight, out.private_weight);
-    add_up<T>(p.bank, of_threads(&LowRankSums<T>::bias), p.gates, {{0, 1}},
-              [&](int64_t place, int64_t g) { return (place / p.dim * p.gates + g) * p.plane + place % p.dim; }, out.shared_bias,
-              out.private_bias);
+    add_up<T>(
+        p.bank, of_threads(&LowRankSums<T>::weight), p.gates, {{0, p.rank}},
+        [&](int64_t place, int64_t g) { return (place * p.gates + g) * p.rank_plane; }, out.shared_weight, out.private_weight);
+    add_up<T>(
+        p.bank, of_threads(&LowRankSums<T>::bias), p.gates, {{0, 1}},
+        [&](int64_t place, int64_t g) { return (place / p.dim * p.gates + g) * p.plane + place % p.dim; }, out.shared_bias,
+        out.private_bias);
   }
   if (out.projections) {
     BankIndex bank = p.projection_bank;
@@ -80,9 +82,9 @@ void low_rank_backward(const Arguments& arguments, const T* grad, const T* activ
       std::fill_n(out.private_projection, bank.tasks * bank.num_private * p.gates * (p.context + p.dim), T(0.f));
       bank.tasks = 1;
     }
-    add_up<T>(bank, of_threads(&LowRankSums<T>::projection), p.gates, {{0, p.context}, {p.context_plane, p.dim}},
-              [&](int64_t place, int64_t g) { return (place * p.gates + g) * p.input_plane(); }, out.shared_projection,
-              out.private_projection);
+    add_up<T>(
+        bank, of_threads(&LowRankSums<T>::projection), p.gates, {{0, p.context}, {p.context_plane, p.dim}},
+        [&](int64_t place, int64_t g) { return (place * p.gates + g) * p.input_plane(); }, out.shared_projection, out.private_projection);
   }
 }
 

@@ -25,8 +25,8 @@ struct Product {
   bool add;
 };
 
-// One step of the cell: a = W z + b, g = sigmoid(V y + c), next = state + g x0 a. z and y lie `rank_plane` elements apart. weight is W and V
-// transposed, [G, r, plane]. Writes a and g to `activations` where it is not null, one `plane` elements after the other.
+// One step of the cell: a = W z + b, g = sigmoid(V y + c), next = state + g x0 a. z and y lie `rank_plane` elements apart. weight is W and
+// V transposed, [G, r, plane]. Writes a and g to `activations` where it is not null, one `plane` elements after the other.
 template <typename A>
 struct LowRankStep {
   int64_t rows, plane, rank, rank_plane;
@@ -37,7 +37,8 @@ struct LowRankStep {
   Rows<A> next, activations;
 };
 
-// From d = dL/dh': da and dq to `products`, one `plane` elements after the other, their column sums to `sums` [G, plane], and x0's gradient.
+// From d = dL/dh': da and dq to `products`, one `plane` elements after the other, their column sums to `sums` [G, plane], and x0's
+// gradient.
 template <typename A>
 struct LowRankGradient {
   int64_t rows, plane;

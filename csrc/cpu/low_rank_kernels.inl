@@ -1,5 +1,5 @@
-// The bodies of the passes in low_rank_kernels.h. A file for each instruction set includes it after elementwise.inl, and says how many bytes
-// a vector has (DCRNN_VECTOR) and how many vectors of a row the registers hold beside those of six rows' sums (DCRNN_COLUMNS).
+// The bodies of the passes in low_rank_kernels.h. A file for each instruction set includes it after elementwise.inl, and says how many
+// bytes a vector has (DCRNN_VECTOR) and how many vectors of a row the registers hold beside those of six rows' sums (DCRNN_COLUMNS).
 namespace dcrnn_fast::cpu::DCRNN_ISA {
 namespace {
 
@@ -23,7 +23,7 @@ DCRNN_CELL void block(int64_t inner, const A* a, int64_t row_stride, int64_t col
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) sums[r][n] = add ? *reinterpret_cast<const Vector*>(out[r] + n * lanes) : Vector{};
+    for (int n = 0; n < N; ++n) sums[r][n] = Vector{};
   for (int64_t k = 0; k < inner; ++k) {
     Vector right[N];
 #pragma GCC unroll 8
@@ -38,7 +38,10 @@ DCRNN_CELL void block(int64_t inner, const A* a, int64_t row_stride, int64_t col
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) *reinterpret_cast<Vector*>(out[r] + n * lanes) = sums[r][n];
+    for (int n = 0; n < N; ++n) {
+      Vector& to = *reinterpret_cast<Vector*>(out[r] + n * lanes);
+      to = add ? to + sums[r][n] : sums[r][n];  // added term by term, small terms would be rounded as often as there are terms
+    }
 }
 
 template <int N, typename A>
@@ -105,22 +108,32 @@ void low_rank_step(const LowRankStep<A>& s) {
     step<G, false>(s);
 }
 
+// Column sums are sums of the sums of a few rows: the rounding error then grows with their number, not with the tile.
 template <int G, typename A>
 void low_rank_gradient(const LowRankGradient<A>& s) {
-  A* const sums = s.sums;
-  for (int64_t row = 0; row < s.rows; ++row) {
-    const A *const activations = s.activations[row], *const x0 = s.x0[row], *const d = s.d[row];
-    A *const dx0 = s.dx0[row], *const products = s.products[row];
+  constexpr int64_t most_rows = 16, most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(A);
+  A few[G][most_columns];
+  for (int64_t column = 0; column < s.plane; column += most_columns) {
+    const int64_t width = std::min(most_columns, s.plane - column);
+    for (int64_t first = 0; first < s.rows; first += most_rows) {
+      for (int g = 0; g < G; ++g) std::fill_n(few[g], width, A(0));
+      for (int64_t row = first; row < std::min(first + most_rows, s.rows); ++row) {
+        const A *const activations = s.activations[row] + column, *const x0 = s.x0[row] + column, *const d = s.d[row] + column;
+        A *const dx0 = s.dx0[row] + column, *const products = s.products[row] + column;
 #pragma GCC ivdep
-    for (int64_t i = 0; i < s.plane; ++i) {
-      const StepGradient<A> gradient = step_gradient<A>(d[i], x0[i], activations[i], G == 2 ? activations[s.plane + i] : A(1));
-      dx0[i] += gradient.dx0;
-      products[i] = gradient.da;
-      sums[i] += gradient.da;
-      if constexpr (G == 2) {
-        products[s.plane + i] = gradient.dq;
-        sums[s.plane + i] += gradient.dq;
+        for (int64_t i = 0; i < width; ++i) {
+          const StepGradient<A> gradient = step_gradient<A>(d[i], x0[i], activations[i], G == 2 ? activations[s.plane + i] : A(1));
+          dx0[i] += gradient.dx0;
+          products[i] = gradient.da;
+          few[0][i] += gradient.da;
+          if constexpr (G == 2) {
+            products[s.plane + i] = gradient.dq;
+            few[1][i] += gradient.dq;
+          }
+        }
       }
+      for (int g = 0; g < G; ++g)
+        for (int64_t i = 0; i < width; ++i) s.sums[g * s.plane + column + i] += few[g][i];
     }
   }
 }

@@ -20,8 +20,8 @@ struct LowRankSums {
   }
 
   int64_t size() const { return weight_size + bias_size + projection_size; }
-  A* weight() const { return memory.get(); }                               // [tasks, W, D, G, rank_plane]
-  A* bias() const { return memory.get() + weight_size; }                   // [tasks, W, G, plane]
+  A* weight() const { return memory.get(); }                                // [tasks, W, D, G, rank_plane]
+  A* bias() const { return memory.get() + weight_size; }                    // [tasks, W, G, plane]
   A* projection() const { return memory.get() + weight_size + bias_size; }  // [projections, W, r, G, context_plane + plane]
 
   int64_t weight_size, bias_size, projection_size;
@@ -101,9 +101,7 @@ class LowRankWalk {
   }
   Rows<A> dz_sum(int64_t step) const { return of_step(dz_sums_, step, p_.z_width()); }
   Rows<A> dcontext(int64_t step) const { return of_step(dcontext_, step, p_.context_plane); }
-  Rows<const A> state(int64_t step) const {
-    return step ? Rows<const A>(of_step(states_, step, p_.plane)) : tile_.x0();
-  }
+  Rows<const A> state(int64_t step) const { return step ? Rows<const A>(of_step(states_, step, p_.plane)) : tile_.x0(); }
   Rows<A> products() const { return {products_.get(), p_.gates * p_.plane}; }
 
   void kernels_add(const A* from, A* to) const { convert_.add(from, to, tile_.rows() * p_.plane); }
@@ -146,8 +144,14 @@ class LowRankWalk {
       std::fill_n(task_dx0_.get(), tile_.rows() * p_.plane, A(0));
     }
     A* const bias = sums_.bias_size ? sums_.bias() + p_.block(task, step) * p_.gates * p_.plane : bias_memory();
-    const LowRankGradient<A> pass{tile_.rows(), p_.plane, of_step(activations_memory_, step, p_.gates * p_.plane), tile_.x0(),
-                                  Rows<const A>{d_.get(), p_.plane}, {task_dx0_.get(), p_.plane}, products(), bias};
+    const LowRankGradient<A> pass{tile_.rows(),
+                                  p_.plane,
+                                  of_step(activations_memory_, step, p_.gates * p_.plane),
+                                  tile_.x0(),
+                                  Rows<const A>{d_.get(), p_.plane},
+                                  {task_dx0_.get(), p_.plane},
+                                  products(),
+                                  bias};
     (p_.gates == 2 ? kernels_.gradient_gated : kernels_.gradient_cross)(pass);
     const Rows<const A> z = of_step(z_, step, p_.z_width());
     const Rows<A> dz{dz_.get(), p_.z_width()};

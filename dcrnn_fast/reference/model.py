@@ -126,8 +126,10 @@ class DCRNN(nn.Module):
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         self.embedding_init_std = float(embedding_init_std)
         dim = (len(self.num_embeddings) + bool(num_dense)) * embedding_dim
-        low_rank = {"rank": rank, "projection_share_ratio": projection_share_ratio}
-        self.plan = SharingPlan.from_ratio(sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, **low_rank)
+        self.plan = SharingPlan.from_ratio(
+            sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
+            projection_share_ratio=projection_share_ratio,
+        )  # fmt: skip
 
         # One table for all fields: field f's rows start at offsets[f].
         for name in ("sizes", "offsets"):

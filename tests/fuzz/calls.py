@@ -16,8 +16,6 @@ from ..strategies import DTYPES, FIELDS, TENSORS, problem
 from . import oracle
 
 NAMESPACES = ("dcrnn_fast", "dcrnn_fast_triton")
-GRADIENTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
-
 Arguments = dict[str, Any]
 
 
@@ -80,11 +78,12 @@ def _cross(target: str, recipe: dict[str, Any]) -> Arguments:
 def _cross_backward(target: str, recipe: dict[str, Any]) -> Arguments:
     arguments, cotangent = problem(recipe)
     options = {"return_states": recipe["return_states"], "allow_tf32": False}
-    keep = 0 if recipe["recompute"] else 3 if "triton" in target else 1
+    keep = 0 if recipe["recompute"] else 3 if "triton" in target and recipe["rank"] is None else 1
     out, states, activations = function(target.removesuffix("_backward"))(**arguments, **options, keep=keep)
     if recipe["return_states"] and keep == 3:
         states = out[:, 1 : recipe["steps"]].clone()
     needs = recipe["needs"] & ~(Needs.CONTEXT if arguments["context"] is None else 0)
+    needs &= ~(Needs.PROJECTIONS if recipe["rank"] is None else 0)
     return {
         "grad": cotangent, "states": states, "activations": activations, **arguments, "return_states": recipe["return_states"],
         "needs": int(needs), "allow_tf32": False,
@@ -157,37 +156,49 @@ def check_contract(target: str, arguments: Arguments) -> None:
     tasks, rows = index.shape
     _hold(dim >= 1 and rows in (dim, steps * dim), "rows of index")
     context = 0 if arguments["context"] is None else _is(arguments, "context", steps, batch, None).shape[2]
-    shared = len(_is(arguments, "shared_weight", None, gates, context + dim))
-    private = _is(arguments, "private_weight", tasks, None, gates, context + dim).shape[1]
+    columns, width = context + dim, dim
+    low_rank = any(arguments.get(name) is not None for name in ("shared_projection", "private_projection", "projection_index"))
+    if low_rank:
+        common = len(_is(arguments, "shared_projection", None, gates, columns))
+        own = _is(arguments, "private_projection", tasks, None, gates, columns).shape[1]
+        places = _is(arguments, "projection_index", tasks, None)
+        _hold(places.shape[1] >= rows // dim and places.shape[1] % (rows // dim) == 0, "rows of projection_index")
+        columns = width = places.shape[1] // (rows // dim)
+    shared = len(_is(arguments, "shared_weight", None, gates, columns))
+    private = _is(arguments, "private_weight", tasks, None, gates, columns).shape[1]
     _is(arguments, "shared_bias", shared, gates)
     _is(arguments, "private_bias", tasks, private, gates)
     _same_floats(arguments, *TENSORS, *(("grad", "states", "activations") if name.endswith("backward") else ()))
     _index_in(index, shared + private)
-    triton = "triton" in target
+    if low_rank:
+        _index_in(places, common + own)
+    triton = "triton" in target and not low_rank
     if "keep" in arguments:
         _hold(arguments["keep"] in (range(4) if triton else range(2)), "keep")
     if name.endswith("backward"):
         out = (tasks, steps + 1, batch, dim) if arguments["return_states"] else (tasks, batch, dim)
         _is(arguments, "grad", *out)
-        kept = {"activations": (tasks, steps, batch, gates, dim), "states": (tasks, steps - 1, batch, dim) if triton else (0,)}
+        kept = {"activations": (tasks, steps, batch, gates, width), "states": (tasks, steps - 1, batch, dim) if triton else (0,)}
         for what, shape in kept.items():
             if arguments[what].numel():
                 _is(arguments, what, *shape)
         _hold(not arguments["needs"] & Needs.CONTEXT or arguments["context"] is not None, "needs the gradient of no context")
+        _hold(not arguments["needs"] & Needs.PROJECTIONS or low_rank, "needs the gradient of no projection")
 
 
 def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
     """Results by their place, by the oracle where it has no need of kept tensors."""
     numbers = {n: v.double().numpy() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
-    if isinstance(index := numbers.get("index"), Tensor):
-        numbers["index"] = index.numpy()
+    for index in ("index", "projection_index"):
+        if isinstance(numbers.get(index), Tensor):
+            numbers[index] = numbers[index].numpy()
     name = name_of(target)
     if name == "param_gather":
         found: tuple[np.ndarray, ...] = (oracle.gather(numbers["shared"], numbers["private"], numbers["index"]),)
     elif name == "param_gather_backward":
         found = oracle.scatter(numbers["grad"], numbers["index"], int(numbers["num_shared"]), int(numbers["num_private"]))
     elif name == "cross_rnn" and numbers["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
-        states = oracle.cross_rnn(**{n: numbers[n] for n in (*TENSORS, "index", "steps", "cell")})
+        states = oracle.cross_rnn(**{n: numbers[n] for n in (*TENSORS, "index", "projection_index", "steps", "cell")})
         found = (states if numbers["return_states"] else states[:, -1],)
     else:
         found = ()
@@ -199,7 +210,8 @@ def shapes(target: str, arguments: Arguments) -> list[list[int]] | None:
     if name_of(target) != "cross_rnn_backward":
         return None
     needs, asked = int(arguments["needs"]), []
-    for bit, name in enumerate(GRADIENTS):
-        wanted = needs & (Needs.BANKS if 0 < bit < 5 else 1 << bit) and arguments[name] is not None
+    for bit, name in enumerate(TENSORS):
+        bits = Needs.BANKS if 0 < bit < 5 else Needs.PROJECTIONS if bit > 5 else 1 << bit
+        wanted = needs & bits and arguments[name] is not None
         asked.append(list(arguments[name].shape) if wanted else [0])
     return asked

@@ -69,7 +69,7 @@ def exact_numbers(value: Any) -> Any:
 def gathered(case: Case) -> tuple[dict[str, Any], Tensor]:
     """The arguments of ``param_gather``: rows of the recipe's layouts with the trailing shape of the case, and a gradient."""
     shape = case["trailing"]
-    arguments, _ = problem({**case, "batch": 1, "context_dim": None})
+    arguments, _ = problem({**case, "batch": 1, "context_dim": None, "rank": None})
     banks = {name: arguments[f"{name}_bias"][..., 0] for name in ("shared", "private")}
     banks = {name: bank.reshape(*bank.shape, *[1] * len(shape)).expand(*bank.shape, *shape) for name, bank in banks.items()}
     generator = torch.Generator().manual_seed(case["seed"])
