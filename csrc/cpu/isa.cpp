@@ -47,6 +47,15 @@ Isa isa() {
   return chosen;
 }
 
+bool multiplies_bfloat16() {
+#if defined(__x86_64__)
+  static const bool found = isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16");
+  return found;
+#else
+  return false;
+#endif
+}
+
 const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
 
 }  // namespace dcrnn_fast::cpu

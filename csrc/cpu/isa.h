@@ -11,4 +11,7 @@ Isa isa();
 
 const char* isa_name(Isa isa);
 
+// Whether the instruction set that runs is AVX512 and the CPU multiplies pairs of bfloat16 (AVX512-BF16).
+bool multiplies_bfloat16();
+
 }  // namespace dcrnn_fast::cpu

@@ -17,17 +17,30 @@ const T* row_of(const BankIndex& bank, const T* shared, const T* own, int64_t ta
   return row < bank.num_shared ? shared + row * n : own + (task * bank.num_private + row - bank.num_shared) * n;
 }
 
-// Copies `count` rows of `n` values, the rows[i], to columns of `to`: value v of row i to to[v][i].
-template <typename T, typename A>
-void transpose(const T* const* rows, int64_t count, int64_t n, A* to, int64_t stride) {
-  for (int64_t v = 0; v < n; ++v)
-    for (int64_t i = 0; i < count; ++i) to[v * stride + i] = A(rows[i][v]);
+// Writes `count` rows of `n` values, the rows[i], as columns of a right operand of `width` columns, and zeros up to `padding` columns and
+// in the rest of a last group of terms.
+template <typename T, typename O>
+void pack_columns(const T* const* rows, int64_t count, int64_t n, O* to, int64_t width) {
+  for (int64_t v = 0; v < grouped<O>(n); ++v)
+    for (int64_t i = 0; i < padding; ++i) to[place<O>(v, i, width)] = i < count && v < n ? O(rows[i][v]) : O(0.f);
+}
+
+// Writes a row of `n` values as term `k` of a right operand of `width` columns, and zeros up to `plane` columns.
+template <typename T, typename O>
+void pack_row(const T* row, int64_t n, int64_t plane, int64_t k, O* to, int64_t width) {
+  for (int64_t v = 0; v < plane; ++v) to[place<O>(k, v, width)] = v < n ? O(row[v]) : O(0.f);
+}
+
+// A row of zeros in place of a last term that fills up a group.
+template <typename O>
+void end_terms(int64_t terms, int64_t plane, O* to, int64_t width) {
+  for (int64_t k = terms; k < grouped<O>(terms); ++k) pack_row<O, O>(nullptr, 0, plane, k, to, width);
 }
 
 }  // namespace
 
-template <typename T>
-LowRankProblem<T>::LowRankProblem(const Arguments& a, bool backward)
+template <typename T, typename O>
+LowRankProblem<T, O>::LowRankProblem(const Arguments& a, bool backward)
     : tasks(a.tasks()),
       batch(a.batch()),
       dim(a.dim()),
@@ -50,54 +63,58 @@ LowRankProblem<T>::LowRankProblem(const Arguments& a, bool backward)
   pack_projections(data(*a.shared_projection), data(*a.private_projection), backward);
 }
 
-template <typename T>
-void LowRankProblem<T>::pack_weights(const T* shared, const T* own, const T* shared_bias, const T* own_bias, bool backward) {
-  const int64_t blocks = tasks * weight_steps, groups = plane / padding, n = gates * rank;
-  weights_ = Buffer<A>(blocks * n * plane), biases_ = Buffer<A>(blocks * gates * plane);
-  if (backward) weight_rows_ = Buffer<A>(blocks * gates * dim * rank_plane);
-  torch::stable::parallel_for(0, blocks * groups, grain(n * padding), [&](int64_t begin, int64_t end) {
+template <typename T, typename O>
+void LowRankProblem<T, O>::pack_weights(const T* shared, const T* own, const T* shared_bias, const T* own_bias, bool backward) {
+  const int64_t blocks = tasks * weight_steps, parts = plane / padding, n = gates * rank, terms = grouped<O>(rank);
+  weights_ = Buffer<O>(blocks * gates * terms * plane), biases_ = Buffer<A>(blocks * gates * plane);
+  if (backward) weight_rows_ = Buffer<O>(blocks * gates * grouped<O>(dim) * rank_plane);
+  torch::stable::parallel_for(0, blocks * parts, grain(n * padding), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / groups, task = b / weight_steps, step = b % weight_steps, first = i % groups * padding;
+      const int64_t task = i / parts / weight_steps, step = i / parts % weight_steps, first = i % parts * padding;
       const int64_t count = std::min(padding, dim - first);
-      A *const to = weights_.get() + b * n * plane + first, *const bias = biases_.get() + b * gates * plane + first;
-      const T* rows[padding];
-      for (int64_t u = 0; u < count; ++u) rows[u] = row_of(bank, shared, own, task, step * dim + first + u, n);
-      transpose(rows, count, n, to, plane);
-      for (int64_t v = 0; v < n; ++v) std::fill(to + v * plane + count, to + v * plane + padding, A(0));
-      for (int64_t g = 0; g < gates; ++g) {
-        for (int64_t u = 0; u < padding; ++u)
-          bias[g * plane + u] = u < count ? A(row_of(bank, shared_bias, own_bias, task, step * dim + first + u, gates)[g]) : A(0);
-        for (int64_t u = 0; backward && u < count; ++u) {
-          A* const row = weight_rows_.get() + ((b * gates + g) * dim + first + u) * rank_plane;
-          for (int64_t j = 0; j < rank_plane; ++j) row[j] = j < rank ? A(rows[u][g * rank + j]) : A(0);
-        }
+      const T *rows[padding], *biases[padding];
+      for (int64_t u = 0; u < count; ++u) {
+        rows[u] = row_of(bank, shared, own, task, step * dim + first + u, n);
+        biases[u] = row_of(bank, shared_bias, own_bias, task, step * dim + first + u, gates);
+      }
+      for (int64_t g = 0; g < gates; ++g, std::for_each_n(rows, count, [&](const T*& row) { row += rank; })) {
+        pack_columns(rows, count, rank, weights_.get() + (i / parts * gates + g) * terms * plane + first * group<O>, plane);
+        A* const bias = biases_.get() + (i / parts * gates + g) * plane + first;
+        for (int64_t u = 0; u < padding; ++u) bias[u] = u < count ? A(biases[u][g]) : A(0);
+        if (!backward) continue;
+        O* const to = weight_rows_.get() + (i / parts * gates + g) * grouped<O>(dim) * rank_plane;
+        for (int64_t u = 0; u < count; ++u) pack_row(rows[u], rank, rank_plane, first + u, to, rank_plane);
+        if (first + count == dim) end_terms(dim, rank_plane, to, rank_plane);
       }
     }
   });
 }
 
-template <typename T>
-void LowRankProblem<T>::pack_projections(const T* shared, const T* own, bool backward) {
-  const int64_t blocks = projections * weight_steps, columns = context + dim, groups = rank_plane / padding;
-  projections_ = Buffer<A>(blocks * columns * z_width());
-  if (backward) projection_rows_ = Buffer<A>(blocks * rank * gates * input_plane());
-  torch::stable::parallel_for(0, blocks * groups, grain(padding * gates * columns), [&](int64_t begin, int64_t end) {
+template <typename T, typename O>
+void LowRankProblem<T, O>::pack_projections(const T* shared, const T* own, bool backward) {
+  const int64_t blocks = projections * weight_steps, columns = context + dim, parts = rank_plane / padding, width = input_plane();
+  const int64_t terms = grouped<O>(context) + grouped<O>(dim);
+  projections_ = Buffer<O>(blocks * terms * z_width());
+  if (backward) projection_rows_ = Buffer<O>(blocks * gates * grouped<O>(rank) * width);
+  torch::stable::parallel_for(0, blocks * parts * gates, grain(padding * columns), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / groups, task = b / weight_steps, step = b % weight_steps, first = i % groups * padding;
-      const int64_t count = std::min(padding, rank - first);
-      for (int64_t g = 0; g < gates; ++g) {
-        const T* rows[padding];
-        for (int64_t j = 0; j < count; ++j)
-          rows[j] = row_of(projection_bank, shared, own, task, step * rank + first + j, gates * columns) + g * columns;
-        A* const to = projections_.get() + b * columns * z_width() + g * rank_plane + first;
-        transpose(rows, count, columns, to, z_width());
-        for (int64_t v = 0; v < columns; ++v) std::fill(to + v * z_width() + count, to + v * z_width() + padding, A(0));
-        for (int64_t j = 0; backward && j < count; ++j) {
-          A* const row = projection_rows_.get() + ((b * rank + first + j) * gates + g) * input_plane();
-          for (int64_t v = 0; v < context_plane; ++v) row[v] = v < context ? A(rows[j][v]) : A(0);
-          for (int64_t v = 0; v < plane; ++v) row[context_plane + v] = v < dim ? A(rows[j][context + v]) : A(0);
-        }
+      const int64_t b = i / gates / parts, g = i % gates, task = b / weight_steps, step = b % weight_steps;
+      const int64_t first = i / gates % parts * padding, count = std::min(padding, rank - first);
+      const T *rows[padding], *states[padding];
+      for (int64_t j = 0; j < count; ++j) {
+        rows[j] = row_of(projection_bank, shared, own, task, step * rank + first + j, gates * columns) + g * columns;
+        states[j] = rows[j] + context;
       }
+      O* const to = projections_.get() + b * terms * z_width() + (g * rank_plane + first) * group<O>;
+      pack_columns(rows, count, context, to, z_width());
+      pack_columns(states, count, dim, to + grouped<O>(context) * z_width(), z_width());
+      if (!backward) continue;
+      O* const row = projection_rows_.get() + (b * gates + g) * grouped<O>(rank) * width;
+      for (int64_t j = 0; j < count; ++j) {
+        pack_row(rows[j], context, context_plane, first + j, row, width);
+        pack_row(states[j], dim, plane, first + j, row + context_plane * group<O>, width);
+      }
+      if (first + count == rank) end_terms(rank, width, row, width);
     }
   });
 }
@@ -109,73 +126,78 @@ LowRankTiles::LowRankTiles(int64_t batch, int64_t row_bytes) : batch(batch) {
   count = std::max<int64_t>(1, (batch + rows - 1) / rows);
 }
 
-template <typename T>
-LowRankTile<T>::LowRankTile(const LowRankProblem<T>& problem, int64_t rows)
+template <typename T, typename O>
+LowRankTile<T, O>::LowRankTile(const LowRankProblem<T, O>& problem, int64_t rows)
     : p_(problem),
       convert_(kernels<T>()),
-      kernels_(low_rank_kernels<A>()),
-      x0_(rows * p_.plane),
-      context_(rows * p_.context_plane),
+      kernels_(low_rank_kernels<O>()),
+      x0_(rows, p_.plane),
+      context_(rows, p_.context_plane),
       common_(p_.common ? (p_.context ? p_.steps : 1) * rows * p_.z_width() : 0) {}
 
-template <typename T>
-void LowRankTile<T>::begin(int64_t row, int64_t rows) {
+template <typename T, typename O>
+void LowRankTile<T, O>::begin(int64_t row, int64_t rows) {
   row_ = row, rows_ = rows, context_step_ = -1;
-  for (int64_t r = 0; r < rows; ++r) {
-    A* const to = x0_.get() + r * p_.plane;
-    convert_.widen(p_.x0[row + r], to, p_.dim);
-    std::fill(to + p_.dim, to + p_.plane, A(0));
-  }
+  widen_rows(convert_, rows, p_.x0.at(row), p_.dim, x0_.wide(), p_.plane);
+  narrow(x0_.wide(), x0_.low(), 1, p_.dim, p_.plane);
   if (!p_.common) return;
   for (int64_t step = 0; step < (p_.context ? p_.steps : 1) && !p_.interruption.came(); ++step) {
     const Rows<A> z{common_.get() + step * rows * p_.z_width(), p_.z_width()};
-    const A* const projection = p_.projection(0, step);
-    if (p_.context) multiply(context(step), p_.context, {projection, p_.z_width()}, z, p_.z_width(), false);
-    if (step == 0) multiply(x0(), p_.dim, {projection + p_.context * p_.z_width(), p_.z_width()}, z, p_.z_width(), p_.context > 0);
+    if (p_.context) multiply(context(step).low, p_.context, p_.context_projection(0, step), p_.z_width(), z, p_.z_width(), false);
+    if (step == 0) multiply(x0().low, p_.dim, p_.projection(0, step), p_.z_width(), z, p_.z_width(), p_.context > 0);
   }
 }
 
-template <typename T>
-Rows<const accumulator<T>> LowRankTile<T>::context(int64_t step) {
-  const Rows<A> to{context_.get(), p_.context_plane};
-  if (step == context_step_) return to;
-  context_step_ = step;
-  for (int64_t r = 0; r < rows_; ++r) {
-    convert_.widen(p_.context_states + (step * p_.batch + row_ + r) * p_.context, to[r], p_.context);
-    std::fill(to[r] + p_.context, to[r] + p_.context_plane, A(0));
+template <typename T, typename O>
+BothRows<O> LowRankTile<T, O>::context(int64_t step) {
+  if (step != context_step_) {
+    const T* const from = p_.context_states + (step * p_.batch + row_) * p_.context;
+    widen_rows(convert_, rows_, {from, p_.context}, p_.context, context_.wide(), p_.context_plane);
+    narrow(context_.wide(), context_.low(), 1, p_.context, p_.context_plane);
+    context_step_ = step;
   }
-  return to;
+  return context_.rows();
 }
 
-template <typename T>
-Rows<const accumulator<T>> LowRankTile<T>::project(int64_t task, int64_t step, Rows<const A> state, Rows<A> to) {
+template <typename T, typename O>
+void LowRankTile<T, O>::project(int64_t task, int64_t step, Rows<const O> state, Rows<A> to) {
   const int64_t width = p_.z_width();
-  const A* const projection = p_.projection(task, step);
-  const Rows<const A> known{common_.get() + step * rows_ * width, width};
-  if (p_.common && step == 0) return known;
-  const bool add = p_.context > 0;
-  if (add && p_.common)
-    for (int64_t r = 0; r < rows_; ++r) std::copy_n(known[r], width, to[r]);
-  else if (add)
-    multiply(context(step), p_.context, {projection, width}, to, width, false);
-  multiply(state, p_.dim, {projection + p_.context * width, width}, to, width, add);
-  return to;
+  const bool known = p_.common && (p_.context || step == 0);
+  if (known)
+    for (int64_t r = 0; r < rows_; ++r) std::copy_n(common_.get() + (step * rows_ + r) * width, width, to[r]);
+  else if (p_.context)
+    multiply(context(step).low, p_.context, p_.context_projection(task, step), width, to, width, false);
+  if (!p_.common || step > 0) multiply(state, p_.dim, p_.projection(task, step), width, to, width, p_.context > 0);
 }
 
-template <typename T>
-void LowRankTile<T>::advance(int64_t task, int64_t step, Rows<const A> z, Rows<const A> state, Rows<A> next, Rows<A> activations) const {
-  const LowRankStep<A> pass{rows_, p_.plane, p_.rank, p_.rank_plane, z, p_.weight(task, step), p_.bias(task, step),
-                            x0(),  state,    next,    activations};
+template <typename T, typename O>
+void LowRankTile<T, O>::advance(int64_t task, int64_t step, Rows<const O> z, Rows<const A> state, Rows<A> next, Rows<O> low,
+                                Rows<A> activations) const {
+  const LowRankStep<O> pass{
+      rows_, p_.dim,      p_.plane, grouped<O>(p_.rank), p_.rank_plane, z, p_.weight(task, step), p_.bias(task, step), x0().wide, state,
+      next,  activations, low};
   (p_.gates == 2 ? kernels_.step_gated : kernels_.step_cross)(pass);
 }
 
-template struct LowRankProblem<float>;
-template struct LowRankProblem<double>;
-template struct LowRankProblem<BFloat16>;
-template struct LowRankProblem<Half>;
-template class LowRankTile<float>;
-template class LowRankTile<double>;
-template class LowRankTile<BFloat16>;
-template class LowRankTile<Half>;
+template <typename T, typename O>
+void LowRankTile<T, O>::narrow(Rows<const A> from, Rows<O> to, int64_t blocks, int64_t count, int64_t plane) const {
+  if constexpr (is_low<O>) {
+    for (int64_t r = 0; r < rows_; ++r)
+      for (int64_t block = 0; block < blocks; ++block) {
+        convert_.narrow(from[r] + block * plane, to[r] + block * plane, count);
+        std::fill_n(to[r] + block * plane + count, grouped<O>(count) - count, O(0.f));
+      }
+  }
+}
+
+#define DCRNN_INSTANTIATE(T, O)         \
+  template struct LowRankProblem<T, O>; \
+  template class LowRankTile<T, O>
+DCRNN_INSTANTIATE(float, float);
+DCRNN_INSTANTIATE(double, double);
+DCRNN_INSTANTIATE(BFloat16, float);
+DCRNN_INSTANTIATE(BFloat16, BFloat16);
+DCRNN_INSTANTIATE(Half, float);
+#undef DCRNN_INSTANTIATE
 
 }  // namespace dcrnn_fast::cpu

@@ -15,7 +15,19 @@
 
 namespace dcrnn_fast::cpu {
 
+// The type of the products' operands for tensors of type T. bfloat16 tensors take the first of two where the CPU has its products.
 template <typename T>
+using Operands = std::conditional_t<std::is_same_v<T, BFloat16>, BFloat16, accumulator<T>>;
+
+// Calls body with a value of the type of the operands that the products of tensors of type T have here.
+template <typename T, typename Body>
+auto with_operands(const Body& body) {
+  if constexpr (is_low<Operands<T>>)
+    if (has_low_rank_kernels<Operands<T>>()) return body(Operands<T>{});
+  return body(accumulator<T>{});
+}
+
+template <typename T, typename O>
 struct LowRankProblem {
   using A = accumulator<T>;
 
@@ -34,17 +46,20 @@ struct LowRankProblem {
   int64_t z_width() const { return gates * rank_plane; }
   int64_t input_plane() const { return context_plane + plane; }
 
-  // Of the task's weights at a step: W and V transposed [G, r, plane], and their biases [G, plane].
-  const A* weight(int64_t task, int64_t step) const { return weights_.get() + block(task, step) * gates * rank * plane; }
+  // Right operands, of the task's weights at a step. W and V transposed, [G, r, plane], and their biases [G, plane].
+  const O* weight(int64_t task, int64_t step) const { return weights_.get() + block(task, step) * gates * grouped<O>(rank) * plane; }
   const A* bias(int64_t task, int64_t step) const { return biases_.get() + block(task, step) * gates * plane; }
-  // P and Q transposed [C + D, G, rank_plane].
-  const A* projection(int64_t task, int64_t step) const {
-    return projections_.get() + projection_block(task, step) * (context + dim) * z_width();
+  // P and Q transposed: [C, z_width] for the context, [D, z_width] for the state.
+  const O* context_projection(int64_t task, int64_t step) const {
+    return projections_.get() + projection_block(task, step) * (grouped<O>(context) + grouped<O>(dim)) * z_width();
   }
-  // For the backward: W and V as they are [G, D, rank_plane], and P and Q [r, G, context_plane + plane].
-  const A* weight_rows(int64_t task, int64_t step) const { return weight_rows_.get() + block(task, step) * gates * dim * rank_plane; }
-  const A* projection_rows(int64_t task, int64_t step) const {
-    return projection_rows_.get() + projection_block(task, step) * rank * gates * input_plane();
+  const O* projection(int64_t task, int64_t step) const { return context_projection(task, step) + grouped<O>(context) * z_width(); }
+  // For the backward: W and V as they are, each [D, rank_plane], and P and Q, each [r, context_plane + plane].
+  const O* weight_rows(int64_t task, int64_t step, int64_t gate) const {
+    return weight_rows_.get() + (block(task, step) * gates + gate) * grouped<O>(dim) * rank_plane;
+  }
+  const O* projection_rows(int64_t task, int64_t step, int64_t gate) const {
+    return projection_rows_.get() + (projection_block(task, step) * gates + gate) * grouped<O>(rank) * input_plane();
   }
   int64_t block(int64_t task, int64_t step) const { return task * weight_steps + step % weight_steps; }
   int64_t projection_block(int64_t task, int64_t step) const { return block(common ? 0 : task, step); }
@@ -53,7 +68,8 @@ struct LowRankProblem {
   void pack_weights(const T* shared, const T* own, const T* shared_bias, const T* own_bias, bool backward);
   void pack_projections(const T* shared, const T* own, bool backward);
 
-  Buffer<A> weights_, biases_, projections_, weight_rows_, projection_rows_;
+  Buffer<O> weights_, projections_, weight_rows_, projection_rows_;
+  Buffer<A> biases_;
 };
 
 // Divides the batch into tiles of about equal size: few enough rows that what a row needs in A stays in the second-level cache, and so many
@@ -66,39 +82,87 @@ struct LowRankTiles {
   int64_t most_rows() const { return (batch + count - 1) / count; }
 };
 
-// A tile of rows in A: its x0, its context, and what these contribute to z.
-template <typename T>
+// Rows in A, and the same as left operands of products: other memory only where these are of another type.
+template <typename O>
+struct BothRows {
+  using A = accumulator<O>;
+  Rows<const A> wide;
+  Rows<const O> low;
+};
+
+// Memory for such rows.
+template <typename O>
+class BothBuffers {
+ public:
+  using A = accumulator<O>;
+  BothBuffers(int64_t rows, int64_t width) : width_(width), wide_(rows * width), low_(is_low<O> ? rows * width : 0) {}
+
+  Rows<A> wide(int64_t row = 0) const { return {wide_.get() + row * width_, width_}; }
+  Rows<O> low(int64_t row = 0) const {
+    if constexpr (is_low<O>)
+      return {low_.get() + row * width_, width_};
+    else
+      return wide(row);
+  }
+  BothRows<O> rows(int64_t row = 0) const { return {wide(row), low(row)}; }
+
+ private:
+  int64_t width_;
+  Buffer<A> wide_;
+  Buffer<O> low_;
+};
+
+// A tile of rows: its x0, its context, and what these contribute to z.
+template <typename T, typename O>
 class LowRankTile {
  public:
   using A = accumulator<T>;
 
-  LowRankTile(const LowRankProblem<T>& problem, int64_t rows);
+  LowRankTile(const LowRankProblem<T, O>& problem, int64_t rows);
 
   // Reads rows [row, row + rows), and computes what all tasks have in common.
   void begin(int64_t row, int64_t rows);
 
   int64_t row() const { return row_; }
   int64_t rows() const { return rows_; }
-  Rows<const A> x0() const { return {x0_.get(), p_.plane}; }
+  BothRows<O> x0() const { return x0_.rows(); }
   // The context's columns at a step; read again where the tile keeps those of one step alone.
-  Rows<const A> context(int64_t step);
+  BothRows<O> context(int64_t step);
 
-  // z and y of a step [G, rank_plane] a row, from the state before it. Returns where they lie: in `to`, or where they were computed once.
-  Rows<const A> project(int64_t task, int64_t step, Rows<const A> state, Rows<A> to);
-  // The state after a step, and a and g [G, plane] a row where `activations` is not null.
-  void advance(int64_t task, int64_t step, Rows<const A> z, Rows<const A> state, Rows<A> next, Rows<A> activations) const;
+  // Writes z and y of a step [G, rank_plane] a row, from the state before it.
+  void project(int64_t task, int64_t step, Rows<const O> state, Rows<A> to);
+  // The state after a step, also as an operand, and a and g [G, plane] a row where `activations` is not null.
+  void advance(int64_t task, int64_t step, Rows<const O> z, Rows<const A> state, Rows<A> next, Rows<O> low, Rows<A> activations) const;
 
-  // to [rows, width] = or += the product of a tile's rows with a matrix.
-  void multiply(Rows<const A> left, int64_t inner, Rows<const A> right, Rows<A> to, int64_t width, bool add) const {
-    kernels_.product({rows_, width, inner, left.data, left.stride, 1, right, to, add});
+  // to [rows, width] = or += the product of a tile's rows with columns of a right operand of `of_width` columns.
+  void multiply(Rows<const O> left, int64_t inner, const O* right, int64_t of_width, Rows<A> to, int64_t width, bool add) const {
+    kernels_.product({rows_, width, grouped<O>(inner), left.data, left.stride, 1, right, of_width, to, add});
   }
+  // The rows as operands. Blocks of `count` values lie `plane` elements apart.
+  void narrow(Rows<const A> from, Rows<O> to, int64_t blocks, int64_t count, int64_t plane) const;
 
  private:
-  const LowRankProblem<T>& p_;
+  const LowRankProblem<T, O>& p_;
   const Kernels<T>& convert_;
-  const LowRankKernels<A>& kernels_;
-  Buffer<A> x0_, context_, common_;
+  const LowRankKernels<O>& kernels_;
+  BothBuffers<O> x0_, context_;
+  Buffer<A> common_;
   int64_t row_ = 0, rows_ = 0, context_step_ = -1;
 };
+
+// Reads `count` values of each row of a tensor, and appends zeros up to `plane`.
+template <typename T>
+void widen_rows(const Kernels<T>& convert, int64_t rows, Rows<const T> from, int64_t count, Rows<accumulator<T>> to, int64_t plane) {
+  for (int64_t r = 0; r < rows; ++r) {
+    convert.widen(from[r], to[r], count);
+    std::fill(to[r] + count, to[r] + plane, accumulator<T>(0));
+  }
+}
+
+// Writes `count` values of each row to a tensor.
+template <typename T>
+void narrow_rows(const Kernels<T>& convert, int64_t rows, Rows<const accumulator<T>> from, int64_t count, Rows<T> to) {
+  for (int64_t r = 0; r < rows; ++r) convert.narrow(from[r], to[r], count);
+}
 
 }  // namespace dcrnn_fast::cpu

@@ -41,38 +41,34 @@ void add_up(const BankIndex& bank, const std::vector<const accumulator<T>*>& sum
   reduce_rows(bank, Readers(bank), total.get(), shared, own, gates * each);
 }
 
-}  // namespace
-
-template <typename T>
-void low_rank_backward(const Arguments& arguments, const T* grad, const T* activations, bool return_states,
-                       const LowRankGradients<T>& out) {
+template <typename T, typename O>
+void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations, bool return_states, const LowRankGradients<T>& out) {
   using A = accumulator<T>;
-  const LowRankProblem<T> p(arguments, true);
-  const LowRankTiles tiles(p.batch, LowRankWalk<T>::row_bytes(p));
-  std::vector<std::unique_ptr<LowRankSums<T>>> sums;
-  sums.push_back(std::make_unique<LowRankSums<T>>(p, out.banks, out.projections));
+  const LowRankTiles tiles(p.batch, LowRankWalk<T, O>::row_bytes(p));
+  std::vector<std::unique_ptr<LowRankSums<T, O>>> sums;
+  sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.banks, out.projections));
   const int64_t fit = most_bytes / std::max<int64_t>(1, sums[0]->size() * sizeof(A));
   const int64_t shares = std::max<int64_t>(1, std::min({int64_t{torch::stable::get_num_threads()}, tiles.count, fit}));
-  while (static_cast<int64_t>(sums.size()) < shares) sums.push_back(std::make_unique<LowRankSums<T>>(p, out.banks, out.projections));
+  while (static_cast<int64_t>(sums.size()) < shares) sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.banks, out.projections));
   torch::stable::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
     for (int64_t share = begin; share < end; ++share) {
-      LowRankWalk<T> walk(p, *sums[share], tiles.most_rows(), grad, return_states, activations, out.x0, out.context);
+      LowRankWalk<T, O> walk(p, *sums[share], tiles.most_rows(), grad, return_states, activations, out.x0, out.context);
       const int64_t first = tiles.count * share / shares, last = tiles.count * (share + 1) / shares;
       for (int64_t i = first; i < last && !p.interruption.came(); ++i) walk.run(tiles.begin(i), tiles.begin(i + 1) - tiles.begin(i));
     }
   });
   p.interruption.raise();
-  const auto of_threads = [&](A* (LowRankSums<T>::*part)() const) {
+  const auto of_threads = [&](A* (LowRankSums<T, O>::*part)() const) {
     std::vector<const A*> found;
     for (const auto& one : sums) found.push_back(((*one).*part)());
     return found;
   };
   if (out.banks) {
     add_up<T>(
-        p.bank, of_threads(&LowRankSums<T>::weight), p.gates, {{0, p.rank}},
+        p.bank, of_threads(&LowRankSums<T, O>::weight), p.gates, {{0, p.rank}},
         [&](int64_t place, int64_t g) { return (place * p.gates + g) * p.rank_plane; }, out.shared_weight, out.private_weight);
     add_up<T>(
-        p.bank, of_threads(&LowRankSums<T>::bias), p.gates, {{0, 1}},
+        p.bank, of_threads(&LowRankSums<T, O>::bias), p.gates, {{0, 1}},
         [&](int64_t place, int64_t g) { return (place / p.dim * p.gates + g) * p.plane + place % p.dim; }, out.shared_bias,
         out.private_bias);
   }
@@ -83,9 +79,17 @@ void low_rank_backward(const Arguments& arguments, const T* grad, const T* activ
       bank.tasks = 1;
     }
     add_up<T>(
-        bank, of_threads(&LowRankSums<T>::projection), p.gates, {{0, p.context}, {p.context_plane, p.dim}},
+        bank, of_threads(&LowRankSums<T, O>::projection), p.gates, {{0, p.context}, {p.context_plane, p.dim}},
         [&](int64_t place, int64_t g) { return (place * p.gates + g) * p.input_plane(); }, out.shared_projection, out.private_projection);
   }
+}
+
+}  // namespace
+
+template <typename T>
+void low_rank_backward(const Arguments& arguments, const T* grad, const T* activations, bool return_states,
+                       const LowRankGradients<T>& out) {
+  with_operands<T>([&](auto zero) { backward(LowRankProblem<T, decltype(zero)>(arguments, true), grad, activations, return_states, out); });
 }
 
 template void low_rank_backward(const Arguments&, const float*, const float*, bool, const LowRankGradients<float>&);

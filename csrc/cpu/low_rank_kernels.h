@@ -1,9 +1,12 @@
-// The passes of the low-rank cell over a tile of rows, compiled once for each instruction set from low_rank_kernels.inl. They compute in A,
-// float or double, whatever the type of the tensors. A row is padded to whole vectors: `padded` values, of which those past the end hold
-// nothing of use. Strides are in elements.
+// The passes of the low-rank cell over a tile of rows, compiled once for each instruction set from low_rank_kernels.inl.
+//
+// They compute in A, float or double. The operands of products are of type O: A itself, or bfloat16 on a CPU that multiplies pairs of them
+// and adds both products to a float. A row is padded to whole vectors: of `padded` values, those past the end hold nothing of use. Strides
+// are in elements.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "elementwise.h"
 #include "isa.h"
@@ -14,74 +17,111 @@ namespace dcrnn_fast::cpu {
 constexpr int64_t padding = 16;
 constexpr int64_t padded(int64_t values) { return (values + padding - 1) / padding * padding; }
 
-// out [rows, width] = or += a [rows, inner] b [inner, width]. `a` may have any strides. `width` is padded.
-template <typename A>
+// So many terms of a sum lie side by side in the right operand of a product, and are multiplied at once.
+template <typename O>
+constexpr int64_t group = is_low<O> ? 2 : 1;
+// The terms of a sum, rounded up to whole groups. Those past the end must be 0 on both sides: a NaN there would reach the sum.
+template <typename O>
+constexpr int64_t grouped(int64_t terms) {
+  return (terms + group<O> - 1) / group<O> * group<O>;
+}
+// Where the term k of column n lies in a right operand with rows of `width` columns.
+template <typename O>
+constexpr int64_t place(int64_t k, int64_t n, int64_t width) {
+  return (k / group<O> * width + n) * group<O> + k % group<O>;
+}
+
+// out [rows, width] = or += a [rows, inner] b [inner, width]. `inner` is grouped, `width` is padded. The values of a row of `a` lie
+// `column_stride` apart; 1 where they are grouped.
+template <typename O>
 struct Product {
+  using A = accumulator<O>;
   int64_t rows, width, inner;
-  const A* a;
+  const O* a;
   int64_t row_stride, column_stride;
-  Rows<const A> b;
+  const O* b;
+  int64_t b_width;  // the columns of a whole row of b, of which `width` are read
   Rows<A> out;
   bool add;
 };
 
 // One step of the cell: a = W z + b, g = sigmoid(V y + c), next = state + g x0 a. z and y lie `rank_plane` elements apart. weight is W and
-// V transposed, [G, r, plane]. Writes a and g to `activations` where it is not null, one `plane` elements after the other.
-template <typename A>
+// V transposed, each [rank, plane]; `rank` is grouped. Writes a and g to `activations` where it is not null, one `plane` elements after the
+// other, and `next` as an operand to `low` where O is not A.
+template <typename O>
 struct LowRankStep {
-  int64_t rows, plane, rank, rank_plane;
-  Rows<const A> z;
-  const A* weight;
+  using A = accumulator<O>;
+  int64_t rows, dim, plane, rank, rank_plane;
+  Rows<const O> z;
+  const O* weight;
   const A* bias;  // [G, plane]
   Rows<const A> x0, state;
   Rows<A> next, activations;
+  Rows<O> low;
 };
 
 // From d = dL/dh': da and dq to `products`, one `plane` elements after the other, their column sums to `sums` [G, plane], and x0's
-// gradient.
-template <typename A>
+// gradient. Writes da and dq as operands to `low` where O is not A.
+template <typename O>
 struct LowRankGradient {
-  int64_t rows, plane;
+  using A = accumulator<O>;
+  int64_t rows, dim, plane;
   Rows<const A> activations, x0, d;
   Rows<A> dx0, products;
+  Rows<O> low;
   A* sums;
 };
 
-template <typename A>
+template <typename O>
 struct LowRankKernels {
-  void (*product)(const Product<A>&);
-  void (*step_gated)(const LowRankStep<A>&);
-  void (*step_cross)(const LowRankStep<A>&);
-  void (*gradient_gated)(const LowRankGradient<A>&);
-  void (*gradient_cross)(const LowRankGradient<A>&);
+  void (*product)(const Product<O>&);
+  void (*step_gated)(const LowRankStep<O>&);
+  void (*step_cross)(const LowRankStep<O>&);
+  void (*gradient_gated)(const LowRankGradient<O>&);
+  void (*gradient_cross)(const LowRankGradient<O>&);
 };
 
 namespace baseline {
-template <typename A>
-const LowRankKernels<A>& low_rank_kernels();
+template <typename O>
+const LowRankKernels<O>& low_rank_kernels();
 }
 namespace avx2 {
-template <typename A>
-const LowRankKernels<A>& low_rank_kernels();
+template <typename O>
+const LowRankKernels<O>& low_rank_kernels();
 }
 namespace avx512 {
-template <typename A>
-const LowRankKernels<A>& low_rank_kernels();
+template <typename O>
+const LowRankKernels<O>& low_rank_kernels();
 }
 
-template <typename A>
-const LowRankKernels<A>& low_rank_kernels() {
+namespace avx512_bf16 {
+template <typename O>
+const LowRankKernels<O>& low_rank_kernels();
+}
+
+// Whether there are kernels with operands of type O here.
+template <typename O>
+bool has_low_rank_kernels() {
+  return !is_low<O> || (std::is_same_v<O, BFloat16> && multiplies_bfloat16());
+}
+
+template <typename O>
+const LowRankKernels<O>& low_rank_kernels() {
 #if defined(__x86_64__)
-  switch (isa()) {
-    case Isa::avx512:
-      return avx512::low_rank_kernels<A>();
-    case Isa::avx2:
-      return avx2::low_rank_kernels<A>();
-    case Isa::baseline:
-      break;
+  if constexpr (is_low<O>) {
+    return avx512_bf16::low_rank_kernels<O>();
+  } else {
+    switch (isa()) {
+      case Isa::avx512:
+        return avx512::low_rank_kernels<O>();
+      case Isa::avx2:
+        return avx2::low_rank_kernels<O>();
+      case Isa::baseline:
+        break;
+    }
   }
 #endif
-  return baseline::low_rank_kernels<A>();
+  return baseline::low_rank_kernels<O>();
 }
 
 }  // namespace dcrnn_fast::cpu

@@ -1,65 +1,76 @@
-// The bodies of the passes in low_rank_kernels.h. A file for each instruction set includes it after elementwise.inl, and says how many
-// bytes a vector has (DCRNN_VECTOR) and how many vectors of a row the registers hold beside those of six rows' sums (DCRNN_COLUMNS).
+// The bodies of the passes in low_rank_kernels.h. A file for each instruction set includes it, and says how many bytes a vector has
+// (DCRNN_VECTOR), of how many vectors of a row the registers hold six rows' sums (DCRNN_COLUMNS), and whether the operands are pairs of
+// bfloat16 (DCRNN_PAIRS).
+#include "../cell.h"
+
 namespace dcrnn_fast::cpu::DCRNN_ISA {
 namespace {
 
-template <typename A>
-struct Lanes;
-template <>
-struct Lanes<float> {
-  typedef float Vector __attribute__((vector_size(DCRNN_VECTOR), aligned(4), may_alias));
+// A vector of operands, and how it adds its products with one group of terms to a vector of sums.
+template <typename O>
+struct Operand {
+  using A = O;
+  typedef A Vector __attribute__((vector_size(DCRNN_VECTOR), aligned(sizeof(A)), may_alias));
+  using Sums = Vector;
+  DCRNN_CELL Sums add(Sums sums, Vector right, const O* left) { return sums + *left * right; }
 };
+#if defined(DCRNN_PAIRS)
 template <>
-struct Lanes<double> {
-  typedef double Vector __attribute__((vector_size(DCRNN_VECTOR), aligned(8), may_alias));
+struct Operand<BFloat16> {
+  using A = float;
+  typedef __m512bh Vector __attribute__((aligned(2), may_alias));
+  typedef __m512 Sums __attribute__((aligned(4), may_alias));
+  DCRNN_CELL Sums add(Sums sums, Vector right, const BFloat16* left) {
+    std::int32_t pair;
+    __builtin_memcpy(&pair, left, sizeof pair);
+    return _mm512_dpbf16_ps(sums, right, (__m512bh)_mm512_set1_epi32(pair));
+  }
 };
+#endif
 
-// The sums of R rows and N vectors stay in registers while the inner dimension goes by.
-template <int R, int N, typename A>
-DCRNN_CELL void block(int64_t inner, const A* a, int64_t row_stride, int64_t column_stride, Rows<const A> b, Rows<A> out, bool add) {
-  using Vector = typename Lanes<A>::Vector;
-  constexpr int lanes = sizeof(Vector) / sizeof(A);
-  Vector sums[R][N];
+// The sums of R rows and N vectors stay in registers while the terms go by.
+template <int R, int N, typename O>
+DCRNN_CELL void block(const Product<O>& p, int64_t row, int64_t column) {
+  using Vector = typename Operand<O>::Vector;
+  using Sums = typename Operand<O>::Sums;
+  constexpr int64_t lanes = sizeof(Sums) / sizeof(accumulator<O>), terms = group<O>;
+  const O* const a = p.a + row * p.row_stride;
+  const O* b = p.b + column * terms;
+  Sums sums[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) sums[r][n] = Vector{};
-  for (int64_t k = 0; k < inner; ++k) {
+    for (int n = 0; n < N; ++n) sums[r][n] = Sums{};
+  for (int64_t k = 0; k < p.inner; k += terms, b += terms * p.b_width) {
     Vector right[N];
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) right[n] = *reinterpret_cast<const Vector*>(b[k] + n * lanes);
+    for (int n = 0; n < N; ++n) right[n] = *reinterpret_cast<const Vector*>(b + n * lanes * terms);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const A left = a[r * row_stride + k * column_stride];
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) sums[r][n] += left * right[n];
-    }
+      for (int n = 0; n < N; ++n) sums[r][n] = Operand<O>::add(sums[r][n], right[n], a + r * p.row_stride + k * p.column_stride);
   }
+  const Rows<accumulator<O>> out = p.out.at(row, column);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
-      Vector& to = *reinterpret_cast<Vector*>(out[r] + n * lanes);
-      to = add ? to + sums[r][n] : sums[r][n];  // added term by term, small terms would be rounded as often as there are terms
+      Sums& to = *reinterpret_cast<Sums*>(out[r] + n * lanes);
+      to = p.add ? to + sums[r][n] : sums[r][n];  // added term by term, small terms would be rounded as often as there are terms
     }
 }
 
-template <int N, typename A>
-DCRNN_CELL void columns(const Product<A>& p, int64_t column) {
-  const Rows<const A> b = p.b.at(0, column);
-  const auto rows = [&]<int R>(int64_t& row) {
-    for (; row + R <= p.rows; row += R)
-      block<R, N>(p.inner, p.a + row * p.row_stride, p.row_stride, p.column_stride, b, p.out.at(row, column), p.add);
-  };
+template <int N, typename O>
+DCRNN_CELL void columns(const Product<O>& p, int64_t column) {
   int64_t row = 0;
-  rows.template operator()<6>(row);
-  rows.template operator()<3>(row);
-  rows.template operator()<1>(row);
+  for (; row + 6 <= p.rows; row += 6) block<6, N>(p, row, column);
+  for (; row + 3 <= p.rows; row += 3) block<3, N>(p, row, column);
+  for (; row < p.rows; ++row) block<1, N>(p, row, column);
 }
 
-template <typename A>
-void product(const Product<A>& p) {
-  constexpr int lanes = DCRNN_VECTOR / sizeof(A);
+template <typename O>
+void product(const Product<O>& p) {
+  constexpr int64_t lanes = DCRNN_VECTOR / sizeof(accumulator<O>);
   int64_t column = 0;
   for (; column + DCRNN_COLUMNS * lanes <= p.width; column += DCRNN_COLUMNS * lanes) columns<DCRNN_COLUMNS>(p, column);
   for (; column + 2 * lanes <= p.width; column += 2 * lanes) columns<2>(p, column);
@@ -67,8 +78,9 @@ void product(const Product<A>& p) {
 }
 
 // The products of a few rows and columns stay in the first-level cache until their element-wise pass.
-template <int G, bool keep, typename A>
-void step(const LowRankStep<A>& s) {
+template <int G, bool keep, typename O>
+void step(const LowRankStep<O>& s) {
+  using A = accumulator<O>;
   constexpr int64_t most_rows = 12, most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(A);
   A products[G][most_rows][most_columns];
   for (int64_t column = 0; column < s.plane; column += most_columns) {
@@ -77,14 +89,15 @@ void step(const LowRankStep<A>& s) {
     for (int64_t row = 0; row < s.rows; row += most_rows) {
       const int64_t rows = std::min(most_rows, s.rows - row);
       for (int g = 0; g < G; ++g)
-        product<A>({rows, width, s.rank, s.z[row] + g * s.rank_plane, s.z.stride, 1,
-                    Rows<const A>{s.weight + g * s.rank * s.plane + column, s.plane}, Rows<A>{&products[g][0][0], most_columns}, false});
+        product<O>({rows, width, s.rank, s.z[row] + g * s.rank_plane, s.z.stride, 1, s.weight + g * s.rank * s.plane + column * group<O>,
+                    s.plane, Rows<A>{&products[g][0][0], most_columns}, false});
       for (int64_t r = 0; r < rows; ++r) {
         const A *const a_product = products[0][r], *const gate_product = products[G - 1][r];
         const A* const x0 = s.x0[row + r] + column;
         const A* const state = s.state[row + r] + column;
         A* const next = s.next[row + r] + column;
         A* const activations = keep ? s.activations[row + r] + column : nullptr;
+        O* const low = is_low<O> ? s.low[row + r] + column : nullptr;
 #pragma GCC ivdep
         for (int64_t d = 0; d < width; ++d) {
           const A a = a_product[d] + bias[d];
@@ -93,15 +106,19 @@ void step(const LowRankStep<A>& s) {
             activations[d] = a;
             if constexpr (G == 2) activations[s.plane + d] = g;
           }
-          next[d] = next_state<A>(state[d], x0[d], a, g);
+          const A h = next_state<A>(state[d], x0[d], a, g);
+          next[d] = h;
+          if constexpr (is_low<O>) low[d] = O(h);
         }
       }
     }
   }
+  if constexpr (is_low<O>)
+    for (int64_t row = 0; s.dim < grouped<O>(s.dim) && row < s.rows; ++row) s.low[row][s.dim] = O(0.f);
 }
 
-template <int G, typename A>
-void low_rank_step(const LowRankStep<A>& s) {
+template <int G, typename O>
+void low_rank_step(const LowRankStep<O>& s) {
   if (s.activations)
     step<G, true>(s);
   else
@@ -109,8 +126,9 @@ void low_rank_step(const LowRankStep<A>& s) {
 }
 
 // Column sums are sums of the sums of a few rows: the rounding error then grows with their number, not with the tile.
-template <int G, typename A>
-void low_rank_gradient(const LowRankGradient<A>& s) {
+template <int G, typename O>
+void low_rank_gradient(const LowRankGradient<O>& s) {
+  using A = accumulator<O>;
   constexpr int64_t most_rows = 16, most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(A);
   A few[G][most_columns];
   for (int64_t column = 0; column < s.plane; column += most_columns) {
@@ -120,15 +138,18 @@ void low_rank_gradient(const LowRankGradient<A>& s) {
       for (int64_t row = first; row < std::min(first + most_rows, s.rows); ++row) {
         const A *const activations = s.activations[row] + column, *const x0 = s.x0[row] + column, *const d = s.d[row] + column;
         A *const dx0 = s.dx0[row] + column, *const products = s.products[row] + column;
+        O* const low = is_low<O> ? s.low[row] + column : nullptr;
 #pragma GCC ivdep
         for (int64_t i = 0; i < width; ++i) {
           const StepGradient<A> gradient = step_gradient<A>(d[i], x0[i], activations[i], G == 2 ? activations[s.plane + i] : A(1));
           dx0[i] += gradient.dx0;
           products[i] = gradient.da;
           few[0][i] += gradient.da;
+          if constexpr (is_low<O>) low[i] = O(gradient.da);
           if constexpr (G == 2) {
             products[s.plane + i] = gradient.dq;
             few[1][i] += gradient.dq;
+            if constexpr (is_low<O>) low[s.plane + i] = O(gradient.dq);
           }
         }
       }
@@ -136,18 +157,25 @@ void low_rank_gradient(const LowRankGradient<A>& s) {
         for (int64_t i = 0; i < width; ++i) s.sums[g * s.plane + column + i] += few[g][i];
     }
   }
+  if constexpr (is_low<O>)
+    for (int64_t row = 0; s.dim < grouped<O>(s.dim) && row < s.rows; ++row)
+      for (int g = 0; g < G; ++g) s.low[row][g * s.plane + s.dim] = O(0.f);
 }
 
 }  // namespace
 
-template <typename A>
-const LowRankKernels<A>& low_rank_kernels() {
-  static constexpr LowRankKernels<A> table = {product<A>, low_rank_step<2, A>, low_rank_step<1, A>, low_rank_gradient<2, A>,
-                                              low_rank_gradient<1, A>};
+template <typename O>
+const LowRankKernels<O>& low_rank_kernels() {
+  static constexpr LowRankKernels<O> table = {product<O>, low_rank_step<2, O>, low_rank_step<1, O>, low_rank_gradient<2, O>,
+                                              low_rank_gradient<1, O>};
   return table;
 }
 
+#if defined(DCRNN_PAIRS)
+template const LowRankKernels<BFloat16>& low_rank_kernels<BFloat16>();
+#else
 template const LowRankKernels<float>& low_rank_kernels<float>();
 template const LowRankKernels<double>& low_rank_kernels<double>();
+#endif
 
 }  // namespace dcrnn_fast::cpu::DCRNN_ISA
