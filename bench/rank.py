@@ -59,7 +59,7 @@ def stepper(schema: str, dataset: PackedDataset, rank: int | None) -> Callable[[
     config = configured(schema, rank, 0)
     model = build_model(describe(config, dataset), device=torch.device("cpu"), backend=config.backend)
     optimiser = build_optimiser(config, {"model": model}, torch.device("cpu"))
-    batches = list(islice(BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=0), 8))
+    batches = list(islice(BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=0).batches(), 8))
 
     def endless() -> Iterator[Any]:
         while True:
@@ -162,13 +162,15 @@ def main() -> None:
             print(f"without MovieLens-100K: --movielens {arguments.movielens} is no file; give the RecBole wheel", flush=True)
         rows: list[dict[str, Any]] = results.read(NAME)["rows"] if arguments.speeds else []
         of_speed: list[dict[str, Any]] = []
-        for data, schema in sets.items():
+        for data, schema in () if arguments.speeds else sets.items():
             dataset = prepared(schema, folder)
-            for seed in range(0 if arguments.speeds else arguments.seeds):
+            for seed in range(arguments.seeds):
                 for rank in RANKS:
                     rows.append(run(data, schema, dataset, rank, seed, folder / f"run-{len(rows)}"))
                     aucs = ", ".join(f"{task} {found['auc']:.5f}" for task, found in rows[-1]["test"].items())
                     print(f"{data}, seed {seed}, rank {name_of(rank)}: test AUC {aucs}", flush=True)
+        for data, schema in sets.items():
+            dataset = prepared(schema, folder)
             of_speed += speeds(data, schema, dataset, arguments.seconds)
     configuration = load_config(None, {"data": "each of them"}).to_dict()
     result = {"machine": machine.description(), "configuration": configuration, "rows": rows, "speeds": of_speed}

@@ -79,6 +79,8 @@ struct LowRankKernels {
   void (*step_cross)(const LowRankStep<O>&);
   void (*gradient_gated)(const LowRankGradient<O>&);
   void (*gradient_cross)(const LowRankGradient<O>&);
+  // Writes rows as a right operand over the rows: pairs of them side by side, and zeros beside an odd last one.
+  void (*over_rows)(Rows<const O> from, int64_t rows, int64_t width, O* to);
 };
 
 namespace baseline {

@@ -77,6 +77,38 @@ void product(const Product<O>& p) {
   for (; column < p.width; column += lanes) columns<1>(p, column);
 }
 
+// Whole vectors of A as operands, where these are of another type.
+#if defined(DCRNN_PAIRS)
+DCRNN_CELL void narrow(const float* from, BFloat16* to, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+}
+#endif
+template <typename A>
+DCRNN_CELL void narrow(const A*, A*, int64_t) {}
+
+#if defined(DCRNN_PAIRS)
+typedef std::uint16_t Bits __attribute__((may_alias));
+typedef std::uint32_t Pair __attribute__((may_alias));
+
+void over_rows(Rows<const BFloat16> from, int64_t rows, int64_t width, BFloat16* to) {
+  for (int64_t row = 0; row < rows; row += 2, to += 2 * width) {
+    // as integers, which the compiler knows how to put side by side
+    const auto* const first = reinterpret_cast<const Bits*>(from[row]);
+    const auto* const second = reinterpret_cast<const Bits*>(from[row + 1 < rows ? row + 1 : row]);
+    const std::uint32_t there = row + 1 < rows ? 0xffff0000u : 0;
+    auto* const pairs = reinterpret_cast<Pair*>(to);
+#pragma GCC ivdep
+    for (int64_t i = 0; i < width; ++i) pairs[i] = first[i] | (std::uint32_t(second[i]) << 16 & there);
+  }
+}
+#else
+template <typename A>
+void over_rows(Rows<const A> from, int64_t rows, int64_t width, A* to) {
+  for (int64_t row = 0; row < rows; ++row) std::copy_n(from[row], width, to + row * width);
+}
+#endif
+
 // The products of a few rows and columns stay in the first-level cache until their element-wise pass.
 template <int G, bool keep, typename O>
 void step(const LowRankStep<O>& s) {
@@ -108,8 +140,8 @@ void step(const LowRankStep<O>& s) {
           }
           const A h = next_state<A>(state[d], x0[d], a, g);
           next[d] = h;
-          if constexpr (is_low<O>) low[d] = O(h);
         }
+        narrow(next, low, width);
       }
     }
   }
@@ -138,20 +170,18 @@ void low_rank_gradient(const LowRankGradient<O>& s) {
       for (int64_t row = first; row < std::min(first + most_rows, s.rows); ++row) {
         const A *const activations = s.activations[row] + column, *const x0 = s.x0[row] + column, *const d = s.d[row] + column;
         A *const dx0 = s.dx0[row] + column, *const products = s.products[row] + column;
-        O* const low = is_low<O> ? s.low[row] + column : nullptr;
 #pragma GCC ivdep
         for (int64_t i = 0; i < width; ++i) {
           const StepGradient<A> gradient = step_gradient<A>(d[i], x0[i], activations[i], G == 2 ? activations[s.plane + i] : A(1));
           dx0[i] += gradient.dx0;
           products[i] = gradient.da;
           few[0][i] += gradient.da;
-          if constexpr (is_low<O>) low[i] = O(gradient.da);
           if constexpr (G == 2) {
             products[s.plane + i] = gradient.dq;
             few[1][i] += gradient.dq;
-            if constexpr (is_low<O>) low[s.plane + i] = O(gradient.dq);
           }
         }
+        for (int g = 0; is_low<O> && g < G; ++g) narrow(products + g * s.plane, s.low[row] + g * s.plane + column, width);
       }
       for (int g = 0; g < G; ++g)
         for (int64_t i = 0; i < width; ++i) s.sums[g * s.plane + column + i] += few[g][i];
@@ -166,8 +196,8 @@ void low_rank_gradient(const LowRankGradient<O>& s) {
 
 template <typename O>
 const LowRankKernels<O>& low_rank_kernels() {
-  static constexpr LowRankKernels<O> table = {product<O>, low_rank_step<2, O>, low_rank_step<1, O>, low_rank_gradient<2, O>,
-                                              low_rank_gradient<1, O>};
+  static constexpr LowRankKernels<O> table = {
+      product<O>, low_rank_step<2, O>, low_rank_step<1, O>, low_rank_gradient<2, O>, low_rank_gradient<1, O>, over_rows};
   return table;
 }
 

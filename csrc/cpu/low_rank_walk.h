@@ -28,10 +28,33 @@ struct LowRankSums {
   Buffer<A> memory;
 };
 
+// Rows as an operand of products over the rows, in the layout of a right operand of `width` columns.
+template <typename O>
+class RowOperand {
+ public:
+  struct Terms {
+    const O* data;
+    int64_t width;
+    Terms at(int64_t column) const { return {data + column * group<O>, width}; }
+  };
+
+  RowOperand(int64_t rows, int64_t width, bool wanted) : memory_(is_low<O> && wanted ? grouped<O>(rows) * width : 0) {}
+
+  Terms of(const LowRankKernels<O>& kernels, Rows<const O> rows, int64_t count, int64_t width) const {
+    if constexpr (!is_low<O>) return {rows.data, rows.stride};
+    kernels.over_rows(rows, count, width, memory_.get());
+    return {memory_.get(), width};
+  }
+
+ private:
+  Buffer<O> memory_;
+};
+
 template <typename T, typename O>
 class LowRankWalk {
  public:
   using A = accumulator<T>;
+  using Terms = typename RowOperand<O>::Terms;
 
   // What the walk needs of memory for a row, in bytes.
   static int64_t row_bytes(const LowRankProblem<T, O>& p) { return values_each(p) * sizeof(A); }
@@ -42,7 +65,6 @@ class LowRankWalk {
         sums_(sums),
         convert_(kernels<T>()),
         kernels_(low_rank_kernels<O>()),
-        wide_kernels_(low_rank_kernels<A>()),
         tile_(problem, rows),
         grad_(grad),
         activations_(activations),
@@ -58,6 +80,10 @@ class LowRankWalk {
         d_(rows * p_.plane),
         task_dx0_(rows * p_.plane),
         dx0_(rows * p_.plane),
+        products_over_rows_(rows, p_.gates * p_.plane, sums.weight_size),
+        z_over_rows_(rows, p_.z_width(), sums.weight_size),
+        dz_over_rows_(rows, p_.z_width(), sums.projection_size),
+        inputs_over_rows_(rows, std::max(p_.plane, p_.context_plane), sums.projection_size),
         dcontext_(p_.common ? rows * p_.context_plane : p_.steps * rows * p_.context_plane) {}
 
   void run(int64_t row, int64_t rows) {
@@ -74,16 +100,16 @@ class LowRankWalk {
     // What all tasks multiplied alike goes back once, with the sum over the tasks.
     for (int64_t step = 0; p_.common && step < sum_steps() && !p_.interruption.came(); ++step) {
       tile_.narrow(dz_sums_.wide(step * rows), dz_sums_.low(step * rows), p_.gates, p_.rank, p_.rank_plane);
-      const BothRows<O> dz = dz_sums_.rows(step * rows);
+      const Rows<const O> dz = dz_sums_.low(step * rows);
       if (step == 0) {
-        add_projection(0, step, dz.wide, p_.context_plane, tile_.x0().wide, p_.plane);
-        if (dx0_out_) pull(0, step, dz.low, p_.context_plane, {dx0_.get(), p_.plane}, p_.plane);
+        add_projection(0, step, dz, p_.context_plane, tile_.x0().low, p_.plane);
+        if (dx0_out_) pull(0, step, dz, p_.context_plane, {dx0_.get(), p_.plane}, p_.plane);
       }
       if (!p_.context) continue;
-      add_projection(0, step, dz.wide, 0, tile_.context(step).wide, p_.context_plane);
+      add_projection(0, step, dz, 0, tile_.context(step).low, p_.context_plane);
       if (!dcontext_out_) continue;
       std::fill_n(dcontext_.get(), rows * p_.context_plane, A(0));
-      pull(0, step, dz.low, 0, {dcontext_.get(), p_.context_plane}, p_.context_plane);
+      pull(0, step, dz, 0, {dcontext_.get(), p_.context_plane}, p_.context_plane);
       write_context(step, {dcontext_.get(), p_.context_plane});
     }
     for (int64_t step = 0; !p_.common && dcontext_out_ && step < p_.steps; ++step) write_context(step, dcontext(step));
@@ -152,32 +178,33 @@ class LowRankWalk {
                                   products_.low(),
                                   bias};
     (p_.gates == 2 ? kernels_.gradient_gated : kernels_.gradient_cross)(pass);
-    for (int64_t g = 0; g < p_.gates; ++g) {
-      const Rows<const O> gradient = products_.low().at(0, g * p_.plane);
-      tile_.multiply(gradient, p_.dim, p_.weight_rows(task, step, g), p_.rank_plane, dz_.wide().at(0, g * p_.rank_plane), p_.rank_plane,
-                     false);
-      if (!sums_.weight_size) continue;
-      A* const to = sums_.weight() + (p_.block(task, step) * p_.dim * p_.gates + g) * p_.rank_plane;
-      add_rows(products_.wide().at(0, g * p_.plane), p_.dim, z_.wide(step * tile_.rows()).at(0, g * p_.rank_plane), p_.rank_plane,
-               {to, p_.gates * p_.rank_plane});
+    for (int64_t g = 0; g < p_.gates; ++g)
+      tile_.multiply(products_.low().at(0, g * p_.plane), p_.dim, p_.weight_rows(task, step, g), p_.rank_plane,
+                     dz_.wide().at(0, g * p_.rank_plane), p_.rank_plane, false);
+    if (sums_.weight_size) {
+      const Terms da = products_over_rows_.of(kernels_, products_.low(), tile_.rows(), p_.gates * p_.plane);
+      const Terms z = z_over_rows_.of(kernels_, z_.low(step * tile_.rows()), tile_.rows(), p_.z_width());
+      A* const to = sums_.weight() + p_.block(task, step) * p_.dim * p_.z_width();
+      for (int64_t g = 0; g < p_.gates; ++g)
+        add_rows(da.at(g * p_.plane), p_.dim, z.at(g * p_.rank_plane), p_.rank_plane, {to + g * p_.rank_plane, p_.z_width()});
     }
     const bool summed = p_.common && step < sum_steps();
     if (summed) convert_.add(dz_.wide().data, dz_sums_.wide(step * tile_.rows()).data, tile_.rows() * p_.z_width());
     tile_.narrow(dz_.wide(), dz_.low(), p_.gates, p_.rank, p_.rank_plane);
     if (step > 0 || !p_.common) {
-      add_projection(task, step, dz_.wide(), p_.context_plane, state(step).wide, p_.plane);
+      add_projection(task, step, dz_.low(), p_.context_plane, state(step).low, p_.plane);
       if (step > 0 || dx0_out_) pull(task, step, dz_.low(), p_.context_plane, {d_.get(), p_.plane}, p_.plane);
     }
     if (p_.context && !p_.common) {
-      add_projection(task, step, dz_.wide(), 0, tile_.context(step).wide, p_.context_plane);
+      add_projection(task, step, dz_.low(), 0, tile_.context(step).low, p_.context_plane);
       if (dcontext_out_) pull(task, step, dz_.low(), 0, dcontext(step), p_.context_plane);
     }
     if (return_states_) add_gradient(task, step, false);
   }
 
   // to [columns, width] += left^T right, over the tile's rows: da^T z for dW, dz^T u for dP.
-  void add_rows(Rows<const A> left, int64_t columns, Rows<const A> right, int64_t width, Rows<A> to) const {
-    wide_kernels_.product({columns, width, tile_.rows(), left.data, 1, left.stride, right.data, right.stride, to, true});
+  void add_rows(Terms left, int64_t columns, Terms right, int64_t width, Rows<A> to) const {
+    kernels_.product({columns, width, grouped<O>(tile_.rows()), left.data, group<O>, left.width, right.data, right.width, to, true});
   }
 
   // to += dz P + dy Q, for the `width` columns of u from `column` on.
@@ -189,11 +216,13 @@ class LowRankWalk {
   }
 
   // dP += dz^T u and dQ += dy^T u, for the `width` columns of u from `column` on.
-  void add_projection(int64_t task, int64_t step, Rows<const A> dz, int64_t column, Rows<const A> u, int64_t width) const {
+  void add_projection(int64_t task, int64_t step, Rows<const O> dz, int64_t column, Rows<const O> u, int64_t width) const {
     if (!sums_.projection_size) return;
+    const Terms left = dz_over_rows_.of(kernels_, dz, tile_.rows(), p_.z_width());
+    const Terms right = inputs_over_rows_.of(kernels_, u, tile_.rows(), width);
     const Rows<A> to{sums_.projection() + p_.projection_block(task, step) * p_.rank * p_.gates * p_.input_plane() + column,
                      p_.gates * p_.input_plane()};
-    for (int64_t g = 0; g < p_.gates; ++g) add_rows(dz.at(0, g * p_.rank_plane), p_.rank, u, width, to.at(0, g * p_.input_plane()));
+    for (int64_t g = 0; g < p_.gates; ++g) add_rows(left.at(g * p_.rank_plane), p_.rank, right, width, to.at(0, g * p_.input_plane()));
   }
 
   void write_context(int64_t step, Rows<const A> from) const {
@@ -211,13 +240,14 @@ class LowRankWalk {
   const LowRankSums<T, O>& sums_;
   const Kernels<T>& convert_;
   const LowRankKernels<O>& kernels_;
-  const LowRankKernels<A>& wide_kernels_;  // of the products over rows, whose terms lie one below the other
   LowRankTile<T, O> tile_;
   const T *const grad_, *const activations_;
   const bool return_states_;
   T *const dx0_out_, *const dcontext_out_;
   BothBuffers<O> states_, z_, products_, dz_, dz_sums_;
-  Buffer<A> activations_memory_, d_, task_dx0_, dx0_, dcontext_, bias_;
+  Buffer<A> activations_memory_, d_, task_dx0_, dx0_;
+  RowOperand<O> products_over_rows_, z_over_rows_, dz_over_rows_, inputs_over_rows_;
+  Buffer<A> dcontext_, bias_;
 };
 
 }  // namespace dcrnn_fast::cpu
