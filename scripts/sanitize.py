@@ -56,6 +56,14 @@ DEFECTS = (
         isas=("avx512", "avx2", "baseline"),
     ),
     Defect(
+        "csrc/cpu/low_rank_kernels.inl",
+        "k < p.inner;",
+        "k <= p.inner;",
+        "functional.cross_rnn(torch.randn(40, 16), *thin, plan.index(), steps=3, backend='cpp', **projection)",
+        ("AddressSanitizer: heap-buffer-overflow", "READ of size", "low_rank_kernels.inl"),
+        isas=("avx512", "avx2", "baseline"),
+    ),
+    Defect(
         "csrc/arguments.cpp",
         "steps >= 1 && steps <= most_steps",
         "steps >= 1",
@@ -68,6 +76,12 @@ import torch
 from dcrnn_fast import SharingPlan, functional
 plan = SharingPlan.from_ratio("rows", 2, 16, 0.5)
 banks = torch.randn(8, 2, 16), torch.randn(8, 2), torch.randn(2, 8, 2, 16), torch.randn(2, 8, 2)
+thin = torch.randn(8, 2, 4), torch.randn(8, 2), torch.randn(2, 8, 2, 4), torch.randn(2, 8, 2)
+projection = {
+    "shared_projection": torch.randn(4, 2, 16),
+    "private_projection": torch.randn(2, 0, 2, 16),
+    "projection_index": torch.arange(4, dtype=torch.int32).repeat(2, 1),
+}
 """
 
 

@@ -84,6 +84,7 @@ class LowRankWalk {
         z_over_rows_(rows, p_.z_width(), sums.weight_size),
         dz_over_rows_(rows, p_.z_width(), sums.projection_size),
         inputs_over_rows_(rows, std::max(p_.plane, p_.context_plane), sums.projection_size),
+        bias_(p_.gates * p_.plane),
         dcontext_(p_.common ? rows * p_.context_plane : p_.steps * rows * p_.context_plane) {}
 
   void run(int64_t row, int64_t rows) {
@@ -166,7 +167,7 @@ class LowRankWalk {
       add_gradient(task, p_.steps, true);
       std::fill_n(task_dx0_.get(), tile_.rows() * p_.plane, A(0));
     }
-    A* const bias = sums_.bias_size ? sums_.bias() + p_.block(task, step) * p_.gates * p_.plane : bias_memory();
+    std::fill_n(bias_.get(), p_.gates * p_.plane, A(0));
     const LowRankGradient<O> pass{tile_.rows(),
                                   p_.dim,
                                   p_.plane,
@@ -176,8 +177,9 @@ class LowRankWalk {
                                   {task_dx0_.get(), p_.plane},
                                   products_.wide(),
                                   products_.low(),
-                                  bias};
+                                  bias_.get()};
     (p_.gates == 2 ? kernels_.gradient_gated : kernels_.gradient_cross)(pass);
+    if (sums_.bias_size) convert_.add(bias_.get(), sums_.bias() + p_.block(task, step) * p_.gates * p_.plane, p_.gates * p_.plane);
     for (int64_t g = 0; g < p_.gates; ++g)
       tile_.multiply(products_.low().at(0, g * p_.plane), p_.dim, p_.weight_rows(task, step, g), p_.rank_plane,
                      dz_.wide().at(0, g * p_.rank_plane), p_.rank_plane, false);
@@ -230,12 +232,6 @@ class LowRankWalk {
     for (int64_t r = 0; r < tile_.rows(); ++r) convert_.narrow(from[r], to + r * p_.context, p_.context);
   }
 
-  A* bias_memory() {
-    if (!bias_.get()) bias_ = Buffer<A>(p_.gates * p_.plane);
-    std::fill_n(bias_.get(), p_.gates * p_.plane, A(0));
-    return bias_.get();
-  }
-
   const LowRankProblem<T, O>& p_;
   const LowRankSums<T, O>& sums_;
   const Kernels<T>& convert_;
@@ -247,7 +243,7 @@ class LowRankWalk {
   BothBuffers<O> states_, z_, products_, dz_, dz_sums_;
   Buffer<A> activations_memory_, d_, task_dx0_, dx0_;
   RowOperand<O> products_over_rows_, z_over_rows_, dz_over_rows_, inputs_over_rows_;
-  Buffer<A> dcontext_, bias_;
+  Buffer<A> bias_, dcontext_;
 };
 
 }  // namespace dcrnn_fast::cpu

@@ -50,6 +50,10 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         for options in ({}, {"return_states": True}, {"recompute": True}):
             assert_as_exact_as_plain_pytorch(arguments, dtype, **options)
         assert_as_exact_as_plain_pytorch(cross_arguments(batch=5, dim=1, cell=cell, tied=False), dtype)
+        arguments = cross_arguments(batch=127, dim=37, cell=cell, context_dim=3, rank=5, projection_share_ratio=0.5)
+        for options in ({}, {"return_states": True}, {"recompute": True}):
+            assert_as_exact_as_plain_pytorch(arguments, dtype, **options)
+        assert_as_exact_as_plain_pytorch(cross_arguments(batch=5, dim=150, cell=cell, rank=40, tied=False), dtype)
 """
 
 
@@ -73,7 +77,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 
     def gate(bias):
         index = torch.arange(dim, dtype=torch.int32)[None]
-        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, index, 1, "gated", None, False, 1)[2][0, 0, :, 1]
+        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, index, 1, "gated", keep=1)[2][0, 0, :, 1]
 
     got, exact = gate(bias).double(), torch.sigmoid(q.double())
     computed = torch.float64 if dtype == torch.float64 else torch.float32

@@ -24,6 +24,9 @@ CPU_SHAPES = {
     "wide context, untied, many rows": {"batch": 127, "context_dim": 40, "tied": False, "tasks": 3},
     "few rows of many units": {"batch": 5, "dim": 128},
     "several chunks": {"batch": 2600, "dim": 9, "context_dim": 2},
+    "low rank, many rows": {"batch": 700, "dim": 33, "context_dim": 2, "rank": 7},
+    "low rank, wide context": {"batch": 127, "context_dim": 40, "tied": False, "tasks": 3, "rank": 20, "projection_share_ratio": 0.5},
+    "low rank, more columns than registers hold": {"batch": 13, "dim": 150, "rank": 70},
 }
 """Over ``cross_arguments()``, of which the batch has four rows."""
 
@@ -33,7 +36,7 @@ CPU_SHAPES = {
 @pytest.mark.parametrize("cell", ["gated", "cross"])
 @pytest.mark.parametrize("shape", CPU_SHAPES.values(), ids=CPU_SHAPES)
 def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, cell, return_states, dtype):
-    assert_as_exact_as_plain_pytorch(cross_arguments(cell=cell, **shape), dtype, return_states=return_states)
+    assert_as_exact_as_plain_pytorch(cross_arguments(**{**shape, "cell": cell}), dtype, return_states=return_states)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -132,6 +135,8 @@ for batch, dim, tasks in (*shapes, (1000, 64, 3)):
     for dtype in (torch.float32, torch.bfloat16):
         arguments = cross_arguments(batch=batch, dim=dim, tasks=tasks, dtype=dtype, context_dim=3)
         digest.update(functional.cross_rnn(**arguments, backend="cpp").float().numpy().tobytes())
+        arguments = cross_arguments(batch=batch, dim=dim, tasks=tasks, dtype=dtype, context_dim=3, rank=9)
+        digest.update(functional.cross_rnn(**arguments, backend="cpp").float().numpy().tobytes())
 print(digest.hexdigest())
 """
 
@@ -166,9 +171,10 @@ def test_a_gradient_that_is_expanded_or_strided_is_read_right(backend):
 @pytest.mark.parametrize("recompute", [False, True], ids=["saved", "recomputed"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_nothing_is_read_from_memory_before_it_is_written(backend, dtype, poison, recompute):
+@pytest.mark.parametrize("rank", [None, 9], ids=["full", "low rank"])
+def test_nothing_is_read_from_memory_before_it_is_written(backend, rank, dtype, poison, recompute):
     """A run on poison leaves it in the operator's own scratch memory; blocks of many sizes leave it in the allocator's."""
-    arguments = cast(cross_arguments(batch=300, dim=33, context_dim=5), dtype)
+    arguments = cast(cross_arguments(batch=300, dim=33, context_dim=5, rank=rank), dtype)
     seed = torch.randn(2, 4, 300, 33)
     options = {"return_states": True, "recompute": recompute, "backend": "cpp"}
     expected = results(functional.cross_rnn, cast(arguments, dtype), seed, **options)
@@ -215,15 +221,16 @@ def test_gradients_reach_float32_parameters_through_autocast(backend):
 
 
 @pytest.mark.parametrize("kind", ["rows", "trunk"])
-def test_a_module_that_recomputes_gives_the_gradients_of_one_that_keeps(backend, kind):
-    plan = SharingPlan.from_ratio(kind, 3, 16, 0.5)
+@pytest.mark.parametrize("rank", [None, 6], ids=["full", "low rank"])
+def test_a_module_that_recomputes_gives_the_gradients_of_one_that_keeps(backend, rank, kind):
+    plan = SharingPlan.from_ratio(kind, 3, 16, 0.5, rank=rank)
     keeps, recomputes = CrossRNN(plan, backend="cpp"), CrossRNN(plan, backend="cpp", recompute=True)
     recomputes.load_state_dict(keeps.state_dict())
     x0 = torch.randn(50, 16)
     for module in (keeps, recomputes):
         module(x0).square().sum().backward()
     for a, b in zip(keeps.parameters(), recomputes.parameters(), strict=True):
-        assert torch.equal(a.grad, b.grad)
+        assert torch.equal(a.grad, b.grad) if a.numel() else a.grad is None
 
 
 LONG_CALL = """
@@ -233,9 +240,13 @@ from dcrnn_fast import functional
 
 dim, rows = 64, {rows}
 index = torch.arange(dim, dtype=torch.int32)[None]
-banks = torch.zeros(dim, 2, dim), torch.zeros(dim, 2), torch.zeros(1, 0, 2, dim), torch.zeros(1, 0, 2)
+rank = {rank}
+columns, more = rank or dim, {{}}
+if rank:
+    more = dict(shared_projection=torch.zeros(rank, 2, dim), private_projection=torch.zeros(1, 0, 2, dim), projection_index=index[:, :rank])
+banks = torch.zeros(dim, 2, columns), torch.zeros(dim, 2), torch.zeros(1, 0, 2, columns), torch.zeros(1, 0, 2)
 x0 = torch.zeros(rows, dim, requires_grad={backward})
-run = lambda: functional.cross_rnn(x0, *banks, index, steps={steps}, backend="cpp", recompute=True)
+run = lambda: functional.cross_rnn(x0, *banks, index, steps={steps}, backend="cpp", recompute=True, **more)
 if {backward}:
     run = run().sum().backward
 signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -245,10 +256,11 @@ print("the call ended by itself")
 """
 
 
-@pytest.mark.parametrize(("backward", "rows", "steps"), [(False, 30_000, 65_535), (True, 2000, 1000)], ids=["forward", "backward"])
-def test_a_signal_ends_a_long_call(backend, backward, rows, steps):
+@pytest.mark.parametrize("rank", [None, 8], ids=["full", "low rank"])
+@pytest.mark.parametrize(("backward", "rows", "steps"), [(False, 30_000, 65_535), (True, 4000, 1000)], ids=["forward", "backward"])
+def test_a_signal_ends_a_long_call(backend, backward, rows, steps, rank):
     """The forward would take minutes, the backward seconds, and Python runs no handler before an operator returns."""
-    process = run_python("-c", LONG_CALL.format(backward=backward, rows=rows, steps=steps), OMP_NUM_THREADS="1")
+    process = run_python("-c", LONG_CALL.format(backward=backward, rows=rows, steps=steps, rank=rank), OMP_NUM_THREADS="1")
     assert process.stdout == ""
     assert process.stderr.rstrip().endswith("KeyboardInterrupt")
     assert "_let_signals_in" in process.stderr, "the operator returned before the handler's exception was raised"

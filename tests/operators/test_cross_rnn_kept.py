@@ -43,11 +43,14 @@ def test_the_backward_computes_the_gradients_that_are_needed_and_no_others(backe
 
 
 @on_kernels
-@pytest.mark.parametrize("wanted", [["x0"], ["context"], ["shared_weight"], ["private_bias", "x0"]], ids=str)
+@pytest.mark.parametrize(
+    "wanted", [["x0"], ["context"], ["shared_weight"], ["private_bias", "x0"], ["shared_projection"], ["private_projection", "x0"]], ids=str
+)
 def test_a_tensor_without_requires_grad_gets_no_gradient(backend, wanted):
-    arguments = arguments_of(backend, context_dim=2)
+    rank = 4 if any("projection" in name for name in wanted) else None
+    arguments = arguments_of(backend, context_dim=2, rank=rank, projection_share_ratio=0.5)
     given, exact = (
-        {n: v.detach().requires_grad_(n in wanted) if isinstance(v, torch.Tensor) and n != "index" else v for n, v in arguments.items()}
+        {n: v.detach().requires_grad_(n in wanted) if torch.is_tensor(v) and v.is_floating_point() else v for n, v in arguments.items()}
         for _ in range(2)
     )
     backend.cross_rnn(**given).square().sum().backward()
@@ -62,9 +65,10 @@ def test_a_tensor_without_requires_grad_gets_no_gradient(backend, wanted):
 @on_kernels
 @pytest.mark.parametrize("return_states", [False, True], ids=["last", "states"])
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
-def test_kept_tensors_may_come_back_with_other_strides(backend, recompute, return_states):
+@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
+def test_kept_tensors_may_come_back_with_other_strides(backend, rank, recompute, return_states):
     """As from hooks that store saved tensors elsewhere."""
-    arguments, options = arguments_of(backend), {"recompute": recompute, "return_states": return_states}
+    arguments, options = arguments_of(backend, rank=rank), {"recompute": recompute, "return_states": return_states}
     seed = torch.ones((), dtype=DOUBLE, device=backend.device).expand(2, *([4] if return_states else []), 20, 17)
     expected = results(backend.cross_rnn, cast(arguments, DOUBLE), seed, **options)
 
@@ -79,9 +83,10 @@ def test_kept_tensors_may_come_back_with_other_strides(backend, recompute, retur
 
 @on_kernels
 @pytest.mark.parametrize("recompute", [False, True])
-def test_kept_tensors_may_come_back_with_a_gap_of_one_value_between_tasks(backend, recompute):
+@pytest.mark.parametrize("rank", [None, 16], ids=["full", "low rank"])
+def test_kept_tensors_may_come_back_with_a_gap_of_one_value_between_tasks(backend, rank, recompute):
     """Rows of 16 values are aligned, and those of the second task are not."""
-    arguments = backend.of(cross_arguments(batch=5, dim=16))
+    arguments = backend.of(cross_arguments(batch=5, dim=16, rank=rank))
     seed = torch.ones((), dtype=DOUBLE, device=backend.device).expand(2, 5, 16)
     expected = results(backend.cross_rnn, cast(arguments, DOUBLE), seed, recompute=recompute)
 
@@ -99,9 +104,9 @@ def test_kept_tensors_may_come_back_with_a_gap_of_one_value_between_tasks(backen
 
 
 @on_kernels
-@pytest.mark.parametrize("name", ["x0", "shared_weight", "private_weight", "index"])
+@pytest.mark.parametrize("name", ["x0", "shared_weight", "private_weight", "index", "shared_projection", "projection_index"])
 def test_an_input_changed_between_forward_and_backward_is_detected(backend, name):
-    arguments = arguments_of(backend)
+    arguments = arguments_of(backend, rank=3 if "projection" in name else None)
     differentiable(arguments)
     out = backend.cross_rnn(**arguments)
     with torch.no_grad():
@@ -130,9 +135,10 @@ def test_a_second_derivative_is_refused_and_the_remedy_named(backend):
 
 
 @on_kernels
+@pytest.mark.parametrize("rank", [None, 6], ids=["full", "low rank"])
 @pytest.mark.parametrize("kind", ["rows", "trunk"])
-def test_a_module_gives_the_gradients_of_the_reference(backend, kind):
-    plan = SharingPlan.from_ratio(kind, 3, 16, 0.5)
+def test_a_module_gives_the_gradients_of_the_reference(backend, kind, rank):
+    plan = SharingPlan.from_ratio(kind, 3, 16, 0.5, rank=rank)
     ours, plain = (make(plan, dtype=DOUBLE, device=backend.device) for make in (CrossRNN, reference.CrossRNN))
     ours.backend = backend.name
     ours.load_state_dict(plain.state_dict())

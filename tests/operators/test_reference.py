@@ -18,11 +18,23 @@ def gather_by_definition(shared, private, index):
     return torch.stack([torch.stack([row(t, i) for i in rows]) for t, rows in enumerate(index.tolist())])
 
 
-def cross_rnn_by_definition(x0, shared_weight, shared_bias, private_weight, private_bias, index, *, steps, cell, context=None):
+def projected(u, rows):
+    """The values that a projection's rows give of u, for each gate vector."""
+    return [[math.fsum(w * v for w, v in zip(row[gate], u, strict=True)) for row in rows] for gate in range(len(rows[0]))]
+
+
+def cross_rnn_by_definition(
+    x0, shared_weight, shared_bias, private_weight, private_bias, index, *, steps, cell, context=None,
+    shared_projection=None, private_projection=None, projection_index=None,
+):  # fmt: skip
     """Every state [T, L + 1, B, D] by scalar arithmetic."""
     weight = gather_by_definition(shared_weight, private_weight, index).tolist()
     bias = gather_by_definition(shared_bias, private_bias, index).tolist()
     (tasks, rows), (batch, dim) = index.shape, x0.shape
+    projection, rank = None, 0
+    if projection_index is not None:
+        projection = gather_by_definition(shared_projection, private_projection, projection_index).tolist()
+        rank = projection_index.shape[1] * dim // rows
     states = torch.zeros(tasks, steps + 1, batch, dim, dtype=DOUBLE)
     for t in range(tasks):
         for i in range(batch):
@@ -30,13 +42,17 @@ def cross_rnn_by_definition(x0, shared_weight, shared_bias, private_weight, priv
             states[t, 0, i] = x0[i]
             for step in range(steps):
                 u = ([] if context is None else context[step, i].tolist()) + h
+                read = [u, u]
+                if projection is not None:
+                    first = 0 if rows == dim else step * rank
+                    read = projected(u, projection[t][first : first + rank])
                 after = []
                 for d in range(dim):
                     r = d if rows == dim else step * dim + d
-                    a = math.fsum(w * v for w, v in zip(weight[t][r][0], u, strict=True)) + bias[t][r][0]
+                    a = math.fsum(w * v for w, v in zip(weight[t][r][0], read[0], strict=True)) + bias[t][r][0]
                     g = 1.0
                     if cell == "gated":
-                        q = math.fsum(w * v for w, v in zip(weight[t][r][1], u, strict=True)) + bias[t][r][1]
+                        q = math.fsum(w * v for w, v in zip(weight[t][r][1], read[1], strict=True)) + bias[t][r][1]
                         g = 1 / (1 + math.exp(-q))
                     after.append(h[d] + g * float(x0[i, d]) * a)
                 h = after
@@ -59,10 +75,30 @@ def test_cross_rnn_is_the_formula_of_the_design_at_every_step(cell, tied, contex
     torch.testing.assert_close(cross_rnn(**arguments, return_states=True), cross_rnn_by_definition(**arguments), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("return_states", [False, True])
+@pytest.mark.parametrize("projection_share_ratio", [0, 0.5, 1])
 @pytest.mark.parametrize(("cell", "tied", "context_dim", "share_ratio"), GRID)
-def test_cross_rnn_gradients_match_finite_differences(cell, tied, context_dim, share_ratio, return_states):
-    arguments = cross_arguments(batch=2, dim=3, steps=2, cell=cell, tied=tied, context_dim=context_dim and 2, share_ratio=share_ratio)
+def test_a_cell_of_low_rank_is_the_formula_too(cell, tied, context_dim, share_ratio, projection_share_ratio):
+    options = {"cell": cell, "tied": tied, "context_dim": context_dim, "share_ratio": share_ratio}
+    arguments = cross_arguments(**options, rank=4, projection_share_ratio=projection_share_ratio)
+    torch.testing.assert_close(cross_rnn(**arguments, return_states=True), cross_rnn_by_definition(**arguments), rtol=1e-12, atol=1e-12)
+
+
+def test_a_cell_of_low_rank_is_the_full_cell_with_the_product_of_its_matrices():
+    low = cross_arguments(rank=2, projection_share_ratio=0.5, seed=3)
+    projection = param_gather(low["shared_projection"], low["private_projection"], low["projection_index"])
+    weight = torch.einsum("tdgr,trgk->tdgk", param_gather(low["shared_weight"], low["private_weight"], low["index"]), projection)
+    bias = param_gather(low["shared_bias"], low["private_bias"], low["index"])
+    index = torch.arange(5, dtype=torch.int32).expand(2, -1)
+    full = cross_rnn(low["x0"], weight.new_empty(0, 2, 5), bias.new_empty(0, 2), weight, bias, index, steps=3)
+    torch.testing.assert_close(cross_rnn(**low), full, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("return_states", [False, True])
+@pytest.mark.parametrize("rank", [None, 2], ids=["full", "low rank"])
+@pytest.mark.parametrize(("cell", "tied", "context_dim", "share_ratio"), GRID)
+def test_cross_rnn_gradients_match_finite_differences(cell, tied, context_dim, share_ratio, rank, return_states):
+    options = {"cell": cell, "tied": tied, "context_dim": context_dim and 2, "share_ratio": share_ratio}
+    arguments = cross_arguments(batch=2, dim=3, steps=2, **options, rank=rank, projection_share_ratio=0.5)
     inputs = differentiable(arguments)
 
     def run(*values):
@@ -71,9 +107,10 @@ def test_cross_rnn_gradients_match_finite_differences(cell, tied, context_dim, s
     assert gradcheck(run, tuple(inputs.values()))
 
 
+@pytest.mark.parametrize("rank", [None, 1], ids=["full", "low rank"])
 @pytest.mark.parametrize("cell", ["gated", "cross"])
-def test_cross_rnn_is_twice_differentiable(cell):
-    arguments = cross_arguments(batch=2, dim=2, steps=2, cell=cell, context_dim=1)
+def test_cross_rnn_is_twice_differentiable(cell, rank):
+    arguments = cross_arguments(batch=2, dim=2, steps=2, cell=cell, context_dim=1, rank=rank)
     inputs = differentiable(arguments)
 
     def run(*values):

@@ -23,11 +23,25 @@ def _fresh_compiler():
 
 
 @on_kernels
-@pytest.mark.parametrize("options", [{}, {"context_dim": 2}, {"cell": "cross"}, {"batch": 0}, {"tied": False, "share_ratio": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"context_dim": 2},
+        {"cell": "cross"},
+        {"batch": 0},
+        {"tied": False, "share_ratio": 1},
+        {"rank": 3},
+        {"rank": 2, "context_dim": 2, "tied": False, "projection_share_ratio": 0.5},
+    ],
+    ids=str,
+)
 def test_cross_rnn_passes_opcheck(backend, options):
     arguments = backend.of(cross_arguments(dtype=torch.float32, **options))
     differentiable(arguments)
     operators, keeps = backend.operators, KEEPS[backend.name]
+    if "rank" in options:
+        keeps = Keep.NOTHING, Keep.ACTIVATIONS
     cases = (False, keeps[-1], False), (True, keeps[-1], True), (True, keeps[-2], False), (False, 0, False)
     for return_states, keep, allow_tf32 in (cases[0], (True, keeps[-2], True)) if backend.is_slow else cases:
         call = *backend.operands(arguments, return_states=return_states, keep=keep), allow_tf32
@@ -36,8 +50,9 @@ def test_cross_rnn_passes_opcheck(backend, options):
         out, states, activations = operators.cross_rnn(*given)
         if return_states and keep & Keep.STATES:
             states = out[:, 1 : arguments["steps"]]
-        needs = int(Needs.X0 | Needs.BANKS if arguments["context"] is None else Needs.X0 | Needs.BANKS | Needs.CONTEXT)
-        backward = torch.randn_like(out), states, activations, *given[:-2], needs, allow_tf32
+        of_context = Needs.CONTEXT if "context_dim" in options else 0
+        needs = Needs.X0 | Needs.BANKS | of_context | (Needs.PROJECTIONS if "rank" in options else 0)
+        backward = torch.randn_like(out), states, activations, *given[:-2], int(needs), allow_tf32
         torch.library.opcheck(operators.cross_rnn_backward.default, backward)
 
 
@@ -53,14 +68,17 @@ def test_param_gather_passes_opcheck(backend, shape):
 
 
 @pytest.mark.parametrize(
-    ("backend", "sharing", "relation"),
-    [*((name, "rows", "chain") for name in ("reference", "cpp", "triton", "cuda")), ("cpp", "trunk", "transfer")],
+    ("backend", "sharing", "relation", "rank"),
+    [
+        *((name, "rows", "chain", rank) for name in ("reference", "cpp", "triton", "cuda") for rank in (None, 3)),
+        ("cpp", "trunk", "transfer", None),
+        ("cpp", "trunk", "transfer", 3),
+    ],
     indirect=["backend"],
 )
-def test_a_whole_training_step_compiles_into_one_graph_with_a_dynamic_batch(backend, sharing, relation):
-    model = DCRNN(
-        SIZES, embedding_dim=4, num_dense=2, steps=2, sharing=sharing, relation=relation, backend=backend.name, device=backend.device
-    )
+def test_a_whole_training_step_compiles_into_one_graph_with_a_dynamic_batch(backend, sharing, relation, rank):
+    options = {"steps": 2, "sharing": sharing, "relation": relation, "rank": rank}
+    model = DCRNN(SIZES, embedding_dim=4, num_dense=2, **options, backend=backend.name, device=backend.device)
 
     def loss(ids, dense, labels):
         return model.loss(model(ids, dense), labels)
@@ -77,8 +95,9 @@ def test_a_whole_training_step_compiles_into_one_graph_with_a_dynamic_batch(back
 
 
 @on_every_backend
-def test_a_recurrence_compiles_with_every_size_dynamic(backend):
-    model = CrossRNN(SharingPlan.from_ratio("rows", 2, 4, 0.5), backend=backend.name, device=backend.device)
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
+def test_a_recurrence_compiles_with_every_size_dynamic(backend, rank):
+    model = CrossRNN(SharingPlan.from_ratio("rows", 2, 4, 0.5, rank=rank), backend=backend.name, device=backend.device)
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
     for rows in (5, 17):
         x0 = torch.randn(rows, 4, device=backend.device)
@@ -86,8 +105,9 @@ def test_a_recurrence_compiles_with_every_size_dynamic(backend):
 
 
 @on_every_backend
-def test_an_exported_recurrence_takes_any_batch_size(backend):
-    model = CrossRNN(SharingPlan.from_ratio("trunk", 2, 16, 0.5), backend=backend.name, device=backend.device).eval()
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
+def test_an_exported_recurrence_takes_any_batch_size(backend, rank):
+    model = CrossRNN(SharingPlan.from_ratio("trunk", 2, 16, 0.5, rank=rank), backend=backend.name, device=backend.device).eval()
     program = torch.export.export(model, (torch.randn(5, 16, device=backend.device),), dynamic_shapes=({0: torch.export.Dim("rows")},))
     x0 = torch.randn(17, 16, device=backend.device)
     torch.testing.assert_close(program.module()(x0), model(x0))

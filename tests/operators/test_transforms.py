@@ -81,9 +81,11 @@ def test_auto_computes_forward_mode_in_a_compiled_graph():
 
 
 @on_every_backend
-@pytest.mark.parametrize("name", ["x0", "shared_weight", "private_bias", "context"])
+@pytest.mark.parametrize("name", ["x0", "shared_weight", "private_bias", "context", "shared_projection"])
 def test_grad_gives_the_reference_gradient(backend, name):
     arguments, _ = problem()
+    if name == "shared_projection":
+        arguments = backend.of(cross_arguments(rank=2, context_dim=1))
     fast, plain = (as_function_of(arguments, run, name) for run in (backend.cross_rnn, reference.cross_rnn))
     gradients = [grad(lambda value, run=run: run(value).square().sum())(arguments[name]) for run in (fast, plain)]
     torch.testing.assert_close(*gradients)
