@@ -57,6 +57,41 @@ def products(dim: int, batch: int, tasks: int, gates: int, steps: int, *, dtype:
     return run
 
 
+def thin_products(
+    dim: int, rank: int, batch: int, tasks: int, gates: int, steps: int, *, dtype: torch.dtype, training: bool, device: str
+) -> Call:
+    """The product floor of the low-rank cell with one projection for all tasks, as library calls into memory that is there.
+
+    Forward [B, D] x [D, G * r] for each task and step, but once for all tasks at the first, and G times [B, r] x [r, D]. Backward the
+    transposed ones; for each task G times [D, L * B] x [L * B, r], and [G * r, L * B] x [L * B, D].
+    """
+    kind = {"dtype": dtype, "device": device}
+    x, projection, weight = torch.randn(batch, dim, **kind), torch.randn(gates * rank, dim, **kind), torch.randn(dim, rank, **kind)
+    projected, states = torch.randn(steps * batch, gates * rank, **kind), torch.randn(steps * batch, dim, **kind)
+    z_out, a_out, dz_out = projected[:batch].clone(), torch.empty_like(x), projected[:batch, :rank].clone()
+    dweight, dprojection = torch.empty_like(weight), torch.empty_like(projection)
+
+    def run() -> None:
+        for step in range(steps):
+            for _ in range(tasks if step else 1):
+                torch.mm(x, projection.T, out=z_out)
+            for _ in range(tasks * gates):
+                torch.mm(projected[:batch, :rank], weight.T, out=a_out)
+        if not training:
+            return
+        for step in range(steps):
+            for _ in range(tasks * gates):
+                torch.mm(x, weight, out=dz_out)
+            for _ in range(tasks if step else 1):
+                torch.mm(projected[:batch], projection, out=a_out)
+        for _ in range(tasks):
+            for _ in range(gates):
+                torch.mm(states.T, projected[:, :rank], out=dweight)
+            torch.mm(projected.T, states, out=dprojection)
+
+    return run
+
+
 class Replay(nn.Module):
     """A module's forward of ``x0`` as a CUDA graph. A call replays the graph."""
 

@@ -10,7 +10,7 @@ import torch
 PASSES = ("forward", "training")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 DTYPES_OF = {"cpu": ("float32", "bfloat16"), "cuda": ("tf32", "bfloat16")}
-COLUMNS = ("pass", "dtype", "D", "B", "T", "share_ratio")
+COLUMNS = ("pass", "dtype", "D", "B", "T", "share_ratio", "rank")
 """What names a case, in the order of a result's columns."""
 
 STEPS, SHARE_RATIO = 3, 0.5

@@ -90,9 +90,7 @@ def speeds(data: str, schema: str, dataset: PackedDataset, seconds: float) -> li
 
 def mean_auc(rows: Sequence[Mapping[str, Any]], split: str, data: str, rank: int | None) -> tuple[float, float]:
     """The mean over tasks and seeds, and the standard deviation over the seeds of the mean over the tasks."""
-    of_seeds = [
-        statistics.fmean(task["auc"] for task in row[split].values()) for row in rows if (row["data"], row["rank"]) == (data, rank)
-    ]
+    of_seeds = [statistics.fmean(task["auc"] for task in row[split].values()) for row in rows if (row["data"], row["rank"]) == (data, rank)]
     return statistics.fmean(of_seeds), statistics.stdev(of_seeds) if len(of_seeds) > 1 else 0.0
 
 

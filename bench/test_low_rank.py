@@ -1,0 +1,40 @@
+"""The low-rank cell with rows sharing against the eager reference, its compiled form, the product floor, and the full cell."""
+
+import torch
+
+from dcrnn_fast import CrossRNN, SharingPlan, reference
+
+from .candidates import step, thin_products
+from .cases import DTYPES_OF, SHARE_RATIO, STEPS, both_passes, crossed
+
+HEADLINE = [{"D": dim, "B": batch, "T": 2, "rank": rank} for dim, rank in ((320, 32), (624, 64)) for batch in (512, 4096)]
+FULL = crossed(T=(2, 1, 4), D=(320, 624, 128, 256, 1024), rank=(32, 64, 16), B=(512, 4096, 64, 16384))
+GPU_HEADLINE = [
+    {"pass": name, "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2, "rank": 64} for name in ("forward", "training")
+]  # docs/triton.md states goals for them
+SMOKE = {"D": 17, "B": 9, "T": 2, "rank": 3}
+
+
+def cases(grid, device):
+    if grid == "headline" and device == "cuda":
+        return GPU_HEADLINE
+    sizes = {"smoke": [SMOKE], "headline": HEADLINE, "full": FULL}[grid]
+    return both_passes(sizes, DTYPES_OF[device])
+
+
+def test_low_rank(comparison):
+    case, kind = comparison.case, comparison.kind
+    dim, batch, tasks, rank = case["D"], case["B"], case["T"], case["rank"]
+    plan, full = (SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS, rank=of) for of in (rank, None))
+    eager, exact = reference.CrossRNN(plan, **kind), reference.CrossRNN(plan, dtype=torch.float64, device=comparison.device)
+    ours = {name: CrossRNN(plan, backend=name, **kind) for name in comparison.ours}
+    for module in (*ours.values(), exact):
+        module.load_state_dict(eager.state_dict())
+    x0 = comparison.draw(batch, dim)
+    seed = comparison.draw(tasks, batch, dim) if comparison.training else None
+    comparison.add_modules(comparison.forms(ours, eager, x0), exact, x0, seed)
+    comparison.add("floor", lambda: thin_products(dim, rank, batch, tasks, 2, STEPS, training=comparison.training, **kind))
+    if comparison.grid != "smoke":
+        whole = CrossRNN(full, backend=comparison.ours[0], **kind)
+        comparison.add("full cell", lambda: lambda: step(whole, x0, seed))
+    comparison.time()
