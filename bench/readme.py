@@ -11,10 +11,12 @@ from dcrnn_fast.training.config import StoppingConfig
 from . import machine
 from .cases import HEADLINE, PASSES
 from .embedding_start import best_epoch, summarise
+from .rank import table as rank_table
 from .results import PEERS, case_of, read, words
+from .test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
 ROOT = Path(__file__).parents[1]
-SPEED_FILES = ("cross_rnn_cpu", "dcn_cpu", "param_gather_cpu", "sharing_cpu")
+SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
 PEER_COLUMNS = [f"{name}: {peer}" for name in PASSES for peer in ("eager", "torch.compile", "product floor")]
 
 
@@ -97,10 +99,40 @@ def embedding_start() -> str:
     )
 
 
+def low_rank() -> str:
+    """The low-rank cell's times over its peers' times at the headline sizes."""
+    result = read("low_rank_cpu.json")
+    rows = {tuple(case_of(row).values()): row for row in result["rows"]}
+    lines = []
+    for size in LOW_RANK_HEADLINE:
+        for dtype in ("float32", "bfloat16"):
+            cells = []
+            for name in PASSES:
+                row = rows.get((name, dtype, *size.values()), {})
+                for peer in ("full cell", "compile", "floor"):
+                    keys = (f"cpp/{peer}{quartile}" for quartile in ("", ", low", ", high"))
+                    cells.append("{:.2f} ({:.2f}-{:.2f})".format(*(row[key] for key in keys)) if row else "not measured")
+            lines.append([f"D = {size['D']}, rank {size['rank']}, B = {size['B']}, {dtype}", *cells])
+    peers = ("our full cell", "torch.compile", "product floor")
+    header = ["low rank: our time / time of", *(f"{name}: {peer}" for name in PASSES for peer in peers)]
+    return f"{markdown(header, lines)}\n\nT = 2, L = 3, one projection for both tasks; as above. `bench/results/low_rank_cpu.json`."
+
+
+def rank() -> str:
+    """AUC and training speed by the rank of the cell."""
+    result = read("rank.json")
+    seeds = len({row["seed"] for row in result["rows"]})
+    return (
+        "\n".join(rank_table(result)) + "\n\nAUC: mean of the tasks, mean ± standard deviation over "
+        f"{seeds} seeds. Speed: a whole training step at B = {result['configuration']['optimiser']['batch_size']}; in the last column medians of "
+        f"the per-round ratios (quartiles). {machine.line(result['machine'])}; `bench/results/rank.json`."
+    )
+
+
 SECTIONS = {
-    ROOT / "README.md": {"quality": quality, "speed": speed},
+    ROOT / "README.md": {"quality": quality, "speed": speed, "low rank": low_rank},
     ROOT / "docs" / "performance.md": {"losses": losses},
-    ROOT / "docs" / "choosing.md": {"embedding start": embedding_start},
+    ROOT / "docs" / "choosing.md": {"embedding start": embedding_start, "rank": rank},
 }
 
 
