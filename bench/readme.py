@@ -121,11 +121,11 @@ def low_rank() -> str:
 def rank() -> str:
     """AUC and training speed by the rank of the cell."""
     result = read("rank.json")
-    seeds = len({row["seed"] for row in result["rows"]})
+    seeds, batch = len({row["seed"] for row in result["rows"]}), result["configuration"]["optimiser"]["batch_size"]
     return (
         "\n".join(rank_table(result)) + "\n\nAUC: mean of the tasks, mean ± standard deviation over "
-        f"{seeds} seeds. Speed: a whole training step at B = {result['configuration']['optimiser']['batch_size']}; in the last column medians of "
-        f"the per-round ratios (quartiles). {machine.line(result['machine'])}; `bench/results/rank.json`."
+        f"{seeds} seeds. Speed: a whole training step at B = {batch}; in the last column medians "
+        f"of the per-round ratios (quartiles). {machine.line(result['machine'])}; `bench/results/rank.json`."
     )
 
 
