@@ -43,7 +43,7 @@ def test_either_schedule_of_triton_is_as_exact(backend, name, dtype):
 
 
 @on_every_kernel
-@pytest.mark.parametrize("shape", [{"cell": "cross"}, {"context_dim": 3, "tied": False}], ids=str)
+@pytest.mark.parametrize("shape", [{"cell": "cross"}, {"context_dim": 3, "tied": False}, {"context_dim": 3, "rank": 5}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_state_and_its_gradients_are_as_exact(backend, dtype, shape):
     check(backend, shape, dtype, return_states=True)
@@ -51,7 +51,7 @@ def test_every_state_and_its_gradients_are_as_exact(backend, dtype, shape):
 
 @on_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["one step", "six steps", "wide context, untied"])
+@pytest.mark.parametrize("name", ["one step", "six steps", "wide context, untied", "low rank, projection shared in part"])
 def test_recomputing_the_activations_is_as_exact(backend, name, dtype):
     check(backend, SHAPES[name], dtype, recompute=True, return_states=name == "six steps")
 
@@ -61,9 +61,13 @@ def test_recomputing_the_activations_is_as_exact(backend, name, dtype):
 @pytest.mark.parametrize("return_states", [False, True], ids=["last", "states"])
 @pytest.mark.parametrize("cell", ["gated", "cross"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_gradients_match_finite_differences(backend, tied, cell, return_states, recompute):
+@pytest.mark.parametrize("rank", [None, 2], ids=["full", "low rank"])
+def test_gradients_match_finite_differences(backend, rank, tied, cell, return_states, recompute):
+    if rank and backend.is_slow and recompute != return_states:
+        pytest.skip("half of the combinations: GPU kernels are slow on a CPU")
     size = 2 if backend.is_slow else 3
-    arguments = arguments_of(backend, batch=size, dim=size, steps=2, cell=cell, tied=tied, context_dim=size - 1)
+    shape = {"batch": size, "dim": size, "steps": 2, "context_dim": size - 1}
+    arguments = arguments_of(backend, **shape, cell=cell, tied=tied, rank=rank, projection_share_ratio=0.5)
     inputs = differentiable(arguments)
 
     def run(*values):
@@ -75,8 +79,9 @@ def test_gradients_match_finite_differences(backend, tied, cell, return_states, 
 
 @on_every_backend
 @pytest.mark.parametrize("return_states", [False, True])
-def test_an_empty_batch_gives_empty_outputs_and_zero_gradients(backend, return_states):
-    arguments = arguments_of(backend, batch=0, dim=5, context_dim=2)
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
+def test_an_empty_batch_gives_empty_outputs_and_zero_gradients(backend, rank, return_states):
+    arguments = arguments_of(backend, batch=0, dim=5, context_dim=2, rank=rank)
     inputs = differentiable(arguments)
     out = backend.cross_rnn(**arguments, return_states=return_states)
     assert out.shape == ((2, 4, 0, 5) if return_states else (2, 0, 5))
@@ -86,8 +91,9 @@ def test_an_empty_batch_gives_empty_outputs_and_zero_gradients(backend, return_s
 
 
 @on_kernels
-def test_strided_inputs_give_the_bits_of_contiguous_ones(backend):
-    arguments = arguments_of(backend, batch=70, context_dim=2)
+@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
+def test_strided_inputs_give_the_bits_of_contiguous_ones(backend, rank):
+    arguments = arguments_of(backend, batch=70, context_dim=2, rank=rank)
     strided = {n: torch.stack([v, v], dim=-1)[..., 0] if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
     seed = torch.randn(17, 70, 2, dtype=DOUBLE, device=backend.device).permute(2, 1, 0)
     expected = results(backend.cross_rnn, cast(arguments, DOUBLE), seed)
@@ -102,10 +108,11 @@ FAST = [(name, dtype) for name in ("reference", "cpp") for dtype in DTYPES]
 SLOW = [(name, dtype) for name in ("triton", "cuda") for dtype in (torch.float32, torch.bfloat16)]
 
 
+@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
 @pytest.mark.parametrize(("backend", "dtype"), FAST + SLOW, indirect=["backend"], ids=str)
-def test_outputs_and_gradients_have_the_same_bits_on_every_run(backend, dtype):
+def test_outputs_and_gradients_have_the_same_bits_on_every_run(backend, dtype, rank):
     batch, dim, runs = (40, 20, 1) if backend.is_slow else (300, 32, 3)
-    arguments = arguments_of(backend, batch=batch, dim=dim, tasks=3, context_dim=3)
+    arguments = arguments_of(backend, batch=batch, dim=dim, tasks=3, context_dim=3, rank=rank)
     seed = torch.randn(3, batch, dim, dtype=DOUBLE, device=backend.device)
     first = results(backend.cross_rnn, cast(arguments, dtype), seed)
     for _ in range(runs):
@@ -115,8 +122,9 @@ def test_outputs_and_gradients_have_the_same_bits_on_every_run(backend, dtype):
 
 @on_every_kernel
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_value_that_is_no_number_stays_in_its_row(backend, value):
-    arguments = cast(arguments_of(backend), torch.float32)
+@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
+def test_a_value_that_is_no_number_stays_in_its_row(backend, rank, value):
+    arguments = cast(arguments_of(backend, rank=rank), torch.float32)
     clean = backend.cross_rnn(**arguments)
     arguments["x0"][3, 2] = value
     got = backend.cross_rnn(**arguments)
@@ -154,6 +162,18 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_unit_nan(backend,
     assert torch.isnan(got[1, :, 4]).all()
     got[1, :, 4] = clean[1, :, 4]
     assert torch.equal(got, clean)
+
+
+@on_every_gpu_kernel
+@pytest.mark.parametrize("stray", [-1, 4, 2**31 - 1])
+def test_a_row_number_out_of_range_in_a_projection_makes_its_task_nan(backend, stray):
+    """Every unit of the task reads the column of z that has no row."""
+    arguments = arguments_of(backend, steps=1, rank=4)
+    clean = backend.cross_rnn(**arguments)
+    arguments["projection_index"][1, 2] = stray
+    got, *_ = backend.operators.cross_rnn(*backend.operands(arguments, keep=Keep.NOTHING))
+    assert torch.isnan(got[1]).all()
+    assert torch.equal(got[0], clean[0])
 
 
 @on_kernels
@@ -204,16 +224,26 @@ def test_the_forward_keeps_what_it_is_asked_to_keep(backend):
 
 
 @on_kernels
+def test_a_low_rank_keeps_the_projected_values_alone(backend):
+    arguments = arguments_of(backend, rank=3)
+    for keep, shape in ((Keep.NOTHING, (0,)), (Keep.ACTIVATIONS, (2, 3, 20, 2, 3))):
+        _, states, activations = backend.operators.cross_rnn(*backend.operands(arguments, keep=keep))
+        assert states.shape == (0,)
+        assert activations.shape == shape
+
+
+@on_kernels
 @pytest.mark.parametrize("return_states", [False, True], ids=["last", "states"])
-def test_the_backward_computes_again_what_was_not_kept(backend, return_states):
-    arguments = arguments_of(backend, context_dim=2)
+@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
+def test_the_backward_computes_again_what_was_not_kept(backend, rank, return_states):
+    arguments = arguments_of(backend, context_dim=2, rank=rank)
     found = []
-    for keep in KEEPS[backend.name]:
+    for keep in KEEPS[backend.name] if rank is None else (Keep.NOTHING, Keep.ACTIVATIONS):
         call = backend.operands(arguments, return_states=return_states, keep=keep)
         out, states, activations = backend.operators.cross_rnn(*call)
         if return_states and keep & Keep.STATES:
             states = out[:, 1:3]
-        needs = int(Needs.X0 | Needs.BANKS | Needs.CONTEXT)
+        needs = int(Needs.X0 | Needs.BANKS | Needs.CONTEXT | (Needs.PROJECTIONS if rank else 0))
         found.append(backend.operators.cross_rnn_backward(torch.ones_like(out), states, activations, *call[:-1], needs))
     for gradients in found[1:]:
         for got, want in zip(gradients, found[0], strict=True):
