@@ -46,7 +46,8 @@ PARTS = (
     "tests/triton",
 )
 """The parts of the tests, in their order. A folder stands for its files that are no parts of their own."""
-HEADLINE = ("bench/test_cross_rnn.py", "--benchmark", "--grid", "headline", "--device", "cuda", "--missing", "--record")
+HEADLINE_FILES = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
+HEADLINE = (*HEADLINE_FILES, "--benchmark", "--grid", "headline", "--device", "cuda", "--missing", "--record")
 BENCHMARKS = ("bench", "--benchmark", "--grid", "full", "--device", "cuda", "--missing", "--record")
 WITHOUT_EXTENSION = ("-k", "not the_extension")
 """Leaves out the tests of the extension, on a machine that could not build it."""
@@ -82,7 +83,7 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) 
             "headline",
             (Command((*pytest, *HEADLINE), measured, stops_itself=True),),
             needs=("smoke",),
-            dry=(Command((*collect, *HEADLINE)), Command((*pytest, "-q", HEADLINE[0]))),
+            dry=(Command((*collect, *HEADLINE)), Command((*pytest, "-q", *HEADLINE_FILES))),
         ),
         Step(
             "tests",
