@@ -1,7 +1,7 @@
 // Launches of the low-rank cell's backward. Between low_rank_backward and the sums the caller computes the matrix products for dW and dP.
-#include "cross_rnn_states_kernels.h"
 #include "low_rank_backward_kernels.h"
 #include "low_rank_launch.h"
+#include "sums.h"
 
 namespace dcrnn_fast::cuda {
 namespace {
@@ -56,7 +56,6 @@ template <typename T>
 cudaError_t low_rank_backward(const LowRankProblem<T>& p, const T* grad, bool every_state, T* activations, bool kept,
                               const LowRankWorkspace<T>& w, T* dx0, T* dcontext, cudaStream_t stream) {
   if (p.batch == 0 || p.tasks == 0) return cudaSuccess;
-  using A = accumulator<T>;
   cudaError_t error = cudaSuccess;
   const auto run = [&error](auto launched) {
     if (error == cudaSuccess) error = launched();
@@ -76,10 +75,7 @@ cudaError_t low_rank_backward(const LowRankProblem<T>& p, const T* grad, bool ev
       a.next = w.states, a.next_stride = (p.steps - 1) * all, a.next_step = all;
       a.activations = activations, a.activations_stride = p.steps * plane, a.activations_step = plane;
       a.vector = vector, a.rank_vector = rank_vector;
-      run([&] {
-        return launch_forward<LowRankKernel<LowRankForward, typename Kernel::Multiplication, Kernel::vectors, typename Kernel::Tile>>(
-            p, a, stream);
-      });
+      run([&] { return launch_states(p, Kernel::Tile::rows, a, stream); });
     }
     const LowRankPlacement placement = placement_of<Kernel>(p);
     LowRankBackwardArguments<T> a{};
@@ -90,7 +86,7 @@ cudaError_t low_rank_backward(const LowRankProblem<T>& p, const T* grad, bool ev
     a.dx0 = w.dx0, a.dcontext = p.columns ? w.dcontext : nullptr, a.sums = w.sums;
     a.batch = p.batch, a.grad_stride = every_state ? (p.steps + 1) * all : all;
     a.dim = p.dim, a.columns = p.columns, a.rank = p.rank, a.steps = p.steps, a.weight_steps = p.weight_steps();
-    a.every_state = every_state, a.on_chip = placement.on_chip, a.resident = placement.resident;
+    a.every_state = every_state, a.on_chip = placement.on_chip, a.resident = placement.resident, a.depth = placement.depth;
     a.vector = vector, a.rank_vector = rank_vector;
     run([&] {
       return launch(low_rank_backward_steps<Kernel>, Grid{tiles, p.tasks}, Kernel::threads, static_cast<int>(placement.shared_bytes),
@@ -100,19 +96,10 @@ cudaError_t low_rank_backward(const LowRankProblem<T>& p, const T* grad, bool ev
   });
   run([&] {
     const bool tied = p.weight_steps() == 1;
-    const int64_t groups = p.tasks * int64_t(tied ? 1 : p.steps), width = int64_t(p.gates) * p.dim;
-    const TileSumArguments<A> sum{w.sums, groups, tiles * (tied ? p.steps : 1), width};
-    return launch(sum_over_tiles<A>, Grid{divide_up(groups * width, element_threads)}, element_threads, 0, stream, sum);
+    return sum_in_place(w.sums, p.tasks * int64_t(tied ? 1 : p.steps), tiles * (tied ? p.steps : 1), int64_t(p.gates) * p.dim, stream);
   });
-  const auto sum_tasks = [&](const A* from, T* to, int64_t count) {
-    if (from && count)
-      run([&] {
-        const TaskSumArguments<T> sum{from, to, count, p.tasks};
-        return launch(sum_over_tasks<T>, Grid{divide_up(count, element_threads)}, element_threads, 0, stream, sum);
-      });
-  };
-  sum_tasks(w.dx0, dx0, all);
-  sum_tasks(w.dcontext, dcontext, p.steps * p.batch * p.columns);
+  if (w.dx0) run([&] { return sum_tasks<T>(w.dx0, dx0, all, p.tasks, stream); });
+  if (w.dcontext && p.columns) run([&] { return sum_tasks<T>(w.dcontext, dcontext, p.steps * p.batch * p.columns, p.tasks, stream); });
   return error;
 }
 

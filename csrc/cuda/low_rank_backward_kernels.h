@@ -25,7 +25,7 @@ struct LowRankBackwardArguments {
   T *gradients, *rank_gradients, *d;  // da|dq [T, L, B, G, D], dz|dy [T, L, B, G, r], [T, B, D] if d is not on the chip
   A *dx0, *dcontext, *sums;           // [T, B, D] or null, [T, L, B, C] or null, [T, L, row tiles, G, D]
   int64_t batch, stages_a_step, grad_stride;
-  int dim, columns, rank, steps, weight_steps;
+  int dim, columns, rank, steps, weight_steps, depth;
   bool every_state;
   bool on_chip;   // d, z, y, dz and dy are
   bool resident;  // all stages have a place on the chip, and are read once
@@ -47,7 +47,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
 
   // The weights' stages; da and dq of a tile of units, and their sums over each warp's rows; then z, y, dz, dy and d, or one block of such
   // an operand for each vector.
-  static constexpr int64_t shared_bytes(const Sizes& sizes, bool on_chip, int64_t slots) {
+  static constexpr int64_t shared_bytes(const Sizes& sizes, bool on_chip, int64_t slots, int) {
     const int64_t operands = on_chip ? sizes.state_blocks + int64_t(2 * G) * sizes.rank_blocks : G;
     return slots * right_bytes + gradient_bytes + sum_bytes + operands * left_bytes;
   }
@@ -68,7 +68,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
         task(blockIdx.y),
         first_row(int64_t(blockIdx.x) * Tile::rows),
         weights(shared_memory()),
-        gradients(weights + (p.resident ? stages_of_step(sizes) : stages) * right_bytes),
+        gradients(weights + (p.resident ? stages_of_step(sizes) : p.depth) * right_bytes),
         ranks(gradients + gradient_bytes + sum_bytes),
         rank_gradients(ranks + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)),
         d(rank_gradients + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)),
@@ -137,32 +137,29 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
                          G * p.rank, p.rank, p.rank_vector);
   }
 
-  // sums[part] += left right^T: the left operand has r columns a vector.
-  template <bool together>
-  DCRNN_DEVICE void multiply_ranks(Sums (&sums)[G], unsigned char* operand, const T* global, const Position& at, int ring) const {
-    if (!p.on_chip) Base::fetch(ranks, global, first_row, p.batch, G * p.rank, at.block, p.rank, G, p.rank, p.rank_vector);
-    const int slices = Base::slices_from(at.block * row_values<T>, p.rank);
+  // sums[part] += left right^T. The left operand is z and y, or dz and dy: r columns a vector.
+  DCRNN_DEVICE void multiply_ranks(Sums (&sums)[G], const Position& at, int ring) const {
+    const unsigned char* left = (at.inputs ? rank_gradients : ranks) + (p.on_chip ? at.block : 0) * left_bytes;
+    if (!p.on_chip)
+      Base::fetch(ranks, at.inputs ? rank_gradients_of(at.step) : activations_of(at.step), first_row, p.batch, G * p.rank, at.block, p.rank,
+                  G, p.rank, p.rank_vector);
+    const int slices = Base::slices_from(at.block * row_values<T>, p.rank), stride = (p.on_chip ? sizes.rank_blocks : 1) * left_bytes;
 #pragma unroll
-    for (int part = 0; part < G; ++part) {
-      const unsigned char* const left =
-          p.on_chip ? operand + (part * sizes.rank_blocks + at.block) * left_bytes : ranks + part * left_bytes;
-      multiply_by_rows<M, Tile>(sums[together ? 0 : part], left, slot(at, ring) + part * columns * row_bytes, slices);
-    }
+    for (int part = 0; part < G; ++part)
+      multiply_by_rows<M, Tile>(sums[part], left + part * stride, slot(at, ring) + part * columns * row_bytes, slices);
   }
 
-  // dz and dy of a tile of the rank: adds the products of a block of units.
+  // dz and dy of a tile of the rank: adds the products of a block of units. Side by side in one tile, each warp's columns belong to one of
+  // them.
   DCRNN_DEVICE void multiply_gradients(Sums (&sums)[G], const Position& at, int ring) const {
     const int block = at.block - sizes.rank_blocks,
               slices = Base::slices_from(at.unit_tile(*this) * columns + block * row_values<T>, p.dim);
-    if (sizes.halved) {
-      const int part = G == 2 && Tile::first_column() >= columns / 2;
-      multiply_by_rows<M, Tile>(sums[0], gradients + (part * column_blocks + block) * left_bytes, slot(at, ring), slices);
-      return;
-    }
+    const int first = sizes.halved && Tile::first_column() >= columns / 2 ? 1 : 0;
 #pragma unroll
     for (int part = 0; part < G; ++part)
-      multiply_by_rows<M, Tile>(sums[part], gradients + (part * column_blocks + block) * left_bytes,
-                                slot(at, ring) + part * columns * row_bytes, slices);
+      if (part == 0 || !sizes.halved)
+        multiply_by_rows<M, Tile>(sums[part], gradients + ((first + part) * column_blocks + block) * left_bytes,
+                                  slot(at, ring) + part * columns * row_bytes, slices);
   }
 
   // From the sums of a tile of units: da and dq, to shared memory for the products; and once a step to global memory, with dx0 and the sums
@@ -232,7 +229,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   }
 
   // From du of a tile of columns: the context's gradient, or the state's, which in the first step belongs to x0.
-  DCRNN_DEVICE void finish_inputs(const Sums& sums, const Position& at) const {
+  DCRNN_DEVICE void finish_inputs(const Sums (&sums)[G], const Position& at) const {
     const bool upstream = at.tile < sizes.context_tiles;
     const int column = (at.tile - (upstream ? 0 : sizes.context_tiles)) * columns + Base::first_column();
     const int width = upstream ? p.columns : p.dim, left = width - column;
@@ -244,7 +241,8 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
       if (row >= p.batch) continue;
       A du[neighbours], more[neighbours];
 #pragma unroll
-      for (int i = 0; i < neighbours; ++i) du[i] = Base::sum_of(sums, half_block, i);
+      for (int i = 0; i < neighbours; ++i)
+        du[i] = Base::sum_of(sums[0], half_block, i) + (G == 2 ? Base::sum_of(sums[G - 1], half_block, i) : A(0));
       const auto add = [&] {
 #pragma unroll
         for (int i = 0; i < neighbours; ++i) du[i] += more[i];
@@ -282,7 +280,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
       Base::copy_operand(d, grad_of(p.steps), first_row, p.batch, p.dim, p.dim, p.vector);
       load_ranks(p.steps - 1);
     }
-    for (int stage = 0; stage < stages - 1; ++stage) {
+    for (int stage = 0; stage < p.depth - 1; ++stage) {
       if (loading.step >= 0) {
         load_stage(loading, stage);
         loading.advance(*this);
@@ -290,28 +288,25 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
       commit_copies();
     }
     Sums sums[G] = {}, rank_sums[G] = {};
-    for (int ring = 0; at.step >= 0; ring = ring == stages - 1 ? 0 : ring + 1) {
+    for (int ring = 0; at.step >= 0; ring = ring == p.depth - 1 ? 0 : ring + 1) {
       if (at.starts_step())
         wait_for_copies<0>();  // z and y too
       else
-        wait_for_copies<stages - 2>();
+        Base::wait_for_stage(p.depth);
       __syncthreads();
       if (p.on_chip && at.step > 0 && at.inputs && at.tile == first_tile && at.block == 0) load_ranks(at.step - 1);
       if (loading.step >= 0) {
-        load_stage(loading, ring == 0 ? stages - 1 : ring - 1);
+        load_stage(loading, ring == 0 ? p.depth - 1 : ring - 1);
         loading.advance(*this);
       }
       commit_copies();
-      if (at.inputs) {
-        multiply_ranks<true>(sums, rank_gradients, rank_gradients_of(at.step), at, ring);
+      if (at.inputs || at.units(*this)) {
+        multiply_ranks(sums, at, ring);
         if (at.block == sizes.rank_blocks - 1) {
-          finish_inputs(sums[0], at);
-          Base::clear(sums[0]);
-        }
-      } else if (at.units(*this)) {
-        multiply_ranks<false>(sums, ranks, activations_of(at.step), at, ring);
-        if (at.block == sizes.rank_blocks - 1) {
-          finish_units(sums, at);
+          if (at.inputs)
+            finish_inputs(sums, at);
+          else
+            finish_units(sums, at);
 #pragma unroll
           for (int part = 0; part < G; ++part) Base::clear(sums[part]);
         }

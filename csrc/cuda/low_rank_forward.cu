@@ -12,6 +12,18 @@ auto with_forward_kernel(const LowRankProblem<T>& p, const Body& body) {
   });
 }
 
+// Fills in the problem and how the operands are kept, and launches.
+template <typename Kernel, typename T>
+cudaError_t launch_forward(const LowRankProblem<T>& p, LowRankForwardArguments<T> a, cudaStream_t stream) {
+  const typename Kernel::Sizes sizes(p.dim, p.columns, p.rank);
+  const LowRankPlacement placement = place_low_rank<Kernel>(p, sizes, (a.given ? 0 : sizes.project()) + sizes.units());
+  a.x0 = p.x0, a.context = p.context;
+  a.batch = p.batch, a.dim = p.dim, a.columns = p.columns, a.rank = p.rank, a.weight_steps = p.weight_steps();
+  a.on_chip = placement.on_chip, a.resident = placement.resident, a.depth = placement.depth;
+  const Grid grid{divide_up(p.batch, Kernel::Tile::rows), p.tasks};
+  return launch(low_rank_forward_steps<Kernel>, grid, Kernel::threads, static_cast<int>(placement.shared_bytes), stream, a);
+}
+
 // Memory for z and y of a step, where they have no place on the chip and nobody keeps them.
 template <typename Kernel, typename T>
 int64_t rank_values(const LowRankProblem<T>& p, bool keeps) {
@@ -55,9 +67,21 @@ cudaError_t low_rank_forward(const LowRankProblem<T>& p, T* out, bool every_stat
   });
 }
 
-#define DCRNN_INSTANCE(T)                                                     \
-  template int64_t low_rank_forward_bytes<T>(const LowRankProblem<T>&, bool); \
-  template cudaError_t low_rank_forward<T>(const LowRankProblem<T>&, T*, bool, T*, void*, cudaStream_t)
+template <typename T>
+cudaError_t launch_states(const LowRankProblem<T>& p, int tile_rows, const LowRankForwardArguments<T>& a, cudaStream_t stream) {
+  return with_kernels(p, [&](auto math, auto vectors) {
+    using All = LowRankTiles<decltype(math)>;
+    constexpr int G = decltype(vectors)::value;
+    if (tile_rows == All::Small::rows)
+      return launch_forward<LowRankKernel<LowRankForward, decltype(math), G, typename All::Small>>(p, a, stream);
+    return launch_forward<LowRankKernel<LowRankForward, decltype(math), G, typename All::Middle>>(p, a, stream);
+  });
+}
+
+#define DCRNN_INSTANCE(T)                                                                                \
+  template int64_t low_rank_forward_bytes<T>(const LowRankProblem<T>&, bool);                            \
+  template cudaError_t low_rank_forward<T>(const LowRankProblem<T>&, T*, bool, T*, void*, cudaStream_t); \
+  template cudaError_t launch_states<T>(const LowRankProblem<T>&, int, const LowRankForwardArguments<T>&, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);
 DCRNN_INSTANCE(BFloat16);

@@ -19,7 +19,7 @@ struct LowRankForwardArguments {
   const accumulator<T>* biases;   // packed, [T, W, G, whole tiles of units]
   T *next, *activations, *start;  // of each task [B, D]; z|y [B, G, r] or null; [B, D] or null: a copy of x0 goes there
   int64_t batch, stages_a_step, project_stage, next_stride, next_step, start_stride, activations_stride, activations_step;
-  int dim, columns, rank, steps, weight_steps;
+  int dim, columns, rank, steps, weight_steps, depth;
   bool every_state;          // next takes every state, not the last one alone
   bool given;                // z and y are read from activations
   bool ends_projected;       // the last step ends with z and y
@@ -40,9 +40,9 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
   static constexpr int blocks_at_once = threads == 128 ? 2 : 1;
 
   // The weights' stages and, with a context, as many of its rows; then state, z and y, or one block of such an operand for each vector.
-  static constexpr int64_t shared_bytes(const Sizes& sizes, bool on_chip, int64_t slots) {
+  static constexpr int64_t shared_bytes(const Sizes& sizes, bool on_chip, int64_t slots, int depth) {
     const int64_t operands = on_chip ? sizes.state_blocks + int64_t(G) * sizes.rank_blocks : G;
-    return slots * right_bytes + ((sizes.context_blocks ? stages : 0) + operands) * left_bytes;
+    return slots * right_bytes + ((sizes.context_blocks ? depth : 0) + operands) * left_bytes;
   }
 
   const LowRankForwardArguments<T>& p;
@@ -60,8 +60,8 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
         project(p.given ? 0 : sizes.project()),
         in_step(project + sizes.units()),
         weights(shared_memory()),
-        upstream(weights + (p.resident ? in_step : stages) * right_bytes),
-        state(upstream + (p.columns ? stages : 0) * left_bytes),
+        upstream(weights + (p.resident ? in_step : p.depth) * right_bytes),
+        state(upstream + (p.columns ? p.depth : 0) * left_bytes),
         ranks(state + (p.on_chip ? sizes.state_blocks : 0) * left_bytes) {}
 
   // A stage, in the order of the products.
@@ -105,26 +105,33 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
     return p.activations ? p.activations + task * p.activations_stride + step * p.activations_step : nullptr;
   }
 
+  // The left operand of a stage. Of z and y, that of the first vector; the second's lies `rank_stride` further.
+  DCRNN_DEVICE const unsigned char* left_of(const Position& at, int ring) const {
+    if (!at.projects(*this)) {
+      if (p.on_chip) return ranks + at.block * left_bytes;
+      Base::fetch(ranks, activations_of(at.step), first_row, p.batch, G * p.rank, at.block, p.rank, G, p.rank, p.rank_vector);
+      return ranks;
+    }
+    if (at.block < sizes.context_blocks) return upstream + ring * left_bytes;
+    const int block = at.block - sizes.context_blocks;
+    if (p.on_chip) return state + block * left_bytes;
+    Base::fetch(state, state_before(at.step), first_row, p.batch, p.dim, block, p.dim, 1, 0, p.vector);
+    return state;
+  }
+
   DCRNN_DEVICE void multiply(Sums (&sums)[G], const Position& at, int ring) const {
-    const unsigned char* const right = slot(at, ring);
-    if (at.projects(*this)) {
-      const bool is_upstream = at.block < sizes.context_blocks;
-      const int block = is_upstream ? at.block : at.block - sizes.context_blocks;
-      const unsigned char* left = is_upstream ? upstream + ring * left_bytes : state + (p.on_chip ? block : 0) * left_bytes;
-      if (!p.on_chip && !is_upstream) Base::fetch(state, state_before(at.step), first_row, p.batch, p.dim, block, p.dim, 1, 0, p.vector);
-      if (sizes.halved)
-        multiply_by_rows<M, Tile>(sums[0], left, right, chunks / 2);
-      else
-        multiply_by_rows<M, Tile, G>(sums, left, right);
+    const unsigned char *const left = left_of(at, ring), *const right = slot(at, ring);
+    const bool projects = at.projects(*this);
+    if (projects && !sizes.halved) {
+      multiply_by_rows<M, Tile, G>(sums, left, right);
       return;
     }
-    if (!p.on_chip) Base::fetch(ranks, activations_of(at.step), first_row, p.batch, G * p.rank, at.block, p.rank, G, p.rank, p.rank_vector);
-    const int slices = Base::slices_from(at.block * row_values<T>, p.rank);
+    const int slices = projects ? chunks / 2 : Base::slices_from(at.block * row_values<T>, p.rank);
+    const int rank_stride = p.on_chip ? sizes.rank_blocks * left_bytes : left_bytes;
 #pragma unroll
-    for (int part = 0; part < G; ++part) {
-      const unsigned char* const left = ranks + (p.on_chip ? part * sizes.rank_blocks + at.block : part) * left_bytes;
-      multiply_by_rows<M, Tile>(sums[part], left, right + part * columns * row_bytes, slices);
-    }
+    for (int part = 0; part < G; ++part)
+      if (part == 0 || !projects)
+        multiply_by_rows<M, Tile>(sums[part], left + part * rank_stride, right + part * columns * row_bytes, slices);
   }
 
   // Computes h' from the sums, for this thread's units of a tile.
@@ -168,7 +175,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
     const int64_t total = p.steps * in_step - (p.ends_projected ? sizes.units() : 0);
     Position loading, at;
     if (p.on_chip) Base::copy_operand(state, p.x0, first_row, p.batch, p.dim, p.dim, p.vector);
-    for (int stage = 0; stage < stages - 1; ++stage) {
+    for (int stage = 0; stage < p.depth - 1; ++stage) {
       if (stage < total) {
         load_stage(loading, stage);
         loading.advance(*this);
@@ -178,10 +185,10 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
     Sums sums[G] = {};
     int ring = 0;
     for (int64_t i = 0; i < total; ++i) {
-      wait_for_copies<stages - 2>();
+      Base::wait_for_stage(p.depth);
       __syncthreads();
-      if (i + stages - 1 < total) {
-        load_stage(loading, ring == 0 ? stages - 1 : ring - 1);
+      if (i + p.depth - 1 < total) {
+        load_stage(loading, ring == 0 ? p.depth - 1 : ring - 1);
         loading.advance(*this);
       }
       commit_copies();
@@ -205,7 +212,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
         for (int part = 0; part < G; ++part) Base::clear(sums[part]);
       }
       at.advance(*this);
-      ring = ring == stages - 1 ? 0 : ring + 1;
+      ring = ring == p.depth - 1 ? 0 : ring + 1;
     }
     wait_for_copies<0>();
   }

@@ -1,4 +1,4 @@
-// The launch of the forward's kernel, which the backward needs too, for the states.
+// The launch of the forward's kernel for the backward, which needs the states and, where they were not kept, z and y.
 #pragma once
 
 #include "low_rank_forward_kernels.h"
@@ -7,16 +7,10 @@
 
 namespace dcrnn_fast::cuda {
 
-// Fills in how the operands are kept, and launches.
-template <typename Kernel, typename T = typename Kernel::T>
-cudaError_t launch_forward(const LowRankProblem<T>& p, LowRankForwardArguments<T> a, cudaStream_t stream) {
-  const typename Kernel::Sizes sizes(p.dim, p.columns, p.rank);
-  const LowRankPlacement placement = place_low_rank<Kernel>(p, sizes, (a.given ? 0 : sizes.project()) + sizes.units());
-  a.x0 = p.x0, a.context = p.context;
-  a.batch = p.batch, a.dim = p.dim, a.columns = p.columns, a.rank = p.rank, a.weight_steps = p.weight_steps();
-  a.on_chip = placement.on_chip, a.resident = placement.resident;
-  const Grid grid{divide_up(p.batch, Kernel::Tile::rows), p.tasks};
-  return launch(low_rank_forward_steps<Kernel>, grid, Kernel::threads, static_cast<int>(placement.shared_bytes), stream, a);
-}
+// The tile has so many rows: those of LowRankTiles' middle or small one. What the arguments say of the problem, and of how operands are
+// kept, is filled in.
+template <typename T>
+cudaError_t launch_states(const LowRankProblem<T>& problem, int tile_rows, const LowRankForwardArguments<T>& arguments,
+                          cudaStream_t stream);
 
 }  // namespace dcrnn_fast::cuda

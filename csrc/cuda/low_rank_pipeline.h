@@ -1,6 +1,6 @@
 // What the kernels of the low-rank cell share. A block owns a tile of rows of one task and takes it through all steps. The left operands of
 // its products, of few columns or on the chip, stay; the weights stream past, in stages of 128 bytes of the inner dimension, as
-// low_rank_pack_kernels.h has ordered them.
+// low_rank_pack_kernels.h has ordered them. Where the pipeline has no room for `stages` stages, it has two.
 #pragma once
 
 #include "cross_rnn_forward_kernels.h"
@@ -58,6 +58,14 @@ struct LowRankTile {
       for (int n = 0; n < Tile::blocks_n; ++n)
 #pragma unroll
         for (int j = 0; j < 4; ++j) sums[m][n][j] = A(0);
+  }
+
+  // Waits for the stage that is multiplied next, of a pipeline of 2 or of `stages` stages.
+  DCRNN_DEVICE static void wait_for_stage(int depth) {
+    if (depth == 2)
+      wait_for_copies<0>();
+    else
+      wait_for_copies<stages - 2>();
   }
 
   // How many slices of the block that starts at `first` hold some of `count` values.

@@ -8,14 +8,13 @@
 namespace dcrnn_fast::cuda {
 
 // In 16 bits, a tile of 128 rows reads the weights half as often as one of 64; the backward has no room for it. The small tile is for small
-// batches and many units.
+// batches, for many units, and for float64.
 template <typename M>
 struct LowRankTiles {
   static constexpr int bytes = sizeof(typename M::Value);
-  using Middle = std::conditional_t<M::tensor_cores, Tiling<M, 4, 2, 1, 4>,
-                                    std::conditional_t<bytes == 4, Tiling<M, 2, 4, 2, 2>, Tiling<M, 2, 2, 1, 2>>>;
-  using Large = std::conditional_t<bytes == 2, Tiling<M, 4, 2, 2, 4>, Middle>;
   using Small = Tiling<M, 1, 4, 1, 2>;
+  using Middle = std::conditional_t<M::tensor_cores, Tiling<M, 4, 2, 1, 4>, std::conditional_t<bytes == 4, Tiling<M, 2, 4, 2, 2>, Small>>;
+  using Large = std::conditional_t<bytes == 2, Tiling<M, 4, 2, 2, 4>, Middle>;
 };
 
 template <typename Tile>
@@ -27,27 +26,30 @@ inline constexpr int weights_rows = 16;
 
 constexpr int64_t low_rank_cost(int64_t waves, int tile_rows) { return waves * (tile_rows + weights_rows); }
 
-// How a kernel's operands and weights are kept.
+// How a kernel's operands and weights are kept, and the stages of its pipeline.
 struct LowRankPlacement {
   bool on_chip, resident;
+  int depth;
   int64_t shared_bytes;
 };
 
 // The placement of a kernel whose stages of a step, `all`, could stay on the chip.
 template <typename Kernel, typename T>
 LowRankPlacement place_low_rank(const LowRankProblem<T>& p, const typename Kernel::Sizes& sizes, int64_t all) {
-  const auto bytes = [&](bool on_chip, int64_t slots) { return Kernel::shared_bytes(sizes, on_chip, slots); };
-  const auto fits = [&](int64_t wanted) { return wanted <= p.device.shared_memory; };
-  if (!fits(bytes(true, Kernel::stages))) return {false, false, bytes(false, Kernel::stages)};
-  const bool resident = p.weight_steps() == 1 && p.steps > 1 && sizes.rank_tiles == 1 && fits(bytes(true, all));
-  return {true, resident, bytes(true, resident ? all : Kernel::stages)};
+  const auto fits = [&](int64_t bytes) { return bytes <= p.device.shared_memory; };
+  for (const int depth : {Kernel::stages, 2}) {
+    const int64_t streamed = Kernel::shared_bytes(sizes, true, depth, depth), whole = Kernel::shared_bytes(sizes, true, all, depth);
+    if (p.weight_steps() == 1 && p.steps > 1 && sizes.rank_tiles == 1 && fits(whole)) return {true, true, depth, whole};
+    if (fits(streamed)) return {true, false, depth, streamed};
+  }
+  return {false, false, Kernel::stages, Kernel::shared_bytes(sizes, false, Kernel::stages, Kernel::stages)};
 }
 
 // The cost of a kernel whose operands fit on the chip; where they do not, more than any.
 template <typename Kernel, typename T>
 int64_t cost_of(const LowRankProblem<T>& p) {
   const typename Kernel::Sizes sizes(p.dim, p.columns, p.rank);
-  if (Kernel::shared_bytes(sizes, true, Kernel::stages) > p.device.shared_memory) return INT64_MAX;
+  if (Kernel::shared_bytes(sizes, true, 2, 2) > p.device.shared_memory) return INT64_MAX;
   return low_rank_cost(divide_up(divide_up(p.batch, Kernel::Tile::rows) * p.tasks, p.device.multiprocessors), Kernel::Tile::rows);
 }
 
