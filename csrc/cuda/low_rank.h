@@ -6,7 +6,8 @@
 
 namespace dcrnn_fast::cuda {
 
-// The weights' rows have r columns: shared_weight [S, G, r], private_weight [T, P, G, r].
+// The weights' rows have r columns: shared_weight [S, G, r], private_weight [T, P, G, r]. All steps are one launch: `schedule` does not
+// matter.
 template <typename Value>
 struct LowRankProblem : Problem<Value> {
   const Value *shared_projection, *private_projection;  // [M, G, K], [T, N, G, K]

@@ -74,39 +74,34 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
         d(rank_gradients + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)),
         partial(reinterpret_cast<A*>(gradients + gradient_bytes)) {}
 
-  // A stage, in the order of the products. Of a step, first each tile of the rank goes through all tiles of units: `tile` counts both, and
-  // a tile of units has `rank_blocks` blocks for a and q, then `column_blocks` for dz and dy. Then come the tiles of u's columns.
+  // A stage, in the order of the products. Of a step, first each tile of the rank goes through all tiles of units: each has `rank_blocks`
+  // blocks for a and q, then `column_blocks` for dz and dy. Then come the tiles of u's columns.
   struct Position {
-    int step, tile = 0, block = 0;
+    int step, rank_tile = 0, tile = 0, block = 0;
     bool inputs = false;
 
-    DCRNN_DEVICE int unit_tile(const LowRankBackward& kernel) const { return tile % kernel.sizes.unit_tiles; }
-    DCRNN_DEVICE int rank_tile(const LowRankBackward& kernel) const { return tile / kernel.sizes.unit_tiles; }
     DCRNN_DEVICE bool units(const LowRankBackward& kernel) const { return !inputs && block < kernel.sizes.rank_blocks; }
-    DCRNN_DEVICE bool starts_step() const { return !inputs && tile == 0 && block == 0; }
+    DCRNN_DEVICE bool starts_step() const { return !inputs && rank_tile == 0 && tile == 0 && block == 0; }
 
     DCRNN_DEVICE int64_t stage(const LowRankBackward& kernel) const {
       const Sizes& s = kernel.sizes;
       if (inputs) return s.units() + s.ranks() + int64_t(tile) * s.rank_blocks + block;
-      if (units(kernel)) return int64_t(unit_tile(kernel)) * s.rank_blocks + block;
-      return s.units() + int64_t(tile) * column_blocks + block - s.rank_blocks;
+      if (units(kernel)) return int64_t(tile) * s.rank_blocks + block;
+      return s.units() + (int64_t(rank_tile) * s.unit_tiles + tile) * column_blocks + block - s.rank_blocks;
     }
 
     DCRNN_DEVICE void advance(const LowRankBackward& kernel) {
       const Sizes& s = kernel.sizes;
-      ++block;
-      if (inputs) {
-        if (block < s.rank_blocks) return;
-        block = 0;
-        if (++tile < kernel.end_tile(step)) return;
-      } else {
-        if (block < s.rank_blocks + column_blocks) return;
-        block = 0;
-        if (++tile < s.rank_tiles * s.unit_tiles) return;
+      if (++block < s.rank_blocks + (inputs ? 0 : column_blocks)) return;
+      block = 0, ++tile;
+      if (!inputs) {
+        if (tile < s.unit_tiles) return;
+        tile = 0;
+        if (++rank_tile < s.rank_tiles) return;
         tile = kernel.first_tile, inputs = true;
-        if (tile < kernel.end_tile(step)) return;
       }
-      tile = 0, inputs = false, --step;
+      if (tile < kernel.end_tile(step)) return;
+      rank_tile = 0, tile = 0, inputs = false, --step;
     }
   };
 
@@ -152,8 +147,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   // dz and dy of a tile of the rank: adds the products of a block of units. Side by side in one tile, each warp's columns belong to one of
   // them.
   DCRNN_DEVICE void multiply_gradients(Sums (&sums)[G], const Position& at, int ring) const {
-    const int block = at.block - sizes.rank_blocks,
-              slices = Base::slices_from(at.unit_tile(*this) * columns + block * row_values<T>, p.dim);
+    const int block = at.block - sizes.rank_blocks, slices = Base::slices_from(at.tile * columns + block * row_values<T>, p.dim);
     const int first = sizes.halved && Tile::first_column() >= columns / 2 ? 1 : 0;
 #pragma unroll
     for (int part = 0; part < G; ++part)
@@ -165,8 +159,8 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   // From the sums of a tile of units: da and dq, to shared memory for the products; and once a step to global memory, with dx0 and the sums
   // over rows.
   DCRNN_DEVICE void finish_units(const Sums (&sums)[G], const Position& at) const {
-    const int local = Base::first_column(), unit = at.unit_tile(*this) * columns + local, left = p.dim - unit;
-    const bool once = at.rank_tile(*this) == 0, last = at.step == p.steps - 1;
+    const int local = Base::first_column(), unit = at.tile * columns + local, left = p.dim - unit;
+    const bool once = at.rank_tile == 0, last = at.step == p.steps - 1;
     const int64_t padded = sizes.unit_tiles * columns;
     A bias[G][neighbours], column_sums[G][neighbours] = {};
 #pragma unroll
@@ -219,7 +213,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   DCRNN_DEVICE void finish_sums(const Position& at) const {
     A* const to = p.sums + (of_step(at.step) * gridDim.x + blockIdx.x) * G * p.dim;
     for (int i = threadIdx.x; i < G * columns; i += threads) {
-      const int unit = at.unit_tile(*this) * columns + i % columns;
+      const int unit = at.tile * columns + i % columns;
       if (unit >= p.dim) continue;
       A sum = partial[i];
 #pragma unroll
@@ -311,11 +305,11 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
           for (int part = 0; part < G; ++part) Base::clear(sums[part]);
         }
       } else {
-        if (at.block == sizes.rank_blocks && at.rank_tile(*this) == 0) finish_sums(at);
+        if (at.block == sizes.rank_blocks && at.rank_tile == 0) finish_sums(at);
         multiply_gradients(rank_sums, at, ring);
-        if (at.unit_tile(*this) == sizes.unit_tiles - 1 && at.block == sizes.rank_blocks + column_blocks - 1) {
-          Base::finish_rank(rank_sums, sizes, at.rank_tile(*this), p.on_chip ? rank_gradients : nullptr, rank_gradients_of(at.step),
-                            first_row, p.batch, p.rank, p.rank_vector);
+        if (at.tile == sizes.unit_tiles - 1 && at.block == sizes.rank_blocks + column_blocks - 1) {
+          Base::finish_rank(rank_sums, sizes, at.rank_tile, p.on_chip ? rank_gradients : nullptr, rank_gradients_of(at.step), first_row,
+                            p.batch, p.rank, p.rank_vector);
 #pragma unroll
           for (int part = 0; part < G; ++part) Base::clear(rank_sums[part]);
         }
