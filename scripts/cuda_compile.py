@@ -26,6 +26,8 @@ KERNEL_FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xptxas", "-v,
 BINDING_FLAGS = ("-std=c++20", "-fsyntax-only", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000")
 ALL_STEPS_DIM = 256
 """The number of units that kernels of all steps are shown with: each unit's states take shared memory."""
+LOW_RANK = 32
+"""The rank that the kernels of the low-rank cell are shown with, with as many units."""
 
 USAGE = re.compile(
     r"Compiling entry function '(\w+)'.*\n.*Function properties for \1\n"
@@ -151,7 +153,7 @@ def shapes_of(kernels: Iterable[Kernel], folder: Path) -> tuple[dict[Kernel, dic
         program, source = Path(temporary) / "shapes", Path(temporary) / "shapes.cpp"
         calls = "\n".join(f"  shapes::{kernel.name}{kernel.arguments}();" for kernel in known)
         source.write_text(f'#include "{SHAPES.name}"\nint main() {{\n{calls}\n}}\n', encoding="utf-8")
-        flags = ["-std=c++20", "-pthread", "-DDCRNN_CUDA_ON_HOST", f"-DDIM={ALL_STEPS_DIM}"]
+        flags = ["-std=c++20", "-pthread", "-DDCRNN_CUDA_ON_HOST", f"-DDIM={ALL_STEPS_DIM}", f"-DRANK={LOW_RANK}"]
         includes = [f"-I{path}" for path in (SHIM, folder / "cuda", SHAPES.parent)]
         output, failed = run([*host_compiler(), *flags, *includes, str(source), "-o", str(program)], folder)
         if failed:

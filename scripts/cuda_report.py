@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cuda_compile import ALL_STEPS_DIM, Compiled, binding_includes, compile_all, find_nvcc, kernels_of, run, shapes_of, target_of
+from cuda_compile import ALL_STEPS_DIM, LOW_RANK, Compiled, binding_includes, compile_all, find_nvcc, kernels_of, run, shapes_of, target_of
 from multiprocessor import MULTIPROCESSORS, SHARED_MEMORY, programs
 from sources import ROOT, sources
 
@@ -20,7 +20,7 @@ COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "static_shared",
 
 
 def failures(arch: int, shape: dict[str, Any] | None, usage: dict[str, int]) -> list[str]:
-    """What is wrong with a kernel. A kernel of all steps is launched only where it fits, but it must fit with one unit."""
+    """What is wrong with a kernel. One of all steps, or of the low-rank cell, is launched only where it fits; its least case must fit."""
     found = []
     if usage["spill_stores"] or usage["spill_loads"]:
         found.append(f"spills: {usage['spill_stores']} bytes stored, {usage['spill_loads']} bytes loaded")
@@ -89,7 +89,7 @@ def report(options: argparse.Namespace) -> dict[str, Any] | None:
     rows, problem = rows_of(compiled, folder)
     return {
         "versions": versions,
-        "case": {"all_steps": {"D": ALL_STEPS_DIM}},
+        "case": {"all_steps": {"D": ALL_STEPS_DIM}, "low_rank": {"D": ALL_STEPS_DIM, "r": LOW_RANK}},
         "files": [{"source": one.source, "arch": target_of(one.arch), "failures": one.failures()} for one in (*compiled, *problem)],
         "rows": rows,
     }

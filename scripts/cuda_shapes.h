@@ -5,7 +5,11 @@
 #include "cross_rnn_backward_kernels.h"
 #include "cross_rnn_states_kernels.h"
 #include "inverse_index_kernels.h"
+#include "low_rank_backward_kernels.h"
+#include "low_rank_forward_kernels.h"
+#include "low_rank_pack_kernels.h"
 #include "param_gather_kernels.h"
+#include "sums_kernels.h"
 
 namespace shapes {
 
@@ -83,14 +87,41 @@ void cross_rnn_states() {
   Line().add("kind", kind_of<T>()).add("gates", G).add("warps", element_threads / 32).add("dynamic_shared", 0);
 }
 
+// RANK: the rank that kernels of the low-rank cell are shown with, beside DIM. Where an operand does not fit, they need least_shared.
+template <typename Kernel>
+void add_low_rank() {
+  const typename Kernel::Sizes sizes(DIM, 0, RANK);
+  Line line;
+  line.add("kind", kind_of<typename Kernel::T>(Kernel::Multiplication::tf32)).add("gates", Kernel::vectors);
+  line.add("tile_rows", Kernel::Tile::rows).add("tile_columns", Kernel::Tile::columns);
+  line.add("warps", Kernel::threads / 32).add("stages", Kernel::stages);
+  line.add("dynamic_shared", Kernel::shared_bytes(sizes, true, Kernel::stages, Kernel::stages));
+  line.add("least_shared", Kernel::shared_bytes(sizes, false, Kernel::stages, Kernel::stages));
+}
+
+template <typename Kernel>
+void low_rank_forward_steps() {
+  add_low_rank<Kernel>();
+}
+
+template <typename Kernel>
+void low_rank_backward_steps() {
+  add_low_rank<Kernel>();
+}
+
+template <typename T>
+void low_rank_pack() {
+  Line().add("kind", kind_of<T>()).add("warps", pack_threads / 32).add("dynamic_shared", 0);
+}
+
 template <typename A>
 void sum_over_tiles() {
-  Line().add("kind", kind_of<A>()).add("warps", element_threads / 32).add("dynamic_shared", 0);
+  Line().add("kind", kind_of<A>()).add("warps", sum_threads / 32).add("dynamic_shared", 0);
 }
 
 template <typename T>
 void sum_over_tasks() {
-  Line().add("kind", kind_of<T>()).add("warps", element_threads / 32).add("dynamic_shared", 0);
+  Line().add("kind", kind_of<T>()).add("warps", sum_threads / 32).add("dynamic_shared", 0);
 }
 
 template <typename Word>

@@ -2,6 +2,7 @@
 #include "cross_rnn_backward_kernels.h"
 #include "cross_rnn_states_kernels.h"
 #include "param_gather.h"
+#include "sums.h"
 #include "tiles.h"
 
 namespace dcrnn_fast::cuda {
@@ -106,15 +107,10 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
     }
     run([&] {
       const bool tied = p.weight_steps() == 1;
-      const int64_t groups = p.tasks * int64_t(tied ? 1 : p.steps), count = backward_row_tiles(p) * int64_t(tied ? p.steps : 1);
-      const TileSumArguments<accumulator<T>> sum{w.sums, groups, count, int64_t(G) * p.dim};
-      return launch(sum_over_tiles<accumulator<T>>, Grid{divide_up(groups * G * p.dim, element_threads)}, element_threads, 0, stream, sum);
+      const int64_t count = backward_row_tiles(p) * int64_t(tied ? p.steps : 1);
+      return sum_in_place(w.sums, p.tasks * int64_t(tied ? 1 : p.steps), count, int64_t(G) * p.dim, stream);
     });
-    if (dx0)
-      run([&] {
-        const TaskSumArguments<T> sum{w.dx0, dx0, all, p.tasks};
-        return launch(sum_over_tasks<T>, Grid{divide_up(all, element_threads)}, element_threads, 0, stream, sum);
-      });
+    if (dx0) run([&] { return sum_tasks<T>(w.dx0, dx0, all, p.tasks, stream); });
     return error;
   });
 }

@@ -28,11 +28,11 @@ struct ForwardArguments {
   bool vector;       // rows are multiples of 16 bytes and start at multiples of 16 bytes
 };
 
-// The unit that a column of a tile's product computes: the columns of one thread are neighbouring units.
-template <typename Tile>
-DCRNN_DEVICE int unit_of_column(int column) {
-  const int in_warp = column % Tile::warp_columns, in_block = in_warp % 8;
-  return column - in_warp + in_block / 2 * 2 * Tile::blocks_n + in_warp / 8 * 2 + in_block % 2;
+// The unit that a column of a tile's product computes, where a warp has `blocks` blocks of 8 columns: the columns of one thread are
+// neighbouring units.
+DCRNN_DEVICE int unit_of_column(int column, int blocks) {
+  const int in_warp = column % (8 * blocks), in_block = in_warp % 8;
+  return column - in_warp + in_block / 2 * 2 * blocks + in_warp / 8 * 2 + in_block % 2;
 }
 
 // The weight rows that this thread copies for one tile of units.
@@ -47,7 +47,7 @@ struct UnitRows {
   DCRNN_DEVICE void read_ahead(const ForwardArguments<T>& p, const int32_t* index, int first_unit) {
 #pragma unroll
     for (int i = 0; i < units; ++i) {
-      const int unit = first_unit + unit_of_column<Tile>(threadIdx.x / chunks + i * Tile::rows_at_once);
+      const int unit = first_unit + unit_of_column(threadIdx.x / chunks + i * Tile::rows_at_once, Tile::blocks_n);
       next[i] = unit < p.dim ? index[unit] : -1;
     }
   }

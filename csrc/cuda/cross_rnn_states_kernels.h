@@ -1,4 +1,4 @@
-// Element-wise kernels of cross_rnn's backward: the states, computed again from a and g, and sums over tiles of rows and over tasks.
+// The states of cross_rnn's backward, computed again from a and g.
 #pragma once
 
 #include "../cell.h"
@@ -43,41 +43,6 @@ __global__ __launch_bounds__(element_threads) void cross_rnn_states(const __grid
     }
     store(state, h, left, p.vector);
   }
-}
-
-// Sums over the tiles of rows and, if all steps share their weights, over the steps of a task. A sum replaces its first summand.
-template <typename A>
-struct TileSumArguments {
-  A* sums;  // [groups, count, width]
-  int64_t groups, count, width;
-};
-
-template <typename A>
-__global__ __launch_bounds__(element_threads) void sum_over_tiles(const __grid_constant__ TileSumArguments<A> p) {
-  const int64_t i = int64_t(blockIdx.x) * element_threads + threadIdx.x;
-  if (i >= p.groups * p.width) return;
-  A* const first = p.sums + i / p.width * p.count * p.width + i % p.width;
-  A sum = *first;
-#pragma unroll 8
-  for (int64_t tile = 1; tile < p.count; ++tile) sum += first[tile * p.width];
-  *first = sum;
-}
-
-template <typename T>
-struct TaskSumArguments {
-  const accumulator<T>* from;  // [tasks, count]
-  T* to;
-  int64_t count;
-  int tasks;
-};
-
-template <typename T>
-__global__ __launch_bounds__(element_threads) void sum_over_tasks(const __grid_constant__ TaskSumArguments<T> p) {
-  const int64_t i = int64_t(blockIdx.x) * element_threads + threadIdx.x;
-  if (i >= p.count) return;
-  accumulator<T> sum = 0;
-  for (int task = 0; task < p.tasks; ++task) sum += p.from[task * p.count + i];
-  round_to(p.to[i], sum);
 }
 
 }  // namespace dcrnn_fast::cuda

@@ -65,14 +65,16 @@ DCRNN_DEVICE void load_left_values(typename Tile::Value (&left)[Tile::blocks_m][
 }
 
 // sums[part] += left right^T for each part. The right tile has `columns` rows a part, each with 128 bytes along the product's inner
-// dimension.
+// dimension, of which the first `slices` slices of 32 bytes count.
 template <typename M, typename Tile, int parts>
-DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const unsigned char* left_tile, const unsigned char* right_tile) {
+DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const unsigned char* left_tile, const unsigned char* right_tile,
+                                   int slices = chunks / 2) {
   using T = typename M::Value;
   const int lane = Tile::lane();
   if constexpr (M::tensor_cores) {
 #pragma unroll
     for (int slice = 0; slice < chunks / 2; ++slice) {
+      if (slice >= slices) break;
       uint32_t left[Tile::blocks_m][4];
       load_left<M, Tile>(left, left_tile, slice);
 #pragma unroll
@@ -87,7 +89,7 @@ DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const uns
     }
   } else {
 #pragma unroll 2
-    for (int chunk = 0; chunk < chunks; ++chunk) {
+    for (int chunk = 0; chunk < 2 * slices; ++chunk) {
       T left[Tile::blocks_m][2][chunk_values<T>];
       load_left_values<Tile>(left, left_tile, chunk);
 #pragma unroll
@@ -110,6 +112,12 @@ DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums (&sums)[parts], const uns
           }
     }
   }
+}
+
+// The same for one part.
+template <typename M, typename Tile>
+DCRNN_DEVICE void multiply_by_rows(typename Tile::Sums& sums, const unsigned char* left_tile, const unsigned char* right_tile, int slices) {
+  multiply_by_rows<M, Tile, 1>(reinterpret_cast<typename Tile::Sums(&)[1]>(sums), left_tile, right_tile, slices);
 }
 
 // The place of value (k, column) in a right tile whose rows lie along the columns: panels of 128 bytes of columns, one after another.

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <string>
 
-#include "cross_rnn.h"
+#include "low_rank.h"
 #include "machine.h"
 #include "param_gather.h"
 
@@ -77,6 +77,46 @@ void check_cross_rnn(const Architecture& on, const char* math, bool tf32, int64_
         }
 }
 
+template <typename T>
+void check_low_rank(const Architecture& on, const char* math, bool tf32, int64_t batch, int dim, int columns, int tasks, int steps,
+                    int rank) {
+  LowRankProblem<T> p{};
+  p.x0 = p.context = p.shared_weight = p.shared_bias = p.private_weight = p.private_bias = somewhere<T>();
+  p.shared_projection = p.private_projection = somewhere<T>(), p.index = p.projection_index = somewhere<int32_t>();
+  p.batch = batch, p.dim = dim, p.columns = columns, p.tasks = tasks, p.steps = steps, p.num_shared = dim, p.num_private = 1;
+  p.rank = p.num_shared_projections = rank, p.num_private_projections = 1, p.tf32 = tf32, p.device = on.device;
+  if (double(tasks) * (steps + 1) * double(batch) * 2 * std::max(dim, rank) >= double(int64_t{1} << 59)) return;  // refused before
+  const double weights = double(dim + columns) * 2 * rank * tasks * steps;
+  const bool may_refuse = batch * std::max(dim, columns) >= any_memory || weights >= double(any_memory);
+  for (const int gates : {1, 2})
+    for (const bool tied : {false, true})
+      for (const Tiles tiles : {Tiles::automatic, Tiles::small, Tiles::large})
+        for (const bool every_state : {false, true}) {
+          p.gates = gates, p.rows = tied ? dim : dim * steps, p.tiles = tiles;
+          const auto size = [](const char* letter, int64_t value) { return std::string(" ") + letter + std::to_string(value); };
+          problem = on.name + std::string(" ") + math + size("B", batch) + size("D", dim) + size("C", columns) + size("T", tasks) +
+                    size("L", steps) + size("G", gates) + size("rank ", rank) + size("tied ", tied) + size("tiles ", int(tiles));
+          T* const any = somewhere<T>();
+          accumulator<T>* const wide = somewhere<accumulator<T>>();
+          expect(low_rank_forward(p, any, every_state, every_state ? any : nullptr, any, nullptr), may_refuse);
+          const LowRankWorkspace<T> workspace{any, any, any, wide, columns ? wide : nullptr, wide, any};
+          expect(low_rank_backward(p, any, every_state, any, every_state, workspace, any, any, nullptr), may_refuse);
+          const InverseIndex inverse = inverse_in(any, p.projection_bank());
+          expect(invert(p.projection_bank(), any, nullptr), may_refuse);
+          expect(low_rank_sum_weights(p, inverse, any, any, any, nullptr), may_refuse);
+          expect(low_rank_sum_projections(p, inverse, any, any, any, nullptr), may_refuse);
+          expect(low_rank_sum_biases(p, inverse, wide, any, any, nullptr), may_refuse);
+        }
+}
+
+void check_low_rank(const Architecture& on, int64_t batch, int dim, int columns, int tasks, int steps, int rank) {
+  check_low_rank<float>(on, "float32", false, batch, dim, columns, tasks, steps, rank);
+  check_low_rank<float>(on, "tf32", true, batch, dim, columns, tasks, steps, rank);
+  check_low_rank<double>(on, "float64", false, batch, dim, columns, tasks, steps, rank);
+  check_low_rank<BFloat16>(on, "bfloat16", false, batch, dim, columns, tasks, steps, rank);
+  check_low_rank<Half>(on, "float16", false, batch, dim, columns, tasks, steps, rank);
+}
+
 void check_cross_rnn(const Architecture& on, int64_t batch, int dim, int columns, int tasks, int steps) {
   check_cross_rnn<float>(on, "float32", false, batch, dim, columns, tasks, steps);
   check_cross_rnn<float>(on, "tf32", true, batch, dim, columns, tasks, steps);
@@ -107,7 +147,10 @@ int main() {
       for (const int dim : {1, 33, 256, 512, 624, 8192})
         for (const int columns : {0, 8192})
           for (const int tasks : {1, 8, 65535})
-            for (const int steps : {1, 3}) check_cross_rnn(on, batch, dim, columns, tasks, steps);
+            for (const int steps : {1, 3}) {
+              check_cross_rnn(on, batch, dim, columns, tasks, steps);
+              for (const int rank : {1, 16, 64, 1000}) check_low_rank(on, batch, dim, columns, tasks, steps, rank);
+            }
     check_cross_rnn<BFloat16>(on, "bfloat16", false, 64, 256, 64, 2, 65535);
     check_cross_rnn<double>(on, "float64", false, 1, 256, 1 << 16, 1, 65535);  // more slices than 32 bits count
     for (const int64_t tasks : {1, 8, 1000})

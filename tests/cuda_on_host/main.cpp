@@ -8,6 +8,7 @@
 
 #include "cross_rnn.h"
 #include "gather_checks.h"
+#include "low_rank_checks.h"
 #include "schedule.h"
 
 namespace {
@@ -271,6 +272,7 @@ int main(int count, char** arguments) {
                      0x7ff8123456789abc, 0xfffedcba98765432});
   check_nan<BFloat16>(report, "bfloat16", {0x7fff, 0xffff, 0x7fc0, 0xffc0, 0x7f81, 0xff92});
   check_nan<Half>(report, "float16", {0x7fff, 0xffff, 0x7e00, 0xfe00, 0x7c01, 0xfd23});
+  check_low_rank(report, of_float, of_tf32, of_double, of_bfloat16, of_float16);
   check_param_gather(report, of_float, of_double, of_bfloat16, of_float16);
   return report.finish();
 }

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from dcrnn_fast import reference
+
 from .backend import CHOICES, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, float32_precision, results
 from .problems import DOUBLE, SHAPES, arguments_of, cross_arguments
@@ -25,7 +27,7 @@ def test_tf32_stays_within_its_ceiling(backend, shape):
 
 
 @pytest.mark.parametrize("choice", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("name", ["one row", "rows of 8 values", "wide context, untied"])
+@pytest.mark.parametrize("name", ["one row", "rows of 8 values", "wide context, untied", "low rank, untied with a context"])
 def test_every_kernel_stays_within_the_ceiling_of_tf32(backend, name, choice):
     with backend.kernel_override(**choice):
         check_tf32(backend, SHAPES[name])
@@ -37,8 +39,9 @@ def test_several_large_tiles_are_as_exact(backend):
         assert_as_exact_as_plain_pytorch(arguments, torch.bfloat16, backend="cuda", draws=1)
 
 
-def test_recomputing_gives_the_bits_of_keeping(backend):
-    arguments = cast(arguments_of(backend, context_dim=8, dim=24), torch.bfloat16)
+@pytest.mark.parametrize("rank", [None, 8], ids=["full", "low rank"])
+def test_recomputing_gives_the_bits_of_keeping(backend, rank):
+    arguments = cast(arguments_of(backend, context_dim=8, dim=24, rank=rank), torch.bfloat16)
     seed = torch.randn(2, 20, 24, dtype=DOUBLE, device=backend.device)
     kept = results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed)
     for name, value in results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed, recompute=True).items():
@@ -46,7 +49,9 @@ def test_recomputing_gives_the_bits_of_keeping(backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("shape", [{"dim": 70, "batch": 40}, {"dim": 24, "context_dim": 8, "tied": False}], ids=str)
+@pytest.mark.parametrize(
+    "shape", [{"dim": 70, "batch": 40}, {"dim": 24, "context_dim": 8, "tied": False}, {"dim": 70, "rank": 33}], ids=str
+)
 def test_every_schedule_and_tile_gives_the_same_output_bits(backend, shape, dtype):
     arguments = cast(arguments_of(backend, **shape), dtype)
     outputs = []
@@ -57,9 +62,10 @@ def test_every_schedule_and_tile_gives_the_same_output_bits(backend, shape, dtyp
         assert torch.equal(output, outputs[0])
 
 
-def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend):
+@pytest.mark.parametrize("rank", [None, 8], ids=["full", "low rank"])
+def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend, rank):
     """Unaligned rows use scalar loads, in the same order."""
-    arguments = cast(arguments_of(backend, dim=24), torch.bfloat16)
+    arguments = cast(arguments_of(backend, dim=24, rank=rank), torch.bfloat16)
     shifted = dict(arguments)
     for name in ("x0", "shared_weight"):
         memory = torch.empty(arguments[name].numel() + 1, dtype=torch.bfloat16, device=backend.device)
@@ -90,3 +96,30 @@ def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
     index = torch.zeros(0, 2**30 + 1, dtype=torch.int32, device=backend.device)
     with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
         backend.operators.cross_rnn(empty, *weight, *none, index, 1, "gated", None, None, None, None, False, 0, False)
+
+
+def test_a_projection_row_out_of_range_makes_its_column_nan(backend):
+    """Nothing is read outside the banks, and the other columns of z and y keep their bits."""
+    arguments = cast(arguments_of(backend, rank=5, steps=1), torch.float32)
+    clean = backend.operators.cross_rnn(*backend.operands(arguments))[2]
+    arguments["projection_index"][1, 3] = 2**31 - 1
+    kept = backend.operators.cross_rnn(*backend.operands(arguments))[2]
+    assert torch.isnan(kept[1, :, :, :, 3]).all()
+    kept[1, :, :, :, 3] = clean[1, :, :, :, 3]
+    assert torch.equal(kept, clean)
+
+
+def test_infinite_weights_of_a_low_rank_gate_reach_no_gradient_of_added_rows(backend):
+    """A kernel adds rows of zeros to a small batch: there, a gate that infinite weights close is 0 * inf = NaN."""
+    arguments = cast(arguments_of(backend, batch=3, steps=1, share_ratio=0, rank=4), torch.float32)
+    arguments["x0"].abs_().add_(0.1)
+    arguments["shared_projection"].abs_().add_(0.1)  # y > 0
+    arguments["private_weight"][:, 3, 1] = -torch.inf
+    found = {}
+    for run in (reference.cross_rnn, backend.cross_rnn):
+        inputs = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+        banks = inputs["private_weight"].requires_grad_(), inputs["private_bias"].requires_grad_()
+        found[run] = torch.autograd.grad(run(**inputs).sum(), banks)
+    expected, got = found.values()
+    assert all(torch.isfinite(gradient).all() for gradient in expected)
+    torch.testing.assert_close(got, expected)

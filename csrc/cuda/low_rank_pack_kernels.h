@@ -1,0 +1,97 @@
+// Gathers the weights of the low-rank cell through the index, once a call, in the order in which its kernels read them: stages of G *
+// `columns` rows of 128 bytes, each row along the inner dimension of a product. What a stage has beyond the matrix is zero; a row whose
+// index is out of range is NaN.
+#pragma once
+
+#include "bank_rows.h"
+#include "cross_rnn_forward_kernels.h"
+
+namespace dcrnn_fast::cuda {
+
+inline constexpr int pack_threads = 256, most_matrices = 4;
+
+// One dimension of a matrix, padded: the context's columns, if it has any, to whole tiles or blocks, and so the others after them.
+struct PackedAxis {
+  int context, context_padded, others;
+  // the position in the matrix, or -1 in the padding
+  DCRNN_DEVICE int at(int i) const {
+    if (i < context_padded) return i < context ? i : -1;
+    return i - context_padded < others ? context + i - context_padded : -1;
+  }
+};
+
+// A matrix of a step and task, for each of G vectors. The outer dimension, a product's columns, has tiles; the inner one has blocks.
+template <typename T>
+struct PackedMatrix {
+  BankRows<T> bank;
+  const int32_t* index;  // [tasks, weight_steps * rows]
+  int rows, size;        // of a step; values of a vector in a row
+  bool transposed;       // the inner dimension counts the bank's rows
+  bool halved;           // both vectors lie side by side in one tile
+  PackedAxis outer, inner;
+  int tiles, blocks;
+  int64_t first_stage;
+};
+
+template <typename T>
+struct PackArguments {
+  using A = accumulator<T>;
+  PackedMatrix<T> matrices[most_matrices];
+  int count, gates, tasks, weight_steps, columns, warp_blocks;  // blocks of 8 columns of a warp
+  int64_t stages;                                               // of a step
+  T* to;                                                        // [tasks, weight_steps, stages, gates, columns, row_values]
+  BankRows<T> bias;
+  const int32_t* index;  // of the biases
+  int dim, padded_dim;
+  A* biases;  // [tasks, weight_steps, gates, padded_dim]
+};
+
+template <typename T>
+DCRNN_DEVICE void pack_chunk(const PackArguments<T>& p, const PackedMatrix<T>& m, int64_t item) {
+  const int chunk = item % chunks, column = item / chunks % p.columns, part = item / chunks / p.columns % p.gates;
+  const int64_t stage = item / chunks / p.columns / p.gates, in_step = int64_t(m.tiles) * m.blocks, step = stage / in_step;
+  if (step >= int64_t(p.tasks) * p.weight_steps) return;
+  const int tile = stage % in_step / m.blocks, block = stage % in_step % m.blocks, unit = unit_of_column(column, p.warp_blocks);
+  if (m.halved && part > 0) return;  // nobody reads it
+  const int half = p.columns / 2, gate = m.halved ? unit / half : part;
+  const int outer = m.outer.at(m.halved ? unit % half : tile * p.columns + unit);
+  Pack<T, chunk_values<T>> out{};
+#pragma unroll
+  for (int i = 0; i < chunk_values<T>; ++i) {
+    const int inner = m.inner.at(block * row_values<T> + chunk * chunk_values<T> + i);
+    if (outer < 0 || inner < 0) continue;
+    const int row = m.transposed ? inner : outer, at = m.transposed ? outer : inner;
+    const T* const found = m.bank.row(m.index[step * m.rows + row], step / p.weight_steps, int64_t(p.gates) * m.size);
+    if (found)
+      out.values[i] = found[int64_t(gate) * m.size + at];
+    else
+      round_to(out.values[i], accumulator<T>(__builtin_nanf("")));
+  }
+  const int64_t row = ((step * p.stages + m.first_stage + stage % in_step) * p.gates + part) * p.columns + column;
+  *reinterpret_cast<Pack<T, chunk_values<T>>*>(p.to + row * row_values<T> + chunk * chunk_values<T>) = out;
+}
+
+template <typename T>
+DCRNN_DEVICE void pack_bias(const PackArguments<T>& p, int64_t item) {
+  const int unit = item % p.padded_dim, gate = item / p.padded_dim % p.gates;
+  const int64_t step = item / p.padded_dim / p.gates;
+  if (step >= int64_t(p.tasks) * p.weight_steps) return;
+  accumulator<T> value = 0;
+  if (unit < p.dim) {
+    const T* const row = p.bias.row(p.index[step * p.dim + unit], step / p.weight_steps, p.gates);
+    value = row ? widen(row[gate]) : accumulator<T>(__builtin_nanf(""));
+  }
+  p.biases[item] = value;
+}
+
+// In y, the grid has the matrices, then the biases.
+template <typename T>
+__global__ __launch_bounds__(pack_threads) void low_rank_pack(const __grid_constant__ PackArguments<T> p) {
+  const int64_t item = int64_t(blockIdx.x) * pack_threads + threadIdx.x;
+  if (int(blockIdx.y) < p.count)
+    pack_chunk(p, p.matrices[blockIdx.y], item);
+  else
+    pack_bias(p, item);
+}
+
+}  // namespace dcrnn_fast::cuda
