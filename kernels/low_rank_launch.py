@@ -144,7 +144,7 @@ class _Walk:
     def input_gradient(self, of: Tensor, steps: int) -> Tensor:
         """The gradient of x0, or of all steps of the context."""
         p, problem = self.problem.layout, self.problem
-        tile = tile_choice.config("low_rank_inputs", problem.problem.sizes)
+        tile = tile_choice.config("low_rank_forward", problem.problem.sizes)
         result = torch.empty_like(of)
         wrap_triton(low_rank_inputs)[p.tiles(tile.block_b, of.shape[-1], tile.block_d), steps](
             result=result, z_gradients=self.z_gradients, terms=self.terms, projection=problem.weights["projection"], **self._grads,
@@ -192,7 +192,7 @@ class _Walk:
         """The states before every step but the first, [L - 1, T, B, D]."""
         p, problem = self.problem.layout, self.problem
         states = problem.problem.x0.new_empty(p.L - 1, p.T, p.B, p.D)
-        tile = tile_choice.config("low_rank_states", problem.problem.sizes)
+        tile = tile_choice.config("low_rank_forward", problem.problem.sizes)
         weights = problem.weights
         with on_device_of(problem.problem.x0):
             wrap_triton(low_rank_states)[p.tiles(tile.block_b, p.D, tile.block_d), p.T](

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from dcrnn_fast.kernels import tile_table
 
-SHORT = ("--archs", "90", "--kinds", "bfloat16", "tf32", "--sections", "rows", "variants", "fusion")
+SHORT = ("--archs", "90", "--kinds", "bfloat16", "tf32", "--ranks", "64", "--sections", "rows", "variants", "fusion")
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def result(tmp_path_factory, resources):
 
 def failed(rows, word):
     """The failures with this word, and what names their rows."""
-    shown = ("kernel", "kind", "arch", "tile", "warps", "stages", "variant")
+    shown = ("kernel", "kind", "arch", "rank", "tile", "warps", "stages", "variant")
     return [(*(row.get(name) for name in shown), failure) for row in rows for failure in row["failures"] if word in failure]
 
 
