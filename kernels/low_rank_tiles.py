@@ -23,7 +23,7 @@ _HALF = {
         32: [(128, 64, 32, 8, 2), (32, 64, 32, 4, 2), (16, 64, 32, 4, 2)],
         64: [(128, 32, 64, 8, 2), (32, 64, 64, 4, 2), (16, 64, 64, 4, 2)],
         128: [(64, 32, 128, 8, 2), (32, 32, 64, 4, 2), (16, 32, 64, 4, 2)],
-        256: [(32, 32, 64, 8, 2), (16, 32, 64, 8, 2)],
+        256: [(32, 32, 64, 8, 2), (16, 32, 64, 8, 2), (16, 16, 128, 8, 2)],
     },
     "low_rank_backward": {
         16: [(128, 32, 16, 8, 2), (32, 32, 16, 4, 2), (16, 32, 16, 4, 2)],
@@ -47,7 +47,7 @@ _FULL = {
     "low_rank_backward": {64: [(32, 32, 16, 8, 1)], 256: [(16, 16, 16, 8, 1)]},
 }
 _DOUBLE = {
-    "low_rank_forward": {64: [(16, 16, 16, 4, 2)], 256: [(16, 16, 64, 8, 1)]},
+    "low_rank_forward": {16: [(16, 16, 16, 4, 2)], 64: [(16, 16, 64, 4, 2)], 256: [(16, 16, 64, 8, 1)]},
     "low_rank_backward": {16: [(16, 16, 16, 8, 1)], 256: [(16, 16, 64, 8, 1)]},
 }
 _CANDIDATES = {"bfloat16": _HALF, "float16": _HALF, "tf32": _TF32, "float32": _FULL, "float64": _DOUBLE}
@@ -91,4 +91,4 @@ def chosen(kernel: str, sizes: Sizes) -> Config:
             f"memory a block (ranks go up to {MAX_RANK}). Use a lower rank, backend='auto' or backend='reference'"
         )
     wanted = 3 * sizes.card.multiprocessors / 4
-    return next((tile for tile in fitting if sizes.rows / tile.block_b >= wanted), fitting[-1])
+    return next((tile for tile in fitting if sizes.rows / tile.block_b >= wanted), min(fitting, key=lambda tile: tile.block_b))
