@@ -4,6 +4,17 @@ from . import replay
 from .cross_rnn_backward_launch import backward
 from .cross_rnn_forward_launch import forward
 from .cross_rnn_problem import Problem
+from .low_rank_launch import LowRank, low_rank_cross_rnn, low_rank_cross_rnn_backward
 from .param_gather_launch import gather, sum_rows
 
-__all__ = ["Problem", "backward", "forward", "gather", "replay", "sum_rows"]
+__all__ = [
+    "LowRank",
+    "Problem",
+    "backward",
+    "forward",
+    "gather",
+    "low_rank_cross_rnn",
+    "low_rank_cross_rnn_backward",
+    "replay",
+    "sum_rows",
+]

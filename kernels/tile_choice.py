@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from . import cost_model, tile_file, tile_table
+from . import cost_model, low_rank_tiles, tile_file, tile_table
 from .tile_table import Config, Sizes
 
 # No context variable: PyTorch runs backwards in threads of its own, which would not see it.
@@ -24,8 +24,8 @@ def kernel_override(**values: Config | str) -> Iterator[None]:
         if name == "schedule":
             if value not in tile_table.SCHEDULES:
                 raise ValueError(f"schedule: got {value!r}, expected one of {', '.join(tile_table.SCHEDULES)}")
-        elif name not in tile_table.KERNELS:
-            raise ValueError(f"kernel_override: got {name!r}, expected one of schedule, {', '.join(tile_table.KERNELS)}")
+        elif name not in (known := (*tile_table.KERNELS, *low_rank_tiles.KERNELS)):
+            raise ValueError(f"kernel_override: got {name!r}, expected one of schedule, {', '.join(known)}")
         elif not isinstance(value, Config):
             raise ValueError(f"{name}: got {value!r}, expected a Config")
     before = dict(_overrides)
@@ -70,6 +70,8 @@ def clear() -> None:
 
 @cache
 def _chosen(choice: str, sizes: Sizes) -> Config | str:
+    if choice in low_rank_tiles.KERNELS:
+        return low_rank_tiles.chosen(choice, sizes)
     measured = tile_file.choices(sizes.card.name).get(sizes.key(choice))
     if measured is not None:
         return measured

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-KEY = ("source", "kernel", "kind", "from", "arch", "gates", "tile", "tile_rows", "tile_columns", "warps", "stages", "all_steps", "context")
+KEY = (
+    *("source", "kernel", "kind", "from", "arch", "rank", "gates", "tile", "tile_rows", "tile_columns"),
+    *("warps", "stages", "all_steps", "context"),
+)
 """What tells a row from the others, where it has it."""
 
 

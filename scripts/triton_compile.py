@@ -24,15 +24,26 @@ KERNELS = {
     "x0": ("cross_rnn_backward_inputs", "cross_rnn_backward_x0"),
     "context": ("cross_rnn_backward_inputs", "cross_rnn_backward_context"),
     "start": ("cross_rnn_backward", "cross_rnn_backward_start"),
+    "low_rank_forward": ("low_rank_forward", "low_rank_forward"),
+    "low_rank_states": ("low_rank_forward", "low_rank_states"),
+    "low_rank_backward": ("low_rank_backward", "low_rank_backward"),
+    "low_rank_inputs": ("low_rank_backward", "low_rank_inputs"),
     "gather": ("param_gather", "param_gather_rows"),
     "gather_sum": ("param_gather", "param_gather_sum"),
 }
 TILED = {"step": "step", "all_steps": "all_steps", "backward": "backward", "x0": "inputs", "context": "inputs"}
 """The kernels with a choice of tiles, by their tiles' name in the table; each of the others has one tile for every size."""
+LOW_RANK = {
+    "low_rank_forward": "low_rank_forward",
+    "low_rank_states": "low_rank_forward",
+    "low_rank_backward": "low_rank_backward",
+    "low_rank_inputs": "low_rank_forward",
+}
+"""The kernels of the low-rank cell, by their tiles' name in kernels/low_rank_tiles.py."""
 ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
-BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private", "weight")
+BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private", "weight", "bias", "projection")
 STATES = ("x0", "states", "context", "out", "activations")
-GRADIENTS = ("grad", "d", "dx0", "terms", "gradients", "bias_sums", "dcontext")
+GRADIENTS = ("grad", "d", "dx0", "terms", "gradients", "bias_sums", "dcontext", "z_gradients", "result")
 POINTERS = ("index", *BANKS, *STATES, *GRADIENTS)
 ACCUMULATED = ("terms", "bias_sums")
 SIZES = ("B", "D", "C", "R", "N", "T", "places", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
@@ -46,6 +57,10 @@ HEAVIEST: dict[str, dict[str, Any]] = {
     "start": {"ADD": True},
     "backward": {"LAST": False, "STATES": True, "ADD": True},
     "x0": {"ONE": False, "STATES": True, "ADDED": False},
+    "low_rank_forward": {"HAS_CONTEXT": True, "SAVE": True, "TIED": False},
+    "low_rank_states": {"TIED": False},
+    "low_rank_backward": {"STATES": True, "X0": True, "BANKS": True, "TIED": False},
+    "low_rank_inputs": {"X0": True, "STATES": True, "TIED": False},
 }
 """The flags with which a kernel takes most of a GPU: gated, with a context, saving, with gradients of all states."""
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from multiprocessor import SHARED_MEMORY, programs
 from sources import KERNELS as KERNEL_FILES
-from triton_compile import ELEMENT, HEAVIEST, KERNELS, SIZES, TILED, Job, arguments, compiled, job_of, load, run_tool
+from triton_compile import ELEMENT, HEAVIEST, KERNELS, LOW_RANK, SIZES, TILED, Job, arguments, compiled, job_of, load, run_tool
 from triton_costs import lines, predictions
 from triton_loops import loop_failures
 from triton_reemission import emit, reemission_of
@@ -31,12 +31,16 @@ from triton_reemission import emit, reemission_of
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
 TASKS, STEPS = 2, 3
 """The sizes that the times are predicted for, with as many columns as units."""
+RANKS, COMMON_RANK = (16, 32, 64, 128, 256), 64
+"""The ranks that the low-rank kernels are compiled for; the common one for every architecture."""
 FIXED = {
     "start": {"BLOCK_D": 32},
     "gather": {"BLOCK_R": 2, "BLOCK_N": 1024},
     "gather_sum": {"BLOCK_R": 128, "BLOCK_N": 512},
 }
 """The largest blocks with which the launches in kernels/ start the kernels that have one tile for every size."""
+REREADS = ("all_steps", "low_rank_forward", "low_rank_backward")
+"""The kernels that read what they wrote themselves."""
 SECTIONS = ("rows", "variants", "fusion", "reemission")
 """What the result has: every configuration, other forms of the kernels, the comparisons of FP fusion and of Inductor's sources."""
 COLUMNS = (
@@ -64,9 +68,34 @@ def cost_model() -> Any:
     return import_module("kernels.cost_model")
 
 
-def rows_to_compile(names: list[str], kinds: list[str], archs: list[int]) -> Iterator[Job]:
+def low_rank_tiles() -> Any:
+    """The module kernels/low_rank_tiles.py, of the folder that was loaded."""
+    return import_module("kernels.low_rank_tiles")
+
+
+def low_rank_jobs(name: str, kind: str, arch: int, ranks: list[int]) -> Iterator[Job]:
+    """The tiles of a kernel of the low-rank cell. Other ranks than COMMON_RANK, and other kinds than bfloat16, are compiled for sm_90
+    alone, because a compilation takes seconds. The two small kernels have the forward's tiles, of which one stands for all."""
+    tiles, of = low_rank_tiles(), LOW_RANK[name]
+    if kind == "float16" or (kind != "bfloat16" and arch != 90):
+        return
+    small = name != of
+    common = kind != "bfloat16" or arch != 90 or small
+    for rank in [tiles.limit(of, kind, COMMON_RANK)] if common else tiles.limits(of, kind):
+        rank = min(rank, COMMON_RANK) if common else rank
+        if rank not in ranks:
+            continue
+        for tile in tiles.candidates(of, kind, 2, rank, table().Card("", 0, SHARED_MEMORY[arch], arch // 10))[: 1 if small else None]:
+            constants = {"RANK": rank, "SLICES": -(-rank // tile.block_k), **tile.constants()}
+            yield job_of(name, kind, arch, constants.pop("num_warps"), constants.pop("num_stages"), **constants)
+
+
+def rows_to_compile(names: list[str], kinds: list[str], archs: list[int], ranks: list[int]) -> Iterator[Job]:
     """Every configuration of every kernel, where it fits."""
     for arch, kind, name in product(archs, kinds, names):
+        if name in LOW_RANK:
+            yield from low_rank_jobs(name, kind, arch, ranks)
+            continue
         if kind == "float16" and arch != 90:
             continue
         card = table().Card("", 0, SHARED_MEMORY[arch], arch // 10)
@@ -92,7 +121,7 @@ def row_of(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the result."""
     blocks = dict(job.constants)
     row: dict[str, Any] = {
-        "kernel": job.kernel, "kind": job.kind, "arch": f"sm_{job.arch}",
+        "kernel": job.kernel, "kind": job.kind, "arch": f"sm_{job.arch}", **({"rank": blocks["RANK"]} if "RANK" in blocks else {}),
         "tile": {name.removeprefix("BLOCK_").lower(): size for name, size in blocks.items() if name.startswith("BLOCK_")},
         "warps": job.warps, "stages": job.stages, **facts,
     }  # fmt: skip
@@ -114,12 +143,15 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
     if "error" in facts:
         return [f"does not compile: {facts['error']}"]
     found, limit = [], SHARED_MEMORY[job.arch]
-    if job.aligned and facts["stack"]:
+    # the low-rank kernels go through two loops: what spills outside of the inner one is stored and loaded once a step
+    if job.aligned and (facts.get("spills_in_loops") if job.kernel in LOW_RANK else facts["stack"]):
         found.append(f"spills: {facts['stack']} bytes of stack, {facts.get('spills_in_loops', 0)} loads and stores in loops")
     if facts["shared"] > limit:
         found.append(f"takes {facts['shared']} bytes of shared memory, the limit is {limit}")
-    if job.kernel == "all_steps" and facts["stale_loads"]:  # it reads states that it wrote itself
+    if job.kernel in REREADS and facts["stale_loads"]:
         found.append(f"has {facts['stale_loads']} loads that may miss what the program wrote in the step before")
+    if job.kernel in LOW_RANK and job.disassembled:
+        return found + low_rank_failures(job, facts)
     if job.kernel not in TILED or not job.disassembled:
         return found
     tile = tile_of(job)
@@ -135,6 +167,21 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
         if facts["async_loads"].get(str(width), 0) < count:
             found.append(f"has fewer than {count} asynchronous loads of {width} bytes, but {facts['async_loads']}")
     return found + loop_failures(TILED[job.kernel], job.kind, tile.block_b, facts)
+
+
+def low_rank_failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a kernel of the low-rank cell beside what is wrong with any."""
+    blocks, of = dict(job.constants), LOW_RANK[job.kernel]
+    estimated = low_rank_tiles().shared_bytes(of, tile_of(job), job.kind, blocks["G"], blocks["RANK"])
+    found = []
+    if job.kernel == of and facts["shared"] > estimated:
+        found.append(f"takes {facts['shared']} bytes of shared memory, low_rank_tiles.shared_bytes estimates {estimated}")
+    if job.kind in ("bfloat16", "tf32") and not any(re.fullmatch("HG?MMA|UTC.*MMA", name) for name in facts["products"]):
+        found.append(f"uses no tensor cores, but {facts['products']}")
+    for name in ("loop_divisions", "loop_index_loads"):
+        if facts[name]:
+            found.append(f"has {facts[name]} {name.removeprefix('loop_').replace('_', ' ')} in a product loop")
+    return found
 
 
 def wanted_loads(job: Job) -> Counter[int]:
@@ -174,6 +221,9 @@ def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
         flags[name] = [dict(zip(HEAVIEST[name], values, strict=True)) for values in product(both, repeat=len(HEAVIEST[name]))]
     for name in names:
         integers, constants = arguments(name)
+        if name in LOW_RANK:
+            yield from low_rank_variants(name, integers)
+            continue
         job = job_of(name, "bfloat16", 90, 4, BLOCK_B=64, BLOCK_D=64, BLOCK_K=64, BLOCK_R=16, BLOCK_N=128)
         job = replace(job, disassembled=False)
         for gates, chosen in product((2, 1) if "G" in constants else (None,), flags[name]):
@@ -186,6 +236,18 @@ def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
         yield "unaligned", replace(job.of(ALIGN=2) if "ALIGN" in constants else job, aligned=False, divisible=False)
         if "ALIGN" in constants and name in HEAVIEST:
             yield "rows of 8 values", replace(job, divisible=False)
+
+
+def low_rank_variants(name: str, integers: list[str]) -> Iterator[tuple[str, Job]]:
+    """Other forms of a kernel of the low-rank cell: few, because a compilation takes seconds."""
+    job = job_of(name, "bfloat16", 90, 4, BLOCK_B=32, BLOCK_D=32, BLOCK_K=16, RANK=24, SLICES=2)
+    job = replace(job, disassembled=False)
+    for gates in (2, 1):
+        flags = {**dict.fromkeys(HEAVIEST[name], False), "TIED": True, "G": gates}
+        yield f"no flags, tied, G={gates}", job.of(**flags)
+    yield "every integer is 1", replace(job, ones=tuple(integers))
+    yield "64 bits", replace(job, wide=True)
+    yield "unaligned", replace(job.of(ALIGN=2, RANK=3, SLICES=1), aligned=False, divisible=False)
 
 
 def compile_all(jobs: set[Job], folder: Path) -> dict[Job, dict[str, Any]]:
@@ -216,13 +278,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernels", type=Path, default=KERNEL_FILES, metavar="FOLDER", help="the kernels' sources")
     parser.add_argument("--names", nargs="+", choices=KERNELS, default=list(KERNELS), help="only these kernels")
     parser.add_argument("--kinds", nargs="+", choices=ELEMENT, default=list(ELEMENT), help="only these dtypes and precisions")
+    parser.add_argument("--ranks", nargs="+", type=int, choices=RANKS, default=list(RANKS), help="only these ranks of the low-rank kernels")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="only these sections of the result")
 
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result."""
     load(options.kernels)
-    jobs = list(rows_to_compile(options.names, options.kinds, options.archs))
+    jobs = list(rows_to_compile(options.names, options.kinds, options.archs, options.ranks))
     variants = list(variants_to_compile(options.names)) if "variants" in options.sections else []
     hopper = [job for job in jobs if job.arch == 90]
     fused = {

@@ -19,6 +19,7 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
     """The operators of the contract by the launches of :mod:`dcrnn_fast.kernels.launches`, or of a copy of it."""
     # plain names: PyTorch looks through these functions for the kernels that an operator launches
     forward, backward, gather, sum_rows = launches.forward, launches.backward, launches.gather, launches.sum_rows
+    low_rank, low_rank_backward = launches.low_rank_cross_rnn, launches.low_rank_cross_rnn_backward
     replay = launches.replay
 
     def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
@@ -49,8 +50,13 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         if not 0 <= keep <= Keep.BOTH:
             raise ValueError(f"keep: got {keep}, expected 0 (nothing), 1 (activations), 2 (states) or 3 (both)")
         banks = shared_weight, shared_bias, private_weight, private_bias
-        if projection_index is not None:
-            raise NotImplementedError("projection_index: this backend has no kernels for the low-rank cell yet")
+        projection = Projection(shared_projection, private_projection, projection_index)
+        if any(tensor is not None for tensor in projection):
+            if keep & Keep.STATES:
+                raise ValueError(f"keep: got {keep}, expected 0 (nothing) or 1 (activations) with a projection")
+            check_forward(x0, *banks, index, steps=steps, cell=cell, context=context, projection=projection)
+            problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
+            return low_rank(launches.LowRank.of(problem, *projection), keep_activations=bool(keep))
         inputs, kept = (x0, *banks, index, context), bool(keep & Keep.STATES)
         wanted = replay.key(inputs, steps, cell, return_states, keep, allow_tf32)
         recording = replay.find(wanted)
@@ -85,10 +91,11 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
         options: dict[str, Any] = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "needs": needs}
         projection = Projection(shared_projection, private_projection, projection_index)
         check_backward(grad, states, activations, x0, *banks, index, projection=projection, **options)
-        if projection_index is not None:
-            raise NotImplementedError("projection_index: this backend has no kernels for the low-rank cell yet")
         problem = launches.Problem.of(x0, banks, index, context, steps, cell, return_states, allow_tf32)
         wanted = {"x0": bool(needs & Needs.X0), "banks": bool(needs & Needs.BANKS), "context": bool(needs & Needs.CONTEXT)}
+        if projection_index is not None:
+            wanted["projections"] = bool(needs & Needs.PROJECTIONS)
+            return low_rank_backward(launches.LowRank.of(problem, *projection), grad, activations, **wanted)
         return *backward(problem, grad, states, activations, **wanted), x0.new_empty(0), x0.new_empty(0)
 
     every = param_gather, param_gather_backward, cross_rnn, cross_rnn_backward

@@ -80,11 +80,13 @@ class Backend:
         return functional.param_gather(*arguments, backend=self.name)
 
     def operands(self, arguments: dict, *, return_states: bool = False, keep: int | None = None) -> tuple:
-        """The operator's own positional arguments; ``keep`` by default as in training."""
+        """The operator's own positional arguments; ``keep`` by default as in training, which keeps no states with a projection."""
         names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index", "steps", "cell", "context")
         optional = ("shared_projection", "private_projection", "projection_index")
         tensors = *(arguments[name] for name in names), *(arguments.get(name) for name in optional)
-        return *tensors, return_states, int(KEEPS[self.name][-1] if keep is None else keep)
+        if keep is None:
+            keep = KEEPS[self.name][-1] if tensors[-1] is None else Keep.ACTIVATIONS
+        return *tensors, return_states, int(keep)
 
     def kernel_override(self, **choice: str) -> AbstractContextManager[None]:
         return functional.kernel_override(self.name, **choice)

@@ -17,6 +17,8 @@ import triton.language as tl
 
 import dcrnn_fast.kernels
 from dcrnn_fast.kernels.cross_rnn_backward import _gate
+from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
+from dcrnn_fast.kernels.low_rank_backward import _add_slices
 from dcrnn_fast.kernels.tiles import add_product, bank_rows, dot, inside
 from dcrnn_fast.operators import Implementation, Keep, register
 from dcrnn_fast.operators.triton import functions
@@ -107,3 +109,31 @@ def wrong__gate(
 def wrong_to_tf32(x):
     """Rounds nothing, so that the tensor core drops what is too long for it."""
     return x
+
+
+@triton.jit
+def wrong_weight_tiles(weight, n, D, G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Leaves out the last column of the rank."""
+    found = ()
+    for tile in weight_tiles(weight, n, D, G, RANK, SLICES, BLOCK_K):
+        found += (tl.where((tl.arange(0, BLOCK_K) < RANK - 1)[None, :], tile, 0.0),)
+    return found
+
+
+@triton.jit
+def wrong__add_slices(acc, left, tiles, gate: tl.constexpr, SLICES: tl.constexpr, PRECISION: tl.constexpr):
+    """Leaves out the gate's dy."""
+    return _add_slices(acc, left, tiles, 0, SLICES, PRECISION) if gate == 0 else acc
+
+
+@triton.jit
+def wrong_add_gradient(total, z_gradient, tiles, PRECISION: tl.constexpr):
+    """Leaves out P^T dz + Q^T dy."""
+    return total
+
+
+@triton.jit
+def wrong_of_task(weight, bias, projection, task, D, K, steps, G: tl.constexpr, RANK: tl.constexpr, TIED: tl.constexpr):
+    """Takes the first task's projection for every task."""
+    own_weight, own_bias, _ = of_step(weight, bias, projection, task, D, K, G, RANK, False)
+    return own_weight, own_bias, projection

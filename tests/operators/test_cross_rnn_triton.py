@@ -9,32 +9,37 @@ import torch
 
 from dcrnn_fast import reference
 from dcrnn_fast.accuracy import CEILING, relative_error
+from dcrnn_fast.errors import BackendUnavailable
+from dcrnn_fast.operators import Keep
 
 from .backend import on
-from .precision import cast
+from .precision import cast, results
 from .problems import cross_arguments
 
 pytestmark = on("triton")
 
 NAMES = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
+PROJECTIONS = ("shared_projection", "private_projection")
 
 
-def errors(operators, backend, steps, rows=24):
+def errors(operators, backend, steps, rows=24, rank=None):
     """The relative errors of the output and of the gradients of x0, the context and the weights, in tf32, against float64."""
-    arguments = cross_arguments(batch=rows, dim=96, steps=steps, context_dim=40, seed=steps)
+    arguments = cross_arguments(batch=rows, dim=96, steps=steps, context_dim=40, seed=steps, rank=rank, projection_share_ratio=0.5)
     seed = torch.randn(2, rows, 96, dtype=torch.float64)
     exact = cast(arguments, torch.float64)
-    leaves = [exact[name].requires_grad_() for name in NAMES]
+    names = NAMES if rank is None else (*NAMES, *PROJECTIONS)
+    leaves = [exact[name].requires_grad_() for name in names]
     out = reference.cross_rnn(**exact)
     expected = [out.detach(), *torch.autograd.grad(out, leaves, seed)]
     given = {name: backend.of({name: value})[name] for name, value in cast(arguments, torch.float32).items()}
     tensors = [given[name] for name in (*NAMES[:5], "index")]
-    rest = (steps, "gated", given["context"], None, None, None, False)
+    rest = (steps, "gated", given["context"], *(given.get(name) for name in (*PROJECTIONS, "projection_index")), False)
+    keep, needs = (Keep.BOTH, 63) if rank is None else (Keep.ACTIVATIONS, 255)
     with torch.no_grad():
-        out, states, activations = operators.cross_rnn(*tensors, *rest, 3, True)
+        out, states, activations = operators.cross_rnn(*tensors, *rest, int(keep), True)
         grad = seed.float().to(out.device)
-        got = [out, *operators.cross_rnn_backward(grad, states, activations, *tensors, *rest, 63, True)]
-    triples = zip(("out", *NAMES), got[:7], expected, strict=True)
+        got = [out, *operators.cross_rnn_backward(grad, states, activations, *tensors, *rest, needs, True)]
+    triples = zip(("out", *names), got[: 1 + len(names)], expected, strict=True)
     return {name: relative_error(one, right) for name, one, right in triples if "bias" not in name}
 
 
@@ -50,9 +55,76 @@ def test_tf32_stays_well_below_its_ceiling(backend, steps, schedule):
         assert 1e-5 < error < CEILING["tf32"] / 2, f"{name} with {steps} steps: relative error {error:.1e}"
 
 
-def test_without_rounding_the_errors_are_more_than_twice_as_large(backend):
+def test_tf32_of_the_low_rank_cell_stays_well_below_its_ceiling(backend):
+    from dcrnn_fast.operators import triton  # noqa: F401  registers the operators
+
+    for name, error in errors(torch.ops.dcrnn_fast_triton, backend, 3, rank=24).items():
+        assert 1e-5 < error < CEILING["tf32"] / 2, f"{name}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("rank", [None, 24], ids=["full", "low rank"])
+def test_without_rounding_the_errors_are_more_than_twice_as_large(backend, rank):
     from .mutants import mutant_operators
 
-    right, wrong = (errors(mutant_operators(name), backend, 3) for name in (None, "to_tf32"))
+    right, wrong = (errors(mutant_operators(name), backend, 3, rank=rank) for name in (None, "to_tf32"))
     for name, error in wrong.items():
         assert error > 2 * right[name], f"{name}: {error:.1e} without rounding, {right[name]:.1e} with it"
+
+
+@pytest.mark.parametrize("stray", [-1, 4, 2**31 - 1])
+def test_a_stray_row_of_a_projection_makes_its_task_nan_and_no_other(backend, stray):
+    """A column of z is NaN, and with it every unit of the task."""
+    arguments = backend.of(cross_arguments(batch=20, dim=17, rank=4))
+    clean = backend.cross_rnn(**arguments)
+    arguments["projection_index"][1, 2] = stray
+    got, *_ = backend.operators.cross_rnn(*backend.operands(arguments))
+    assert torch.isnan(got[1]).all()
+    assert torch.equal(got[0], clean[0])
+
+
+def test_the_low_rank_cell_has_the_infinities_of_the_reference_in_their_row(backend):
+    """Tiles are padded to more columns than the rank, where an infinity would become NaN."""
+    arguments = cast(backend.of(cross_arguments(batch=20, dim=17, rank=1, steps=1, cell="cross")), torch.float32)
+    clean = backend.cross_rnn(**arguments)
+    arguments["x0"][3, 2] = torch.inf
+    got, expected = backend.cross_rnn(**arguments), reference.cross_rnn(**arguments)
+    assert torch.equal(got.isnan(), expected.isnan())
+    assert torch.equal(got.isinf(), expected.isinf())
+    assert got.isinf().any()
+    rest = [row for row in range(20) if row != 3]
+    assert torch.equal(got[:, rest], clean[:, rest])
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_rows_that_fill_a_tile_reach_no_gradient_of_the_low_rank_cell(backend, batch):
+    """Infinite weights close a gate for good, and the gradients are finite. In a row of zeros such a gate is 0 * inf = NaN."""
+    found = []
+    for run in (reference.cross_rnn, backend.cross_rnn):
+        arguments = cast(backend.of(cross_arguments(batch=batch, dim=17, steps=1, share_ratio=0, rank=3)), torch.float32)
+        arguments["x0"].abs_().add_(0.1)
+        arguments["shared_projection"].abs_()
+        arguments["private_weight"][:, 3, 1] = -torch.inf
+        banks = arguments["private_weight"].requires_grad_(), arguments["private_bias"].requires_grad_()
+        found.append(torch.autograd.grad(run(**arguments).sum(), banks))
+    assert all(torch.isfinite(gradient).all() for gradient in found[0])
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_rank_in_slices_gives_the_results_of_the_reference(backend):
+    """Rank 20 in two slices of 16 columns, the second of them a quarter full."""
+    from dcrnn_fast.kernels.low_rank_tiles import KERNELS
+    from dcrnn_fast.kernels.tile_table import Config
+
+    arguments = backend.of(cross_arguments(batch=20, dim=18, steps=2, rank=20, context_dim=3, tied=False))
+    seed = torch.randn(2, 20, 18, dtype=torch.float64, device=backend.device)
+    expected = results(reference.cross_rnn, cast(arguments, torch.float64), seed)
+    with backend.kernel_override(**dict.fromkeys(KERNELS, Config(16, 16, 16, 4, 1))):
+        got = results(backend.cross_rnn, cast(arguments, torch.float64), seed)
+    for name, value in got.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-11, atol=1e-11)
+
+
+def test_a_rank_without_tiles_is_refused_in_words(backend):
+    arguments = backend.of(cross_arguments(batch=2, dim=3, steps=1, rank=257))
+    with pytest.raises(BackendUnavailable, match=r"no tiles for rank 257 .* \(ranks go up to 256\)\. Use a lower rank"):
+        backend.cross_rnn(**arguments)

@@ -21,10 +21,19 @@ DEFECTS = {
     "x0's gradient of the later steps overwritten": ("_gate", "gradient of x0", True),
 }
 
+LOW_RANK_DEFECTS = {
+    "a column of the rank left out": ("weight_tiles", "out"),
+    "another task's projection": ("of_task", "out"),
+    "the gate's part of dz left out": ("_add_slices", "gradient of"),
+    "the projections left out of dh": ("add_gradient", "gradient of"),
+    "the derivative of the gate dropped": ("_dq", "gradient of"),
+    "a mask one unit too narrow": ("inside", "out"),
+}
 
-def check(backend, implementation, monkeypatch, recompute=False):
+
+def check(backend, implementation, monkeypatch, recompute=False, **rank):
     monkeypatch.setitem(functional.IMPLEMENTATIONS, "triton", implementation)
-    arguments = backend.of(cross_arguments(batch=20, dim=70))
+    arguments = backend.of(cross_arguments(batch=20, dim=70, **rank))
     assert_as_exact_as_plain_pytorch(arguments, torch.float32, backend="triton", draws=1, recompute=recompute)
 
 
@@ -37,7 +46,17 @@ def test_a_planted_defect_is_found(backend, defect, monkeypatch):
         check(backend, mutant(name), monkeypatch, *recompute)
 
 
-def test_a_copy_without_a_defect_passes(backend, monkeypatch):
+@pytest.mark.parametrize("defect", LOW_RANK_DEFECTS.values(), ids=LOW_RANK_DEFECTS)
+def test_a_planted_defect_in_the_low_rank_kernels_is_found(backend, defect, monkeypatch):
     from .mutants import mutant
 
-    check(backend, mutant(), monkeypatch)
+    name, found = defect
+    with pytest.raises(AssertionError, match=found):
+        check(backend, mutant(name), monkeypatch, rank=6, projection_share_ratio=0.5)
+
+
+@pytest.mark.parametrize("rank", [None, 6], ids=["full", "low rank"])
+def test_a_copy_without_a_defect_passes(backend, rank, monkeypatch):
+    from .mutants import mutant
+
+    check(backend, mutant(), monkeypatch, rank=rank, projection_share_ratio=0.5)

@@ -57,6 +57,22 @@ def test_cross_rnn_passes_opcheck(backend, options):
 
 
 @on_kernels
+@pytest.mark.parametrize("options", [{"context_dim": 2}, {"batch": 0}], ids=str)
+def test_the_low_rank_cell_passes_opcheck(backend, options):
+    arguments = backend.of(cross_arguments(dtype=torch.float32, rank=3, projection_share_ratio=0.5, **options))
+    differentiable(arguments)
+    cases = (False, Keep.ACTIVATIONS, False), (True, Keep.NOTHING, True)
+    for return_states, keep, allow_tf32 in cases[:1] if backend.is_slow else cases:
+        call = *backend.operands(arguments, return_states=return_states, keep=keep), allow_tf32
+        torch.library.opcheck(backend.operators.cross_rnn.default, call)
+        given = [value.detach() if isinstance(value, torch.Tensor) else value for value in call]
+        out, *kept = backend.operators.cross_rnn(*given)
+        needs = Needs.X0 | Needs.BANKS | Needs.PROJECTIONS | (0 if arguments["context"] is None else Needs.CONTEXT)
+        backward = torch.randn_like(out), *kept, *given[:-2], int(needs), allow_tf32
+        torch.library.opcheck(backend.operators.cross_rnn_backward.default, backward)
+
+
+@on_kernels
 @pytest.mark.parametrize("shape", [{}, {"trailing": ()}, {"rows": 0}, {"shared": 0}], ids=str)
 def test_param_gather_passes_opcheck(backend, shape):
     shared_rows, rows, trailing = shape.get("shared", 3), shape.get("rows", 9), shape.get("trailing", (5,))
@@ -208,8 +224,13 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
         "all_steps, no context": [cross, "cross_rnn_all_steps: states, out, activations", start, rows, middle, middle, end],
     }  # fmt: skip
     lines = [[case, f"sizes: {launches[0]}", *launches[1:], sums, sums] for case, launches in expected.items()]
+    low_rank = [
+        "low rank", f"sizes: {cross} [3, ?, ?] [?, 2, ?] [?, ?, 2, ?] [?, ?]", rows, rows, rows, "low_rank_forward: out, activations",
+        rows, rows, rows, "low_rank_backward: d, terms, gradients, z_gradients, bias_sums", "low_rank_inputs: result",
+        "low_rank_inputs: result", sums, sums, "low_rank_states: states", sums,
+    ]  # fmt: skip
     gather = ["gather", "sizes: [?, ?, ?] [?, ?, ?, ?] [?, ?]", rows, sums]
-    assert traced("every") == [*(line for case in lines for line in case), *gather]
+    assert traced("every") == [*(line for case in lines for line in case), *low_rank, *gather]
 
 
 @on("triton")

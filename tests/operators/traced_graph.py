@@ -23,6 +23,7 @@ CASES = {
     "all_steps, states": {"return_states": True},
     "step, untied, recompute": {"recompute": True},
     "all_steps, no context": {},
+    "low rank": {},
     "gather": {},
 }
 OPEN_STEPS = "all_steps, open steps"
@@ -80,10 +81,17 @@ def trace(case):
     if "no context" in case:
         columns = 0
     shapes = [(rows, dim), (shared, gates, columns + dim), (shared, gates), (tasks, private, gates, columns + dim), (tasks, private, gates)]
+    if "low rank" in case:
+        rank = 24
+        shapes[1], shapes[3] = (shared, gates, rank), (tasks, private, gates, rank)
+        projections = [(12, gates, columns + dim), (tasks, 30, gates, columns + dim)]
     floats = [torch.empty(*shape, dtype=torch.bfloat16).requires_grad_() for shape in shapes]
     inputs = [*floats, torch.zeros(tasks, total, dtype=torch.int32)]
     if columns:
         inputs.append(torch.empty(steps, rows, columns, dtype=torch.bfloat16).requires_grad_())
+    if "low rank" in case:
+        inputs += [torch.empty(*shape, dtype=torch.bfloat16).requires_grad_() for shape in projections]
+        inputs.append(torch.zeros(tasks, rank, dtype=torch.int32))
     if sys.argv[1] == "batch":
         torch._dynamo.mark_dynamic(inputs[0], 0)
         torch._dynamo.mark_dynamic(inputs[6], 1)
@@ -92,7 +100,9 @@ def trace(case):
         context = tensors[6] if columns else None
         if case == "gather":
             return operators.IMPLEMENTATION.param_gather(tensors[1], tensors[3], tensors[5])
-        return operators.IMPLEMENTATION.cross_rnn(*tensors[:6], steps=steps, context=context, **CASES.get(case, {}))
+        names = ("shared_projection", "private_projection", "projection_index")
+        projection = dict(zip(names, tensors[7:], strict=True)) if "low rank" in case else {}
+        return operators.IMPLEMENTATION.cross_rnn(*tensors[:6], steps=steps, context=context, **projection, **CASES.get(case, {}))
 
     backend = aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=print_launches)
     compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True if sys.argv[1] in ("every", "steps") else None)

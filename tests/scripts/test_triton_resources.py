@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("triton")
 from filelock import FileLock
 
-from dcrnn_fast.kernels import tile_table
+from dcrnn_fast.kernels import low_rank_tiles, tile_table
 
-SHORT = ("--archs", "90", "--kinds", "bfloat16", "tf32", "--sections", "rows", "variants", "fusion")
+SHORT = ("--archs", "90", "--kinds", "bfloat16", "tf32", "--ranks", "64", "--sections", "rows", "variants", "fusion")
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def result(tmp_path_factory, resources):
 
 def failed(rows, word):
     """The failures with this word, and what names their rows."""
-    shown = ("kernel", "kind", "arch", "tile", "warps", "stages", "variant")
+    shown = ("kernel", "kind", "arch", "rank", "tile", "warps", "stages", "variant")
     return [(*(row.get(name) for name in shown), failure) for row in rows for failure in row["failures"] if word in failure]
 
 
@@ -46,6 +46,8 @@ def test_every_kernel_has_a_configuration_for_every_card(arch):
     card = tile_table.Card("any", 100, tile_table.SHARED_MEMORY[arch], arch // 10)
     for kernel, kind, gates in product(tile_table.KERNELS, tile_table.ITEMSIZE, (1, 2)):
         assert tile_table.candidates(kernel, kind, gates, card), (kernel, kind, gates)
+    for kernel, kind, gates in product(low_rank_tiles.KERNELS, tile_table.ITEMSIZE, (1, 2)):
+        assert low_rank_tiles.candidates(kernel, kind, gates, 64, card), (kernel, kind, gates)
 
 
 def test_a_tile_that_spills_on_a_card_is_no_candidate_there():

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from dcrnn_fast import functional
-from dcrnn_fast.kernels import INTERPRETED, tile_table
+from dcrnn_fast.kernels import INTERPRETED, low_rank_tiles, tile_table
 from tests.operators.problems import cross_arguments, differentiable
 
 from .programs import backwards, ordered, shuffled
@@ -49,6 +49,17 @@ def test_cross_rnn_and_its_gradients_have_the_same_bits_in_any_order(schedule, r
 
     small = dict.fromkeys(tile_table.KERNELS, tile_table.Config(16, 16, 16, 4, 1))  # several programs in each dimension of a grid
     with functional.kernel_override("triton", schedule=schedule, **small):
+        check_orders(run, list(differentiable(arguments).values()))
+
+
+def test_the_low_rank_cell_and_its_gradients_have_the_same_bits_in_any_order():
+    arguments = cross_arguments(batch=18, dim=18, context_dim=3, rank=5, tied=False, dtype=torch.float32)
+
+    def run():
+        return functional.cross_rnn(**arguments, return_states=True, recompute=True, backend="triton")
+
+    small = dict.fromkeys(low_rank_tiles.KERNELS, tile_table.Config(16, 16, 16, 4, 1))
+    with functional.kernel_override("triton", **small):
         check_orders(run, list(differentiable(arguments).values()))
 
 

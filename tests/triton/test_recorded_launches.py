@@ -38,7 +38,8 @@ def cross_launches(B, D, T, L, *, C=0, tied=True, states=False, keep=3, schedule
     shared, private = rows // 2, rows - rows // 2
     banks = empty(shared, 2, C + D), empty(shared, 2), empty(T, private, 2, C + D), empty(T, private, 2)
     context = empty(L, B, C).to(dtype) if C else None
-    arguments = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32), L, "gated", context, states
+    tensors = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32)
+    arguments = *tensors, L, "gated", context, None, None, None, states
     needs = Needs.X0 | Needs.BANKS | (Needs.CONTEXT if C else 0)
     with recorded() as found, tile_choice.kernel_override(schedule=schedule):
         out, kept, activations = OPERATORS["cross_rnn"](*arguments, keep, False)
@@ -47,6 +48,20 @@ def cross_launches(B, D, T, L, *, C=0, tied=True, states=False, keep=3, schedule
         if backward:
             OPERATORS["cross_rnn_backward"](torch.empty_like(out), kept, activations, *arguments, int(needs), False)
     return found, rows - 1
+
+
+def low_rank_launches(B, D, T, L, *, rank=8, C=0, tied=True, states=False, keep=1, dtype=torch.bfloat16):
+    """The same of the low-rank cell."""
+    rows, places = (D, rank) if tied else (L * D, L * rank)
+    banks = [empty(rows, 2, rank), empty(rows, 2), empty(T, rows, 2, rank), empty(T, rows, 2)]
+    context = empty(L, B, C).to(dtype) if C else None
+    arguments = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32), L, "gated", context
+    projection = empty(places, 2, C + D).to(dtype), empty(T, places, 2, C + D).to(dtype), empty(T, places, dtype=torch.int32)
+    needs = Needs.X0 | Needs.BANKS | Needs.PROJECTIONS | (Needs.CONTEXT if C else 0)
+    with recorded() as found:
+        out, states_, activations = OPERATORS["cross_rnn"](*arguments, *projection, states, keep, False)
+        OPERATORS["cross_rnn_backward"](torch.empty_like(out), states_, activations, *arguments, *projection, states, int(needs), False)
+    return found, 2 * min(rows, places) - 1
 
 
 def gather_launches(rows, columns, tasks=2, gathered=None):
@@ -65,12 +80,16 @@ LARGE = {
     "wide": (cross_launches, {"B": 2**24, "D": 136, "T": 2, "L": 1, "dtype": torch.float32, "states": True}),
     "many tasks": (cross_launches, {"B": 2**22, "D": 8, "T": 80, "L": 1, "C": 8}),
     "many steps, one launch": (cross_launches, {"B": 2**24, "D": 8, "T": 2, "L": 8, "schedule": "all_steps", "keep": 2}),
+    "low rank, most rows": (low_rank_launches, {"B": MOST, "D": 8, "T": 1, "L": 2, "C": 8}),
+    "low rank, most rows of an odd size": (low_rank_launches, {"B": MOST, "D": 9, "T": 2, "L": 3, "rank": 3, "keep": 0, "states": True}),
+    "low rank, many tasks and steps": (low_rank_launches, {"B": 2**22, "D": 8, "T": 80, "L": 3, "tied": False}),
     "gather": (gather_launches, {"rows": 2**5, "columns": 65535 * 512}),
 }
 """Sizes at which 32-bit numbers would end. Their tensors have no memory. Few units and steps, so that a program ends soon."""
 
 LARGEST = {
     **LARGE,
+    "low rank, 8192 units": (low_rank_launches, {"B": 2**22, "D": 8192, "T": 4, "L": 3, "C": 8192, "rank": 256, "tied": False}),
     "8192 units": (cross_launches, {"B": 2**22, "D": 8192, "T": 4, "L": 3, "C": 8192}),
     "8192 units, untied, nothing kept": (cross_launches, {"B": 2**22, "D": 8192, "T": 4, "L": 3, "tied": False, "keep": 0}),
     "most tasks": (cross_launches, {"B": 70_000, "D": 8, "T": 65535, "L": 1, "C": 8}),
@@ -143,6 +162,14 @@ def test_at_the_largest_sizes_no_32_bit_number_overflows_and_no_address_leaves_i
 )
 def test_at_odd_sizes_no_program_leaves_its_tensors(options):
     found, last_row = cross_launches(67, 33, 1, 2, C=3, **options)
+    for launch in found:
+        run_without_memory(launch, list(product(*map(range, (*launch.grid, 1, 1)[:3]))), last_row)
+
+
+@pytest.mark.parametrize("options", [{"states": True}, {"tied": False, "keep": 0}], ids=["tied, every state", "untied, recomputed"])
+def test_at_odd_sizes_no_program_of_the_low_rank_cell_leaves_its_tensors(options):
+    found, last_row = low_rank_launches(35, 17, 1, 3, C=3, rank=5, **options)
+    assert {launch.name for launch in found} >= {"low_rank_forward", "low_rank_states", "low_rank_backward", "low_rank_inputs"}
     for launch in found:
         run_without_memory(launch, list(product(*map(range, (*launch.grid, 1, 1)[:3]))), last_row)
 
