@@ -24,8 +24,6 @@ SMALL: tuple[dict[str, Any], ...] = (
 )
 SMOKE = SMALL[-2:]
 """The full cell and the low-rank one."""
-LOW_RANK = ("cuda",)
-"""The backends with kernels for the low-rank cell."""
 
 CEILINGS = {"float32": 1e-4, "bfloat16": 5e-2}
 """The largest relative errors, by dtype."""
@@ -80,8 +78,7 @@ def compare(shapes: Sequence[dict[str, Any]], every_option: bool, as_allocated: 
         torch.use_deterministic_algorithms(True)  # fills new memory with NaN; initcheck needs it as it is
     worst = 0.0
     for shape, dtype, options in calls(shapes, every_option):
-        able = [name for name in names if "rank" not in shape or name in LOW_RANK]
-        for backend, choice in ((name, choice) for name in able for choice in CHOICES[name].values()):
+        for backend, choice in ((name, choice) for name in names for choice in CHOICES[name].values()):
             with functional.kernel_override(backend, **choice):
                 worst = max(worst, _error(backend, shape, getattr(torch, dtype), options, device) / CEILINGS[dtype])
     arguments = cross_arguments(batch=4, dim=40, tasks=3, dtype=torch.float32)

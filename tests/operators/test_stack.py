@@ -30,6 +30,7 @@ def _fresh_compiler():
         {"context_dim": 2},
         {"cell": "cross"},
         {"batch": 0},
+        {"batch": 0, "rank": 3},
         {"tied": False, "share_ratio": 1},
         {"rank": 3},
         {"rank": 2, "context_dim": 2, "tied": False, "projection_share_ratio": 0.5},
@@ -54,22 +55,6 @@ def test_cross_rnn_passes_opcheck(backend, options):
         needs = Needs.X0 | Needs.BANKS | of_context | (Needs.PROJECTIONS if "rank" in options else 0)
         backward = torch.randn_like(out), states, activations, *given[:-2], int(needs), allow_tf32
         torch.library.opcheck(operators.cross_rnn_backward.default, backward)
-
-
-@on_kernels
-@pytest.mark.parametrize("options", [{"context_dim": 2}, {"batch": 0}], ids=str)
-def test_the_low_rank_cell_passes_opcheck(backend, options):
-    arguments = backend.of(cross_arguments(dtype=torch.float32, rank=3, projection_share_ratio=0.5, **options))
-    differentiable(arguments)
-    cases = (False, Keep.ACTIVATIONS, False), (True, Keep.NOTHING, True)
-    for return_states, keep, allow_tf32 in cases[:1] if backend.is_slow else cases:
-        call = *backend.operands(arguments, return_states=return_states, keep=keep), allow_tf32
-        torch.library.opcheck(backend.operators.cross_rnn.default, call)
-        given = [value.detach() if isinstance(value, torch.Tensor) else value for value in call]
-        out, *kept = backend.operators.cross_rnn(*given)
-        needs = Needs.X0 | Needs.BANKS | Needs.PROJECTIONS | (0 if arguments["context"] is None else Needs.CONTEXT)
-        backward = torch.randn_like(out), *kept, *given[:-2], int(needs), allow_tf32
-        torch.library.opcheck(backend.operators.cross_rnn_backward.default, backward)
 
 
 @on_kernels
