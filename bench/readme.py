@@ -129,9 +129,24 @@ def rank() -> str:
     )
 
 
+def training_step() -> str:
+    """Training rows a second of whole models."""
+    result = read("training_step_cpu.json")
+    names = list(result["rows"][0]["rows_per_second"])
+    lines = []
+    for row in result["rows"]:
+        speeds, ratios = row["rows_per_second"], row["ratios"]
+        cells = [f"{speeds[name]:,}" + (f" ({ratios[name]:.2f})" if name in ratios else "") for name in names]
+        lines.append([f"B = {row['B']}, {row['dtype']}", *cells])
+    return (
+        f"{markdown(['training rows/s', *names], lines)}\n\nIn brackets: the time of a step of rank 32 over that model's, median of the per-round "
+        f"ratios; below 1, ours is faster. {machine.line(result['machine'])}; `bench/results/training_step_cpu.json`."
+    )
+
+
 SECTIONS = {
     ROOT / "README.md": {"quality": quality, "speed": speed, "low rank": low_rank},
-    ROOT / "docs" / "performance.md": {"losses": losses},
+    ROOT / "docs" / "performance.md": {"losses": losses, "training step": training_step},
     ROOT / "docs" / "choosing.md": {"embedding start": embedding_start, "rank": rank},
 }
 

@@ -97,7 +97,8 @@ def main() -> None:
                     steps[f"{name}, {label}"] = peer(name, widths, dataset, cycle(batches), low=low)
             times = interleave.rounds(steps, seconds=arguments.seconds, minimum=9, stretch=0.02)
             speeds = {name: round(batch_size / statistics.median(of)) for name, of in times.items()}
-            found = {f"rank 32/{name}": figure for name, figure in interleave.figures(times, ["DCRNN, rank 32"]).items() if "/" in name}
+            figures = interleave.figures(times, ["DCRNN, rank 32"]).items()
+            found = {name.removeprefix("DCRNN, rank 32/"): figure for name, figure in figures if "/" in name}
             rows.append({"dtype": dtype, "B": batch_size, "rows_per_second": speeds, "ratios": found})
             told = ", ".join(f"{name} {speed:,}" for name, speed in speeds.items())
             print(f"B = {batch_size}, {dtype}, training rows/s: {told}", flush=True)
