@@ -139,8 +139,8 @@ def training_step() -> str:
         cells = [f"{speeds[name]:,}" + (f" ({ratios[name]:.2f})" if name in ratios else "") for name in names]
         lines.append([f"B = {row['B']}, {row['dtype']}", *cells])
     return (
-        f"{markdown(['training rows/s', *names], lines)}\n\nIn brackets: the time of a step of rank 32 over that model's, median of the per-round "
-        f"ratios; below 1, ours is faster. {machine.line(result['machine'])}; `bench/results/training_step_cpu.json`."
+        f"{markdown(['training rows/s', *names], lines)}\n\nIn brackets: the time of a step of rank 32 over that model's, median of the "
+        f"per-round ratios; below 1, ours is faster. {machine.line(result['machine'])}; `bench/results/training_step_cpu.json`."
     )
 
 
