@@ -115,7 +115,8 @@ def low_rank() -> str:
             lines.append([f"D = {size['D']}, rank {size['rank']}, B = {size['B']}, {dtype}", *cells])
     peers = ("our full cell", "torch.compile", "product floor")
     header = ["low rank: our time / time of", *(f"{name}: {peer}" for name in PASSES for peer in peers)]
-    return f"{markdown(header, lines)}\n\nT = 2, L = 3, one projection for both tasks; as above. `bench/results/low_rank_cpu.json`."
+    note = "Conditions as in the table above, with one projection for both tasks. `bench/results/low_rank_cpu.json`."
+    return f"{markdown(header, lines)}\n\n{note}"
 
 
 def rank() -> str:

@@ -117,7 +117,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
     def measured() -> str:
         sizes = *index.shape, shared.shape[0], private.shape[1], math.prod(shared.shape[1:])
         banks = {"shared": shared, "private": private}
-        return backend_of("param_gather", _name(shared.dtype), banks, index, sizes, run_of, check)
+        return backend_of("param_gather", _name(shared.dtype), banks, [index], sizes, run_of, check)
 
     def run(name: str) -> Tensor:
         return _implementation(name).param_gather(shared, private, index)
@@ -219,7 +219,7 @@ def cross_rnn(
             of_backend, more = _implementation(name).cross_rnn, {"projection_index": projection_index, **options}
             return lambda *given: of_backend(*given[:5], index, **dict(zip(names[5:], given[5:], strict=True)), **more)
 
-        return backend_of("cross_rnn", kind, dict(zip(names, every, strict=True)), index, sizes, run_of, check)
+        return backend_of("cross_rnn", kind, dict(zip(names, every, strict=True)), [places for places, _ in indices], sizes, run_of, check)
 
     def run(name: str) -> Tensor:
         return _implementation(name).cross_rnn(*tensors[:5], index, context=context, **projection._asdict(), **options)

@@ -37,6 +37,7 @@ class PlanCost:
     Attributes:
         parameters: the number of trainable values.
         flops: floating-point operations of the forward pass's matrix products, per example; a multiply and an add count as two.
+            Every task counts in full: that kernels compute once what tasks start with alike is not taken off.
         weight_bytes: memory of the parameters.
         kept_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step. With a rank,
             what its kernels keep: the r projected values z and (if gated) y of every step, from which they compute the rest again.

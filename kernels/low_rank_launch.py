@@ -14,6 +14,8 @@ import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
+from dcrnn_fast.errors import BackendUnavailable
+
 from . import tile_choice
 from .cross_rnn_problem import Layout, Problem
 from .launch_options import alignment, on_device_of
@@ -36,6 +38,12 @@ class LowRank:
         """The problem of an operator's arguments."""
         p = problem.layout
         rank = int(index.shape[1] // (p.R // p.D)) if p.D else 1  # a graph fixes it: the kernels are compiled for it
+        values = 2 * rank * (p.C + p.D)
+        if isinstance(values, int) and values >= 2**31:  # a traced graph may leave it open
+            raise BackendUnavailable(
+                f"backend='triton' counts the values of a step's projection in 32 bits: got rank {rank} and {p.C + p.D} columns, expected "
+                "less than 2**30 in all. Use backend='reference'"
+            )
         return cls(replace(problem, sizes=replace(problem.sizes, columns=rank)), (shared, private, index), rank)
 
     @property

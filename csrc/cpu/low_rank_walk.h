@@ -85,13 +85,13 @@ class LowRankWalk {
         dz_over_rows_(rows, p_.z_width(), sums.projection_size),
         inputs_over_rows_(rows, std::max(p_.plane, p_.context_plane), sums.projection_size),
         bias_(p_.gates * p_.plane),
-        dcontext_(p_.common ? rows * p_.context_plane : p_.steps * rows * p_.context_plane) {}
+        dcontext_(dcontext ? (p_.common ? 1 : p_.steps) * rows * p_.context_plane : 0) {}
 
   void run(int64_t row, int64_t rows) {
     tile_.begin(row, rows);
     std::fill_n(dx0_.get(), rows * p_.plane, A(0));
     if (p_.common) std::fill_n(dz_sums_.wide().data, sum_steps() * rows * p_.z_width(), A(0));
-    if (!p_.common) std::fill_n(dcontext_.get(), p_.steps * rows * p_.context_plane, A(0));
+    if (!p_.common && dcontext_out_) std::fill_n(dcontext_.get(), p_.steps * rows * p_.context_plane, A(0));
     for (int64_t task = 0; task < p_.tasks && !p_.interruption.came(); ++task) {
       compute_again(task);
       for (int64_t step = p_.steps; step-- > 0 && !p_.interruption.came();) back(task, step);
@@ -119,7 +119,7 @@ class LowRankWalk {
 
  private:
   static int64_t values_each(const LowRankProblem<T, O>& p) {
-    return p.plane * (4 + p.steps * (1 + p.gates) + p.gates) + p.z_width() * (p.steps + 2) + 2 * p.context_plane;
+    return p.plane * (4 + p.steps * (1 + p.gates) + p.gates) + p.z_width() * (p.steps + 2) + (p.common ? 2 : p.steps + 1) * p.context_plane;
   }
 
   // The steps whose dz is summed over the tasks, if all have one projection: the first, and with a context all.

@@ -20,7 +20,7 @@ def backend_of(
     operator: str,
     kind: str,
     inputs: Mapping[str, Tensor],
-    index: Tensor,
+    indices: Sequence[Tensor],
     sizes: Sequence[int],
     run_of: Callable[[str], Run],
     check: Callable[[], None],
@@ -31,7 +31,7 @@ def backend_of(
         operator: "cross_rnn" or "param_gather".
         kind: the dtype as the products see it.
         inputs: the differentiable inputs by name, in the order of :data:`~dcrnn_fast.auto.choice.INPUTS`, without those that are None.
-        index: the index.
+        indices: the index of the banks, and that of the projection where there is one.
         sizes: see :data:`~dcrnn_fast.auto.choice.SIZES`.
         check: raises if the arguments do not fit each other; called before a measurement.
         run_of: returns the operator of a backend, from the differentiable inputs to the output.
@@ -45,9 +45,9 @@ def backend_of(
     if torch.compiler.is_compiling():
         return _in_traced_graph(operator, kind, needs, sizes, tensors)
     # what is no plain tensor has no values to check, and nobody may see a measurement
-    if observed() or any([type(tensor) not in (Tensor, Parameter) for tensor in (*tensors, index)]):
+    if observed() or any([type(tensor) not in (Tensor, Parameter) for tensor in (*tensors, *indices)]):
         return STATIC
-    if _is_empty(operator, first, index):
+    if _is_empty(operator, first, indices[0]):
         return STATIC
     has_batch = operator == "cross_rnn"
     key = Key(operator, kind, needs, tuple(sizes), bucket(first.shape[0]) if has_batch else 0)

@@ -110,7 +110,9 @@ def cross_rnn(
     # [T, W * D, G, K] -> [W, G, T, D, K]: contiguous operands for the batched product
     weight = param_gather(shared_weight, private_weight, index).unflatten(1, (weight_steps, dim)).permute(1, 3, 0, 2, 4).contiguous()
     bias = param_gather(shared_bias, private_bias, index).unflatten(1, (weight_steps, dim)).permute(1, 3, 0, 2).unsqueeze(3)
-    projection = None
+    projection, parts = None, (shared_projection, private_projection, projection_index)
+    if any([part is None for part in parts]) and any([part is not None for part in parts]):
+        raise ValueError("shared_projection, private_projection, projection_index: got some of them, expected all three, or none")
     if shared_projection is not None and private_projection is not None and projection_index is not None:
         gathered = param_gather(shared_projection, private_projection, projection_index)
         # [T, W * r, G, K] -> [W, T, G * r, K]: one product for both gate vectors
