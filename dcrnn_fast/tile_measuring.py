@@ -144,7 +144,7 @@ class _Problem:
         index = torch.arange(dim, dtype=torch.int32, device=device).repeat(tasks, 1)
         context = normal(steps, batch, context_dim) if context_dim else None
         grad = normal(tasks, batch, dim)
-        self.arguments, self.allow_tf32 = (x0, *banks, index, steps, cell, context, False), kind == "tf32"
+        self.arguments, self.allow_tf32 = (x0, *banks, index, steps, cell, context, None, None, None, False), kind == "tf32"
         self.sizes = Sizes.of(x0, tasks, gates, columns, steps, self.allow_tf32)
         _, states, activations = self._forward()
         self.saved = grad, states, activations
@@ -168,7 +168,8 @@ class _Problem:
             return {0: self._forward()[0]}
         needs = Needs.X0 | Needs.CONTEXT if self.arguments[8] is not None else Needs.X0
         with torch.no_grad():
-            dx0, *_, dcontext = torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, *self.arguments, needs, self.allow_tf32)
+            found = torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, *self.arguments, needs, self.allow_tf32)
+        dx0, dcontext = found[0], found[5]
         return {1: dx0, 2: dcontext} if needs & Needs.CONTEXT else {1: dx0}
 
     def check(self, kernel: str, tile: Config) -> None:

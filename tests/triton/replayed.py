@@ -39,7 +39,8 @@ def forward(arguments, **options):
 
     torch.Tensor.new_empty = noted
     tensors = [arguments[name] for name in names]
-    rest = arguments["steps"], arguments["cell"], arguments["context"], options.get("return_states", False), int(options.get("keep", 0))
+    full_cell, kept = (None, None, None), (options.get("return_states", False), int(options.get("keep", 0)))
+    rest = arguments["steps"], arguments["cell"], arguments["context"], *full_cell, *kept
     out = torch.ops.dcrnn_fast_triton.cross_rnn(*tensors, *rest)
     GPU.noting = False
     torch.Tensor.new_empty = new_empty
