@@ -69,12 +69,24 @@ DCRNN_CELL void columns(const Product<O>& p, int64_t column) {
 }
 
 template <typename O>
-void product(const Product<O>& p) {
+DCRNN_CELL void whole_product(const Product<O>& p) {
   constexpr int64_t lanes = DCRNN_VECTOR / sizeof(accumulator<O>);
   int64_t column = 0;
   for (; column + DCRNN_COLUMNS * lanes <= p.width; column += DCRNN_COLUMNS * lanes) columns<DCRNN_COLUMNS>(p, column);
   for (; column + 2 * lanes <= p.width; column += 2 * lanes) columns<2>(p, column);
   for (; column < p.width; column += lanes) columns<1>(p, column);
+}
+
+// Sums of many terms are sums of the sums of some: the rounding error of one long chain of additions would grow with its length.
+template <typename O>
+void product(const Product<O>& p) {
+  constexpr int64_t most_terms = is_low<O> ? 256 : 64;
+  Product<O> part = p;
+  for (int64_t first = 0; first < p.inner; first += most_terms) {
+    part.a = p.a + first * p.column_stride, part.b = p.b + first * p.b_width;
+    part.inner = std::min(most_terms, p.inner - first), part.add = p.add || first > 0;
+    whole_product(part);
+  }
 }
 
 // Whole vectors of A as operands, where these are of another type.

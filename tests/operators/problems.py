@@ -27,10 +27,9 @@ SHAPES = {
     "low rank": {"rank": 3},
     "low rank, one row": {"rank": 5, "batch": 1},
     "low rank, rank 1 without a gate": {"rank": 1, "cell": "cross"},
-    "low rank, six steps": {"rank": 6, "steps": 6},
     "low rank, untied with a context": {"rank": 5, "tied": False, "context_dim": 3},
     "low rank, projection shared in part": {"rank": 6, "tasks": 5, "projection_share_ratio": 0.5},
-    "low rank, several tiles": {"rank": 33, "dim": 70, "batch": 50, "projection_share_ratio": 0},
+    "low rank, several tiles": {"rank": 33, "dim": 70, "steps": 2, "projection_share_ratio": 0},
     "low rank, rows of 8 values": {"rank": 16, "dim": 24, "context_dim": 8, "batch": 21},
 }
 """What the kernels for GPUs are checked on, over ``cross_arguments(batch=20, dim=17)``."""

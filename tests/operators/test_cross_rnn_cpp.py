@@ -24,6 +24,7 @@ CPU_SHAPES = {
     "wide context, untied, many rows": {"batch": 127, "context_dim": 40, "tied": False, "tasks": 3},
     "few rows of many units": {"batch": 5, "dim": 128},
     "several chunks": {"batch": 2600, "dim": 9, "context_dim": 2},
+    "low rank, six steps": {"rank": 6, "steps": 6},
     "low rank, many rows": {"batch": 700, "dim": 33, "context_dim": 2, "rank": 7},
     "low rank, wide context": {"batch": 127, "context_dim": 40, "tied": False, "tasks": 3, "rank": 20, "projection_share_ratio": 0.5},
     "low rank, more columns than registers hold": {"batch": 13, "dim": 150, "rank": 70},

@@ -32,7 +32,6 @@ def _fresh_compiler():
         {"batch": 0},
         {"batch": 0, "rank": 3},
         {"tied": False, "share_ratio": 1},
-        {"rank": 3},
         {"rank": 2, "context_dim": 2, "tied": False, "projection_share_ratio": 0.5},
     ],
     ids=str,
