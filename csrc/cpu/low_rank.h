@@ -73,7 +73,7 @@ struct LowRankProblem {
 };
 
 // Divides the batch into tiles of about equal size: few enough rows that what a row needs in A stays in the second-level cache, and so many
-// tiles that all threads have work. No bit of the forward's results depends on the tiles.
+// tiles that 16 threads have work. They depend on the shape alone: the number of threads must not change the forward's bits.
 struct LowRankTiles {
   int64_t batch, count;
 
