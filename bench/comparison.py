@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from dcrnn_fast import backends
+from dcrnn_fast import CrossRNN, DCNv2, SharingPlan, backends, reference
 from dcrnn_fast.accuracy import CEILING, relative_error
 
 from .candidates import Call, Marked, Replay, exactly, step
@@ -52,6 +52,27 @@ class Comparison:
 
         for name, make in makers.items():
             self.add(name, lambda make=make: checked(make()))
+
+    def add_recurrences(self, plan: SharingPlan, batch: int) -> tuple[Tensor, Tensor | None]:
+        """Add CrossRNN by our kernels, by eager PyTorch and in its compiled forms. Returns x0 and the gradient of the output."""
+        eager, exact = reference.CrossRNN(plan, **self.kind), reference.CrossRNN(plan, dtype=torch.float64, device=self.device)
+        ours = {name: CrossRNN(plan, backend=name, **self.kind) for name in self.ours}
+        for module in (*ours.values(), exact):
+            module.load_state_dict(eager.state_dict())
+        x0 = self.draw(batch, plan.dim)
+        seed = self.draw(plan.num_tasks, batch, plan.dim) if self.training else None
+        self.add_modules(self.forms(ours, eager, x0), exact, x0, seed)
+        return x0, seed
+
+    def add_dcn(self, make: Callable[..., DCNv2], peer: Callable[[DCNv2, torch.dtype], nn.Module], dim: int, batch: int) -> None:
+        """Add DCNv2 by our kernels, and by a peer with its weights, eager and in its compiled forms."""
+        ours = {name: make(backend=name, **self.kind) for name in self.ours}
+        first = ours[self.ours[0]]
+        for module in ours.values():
+            module.load_state_dict(first.state_dict())
+        x0 = self.draw(batch, dim)
+        seed = self.draw(batch, dim) if self.training else None
+        self.add_modules(self.forms(ours, peer(first, self.kind["dtype"]), x0), peer(first, torch.float64), x0, seed)
 
     def forms(self, ours: Mapping[str, nn.Module], eager: nn.Module, x0: Tensor) -> dict[str, Callable[[], nn.Module]]:
         """Our modules, the eager peer and its compiled forms. Small forwards on a GPU run as CUDA graphs too."""

@@ -1,8 +1,6 @@
 """CrossRNN with rows sharing against the eager reference, its compiled forms, and the product floor."""
 
-import torch
-
-from dcrnn_fast import CrossRNN, SharingPlan, reference
+from dcrnn_fast import SharingPlan
 
 from .candidates import products
 from .cases import DTYPES_OF, GPU, GPU_HEADLINE, HEADLINE, SHARE_RATIO, SMOKE, STEPS, both_passes, crossed
@@ -26,12 +24,6 @@ def test_cross_rnn(comparison):
     case, kind = comparison.case, comparison.kind
     dim, batch, tasks = case["D"], case["B"], case["T"]
     plan = SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS)
-    eager, exact = reference.CrossRNN(plan, **kind), reference.CrossRNN(plan, dtype=torch.float64, device=comparison.device)
-    ours = {name: CrossRNN(plan, backend=name, **kind) for name in comparison.ours}
-    for module in (*ours.values(), exact):
-        module.load_state_dict(eager.state_dict())
-    x0 = comparison.draw(batch, dim)
-    seed = comparison.draw(tasks, batch, dim) if comparison.training else None
-    comparison.add_modules(comparison.forms(ours, eager, x0), exact, x0, seed)
+    comparison.add_recurrences(plan, batch)
     comparison.add("floor", lambda: products(dim, batch, tasks, 2, STEPS, training=comparison.training, **kind))
     comparison.time()

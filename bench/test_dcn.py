@@ -1,5 +1,7 @@
 """DCNv2 (untied, one task, no gate) against the mathematics of torchrec's CrossNet, eager and compiled, and the product floor."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -39,13 +41,6 @@ def cases(grid, device):
 
 def test_dcn(comparison):
     dim, batch, kind = comparison.case["D"], comparison.case["B"], comparison.kind
-    ours = {name: DCNv2(dim, STEPS, backend=name, **kind) for name in comparison.ours}
-    first = ours[comparison.ours[0]]
-    for module in ours.values():
-        module.load_state_dict(first.state_dict())
-    crossnet, exact = CrossNetMath(first, kind["dtype"]), CrossNetMath(first, torch.float64)
-    x0 = comparison.draw(batch, dim)
-    seed = comparison.draw(batch, dim) if comparison.training else None
-    comparison.add_modules(comparison.forms(ours, crossnet, x0), exact, x0, seed)
+    comparison.add_dcn(partial(DCNv2, dim, STEPS), CrossNetMath, dim, batch)
     comparison.add("floor", lambda: products(dim, batch, 1, 1, STEPS, training=comparison.training, **kind))
     comparison.time()

@@ -1,8 +1,6 @@
 """The low-rank cell with rows sharing against the eager reference, its compiled form, the product floor, and the full cell."""
 
-import torch
-
-from dcrnn_fast import CrossRNN, SharingPlan, reference
+from dcrnn_fast import CrossRNN, SharingPlan
 
 from .candidates import step, thin_products
 from .cases import DTYPES_OF, SHARE_RATIO, STEPS, both_passes, crossed
@@ -26,13 +24,7 @@ def test_low_rank(comparison):
     case, kind = comparison.case, comparison.kind
     dim, batch, tasks, rank = case["D"], case["B"], case["T"], case["rank"]
     plan, full = (SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS, rank=of) for of in (rank, None))
-    eager, exact = reference.CrossRNN(plan, **kind), reference.CrossRNN(plan, dtype=torch.float64, device=comparison.device)
-    ours = {name: CrossRNN(plan, backend=name, **kind) for name in comparison.ours}
-    for module in (*ours.values(), exact):
-        module.load_state_dict(eager.state_dict())
-    x0 = comparison.draw(batch, dim)
-    seed = comparison.draw(tasks, batch, dim) if comparison.training else None
-    comparison.add_modules(comparison.forms(ours, eager, x0), exact, x0, seed)
+    x0, seed = comparison.add_recurrences(plan, batch)
     comparison.add("floor", lambda: thin_products(dim, rank, batch, tasks, 2, STEPS, training=comparison.training, **kind))
     if comparison.grid != "smoke":
         whole = CrossRNN(full, backend=comparison.ours[0], **kind)

@@ -1,5 +1,7 @@
 """DCNv2 of low rank against the mathematics of torchrec's LowRankCrossNet, eager and compiled, and the product floor."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -46,13 +48,6 @@ def cases(grid, device):
 
 def test_low_rank_dcn(comparison):
     dim, batch, rank, kind = comparison.case["D"], comparison.case["B"], comparison.case["rank"], comparison.kind
-    ours = {name: DCNv2(dim, STEPS, rank=rank, backend=name, **kind) for name in comparison.ours}
-    first = ours[comparison.ours[0]]
-    for module in ours.values():
-        module.load_state_dict(first.state_dict())
-    crossnet, exact = LowRankCrossNetMath(first, kind["dtype"]), LowRankCrossNetMath(first, torch.float64)
-    x0 = comparison.draw(batch, dim)
-    seed = comparison.draw(batch, dim) if comparison.training else None
-    comparison.add_modules(comparison.forms(ours, crossnet, x0), exact, x0, seed)
+    comparison.add_dcn(partial(DCNv2, dim, STEPS, rank=rank), LowRankCrossNetMath, dim, batch)
     comparison.add("floor", lambda: thin_products(dim, rank, batch, 1, 1, STEPS, training=comparison.training, **kind))
     comparison.time()

@@ -143,9 +143,10 @@ inline void check_rows(int64_t num_shared, int64_t num_private, const Tensor& in
   check(num_shared + num_private > 0 || index.numel() == 0, "index: got values, expected none: the banks have no rows");
 }
 
-inline void check_index_values(const int32_t* index, int64_t count, int64_t rows, const char* name = "index") {
+inline void check_index_values(const int32_t* index, int64_t count, int64_t rows, const char* name = "index",
+                               const char* letters = "S + P") {
   for (int64_t i = 0; i < count; ++i)
-    check(index[i] >= 0 && index[i] < rows, name, ": got ", index[i], ", expected values in [0, S + P) = [0, ", rows, ")");
+    check(index[i] >= 0 && index[i] < rows, name, ": got ", index[i], ", expected values in [0, ", letters, ") = [0, ", rows, ")");
 }
 
 // Calls body with a value of the C++ type of the tensor's dtype. BFloat16 and Half are the device's types. Refuses dtypes without kernels.

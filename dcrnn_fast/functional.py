@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,18 +14,8 @@ from . import auto
 from .auto.calls import backend_of
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .errors import BackendUnavailable
-from .inputs import (
-    MAX_STEPS,
-    Projection,
-    check_banks,
-    check_choice,
-    check_count,
-    check_cross_rnn,
-    check_flag,
-    check_index,
-    check_tensor,
-    index_is_checked,
-)
+from .inputs import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
+from .operands import Projection, check_banks, check_cross_rnn, check_index, index_is_checked
 from .operators import Implementation, Keep, no_override, override_by, register
 from .operators.cross_rnn import tf32
 from .reference import functional as reference
@@ -123,7 +113,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
         return _implementation(name).param_gather(shared, private, index)
 
     choose = measured if _auto_measures(backend, shared) else None
-    return _checked(check, chosen, choose, run, (shared, private), [(index, lambda: shared.shape[0] + private.shape[1])])
+    return _checked(check, chosen, choose, run, (shared, private), {"index": (index, lambda: shared.shape[0] + private.shape[1])})
 
 
 def cross_rnn(
@@ -193,16 +183,16 @@ def cross_rnn(
     tensors = _autocast(x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection)
     x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection = tensors
     every = [tensor for tensor in tensors if tensor is not None]
-    indices = [(index, lambda: shared_weight.shape[0] + private_weight.shape[1])]
+    indices = {"index": (index, lambda: shared_weight.shape[0] + private_weight.shape[1])}
     if projection_index is not None:
-        indices.append((projection_index, lambda: shared_projection.shape[0] + private_projection.shape[1]))
+        indices["projection_index"] = projection_index, lambda: shared_projection.shape[0] + private_projection.shape[1]
     projection = Projection(shared_projection, private_projection, projection_index)
 
     def check() -> None:
         banks = shared_weight, shared_bias, private_weight, private_bias
         check_cross_rnn(x0, *banks, index, steps=steps, gates=GATES[cell], context=context, projection=projection)
-        for (places, num_rows), name in zip(indices, ("index", "projection_index"), strict=False):
-            check_index(places, num_rows(), name)
+        for (name, (places, num_rows)), letters in zip(indices.items(), ("S + P", "M + N"), strict=False):
+            check_index(places, num_rows(), name, letters)
 
     chosen = resolve(backend, device=x0.device)
 
@@ -217,9 +207,10 @@ def cross_rnn(
 
         def run_of(name: str) -> Callable[..., Tensor]:
             of_backend, more = _implementation(name).cross_rnn, {"projection_index": projection_index, **options}
-            return lambda *given: of_backend(*given[:5], index, **dict(zip(names[5:], given[5:], strict=True)), **more)
+            return lambda *values: of_backend(*values[:5], index, **dict(zip(names[5:], values[5:], strict=True)), **more)
 
-        return backend_of("cross_rnn", kind, dict(zip(names, every, strict=True)), [places for places, _ in indices], sizes, run_of, check)
+        given = dict(zip(names, every, strict=True))
+        return backend_of("cross_rnn", kind, given, [places for places, _ in indices.values()], sizes, run_of, check)
 
     def run(name: str) -> Tensor:
         return _implementation(name).cross_rnn(*tensors[:5], index, context=context, **projection._asdict(), **options)
@@ -243,19 +234,19 @@ def _checked(
     choose: Callable[[], str] | None,
     run: Callable[[str], Tensor],
     tensors: Sequence[Tensor],
-    indices: Sequence[tuple[Tensor, Callable[[], int]]],
+    indices: Mapping[str, tuple[Tensor, Callable[[], int]]],
 ) -> Tensor:
     """Run after the check, on the backend ``chosen``, or on the one that ``choose`` returns.
 
     The kernels' operators check their arguments themselves, but for the range of an index on a GPU. So where that is known, they run at
-    once; if that fails, the check runs for a better message. ``tensors`` are all inputs but the indices. Each index has a function that
-    returns the number of rows that it may point to.
+    once; if that fails, the check runs for a better message. ``tensors`` are all inputs but the indices. Each of these has, beside it, a
+    function that returns the number of rows that it may point to.
     """
     name = chosen if choose is None else ""
     if name != "reference" and not torch.compiler.is_compiling():
         try:
-            on_cpu = chosen == "cpp" and all([tensor.is_cpu for tensor in (*tensors, *[index for index, _ in indices])])
-            if on_cpu or (chosen != "cpp" and all([index_is_checked(index, num_rows()) for index, num_rows in indices])):
+            on_cpu = chosen == "cpp" and all([tensor.is_cpu for tensor in (*tensors, *[index for index, _ in indices.values()])])
+            if on_cpu or (chosen != "cpp" and all([index_is_checked(index, num_rows()) for index, num_rows in indices.values()])):
                 name = name or choose()  # type: ignore[misc]
                 if name != "reference":
                     return run(name)

@@ -41,6 +41,7 @@ PARTS = (
     "tests/operators/test_planted_defects.py",
     "tests/operators/test_stack.py",
     "tests/operators/test_arguments.py",
+    "tests/operators/test_projection_arguments.py",
     "tests/operators",
     "tests/core",
     "tests/triton",

@@ -10,7 +10,7 @@ void prepare(Arguments& arguments) {
   if (!arguments.low_rank()) return;
   const BankIndex projection = arguments.projection_bank();
   check_index_values(projection.index, projection.tasks * projection.rows, projection.num_shared + projection.num_private,
-                     "projection_index");
+                     "projection_index", "M + N");
 }
 
 namespace {

@@ -75,32 +75,9 @@ struct Kernels {
   void (*narrow)(const A* from, T* to, int64_t count);     // to = from
 };
 
-namespace baseline {
-template <typename T>
-const Kernels<T>& kernels();
-}
-namespace avx2 {
-template <typename T>
-const Kernels<T>& kernels();
-}
-namespace avx512 {
-template <typename T>
-const Kernels<T>& kernels();
-}
-
 template <typename T>
 const Kernels<T>& kernels() {
-#if defined(__x86_64__)
-  switch (isa()) {
-    case Isa::avx512:
-      return avx512::kernels<T>();
-    case Isa::avx2:
-      return avx2::kernels<T>();
-    case Isa::baseline:
-      break;
-  }
-#endif
-  return baseline::kernels<T>();
+  return table<Kernels<T>>();
 }
 
 }  // namespace dcrnn_fast::cpu

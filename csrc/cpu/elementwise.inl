@@ -109,21 +109,37 @@ void accumulate(const From* from, To* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] += To(from[i]);
 }
 
+template <typename T>
+constexpr Kernels<T> passes = {
+    forward_step<2, T>,
+    forward_step<1, T>,
+    state_step<2, T>,
+    state_step<1, T>,
+    backward_step<2, T>,
+    backward_step<1, T>,
+    convert<T, accumulator<T>>,
+    accumulate<T, accumulator<T>>,
+    accumulate<accumulator<T>, accumulator<T>>,
+    convert<accumulator<T>, T>,
+};
+
 }  // namespace
 
-template <typename T>
-const Kernels<T>& kernels() {
-  using A = accumulator<T>;
-  static constexpr Kernels<T> table = {
-      forward_step<2, T>,  forward_step<1, T>, state_step<2, T>, state_step<1, T>, backward_step<2, T>,
-      backward_step<1, T>, convert<T, A>,      accumulate<T, A>, accumulate<A, A>, convert<A, T>,
-  };
-  return table;
+template <>
+const Kernels<float>& table<Kernels<float>>() {
+  return passes<float>;
 }
-
-template const Kernels<float>& kernels<float>();
-template const Kernels<double>& kernels<double>();
-template const Kernels<BFloat16>& kernels<BFloat16>();
-template const Kernels<Half>& kernels<Half>();
+template <>
+const Kernels<double>& table<Kernels<double>>() {
+  return passes<double>;
+}
+template <>
+const Kernels<BFloat16>& table<Kernels<BFloat16>>() {
+  return passes<BFloat16>;
+}
+template <>
+const Kernels<Half>& table<Kernels<Half>>() {
+  return passes<Half>;
+}
 
 }  // namespace dcrnn_fast::cpu::DCRNN_ISA

@@ -11,6 +11,37 @@ Isa isa();
 
 const char* isa_name(Isa isa);
 
+// Each instruction set's table of functions, by the table's type: elementwise.h and low_rank_kernels.h declare the types, and a source file
+// for each instruction set defines the tables.
+namespace baseline {
+template <typename Table>
+const Table& table();
+}
+namespace avx2 {
+template <typename Table>
+const Table& table();
+}
+namespace avx512 {
+template <typename Table>
+const Table& table();
+}
+
+// The table of the instruction set that runs.
+template <typename Table>
+const Table& table() {
+#if defined(__x86_64__)
+  switch (isa()) {
+    case Isa::avx512:
+      return avx512::table<Table>();
+    case Isa::avx2:
+      return avx2::table<Table>();
+    case Isa::baseline:
+      break;
+  }
+#endif
+  return baseline::table<Table>();
+}
+
 // Whether the instruction set that runs is AVX512 and the CPU multiplies pairs of bfloat16 (AVX512-BF16).
 bool multiplies_bfloat16();
 

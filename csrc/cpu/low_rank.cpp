@@ -196,8 +196,10 @@ void LowRankTile<T, O>::narrow(Rows<const A> from, Rows<O> to, int64_t blocks, i
 DCRNN_INSTANTIATE(float, float);
 DCRNN_INSTANTIATE(double, double);
 DCRNN_INSTANTIATE(BFloat16, float);
-DCRNN_INSTANTIATE(BFloat16, BFloat16);
 DCRNN_INSTANTIATE(Half, float);
+#if defined(__x86_64__)
+DCRNN_INSTANTIATE(BFloat16, BFloat16);
+#endif
 #undef DCRNN_INSTANTIATE
 
 }  // namespace dcrnn_fast::cpu

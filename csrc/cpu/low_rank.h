@@ -15,15 +15,11 @@
 
 namespace dcrnn_fast::cpu {
 
-// The type of the products' operands for tensors of type T. bfloat16 tensors take the first of two where the CPU has its products.
-template <typename T>
-using Operands = std::conditional_t<std::is_same_v<T, BFloat16>, BFloat16, accumulator<T>>;
-
-// Calls body with a value of the type of the operands that the products of tensors of type T have here.
+// Calls body with a value of the type of the operands that the products of tensors of type T have on this CPU.
 template <typename T, typename Body>
 auto with_operands(const Body& body) {
   if constexpr (is_low<Operands<T>>)
-    if (has_low_rank_kernels<Operands<T>>()) return body(Operands<T>{});
+    if (multiplies_bfloat16()) return body(Operands<T>{});
   return body(accumulator<T>{});
 }
 

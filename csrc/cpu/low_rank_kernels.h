@@ -83,47 +83,27 @@ struct LowRankKernels {
   void (*over_rows)(Rows<const O> from, int64_t rows, int64_t width, O* to);
 };
 
-namespace baseline {
-template <typename O>
-const LowRankKernels<O>& low_rank_kernels();
-}
-namespace avx2 {
-template <typename O>
-const LowRankKernels<O>& low_rank_kernels();
-}
-namespace avx512 {
-template <typename O>
-const LowRankKernels<O>& low_rank_kernels();
-}
+// The type of the products' operands for tensors of type T, where the CPU has such products: see with_operands in low_rank.h.
+#if defined(__x86_64__)
+template <typename T>
+using Operands = std::conditional_t<std::is_same_v<T, BFloat16>, BFloat16, accumulator<T>>;
 
 namespace avx512_bf16 {
-template <typename O>
-const LowRankKernels<O>& low_rank_kernels();
+const LowRankKernels<BFloat16>& low_rank_kernels();
 }
-
-// Whether there are kernels with operands of type O here.
-template <typename O>
-bool has_low_rank_kernels() {
-  return !is_low<O> || (std::is_same_v<O, BFloat16> && multiplies_bfloat16());
-}
+#else
+template <typename T>
+using Operands = accumulator<T>;
+#endif
 
 template <typename O>
 const LowRankKernels<O>& low_rank_kernels() {
 #if defined(__x86_64__)
-  if constexpr (is_low<O>) {
-    return avx512_bf16::low_rank_kernels<O>();
-  } else {
-    switch (isa()) {
-      case Isa::avx512:
-        return avx512::low_rank_kernels<O>();
-      case Isa::avx2:
-        return avx2::low_rank_kernels<O>();
-      case Isa::baseline:
-        break;
-    }
-  }
+  if constexpr (is_low<O>)
+    return avx512_bf16::low_rank_kernels();
+  else
 #endif
-  return baseline::low_rank_kernels<O>();
+    return table<LowRankKernels<O>>();
 }
 
 }  // namespace dcrnn_fast::cpu

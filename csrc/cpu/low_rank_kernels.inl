@@ -204,20 +204,23 @@ void low_rank_gradient(const LowRankGradient<O>& s) {
       for (int g = 0; g < G; ++g) s.low[row][g * s.plane + s.dim] = O(0.f);
 }
 
+template <typename O>
+constexpr LowRankKernels<O> low_rank_passes = {
+    product<O>, low_rank_step<2, O>, low_rank_step<1, O>, low_rank_gradient<2, O>, low_rank_gradient<1, O>, over_rows};
+
 }  // namespace
 
-template <typename O>
-const LowRankKernels<O>& low_rank_kernels() {
-  static constexpr LowRankKernels<O> table = {
-      product<O>, low_rank_step<2, O>, low_rank_step<1, O>, low_rank_gradient<2, O>, low_rank_gradient<1, O>, over_rows};
-  return table;
-}
-
 #if defined(DCRNN_PAIRS)
-template const LowRankKernels<BFloat16>& low_rank_kernels<BFloat16>();
+const LowRankKernels<BFloat16>& low_rank_kernels() { return low_rank_passes<BFloat16>; }
 #else
-template const LowRankKernels<float>& low_rank_kernels<float>();
-template const LowRankKernels<double>& low_rank_kernels<double>();
+template <>
+const LowRankKernels<float>& table<LowRankKernels<float>>() {
+  return low_rank_passes<float>;
+}
+template <>
+const LowRankKernels<double>& table<LowRankKernels<double>>() {
+  return low_rank_passes<double>;
+}
 #endif
 
 }  // namespace dcrnn_fast::cpu::DCRNN_ISA

@@ -10,17 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from ..inputs import (
-    MAX_STEPS,
-    NO_PROJECTION,
-    Projection,
-    check_alike,
-    check_choice,
-    check_count,
-    check_cross_rnn,
-    check_memory,
-    check_tensor,
-)
+from ..inputs import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
+from ..operands import NO_PROJECTION, Projection, check_cross_rnn
 from ..sharing import GATES, Cell
 from .autograd import register_derivative
 

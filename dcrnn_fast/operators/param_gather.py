@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs import FLOATING, check_banks, check_memory, check_rows, check_tensor
+from ..inputs import FLOATING, check_memory, check_tensor
+from ..operands import check_banks, check_rows
 from .autograd import register_derivative
 
 

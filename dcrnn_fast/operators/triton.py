@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..inputs import Projection, check_banks
 from ..kernels import launches, tile_choice
+from ..operands import Projection, check_banks
 from . import Keep, Needs, register
 from .cross_rnn import check_backward, check_forward
 from .param_gather import check_backward as check_gather_backward

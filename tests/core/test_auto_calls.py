@@ -7,7 +7,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcrnn_fast import DCRNN, auto, backends, functional, inputs, reference, tune
+from dcrnn_fast import DCRNN, auto, backends, functional, operands, reference, tune
 from dcrnn_fast.auto import decision, memory
 
 from ..operators.problems import cross_arguments
@@ -242,9 +242,9 @@ def test_an_index_on_a_gpu_counts_as_checked_until_it_changes():
             return False
 
     index = OnGpu()
-    assert not inputs.index_is_checked(index, 8)
-    inputs._checked_index[index] = (1, 8)
-    assert inputs.index_is_checked(index, 8)
-    assert not inputs.index_is_checked(index, 7)
+    assert not operands.index_is_checked(index, 8)
+    operands._checked_index[index] = (1, 8)
+    assert operands.index_is_checked(index, 8)
+    assert not operands.index_is_checked(index, 7)
     index._version = 2
-    assert not inputs.index_is_checked(index, 8)
+    assert not operands.index_is_checked(index, 8)

@@ -9,6 +9,9 @@ from dcrnn_fast.sharing import GATES
 
 DOUBLE = torch.float64
 
+REFUSED = (ValueError, RuntimeError, TypeError)
+"""Straight through the dispatcher, as from C++ or a compiled graph; PyTorch 2.15 hands a C++ exception on as RuntimeError."""
+
 SHAPES = {
     "one row": {"batch": 1},
     "three rows": {"batch": 3, "dim": 33},
@@ -94,3 +97,10 @@ def differentiable(arguments: dict) -> dict:
     """The floating tensors with at least one value among the arguments, set to require a gradient."""
     floating = {name: value for name, value in arguments.items() if isinstance(value, Tensor) and value.is_floating_point()}
     return {name: value.requires_grad_() for name, value in floating.items() if value.numel()}
+
+
+def freed(tensor: Tensor) -> Tensor:
+    """The tensor without its memory, as sharded data parallel leaves a parameter between its uses."""
+    tensor = tensor.clone()
+    tensor.untyped_storage().resize_(0)
+    return tensor

@@ -91,7 +91,8 @@ def test_a_single_row_is_as_exact_as_plain_pytorch(backend):
     assert_as_exact_as_plain_pytorch(cross_arguments(**shape), torch.float32, return_states=True)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# the same examples everywhere: a random search for the worst of few draws is the fuzzer's, which draws such a case again
+@settings(max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recipe=recipes(**MODERATE, batch=(1, 2, 31, 65), dim=range(1, 41), tasks=(1, 2, 3, 4), context_dim=(None, 0, 1, 17)))
 def test_any_shape_is_as_exact_as_plain_pytorch(backend, recipe):
     torch.manual_seed(recipe["seed"])
