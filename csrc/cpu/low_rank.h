@@ -1,6 +1,7 @@
 // What the forward and the backward of the low-rank cell share: the checked problem with its packed weights, and the steps of a tile of
 // rows. A tile goes through all steps of all tasks while it is in cache. Letters as in ops.cpp; W = weight_steps is 1 if all steps share
-// their weights, else steps. Everything is computed in A, and rows are padded to whole vectors (low_rank_kernels.h).
+// their weights, else steps. Sums, states and element-wise passes are in A, products multiply operands of type O, and rows are padded to
+// whole vectors (low_rank_kernels.h).
 #pragma once
 
 #include <algorithm>

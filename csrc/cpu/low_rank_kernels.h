@@ -5,6 +5,7 @@
 // are in elements.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -79,7 +80,8 @@ struct LowRankKernels {
   void (*step_cross)(const LowRankStep<O>&);
   void (*gradient_gated)(const LowRankGradient<O>&);
   void (*gradient_cross)(const LowRankGradient<O>&);
-  // Writes rows as a right operand over the rows: pairs of them side by side, and zeros beside an odd last one.
+  // Writes rows as a right operand over the rows: pairs of them side by side, and zeros beside an odd last one. Null where O is A: rows of
+  // A are such an operand as they lie.
   void (*over_rows)(Rows<const O> from, int64_t rows, int64_t width, O* to);
 };
 
