@@ -116,7 +116,7 @@ def cross_rnn(
     if shared_projection is not None and private_projection is not None and projection_index is not None:
         gathered = param_gather(shared_projection, private_projection, projection_index)
         # [T, W * r, G, K] -> [W, T, G * r, K]: one product for both gate vectors
-        projection = gathered.unflatten(1, (weight_steps, -1)).permute(1, 0, 3, 2, 4).flatten(2, 3).contiguous()
+        projection = gathered.unflatten(1, (weight_steps, -1)).permute(1, 0, 3, 2, 4).contiguous().flatten(2, 3)
 
     h = x0.expand(tasks, batch, dim)
     states = [h]
