@@ -73,6 +73,23 @@ def train(
 
 
 @app.command()
+def inspect(
+    data: Annotated[str, typer.Option(help="Embedded data set, or path of a schema YAML.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Report on a table before training: labels, fields, groups by split, and what in them will spoil a run."""
+    from ..data import data_report, prepare
+    from .report_tables import print_report
+    from .result_tables import output_console
+
+    report = data_report(prepare(data))
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        print_report(output_console(), report)
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
     data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the run's own.")] = None,
@@ -84,15 +101,18 @@ def evaluate(
     """Evaluate the best weights of a run."""
     from .. import training
     from ..training.constant import not_better_than_constant
-    from .result_tables import output_console, print_metrics
+    from .result_tables import output_console, print_lines, print_metrics
 
     result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend)
+    of_the_data = [f"warning: {line}" for line in result["warnings"]]
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
-        for line in not_better_than_constant(result["metrics"]):
+        for line in [*not_better_than_constant(result["metrics"]), *of_the_data]:
             typer.echo(line, err=True)
         return
-    print_metrics(output_console(), f"{result['data']}, {split.value} rows", result["metrics"])
+    console = output_console()
+    print_metrics(console, f"{result['data']}, {split.value} rows", result["metrics"])
+    print_lines(console, of_the_data)
 
 
 class Dtype(str, Enum):

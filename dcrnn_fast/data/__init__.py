@@ -1,6 +1,6 @@
 """Tables as packed, memory-mapped arrays, and the loader that batches them.
 
-`prepare` needs the extra `train`; opening and loading packed data needs NumPy and PyTorch only.
+`prepare` needs the extra `train`; opening, reporting on and loading packed data needs NumPy and PyTorch only.
 
     from dcrnn_fast.data import BlockLoader, prepare
 
@@ -13,6 +13,7 @@ from .catalog import default_cache_dir, known_data_sets, prepare
 from .loader import Batch, BlockLoader
 from .meta import PackedMeta
 from .packed import PackedDataset, PackedSplit, open_packed
+from .report import data_report
 
 __all__ = [
     "Batch",
@@ -20,6 +21,7 @@ __all__ = [
     "PackedDataset",
     "PackedMeta",
     "PackedSplit",
+    "data_report",
     "default_cache_dir",
     "known_data_sets",
     "open_packed",

@@ -10,9 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError, shown
-
-OOV = "<oov>"
-MISSING = "<missing>"
+from .meta import MISSING
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError
-from .columns import OOV, FloatArray, numbers_of, reserved_apart, row_of, texts_of
+from .columns import FloatArray, numbers_of, reserved_apart, row_of, texts_of
+from .meta import OOV
 from .schema import Numeric, TableSchema, Task
 
 __all__ = ["Encoder", "bucket_edges"]

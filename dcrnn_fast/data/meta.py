@@ -18,6 +18,8 @@ from ..errors import DataError, shown
 FORMAT_VERSION = 1
 DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
 SPLITS = ("train", "valid", "test")
+OOV, MISSING = "<oov>", "<missing>"
+"""How a vocabulary spells the categories that it does not know, and a cell without a value."""
 
 
 class UnreadableError(DataError):

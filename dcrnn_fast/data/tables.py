@@ -11,7 +11,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..errors import DataError, shown
-from .columns import MISSING, texts_of
+from .columns import texts_of
+from .meta import MISSING
 from .schema import TableSchema
 
 SPLITS = ("train", "valid", "test")

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from .metrics import Array
-
-
-def base_rates(labels: Array, tasks: Sequence[str], *, funnel: bool) -> dict[str, float]:
-    """The part of positive labels among the known ones, of each task and, in a funnel, of each ``{task}_given_{previous}``.
-
-    ``labels`` [N, T] are 0, 1 or NaN, in the order of ``tasks``. A rate over no rows is left out.
-
-    >>> base_rates(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, np.nan]]), ("click", "buy"), funnel=True)
-    {'click': 0.5, 'buy': 0.3333333333333333, 'buy_given_click': 0.5}
-    """
-    columns = dict(zip(tasks, labels.T, strict=True))
-    for position, task in enumerate(tasks[1:] if funnel else (), start=1):
-        columns[f"{task}_given_{tasks[position - 1]}"] = labels[labels[:, position - 1] == 1, position]
-    return {name: float(np.nanmean(column)) for name, column in columns.items() if not np.isnan(column).all()}
+from ..data.base_rate import constant_log_loss
 
 
 def with_constant(metrics: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
@@ -35,7 +17,7 @@ def with_constant(metrics: Mapping[str, Mapping[str, Any]], rates: Mapping[str, 
     0.5623351446188083
     """
     return {
-        task: {**entry, "constant_log_loss": _log_loss(entry["rows"], entry["positives"], rates.get(task))}
+        task: {**entry, "constant_log_loss": constant_log_loss(entry["rows"], entry["positives"], rates.get(task))}
         for task, entry in metrics.items()
     }
 
@@ -55,10 +37,3 @@ def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[s
                 "for every row: as probabilities, these predictions are no better than no model"
             )
     return lines
-
-
-def _log_loss(rows: int, positives: int, rate: float | None) -> float | None:
-    if not rows or rate is None:
-        return None
-    rate = min(max(rate, sys.float_info.epsilon), 1 - sys.float_info.epsilon)
-    return -(positives * math.log(rate) + (rows - positives) * math.log1p(-rate)) / rows

@@ -14,6 +14,8 @@ MAX_UNITS = 2**18
 MAX_ROWS = 2**24
 """Rows that the tasks read in all layers. A model's index tensors hold one number a row, and they are built before its shapes are known."""
 
+_Share = Annotated[float, Field(ge=0, le=1, strict=False)]
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -33,7 +35,9 @@ class _Description(BaseModel):
     dense: list[str]
     data: _Data
     encoding: str
-    base_rates: dict[str, Annotated[float, Field(ge=0, le=1, strict=False)]] = Field(default_factory=dict)  # earlier versions wrote none
+    # Earlier versions wrote neither of these.
+    base_rates: dict[str, _Share] = Field(default_factory=dict)
+    id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _sizes(self) -> _Description:

@@ -15,11 +15,12 @@ import dcrnn_fast
 
 from .. import strict_json
 from ..data import PackedDataset, PackedMeta
+from ..data.base_rate import base_rates
+from ..data.id_shares import id_shares
 from ..data.meta import check_encoding
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import path_of
 from .config import ModelConfig, RunConfig
-from .constant import base_rates
 from .description import check_description
 from .device import select_backend, select_device
 from .run_files import write_file
@@ -27,8 +28,8 @@ from .tensors import check_tensors, json_digest, load_tensors, pack_tensors, rea
 
 
 def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
-    """What a weight file must say for :func:`load_model` to rebuild its model, and for :func:`evaluate` to compare it with the constant."""
-    meta = dataset.meta
+    """What a weight file must say for :func:`load_model` to rebuild its model, and for :func:`evaluate` to compare its data with others."""
+    meta, rows = dataset.meta, dataset.split("train")
     return {
         "model": config.model.model_dump(mode="json"),
         "relation": config.model.relation or meta.relation,
@@ -38,7 +39,8 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "dense": list(meta.dense),
         "data": {"name": meta.name, "digest": meta.digest},
         "encoding": json_digest(encoding(meta)),
-        "base_rates": base_rates(np.asarray(dataset.split("train").labels), meta.tasks, funnel=meta.funnel),
+        "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
+        "id_shares": id_shares(rows, meta),
     }
 
 
@@ -108,8 +110,9 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
 
     Returns:
         The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
-        of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding`` and ``base_rates`` (the
-        part of positive labels among the training rows, by task).
+        of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding``, ``base_rates`` (the
+        part of positive labels among the training rows, by task) and ``id_shares`` (the parts of the training rows that are out of
+        vocabulary and missing, by field). Earlier versions wrote neither of the last two.
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..data import PackedDataset
+from ..data import PackedDataset, data_report
 from ..errors import CheckpointError, DataError, shown
 from ..files import path_of
 from .config import RunConfig, located
@@ -18,7 +18,7 @@ from .device import deterministic, select_backend, select_device
 from .evaluation import evaluate_split
 from .model_file import load_model, read_encoding, read_weights
 from .report import Report
-from .run_data import check_rows, check_same_data, prepare_data
+from .run_data import check_rows, check_same_data, evaluation_warnings, prepare_data
 from .run_folder import RunFolder, enter_run, stored_config
 from .tensors import load_tensors
 from .trainer import Trainer
@@ -102,6 +102,8 @@ def _train(
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
         if is_new:
             folder.claim(config)
+            for line in data_report(dataset)["warnings"]:
+                report.note(f"warning: {line}")
         elif newest := folder.newest_checkpoint():
             report.note(f"resuming {folder.root} from {newest.name}")
             trainer.load(newest)
@@ -125,7 +127,8 @@ def evaluate(
         backend: replaces the run's backend.
 
     Returns:
-        ``{"data": name, "split": split, "metrics": {task: {...}}}``; docs/training.md defines the metrics.
+        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
+        name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say little.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -147,7 +150,12 @@ def evaluate(
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
     with deterministic(config.threads):
         metrics = evaluate_split(model, dataset.split(split), dataset.meta, place)
-    return {"data": dataset.meta.name, "split": split, "metrics": with_constant(metrics, about.get("base_rates", {}))}
+    return {
+        "data": dataset.meta.name,
+        "split": split,
+        "metrics": with_constant(metrics, about.get("base_rates", {})),
+        "warnings": evaluation_warnings(about, dataset, split, metrics),
+    }
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..data import PackedDataset, prepare
+from ..data.base_rate import label_warnings
+from ..data.id_shares import id_shares, lost_fields
 from ..errors import ConfigError, DataError
 from .config import RunConfig
 from .run_folder import RunFolder
@@ -61,3 +63,17 @@ def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: Ru
             )
     if same_rows and about["data"]["digest"] != meta.digest:
         raise DataError(f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway")
+
+
+def evaluation_warnings(
+    about: Mapping[str, Any], dataset: PackedDataset, split: str, metrics: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What spoils the metrics of a split's rows: fields that are lost there and were not in the run's training rows, labels of one class.
+
+    ``about`` is the description of the run's model; one of an earlier version does not know its training rows, and no field is warned of.
+    """
+    rows, meta = dataset.split(split), dataset.meta
+    lines = lost_fields(about.get("id_shares", {}), id_shares(rows, meta), split, len(rows))
+    for task in meta.tasks:
+        lines += label_warnings(task, split, metrics[task]["rows"], metrics[task]["positives"])
+    return lines

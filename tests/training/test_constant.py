@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
+from dcrnn_fast.data.base_rate import base_rates
 from dcrnn_fast.training import evaluate
-from dcrnn_fast.training.constant import base_rates, not_better_than_constant, with_constant
+from dcrnn_fast.training.constant import not_better_than_constant, with_constant
 from dcrnn_fast.training.run_data import prepare_data
 from tests.training.tiny import tiny_config, write_table
 

@@ -1,0 +1,328 @@
+"""The data report: its numbers by hand, and each of its warnings on a table that deserves it and on one that does not."""
+
+import json
+from dataclasses import replace
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit, data_report, single_features
+from dcrnn_fast.errors import DataError
+
+ROWS = 400
+
+
+def packed(splits, *, fields=None, dense=(), tasks=("click",), funnel=False, group=None):
+    """A data set in memory. `fields` maps a field to its vocabulary; `splits` maps a split to its arrays."""
+    vocabulary = {"city": ["<oov>", "a", "b", "c"]} if fields is None else fields
+    sizes = {name: len(entries) if entries[:1] == ["<oov>"] else len(entries) + 2 for name, entries in vocabulary.items()}
+    rows = {name: len(arrays["labels"]) for name, arrays in splits.items()}
+    meta = PackedMeta("shop", tasks, funnel, "independent", sizes, dense, group, False, rows, vocabulary, {}, {}, 1)
+    return PackedDataset(
+        Path("shop"),
+        meta,
+        {
+            name: PackedSplit(
+                name,
+                np.asarray(arrays["ids"], np.int32).reshape(rows[name], len(sizes)),
+                np.asarray(arrays["dense"], np.float32).reshape(rows[name], len(dense)) if dense else None,
+                np.asarray(arrays["labels"], np.float32).reshape(rows[name], len(tasks)),
+                None,
+                np.asarray(arrays["group"], np.int64) if group else None,
+            )
+            for name, arrays in splits.items()
+        },
+    )
+
+
+def sound(seed=0, **of_test):
+    """A data set about which there is nothing to warn; `of_test` replaces arrays of the test split."""
+    rng = np.random.default_rng(seed)
+    splits = {
+        name: {"ids": rng.integers(0, 4, ROWS), "labels": rng.random(ROWS) < 0.3, "dense": rng.normal(size=ROWS)}
+        for name in ("train", "valid", "test")
+    }
+    splits["test"] |= of_test
+    return splits
+
+
+def warnings(splits, **options):
+    return data_report(packed(splits, dense=("price",), **options))["warnings"]
+
+
+def the_warning(splits, **options):
+    lines = warnings(splits, **options)
+    assert len(lines) == 1, lines
+    assert "\n" not in lines[0]
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Eight train rows and four test rows of a funnel, whose report is checked by hand."""
+    unknown = np.nan
+    return data_report(
+        packed(
+            {
+                "train": {
+                    "ids": [[0, 0], [1, 1], [2, 1], [3, 2], [1, 2], [0, 1], [3, 0], [1, 1]],
+                    "dense": [-1, 1, -1, 1, -1, 1, -1, 1],
+                    "labels": [[1, 1], [1, 0], [0, 0], [0, 0], [1, 0], [0, unknown], [1, unknown], [0, 0]],
+                    "group": [0, 0, 0, 1, 1, -1, 2, 2],
+                },
+                "test": {
+                    "ids": [[0, 0], [0, 1], [3, 1], [0, 1]],
+                    "dense": [0, 0, 2, 4],
+                    "labels": [[1, 0], [0, 0], [0, 0], [0, 0]],
+                    "group": [0, 1, 1, 1],
+                },
+                "valid": {"ids": [], "dense": [], "labels": [], "group": []},
+            },
+            fields={"city": ["<oov>", "a", "b", "<missing>"], "price": [5.0]},
+            dense=("price",),
+            tasks=("click", "buy"),
+            funnel=True,
+            group="user",
+        )
+    )
+
+
+def test_labels_are_counted_by_task_and_split_and_the_constant_is_the_train_rate(tiny):
+    assert tiny["rows"] == {"train": 8, "test": 4, "valid": 0}
+    click, buy, given = (tiny["tasks"][name] for name in ("click", "buy", "buy_given_click"))
+    assert click["train"] == {"rows": 8, "positives": 4, "base_rate": 0.5, "constant_log_loss": pytest.approx(log(2))}
+    assert click["test"] == {"rows": 4, "positives": 1, "base_rate": 0.25, "constant_log_loss": pytest.approx(log(2))}
+    assert (buy["train"]["rows"], buy["train"]["positives"]) == (6, 1)
+    assert buy["test"]["constant_log_loss"] == pytest.approx(-log(5 / 6))
+    assert (given["train"]["rows"], given["train"]["positives"]) == (3, 1)
+    assert click["valid"] == {"rows": 0, "positives": 0, "base_rate": None, "constant_log_loss": None}
+
+
+def test_fields_have_their_size_and_the_shares_that_the_format_can_tell_apart(tiny):
+    assert tiny["fields"] == {
+        "city": {
+            "kind": "categorical",
+            "ids": 4,
+            "oov": {"train": 0.25, "test": 0.75, "valid": None},
+            "missing": {"train": 0.25, "test": 0.25, "valid": None},
+        },
+        "price": {
+            "kind": "buckets",
+            "ids": 3,
+            "oov": {"train": None, "test": None, "valid": None},
+            "missing": {"train": 0.25, "test": 0.25, "valid": None},
+        },
+    }
+
+
+def test_missing_is_unknown_where_train_gave_it_no_category():
+    field = data_report(packed(sound()))["fields"]["city"]
+    assert field["missing"] == {"train": None, "valid": None, "test": None}
+
+
+def test_dense_columns_have_mean_deviation_and_extremes(tiny):
+    assert tiny["dense"]["price"]["train"] == {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}
+    assert tiny["dense"]["price"]["test"] == {"mean": 1.5, "std": pytest.approx(2.75**0.5), "min": 0.0, "max": 4.0}
+    assert tiny["dense"]["price"]["valid"] == {"mean": None, "std": None, "min": None, "max": None}
+
+
+def test_groups_are_counted_and_so_are_those_that_hold_both_classes(tiny):
+    train, test = tiny["groups"]["train"], tiny["groups"]["test"]
+    assert (train["groups"], train["mean_rows"], train["rows_without_group"]) == (3, 7 / 3, 1)
+    assert train["both_classes"] == pytest.approx({"click": 1.0, "buy": 1 / 3, "buy_given_click": 1 / 3})
+    assert (test["groups"], test["mean_rows"], test["both_classes"]["click"]) == (2, 2.0, 0.0)
+    assert tiny["groups"]["valid"] == {
+        "groups": 0,
+        "mean_rows": None,
+        "rows_without_group": 0,
+        "both_classes": {"click": None, "buy": None, "buy_given_click": None},
+    }
+
+
+def test_a_report_is_strict_json_and_too_few_labels_give_no_single_feature(tiny):
+    assert json.loads(json.dumps(tiny, allow_nan=False)) == tiny
+    assert tiny["single_feature_auc"] == {"click": None, "buy": None}
+
+
+def test_blocks_of_rows_add_up_to_the_whole(monkeypatch):
+    whole = data_report(packed(sound(), dense=("price",)))
+    monkeypatch.setattr("dcrnn_fast.data.id_shares.BLOCK_ROWS", 7)
+    monkeypatch.setattr("dcrnn_fast.data.dense_moments.BLOCK_ROWS", 7)
+    parts = data_report(packed(sound(), dense=("price",)))
+    assert parts["fields"] == whole["fields"]
+    assert parts["dense"]["price"]["test"] == pytest.approx(whole["dense"]["price"]["test"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sound_table_gives_no_warning(seed):
+    assert warnings(sound(seed)) == []
+
+
+def test_the_embedded_sets_give_no_warning(census, hillstrom):
+    assert data_report(census)["warnings"] == []
+    assert data_report(hillstrom)["warnings"] == []
+
+
+def test_a_field_whose_texts_changed_between_the_files_is_named(table):
+    """As pandas writes a column of integers again if a cell of it is missing."""
+    rng = np.random.default_rng(0)
+    columns = {split: [(rng.integers(200, 260), rng.normal(), rng.integers(0, 2)) for _ in range(300)] for split in ("train", "test")}
+    for split, ending in (("train", ""), ("test", ".0")):
+        lines = [(f"{city}{ending}" if row % 3 else "", price, click) for row, (city, price, click) in enumerate(columns[split])]
+        table.write(f"{split}.csv", "city,price,click", lines)
+    report = data_report(table.prepare())
+    assert report["fields"]["city"]["oov"]["test"] == pytest.approx(2 / 3)
+    (line,) = report["warnings"]
+    assert line.startswith(
+        "field 'city': 100.0% of the test cells that are not missing are out of vocabulary, but 0.0% of the train cells: "
+    )
+    assert "240 and 240.0" in line
+
+
+def some(share):
+    """Ids of which this share is 0."""
+    return np.where(np.arange(ROWS) < share * ROWS, 0, 1 + np.arange(ROWS) % 3)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "warned"),
+    [(0.0, 0.95, True), (0.74, 0.95, True), (0.8, 1.0, True), (0.0, 0.94, False), (0.8, 0.95, False), (0.96, 1.0, False)],
+)
+def test_a_field_is_lost_if_19_in_20_cells_are_out_of_vocabulary_and_a_fifth_as_many_known_as_in_train(train, test, warned):
+    splits = sound(ids=some(test))
+    splits["train"]["ids"] = some(train)
+    assert any("of the test cells that are not missing are out of vocabulary" in line for line in warnings(splits)) == warned
+
+
+def test_a_few_rows_out_of_vocabulary_give_no_warning():
+    few = {"ids": np.zeros(19, int), "labels": np.arange(19) % 2, "dense": np.arange(19)}
+    assert not any("out of vocabulary" in line for line in warnings(sound(**few)))
+
+
+@pytest.mark.parametrize(("fields", "missing"), [({"age": [1.0, 2.0]}, 0), ({"city": ["<oov>", "a", "b", "<missing>"]}, 3)])
+def test_a_field_that_only_the_test_rows_miss_is_named(fields, missing):
+    line = the_warning(sound(ids=np.full(ROWS, missing)), fields=fields)
+    assert f"field {next(iter(fields))!r}: 100.0% of the test cells are missing, but 2" in line
+
+
+def test_a_dense_column_that_only_the_test_rows_miss_is_named():
+    assert the_warning(sound(dense=np.zeros(ROWS))).startswith("dense column 'price': all test rows are 0, as a missing value is, ")
+
+
+def test_a_dense_column_is_not_named_twice_if_its_field_is_missing():
+    splits = sound(dense=np.zeros(ROWS), ids=np.zeros(ROWS))
+    assert the_warning(splits, fields={"price": [1.0, 2.0]}).startswith("field 'price': 100.0% of the test cells are missing")
+
+
+def test_a_field_that_min_count_leaves_out_of_vocabulary_in_train_is_named():
+    splits = sound()
+    for arrays in splits.values():
+        arrays["ids"] = some(0.6)
+    assert the_warning(splits).startswith("field 'city': 60.0% of the train rows are out of vocabulary, their categories being rarer")
+    for arrays in splits.values():
+        arrays["ids"] = some(0.4)
+    assert warnings(splits) == []
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+@pytest.mark.parametrize(
+    ("positives", "said"),
+    [
+        (0, "all 400 known labels of the {split} rows are 0"),
+        (400, "all 400 known labels of the {split} rows are 1"),
+        (9, "the {split} rows hold 9 positive and 391 negative labels"),
+        (391, "the {split} rows hold 391 positive and 9 negative labels"),
+        (None, "no label of the {split} rows is known"),
+    ],
+)
+def test_labels_that_are_constant_rare_or_unknown_are_named(split, positives, said):
+    splits = sound()
+    splits[split]["labels"] = np.full(ROWS, np.nan) if positives is None else np.arange(ROWS) < positives
+    assert warnings(splits)[0].startswith(f"task 'click': {said.format(split=split)}: ")
+
+
+def test_ten_labels_of_a_class_are_not_warned_of():
+    splits = sound()
+    for arrays in splits.values():
+        arrays["labels"] = np.arange(ROWS) % 40 == 0
+    assert warnings(splits) == []
+
+
+def test_a_base_rate_that_differs_between_splits_is_named():
+    line = the_warning(sound(labels=np.arange(ROWS) % 10 < 6))
+    assert line.startswith("task 'click': its base rate is 0.")
+    assert "0.6 on the test rows: probabilities learned on train will be too low there" in line
+
+
+@pytest.mark.parametrize(("rows", "share"), [(ROWS, 0.4), (20, 0.5)])
+def test_a_base_rate_that_differs_little_or_by_chance_is_not_named(rows, share):
+    test = {"ids": np.arange(rows) % 4, "labels": np.arange(rows) < share * rows, "dense": np.arange(rows) % 7}
+    assert warnings(sound(**test)) == []
+
+
+def leaking(kind, flips=0):
+    """A data set whose ids, or dense values, hold the label, but for some rows of each class."""
+    splits = sound()
+    for seed, arrays in enumerate(splits.values()):
+        held = arrays["labels"].copy()
+        for value in (True, False):
+            held[np.flatnonzero(arrays["labels"] == value)[:flips]] = not value
+        noise = np.random.default_rng(seed).random(ROWS)
+        arrays[kind] = np.where(held, 1, 2 + (noise < 0.5)) if kind == "ids" else noise - 2 * held
+    return splits
+
+
+@pytest.mark.parametrize(("kind", "column"), [("ids", "city"), ("dense", "price")])
+def test_a_column_that_holds_the_label_is_named_and_one_that_is_only_strong_is_not(kind, column):
+    assert the_warning(leaking(kind)).startswith(f"task 'click': column {column!r} alone predicts it on the valid rows with AUC 1.0000: ")
+    assert warnings(leaking(kind, flips=5)) == []
+
+
+def test_a_single_feature_has_the_auc_of_its_target_means_on_held_out_rows():
+    from sklearn.metrics import roc_auc_score
+
+    splits = sound()
+    found = data_report(packed(splits, dense=("price",)))["single_feature_auc"]["click"]
+    train, valid = splits["train"], splits["valid"]
+    rate = train["labels"].mean()
+    means = np.array([(train["labels"][train["ids"] == i].sum() + 10 * rate) / ((train["ids"] == i).sum() + 10) for i in range(4)])
+    assert found["fields"]["city"] == pytest.approx(roc_auc_score(valid["labels"], means[valid["ids"]]))
+    dense = roc_auc_score(valid["labels"], valid["dense"])
+    assert found["dense"]["price"] == pytest.approx(max(dense, 1 - dense))
+    assert (found["split"], found["train_rows"], found["rows"]) == ("valid", ROWS, ROWS)
+
+
+def test_without_validation_rows_of_both_classes_the_test_rows_show_a_leak():
+    splits = leaking("ids")
+    splits["valid"] = {"ids": [], "labels": [], "dense": []}
+    assert "on the test rows with AUC 1.0000" in the_warning(splits)
+
+
+def test_the_check_for_leaks_reads_a_sample_that_every_call_draws_alike(monkeypatch):
+    monkeypatch.setattr(single_features, "SAMPLE_ROWS", 300)
+    data = packed(leaking("ids"), dense=("price",))
+    found = data_report(data)["single_feature_auc"]["click"]
+    assert (found["train_rows"], found["rows"], found["fields"]["city"]) == (300, 300, 1.0)
+    assert data_report(data)["single_feature_auc"]["click"] == found
+
+
+def test_an_id_outside_its_field_and_a_wrong_argument_are_refused():
+    with pytest.raises(DataError, match="field 'city' holds the id 4 in its test rows, expected 0 to 3"):
+        data_report(packed(sound(ids=some(0) + 1)))
+    with pytest.raises(TypeError, match="data='hillstrom': expected a PackedDataset"):
+        data_report("hillstrom")
+
+
+def test_a_name_with_a_line_break_keeps_its_warning_in_one_line():
+    data = packed(sound(ids=np.zeros(ROWS)), fields={"a\nb": ["<oov>", "x", "y", "z"]})
+    (line,) = data_report(data)["warnings"]
+    assert line.startswith(r"field 'a\nb': 100.0%")
+
+
+def test_a_data_set_of_test_rows_alone_has_a_report():
+    data = packed(sound(), dense=("price",))
+    report = data_report(replace(data, splits={"test": data.splits["test"]}))
+    assert report["tasks"]["click"]["test"]["constant_log_loss"] is None
+    assert report["warnings"] == []

@@ -1,0 +1,128 @@
+"""What `inspect` prints, and the warnings about the data that `train` and `evaluate` give."""
+
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from dcrnn_fast.cli.report_tables import print_report
+from dcrnn_fast.data import data_report
+from dcrnn_fast.data.id_shares import id_shares
+from dcrnn_fast.training import Report, evaluate, load_model, train
+from dcrnn_fast.training.model_file import export_weights, read_weights
+from tests.training.tiny import tiny_config, write_table
+
+LOST = "field 'colour': 100.0% of the test cells that are not missing are out of vocabulary, but 0.0% of the train cells: "
+
+
+class Notes(Report):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def resaved(folder, **changes):
+    """The tiny table, with a test file in which every colour is another text."""
+    path = write_table(folder, files={"train": "tiny.csv", "test": "test.csv"}, **changes)
+    with open(folder / "tiny.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(folder / "test.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "colour": row["colour"] + ".0"} for row in rows)
+    return path
+
+
+def warned(text):
+    return [line.removeprefix("warning: ") for line in text.splitlines() if line.startswith("warning: ")]
+
+
+def test_inspect_prints_tables_of_everything_and_no_warning_about_a_sound_table(schema, command):
+    code, out, err = command("inspect", "--data", schema)
+    assert (code, err) == (0, "")
+    for text in ("tiny: 945 train, 105 valid, 450 test rows", "constant log loss", "buy_given_click", "OOV test", "colour", "categorical"):
+        assert text in out
+    for text in ("Dense columns, scaled", "GAUC groups", "Best single features", "No warnings."):
+        assert text in out
+    assert "\x1b" not in out
+    assert out.isascii()
+
+
+def test_inspect_prints_strict_json(schema, command):
+    code, out, _ = command("inspect", "--data", schema, "--json")
+    assert code == 0
+    report = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert report["rows"] == {"train": 945, "valid": 105, "test": 450}
+    assert report["warnings"] == []
+
+
+def test_inspect_shows_columns_whose_names_look_like_markup(tmp_path, command):
+    (tmp_path / "t.csv").write_text("[red]x,y\n" + "a,1\nb,0\n" * 30)
+    (tmp_path / "t.yaml").write_text(
+        'name: t\nfiles: {train: t.csv, test: t.csv}\ntasks: [{name: y, column: y}]\ncategorical: ["[red]x"]\n'
+    )
+    assert "[red]x" in command("inspect", "--data", tmp_path / "t.yaml")[1]
+
+
+def test_a_narrow_terminal_cuts_no_number_off(dataset):
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
+    print_report(console, data_report(dataset))
+    shown = console.file.getvalue()
+    assert "missing test" in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
+def test_inspect_and_train_warn_of_a_field_that_the_test_rows_lose(tmp_path, command):
+    path = resaved(tmp_path)
+    (line,) = warned(command("inspect", "--data", path)[1])
+    assert line.startswith(LOST)
+    (tmp_path / "run.yaml").write_text(tiny_config(path, optimiser__epochs=1).to_yaml())
+    code, _, err = command("train", "--config", tmp_path / "run.yaml", "--output", tmp_path / "run")
+    assert (code, warned(err)) == (0, [line])
+    assert err.index(line) < err.index("epoch 1/1")
+
+
+def test_a_sound_table_and_a_resumed_run_give_no_warning(schema, tmp_path):
+    for folder, path in (("sound", schema), ("resaved", resaved(tmp_path / "table"))):
+        config, notes = tiny_config(path, optimiser__epochs=1), Notes()
+        train(config, tmp_path / folder, report=notes)
+        assert bool(warned("\n".join(notes.lines))) == (folder == "resaved")
+    (tmp_path / "resaved" / "metrics.json").unlink()
+    train(config, tmp_path / "resaved", resume=True, report=(notes := Notes()))
+    assert not warned("\n".join(notes.lines))
+
+
+def test_a_weight_file_knows_the_shares_of_the_training_rows(finished, dataset):
+    _, about = load_model(finished / "model.safetensors")
+    assert about["id_shares"] == id_shares(dataset.split("train"), dataset.meta)
+
+
+def test_evaluate_warns_of_a_field_that_other_data_lose(finished, tmp_path, command):
+    path = resaved(tmp_path)
+    (line,) = evaluate(finished, data=str(path))["warnings"]
+    assert line.startswith(LOST)
+    assert warned(command("evaluate", "--run", finished, "--data", path)[1])[-1] == line
+    _, out, err = command("evaluate", "--run", finished, "--data", path, "--json")
+    assert json.loads(out)["warnings"] == [line]
+    assert warned(err)[-1] == line
+    assert evaluate(finished, data=str(path), split="train")["warnings"] == []
+
+
+def test_evaluate_warns_of_labels_of_one_class(finished, tmp_path):
+    table = write_table(
+        tmp_path, tasks=[{"name": "click", "column": "clicked", "threshold": 2}, {"name": "buy", "column": "bought"}], funnel=False
+    )
+    (line,) = evaluate(finished, data=str(table))["warnings"]
+    assert line.startswith("task 'click': all 450 known labels of the test rows are 0: AUC is undefined there")
+
+
+def test_evaluate_says_nothing_of_the_fields_of_a_run_that_does_not_know_its_shares(copied, tmp_path):
+    tensors, about = read_weights(copied / "model.safetensors")
+    del about["id_shares"]
+    export_weights(copied / "model.safetensors", tensors, about)
+    assert evaluate(copied)["warnings"] == []
+    assert evaluate(copied, data=str(resaved(tmp_path)))["warnings"] == []
