@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .transforms import may_read_values
+from .transforms import may_read_values, observed
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """The dtypes in which the operators compute."""
@@ -99,26 +99,39 @@ def check_memory(name: str, tensor: Tensor) -> None:
         )
 
 
-def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> None:
-    """Raise TypeError, ValueError or IndexError unless ``ids`` is int64 or int32 [B, F] with column f in [0, sizes[f])."""
+def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> bool:
+    """Raise TypeError, ValueError or IndexError unless ``ids`` is int64 or int32 [B, F] with column f in [0, sizes[f]).
+
+    False where the values could not be read.
+    """
     check_tensor("ids", ids, f"integers [B, {len(sizes)}]")
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
     if ids.dim() != 2 or ids.shape[1] != len(sizes):
         raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column per field")
-    if ids.shape[0] == 0 or not may_read_values(ids):
-        return
-    lowest, highest = torch.aminmax(ids, dim=0)
-    for column, (low, high) in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True)):
-        if low < 0 or high >= sizes[column]:
-            stray = low if low < 0 else high
-            raise IndexError(f"ids: field {names[column]!r} (column {column}) has id {stray}, expected [0, {sizes[column]})")
+    if not may_read_values(ids):
+        return False
+    if ids.numel() == 0:
+        return True
+    highest = ids.amax(dim=0).tolist()
+    if int(ids.min()) < 0 or any([high >= size for high, size in zip(highest, sizes, strict=True)]):
+        lowest = ids.amin(dim=0).tolist()
+        for column, (low, high) in enumerate(zip(lowest, highest, strict=True)):
+            if low < 0 or high >= sizes[column]:
+                stray = low if low < 0 else high
+                raise IndexError(f"ids: field {names[column]!r} (column {column}) has id {stray}, expected [0, {sizes[column]})")
+    return True
 
 
-def merge_ids(ids: Tensor, sizes: Tensor, offsets: Tensor, num_rows: int) -> Tensor:
-    """Rows [B, F] of the merged table: ``ids + offsets``. An id out of range becomes ``num_rows``, which no lookup accepts."""
-    inside = (ids >= 0) & (ids < sizes)
-    return torch.where(inside, ids + offsets, num_rows)
+def merge_ids(ids: Tensor, sizes: Tensor, offsets: Tensor, num_rows: int, *, checked: bool = False) -> Tensor:
+    """Rows [B, F] of the merged table: ``ids + offsets``. An id out of range becomes ``num_rows``, which no lookup accepts.
+
+    ``checked`` says that these ids are in range. A graph that somebody records at this moment may still meet others.
+    """
+    rows = ids + offsets
+    if checked and not observed():
+        return rows
+    return torch.where((ids >= 0) & (ids < sizes), rows, num_rows)
 
 
 def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
@@ -134,10 +147,14 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
         raise TypeError(f"dense: got dtype {dense.dtype}, expected a floating dtype")
     if tuple(dense.shape) != (batch, num_dense):
         raise ValueError(f"dense: got shape {list(dense.shape)}, expected [{batch}, {num_dense}]")
-    if may_read_values(dense):
+    if dense.numel() and may_read_values(dense) and not all(map(math.isfinite, _range(dense))):
         finite = torch.isfinite(dense).all(dim=0)
-        if not bool(finite.all()):
-            raise ValueError(f"dense: column {int(finite.long().argmin())} holds NaN or infinity; fill missing values before the model")
+        raise ValueError(f"dense: column {int(finite.long().argmin())} holds NaN or infinity; fill missing values before the model")
+
+
+def _range(values: Tensor) -> list[float]:
+    """The least and the greatest value, in one pass; both are NaN where one value is."""
+    return torch.stack(torch.aminmax(values.detach())).tolist()
 
 
 def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: bool) -> None:
@@ -157,12 +174,16 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
         raise ValueError("labels: got an empty batch, expected at least one row; a loss over no rows is undefined")
     if not may_read_values(labels):
         return
-    if bool(((labels < 0) | (labels > 1)).any()):
+    filled = torch.nan_to_num(labels.detach(), nan=1.0)
+    low, high = _range(filled)
+    if low < 0 or high > 1:
         raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
+    if not funnel:
+        return
     # Compare with the least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
-    least = torch.where(torch.isnan(labels), 1, labels).cummin(dim=1).values[:, :-1]
+    least = filled.cummin(dim=1).values[:, :-1]
     broken = labels[:, 1:] > least
-    if funnel and bool(broken.any()):
+    if bool(broken.any()):
         row, task = broken.nonzero()[0].tolist()
         before = int((labels[row, : task + 1] == least[row, task]).nonzero()[-1])
         earlier, later = (f"{tasks[t]}={labels[row, t].item():g}" for t in (before, task + 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from .inputs import MAX_SIZE, check_count, check_floats, check_placement
 from .losses import at_least_float32
@@ -13,8 +12,8 @@ from .losses import at_least_float32
 def chain_logits(z: Tensor) -> Tensor:
     """Logits of the joint events ``1..t`` from the logits z of each event given the one before it (the chain rule, as in ESMM).
 
-    With P_t = prod_{i <= t} sigmoid(z_i), logit_t = log P_t - log(1 - P_t). Both logs are sums of log-sigmoids, by
-    1 - P_t = (1 - P_{t-1}) + P_{t-1} * (1 - sigmoid(z_t)). So large z do not cancel, and every logit and gradient is finite.
+    With P_t = prod_{i <= t} sigmoid(z_i) and c_t = -logit_t = log(1 / P_t - 1), the chain is exp(c_t) = exp(c_{t-1}) + exp(-z_t)
+    + exp(c_{t-1} - z_t): a sum of positive terms, so large z do not cancel, and every logit and gradient is finite.
 
     Args:
         z: [B, T].
@@ -26,13 +25,11 @@ def chain_logits(z: Tensor) -> Tensor:
     """
     check_floats("z", z, "[B, T]")
     z = at_least_float32(z)
-    log_p, log_not_p = logsigmoid(z[:, 0]), logsigmoid(-z[:, 0])
-    logits = [z[:, 0]]
+    u = -z
+    chain = [u[:, 0]]
     for t in range(1, z.shape[1]):
-        log_not_p = torch.logaddexp(log_not_p, log_p + logsigmoid(-z[:, t]))
-        log_p = log_p + logsigmoid(z[:, t])
-        logits.append(torch.minimum(log_p - log_not_p, logits[-1]))
-    return torch.stack(logits, dim=1)
+        chain.append(torch.logaddexp(torch.logaddexp(chain[-1], u[:, t]), chain[-1] + u[:, t]))
+    return -torch.stack(chain, dim=1)
 
 
 class InformationTransfer(nn.Module):

@@ -209,9 +209,17 @@ class PartiallySharedLinear(nn.Module):
         if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
             expected = f"[{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]"
             raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
-        weight = self.param_gather(self.shared_weight, self.private_weight, self.index)  # [T, out, in]
-        bias = self.param_gather(self.shared_bias, self.private_bias, self.index)
+        weight = self._of_tasks(self.shared_weight, self.private_weight)  # [T, out, in]
+        bias = self._of_tasks(self.shared_bias, self.private_bias)
         return torch.baddbmm(bias.unsqueeze(1), x.expand(self.num_tasks, -1, -1), weight.mT)
+
+    def _of_tasks(self, shared: Tensor, private: Tensor) -> Tensor:
+        """Each task's rows [T, out, ...]. Only those of a layer that tasks share in part must be collected."""
+        if not shared.shape[0]:
+            return private
+        if not private.shape[1]:
+            return shared.expand(self.num_tasks, *shared.shape)
+        return self.param_gather(shared, private, self.index)
 
     def param_gather(self, shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
         """The operator that collects each task's rows."""

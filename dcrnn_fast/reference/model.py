@@ -27,6 +27,7 @@ from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_c
 from ..relations import InformationTransfer, chain_logits
 from ..sharing import Cell, Sharing, SharingPlan
 from .layers import CrossRNN, PartiallySharedLinear
+from .standard_layers import Dropout, Embedding
 
 Relation = Literal["chain", "independent", "transfer"]
 
@@ -134,7 +135,7 @@ class DCRNN(nn.Module):
         # One table for all fields: field f's rows start at offsets[f].
         for name in ("sizes", "offsets"):
             self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
-        self.embedding = nn.Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
+        self.embedding = Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
         self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers._parameter
         self._reset_table()
         self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if num_dense else None
@@ -145,7 +146,7 @@ class DCRNN(nn.Module):
             self.tower_layer(below, width, len(self.tasks), tower_share_ratio, device=device, dtype=dtype)
             for below, width in pairwise(widths)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], device=device, dtype=dtype) if relation == "transfer" else None
         self.head = self.tower_layer(widths[-1], 1, len(self.tasks), device=device, dtype=dtype)
         self._route(backend)
@@ -174,9 +175,9 @@ class DCRNN(nn.Module):
 
     def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the projected dense features."""
-        check_ids(ids, self.num_embeddings, self.field_names)
+        checked = check_ids(ids, self.num_embeddings, self.field_names)
         check_dense(dense, ids.shape[0], self.num_dense)
-        rows = merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings)
+        rows = merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings, checked=checked)
         parts = [self.embedding(rows).flatten(1)] if self.num_embeddings else []
         if self.dense_projection is not None and dense is not None:
             parts.append(self.dense_projection(dense.to(self.dense_projection.weight.dtype)))

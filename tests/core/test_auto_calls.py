@@ -77,19 +77,19 @@ def test_a_compiled_graph_measures_nothing_and_has_no_break(monkeypatch):
 def model(monkeypatch):
     """A model on a device where ``auto`` measures."""
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
-    return DCRNN({"item": 10}, tasks=("click", "consume"), dropout=0.5)
+    return DCRNN({"item": 10}, tasks=("click", "consume"), dropout=0.5, tower_share_ratio=0.5)
 
 
 def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeypatch):
     monkeypatch.setenv(auto.ENVIRONMENT, "static")
     ids, before, state = torch.zeros(70, 1, dtype=torch.int64), torch.get_rng_state(), model.state_dict()
     found = tune(model, ids)
-    gathers = 2 * (len(model.towers) + 1)  # of weights and of biases, in each tower layer and in the head; nothing is shared there
+    gathers = 2 * len(model.towers)  # of weights and of biases; the head shares nothing, so it gathers nothing
     assert [(key.operator, key.needs, key.batch) for key in sorted(found)] == [
         ("cross_rnn", (), 256),
         ("cross_rnn", auto.INPUTS["cross_rnn"][:5], 256),
         *[("param_gather", (), 0)] * gathers,
-        *[("param_gather", ("private",), 0)] * gathers,
+        *[("param_gather", ("shared", "private"), 0)] * gathers,
     ]
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -24,6 +24,17 @@ def test_an_id_out_of_range_is_an_index_error_with_the_fields_name(model, stray)
         model(ids, dense)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_graph_reads_no_row_of_another_field():
+    """Its check saw the ids that it was traced with."""
+    model, ids = DCRNN(SIZES, embedding_dim=4), batch()[0]
+    traced = torch.jit.trace(model, ids, check_trace=False)
+    assert torch.equal(traced(ids), model(ids))
+    ids[5, 1] = 11
+    with pytest.raises((IndexError, RuntimeError), match="out of range"):
+        traced(ids)
+
+
 def test_unnamed_fields_are_named_by_number():
     with pytest.raises(IndexError, match=r"field '1' \(column 1\) has id 3"):
         DCRNN([4, 3], embedding_dim=4)(torch.tensor([[0, 3]]))
@@ -56,7 +67,7 @@ def test_a_malformed_batch_is_refused(model, spoil, error, message):
         model(*spoil(ids, dense))
 
 
-@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_a_dense_value_that_is_not_finite_is_refused_with_its_column(model, value):
     ids, dense, _ = batch(num_dense=2)
     dense[3, 1] = value
@@ -75,6 +86,8 @@ BAD_LABELS = {
     "integer": (zeros(9, 2), zeros(9, 2).long(), TypeError, "labels: got dtype torch.int64"),
     "another shape": (zeros(9, 2), zeros(9, 1), ValueError, r"labels: got shape \[9, 1\], expected \[9, 2\]"),
     "above one": (zeros(9, 2), zeros(9, 2) + 1.5, ValueError, r"labels: got a value outside \[0, 1\]"),
+    "infinite": (zeros(9, 2), zeros(9, 2) + INF, ValueError, r"labels: got a value outside \[0, 1\]"),
+    "minus infinite": (zeros(9, 2), zeros(9, 2) - INF, ValueError, r"labels: got a value outside \[0, 1\]"),
     "below zero": (zeros(9, 2), zeros(9, 2) - 0.5, ValueError, r"labels: got a value outside \[0, 1\]"),
     "another number of tasks": (zeros(9, 3), zeros(9, 3), ValueError, r"logits: got shape \[9, 3\], expected \[B, 2\]"),
     "empty batch": (zeros(0, 2), zeros(0, 2), ValueError, "labels: got an empty batch"),

@@ -114,6 +114,23 @@ def test_the_chain_and_its_gradient_stay_finite_at_extreme_logits(first, second)
     assert all(torch.isfinite(values).all() for values in (logits, loss, z.grad))
 
 
+def test_the_chain_in_float32_is_accurate_for_small_and_large_logits():
+    """Relative to 1 + |logit|, and for the gradient, of which tiny values count too, relative to itself."""
+    z = torch.randn(10_000, 3) * 8
+    z.requires_grad_()
+    exact = z.detach().double().requires_grad_()
+    logits, expected = chain_logits(z), chain_logits(exact)
+    logits.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(logits, expected.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(z.grad, exact.grad.float(), rtol=1e-5, atol=0)
+
+
+def test_a_later_event_of_the_chain_is_never_likelier():
+    logits = chain_logits(torch.randn(10_000, 4) * 30)
+    assert (logits.diff(dim=1) <= 0).all()
+
+
 def test_the_chain_is_computed_in_float32_for_bfloat16_logits():
     assert chain_logits(torch.zeros(1, 2, dtype=torch.bfloat16)).dtype == torch.float32
 

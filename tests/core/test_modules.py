@@ -167,6 +167,25 @@ def test_a_partially_shared_linear_is_one_linear_layer_a_task(share_ratio):
     assert layer.shared_weight.shape[0] == round(share_ratio * 5)
 
 
+@pytest.mark.parametrize("module", [PartiallySharedLinear, reference.PartiallySharedLinear], ids=["fast", "reference"])
+@pytest.mark.parametrize("share_ratio", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_shared_wholly_or_not_at_all_gathers_nothing_and_has_the_bits_of_one_that_does(module, share_ratio, dtype):
+    layer, x, grad = module(20, 9, 2, share_ratio, dtype=dtype), torch.randn(2, 30, 20).to(dtype), torch.randn(2, 30, 9).to(dtype)
+    weight, bias = (
+        reference.param_gather(getattr(layer, f"shared_{name}"), getattr(layer, f"private_{name}"), layer.index)
+        for name in ("weight", "bias")
+    )
+    gathered = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    parameters = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    expected = torch.autograd.grad(gathered, parameters, grad)
+    layer.param_gather = None  # no call of it is left
+    out = layer(x)
+    assert torch.equal(out, gathered)
+    for gradient, of_gathered in zip(torch.autograd.grad(out, parameters, grad), expected, strict=True):
+        assert torch.equal(gradient, of_gathered)
+
+
 def test_a_partially_shared_linear_takes_one_input_for_all_tasks():
     layer, x = PartiallySharedLinear(4, 5, 3, 0.4), torch.randn(6, 4)
     torch.testing.assert_close(layer(x), layer(x.expand(3, -1, -1)))
