@@ -12,7 +12,7 @@ from . import machine
 from .cases import HEADLINE, PASSES
 from .embedding_start import best_epoch, summarise
 from .rank import table as rank_table
-from .results import PEERS, case_of, read, words
+from .results import COMMITTED, PEERS, case_of, read, words
 from .test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
 ROOT = Path(__file__).parents[1]
@@ -145,9 +145,31 @@ def training_step() -> str:
     )
 
 
+def step_parts() -> str:
+    """Milliseconds of each part of a training step and of a request, a column a model and dtype."""
+    if not (COMMITTED / "step_parts_cpu.json").is_file():
+        return "Not measured yet."
+    result = read("step_parts_cpu.json")
+    tables = []
+    for kind in ("steps", "requests"):
+        rows = result[kind]
+        cases = list(dict.fromkeys((row["dtype"], row["rank"]) for row in rows))
+        header = [f"{kind}, ms", *(f"{dtype}, {'full cell' if rank is None else f'rank {rank}'}" for dtype, rank in cases)]
+        lines = []
+        for batch in dict.fromkeys(row["B"] for row in rows):
+            clocks = {(row["dtype"], row["rank"]): row["ms"] for row in rows if row["B"] == batch}
+            for name in clocks[cases[0]]:
+                lines.append([f"B = {batch}: {name}", *(f"{clocks[case][name]:.2f}" for case in cases)])
+        tables.append(markdown(header, lines))
+    return (
+        "\n\n".join(tables) + "\n\nMedians. The parts are of other steps than the whole and cut from each other, so they do not quite add "
+        f"up to it. {machine.line(result['machine'])}; `bench/results/step_parts_cpu.json`."
+    )
+
+
 SECTIONS = {
     ROOT / "README.md": {"quality": quality, "speed": speed, "low rank": low_rank},
-    ROOT / "docs" / "performance.md": {"losses": losses, "training step": training_step},
+    ROOT / "docs" / "performance.md": {"losses": losses, "training step": training_step, "step parts": step_parts},
     ROOT / "docs" / "choosing.md": {"embedding start": embedding_start, "rank": rank},
 }
 

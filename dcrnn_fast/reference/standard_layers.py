@@ -23,10 +23,11 @@ class Embedding(nn.Embedding):
 
 
 class Dropout(nn.Dropout):
-    """:class:`torch.nn.Dropout`, whose masks cost less on a CPU: it draws 32 random bits a value, half of what PyTorch draws there.
+    """:class:`torch.nn.Dropout`, whose masks cost less on a CPU: it draws 32 random bits a value, where PyTorch draws 64.
 
-    The probability is rounded to a multiple of 2**-32. The masks depend on the state of PyTorch's global CPU generator alone; they are
-    others than those of ``torch.nn.Dropout``, which this is on a GPU, in compiled graphs, under ``torch.func`` and in forward mode.
+    (On Intel's CPUs PyTorch takes its masks from MKL. Which costs less there was not measured.) The probability is rounded to a multiple
+    of 2**-32. The masks depend on the state of PyTorch's global CPU generator alone; they are others than those of ``torch.nn.Dropout``,
+    which this is on a GPU, in compiled graphs, under ``torch.func`` and in forward mode.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,193 @@
+"""Whole training steps and whole requests of DCRNN by part: ``python -m bench.step_parts``.
+
+The model has the default configuration for census-income, with the full cell and with rank 32, in float32 and in bfloat16 autocast. A step
+is cut into parts: each takes the results of the one before as inputs of a graph of its own, so that its forward and its backward have
+clocks of their own, and together they are the step. Steps by part and whole steps alternate, and so do requests. The checks of ids, dense
+features and labels belong to the parts "embedding" and "loss"; a clock of its own tells what they cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
+from dcrnn_fast.inputs import check_dense, check_ids, check_labels
+from dcrnn_fast.training import load_config
+from dcrnn_fast.training.model_file import build_model, describe
+from dcrnn_fast.training.optimisation import build_optimiser
+
+from . import machine, results
+
+DATA, NAME = "census-income", "step_parts_cpu.json"
+RANKS = (None, 32)
+DTYPES = ("float32", "bfloat16")
+REQUESTS = (1, 64, 512)
+WHOLE, RECURRENCE, CHECKS = "whole", "recurrence", "checks, of these"
+
+
+class Clocks:
+    """Runs parts forward, and then backward in the opposite order, and adds up the seconds of each by its name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._done: list[tuple[str, tuple[Tensor, ...], Tensor]] = []
+
+    def time(self, name: str, run: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        found = run()
+        self.seconds[name] += time.perf_counter() - begin
+        return found
+
+    def forward(self, name: str, run: Callable[..., Tensor], *before: Tensor) -> Tensor:
+        """``run(*before)``, whose inputs are the leaves of a new graph."""
+        leaves = tuple(value.detach().requires_grad_(value.requires_grad) for value in before)
+        after = self.time(f"{name}, forward", lambda: run(*leaves))
+        self._done.append((name, leaves, after))
+        return after
+
+    def backward(self) -> None:
+        """The backward of every part, from the last one's result, a scalar."""
+        grad = None
+        for name, leaves, after in reversed(self._done):
+            self.time(f"{name}, backward", lambda after=after, grad=grad: after.backward(grad))
+            grad = leaves[0].grad if leaves else None
+        self._done.clear()
+
+
+class Steps:
+    """Training steps of one model, whole or by part, on batches that repeat."""
+
+    def __init__(self, rank: int | None, low: bool, dataset: PackedDataset, batches: Iterator[Batch]) -> None:
+        self.config = load_config(None, {"data": DATA, "model.rank": rank})
+        self.model: Any = build_model(describe(self.config, dataset), device=torch.device("cpu"), backend=self.config.backend)
+        self.optimiser = build_optimiser(self.config, {"model": self.model}, torch.device("cpu"))
+        self.batches, self.low = batches, low
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.low)
+
+    def update(self) -> None:
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.model.loss(logits.float(), labels, strict_funnel=self.config.loss.strict_funnel)
+
+    def whole(self, batch: Batch) -> Tensor:
+        """Forward and backward of a batch."""
+        with self.autocast():
+            logits = self.model(batch.ids, batch.dense)
+        loss = self.loss(logits, batch.labels)
+        loss.backward()
+        return loss
+
+    def by_part(self, batch: Batch, clocks: Clocks) -> Tensor:
+        """The same by part."""
+        model = self.model
+        with self.autocast():
+            states = clocks.forward("embedding", lambda: model.features(batch.ids, batch.dense))
+            states = clocks.forward(RECURRENCE, model.cross, states)
+            for layer in model.towers:
+                states = clocks.forward("towers", lambda h, layer=layer: torch.relu(layer(h)), states)
+                states = clocks.forward("dropout", model.dropout, states)
+            z = clocks.forward("towers", lambda h: model.head(h).squeeze(-1).T, states)
+        loss = clocks.forward("loss", lambda z: self.loss(model._event_logits(z), batch.labels), z)
+        clocks.backward()
+        return loss
+
+    def checks(self, batch: Batch) -> None:
+        model = self.model
+        check_ids(batch.ids, model.num_embeddings, model.field_names)
+        check_dense(batch.dense, batch.ids.shape[0], model.num_dense)
+        check_labels(batch.labels, batch.labels, model.tasks, funnel=self.config.loss.strict_funnel and model.relation == "chain")
+
+    def round(self) -> dict[str, float]:
+        """Seconds of a whole step, of each part of another one, and of the checks. A step before them warms the caches up."""
+        self.model.train()
+        self.whole(next(self.batches))
+        self.update()
+        clocks, batch = Clocks(), next(self.batches)
+        clocks.time(WHOLE, lambda: (self.whole(batch), self.update()))
+        batch = next(self.batches)
+        self.by_part(batch, clocks)
+        clocks.time("optimiser", self.update)
+        clocks.time(CHECKS, lambda: self.checks(batch))
+        return clocks.seconds
+
+    @torch.no_grad()
+    def request(self, rows: int) -> dict[str, float]:
+        """Seconds of a whole request, and of each part of another one. A request before them warms the caches up."""
+        clocks, model, batch = Clocks(), self.model, next(self.batches)
+        ids, dense = batch.ids[:rows], None if batch.dense is None else batch.dense[:rows]
+        model.eval()
+        with self.autocast():
+            model.predict(ids, dense)
+            clocks.time(WHOLE, lambda: model.predict(ids, dense))
+            states = clocks.time("embedding", lambda: model.features(ids, dense))
+            states = clocks.time(RECURRENCE, lambda: model.cross(states))
+            for layer in model.towers:
+                states = clocks.time("towers", lambda layer=layer, h=states: model.dropout(torch.relu(layer(h))))
+            clocks.time("towers", lambda: model.head(states))
+        return clocks.seconds
+
+
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each clock in milliseconds, and of the whole without the recurrence."""
+    found = {name: statistics.median(of_round[name] for of_round in rounds) * 1e3 for name in rounds[0]}
+    recurrence = sum(value for name, value in found.items() if name.startswith(RECURRENCE))
+    found["outside the recurrence"] = found[WHOLE] - recurrence
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def measure(dataset: PackedDataset, batch_size: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
+    """A row for each rank and dtype of the training steps, and one for each batch size of the requests. All of them take turns."""
+    loader = BlockLoader(dataset.split("train"), max(batch_size, *REQUESTS), shuffle=True, seed=0)
+    batches = [Batch(*(None if part is None else part[:batch_size] for part in batch)) for batch in islice(loader.batches(), 8)]
+    cases = [{"rank": rank, "dtype": dtype} for dtype in DTYPES for rank in RANKS]
+    models = [Steps(case["rank"], case["dtype"] == "bfloat16", dataset, cycle(batches)) for case in cases]
+    runs: list[tuple[str, dict[str, Any], Callable[[], dict[str, float]]]] = []
+    for case, model in zip(cases, models, strict=True):
+        runs.append(("steps", {**case, "B": batch_size}, model.round))
+        runs += [("requests", {**case, "B": rows}, lambda model=model, rows=rows: model.request(rows)) for rows in REQUESTS]
+    times: list[list[dict[str, float]]] = [[] for _ in runs]
+    for _ in range(3):
+        for _, _, run in runs:
+            run()
+    start = time.perf_counter()
+    while len(times[0]) < 9 or time.perf_counter() - start < seconds:
+        for of_run, (_, _, run) in zip(times, runs, strict=True):
+            of_run.append(run())
+    found: dict[str, list[dict[str, Any]]] = {"steps": [], "requests": []}
+    for of_run, (kind, case, _) in zip(times, runs, strict=True):
+        found[kind].append({**case, "rounds": len(of_run), "ms": medians(of_run)})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
+    parser.add_argument("--batch", type=int, default=512, help="rows of a training step")
+    parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
+    arguments = parser.parse_args()
+    found = measure(prepare(DATA), arguments.batch, arguments.seconds)
+    for kind, rows in found.items():
+        for row in rows:
+            print(kind, ", ".join(f"{key} {value}" for key, value in row.items() if key != "ms"))
+            print("".join(f"    {name:26}{value:9.3f} ms\n" for name, value in row["ms"].items()), end="", flush=True)
+    if not arguments.dry:
+        path = results.COMMITTED / NAME
+        results.write(path, {"machine": machine.description(), "data": DATA, **found})
+        print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
