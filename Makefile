@@ -99,8 +99,10 @@ gpu:
 host-cost: $(VENV)/.dev
 	$(BIN)/python -m bench.host_cost
 
+# Tunes and compares all models, in hours; killed, it goes on. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 quality: $(VENV)/.dev
-	$(BIN)/python -m bench.quality
+	$(BIN)/python -m bench.quality --record $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(QUALITY_OPTIONS)
+	$(BIN)/python -m bench.readme
 
 # Trains with several ranks of the cell. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 rank: $(VENV)/.dev

@@ -88,6 +88,7 @@ def _write(
         "relation": "chain",
         "tasks": [{"name": task, "column": task} for task in tasks],
         "categorical": list(columns),
+        "group": "user_id",
         "min_count": min_count,
     }
     path = folder / f"{name}.yaml"

@@ -1,0 +1,1 @@
+"""Every model by one protocol: the same tuning, training, selection on validation rows and test. docs/quality.md describes it."""

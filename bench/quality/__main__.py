@@ -1,0 +1,159 @@
+"""``make quality`` or ``dcrnn-fast quality``: tunes, trains, tests and times every model by one protocol. docs/quality.md describes it.
+
+A killed command goes on where it was: give the same --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bench import machine, results
+from dcrnn_fast import files
+from dcrnn_fast.errors import ConfigError, DcrnnFastError
+from dcrnn_fast.training.device import deterministic
+
+from . import plots, report, speed, tables
+from .models import MODELS, check
+from .networks import SIZES
+from .protocol import Protocol
+from .runner import Plan, finished, run
+from .work import Work
+
+QUICK = Protocol(batch_size=64, evaluations=2, warmup_steps=2, thin=32, max_steps=4, max_rounds=3)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="dcrnn-fast quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", nargs="+", choices=tables.NAMES, help="default: all; MovieLens-100K only with --movielens")
+    made.add_argument("--models", nargs="+", metavar="MODEL", help=f"default: all of {', '.join(MODELS)}")
+    made.add_argument("--sizes", nargs="+", choices=SIZES, default=["medium"], help="widths of all networks; several give curves")
+    made.add_argument("--tuned-at", choices=SIZES, help="all sizes take the setting chosen at this one; default: each size is tuned")
+    made.add_argument("--trials", type=_count, default=20, help="tuning trials of each model and data set")
+    made.add_argument("--seeds", type=_count, default=5, help="final runs of the chosen setting")
+    made.add_argument("--choose", choices=("log_loss", "auc"), default="log_loss", help="what chooses a setting, on validation rows")
+    made.add_argument("--movielens", type=Path, help="the RecBole wheel, which holds MovieLens-100K")
+    made.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder of the trials and runs; the reports go there too")
+    made.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes that train at the same time, one thread each")
+    made.add_argument("--resamples", type=_whole, default=1000, help="of the test rows, for the bootstrap")
+    made.add_argument("--seconds", type=float, default=20.0, help="how long each of the six speeds of a data set is measured")
+    made.add_argument("--no-speeds", action="store_true", help="leave out the costs, for example on a busy machine")
+    made.add_argument("--record", action="store_true", help="write the results to bench/results/ too")
+    made.add_argument("--quick", action="store_true", help="each model once, for a few steps on a part of hillstrom: does it run?")
+    return made
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return value
+
+
+def _whole(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 0")
+    return value
+
+
+def plan_of(given: argparse.Namespace) -> Plan:
+    """What the arguments ask for. Without torch-rechub, or without MovieLens-100K, the default leaves them out and says so."""
+    models = given.models
+    if models is None:
+        models = [name for name, model in MODELS.items() if not model.library or find_spec("torch_rechub")]
+        if len(models) < len(MODELS):
+            print(f"without {', '.join(MODELS.keys() - set(models))}: run pip install 'dcrnn_fast[quality]'", flush=True)
+    check(models)
+    data = given.data
+    if data is None:
+        data = [name for name in tables.NAMES if name != "movielens-100k" or given.movielens]
+        if not given.movielens:
+            print("without MovieLens-100K: --movielens gives the RecBole wheel, which holds it", flush=True)
+    if given.trials > 1 and not given.quick and find_spec("optuna") is None:
+        raise ConfigError("--trials above 1 need optuna: run pip install 'dcrnn_fast[quality]'")
+    protocol = Protocol(choose=given.choose)
+    return Plan(
+        given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, protocol, given.tuned_at, given.movielens
+    )
+
+
+def quick(plan: Plan, folder: Path) -> Plan:
+    """The same models once, for a few steps on a part of one embedded set."""
+    return dataclasses.replace(plan, root=folder, data=("hillstrom",), sizes=("medium",), trials=1, seeds=2, protocol=QUICK, tuned_at=None)
+
+
+def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
+    """The results of all finished subjects; the costs are measured here and now, unless ``seconds`` is None."""
+    work = Work(plan.root, plan.protocol)
+    rows, runs, speeds = [], [], []
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    for data in plan.data:
+        dataset = plan.load(data)
+        done = finished(plan, work, data, dataset.meta.digest)
+        rows += report.summarise(done, dataset, work, resamples, tell)
+        left_out = ("digest", "space", "history")
+        runs += [{key: value for key, value in run.items() if key not in left_out} for of_subject in done.values() for run in of_subject]
+        if seconds is not None:
+            chosen = {subject: of_subject[0]["setting"] for subject, of_subject in done.items()}
+            speeds += speed.measure(chosen, dataset, plan.protocol, seconds, tell)
+    spaces = {name: {key: part._asdict() for key, part in MODELS[name].space.items()} for name in plan.models}
+    about = {"trials": plan.trials, "seeds": plan.seeds, "tuned_at": plan.tuned_at, "resamples": resamples}
+    return {
+        "machine": machine.description(),
+        "protocol": about | dataclasses.asdict(plan.protocol),
+        "spaces": spaces,
+        "rows": rows,
+        "speeds": speeds,
+        "runs": runs,
+    }
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """The report files."""
+    results.write(folder / "quality.json", result)
+    files.write_text(folder / "quality.csv", report.as_csv(result))
+    files.write_text(folder / "quality.md", report.as_markdown(result) + "\n")
+    if result["speeds"]:
+        plots.draw(result, folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 1 if a model failed, 2 after an error that the user can correct."""
+    given = parser().parse_args(arguments)
+    try:
+        plan = plan_of(given)
+        if given.quick:
+            with tempfile.TemporaryDirectory() as folder, deterministic(1):
+                return _run(quick(plan, Path(folder)), given, workers=1, resamples=10, seconds=0.0)
+        return _run(plan, given, workers=given.workers, resamples=given.resamples, seconds=None if given.no_speeds else given.seconds)
+    except DcrnnFastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(plan: Plan, given: argparse.Namespace, *, workers: int, resamples: int, seconds: float | None) -> int:
+    Work(plan.root, plan.protocol)
+    failed = run(plan, workers)
+    result = gather(plan, resamples, seconds)
+    write(result, plan.root)
+    print(report.as_markdown(result))
+    if given.record and not given.quick:
+        write(result, results.COMMITTED)
+    if not given.quick:
+        print(f"written to {plan.root}/quality.*" + (f" and {results.COMMITTED}" if given.record else ""))
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The models by name: how each is built or fitted, and on which data it fits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+
+from torch import nn
+
+import dcrnn_fast
+from dcrnn_fast.data import PackedMeta
+from dcrnn_fast.errors import ConfigError, shown
+
+from . import rechub
+from .networks import Apart, CrossTrunk, Setting, Size, dcrnn
+from .spaces import COMMON, OWN, TREES, Space
+
+Build = Callable[[PackedMeta, Setting, Size], nn.Module]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the protocol must know of a model. ``build`` makes the network; the trees and the constant have none."""
+
+    title: str
+    space: Space
+    build: Build | None = None
+    one_task_each: bool = False
+    library: bool = False
+
+
+def _single(meta: PackedMeta, setting: Setting, size: Size) -> nn.Module:
+    """Of one task a DCRNN, of several the DCRNNs of each: a model of one task has nothing to share."""
+    alone = [dataclasses.replace(meta, tasks=(task,), relation="independent") for task in meta.tasks]
+    networks = [dcrnn(of_task, setting, size, sharing="rows", share_ratio=1.0) for of_task in alone]
+    return networks[0] if len(networks) == 1 else Apart(networks)
+
+
+def _network(name: str, title: str, build: Build, *, one_task_each: bool = False, library: bool = False) -> Model:
+    return Model(title, COMMON | OWN[name], build, one_task_each, library)
+
+
+NETWORKS: dict[str, tuple[str, Build]] = {
+    "dcrnn-rows": ("DCRNN, rows", partial(dcrnn, sharing="rows")),
+    "dcrnn-trunk": ("DCRNN, trunk", partial(dcrnn, sharing="trunk")),
+    "dcrnn-hard": ("DCRNN, hard sharing", partial(dcrnn, sharing="rows", share_ratio=1.0)),
+    "dcrnn-untied": ("DCRNN, untied", partial(dcrnn, sharing="rows", tied=False)),
+    "dcrnn-rank32": ("DCRNN, rank 32", partial(dcrnn, sharing="rows", rank=32)),
+    "dcnv2": ("DCN-v2 and towers", partial(CrossTrunk, dcrnn_fast.DCNv2)),
+    "gdcn": ("GDCN and towers", partial(CrossTrunk, dcrnn_fast.GDCN)),
+}
+LIBRARY: dict[str, tuple[str, Build]] = {
+    "shared-bottom": ("SharedBottom", rechub.shared_bottom),
+    "mmoe": ("MMoE", rechub.mmoe),
+    "ple": ("PLE", rechub.ple),
+    "aitm": ("AITM", rechub.Transfer),
+    "esmm": ("ESMM", rechub.EntireSpace),
+}
+
+MODELS: dict[str, Model] = {
+    **{name: _network(name, *of) for name, of in NETWORKS.items()},
+    "single-task": _network("single-task", "a DCRNN for each task", _single, one_task_each=True),
+    **{name: _network(name, *of, library=True) for name, of in LIBRARY.items()},
+    "trees": Model("HistGradientBoosting for each task", TREES),
+    "constant": Model("the constant", {}),
+}
+
+AGAINST = "dcrnn-rows"
+"""The model with which every other one is compared."""
+
+
+def fits(name: str, meta: PackedMeta) -> bool:
+    """Whether a model is made for such data: ESMM for a funnel of two tasks."""
+    return name != "esmm" or (meta.funnel and len(meta.tasks) == 2 and len(meta.fields) > 1)
+
+
+def check(names: list[str]) -> None:
+    """Raise ConfigError for an unknown model, and for one whose library is not installed."""
+    for name in names:
+        if name not in MODELS:
+            raise ConfigError(f"--models {shown(name)}: expected {', '.join(MODELS)}")
+    lacking = [name for name in names if MODELS[name].library]
+    if lacking and find_spec("torch_rechub") is None:
+        raise ConfigError(f"--models {' '.join(lacking)} need torch-rechub: run pip install 'dcrnn_fast[quality]', or leave them out")

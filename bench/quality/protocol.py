@@ -1,0 +1,188 @@
+"""One training run, the same for every model.
+
+AdamW with warm-up and half a cosine, batches of our loader, several evaluations an epoch. The weights with the lowest mean log loss of the
+tasks on the validation rows are kept, and the run ends once ``patience`` evaluations have passed without a better one. Nothing here reads
+test rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import dcrnn_fast
+from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
+from dcrnn_fast.losses import task_losses
+from dcrnn_fast.training.config import OptimiserConfig
+from dcrnn_fast.training.constant import base_rates, with_constant
+from dcrnn_fast.training.early_stopping import EarlyStopping
+from dcrnn_fast.training.metrics import mean_over_tasks, task_metrics
+from dcrnn_fast.training.optimisation import learning_rate
+
+from .models import MODELS
+from .networks import SIZES, Setting
+from .tables import one_task
+from .trees import Trees
+
+EVALUATION_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all models have in common and no trial chooses."""
+
+    batch_size: int = 512
+    evaluations: int = 4
+    """An epoch."""
+    patience: int = 8
+    """Evaluations."""
+    warmup_steps: int = 50
+    final_lr_ratio: float = 0.05
+    choose: str = "log_loss"
+    """By which mean over the tasks on the validation rows a setting is chosen: "log_loss" or "auc"."""
+    thin: int = 1
+    """Every n-th row takes part."""
+    max_steps: int | None = None
+    max_rounds: int = 500
+    """Of the trees."""
+
+
+class Fitted(NamedTuple):
+    """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] for a split."""
+
+    logits: Callable[[PackedSplit], np.ndarray]
+    parameters: int | None
+    history: list[tuple[int, float]]
+    seconds: float
+
+
+def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups: biases, the scales of batch normalisation and a learnt weighting do not decay."""
+    groups: list[list[nn.Parameter]] = [[], []]
+    for name, parameter in ((f"{prefix}.{name}", p) for prefix, module in modules.items() for name, p in module.named_parameters()):
+        groups[name.endswith("bias") or parameter.dim() < 2].append(parameter)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def start_embeddings(model: nn.Module, deviation: float) -> None:
+    """Every embedding starts normal with this standard deviation."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=deviation)
+
+
+@torch.no_grad()
+def predicted(model: nn.Module, batches: list[Batch]) -> Tensor:
+    """The logits [N, T] in float32. Leaves the model in evaluation mode."""
+    model.eval()
+    return torch.cat([model(batch.ids, batch.dense).float() for batch in batches])
+
+
+def mean_log_loss(logits: Tensor, labels: Tensor) -> float:
+    """The mean of the tasks' log losses; infinite where a logit is not finite."""
+    value = float(task_losses(logits, labels).mean())
+    return value if math.isfinite(value) else math.inf
+
+
+def fit(name: str, dataset: PackedDataset, setting: Setting, *, seed: int, size: str, protocol: Protocol) -> Fitted:
+    """Train the model ``name`` on the train rows and stop by the validation rows."""
+    model = MODELS[name]
+    if name == "constant":
+        return _constant(dataset)
+    if name == "trees":
+        trees = Trees(dataset, setting, seed, protocol.max_rounds)
+        labels = torch.from_numpy(np.array(dataset.split("valid").labels))
+        loss = mean_log_loss(torch.from_numpy(trees.logits(dataset.split("valid"))).float(), labels)
+        return Fitted(trees.logits, None, [(max(trees.rounds), loss)], trees.seconds)
+    if model.one_task_each:
+        return _apart([_network(name, one_task(dataset, t), setting, seed, size, protocol) for t in range(len(dataset.meta.tasks))])
+    return _network(name, dataset, setting, seed, size, protocol)
+
+
+def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, size: str, protocol: Protocol) -> Fitted:
+    begin, build = time.perf_counter(), MODELS[name].build
+    assert build is not None
+    torch.manual_seed(seed)
+    model: Any = build(dataset.meta, setting, SIZES[size])
+    start_embeddings(model, setting["embedding_init_std"])
+    tasks = len(dataset.meta.tasks)
+    weighting = dcrnn_fast.UncertaintyWeighting(tasks) if setting["weighting"] == "uncertainty" and tasks > 1 else None
+    modules = {"model": model} | ({"weighting": weighting} if weighting else {})
+    optimiser = torch.optim.AdamW(parameter_groups(modules, setting["weight_decay"]), lr=setting["lr"], fused=True)
+    loader = BlockLoader(dataset.split("train"), protocol.batch_size, shuffle=True, seed=seed)
+    total = len(loader) * setting["epochs"]
+    total = total if protocol.max_steps is None else min(total, protocol.max_steps)
+    every = max(1, min(len(loader), total) // protocol.evaluations)
+    rates = OptimiserConfig(lr=setting["lr"], warmup_steps=protocol.warmup_steps, final_lr_ratio=protocol.final_lr_ratio)
+    stopping, best = EarlyStopping(larger_is_better=False, patience=protocol.patience), model.state_dict()
+    valid = list(BlockLoader(dataset.split("valid"), EVALUATION_BATCH).batches())
+    labels, history = torch.cat([batch.labels for batch in valid]), []
+    batches = (batch for epoch in range(setting["epochs"]) for batch in loader.batches(epoch))
+    for step, batch in zip(range(total), batches, strict=False):
+        if len(batch.labels) > 1:  # batch normalisation cannot train on a single row
+            model.train()
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(rates, step, total)
+            optimiser.zero_grad(set_to_none=True)
+            model.loss(model(batch.ids, batch.dense), batch.labels, task_weight=weighting).backward()
+            optimiser.step()
+        if (step + 1) % every == 0 or step + 1 == total:
+            history.append((step + 1, mean_log_loss(predicted(model, valid), labels)))
+            if stopping.update(history[-1][1], step + 1):
+                best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            if stopping.should_stop:
+                break
+    model.load_state_dict(best)
+
+    def logits(split: PackedSplit) -> np.ndarray:
+        return predicted(model, list(BlockLoader(split, EVALUATION_BATCH).batches())).numpy()
+
+    return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin)
+
+
+def _apart(parts: list[Fitted]) -> Fitted:
+    """Models of one task each as one: their logits side by side. The history holds the mean of their best losses alone."""
+    steps = max(step for part in parts for step, _ in part.history)
+    loss = float(np.mean([min(loss for _, loss in part.history) for part in parts]))
+    return Fitted(
+        lambda split: np.concatenate([part.logits(split) for part in parts], axis=1),
+        sum(part.parameters or 0 for part in parts),
+        [(steps, loss)],
+        sum(part.seconds for part in parts),
+    )
+
+
+def _constant(dataset: PackedDataset) -> Fitted:
+    tasks = dataset.meta.tasks
+    rates = base_rates(np.asarray(dataset.split("train").labels), tasks, funnel=False)
+    clipped = np.array([min(max(rates.get(task, 0.5), 1e-7), 1 - 1e-7) for task in tasks])
+    row = np.log(clipped) - np.log1p(-clipped)
+    valid = dataset.split("valid")
+    loss = mean_log_loss(torch.from_numpy(np.tile(row, (len(valid), 1))), torch.from_numpy(np.asarray(valid.labels, dtype=np.float64)))
+    return Fitted(lambda split: np.tile(row, (len(split), 1)), len(tasks), [(0, loss)], 0.0)
+
+
+def metrics(dataset: PackedDataset, split: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
+    """The metrics of every task on a split, with the constant's log loss. A row's order in ``logits`` is that of the split."""
+    rows, tasks = dataset.split(split), dataset.meta.tasks
+    probabilities = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -500, 500)))
+    by_task = {task: probabilities[:, position] for position, task in enumerate(tasks)}
+    group = None if rows.group is None else np.asarray(rows.group)
+    found = task_metrics(by_task, np.asarray(rows.labels), tasks, funnel=False, group=group)
+    return with_constant(found, base_rates(np.asarray(dataset.split("train").labels), tasks, funnel=False))
+
+
+def score(fitted: Fitted, dataset: PackedDataset) -> dict[str, float | None]:
+    """The means over the tasks on the validation rows by which a setting may be chosen; None where training diverged."""
+    logits = fitted.logits(dataset.split("valid"))
+    if not np.isfinite(logits).all() or not math.isfinite(min(loss for _, loss in fitted.history)):
+        return {"log_loss": None, "auc": None}
+    found = metrics(dataset, "valid", logits)
+    return {name: mean_over_tasks(found, name, dataset.meta.tasks) for name in ("log_loss", "auc")}

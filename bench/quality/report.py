@@ -1,0 +1,195 @@
+"""The results as rows, and as a CSV and Markdown tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dcrnn_fast.data import PackedDataset
+
+from .differences import over_rows, over_seeds
+from .models import AGAINST, MODELS
+from .speed import DTYPES
+from .work import Subject, Work
+
+METRICS = ("auc", "gauc", "log_loss", "relative_log_loss", "calibration")
+Runs = Mapping[Subject, Sequence[Mapping[str, Any]]]
+
+
+def peer_of(subject: Subject, subjects: Iterable[Subject]) -> Subject | None:
+    """The DCRNN to compare with: of the same size, or the first one where the model has no size."""
+    candidates = [other for other in subjects if (other.data, other.model) == (subject.data, AGAINST)]
+    return next((other for other in candidates if other.size == subject.size), candidates[0] if candidates else None)
+
+
+def summarise(runs: Runs, dataset: PackedDataset, work: Work, resamples: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """One row a subject and task of one data set: means and standard deviations over the seeds, and the differences from DCRNN."""
+    rows = []
+    labels = np.asarray(dataset.split("test").labels)
+    for position, task in enumerate(dataset.meta.tasks):
+        values = {subject: {name: [_value(run["test"][task], name) for run in of] for name in METRICS} for subject, of in runs.items()}
+        bounds = _bounds(runs, labels[:, position], position, work, resamples, tell)
+        for subject, of_subject in values.items():
+            row: dict[str, Any] = {**subject._asdict(), "task": task, "seeds": len(runs[subject])}
+            for name, numbers in of_subject.items():
+                known = [number for number in numbers if number is not None]
+                row[name] = statistics.fmean(known) if known else None
+                row[f"{name}_std"] = statistics.stdev(known) if len(known) > 1 else None
+            peer = peer_of(subject, runs)
+            if peer and peer != subject:
+                for name in ("auc", "log_loss"):
+                    pairs = [pair for pair in zip(of_subject[name], values[peer][name], strict=True) if None not in pair]
+                    found = over_seeds(*zip(*pairs, strict=True)) if pairs else {}
+                    row |= {f"{name}_difference" + ("" if key == "mean" else f"_{key}"): value for key, value in found.items()}
+                if subject in bounds:
+                    row |= dict(zip(("auc_difference_low", "auc_difference_high"), bounds[subject], strict=True))
+            rows.append(row)
+    return rows
+
+
+def _value(entry: Mapping[str, Any], name: str) -> float | None:
+    if name != "relative_log_loss":
+        return entry.get(name)
+    own, constant = entry["log_loss"], entry["constant_log_loss"]
+    return own / constant if own is not None and constant else None
+
+
+def _bounds(
+    runs: Runs, labels: np.ndarray, position: int, work: Work, resamples: int, tell: Callable[[str], None]
+) -> dict[Subject, tuple[float, float]]:
+    """The bootstrap's interval of each subject that has a DCRNN to compare with."""
+    known = labels[~np.isnan(labels)]
+    if not resamples or len(set(known.tolist())) < 2:
+        return {}
+    bounds = {}
+    for peer in [subject for subject in runs if subject.model == AGAINST]:
+        group = [subject for subject in runs if peer_of(subject, runs) == peer]
+        tell(f"{peer.data}, {peer.size}: {resamples} resamples of the test rows, task {position + 1}")
+        scores = {
+            str(subject): np.stack([work.logits(subject, f"seed-{run['seed']}")[:, position] for run in runs[subject]]) for subject in group
+        }
+        found = over_rows(labels, scores, str(peer), resamples)
+        bounds |= {subject: found[str(subject)] for subject in group if subject != peer}
+    return bounds
+
+
+def as_csv(result: Mapping[str, Any]) -> str:
+    """The rows of the quality, with the costs of the medium-precision columns flattened behind them."""
+    costs = {(row["data"], row["model"], row["size"]): row for row in result["speeds"]}
+    lines = []
+    for row in result["rows"]:
+        cost = costs.get((row["data"], row["model"], row["size"]), {})
+        flat = {name: cost.get(name) for name in ("parameters", "flops")}
+        for dtype in DTYPES:
+            flat |= {f"{dtype}_{name}": value for name, value in cost.get(dtype, {}).items() if not isinstance(value, list)}
+        lines.append(row | flat)
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """Two tables for each data set: quality by task, and costs."""
+    parts = []
+    for data in dict.fromkeys(row["data"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["data"] == data]
+        speeds = [row for row in result["speeds"] if row["data"] == data]
+        parts += [_quality(data, rows), _costs(data, speeds)] if speeds else [_quality(data, rows)]
+    return "\n\n".join(parts)
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """One short table: the test AUC of every model and task, and its training rows a second in float32 on each data set."""
+    rows, speeds = result["rows"], result["speeds"]
+    tasks = list(dict.fromkeys((row["data"], row["task"]) for row in rows))
+    timed = list(dict.fromkeys(row["data"] for row in speeds))
+    header = ["test AUC", *(f"{data}: {task}" for data, task in tasks), *(f"training rows/s, {data}" for data in timed)]
+    lines = []
+    for model, size in dict.fromkeys((row["model"], row["size"]) for row in rows):
+        of_model = [row for row in rows if (row["model"], row["size"]) == (model, size)]
+        aucs = {(row["data"], row["task"]): _spread(row, "auc", 4) for row in of_model}
+        fast = {
+            row["data"]: row.get("float32", {}).get("training_rows_per_second")
+            for row in speeds
+            if (row["model"], row["size"]) == (model, size)
+        }
+        told = [f"{fast[data]:,}" if fast.get(data) else "-" for data in timed]
+        lines.append([title(of_model[0], rows), *(aucs.get(task, "-") for task in tasks), *told])
+    return _markdown(header, lines)
+
+
+def title(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    """The model's name, with its size where it has several."""
+    several = len({other["size"] for other in rows if other["model"] == row["model"]}) > 1
+    return MODELS[row["model"]].title + (f", {row['size']}" if several else "")
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", *["--:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
+
+
+def _quality(data: str, rows: list[dict[str, Any]]) -> str:
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    groups = any(row["gauc"] is not None for row in rows)
+    header = [data]
+    for task in tasks:
+        header += [
+            f"{task}: AUC",
+            "minus DCRNN's (t; 95% over rows)",
+            *(["GAUC"] if groups else []),
+            "log loss / constant's",
+            "calibration",
+        ]
+    lines = []
+    for first in (row for row in rows if row["task"] == tasks[0]):
+        line = [title(first, rows)]
+        for task in tasks:
+            row = next(r for r in rows if (r["task"], r["model"], r["size"]) == (task, first["model"], first["size"]))
+            line += [_spread(row, "auc", 4), _difference(row)]
+            line += [_spread(row, "gauc", 4)] if groups else []
+            line += [_spread(row, "relative_log_loss", 4), _spread(row, "calibration", 3)]
+        lines.append(line)
+    return _markdown(header, lines)
+
+
+def _spread(row: Mapping[str, Any], name: str, digits: int) -> str:
+    mean, spread = row[name], row[f"{name}_std"]
+    if mean is None:
+        return "-"
+    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row.get("auc_difference") is None:
+        return "-"
+    inside = ["-" if row["auc_difference_t"] is None else f"{row['auc_difference_t']:.1f}"]
+    if "auc_difference_low" in row:
+        inside.append(f"{row['auc_difference_low']:+.4f} to {row['auc_difference_high']:+.4f}")
+    return f"{row['auc_difference']:+.4f} ({'; '.join(inside)})"
+
+
+def _costs(data: str, rows: list[dict[str, Any]]) -> str:
+    columns = [
+        (task, dtype) for task in ("training_rows_per_second", "inference_rows_per_second", "request_microseconds") for dtype in DTYPES
+    ]
+    words = {
+        "training_rows_per_second": "training rows/s",
+        "inference_rows_per_second": "inference rows/s",
+        "request_microseconds": "request, µs",
+    }
+    header = [data, "parameters", "FLOPs a row", *(f"{words[name]}, {dtype}" for name, dtype in columns)]
+    lines = []
+    for row in rows:
+        counts = ["-" if row[name] is None else f"{row[name]:,}" for name in ("parameters", "flops")]
+        speeds = [row.get(dtype, {}).get(name) for name, dtype in columns]
+        lines.append([title(row, rows), *counts, *("-" if value is None else f"{value:,.0f}" for value in speeds)])
+    return _markdown(header, lines)

@@ -1,0 +1,114 @@
+"""Tuning: the same number of trials for every model, by optuna's TPE sampler, judged by validation rows alone."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dcrnn_fast.data import PackedDataset
+from dcrnn_fast.errors import ConfigError
+
+from .models import MODELS
+from .protocol import fit, metrics, score
+from .spaces import WHOLE, Choice, Space, defaults
+from .tables import without_test
+from .work import Subject, Work
+
+TUNING_SEED = 0
+"""Of the trials. The final runs have the seeds from 1 on."""
+RANDOM_TRIALS = 7
+"""Trials before the sampler learns from the earlier ones; trial 0 is the defaults."""
+WORST = 1e6
+"""What the sampler is told of a run that diverged."""
+
+
+def propose(space: Space, earlier: Sequence[Mapping[str, Any]], key: str, choose: str) -> dict[str, Any]:
+    """The setting of the next trial. It depends on the earlier rows and on ``key`` alone, so a resumed search goes on as it would have."""
+    if not earlier:
+        return defaults(space)
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = zlib.crc32(f"{key}, trial {len(earlier)}".encode())
+    sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS + 1, seed=seed)
+    study = optuna.create_study(direction="minimize" if choose == "log_loss" else "maximize", sampler=sampler)
+    drawn = {name: _distribution(name, part) for name, part in space.items()}
+    for row in earlier:
+        worst = WORST if choose == "log_loss" else 0.0
+        value = worst if row["valid"][choose] is None else row["valid"][choose]
+        study.add_trial(optuna.trial.create_trial(params=dict(row["setting"]), distributions=drawn, value=value))
+    return study.ask(fixed_distributions=drawn).params
+
+
+def _distribution(name: str, part: Any) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(part, Choice):
+        return CategoricalDistribution(part.values)
+    if name in WHOLE:
+        return IntDistribution(int(part.low), int(part.high), log=part.log)
+    return FloatDistribution(part.low, part.high, log=part.log)
+
+
+def choose(rows: Sequence[Mapping[str, Any]], by: str) -> Mapping[str, Any]:
+    """The trial with the best value on the validation rows, the earliest of equal ones."""
+
+    def order(row: Mapping[str, Any]) -> float:
+        value = row["valid"][by]
+        return math.inf if value is None else (value if by == "log_loss" else -value)
+
+    best = min(rows, key=order)
+    if math.isinf(order(best)):
+        raise ConfigError(f"{best['data']}, {best['model']}: no trial has a {by} on the validation rows")
+    return best
+
+
+def tune(work: Work, subject: Subject, dataset: PackedDataset, trials: int, tell: Callable[[str], None]) -> Mapping[str, Any]:
+    """Make the trials that are not there yet, and return the row of the best one."""
+    space, seen = MODELS[subject.model].space, without_test(dataset)
+    rows: list[dict[str, Any]] = []
+    for number in range(trials if space else 1):
+        name, digest = f"trial-{number:03d}", dataset.meta.digest
+        row = work.read(subject, name, digest)
+        if row is None:
+            setting = propose(space, rows, str(subject), work.protocol.choose)
+            fitted = fit(subject.model, seen, setting, seed=TUNING_SEED, size=subject.size, protocol=work.protocol)
+            found = {"trial": number, "setting": setting, "valid": score(fitted, seen)}
+            row = work.write(subject, name, digest, found | _told(fitted))
+            tell(f"{subject}, trial {number + 1} of {trials}: {_shown(row['valid'])}, {row['seconds']:.0f} s")
+        rows.append(row)
+    return choose(rows, work.protocol.choose)
+
+
+def final_runs(
+    work: Work, subject: Subject, dataset: PackedDataset, chosen: Mapping[str, Any], seeds: int, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Train the chosen setting with every seed, and read the test rows once for each."""
+    rows = []
+    for seed in range(1, seeds + 1):
+        name, digest = f"seed-{seed}", dataset.meta.digest
+        row = work.read(subject, name, digest)
+        if row is None or row["setting"] != chosen["setting"]:
+            fitted = fit(subject.model, without_test(dataset), chosen["setting"], seed=seed, size=subject.size, protocol=work.protocol)
+            logits = fitted.logits(dataset.split("test"))
+            if not np.isfinite(logits).all():
+                raise ConfigError(f"{subject}, seed {seed}: the chosen setting diverged; its logits are not finite")
+            found = {"seed": seed, "setting": chosen["setting"], "valid": score(fitted, dataset), "test": metrics(dataset, "test", logits)}
+            row = work.write(subject, name, digest, found | _told(fitted) | {"parameters": fitted.parameters}, logits)
+            tell(f"{subject}, seed {seed} of {seeds}: {_shown(row['valid'])}, {row['seconds']:.0f} s")
+        rows.append(row)
+    return rows
+
+
+def _told(fitted: Any) -> dict[str, Any]:
+    losses = [loss if math.isfinite(loss) else None for _, loss in fitted.history]
+    best = min(fitted.history, key=lambda entry: entry[1])[0]
+    return {"seconds": round(fitted.seconds, 2), "steps": fitted.history[-1][0], "best_step": best, "history": losses}
+
+
+def _shown(valid: Mapping[str, float | None]) -> str:
+    return ", ".join(f"validation {name.replace('_', ' ')} {'-' if value is None else f'{value:.5f}'}" for name, value in valid.items())

@@ -1,0 +1,75 @@
+"""The search spaces: what a tuning trial may choose. Trial 0 of every model takes the defaults written here.
+
+All networks have ``COMMON``. ``OWN`` adds what makes the size of each. Gradient-boosted trees share no option with a network and have a
+space of their own. The constant has nothing to tune.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Number(NamedTuple):
+    """A number in [low, high], drawn uniformly, or uniformly by its logarithm."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+
+
+class Choice(NamedTuple):
+    """One of some values."""
+
+    values: tuple[Any, ...]
+    default: Any
+
+
+Space = dict[str, Number | Choice]
+
+COMMON: Space = {
+    "lr": Number(5e-4, 2e-2, 3e-3, log=True),
+    "weight_decay": Number(1e-3, 1.0, 0.1, log=True),
+    "dropout": Number(0.0, 0.5, 0.3),
+    "embedding_init_std": Number(3e-3, 0.3, 0.05, log=True),
+    "epochs": Number(1, 8, 3, log=True),
+    "weighting": Choice(("fixed", "uncertainty"), "fixed"),
+}
+"""Of every network. ``weighting`` "fixed" gives each task's loss the weight 1; "uncertainty" learns the weights (Kendall et al. 2018)."""
+
+WIDTH: Space = {"width": Choice((32, 64, 128), 64)}
+"""Of the first hidden layer of towers and experts; the second is half as wide."""
+STEPS: Space = {"steps": Choice((1, 2, 3), 2)}
+RATIO: Space = {"share_ratio": Choice((0.25, 0.5, 0.75), 0.5)}
+
+OWN: dict[str, Space] = {
+    "dcrnn-rows": WIDTH | STEPS | RATIO,
+    "dcrnn-trunk": WIDTH | STEPS | RATIO,
+    "dcrnn-hard": WIDTH | STEPS,
+    "dcrnn-untied": WIDTH | STEPS | RATIO,
+    "dcrnn-rank32": WIDTH | STEPS | RATIO,
+    "single-task": WIDTH | STEPS,
+    "dcnv2": WIDTH | {"layers": Choice((1, 2, 3), 2)},
+    "gdcn": WIDTH | {"layers": Choice((1, 2, 3), 2)},
+    "shared-bottom": {"width": Choice((64, 128, 256), 128)},
+    "mmoe": WIDTH | {"experts": Choice((2, 4, 8), 4)},
+    "ple": WIDTH | {"levels": Choice((1, 2), 1), "own_experts": Choice((1, 2, 4), 2), "shared_experts": Choice((1, 2, 4), 1)},
+    "aitm": WIDTH,
+    "esmm": WIDTH,
+}
+
+TREES: Space = {
+    "learning_rate": Number(0.02, 0.3, 0.1, log=True),
+    "max_leaf_nodes": Choice((7, 15, 31, 63, 127), 31),
+    "min_samples_leaf": Number(5, 200, 20, log=True),
+    "l2_regularization": Number(1e-3, 10.0, 1e-2, log=True),
+    "max_features": Number(0.2, 1.0, 1.0),
+}
+
+WHOLE = ("epochs", "min_samples_leaf")
+"""Numbers that are whole."""
+
+
+def defaults(space: Space) -> dict[str, Any]:
+    """The setting of trial 0."""
+    return {name: part.default for name, part in space.items()}

@@ -1,0 +1,85 @@
+"""The command: it runs every kind of model, writes its files, and says in one line what it cannot do."""
+
+import csv
+import json
+
+import pytest
+
+from bench.quality import __main__ as quality
+from bench.quality import report
+from bench.quality.speed import flops
+from dcrnn_fast import DCRNN
+from dcrnn_fast.cli import commands
+from tests.quality.toy import toy
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """The quick command's files outlive it here."""
+
+    class Folder:
+        def __enter__(self):
+            return str(tmp_path)
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(quality.tempfile, "TemporaryDirectory", Folder)
+    return tmp_path
+
+
+def test_the_quick_command_runs_models_of_each_kind_and_writes_every_report(kept, capsys):
+    assert quality.main(["--quick", "--models", "dcrnn-rows", "dcnv2", "trees"]) == 0
+    result = json.loads((kept / "quality.json").read_text())
+    assert {row["model"] for row in result["rows"]} == {"dcrnn-rows", "dcnv2", "trees"}
+    assert {row["task"] for row in result["rows"]} == {"visit", "conversion"}
+    assert all(row["bfloat16"]["training_rows_per_second"] > 0 for row in result["speeds"] if row["model"] != "trees")
+    rows = list(csv.DictReader((kept / "quality.csv").read_text().splitlines()))
+    assert len(rows) == len(result["rows"])
+    assert float(rows[0]["auc"]) == result["rows"][0]["auc"]
+    assert (kept / "quality.md").read_text().strip() == report.as_markdown(result)
+    assert "DCN-v2 and towers" in capsys.readouterr().out
+    assert {path.name for path in kept.glob("*.svg")} == {"quality_training.svg", "quality_request.svg"}
+
+
+def test_the_quick_command_runs_a_model_of_the_library(kept):
+    pytest.importorskip("torch_rechub")
+    assert quality.main(["--quick", "--models", "esmm"]) == 0
+    result = json.loads((kept / "quality.json").read_text())
+    assert {row["model"] for row in result["rows"]} == {"esmm"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--models", "mmo"], "--models 'mmo': expected dcrnn-rows"),
+        (["--data", "movielens-100k", "--models", "constant"], "needs the RecBole wheel"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
+    assert quality.main([*arguments, "--work", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_the_command_line_passes_its_arguments_on(command):
+    code, out, _ = command("quality", "--help")
+    assert code == 0
+    assert "--trials" in out
+
+
+def test_an_installation_without_the_benchmarks_says_so_in_one_line(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(commands, "__file__", str(tmp_path / "dcrnn_fast" / "cli" / "commands.py"))
+    code, _, err = command("quality", "--quick")
+    assert code == 2
+    assert err.startswith("error: quality is a benchmark of the project's repository")
+    assert err.count("\n") == 1
+
+
+def test_the_flops_of_the_recurrence_are_those_of_its_plan():
+    data = toy(dense=0)
+    model = DCRNN(data.meta.fields, embedding_dim=4, tasks=("click", "buy"), tower_dims=(8,))
+    dim = 12
+    towers = 2 * 2 * (dim * 8 + 8)
+    assert flops(model, data) == model.plan.cost().flops + towers

@@ -1,0 +1,189 @@
+"""One protocol for all models: they learn, the best weights are kept, and no choice sees the test rows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from bench.quality import protocol, search
+from bench.quality.models import MODELS, fits
+from bench.quality.networks import SIZES
+from bench.quality.protocol import fit, mean_log_loss, metrics
+from bench.quality.spaces import COMMON
+from bench.quality.work import Subject, Work
+from dcrnn_fast.errors import ConfigError
+from tests.quality.toy import PROTOCOL, setting_of, toy
+
+NETWORKS = [name for name, model in MODELS.items() if model.build]
+SUBJECT = Subject("toy", "dcrnn-rows", "medium")
+
+
+@pytest.fixture
+def dataset():
+    return toy()
+
+
+def needs_library(name):
+    if MODELS[name].library:
+        pytest.importorskip("torch_rechub")
+
+
+def trained(name, dataset, **changes):
+    return fit(name, dataset, setting_of(name, **changes), seed=1, size="small", protocol=PROTOCOL)
+
+
+def silent(line):
+    pass
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_gives_a_logit_a_row_and_task_and_trains_all_its_parameters(name, dataset):
+    needs_library(name)
+    assert fits(name, dataset.meta)
+    model = MODELS[name].build(dataset.meta, setting_of(name), SIZES["small"])
+    split = dataset.split("train")
+    ids, dense, labels = (torch.from_numpy(array) for array in (split.ids.astype(np.int64), split.dense, split.labels))
+    logits = model(ids, dense)
+    assert logits.shape == labels.shape
+    model.loss(logits, labels, task_weight=None).backward()
+    without = [key for key, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert not without, f"no gradient reaches {without}"
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "trees"])
+def test_every_model_beats_the_constant_where_the_labels_can_be_learnt(name, dataset):
+    needs_library(name)
+    logits = trained(name, dataset, epochs=15).logits(dataset.split("test"))
+    for task, found in metrics(dataset, "test", logits).items():
+        assert found["log_loss"] < 0.9 * found["constant_log_loss"], task
+
+
+def test_the_constant_has_its_own_log_loss(dataset):
+    logits = trained("constant", dataset).logits(dataset.split("test"))
+    for found in metrics(dataset, "test", logits).values():
+        assert found["log_loss"] == pytest.approx(found["constant_log_loss"], rel=1e-6)
+        assert found["auc"] == 0.5
+
+
+def test_the_networks_of_the_funnel_never_order_its_events_wrongly(dataset):
+    needs_library("esmm")
+    for name in ("dcrnn-rows", "esmm"):
+        click, buy = trained(name, dataset).logits(dataset.split("test")).T
+        assert (buy <= click).all(), name
+
+
+def test_the_weights_kept_are_those_of_the_lowest_validation_loss(dataset):
+    """So high a learning rate overfits within these epochs: the last weights are not the best."""
+    fitted = trained("dcrnn-rows", dataset, lr=0.05, epochs=30, dropout=0.0)
+    losses = [loss for _, loss in fitted.history]
+    valid = dataset.split("valid")
+    kept = mean_log_loss(torch.from_numpy(fitted.logits(valid)), torch.from_numpy(valid.labels))
+    assert min(losses) < losses[-1], "the run does not overfit, so it tests nothing"
+    assert kept == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_a_run_ends_after_the_patience_without_a_better_evaluation(dataset):
+    fitted = trained("dcrnn-rows", dataset, lr=0.05, epochs=100, dropout=0.0)
+    losses = [loss for _, loss in fitted.history]
+    assert len(losses) - 1 - losses.index(min(losses)) == PROTOCOL.patience
+
+
+def test_the_trees_kept_are_those_of_the_best_round(dataset):
+    """They are fitted anew with as many rounds: their loss is the best one of the first fit."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from bench.quality.trees import Trees, categorical, columns
+
+    setting = setting_of("trees", learning_rate=0.3, max_features=0.5)
+    trees = Trees(dataset, setting, seed=1, rounds=100)
+    train, valid = dataset.split("train"), dataset.split("valid")
+    whole = HistGradientBoostingClassifier(
+        **setting, max_iter=trees.rounds[0], early_stopping=False, random_state=1, categorical_features=categorical(dataset.meta)
+    ).fit(columns(train), train.labels[:, 0])
+    assert trees.rounds[0] < 100
+    np.testing.assert_array_equal(trees.logits(valid)[:, 0], whole.decision_function(columns(valid)))
+
+
+def test_buckets_of_numbers_are_no_categories_to_the_trees(dataset):
+    from bench.quality.trees import categorical
+
+    assert categorical(dataset.meta) == [True, True, False, False]
+
+
+def test_all_networks_are_tuned_over_the_same_common_options():
+    for name in NETWORKS:
+        assert COMMON.items() <= MODELS[name].space.items(), name
+
+
+def tuned(folder, dataset, trials=3, subject=SUBJECT):
+    return search.tune(Work(folder, PROTOCOL), subject, dataset, trials, silent)
+
+
+def settings(folder):
+    files = sorted(Work(folder, PROTOCOL).folder(SUBJECT).glob("trial-*.json"))
+    return [Work(folder, PROTOCOL).read(SUBJECT, file.stem, "toy")["setting"] for file in files]
+
+
+def test_no_choice_depends_on_the_labels_of_the_test_rows(dataset, tmp_path):
+    pytest.importorskip("optuna")
+    split = dataset.split("test")
+    other = dataclasses.replace(split, labels=np.random.default_rng(0).permutation(split.labels))
+    permuted = dataclasses.replace(dataset, splits=dict(dataset.splits) | {"test": other})
+    found = {}
+    for name, data in (("own", dataset), ("permuted", permuted)):
+        work, chosen = Work(tmp_path / name, PROTOCOL), tuned(tmp_path / name, data)
+        found[name] = chosen, search.final_runs(work, SUBJECT, data, chosen, 1, silent)[0]
+    assert settings(tmp_path / "own") == settings(tmp_path / "permuted")
+    assert found["own"][0]["setting"] == found["permuted"][0]["setting"]
+    assert found["own"][1]["history"] == found["permuted"][1]["history"]
+    assert found["own"][1]["test"] != found["permuted"][1]["test"]
+
+
+def test_trials_and_final_runs_never_hold_the_test_rows_while_they_train(dataset, tmp_path, monkeypatch):
+    seen, real = [], protocol.fit
+
+    def watched(name, data, *arguments, **options):
+        seen.append(set(data.splits))
+        return real(name, data, *arguments, **options)
+
+    monkeypatch.setattr(search, "fit", watched)
+    chosen = tuned(tmp_path, dataset, trials=1)
+    search.final_runs(Work(tmp_path, PROTOCOL), SUBJECT, dataset, chosen, 2, silent)
+    assert seen == [{"train", "valid"}] * 3
+
+
+def test_a_second_call_reads_the_rows_that_are_there(dataset, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    first = tuned(tmp_path, dataset), *search.final_runs(Work(tmp_path, PROTOCOL), SUBJECT, dataset, tuned(tmp_path, dataset), 1, silent)
+    monkeypatch.setattr(search, "fit", lambda *_, **__: pytest.fail("a run that is there was made again"))
+    chosen = tuned(tmp_path, dataset)
+    assert (chosen, *search.final_runs(Work(tmp_path, PROTOCOL), SUBJECT, dataset, chosen, 1, silent)) == first
+
+
+def test_a_killed_search_goes_on_as_it_would_have(dataset, tmp_path):
+    pytest.importorskip("optuna")
+    tuned(tmp_path, dataset)
+    before = settings(tmp_path)
+    Work(tmp_path, PROTOCOL).folder(SUBJECT).joinpath("trial-002.json").unlink()
+    tuned(tmp_path, dataset)
+    assert settings(tmp_path) == before
+
+
+def test_rows_of_another_protocol_data_set_or_search_space_are_refused(dataset, tmp_path, monkeypatch):
+    tuned(tmp_path, dataset, trials=1)
+    with pytest.raises(ConfigError, match="patience was 8 and is 3"):
+        Work(tmp_path, dataclasses.replace(PROTOCOL, patience=3))
+    with pytest.raises(ConfigError, match="other rows of the data"):
+        tuned(tmp_path, dataclasses.replace(dataset, meta=dataclasses.replace(dataset.meta, digest="other")), trials=1)
+    narrower = dataclasses.replace(MODELS["dcrnn-rows"], space=dict(COMMON))
+    monkeypatch.setitem(MODELS, "dcrnn-rows", narrower)
+    with pytest.raises(ConfigError, match="another search space"):
+        tuned(tmp_path, dataset, trials=1)
+
+
+def test_a_diverged_trial_is_never_chosen():
+    rows = [{"data": "toy", "model": "mmoe", "valid": {"log_loss": value}} for value in (None, 0.5, 0.4, None)]
+    assert search.choose(rows, "log_loss") is rows[2]
+    with pytest.raises(ConfigError, match="no trial has a log_loss"):
+        search.choose(rows[:1], "log_loss")

@@ -1,0 +1,40 @@
+"""A data set in memory whose labels follow from two of its three fields, and settings that train on it in a fraction of a second."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.quality.models import MODELS
+from bench.quality.protocol import Protocol
+from bench.quality.spaces import defaults
+from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
+
+FIELDS = {"colour": 9, "shape": 5, "size": 6}
+PROTOCOL = Protocol(batch_size=64, evaluations=2, warmup_steps=4, max_rounds=20)
+
+
+def toy(rows=600, seed=0, dense=1):
+    """click depends on colour and shape; buy, a part of the clicks, on shape. A few labels are unknown."""
+    rng = np.random.default_rng(seed)
+    splits = {}
+    for name, count in (("train", rows), ("valid", rows // 2), ("test", rows // 2)):
+        ids = np.stack([rng.integers(0, size, count) for size in FIELDS.values()], axis=1).astype(np.int32)
+        click = rng.random(count) < 1 / (1 + np.exp(-(ids[:, 0] - 4.0) * (ids[:, 1] - 2.0)))
+        buy = click & (rng.random(count) < 1 / (1 + np.exp(-2.0 * (ids[:, 1] - 2.0))))
+        labels = np.stack([click, buy], axis=1).astype(np.float32)
+        labels[rng.random(count) < 0.05, 1] = np.nan
+        values = rng.normal(size=(count, dense)).astype(np.float32) if dense else None
+        splits[name] = PackedSplit(name, ids, values, labels, None, rng.integers(0, 20, count))
+    vocabulary = {"colour": ["a"] * 9, "shape": ["b"] * 5, "size": [0.5, 1.5, 2.5, 3.5]}
+    meta = PackedMeta(
+        name="toy", tasks=("click", "buy"), funnel=True, relation="chain", fields=dict(FIELDS), dense=("price",)[:dense], group="user",
+        has_weight=False, rows={name: len(split) for name, split in splits.items()}, vocabulary=vocabulary, scaling={}, checksums={},
+        format_version=1, digest="toy",
+    )  # fmt: skip
+    return PackedDataset(Path("toy"), meta, splits)
+
+
+def setting_of(model, **changes):
+    """The model's defaults, with a high learning rate and more epochs, or as given."""
+    space = MODELS[model].space
+    return defaults(space) | {key: value for key, value in ({"lr": 0.02, "epochs": 6} | changes).items() if key in space}
