@@ -101,7 +101,7 @@ host-cost: $(VENV)/.dev
 
 # Tunes and compares all models, in hours; killed, it goes on. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 quality: $(VENV)/.dev
-	$(BIN)/python -m bench.quality --record $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(QUALITY_OPTIONS)
+	env -u OMP_WAIT_POLICY $(BIN)/python -m bench.quality --record $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(QUALITY_OPTIONS)
 	$(BIN)/python -m bench.readme
 
 # Trains with several ranks of the cell. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.

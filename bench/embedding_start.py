@@ -18,14 +18,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dcrnn_fast.data import PackedDataset, known_data_sets, prepare
+from dcrnn_fast.data import known_data_sets, prepare
 from dcrnn_fast.training import Report, load_config, train
 
 from . import machine, results
 from .id_heavy_data import write_log, write_movielens
+from .quality.tables import thinned
 
 DEVIATIONS = (8**-0.5, 0.1, 0.05, 0.03, 0.02, 0.01, 0.003, 0.0)
-ARRAYS = ("ids", "dense", "labels", "weight", "group")
 THINNED = {"census-income": 3}
 """Sets so large that the study takes every n-th train row alone."""
 PATH = results.COMMITTED / "embedding_start.json"
@@ -46,8 +46,9 @@ def run(data: str, schema: str, deviation: float, seed: int, folder: Path) -> di
     config = load_config(None, {"data": schema, "seed": seed, "model.embedding_init_std": deviation})
     cache = None if schema in known_data_sets() else folder.parent / "cache"
     dataset = prepare(schema, cache_dir=cache, seed=config.split_seed, valid_fraction=config.valid_fraction)
-    report = Epochs()
-    valid = train(config, folder, dataset=thinned(dataset, THINNED.get(data, 1)), report=report)["valid"]
+    report, rows = Epochs(), thinned(dataset.split("train"), THINNED.get(data, 1))
+    dataset = dataclasses.replace(dataset, splits=dict(dataset.splits) | {"train": rows})
+    valid = train(config, folder, dataset=dataset, report=report)["valid"]
     epochs = []
     for record in report.records:
         of_constant = [record[task]["log_loss"] / valid[task]["constant_log_loss"] for task in dataset.meta.tasks]
@@ -60,13 +61,6 @@ def best_epoch(row: Mapping[str, Any], monitor: str) -> dict[str, float]:
     """The epoch that early stopping keeps."""
     better = max if monitor == "auc" else min
     return better(row["epochs"], key=lambda epoch: epoch[monitor])
-
-
-def thinned(dataset: PackedDataset, step: int) -> PackedDataset:
-    """The same data with every ``step``-th train row."""
-    rows = dataset.split("train")
-    arrays = {name: None if (values := getattr(rows, name)) is None else values[::step] for name in ARRAYS}
-    return dataclasses.replace(dataset, splits=dict(dataset.splits) | {"train": dataclasses.replace(rows, **arrays)})
 
 
 def summarise(rows: Iterable[Mapping[str, Any]], monitor: str, name: str) -> dict[str, dict[float, float]]:

@@ -18,6 +18,8 @@ FIGURES = {
 }
 STYLE = {"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 MARKERS = "osD^vP"
+DIGITS = (1, 2, 3, 5)
+"""Of the ticks of the logarithmic axis."""
 
 
 def points(result: Mapping[str, Any], data: str, column: str) -> dict[str, list[tuple[float, float, float]]]:
@@ -54,9 +56,9 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
                 style |= {"markerfacecolor": style["color"] if ours else "white", "linewidth": 1.6 if ours else 0.8}
                 panel.errorbar(xs, ys, yerr=spreads, elinewidth=0.6, label=MODELS[model].title, **style)
             panel.set_xscale("log")
-            panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            panel.minorticks_off()
+            panel.xaxis.set_major_locator(ticker.FixedLocator([digit * 10**power for power in range(1, 8) for digit in DIGITS]))
             panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-            panel.xaxis.set_minor_formatter("")
             panel.set_title(data, fontsize=9)
             panel.set_xlabel(label)
             panel.grid(color="#e5e7eb", linewidth=0.6)

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import dcrnn_fast
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
 from dcrnn_fast.losses import task_losses
 from dcrnn_fast.training.config import OptimiserConfig
@@ -30,6 +29,7 @@ from .models import MODELS
 from .networks import SIZES, Setting
 from .tables import one_task
 from .trees import Trees
+from .weighting import DEFAULT, Weighting
 
 EVALUATION_BATCH = 8192
 
@@ -47,6 +47,8 @@ class Protocol:
     final_lr_ratio: float = 0.05
     choose: str = "log_loss"
     """By which mean over the tasks on the validation rows a setting is chosen: "log_loss" or "auc"."""
+    weightings: tuple[str, ...] = DEFAULT
+    """Of the tasks' losses, among which the trials choose."""
     thin: int = 1
     """Every n-th row takes part."""
     max_steps: int | None = None
@@ -112,9 +114,8 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
     torch.manual_seed(seed)
     model: Any = build(dataset.meta, setting, SIZES[size])
     start_embeddings(model, setting["embedding_init_std"])
-    tasks = len(dataset.meta.tasks)
-    weighting = dcrnn_fast.UncertaintyWeighting(tasks) if setting["weighting"] == "uncertainty" and tasks > 1 else None
-    modules = {"model": model} | ({"weighting": weighting} if weighting else {})
+    weighting = Weighting(setting["weighting"], len(dataset.meta.tasks))
+    modules = {"model": model} | weighting.trained
     optimiser = torch.optim.AdamW(parameter_groups(modules, setting["weight_decay"]), lr=setting["lr"], fused=True)
     loader = BlockLoader(dataset.split("train"), protocol.batch_size, shuffle=True, seed=seed)
     total = len(loader) * setting["epochs"]
@@ -131,8 +132,11 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(rates, step, total)
             optimiser.zero_grad(set_to_none=True)
-            model.loss(model(batch.ids, batch.dense), batch.labels, task_weight=weighting).backward()
+            model.loss(model(batch.ids, batch.dense), batch.labels, task_weight=weighting.module).backward()
             optimiser.step()
+            weighting.after_step(lambda batch=batch: task_losses(model(batch.ids, batch.dense), batch.labels))
+        if (step + 1) % len(loader) == 0:
+            weighting.after_epoch()
         if (step + 1) % every == 0 or step + 1 == total:
             history.append((step + 1, mean_log_loss(predicted(model, valid), labels)))
             if stopping.update(history[-1][1], step + 1):

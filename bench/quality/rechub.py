@@ -37,10 +37,10 @@ class Library(Network):
         self.features = Features(meta, size.embedding_dim)
         self.declared = [SparseFeature(str(part), vocab_size=1, embed_dim=size.embedding_dim) for part in range(self.features.parts)]
 
-    def take(self, model: nn.Module, towers: Sequence[nn.Module] = ()) -> None:
+    def take(self, model: nn.Module, setting: Setting, towers: Sequence[nn.Module] = ()) -> None:
         """Use ``model``, and read its logits from ``towers`` if there are any."""
         model.embedding = Embedded()
-        self.model = model
+        self.model = model if setting["batch_norm"] else _without_batch_norm(model)
         self.read: dict[int, Tensor] = {}
         for task, tower in enumerate(towers):
             tower.register_forward_hook(lambda _, __, output, task=task: self.read.__setitem__(task, output))
@@ -54,6 +54,14 @@ class Library(Network):
         return logits
 
 
+def _without_batch_norm(model: nn.Module) -> nn.Module:
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm1d):
+                setattr(module, name, nn.Identity())
+    return model
+
+
 def _layers(setting: Setting, *dims: int) -> dict[str, Any]:
     return {"dims": list(dims), "dropout": setting["dropout"]}
 
@@ -64,7 +72,7 @@ def shared_bottom(meta: PackedMeta, setting: Setting, size: Size) -> Library:
 
     (wide, half), network = widths(setting, size), Library(meta, size)
     towers = [_layers(setting, half) for _ in meta.tasks]
-    network.take(SharedBottom(network.declared, ["regression"] * len(meta.tasks), _layers(setting, wide, half), towers))
+    network.take(SharedBottom(network.declared, ["regression"] * len(meta.tasks), _layers(setting, wide, half), towers), setting)
     return network
 
 
@@ -74,7 +82,7 @@ def mmoe(meta: PackedMeta, setting: Setting, size: Size) -> Library:
 
     (wide, half), network = widths(setting, size), Library(meta, size)
     towers, kinds = [_layers(setting, half) for _ in meta.tasks], ["regression"] * len(meta.tasks)
-    network.take(MMOE(network.declared, kinds, setting["experts"], _layers(setting, wide, half), towers))
+    network.take(MMOE(network.declared, kinds, setting["experts"], _layers(setting, wide, half), towers), setting)
     return network
 
 
@@ -85,7 +93,7 @@ def ple(meta: PackedMeta, setting: Setting, size: Size) -> Library:
     (wide, half), network = widths(setting, size), Library(meta, size)
     towers, kinds = [_layers(setting, half) for _ in meta.tasks], ["regression"] * len(meta.tasks)
     counts = setting["levels"], setting["own_experts"], setting["shared_experts"]
-    network.take(PLE(network.declared, kinds, *counts, _layers(setting, wide, half), towers))
+    network.take(PLE(network.declared, kinds, *counts, _layers(setting, wide, half), towers), setting)
     return network
 
 
@@ -98,7 +106,7 @@ class Transfer(Library):
 
         wide, half = widths(setting, size)
         model = AITM(self.declared, len(meta.tasks), _layers(setting, wide, half), [_layers(setting, half) for _ in meta.tasks])
-        self.take(model, list(model.towers))
+        self.take(model, setting, list(model.towers))
         self.funnel = meta.funnel
 
     def loss(self, logits: Tensor, labels: Tensor, *, task_weight: nn.Module | None = None) -> Tensor:
@@ -116,7 +124,7 @@ class EntireSpace(Library):
         layers = _layers(setting, *widths(setting, size))
         # The library puts users' and items' features side by side, so the place of the cut changes nothing.
         model = ESMM(self.declared[:1], self.declared[1:], cvr_params=layers, ctr_params=dict(layers))
-        self.take(model, [model.tower_ctr, model.tower_cvr])
+        self.take(model, setting, [model.tower_ctr, model.tower_cvr])
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         return chain_logits(super().forward(ids, dense))

@@ -36,6 +36,7 @@ def summarise(runs: Runs, dataset: PackedDataset, work: Work, resamples: int, te
         bounds = _bounds(runs, labels[:, position], position, work, resamples, tell)
         for subject, of_subject in values.items():
             row: dict[str, Any] = {**subject._asdict(), "task": task, "seeds": len(runs[subject])}
+            row["parameters"] = runs[subject][0]["parameters"]
             for name, numbers in of_subject.items():
                 known = [number for number in numbers if number is not None]
                 row[name] = statistics.fmean(known) if known else None
@@ -79,12 +80,12 @@ def _bounds(
 
 
 def as_csv(result: Mapping[str, Any]) -> str:
-    """The rows of the quality, with the costs of the medium-precision columns flattened behind them."""
+    """The rows of the quality, each with the costs of its model."""
     costs = {(row["data"], row["model"], row["size"]): row for row in result["speeds"]}
     lines = []
     for row in result["rows"]:
         cost = costs.get((row["data"], row["model"], row["size"]), {})
-        flat = {name: cost.get(name) for name in ("parameters", "flops")}
+        flat = {"flops": cost.get("flops")}
         for dtype in DTYPES:
             flat |= {f"{dtype}_{name}": value for name, value in cost.get(dtype, {}).items() if not isinstance(value, list)}
         lines.append(row | flat)

@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,36 +55,60 @@ class Plan:
                 found += [Subject(data, model, size) for size in (self.sizes if MODELS[model].build else (ONE_SIZE,))]
         return found
 
+    def tuned(self, subject: Subject) -> Subject:
+        """The subject whose trials choose the setting."""
+        return subject if self.tuned_at is None or subject.size == ONE_SIZE else subject._replace(size=self.tuned_at)
 
-def run_subject(plan: Plan, subject: Subject, subjects: list[Subject]) -> None:
-    """Make every trial and final run of a subject that is not there yet."""
-    work, dataset = Work(plan.root, plan.protocol), plan.load(subject.data)
-    rows_each = {name: (plan.trials if model.space else 1) + plan.seeds for name, model in MODELS.items()}
-    clock = Clock(work, subjects, rows_each)
+    def rows(self, subject: Subject) -> int:
+        """How many trials and final runs a subject gets."""
+        trials = self.trials if MODELS[subject.model].space else 1
+        return self.seeds + (trials if self.tuned(subject) == subject else 0)
+
+
+def run_group(plan: Plan, group: list[Subject], subjects: list[Subject]) -> None:
+    """Make every trial and final run that is not there yet, of subjects that take their setting from the same trials."""
+    work, dataset = Work(plan.root, plan.protocol), plan.load(group[0].data)
+    clock = Clock(work, {each: plan.rows(each) for each in subjects})
 
     def tell(line: str) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            raise SystemExit  # the command was killed; the row is written, and the next command goes on
         print(f"{line}; {clock.left()}", flush=True)
 
     with deterministic(1):
-        tuned = subject if plan.tuned_at is None or subject.size == ONE_SIZE else subject._replace(size=plan.tuned_at)
-        chosen = tune(work, tuned, dataset, plan.trials, tell)
-        final_runs(work, subject, dataset, chosen, plan.seeds, tell)
+        chosen = tune(work, plan.tuned(group[0]), dataset, plan.trials, tell)
+        for subject in group:
+            final_runs(work, subject, dataset, chosen, plan.seeds, tell)
 
 
 def run(plan: Plan, workers: int) -> list[str]:
     """All subjects of the plan; returns what failed, in words. A model that fails does not stop the others."""
-    subjects, failed = plan.subjects(), []
+    subjects, groups, failed = plan.subjects(), dict[Subject, list[Subject]](), list[str]()
+    for subject in subjects:
+        groups.setdefault(plan.tuned(subject), []).append(subject)
     if workers == 1:
-        for subject in subjects:
-            _attempt(subject, lambda subject=subject: run_subject(plan, subject, subjects), failed)
+        for tuned, group in groups.items():
+            _attempt(tuned, lambda group=group: run_group(plan, group, subjects), failed)
         return failed
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_subject, plan, subject, subjects): subject for subject in subjects}
+    with one_thread_in_new_processes(), ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(run_group, plan, group, subjects): tuned for tuned, group in groups.items()}
         for future in as_completed(futures):
             _attempt(futures[future], future.result, failed)
-    del os.environ["OMP_NUM_THREADS"]
     return failed
+
+
+@contextmanager
+def one_thread_in_new_processes() -> Iterator[None]:
+    """Sets OMP_NUM_THREADS, which libraries read when they are loaded."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _attempt(subject: Subject, action: Callable[[], None], failed: list[str]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.errors import ConfigError
 
-from .models import MODELS
+from .models import space_of
 from .protocol import fit, metrics, score
 from .spaces import WHOLE, Choice, Space, defaults
 from .tables import without_test
@@ -69,7 +69,7 @@ def choose(rows: Sequence[Mapping[str, Any]], by: str) -> Mapping[str, Any]:
 
 def tune(work: Work, subject: Subject, dataset: PackedDataset, trials: int, tell: Callable[[str], None]) -> Mapping[str, Any]:
     """Make the trials that are not there yet, and return the row of the best one."""
-    space, seen = MODELS[subject.model].space, without_test(dataset)
+    space, seen = space_of(subject.model, work.protocol.weightings), without_test(dataset)
     rows: list[dict[str, Any]] = []
     for number in range(trials if space else 1):
         name, digest = f"trial-{number:03d}", dataset.meta.digest

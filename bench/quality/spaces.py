@@ -35,11 +35,15 @@ COMMON: Space = {
     "epochs": Number(1, 8, 3, log=True),
     "weighting": Choice(("fixed", "uncertainty"), "fixed"),
 }
-"""Of every network. ``weighting`` "fixed" gives each task's loss the weight 1; "uncertainty" learns the weights (Kendall et al. 2018)."""
+"""Of every network. ``weighting`` "fixed" gives each task's loss the weight 1; "uncertainty" learns the weights (Kendall et al. 2018). The
+command's --weightings replaces the choice."""
 
 WIDTH: Space = {"width": Choice((32, 64, 128), 64)}
 """Of the first hidden layer of towers and experts; the second is half as wide."""
 STEPS: Space = {"steps": Choice((1, 2, 3), 2)}
+NORM: Space = {"batch_norm": Choice((False, True), False)}
+"""torch-rechub puts batch normalisation into every hidden layer. On tables of rare ids it takes away what a small start of the embeddings
+gives, so trial 0 leaves it out, and the others choose."""
 RATIO: Space = {"share_ratio": Choice((0.25, 0.5, 0.75), 0.5)}
 
 OWN: dict[str, Space] = {
@@ -51,11 +55,11 @@ OWN: dict[str, Space] = {
     "single-task": WIDTH | STEPS,
     "dcnv2": WIDTH | {"layers": Choice((1, 2, 3), 2)},
     "gdcn": WIDTH | {"layers": Choice((1, 2, 3), 2)},
-    "shared-bottom": {"width": Choice((64, 128, 256), 128)},
-    "mmoe": WIDTH | {"experts": Choice((2, 4, 8), 4)},
-    "ple": WIDTH | {"levels": Choice((1, 2), 1), "own_experts": Choice((1, 2, 4), 2), "shared_experts": Choice((1, 2, 4), 1)},
-    "aitm": WIDTH,
-    "esmm": WIDTH,
+    "shared-bottom": {"width": Choice((64, 128, 256), 128)} | NORM,
+    "mmoe": WIDTH | NORM | {"experts": Choice((2, 4, 8), 4)},
+    "ple": WIDTH | NORM | {"levels": Choice((1, 2), 1), "own_experts": Choice((1, 2, 4), 2), "shared_experts": Choice((1, 2, 4), 1)},
+    "aitm": WIDTH | NORM,
+    "esmm": WIDTH | NORM,
 }
 
 TREES: Space = {

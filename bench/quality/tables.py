@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,31 @@ ARRAYS = ("ids", "dense", "labels", "weight", "group")
 
 
 def schema(name: str, folder: Path, movielens: Path | None) -> str:
-    """The name or the path that :func:`dcrnn_fast.data.prepare` takes. The tables that are no part of the package go to ``folder``."""
+    """The name or the path that :func:`dcrnn_fast.data.prepare` takes. A table that is no part of the package goes to ``folder``, once."""
     if name in known_data_sets():
         return name
     if name not in NAMES:
         raise ConfigError(f"--data {name}: expected {', '.join(NAMES)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    there = folder / name
+    if not there.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            (written := Path(beside) / name).mkdir()
+            _write(name, written, movielens)
+            written.rename(there)
+    return str(next(there.glob("*.yaml")))
+
+
+def _write(name: str, folder: Path, movielens: Path | None) -> None:
     if name == "id-log":
-        return write_log(0, folder)
-    if movielens is None or not movielens.is_file():
+        write_log(0, folder)
+    elif movielens is not None and movielens.is_file():
+        write_movielens(movielens, folder)
+    else:
         raise ConfigError(
             f"--data movielens-100k needs the RecBole wheel, which holds it, and --movielens {movielens} is no file: "
             "run `pip download recbole --no-deps` and give the wheel's path"
         )
-    return write_movielens(movielens, folder)
 
 
 def load(name: str, folder: Path, *, movielens: Path | None = None, thin: int = 1) -> PackedDataset:

@@ -13,7 +13,7 @@ import numpy as np
 from dcrnn_fast import files
 from dcrnn_fast.errors import ConfigError
 
-from .models import MODELS
+from .models import space_of
 from .protocol import Protocol
 
 
@@ -34,7 +34,7 @@ class Work:
     def __init__(self, root: Path, protocol: Protocol) -> None:
         self.root, self.protocol = root, protocol
         root.mkdir(parents=True, exist_ok=True)
-        path, now = root / "protocol.json", asdict(protocol)
+        path, now = root / "protocol.json", json.loads(json.dumps(asdict(protocol)))
         if not path.is_file():
             files.write_text(path, json.dumps(now, indent=1) + "\n")
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ class Work:
         if not path.is_file():
             return None
         row = json.loads(path.read_text(encoding="utf-8"))
-        if row["digest"] != digest or row["space"] != space_text(subject.model):
+        if row["digest"] != digest or row["space"] != self.space_text(subject):
             what = "other rows of the data" if row["digest"] != digest else "another search space"
             raise ConfigError(f"{path} belongs to {what}; delete {path.parent}, or choose another --work")
         return row
@@ -64,36 +64,33 @@ class Work:
         if logits is not None:
             with files.replacing(folder / f"{name}.npy") as beside, beside.open("wb") as file:
                 np.save(file, logits.astype(np.float32))
-        row = {**subject._asdict(), "digest": digest, "space": space_text(subject.model), **row}
+        row = {**subject._asdict(), "digest": digest, "space": self.space_text(subject), **row}
         files.write_text(folder / f"{name}.json", json.dumps(row, indent=1, allow_nan=False) + "\n")
         return row
+
+    def space_text(self, subject: Subject) -> str:
+        """The search space of a subject as text."""
+        return repr(sorted(space_of(subject.model, self.protocol.weightings).items()))
 
     def logits(self, subject: Subject, name: str) -> np.ndarray:
         """What :meth:`write` kept."""
         return np.load(self.folder(subject) / f"{name}.npy")
 
 
-def space_text(model: str) -> str:
-    """The search space of a model as text."""
-    return repr(sorted(MODELS[model].space.items()))
-
-
 class Clock:
     """How long is left: the rows that are there are counted, whoever wrote them."""
 
-    def __init__(self, work: Work, subjects: list[Subject], rows_each: dict[str, int]) -> None:
-        self.work, self.subjects, self.rows_each = work, subjects, rows_each
+    def __init__(self, work: Work, rows: dict[Subject, int]) -> None:
+        self.work, self.rows = work, rows
         self.begin, self.before = time.time(), self.done()
 
     def done(self) -> int:
         """The rows of these subjects."""
-        return sum(
-            min(self.rows_each[subject.model], sum(1 for _ in self.work.folder(subject).glob("*.json"))) for subject in self.subjects
-        )
+        return sum(min(most, sum(1 for _ in self.work.folder(subject).glob("*.json"))) for subject, most in self.rows.items())
 
     def left(self) -> str:
         """In words."""
-        done, total = self.done(), sum(self.rows_each[subject.model] for subject in self.subjects)
+        done, total = self.done(), sum(self.rows.values())
         if done <= self.before:
             return f"{done} of {total} runs"
         seconds = (time.time() - self.begin) / (done - self.before) * (total - done)

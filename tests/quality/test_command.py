@@ -1,12 +1,16 @@
 """The command: it runs every kind of model, writes its files, and says in one line what it cannot do."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
 
+from bench.id_heavy_data import write_log
 from bench.quality import __main__ as quality
-from bench.quality import report
+from bench.quality import report, tables
+from bench.quality.models import MODELS
+from bench.quality.runner import Plan, run
 from bench.quality.speed import flops
 from dcrnn_fast import DCRNN
 from dcrnn_fast.cli import commands
@@ -61,6 +65,37 @@ def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+def test_a_table_is_written_once_and_then_read(tmp_path, monkeypatch):
+    """Processes that train at the same time read it: none may write it again."""
+    small = {"rows": 300, "users": 30, "items": 20}
+    monkeypatch.setattr(tables, "write_log", lambda seed, folder: write_log(seed, folder, **small))
+    first = tables.load("id-log", tmp_path)
+    monkeypatch.setattr(tables, "write_log", lambda *_: pytest.fail("the table was written again"))
+    assert tables.load("id-log", tmp_path).meta.digest == first.meta.digest
+    assert first.split("test").group is not None
+
+
+def test_sizes_that_share_their_trials_are_tuned_once(tmp_path):
+    plan = Plan(tmp_path, ("hillstrom",), ("dcrnn-rank32", "constant"), ("small", "large"), 1, 1, quality.QUICK, tuned_at="medium")
+    assert run(plan, workers=1) == []
+    found = {
+        path.relative_to(tmp_path / "hillstrom").as_posix() for path in tmp_path.rglob("*.json") if path.parent.parent.name == "hillstrom"
+    }
+    trials = {"dcrnn-rank32-medium/trial-000.json", "constant-one/trial-000.json"}
+    assert found == trials | {"dcrnn-rank32-small/seed-1.json", "dcrnn-rank32-large/seed-1.json", "constant-one/seed-1.json"}
+
+
+def test_a_model_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setitem(MODELS, "dcnv2", dataclasses.replace(MODELS["dcnv2"], build=broken))
+    plan = Plan(tmp_path, ("hillstrom",), ("dcnv2", "constant"), ("small",), 1, 1, quality.QUICK)
+    assert run(plan, workers=1) == ["hillstrom, dcnv2, small: RuntimeError: no memory left"]
+    assert "failed: hillstrom, dcnv2, small" in capsys.readouterr().err
+    assert (tmp_path / "hillstrom" / "constant-one" / "seed-1.json").is_file()
 
 
 def test_the_command_line_passes_its_arguments_on(command):

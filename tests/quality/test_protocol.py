@@ -59,6 +59,25 @@ def test_every_model_beats_the_constant_where_the_labels_can_be_learnt(name, dat
         assert found["log_loss"] < 0.9 * found["constant_log_loss"], task
 
 
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.library])
+def test_a_model_of_the_library_trains_without_batch_normalisation(name, dataset):
+    needs_library(name)
+    model = MODELS[name].build(dataset.meta, setting_of(name, batch_norm=False), SIZES["small"])
+    assert not any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules())
+    logits = trained(name, dataset, batch_norm=False).logits(dataset.split("test"))
+    assert all(found["log_loss"] < found["constant_log_loss"] for found in metrics(dataset, "test", logits).values())
+
+
+@pytest.mark.parametrize("weighting", ["uncertainty", "dwa", "famo"])
+def test_every_weighting_of_the_losses_trains_a_model(weighting, dataset):
+    if weighting != "uncertainty":
+        pytest.importorskip("torchjd")
+    fixed, weighed = (trained("dcrnn-rows", dataset, epochs=12, weighting=name) for name in ("fixed", weighting))
+    assert weighed.history != fixed.history
+    logits = weighed.logits(dataset.split("test"))
+    assert all(found["log_loss"] < 0.9 * found["constant_log_loss"] for found in metrics(dataset, "test", logits).values())
+
+
 def test_the_constant_has_its_own_log_loss(dataset):
     logits = trained("constant", dataset).logits(dataset.split("test"))
     for found in metrics(dataset, "test", logits).values():
@@ -176,8 +195,7 @@ def test_rows_of_another_protocol_data_set_or_search_space_are_refused(dataset, 
         Work(tmp_path, dataclasses.replace(PROTOCOL, patience=3))
     with pytest.raises(ConfigError, match="other rows of the data"):
         tuned(tmp_path, dataclasses.replace(dataset, meta=dataclasses.replace(dataset.meta, digest="other")), trials=1)
-    narrower = dataclasses.replace(MODELS["dcrnn-rows"], space=dict(COMMON))
-    monkeypatch.setitem(MODELS, "dcrnn-rows", narrower)
+    monkeypatch.setitem(MODELS, "dcrnn-rows", dataclasses.replace(MODELS["dcrnn-rows"], space=dict(COMMON)))
     with pytest.raises(ConfigError, match="another search space"):
         tuned(tmp_path, dataset, trials=1)
 
