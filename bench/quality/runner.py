@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -71,9 +72,6 @@ def run_group(plan: Plan, group: list[Subject], subjects: list[Subject]) -> None
     clock = Clock(work, {each: plan.rows(each) for each in subjects})
 
     def tell(line: str) -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            raise SystemExit  # the command was killed; the row is written, and the next command goes on
         print(f"{line}; {clock.left()}", flush=True)
 
     with deterministic(1):
@@ -91,11 +89,24 @@ def run(plan: Plan, workers: int) -> list[str]:
         for tuned, group in groups.items():
             _attempt(tuned, lambda group=group: run_group(plan, group, subjects), failed)
         return failed
-    with one_thread_in_new_processes(), ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with one_thread_in_new_processes(), ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_the_command) as pool:
         futures = {pool.submit(run_group, plan, group, subjects): tuned for tuned, group in groups.items()}
         for future in as_completed(futures):
             _attempt(futures[future], future.result, failed)
     return failed
+
+
+def end_with_the_command() -> None:
+    """End this process when the one that started it ends, even if that is killed: nobody would read its results."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
