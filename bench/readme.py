@@ -32,7 +32,8 @@ def quality() -> str:
     if not (COMMITTED / "quality.json").is_file():
         return quality_variants()
     result = read("quality.json")
-    return f"{headline(result)}\n\nMean ± standard deviation over {result['protocol']['seeds']} seeds. {quality_source(result)}"
+    about = f"Mean ± standard deviation over {result['protocol']['seeds']} seeds. {quality_source(result)}"
+    return f"{headline(result)}\n\n{about}\n\n{quality_figures('')}"
 
 
 def quality_protocol() -> str:
@@ -40,7 +41,14 @@ def quality_protocol() -> str:
     if not (COMMITTED / "quality.json").is_file():
         return "not measured yet"
     result = read("quality.json")
-    return f"{as_markdown(result)}\n\n± is the standard deviation over {result['protocol']['seeds']} seeds. {quality_source(result)}"
+    about = f"± is the standard deviation over {result['protocol']['seeds']} seeds. {quality_source(result)}"
+    return f"{as_markdown(result)}\n\n{about}\n\n{quality_figures('../')}"
+
+
+def quality_figures(to_root: str) -> str:
+    """Links to both figures, for a page from which ``to_root`` leads to the repository's root."""
+    words = {"quality_training.svg": "AUC against training rows a second", "quality_request.svg": "AUC against the latency of a request"}
+    return "\n".join(f"![{text}]({to_root}bench/results/{name})" for name, text in words.items())
 
 
 def quality_source(result: dict) -> str:

@@ -97,7 +97,7 @@ def quick(plan: Plan, folder: Path) -> Plan:
 def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
     """The results of all finished subjects; the costs are measured here and now, unless ``seconds`` is None."""
     work = Work(plan.root, plan.protocol)
-    rows, runs, speeds = [], [], []
+    rows, chosen, runs, speeds = [], [], [], []
 
     def tell(line: str) -> None:
         print(line, flush=True)
@@ -106,17 +106,19 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
         dataset = plan.load(data)
         done = finished(plan, work, data, dataset.meta.digest)
         rows += report.summarise(done, dataset, work, resamples, tell)
-        left_out = ("digest", "space", "history")
+        left_out = ("digest", "space", "history", "setting", "parameters")
         runs += [{key: value for key, value in run.items() if key not in left_out} for of_subject in done.values() for run in of_subject]
+        settings = {subject: of_subject[0]["setting"] for subject, of_subject in done.items()}
+        chosen += [{**subject._asdict(), "setting": setting} for subject, setting in settings.items()]
         if seconds is not None:
-            chosen = {subject: of_subject[0]["setting"] for subject, of_subject in done.items()}
-            speeds += speed.measure(chosen, dataset, plan.protocol, seconds, tell)
+            speeds += speed.measure(settings, dataset, plan.protocol, seconds, tell)
     spaces = {name: {key: part._asdict() for key, part in space_of(name, plan.protocol.weightings).items()} for name in plan.models}
     about = {"trials": plan.trials, "seeds": plan.seeds, "tuned_at": plan.tuned_at, "resamples": resamples}
     return {
         "machine": machine.description(),
         "protocol": about | dataclasses.asdict(plan.protocol),
         "spaces": spaces,
+        "chosen": chosen,
         "rows": rows,
         "speeds": speeds,
         "runs": runs,
