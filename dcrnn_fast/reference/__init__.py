@@ -6,5 +6,6 @@
 from .functional import cross_rnn, param_gather
 from .layers import CrossRNN, PartiallySharedLinear
 from .model import DCRNN
+from .numeric import PiecewiseLinearEmbedding
 
-__all__ = ["DCRNN", "CrossRNN", "PartiallySharedLinear", "cross_rnn", "param_gather"]
+__all__ = ["DCRNN", "CrossRNN", "PartiallySharedLinear", "PiecewiseLinearEmbedding", "cross_rnn", "param_gather"]

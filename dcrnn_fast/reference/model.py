@@ -27,6 +27,7 @@ from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_c
 from ..relations import InformationTransfer, chain_logits
 from ..sharing import Cell, Sharing, SharingPlan
 from .layers import CrossRNN, PartiallySharedLinear
+from .numeric import PiecewiseLinearEmbedding
 from .standard_layers import Dropout, Embedding
 
 Relation = Literal["chain", "independent", "transfer"]
@@ -39,10 +40,12 @@ class DCRNN(nn.Module):
 
     Args:
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
-        embedding_dim: E. The cross recurrence has D = F * E units, plus E for the projected dense features.
+        embedding_dim: E. The cross recurrence has D = F * E units, plus E for the projected dense features (but see ``dense_bins``).
         embedding_init_std: the embeddings start normal with this standard deviation and mean 0. A small one makes an id count only once
             training has moved it, so that rare and unseen ids add little noise; 0 starts all ids equal. It changes no other random number.
         num_dense: N, the number of dense features; 0 for none.
+        dense_bins: Q > 0 gives each dense feature an embedding of its own that is linear between the edges of Q bins (see
+            :class:`dcrnn_fast.reference.PiecewiseLinearEmbedding`), so that D = (F + N) * E; 0 projects all dense features to one.
         tasks: task names in funnel order.
         steps: L, how often the cross cell is applied.
         cell: "gated", or "cross" (no gate).
@@ -93,6 +96,7 @@ class DCRNN(nn.Module):
         tower_share_ratio: float = 0.0,
         rank: int | None = None,
         projection_share_ratio: float = 1.0,
+        dense_bins: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -105,6 +109,7 @@ class DCRNN(nn.Module):
         check_count("embedding_dim", embedding_dim, maximum=MAX_SIZE)
         check_deviation("embedding_init_std", embedding_init_std)
         check_count("num_dense", num_dense, minimum=0, maximum=MAX_SIZE)
+        check_count("dense_bins", dense_bins, minimum=0, maximum=MAX_SIZE)
         if not self.num_embeddings and not num_dense:
             raise ValueError("num_embeddings is empty and num_dense is 0: expected at least one feature")
         check_sequence("tasks", tasks, "task names")
@@ -126,7 +131,8 @@ class DCRNN(nn.Module):
         check_placement(device, dtype)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         self.embedding_init_std = float(embedding_init_std)
-        dim = (len(self.num_embeddings) + bool(num_dense)) * embedding_dim
+        self.dense_bins = dense_bins if num_dense else 0
+        dim = (len(self.num_embeddings) + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
         self.plan = SharingPlan.from_ratio(
             sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
             projection_share_ratio=projection_share_ratio,
@@ -138,7 +144,11 @@ class DCRNN(nn.Module):
         self.embedding = Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
         self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers._parameter
         self._reset_table()
-        self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if num_dense else None
+        projected, binned = num_dense > 0 and not dense_bins, num_dense > 0 and dense_bins > 0
+        self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if projected else None
+        self.dense_embedding = (
+            PiecewiseLinearEmbedding(num_dense, embedding_dim, dense_bins, device=device, dtype=dtype) if binned else None
+        )
 
         self.cross = self.cross_layer(self.plan, device=device, dtype=dtype)
         widths = [dim, *tower_dims]
@@ -161,7 +171,7 @@ class DCRNN(nn.Module):
         """Draw new parameters and fill the index tensors. A model built on the meta device needs this after ``to_empty``."""
         self._reset_table()
         for module in self.modules():
-            if isinstance(module, (CrossRNN, PartiallySharedLinear, nn.Linear)):
+            if isinstance(module, (CrossRNN, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
                 module.reset_parameters()
 
     def _route(self, backend: str) -> None:
@@ -174,13 +184,15 @@ class DCRNN(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the projected dense features."""
+        """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the dense features, projected or embedded."""
         checked = check_ids(ids, self.num_embeddings, self.field_names)
         check_dense(dense, ids.shape[0], self.num_dense)
         rows = merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings, checked=checked)
         parts = [self.embedding(rows).flatten(1)] if self.num_embeddings else []
         if self.dense_projection is not None and dense is not None:
             parts.append(self.dense_projection(dense.to(self.dense_projection.weight.dtype)))
+        if self.dense_embedding is not None and dense is not None:
+            parts.append(self.dense_embedding(dense))
         return torch.cat(parts, dim=1)
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
