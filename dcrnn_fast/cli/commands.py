@@ -58,9 +58,10 @@ def train(
     overrides = {key: value for key, value in given.items() if value is not None} | _parse_settings(settings or [])
     if output is None and config is None and "data" in overrides:
         output = _default_output(overrides["data"])
-    if resume and config is None and output is not None and RunFolder(output).holds_run():
+    of_run = resume and config is None and output is not None and RunFolder(output).holds_run()
+    if of_run and output is not None:
         config = RunFolder(output).config
-    run = training.load_config(config, overrides)
+    run = training.load_config(config, overrides, of_run=of_run)
     output = output or _default_output(run.data)
     try:
         result = training.train(run, output, resume=resume, report=choose_report(quiet=quiet))

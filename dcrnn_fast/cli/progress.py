@@ -1,4 +1,4 @@
-"""Progress in a terminal or a log: a live bar, one plain line an epoch, or nothing."""
+"""Progress in a terminal or a log: a live bar, one plain line an evaluation, or nothing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from .result_tables import number
 
 
 class PlainReport(Report):
-    """One line an epoch, for a pipe or a log file."""
+    """One line an evaluation, for a pipe or a log file."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def epoch(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
-        """Print the epoch's line."""
+    def evaluation(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
+        """Print the evaluation's line."""
         tasks = "  ".join(f"{task}: auc {number(m['auc'])}, log loss {number(m['log_loss'])}" for task, m in record["valid"].items())
         mark = "  (best)" if best else ""
-        self.note(f"epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.4f}  {rows_per_second:,.0f} rows/s  valid {tasks}{mark}")
+        place = f"epoch {record['epoch']}/{epochs}  step {record['step']}"
+        self.note(f"{place}  loss {record['train_loss']:.4f}  {rows_per_second:,.0f} rows/s  valid {tasks}{mark}")
 
     def note(self, text: str) -> None:
         """Print a line as it is."""

@@ -40,8 +40,11 @@ class ModelConfig(_Section):
     tied: bool = Field(default=True, description="the same weights at every step")
     sharing: Literal["rows", "trunk"] = Field(default="rows", description="share parameters, or computation too")
     share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
-    rank: Annotated[int, Field(ge=1, le=65536)] | None = Field(default=None, description="rank of the cell; null: the full cell")
+    rank: Annotated[int, Field(ge=1, le=65536)] | None = Field(default=32, description="rank of the cell; null: the full cell")
     projection_share_ratio: Ratio = Field(default=1.0, description="shared part of the low-rank cell's projections")
+    dense_bins: Annotated[int, Field(ge=0, le=65536)] = Field(
+        default=32, description="bins of each dense column's own embedding; 0: one projection of all dense columns"
+    )
     tower_dims: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
         default=(64, 32), max_length=64, description="hidden widths of a task's tower"
     )
@@ -56,12 +59,18 @@ class OptimiserConfig(_Section):
     """AdamW and its learning-rate schedule."""
 
     lr: Annotated[float, Field(gt=0, le=10)] = Field(default=3e-3, description="peak learning rate")
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=0.1, description="decoupled decay; biases are exempt")
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=0.3, description="decoupled decay; biases are exempt")
     batch_size: Positive = Field(default=512, description="rows a step")
-    epochs: Positive = Field(default=3, description="passes over the training rows, at most")
+    epochs: Positive = Field(default=6, description="passes over the training rows, at most")
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(default=50, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
     final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
+    embedding_lr: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None, description="peak learning rate of the embeddings; null: lr"
+    )
+    embedding_weight_decay: Annotated[float, Field(ge=0, le=10)] | None = Field(
+        default=None, description="decoupled decay of the embeddings; null: weight_decay"
+    )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
 
 
@@ -80,7 +89,26 @@ class StoppingConfig(_Section):
     """Early stopping, on the validation rows alone."""
 
     monitor: Literal["auc", "log_loss"] = Field(default="log_loss", description="mean over the tasks on the validation rows")
-    patience: Positive = Field(default=2, description="epochs without a better value before the run stops")
+    patience: Positive = Field(default=2, description="evaluations without a better value before the run stops")
+    every_steps: Positive | None = Field(
+        default=None, description="steps between evaluations inside an epoch; null: at the end of an epoch alone"
+    )
+
+
+EARLIER: dict[str, Any] = {"precision": "float32", "oov_dropout": 0.0, "model": {"dense_bins": 0, "rank": None}}
+"""What runs did before a key existed, where that is not the key's default."""
+
+
+def with_earlier(values: Any) -> Any:
+    """The content of a run's own configuration; a key that it lacks, because the run is older than the key, means what runs did then."""
+    if not isinstance(values, dict):
+        return values
+    return EARLIER | values | {"model": model_with_earlier(values.get("model", {}))}
+
+
+def model_with_earlier(values: Any) -> Any:
+    """The same for the section ``model`` alone."""
+    return EARLIER["model"] | values if isinstance(values, dict) else values
 
 
 class RunConfig(_Section):
@@ -100,6 +128,12 @@ class RunConfig(_Section):
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     backend: str = Field(default="auto", description="backend of the operators, see `dcrnn-fast info`")
     threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(default=None, description="CPU threads; null: PyTorch's choice")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="what a training step multiplies in; auto: bfloat16 where the device is fast in it"
+    )
+    oov_dropout: Annotated[float, Field(ge=0, le=10**6)] = Field(
+        default=1.0, description="an id seen n times is read as out of vocabulary with probability oov_dropout / (oov_dropout + n)"
+    )
     checkpoint_every: Positive = Field(default=200, description="steps between checkpoints; one more after every epoch")
     log_every: Positive = Field(default=50, description="steps between points of the training curve")
     model: ModelConfig = ModelConfig()
@@ -116,12 +150,14 @@ class RunConfig(_Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, of_run: bool = False) -> RunConfig:
     """Read a YAML file and apply overrides with dotted keys.
 
     Args:
         path: the file; None starts from the defaults.
         overrides: values by dotted key; ``data`` has no default and must be here or in the file.
+        of_run: the file is the ``config.yaml`` of a run folder. A key that it lacks, because the run is older than the key, then means
+            what the run did.
 
     Raises:
         TypeError: ``path`` or ``overrides`` is of another type.
@@ -131,6 +167,8 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     3
     """
     values: dict[str, Any] = {} if path is None else _read_yaml(path_of("path", path))
+    if of_run:
+        values = with_earlier(values)
     if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(key, str) for key in overrides)):
         raise TypeError(f"overrides={shown(overrides)}: expected values by dotted key, such as {{'optimiser.lr': 0.001}}")
     for dotted, value in (overrides or {}).items():

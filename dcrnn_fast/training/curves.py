@@ -11,7 +11,7 @@ from .run_files import write_file
 
 
 def write_curves(path: Path, title: str, loss: Sequence[tuple[int, float]], history: Sequence[Mapping[str, Any]]) -> None:
-    """Plot the training loss by step, and each task's validation AUC and log loss by epoch."""
+    """Plot the training loss by step, and each task's validation AUC and log loss by step."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -21,13 +21,12 @@ def write_curves(path: Path, title: str, loss: Sequence[tuple[int, float]], hist
         figure.suptitle(title)
         panels[0].plot([step for step, _ in loss], [value for _, value in loss])
         panels[0].set(title="training loss", xlabel="step")
-        epochs = [record["epoch"] for record in history]
+        steps = [record["step"] for record in history]
         for panel, metric, name in ((panels[1], "auc", "validation AUC"), (panels[2], "log_loss", "validation log loss")):
             for task in history[0]["valid"]:
                 values = [record["valid"][task][metric] for record in history]
-                panel.plot(epochs, [float("nan") if value is None else value for value in values], marker="o", label=task)
-            panel.set(title=name, xlabel="epoch")
-            panel.xaxis.get_major_locator().set_params(integer=True)
+                panel.plot(steps, [float("nan") if value is None else value for value in values], marker="o", label=task)
+            panel.set(title=name, xlabel="step")
             panel.legend()
         image = io.BytesIO()
         figure.savefig(image, format="svg", metadata={"Date": None})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import CheckpointError, shown
-from .config import ModelConfig
+from .config import ModelConfig, model_with_earlier
 
 MAX_UNITS = 2**18
 MAX_ROWS = 2**24
@@ -27,7 +27,7 @@ class _Data(BaseModel):
 class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: Annotated[ModelConfig, Field(strict=False)]
+    model: Annotated[ModelConfig, Field(strict=False), BeforeValidator(model_with_earlier)]
     relation: Literal["chain", "independent", "transfer"]
     tasks: Annotated[list[str], Field(min_length=1, max_length=1024)]
     funnel: bool
@@ -44,7 +44,10 @@ class _Description(BaseModel):
         model = self.model
         if len({name for name, _ in self.fields}) < len(self.fields):
             raise ValueError("a field is named twice")
-        units = (len(self.fields) + bool(self.dense)) * model.embedding_dim
+        bins = model.dense_bins
+        units = (len(self.fields) + (len(self.dense) if bins else bool(self.dense))) * model.embedding_dim
+        if len(self.dense) * bins > MAX_ROWS:
+            raise ValueError(f"it asks for {len(self.dense) * bins:,} bins, expected at most {MAX_ROWS:,}")
         rows = len(self.tasks) * ((1 if model.tied else model.steps) * units + sum(model.tower_dims))
         if units > MAX_UNITS or rows > MAX_ROWS:
             raise ValueError(f"it asks for {units:,} units and {rows:,} rows, expected at most {MAX_UNITS:,} and {MAX_ROWS:,}")

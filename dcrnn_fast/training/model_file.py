@@ -20,7 +20,7 @@ from ..data.id_shares import id_shares
 from ..data.meta import check_encoding
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import path_of
-from .config import ModelConfig, RunConfig
+from .config import ModelConfig, RunConfig, model_with_earlier
 from .description import check_description
 from .device import select_backend, select_device
 from .run_files import write_file
@@ -52,7 +52,7 @@ def encoding(meta: PackedMeta) -> dict[str, Any]:
 def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
     """The DCRNN of a description (see :func:`describe`). Raises :class:`ConfigError` if the model refuses an argument."""
     try:
-        options = ModelConfig.model_validate(about["model"]).model_dump() | {"relation": about["relation"]}
+        options = ModelConfig.model_validate(model_with_earlier(about["model"])).model_dump() | {"relation": about["relation"]}
         return dcrnn_fast.DCRNN(
             dict(about["fields"]), num_dense=len(about["dense"]), tasks=tuple(about["tasks"]), backend=backend, device=device, **options
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ import dcrnn_fast
 from ..errors import ConfigError
 from .config import OptimiserConfig, RunConfig
 from .snapshot import named_parameters
+
+EMBEDDING = "model.embedding.weight"
 
 
 def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.device) -> nn.Module | Tensor | None:
@@ -30,14 +33,22 @@ def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.dev
 
 
 def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device: torch.device) -> torch.optim.AdamW:
-    """AdamW over all parameters, with PyTorch's fused kernel where there is one; biases and log variances do not decay."""
-    decay: list[nn.Parameter] = []
-    constant: list[nn.Parameter] = []
+    """AdamW over all parameters, with PyTorch's fused kernel where there is one; biases and log variances do not decay.
+
+    The table of the embeddings has its own peak learning rate and decay. A group's ``lr_scale`` multiplies :func:`learning_rate`.
+    """
+    options = config.optimiser
+    embedding_decay = options.weight_decay if options.embedding_weight_decay is None else options.embedding_weight_decay
+    embedding_lr = options.lr if options.embedding_lr is None else options.embedding_lr
+    groups: dict[str, dict[str, Any]] = {
+        "decayed": {"params": [], "weight_decay": options.weight_decay, "lr_scale": 1.0},
+        "constant": {"params": [], "weight_decay": 0.0, "lr_scale": 1.0},
+        "embedding": {"params": [], "weight_decay": embedding_decay, "lr_scale": embedding_lr / options.lr},
+    }
     for name, parameter in named_parameters(modules):
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
-        (constant if exempt else decay).append(parameter)
-    groups = [{"params": decay, "weight_decay": config.optimiser.weight_decay}, {"params": constant, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.optimiser.lr, fused=device.type in ("cpu", "cuda"))
+        groups["embedding" if name == EMBEDDING else "constant" if exempt else "decayed"]["params"].append(parameter)
+    return torch.optim.AdamW([*groups.values()], lr=options.lr, fused=device.type in ("cpu", "cuda"))
 
 
 def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,8 +33,8 @@ class TaskMetrics(TypedDict):
 
 
 @with_config(ConfigDict(extra="forbid"))
-class EpochRecord(TypedDict):
-    """What is known of an epoch that is done; ``valid`` holds the metrics by task."""
+class EvaluationRecord(TypedDict):
+    """One evaluation on the validation rows, after ``step`` steps, in or at the end of ``epoch`` (from 1); ``valid`` holds the metrics."""
 
     epoch: Count
     step: Count
@@ -55,7 +56,7 @@ class Position:
     seconds: Number = 0.0
     step_seconds: Number = 0.0
     curve: list[tuple[Count, Number]] = field(default_factory=list)
-    history: list[EpochRecord] = field(default_factory=list)
+    history: list[EvaluationRecord] = field(default_factory=list)
 
 
 def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position, EarlyStopping]:
@@ -68,7 +69,7 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
             if not isinstance(state[key], kind):
                 raise TypeError(f"{key} is {shown(state[key])}")
         position = TypeAdapter(Position).validate_python(state["position"])
-        stopping = TypeAdapter(EarlyStopping).validate_python(state["stopping"])
+        stopping = TypeAdapter(EarlyStopping).validate_python(_by_step(state["stopping"], position))
         said = _impossible(position, stopping, step_of(folder))
         if not said:
             return position, stopping
@@ -80,19 +81,31 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
     raise damaged(folder, folder / "state.json", f"holds no position of a run: {said}")
 
 
+def _by_step(stopping: Any, at: Position) -> Any:
+    """The state of early stopping, which earlier versions wrote with the number of the best epoch, one evaluation each."""
+    if not isinstance(stopping, Mapping) or "best_epoch" not in stopping:
+        return stopping
+    epoch = stopping["best_epoch"]
+    step = next((record["step"] for record in at.history if record["epoch"] == epoch), epoch)
+    return {key: value for key, value in stopping.items() if key != "best_epoch"} | {"best_step": step}
+
+
 def _impossible(at: Position, stopping: EarlyStopping, step: int | None) -> str:
     """What contradicts itself, in words; empty if nothing does."""
-    best = stopping.best_epoch
+    best, steps = stopping.best_step, [record["step"] for record in at.history]
     if step is not None and at.step != step:
         return f"step is {shown(at.step)}, but the folder is that of step {step}"
-    if len(at.history) != at.epoch or any(record["epoch"] != epoch for epoch, record in enumerate(at.history, start=1)):
-        return f"epoch is {shown(at.epoch)}, but history has {len(at.history)} entries, or they are not the epochs from 1 on"
+    done = {record["epoch"] for record in at.history} - {at.epoch + 1}
+    if len(done) != at.epoch or done != set(range(1, len(done) + 1)):
+        return f"epoch is {shown(at.epoch)}, but history has {len(at.history)} entries, or they are not of the epochs from 1 on"
+    if any(later <= before for before, later in pairwise([0, *steps])) or (steps and steps[-1] > at.step):
+        return f"step is {shown(at.step)}, but history has evaluations after the steps {shown(steps)}"
     if any(record["valid"].keys() != at.history[0]["valid"].keys() for record in at.history):
-        return "the epochs of history have metrics of different tasks"
+        return "the evaluations of history have metrics of different tasks"
     if (at.batch == 0) != (at.loss_rows == 0):
         return f"batch is {shown(at.batch)}, but loss_rows is {shown(at.loss_rows)}: both are 0, or none"
-    if (at.epoch == 0) != (best is None) or (best is None) != (stopping.best is None) or not (best is None or 1 <= best <= at.epoch):
-        return f"best_epoch is {shown(best)} and best is {shown(stopping.best)}, but {shown(at.epoch)} epochs are done"
-    if stopping.patience < 1 or stopping.waited != at.epoch - (best or 0):
-        return f"waited is {shown(stopping.waited)} and patience {shown(stopping.patience)} at epoch {shown(at.epoch)}, best {shown(best)}"
+    if bool(steps) != (best is not None) or (best is None) != (stopping.best is None) or not (best is None or best in steps):
+        return f"best_step is {shown(best)} and best is {shown(stopping.best)}, but history has evaluations after the steps {shown(steps)}"
+    if stopping.patience < 1 or stopping.waited != sum(step > (best or 0) for step in steps):
+        return f"waited is {shown(stopping.waited)} and patience {shown(stopping.patience)} at step {shown(at.step)}, best {shown(best)}"
     return ""

@@ -17,6 +17,7 @@ from .curves import write_curves
 from .device import deterministic, select_backend, select_device
 from .evaluation import evaluate_split
 from .model_file import load_model, read_encoding, read_weights
+from .precision import select_precision
 from .report import Report
 from .run_data import check_rows, check_same_data, evaluation_warnings, prepare_data
 from .run_folder import RunFolder, enter_run, stored_config
@@ -95,7 +96,13 @@ def _train(
     device = select_device(config.device)
     select_backend(config.backend, device)
     if is_new:
-        config = config.model_copy(update={"device": str(device), "threads": config.threads or torch.get_num_threads()})
+        config = config.model_copy(
+            update={
+                "device": str(device),
+                "threads": config.threads or torch.get_num_threads(),
+                "precision": select_precision(config.precision, device),
+            }
+        )
     dataset = dataset or prepare_data(config)
     check_rows(config, dataset)
     with deterministic(config.threads):
@@ -162,15 +169,16 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     at, folder, meta, rates = trainer.at, trainer.folder, trainer.dataset.meta, trainer.about["base_rates"]
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
     trainer.export()
-    best_epoch = trainer.stopping.best_epoch
+    best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
     metrics = {
         "test": with_constant(evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device), rates),
-        "valid": with_constant(next(record["valid"] for record in at.history if record["epoch"] == best_epoch), rates),
+        "valid": with_constant(best["valid"], rates),
         "train": {
             "seconds": at.seconds,
             "rows_per_second": trainer.rows_per_second,
-            "epochs": at.epoch,
-            "best_epoch": best_epoch,
+            "epochs": at.epoch + bool(at.batch),
+            "best_epoch": best["epoch"],
+            "best_step": best["step"],
             "steps": at.step,
             "loss": at.history[-1]["train_loss"],
         },

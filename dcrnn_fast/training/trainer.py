@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,13 +24,16 @@ from ..data import Batch, BlockLoader, PackedDataset
 from ..errors import CheckpointError, DataError, TrainingDivergedError
 from .checkpoint import damaged, load_checkpoint, save_checkpoint
 from .config import RunConfig
+from .dense_edges import dense_edges
 from .device import select_backend
 from .early_stopping import EarlyStopping
 from .evaluation import evaluate_split
 from .metrics import mean_over_tasks
 from .model_file import build_model, describe, encoding, export_weights
+from .oov_dropout import OOVDropout
 from .optimisation import build_optimiser, build_weighting, learning_rate
-from .position import EpochRecord, Position, TaskMetrics, restored_position
+from .position import EvaluationRecord, Position, TaskMetrics, restored_position
+from .precision import autocast, select_precision
 from .report import Report
 from .run_files import write_json
 from .run_folder import RunFolder
@@ -56,11 +60,16 @@ class Trainer:
         self.about = describe(config, dataset)
         torch.manual_seed(config.seed)
         self.model = build_model(self.about, device=device, backend=config.backend)
+        if self.model.dense_embedding is not None:
+            edges = dense_edges(np.asarray(dataset.split("train").dense), config.model.dense_bins)
+            self.model.dense_embedding.set_edges(edges)  # type: ignore[union-attr, operator]
         self.task_weight = build_weighting(config, dataset.meta.tasks, device)
         self.modules: dict[str, nn.Module] = {"model": self.model}
         if isinstance(self.task_weight, nn.Module):
             self.modules["weighting"] = self.task_weight
         self.optimiser = build_optimiser(config, self.modules, device)
+        self.precision = select_precision(config.precision, device)
+        self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device) if config.oov_dropout else None
         self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed)
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
@@ -92,7 +101,6 @@ class Trainer:
             with Scalars(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
                 while not self.done:
                     self._train_epoch()
-                    self._validate()
                     self.save()
         finally:
             self.report.close()
@@ -134,8 +142,8 @@ class Trainer:
                 f"which have {batches} batches each",
             )
         for key, now in self.environment().items():
-            if state["environment"].get(key) != now:
-                before = state["environment"].get(key)
+            before = state["environment"].get(key, now)  # earlier versions wrote fewer keys
+            if before != now:
                 self.report.note(
                     f"note: {key} was {before} and is {now}: the weights may differ in the last bits from an uninterrupted run"
                 )
@@ -156,6 +164,7 @@ class Trainer:
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
             "backend": self.backend,
+            "precision": self.precision,
         }
 
     def _measured_backends(self) -> str:
@@ -178,6 +187,8 @@ class Trainer:
         return f"auto ({', '.join(name for name, _ in taken)})"
 
     def _train_epoch(self) -> None:
+        """Train to the end of the epoch, or until early stopping ends the run inside it."""
+        every = self.config.early_stopping.every_steps
         self.model.train()
         if self.at.batch < len(self.loader):
             for batch in self.loader.batches(epoch=self.at.epoch, start=self.at.batch):
@@ -185,11 +196,17 @@ class Trainer:
                 due = self.at.step % self.config.checkpoint_every == 0
                 if due or self.at.step % self.config.log_every == 0:
                     self._flush()
+                if every and self.at.step % every == 0 and self.at.batch < len(self.loader):
+                    self._validate()
+                    self.model.train()
                 if due:
                     self.save()
                 if self.on_step:
                     self.on_step(self.at.step)
-        self._flush()
+                if self.done:
+                    return
+        self._validate()
+        self.at.epoch, self.at.batch, self.at.loss_sum, self.at.loss_rows = self.at.epoch + 1, 0, 0.0, 0
 
     def _step(self, batch: Batch) -> None:
         started = time.perf_counter()
@@ -197,10 +214,14 @@ class Trainer:
         ids, dense, labels, weight = (None if part is None else part.to(self.device, non_blocking=True) for part in batch)
         rate = learning_rate(config.optimiser, self.at.step, self.total_steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         try:
+            if self.oov_dropout and ids is not None:
+                ids = self.oov_dropout(ids)
+            with autocast(self.precision, self.device):
+                logits = self.model(ids, dense)
             loss = self.model.loss(  # type: ignore[operator]
-                self.model(ids, dense),
+                logits.float(),
                 labels,
                 sample_weight=weight if config.loss.sample_weight else None,
                 task_weight=self.task_weight,
@@ -239,6 +260,7 @@ class Trainer:
         self._window_rows = 0
 
     def _validate(self) -> None:
+        self._flush()
         self._check_weights()
         try:
             metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device)
@@ -246,24 +268,21 @@ class Trainer:
             raise self._diverged(str(error)) from None
         value = mean_over_tasks(metrics, self.config.early_stopping.monitor, self.dataset.meta.tasks)
         assert value is not None, "check_rows lets no run start without a value to monitor"
-        self.at.epoch += 1
-        self.at.batch = 0
-        record: EpochRecord = {
-            "epoch": self.at.epoch,
+        record: EvaluationRecord = {
+            "epoch": self.at.epoch + 1,
             "step": self.at.step,
             "train_loss": self.at.loss_sum / self.at.loss_rows,
             "valid": cast(dict[str, TaskMetrics], metrics),
             "monitor": value,
         }
         self.at.history.append(record)
-        self.at.loss_sum, self.at.loss_rows = 0.0, 0
-        best = self.stopping.update(value, self.at.epoch)
+        best = self.stopping.update(value, self.at.step)
         if best:
             self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
             self.export()
         for task, entry in metrics.items():
             self.scalars.add(self.at.step, {f"valid/{task}/{name}": entry.get(name) for name in ("auc", "log_loss", "calibration", "gauc")})
-        self.report.epoch(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
+        self.report.evaluation(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
 
     def _check_weights(self) -> None:
         bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]

@@ -9,7 +9,12 @@ from dcrnn_fast.cli.progress import LiveReport, PlainReport, choose_report
 from dcrnn_fast.cli.result_tables import metrics_table
 from dcrnn_fast.training import Report
 
-RECORD = {"epoch": 2, "train_loss": 0.25, "valid": {"click": {"auc": 0.75, "log_loss": 0.5}, "buy": {"auc": None, "log_loss": 0.125}}}
+RECORD = {
+    "epoch": 2,
+    "step": 20,
+    "train_loss": 0.25,
+    "valid": {"click": {"auc": 0.75, "log_loss": 0.5}, "buy": {"auc": None, "log_loss": 0.125}},
+}
 ENTRY = {"rows": 1200, "positives": 30, "auc": 0.75, "log_loss": 0.5, "calibration": None}
 
 
@@ -17,15 +22,16 @@ def pipe():
     return Console(file=io.StringIO(), width=160)
 
 
-def test_a_plain_report_is_one_line_an_epoch_without_control_codes():
+def test_a_plain_report_is_one_line_an_evaluation_without_control_codes():
     console = pipe()
     report = PlainReport(console)
     report.start(epochs=3, total_steps=30, step=0)
     report.step(step=1, epoch=1, rows_per_second=10.0)
-    report.epoch(RECORD, epochs=3, rows_per_second=12345.6, best=True)
+    report.evaluation(RECORD, epochs=3, rows_per_second=12345.6, best=True)
     report.close()
     assert console.file.getvalue() == (
-        "epoch 2/3  loss 0.2500  12,346 rows/s  valid click: auc 0.7500, log loss 0.5000  buy: auc undefined, log loss 0.1250  (best)\n"
+        "epoch 2/3  step 20  loss 0.2500  12,346 rows/s  valid "
+        "click: auc 0.7500, log loss 0.5000  buy: auc undefined, log loss 0.1250  (best)\n"
     )
 
 

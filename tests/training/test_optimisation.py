@@ -13,7 +13,7 @@ from tests.training.tiny import newest_checkpoint, tiny_config
 
 
 @pytest.mark.parametrize(
-    ("larger", "values", "best_epoch", "stops_at"),
+    ("larger", "values", "best_step", "stops_at"),
     [
         (True, [0.5, 0.7, 0.6, 0.65, 0.9], 2, 4),
         (False, [0.5, 0.4, 0.4, 0.6], 2, 4),
@@ -21,15 +21,15 @@ from tests.training.tiny import newest_checkpoint, tiny_config
         (True, [0.5, 0.4, 0.6, 0.5, 0.4], 3, 5),
     ],
 )
-def test_early_stopping_keeps_the_best_epoch_and_waits_for_its_patience(larger, values, best_epoch, stops_at):
+def test_early_stopping_keeps_the_best_evaluation_and_waits_for_its_patience(larger, values, best_step, stops_at):
     stopping = EarlyStopping(larger, patience=2)
     stopped = None
-    for epoch, value in enumerate(values, start=1):
-        stopping.update(value, epoch)
+    for step, value in enumerate(values, start=1):
+        stopping.update(value, step)
         if stopping.should_stop:
-            stopped = epoch
+            stopped = step
             break
-    assert (stopping.best_epoch, stopped) == (best_epoch, stops_at)
+    assert (stopping.best_step, stopped) == (best_step, stops_at)
 
 
 def test_early_stopping_is_restored_from_its_values():
