@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank embedding-start gpu clean
+.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation embedding-start gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -107,6 +107,11 @@ quality: $(VENV)/.dev
 # Trains with several ranks of the cell. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 rank: $(VENV)/.dev
 	$(BIN)/python -m bench.rank $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(RANK_OPTIONS)
+	$(BIN)/python -m bench.readme
+
+# Trains the default configuration and each of its parts changed. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
+ablation: $(VENV)/.dev
+	$(BIN)/python -m bench.ablation $(if $(MOVIELENS),--movielens $(MOVIELENS))
 	$(BIN)/python -m bench.readme
 
 # Trains with several standard deviations of the embeddings' start. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.

@@ -9,6 +9,8 @@ from dcrnn_fast import files
 from dcrnn_fast.training.config import StoppingConfig
 
 from . import machine
+from .ablation import DATA as ABLATION_DATA
+from .ablation import table as ablation_table
 from .cases import HEADLINE, PASSES
 from .embedding_start import best_epoch, summarise
 from .quality.report import as_markdown, headline
@@ -178,8 +180,6 @@ def training_step() -> str:
 
 def step_parts() -> str:
     """Milliseconds of each part of a training step and of a request, a column a model and dtype."""
-    if not (COMMITTED / "step_parts_cpu.json").is_file():
-        return "Not measured yet."
     result = read("step_parts_cpu.json")
     tables = []
     for kind in ("steps", "requests"):
@@ -198,10 +198,23 @@ def step_parts() -> str:
     )
 
 
+def ablation() -> str:
+    """The default configuration and each of its parts changed, on validation rows."""
+    result = read("ablation.json")
+    header = ["setting", *ABLATION_DATA, "mean of the sets", "above the defaults", "runs above the constant"]
+    return (
+        f"{markdown(header, ablation_table(result['rows']))}\n\n"
+        "Log loss over the constant's, mean of the tasks (in brackets: mean AUC) on validation rows, mean of "
+        f"{len({row['seed'] for row in result['rows']})} seeds. ± is the standard error over the seeds. A run is above the constant "
+        "if the log loss of any task is. "
+        f"{machine.line(result['machine'])}, one thread a run; `bench/results/ablation.json`."
+    )
+
+
 SECTIONS = {
     ROOT / "README.md": {"quality": quality, "speed": speed, "low rank": low_rank},
     ROOT / "docs" / "performance.md": {"losses": losses, "training step": training_step, "step parts": step_parts},
-    ROOT / "docs" / "choosing.md": {"embedding start": embedding_start, "rank": rank},
+    ROOT / "docs" / "choosing.md": {"ablation": ablation, "embedding start": embedding_start, "rank": rank},
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol},
 }
 

@@ -45,7 +45,7 @@ def stepper(model: nn.Module, optimiser: torch.optim.Optimizer, loss: Callable[[
 
 
 def ours(rank: int | None, dataset: PackedDataset, batches: Iterator[Batch], *, low: bool) -> Step:
-    config = load_config(None, {"data": DATA, "model.rank": rank})
+    config = load_config(None, {"data": DATA, "model.rank": rank, "model.dense_bins": 0})
     model: Any = build_model(describe(config, dataset), device=torch.device("cpu"), backend=config.backend)
 
     def loss(batch: Batch) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import dcrnn_fast
 from dcrnn_fast.data import PackedMeta
 from dcrnn_fast.losses import combine, task_losses
+from dcrnn_fast.reference import PiecewiseLinearEmbedding
+from dcrnn_fast.reference.standard_layers import Embedding
 
 Setting = Mapping[str, Any]
 
@@ -34,27 +36,29 @@ def widths(setting: Setting, size: Size) -> tuple[int, int]:
 
 
 class Features(nn.Module):
-    """The input layer of every network, the same as DCRNN's: one table for all fields, and a projection of the dense columns.
+    """The input layer of every network, the same as DCRNN's: one table for all fields, and the dense columns embedded or projected to one.
 
-    ids [B, F] and dense [B, N] become [B, parts, E]; the projection, if there are dense columns, is the last part.
+    ids [B, F] and dense [B, N] become [B, parts, E]; the dense columns come last.
     """
 
     offsets: Tensor
 
-    def __init__(self, meta: PackedMeta, embedding_dim: int) -> None:
+    def __init__(self, meta: PackedMeta, embedding_dim: int, dense_bins: int) -> None:
         super().__init__()
         sizes = np.array(list(meta.fields.values()), dtype=np.int64)
         self.register_buffer("offsets", torch.from_numpy(sizes.cumsum() - sizes), persistent=False)
-        self.embedding = nn.Embedding(int(sizes.sum()), embedding_dim)
-        self.projection = nn.Linear(len(meta.dense), embedding_dim) if meta.dense else None
-        self.parts = len(sizes) + bool(meta.dense)
+        self.embedding = Embedding(int(sizes.sum()), embedding_dim)
+        dense, self.dense, self.embedding_dim = len(meta.dense), None, embedding_dim
+        if dense:
+            self.dense = PiecewiseLinearEmbedding(dense, embedding_dim, dense_bins) if dense_bins else nn.Linear(dense, embedding_dim)
+        self.parts = len(sizes) + (dense if dense_bins else bool(dense))
         self.width = self.parts * embedding_dim
 
     def forward(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         embedded = self.embedding(ids + self.offsets)
-        if self.projection is None or dense is None:
+        if self.dense is None or dense is None:
             return embedded
-        return torch.cat([embedded, self.projection(dense).to(embedded.dtype).unsqueeze(1)], dim=1)
+        return torch.cat([embedded, self.dense(dense).to(embedded.dtype).unflatten(1, (-1, self.embedding_dim))], dim=1)
 
 
 def tower(wide: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
@@ -78,7 +82,7 @@ class CrossTrunk(Network):
 
     def __init__(self, cross: type[nn.Module], meta: PackedMeta, setting: Setting, size: Size) -> None:
         super().__init__()
-        self.features = Features(meta, size.embedding_dim)
+        self.features = Features(meta, size.embedding_dim, setting["dense_bins"])
         self.cross = cross(self.features.width, setting["layers"])
         self.towers = nn.ModuleList(tower(self.features.width, widths(setting, size), setting["dropout"]) for _ in meta.tasks)
 
@@ -112,5 +116,6 @@ def dcrnn(meta: PackedMeta, setting: Setting, size: Size, **fixed: Any) -> dcrnn
         steps=setting["steps"],
         tower_dims=widths(setting, size),
         dropout=setting["dropout"],
+        dense_bins=setting["dense_bins"],
         **(fixed | options),
     )

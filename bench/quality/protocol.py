@@ -18,11 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
+from dcrnn_fast.data.base_rate import base_rates
 from dcrnn_fast.losses import task_losses
+from dcrnn_fast.reference import PiecewiseLinearEmbedding
 from dcrnn_fast.training.config import OptimiserConfig
-from dcrnn_fast.training.constant import base_rates, with_constant
+from dcrnn_fast.training.constant import with_constant
+from dcrnn_fast.training.dense_edges import dense_edges
 from dcrnn_fast.training.early_stopping import EarlyStopping
 from dcrnn_fast.training.metrics import mean_over_tasks, task_metrics
+from dcrnn_fast.training.oov_dropout import OOVDropout
 from dcrnn_fast.training.optimisation import learning_rate
 
 from .models import MODELS
@@ -80,6 +84,13 @@ def start_embeddings(model: nn.Module, deviation: float) -> None:
             nn.init.normal_(module.weight, std=deviation)
 
 
+def start_numeric_embeddings(model: nn.Module, dataset: PackedDataset) -> None:
+    """Every numeric embedding gets the edges of the train rows' values."""
+    for module in model.modules():
+        if isinstance(module, PiecewiseLinearEmbedding):
+            module.set_edges(dense_edges(np.asarray(dataset.split("train").dense), module.weight.shape[1]))
+
+
 @torch.no_grad()
 def predicted(model: nn.Module, batches: list[Batch]) -> Tensor:
     """The logits [N, T] in float32. Leaves the model in evaluation mode."""
@@ -114,6 +125,8 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
     torch.manual_seed(seed)
     model: Any = build(dataset.meta, setting, SIZES[size])
     start_embeddings(model, setting["embedding_init_std"])
+    start_numeric_embeddings(model, dataset)
+    oov_dropout = OOVDropout(dataset, setting["oov_dropout"], torch.device("cpu"))
     weighting = Weighting(setting["weighting"], len(dataset.meta.tasks))
     modules = {"model": model} | weighting.trained
     optimiser = torch.optim.AdamW(parameter_groups(modules, setting["weight_decay"]), lr=setting["lr"], fused=True)
@@ -132,7 +145,8 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(rates, step, total)
             optimiser.zero_grad(set_to_none=True)
-            model.loss(model(batch.ids, batch.dense), batch.labels, task_weight=weighting.module).backward()
+            ids = oov_dropout(batch.ids)
+            model.loss(model(ids, batch.dense), batch.labels, task_weight=weighting.module).backward()
             optimiser.step()
             weighting.after_step(lambda batch=batch: task_losses(model(batch.ids, batch.dense), batch.labels))
         if (step + 1) % len(loader) == 0:

@@ -30,11 +30,11 @@ class Embedded(nn.Module):
 class Library(Network):
     """A model of the library. ``towers`` are those whose outputs are the logits; None if the model returns logits."""
 
-    def __init__(self, meta: PackedMeta, size: Size) -> None:
+    def __init__(self, meta: PackedMeta, setting: Setting, size: Size) -> None:
         super().__init__()
         from torch_rechub.basic.features import SparseFeature
 
-        self.features = Features(meta, size.embedding_dim)
+        self.features = Features(meta, size.embedding_dim, setting["dense_bins"])
         self.declared = [SparseFeature(str(part), vocab_size=1, embed_dim=size.embedding_dim) for part in range(self.features.parts)]
 
     def take(self, model: nn.Module, setting: Setting, towers: Sequence[nn.Module] = ()) -> None:
@@ -70,7 +70,7 @@ def shared_bottom(meta: PackedMeta, setting: Setting, size: Size) -> Library:
     """One bottom for all tasks."""
     from torch_rechub.models.multi_task import SharedBottom
 
-    (wide, half), network = widths(setting, size), Library(meta, size)
+    (wide, half), network = widths(setting, size), Library(meta, setting, size)
     towers = [_layers(setting, half) for _ in meta.tasks]
     network.take(SharedBottom(network.declared, ["regression"] * len(meta.tasks), _layers(setting, wide, half), towers), setting)
     return network
@@ -80,7 +80,7 @@ def mmoe(meta: PackedMeta, setting: Setting, size: Size) -> Library:
     """Experts for all tasks, and a gate over them for each."""
     from torch_rechub.models.multi_task import MMOE
 
-    (wide, half), network = widths(setting, size), Library(meta, size)
+    (wide, half), network = widths(setting, size), Library(meta, setting, size)
     towers, kinds = [_layers(setting, half) for _ in meta.tasks], ["regression"] * len(meta.tasks)
     network.take(MMOE(network.declared, kinds, setting["experts"], _layers(setting, wide, half), towers), setting)
     return network
@@ -90,7 +90,7 @@ def ple(meta: PackedMeta, setting: Setting, size: Size) -> Library:
     """Experts of each task and of all, in one or two levels."""
     from torch_rechub.models.multi_task import PLE
 
-    (wide, half), network = widths(setting, size), Library(meta, size)
+    (wide, half), network = widths(setting, size), Library(meta, setting, size)
     towers, kinds = [_layers(setting, half) for _ in meta.tasks], ["regression"] * len(meta.tasks)
     counts = setting["levels"], setting["own_experts"], setting["shared_experts"]
     network.take(PLE(network.declared, kinds, *counts, _layers(setting, wide, half), towers), setting)
@@ -101,7 +101,7 @@ class Transfer(Library):
     """AITM, with its calibrator in the loss if the tasks are a funnel."""
 
     def __init__(self, meta: PackedMeta, setting: Setting, size: Size) -> None:
-        super().__init__(meta, size)
+        super().__init__(meta, setting, size)
         from torch_rechub.models.multi_task import AITM
 
         wide, half = widths(setting, size)
@@ -118,7 +118,7 @@ class EntireSpace(Library):
     """ESMM, for a funnel of two tasks: the second probability is the product of both towers' probabilities."""
 
     def __init__(self, meta: PackedMeta, setting: Setting, size: Size) -> None:
-        super().__init__(meta, size)
+        super().__init__(meta, setting, size)
         from torch_rechub.models.multi_task import ESMM
 
         layers = _layers(setting, *widths(setting, size))

@@ -29,10 +29,12 @@ Space = dict[str, Number | Choice]
 
 COMMON: Space = {
     "lr": Number(5e-4, 2e-2, 3e-3, log=True),
-    "weight_decay": Number(1e-3, 1.0, 0.1, log=True),
+    "weight_decay": Number(1e-3, 1.0, 0.3, log=True),
     "dropout": Number(0.0, 0.5, 0.3),
     "embedding_init_std": Number(3e-3, 0.3, 0.05, log=True),
-    "epochs": Number(1, 8, 3, log=True),
+    "epochs": Number(1, 8, 6, log=True),
+    "oov_dropout": Choice((0.0, 0.25, 1.0), 1.0),
+    "dense_bins": Choice((0, 32), 32),
     "weighting": Choice(("fixed", "uncertainty"), "fixed"),
 }
 """Of every network. ``weighting`` "fixed" gives each task's loss the weight 1; "uncertainty" learns the weights (Kendall et al. 2018). The
