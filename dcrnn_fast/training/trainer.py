@@ -178,7 +178,8 @@ class Trainer:
             return "auto (cached)"
         batch = next(self.loader.batches())
         try:
-            found = auto.tune(self.model, *(part.to(self.device) for part in (batch.ids, batch.dense) if part is not None))
+            with autocast(self.precision, self.device):
+                found = auto.tune(self.model, *(part.to(self.device) for part in (batch.ids, batch.dense) if part is not None))
         except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
             return ""
         taken = sorted(Counter(choice.backend for choice in found.values()).items())
