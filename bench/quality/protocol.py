@@ -61,12 +61,16 @@ class Protocol:
 
 
 class Fitted(NamedTuple):
-    """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] for a split."""
+    """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] for a split.
+
+    ``networks`` holds one network for all tasks, or one for each; none of the trees and the constant.
+    """
 
     logits: Callable[[PackedSplit], np.ndarray]
     parameters: int | None
     history: list[tuple[int, float]]
     seconds: float
+    networks: tuple[nn.Module, ...] = ()
 
 
 def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list[dict[str, Any]]:
@@ -162,7 +166,7 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
     def logits(split: PackedSplit) -> np.ndarray:
         return predicted(model, list(BlockLoader(split, EVALUATION_BATCH).batches())).numpy()
 
-    return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin)
+    return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin, (model,))
 
 
 def _apart(parts: list[Fitted]) -> Fitted:
@@ -174,6 +178,7 @@ def _apart(parts: list[Fitted]) -> Fitted:
         sum(part.parameters or 0 for part in parts),
         [(steps, loss)],
         sum(part.seconds for part in parts),
+        tuple(network for part in parts for network in part.networks),
     )
 
 
