@@ -181,6 +181,12 @@ class SharingPlan:
         return len(self.shared_units) / self.dim
 
     @property
+    def distinct_tasks(self) -> int:
+        """How many tasks of the rows' recurrence differ: with kind "rows" 1 if all tasks share everything, otherwise ``num_tasks``."""
+        alike = self.kind == "rows" and not self.private_units and not self._projection_rows()[1]
+        return 1 if alike else self.num_tasks
+
+    @property
     def shared_columns(self) -> int:
         """K of a shared row: with kind "trunk" it reads the trunk alone, with kind "rows" all units."""
         return len(self.shared_units) if self.kind == "trunk" else self.dim
@@ -248,7 +254,8 @@ class SharingPlan:
         check_count("bytes_per_value", bytes_per_value)
         shared, private, tasks, gates = len(self.shared_units), len(self.private_units), self.num_tasks, self.gates
         # the recurrences that run: how many, of how many units, from how many columns
-        recurrences = [(1, shared, shared), (tasks, private, self.dim)] if self.kind == "trunk" else [(tasks, self.dim, self.dim)]
+        recurrences = [(1, shared, shared), (tasks, private, self.dim)] if self.kind == "trunk" else []
+        recurrences = recurrences or [(self.distinct_tasks, self.dim, self.dim)]
         shapes = [self.shared_shape(), self.private_shape()]
         values = sum(math.prod(shape[:-1]) * (shape[-1] + 1) for shape in shapes)  # a bias for each row of weights
         if self.rank is None:

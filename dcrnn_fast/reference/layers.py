@@ -103,15 +103,18 @@ class CrossRNN(nn.Module):
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
         if self.plan.kind == "trunk":
             return self._trunk(x0)
-        banks = self.shared_weight, self.shared_bias, self.private_weight, self.private_bias
-        return self.cross_rnn(x0, *banks, self.index, steps=self.plan.steps, cell=self.plan.cell, **self._projection())
+        tasks = self.plan.distinct_tasks  # where all tasks share everything, one recurrence serves them all
+        own = self.private_weight[:tasks], self.private_bias[:tasks], self.index[:tasks]
+        options = {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection(tasks)}
+        h = self.cross_rnn(x0, self.shared_weight, self.shared_bias, *own, **options)
+        return h if tasks == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
 
-    def _projection(self) -> dict[str, Tensor]:
-        """The operator's arguments for a cell of low rank; none for the full cell."""
+    def _projection(self, tasks: int) -> dict[str, Tensor]:
+        """The operator's arguments for a cell of low rank and the first ``tasks`` tasks; none for the full cell."""
         if self.plan.rank is None:
             return {}
-        names = "shared_projection", "private_projection", "projection_index"
-        return {name: getattr(self, name) for name in names}
+        own = {"private_projection": self.private_projection[:tasks], "projection_index": self.projection_index[:tasks]}
+        return {"shared_projection": self.shared_projection, **own}
 
     def _trunk_projection(self) -> dict[str, Tensor]:
         """The same for the trunk, which has no rows of its own bank."""
@@ -144,7 +147,7 @@ class CrossRNN(nn.Module):
         if trunk_units < plan.dim:
             no_rows = self.private_weight.new_empty(0, *self.private_weight.shape[2:]), self.private_bias.new_empty(0, gates)
             private = (*no_rows, self.private_weight, self.private_bias, self.index)
-            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, steps=steps, cell=cell, context=context, **self._projection()))
+            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, steps=steps, cell=cell, context=context, **self._projection(tasks)))
         h = torch.cat(parts, dim=-1)
         return h if self.contiguous_units else h.index_select(-1, self.place)
 

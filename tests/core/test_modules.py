@@ -105,6 +105,21 @@ def test_with_hard_sharing_all_tasks_compute_the_same():
         assert torch.equal(h[0], h[1])
 
 
+@pytest.mark.parametrize(("projection_share_ratio", "tasks"), [(None, 1), (1.0, 1), (0.5, 3)])
+def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, projection_share_ratio, tasks):
+    low_rank = {} if projection_share_ratio is None else {"rank": 2, "projection_share_ratio": projection_share_ratio}
+    module, computed = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, 1.0, **low_rank)), []
+    run = module.cross_rnn
+
+    def watched(*tensors, **options):
+        computed.append(run(*tensors, **options))
+        return computed[-1]
+
+    monkeypatch.setattr(module, "cross_rnn", watched)
+    assert module(torch.randn(5, 8)).shape == (3, 5, 8)
+    assert [len(h) for h in computed] == [tasks] == [module.plan.distinct_tasks]
+
+
 def test_an_input_of_another_width_is_refused():
     with pytest.raises(ValueError, match=r"x0: got shape \[5, 7\], expected \[B, 8\]"):
         CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 0.5))(torch.randn(5, 7))

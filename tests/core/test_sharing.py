@@ -75,9 +75,10 @@ def test_fields_can_be_shared_by_number():
     assert plan.private_units == (2, 3, 4)
 
 
-def test_hard_sharing_adds_nothing_per_task_and_no_sharing_a_whole_model():
-    hard = SharingPlan.from_ratio("trunk", 2, 8, 1.0)
-    none = SharingPlan.from_ratio("trunk", 2, 8, 0.0)
+@pytest.mark.parametrize("kind", ["rows", "trunk"])
+def test_hard_sharing_adds_nothing_per_task_and_no_sharing_a_whole_model(kind):
+    hard = SharingPlan.from_ratio(kind, 2, 8, 1.0)
+    none = SharingPlan.from_ratio(kind, 2, 8, 0.0)
     assert (hard.cost_per_added_task().parameters, hard.cost_per_added_task().flops) == (0, 0)
     assert none.cost_per_added_task().parameters == none.cost().parameters // 2
 
