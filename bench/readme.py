@@ -16,6 +16,9 @@ from .embedding_start import best_epoch, summarise
 from .quality.report import as_markdown, headline
 from .rank import table as rank_table
 from .results import COMMITTED, PEERS, case_of, read, words
+from .scenarios import RARE
+from .scenarios import header as scenarios_header
+from .scenarios import table as scenarios_table
 from .synthetic_report import tables as synthetic_tables
 from .test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
@@ -227,10 +230,26 @@ def synthetic() -> str:
     )
 
 
+def scenarios() -> str:
+    """One model for all scenarios, scenario trunks, and one model a scenario, on validation rows."""
+    result = read("scenarios.json")
+    seeds = len({row["seed"] for row in result["rows"]})
+    return (
+        f"{markdown(scenarios_header(), scenarios_table(result['rows']))}\n\n"
+        f"Means of the tasks on validation rows, mean ± standard deviation over {seeds} seeds, each with a split of its own. Rare: less than "
+        f"{RARE:.0%} of the train rows. {machine.line(result['machine'])}, one thread a run; `bench/results/scenarios.json`."
+    )
+
+
 SECTIONS = {
     ROOT / "README.md": {"quality": quality, "speed": speed, "low rank": low_rank},
     ROOT / "docs" / "performance.md": {"losses": losses, "training step": training_step, "step parts": step_parts},
-    ROOT / "docs" / "choosing.md": {"ablation": ablation, "embedding start": embedding_start, "rank": rank},
+    ROOT / "docs" / "choosing.md": {
+        "ablation": ablation,
+        "embedding start": embedding_start,
+        "rank": rank,
+        "scenarios": scenarios,
+    },
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "synthetic": synthetic},
 }
 

@@ -7,7 +7,7 @@ from .auto import tune
 from .backends import extension
 from .errors import BackendUnavailable, DcrnnFastError
 from .losses import UncertaintyWeighting
-from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear
+from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
 from .sharing import SharingPlan
 
 try:
@@ -25,6 +25,7 @@ __all__ = [
     "DCNv2",
     "DcrnnFastError",
     "PartiallySharedLinear",
+    "ScenarioCrossRNN",
     "SharingPlan",
     "UncertaintyWeighting",
     "functional",

@@ -50,6 +50,18 @@ class CrossRNN(reference.CrossRNN):
         return functional.cross_rnn(*tensors, recompute=self.recompute, backend=self.backend, **options)
 
 
+class ScenarioCrossRNN(CrossRNN, reference.ScenarioCrossRNN):
+    """:class:`dcrnn_fast.reference.ScenarioCrossRNN` on a backend, with the arguments of :class:`CrossRNN`.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import ScenarioCrossRNN, SharingPlan
+        >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5, num_scenarios=3, scenario_ratio=0.25)
+        >>> ScenarioCrossRNN(plan)(torch.randn(4, 8), torch.tensor([1, 3, 0, 1])).shape
+        torch.Size([2, 4, 8])
+    """
+
+
 class PartiallySharedLinear(reference.PartiallySharedLinear):
     """:class:`dcrnn_fast.reference.PartiallySharedLinear` on the backend that its attribute ``backend`` names ("auto" at first).
 
@@ -139,6 +151,7 @@ class DCRNN(reference.DCRNN):
     """
 
     cross_layer = CrossRNN
+    scenario_layer = ScenarioCrossRNN
     tower_layer = PartiallySharedLinear
 
     def _route(self, backend: str) -> None:

@@ -2,14 +2,14 @@
 
 Letters: T tasks, D units, L steps, W steps with their own weights (1 if tied, else L), G vectors of a unit (2 gated, 1 cross), K input
 columns of a row, S rows of the shared bank, P rows of one task's private bank, R = W * D rows that a task reads, r the rank of a
-low-rank cell.
+low-rank cell, N scenarios, C units of a scenario.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .inputs import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_flag, check_ratio, check_sequence
+from .plan_cost import PlanCost
 
 Cell = Literal["gated", "cross"]
 Sharing = Literal["rows", "trunk"]
@@ -31,44 +32,22 @@ def round_units(share_ratio: float, units: int) -> int:
 
 
 @dataclass(frozen=True)
-class PlanCost:
-    """What a plan costs.
-
-    Attributes:
-        parameters: the number of trainable values.
-        flops: floating-point operations of the forward pass's matrix products, per example; a multiply and an add count as two.
-            Every task counts in full: that kernels compute once what tasks start with alike is not taken off.
-        weight_bytes: memory of the parameters.
-        kept_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step. With a rank,
-            what its kernels keep: the r projected values z and (if gated) y of every step, from which they compute the rest again.
-
-    Example:
-        >>> from dcrnn_fast import SharingPlan
-        >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5)
-        >>> plan.cost_per_added_task()
-        PlanCost(parameters=72, flops=384, weight_bytes=288, kept_bytes=144)
-    """
-
-    parameters: int
-    flops: int
-    weight_bytes: int
-    kept_bytes: int
-
-    def __sub__(self, other: PlanCost) -> PlanCost:
-        return PlanCost(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
-
-
-@dataclass(frozen=True)
 class SharingPlan:
     """Which units of a cross recurrence the tasks share.
 
     With ``kind="rows"`` tasks share parameters: each task computes all of its units. With ``kind="trunk"`` they share computation too: the
     shared units read only each other and are computed once; a task's private units read the shared states and their own.
 
-    With a ``rank``, the cell has low rank: a unit reads r projected values instead of all columns. Tasks share the first
-    ``round(projection_share_ratio * rank)`` rows of the projections. The trunk, computed once, has a projection of its own.
+    A trunk can have ``num_scenarios`` scenarios below it. Each has its own weights for the ``scenario_units``, which its tasks share: these
+    units read the shared states and their own, and the private units read both. Each row belongs to one scenario, or to none
+    (:class:`dcrnn_fast.reference.ScenarioCrossRNN`).
 
-    Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct.
+    With a ``rank``, the cell has low rank: a unit reads r projected values instead of all columns. Tasks share the first
+    ``round(projection_share_ratio * rank)`` rows of the projections. The trunk, computed once, has a projection of its own, and so have
+    the scenarios' units, one that all scenarios share.
+
+    Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct,
+    and likewise those of the scenarios' units.
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or outside its range.
@@ -92,6 +71,8 @@ class SharingPlan:
     tied: bool = True
     rank: int | None = None
     projection_share_ratio: float = 1.0
+    num_scenarios: int = 0
+    scenario_units: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("sharing", self.kind, get_args(Sharing))
@@ -103,12 +84,18 @@ class SharingPlan:
         if self.rank is not None:
             check_count("rank", self.rank, maximum=MAX_SIZE)
         check_ratio("projection_share_ratio", self.projection_share_ratio)
-        check_sequence("shared_units", self.shared_units, "unit numbers")
-        for unit in self.shared_units:
-            check_count("shared_units", unit, minimum=0)
-        units = self.shared_units
-        if list(units) != sorted(set(units)) or (units and not (units[0] >= 0 and units[-1] < self.dim)):
-            raise ValueError(f"shared_units={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
+        check_count("num_scenarios", self.num_scenarios, minimum=0, maximum=MAX_SIZE)
+        for name, units in (("shared_units", self.shared_units), ("scenario_units", self.scenario_units)):
+            check_sequence(name, units, "unit numbers")
+            for unit in units:
+                check_count(name, unit, minimum=0)
+            if list(units) != sorted(set(units)) or (units and units[-1] >= self.dim):
+                raise ValueError(f"{name}={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
+        both = set(self.shared_units) & set(self.scenario_units)
+        if both:
+            raise ValueError(f"scenario_units: unit {min(both)} is in shared_units too, expected a unit in one of them")
+        if self.kind == "rows" and (self.num_scenarios or self.scenario_units):
+            raise ValueError('sharing="rows": expected sharing="trunk" with scenarios, whose units read the states of a trunk')
 
     @classmethod
     def from_ratio(
@@ -123,11 +110,23 @@ class SharingPlan:
         tied: bool = True,
         rank: int | None = None,
         projection_share_ratio: float = 1.0,
+        num_scenarios: int = 0,
+        scenario_ratio: float = 0.0,
     ) -> SharingPlan:
-        """Share the first ``round(share_ratio * dim)`` units, for a ``share_ratio`` in [0, 1]."""
+        """Share the first ``round(share_ratio * dim)`` units, for a ``share_ratio`` in [0, 1].
+
+        The units from there to ``round((share_ratio + scenario_ratio) * dim)`` are the scenarios'. Both ratios together are at most 1.
+        """
         check_ratio("share_ratio", share_ratio)
+        check_ratio("scenario_ratio", scenario_ratio)
         check_count("dim", dim, maximum=MAX_SIZE)
-        return cls(kind, num_tasks, dim, tuple(range(round_units(share_ratio, dim))), steps, cell, tied, rank, projection_share_ratio)
+        first, second = round_units(share_ratio, dim), round_units(float(share_ratio) + float(scenario_ratio), dim)
+        if float(share_ratio) + float(scenario_ratio) > 1:
+            raise ValueError(f"scenario_ratio={scenario_ratio}: expected at most 1 - share_ratio = {1 - share_ratio:g}")
+        return cls(
+            kind, num_tasks, dim, tuple(range(first)), steps, cell, tied, rank, projection_share_ratio, num_scenarios,
+            tuple(range(first, second)),
+        )  # fmt: skip
 
     @classmethod
     def from_fields(
@@ -171,9 +170,9 @@ class SharingPlan:
 
     @property
     def private_units(self) -> tuple[int, ...]:
-        """The numbers of the units that are not shared, in order."""
-        shared = set(self.shared_units)
-        return tuple(d for d in range(self.dim) if d not in shared)
+        """The numbers of the units that neither all tasks share nor the tasks of a scenario, in order."""
+        others = {*self.shared_units, *self.scenario_units}
+        return tuple(d for d in range(self.dim) if d not in others)
 
     @property
     def share_ratio(self) -> float:
@@ -198,9 +197,23 @@ class SharingPlan:
     def private_shape(self) -> tuple[int, int, int, int]:
         """Shape [T, P, G, D] of the private weights, or [T, P, G, r]. The private biases are [T, P, G].
 
-        In a row of D values, the columns of a trunk come first.
+        In a row of D values, the columns of a trunk come first, then those of the scenario.
         """
         return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.rank or self.dim
+
+    @property
+    def scenario_columns(self) -> int:
+        """K of a scenario's row: S + C."""
+        return len(self.shared_units) + len(self.scenario_units)
+
+    def scenario_shape(self) -> tuple[int, int, int, int]:
+        """Shape [N, W * C, G, S + C] of the scenarios' weights, or [N, W * C, G, r]. Their biases are [N, W * C, G]."""
+        return self.num_scenarios, self.weight_steps * len(self.scenario_units), self.gates, self.rank or self.scenario_columns
+
+    def scenario_projection_shape(self) -> tuple[int, int, int]:
+        """Shape [W * r, G, S + C] of the projection that all scenarios share; no rows without a rank or a scenario with units."""
+        rows = self.weight_steps * (self.rank or 0) if self.num_scenarios and self.scenario_units else 0
+        return rows, self.gates, self.scenario_columns
 
     def trunk_projection_shape(self) -> tuple[int, int, int]:
         """Shape [W * r, G, S] of the trunk's projection, with kind "trunk" and a rank; no rows where there is no trunk."""
@@ -254,17 +267,18 @@ class SharingPlan:
         check_count("bytes_per_value", bytes_per_value)
         shared, private, tasks, gates = len(self.shared_units), len(self.private_units), self.num_tasks, self.gates
         # the recurrences that run: how many, of how many units, from how many columns
-        recurrences = [(1, shared, shared), (tasks, private, self.dim)] if self.kind == "trunk" else []
-        recurrences = recurrences or [(self.distinct_tasks, self.dim, self.dim)]
-        shapes = [self.shared_shape(), self.private_shape()]
+        of_row = min(self.num_scenarios, 1), len(self.scenario_units), self.scenario_columns  # each row runs its own scenario's alone
+        levels = [(1, shared, shared), of_row, (tasks, private, self.dim)]
+        recurrences = levels if self.kind == "trunk" else [(self.distinct_tasks, self.dim, self.dim)]
+        shapes = [self.shared_shape(), self.scenario_shape(), self.private_shape()]
         values = sum(math.prod(shape[:-1]) * (shape[-1] + 1) for shape in shapes)  # a bias for each row of weights
         if self.rank is None:
             products = sum(number * units * columns for number, units, columns in recurrences)
             kept = (1 + gates) * sum(number * units for number, units, _ in recurrences)
         else:
             recurrences = [one for one in recurrences if one[1]]
-            shapes = [self.trunk_projection_shape(), self.shared_projection_shape(), self.private_projection_shape()]
-            values += sum(math.prod(shape) for shape in shapes)
+            values += math.prod(self.trunk_projection_shape()) + math.prod(self.scenario_projection_shape())
+            values += math.prod(self.shared_projection_shape()) + math.prod(self.private_projection_shape())
             products = sum(number * self.rank * (units + columns) for number, units, columns in recurrences)
             kept = gates * self.rank * sum(number for number, _, _ in recurrences)
         return PlanCost(values, 2 * self.steps * gates * products, values * bytes_per_value, self.steps * kept * bytes_per_value)
@@ -273,18 +287,30 @@ class SharingPlan:
         """What one more task adds to :meth:`cost`."""
         return replace(self, num_tasks=self.num_tasks + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
 
+    def cost_per_added_scenario(self, bytes_per_value: int = 4) -> PlanCost:
+        """What one more scenario adds to :meth:`cost`: parameters. FLOPs and kept bytes only where it is the first."""
+        return replace(self, num_scenarios=self.num_scenarios + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
+
     def summary(self) -> str:
-        """A table of the plan's cost beside hard sharing (share_ratio 1) and no sharing (share_ratio 0), each also per added task."""
-        hard = replace(self, shared_units=tuple(range(self.dim)))
-        none = replace(self, shared_units=())
+        """A table of the plan's cost beside hard sharing (share_ratio 1) and no sharing (share_ratio 0), each also per added task.
+
+        Of a plan with scenarios, also per added scenario; hard sharing and no sharing have none.
+        """
+        one_level = replace(self, num_scenarios=0, scenario_units=())
+        hard = replace(one_level, shared_units=tuple(range(self.dim)))
+        none = replace(one_level, shared_units=())
         rank = "" if self.rank is None else f", rank {self.rank} ({self.projection_share_ratio:g} of the projection shared)"
+        scenarios = f", {len(self.scenario_units)} units for each of {self.num_scenarios} scenarios" if self.scenario_units else ""
         lines = [
-            f"{self.kind} sharing of {len(self.shared_units)} of {self.dim} units, {self.num_tasks} tasks, {self.steps} steps, "
+            f"{self.kind} sharing of {len(self.shared_units)} of {self.dim} units{scenarios}, {self.num_tasks} tasks, {self.steps} steps, "
             f"{self.cell} cell, {'tied' if self.tied else 'untied'}{rank}",
             f"{'':24}{'parameters':>14}{'FLOPs/example':>16}{'weight bytes':>14}{'kept bytes/example':>20}",
         ]
         for name, plan in (("this plan", self), ("hard sharing (1)", hard), ("no sharing (0)", none)):
-            for label, cost in ((name, plan.cost()), ("  per added task", plan.cost_per_added_task())):
+            costs = [(name, plan.cost()), ("  per added task", plan.cost_per_added_task())]
+            if plan.scenario_units:
+                costs.append(("  per added scenario", plan.cost_per_added_scenario()))
+            for label, cost in costs:
                 lines.append(f"{label:24}{cost.parameters:>14,}{cost.flops:>16,}{cost.weight_bytes:>14,}{cost.kept_bytes:>20,}")
         return "\n".join(lines)
 

@@ -9,7 +9,7 @@ import pytest
 
 import dcrnn_fast
 from dcrnn_fast import functional, reference
-from dcrnn_fast.sharing import PlanCost
+from dcrnn_fast.plan_cost import PlanCost
 
 ROOT = Path(dcrnn_fast.__file__).parent
 WITH_EXAMPLES = [
@@ -22,7 +22,7 @@ PUBLIC = {
     for module, names in ((dcrnn_fast, dcrnn_fast.__all__), (reference, reference.__all__), (functional, ("cross_rnn", "param_gather")))
     for name in names
     if not inspect.ismodule(value := getattr(module, name))
-} | {"dcrnn_fast.sharing.PlanCost": PlanCost}
+} | {"dcrnn_fast.plan_cost.PlanCost": PlanCost}
 
 
 @pytest.mark.parametrize("thing", PUBLIC.values(), ids=PUBLIC)

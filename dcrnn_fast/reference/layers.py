@@ -13,10 +13,15 @@ from ..sharing import SharingPlan, identity_index, round_units
 from . import functional
 
 
-def _parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
+def parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
     """An uninitialised parameter. An empty one needs no gradient, so that DistributedDataParallel does not wait for it."""
     values = torch.empty(shape, device=device, dtype=dtype)
     return nn.Parameter(values, requires_grad=values.numel() > 0)
+
+
+def beside(parts: list[Tensor]) -> Tensor:
+    """Tensors [..., C] side by side; a single one as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 class CrossRNN(nn.Module):
@@ -37,6 +42,7 @@ class CrossRNN(nn.Module):
         torch.Size([2, 4, 8])
     """
 
+    computes_scenarios = False
     index: Tensor
     trunk_index: Tensor
     order: Tensor
@@ -49,21 +55,31 @@ class CrossRNN(nn.Module):
         if not isinstance(plan, SharingPlan):
             raise TypeError(f"plan={plan!r}: expected a SharingPlan, got {type(plan).__name__}")
         check_placement(device, dtype)
+        if plan.scenario_units and not self.computes_scenarios:
+            raise ValueError("plan: got one with scenarios, expected one without; ScenarioCrossRNN computes those")
         self.plan = plan
-        shared, private = plan.shared_shape(), plan.private_shape()
-        self.shared_weight = _parameter(shared, device, dtype)
-        self.shared_bias = _parameter(shared[:-1], device, dtype)
-        self.private_weight = _parameter(private, device, dtype)
-        self.private_bias = _parameter(private[:-1], device, dtype)
-        if plan.rank is not None:
-            self.shared_projection = _parameter(plan.shared_projection_shape(), device, dtype)
-            self.private_projection = _parameter(plan.private_projection_shape(), device, dtype)
-            if plan.kind == "trunk":
-                self.trunk_projection = _parameter(plan.trunk_projection_shape(), device, dtype)
-        self.contiguous_units = plan.shared_units == tuple(range(len(plan.shared_units)))
+        self._make_parameters(device, dtype)
+        self.contiguous_units = self._order() == tuple(range(plan.dim))
         for name, values in self._tables().items():
             self.register_buffer(name, torch.empty(values.shape, dtype=values.dtype, device=device), persistent=False)
         self.reset_parameters()
+
+    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        plan = self.plan
+        shared, private = plan.shared_shape(), plan.private_shape()
+        self.shared_weight = parameter(shared, device, dtype)
+        self.shared_bias = parameter(shared[:-1], device, dtype)
+        self.private_weight = parameter(private, device, dtype)
+        self.private_bias = parameter(private[:-1], device, dtype)
+        if plan.rank is not None:
+            self.shared_projection = parameter(plan.shared_projection_shape(), device, dtype)
+            self.private_projection = parameter(plan.private_projection_shape(), device, dtype)
+            if plan.kind == "trunk":
+                self.trunk_projection = parameter(plan.trunk_projection_shape(), device, dtype)
+
+    def _order(self) -> tuple[int, ...]:
+        """The units in the order in which the levels compute them."""
+        return *self.plan.shared_units, *self.plan.scenario_units, *self.plan.private_units
 
     def _tables(self) -> dict[str, Tensor]:
         """The constant index tensors, on the CPU."""
@@ -73,7 +89,7 @@ class CrossRNN(nn.Module):
             return {"index": plan.index(), **projections}
         if plan.rank is not None:
             projections["trunk_projection_index"] = identity_index(1, plan.trunk_projection_shape()[0])
-        order = torch.tensor([*plan.shared_units, *plan.private_units], device="cpu")
+        order = torch.tensor(self._order(), dtype=torch.int64, device="cpu")
         return {
             "index": identity_index(plan.num_tasks, plan.private_shape()[1]),
             "trunk_index": identity_index(1, plan.shared_shape()[0]),
@@ -98,9 +114,7 @@ class CrossRNN(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape."""
-        check_floats("x0", x0, "[B, D]")
-        if x0.shape[1] != self.plan.dim:
-            raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
+        self._check_input(x0)
         if self.plan.kind == "trunk":
             return self._trunk(x0)
         tasks = self.plan.distinct_tasks  # where all tasks share everything, one recurrence serves them all
@@ -108,6 +122,11 @@ class CrossRNN(nn.Module):
         options = {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection(tasks)}
         h = self.cross_rnn(x0, self.shared_weight, self.shared_bias, *own, **options)
         return h if tasks == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
+
+    def _check_input(self, x0: Tensor) -> None:
+        check_floats("x0", x0, "[B, D]")
+        if x0.shape[1] != self.plan.dim:
+            raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
 
     def _projection(self, tasks: int) -> dict[str, Tensor]:
         """The operator's arguments for a cell of low rank and the first ``tasks`` tasks; none for the full cell."""
@@ -132,22 +151,31 @@ class CrossRNN(nn.Module):
         return functional.cross_rnn(*tensors, **options)
 
     def _trunk(self, x0: Tensor) -> Tensor:
-        plan, tasks, steps = self.plan, self.plan.num_tasks, self.plan.steps
-        trunk_units, gates, cell = len(plan.shared_units), plan.gates, plan.cell
         if not self.contiguous_units:
             x0 = x0.index_select(1, self.order)
-        parts, context = [], None
-        if trunk_units:
-            no_rows = self.shared_weight.new_empty(1, 0, *self.shared_weight.shape[1:]), self.shared_bias.new_empty(1, 0, gates)
-            trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
-            options = {"steps": steps, "cell": cell, "return_states": True, **self._trunk_projection()}
-            states = self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]  # [L + 1, B, S]
-            context = states[:steps]
-            parts.append(states[steps].expand(tasks, -1, -1))
-        if trunk_units < plan.dim:
-            no_rows = self.private_weight.new_empty(0, *self.private_weight.shape[2:]), self.private_bias.new_empty(0, gates)
+        states = self._trunk_states(x0)
+        return self._with_private(x0, [] if states is None else [states])
+
+    def _trunk_states(self, x0: Tensor) -> Tensor | None:
+        """The trunk's states [L + 1, B, S]; None if it has no units."""
+        plan, trunk_units = self.plan, len(self.plan.shared_units)
+        if not trunk_units:
+            return None
+        no_rows = self.shared_weight.new_empty(1, 0, *self.shared_weight.shape[1:]), self.shared_bias.new_empty(1, 0, plan.gates)
+        trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
+        options = {"steps": plan.steps, "cell": plan.cell, "return_states": True, **self._trunk_projection()}
+        return self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]
+
+    def _with_private(self, x0: Tensor, above: list[Tensor]) -> Tensor:
+        """The last states [T, B, D] of all units; ``above`` holds the states [L + 1, B, C] of the levels above the private units."""
+        plan, tasks, steps = self.plan, self.plan.num_tasks, self.plan.steps
+        parts = [states[steps].expand(tasks, -1, -1) for states in above]
+        if plan.private_units:
+            context = beside([states[:steps] for states in above]) if above else None
+            no_rows = self.private_weight.new_empty(0, *self.private_weight.shape[2:]), self.private_bias.new_empty(0, plan.gates)
             private = (*no_rows, self.private_weight, self.private_bias, self.index)
-            parts.append(self.cross_rnn(x0[:, trunk_units:], *private, steps=steps, cell=cell, context=context, **self._projection(tasks)))
+            options = {"steps": steps, "cell": plan.cell, "context": context, **self._projection(tasks)}
+            parts.append(self.cross_rnn(x0[:, plan.dim - len(plan.private_units) :], *private, **options))
         h = torch.cat(parts, dim=-1)
         return h if self.contiguous_units else h.index_select(-1, self.place)
 
@@ -192,10 +220,10 @@ class PartiallySharedLinear(nn.Module):
         self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
         shared = round_units(share_ratio, out_features)
         private = out_features - shared
-        self.shared_weight = _parameter((shared, in_features), device, dtype)
-        self.shared_bias = _parameter((shared,), device, dtype)
-        self.private_weight = _parameter((num_tasks, private, in_features), device, dtype)
-        self.private_bias = _parameter((num_tasks, private), device, dtype)
+        self.shared_weight = parameter((shared, in_features), device, dtype)
+        self.shared_bias = parameter((shared,), device, dtype)
+        self.private_weight = parameter((num_tasks, private, in_features), device, dtype)
+        self.private_bias = parameter((num_tasks, private), device, dtype)
         self.register_buffer("index", torch.empty(num_tasks, out_features, dtype=torch.int32, device=device), persistent=False)
         self.reset_parameters()
 

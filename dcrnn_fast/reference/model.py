@@ -28,6 +28,7 @@ from ..relations import InformationTransfer, chain_logits
 from ..sharing import Cell, Sharing, SharingPlan
 from .layers import CrossRNN, PartiallySharedLinear
 from .numeric import PiecewiseLinearEmbedding
+from .scenarios import ScenarioCrossRNN
 from .standard_layers import Dropout, Embedding
 
 Relation = Literal["chain", "independent", "transfer"]
@@ -54,6 +55,10 @@ class DCRNN(nn.Module):
         share_ratio: fraction of units that tasks share, in [0, 1]; 1 is hard sharing, 0 is none.
         rank: r of the low-rank cell, in which a unit reads r projections of the state instead of the state; None for the full cell.
         projection_share_ratio: fraction of the r projections that tasks share, in [0, 1].
+        scenario: the name of the categorical field whose ids are the scenarios (of a sequence, the field's position as text: "0"); None for
+            none. With ``sharing="trunk"``, each scenario then has a trunk of its own below the trunk of all, see
+            :class:`dcrnn_fast.reference.ScenarioCrossRNN`. Rows with id 0 (out of vocabulary) read the trunk of all alone.
+        scenario_ratio: fraction of units in a scenario's trunk, at most 1 - ``share_ratio``; without ``scenario`` it has no effect.
         tower_dims: widths of each task's hidden tower layers.
         dropout: probability in [0, 1) after every hidden tower layer.
         relation: "chain", "independent" or "transfer" between consecutive tasks.
@@ -72,6 +77,7 @@ class DCRNN(nn.Module):
     """
 
     cross_layer = CrossRNN
+    scenario_layer = ScenarioCrossRNN
     tower_layer = PartiallySharedLinear
     sizes: Tensor
     offsets: Tensor
@@ -97,6 +103,8 @@ class DCRNN(nn.Module):
         rank: int | None = None,
         projection_share_ratio: float = 1.0,
         dense_bins: int = 0,
+        scenario: str | None = None,
+        scenario_ratio: float = 0.25,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -128,21 +136,30 @@ class DCRNN(nn.Module):
             raise ValueError("dropout=1: expected a probability in [0, 1)")
         check_choice("relation", relation, get_args(Relation))
         check_ratio("tower_share_ratio", tower_share_ratio)
+        check_ratio("scenario_ratio", scenario_ratio)
+        if scenario is not None:
+            check_choice("scenario", scenario, self.field_names)
+            if sharing != "trunk":
+                raise ValueError(f'scenario={scenario!r} with sharing={sharing!r}: expected sharing="trunk", whose units scenarios read')
         check_placement(device, dtype)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         self.embedding_init_std = float(embedding_init_std)
+        self.scenario = scenario
+        self.scenario_column = None if scenario is None else self.field_names.index(scenario)
+        scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.dense_bins = dense_bins if num_dense else 0
         dim = (len(self.num_embeddings) + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
         self.plan = SharingPlan.from_ratio(
             sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
-            projection_share_ratio=projection_share_ratio,
+            projection_share_ratio=projection_share_ratio, num_scenarios=scenarios,
+            scenario_ratio=0.0 if scenario is None else scenario_ratio,
         )  # fmt: skip
 
         # One table for all fields: field f's rows start at offsets[f].
         for name in ("sizes", "offsets"):
             self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
         self.embedding = Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
-        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers._parameter
+        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
         self._reset_table()
         projected, binned = num_dense > 0 and not dense_bins, num_dense > 0 and dense_bins > 0
         self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if projected else None
@@ -150,7 +167,8 @@ class DCRNN(nn.Module):
             PiecewiseLinearEmbedding(num_dense, embedding_dim, dense_bins, device=device, dtype=dtype) if binned else None
         )
 
-        self.cross = self.cross_layer(self.plan, device=device, dtype=dtype)
+        cross_layer = self.cross_layer if scenario is None else self.scenario_layer
+        self.cross = cross_layer(self.plan, device=device, dtype=dtype)
         widths = [dim, *tower_dims]
         self.towers = nn.ModuleList(
             self.tower_layer(below, width, len(self.tasks), tower_share_ratio, device=device, dtype=dtype)
@@ -197,7 +215,8 @@ class DCRNN(nn.Module):
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The towers' outputs z [B, T]. Under "chain" each is the logit of an event given the one before it."""
-        states = self.cross(self.features(ids, dense))  # [T, B, D]
+        of_rows = () if self.scenario_column is None else (ids[:, self.scenario_column],)
+        states = self.cross(self.features(ids, dense), *of_rows)  # [T, B, D]
         for layer in self.towers:
             states = self.dropout(torch.relu(layer(states)))
         if self.transfer is not None:

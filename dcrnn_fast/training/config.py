@@ -42,6 +42,10 @@ class ModelConfig(_Section):
     share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
     rank: Annotated[int, Field(ge=1, le=65536)] | None = Field(default=32, description="rank of the cell; null: the full cell")
     projection_share_ratio: Ratio = Field(default=1.0, description="shared part of the low-rank cell's projections")
+    scenario: str | None = Field(
+        default=None, description="categorical field whose ids are scenarios with a trunk each, with sharing: trunk; null: no scenarios"
+    )
+    scenario_ratio: Ratio = Field(default=0.25, description="part of the units in a scenario's trunk, at most 1 - share_ratio")
     dense_bins: Annotated[int, Field(ge=0, le=65536)] = Field(
         default=32, description="bins of each dense column's own embedding; 0: one projection of all dense columns"
     )

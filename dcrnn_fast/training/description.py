@@ -12,7 +12,8 @@ from .config import ModelConfig, model_with_earlier
 
 MAX_UNITS = 2**18
 MAX_ROWS = 2**24
-"""Rows that the tasks read in all layers. A model's index tensors hold one number a row, and they are built before its shapes are known."""
+"""Rows that the tasks and scenarios read in all layers. A model's index tensors hold one number a row, and they are built before its
+shapes are known."""
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 
@@ -49,6 +50,8 @@ class _Description(BaseModel):
         if len(self.dense) * bins > MAX_ROWS:
             raise ValueError(f"it asks for {len(self.dense) * bins:,} bins, expected at most {MAX_ROWS:,}")
         rows = len(self.tasks) * ((1 if model.tied else model.steps) * units + sum(model.tower_dims))
+        scenarios = max([size - 1 for name, size in self.fields if name == model.scenario], default=0)
+        rows += scenarios * (1 if model.tied else model.steps) * round(model.scenario_ratio * units)
         if units > MAX_UNITS or rows > MAX_ROWS:
             raise ValueError(f"it asks for {units:,} units and {rows:,} rows, expected at most {MAX_UNITS:,} and {MAX_ROWS:,}")
         return self

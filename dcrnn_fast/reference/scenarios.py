@@ -1,0 +1,176 @@
+"""Scenarios: a trunk for all rows, one below it for each scenario, and private units for each task (hierarchical sharing)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..inputs import check_tensor
+from ..sharing import identity_index
+from ..transforms import may_read_values
+from .layers import CrossRNN, parameter
+
+
+class ScenarioCrossRNN(CrossRNN):
+    """A cross recurrence of three levels, for every task of a :class:`~dcrnn_fast.SharingPlan` with scenarios.
+
+    A *scenario* is a part of the rows, such as a channel or a country. (HiNet, Zhou et al., 2023, arXiv 2303.06095, has separate levels
+    for scenarios and tasks too; its levels are mixtures of experts.) Of the D units,
+
+    - the first S = ``round(share_ratio * D)`` are the global trunk. A row of it reads the S states of the trunk;
+    - the next C, up to ``round((share_ratio + scenario_ratio) * D)``, are the scenario's trunk. A row of it reads S + C states, those of
+      the global trunk and its own. Each of the N scenarios has weights of its own, and all tasks share them;
+    - the last P = D - S - C are private. A row of them reads all D states: global, scenario, own. Each task has weights of its own, and
+      all scenarios share them.
+
+    A level reads the states of the levels above it at the same step, so the global trunk runs once for all rows, the private units once
+    for each task, and between them each row runs the trunk of its own scenario. FLOPs do not depend on N.
+
+    A row whose scenario is *unknown* (0) reads the global trunk alone: its scenario's units keep x0 at every step. This is what a trunk
+    computes whose weights and biases are zero. The scenarios' W and b start at zero, so that each scenario starts as the unknown one, and
+    training moves the frequent ones away from it.
+
+    Parameters beside those of :class:`CrossRNN`: ``scenario_weight`` [N, W * C, G, S + C], ``scenario_bias`` [N, W * C, G]. V starts
+    uniform in +-1/sqrt(S + C). With the plan's rank r the weights have r columns, and ``scenario_projection`` [W * r, G, S + C] projects
+    for all scenarios.
+
+    Rows are sorted by scenario, and the operator is called once for each scenario present. Where code may not read values (compiled and
+    exported graphs, captured CUDA graphs, ``vmap``), every scenario computes every row, and each row takes its own: the same result, for
+    N times the work of this level.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import SharingPlan, reference
+        >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5, num_scenarios=3, scenario_ratio=0.25)
+        >>> reference.ScenarioCrossRNN(plan)(torch.randn(4, 8), torch.tensor([1, 3, 0, 1])).shape
+        torch.Size([2, 4, 8])
+    """
+
+    computes_scenarios = True
+    scenario_index: Tensor
+    all_scenarios_index: Tensor
+    scenario_projection_index: Tensor
+    all_scenarios_projection_index: Tensor
+
+    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        super()._make_parameters(device, dtype)
+        shape = self.plan.scenario_shape()
+        self.scenario_weight = parameter(shape, device, dtype)
+        self.scenario_bias = parameter(shape[:-1], device, dtype)
+        if self.plan.rank is not None:
+            self.scenario_projection = parameter(self.plan.scenario_projection_shape(), device, dtype)
+
+    def _tables(self) -> dict[str, Tensor]:
+        scenarios, rows = self.plan.scenario_shape()[:2]
+        tables = {"scenario_index": identity_index(1, rows), "all_scenarios_index": identity_index(scenarios, rows)}
+        if self.plan.rank is not None:
+            rows = self.plan.scenario_projection_shape()[0]
+            tables["scenario_projection_index"] = identity_index(1, rows)
+            tables["all_scenarios_projection_index"] = identity_index(scenarios, rows)
+        return super()._tables() | tables
+
+    def reset_parameters(self) -> None:
+        """Draw new weights, set the biases and the scenarios' W to zero, and fill the index tensors."""
+        super().reset_parameters()
+        nn.init.zeros_(self.scenario_bias)
+        if self.scenario_weight.numel():
+            nn.init.zeros_(self.scenario_weight[:, :, 0])
+            bound = 1 / math.sqrt(self.scenario_weight.shape[-1])
+            nn.init.uniform_(self.scenario_weight[:, :, 1:], -bound, bound)
+
+    def forward(self, x0: Tensor, scenario: Tensor | None = None) -> Tensor:
+        """Each task's last state, [T, B, D].
+
+        Args:
+            x0: floating [B, D].
+            scenario: int64 or int32 [B], each row's scenario, from 1 to N; 0 where it is unknown. None: it is unknown for all rows.
+
+        Raises:
+            TypeError, ValueError: another dtype or shape.
+            IndexError: a scenario outside [0, N].
+        """
+        self._check_input(x0)
+        if scenario is None:
+            scenario = torch.zeros(x0.shape[0], dtype=torch.int64, device=x0.device)
+        check_tensor("scenario", scenario, "integers [B]")
+        if scenario.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"scenario: got dtype {scenario.dtype}, expected torch.int64 (or torch.int32)")
+        if scenario.shape != x0.shape[:1]:
+            raise ValueError(f"scenario: got shape {list(scenario.shape)}, expected [{x0.shape[0]}], one for each row of x0")
+        if not self.contiguous_units:
+            x0 = x0.index_select(1, self.order)
+        trunk = self._trunk_states(x0)
+        above = [] if trunk is None else [trunk]
+        if self.plan.scenario_units:
+            first, second = len(self.plan.shared_units), self.plan.scenario_columns
+            context = None if trunk is None else trunk[: self.plan.steps]
+            above.append(self._scenario_states(x0[:, first:second], context, scenario))
+        return self._with_private(x0, above)
+
+    def _scenario_states(self, x0: Tensor, context: Tensor | None, scenario: Tensor) -> Tensor:
+        """The states [L + 1, B, C] of the scenarios' units, from their x0 [B, C] and the global trunk's states before each step."""
+        if may_read_values(scenario):
+            order, sizes = grouped(scenario, self.plan.num_scenarios)
+            return self._of_groups(x0, context, order, sizes)
+        return self._of_all(x0, context, scenario)
+
+    def _of_groups(self, x0: Tensor, context: Tensor | None, order: Tensor | None, sizes: list[int]) -> Tensor:
+        """One call for each scenario that has rows."""
+        if not self.plan.num_scenarios:
+            return self._unknown(x0)
+        if order is not None:
+            x0 = x0.index_select(0, order)
+            context = None if context is None else context.index_select(1, order)
+        # Without any known scenario, the first runs on no rows: the parameters have a gradient after every batch, as DDP expects.
+        present = [number for number, size in enumerate(sizes) if size and number] or [1]
+        rows = [sizes[0], *[sizes[number] for number in present]]
+        unknown, *starts = x0.split(rows)
+        contexts = [None] * len(starts) if context is None else context.split(rows, dim=1)[1:]
+        weights, biases = self.scenario_weight.unbind(), self.scenario_bias.unbind()
+        parts = []
+        for number, start, above in zip(present, starts, contexts, strict=True):
+            banks = weights[number - 1].unsqueeze(0), biases[number - 1].unsqueeze(0)
+            parts.append(self._run(start, above, *banks, self.scenario_index)[0])
+        states = torch.cat([self._unknown(unknown).to(parts[0].dtype), *parts], dim=1)
+        return states if order is None else states.index_select(1, torch.argsort(order))
+
+    def _of_all(self, x0: Tensor, context: Tensor | None, scenario: Tensor) -> Tensor:
+        """All scenarios on all rows, as the operator's tasks; then each row's own."""
+        known = self._run(x0, context, self.scenario_weight, self.scenario_bias, self.all_scenarios_index)  # [N, L + 1, B, C]
+        states = torch.cat([self._unknown(x0).unsqueeze(0).to(known.dtype), known])
+        return states.gather(0, scenario.long().view(1, 1, -1, 1).expand(1, *states.shape[1:]))[0]
+
+    def _unknown(self, x0: Tensor) -> Tensor:
+        return x0.expand(self.plan.steps + 1, -1, -1)
+
+    def _run(self, x0: Tensor, context: Tensor | None, weight: Tensor, bias: Tensor, index: Tensor) -> Tensor:
+        """The states [N, L + 1, B, C] of the scenarios whose banks are given."""
+        plan = self.plan
+        no_rows = weight.new_empty(0, *weight.shape[2:]), bias.new_empty(0, plan.gates)
+        options: dict[str, Any] = {"steps": plan.steps, "cell": plan.cell, "context": context, "return_states": True}
+        if plan.rank is not None:
+            projection, alone = self.scenario_projection, index is self.scenario_index
+            options["shared_projection"] = projection
+            options["private_projection"] = projection.new_empty(len(index), 0, *projection.shape[1:])
+            options["projection_index"] = self.scenario_projection_index if alone else self.all_scenarios_projection_index
+        return self.cross_rnn(x0, *no_rows, weight, bias, index, **options)
+
+
+def grouped(scenario: Tensor, num_scenarios: int) -> tuple[Tensor | None, list[int]]:
+    """How to sort rows by scenario: their order [B], or None where all rows have the same; and the rows of each of the N + 1 scenarios.
+
+    Rows of a scenario keep their order. Raises IndexError for a scenario outside [0, N].
+    """
+    sizes = [0] * (num_scenarios + 1)
+    if not scenario.numel():
+        return None, sizes
+    low, high = torch.stack(scenario.aminmax()).tolist()
+    if low < 0 or high > num_scenarios:
+        raise IndexError(f"scenario: got {low if low < 0 else high}, expected values in [0, {num_scenarios}]")
+    if low == high:
+        sizes[low] = scenario.numel()
+        return None, sizes
+    return torch.argsort(scenario, stable=True), torch.bincount(scenario, minlength=num_scenarios + 1).tolist()

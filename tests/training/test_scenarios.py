@@ -1,0 +1,73 @@
+"""A run whose model has a trunk for each scenario."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dcrnn_fast.errors import CheckpointError, ConfigError
+from dcrnn_fast.training import evaluate, load_config, load_model, train
+from dcrnn_fast.training.description import check_description
+from dcrnn_fast.training.evaluation import predict_split
+from dcrnn_fast.training.model_file import read_weights
+from tests.training.tiny import tiny_config
+
+SCENARIOS = {"model__sharing": "trunk", "model__scenario": "shape"}
+
+
+@pytest.fixture(scope="module")
+def run(schema, tmp_path_factory):
+    """The folder of a run with the five shapes as scenarios."""
+    folder = tmp_path_factory.mktemp("runs") / "scenarios"
+    train(tiny_config(schema, **SCENARIOS), folder)
+    return folder
+
+
+def test_a_run_trains_a_trunk_for_each_id_of_the_field_and_its_model_loads(run, dataset):
+    model, about = load_model(run / "model.safetensors")
+    assert model.plan.num_scenarios == dataset.meta.fields["shape"] - 1 == 5
+    assert model.cross.scenario_weight.detach()[:, :, 0].flatten(1).norm(dim=1).min() > 0, "training has moved every one"
+    assert (about["model"]["scenario"], about["model"]["scenario_ratio"]) == ("shape", 0.25)
+    assert evaluate(run)["metrics"]["click"]["auc"] > 0.7
+
+
+def test_an_unseen_category_reads_no_scenarios_trunk(run, dataset):
+    model = load_model(run / "model.safetensors")[0]
+    split = dataset.split("test")
+    ids = np.array(split.ids)
+    ids[:, list(dataset.meta.fields).index("shape")] = 0
+    unseen = replace(split, ids=ids)
+    before = predict_split(model, unseen, torch.device("cpu"))
+    with torch.no_grad():
+        model.cross.scenario_weight += 1
+    for name, values in predict_split(model, unseen, torch.device("cpu")).items():
+        np.testing.assert_array_equal(values, before[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model__scenario": "weekday"}, "does not fit the data set tiny: scenario='weekday': expected one of 'shape', 'colour', 'size'"),
+        ({"model__scenario": "shape"}, "does not fit the data set tiny: scenario='shape' with sharing='rows'"),
+        (SCENARIOS | {"model__scenario_ratio": 0.6}, r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5"),
+    ],
+)
+def test_a_scenario_that_does_not_fit_the_data_is_refused_before_training(schema, tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_config(schema, **change), tmp_path / "run")
+
+
+def test_a_configuration_from_before_there_were_scenarios_has_none(run, tmp_path):
+    text = (run / "config.yaml").read_text()
+    older = "".join(line for line in text.splitlines(keepends=True) if "scenario" not in line)
+    (tmp_path / "config.yaml").write_text(older)
+    assert load_config(tmp_path / "config.yaml", of_run=True).model.scenario is None
+
+
+def test_a_small_weight_file_that_describes_many_scenarios_is_refused(run):
+    """Before their index tensors are built."""
+    about = read_weights(run / "model.safetensors")[1]
+    about["fields"] = [[name, 2**30 if name == "shape" else size] for name, size in about["fields"]]
+    with pytest.raises(CheckpointError, match=r"it asks for .* rows, expected at most"):
+        check_description(about, run / "model.safetensors")
