@@ -26,7 +26,7 @@ def write_movielens(wheel: Path, folder: Path) -> str:
         [user, item, *of_user[user], *of_item[item], int(float(rating) >= 4), int(float(rating) >= 5)] for user, item, rating, _ in ratings
     ]
     columns = ["user_id", "item_id", "age", "gender", "occupation", "year", "genre"]
-    return _write(folder, "movielens-100k", columns, ("like", "love"), rows, valid=0.15, test=0.15)
+    return write_table(folder, "movielens-100k", columns, ("like", "love"), rows, valid=0.15, test=0.15)
 
 
 def write_log(seed: int, folder: Path, *, min_count: int = 5, rows: int = 40_000, users: int = 6_000, items: int = 4_000) -> str:
@@ -50,7 +50,7 @@ def write_log(seed: int, folder: Path, *, min_count: int = 5, rows: int = 40_000
     click, consume = events[0], events[0] & events[1]
     table = zip(user, item, hour, device, click.astype(int), consume.astype(int), strict=True)
     columns, name = ["user_id", "item_id", "hour", "device"], f"id-log-{seed}-{min_count}"
-    return _write(folder, name, columns, ("click", "consume"), table, valid=0.2, test=0.1, min_count=min_count)
+    return write_table(folder, name, columns, ("click", "consume"), table, valid=0.2, test=0.1, min_count=min_count)
 
 
 def _long_tail(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -63,7 +63,7 @@ def _tab_separated(archive: zipfile.ZipFile, part: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(lines), delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
 
 
-def _write(
+def write_table(
     folder: Path,
     name: str,
     columns: Sequence[str],
@@ -73,6 +73,7 @@ def _write(
     valid: float,
     test: float,
     min_count: int = 5,
+    group: str | None = "user_id",
 ) -> str:
     """A CSV whose last rows are the test rows, those before them the validation rows, and its schema."""
     rows = list(table)
@@ -88,7 +89,7 @@ def _write(
         "relation": "chain",
         "tasks": [{"name": task, "column": task} for task in tasks],
         "categorical": list(columns),
-        "group": "user_id",
+        "group": group,
         "min_count": min_count,
     }
     path = folder / f"{name}.yaml"

@@ -236,8 +236,9 @@ def scenarios() -> str:
     seeds = len({row["seed"] for row in result["rows"]})
     return (
         f"{markdown(scenarios_header(), scenarios_table(result['rows']))}\n\n"
-        f"Means of the tasks on validation rows, mean ± standard deviation over {seeds} seeds, each with a split of its own. Rare: less than "
-        f"{RARE:.0%} of the train rows. {machine.line(result['machine'])}, one thread a run; `bench/results/scenarios.json`."
+        f"Means of the tasks on validation rows and of {seeds} seeds, each with rows of its own; in brackets mean and standard deviation "
+        f"of the seeds' differences from the one model. Rare: less than {RARE:.0%} of the train rows. {machine.line(result['machine'])}, "
+        "one thread a run; `bench/results/scenarios.json`."
     )
 
 

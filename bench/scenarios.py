@@ -1,11 +1,13 @@
 """What do scenarios buy? ``make scenarios`` compares three ways to serve several: one model for all rows, one model with a trunk for each
 scenario (``model.scenario``), and one model a scenario.
 
-census-income (of 70% of its train rows every third; the others are the validation rows) with ``citizenship`` as the scenario: five values,
-of which the largest has 89% of the rows. Each seed splits the rows anew and draws other weights. All settings are the default configuration
-but for the keys that they name; early stopping keeps the weights with the lowest log loss on the validation rows, which are also those that
-are scored. A model a scenario trains and stops by the rows of its scenario, for as many steps as the one model: its epochs and its patience
-are longer. No test row takes part.
+Two kinds of data. census-income (of 70% of its train rows every third; the others are the validation rows) has ``citizenship`` as the
+scenario: five values, of which the largest has 89% of the rows. In tables drawn from a known model (bench/scenario_data.py), five channels
+differ a little (their effects have a cosine of 0.8) or much (0.2). Each seed takes other rows and other weights.
+
+All settings are the default configuration but for the keys that they name. Early stopping keeps the weights with the lowest log loss on the
+validation rows, which are also those that are scored. A model a scenario trains and stops by the rows of its scenario, for as many steps as
+the one model: its epochs and its patience are longer. No test row takes part.
 
 Scores are of all validation rows, of those of rare scenarios (less than 5% of the train rows each), and of each scenario. A last score
 reads the rows of rare scenarios as unknown (id 0 in the column), as it would a new value. Runs that are in the results are not run again.
@@ -14,6 +16,7 @@ reads the rows of rare scenarios as unknown (id 0 in the column), as it would a 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import tempfile
@@ -34,18 +37,22 @@ from dcrnn_fast.training.metrics import task_metrics
 
 from . import machine, results
 from .quality.tables import ARRAYS, thinned
+from .scenario_data import write_scenarios
 
 PATH = results.COMMITTED / "scenarios.json"
-DATA, FIELD, THINNED, VALID, RARE = "census-income", "citizenship", 3, 0.3, 0.05
+DATA = {"census-income": "citizenship", "drawn, cosine 0.8": "channel", "drawn, cosine 0.2": "channel"}
+"""The data sets, each with the field whose values are its scenarios."""
+THINNED, VALID, RARE = 3, 0.3, 0.05
 TRUNK = {"model.sharing": "trunk"}
-EACH = "a model a scenario"
+ONE, EACH = "one model", "a model a scenario"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "one model": TRUNK,
+    ONE: TRUNK,
     "one model, share_ratio 0.75": TRUNK | {"model.share_ratio": 0.75},
-    "scenario trunks": TRUNK | {"model.scenario": FIELD},
-    "scenario trunks, scenario_ratio 0.1": TRUNK | {"model.scenario": FIELD, "model.scenario_ratio": 0.1},
+    "scenario trunks": TRUNK | {"model.scenario": None},
+    "scenario trunks, scenario_ratio 0.1": TRUNK | {"model.scenario": None, "model.scenario_ratio": 0.1},
     EACH: TRUNK,
 }
+"""The keys of each setting. ``model.scenario`` becomes the data set's field."""
 COMPARED = ("all rows", "rare scenarios", "rare, as unknown")
 
 
@@ -68,7 +75,7 @@ def trained(dataset: PackedDataset, config: Mapping[str, Any], folder: Path) -> 
 
 def as_many_steps(rows: int, of_all: int) -> dict[str, int]:
     """The keys with which a run on some of the rows takes as many steps as one on all of them, and is as patient."""
-    defaults = load_config(None, {"data": DATA})
+    defaults = load_config(None, {"data": "each of them"})
     batch, epochs = defaults.optimiser.batch_size, defaults.optimiser.epochs
     longer = math.ceil(of_all / batch) / math.ceil(rows / batch)
     return {"optimiser.epochs": round(epochs * longer), "early_stopping.patience": round(defaults.early_stopping.patience * longer)}
@@ -93,32 +100,47 @@ def scores(predicted: Mapping[str, np.ndarray], split: PackedSplit, rows: np.nda
     return {task: {key: found[task][key] for key in ("rows", "positives", "auc", "log_loss")} for task in dataset.meta.tasks}
 
 
-def run(setting: str, seed: int) -> dict[str, Any]:
+def load(data: str, seed: int, folder: Path) -> PackedDataset:
+    """A data set with the rows of a seed."""
+    if data == "census-income":
+        dataset = prepare(data, seed=seed, valid_fraction=VALID)
+        return replace(dataset, splits=dict(dataset.splits) | {"train": thinned(dataset.split("train"), THINNED)})
+    return prepare(write_scenarios(seed, folder, cosine=float(data.split(" ")[-1])), cache_dir=folder / "cache")
+
+
+def run(data: str, setting: str, seed: int) -> dict[str, Any]:
     """Train once, with one thread; the scores on the validation rows, by part and task."""
     torch.set_num_threads(1)
-    config = {"data": DATA, "seed": seed, "split_seed": seed, "valid_fraction": VALID, "threads": 1, **SETTINGS[setting]}
-    dataset = prepare(DATA, seed=seed, valid_fraction=VALID)
-    dataset = replace(dataset, splits=dict(dataset.splits) | {"train": thinned(dataset.split("train"), THINNED)})
-    column = list(dataset.meta.fields).index(FIELD)
+    with tempfile.TemporaryDirectory() as name:
+        return {"data": data, "setting": setting, "seed": seed} | run_on(
+            load(data, seed, Path(name)), DATA[data], setting, seed, Path(name)
+        )
+
+
+def run_on(dataset: PackedDataset, field: str, setting: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Parameters and scores of a setting on a data set."""
+    config = {"data": dataset.meta.name, "seed": seed, "threads": 1, **SETTINGS[setting]}
+    if "model.scenario" in config:
+        config["model.scenario"] = field
+    column = list(dataset.meta.fields).index(field)
     valid, of_train = dataset.split("valid"), scenarios_of(dataset.split("train"), column)
     shares = {int(scenario): float(np.mean(of_train == scenario)) for scenario in np.unique(of_train)}
     models: dict[int | None, torch.nn.Module] = {}
     parameters = 0
-    with tempfile.TemporaryDirectory() as name:
-        for scenario in shares if setting == EACH else [None]:
-            splits, budget = dict(dataset.splits), {}
-            if scenario is not None:
-                splits = {of: chosen(split, scenarios_of(split, column) == scenario) for of, split in splits.items()}
-                budget = as_many_steps(len(splits["train"]), len(of_train))
-            models[scenario], more = trained(replace(dataset, splits=splits), config | budget, Path(name) / str(scenario))
-            parameters += more
+    for scenario in shares if setting == EACH else [None]:
+        splits, budget = dict(dataset.splits), {}
+        if scenario is not None:
+            splits = {of: chosen(split, scenarios_of(split, column) == scenario) for of, split in splits.items()}
+            budget = as_many_steps(len(splits["train"]), len(of_train))
+        models[scenario], more = trained(replace(dataset, splits=splits), config | budget, folder / f"run-{scenario}")
+        parameters += more
     predicted, scenario = predictions(models, valid, column), scenarios_of(valid, column)
     rare = np.isin(scenario, [number for number, share in shares.items() if share < RARE])
     found = {
         "all rows": scores(predicted, valid, np.isin(scenario, list(shares)), dataset),
         "rare scenarios": scores(predicted, valid, rare, dataset),
     }
-    for number, value in enumerate(dataset.meta.vocabulary[FIELD]):
+    for number, value in enumerate(dataset.meta.vocabulary[field]):
         if number in shares:
             found[value] = scores(predicted, valid, scenario == number, dataset)
     if setting != EACH:
@@ -127,8 +149,6 @@ def run(setting: str, seed: int) -> dict[str, Any]:
         unknown = predictions(models, replace(valid, ids=ids), column)
         found["rare, as unknown"] = scores(unknown, valid, rare, dataset)
     return {
-        "setting": setting,
-        "seed": seed,
         "parameters": parameters,
         "rare_share": sum(s for s in shares.values() if s < RARE),
         "valid": found,
@@ -140,29 +160,34 @@ def mean(rows: Iterable[Mapping[str, Any]], part: str, key: str) -> list[float]:
     return [statistics.fmean(scores[key] for scores in row["valid"][part].values()) for row in rows if part in row["valid"]]
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation, in words."""
+def beside(values: list[float], of_one: list[float]) -> str:
+    """The mean over the seeds; in brackets mean and standard deviation of each seed's difference from the one model."""
     if not values:
         return "-"
-    return f"{statistics.fmean(values):.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+    said = f"{statistics.fmean(values):.4f}"
+    differences = [value - other for value, other in zip(values, of_one, strict=False)]
+    if not any(differences):
+        return said
+    deviation = f" ± {statistics.stdev(differences):.4f}" if len(differences) > 1 else ""
+    return f"{said} ({statistics.fmean(differences):+.4f}{deviation})"
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
-    """A line for each setting: parameters; AUC and log loss, means of the tasks, of all rows, of rare scenarios and of these as unknown."""
-    by: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by.setdefault(row["setting"], []).append(row)
+    """A line for each data set and setting: parameters; AUC and log loss, means of the tasks, of each part of the rows."""
+    by: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        by.setdefault((row["data"], row["setting"]), []).append(row)
     lines = []
-    for setting in (name for name in SETTINGS if name in by):
-        of = by[setting]
-        cells = [spread(mean(of, part, key)) for part in COMPARED for key in ("auc", "log_loss")]
-        lines.append([setting, f"{max(row['parameters'] for row in of):,}", *cells])
+    for data, setting in (case for case in itertools.product(DATA, SETTINGS) if case in by):
+        of, of_one = by[data, setting], by.get((data, ONE), [])
+        cells = [beside(mean(of, part, key), mean(of_one, part, key)) for part in COMPARED for key in ("auc", "log_loss")]
+        lines.append([data, setting, f"{max(row['parameters'] for row in of):,}", *cells])
     return lines
 
 
 def header() -> list[str]:
     """The columns of :func:`table`."""
-    return ["setting", "parameters", *(f"{part}: {key}" for part in COMPARED for key in ("AUC", "log loss"))]
+    return ["data", "setting", "parameters", *(f"{part}: {key}" for part in COMPARED for key in ("AUC", "log loss"))]
 
 
 def main() -> None:
@@ -172,15 +197,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, of one thread each")
     arguments = parser.parse_args()
     rows = results.rows_of_this_machine(PATH)
-    done = {(row["setting"], row["seed"]) for row in rows}
-    left = [case for seed in range(arguments.seeds) for setting in arguments.settings if (case := (setting, seed)) not in done]
+    done = {(row["data"], row["setting"], row["seed"]) for row in rows}
+    wanted = [(data, setting, seed) for seed in range(arguments.seeds) for data in DATA for setting in arguments.settings]
+    left = [case for case in wanted if case not in done]
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
         for number, row in enumerate(pool.map(run, *zip(*left, strict=True)) if left else (), start=1):
             rows.append(row)
-            configuration = load_config(None, {"data": DATA, "valid_fraction": VALID}).to_dict()
+            configuration = load_config(None, {"data": "each of them", "valid_fraction": VALID}).to_dict()
             results.write(PATH, {"machine": machine.description(), "configuration": configuration, "rows": rows})
             said = ", ".join(f"{part} {mean([row], part, 'auc')[0]:.4f}" for part in row["valid"])
-            print(f"[{number}/{len(left)}] {row['setting']}, seed {row['seed']}: AUC {said}", flush=True)
+            print(f"[{number}/{len(left)}] {row['data']}, {row['setting']}, seed {row['seed']}: AUC {said}", flush=True)
     for line in [header(), *table(rows)]:
         print("  ".join(line))
 
