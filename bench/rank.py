@@ -27,6 +27,7 @@ from dcrnn_fast.training.model_file import build_model, describe
 from dcrnn_fast.training.optimisation import build_optimiser
 
 from . import interleave, machine, results
+from .drawing import drawn_with
 from .id_heavy_data import write_movielens
 
 RANKS = (8, 16, 32, 64, 128, None)
@@ -118,14 +119,11 @@ def table(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+@drawn_with()
 def draw(result: Mapping[str, Any]) -> None:
     """A panel for each data set: mean test AUC against training rows a second, a point for each rank."""
-    import matplotlib
-
-    matplotlib.use("svg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update({"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9})
     names = list(dict.fromkeys(row["data"] for row in result["speeds"]))
     figure, axes = pyplot.subplots(1, len(names), figsize=(3.6 * len(names), 3.2), squeeze=False)
     for panel, data in zip(axes[0], names, strict=True):

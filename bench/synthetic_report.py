@@ -11,6 +11,7 @@ from typing import Any
 from dcrnn_fast import files
 
 from . import machine
+from .drawing import NO_FRAME, drawn_with
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -34,7 +35,6 @@ COSTS = {
     "training_rows_per_second": "training rows/s",
     "inference_rows_per_second": "inference rows/s",
 }
-STYLE = {"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def aucs(rows: Rows, model: str, cosine: float, known: float, task: str | None) -> dict[int, float]:
@@ -130,14 +130,11 @@ def summary(content: Mapping[str, Any]) -> str:
     return "\n\n".join("\n".join("  ".join(line) for line in [header, *lines]) for header, lines in tables(content))
 
 
+@drawn_with(**NO_FRAME)
 def figure(content: Mapping[str, Any], path: Path) -> None:
     """Four panels: AUC against DCRNN with half of its rows shared, by cosine and, at two cosines, by known labels; and the gate."""
-    import matplotlib
-
-    matplotlib.use("svg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update(STYLE)
     rows, study = content["rows"], content["study"]
     few = _few(study)
     cosines = list(dict.fromkeys(cosine for cosine, _ in few))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.drawing import NO_FRAME, drawn_with
 from dcrnn_fast import files
 
 from .models import MODELS
@@ -16,7 +17,6 @@ FIGURES = {
     "quality_training.svg": ("training_rows_per_second", "training rows/s"),
     "quality_request.svg": ("request_microseconds", "latency of a request of one row, µs"),
 }
-STYLE = {"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 MARKERS = "osD^vP"
 DIGITS = (1, 2, 3, 5)
 """Of the ticks of the logarithmic axis."""
@@ -35,14 +35,11 @@ def points(result: Mapping[str, Any], data: str, column: str) -> dict[str, list[
     return {model: sorted(of_model) for model, of_model in found.items()}
 
 
+@drawn_with(**NO_FRAME)
 def draw(result: Mapping[str, Any], folder: Path) -> None:
     """Write both figures. A model with several sizes is a line, with one a point; ours are filled."""
-    import matplotlib
-
-    matplotlib.use("svg")
     from matplotlib import pyplot, ticker
 
-    pyplot.rcParams.update(STYLE)
     names = list(dict.fromkeys(row["data"] for row in result["speeds"]))
     colours = pyplot.get_cmap("tab20").colors
     for file, (column, label) in FIGURES.items():

@@ -11,11 +11,16 @@ from .run_files import write_file
 
 
 def write_curves(path: Path, title: str, loss: Sequence[tuple[int, float]], history: Sequence[Mapping[str, Any]]) -> None:
-    """Plot the training loss by step, and each task's validation AUC and log loss by step."""
+    """Plot the training loss by step, and each task's validation AUC and log loss by step.
+
+    The same numbers give the same bytes, whatever style the process has set.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "dcrnn_fast"}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["svg.hashsalt"] = "dcrnn_fast"
         figure = Figure(figsize=(13, 3.8), layout="constrained")
         panels = figure.subplots(1, 3)
         figure.suptitle(title)

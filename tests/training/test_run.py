@@ -9,6 +9,7 @@ import torch
 from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import RunFolderError
 from dcrnn_fast.training import load_model, train, trainer
+from dcrnn_fast.training.curves import write_curves
 from dcrnn_fast.training.precision import select_precision
 from dcrnn_fast.training.run_folder import RunFolder, stored_config
 from dcrnn_fast.training.tensors import read_safetensors
@@ -20,6 +21,17 @@ def test_a_run_folder_holds_config_metrics_weights_curves_log_and_two_checkpoint
     assert {path.name for path in finished.iterdir()} == files | {"tensorboard", "checkpoints"}
     assert len(list((finished / "checkpoints").iterdir())) == 2
     assert (finished / "curves.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_the_curves_have_the_same_bytes_in_any_style_of_the_process(finished, tmp_path):
+    import matplotlib
+
+    _, state = newest_checkpoint(finished)
+    at = state["position"]
+    for name, style in (("plain", {}), ("styled", {"font.size": 20, "axes.spines.top": False})):
+        with matplotlib.rc_context(style):
+            write_curves(tmp_path / name, "DCRNN on tiny", at["curve"], at["history"])
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "styled").read_bytes() == (finished / "curves.svg").read_bytes()
 
 
 def test_metrics_json_has_the_test_metrics_of_every_task_and_what_the_run_cost(finished):
