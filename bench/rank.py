@@ -1,9 +1,9 @@
 """Which rank is enough? ``make rank`` trains the full cell and cells of low rank, and draws AUC against training speed.
 
-Every model has the default configuration but for ``model.rank``, and the same data, split and early stopping on validation rows. The rank
-to recommend is chosen on the validation rows: the smallest one whose mean AUC over tasks, seeds and data sets is not below the full cell's
-by more than 0.0005. The speeds are of whole training steps (model, loss, backward, AdamW) at the configuration's batch size on the rows of
-each data set, all models interleaved in one process.
+Every model has the former default configuration (``ablation.FORMER``) but for ``model.rank``, and the same data, split and early stopping
+on validation rows. The rank to recommend is chosen on the validation rows: the smallest one whose mean AUC over tasks, seeds and data
+sets is not below the full cell's by more than 0.0005. The speeds are of whole training steps (model, loss, backward, AdamW) at the
+configuration's batch size on the rows of each data set, all models interleaved in one process.
 
 MovieLens-100K is not part of this package: ``pip download recbole --no-deps`` fetches a wheel that holds it; pass its path as --movielens.
 """
@@ -27,19 +27,18 @@ from dcrnn_fast.training.model_file import build_model, describe
 from dcrnn_fast.training.optimisation import build_optimiser
 
 from . import interleave, machine, results
+from .ablation import FORMER
 from .drawing import drawn_with
 from .id_heavy_data import write_movielens
 
 RANKS = (8, 16, 32, 64, 128, None)
 """None is the full cell."""
-BEFORE = {"model.dense_bins": 0, "oov_dropout": 0.0, "precision": "float32", "optimiser.weight_decay": 0.1, "optimiser.epochs": 3}
-"""What the defaults were when the committed results were measured. Remove it to measure today's."""
 NAME = "rank.json"
 FIGURE = "rank.svg"
 
 
 def configured(schema: str, rank: int | None, seed: int) -> RunConfig:
-    return load_config(None, {"data": schema, "seed": seed, "model.rank": rank, **BEFORE})
+    return load_config(None, {"data": schema, "seed": seed, **FORMER, "model.rank": rank})
 
 
 def prepared(schema: str, folder: Path) -> PackedDataset:
@@ -170,7 +169,7 @@ def main() -> None:
         for data, schema in sets.items():
             dataset = prepared(schema, folder)
             of_speed += speeds(data, schema, dataset, arguments.seconds)
-    configuration = load_config(None, {"data": "each of them"}).to_dict()
+    configuration = load_config(None, {"data": "each of them", **FORMER}).to_dict()
     result = {"machine": machine.description(), "configuration": configuration, "rows": rows, "speeds": of_speed}
     results.write(path, result)
     draw(result)

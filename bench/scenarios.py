@@ -21,9 +21,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.evaluation import predict_split
 from dcrnn_fast.training.metrics import task_metrics
 
-from . import machine, results
+from . import results
 from .quality.tables import ARRAYS, thinned
 from .scenario_data import write_scenarios
 
@@ -196,17 +194,14 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, of one thread each")
     arguments = parser.parse_args()
-    rows = results.rows_of_this_machine(PATH)
-    done = {(row["data"], row["setting"], row["seed"]) for row in rows}
-    wanted = [(data, setting, seed) for seed in range(arguments.seeds) for data in DATA for setting in arguments.settings]
-    left = [case for case in wanted if case not in done]
-    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        for number, row in enumerate(pool.map(run, *zip(*left, strict=True)) if left else (), start=1):
-            rows.append(row)
-            configuration = load_config(None, {"data": "each of them", "valid_fraction": VALID}).to_dict()
-            results.write(PATH, {"machine": machine.description(), "configuration": configuration, "rows": rows})
-            said = ", ".join(f"{part} {mean([row], part, 'auc')[0]:.4f}" for part in row["valid"])
-            print(f"[{number}/{len(left)}] {row['data']}, {row['setting']}, seed {row['seed']}: AUC {said}", flush=True)
+    rows = results.run_missing(
+        PATH,
+        run,
+        [(data, setting, seed) for seed in range(arguments.seeds) for data in DATA for setting in arguments.settings],
+        workers=arguments.workers,
+        configuration=load_config(None, {"data": "each of them", "valid_fraction": VALID}).to_dict(),
+        said=lambda row: "AUC " + ", ".join(f"{part} {mean([row], part, 'auc')[0]:.4f}" for part in row["valid"]),
+    )
     for line in [header(), *table(rows)]:
         print("  ".join(line))
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError
-from dcrnn_fast.training import Report, load_config, load_model
+from dcrnn_fast.training import Report, load_config, load_model, train
 from dcrnn_fast.training.evaluation import predict_split
 from dcrnn_fast.training.model_file import export_weights
 from dcrnn_fast.training.run_folder import RunFolder
 from dcrnn_fast.training.tensors import pack_tensors, read_safetensors
 from dcrnn_fast.training.trainer import Trainer
 from tests.damage import flip_a_bit
+from tests.training.tiny import tiny_config
 
 
 def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
@@ -29,6 +30,23 @@ def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
     for name, expected in predict_split(again.model, dataset.split("test"), cpu).items():
         np.testing.assert_array_equal(predictions[name], expected, err_msg=name)
     assert predictions["click"].shape == (len(dataset.split("test")),)
+
+
+def test_a_weight_file_of_an_earlier_version_is_the_model_that_it_was(schema, dataset, tmp_path):
+    """It says nothing of keys that came later: the full cell, and one projection of the dense columns."""
+    train(tiny_config(schema, optimiser__epochs=1, model__rank=None, model__dense_bins=0), tmp_path / "run")
+    path = tmp_path / "run" / "model.safetensors"
+    before, _ = load_model(path, backend="reference")
+
+    def as_it_was(_, about):
+        for key in ("rank", "dense_bins", "projection_share_ratio", "scenario", "scenario_ratio"):
+            del about["model"][key]
+        del about["id_shares"]
+
+    sealed(as_it_was)(path)
+    after, _ = load_model(path, backend="reference")
+    cpu, rows = torch.device("cpu"), dataset.split("test")
+    np.testing.assert_array_equal(predict_split(before, rows, cpu)["buy"], predict_split(after, rows, cpu)["buy"])
 
 
 def drop_the_description(path):

@@ -76,6 +76,17 @@ def test_a_task_of_weight_zero_does_not_move_its_own_parameters(schema, tmp_path
     assert not moved[1].any()
 
 
+def test_the_embeddings_have_a_learning_rate_and_a_decay_of_their_own(schema, dataset):
+    options = {"optimiser__lr": 0.02, "optimiser__embedding_lr": 0.005, "optimiser__embedding_weight_decay": 0.7}
+    config, cpu = tiny_config(schema, **options), torch.device("cpu")
+    model = build_model(describe(config, dataset), device=cpu, backend="reference")
+    groups = build_optimiser(config, {"model": model}, cpu).param_groups
+    (own,) = [group for group in groups if any(parameter is model.embedding.weight for parameter in group["params"])]
+    assert len(own["params"]) == 1
+    assert (own["lr_scale"], own["weight_decay"]) == (0.25, 0.7)
+    assert {group["lr_scale"] for group in groups if group is not own} == {1.0}
+
+
 def test_biases_and_log_variances_do_not_decay_and_everything_else_does(schema, dataset):
     config, cpu = tiny_config(schema), torch.device("cpu")
     model = build_model(describe(config, dataset), device=cpu, backend="reference")
