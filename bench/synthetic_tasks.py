@@ -41,11 +41,11 @@ from .synthetic_report import FIGURE, figure, summary
 
 PATH = results.COMMITTED / "synthetic_tasks.json"
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "single-task": ("single-task", {}),
-    "dcrnn-none": ("dcrnn-rows", {"share_ratio": 0.0}),
-    "dcrnn-rows": ("dcrnn-rows", {}),
-    "dcrnn-trunk": ("dcrnn-trunk", {}),
-    "dcrnn-hard": ("dcrnn-hard", {}),
+    "single-task": ("single-task", {"rank": None}),
+    "dcrnn-none": ("dcrnn-full", {"share_ratio": 0.0}),
+    "dcrnn-rows": ("dcrnn-full", {}),
+    "dcrnn-trunk": ("dcrnn-trunk", {"rank": None}),
+    "dcrnn-hard": ("dcrnn-hard", {"rank": None}),
     "mmoe": ("mmoe", {}),
     "ple": ("ple", {}),
 }

@@ -44,11 +44,11 @@ def _network(name: str, title: str, build: Build, *, one_task_each: bool = False
 
 
 NETWORKS: dict[str, tuple[str, Build]] = {
-    "dcrnn-rows": ("DCRNN, rows", partial(dcrnn, sharing="rows")),
-    "dcrnn-trunk": ("DCRNN, trunk", partial(dcrnn, sharing="trunk")),
+    "dcrnn": ("DCRNN", partial(dcrnn, sharing="rows")),
+    "dcrnn-trunk": ("DCRNN, trunk sharing", partial(dcrnn, sharing="trunk")),
     "dcrnn-hard": ("DCRNN, hard sharing", partial(dcrnn, sharing="rows", share_ratio=1.0)),
     "dcrnn-untied": ("DCRNN, untied", partial(dcrnn, sharing="rows", tied=False)),
-    "dcrnn-rank32": ("DCRNN, rank 32", partial(dcrnn, sharing="rows", rank=32)),
+    "dcrnn-full": ("DCRNN, full cell", partial(dcrnn, sharing="rows")),
     "dcnv2": ("DCN-v2 and towers", partial(CrossTrunk, dcrnn_fast.DCNv2)),
     "gdcn": ("GDCN and towers", partial(CrossTrunk, dcrnn_fast.GDCN)),
 }
@@ -68,7 +68,7 @@ MODELS: dict[str, Model] = {
     "constant": Model("the constant", {}),
 }
 
-AGAINST = "dcrnn-rows"
+AGAINST = "dcrnn"
 """The model with which every other one is compared."""
 
 

@@ -103,10 +103,10 @@ class Apart(Network):
 
 
 def dcrnn(meta: PackedMeta, setting: Setting, size: Size, **fixed: Any) -> dcrnn_fast.DCRNN:
-    """DCRNN with the relation of the data set. ``fixed`` holds what names the variant; a ``rank`` there is that of the medium size."""
+    """DCRNN with the relation of the data set, and the full cell if the setting has no rank. ``fixed`` holds what names the variant."""
     options = {"share_ratio": setting["share_ratio"]} if "share_ratio" in setting else {}
-    if "rank" in fixed:
-        options["rank"] = round(fixed["rank"] * size.scale)
+    if setting.get("rank"):
+        options["rank"] = round(setting["rank"] * size.scale)
     return dcrnn_fast.DCRNN(
         meta.fields,
         embedding_dim=size.embedding_dim,

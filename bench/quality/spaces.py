@@ -29,7 +29,7 @@ Space = dict[str, Number | Choice]
 
 COMMON: Space = {
     "lr": Number(5e-4, 2e-2, 3e-3, log=True),
-    "weight_decay": Number(1e-3, 1.0, 0.3, log=True),
+    "weight_decay": Number(1e-3, 3.0, 0.3, log=True),
     "dropout": Number(0.0, 0.5, 0.3),
     "embedding_init_std": Number(3e-3, 0.3, 0.05, log=True),
     "epochs": Number(1, 8, 6, log=True),
@@ -47,14 +47,15 @@ NORM: Space = {"batch_norm": Choice((False, True), False)}
 """torch-rechub puts batch normalisation into every hidden layer. On tables of rare ids it takes away what a small start of the embeddings
 gives, so trial 0 leaves it out, and the others choose."""
 RATIO: Space = {"share_ratio": Choice((0.25, 0.5, 0.75), 0.5)}
+RANK: Space = {"rank": Choice((16, 32, 64), 32)}
 
 OWN: dict[str, Space] = {
-    "dcrnn-rows": WIDTH | STEPS | RATIO,
-    "dcrnn-trunk": WIDTH | STEPS | RATIO,
-    "dcrnn-hard": WIDTH | STEPS,
-    "dcrnn-untied": WIDTH | STEPS | RATIO,
-    "dcrnn-rank32": WIDTH | STEPS | RATIO,
-    "single-task": WIDTH | STEPS,
+    "dcrnn": WIDTH | STEPS | RANK | RATIO,
+    "dcrnn-trunk": WIDTH | STEPS | RANK | RATIO,
+    "dcrnn-hard": WIDTH | STEPS | RANK,
+    "dcrnn-untied": WIDTH | STEPS | RANK | RATIO,
+    "dcrnn-full": WIDTH | STEPS | RATIO,
+    "single-task": WIDTH | STEPS | RANK,
     "dcnv2": WIDTH | {"layers": Choice((1, 2, 3), 2)},
     "gdcn": WIDTH | {"layers": Choice((1, 2, 3), 2)},
     "shared-bottom": {"width": Choice((64, 128, 256), 128)} | NORM,

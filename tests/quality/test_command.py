@@ -33,9 +33,9 @@ def kept(monkeypatch, tmp_path):
 
 
 def test_the_quick_command_runs_models_of_each_kind_and_writes_every_report(kept, capsys):
-    assert quality.main(["--quick", "--models", "dcrnn-rows", "dcnv2", "trees"]) == 0
+    assert quality.main(["--quick", "--models", "dcrnn", "dcnv2", "trees"]) == 0
     result = json.loads((kept / "quality.json").read_text())
-    assert {row["model"] for row in result["rows"]} == {"dcrnn-rows", "dcnv2", "trees"}
+    assert {row["model"] for row in result["rows"]} == {"dcrnn", "dcnv2", "trees"}
     assert {row["task"] for row in result["rows"]} == {"visit", "conversion"}
     assert all(row["bfloat16"]["training_rows_per_second"] > 0 for row in result["speeds"] if row["model"] != "trees")
     rows = list(csv.DictReader((kept / "quality.csv").read_text().splitlines()))
@@ -56,7 +56,7 @@ def test_the_quick_command_runs_a_model_of_the_library(kept):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--models", "mmo"], "--models 'mmo': expected dcrnn-rows"),
+        (["--models", "mmo"], "--models 'mmo': expected dcrnn"),
         (["--data", "movielens-100k", "--models", "constant"], "needs the RecBole wheel"),
     ],
 )
@@ -78,13 +78,13 @@ def test_a_table_is_written_once_and_then_read(tmp_path, monkeypatch):
 
 
 def test_sizes_that_share_their_trials_are_tuned_once(tmp_path):
-    plan = Plan(tmp_path, ("hillstrom",), ("dcrnn-rank32", "constant"), ("small", "large"), 1, 1, quality.QUICK, tuned_at="medium")
+    plan = Plan(tmp_path, ("hillstrom",), ("dcrnn", "constant"), ("small", "large"), 1, 1, quality.QUICK, tuned_at="medium")
     assert run(plan, workers=1) == []
     found = {
         path.relative_to(tmp_path / "hillstrom").as_posix() for path in tmp_path.rglob("*.json") if path.parent.parent.name == "hillstrom"
     }
-    trials = {"dcrnn-rank32-medium/trial-000.json", "constant-one/trial-000.json"}
-    assert found == trials | {"dcrnn-rank32-small/seed-1.json", "dcrnn-rank32-large/seed-1.json", "constant-one/seed-1.json"}
+    trials = {"dcrnn-medium/trial-000.json", "constant-one/trial-000.json"}
+    assert found == trials | {"dcrnn-small/seed-1.json", "dcrnn-large/seed-1.json", "constant-one/seed-1.json"}
 
 
 def test_a_model_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from dcrnn_fast.errors import ConfigError
 from tests.quality.toy import PROTOCOL, setting_of, toy
 
 NETWORKS = [name for name, model in MODELS.items() if model.build]
-SUBJECT = Subject("toy", "dcrnn-rows", "medium")
+SUBJECT = Subject("toy", "dcrnn", "medium")
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_model_of_the_library_trains_without_batch_normalisation(name, dataset
 def test_every_weighting_of_the_losses_trains_a_model(weighting, dataset):
     if weighting != "uncertainty":
         pytest.importorskip("torchjd")
-    fixed, weighed = (trained("dcrnn-rows", dataset, epochs=12, weighting=name) for name in ("fixed", weighting))
+    fixed, weighed = (trained("dcrnn", dataset, epochs=12, weighting=name) for name in ("fixed", weighting))
     assert weighed.history != fixed.history
     logits = weighed.logits(dataset.split("test"))
     assert all(found["log_loss"] < 0.9 * found["constant_log_loss"] for found in metrics(dataset, "test", logits).values())
@@ -87,14 +87,14 @@ def test_the_constant_has_its_own_log_loss(dataset):
 
 def test_the_networks_of_the_funnel_never_order_its_events_wrongly(dataset):
     needs_library("esmm")
-    for name in ("dcrnn-rows", "esmm"):
+    for name in ("dcrnn", "esmm"):
         click, buy = trained(name, dataset).logits(dataset.split("test")).T
         assert (buy <= click).all(), name
 
 
 def test_the_weights_kept_are_those_of_the_lowest_validation_loss(dataset):
     """So high a learning rate overfits within these epochs: the last weights are not the best."""
-    fitted = trained("dcrnn-rows", dataset, lr=0.05, epochs=30, dropout=0.0)
+    fitted = trained("dcrnn", dataset, lr=0.05, epochs=30, dropout=0.0)
     losses = [loss for _, loss in fitted.history]
     valid = dataset.split("valid")
     kept = mean_log_loss(torch.from_numpy(fitted.logits(valid)), torch.from_numpy(valid.labels))
@@ -103,7 +103,7 @@ def test_the_weights_kept_are_those_of_the_lowest_validation_loss(dataset):
 
 
 def test_a_run_ends_after_the_patience_without_a_better_evaluation(dataset):
-    fitted = trained("dcrnn-rows", dataset, lr=0.05, epochs=100, dropout=0.0)
+    fitted = trained("dcrnn", dataset, lr=0.05, epochs=100, dropout=0.0)
     losses = [loss for _, loss in fitted.history]
     assert len(losses) - 1 - losses.index(min(losses)) == PROTOCOL.patience
 
@@ -195,7 +195,7 @@ def test_rows_of_another_protocol_data_set_or_search_space_are_refused(dataset, 
         Work(tmp_path, dataclasses.replace(PROTOCOL, patience=3))
     with pytest.raises(ConfigError, match="other rows of the data"):
         tuned(tmp_path, dataclasses.replace(dataset, meta=dataclasses.replace(dataset.meta, digest="other")), trials=1)
-    monkeypatch.setitem(MODELS, "dcrnn-rows", dataclasses.replace(MODELS["dcrnn-rows"], space=dict(COMMON)))
+    monkeypatch.setitem(MODELS, "dcrnn", dataclasses.replace(MODELS["dcrnn"], space=dict(COMMON)))
     with pytest.raises(ConfigError, match="another search space"):
         tuned(tmp_path, dataset, trials=1)
 
