@@ -25,6 +25,8 @@ def check(backend, shape, dtype, **options):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, dtype):
+    if backend.is_slow and dtype is (torch.float64, torch.float16)[list(SHAPES.values()).index(shape) % 2]:
+        pytest.skip("float64 and float16 by turns: GPU kernels are slow on a CPU")
     check(backend, shape, dtype)
 
 
