@@ -51,6 +51,8 @@ class Protocol:
     final_lr_ratio: float = 0.05
     choose: str = "log_loss"
     """By which mean over the tasks on the validation rows a setting is chosen: "log_loss" or "auc"."""
+    finalists: int = 3
+    """The best trials, which train again with two more seeds; the mean of the three runs chooses."""
     weightings: tuple[str, ...] = DEFAULT
     """Of the tasks' losses, among which the trials choose."""
     thin: int = 1

@@ -15,7 +15,7 @@ from dcrnn_fast.data import PackedDataset
 from .differences import over_rows, over_seeds
 from .models import AGAINST, MODELS
 from .speed import DTYPES
-from .work import Subject, Work
+from .work import ONE_SIZE, Subject, Work
 
 METRICS = ("auc", "gauc", "log_loss", "relative_log_loss", "calibration")
 Runs = Mapping[Subject, Sequence[Mapping[str, Any]]]
@@ -108,23 +108,48 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """One short table: the test AUC of every model and task, and its training rows a second in float32 on each data set."""
-    rows, speeds = result["rows"], result["speeds"]
-    tasks = list(dict.fromkeys((row["data"], row["task"]) for row in rows))
-    timed = list(dict.fromkeys(row["data"] for row in speeds))
-    header = ["test AUC", *(f"{data}: {task}" for data, task in tasks), *(f"training rows/s, {data}" for data in timed)]
-    lines = []
-    for model, size in dict.fromkeys((row["model"], row["size"]) for row in rows):
-        of_model = [row for row in rows if (row["model"], row["size"]) == (model, size)]
-        aucs = {(row["data"], row["task"]): _spread(row, "auc", 4) for row in of_model}
-        fast = {
-            row["data"]: row.get("float32", {}).get("training_rows_per_second")
-            for row in speeds
-            if (row["model"], row["size"]) == (model, size)
-        }
-        told = [f"{fast[data]:,}" if fast.get(data) else "-" for data in timed]
-        lines.append([title(of_model[0], rows), *(aucs.get(task, "-") for task in tasks), *told])
-    return _markdown(header, lines)
+    """One short table: the mean test AUC of the tasks on each data set, and the costs on the first one. Bold: the best of a column."""
+    shown = of_tuned_size(result)
+    sets = list(dict.fromkeys(row["data"] for row in shown["rows"]))
+    costs = {(row["model"], row["size"]): row for row in shown["speeds"] if row["data"] == sets[0]}
+    names, values, spreads = [], [], []
+    for key in dict.fromkeys((row["model"], row["size"]) for row in shown["rows"]):
+        names.append(title(dict(zip(("model", "size"), key, strict=True)), shown["rows"]))
+        aucs = [_mean_aucs(result["runs"], data, *key) for data in sets]
+        spreads.append([statistics.stdev(of_set) if len(of_set) > 1 else None for of_set in aucs])
+        speeds = [costs.get(key, {}).get(dtype, {}).get("training_rows_per_second") for dtype in DTYPES]
+        request = costs.get(key, {}).get("float32", {}).get("request_microseconds")
+        values.append([*(statistics.fmean(of_set) if of_set else None for of_set in aucs), *speeds, request])
+    columns = []
+    for at, column in enumerate(zip(*values, strict=True)):
+        known = [value for value in column if value is not None]
+        best = (max if at < len(sets) + len(DTYPES) else min)(known, default=None)
+        digits = ".4f" if at < len(sets) else ",.0f"
+        texts = ["-" if value is None else f"**{value:{digits}}**" if value == best else f"{value:{digits}}" for value in column]
+        if at < len(sets):
+            texts = [text + (f" ± {spread[at]:.4f}" if spread[at] else "") for text, spread in zip(texts, spreads, strict=True)]
+        columns.append(texts)
+    return _markdown(
+        ["", *sets, *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"],
+        [list(line) for line in zip(names, *columns, strict=True)],
+    )
+
+
+def of_tuned_size(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The results without the sizes that took their setting from another one."""
+    at = result["protocol"]["tuned_at"]
+    kept = {name: [row for row in result[name] if at is None or row["size"] in (at, ONE_SIZE)] for name in ("rows", "speeds")}
+    return {**result, **kept}
+
+
+def _mean_aucs(runs: Iterable[Mapping[str, Any]], data: str, model: str, size: str) -> list[float]:
+    """By seed, the mean over the tasks of the test AUC."""
+    found = []
+    for run in runs:
+        if (run["data"], run["model"], run["size"]) == (data, model, size):
+            aucs = [entry["auc"] for name, entry in run["test"].items() if entry["auc"] is not None]
+            found += [statistics.fmean(aucs)] if aucs else []
+    return found
 
 
 def title(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:

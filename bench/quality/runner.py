@@ -21,11 +21,8 @@ from dcrnn_fast.training.device import deterministic
 from . import tables
 from .models import MODELS, fits
 from .protocol import Protocol
-from .search import final_runs, tune
-from .work import Clock, Subject, Work
-
-ONE_SIZE = "one"
-"""The size of models that have no widths."""
+from .search import FINALIST_SEEDS, final_runs, tune
+from .work import ONE_SIZE, Clock, Subject, Work
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,9 @@ class Plan:
 
     def rows(self, subject: Subject) -> int:
         """How many trials and final runs a subject gets."""
-        trials = self.trials if MODELS[subject.model].space else 1
+        finalists = min(self.trials, self.protocol.finalists)
+        again = finalists * len(FINALIST_SEEDS) if finalists > 1 else 0
+        trials = self.trials + again if MODELS[subject.model].space else 1
         return self.seeds + (trials if self.tuned(subject) == subject else 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from .work import Subject, Work
 
 TUNING_SEED = 0
 """Of the trials. The final runs have the seeds from 1 on."""
+FINALIST_SEEDS = (1001, 1002)
+"""With which the best trials train again, since one seed alone chooses by luck."""
 RANDOM_TRIALS = 7
 """Trials before the sampler learns from the earlier ones; trial 0 is the defaults."""
 WORST = 1e6
@@ -54,34 +57,48 @@ def _distribution(name: str, part: Any) -> Any:
     return FloatDistribution(part.low, part.high, log=part.log)
 
 
-def choose(rows: Sequence[Mapping[str, Any]], by: str) -> Mapping[str, Any]:
-    """The trial with the best value on the validation rows, the earliest of equal ones."""
+def best(rows: Sequence[Mapping[str, Any]], by: str, count: int = 1) -> list[Mapping[str, Any]]:
+    """The trials with the best values on the validation rows, the earliest of equal ones first; no diverged one.
 
-    def order(row: Mapping[str, Any]) -> float:
-        value = row["valid"][by]
-        return math.inf if value is None else (value if by == "log_loss" else -value)
+    Raises ConfigError if all diverged.
+    """
+    ranked = sorted((row for row in rows if row["valid"][by] is not None), key=lambda row: _order(row, by))
+    if not ranked:
+        raise ConfigError(f"{rows[0]['data']}, {rows[0]['model']}: no trial has a {by} on the validation rows")
+    return ranked[:count]
 
-    best = min(rows, key=order)
-    if math.isinf(order(best)):
-        raise ConfigError(f"{best['data']}, {best['model']}: no trial has a {by} on the validation rows")
-    return best
+
+def _order(row: Mapping[str, Any], by: str) -> float:
+    value = row["valid"][by]
+    return math.inf if value is None else (value if by == "log_loss" else -value)
 
 
 def tune(work: Work, subject: Subject, dataset: PackedDataset, trials: int, tell: Callable[[str], None]) -> Mapping[str, Any]:
-    """Make the trials that are not there yet, and return the row of the best one."""
-    space, seen = space_of(subject.model, work.protocol.weightings), without_test(dataset)
+    """Make the trials that are not there yet, train the best ones again, and return the row of the best one by the mean."""
+    space, seen, by = space_of(subject.model, work.protocol.weightings), without_test(dataset), work.protocol.choose
+
+    def row_of(name: str, setting: Mapping[str, Any] | None, seed: int, about: dict[str, Any]) -> dict[str, Any]:
+        row = work.read(subject, name, dataset.meta.digest)
+        if row is not None and setting in (None, row["setting"]):
+            return row
+        setting = propose(space, rows, str(subject), by) if setting is None else setting
+        fitted = fit(subject.model, seen, setting, seed=seed, size=subject.size, protocol=work.protocol)
+        row = work.write(subject, name, dataset.meta.digest, about | {"setting": setting, "valid": score(fitted, seen)} | _told(fitted))
+        tell(f"{subject}, {name}: {_shown(row['valid'])}, {row['seconds']:.0f} s")
+        return row
+
     rows: list[dict[str, Any]] = []
     for number in range(trials if space else 1):
-        name, digest = f"trial-{number:03d}", dataset.meta.digest
-        row = work.read(subject, name, digest)
-        if row is None:
-            setting = propose(space, rows, str(subject), work.protocol.choose)
-            fitted = fit(subject.model, seen, setting, seed=TUNING_SEED, size=subject.size, protocol=work.protocol)
-            found = {"trial": number, "setting": setting, "valid": score(fitted, seen)}
-            row = work.write(subject, name, digest, found | _told(fitted))
-            tell(f"{subject}, trial {number + 1} of {trials}: {_shown(row['valid'])}, {row['seconds']:.0f} s")
-        rows.append(row)
-    return choose(rows, work.protocol.choose)
+        rows.append(row_of(f"trial-{number:03d}", None, TUNING_SEED, {"trial": number}))
+    finalists = best(rows, by, work.protocol.finalists)
+    if len(finalists) == 1:
+        return finalists[0]
+    means = []
+    for finalist in finalists:
+        number, setting = finalist["trial"], finalist["setting"]
+        again = [row_of(f"trial-{number:03d}-seed-{seed}", setting, seed, {"trial": number, "seed": seed}) for seed in FINALIST_SEEDS]
+        means.append(statistics.fmean(_order(row, by) for row in [finalist, *again]))
+    return finalists[means.index(min(means))]
 
 
 def final_runs(

@@ -16,6 +16,9 @@ from dcrnn_fast.errors import ConfigError
 from .models import space_of
 from .protocol import Protocol
 
+ONE_SIZE = "one"
+"""The size of models that have no widths."""
+
 
 class Subject(NamedTuple):
     """What is tuned and measured: a model of a size on a data set."""

@@ -140,7 +140,7 @@ def tuned(folder, dataset, trials=3, subject=SUBJECT):
 
 
 def settings(folder):
-    files = sorted(Work(folder, PROTOCOL).folder(SUBJECT).glob("trial-*.json"))
+    files = sorted(Work(folder, PROTOCOL).folder(SUBJECT).glob("trial-???.json"))
     return [Work(folder, PROTOCOL).read(SUBJECT, file.stem, "toy")["setting"] for file in files]
 
 
@@ -202,6 +202,22 @@ def test_rows_of_another_protocol_data_set_or_search_space_are_refused(dataset, 
 
 def test_a_diverged_trial_is_never_chosen():
     rows = [{"data": "toy", "model": "mmoe", "valid": {"log_loss": value}} for value in (None, 0.5, 0.4, None)]
-    assert search.choose(rows, "log_loss") is rows[2]
+    assert search.best(rows, "log_loss", 4) == [rows[2], rows[1]]
     with pytest.raises(ConfigError, match="no trial has a log_loss"):
-        search.choose(rows[:1], "log_loss")
+        search.best(rows[:1], "log_loss")
+
+
+def test_the_best_trials_train_again_and_their_mean_chooses(dataset, tmp_path, monkeypatch):
+    """Trial 1 is the best by its own seed, trial 0 by the mean."""
+    pytest.importorskip("optuna")
+    losses = {"trial-000": 0.5, "trial-001": 0.4, "trial-002": 0.9, "trial-001-seed-1001": 0.8, "trial-001-seed-1002": 0.7}
+    write = Work.write
+
+    def written(self, subject, name, digest, row, logits=None):
+        return write(self, subject, name, digest, row | {"valid": {"log_loss": losses.get(name, 0.5), "auc": 0.5}}, logits)
+
+    monkeypatch.setattr(Work, "write", written)
+    assert tuned(tmp_path, dataset)["trial"] == 0
+    assert {path.stem for path in Work(tmp_path, PROTOCOL).folder(SUBJECT).glob("*-seed-*.json")} == {
+        f"trial-{trial:03d}-seed-{seed}" for trial in (0, 1) for seed in search.FINALIST_SEEDS
+    }

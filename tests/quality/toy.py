@@ -10,7 +10,7 @@ from bench.quality.spaces import defaults
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
 
 FIELDS = {"colour": 9, "shape": 5, "size": 6}
-PROTOCOL = Protocol(batch_size=64, evaluations=2, warmup_steps=4, max_rounds=20)
+PROTOCOL = Protocol(batch_size=64, evaluations=2, warmup_steps=4, max_rounds=20, finalists=2)
 
 
 def toy(rows=600, seed=0, dense=1):
