@@ -1,21 +1,15 @@
 """DCRNN, one model for click and consume: a deep cross network run as an RNN, with partial parameter sharing between tasks."""
 
+import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-
-from . import functional, reference
-from .auto import tune
-from .backends import extension
-from .errors import BackendUnavailable, DcrnnFastError
-from .losses import UncertaintyWeighting
-from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
-from .sharing import SharingPlan
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 try:
     __version__ = version("dcrnn_fast")
 except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+source"
-
-extension()  # registers the operators' schemas with PyTorch
 
 __all__ = [
     "DCRNN",
@@ -32,3 +26,27 @@ __all__ = [
     "reference",
     "tune",
 ]
+
+# While Python looks for the module of `python -m dcrnn_fast`, it calls the program "-m".
+_PROGRAM = PurePath((getattr(sys, "argv", None) or [""])[0])
+_IS_COMMAND = _PROGRAM.name == "-m" or _PROGRAM.stem == "dcrnn-fast"
+
+if TYPE_CHECKING or not _IS_COMMAND:
+    from . import functional, reference
+    from .auto import tune
+    from .errors import BackendUnavailable, DcrnnFastError
+    from .losses import UncertaintyWeighting
+    from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
+    from .sharing import SharingPlan
+
+    import_module("dcrnn_fast.backends").extension()  # registers the operators' schemas with PyTorch
+else:
+    # The command line imports PyTorch only for a command that needs it: `dcrnn-fast --help` must not take seconds.
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'dcrnn_fast' has no attribute {name!r}")
+        import_module("dcrnn_fast.backends").extension()
+        if name in ("functional", "reference"):
+            return import_module(f"dcrnn_fast.{name}")
+        homes = (import_module(f"dcrnn_fast.{home}") for home in ("modules", "auto", "losses", "sharing", "errors"))
+        return next(getattr(home, name) for home in homes if hasattr(home, name))

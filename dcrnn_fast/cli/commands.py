@@ -10,18 +10,30 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import strict_yaml
+from .. import __version__, strict_yaml
 from ..errors import BackendUnavailable, ConfigError, RunFolderError, shown
 
 # Plain help and errors: rich's boxes are noise in a log file.
 app = typer.Typer(
     name="dcrnn-fast",
-    help="Train and evaluate DCRNN: click and consume from one model with partially shared parameters.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dcrnn-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Train and evaluate DCRNN: click and consume from one model with partially shared parameters."""
 
 
 class Split(str, Enum):
@@ -66,7 +78,8 @@ def train(
     try:
         result = training.train(run, output, resume=resume, report=choose_report(quiet=quiet))
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; go on with: dcrnn-fast train --resume --output {output}", err=True)
+        go_on = f"go on with: dcrnn-fast train --resume --output {output}"
+        typer.echo(f"interrupted; {go_on if RunFolder(output).holds_run() else 'nothing was written yet'}", err=True)
         raise typer.Exit(130) from None
     if not quiet:
         console = output_console()

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ..training import Report, load_config, train
 from ..training.constant import not_better_than_constant
 from ..training.device import select_backend, select_device
-from .result_tables import new_table, number, print_lines
+from .result_tables import Sheet, number, print_lines, print_sheet
 
 DATA = ("census-income", "hillstrom")
 
@@ -27,7 +26,7 @@ def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) 
             console.print(f"training on {data}, backend {backend}", markup=False, highlight=False)
             config = load_config(None, {"data": data, "backend": backend})
             results.append(train(config, output / f"{data}-{backend}", report=make_report()))
-    console.print(demo_table(console, results))
+    print_sheet(console, demo_sheet(results))
     for result in results:
         run = f"{result['data']['name']}, backend {result['model']['backend']}"
         print_lines(console, (f"{run}: {line}" for line in not_better_than_constant(result["test"])))
@@ -41,14 +40,14 @@ def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) 
     )
 
 
-def demo_table(console: Console, results: list[dict[str, Any]]) -> Table:
+def demo_sheet(results: list[dict[str, Any]]) -> Sheet:
     """One row a run and task: test metrics, seconds of the whole training, rows/s of the training steps."""
     numeric = dict.fromkeys(("AUC", "log loss", "seconds", "rows/s", "parameters"), True)
-    table = new_table(console, "DCRNN on the test rows", {"data set": False, "task": False} | numeric | {"backend": False})
+    sheet = Sheet("DCRNN on the test rows", {"data set": False, "task": False} | numeric | {"backend": False})
     for result in results:
         run, model = result["train"], result["model"]
         cost = (f"{run['seconds']:.1f}", f"{run['rows_per_second']:,.0f}", f"{model['parameters']:,}", model["backend"])
         for task, entry in result["test"].items():
             name = f"{task} ({entry['role']})" if "role" in entry else task
-            table.add_row(result["data"]["name"], name, number(entry["auc"]), number(entry["log_loss"]), *cost)
-    return table
+            sheet.add(result["data"]["name"], name, number(entry["auc"]), number(entry["log_loss"]), *cost)
+    return sheet

@@ -2,33 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from ..training.constant import not_better_than_constant
 
+PIPE = 160
+"""Columns of a pipe, unless the variable COLUMNS says how many."""
+HEADER, NAME = 6, 12
+"""Characters of a line of a header and of a name, where a table is too wide for the console."""
+
 
 def output_console() -> Console:
-    """Standard output; a pipe is wide enough that nothing is wrapped or cut."""
+    """Standard output."""
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE)
 
 
-def new_table(console: Console, title: str, columns: Mapping[str, bool]) -> Table:
-    """An empty table; ``columns`` says of each column whether it holds numbers."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2)
-    for name, numeric in columns.items():
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+@dataclass
+class Sheet:
+    """A table's title, its columns, of each of which is said whether it holds numbers, and the cells of its rows."""
+
+    title: str
+    columns: Mapping[str, bool]
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        """Add a row."""
+        self.rows.append(cells)
+
+
+def print_sheet(console: Console, sheet: Sheet) -> None:
+    """Print a table, of which nothing is cut off.
+
+    Where it is too wide for the console, first its headers break into lines and then its names. Where that is not enough, its lines are
+    longer than the console is wide, and a terminal breaks them.
+    """
+    layouts = ((None, None), (HEADER, None), (HEADER, NAME))
+    for table in (_table(console, sheet, header, name) for header, name in layouts):
+        width = Measurement.get(console, console.options.update(width=10**6), table).maximum
+        if width <= console.width:
+            break
+    before, console.width = console.width, max(console.width, width)
+    console.print(table)
+    console.width = before
+
+
+def _table(console: Console, sheet: Sheet, header: int | None, name: int | None) -> Table:
+    style = box.SIMPLE_HEAD if console.is_terminal else box.ASCII2
+    table = Table(title=sheet.title, title_justify="left", box=style, collapse_padding=True, show_edge=not header, pad_edge=not header)
+    for column, numeric in sheet.columns.items():
+        table.add_column(_broken(column, header), justify="right" if numeric else "left", no_wrap=True)
+    for row in sheet.rows:
+        table.add_row(*(_broken(cell, None if numeric else name) for cell, numeric in zip(row, sheet.columns.values(), strict=True)))
     return table
+
+
+def _broken(text: str, width: int | None) -> Text:
+    """``text`` in lines of at most ``width`` where spaces and underscores, after which it may break, allow it; None breaks nothing."""
+    lines = [""]
+    for part in [text] if width is None else re.findall(r"[^ _]+[ _]*|[ _]+", text):
+        if lines[-1] and width is not None and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return Text("\n".join(line.rstrip(" ") for line in lines))
 
 
 def print_metrics(console: Console, title: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """The table of the metrics, and below it a warning for every task whose log loss is not below the constant's."""
-    console.print(metrics_table(console, title, metrics))
+    print_sheet(console, metrics_sheet(title, metrics))
     print_lines(console, not_better_than_constant(metrics))
 
 
@@ -38,18 +89,18 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def metrics_table(console: Console, title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet:
     """One row a task: rows, positives, AUC, log loss, calibration, and the role and GAUC where there are any."""
     entries = metrics.values()
     role = any("role" in entry for entry in entries)
     gauc = any("gauc" in entry for entry in entries)
     columns = {"task": False, **({"role": False} if role else {}), "rows": True, "positives": True, "AUC": True, "log loss": True}
-    table = new_table(console, title, columns | {"calibration": True} | ({"GAUC": True} if gauc else {}))
+    sheet = Sheet(title, columns | {"calibration": True} | ({"GAUC": True} if gauc else {}))
     for task, entry in metrics.items():
         counts = [f"{entry['rows']:,}", f"{entry['positives']:,}"]
         values = [number(entry[name]) for name in ("auc", "log_loss", "calibration", *(("gauc",) if gauc else ()))]
-        table.add_row(task, *([entry["role"]] if role else []), *counts, *values)
-    return table
+        sheet.add(task, *([entry["role"]] if role else []), *counts, *values)
+    return sheet
 
 
 def number(value: float | None) -> str:

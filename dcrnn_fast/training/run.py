@@ -108,8 +108,9 @@ def _train(
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
         if is_new:
+            warnings = data_report(dataset)["warnings"]
             folder.claim(config)
-            for line in data_report(dataset)["warnings"]:
+            for line in warnings:
                 report.note(f"warning: {line}")
         elif newest := folder.newest_checkpoint():
             report.note(f"resuming {folder.root} from {newest.name}")

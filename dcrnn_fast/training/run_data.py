@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data import PackedDataset, prepare
 from ..data.base_rate import label_warnings
-from ..data.id_shares import id_shares, lost_fields
+from ..data.id_shares import BLOCK_ROWS, id_shares, lost_fields
 from ..errors import ConfigError, DataError
 from .config import RunConfig
 from .run_folder import RunFolder
@@ -23,8 +23,9 @@ def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -
 def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
     """Refuse data on which a run would fail only after hours.
 
-    Raises :class:`DataError` for a split without rows or train rows without a label, :class:`ConfigError` for validation rows on which
-    the monitored metric is undefined and for weighted rows without a weight column.
+    Raises :class:`DataError` for a split without rows, and for train rows without a label or, under the relation chain, with a broken
+    funnel; :class:`ConfigError` for validation rows on which the monitored metric is undefined and for weighted rows without a weight
+    column.
     """
     name = dataset.meta.name
     if config.loss.sample_weight and not dataset.meta.has_weight:
@@ -37,6 +38,8 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
             raise DataError(f"{name} has no {split} rows; {remedy}")
     if np.isnan(dataset.split("train").labels).all():
         raise DataError(f"{name}: every label of the train rows is unknown; correct `tasks` in its schema")
+    if (config.model.relation or dataset.meta.relation) == "chain" and config.loss.strict_funnel:
+        _check_funnel(dataset)
     labels = np.asarray(dataset.split("valid").labels)
     positive, negative = (labels == 1).any(axis=0), (labels == 0).any(axis=0)
     monitor = config.early_stopping.monitor
@@ -49,6 +52,28 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
         raise ConfigError(
             "early_stopping.monitor is 'auc', which no task has on the validation rows (one class only); "
             "use log_loss, a larger valid_fraction, or validation rows of both classes"
+        )
+
+
+def _check_funnel(dataset: PackedDataset) -> None:
+    rows, tasks = dataset.split("train"), dataset.meta.tasks
+    broken, example = 0, ""
+    for start in range(0, len(rows), BLOCK_ROWS):
+        labels = np.asarray(rows.labels[start : start + BLOCK_ROWS])
+        # The least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
+        least = np.minimum.accumulate(np.nan_to_num(labels, nan=1.0), axis=1)[:, :-1]
+        found = np.argwhere(labels[:, 1:] > least)
+        broken += len(np.unique(found[:, 0]))
+        if len(found) and not example:
+            row, later = found[0][0], found[0][1] + 1
+            earlier = np.flatnonzero(labels[row, :later] == least[row, later - 1])[-1]
+            events = (f"{tasks[task]}={labels[row, task]:g}" for task in (later, earlier))
+            example = f"the first is row {start + row + 1:,}, with {' and '.join(events)}"
+    if broken:
+        raise DataError(
+            f"{dataset.meta.name}: {broken:,} of the {len(rows):,} train rows break the funnel {' -> '.join(tasks)}; {example}. Under "
+            "model.relation: chain a later event implies the earlier one: correct the labels, choose --set model.relation=independent, or "
+            "train on the labels as they are with --set loss.strict_funnel=false"
         )
 
 

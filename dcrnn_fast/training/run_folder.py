@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,26 +112,40 @@ def enter_run(root: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[
     """Make the folder of a new run, or enter the folder of a run to resume, and keep every other run out for the block.
 
     Yields the folder, and the resumed run's configuration or None for a new run. The folder of a new run holds nothing but its lock:
-    :meth:`RunFolder.claim` writes the configuration once the data and the model are known to fit. Raises :class:`RunFolderError` if the
-    folder cannot be made, holds something else, or is in use, and :class:`ConfigError` that names the keys in which a resumed run's
-    configuration differs.
+    :meth:`RunFolder.claim` writes the configuration once the data and the model are known to fit. If the block ends without it, nothing
+    stays that was not there before. Raises :class:`RunFolderError` if the folder cannot be made, holds something else, or is in use, and
+    :class:`ConfigError` that names the keys in which a resumed run's configuration differs.
     """
     folder = RunFolder(root)
     with ExitStack() as stack:
         with run_folder_errors(root):
             if root.exists() and not root.is_dir():
                 raise RunFolderError(f"{root} is a file; choose another --output")
+            stack.callback(_remove_empty, [path for path in (root, *root.parents) if not path.exists()])
             root.mkdir(parents=True, exist_ok=True)
             names = _names(root)
             if names and not names & {folder.lock.name, folder.config.name}:
                 raise _foreign(root)
             if not stack.enter_context(locked(folder.lock)):
                 raise RunFolderError(f"another run writes to {root} now; wait until it has ended, stop it, or choose another --output")
+            stack.callback(_remove_lock_unless_claimed, folder)
             folder.remove_leftovers()
             stored = _same_run(folder, config, resume) if folder.holds_run() else None
             if not stored and _names(root) != {folder.lock.name}:
                 raise _foreign(root)
         yield folder, stored
+
+
+def _remove_lock_unless_claimed(folder: RunFolder) -> None:
+    with suppress(OSError):
+        if not folder.config.exists():
+            folder.lock.unlink()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # A folder that is not empty stays, and so do those around it.
+        for path in folders:
+            path.rmdir()
 
 
 def _names(root: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """Locks between processes: one holder, or several that share, and none that has died."""
 
+import fcntl
 import os
 import signal
 
@@ -21,6 +22,20 @@ def test_sharing_holders_keep_only_those_out_that_do_not_share(tmp_path):
         assert (one, two) == (True, True)
         with locked(tmp_path / "lock") as alone:
             assert not alone
+
+
+def test_who_opened_a_lock_before_its_holder_deleted_it_locks_the_new_file(tmp_path, monkeypatch):
+    path, real = tmp_path / "lock", fcntl.flock
+
+    def delete_first(descriptor, operation):
+        monkeypatch.undo()
+        path.unlink()
+        real(descriptor, operation)
+
+    path.touch()
+    monkeypatch.setattr(fcntl, "flock", delete_first)
+    with locked(path) as one, locked(path) as other:
+        assert (one, other) == (True, False)
 
 
 def test_a_killed_holder_leaves_no_lock_even_if_a_forked_child_lives_on(tmp_path):

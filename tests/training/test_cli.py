@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 
+import dcrnn_fast
 from dcrnn_fast import cli, training
 from dcrnn_fast.cli import demo
 from tests.damage import flip_a_bit, truncate
@@ -74,6 +75,31 @@ def test_info_prints_the_backends(command):
     code, out, _ = command("info")
     assert code == 0
     assert "reference" in out
+
+
+def test_version_prints_the_version(command):
+    assert command("--version") == (0, f"dcrnn-fast {dcrnn_fast.__version__}\n", "")
+
+
+@pytest.mark.parametrize("options", [["--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "start", [["-c", "import sys; sys.argv[0] = 'bin/dcrnn-fast'; from dcrnn_fast.cli import main; main()"], ["-m", "dcrnn_fast"]]
+)
+def test_help_and_version_import_no_heavy_library(start, options):
+    process = run_python("-X", "importtime", *start, *options)
+    assert process.returncode == 0, process.stderr
+    assert "dcrnn" in process.stdout
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"torch", "numpy", "pyarrow", "sklearn", "matplotlib"}
+
+
+def test_the_package_offers_a_command_the_same_names():
+    script = (
+        "import sys; sys.argv[0] = 'dcrnn-fast'; import dcrnn_fast; print('torch' in sys.modules); "
+        "print([getattr(dcrnn_fast, name).__name__ for name in dcrnn_fast.__all__])"
+    )
+    assert run_python("-c", script).stdout == f"False\n{[getattr(dcrnn_fast, name).__name__ for name in dcrnn_fast.__all__]}\n"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +181,11 @@ def test_an_interrupted_run_says_how_to_go_on(config, command, tmp_path, monkeyp
     monkeypatch.setattr(training, "train", interrupt)
     code, _, err = command("train", "--config", config, "--output", tmp_path / "run")
     assert code == 130
-    assert f"interrupted; go on with: dcrnn-fast train --resume --output {tmp_path / 'run'}" in err
+    assert err == "interrupted; nothing was written yet\n"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    code, _, err = command("train", "--config", config, "--output", tmp_path / "run")
+    assert (code, err) == (130, f"interrupted; go on with: dcrnn-fast train --resume --output {tmp_path / 'run'}\n")
 
 
 def test_missing_extras_are_named_with_the_command_that_installs_them(command, monkeypatch):

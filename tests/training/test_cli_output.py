@@ -2,11 +2,12 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from dcrnn_fast.cli import progress
-from dcrnn_fast.cli.demo import demo_table
+from dcrnn_fast.cli.demo import demo_sheet
 from dcrnn_fast.cli.progress import LiveReport, PlainReport, choose_report
-from dcrnn_fast.cli.result_tables import metrics_table
+from dcrnn_fast.cli.result_tables import Sheet, metrics_sheet, output_console, print_sheet
 from dcrnn_fast.training import Report
 
 RECORD = {
@@ -69,8 +70,8 @@ def test_a_quiet_report_says_nothing():
 
 def test_the_metrics_table_has_role_and_gauc_only_where_there_are_any():
     console = pipe()
-    console.print(metrics_table(console, "plain", {"income": ENTRY}))
-    console.print(metrics_table(console, "funnel", {"click": ENTRY | {"role": "CTR", "gauc": 0.625}}))
+    print_sheet(console, metrics_sheet("plain", {"income": ENTRY}))
+    print_sheet(console, metrics_sheet("funnel", {"click": ENTRY | {"role": "CTR", "gauc": 0.625}}))
     plain, funnel = console.file.getvalue().split("funnel")
     assert "GAUC" not in plain
     assert "role" not in plain
@@ -91,10 +92,39 @@ def test_the_demo_table_has_a_row_for_each_run_and_task():
         }
 
     console = pipe()
-    console.print(demo_table(console, [result("reference"), result("cpp")]))
+    print_sheet(console, demo_sheet([result("reference"), result("cpp")]))
     shown = console.file.getvalue()
     for text in ("data set", "task", "AUC", "log loss", "seconds", "rows/s", "parameters", "backend"):
         assert text in shown
     rows = [line for line in shown.splitlines() if "tiny" in line]
     assert [("cpp" in row, "buy" in row) for row in rows] == [(False, False), (False, True), (True, False), (True, True)]
     assert all("9,876" in row and "4,321" in row for row in rows)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_at_80_columns_the_names_of_a_table_break_and_no_number_is_cut(monkeypatch, terminal):
+    monkeypatch.setenv("COLUMNS", "80")
+    numbers = {"rows": 19_200_000, "positives": 2_860_123, "auc": 0.6203, "log_loss": 0.4094, "calibration": 1.0293, "gauc": 0.5432}
+    console = Console(file=io.StringIO(), force_terminal=terminal)
+    print_sheet(console, metrics_sheet("shop, test rows", {"conversion_given_visit": numbers | {"role": "CTCVR"}}))
+    shown = console.file.getvalue().splitlines()
+    assert max(len(Text.from_ansi(line)) for line in shown) <= 80
+    row = next(line for line in shown if "conversion_" in line)
+    for number in ("CTCVR", "19,200,000", "2,860,123", "0.6203", "0.4094", "1.0293", "0.5432"):
+        assert number in row
+    assert "given_visit" in shown[shown.index(row) + 1]
+
+
+def test_a_table_that_fits_no_console_is_wider_than_it_and_still_whole():
+    console = Console(file=io.StringIO(), width=20)
+    print_sheet(console, Sheet("wide", {"name": False, "AUC": True, "log loss": True}, [("unbreakable" * 3, "0.1234", "0.5678")]))
+    (row,) = [line for line in console.file.getvalue().splitlines() if "0.1234" in line]
+    assert row.replace("|", " ").split() == ["unbreakable" * 3, "0.1234", "0.5678"]
+    assert console.width == 20
+
+
+def test_a_pipe_is_160_columns_wide_unless_COLUMNS_says_otherwise(monkeypatch):  # noqa: N802
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert output_console().width == 160
+    monkeypatch.setenv("COLUMNS", "80")
+    assert output_console().width == 80

@@ -1,4 +1,4 @@
-"""What a run refuses before it starts; the folder then stays free."""
+"""What a run refuses before it starts; no folder is then left."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import pytest
 
 from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import train
+from dcrnn_fast.training.run_data import check_rows, prepare_data
 from tests.training.tiny import tiny_config, write_table
 
 UNKNOWN = ", but every label of the validation rows of tiny is unknown; use a larger"
@@ -31,9 +32,11 @@ def no_positives(split):
 
 
 def refused(error, config, folder, dataset=None):
+    """The message of a run that is refused in ``folder``, of which neither the folder nor one around it may be left."""
+    before = set(folder.parent.rglob("*"))
     with pytest.raises(error) as caught:
-        train(config, folder, dataset=dataset)
-    assert [path.name for path in folder.iterdir()] == [".lock"]
+        train(config, folder / "new" / "run", dataset=dataset)
+    assert set(folder.parent.rglob("*")) == before
     return str(caught.value)
 
 
@@ -86,9 +89,40 @@ def test_validation_rows_of_one_class_can_be_monitored_by_log_loss(schema, datas
     assert train(config, tmp_path / "run", dataset=with_split(dataset, "valid", no_positives))["valid"]["click"]["auc"] is None
 
 
-def test_rows_that_break_the_funnel_are_refused_under_chain_unless_allowed(tmp_path):
-    table = write_table(tmp_path, broken_funnel=True, funnel=False)
-    with pytest.raises(DataError, match="tiny: the model refuses the batch of step 1: "):
-        train(tiny_config(table, model__relation="chain"), tmp_path / "run")
-    allowed = {"model__relation": "chain", "loss__strict_funnel": False, "optimiser__epochs": 1}
-    train(tiny_config(table, **allowed), tmp_path / "allowed")
+def test_a_broken_funnel_is_refused_under_chain_before_the_first_step_and_the_advice_works(tmp_path, command):
+    table = write_table(tmp_path / "data", broken_funnel=True, funnel=False)
+    config = tiny_config(table, model__relation="chain", optimiser__epochs=1)
+    message = refused(DataError, config, tmp_path / "run")
+    labels = prepare_data(config).split("train").labels
+    broken = np.flatnonzero(labels[:, 1] > labels[:, 0])
+    assert f"tiny: {len(broken)} of the {len(labels)} train rows break the funnel click -> buy; " in message
+    assert f"the first is row {broken[0] + 1}, with buy=1 and click=0." in message
+    for advice in ("model.relation=independent", "loss.strict_funnel=false"):
+        assert f"--set {advice}" in message
+        (tmp_path / "run.yaml").write_text(config.to_yaml())
+        output = tmp_path / advice.partition("=")[0]
+        arguments = ["train", "--config", tmp_path / "run.yaml", "--output", output, "--quiet"]
+        if "strict" in advice:
+            assert command(*arguments)[0] == 2
+        assert command(*arguments, "--set", advice) == (0, "", "")
+
+
+def test_a_funnel_is_broken_across_an_unknown_label_and_not_by_one(schema, dataset, tmp_path):
+    nan = np.float32(np.nan)
+
+    def three_tasks(row):
+        data = with_split(dataset, "train", lambda split: {"labels": np.tile(np.float32([[1, 1, 0]]), (len(split), 1))})
+        data.split("train").labels[-1] = row
+        return replace(data, meta=replace(data.meta, tasks=("see", "click", "buy")))
+
+    config = tiny_config(schema)
+    for row, said in (([0, nan, 1], "buy=1 and see=0"), ([nan, 0, 1], "buy=1 and click=0")):
+        with pytest.raises(DataError, match=f"1 of the .* the first is row [0-9,]+, with {said}"):
+            check_rows(config, three_tasks(row))
+    check_rows(config, three_tasks([1, nan, 1]))
+
+
+def test_a_refused_run_leaves_an_empty_folder_that_the_user_made(tmp_path):
+    with pytest.raises(DataError, match="unknown data set"):
+        train(tiny_config("absent"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
