@@ -50,6 +50,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); without it, the defaults.")] = None,
     output: Annotated[Path | None, typer.Option(help="Run folder; default runs/DATA.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint of --output.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Run folder to start from: its weights, vocabulary and settings.")] = None,
     backend: Annotated[str | None, typer.Option(help="Backend of the operators, see `dcrnn-fast info`.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, row order and dropout.")] = None,
@@ -61,11 +62,18 @@ def train(
 ) -> None:
     """Train, keep the weights that are best on validation rows, and evaluate them on the test rows."""
     from .. import training
-    from ..training.run_folder import RunFolder
+    from ..training.run_folder import RunFolder, stored_config
     from .progress import choose_report
     from .result_tables import output_console, print_lines, print_metrics
 
-    given = {"data": data, "backend": backend, "device": device, "seed": seed, "threads": threads}
+    given = {
+        "data": data,
+        "init": None if init is None else str(init),
+        "backend": backend,
+        "device": device,
+        "seed": seed,
+        "threads": threads,
+    }
     given |= {"optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
     overrides = {key: value for key, value in given.items() if value is not None} | _parse_settings(settings or [])
     if output is None and config is None and "data" in overrides:
@@ -73,6 +81,11 @@ def train(
     of_run = resume and config is None and output is not None and RunFolder(output).holds_run()
     if of_run and output is not None:
         config = RunFolder(output).config
+    elif init is not None and config is None:
+        if data is None:
+            raise ConfigError("--init needs --data, the schema of the new rows: without it the run would train on the old ones again")
+        stored_config(init)
+        config, of_run = RunFolder(init).config, True
     run = training.load_config(config, overrides, of_run=of_run)
     output = output or _default_output(run.data)
     try:
@@ -83,6 +96,8 @@ def train(
         raise typer.Exit(130) from None
     if not quiet:
         console = output_console()
+        if start := result.get("init"):
+            print_metrics(console, f"{result['data']['name']}, test rows, before training", start["metrics"]["test"])
         print_metrics(console, f"{result['data']['name']}, test rows", result["test"])
         print_lines(console, [f"Run folder: {output}"])
 

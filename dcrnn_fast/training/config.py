@@ -124,6 +124,9 @@ class RunConfig(_Section):
     """
 
     data: str = Field(pattern=r"^[^\x00]*$", description="name of an embedded data set, or path of a schema")
+    init: Annotated[str, Field(pattern=r"^[^\x00]*$")] | None = Field(
+        default=None, description="run folder whose weights and vocabulary the run starts from; null: it starts anew"
+    )
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="part of the training rows held out for validation"
     )
@@ -197,7 +200,9 @@ def read_config(values: Any, source: str) -> RunConfig:
 
 
 def located(config: RunConfig) -> RunConfig:
-    """The configuration with ``data`` so that it means the same in every working directory: absolute where it names a file."""
+    """The configuration with ``data`` and ``init`` so that they mean the same in every working directory: absolute where they are paths."""
+    if config.init is not None:
+        config = config.model_copy(update={"init": os.path.abspath(config.init)})
     if config.data in known_data_sets() or not os.path.isfile(config.data):
         return config
     return config.model_copy(update={"data": os.path.abspath(config.data)})
@@ -273,7 +278,7 @@ def _in_words(node: Mapping[str, Any]) -> str:
         return " or ".join(_in_words(option) for option in node["anyOf"])
     if "enum" in node:
         return "one of " + ", ".join(map(str, node["enum"]))
-    if "pattern" in node:  # only that of `data`
+    if "pattern" in node:  # only that of `data` and `init`
         return "text without a null character"
     kind = {"null": "null", "object": "a section of keys", "string": "text", "boolean": "true or false"}.get(node["type"], node["type"])
     if node["type"] == "array":

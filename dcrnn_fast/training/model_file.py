@@ -84,11 +84,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about
 
 
-def read_encoding(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing, damaged or not the described one."""
+def read_encoding(path: Path, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing, damaged or not the described one.
+
+    ``about`` is None where no weights are written yet, and nothing describes it.
+    """
     try:
         stored: dict[str, Any] = strict_json.load(path)
-        intact = json_digest(stored) == about["encoding"]
+        intact = about is None or json_digest(stored) == about["encoding"]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
     if not intact:

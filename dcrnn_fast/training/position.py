@@ -68,6 +68,8 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
         for key, kind in (("config", dict), ("data_digest", str), ("environment", dict)):
             if not isinstance(state[key], kind):
                 raise TypeError(f"{key} is {shown(state[key])}")
+        if not isinstance(state.get("start", {}), dict):
+            raise TypeError(f"start is {shown(state['start'])}")
         position = TypeAdapter(Position).validate_python(state["position"])
         stopping = TypeAdapter(EarlyStopping).validate_python(_by_step(state["stopping"], position))
         said = _impossible(position, stopping, step_of(folder))

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from ..data import PackedDataset, data_report
-from ..errors import CheckpointError, DataError, shown
+from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..files import path_of
 from .config import RunConfig, located
 from .constant import with_constant
+from .continuation import Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .curves import write_curves
 from .device import deterministic, select_backend, select_device
 from .evaluation import evaluate_split
@@ -30,6 +31,7 @@ def train(
     output: str | Path,
     *,
     resume: bool = False,
+    init: str | Path | None = None,
     dataset: PackedDataset | None = None,
     report: Report | None = None,
     on_step: Callable[[int], None] | None = None,
@@ -40,12 +42,14 @@ def train(
         config: see :func:`load_config`.
         output: the run folder; it must be new or empty, or hold this very run if ``resume`` is set. No other run may write to it now.
         resume: go on after the newest checkpoint, or start if there is none; a finished run is read, not trained again.
-        dataset: packed data to use instead of preparing ``config.data``.
+        init: the folder of an earlier run of the same model, from whose weights and vocabulary this one starts; replaces ``config.init``.
+        dataset: packed data to use instead of preparing ``config.data``; not with ``init``, which decides the encoding.
         report: receives the progress; by default nothing is shown.
         on_step: called with the number of steps done, after every step.
 
     Returns:
-        What ``metrics.json`` holds but its digest: ``test`` and ``valid`` (metrics by task), ``train``, ``model``, ``data``, ``config``.
+        What ``metrics.json`` holds but its digest: ``test`` and ``valid`` (metrics by task), ``train``, ``model``, ``data``, ``config``;
+        with ``init`` also ``init``, see :func:`dcrnn_fast.training.continuation.compare`.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -60,7 +64,9 @@ def train(
             raise TypeError(f"{name}={shown(value)}: expected a {kind.__name__}, got {type(value).__name__}")
     output = path_of("output", output)
     report = report or Report()
-    config = located(config)
+    config = located(config if init is None else config.model_copy(update={"init": str(path_of("init", init))}))
+    if config.init is not None and dataset is not None:
+        raise ConfigError("dataset and init are both given, but the run that init names decides how data is encoded; give one of them")
     with enter_run(output, config, resume=resume) as (folder, stored):
         if stored and folder.metrics.is_file() and (metrics := _finished(folder, stored, report)):
             return metrics
@@ -103,22 +109,41 @@ def _train(
                 "precision": select_precision(config.precision, device),
             }
         )
-    dataset = dataset or prepare_data(config)
+    newest = None if is_new else folder.newest_checkpoint()
+    earlier = read_earlier(Path(config.init)) if config.init is not None and newest is None else None
+    dataset = dataset or _prepare(config, folder, earlier)
     check_rows(config, dataset)
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
+        if earlier is not None:
+            trainer.start = compare(config, earlier, dataset, device)
+            load_earlier(trainer.model, earlier, dataset.meta.fields)
         if is_new:
             warnings = data_report(dataset)["warnings"]
             folder.claim(config)
             for line in warnings:
                 report.note(f"warning: {line}")
-        elif newest := folder.newest_checkpoint():
+        elif newest is not None:
             report.note(f"resuming {folder.root} from {newest.name}")
             trainer.load(newest)
         else:
             report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
+        for line in in_words(trainer.start) if earlier is not None and trainer.start else ():
+            report.note(line)
         trainer.run()
         return _conclude(trainer)
+
+
+def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None) -> PackedDataset:
+    """The run's data: of a run without ``init`` in its own encoding, otherwise in that of the earlier run with its own new ids."""
+    if config.init is None:
+        return prepare_data(config)
+    if earlier is None:
+        try:
+            return prepare_data(config, read_encoding(folder.encoder, None))
+        except CheckpointError:
+            earlier = read_earlier(Path(config.init))
+    return continued_data(config, earlier)
 
 
 def evaluate(
@@ -152,7 +177,8 @@ def evaluate(
     place = select_device(config.device)
     select_backend(config.backend, place)
     model, about = load_model(folder.weights, device=place, backend=config.backend)
-    dataset = prepare_data(config, None if data is None else read_encoding(folder.encoder, about))
+    own = data is None and config.init is None
+    dataset = prepare_data(config, None if own else read_encoding(folder.encoder, about))
     check_same_data(about, dataset, folder, same_rows=data is None)
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
@@ -193,6 +219,8 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
         "data": {"name": meta.name, "digest": meta.digest, "rows": dict(meta.rows)},
         "config": trainer.config.to_dict(),
     }
+    if trainer.start is not None:
+        metrics["init"] = trainer.start
     write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history)
     folder.write_metrics(metrics)
     return metrics

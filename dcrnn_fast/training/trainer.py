@@ -74,6 +74,7 @@ class Trainer:
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
         self.best: dict[str, Tensor] = {}
+        self.start: dict[str, Any] | None = None  # of a run that starts from an earlier one's weights: how the two compare
         self._window = torch.zeros((), dtype=torch.float64, device=device)
         self._window_rows = 0
         self.backend = self._measured_backends() or select_backend(config.backend, device)
@@ -99,6 +100,10 @@ class Trainer:
         self._clock = time.perf_counter()
         try:
             with Scalars(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
+                if self.start is not None and not self.at.step:
+                    # From here on the run no longer needs the earlier one.
+                    write_json(self.folder.encoder, encoding(self.dataset.meta))
+                    self.save()
                 while not self.done:
                     self._train_epoch()
                     self.save()
@@ -118,6 +123,8 @@ class Trainer:
             "data_digest": self.dataset.meta.digest,
             "environment": self.environment(),
         }
+        if self.start is not None:
+            state["start"] = self.start
         return save_checkpoint(self.folder.checkpoints, self.at.step, tensors, state)
 
     def load(self, folder: Path) -> None:
@@ -147,7 +154,7 @@ class Trainer:
                 self.report.note(
                     f"note: {key} was {before} and is {now}: the weights may differ in the last bits from an uninterrupted run"
                 )
-        self.at, self.stopping = position, stopping
+        self.at, self.stopping, self.start = position, stopping, state.get("start")
         self.best = select(tensors, "best.")
         if self.best or self.at.epoch:
             check_tensors(self.model, self.best, folder)

@@ -1,0 +1,186 @@
+"""A run that starts from an earlier run's weights and vocabulary, on the rows of another day."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
+from dcrnn_fast.training import evaluate, load_model, train
+from dcrnn_fast.training.continuation import grown_encoding
+from dcrnn_fast.training.run_data import prepare_data
+from dcrnn_fast.training.run_folder import RunFolder
+from tests.training.test_resume import Notes, StoppedError, outcome, stop_at
+from tests.training.tiny import newest_checkpoint, tiny_config, write_table
+
+
+@pytest.fixture(scope="module")
+def tomorrow(_cache, tmp_path_factory):
+    """The schema of another day's rows, on which the colour c3 has given way to violet."""
+    path = write_table(tmp_path_factory.mktemp("tomorrow"), seed=1)
+    table = path.with_name("tiny.csv")
+    table.write_text(re.sub("^c3,", "violet,", table.read_text(), flags=re.MULTILINE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def continued(finished, tomorrow, tmp_path_factory):
+    """A finished run from the weights of ``finished``, its results and what it said. Do not write into it."""
+    folder, notes = tmp_path_factory.mktemp("runs") / "continued", Notes()
+    return folder, train(tiny_config(tomorrow), folder, init=finished, report=notes), notes.lines
+
+
+@pytest.fixture
+def yesterday(finished, tmp_path):
+    """A copy of ``finished`` that can be taken away."""
+    return shutil.copytree(finished, tmp_path / "yesterday")
+
+
+def stopped(tomorrow, folder, step, **options):
+    with pytest.raises(StoppedError):
+        train(tiny_config(tomorrow), folder, on_step=stop_at(step), **options)
+
+
+def test_old_ids_keep_their_numbers_and_new_ones_follow(finished, continued):
+    old, new = (json.loads((folder / "encoder.json").read_text()) for folder in (finished, continued[0]))
+    assert new["vocabulary"]["colour"] == [*old["vocabulary"]["colour"], "violet"]
+    assert new["vocabulary"]["shape"] == old["vocabulary"]["shape"]
+    assert (new["vocabulary"]["size"], new["scaling"]) == (old["vocabulary"]["size"], old["scaling"])
+
+
+def test_a_field_that_may_not_grow_keeps_its_ids():
+    known = {"vocabulary": {"city": ["<oov>", "a"], "shop": ["<oov>", "x"]}, "scaling": {}}
+    grown = grown_encoding(known, {"city": ["<oov>", "b"], "shop": ["<oov>", "y"]}, but="city")
+    assert grown["vocabulary"] == {"city": ["<oov>", "a"], "shop": ["<oov>", "x", "y"]}
+
+
+def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(finished, tomorrow, tmp_path):
+    stopped(tomorrow, tmp_path / "run", 1, init=finished)
+    earlier, about = load_model(finished / "model.safetensors")
+    start = {name.removeprefix("model."): value for name, value in newest_checkpoint(tmp_path / "run").tensors.items()}
+    for name, value in earlier.state_dict().items():
+        if name != "embedding.weight":
+            assert torch.equal(start[name], value), name
+    sizes = dict(about["fields"])
+    assert list(sizes) == ["shape", "colour", "size"]
+    end = sizes["shape"] + sizes["colour"]
+    table, old = start["embedding.weight"], earlier.embedding.weight
+    assert torch.equal(torch.cat([table[:end], table[end + 1 :]]), old)
+    assert 0 < table[end].abs().max() < 0.5
+    assert not (old == table[end]).all(dim=1).any()
+
+
+def test_before_training_the_earlier_weights_are_judged_on_the_new_rows(finished, continued, tomorrow):
+    for split in ("train", "test"):
+        expected = evaluate(finished, data=str(tomorrow), split=split)["metrics"]
+        assert continued[1]["init"]["metrics"][split] == expected
+
+
+def test_drift_is_told_of_base_rates_and_of_ids(finished, continued, tomorrow):
+    drift, rows = continued[1]["init"], prepare_data(tiny_config(tomorrow)).split("train")
+    about = load_model(finished / "model.safetensors")[1]
+    assert drift["base_rates"]["click"] == {"earlier": about["base_rates"]["click"], "now": float((rows.labels[:, 0] == 1).mean())}
+    own = prepare_data(tiny_config(tomorrow)).meta.vocabulary["colour"].index("violet")
+    violet = float(np.mean(rows.ids[:, 1] == own))
+    assert violet > 0.05
+    assert drift["oov"]["colour"] == {"earlier": 0.0, "now": violet, "with_new_ids": 0.0, "new_ids": 1}
+    assert drift["oov"]["shape"]["new_ids"] == 0
+    assert "size" not in drift["oov"]
+    said = "\n".join(continued[2])
+    assert f"starting from the weights of {finished}; on the train rows, before training, they have:" in said
+    assert f"base rate {drift['base_rates']['click']['now']:.4f}, was {drift['base_rates']['click']['earlier']:.4f}" in said
+    assert f"colour: {violet:.1%} of the rows out of vocabulary, was 0.0%; 0.0% with 1 new ids" in said
+
+
+def test_ids_that_are_spelled_in_another_way_are_warned_of(finished, tmp_path):
+    path = write_table(tmp_path / "data", seed=1)
+    table = path.with_name("tiny.csv")
+    table.write_text(re.sub("^c", "colour ", table.read_text(), flags=re.MULTILINE).replace("colour olour", "colour", 1))
+    notes = Notes()
+    with pytest.raises(StoppedError):
+        train(tiny_config(path), tmp_path / "run", init=finished, report=notes, on_step=stop_at(1))
+    assert any(line.startswith("warning: field 'colour': 100.0% of the new train cells") for line in notes.lines)
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_stopped_run_goes_on_to_the_same_bits_without_the_earlier_one(continued, yesterday, tomorrow, tmp_path, step):
+    stopped(tomorrow, tmp_path / "run", step, init=yesterday)
+    shutil.rmtree(yesterday)
+    train(tiny_config(tomorrow), tmp_path / "run", init=yesterday, resume=True)
+    assert without_names(outcome(tmp_path / "run"), yesterday) == without_names(outcome(continued[0]), continued[1]["init"]["run"])
+
+
+def without_names(files, init):
+    """An outcome in which the earlier run's folder has no name."""
+    files["metrics.json"] = json.dumps(files["metrics.json"])
+    return {
+        name: data.replace(str(init), "") if isinstance(data, str) else data.replace(str(init).encode(), b"")
+        for name, data in files.items()
+    }
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_earlier_one_again(continued, finished, tomorrow, tmp_path):
+    stopped(tomorrow, tmp_path / "run", 1, init=finished)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "encoder.json").unlink()
+    train(tiny_config(tomorrow), tmp_path / "run", init=finished, resume=True)
+    assert outcome(tmp_path / "run") == outcome(continued[0])
+
+
+def test_a_lost_encoder_is_made_again_from_the_earlier_run(continued, finished, tomorrow, tmp_path):
+    run = shutil.copytree(continued[0], tmp_path / "run")
+    (run / "encoder.json").unlink()
+    train(tiny_config(tomorrow), run, init=finished, resume=True)
+    assert outcome(run) == outcome(continued[0])
+
+
+def test_a_continued_run_is_evaluated_and_continued_in_its_turn(continued, schema, tmp_path):
+    folder, metrics, _ = continued
+    assert evaluate(folder)["metrics"] == metrics["test"]
+    train(tiny_config(schema, optimiser__epochs=1), tmp_path / "third", init=folder)
+    vocabulary = json.loads((tmp_path / "third" / "encoder.json").read_text())["vocabulary"]
+    assert vocabulary == json.loads((folder / "encoder.json").read_text())["vocabulary"]
+
+
+@pytest.mark.parametrize(
+    ("error", "changes", "columns", "said"),
+    [
+        (ConfigError, {"model__steps": 3}, {}, "model.steps is 3 and was 2; go on with its model"),
+        (ConfigError, {"model__relation": "independent"}, {}, "model.relation is 'independent' and was 'chain'"),
+        (
+            DataError,
+            {},
+            {"categorical": ["colour"]},
+            "was trained with fields ['shape', 'colour', 'size'], but tiny has ['colour', 'size']",
+        ),
+        (DataError, {}, {"numeric": [{"column": "size", "buckets": 8}]}, "was trained with dense ['size'], but tiny has []"),
+    ],
+)
+def test_another_model_and_other_columns_are_refused(finished, tmp_path, error, changes, columns, said):
+    config = tiny_config(write_table(tmp_path / "data", **columns), **changes)
+    with pytest.raises(error) as caught:
+        train(config, tmp_path / "run", init=finished)
+    assert said in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_init_needs_a_run_and_excludes_packed_data(finished, schema, dataset, tmp_path):
+    with pytest.raises(CheckpointError, match="absent holds no run"):
+        train(tiny_config(schema), tmp_path / "run", init=tmp_path / "absent")
+    with pytest.raises(ConfigError, match="dataset and init are both given"):
+        train(tiny_config(schema), tmp_path / "run", init=finished, dataset=dataset)
+
+
+def test_the_command_takes_the_settings_of_the_earlier_run_and_prints_both_results(finished, tomorrow, tmp_path, command):
+    arguments = ["train", "--init", finished, "--output", tmp_path / "run"]
+    assert command(*arguments)[0] == 2
+    code, out, err = command(*arguments, "--data", tomorrow, "--epochs", 1)
+    assert code == 0, err
+    assert f"starting from the weights of {finished}; " in err
+    assert re.findall("^tiny, .*?(?= *$)", out, flags=re.MULTILINE) == ["tiny, test rows, before training", "tiny, test rows"]
+    config = RunFolder(tmp_path / "run").config.read_text()
+    assert f"init: {finished}" in config
+    assert "batch_size: 128" in config
