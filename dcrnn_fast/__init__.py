@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ __all__ = [
     "DCNv2",
     "DcrnnFastError",
     "PartiallySharedLinear",
+    "RowWiseAdagrad",
     "ScenarioCrossRNN",
     "SharingPlan",
     "UncertaintyWeighting",
@@ -27,9 +29,9 @@ __all__ = [
     "tune",
 ]
 
-# While Python looks for the module of `python -m dcrnn_fast`, it calls the program "-m".
 _PROGRAM = PurePath((getattr(sys, "argv", None) or [""])[0])
-_IS_COMMAND = _PROGRAM.name == "-m" or _PROGRAM.stem == "dcrnn-fast"
+# While Python looks for the module of `python -m dcrnn_fast`, it calls the program "-m".
+_IS_COMMAND = _PROGRAM.stem == "dcrnn-fast" or (_PROGRAM.name == "-m" and ("-m", "dcrnn_fast") in pairwise(sys.orig_argv))
 
 if TYPE_CHECKING or not _IS_COMMAND:
     from . import functional, reference
@@ -37,6 +39,7 @@ if TYPE_CHECKING or not _IS_COMMAND:
     from .errors import BackendUnavailable, DcrnnFastError
     from .losses import UncertaintyWeighting
     from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
+    from .optim import RowWiseAdagrad
     from .sharing import SharingPlan
 
     import_module("dcrnn_fast.backends").extension()  # registers the operators' schemas with PyTorch
@@ -48,5 +51,5 @@ else:
         import_module("dcrnn_fast.backends").extension()
         if name in ("functional", "reference"):
             return import_module(f"dcrnn_fast.{name}")
-        homes = (import_module(f"dcrnn_fast.{home}") for home in ("modules", "auto", "losses", "sharing", "errors"))
+        homes = (import_module(f"dcrnn_fast.{home}") for home in ("modules", "auto", "losses", "optim", "sharing", "errors"))
         return next(getattr(home, name) for home in homes if hasattr(home, name))

@@ -16,6 +16,7 @@ from ..inputs import (
     check_count,
     check_dense,
     check_deviation,
+    check_flag,
     check_ids,
     check_labels,
     check_placement,
@@ -64,6 +65,9 @@ class DCRNN(nn.Module):
         relation: "chain", "independent" or "transfer" between consecutive tasks.
         backend: accepted so that the import can be swapped; the reference ignores it.
         tower_share_ratio: fraction of each hidden tower layer's rows that tasks share, in [0, 1].
+        sparse: the embedding table's gradient is a sparse tensor of the rows read, as with ``torch.nn.Embedding(sparse=True)``, so that a
+            training step need not pass over the table. It needs an optimiser for such gradients: :class:`dcrnn_fast.RowWiseAdagrad`,
+            ``torch.optim.SparseAdam``. The weights, and what the model computes, are the same.
         device, dtype: of the parameters.
 
     Raises TypeError, ValueError: an argument of a wrong type or outside its range; the message names it.
@@ -105,6 +109,7 @@ class DCRNN(nn.Module):
         dense_bins: int = 0,
         scenario: str | None = None,
         scenario_ratio: float = 0.25,
+        sparse: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -141,6 +146,7 @@ class DCRNN(nn.Module):
             check_choice("scenario", scenario, self.field_names)
             if sharing != "trunk":
                 raise ValueError(f'scenario={scenario!r} with sharing={sharing!r}: expected sharing="trunk", whose units scenarios read')
+        check_flag("sparse", sparse)
         check_placement(device, dtype)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         self.embedding_init_std = float(embedding_init_std)
@@ -158,7 +164,7 @@ class DCRNN(nn.Module):
         # One table for all fields: field f's rows start at offsets[f].
         for name in ("sizes", "offsets"):
             self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
-        self.embedding = Embedding(sum(self.num_embeddings), embedding_dim, device=device, dtype=dtype)
+        self.embedding = Embedding(sum(self.num_embeddings), embedding_dim, sparse=sparse, device=device, dtype=dtype)
         self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
         self._reset_table()
         projected, binned = num_dense > 0 and not dense_bins, num_dense > 0 and dense_bins > 0

@@ -12,12 +12,13 @@ class Embedding(nn.Embedding):
     """:class:`torch.nn.Embedding`, whose gradient costs less on a CPU. In float32 and float64 it has the same bits.
 
     PyTorch adds up the gradient of ``embedding`` by a call for each looked-up row, and that of ``index_select`` in one loop over all of
-    them, in float32 for 16-bit tables. On a GPU the second adds in no fixed order, so there and in compiled graphs this is ``embedding``.
+    them, in float32 for 16-bit tables. On a GPU the second adds in no fixed order, so there and in compiled graphs this is ``embedding``,
+    and so it is with ``sparse=True``, whose gradient lists the looked-up rows and adds up nothing.
     """
 
     def forward(self, rows: Tensor) -> Tensor:
         """Integers [...] in [0, num_embeddings) to [..., embedding_dim]."""
-        if not self.weight.is_cpu or torch.compiler.is_compiling():
+        if self.sparse or not self.weight.is_cpu or torch.compiler.is_compiling():
             return super().forward(rows)
         return self.weight.index_select(0, rows.flatten()).view(*rows.shape, self.embedding_dim)
 

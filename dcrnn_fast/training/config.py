@@ -31,6 +31,9 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """Arguments of :class:`dcrnn_fast.DCRNN` that do not follow from the data."""
 
+    embedding: Literal["dense", "sparse"] = Field(
+        default="dense", description="gradient and optimiser of the embeddings: of the whole table, or of the rows that a step reads"
+    )
     embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(default=8, description="width of a field's embedding")
     embedding_init_std: Annotated[float, Field(ge=0, le=10)] = Field(
         default=0.05, description="standard deviation with which the embeddings start; 0 starts all ids equal"
@@ -70,10 +73,10 @@ class OptimiserConfig(_Section):
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
     final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
     embedding_lr: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        default=None, description="peak learning rate of the embeddings; null: lr"
+        default=None, description="peak learning rate of the embeddings; null: lr, or 0.05 for sparse embeddings"
     )
     embedding_weight_decay: Annotated[float, Field(ge=0, le=10)] | None = Field(
-        default=None, description="decoupled decay of the embeddings; null: weight_decay"
+        default=None, description="decoupled decay of the embeddings; null: weight_decay, or 0 for sparse embeddings"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
 

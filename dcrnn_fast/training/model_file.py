@@ -53,6 +53,7 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
     """The DCRNN of a description (see :func:`describe`). Raises :class:`ConfigError` if the model refuses an argument."""
     try:
         options = ModelConfig.model_validate(model_with_earlier(about["model"])).model_dump() | {"relation": about["relation"]}
+        options["sparse"] = options.pop("embedding") == "sparse"
         return dcrnn_fast.DCRNN(
             dict(about["fields"]), num_dense=len(about["dense"]), tasks=tuple(about["tasks"]), backend=backend, device=device, **options
         )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..optim import RowWiseAdagrad
+from .optimisers import Optimisers
 from .tensors import load_tensors
 
 
@@ -19,11 +21,12 @@ def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn
             yield f"{prefix}.{name}", parameter
 
 
-def capture(modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, device: torch.device) -> dict[str, Tensor]:
-    """Weights, the optimiser's moments and step counts under their parameters' names, and the states of the random generators."""
+def capture(modules: Mapping[str, nn.Module], optimiser: Optimisers, device: torch.device) -> dict[str, Tensor]:
+    """Weights, the optimisers' state under their parameters' names, and the states of the random generators."""
     tensors = {f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()}
+    state = {parameter: values for part in optimiser.parts for parameter, values in part.state.items()}
     for name, parameter in named_parameters(modules):
-        for key, value in optimiser.state[parameter].items():
+        for key, value in state.get(parameter, {}).items():
             tensors[f"optimiser.{name}.{key}"] = torch.as_tensor(value)
     tensors["rng.cpu"] = torch.get_rng_state()
     if device.type == "cuda":
@@ -32,21 +35,14 @@ def capture(modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, 
 
 
 def restore(
-    tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, device: torch.device, source: Path
+    tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimiser: Optimisers, device: torch.device, source: Path
 ) -> None:
     """Undo :func:`capture`. Raises :class:`CheckpointError` if the tensors belong to another model."""
     for prefix, module in modules.items():
         load_tensors(module, select(tensors, f"{prefix}."), source)
     names = {id(parameter): name for name, parameter in named_parameters(modules)}
-    groups = optimiser.state_dict()["param_groups"]
-    ordered = [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
-    shapes = {name: parameter.shape for name, parameter in named_parameters(modules)}
-    state = {index: select(tensors, f"optimiser.{name}.") for index, name in enumerate(ordered)}
-    for name, values in zip(ordered, state.values(), strict=True):
-        expected = {"step": torch.Size(), "exp_avg": shapes[name], "exp_avg_sq": shapes[name]}
-        if values and {key: value.shape for key, value in values.items()} != expected:
-            raise CheckpointError(f"{source} belongs to another optimiser: {name} has not AdamW's moments; start a new run")
-    optimiser.load_state_dict({"state": {index: values for index, values in state.items() if values}, "param_groups": groups})
+    for part in optimiser.parts:
+        _restore_optimiser(part, tensors, names, source)
     try:
         torch.set_rng_state(_generator_state(tensors, "rng.cpu", source))
         if device.type == "cuda":
@@ -55,6 +51,20 @@ def restore(
         raise
     except (RuntimeError, TypeError) as error:
         raise CheckpointError(f"{source} holds no state of a random generator ({error}); start a new run") from error
+
+
+def _restore_optimiser(part: torch.optim.Optimizer, tensors: Mapping[str, Tensor], names: Mapping[int, str], source: Path) -> None:
+    state = {}
+    parameters = (parameter for group in part.param_groups for parameter in group["params"])
+    for index, parameter in enumerate(parameters):
+        name, shape = names[id(parameter)], parameter.shape
+        expected = {"sum": shape[:1]} if isinstance(part, RowWiseAdagrad) else {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}
+        values = select(tensors, f"optimiser.{name}.")
+        if values and {key: value.shape for key, value in values.items()} != expected:
+            raise CheckpointError(f"{source} belongs to another optimiser: {name} has not {type(part).__name__}'s state; start a new run")
+        if values:
+            state[index] = values
+    part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 
 
 def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

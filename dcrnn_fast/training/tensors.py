@@ -17,9 +17,15 @@ from ..errors import CheckpointError
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Serialise named tensors. Each is copied to the CPU, so aliases and strides do not matter."""
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(copies, metadata)
+    """Serialise named tensors. What shares memory, has strides or is on a GPU is copied first; all else is read where it is."""
+    values: dict[str, Tensor] = {}
+    known = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        memory = value.untyped_storage().data_ptr()
+        values[name] = value.clone() if memory in known else value
+        known.add(memory)
+    return safetensors.torch.save(values, metadata)
 
 
 def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
@@ -48,6 +54,11 @@ def check_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source
         raise CheckpointError(
             f"{source} belongs to another model: {'; '.join(problems[:3])}{more}; use the configuration and data that it was trained with"
         )
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether every value is finite. It reads block by block, so that a large table needs no memory of its size."""
+    return all(bool(block.isfinite().all()) for block in tensor.reshape(-1).split(2**22))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

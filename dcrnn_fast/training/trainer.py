@@ -31,7 +31,7 @@ from .evaluation import evaluate_split
 from .metrics import mean_over_tasks
 from .model_file import build_model, describe, encoding, export_weights
 from .oov_dropout import OOVDropout
-from .optimisation import build_optimiser, build_weighting, learning_rate
+from .optimisation import build_optimiser, build_weighting, clip_gradients, learning_rate
 from .position import EvaluationRecord, Position, TaskMetrics, restored_position
 from .precision import autocast, select_precision
 from .report import Report
@@ -39,7 +39,7 @@ from .run_files import write_json
 from .run_folder import RunFolder
 from .scalars import Scalars
 from .snapshot import capture, restore, select
-from .tensors import check_tensors
+from .tensors import all_finite, check_tensors
 
 
 class Trainer:
@@ -241,7 +241,7 @@ class Trainer:
         loss.backward()
         if config.optimiser.clip_norm is not None:
             parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
-            nn.utils.clip_grad_norm_(parameters, config.optimiser.clip_norm)
+            clip_gradients(parameters, config.optimiser.clip_norm)
         self.optimiser.step()
         rows = batch.labels.shape[0]
         self._window += loss.detach().double() * rows
@@ -293,7 +293,7 @@ class Trainer:
         self.report.evaluation(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
 
     def _check_weights(self) -> None:
-        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]
+        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not all_finite(value)]
         if bad:
             raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
 

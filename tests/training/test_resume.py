@@ -81,6 +81,7 @@ def test_a_run_stopped_many_times_resumes_to_the_same_bits(schema, finished, tmp
             "oov_dropout": 20.0,
             "optimiser__embedding_lr": 0.005,
         },
+        {"model__embedding": "sparse", "optimiser__clip_norm": 0.5, "optimiser__embedding_weight_decay": 0.1, "oov_dropout": 20.0},
     ],
 )
 def test_other_configurations_resume_to_the_same_bits(schema, tmp_path, overrides):

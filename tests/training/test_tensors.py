@@ -18,6 +18,14 @@ def test_tensors_of_another_shape_are_named_with_both_shapes_and_the_model_is_le
     assert torch.equal(module.weight, before)
 
 
+def test_views_of_the_same_memory_are_packed_as_tensors_of_their_own(tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    views = {"whole": base, "again": base, "rows": base[1:], "columns": base[:, 1:3], "empty": base[:0]}
+    (tmp_path / "views").write_bytes(pack_tensors(views))
+    found, _ = read_safetensors(tmp_path / "views")
+    assert {name: value.tolist() for name, value in found.items()} == {name: value.tolist() for name, value in views.items()}
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"no tensors", lambda data: b""])
 def test_a_damaged_weight_file_is_named(tmp_path, damage):
     path = tmp_path / "model.safetensors"
