@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation scenarios embedding-start synthetic gpu clean
+.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation scenarios embedding-start embedding-step synthetic gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -122,6 +122,11 @@ scenarios: $(VENV)/.dev
 # Trains with several standard deviations of the embeddings' start. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 embedding-start: $(VENV)/.dev
 	$(BIN)/python -m bench.embedding_start $(if $(MOVIELENS),--movielens $(MOVIELENS))
+	$(BIN)/python -m bench.readme
+
+# Measures a training step as the embedding table grows, with dense and with sparse gradients.
+embedding-step: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.embedding_step
 	$(BIN)/python -m bench.readme
 
 # Trains on tasks whose relation is known. SYNTHETIC_OPTIONS='--times 20': measures times too, on an idle machine.

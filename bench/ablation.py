@@ -54,6 +54,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "OOV dropout 0.25": {"oov_dropout": 0.25},
     "embeddings start at 0.02": {"model.embedding_init_std": 0.02},
     "embeddings start at 0.35": {"model.embedding_init_std": 0.35},
+    "sparse embeddings": {"model.embedding": "sparse"},
     "embedding_dim 4": {"model.embedding_dim": 4},
     "embedding_dim 16": {"model.embedding_dim": 16},
     "weight decay 0.1": {"optimiser.weight_decay": 0.1},

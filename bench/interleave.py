@@ -15,36 +15,42 @@ wait: Callable[[], None] = torch.cuda.synchronize if torch.cuda.is_available() e
 """Returns when the GPU, if there is one, has no work left."""
 
 
-def _seconds(run: Callable[[], object], calls: int = 1) -> float:
+Clock = Callable[[], float]
+
+
+def _seconds(run: Callable[[], object], calls: int = 1, clock: Clock = time.perf_counter) -> float:
     """Seconds a call."""
     wait()
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(calls):
         run()
     wait()
-    return (time.perf_counter() - begin) / calls
+    return (clock() - begin) / calls
 
 
-def rounds(candidates: Mapping[str, Callable[[], object]], *, seconds: float, minimum: int, stretch: float) -> dict[str, list[float]]:
+def rounds(
+    candidates: Mapping[str, Callable[[], object]], *, seconds: float, minimum: int, stretch: float, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds a call of every candidate in every round. Each round gives every candidate a turn, and starts with another candidate.
 
     Every candidate is called once or twice before, unmeasured. Rounds go on for about ``seconds``, and there are at least ``minimum``. A
     candidate's turn is one call, or as many calls as take the fastest candidate ``stretch`` seconds: on a GPU, the wait for the end of the
-    queue then hardly counts.
+    queue then hardly counts. ``clock`` gives the seconds; those of ``time.process_time`` leave out the time in which other processes have
+    the processor.
     """
     again = []
     for run in candidates.values():
-        if _seconds(run) < SLOW:
-            again.append(_seconds(run))
+        if _seconds(run, clock=clock) < SLOW:
+            again.append(_seconds(run, clock=clock))
         else:
             minimum = min(minimum, 3)
     calls = max(1, round(stretch / min(again))) if again else 1
     names = list(candidates)
     times: dict[str, list[float]] = {name: [] for name in names}
-    start, turn = time.perf_counter(), 0
-    while turn < minimum or time.perf_counter() - start < seconds:
+    start, turn = clock(), 0
+    while turn < minimum or clock() - start < seconds:
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            times[name].append(_seconds(candidates[name], calls))
+            times[name].append(_seconds(candidates[name], calls, clock))
         turn += 1
     return times
 

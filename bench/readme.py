@@ -13,6 +13,7 @@ from .ablation import DATA as ABLATION_DATA
 from .ablation import table as ablation_table
 from .cases import HEADLINE, PASSES
 from .embedding_start import best_epoch, summarise
+from .embedding_step import CANDIDATES
 from .quality.report import as_markdown, headline
 from .rank import table as rank_table
 from .results import COMMITTED, PEERS, case_of, read, words
@@ -202,6 +203,26 @@ def step_parts() -> str:
     )
 
 
+def embedding_step() -> str:
+    """Time and peak memory of a training step as the table grows, a line a table size."""
+    result = read("embedding_step_cpu.json")
+    case, names, largest = result["case"], {"dense": "dense: AdamW", "sparse": "sparse: row-wise Adagrad"}, result["rows"][-1]
+    lines = []
+    for row in result["rows"]:
+        cells = [f"{row[f'{name}, ms']:.0f} ms" + (f", {row[f'{name}, MB']:,} MB" if f"{name}, MB" in row else "") for name in CANDIDATES]
+        ratio = "{:.2f} ({:.2f}-{:.2f})".format(*(row[f"sparse/dense{end}"] for end in ("", ", low", ", high")))
+        lines.append([f"{row['rows']:,}", *cells, ratio])
+    header = ["rows of the table", *(names.get(name, f"sparse: PyTorch's {name}") for name in CANDIDATES), "sparse / dense"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"{case['fields']} fields of as many ids each, embeddings of width {case['width']}, B = {case['B']}, one thread. Medians of the "
+        "CPU time of a step; the memory is what model and steps add to the process at their peak, for large tables; last column: median "
+        f"of the per-round ratios (quartiles). A checkpoint of the largest sparse table takes {largest['checkpoint, ms'] / 1e3:.1f} s of "
+        f"CPU time, and {largest['checkpoint, MB']:,} MB more at the peak. {machine.line(result['machine'])}; "
+        "`bench/results/embedding_step_cpu.json`."
+    )
+
+
 def ablation() -> str:
     """The default configuration and each of its parts changed, on validation rows."""
     result = read("ablation.json")
@@ -251,6 +272,7 @@ SECTIONS = {
         "rank": rank,
         "scenarios": scenarios,
     },
+    ROOT / "docs" / "training.md": {"embedding step": embedding_step},
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "synthetic": synthetic},
 }
 

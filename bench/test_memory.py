@@ -2,7 +2,6 @@
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,24 +10,18 @@ from dcrnn_fast import CrossRNN, SharingPlan, reference
 
 from .candidates import step
 from .cases import DTYPES, DTYPES_OF, GPU, SHARE_RATIO, STEPS, crossed
+from .resident import CAN_MEASURE, memory_now, memory_peak
 
 FULL = {
     "cpu": [{"D": d, "B": b, "T": t} for d, b, t in ((128, 4096, 2), (624, 4096, 2), (624, 4096, 4), (624, 16384, 2))],
     "cuda": crossed(**GPU),
 }
-PROCESS = Path("/proc/self")
 
 
 def cases(grid, device):
     dtypes = DTYPES_OF[device] if grid == "full" and device == "cuda" else DTYPES_OF[device][:1]
     sizes = {"smoke": [{"D": 64, "B": 64, "T": 2}], "headline": [{"D": 624, "B": 4096, "T": 2}], "full": FULL[device]}
     return [{"dtype": dtype, **size} for size in sizes[grid] for dtype in dtypes]
-
-
-def memory(field: str) -> int:
-    """Bytes of the resident set: "VmRSS" now, "VmHWM" at its high-water mark."""
-    line = next(line for line in (PROCESS / "status").read_text(encoding="utf-8").splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def peak(candidate: str, dtype: str, dim: int, batch: int, tasks: int, device: str) -> int:
@@ -48,10 +41,9 @@ def peak(candidate: str, dtype: str, dim: int, batch: int, tasks: int, device: s
     step(run, torch.randn(few, dim, **kind), torch.randn(tasks, few, dim, **kind))
     x0, seed = torch.randn(batch, dim, **kind), torch.randn(tasks, batch, dim, **kind)
     if on_cpu:
-        (PROCESS / "clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts again from here
-        before = memory("VmRSS")
+        before = memory_now()
         step(run, x0, seed)
-        return memory("VmHWM") - before
+        return memory_peak() - before
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     step(run, x0, seed)
@@ -65,7 +57,7 @@ def peak_in_own_process(*arguments) -> int:
 
 def test_memory(comparison):
     case, on_cpu = comparison.case, comparison.device == "cpu"
-    if on_cpu and not (PROCESS / "clear_refs").exists():
+    if on_cpu and not CAN_MEASURE:
         pytest.skip("reads the peak from Linux's /proc")
     ours = [name for name in comparison.ours if not (on_cpu and name == "triton")]
     ours += [f"{name}, recompute" for name in ours]
