@@ -263,8 +263,32 @@ def scenarios() -> str:
     )
 
 
+def scale() -> str:
+    """What `prepare` takes for generated tables."""
+    result = read("scale_prepare.json")
+    header = ["rows x columns", "part files", "seconds", "CPU seconds", "rows/s", "rows a CPU second", "most memory"]
+    rows = [
+        [
+            f"{run['rows']:,} x {run['columns']}",
+            f"{run['kind']}, {run['files_mb']:,.0f} MB",
+            f"{run['seconds']:,.0f}",
+            f"{run['cpu_seconds']:,.0f}",
+            f"{run['rows_per_second']:,.0f}",
+            f"{run['rows'] / run['cpu_seconds']:,.0f}",
+            f"{run['peak_memory_mb'] / 1e3:.2f} GB",
+        ]
+        for run in result["runs"]
+    ]
+    loads = ", ".join(f"{run['load_average']:.1f}" for run in result["runs"])
+    note = (
+        f"The machine's load average was {loads}: above its {result['machine']['cores']} cores, seconds include waiting for other programs."
+    )
+    return f"{markdown(header, rows)}\n\n{note} {machine.line(result['machine'])}; `bench/results/scale_prepare.json`."
+
+
 SECTIONS = {
     ROOT / "README.md": {"quality": quality, "speed": speed, "low rank": low_rank},
+    ROOT / "docs" / "data-format.md": {"scale": scale},
     ROOT / "docs" / "performance.md": {"losses": losses, "training step": training_step, "step parts": step_parts},
     ROOT / "docs" / "choosing.md": {
         "ablation": ablation,

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from ..errors import DcrnnFastError
 
-NEEDED = ("matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "typer", "yaml")
+NEEDED = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "typer", "yaml")
 """Modules of the ``train`` extra that the commands import."""
 
 

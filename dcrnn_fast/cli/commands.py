@@ -103,15 +103,43 @@ def train(
 
 
 @app.command()
+def prepare(
+    schema: Annotated[Path, typer.Option(help="Schema YAML of the table.")],
+    output: Annotated[Path, typer.Option(help="Packed folder to write, which `--data` of the other commands takes.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="File, pattern or folder, repeatable, in place of `files: {all: ...}` in the schema."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the validation rows, where they are drawn.")] = 0,
+    valid_fraction: Annotated[float, typer.Option(help="Part of the train rows to draw as validation rows.")] = 0.1,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Encode a table of any size, part by part, into a folder of arrays."""
+    from .preparing import run_prepare
+
+    run_prepare(schema, output, inputs=inputs or (), seed=seed, valid_fraction=valid_fraction, quiet=quiet)
+
+
+@app.command()
 def inspect(
-    data: Annotated[str, typer.Option(help="Embedded data set, or path of a schema YAML.")],
+    data: Annotated[str | None, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Instead: file, pattern or folder to draft a schema of, repeatable.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Report on a table before training: labels, fields, groups by split, and what in them will spoil a run."""
+    """Report on a table before training: labels, fields, groups by split, and what in them will spoil a run. Or draft its schema."""
     from ..data import data_report, prepare
     from .report_tables import print_report
     from .result_tables import output_console
 
+    if (data is None) == (not inputs):
+        raise ConfigError("give either --data, to report on a table with a schema, or --input, to draft one")
+    if data is None:
+        from ..data.draft import draft_schema
+
+        typer.echo(draft_schema(inputs or ()), nl=False)
+        return
     report = data_report(prepare(data))
     if as_json:
         typer.echo(json.dumps(report, indent=2, allow_nan=False))

@@ -1,6 +1,6 @@
 """Tables as packed, memory-mapped arrays, and the loader that batches them.
 
-`prepare` needs the extra `train`; opening, reporting on and loading packed data needs NumPy and PyTorch only.
+`prepare` and `prepare_folder` need the extra `train`; opening, reporting on and loading packed data needs NumPy and PyTorch only.
 
     from dcrnn_fast.data import BlockLoader, prepare
 
@@ -9,7 +9,7 @@
         ...
 """
 
-from .catalog import default_cache_dir, known_data_sets, prepare
+from .catalog import default_cache_dir, known_data_sets, prepare, prepare_folder
 from .loader import Batch, BlockLoader
 from .meta import PackedMeta
 from .packed import PackedDataset, PackedSplit, open_packed
@@ -26,4 +26,5 @@ __all__ = [
     "known_data_sets",
     "open_packed",
     "prepare",
+    "prepare_folder",
 ]

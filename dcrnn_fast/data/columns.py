@@ -1,8 +1,9 @@
-"""A column of a table as numbers, or as codes of its distinct texts; a column that is neither is refused by name."""
+"""A column of a batch of rows as numbers, times, or codes of its distinct texts; what is none of these is refused by place and name."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,42 +16,53 @@ from .meta import MISSING
 FloatArray = npt.NDArray[np.float64]
 
 
-class Texts(NamedTuple):
-    """A column as text: cell i is `texts[codes[i]]`. The last text is MISSING; null and NaN have its code."""
+class Place(NamedTuple):
+    """Where a batch comes from: its file, and how many rows of that file come before it. Rejected rows do not count."""
 
-    codes: npt.NDArray[np.int64]
+    path: Path
+    before: int
+
+    def row(self, index: int | np.integer[Any]) -> str:
+        """Row `index` of the batch in words; rows count from 1.
+
+        >>> Place(Path("log.csv"), 1000).row(0)
+        'log.csv, row 1,001'
+        """
+        return f"{self.path}, row {self.before + int(index) + 1:,}"
+
+
+class Texts(NamedTuple):
+    """A column as text: cell i is `texts[codes[i]]`. The last text is MISSING; null and NaN have its code. Each other text has a cell."""
+
+    codes: npt.NDArray[np.int32]
     texts: pa.StringArray
 
-    @property
-    def missing(self) -> npt.NDArray[np.bool_]:
-        """Which cells have no value."""
-        return self.codes == len(self.texts) - 1
 
-    def present(self) -> list[str]:
-        """The texts that some cell has, in order."""
-        return sorted(self.texts.take(pa.array(np.unique(self.codes[~self.missing]))).to_pylist())
-
-
-def texts_of(table: pa.Table, name: str) -> Texts:
+def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
     """A column as text. Raises DataError for a type that has no text: struct, list, map, bytes that are no UTF-8, an unknown time zone."""
-    column = table.column(name)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     try:
         if pa.types.is_nested(kind):
             raise pa.ArrowInvalid("a cell holds more than one value")
-        # A dictionary's values become text once each; its cells stay codes, which keeps a table of long texts small.
-        coded = column.combine_chunks() if pa.types.is_dictionary(column.type) else None
-        values = _text(column) if coded is None else _text(coded.dictionary)
-        texts = values.dictionary_encode()
-        if isinstance(texts, pa.ChunkedArray):
-            texts = texts.combine_chunks()
+        # A dictionary's values become text once each; its cells stay codes, which keeps a batch of long texts small.
+        coded = column if pa.types.is_dictionary(column.type) else None
+        texts = _text(column if coded is None else coded.dictionary).dictionary_encode()
         texts.dictionary.validate(full=True)  # Parquet files may call any bytes text.
         indices = texts.indices if coded is None else pc.take(texts.indices, coded.indices)
-        codes = pc.fill_null(indices, len(texts.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)
-        return Texts(codes, pa.concat_arrays([reserved_apart(texts.dictionary), pa.array([MISSING], pa.string())]))
+        missing = len(texts.dictionary)
+        codes = pc.fill_null(indices, missing).to_numpy(zero_copy_only=False)
+        used = texts.dictionary
+        if coded is not None:  # A file's dictionary may be far longer than its batches.
+            cells = np.zeros(missing + 1, dtype=bool)
+            cells[codes] = True
+            kept = np.flatnonzero(cells[:missing])
+            renumbered = np.full(missing + 1, len(kept), dtype=np.int32)
+            renumbered[kept] = np.arange(len(kept), dtype=np.int32)
+            used, codes = used.take(pa.array(kept)), renumbered[codes]
+        return Texts(codes.astype(np.int32, copy=False), pa.concat_arrays([reserved_apart(used), pa.array([MISSING], pa.string())]))
     except pa.ArrowException as error:
         raise DataError(
-            f"column {name!r} is used as text and is of type {shown(str(kind))}: {_one_line(error)}; "
+            f"{place.path}: column {name!r} is used as text and is of type {shown(str(kind))}: {_one_line(error)}; "
             "convert it to text, numbers, dates or times of a known zone"
         ) from error
 
@@ -64,31 +76,64 @@ def reserved_apart(texts: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(texts, r"^(\\*(?:<missing>|<oov>))$", r"\\\1")
 
 
-def numbers_of(table: pa.Table, name: str) -> FloatArray:
-    """A column as float64, NaN where missing. Raises DataError for text and for infinities."""
-    column = table.column(name)
+def numbers_of(column: pa.Array, name: str, place: Place) -> FloatArray:
+    """A column as float64, NaN where missing. Raises DataError for text that is no number, for infinities and for other types."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     try:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
         if pa.types.is_decimal(column.type):
             column = column.cast(pa.string())  # Arrow's direct cast multiplies by the scale and misses the nearest float.
         values: FloatArray = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
     except pa.ArrowException as error:
-        raise DataError(f"column {name!r} is used as a number and holds something else: {_one_line(error)}") from error
+        raise _no_number(column, pa.float64(), f"column {name!r} is used as a number", "a number, or empty", place) from error
     infinite = np.isinf(values)
     if infinite.any():
-        raise DataError(
-            f"column {name!r} holds {infinite.sum()} infinite values, the first in {row_of(infinite)}; make them finite, or empty (missing)"
-        )
+        raise DataError(f"{place.row(infinite.argmax())}: column {name!r} holds an infinite value; make it finite, or empty (missing)")
     return values
 
 
-def row_of(found: npt.NDArray[np.bool_]) -> str:
-    """The first row of those found, in words; rows count from 1."""
-    return f"row {int(found.argmax()) + 1:,} of {len(found):,}"
+def times_of(column: pa.Array, name: str, place: Place) -> FloatArray:
+    """A column of numbers, dates, times or ISO 8601 text as float64 that rise with time; NaN where missing.
+
+    Dates and times become microseconds since 1970. Raises DataError for anything else.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        try:
+            return numbers_of(column.cast(pa.float64()), name, place)
+        except pa.ArrowException:
+            pass
+    if not (pa.types.is_temporal(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return numbers_of(column, name, place)
+    moment = pa.timestamp("us", column.type.tz if pa.types.is_timestamp(column.type) else None)
+    try:
+        return numbers_of(column.cast(moment, safe=False).cast(pa.int64()), name, place)
+    except pa.ArrowException as error:
+        said = f"column {name!r} is used as a time"
+        raise _no_number(column, moment, said, "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00", place) from error
 
 
-def _text(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def _no_number(column: pa.Array, wanted: pa.DataType, used: str, expected: str, place: Place) -> DataError:
+    """The error for a column that Arrow does not cast: with the first cell that stops it, or else with the column's type."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return DataError(f"{place.path}: {used} and is of type {shown(str(column.type))}; convert it to numbers, or leave it out")
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            column[low:middle].cast(wanted)
+            low = middle
+        except pa.ArrowException:
+            high = middle
+    try:
+        held = shown(column[low].as_py())
+    except UnicodeDecodeError:
+        held = "bytes that are no UTF-8"
+    return DataError(f"{place.row(low)}: {used} and holds {held}, expected {expected}; correct the cell")
+
+
+def _text(values: pa.Array) -> pa.Array:
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), None, values)
     return values.cast(pa.string())

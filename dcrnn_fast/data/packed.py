@@ -12,16 +12,10 @@ meta.json holds the SHA-256 of every array file, and a digest of itself. Needs N
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import math
 import os
-import re
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,12 +25,10 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from ..errors import DataError, shown
-from ..files import path_of, sync
-from ..locks import NoLocksError, locked
-from .meta import DTYPES, PackedMeta, UnreadableError, read_meta, unreadable
+from ..files import path_of
+from .meta import DTYPES, PackedMeta, read_meta, unreadable
 
-LOCK = ".lock"
-_TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")  # what _temporary_name makes of a cache entry's name
+META = "meta.json"
 
 
 @dataclass(frozen=True)
@@ -79,108 +71,6 @@ class PackedDataset:
         if not isinstance(name, str) or name not in self.splits:
             raise DataError(f"data set {self.meta.name!r} has no split {shown(name)}; it has {', '.join(self.splits)}")
         return self.splits[name]
-
-
-def write_packed(path: Path, meta: PackedMeta, splits: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> None:
-    """Write a packed folder under a temporary name and rename it to `path`; if another process was faster, its folder stays.
-
-    Meanwhile it shares the lock of the folder above, so that `remove_leftovers` spares what is being written. `splits` maps a split to its
-    arrays by kind ("ids", "dense", ...). `meta.checksums` and `meta.digest` are filled in here.
-    Raises DataError if the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent / LOCK, shared=True, wait=True), _temporary_folder(path) as beside:
-            checksums = {}
-            for split, arrays in splits.items():
-                for kind, array in arrays.items():
-                    file = beside / f"{split}.{kind}.npy"
-                    np.save(file, np.ascontiguousarray(array, dtype=DTYPES[kind]), allow_pickle=False)
-                    sync(file)
-                    checksums[file.name] = file_sha256(file)
-            meta = dataclasses.replace(meta, checksums=checksums)
-            meta = dataclasses.replace(meta, digest=meta.computed_digest())
-            text = json.dumps(dataclasses.asdict(meta), indent=1, ensure_ascii=False)
-            (beside / "meta.json").write_text(text, encoding="utf-8")
-            sync(beside / "meta.json")
-            try:
-                os.rename(beside, path)
-            except OSError:
-                if not (path / "meta.json").is_file():
-                    raise
-    except NoLocksError as error:
-        raise _no_locks(path, error) from error
-    except OSError as error:
-        raise DataError(
-            f"packed data cannot be written to {path}: {error}; free space, or choose another cache folder (DCRNN_FAST_CACHE)"
-        ) from error
-
-
-def open_or_discard(path: Path) -> PackedDataset | None:
-    """Open a cache entry; if it is damaged, delete it and return None.
-
-    An entry is judged and renamed while nobody else writes to the folder above, so what another process has built again stays. What the
-    system does not read now stays too. Raises DataError for an entry that is not read, or that is damaged and cannot be replaced.
-    """
-    try:
-        return open_packed(path)
-    except UnreadableError:
-        raise
-    except DataError:
-        pass
-    discarded = _temporary_name(path)
-    try:
-        with locked(path.parent / LOCK, wait=True):
-            try:
-                return open_packed(path)
-            except UnreadableError:
-                raise
-            except DataError:
-                with suppress(FileNotFoundError):  # Another process discarded it, and has not built it again yet.
-                    os.rename(path, discarded)
-    except NoLocksError as error:
-        raise _no_locks(path, error) from error
-    except OSError as error:
-        raise DataError(
-            f"the damaged cache entry {path} cannot be replaced: {error.strerror or error}; delete it, or choose another cache folder "
-            "(DCRNN_FAST_CACHE)"
-        ) from error
-    shutil.rmtree(discarded, ignore_errors=True)
-    return None
-
-
-def _no_locks(path: Path, error: NoLocksError) -> DataError:
-    return DataError(
-        f"packed data cannot be written to {path}: {error.strerror}; choose a cache folder on a local disk (DCRNN_FAST_CACHE); Windows "
-        "has no such locks"
-    )
-
-
-def _temporary_name(path: Path) -> Path:
-    return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    beside = _temporary_name(path)
-    beside.mkdir()
-    try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary folders of killed processes, unless a process writes packed data to `folder` now: the next call does it then.
-
-    Other names are somebody else's.
-    """
-    leftovers = [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
-    if not leftovers:
-        return
-    with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # whoever may only read the folder leaves them to its owner
-        for leftover in leftovers if nobody_writes else ():
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:

@@ -10,6 +10,7 @@ from ..errors import shown
 from .base_rate import Array, constant_log_loss, event_labels, label_counts, label_warnings, rate_warnings
 from .dense_moments import dense_moments, empty_columns
 from .id_shares import id_shares, is_categorical, lost_fields, rare_fields
+from .meta import PackedMeta
 from .packed import PackedDataset, PackedSplit
 from .single_features import leak_warnings, single_feature_auc
 
@@ -25,8 +26,9 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         rows: the number of rows by split.
         tasks: by task, and in a funnel by `{task}_given_{previous}`, and by split: `rows` (with a known label), `positives`, `base_rate`,
             and `constant_log_loss`, the log loss of predicting the train rows' base rate.
-        fields: by field: `kind` ("categorical" or "buckets"), `ids` (the number of embeddings), and by split the share of the rows that are
-            `oov` and `missing`, None where the packed format cannot tell (see :func:`dcrnn_fast.data.id_shares.id_shares`).
+        fields: by field: `kind` ("categorical", "hashed" or "buckets"), `ids` (the number of embeddings), and by split the share of the
+            rows that are `oov` and `missing`, None where the packed format cannot tell (see
+            :func:`dcrnn_fast.data.id_shares.id_shares`).
         dense: by dense column and split: `mean`, `std`, `min`, `max` of the scaled values. Train has mean 0 and standard deviation 1 except
             for missing cells, which are 0.
         groups: None without a group column, else by split: `groups`, `mean_rows` of a group, `rows_without_group`, and `both_classes`, by
@@ -56,7 +58,7 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         "rows": {name: len(split) for name, split in splits.items()},
         "tasks": _tasks(data),
         "fields": {
-            field: {"kind": "categorical" if is_categorical(meta, field) else "buckets", "ids": size}
+            field: {"kind": _kind(meta, field), "ids": size}
             | {kind: {name: shares[name][field][kind] for name in splits} for kind in ("oov", "missing")}
             for field, size in meta.fields.items()
         },
@@ -65,6 +67,12 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         "single_feature_auc": single_feature_auc(data),
     }
     return report | {"warnings": _warnings(report, shares, meta.tasks)}
+
+
+def _kind(meta: PackedMeta, field: str) -> str:
+    if is_categorical(meta, field):
+        return "categorical"
+    return "buckets" if meta.fields[field] == len(meta.vocabulary.get(field, ())) + 2 else "hashed"  # a hashed field has no entries
 
 
 def _tasks(data: PackedDataset) -> dict[str, dict[str, Any]]:

@@ -8,16 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from .. import strict_yaml
 from ..errors import DataError, shown
-
-
-def _as_text(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError(f"expected a column name as text, got {shown(value)}: put it in quotes (YAML reads 101 and 109_14 as numbers)")
-    return value
+from .file_schema import DECIMAL, Column, Csv, Files, Split, Strict
 
 
 def _label_text(value: Any) -> Any:
@@ -32,62 +27,16 @@ def _column_shorthand(value: Any) -> Any:
     return value if isinstance(value, (dict, BaseModel)) else {"column": value}
 
 
-Column = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
-
-
-class Strict(BaseModel):
-    """A model that refuses unknown keys and names the known ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            unknown = [key for key in data if key not in cls.model_fields]
-            if unknown:
-                raise ValueError(f"unknown key {', '.join(map(shown, unknown[:5]))}; the known keys are {', '.join(cls.model_fields)}")
-        return data
-
-
-class Files(Strict):
-    """Either `train`, `test` and optionally `valid`, or `all` with `split_column` or `test_fraction`.
-
-    Paths are relative to the YAML file. The files are CSV (`.csv`, `.csv.gz`) or Parquet.
-
-    >>> Files(all="log.parquet", test_fraction=0.2).paths()
-    {'all': 'log.parquet'}
-    """
-
-    train: str | None = None
-    valid: str | None = None
-    test: str | None = None
-    all: str | None = None
-    split_column: Column | None = None
-    test_fraction: float | None = Field(default=None, gt=0, lt=1)
-    test_seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Files:
-        if self.all is None:
-            if self.train is None or self.test is None:
-                raise ValueError("give `train` and `test` (and optionally `valid`), or one file as `all`")
-            if self.split_column is not None or self.test_fraction is not None:
-                raise ValueError("`split_column` and `test_fraction` belong to a single file given as `all`")
-        elif self.train or self.valid or self.test:
-            raise ValueError("`all` and `train`/`valid`/`test` exclude each other")
-        elif (self.split_column is None) == (self.test_fraction is None):
-            raise ValueError("a single file needs either `split_column` (values train, valid, test) or `test_fraction`")
-        return self
-
-    def paths(self) -> dict[str, str]:
-        """The path, as written, of each role ("train", "valid", "test" or "all")."""
-        roles = {"train": self.train, "valid": self.valid, "test": self.test, "all": self.all}
-        return {role: path for role, path in roles.items() if path is not None}
+NAME, TASK_NAME = r"^[a-z0-9][a-z0-9._-]*$", r"^[A-Za-z][A-Za-z0-9_]*$"
+_EXPECTED = {
+    NAME: "lower-case letters, digits and . _ -, a letter or digit first",
+    TASK_NAME: "letters, digits and _, a letter first",
+    DECIMAL: "a point or a comma",
+}
 
 
 class Categorical(Strict):
-    """A column whose values are categories, compared as text. `min_count` overrides the schema's.
+    """A column whose values are categories, compared as text. `min_count` overrides the schema's. `hash_buckets` learns no vocabulary.
 
     >>> Categorical(column="city", min_count=10).column
     'city'
@@ -95,6 +44,13 @@ class Categorical(Strict):
 
     column: Column
     min_count: int | None = Field(default=None, ge=1)
+    hash_buckets: int | None = Field(default=None, ge=2, le=2**31 - 2)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Categorical:
+        if self.min_count is not None and self.hash_buckets is not None:
+            raise ValueError(f"column {self.column!r}: `min_count` and `hash_buckets` exclude each other: a hashed field counts nothing")
+        return self
 
 
 class Numeric(Strict):
@@ -122,7 +78,7 @@ class Task(Strict):
     18.0
     """
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")
+    name: str = Field(pattern=TASK_NAME)
     column: Column
     positive: Annotated[tuple[str, ...], BeforeValidator(_label_text)] | None = None
     threshold: float | None = Field(default=None, allow_inf_nan=False)
@@ -151,8 +107,10 @@ class TableSchema(Strict):
     ('chain', ['clicked', 'ordered', 'price'])
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     files: Files
+    csv: Csv = Csv()
+    split: Split | None = None
     categorical: tuple[Annotated[Categorical, BeforeValidator(_column_shorthand)], ...] = ()
     numeric: tuple[Numeric, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)
@@ -162,9 +120,17 @@ class TableSchema(Strict):
     relation: Literal["chain", "independent", "transfer"] | None = None
     min_count: int = Field(default=5, ge=1)
     missing_values: tuple[str, ...] = ("",)
+    max_rejects: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSchema:
+        by_files = [key for key in ("split_column", "test_fraction") if getattr(self.files, key) is not None]
+        if self.split is not None and (self.files.all is None or by_files):
+            raise ValueError(f"`split` cuts `files: {{all: ...}}`, and excludes {', '.join(by_files) or '`train` and `test`'} in `files`")
+        if self.split is None and self.files.all is not None and not by_files:
+            raise ValueError(
+                "files given as `all` need a `split`, or in `files` a `split_column` (values train, valid, test) or `test_fraction`"
+            )
         fields = [c.column for c in self.categorical] + [n.column for n in self.numeric if n.buckets is not None]
         dense = [n.column for n in self.numeric if n.dense is not None]
         if not fields:
@@ -193,7 +159,12 @@ class TableSchema(Strict):
     def text_columns(self) -> set[str]:
         """Columns compared as text: 007 in a CSV file stays 007."""
         columns = {c.column for c in self.categorical} | {t.column for t in self.tasks if t.positive is not None}
-        return columns | {c for c in (self.group, self.files.split_column) if c is not None}
+        by = (self.group, self.files.split_column, None if self.split is None else self.split.hash)
+        return columns | {c for c in by if c is not None}
+
+    def time_columns(self) -> set[str]:
+        """Columns read as times or numbers."""
+        return {self.split.time} if self.split is not None and self.split.time is not None else set()
 
     def number_columns(self) -> set[str]:
         """Columns read as numbers."""
@@ -216,6 +187,17 @@ def load_schema(path: Path) -> TableSchema:
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {_in_words(e)}" for e in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(f"schema {path} is not valid (see docs/data-format.md): {'; '.join(problems[:5])}{more}") from error
+
+
+def _in_words(error: Any) -> str:
+    """What pydantic found, with the value that came where it says only what was expected."""
+    if error["type"] == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return "it is required, and not there"
+    if error["type"] == "string_pattern_mismatch":
+        return f"got {shown(error['input'])}, expected {_EXPECTED[error['ctx']['pattern']]}"
+    return f"got {shown(error['input'])}: {error['msg'][:1].lower()}{error['msg'][1:]}"

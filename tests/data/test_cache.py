@@ -9,7 +9,6 @@ import sys
 from functools import partialmethod
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dcrnn_fast.data import default_cache_dir
@@ -18,7 +17,7 @@ from dcrnn_fast.errors import DataError
 
 def test_the_second_call_opens_the_cache(table, monkeypatch):
     first = table.prepare()
-    monkeypatch.setattr("dcrnn_fast.data.tables.read_splits", lambda *_a, **_k: pytest.fail("encoded twice"))
+    monkeypatch.setattr("dcrnn_fast.data.preparing.build", lambda *_a, **_k: pytest.fail("encoded twice"))
     assert table.prepare().path == first.path
 
 
@@ -103,7 +102,7 @@ def test_processes_that_prepare_at_once_all_get_the_data(table):
 import sys
 from pathlib import Path
 from dcrnn_fast.data import prepare
-import dcrnn_fast.data.encode, dcrnn_fast.data.tables
+import dcrnn_fast.data.preparing
 print("ready", flush=True)
 sys.stdin.readline()
 print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
@@ -122,17 +121,17 @@ print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
 
 
 def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monkeypatch):
-    from dcrnn_fast.data import catalog
+    from dcrnn_fast.data import preparing
 
-    slow_write = catalog.write_packed
+    real = preparing.build
 
-    def write_twice(path, meta, splits):
-        slow_write(path, meta, splits)
-        winner = (path / "meta.json").stat().st_ino
-        slow_write(path, meta, splits)
-        assert (path / "meta.json").stat().st_ino == winner
+    def build_twice(target, *arguments, **options):
+        real(target, *arguments, **options)
+        winner = (target / "meta.json").stat().st_ino
+        real(target, *arguments, **options)
+        assert (target / "meta.json").stat().st_ino == winner
 
-    monkeypatch.setattr(catalog, "write_packed", write_twice)
+    monkeypatch.setattr(preparing, "build", build_twice)
     data = table.prepare()
     assert {path.name for path in data.path.parent.iterdir()} == {data.path.name, ".lock"}
 
@@ -154,16 +153,18 @@ def test_temporary_folders_of_other_programs_stay(table):
 
 
 def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
-    real, seen = np.save, []
+    from dcrnn_fast.data import preparing
 
-    def save(file, *arguments, **options):
+    real, seen = preparing.read_tables, []
+
+    def read_tables(schema, paths, folder, *arguments):
         if not seen:
-            seen.append(file.parent)
+            seen.append(folder)
             table.prepare(min_count=2)
-            assert file.parent.exists()
-        real(file, *arguments, **options)
+            assert folder.exists()
+        return real(schema, paths, folder, *arguments)
 
-    monkeypatch.setattr(np, "save", save)
+    monkeypatch.setattr(preparing, "read_tables", read_tables)
     table.prepare(seed=1, valid_fraction=0.5)
     assert seen
     assert not seen[0].exists()

@@ -31,11 +31,11 @@ CELLS = {
 @pytest.mark.parametrize(
     ("use", "said"),
     [
-        ({"categorical": ["x"]}, "train rows: column 'x' is used as text and is of type "),
-        ({"tasks": [{"name": "click", "column": "x", "positive": "1"}]}, "train rows: column 'x' is used as text and is of type "),
-        ({"group": "x"}, "train rows: column 'x' is used as text and is of type "),
-        ({"files": {"all": "t.parquet", "split_column": "x"}}, "column 'x' is used as text and is of type "),
-        ({"numeric": [{"column": "x", "dense": "log1p"}]}, "column 'x' is used as a number and holds something else"),
+        ({"categorical": ["x"]}, "t.parquet: column 'x' is used as text and is of type "),
+        ({"tasks": [{"name": "click", "column": "x", "positive": "1"}]}, "t.parquet: column 'x' is used as text and is of type "),
+        ({"group": "x"}, "t.parquet: column 'x' is used as text and is of type "),
+        ({"files": {"all": "t.parquet", "split_column": "x"}}, "t.parquet: column 'x' is used as text and is of type "),
+        ({"numeric": [{"column": "x", "dense": "log1p"}]}, "column 'x' is used as a number and "),
     ],
     ids=["category", "label", "group", "split", "number"],
 )
@@ -68,11 +68,13 @@ def test_parquet_columns_in_the_view_layout_are_read_as_those_in_the_usual_one(t
     assert digest(view) == digest(kind)
 
 
-def test_a_parquet_column_whose_rows_arrow_cannot_select_is_refused_by_name(table):
-    x = pa.array([{"a": "text"}] * 4, pa.struct([("a", pa.string_view())]))
-    pq.write_table(pa.table({"city": ["a"] * 4, "price": [1.0] * 4, "click": [0] * 4, "x": x}), table.folder / "t.parquet")
-    with pytest.raises(DataError, match=r"column 'x' is of type .*, of which Arrow selects no rows; convert it to text or numbers"):
-        table.prepare(files={"train": "t.parquet", "test": "t.parquet"}, categorical=["city", "x"], valid_fraction=0.25)
+def test_text_in_a_number_column_is_named_with_its_row(table):
+    content = {"city": ["a"] * 4, "price": ["1.5", None, "dear", "2"], "click": [0, 1, 0, 1]}
+    pq.write_table(pa.table(content), table.folder / "t.parquet")
+    with pytest.raises(
+        DataError, match=r"t\.parquet, row 3: column 'price' is used as a number and holds 'dear', expected a number, or empty"
+    ):
+        table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
 
 
 def test_parquet_of_other_types_is_read_alike(table):

@@ -15,7 +15,7 @@ from tests.processes import run_python
 
 WITHOUT_EXTRAS = """
 import sys
-for name in ("pyarrow", "pydantic", "yaml", "pandas", "platformdirs"):
+for name in ("duckdb", "pyarrow", "pydantic", "yaml", "pandas", "platformdirs"):
     sys.modules[name] = None
 """
 
@@ -176,7 +176,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(table, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr("dcrnn_fast.data.packed_writer.PackedWriter.append", full)
     with pytest.raises(DataError, match="No space left on device"):
         table.prepare()
     assert [path.name for path in (table.folder / "cache").iterdir()] == [".lock"]

@@ -54,9 +54,9 @@ def task(**rule):
         ({"files": {"all": "train.csv", "split_column": "city"}}, "'city' is the split column"),
         ({"files": {"train": "train.csv"}}, "`train` and `test`"),
         ({"files": {"all": "t.csv"}}, "`split_column`"),
-        ({"files": {"all": "t.csv", "split_column": "s", "test_fraction": 0.3}}, "either `split_column`"),
+        ({"files": {"all": "t.csv", "split_column": "s", "test_fraction": 0.3}}, "`split_column` and `test_fraction` exclude each other"),
         ({"files": {"all": "t.csv", "train": "train.csv", "test_fraction": 0.3}}, "exclude each other"),
-        ({"files": {"train": "a.csv", "test": "b.csv", "test_fraction": 0.3}}, "single file"),
+        ({"files": {"train": "a.csv", "test": "b.csv", "test_fraction": 0.3}}, "belong to files given as `all`"),
         ({"files": {"all": "t.csv", "test_fraction": 1.0}}, "less than 1"),
         ({"numeric": [{"column": "price"}]}, "needs `buckets`, `dense` or both"),
         ({"categorical": ["price"]}, "field named twice: price"),
@@ -64,6 +64,10 @@ def task(**rule):
         (task(positive="1", threshold=1), "`positive` and `threshold` exclude each other"),
         (task(positive=True), "put it in quotes"),
         ({"funnel": True}, "at least two tasks"),
+        ({"name": "My Shop"}, "name: got 'My Shop', expected lower-case letters, digits and . _ -, a letter or digit first"),
+        ({"tasks": [{"name": "1st", "column": "click"}]}, "tasks.0.name: got '1st', expected letters, digits and _, a letter first"),
+        ({"min_count": 0}, "min_count: got 0: input should be greater than or equal to 1"),
+        ({"csv": {"decimal": ";"}}, "csv.decimal: got ';', expected a point or a comma"),
     ],
 )
 def test_a_schema_that_contradicts_itself_is_refused_with_the_reason(table, changes, reason):

@@ -1,0 +1,137 @@
+"""Generates a table in part files, prepares it, and records rows a second and the most memory.
+
+    python -m bench.scale [--rows 10000000] [--kind parquet|csv] [--folder build/scale] [--record]
+
+The table has 38 columns: 18 categorical ones with 2 to 1,000,000 values, 18 numeric ones in buckets and as dense values, and a funnel of
+two labels. 12 of the categorical columns hold text, 6 integers; 5% of the numbers are missing. The first column is the group too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from . import machine, results
+
+CATEGORIES = (1_000_000, 300_000, 50_000, 10_000, 2_000, 1_000, 500, 200, 100, 50, 30, 24, 12, 7, 5, 3, 2, 2)
+NUMBERS = 18
+PART_ROWS = 500_000
+RESULT = results.COMMITTED / "scale_prepare.json"
+
+
+def write_part(path: Path, rows: int, seed: int) -> None:
+    """A part file of the table."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    draw, columns = np.random.default_rng(seed), {}
+    for number, size in enumerate(CATEGORIES):  # the small ids are the frequent ones; every third column holds numbers, the others text
+        ids = pa.array(np.floor(size * draw.random(rows) ** 3).astype(np.int64))
+        columns[f"c{number}"] = ids if number % 3 == 0 else pc.binary_join_element_wise(f"v{number}", ids.cast(pa.string()), "-")
+    for number in range(NUMBERS):
+        values = (
+            draw.normal(size=rows) * 10 ** (number % 4),
+            np.floor(draw.exponential(20 * (number + 1), rows)),
+            np.round(draw.lognormal(3, 1, rows), 2),
+        )[number % 3]
+        columns[f"n{number}"] = pa.array(values, mask=draw.random(rows) < 0.05)
+    click = draw.random(rows) < 0.1
+    columns["click"] = pa.array(click.astype(np.int8))
+    columns["order"] = pa.array((click & (draw.random(rows) < 0.2)).astype(np.int8))
+    table = pa.table(columns)
+    if path.suffix == ".csv":
+        pa_csv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+
+
+def schema(kind: str) -> dict:
+    """The schema of the table."""
+    return {
+        "name": "scale",
+        "files": {"all": f"parts/*.{kind}", "test_fraction": 0.2},
+        "categorical": [f"c{number}" for number in range(len(CATEGORIES))],
+        "numeric": [{"column": f"n{n}", "buckets": 32, "dense": ("log1p", "standardise")[n % 2]} for n in range(NUMBERS)],
+        "tasks": [{"name": "click", "column": "click"}, {"name": "order", "column": "order"}],
+        "funnel": True,
+        "group": "c0",
+    }
+
+
+def measure(folder: Path, answer: multiprocessing.connection.Connection) -> None:
+    """Prepare the table in this process, and send what it took."""
+    from dcrnn_fast.data import prepare_folder
+
+    steps: dict[str, dict[str, float]] = {}
+    current, wall, cpu = "", 0.0, 0.0
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        nonlocal current, wall, cpu
+        if what != current:
+            if current:
+                steps[current] = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+            current, wall, cpu = what, time.perf_counter(), time.process_time()
+
+    start, start_cpu = time.perf_counter(), time.process_time()
+    data = prepare_folder(folder / "scale.yaml", folder / "packed", progress=progress)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    progress("", 0, None)
+    answer.send(
+        {
+            "rows": sum(data.meta.rows.values()),
+            "columns": len(CATEGORIES) + NUMBERS + 2,
+            "fields": len(data.meta.fields),
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+            "packed_mb": sum(file.stat().st_size for file in data.path.iterdir()) / 1e6,
+            "steps": steps,
+        }
+    )
+
+
+def main() -> None:
+    """Generate, prepare, print, and record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
+    parser.add_argument("--folder", type=Path, default=Path("build/scale"))
+    parser.add_argument("--record", action="store_true", help=f"replace the row in {RESULT}")
+    given = parser.parse_args()
+    shutil.rmtree(given.folder, ignore_errors=True)
+    (given.folder / "parts").mkdir(parents=True)
+    (given.folder / "scale.yaml").write_text(json.dumps(schema(given.kind)), encoding="utf-8")
+    try:
+        for part, first in enumerate(range(0, given.rows, PART_ROWS)):
+            write_part(given.folder / "parts" / f"part-{part:03}.{given.kind}", min(PART_ROWS, given.rows - first), part)
+        size = sum(file.stat().st_size for file in (given.folder / "parts").iterdir())
+        spawn = multiprocessing.get_context("spawn")  # a process of its own: the peak is that of `prepare` alone
+        receive, send = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=measure, args=(given.folder, send))
+        process.start()
+        send.close()
+        row = {"kind": given.kind, "files_mb": size / 1e6, **receive.recv()}
+        process.join()
+    finally:
+        shutil.rmtree(given.folder, ignore_errors=True)
+    row["rows_per_second"] = row["rows"] / row["seconds"]
+    row["load_average"] = os.getloadavg()[1]
+    print(json.dumps(row, indent=1))
+    if given.record:
+        known = json.loads(RESULT.read_text(encoding="utf-8"))["runs"] if RESULT.is_file() else []
+        runs = [run for run in known if (run["kind"], run["rows"]) != (row["kind"], row["rows"])]
+        results.write(RESULT, {"machine": machine.description(), "runs": sorted([*runs, row], key=lambda run: (run["kind"], run["rows"]))})
+
+
+if __name__ == "__main__":
+    main()

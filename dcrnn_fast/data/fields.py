@@ -1,0 +1,160 @@
+"""The kinds of columns: what each learns from the train rows, and what it makes of a batch of rows.
+
+categorical  id 0: out of vocabulary (unseen, or rarer than min_count in train); then the categories, the most frequent first
+hashed       id 0: missing; then 1 + the last 8 bytes of the text's MD5, as a little-endian number, modulo the number of buckets
+buckets      id 0: missing; then 1 + the index of the value's bucket
+dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * log(1 + |x|); missing becomes 0, the train mean
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import DataError
+from .bucket_edges import edges_of
+from .columns import FloatArray
+from .distinct import distinct_counts, pairwise_sum
+from .fitting import Fitting
+from .labels import float32
+from .meta import MISSING, OOV
+from .schema import Numeric
+from .staged import Batch, NumberColumn, StagedTable, TextMap
+from .text_queries import hashes
+
+
+@dataclass(frozen=True)
+class CategoryCode:
+    """A categorical field: `vocabulary[id]` is its text, `vocabulary[0]` the out-of-vocabulary entry."""
+
+    column: str
+    vocabulary: list[str]
+
+    @classmethod
+    def fit(cls, fitting: Fitting, column: str, min_count: int) -> CategoryCode:
+        """Learn from the train rows."""
+        return cls(column, [OOV, *fitting.texts(column, min_count)])
+
+    @property
+    def num_embeddings(self) -> int:
+        """The number of ids."""
+        return len(self.vocabulary)
+
+    def entries(self) -> list[str] | list[float]:
+        """What meta.json keeps."""
+        return self.vocabulary
+
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
+        """The ids of a staged table's rows."""
+        known = pa.array(self.vocabulary[1:], pa.string())
+        return staged.texts[self.column].map(lambda texts: pc.fill_null(pc.add(pc.index_in(texts, known), 1), 0).to_numpy(), np.int32)
+
+
+@dataclass(frozen=True)
+class HashCode:
+    """A categorical field without a vocabulary: id 0 is missing, id 1 + b is hash bucket b."""
+
+    column: str
+    buckets: int
+
+    @property
+    def num_embeddings(self) -> int:
+        """The number of ids."""
+        return self.buckets + 1
+
+    def entries(self) -> list[str] | list[float]:
+        """What meta.json keeps."""
+        return []
+
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
+        """The ids of a staged table's rows."""
+
+        def ids(texts: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+            return np.where(pc.equal(texts, MISSING).to_numpy(), 0, 1 + hashes(database, texts) % np.uint64(self.buckets))
+
+        return staged.texts[self.column].map(ids, np.int32)
+
+
+@dataclass(frozen=True)
+class BucketCode:
+    """A numeric column as a field: id 0 is missing, id 1 + b is bucket b."""
+
+    column: str
+    edges: FloatArray
+
+    @classmethod
+    def fit(cls, fitting: Fitting, numeric: Numeric) -> BucketCode:
+        """Learn from the train rows."""
+        assert numeric.buckets is not None
+        return cls(numeric.column, edges_of(*distinct_counts(fitting.numbers(numeric.column).pieces()), numeric.buckets))
+
+    @property
+    def num_embeddings(self) -> int:
+        """The number of ids."""
+        return len(self.edges) + 2
+
+    def entries(self) -> list[str] | list[float]:
+        """What meta.json keeps."""
+        return [float(edge) for edge in self.edges]
+
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> _Buckets:
+        """The ids of a staged table's rows."""
+        return _Buckets(staged.numbers[self.column], self.edges)
+
+
+class _Buckets:
+    def __init__(self, numbers: NumberColumn, edges: FloatArray) -> None:
+        self._numbers, self._edges = numbers, edges
+
+    def of(self, batch: Batch) -> npt.NDArray[np.int32]:
+        values = self._numbers.of(batch)
+        return np.where(np.isnan(values), 0, np.searchsorted(self._edges, values, side="right") + 1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class DenseScale:
+    """A numeric column as one float: optionally signed log1p, then standardised with the train split's mean and deviation."""
+
+    column: str
+    treatment: str
+    mean: float
+    std: float
+
+    @classmethod
+    def fit(cls, fitting: Fitting, numeric: Numeric) -> DenseScale:
+        """Learn from the train rows."""
+        assert numeric.dense is not None
+        treatment, selected = numeric.dense, fitting.numbers(numeric.column)
+        count = selected.count
+
+        def treated(start: int, stop: int) -> FloatArray:
+            return _treated(selected.read(start, stop - start), treatment)
+
+        mean = std = 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            if count:
+                mean = pairwise_sum(treated, count) / count
+                std = float(np.sqrt(pairwise_sum(lambda start, stop: np.square(treated(start, stop) - mean), count) / count))
+        if not np.isfinite([mean, std]).all():
+            raise DataError(
+                f"{fitting.largest(numeric.column)}, which is too large to standardise; correct it, or use `dense: log1p` or `buckets`"
+            )
+        return cls(numeric.column, treatment, mean, std if std > 0 else 1.0)
+
+    def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:
+        """The values of a batch's rows. Raises DataError for one that float32 cannot hold."""
+        values = staged.numbers[self.column].of(batch)
+        with np.errstate(over="ignore"):
+            scaled = np.nan_to_num((_treated(values, self.treatment) - self.mean) / self.std, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        return float32(
+            scaled, values, self.column, batch.place, "too far from the train rows' mean for float32; correct it, or use `buckets`"
+        )
+
+
+def _treated(values: FloatArray, treatment: str) -> FloatArray:
+    return np.sign(values) * np.log1p(np.abs(values)) if treatment == "log1p" else values

@@ -1,0 +1,44 @@
+"""The train rows of a staged table, as learning reads them: one column at a time."""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+
+from .splits import TRAIN, SplitArray
+from .staged import NumberColumn, StagedTable
+from .text_queries import counted
+
+
+class Fitting:
+    """The train rows; `splits` says which these are."""
+
+    def __init__(self, staged: StagedTable, splits: SplitArray, database: duckdb.DuckDBPyConnection) -> None:
+        self.staged, self.train = staged, splits == TRAIN
+        self._database = database
+        self._selected: tuple[str, NumberColumn] | None = None
+
+    def texts(self, name: str, min_count: int, limit: int | None = None) -> list[str]:
+        """The texts that at least `min_count` train rows have, at most `limit`: the most frequent first, then in text order."""
+        column = self.staged.texts[name]
+        counts = np.zeros(column.positions[-1], np.int64)
+        for batch in self.staged.batches:
+            first, last = column.positions[batch.number : batch.number + 2]
+            counts[first:last] = np.bincount(column.codes(batch)[self.train[batch.here]], minlength=last - first)
+        return counted(self._database, column.texts(), counts, min_count, limit)
+
+    def numbers(self, name: str) -> NumberColumn:
+        """The numbers of a column in the train rows, without the missing ones."""
+        if self._selected is None or self._selected[0] != name:
+            self._selected = name, self.staged.select(self.staged.numbers[name], self.train)
+        return self._selected[1]
+
+    def largest(self, name: str) -> str:
+        """Where the train rows hold the number that is farthest from 0, in words."""
+        best, said = -1.0, ""
+        for batch in self.staged.batches:
+            values = np.where(self.train[batch.here], self.staged.numbers[name].of(batch), np.nan)
+            if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
+                row = int(np.nanargmax(np.abs(values)))
+                best, said = size, f"{batch.place.row(row)}: column {name!r} holds {values[row]:g}"
+        return said

@@ -1,0 +1,73 @@
+"""The 0/1 labels of a staged table, and checks of what becomes float32."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import DataError
+from .columns import FloatArray, Place, reserved_apart
+from .meta import MISSING
+from .schema import TableSchema, Task
+from .staged import Batch, StagedTable
+
+
+class Label:
+    """A task's label: 0, 1, or NaN for unknown."""
+
+    def __init__(self, staged: StagedTable, task: Task) -> None:
+        self._task = task
+        if task.positive is None:
+            self._numbers = staged.numbers[task.column]
+            return
+        positive = reserved_apart(pa.array(task.positive, pa.string()))
+
+        def of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+            hit = pc.is_in(texts, positive).to_numpy()
+            return np.where(pc.equal(texts, MISSING).to_numpy(), np.nan, hit).astype(np.float32)
+
+        self._texts = staged.texts[task.column].map(of, np.float32)
+
+    def of(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """The labels of a batch. Raises DataError for a number that is neither 0 nor 1 where the task has no rule."""
+        if self._task.positive is not None:
+            return self._texts.of(batch)
+        values = self._numbers.of(batch)
+        if self._task.threshold is not None:
+            return np.where(np.isnan(values), np.nan, values >= self._task.threshold).astype(np.float32)
+        strange = ~np.isnan(values) & (values != 0) & (values != 1)
+        if strange.any():
+            row = strange.argmax()
+            raise DataError(
+                f"{batch.place.row(row)}: task {self._task.name!r}: column {self._task.column!r} holds {values[row]:g}, expected 0 and 1 "
+                "(empty: unknown); use `threshold` or `positive`"
+            )
+        return values.astype(np.float32)
+
+
+def check_funnel(schema: TableSchema, labels: npt.NDArray[np.float32], place: Place) -> None:
+    """Raise DataError for a row of a batch whose later event happened without an earlier one; `labels` are [N, T]."""
+    # Every pair, not neighbours alone: a label between the two may be unknown.
+    for s, t in combinations(range(labels.shape[1]), 2):
+        broken = (labels[:, t] == 1) & (labels[:, s] == 0)
+        if broken.any():
+            later, earlier = schema.tasks[t].name, schema.tasks[s].name
+            raise DataError(
+                f"{place.row(broken.argmax())}: the data set is declared a funnel, yet the row has {later} = 1 and {earlier} = 0; correct "
+                "such rows, or set `funnel: false`"
+            )
+
+
+def float32(values: FloatArray, cells: FloatArray, column: str, place: Place, problem: str) -> npt.NDArray[np.float32]:
+    """The values as float32. Raises DataError that shows the first cell whose value is infinite there."""
+    with np.errstate(over="ignore"):
+        result = values.astype(np.float32)
+    infinite = np.isinf(result)
+    if infinite.any():
+        row = infinite.argmax()
+        raise DataError(f"{place.row(row)}: column {column!r}: {cells[row]:g} is {problem}")
+    return result

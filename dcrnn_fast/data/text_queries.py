@@ -1,0 +1,60 @@
+"""What DuckDB finds out about the texts of a column. It moves to the disk what its memory does not hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+MEMORY = "512MB"
+
+
+def open_database(folder: Path) -> duckdb.DuckDBPyConnection:
+    """A database in memory that spills to `folder` and loads nothing from a network."""
+    settings = {
+        "memory_limit": MEMORY,
+        "temp_directory": str(folder),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    database = duckdb.connect(config=settings)  # type: ignore[arg-type]
+    database.execute("SET enable_progress_bar = false")  # it would print to standard output
+    return database
+
+
+def counted(
+    database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, counts: npt.NDArray[np.int64], min_count: int, limit: int | None = None
+) -> list[str]:
+    """The texts whose `counts` sum to at least `min_count`: the most frequent first, then in the order of their code points."""
+    table = pa.table({"text": texts, "n": pa.array(counts)})
+    query = "SELECT text FROM source GROUP BY text HAVING sum(n) >= $1 ORDER BY sum(n) DESC, text"
+    database.register("source", table)
+    try:
+        found = database.sql(query if limit is None else f"{query} LIMIT {limit}", params=[min_count]).arrow(1 << 16)
+        return [text for batch in found for text in batch.column(0).to_pylist()]
+    finally:
+        database.unregister("source")
+
+
+def first_positions(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """For each position, the first position that holds the same text."""
+    database.register("source", pa.table({"text": texts, "position": pa.array(np.arange(len(texts)))}))
+    query = "SELECT first FROM (SELECT position, min(position) OVER (PARTITION BY text) AS first FROM source) ORDER BY position"
+    try:
+        found = database.sql(query).arrow(1 << 16)
+        return np.concatenate([batch.column(0).to_numpy() for batch in found] or [np.zeros(0, np.int64)])
+    finally:
+        database.unregister("source")
+
+
+def hashes(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, prefix: str = "") -> npt.NDArray[np.uint64]:
+    """Of each text, after the prefix, the last 8 bytes of the MD5 of its UTF-8 as a little-endian number."""
+    database.register("source", pa.table({"text": texts}))
+    try:
+        found = database.sql("SELECT md5_number_lower($1 || text) FROM source", params=[prefix]).arrow(1 << 16)
+        return np.concatenate([batch.column(0).to_numpy() for batch in found] or [np.zeros(0, np.uint64)])
+    finally:
+        database.unregister("source")

@@ -1,0 +1,128 @@
+"""CSV files: how they may be written, and what becomes of rows that cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+
+import pyarrow.parquet as pq
+import pytest
+
+from dcrnn_fast.data import prepare
+from dcrnn_fast.errors import DataError
+
+
+def test_rows_that_cannot_be_read_go_to_a_file_with_line_and_reason(table):
+    (table.folder / "train.csv").write_bytes(b'city,price,click\na,1,0\nb,dear,1\nc,3\n\nd,4,0,9\n\xff,5,0\ne,6,1\n"f" g,7,1\nz,8,0\n')
+    data = table.prepare(max_rejects=5)
+    assert data.meta.rows["train"] == 3
+    assert data.meta.vocabulary["city"] == ["<oov>", "a", "e", "z"]
+    found = pq.read_table(data.path / "rejects.parquet").to_pylist()
+    assert {reject["file"] for reject in found} == {str(table.folder / "train.csv")}
+    assert [(reject["line"], reject["column"], reject["reason"]) for reject in found] == [
+        (3, "price", "column 'price' holds 'dear', expected a number"),
+        (4, None, "it has 2 cells, expected 3"),
+        (6, None, "it has 4 cells, expected 3"),
+        (7, "city", "it holds bytes that are no utf-8; save the file as UTF-8, or name its `csv: encoding`"),
+        (9, "city", 'a quote (") is not closed, or text follows the closing one'),
+    ]
+    assert found[0]["text"] == "b,dear,1"
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_more_rejected_rows_than_allowed_stop_with_the_first_and_leave_nothing(table, allowed):
+    table.write("train.csv", "city,price,click", [("a", 1, 0), ("b", "dear", 1), ("c", "cheap", 1)])
+    said = rf"train\.csv, line 3: column 'price' holds 'dear', .* line is 'b,dear,1'; correct the file, or set `max_rejects`, now {allowed}"
+    with pytest.raises(DataError, match=said):
+        table.prepare(max_rejects=allowed)
+    assert [path.name for path in (table.folder / "cache").iterdir()] == [".lock"]
+
+
+def test_an_open_quote_is_one_rejected_row_with_its_first_line(table):
+    table.write("train.csv", "city,price,click", [("a", 1, 0), '"b,2,1', ("c", 3, 1)])
+    with pytest.raises(DataError, match=r"train\.csv, line 3: a quote \(\"\) is not closed"):
+        table.prepare()
+
+
+def test_other_delimiters_quotes_decimals_and_encodings_give_the_same_data(table):
+    rows = [("Z;rich", "1,5", 0), ("Köln", "2,25", 1), ("Köln", "", 1)]
+    table.write("train.csv", "city,price,click", [f'"{city}",{price.replace(",", ".")},{click}' for city, price, click in rows])
+    table.write("test.csv", "city,price,click", ['"Köln",2.25,1'])
+    plain = table.prepare()
+    for name, lines in (("train.csv", rows), ("test.csv", rows[1:2])):
+        text = "city;price;click\r\n" + "".join(f"'{city}';{price};{click}\r\n" for city, price, click in lines)
+        (table.folder / name).write_bytes(text.encode("latin-1"))
+    written = {"delimiter": ";", "quote": "'", "decimal": ",", "encoding": "latin-1"}
+    assert table.prepare(csv=written).meta.digest == plain.meta.digest
+
+
+@pytest.mark.parametrize(
+    ("csv", "said"),
+    [
+        ({"delimiter": ",,"}, "at most 1 character"),
+        ({"delimiter": '"'}, "delimiter and quote are both '\"'"),
+        ({"decimal": ","}, "delimiter and decimal are both ','"),
+        ({"encoding": "klingon"}, "encoding is 'klingon', expected one that Python knows"),
+        ({"encoding": "base64"}, "encoding is 'base64', expected one that Python knows"),
+    ],
+)
+def test_a_way_of_writing_that_makes_no_sense_is_refused(table, csv, said):
+    with pytest.raises(DataError, match=said):
+        table.prepare(csv=csv)
+
+
+def test_a_mark_of_byte_order_blank_lines_and_line_breaks_in_quotes_are_read(table):
+    (table.folder / "train.csv").write_bytes(b'\xef\xbb\xbf\n"city","price","click"\n\n"two\nlines",1,0\n\nb,2,1\n')
+    assert table.prepare().meta.vocabulary["city"] == ["<oov>", "b", "two\nlines"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-12], lambda data: b"city,price,click\na,1,0\n"], ids=["cut", "not compressed"])
+def test_a_damaged_compressed_file_is_refused(table, damage):
+    data = gzip.compress((table.folder / "train.csv").read_bytes())
+    (table.folder / "train.csv.gz").write_bytes(damage(data))
+    with pytest.raises(DataError, match=r"train\.csv\.gz cannot be read"):
+        table.prepare(files={"train": "train.csv.gz", "test": "test.csv"})
+
+
+def test_files_whose_names_hold_marks_of_patterns_are_read(table):
+    (table.folder / "a[1]*'?.csv").write_bytes((table.folder / "train.csv").read_bytes())
+    assert table.prepare(files={"train": "a[1]*'?.csv", "test": "test.csv"}).meta.digest == table.prepare().meta.digest
+
+
+def test_part_files_are_read_in_the_order_of_their_names_and_columns_by_name(table):
+    table.write("part-2.csv", "click,price,city", [(1, 3, "c")])
+    table.write("part-1.csv", "city,price,click", [("b", 2, 0)])
+    for files in ("part-*.csv", ["part-1.csv", "part-2.csv"]):
+        data = table.prepare(files={"train": files, "test": "test.csv"})
+        assert [data.meta.vocabulary["city"][i] for i in data.split("train").ids[:, 0]] == ["b", "c"]
+        assert data.split("train").labels[:, 0].tolist() == [0, 1]
+
+
+def test_a_folder_is_its_files(table):
+    (table.folder / "parts").mkdir()
+    for name in ("train.csv", "test.csv"):
+        (table.folder / "parts" / name).write_bytes((table.folder / name).read_bytes())
+    (table.folder / "parts" / "README.txt").write_text("no table")
+    assert table.prepare(files={"train": "parts", "test": "test.csv"}).meta.rows["train"] == 10
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ("part-*.csv", r"the train pattern .*part-\*\.csv fits no file"),
+        ("empty", r"the train folder .*empty holds no \.csv, \.csv\.gz, \.parquet file"),
+        (["train.csv", "t*in.csv"], r"the train files name .*train\.csv twice"),
+        ([], r"files\.train: expected a path, a pattern"),
+        (5, r"files\.train: expected a path, a pattern"),
+    ],
+)
+def test_files_that_are_not_there_or_twice_are_refused(table, files, said):
+    (table.folder / "empty").mkdir()
+    with pytest.raises(DataError, match=said):
+        table.prepare(files={"train": files, "test": "test.csv"})
+
+
+def test_a_row_number_counts_within_its_part_file(table):
+    table.write("part-1.csv", "city,price,click", [("a", 1, 0)] * 5)
+    table.write("part-2.csv", "city,price,click", [("a", 1, 0), ("a", "inf", 0)])
+    with pytest.raises(DataError, match=r"part-2\.csv, row 2: column 'price' holds an infinite value"):
+        prepare(table.save(files={"train": "part-*.csv", "test": "test.csv"}), cache_dir=table.folder / "cache")

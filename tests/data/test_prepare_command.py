@@ -1,0 +1,58 @@
+"""`dcrnn-fast prepare` and `dcrnn-fast inspect --input`: what they print, and where."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from dcrnn_fast.data import open_packed
+
+
+def test_prepare_writes_a_folder_that_inspect_reads_and_tells_rows_and_rejects(table, command):
+    table.write("part-1.csv", "city,price,click,day", [("a", i, i % 2, i) for i in range(50)])
+    table.write("part-2.csv", "city,price,click,day", [("b", i, i % 2, 50 + i) for i in range(49)] + [("b", "dear", 1, 99)])
+    schema = table.save(files={"all": "elsewhere.csv"}, split={"time": "day", "valid": 0.1, "test": 0.2}, max_rejects=1)
+    packed = table.folder / "out" / "packed"
+    code, out, err = command("prepare", "--schema", schema, "--input", table.folder / "part-*.csv", "--output", packed)
+    assert code == 0, err
+    assert out.splitlines() == [
+        "shop: 69 train, 10 valid, 20 test rows",
+        f"Rejected CSV rows: 1, in {packed / 'rejects.parquet'}",
+        f"Packed folder: {packed}",
+    ]
+    assert "reading rows: " in err
+    assert "encoding rows: " in err
+    assert sum(open_packed(packed, verify=True).meta.rows.values()) == 99
+    code, out, _ = command("inspect", "--data", packed)
+    assert code == 0
+    assert "shop: 69 train, 10 valid, 20 test rows" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--output", "shop.yaml"], "shop.yaml exists; delete it, or choose another folder"),
+        (
+            ["--output", "packed", "--input", "train.csv"],
+            "other input files replace `files: {all: ...}`, but the schema names train and test files",
+        ),
+        (["--output", "packed", "--valid-fraction", "2"], "valid_fraction is 2.0, expected a number in [0, 1)"),
+    ],
+)
+def test_prepare_refuses_in_one_line(table, command, monkeypatch, options, said):
+    monkeypatch.chdir(table.folder)
+    code, _, err = command("prepare", "--schema", table.save(), *options)
+    assert code == 2
+    assert said in err
+
+
+def test_inspect_drafts_a_schema_of_a_table(table, command):
+    code, out, _ = command("inspect", "--input", table.folder / "train.csv")
+    assert code == 0
+    assert yaml.safe_load(out)["tasks"] == [{"name": "click", "column": "click"}]
+
+
+def test_inspect_takes_either_data_or_a_table(command):
+    code, _, err = command("inspect")
+    assert code == 2
+    assert "either --data" in err

@@ -1,0 +1,118 @@
+"""Tables are read in batches: the batches change nothing, and what is learned of long columns is exact or says how exact it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dcrnn_fast.data import distinct, prepare, prepare_folder, staged, tables
+from dcrnn_fast.errors import DataError
+
+DIGESTS = {
+    ("census-income", 0, 0.1): "b40ac8d30204242a8710e8727f4f3bee4574c98ce0b86a78dc02b16f9aebdb0b",
+    ("hillstrom", 0, 0.1): "27a4147df2f7b102fa840d4b4a15595dc29dd728715e7ec49d66368defe44374",
+    ("hillstrom", 3, 0.2): "8a776b1b5cc9ea3a1fd33f21b77612650ddf514a98f590831c1609420356f0c9",
+}
+"""What the encoder made of the embedded sets when it still held whole tables in memory; a digest covers meta.json and every array."""
+
+
+@pytest.mark.parametrize(("name", "seed", "valid_fraction"), DIGESTS)
+def test_the_embedded_sets_keep_their_bits(shared_cache, name, seed, valid_fraction):
+    data = prepare(name, cache_dir=shared_cache, seed=seed, valid_fraction=valid_fraction)
+    assert data.meta.digest == DIGESTS[name, seed, valid_fraction]
+
+
+def long_table(table, rows=5_000):
+    draw = np.random.default_rng(0)
+    content = {
+        "city": pa.array([f"c{int(x)}" for x in 300 * draw.random(rows) ** 2]),
+        "price": pa.array(draw.lognormal(size=rows), mask=draw.random(rows) < 0.1),
+        "click": pa.array((draw.random(rows) < 0.3).astype(np.int8)),
+        "user": pa.array(draw.integers(0, 900, rows)),
+    }
+    for part in range(3):
+        bounds = slice(part * rows // 3, (part + 1) * rows // 3)
+        pq.write_table(pa.table({name: column[bounds] for name, column in content.items()}), table.folder / f"part-{part}.parquet")
+    return {
+        "files": {"all": "part-*.parquet", "test_fraction": 0.2},
+        "group": "user",
+        "categorical": ["city", {"column": "user", "min_count": 3}],
+        "numeric": [{"column": "price", "buckets": 40, "dense": "log1p"}],
+    }
+
+
+def test_the_size_of_the_batches_changes_no_bit(table, monkeypatch):
+    changes = long_table(table)
+    whole = table.prepare(**changes, valid_fraction=0.1)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 101)
+    monkeypatch.setattr(staged, "PIECE", 77)
+    monkeypatch.setattr(staged, "MAPPED_TEXTS", 50)
+    parts = prepare(table.save(**changes), cache_dir=table.folder / "another", valid_fraction=0.1)
+    for learned in ("fields", "vocabulary", "scaling", "rows"):
+        assert getattr(parts.meta, learned) == getattr(whole.meta, learned)
+    for split in whole.splits:
+        for kind in ("ids", "dense", "labels"):
+            np.testing.assert_array_equal(getattr(parts.split(split), kind), getattr(whole.split(split), kind))
+        one, other = (np.unique(data.split(split).group, return_inverse=True)[1] for data in (parts, whole))
+        assert len(set(zip(one.tolist(), other.tolist(), strict=True))) == len(set(one.tolist())) == len(set(other.tolist()))
+
+
+def test_distinct_values_of_many_chunks_are_those_of_the_whole_column(monkeypatch):
+    monkeypatch.setattr(distinct, "CHUNK", 1000)
+    values = np.round(np.random.default_rng(0).normal(size=30_000), 2)
+    found, counts = distinct.distinct_counts(np.array_split(values, 91))
+    expected = np.unique(values, return_counts=True)
+    np.testing.assert_array_equal(found, expected[0])
+    np.testing.assert_array_equal(counts, expected[1])
+
+
+def test_too_many_distinct_values_lose_last_bits_and_no_row(monkeypatch):
+    monkeypatch.setattr(distinct, "CHUNK", 10_000)
+    monkeypatch.setattr(distinct, "MOST_DISTINCT", 9_000)
+    values = np.random.default_rng(0).uniform(1, 2, size=30_000)
+    found, counts = distinct.distinct_counts([values])
+    assert len(found) == len(np.unique(values)), "one chunk is exact"
+    found, counts = distinct.distinct_counts(np.array_split(values, 30))
+    assert counts.sum() == 30_000
+    assert (np.diff(found) > 0).all()
+    reached = found[np.searchsorted(found, values, side="right") - 1]
+    assert np.abs(reached - values).max() < 2**-12
+
+
+@pytest.mark.parametrize("count", [1, 1000, distinct.SUM_BLOCK + 1, 3 * distinct.SUM_BLOCK + 12_345])
+def test_a_sum_of_parts_has_the_bits_of_numpys(count):
+    values = np.random.default_rng(0).normal(size=count) * 1e3
+    assert distinct.pairwise_sum(lambda start, stop: values[start:stop], count) == values.sum()
+
+
+def test_an_interrupted_prepare_leaves_nothing(table):
+    def stop(what, done, total):
+        if what == "encoding rows":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_folder(table.save(), table.folder / "out" / "packed", progress=stop)
+    assert [path.name for path in (table.folder / "out").iterdir()] == [".lock"]
+
+
+def test_a_packed_folder_opens_as_data_and_keeps_its_encoding(table):
+    first = prepare_folder(table.save(), table.folder / "packed", valid_fraction=0.25)
+    again = prepare(table.folder / "packed")
+    assert (again.path, again.meta.digest) == (first.path, first.meta.digest)
+    encoding = {"vocabulary": first.meta.vocabulary, "scaling": first.meta.scaling}
+    assert prepare(table.folder / "packed", encoding=encoding).meta.digest == first.meta.digest
+    with pytest.raises(DataError, match="packed has another encoding than the one asked for"):
+        prepare(table.folder / "packed", encoding={"vocabulary": {}, "scaling": {}})
+    with pytest.raises(DataError, match="packed exists; delete it"):
+        prepare_folder(table.save(), table.folder / "packed")
+    assert sorted(path.name for path in first.path.iterdir()) == sorted(["meta.json", *first.meta.checksums])
+
+
+def test_progress_counts_the_rows_up_to_all(table):
+    seen = {}
+    changes = long_table(table)
+    prepare_folder(table.save(**changes), table.folder / "packed", progress=lambda what, *counts: seen.__setitem__(what, counts))
+    assert seen["reading rows"] == seen["encoding rows"] == (5_000, 5_000)
+    assert list(seen) == ["reading rows", "learning columns", "encoding rows"]
