@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..data import prepare_folder
 from .result_tables import output_console, print_lines
@@ -68,7 +68,8 @@ class _Bar(_Silent):
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
-        self._bar, self._what, self._task = Progress(*columns, console=console, transient=True), "", None
+        self._bar, self._what = Progress(*columns, console=console, transient=True), ""
+        self._task: TaskID | None = None
 
     def __enter__(self) -> _Bar:
         self._bar.start()
