@@ -46,7 +46,7 @@ class Split(str, Enum):
 
 @app.command()
 def train(
-    data: Annotated[str | None, typer.Option(help="Embedded data set, or path of a schema YAML.")] = None,
+    data: Annotated[str | None, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); without it, the defaults.")] = None,
     output: Annotated[Path | None, typer.Option(help="Run folder; default runs/DATA.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint of --output.")] = False,

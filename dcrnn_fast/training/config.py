@@ -206,7 +206,7 @@ def located(config: RunConfig) -> RunConfig:
     """The configuration with ``data`` and ``init`` so that they mean the same in every working directory: absolute where they are paths."""
     if config.init is not None:
         config = config.model_copy(update={"init": os.path.abspath(config.init)})
-    if config.data in known_data_sets() or not os.path.isfile(config.data):
+    if config.data in known_data_sets() or not os.path.exists(config.data):
         return config
     return config.model_copy(update={"data": os.path.abspath(config.data)})
 

@@ -36,3 +36,9 @@ def finished(schema, tmp_path_factory):
 def copied(finished, tmp_path):
     """A copy of the finished run to write into."""
     return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def _a_pipe_of_the_packages_own_width(monkeypatch):
+    """pytest-xdist sets COLUMNS, by which names in tables would break into lines."""
+    monkeypatch.delenv("COLUMNS", raising=False)

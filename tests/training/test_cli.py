@@ -198,7 +198,6 @@ def test_missing_extras_are_named_with_the_command_that_installs_them(command, m
 def test_demo_trains_and_prints_one_table_and_the_plots(command, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "DATA", ("hillstrom",))
     monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
-    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
     code, out, err = command("demo")
     assert code == 0, err
@@ -231,3 +230,15 @@ def test_resume_finds_the_run_in_the_default_folder_and_goes_on_with_its_own_set
     code, _, err = command("train", "--data", "tiny.yaml", "--resume")
     assert code == 0, err
     assert "finished" in err
+
+
+def test_a_run_on_a_packed_folder_knows_it_from_every_working_directory(command, tmp_path, monkeypatch):
+    write_table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert command("prepare", "--schema", "tiny.yaml", "--output", "packed")[0] == 0
+    options = ["--epochs", 1, "--threads", 1, "--device", "cpu", "--quiet"]
+    assert command("train", "--data", "packed", "--output", "run", *options) == (0, "", "")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = command("evaluate", "--run", tmp_path / "run")
+    assert code == 0, err
