@@ -14,9 +14,9 @@ from .ablation import table as ablation_table
 from .cases import HEADLINE, PASSES
 from .embedding_start import best_epoch, summarise
 from .embedding_step import CANDIDATES
-from .quality.report import as_markdown, headline
+from .quality.report import as_markdown, budget, headline, of_tuned_size
 from .rank import table as rank_table
-from .results import COMMITTED, PEERS, case_of, read, words
+from .results import PEERS, case_of, read, words
 from .scenarios import RARE
 from .scenarios import header as scenarios_header
 from .scenarios import table as scenarios_table
@@ -35,21 +35,21 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def quality() -> str:
-    """Test AUC of all models by one protocol; until that is measured, the earlier table of DCRNN's own variants."""
-    if not (COMMITTED / "quality.json").is_file():
-        return quality_variants()
+    """Mean test AUC of the tasks and costs of all models, by one protocol."""
     result = read("quality.json")
-    about = f"Mean ± standard deviation over {result['protocol']['seeds']} seeds. {quality_source(result)}"
+    about = (
+        f"Mean test AUC of the tasks ± standard deviation over {result['protocol']['seeds']} seeds; bold: the best of a column. Costs are "
+        f"those on {result['rows'][0]['data']}: rows/s in training steps of {result['protocol']['batch_size']} rows, and the latency of a "
+        f"request of one row in float32. {quality_source(result)}"
+    )
     return f"{headline(result)}\n\n{about}\n\n{quality_figures('')}"
 
 
 def quality_protocol() -> str:
-    """Everything that the quality command reports."""
-    if not (COMMITTED / "quality.json").is_file():
-        return "not measured yet"
+    """Everything that the quality command reports, of the size that was tuned."""
     result = read("quality.json")
     about = f"± is the standard deviation over {result['protocol']['seeds']} seeds. {quality_source(result)}"
-    return f"{as_markdown(result)}\n\n{about}\n\n{quality_figures('../')}"
+    return f"{as_markdown(of_tuned_size(result))}\n\n{about}\n\n{quality_figures('../')}"
 
 
 def quality_figures(to_root: str) -> str:
@@ -64,21 +64,12 @@ def quality_source(result: dict) -> str:
     return f"{trials} tuning trials a model and data set. {machine.line(result['machine'])}; `make quality`, `bench/results/quality.json`."
 
 
-def quality_variants() -> str:
-    """Mean test AUC of every variant, a column a task; the spread is the sample standard deviation over seeds."""
-    rows = [row for row in read("quality_variants.json")["rows"] if "_given_" not in row["task"]]
-    columns = list(dict.fromkeys((row["data"], row["task"]) for row in rows))
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    cells = {(row["model"], row["data"], row["task"]): row for row in rows}
-    sizes = {(row["model"], row["data"]): f"{row['parameters']:,}" for row in rows}
-    data = list(dict.fromkeys(row["data"] for row in rows))
-    lines = []
-    for model in models:
-        aucs = (cells[(model, *column)] for column in columns)
-        lines.append([model, *(f"{row['auc']:.4f} ± {row['auc_std']:.4f}" for row in aucs), *(sizes[model, name] for name in data)])
-    header = ["test AUC", *(f"{name}: {task}" for name, task in columns), *(f"parameters, {name}" for name in data)]
-    seeds = rows[0]["seeds"]
-    return f"{markdown(header, lines)}\n\nMean ± standard deviation over {seeds} seeds; `bench/results/quality_variants.json`."
+def quality_budget() -> str:
+    """What each variant of DCRNN costs, and its AUC."""
+    result = read("quality.json")
+    data = result["rows"][0]["data"]
+    about = f"Conditions as in [the comparison](quality.md#results). {machine.line(result['machine'])}; `bench/results/quality.json`."
+    return f"{budget(result, data)}\n\n{about}"
 
 
 def speed() -> str:
@@ -291,6 +282,7 @@ SECTIONS = {
     ROOT / "docs" / "data-format.md": {"scale": scale},
     ROOT / "docs" / "performance.md": {"losses": losses, "training step": training_step, "step parts": step_parts},
     ROOT / "docs" / "choosing.md": {
+        "budget": quality_budget,
         "ablation": ablation,
         "embedding start": embedding_start,
         "rank": rank,

@@ -135,6 +135,21 @@ def headline(result: Mapping[str, Any]) -> str:
     )
 
 
+def budget(result: Mapping[str, Any], data: str) -> str:
+    """What each variant and size of DCRNN costs, and the mean test AUC of the tasks, from the cheapest training to the dearest."""
+    lines = []
+    for row in result["speeds"]:
+        aucs = _mean_aucs(result["runs"], row["data"], row["model"], row["size"])
+        if row["data"] == data and row["model"].startswith("dcrnn") and aucs:
+            speeds = [row[dtype]["training_rows_per_second"] for dtype in DTYPES]
+            spread = f" ± {statistics.stdev(aucs):.4f}" if len(aucs) > 1 else ""
+            cells = [title(row, result["speeds"]), f"{statistics.fmean(aucs):.4f}{spread}", f"{row['parameters']:,}"]
+            cells += [f"{speed:,}" for speed in speeds] + [f"{row['float32']['request_microseconds']:,.0f}"]
+            lines.append((-max(speeds), cells))
+    header = [data, "mean test AUC", "parameters", *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"]
+    return _markdown(header, [cells for _, cells in sorted(lines)])
+
+
 def of_tuned_size(result: Mapping[str, Any]) -> dict[str, Any]:
     """The results without the sizes that took their setting from another one."""
     at = result["protocol"]["tuned_at"]
