@@ -60,8 +60,8 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
             panel.set_xlabel(label)
             panel.grid(color="#e5e7eb", linewidth=0.6)
         axes[0][0].set_ylabel("mean test AUC of the tasks (bar: std over seeds)")
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, frameon=False, fontsize=7, loc="center right")
+        named = {label: handle for panel in axes[0] for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+        figure.legend(named.values(), named.keys(), frameon=False, fontsize=7, loc="center right")
         figure.suptitle(machine.line(result["machine"]), fontsize=8)
         figure.tight_layout(rect=(0, 0, 1 - 1.7 / figure.get_figwidth(), 1))
         with files.replacing(folder / file) as beside:
