@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import os
 import resource
-import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -105,25 +105,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
-    parser.add_argument("--folder", type=Path, default=Path("build/scale"))
+    parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")
     parser.add_argument("--record", action="store_true", help=f"replace the row in {RESULT}")
     given = parser.parse_args()
-    shutil.rmtree(given.folder, ignore_errors=True)
-    (given.folder / "parts").mkdir(parents=True)
-    (given.folder / "scale.yaml").write_text(json.dumps(schema(given.kind)), encoding="utf-8")
-    try:
+    given.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.folder) as made:
+        folder = Path(made)
+        (folder / "parts").mkdir()
+        (folder / "scale.yaml").write_text(json.dumps(schema(given.kind)), encoding="utf-8")
         for part, first in enumerate(range(0, given.rows, PART_ROWS)):
-            write_part(given.folder / "parts" / f"part-{part:03}.{given.kind}", min(PART_ROWS, given.rows - first), part)
-        size = sum(file.stat().st_size for file in (given.folder / "parts").iterdir())
+            write_part(folder / "parts" / f"part-{part:03}.{given.kind}", min(PART_ROWS, given.rows - first), part)
+        size = sum(file.stat().st_size for file in (folder / "parts").iterdir())
         spawn = multiprocessing.get_context("spawn")  # a process of its own: the peak is that of `prepare` alone
         receive, send = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=measure, args=(given.folder, send))
+        process = spawn.Process(target=measure, args=(folder, send))
         process.start()
         send.close()
         row = {"kind": given.kind, "files_mb": size / 1e6, **receive.recv()}
         process.join()
-    finally:
-        shutil.rmtree(given.folder, ignore_errors=True)
     row["rows_per_second"] = row["rows"] / row["seconds"]
     row["load_average"] = os.getloadavg()[1]
     print(json.dumps(row, indent=1))
