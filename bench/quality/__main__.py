@@ -20,7 +20,7 @@ from dcrnn_fast import files
 from dcrnn_fast.errors import ConfigError, DcrnnFastError
 from dcrnn_fast.training.device import deterministic
 
-from . import plots, report, speed, tables, weighting
+from . import extension, plots, report, speed, tables, weighting
 from .models import MODELS, check, space_of
 from .networks import SIZES
 from .protocol import Protocol
@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--models", nargs="+", metavar="MODEL", help=f"default: all of {', '.join(MODELS)}")
     made.add_argument("--sizes", nargs="+", choices=SIZES, default=["medium"], help="widths of all networks; several give curves")
     made.add_argument("--tuned-at", choices=SIZES, help="all sizes take the setting chosen at this one; default: each size is tuned")
+    made.add_argument(
+        "--extend", type=Path, metavar="REPORT", help="an earlier quality.json: its settings replace trials, and its results stay"
+    )
     made.add_argument("--trials", type=_count, default=20, help="tuning trials of each model and data set")
     made.add_argument("--seeds", type=_count, default=5, help="final runs of the chosen setting")
     made.add_argument("--choose", choices=("log_loss", "auc"), default="log_loss", help="what chooses a setting, on validation rows")
@@ -81,9 +84,13 @@ def plan_of(given: argparse.Namespace) -> Plan:
     if set(given.weightings) & set(weighting.NEEDS_TORCHJD) and find_spec("torchjd") is None:
         raise ConfigError("--weightings dwa and famo need torchjd: run pip install 'dcrnn_fast[quality]'")
     protocol = Protocol(choose=given.choose, weightings=tuple(given.weightings))
-    return Plan(
+    plan = Plan(
         given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, protocol, given.tuned_at, given.movielens
     )
+    if given.extend is None or given.quick:
+        return plan
+    earlier = extension.read(given.extend, protocol)
+    return dataclasses.replace(plan, settings=extension.settings(earlier))
 
 
 def quick(plan: Plan, folder: Path) -> Plan:
@@ -111,7 +118,8 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
         settings = {subject: of_subject[0]["setting"] for subject, of_subject in done.items()}
         chosen += [{**subject._asdict(), "setting": setting} for subject, setting in settings.items()]
         if seconds is not None:
-            speeds += speed.measure(settings, dataset, plan.protocol, seconds, tell)
+            kept = {subject: setting for subject, setting in plan.settings.items() if subject.data == data}
+            speeds += speed.measure(kept | settings, dataset, plan.protocol, seconds, tell)
     spaces = {name: {key: part._asdict() for key, part in space_of(name, plan.protocol.weightings).items()} for name in plan.models}
     about = {"trials": plan.trials, "seeds": plan.seeds, "tuned_at": plan.tuned_at, "resamples": resamples}
     return {
@@ -152,6 +160,8 @@ def _run(plan: Plan, given: argparse.Namespace, *, workers: int, resamples: int,
     Work(plan.root, plan.protocol)
     failed = run(plan, workers)
     result = gather(plan, resamples, seconds)
+    if plan.settings:
+        result = extension.extended(extension.read(given.extend, plan.protocol), result)
     write(result, plan.root)
     print(report.as_markdown(result))
     if given.record and not given.quick:

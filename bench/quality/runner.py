@@ -7,10 +7,10 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dcrnn_fast.training.device import deterministic
 
 from . import tables
 from .models import MODELS, fits
+from .networks import Setting
 from .protocol import Protocol
 from .search import FINALIST_SEEDS, final_runs, tune
 from .work import ONE_SIZE, Clock, Subject, Work
@@ -39,6 +40,8 @@ class Plan:
     tuned_at: str | None = None
     """The size whose chosen setting all sizes take; None tunes each."""
     movielens: Path | None = None
+    settings: Mapping[Subject, Setting] = field(default_factory=dict)
+    """Settings that an earlier report chose: these subjects get no trials."""
 
     def load(self, data: str) -> PackedDataset:
         """The packed data set."""
@@ -62,7 +65,7 @@ class Plan:
         finalists = min(self.trials, self.protocol.finalists)
         again = finalists * len(FINALIST_SEEDS) if finalists > 1 else 0
         trials = self.trials + again if MODELS[subject.model].space else 1
-        return self.seeds + (trials if self.tuned(subject) == subject else 0)
+        return self.seeds + (trials if self.tuned(subject) == subject and subject not in self.settings else 0)
 
 
 def run_group(plan: Plan, group: list[Subject], subjects: list[Subject]) -> None:
@@ -73,8 +76,12 @@ def run_group(plan: Plan, group: list[Subject], subjects: list[Subject]) -> None
     def tell(line: str) -> None:
         print(f"{line}; {clock.left()}", flush=True)
 
+    tuned = plan.tuned(group[0])
     with deterministic(1):
-        chosen = tune(work, plan.tuned(group[0]), dataset, plan.trials, tell)
+        if tuned in plan.settings:
+            chosen: Mapping[str, Any] = {"setting": plan.settings[tuned]}
+        else:
+            chosen = tune(work, tuned, dataset, plan.trials, tell)
         for subject in group:
             final_runs(work, subject, dataset, chosen, plan.seeds, tell)
 
