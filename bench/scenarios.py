@@ -5,9 +5,9 @@ Two kinds of data. census-income (of 70% of its train rows every third; the othe
 scenario: five values, of which the largest has 89% of the rows. In tables drawn from a known model (bench/scenario_data.py), five channels
 differ a little (their effects have a cosine of 0.8) or much (0.2). Each seed takes other rows and other weights.
 
-All settings are the default configuration but for the keys that they name. Early stopping keeps the weights with the lowest log loss on the
-validation rows, which are also those that are scored. A model a scenario trains and stops by the rows of its scenario, for as many steps as
-the one model: its epochs and its patience are longer. No test row takes part.
+All settings are the default configuration but for the keys that they name and for the learning rate, 0.003 as it was by default then. Early
+stopping keeps the weights with the lowest log loss on the validation rows, which are also those that are scored. A model a scenario trains
+and stops by the rows of its scenario, for as many steps as the one model: its epochs and its patience are longer. No test row takes part.
 
 Scores are of all validation rows, of those of rare scenarios (less than 5% of the train rows each), and of each scenario. A last score
 reads the rows of rare scenarios as unknown (id 0 in the column), as it would a new value. Runs that are in the results are not run again.
@@ -41,6 +41,7 @@ PATH = results.COMMITTED / "scenarios.json"
 DATA = {"census-income": "citizenship", "drawn, cosine 0.8": "channel", "drawn, cosine 0.2": "channel"}
 """The data sets, each with the field whose values are its scenarios."""
 THINNED, VALID, RARE = 3, 0.3, 0.05
+BASE = {"optimiser.lr": 0.003}
 TRUNK = {"model.sharing": "trunk"}
 ONE, EACH = "one model", "a model a scenario"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -117,7 +118,7 @@ def run(data: str, setting: str, seed: int) -> dict[str, Any]:
 
 def run_on(dataset: PackedDataset, field: str, setting: str, seed: int, folder: Path) -> dict[str, Any]:
     """Parameters and scores of a setting on a data set."""
-    config = {"data": dataset.meta.name, "seed": seed, "threads": 1, **SETTINGS[setting]}
+    config = {"data": dataset.meta.name, "seed": seed, "threads": 1, **BASE, **SETTINGS[setting]}
     if "model.scenario" in config:
         config["model.scenario"] = field
     column = list(dataset.meta.fields).index(field)
@@ -199,7 +200,7 @@ def main() -> None:
         run,
         [(data, setting, seed) for seed in range(arguments.seeds) for data in DATA for setting in arguments.settings],
         workers=arguments.workers,
-        configuration=load_config(None, {"data": "each of them", "valid_fraction": VALID}).to_dict(),
+        configuration=load_config(None, {"data": "each of them", "valid_fraction": VALID, **BASE}).to_dict(),
         said=lambda row: "AUC " + ", ".join(f"{part} {mean([row], part, 'auc')[0]:.4f}" for part in row["valid"]),
     )
     for line in [header(), *table(rows)]:
