@@ -7,7 +7,7 @@ Checks of values read the tensor, which on a GPU waits for the device. A compile
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -121,6 +121,37 @@ def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> bool:
                 stray = low if low < 0 else high
                 raise IndexError(f"ids: field {names[column]!r} (column {column}) has id {stray}, expected [0, {sizes[column]})")
     return True
+
+
+def check_shared_embeddings(shared: object, names: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:
+    """``shared`` as a dict; None is empty. Raise TypeError or ValueError unless it maps fields to others, not in it, of the same size."""
+    if shared is None:
+        return {}
+    if not isinstance(shared, Mapping):
+        raise TypeError(f"shared_embeddings={shared!r}: expected a mapping from field names to field names, got {type(shared).__name__}")
+    ids = dict(zip(names, sizes, strict=True))
+    for name, owner in shared.items():
+        if name not in ids:
+            check_choice("shared_embeddings: a field", name, names)
+        if not isinstance(owner, str) or owner not in ids or owner in shared:
+            check_choice(f"shared_embeddings[{name!r}]", owner, [other for other in names if other not in shared])
+        if ids[name] != ids[owner]:
+            raise ValueError(f"shared_embeddings[{name!r}]={owner!r}: the fields have {ids[name]} and {ids[owner]} ids, expected as many")
+    return dict(shared)
+
+
+def table_rows(names: Sequence[str], sizes: Sequence[int], shared: Mapping[str, str]) -> tuple[int, list[int]]:
+    """The number of rows of the merged table, and the row at which each field's start: of a field in ``shared``, those of another one.
+
+    >>> table_rows(["user", "last_item", "item"], [3, 5, 5], {"last_item": "item"})
+    (8, [0, 3, 3])
+    """
+    rows, start = 0, {}
+    for name, size in zip(names, sizes, strict=True):
+        if name not in shared:
+            start[name] = rows
+            rows += size
+    return rows, [start[shared.get(name, name)] for name in names]
 
 
 def merge_ids(ids: Tensor, sizes: Tensor, offsets: Tensor, num_rows: int, *, checked: bool = False) -> Tensor:

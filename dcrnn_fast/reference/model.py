@@ -22,7 +22,9 @@ from ..inputs import (
     check_placement,
     check_ratio,
     check_sequence,
+    check_shared_embeddings,
     merge_ids,
+    table_rows,
 )
 from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
 from ..relations import InformationTransfer, chain_logits
@@ -68,6 +70,8 @@ class DCRNN(nn.Module):
         sparse: the embedding table's gradient is a sparse tensor of the rows read, as with ``torch.nn.Embedding(sparse=True)``, so that a
             training step need not pass over the table. It needs an optimiser for such gradients: :class:`dcrnn_fast.RowWiseAdagrad`,
             ``torch.optim.SparseAdam``. The weights, and what the model computes, are the same.
+        shared_embeddings: fields without rows of their own in the embedding table, by name (of a sequence, the position as text). Each
+            reads those of the field that it maps to, which has as many ids: {"last_item": "item"} gives an item one embedding for both.
         device, dtype: of the parameters.
 
     Raises TypeError, ValueError: an argument of a wrong type or outside its range; the message names it.
@@ -110,6 +114,7 @@ class DCRNN(nn.Module):
         scenario: str | None = None,
         scenario_ratio: float = 0.25,
         sparse: bool = False,
+        shared_embeddings: Mapping[str, str] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -147,6 +152,7 @@ class DCRNN(nn.Module):
             if sharing != "trunk":
                 raise ValueError(f'scenario={scenario!r} with sharing={sharing!r}: expected sharing="trunk", whose units scenarios read')
         check_flag("sparse", sparse)
+        self.shared_embeddings = check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
         check_placement(device, dtype)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         self.embedding_init_std = float(embedding_init_std)
@@ -161,10 +167,11 @@ class DCRNN(nn.Module):
             scenario_ratio=0.0 if scenario is None else scenario_ratio,
         )  # fmt: skip
 
-        # One table for all fields: field f's rows start at offsets[f].
+        # One table for all fields: field f's rows start at offsets[f], which fields that share rows have in common.
         for name in ("sizes", "offsets"):
             self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
-        self.embedding = Embedding(sum(self.num_embeddings), embedding_dim, sparse=sparse, device=device, dtype=dtype)
+        rows, _ = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
+        self.embedding = Embedding(rows, embedding_dim, sparse=sparse, device=device, dtype=dtype)
         self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
         self._reset_table()
         projected, binned = num_dense > 0 and not dense_bins, num_dense > 0 and dense_bins > 0
@@ -186,9 +193,9 @@ class DCRNN(nn.Module):
         self._route(backend)
 
     def _reset_table(self) -> None:
-        sizes = torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu")
-        self.sizes.copy_(sizes)
-        self.offsets.copy_(sizes.cumsum(0) - sizes)
+        _, offsets = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
+        self.sizes.copy_(torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu"))
+        self.offsets.copy_(torch.tensor(offsets, dtype=torch.int64, device="cpu"))
         nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
 
     def reset_parameters(self) -> None:
