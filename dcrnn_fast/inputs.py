@@ -143,6 +143,7 @@ def check_shared_embeddings(shared: object, names: Sequence[str], sizes: Sequenc
 def table_rows(names: Sequence[str], sizes: Sequence[int], shared: Mapping[str, str]) -> tuple[int, list[int]]:
     """The number of rows of the merged table, and the row at which each field's start: of a field in ``shared``, those of another one.
 
+    >>> from dcrnn_fast.inputs import table_rows
     >>> table_rows(["user", "last_item", "item"], [3, 5, 5], {"last_item": "item"})
     (8, [0, 3, 3])
     """

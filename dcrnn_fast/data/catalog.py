@@ -45,7 +45,7 @@ def prepare(
 
     `data` is the name of an embedded data set, the path of a schema YAML, or a folder that `prepare_folder` wrote; the latter is opened as
     it is, whatever `seed` and `valid_fraction` say. If the data has no validation split, `valid_fraction` in [0, 1) of the train rows,
-    drawn with `seed`, become one. `encoding` holds the `vocabulary` and `scaling` of another data set's meta: this data
+    drawn with `seed`, become one. `encoding` is the `encoding` of another data set's meta: this data
     is then encoded alike, and fits a model trained on the other. Without it, both are learned from the train rows. The cache key covers the
     schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built
     again, and what a killed process left half-written is deleted.
@@ -136,7 +136,7 @@ def _packed_folder(data: str | Path) -> Path | None:
 
 def _opened(folder: Path, encoding: Mapping[str, Any] | None) -> PackedDataset:
     packed = open_packed(folder)
-    if encoding is not None and encoding != {"vocabulary": packed.meta.vocabulary, "scaling": packed.meta.scaling}:
+    if encoding is not None and encoding != packed.meta.encoding:
         raise DataError(
             f"{folder} has another encoding than the one asked for: a packed folder keeps its own; give the schema of its table instead"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,11 @@ from ..errors import DataError, shown
 from .meta import MISSING
 
 FloatArray = npt.NDArray[np.float64]
+TRUTHS = {True: ("true", "yes", "t", "y"), False: ("false", "no", "f", "n")}
+"""How a text says that something is so, or not, in lower case."""
+
+# Integers first: a float64 does not hold nanoseconds since 1970.
+_TIMES = (pa.int64(), pa.float64(), *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")))
 
 
 class Place(NamedTuple):
@@ -78,6 +84,10 @@ def reserved_apart(texts: pa.Array) -> pa.Array:
 
 def numbers_of(column: pa.Array, name: str, place: Place) -> FloatArray:
     """A column as float64, NaN where missing. Raises DataError for text that is no number, for infinities and for other types."""
+    return _numbers(column, name, place, "number", "a number, or empty")
+
+
+def _numbers(column: pa.Array, name: str, place: Place, used: str, expected: str) -> FloatArray:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     try:
@@ -85,11 +95,22 @@ def numbers_of(column: pa.Array, name: str, place: Place) -> FloatArray:
             column = column.cast(pa.string())  # Arrow's direct cast multiplies by the scale and misses the nearest float.
         values: FloatArray = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
     except pa.ArrowException as error:
-        raise _no_number(column, pa.float64(), f"column {name!r} is used as a number", "a number, or empty", place) from error
+        raise _no_number(column, [pa.float64()], f"column {name!r} is used as a {used}", expected, place) from error
     infinite = np.isinf(values)
     if infinite.any():
         raise DataError(f"{place.row(infinite.argmax())}: column {name!r} holds an infinite value; make it finite, or empty (missing)")
     return values
+
+
+def labels_of(column: pa.Array, name: str, place: Place) -> FloatArray:
+    """A column of 0/1 labels as :func:`numbers_of` reads it; text may also be one of TRUTHS, in any case."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if is_text(column.type):
+        lowered = pc.ascii_lower(column)
+        for said, words in TRUTHS.items():
+            column = pc.if_else(pc.is_in(lowered, pa.array(words, lowered.type)), str(int(said)), column)
+    return _numbers(column, name, place, "label", "0, 1, true, false, or empty")
 
 
 def times_of(column: pa.Array, name: str, place: Place) -> FloatArray:
@@ -97,27 +118,63 @@ def times_of(column: pa.Array, name: str, place: Place) -> FloatArray:
 
     Dates and times become microseconds since 1970. Raises DataError for anything else.
     """
+    times = as_times(column, name, place)
+    if pa.types.is_timestamp(times.type):
+        times = times.cast(pa.timestamp("us", times.type.tz), safe=False).cast(pa.int64())
+    return numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place)
+
+
+def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
+    """A column of numbers, dates, times or ISO 8601 text as numbers or as timestamps, which have a zone if the cells name one.
+
+    Text is one of these in all cells, or missing. Raises DataError for anything else.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        try:
-            return numbers_of(column.cast(pa.float64()), name, place)
-        except pa.ArrowException:
-            pass
-    if not (pa.types.is_temporal(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return numbers_of(column, name, place)
-    moment = pa.timestamp("us", column.type.tz if pa.types.is_timestamp(column.type) else None)
+    if is_text(column.type):
+        for kind in _TIMES:
+            try:
+                return column.cast(kind)
+            except pa.ArrowException:
+                pass
+        raise _no_number(
+            column,
+            _TIMES,
+            f"column {name!r} is used as a time",
+            "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00; the cells of a column all name a zone (Z, +02:00) or none",
+            place,
+        )
     try:
-        return numbers_of(column.cast(moment, safe=False).cast(pa.int64()), name, place)
+        column = column.cast(pa.timestamp("us")) if pa.types.is_date(column.type) else column
     except pa.ArrowException as error:
-        said = f"column {name!r} is used as a time"
-        raise _no_number(column, moment, said, "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00", place) from error
+        raise DataError(f"{place.path}: column {name!r} holds dates that are too far from 1970 to be a time; correct them") from error
+    if any(test(column.type) for test in (pa.types.is_timestamp, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
+        return column
+    if pa.types.is_null(column.type):
+        return column.cast(pa.float64())
+    raise DataError(
+        f"{place.path}: column {name!r} is used as a time and is of type {shown(str(column.type))}; convert it to times, dates, or numbers"
+    )
 
 
-def _no_number(column: pa.Array, wanted: pa.DataType, used: str, expected: str, place: Place) -> DataError:
-    """The error for a column that Arrow does not cast: with the first cell that stops it, or else with the column's type."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's texts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _no_number(column: pa.Array, wanted: Sequence[pa.DataType], used: str, expected: str, place: Place) -> DataError:
+    """The error for a column that Arrow casts to no type of `wanted`: with the first cell that stops it, or else with the column's type."""
+    if not is_text(column.type):
         return DataError(f"{place.path}: {used} and is of type {shown(str(column.type))}; convert it to numbers, or leave it out")
+    bad = max(_first_bad(column, kind) for kind in wanted)
+    try:
+        held = shown(column[bad].as_py())
+    except UnicodeDecodeError:
+        held = "bytes that are no UTF-8"
+    return DataError(f"{place.row(bad)}: {used} and holds {held}, expected {expected}; correct the cell")
+
+
+def _first_bad(column: pa.Array, wanted: pa.DataType) -> int:
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -126,11 +183,7 @@ def _no_number(column: pa.Array, wanted: pa.DataType, used: str, expected: str, 
             low = middle
         except pa.ArrowException:
             high = middle
-    try:
-        held = shown(column[low].as_py())
-    except UnicodeDecodeError:
-        held = "bytes that are no UTF-8"
-    return DataError(f"{place.row(low)}: {used} and holds {held}, expected {expected}; correct the cell")
+    return low
 
 
 def _text(values: pa.Array) -> pa.Array:

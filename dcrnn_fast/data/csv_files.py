@@ -7,7 +7,7 @@ import gzip
 import io
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from ..errors import DataError, shown
+from .columns import TRUTHS
 from .file_schema import Csv
 from .rejects import Reject, Rejects
 
@@ -65,24 +66,9 @@ class CsvFile:
 
         Raises DataError for more of them than `rejects` allows, and for a file that cannot be read.
         """
-        names = {name: f"c{number}" for number, name in enumerate(self.columns)}
-        columns = ", ".join(f"{sql_text(alias)}: {sql_text(types.get(name, 'VARCHAR'))}" for name, alias in names.items())
-        options = {
-            "auto_detect": "false",
-            "header": "false",
-            "skip": str(self._header_lines),
-            "delim": sql_text(self._written.delimiter),
-            "quote": sql_text(self._written.quote),
-            "escape": sql_text(self._written.quote),
-            "decimal_separator": sql_text(self._written.decimal),
-            "columns": f"{{{columns}}}",
-            "nullstr": f"[{', '.join(map(sql_text, missing))}]",
-            "maximum_line_size": str(LINE_BYTES),
-            "store_rejects": "true",
-            "rejects_limit": str((rejects.left + 1) * len(self.columns)),  # A row has at most one error a column.
-        }
-        wanted = ", ".join(f'{names[name]} AS "{name.replace(chr(34), chr(34) * 2)}"' for name in types)
-        query = f"SELECT {wanted} FROM read_csv({sql_path(self._plain)}, {', '.join(f'{key} = {value}' for key, value in options.items())})"
+        stored = {"store_rejects": "true", "rejects_limit": str((rejects.left + 1) * len(self.columns))}  # A row has at most one a column.
+        wanted = ", ".join(f'{self._alias(name)} AS "{name.replace(chr(34), chr(34) * 2)}"' for name in types)
+        query = f"SELECT {wanted} FROM {self._source(types, missing, stored)}"
         try:
             database.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
             yield from database.sql(query).arrow(BATCH_ROWS)
@@ -95,10 +81,44 @@ class CsvFile:
         for fault in found:
             first.setdefault(fault[0], fault)
         for line, column, kind, row in first.values():
-            rejects.add(self._reject(line, column, kind, row.lstrip("\r\n")))
+            rejects.add(self._reject(line, column, kind, row.lstrip("\r\n"), types))
         rejects.check()
 
-    def _reject(self, line: int, column: int | None, kind: str, row: str) -> Reject:
+    def truth_columns(self, database: duckdb.DuckDBPyConnection, labels: Collection[str], missing: tuple[str, ...]) -> set[str]:
+        """Those columns of `labels` whose first cell that is not missing says true or false in words; the others hold numbers."""
+        found, source = set(), self._source({}, missing, {"ignore_errors": "true"})
+        for name in labels:
+            alias = self._alias(name)
+            try:
+                first = database.execute(f"SELECT {alias} FROM {source} WHERE {alias} IS NOT NULL LIMIT 1").fetchone()
+            except duckdb.Error:  # Reading the rows tells what is wrong with the file.
+                continue
+            if first is not None and any(first[0].lower() in words for words in TRUTHS.values()):
+                found.add(name)
+        return found
+
+    def _alias(self, name: str) -> str:
+        return f"c{self.columns.index(name)}"
+
+    def _source(self, types: Mapping[str, str], missing: tuple[str, ...], more: Mapping[str, str]) -> str:
+        """The file as a table in SQL, with a column for each name's :meth:`_alias`, of the types in `types` or else text."""
+        columns = ", ".join(f"'c{number}': {sql_text(types.get(name, 'VARCHAR'))}" for number, name in enumerate(self.columns))
+        options = {
+            "auto_detect": "false",
+            "header": "false",
+            "skip": str(self._header_lines),
+            "delim": sql_text(self._written.delimiter),
+            "quote": sql_text(self._written.quote),
+            "escape": sql_text(self._written.quote),
+            "decimal_separator": sql_text(self._written.decimal),
+            "columns": f"{{{columns}}}",
+            "nullstr": f"[{', '.join(map(sql_text, missing))}]",
+            "maximum_line_size": str(LINE_BYTES),
+            **more,
+        }
+        return f"read_csv({sql_path(self._plain)}, {', '.join(f'{key} = {value}' for key, value in options.items())})"
+
+    def _reject(self, line: int, column: int | None, kind: str, row: str, types: Mapping[str, str]) -> Reject:
         cells = []
         with suppress(csv.Error):  # of a cell beyond Python's limit
             cells = next(csv.reader([row], delimiter=self._written.delimiter, quotechar=self._written.quote), [])
@@ -106,7 +126,7 @@ class CsvFile:
         name = self.columns[column - 1] if of_cell and column is not None and 0 < column <= len(self.columns) else None
         held = shown(cells[column - 1]) if column is not None and column <= len(cells) else "text"
         reasons = {
-            "CAST": f"column {name!r} holds {held}, expected a number",
+            "CAST": f"column {name!r} holds {held}, expected {'true or false' if types.get(name or '') == 'BOOLEAN' else 'a number'}",
             "MISSING COLUMNS": f"it has {len(cells)} cells, expected {len(self.columns)}",
             "TOO MANY COLUMNS": f"it has {len(cells)} cells, expected {len(self.columns)}",
             "UNQUOTED VALUE": f"a quote ({self._written.quote}) is not closed, or text follows the closing one",

@@ -63,7 +63,7 @@ def draft_schema(inputs: Sequence[str]) -> str:
         raise DataError(
             f"{paths[0]}: no column holds 0 and 1 alone, or true and false, in its first {rows:,} rows, so no column can be a label"
         )
-    return _yaml(paths, csv, written, [column for column in columns if column not in labels], labels, rows, inputs)
+    return _yaml(paths, written, [column for column in columns if column not in labels], labels, rows, inputs)
 
 
 def _written(database: duckdb.DuckDBPyConnection, path: Path) -> str:
@@ -96,7 +96,7 @@ def _columns(database: duckdb.DuckDBPyConnection, paths: Sequence[Path], csv: bo
 
 
 def _yaml(
-    paths: Sequence[Path], csv: bool, written: str, features: Sequence[Column], labels: Sequence[Column], rows: int, inputs: Sequence[str]
+    paths: Sequence[Path], written: str, features: Sequence[Column], labels: Sequence[Column], rows: int, inputs: Sequence[str]
 ) -> str:
     times = [
         column for column in features if re.match("DATE|TIMESTAMP", column.kind) or (TIME.search(column.name) and column.distinct > FEW)
@@ -117,10 +117,9 @@ def _yaml(
             numeric.append(f"  - {{{key}, buckets: 32, dense: {dense}}}  # {column.about}")
     tasks = []
     for number, column in enumerate(labels):
-        rule = ", positive: ['true', 'True', 'TRUE', t, T]" if csv and column.kind == "BOOLEAN" else ""
         name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
         name = name if re.match("[A-Za-z]", name) else f"task{number}_{name}"
-        tasks.append(f"  - {{name: {name}, column: {json.dumps(column.name, ensure_ascii=False)}{rule}}}  # {column.about}")
+        tasks.append(f"  - {{name: {name}, column: {json.dumps(column.name, ensure_ascii=False)}}}  # {column.about}")
     name = re.sub(r"[^a-z0-9._-]", "-", paths[0].name.split(".")[0].lower()).lstrip("._-") or "table"
     files = json.dumps([os.path.abspath(path) for path in inputs], ensure_ascii=False)
     in_files = "" if times or users else ", test_fraction: 0.2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -44,25 +44,26 @@ class Encoder:
                 if not any((label.of(batch)[fitting.train[batch.here]] == 1).any() for batch in fitting.staged.batches):
                     raise DataError(
                         f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the "
-                        f"column holds {sorted(set(fitting.texts(task.column, 1, 20)) - {MISSING})} (at most 20 shown)"
+                        f"column holds {sorted(set(fitting.texts([task.column], 1, 20)) - {MISSING})} (at most 20 shown)"
                     )
-        categories: list[Field] = []
+        categories: dict[str, Field] = {}
         buckets: list[Field] = []
         dense: list[DenseScale] = []
         columns = len(schema.categorical) + len(schema.numeric)
         for done, c in enumerate(schema.categorical):
             progress("learning columns", done, columns)
             if c.hash_buckets is not None:
-                categories.append(HashCode(c.column, c.hash_buckets))
-            else:
-                categories.append(CategoryCode.fit(fitting, c.column, c.min_count or schema.min_count))
+                categories[c.column] = HashCode(c.column, c.hash_buckets)
+            elif c.same_ids_as is None:
+                alike = [c.column, *(name for name, owner in schema.shared.items() if owner == c.column)]
+                categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count)
         for done, n in enumerate(schema.numeric, start=len(schema.categorical)):
             progress("learning columns", done, columns)
             if n.buckets is not None:
                 buckets.append(BucketCode.fit(fitting, n))
             if n.dense is not None:
                 dense.append(DenseScale.fit(fitting, n))
-        return cls(schema, (*categories, *buckets), tuple(dense))
+        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(dense))
 
     @classmethod
     def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> Encoder:
@@ -71,16 +72,29 @@ class Encoder:
         Raises DataError for a column that the other table does not have, or uses in another way.
         """
         vocabulary, scaling = encoding["vocabulary"], encoding["scaling"]
-        fields: list[Field] = []
+        for kind, there, here in (
+            ("derived", encoding.get("derived", {}), schema.derived_features),
+            ("`same_ids_as` another", encoding.get("shared", {}), schema.shared),
+        ):
+            for name in sorted(there.keys() | here.keys()):
+                if there.get(name) != here.get(name):
+                    raise DataError(
+                        f"data set {schema.name!r}: column {name!r} is {kind} ({here.get(name, 'no')}) in its schema, but "
+                        f"({there.get(name, 'no')}) in the data whose encoding is asked for; give a schema of the same columns"
+                    )
+        categories: dict[str, Field] = {}
         for category in schema.categorical:
+            if category.same_ids_as is not None:
+                continue
             if category.hash_buckets is not None:
                 if vocabulary.get(category.column, [OOV]):
                     raise _foreign(schema, category.column, "hashed")
-                fields.append(HashCode(category.column, category.hash_buckets))
+                categories[category.column] = HashCode(category.column, category.hash_buckets)
                 continue
             if vocabulary.get(category.column, [])[:1] != [OOV]:
                 raise _foreign(schema, category.column, "categorical")
-            fields.append(CategoryCode(category.column, vocabulary[category.column]))
+            categories[category.column] = CategoryCode(category.column, vocabulary[category.column])
+        fields = _with_shared(schema, categories)
         for numeric in (n for n in schema.numeric if n.buckets is not None):
             if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:
                 raise _foreign(schema, numeric.column, "bucketed")
@@ -128,6 +142,11 @@ class EncodedRows:
             "group": self._group.of(batch) if self._group is not None else None,
         }
         return {kind: array for kind, array in arrays.items() if array is not None}
+
+
+def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:
+    """The categorical fields in the schema's order: one that has the ids of another is that field for its own column."""
+    return [replace(categories[c.same_ids_as or c.column], column=c.column) for c in schema.categorical]
 
 
 def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.float32]:

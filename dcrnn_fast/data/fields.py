@@ -8,6 +8,7 @@ dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -36,9 +37,9 @@ class CategoryCode:
     vocabulary: list[str]
 
     @classmethod
-    def fit(cls, fitting: Fitting, column: str, min_count: int) -> CategoryCode:
-        """Learn from the train rows."""
-        return cls(column, [OOV, *fitting.texts(column, min_count)])
+    def fit(cls, fitting: Fitting, columns: Sequence[str], min_count: int) -> CategoryCode:
+        """Learn from the train rows' cells of the columns, the first of which is the field's own."""
+        return cls(columns[0], [OOV, *fitting.texts(columns, min_count)])
 
     @property
     def num_embeddings(self) -> int:

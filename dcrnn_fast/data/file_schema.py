@@ -38,9 +38,10 @@ class Strict(BaseModel):
     @classmethod
     def _known_keys(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            unknown = [key for key in data if key not in cls.model_fields]
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            unknown = [key for key in data if key not in known]
             if unknown:
-                raise ValueError(f"unknown key {', '.join(map(shown, unknown[:5]))}; the known keys are {', '.join(cls.model_fields)}")
+                raise ValueError(f"unknown key {', '.join(map(shown, unknown[:5]))}; the known keys are {', '.join(known)}")
         return data
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import duckdb
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from .splits import TRAIN, SplitArray
-from .staged import NumberColumn, StagedTable
+from .staged import NumberColumn, StagedTable, TextColumn
 from .text_queries import counted
 
 
@@ -18,14 +22,21 @@ class Fitting:
         self._database = database
         self._selected: tuple[str, NumberColumn] | None = None
 
-    def texts(self, name: str, min_count: int, limit: int | None = None) -> list[str]:
-        """The texts that at least `min_count` train rows have, at most `limit`: the most frequent first, then in text order."""
-        column = self.staged.texts[name]
+    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None) -> list[str]:
+        """The texts that at least `min_count` cells of the train rows hold, at most `limit`: the most frequent first, then in text order.
+
+        The cells are those of all columns of `names`.
+        """
+        columns = [self.staged.texts[name] for name in names]
+        texts = pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string())
+        return counted(self._database, texts, np.concatenate([self._counts(column) for column in columns]), min_count, limit)
+
+    def _counts(self, column: TextColumn) -> npt.NDArray[np.int64]:
         counts = np.zeros(column.positions[-1], np.int64)
         for batch in self.staged.batches:
             first, last = column.positions[batch.number : batch.number + 2]
             counts[first:last] = np.bincount(column.codes(batch)[self.train[batch.here]], minlength=last - first)
-        return counted(self._database, column.texts(), counts, min_count, limit)
+        return counts
 
     def numbers(self, name: str) -> NumberColumn:
         """The numbers of a column in the train rows, without the missing ones."""

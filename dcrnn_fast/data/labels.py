@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError
-from .columns import FloatArray, Place, reserved_apart
+from .columns import TRUTHS, FloatArray, Place, reserved_apart
 from .meta import MISSING
 from .schema import TableSchema, Task
 from .staged import Batch, StagedTable
+
+YAML_TRUTHS = {True: (*TRUTHS[True], "on"), False: (*TRUTHS[False], "off")}
+"""What `true` and `false` in `positive` stand for: what a label column may hold in their place, and what else YAML reads as them."""
 
 
 class Label:
@@ -24,10 +27,11 @@ class Label:
         if task.positive is None:
             self._numbers = staged.numbers[task.column]
             return
-        positive = reserved_apart(pa.array(task.positive, pa.string()))
+        positive = reserved_apart(pa.array([text for text in task.positive if isinstance(text, str)], pa.string()))
+        truths = pa.array([word for truth in task.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
 
         def of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-            hit = pc.is_in(texts, positive).to_numpy()
+            hit = pc.or_(pc.is_in(texts, positive), pc.is_in(pc.ascii_lower(texts), truths)).to_numpy()
             return np.where(pc.equal(texts, MISSING).to_numpy(), np.nan, hit).astype(np.float32)
 
         self._texts = staged.texts[task.column].map(of, np.float32)

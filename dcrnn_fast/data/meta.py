@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ class PackedMeta:
 
     `fields` maps each id column, in order, to its number of ids. `vocabulary[field]` holds the text of each id for a categorical field, and
     the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
-    the content: it covers every other entry, and through `checksums` every array.
+    the content: it covers every other entry, and through `checksums` every array. `shared` maps a field to the field whose ids, and
+    embeddings, it has. `derived` says how columns that the files lack were computed, as in the schema. Where these two are empty, neither
+    the file nor the digest has them, as in earlier versions.
 
     >>> meta = PackedMeta(
     ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,
@@ -61,10 +63,26 @@ class PackedMeta:
     checksums: dict[str, str]
     format_version: int
     digest: str = ""
+    shared: dict[str, str] = field(default_factory=dict)
+    derived: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How columns became ids and dense values; `prepare(other, encoding=...)` takes it.
+
+        It holds `vocabulary` and `scaling`, and `shared` and `derived` where they are not empty.
+        """
+        given = {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key)}
+        return {"vocabulary": self.vocabulary, "scaling": self.scaling} | given
+
+    def content(self) -> dict[str, Any]:
+        """What meta.json holds."""
+        content = dataclasses.asdict(self)
+        return {key: value for key, value in content.items() if value or key not in _OPTIONAL}
 
     def computed_digest(self) -> str:
         """The digest of this content."""
-        content = dataclasses.asdict(self)
+        content = self.content()
         del content["digest"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -95,13 +113,16 @@ def read_meta(file: Path) -> PackedMeta:
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise DataError(f"{file} has format_version {shown(version)}, expected {FORMAT_VERSION}; {remedy}")
-    unlike = sorted(content.keys() ^ _ENTRIES.keys())
+    unlike = sorted(content.keys() ^ (_ENTRIES.keys() - (_OPTIONAL - content.keys())))
     if unlike:
         raise DataError(f"{file} lacks an entry or has an unknown one ({shown(unlike[0])}); {remedy}")
-    for key, (expected, fits) in _ENTRIES.items():
-        if not fits(content[key]):
-            raise DataError(f"{file}: {key} is {shown(content[key])}, expected {expected}; {remedy}")
+    for key, value in content.items():
+        expected, fits = _ENTRIES[key]
+        if not fits(value):
+            raise DataError(f"{file}: {key} is {shown(value)}, expected {expected}; {remedy}")
     meta = PackedMeta(**{**content, "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])})
+    if problem := _sharing_problem(meta.shared, meta.vocabulary, meta.fields):
+        raise DataError(f"{file}: {problem}; {remedy}")
     if meta.digest != meta.computed_digest():
         raise DataError(f"{file} does not match its own digest: it was changed after it was written; {remedy}")
     if meta.checksums.keys() != (files := {f"{split}.{kind}.npy" for split in meta.rows for kind in meta.arrays(split)}):
@@ -110,13 +131,27 @@ def read_meta(file: Path) -> PackedMeta:
 
 
 def check_encoding(encoding: Any) -> None:
-    """Raise DataError unless `encoding` holds the `vocabulary` and `scaling` of a :class:`PackedMeta`, and nothing else."""
-    if not isinstance(encoding, Mapping) or set(encoding) != {"vocabulary", "scaling"}:
-        raise DataError(f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta")
-    for key in ("vocabulary", "scaling"):
+    """Raise DataError unless `encoding` is the :attr:`PackedMeta.encoding` of some data."""
+    if not isinstance(encoding, Mapping) or set(encoding) - _OPTIONAL != {"vocabulary", "scaling"}:
+        raise DataError(
+            f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta, and its shared and derived if "
+            "it has them: `meta.encoding`"
+        )
+    for key, value in encoding.items():
         expected, fits = _ENTRIES[key]
-        if not fits(encoding[key]):
-            raise DataError(f"encoding: {key} is {shown(encoding[key])}, expected {expected}")
+        if not fits(value):
+            raise DataError(f"encoding: {key} is {shown(value)}, expected {expected}")
+    if problem := _sharing_problem(encoding.get("shared", {}), encoding["vocabulary"], encoding["vocabulary"]):
+        raise DataError(f"encoding: {problem}")
+
+
+def _sharing_problem(shared: Mapping[str, str], vocabulary: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | None:
+    for name, owner in shared.items():
+        if not {name, owner} <= sizes.keys() or owner in shared:
+            return f"shared says that {shown(name)} has the ids of {shown(owner)}, expected a field and another one that has its own"
+        if sizes[name] != sizes[owner] or vocabulary.get(name) != vocabulary.get(owner):
+            return f"shared says that {shown(name)} has the ids of {shown(owner)}, but their vocabularies differ"
+    return None
 
 
 def _text(value: Any) -> bool:
@@ -158,6 +193,10 @@ def _rows(value: Any) -> bool:
     return _mapping(_count)(value) and set(value) <= set(SPLITS)
 
 
+def _definition(value: Any) -> bool:
+    return isinstance(value, dict) and all(_text(key) and (_text(part) or _texts(part)) for key, part in value.items())
+
+
 def _flag(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -177,4 +216,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "checksums": ("text by file", _mapping(_text)),
     "format_version": ("an integer", _count),
     "digest": ("text", _text),
+    "shared": ("a field by field", _mapping(_text)),
+    "derived": ("a definition by column", _mapping(_definition)),
 }
+_OPTIONAL = {"shared", "derived"}

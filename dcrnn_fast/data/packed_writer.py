@@ -84,7 +84,7 @@ class PackedWriter:
         checksums = {f"{split}.{kind}.npy": array.finish() for split, arrays in self._arrays.items() for kind, array in arrays.items()}
         meta = dataclasses.replace(self._meta, checksums=checksums)
         meta = dataclasses.replace(meta, digest=meta.computed_digest())
-        text = json.dumps(dataclasses.asdict(meta), indent=1, ensure_ascii=False)
+        text = json.dumps(meta.content(), indent=1, ensure_ascii=False)
         (self._folder / META).write_text(text, encoding="utf-8")
         sync(self._folder / META)
 

@@ -86,4 +86,6 @@ def _meta(schema: TableSchema, encoder: Encoder, rows: dict[str, int]) -> Packed
         scaling={scale.column: {"treatment": scale.treatment, "mean": scale.mean, "std": scale.std} for scale in encoder.dense},
         checksums={},
         format_version=FORMAT_VERSION,
+        shared=schema.shared,
+        derived=schema.derived_features,
     )

@@ -12,15 +12,16 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from .. import strict_yaml
 from ..errors import DataError, shown
+from .derived_schema import Derived, InOrder
 from .file_schema import DECIMAL, Column, Csv, Files, Split, Strict
 
 
-def _label_text(value: Any) -> Any:
+def _positives(value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
     for item in values:
-        if not isinstance(item, (str, int)) or isinstance(item, bool):
-            raise ValueError(f"`positive` takes text or integers, got {shown(item)}: put it in quotes (YAML reads yes and no as booleans)")
-    return tuple(str(item) for item in values)
+        if not isinstance(item, (str, int)):
+            raise ValueError(f"`positive` takes text, integers, true and false, got {shown(item)}: put it in quotes")
+    return tuple(item if isinstance(item, bool) else str(item) for item in values)
 
 
 def _column_shorthand(value: Any) -> Any:
@@ -38,6 +39,8 @@ _EXPECTED = {
 class Categorical(Strict):
     """A column whose values are categories, compared as text. `min_count` overrides the schema's. `hash_buckets` learns no vocabulary.
 
+    `same_ids_as` names another categorical column: a text then has the same id, and the same embedding, in both.
+
     >>> Categorical(column="city", min_count=10).column
     'city'
     """
@@ -45,9 +48,14 @@ class Categorical(Strict):
     column: Column
     min_count: int | None = Field(default=None, ge=1)
     hash_buckets: int | None = Field(default=None, ge=2, le=2**31 - 2)
+    same_ids_as: Column | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Categorical:
+        if self.same_ids_as is not None and (self.min_count is not None or self.hash_buckets is not None):
+            raise ValueError(
+                f"column {self.column!r} has the ids of {self.same_ids_as!r}: state `min_count` or `hash_buckets` there, for both columns"
+            )
         if self.min_count is not None and self.hash_buckets is not None:
             raise ValueError(f"column {self.column!r}: `min_count` and `hash_buckets` exclude each other: a hashed field counts nothing")
         return self
@@ -74,13 +82,15 @@ class Numeric(Strict):
 class Task(Strict):
     """A 0/1 label: the column as it is, or `column in positive`, or `column >= threshold`. A missing value is an unknown label.
 
+    A column as it is holds 0 and 1, or true and false. In `positive`, True stands for the texts true, yes, on, t and y in any case.
+
     >>> Task(name="long_view", column="seconds", threshold=18).threshold
     18.0
     """
 
     name: str = Field(pattern=TASK_NAME)
     column: Column
-    positive: Annotated[tuple[str, ...], BeforeValidator(_label_text)] | None = None
+    positive: Annotated[tuple[str | bool, ...], BeforeValidator(_positives)] | None = None
     threshold: float | None = Field(default=None, allow_inf_nan=False)
 
     @model_validator(mode="after")
@@ -111,6 +121,7 @@ class TableSchema(Strict):
     files: Files
     csv: Csv = Csv()
     split: Split | None = None
+    derived: Annotated[tuple[Derived, ...], InOrder] = ()
     categorical: tuple[Annotated[Categorical, BeforeValidator(_column_shorthand)], ...] = ()
     numeric: tuple[Numeric, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)
@@ -145,16 +156,65 @@ class TableSchema(Strict):
         if self.files.split_column is not None:
             not_features[self.files.split_column] = "the split column"
         for name in [*fields, *dense]:
-            if name in not_features:
-                raise ValueError(f"column {name!r} is {not_features[name]} and cannot be a feature")
+            for column in self._behind(name):
+                if column in not_features:
+                    of = "" if column == name else f", from which {name!r} is derived,"
+                    raise ValueError(f"column {column!r}{of} is {not_features[column]} and cannot be a feature")
+        self._check_sharing()
+        self._check_derived()
         if self.funnel and len(self.tasks) < 2:
             raise ValueError("`funnel: true` needs at least two tasks, in the order of the funnel")
         return self
+
+    def _check_sharing(self) -> None:
+        categorical = {c.column: c for c in self.categorical}
+        for name, owner in self.shared.items():
+            if owner not in categorical or owner in self.shared:
+                has = f"has the ids of {self.shared[owner]!r} itself" if owner in self.shared else "is no categorical column"
+                own = [column for column in categorical if column not in self.shared]
+                raise ValueError(f"column {name!r}: `same_ids_as` names {owner!r}, which {has}; expected one of {', '.join(own) or 'none'}")
+
+    def _check_derived(self) -> None:
+        crosses = {one.name for one in self.derived if one.cross is not None}
+        for column in sorted(self.number_columns()):
+            if column in crosses:
+                raise ValueError(f"column {column!r} is a cross, whose values are texts: use it as categorical, not as a number")
+        used = self.text_columns() | self.number_columns() | self.time_columns()
+        used.update(source for one in self.derived for source in one.sources())
+        for one in self.derived:
+            if one.name not in used:
+                raise ValueError(f"derived column {one.name!r} is used nowhere: name it as categorical or numeric, or leave it out")
+
+    def _behind(self, name: str) -> set[str]:
+        """A column and all those from which it is derived."""
+        behind = {name}
+        for one in reversed(self.derived):  # those that it reads come before it
+            if one.name in behind:
+                behind.update(one.sources())
+        return behind
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """By column with the ids of another: that column."""
+        return {c.column: c.same_ids_as for c in self.categorical if c.same_ids_as is not None}
+
+    @property
+    def derived_features(self) -> dict[str, dict[str, Any]]:
+        """By name, the definitions of the derived columns that fields and dense values are made of."""
+        features = [c.column for c in self.categorical] + [n.column for n in self.numeric]
+        needed = {column for name in features for column in self._behind(name)}
+        return {one.name: one.definition() for one in self.derived if one.name in needed}
 
     @property
     def suggested_relation(self) -> str:
         """`relation`, by default "chain" for a funnel and "independent" otherwise."""
         return self.relation or ("chain" if self.funnel else "independent")
+
+    def file_columns(self) -> tuple[set[str], set[str]]:
+        """The columns that the files must have: those read as text, from which times are read too, and those read as numbers alone."""
+        derived, sources = {one.name for one in self.derived}, {source for one in self.derived for source in one.sources()}
+        text = self.text_columns() | self.time_columns() | sources
+        return text - derived, self.number_columns() - derived - text
 
     def text_columns(self) -> set[str]:
         """Columns compared as text: 007 in a CSV file stays 007."""
@@ -165,6 +225,10 @@ class TableSchema(Strict):
     def time_columns(self) -> set[str]:
         """Columns read as times or numbers."""
         return {self.split.time} if self.split is not None and self.split.time is not None else set()
+
+    def label_columns(self) -> set[str]:
+        """Columns that are labels as they are: numbers, or true and false."""
+        return {t.column for t in self.tasks if t.positive is None and t.threshold is None}
 
     def number_columns(self) -> set[str]:
         """Columns read as numbers."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .columns import FloatArray, Place, numbers_of, texts_of, times_of
+from .columns import FloatArray, Place, labels_of, numbers_of, texts_of, times_of
 from .packed_writer import raw_bytes
 from .schema import TableSchema
 
@@ -134,7 +134,7 @@ class StagedTable:
         self.numbers: dict[str, NumberColumn] = {}
         self.times: dict[str, NumberColumn] = {}
         self.batches: list[Batch] = []
-        self.pool, self._folder = pool, folder
+        self.pool, self._folder, self._labels = pool, folder, schema.label_columns()
         for number, name in enumerate(sorted(schema.text_columns())):  # numbered: a name may hold what no file name may
             self.texts[name] = TextColumn(folder / f"texts-{number}.codes", folder / f"texts-{number}.arrow")
         for kind, columns, names in (("numbers", self.numbers, schema.number_columns()), ("times", self.times, schema.time_columns())):
@@ -151,8 +151,9 @@ class StagedTable:
         work: list[Callable[[], None]] = []
         for name, texts in self.texts.items():
             work.append(lambda name=name, texts=texts: texts.append(*texts_of(batch.column(name), name, place)))  # type: ignore[misc]
-        for parse, columns in ((numbers_of, self.numbers), (times_of, self.times)):
+        for kind, columns in ((numbers_of, self.numbers), (times_of, self.times)):
             for name, column in columns.items():
+                parse = labels_of if kind is numbers_of and name in self._labels else kind
                 work.append(lambda name=name, column=column, parse=parse: column.append(parse(batch.column(name), name, place)))  # type: ignore[misc]
         list(self.pool.map(lambda job: job(), work))
         self.batches.append(Batch(len(self.batches), self.rows, batch.num_rows, place))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from .columns import Place
 from .csv_files import BATCH_ROWS, CsvFile
+from .derived import with_derived
 from .rejects import Rejects
 from .schema import TableSchema
 from .staged import StagedTable
@@ -44,7 +45,8 @@ def read_tables(
                 before = staged.rows
                 for batch in _batches(schema, path, folder, database, rejects):
                     if batch.num_rows:
-                        staged.append(batch, Place(path, staged.rows - before))
+                        place = Place(path, staged.rows - before)
+                        staged.append(with_derived(batch, schema.derived, place), place)
                         progress("reading rows", staged.rows, expected)
             rows[role] = staged.rows - first
     finally:
@@ -67,12 +69,13 @@ def _rows(path: Path) -> int:
 def _batches(
     schema: TableSchema, path: Path, folder: Path, database: duckdb.DuckDBPyConnection, rejects: Rejects
 ) -> Iterator[pa.RecordBatch]:
-    text, numbers = schema.text_columns() | schema.time_columns(), schema.number_columns()
+    text, numbers = schema.file_columns()
     wanted = sorted(text | numbers)
     if path.suffix != ".parquet":
         file = CsvFile(path, schema.csv, folder)
         _check_columns(schema, path, wanted, file.columns)
-        types = {name: "VARCHAR" if name in text else "DOUBLE" for name in wanted}
+        truths = file.truth_columns(database, schema.label_columns() & numbers, schema.missing_values)
+        types = {name: "VARCHAR" if name in text else "BOOLEAN" if name in truths else "DOUBLE" for name in wanted}
         yield from file.batches(database, types, schema.missing_values, rejects)
         return
     try:
@@ -87,6 +90,9 @@ def _check_columns(schema: TableSchema, path: Path, wanted: Sequence[str], prese
     missing = [name for name in wanted if name not in present]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)} that schema {schema.name!r} uses; it has {', '.join(present)}")
+    derived = [one.name for one in schema.derived if one.name in present]
+    if derived:
+        raise DataError(f"{path} has the columns {', '.join(derived)}, which schema {schema.name!r} derives; rename them in its `derived`")
     repeated = [name for name in wanted if present.count(name) > 1]
     if repeated:
         raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")

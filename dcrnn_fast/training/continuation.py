@@ -16,6 +16,7 @@ from ..data import PackedDataset, PackedSplit
 from ..data.id_shares import id_shares, is_categorical, lost_fields
 from ..data.meta import OOV
 from ..errors import ConfigError, DataError
+from ..inputs import table_rows
 from .config import ModelConfig, RunConfig, model_with_earlier
 from .constant import with_constant
 from .evaluation import evaluate_split
@@ -55,9 +56,9 @@ def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
     """
     meta = prepare_data(config).meta
     about, weights = earlier.about, earlier.folder.weights
-    columns = {"tasks": list(meta.tasks), "fields": list(meta.fields), "dense": list(meta.dense)}
+    columns = {"tasks": list(meta.tasks), "fields": list(meta.fields), "dense": list(meta.dense), "shared": meta.shared}
     for key, names in columns.items():
-        trained = [name for name, _ in about[key]] if key == "fields" else about[key]
+        trained = [name for name, _ in about[key]] if key == "fields" else about.get(key, {})
         if names != trained:
             raise DataError(f"{weights} was trained with {key} {trained}, but {meta.name} has {names}; go on with data of the same columns")
     models = (ModelConfig.model_validate(values).model_dump() for values in (model_with_earlier(about["model"]), config.model.model_dump()))
@@ -69,19 +70,20 @@ def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
 
 
 def grown_encoding(encoding: Mapping[str, Any], vocabulary: Mapping[str, list[Any]], *, but: str | None = None) -> dict[str, Any]:
-    """``encoding`` with the categories of ``vocabulary`` that it lacks, behind its own; the field ``but`` stays as it is.
+    """``encoding`` with the categories of ``vocabulary`` that it lacks, behind its own; the field ``but``, and those with its ids, stay.
 
     >>> known = {"vocabulary": {"city": ["<oov>", "a", "b"], "price": [1.0]}, "scaling": {}}
     >>> grown_encoding(known, {"city": ["<oov>", "c", "a"], "price": [7.0]})["vocabulary"]
     {'city': ['<oov>', 'a', 'b', 'c'], 'price': [1.0]}
     """
-    grown = {}
+    grown, shared = {}, encoding.get("shared", {})
+    fixed = shared.get(but, but)
     for field, known in encoding["vocabulary"].items():
         now = vocabulary.get(field, [])
-        grows = field != but and known[:1] == now[:1] == [OOV]
+        grows = shared.get(field, field) != fixed and known[:1] == now[:1] == [OOV]
         new = set(now).difference(known) if grows else set()
         grown[field] = [*known, *(text for text in now if text in new)]
-    return {"vocabulary": grown, "scaling": encoding["scaling"]}
+    return {**encoding, "vocabulary": grown}
 
 
 def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) -> None:
@@ -90,11 +92,10 @@ def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) 
     Raises :class:`dcrnn_fast.errors.CheckpointError` if other weights than the table's do not fit.
     """
     table, known = model.state_dict()[TABLE].clone(), earlier.tensors[TABLE]
-    at = 0
-    for (_, size), now in zip(earlier.about["fields"], fields.values(), strict=True):
-        rows, known = known[:size], known[size:]
-        table[at : at + size] = rows
-        at += now
+    sizes, shared = dict(earlier.about["fields"]), earlier.about.get("shared", {})
+    starts = (table_rows(list(fields), list(of.values()), shared)[1] for of in (sizes, fields))
+    for size, before, now in zip(sizes.values(), *starts, strict=True):
+        table[now : now + size] = known[before : before + size]
     load_tensors(model, earlier.tensors | {TABLE: table}, earlier.folder.weights)
 
 

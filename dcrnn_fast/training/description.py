@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import CheckpointError, shown
+from ..inputs import check_shared_embeddings
 from .config import ModelConfig, model_with_earlier
 
 MAX_UNITS = 2**18
@@ -36,7 +37,8 @@ class _Description(BaseModel):
     dense: list[str]
     data: _Data
     encoding: str
-    # Earlier versions wrote neither of these.
+    # Earlier versions wrote none of these.
+    shared: dict[str, str] = Field(default_factory=dict)
     base_rates: dict[str, _Share] = Field(default_factory=dict)
     id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]] = Field(default_factory=dict)
 
@@ -45,6 +47,7 @@ class _Description(BaseModel):
         model = self.model
         if len({name for name, _ in self.fields}) < len(self.fields):
             raise ValueError("a field is named twice")
+        check_shared_embeddings(self.shared, [name for name, _ in self.fields], [size for _, size in self.fields])
         bins = model.dense_bins
         units = (len(self.fields) + (len(self.dense) if bins else bool(self.dense))) * model.embedding_dim
         if len(self.dense) * bins > MAX_ROWS:

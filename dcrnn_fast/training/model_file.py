@@ -37,6 +37,7 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "funnel": meta.funnel,
         "fields": [[name, size] for name, size in meta.fields.items()],
         "dense": list(meta.dense),
+        "shared": dict(meta.shared),
         "data": {"name": meta.name, "digest": meta.digest},
         "encoding": json_digest(encoding(meta)),
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
@@ -46,7 +47,7 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
 
 def encoding(meta: PackedMeta) -> dict[str, Any]:
     """How the table's columns became ids and dense values; :func:`dcrnn_fast.data.prepare` takes it to encode another table alike."""
-    return {"vocabulary": meta.vocabulary, "scaling": meta.scaling}
+    return meta.encoding
 
 
 def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
@@ -55,7 +56,13 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
         options = ModelConfig.model_validate(model_with_earlier(about["model"])).model_dump() | {"relation": about["relation"]}
         options["sparse"] = options.pop("embedding") == "sparse"
         return dcrnn_fast.DCRNN(
-            dict(about["fields"]), num_dense=len(about["dense"]), tasks=tuple(about["tasks"]), backend=backend, device=device, **options
+            dict(about["fields"]),
+            num_dense=len(about["dense"]),
+            tasks=tuple(about["tasks"]),
+            shared_embeddings=about.get("shared"),
+            backend=backend,
+            device=device,
+            **options,
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the configuration's model section does not fit the data set {about['data']['name']}: {error}") from error
@@ -115,8 +122,9 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
     Returns:
         The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
         of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding``, ``base_rates`` (the
-        part of positive labels among the training rows, by task) and ``id_shares`` (the parts of the training rows that are out of
-        vocabulary and missing, by field). Earlier versions wrote neither of the last two.
+        part of positive labels among the training rows, by task), ``id_shares`` (the parts of the training rows that are out of
+        vocabulary and missing, by field) and ``shared`` (by field with the embeddings of another: that field). Earlier versions wrote
+        none of the last three.
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more

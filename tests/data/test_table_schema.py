@@ -62,7 +62,7 @@ def task(**rule):
         ({"categorical": ["price"]}, "field named twice: price"),
         ({"categorical": [], "numeric": [{"column": "price", "dense": "log1p"}]}, "no field"),
         (task(positive="1", threshold=1), "`positive` and `threshold` exclude each other"),
-        (task(positive=True), "put it in quotes"),
+        (task(positive=0.5), "put it in quotes"),
         ({"funnel": True}, "at least two tasks"),
         ({"name": "My Shop"}, "name: got 'My Shop', expected lower-case letters, digits and . _ -, a letter or digit first"),
         ({"tasks": [{"name": "1st", "column": "click"}]}, "tasks.0.name: got '1st', expected letters, digits and _, a letter first"),

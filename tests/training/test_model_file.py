@@ -41,7 +41,7 @@ def test_a_weight_file_of_an_earlier_version_is_the_model_that_it_was(schema, da
     def as_it_was(_, about):
         for key in ("rank", "dense_bins", "projection_share_ratio", "scenario", "scenario_ratio"):
             del about["model"][key]
-        del about["id_shares"]
+        del about["id_shares"], about["shared"]
 
     sealed(as_it_was)(path)
     after, _ = load_model(path, backend="reference")

@@ -1,0 +1,105 @@
+"""Labels and categories that say true and false: in words, in YAML, and as Parquet's truth values."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.errors import DataError
+
+
+def labels(table, cells, *, kind="csv", **rule):
+    """The train rows' labels, NaN as None, of a table whose label column holds `cells`."""
+    for name in ("train", "test"):
+        if kind == "parquet":
+            cities = pa.array(["a"] * len(cells))
+            pq.write_table(pa.table({"city": cities, "click": pa.array(cells)}), table.folder / f"{name}.parquet")
+        else:
+            table.write(f"{name}.csv", "city,click", [("a", "" if cell is None else cell) for cell in cells])
+    files = {name: f"{name}.{kind}" for name in ("train", "test")}
+    data = table.prepare(files=files, numeric=[], tasks=[{"name": "click", "column": "click", **rule}], max_rejects=2)
+    return [None if label != label else label for label in data.split("train").labels[:, 0].tolist()]
+
+
+WORDS = [("true", "false"), ("True", "False"), ("YES", "NO"), ("t", "f"), ("y", "n")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(("yes", "no"), WORDS)
+def test_a_label_column_may_say_true_and_false_in_words(table, kind, yes, no):
+    assert labels(table, [None, yes, no, yes], kind=kind) == [None, 1, 0, 1]
+
+
+def test_parquets_truth_values_are_labels(table):
+    assert labels(table, [True, None, False], kind="parquet") == [1, None, 0]
+
+
+def test_labels_in_numbers_stay_as_they_were(table):
+    assert labels(table, ["1", "0.0", None, "1.0"]) == [1, 0, None, 1]
+
+
+def test_files_of_one_table_may_write_their_labels_in_different_ways(table):
+    table.write("train.csv", "city,click", [("a", "true"), ("a", "false")])
+    table.write("test.csv", "city,click", [("a", 0), ("a", 1)])
+    data = table.prepare(numeric=[])
+    assert (data.split("train").labels.tolist(), data.split("test").labels.tolist()) == ([[1], [0]], [[0], [1]])
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["true", "false", "maybe"], "column 'click' holds 'maybe', expected true or false"),
+        (["true", "false", "2"], "column 'click' holds '2', expected true or false"),
+        (["1", "0", "true"], "column 'click' holds 'true', expected a number"),
+    ],
+)
+def test_a_label_that_is_not_written_as_the_first_one_rejects_its_row(table, cells, reason):
+    assert labels(table, cells) == [1, 0]
+    [path] = (table.folder / "cache").glob("shop-*/rejects.parquet")
+    found = pq.read_table(path).to_pylist()
+    assert {(reject["line"], reject["column"], reject["reason"]) for reject in found} == {(4, "click", reason)}
+
+
+def test_a_word_that_says_neither_is_an_error_in_parquet(table):
+    said = r"train\.parquet, row 2: column 'click' is used as a label and holds 'maybe', expected 0, 1, true, false, or empty"
+    with pytest.raises(DataError, match=said):
+        labels(table, ["true", "maybe"], kind="parquet")
+
+
+@pytest.mark.parametrize("positive", [True, [True], ["paid", True]])
+@pytest.mark.parametrize("yes", ["true", "True", "yes", "ON", "y"])
+def test_true_in_positive_stands_for_the_words_that_say_so(table, positive, yes):
+    assert labels(table, [yes, "other", None, "1"], positive=positive) == [1, 0, None, 0]
+
+
+def test_false_in_positive_stands_for_the_words_that_deny(table):
+    assert labels(table, ["No", "off", "FALSE", "yes", "0"], positive=False) == [1, 1, 1, 0, 0]
+
+
+def test_true_in_positive_fits_parquets_truth_values(table):
+    assert labels(table, [True, False, None], kind="parquet", positive=[True]) == [1, 0, None]
+
+
+def test_a_quoted_true_in_positive_stands_for_itself_alone(table):
+    assert labels(table, ["true", "True", "yes"], positive=["true"]) == [1, 0, 0]
+
+
+def test_a_positive_that_no_row_has_is_named_with_what_the_column_holds(table):
+    with pytest.raises(DataError, match=r"no train row has 'click' in \[True\]; the column holds \['0', '1'\]"):
+        labels(table, ["1", "0"], positive=True)
+
+
+@pytest.mark.parametrize("positive", [1.5, None, {"a": 1}])
+def test_a_positive_that_is_neither_text_nor_integer_nor_truth_is_refused(table, positive):
+    with pytest.raises(DataError, match=r"`positive` takes text, integers, true and false, got .* put it in quotes"):
+        load_schema(table.save(tasks=[{"name": "click", "column": "click", "positive": [positive]}]))
+
+
+def test_categories_keep_the_text_of_the_file_and_of_parquets_truth_values(table):
+    table.write("train.csv", "city,price,click", [("True", 1, 0), ("true", 2, 1), ("true", 2, 1)])
+    assert table.prepare().meta.vocabulary["city"] == ["<oov>", "true", "True"]
+    pq.write_table(pa.table({"city": [True, False, None], "price": [1, 2, 3], "click": [0, 1, 1]}), table.folder / "t.parquet")
+    found = table.prepare(files={"train": "t.parquet", "test": "t.parquet"}).meta.vocabulary["city"]
+    assert found == ["<oov>", "<missing>", "false", "true"]
