@@ -45,10 +45,10 @@ def prepare(
 
     `data` is the name of an embedded data set, the path of a schema YAML, or a folder that `prepare_folder` wrote; the latter is opened as
     it is, whatever `seed` and `valid_fraction` say. If the data has no validation split, `valid_fraction` in [0, 1) of the train rows,
-    drawn with `seed`, become one. `encoding` is the `encoding` of another data set's meta: this data
-    is then encoded alike, and fits a model trained on the other. Without it, both are learned from the train rows. The cache key covers the
-    schema, the checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built
-    again, and what a killed process left half-written is deleted.
+    drawn with `seed`, become one. `encoding` is that of another data set's `meta`: this data is then encoded alike, and fits a model
+    trained on the other. Without it, vocabularies and scales are learned from the train rows. The cache key covers the schema, the
+    checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built again, and
+    what a killed process left half-written is deleted.
 
     Raises DataError for an argument outside its range, an unknown data set, an invalid schema, a file that cannot be used, an
     `encoding` of other columns, a cache that cannot be written, or a missing package of the extra `train`.

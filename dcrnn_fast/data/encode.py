@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from ..errors import DataError
+from ..errors import DataError, shown
 from .bucket_edges import bucket_edges
 from .fields import BucketCode, CategoryCode, DenseScale, HashCode
 from .fitting import Fitting
@@ -72,16 +72,8 @@ class Encoder:
         Raises DataError for a column that the other table does not have, or uses in another way.
         """
         vocabulary, scaling = encoding["vocabulary"], encoding["scaling"]
-        for kind, there, here in (
-            ("derived", encoding.get("derived", {}), schema.derived_features),
-            ("`same_ids_as` another", encoding.get("shared", {}), schema.shared),
-        ):
-            for name in sorted(there.keys() | here.keys()):
-                if there.get(name) != here.get(name):
-                    raise DataError(
-                        f"data set {schema.name!r}: column {name!r} is {kind} ({here.get(name, 'no')}) in its schema, but "
-                        f"({there.get(name, 'no')}) in the data whose encoding is asked for; give a schema of the same columns"
-                    )
+        _check_alike(schema, "is derived by", encoding.get("derived", {}), schema.derived_features)
+        _check_alike(schema, "has the ids of", encoding.get("shared", {}), schema.shared)
         categories: dict[str, Field] = {}
         for category in schema.categorical:
             if category.same_ids_as is not None:
@@ -165,6 +157,16 @@ def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
     numbers = first_positions(database, texts)
     numbers[pc.equal(texts, MISSING).to_numpy()] = -1
     return column.map_positions([numbers], np.int64)
+
+
+def _check_alike(schema: TableSchema, what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            ours, theirs = (shown(of[name]) if name in of else "none" for of in (here, there))
+            raise DataError(
+                f"data set {schema.name!r}: column {name!r} {what} {ours} in its schema, and {what.rpartition(' ')[2]} {theirs} in the "
+                "data whose encoding is asked for; give a schema of the same columns"
+            )
 
 
 def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:

@@ -37,6 +37,14 @@ def test_more_rejected_rows_than_allowed_stop_with_the_first_and_leave_nothing(t
     assert [path.name for path in (table.folder / "cache").iterdir()] == [".lock"]
 
 
+def test_columns_that_the_schema_does_not_use_may_have_one_name(table):
+    before = table.prepare()
+    for name in ("train.csv", "test.csv"):
+        header, *rows = (table.folder / name).read_text().splitlines()
+        table.write(name, f"x,{header},x", [f"1,{row},2" for row in rows])
+    assert table.prepare().meta.digest == before.meta.digest
+
+
 def test_an_open_quote_is_one_rejected_row_with_its_first_line(table):
     table.write("train.csv", "city,price,click", [("a", 1, 0), '"b,2,1', ("c", 3, 1)])
     with pytest.raises(DataError, match=r"train\.csv, line 3: a quote \(\"\) is not closed"):

@@ -101,7 +101,7 @@ def test_new_rows_are_read_with_the_runs_ids_in_both_fields(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"categorical": ["last_item", "hour", "item"]}, "column 'last_item' is `same_ids_as` another"),
+        ({"categorical": ["last_item", "hour", "item"]}, "column 'last_item' has the ids of none in its schema, and of 'item'"),
         ({"derived": [{**HOUR, "timezone": "Asia/Tokyo"}]}, "column 'hour' is derived"),
     ],
 )
