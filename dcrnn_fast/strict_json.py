@@ -1,7 +1,8 @@
-"""JSON, read so that any text ends in plain values or in a ValueError of one line."""
+"""JSON, read so that any text ends in plain values or in a ValueError of one line; and the digest of JSON values."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -32,6 +33,16 @@ def parse(text: str) -> Any:
         raise _too_deep() from None
     _check(value)
     return value
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of JSON values."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON in one fixed spelling, so that equal values have equal digests."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _check(value: Any) -> None:

@@ -10,6 +10,7 @@
 """
 
 from .catalog import default_cache_dir, known_data_sets, prepare, prepare_folder
+from .encoder import Encoded, Encoder
 from .loader import Batch, BlockLoader
 from .meta import PackedMeta
 from .packed import PackedDataset, PackedSplit, open_packed
@@ -18,6 +19,8 @@ from .report import data_report
 __all__ = [
     "Batch",
     "BlockLoader",
+    "Encoded",
+    "Encoder",
     "PackedDataset",
     "PackedMeta",
     "PackedSplit",

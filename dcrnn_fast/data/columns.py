@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,28 +12,13 @@ import pyarrow.compute as pc
 
 from ..errors import DataError, shown
 from .meta import MISSING
+from .number_codes import FloatArray, Place, check_finite
 
-FloatArray = npt.NDArray[np.float64]
 TRUTHS = {True: ("true", "yes", "t", "y"), False: ("false", "no", "f", "n")}
 """How a text says that something is so, or not, in lower case."""
 
 # Integers first: a float64 does not hold nanoseconds since 1970.
 _TIMES = (pa.int64(), pa.float64(), *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")))
-
-
-class Place(NamedTuple):
-    """Where a batch comes from: its file, and how many rows of that file come before it. Rejected rows do not count."""
-
-    path: Path
-    before: int
-
-    def row(self, index: int | np.integer[Any]) -> str:
-        """Row `index` of the batch in words; rows count from 1.
-
-        >>> Place(Path("log.csv"), 1000).row(0)
-        'log.csv, row 1,001'
-        """
-        return f"{self.path}, row {self.before + int(index) + 1:,}"
 
 
 class Texts(NamedTuple):
@@ -96,9 +80,7 @@ def _numbers(column: pa.Array, name: str, place: Place, used: str, expected: str
         values: FloatArray = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
     except pa.ArrowException as error:
         raise _no_number(column, [pa.float64()], f"column {name!r} is used as a {used}", expected, place) from error
-    infinite = np.isinf(values)
-    if infinite.any():
-        raise DataError(f"{place.row(infinite.argmax())}: column {name!r} holds an infinite value; make it finite, or empty (missing)")
+    check_finite(values, name, place)
     return values
 
 
@@ -155,6 +137,13 @@ def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
     raise DataError(
         f"{place.path}: column {name!r} is used as a time and is of type {shown(str(column.type))}; convert it to times, dates, or numbers"
     )
+
+
+def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with text and bytes in the layouts that all of Arrow's functions know."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    columns = [column.cast(plain[column.type]) if column.type in plain else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -15,20 +15,21 @@ from ..errors import DataError, shown
 from .bucket_edges import bucket_edges
 from .fields import BucketCode, CategoryCode, DenseScale, HashCode
 from .fitting import Fitting
-from .labels import Label, check_funnel, float32
+from .labels import Label, check_funnel
 from .meta import MISSING, OOV
+from .number_codes import float32
 from .schema import TableSchema
 from .staged import Batch, StagedTable, TextColumn, TextMap
 from .tables import Progress
 from .text_queries import first_positions
 
-__all__ = ["EncodedRows", "Encoder", "bucket_edges"]
+__all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]
 
 Field = CategoryCode | HashCode | BucketCode
 
 
 @dataclass(frozen=True)
-class Encoder:
+class FittedSchema:
     """A fitted schema. `fields` are in the order of the id columns: the categorical ones, then the buckets."""
 
     schema: TableSchema
@@ -36,7 +37,7 @@ class Encoder:
     dense: tuple[DenseScale, ...]
 
     @classmethod
-    def fit(cls, schema: TableSchema, fitting: Fitting, progress: Progress) -> Encoder:
+    def fit(cls, schema: TableSchema, fitting: Fitting, progress: Progress) -> FittedSchema:
         """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
         for task in schema.tasks:
             if task.positive is not None:
@@ -66,8 +67,8 @@ class Encoder:
         return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(dense))
 
     @classmethod
-    def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> Encoder:
-        """The encoder of another table: `encoding` holds the `vocabulary` and `scaling` of that table's meta.json.
+    def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> FittedSchema:
+        """The fitted schema of another table: `encoding` holds the `vocabulary` and `scaling` of that table's meta.json.
 
         Raises DataError for a column that the other table does not have, or uses in another way.
         """
@@ -103,7 +104,7 @@ class Encoder:
 class EncodedRows:
     """The rows of a staged table as an encoder makes them, a batch at a time."""
 
-    def __init__(self, encoder: Encoder, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> None:
         self._encoder, self._staged = encoder, staged
         self._fields = [field.bound(staged, database) for field in encoder.fields]
         self._labels = [Label(staged, task) for task in encoder.schema.tasks]

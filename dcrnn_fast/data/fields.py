@@ -19,11 +19,10 @@ import pyarrow.compute as pc
 
 from ..errors import DataError
 from .bucket_edges import edges_of
-from .columns import FloatArray
 from .distinct import distinct_counts, pairwise_sum
 from .fitting import Fitting
-from .labels import float32
 from .meta import MISSING, OOV
+from .number_codes import FloatArray, bucket_ids, dense_float32, dense_values, treated
 from .schema import Numeric
 from .staged import Batch, NumberColumn, StagedTable, TextMap
 from .text_queries import hashes
@@ -113,8 +112,7 @@ class _Buckets:
         self._numbers, self._edges = numbers, edges
 
     def of(self, batch: Batch) -> npt.NDArray[np.int32]:
-        values = self._numbers.of(batch)
-        return np.where(np.isnan(values), 0, np.searchsorted(self._edges, values, side="right") + 1).astype(np.int32)
+        return bucket_ids(self._numbers.of(batch), self._edges).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -133,14 +131,14 @@ class DenseScale:
         treatment, selected = numeric.dense, fitting.numbers(numeric.column)
         count = selected.count
 
-        def treated(start: int, stop: int) -> FloatArray:
-            return _treated(selected.read(start, stop - start), treatment)
+        def part(start: int, stop: int) -> FloatArray:
+            return treated(selected.read(start, stop - start), treatment)
 
         mean = std = 0.0
         with np.errstate(over="ignore", invalid="ignore"):
             if count:
-                mean = pairwise_sum(treated, count) / count
-                std = float(np.sqrt(pairwise_sum(lambda start, stop: np.square(treated(start, stop) - mean), count) / count))
+                mean = pairwise_sum(part, count) / count
+                std = float(np.sqrt(pairwise_sum(lambda start, stop: np.square(part(start, stop) - mean), count) / count))
         if not np.isfinite([mean, std]).all():
             raise DataError(
                 f"{fitting.largest(numeric.column)}, which is too large to standardise; correct it, or use `dense: log1p` or `buckets`"
@@ -150,12 +148,4 @@ class DenseScale:
     def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:
         """The values of a batch's rows. Raises DataError for one that float32 cannot hold."""
         values = staged.numbers[self.column].of(batch)
-        with np.errstate(over="ignore"):
-            scaled = np.nan_to_num((_treated(values, self.treatment) - self.mean) / self.std, nan=0.0, posinf=np.inf, neginf=-np.inf)
-        return float32(
-            scaled, values, self.column, batch.place, "too far from the train rows' mean for float32; correct it, or use `buckets`"
-        )
-
-
-def _treated(values: FloatArray, treatment: str) -> FloatArray:
-    return np.sign(values) * np.log1p(np.abs(values)) if treatment == "log1p" else values
+        return dense_float32(dense_values(values, self.treatment, self.mean, self.std), values, self.column, batch.place)

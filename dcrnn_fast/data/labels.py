@@ -1,4 +1,4 @@
-"""The 0/1 labels of a staged table, and checks of what becomes float32."""
+"""The 0/1 labels of a staged table."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError
-from .columns import TRUTHS, FloatArray, Place, reserved_apart
+from .columns import TRUTHS, reserved_apart
 from .meta import MISSING
+from .number_codes import Place
 from .schema import TableSchema, Task
 from .staged import Batch, StagedTable
 
@@ -64,14 +65,3 @@ def check_funnel(schema: TableSchema, labels: npt.NDArray[np.float32], place: Pl
                 f"{place.row(broken.argmax())}: the data set is declared a funnel, yet the row has {later} = 1 and {earlier} = 0; correct "
                 "such rows, or set `funnel: false`"
             )
-
-
-def float32(values: FloatArray, cells: FloatArray, column: str, place: Place, problem: str) -> npt.NDArray[np.float32]:
-    """The values as float32. Raises DataError that shows the first cell whose value is infinite there."""
-    with np.errstate(over="ignore"):
-        result = values.astype(np.float32)
-    infinite = np.isinf(result)
-    if infinite.any():
-        row = infinite.argmax()
-        raise DataError(f"{place.row(row)}: column {column!r}: {cells[row]:g} is {problem}")
-    return result

@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 
 from ..errors import DataError
-from .encode import EncodedRows, Encoder
+from .encode import EncodedRows, FittedSchema
 from .fitting import Fitting
 from .meta import FORMAT_VERSION, SPLITS, PackedMeta
 from .packed_writer import PackedWriter, writing_packed
@@ -53,7 +53,7 @@ def build(
                 staged, roles = read_tables(schema, paths, staging, database, rejects, pool, progress)
                 splits = split_rows(schema, staged, roles, database, seed=seed, valid_fraction=valid_fraction)
                 fitting = Fitting(staged, splits, database)
-                encoder = Encoder.fit(schema, fitting, progress) if encoding is None else Encoder.restore(schema, encoding)
+                encoder = FittedSchema.fit(schema, fitting, progress) if encoding is None else FittedSchema.restore(schema, encoding)
                 rows = EncodedRows(encoder, staged, database)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {' '.join(str(error).split())[:500]}") from error
@@ -71,7 +71,7 @@ def build(
     return len(rejects)
 
 
-def _meta(schema: TableSchema, encoder: Encoder, rows: dict[str, int]) -> PackedMeta:
+def _meta(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
     return PackedMeta(
         name=schema.name,
         tasks=tuple(task.name for task in schema.tasks),

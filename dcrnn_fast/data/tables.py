@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .columns import Place
+from .columns import without_views
 from .csv_files import BATCH_ROWS, CsvFile
 from .derived import with_derived
+from .number_codes import Place
 from .rejects import Rejects
 from .schema import TableSchema
 from .staged import StagedTable
@@ -81,7 +82,7 @@ def _batches(
     try:
         _check_columns(schema, path, wanted, pq.read_schema(path).names)
         with pq.ParquetFile(path) as parquet:
-            yield from map(_without_views, parquet.iter_batches(BATCH_ROWS, columns=wanted))
+            yield from map(without_views, parquet.iter_batches(BATCH_ROWS, columns=wanted))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error
 
@@ -96,10 +97,3 @@ def _check_columns(schema: TableSchema, path: Path, wanted: Sequence[str], prese
     repeated = [name for name in wanted if present.count(name) > 1]
     if repeated:
         raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
-
-
-def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with text and bytes in the layouts that all of Arrow's functions know."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    columns = [column.cast(plain[column.type]) if column.type in plain else column for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

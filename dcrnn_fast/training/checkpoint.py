@@ -23,7 +23,7 @@ from .. import strict_json
 from ..errors import CheckpointError, shown
 from ..files import sync
 from .run_files import run_folder_errors
-from .tensors import json_digest, pack_tensors
+from .tensors import pack_tensors
 
 FORMAT = 1
 KEEP = 2
@@ -103,7 +103,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         state = strict_json.load(state_file)
         sealed = state["tensors"]
         size, sha256 = sealed["bytes"], sealed["sha256"]
-        intact = state.pop("digest", None) == json_digest(state)
+        intact = state.pop("digest", None) == strict_json.json_digest(state)
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(folder, state_file, f"cannot be read ({error})") from error
     if not intact:
@@ -140,4 +140,4 @@ def damaged(folder: Path, file: Path, what: str) -> CheckpointError:
 
 def _sealed(values: Mapping[str, Any], packed: bytes) -> bytes:
     state = {"format": FORMAT, "values": values, "tensors": {"bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}}
-    return (json.dumps(state | {"digest": json_digest(state)}, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(state | {"digest": strict_json.json_digest(state)}, indent=1, allow_nan=False) + "\n").encode()

@@ -24,7 +24,7 @@ from .config import ModelConfig, RunConfig, model_with_earlier
 from .description import check_description
 from .device import select_backend, select_device
 from .run_files import write_file
-from .tensors import check_tensors, json_digest, load_tensors, pack_tensors, read_safetensors, tensor_digest
+from .tensors import check_tensors, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
 
 def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "dense": list(meta.dense),
         "shared": dict(meta.shared),
         "data": {"name": meta.name, "digest": meta.digest},
-        "encoding": json_digest(encoding(meta)),
+        "encoding": strict_json.json_digest(encoding(meta)),
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
         "id_shares": id_shares(rows, meta),
     }
@@ -99,7 +99,7 @@ def read_encoding(path: Path, about: Mapping[str, Any] | None) -> dict[str, Any]
     """
     try:
         stored: dict[str, Any] = strict_json.load(path)
-        intact = about is None or json_digest(stored) == about["encoding"]
+        intact = about is None or strict_json.json_digest(stored) == about["encoding"]
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
     if not intact:

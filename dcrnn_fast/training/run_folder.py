@@ -14,7 +14,6 @@ from ..locks import locked
 from .checkpoint import checkpoint_folders, recover
 from .config import RunConfig, describe_differences, load_config, located, read_config, with_earlier
 from .run_files import run_folder_errors, write_file, write_json
-from .tensors import json_digest
 
 # Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
 # bits, of which the run says so in a note; the other two decide when something is written, not what is trained.
@@ -47,7 +46,7 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the results, with a digest over them. From then on the run is finished."""
-        write_json(self.metrics, {**metrics, "digest": json_digest(metrics)})
+        write_json(self.metrics, {**metrics, "digest": strict_json.json_digest(metrics)})
 
     def read_metrics(self) -> dict[str, Any]:
         """The results of a finished run. Raises :class:`CheckpointError` if the file is missing or not as it was written."""
@@ -55,7 +54,7 @@ class RunFolder:
         try:
             metrics: dict[str, Any] = strict_json.load(self.metrics)
             digest = metrics.pop("digest", None)
-            intact = digest == json_digest(metrics)
+            intact = digest == strict_json.json_digest(metrics)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.metrics} cannot be read ({error}); {remedy}") from error
         if digest is None:

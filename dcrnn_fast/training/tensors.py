@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..strict_json import canonical_json
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
@@ -82,13 +82,3 @@ def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
         digest.update(canonical_json([name, str(value.dtype), list(value.shape)]))
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def json_digest(value: Any) -> str:
-    """SHA-256 of JSON values."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def canonical_json(value: Any) -> bytes:
-    """JSON in one fixed spelling, so that equal values have equal digests."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from dcrnn_fast import DcrnnFastError
-from dcrnn_fast.data import BlockLoader, PackedMeta, open_packed, prepare
+from dcrnn_fast.data import BlockLoader, Encoder, PackedMeta, open_packed, prepare
 from dcrnn_fast.data.schema import load_schema
 from dcrnn_fast.training import Report, load_config, load_model, train
 from dcrnn_fast.training.checkpoint import _sealed, load_checkpoint
@@ -146,6 +146,33 @@ def encoder_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
     return lambda: prepare(originals.schema, cache_dir=file.parent / "cache", encoding=read_encoding(file, about))
 
 
+def encode_with(folder: Path) -> None:
+    """Encode rows as a server of the model does."""
+    Encoder.load(folder).encode({"shape": ["s1", None], "colour": ["c1", "c9"], "size": [0.5, None]})
+
+
+def packed_encoder(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+    packed_meta(originals, draw)
+    return lambda: encode_with(originals.work / originals.packed.name)
+
+
+def run_encoder(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+    tensors, about = read_weights(originals.run.weights)
+    content = json.loads(originals.run.encoder.read_text())
+    if draw(st.booleans()):
+        about = draw(changed_value(about))
+    else:
+        content = draw(changed_value(content))
+        about["encoding"] = hashlib.sha256(canonical_json(content)).hexdigest()
+    folder = originals.copy(originals.run.encoder).parent
+    (folder / "encoder.json").write_text(json.dumps(content))
+    export_weights(folder / "model.safetensors", tensors, about)
+    if draw(st.booleans()):
+        file = folder / draw(st.sampled_from(["encoder.json", "model.safetensors"]))
+        file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.metrics.read_bytes())))
+    return lambda: encode_with(folder)
+
+
 def resume_from(originals: Originals, folder: Path) -> None:
     trainer = Trainer(originals.config, originals.dataset, originals.run, Report(), device=torch.device("cpu"))
     trainer.load(folder)
@@ -219,6 +246,8 @@ FORMATS = (
     weight_content,
     encoder_bytes,
     encoder_content,
+    packed_encoder,
+    run_encoder,
     checkpoint_bytes,
     checkpoint_content,
     settings_bytes,

@@ -1,0 +1,157 @@
+"""Encodes tables in memory as `prepare` encodes the same rows of a file. Mappings of lists and arrays need NumPy and PyTorch only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import DataError, shown
+from ..files import path_of
+from .memory_tables import Piece, number_cells, pieces_of, text_cells
+from .meta import read_meta
+from .number_codes import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
+from .packed import META
+from .run_encoding import ENCODER, read_run
+from .text_ids import Categories, Hashes, text_ids
+
+
+class Encoded(NamedTuple):
+    """What a model reads of some rows: `ids` [B, F] int64, `dense` [B, Nd] float32 or None."""
+
+    ids: torch.Tensor
+    dense: torch.Tensor | None
+
+
+class Encoder:
+    """Makes a model's inputs of rows in memory, with the bits that `prepare` gives for the same rows. It learns nothing.
+
+    `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, and
+    `columns` the columns that a table must hold. They are what a model is built from:
+    `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks)`. `vocabulary` and `scaling` are those of
+    :class:`PackedMeta`. Take an encoder from :meth:`load`.
+
+    >>> encoder = Encoder(
+    ...     tasks=["click"], num_embeddings={"city": 3, "price": 4}, dense=["price"],
+    ...     vocabulary={"city": ["<oov>", "Oslo", "Rome"], "price": [10.0, 20.0]},
+    ...     scaling={"price": {"treatment": "standardise", "mean": 10.0, "std": 5.0}},
+    ... )
+    >>> ids, dense = encoder.encode({"city": ["Rome", "Paris"], "price": [15, None]})
+    >>> ids.tolist(), dense.tolist()
+    ([[2, 2], [0, 0]], [[1.0], [0.0]])
+
+    Raises DataError where fields, vocabulary and scaling do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[str],
+        num_embeddings: Mapping[str, int],
+        dense: Sequence[str],
+        vocabulary: Mapping[str, Sequence[Any]],
+        scaling: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self.tasks, self.num_embeddings, self.dense = tuple(tasks), dict(num_embeddings), tuple(dense)
+        self._texts: list[tuple[int, str, Categories | Hashes]] = []
+        edges: dict[str, tuple[int, FloatArray]] = {}
+        for position, (field, size) in enumerate(self.num_embeddings.items()):
+            entries = vocabulary.get(field)
+            ids = text_ids(entries or [], size)
+            expected = size if isinstance(ids, Hashes) else len(entries or []) + (2 if ids is None else 0)
+            if entries is None or size != expected:
+                raise DataError(f"field {field!r} has {shown(size)} ids, and its vocabulary is {shown(entries)}: this does not fit")
+            if ids is None:
+                edges[field] = position, np.asarray(entries, dtype=np.float64)
+            else:
+                self._texts.append((position, field, ids))
+        self._numbers = tuple(dict.fromkeys([*edges, *self.dense]))
+        self._buckets = [(position, self._numbers.index(field), of) for field, (position, of) in edges.items()]
+        self._scales = _scales(self.dense, self._numbers, scaling)
+        self.columns = tuple(dict.fromkeys([*self.num_embeddings, *self.dense]))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Encoder:
+        """The encoder of a packed folder, or of a run folder: that of the data that the run was trained on.
+
+        Of a packed folder it reads meta.json alone, of a run folder encoder.json and the head of model.safetensors; so the folder may hold
+        nothing else. Raises TypeError or ValueError for what is no path, DataError for another folder and for a meta.json that is damaged,
+        and CheckpointError for a run's file that is missing or damaged, or for a run that has not written its weights yet.
+        """
+        folder = path_of("path", path)
+        if os.path.isfile(folder / META):
+            meta = read_meta(folder / META)
+            return cls(tasks=meta.tasks, num_embeddings=meta.fields, dense=meta.dense, vocabulary=meta.vocabulary, scaling=meta.scaling)
+        if os.path.isfile(folder / ENCODER):
+            return cls(**read_run(folder))
+        raise DataError(f"{folder} is no packed folder, which holds {META}, and no run folder, which holds {ENCODER}; name one of these")
+
+    def encode(self, table: Any) -> Encoded:
+        """The ids and dense values of a table's rows, in their order.
+
+        `table` is a mapping of column names to lists or one-dimensional arrays of cells, a pandas or polars DataFrame, an Arrow Table or
+        RecordBatch, or anything else with `__arrow_c_stream__`. Cells are read as from a Parquet file: text, integers, floats, truth
+        values, dates and times; None, NaN and null are missing. Columns that the encoder does not read are ignored, so labels may be there.
+        What is neither a list nor an array of text, integers or numbers needs the package pyarrow.
+
+        Raises DataError that names the column, and the row where it is one: for a missing column, columns of unequal length, cells of
+        another type or of more than one, an infinite number, and a number that float32 cannot hold once it is scaled. Rows count from 1.
+        """
+        done = [self._encoded(piece) for piece in pieces_of(table, self.columns)]
+        ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
+        return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
+
+    def _encoded(self, piece: Piece) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        ids = np.empty((piece.rows, len(self.num_embeddings)), np.int64)
+        for position, column, lookup in self._texts:
+            texts, codes = text_cells(piece, column)
+            found = lookup.of(texts)
+            ids[:, position] = found if codes is None else np.array(found, np.int64)[codes]
+        values = np.empty((len(self._numbers), piece.rows))
+        for row, column in enumerate(self._numbers):
+            values[row] = number_cells(piece, column)
+        if np.isinf(values).any():
+            for row, column in enumerate(self._numbers):
+                check_finite(values[row], column, piece.place)
+        for position, row, edges in self._buckets:
+            ids[:, position] = bucket_ids(values[row], edges)
+        dense = np.empty((piece.rows, len(self.dense)), np.float32)
+        for treatment, positions, rows, mean, std in self._scales:
+            scaled = dense_values(values[rows], treatment, mean, std)
+            for at, position in enumerate(positions):
+                dense[:, position] = dense_float32(scaled[at], values[rows[at]], self.dense[position], piece.place)
+        return ids, dense
+
+
+class _Scales(NamedTuple):
+    """The n dense columns of a treatment: positions among the dense columns and among the numbers, means and deviations [n, 1]."""
+
+    treatment: str
+    positions: list[int]
+    rows: list[int]
+    mean: FloatArray
+    std: FloatArray
+
+
+def _scales(dense: Sequence[str], numbers: Sequence[str], scaling: Mapping[str, Mapping[str, Any]]) -> list[_Scales]:
+    by_treatment: dict[str, list[str]] = {"standardise": [], "log1p": []}
+    for column in dense:
+        treatment = scaling.get(column, {}).get("treatment")
+        if treatment not in by_treatment:
+            raise DataError(f"dense column {column!r} has the scaling {shown(scaling.get(column))}, expected treatment, mean and std")
+        by_treatment[treatment].append(column)
+    return [
+        _Scales(
+            treatment,
+            [dense.index(column) for column in columns],
+            [numbers.index(column) for column in columns],
+            *(np.array([[scaling[column][key]] for column in columns], dtype=np.float64) for key in ("mean", "std")),
+        )
+        for treatment, columns in by_treatment.items()
+        if columns
+    ]

@@ -1,0 +1,281 @@
+"""Tables in memory become what `prepare` makes of the same rows, whatever holds them."""
+
+from __future__ import annotations
+
+import datetime
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from dcrnn_fast import DCRNN
+from dcrnn_fast.data import Encoder, prepare
+from dcrnn_fast.data.catalog import EMBEDDED
+from dcrnn_fast.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["a", None, "b", "<missing>", "", "07", "<oov>", r"\<missing>", "é\n", "a", "b", "<missing>\n"]
+COLUMNS = {
+    "text": TEXTS,
+    "hashed": [*reversed(TEXTS)],
+    "whole": [7, 2**62, -7, 1, 0, 7, 1, 2, 3, 4, 5, 6],
+    "code": [7, None, -7, 1, 0, 7, 1, 2, 3, 4, 5, 6],
+    "truth": [True, None, False, True, True, True, True, True, False, None, None, True],
+    "float": [7.0, None, -0.0, 1e20, 0.1, 7.0, 1e-7, 123456789.5, float("nan"), 2.0, 2.0, 2.0],
+    "day": [datetime.date(2024, 5, day + 1) if day else None for day in range(12)],
+    "bucketed": [1.5, None, -2.0, 0.0, 0.0, 0.0, 3.0, -0.0, 9.0, float("nan"), 1e-300, 1.5],
+    "empty": [None] * 12,
+    "both": [3, None, -4, 0, 1000, 5, 6, 7, 8, 9, 10, 11],
+    "log": [0.5, None, -100.0, 0.0, 1e9, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0],
+    "label": [0, 1] * 6,
+}
+SCHEMA = {
+    "name": "kinds",
+    "files": {"train": "table.parquet", "test": "table.parquet"},
+    "min_count": 1,
+    "categorical": ["text", {"column": "hashed", "hash_buckets": 1000}, "whole", "code", "truth", "float", "day"],
+    "numeric": [
+        {"column": "bucketed", "buckets": 4},
+        {"column": "empty", "buckets": 4},
+        {"column": "both", "buckets": 3, "dense": "standardise"},
+        {"column": "log", "dense": "log1p"},
+    ],
+    "tasks": [{"name": "click", "column": "label"}],
+}
+
+
+class Stream:
+    """A table that is known by its stream of Arrow batches alone, with text in views and small batches, as polars gives it."""
+
+    def __init__(self, table):
+        kinds = [field.with_type(pa.string_view()) if field.type == pa.string() else field for field in table.schema]
+        schema = pa.schema(kinds)
+        self._table = pa.Table.from_batches(table.cast(schema).to_batches(max_chunksize=max(2, len(table) // 4)), schema)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+FORMS = {
+    "Arrow table": lambda table: table,
+    "Arrow table in chunks": lambda table: pa.concat_tables([table.slice(0, 5), table.slice(5)]),
+    "record batch": lambda table: table.combine_chunks().to_batches()[0],
+    "stream": Stream,
+    "pandas": lambda table: table.to_pandas(),
+    "pandas with Arrow types": lambda table: table.to_pandas(types_mapper=pd.ArrowDtype),
+    "lists": lambda table: table.to_pydict(),
+    "Arrow arrays": lambda table: {name: table[name] for name in table.column_names},
+    "NumPy arrays": lambda table: {name: table[name].to_numpy() for name in table.column_names},
+    "pandas columns": lambda table: dict(table.to_pandas().items()),
+}
+
+
+def equal(found, split):
+    assert found.ids.dtype == torch.int64
+    np.testing.assert_array_equal(found.ids.numpy(), split.ids)
+    if split.dense is None:
+        assert found.dense is None
+    else:
+        assert found.dense.numpy().tobytes() == np.asarray(split.dense).tobytes()
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """A table with every kind of column and cell, and what `prepare` makes of it."""
+    folder = tmp_path_factory.mktemp("kinds")
+    table = pa.table(COLUMNS)
+    pq.write_table(table, folder / "table.parquet")
+    (folder / "kinds.yaml").write_text(yaml.safe_dump(SCHEMA))
+    data = prepare(folder / "kinds.yaml", cache_dir=folder / "cache", valid_fraction=0.0)
+    return table, data, Encoder.load(data.path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_in_memory_get_the_bits_that_prepare_gives_them(kinds, form):
+    table, data, encoder = kinds
+    equal(encoder.encode(FORMS[form](table)), data.split("train"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["census-income", "hillstrom"])
+def test_rows_of_the_embedded_sets_get_the_bits_that_prepare_gives_them(name, form, request, tmp_path, shared_cache):
+    whole = request.getfixturevalue(name.partition("-")[0])
+    rows = pq.read_table(EMBEDDED / f"{name}.parquet").slice(10_000, 300)
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    schema = yaml.safe_load((EMBEDDED / f"{name}.yaml").read_text()) | {"files": {"train": "rows.parquet", "test": "rows.parquet"}}
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(schema))
+    encoding = {"vocabulary": whole.meta.vocabulary, "scaling": whole.meta.scaling}
+    cache = shared_cache / f"rows of {name}"  # One entry for all forms.
+    expected = prepare(tmp_path / "rows.yaml", cache_dir=cache, valid_fraction=0.0, encoding=encoding)
+    equal(Encoder.load(whole.path).encode(FORMS[form](rows)), expected.split("train"))
+
+
+@pytest.mark.parametrize("form", ["lists", "NumPy arrays", "Arrow table"])
+def test_a_row_alone_is_encoded_as_among_others(kinds, form):
+    table, data, encoder = kinds
+    for row in range(len(table)):
+        found = encoder.encode(FORMS[form](table.slice(row, 1)))
+        assert found.ids.tolist() == [data.split("train").ids[row].tolist()]
+        assert found.dense.numpy().tobytes() == data.split("train").dense[row].tobytes()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_without_rows_gives_tensors_without_rows(kinds, form):
+    table, _, encoder = kinds
+    ids, dense = encoder.encode(FORMS[form](table.slice(0, 0)) if form != "record batch" else table.to_batches()[0].slice(0, 0))
+    assert (ids.shape, dense.shape) == ((0, 10), (0, 2))
+
+
+def test_unseen_texts_are_out_of_vocabulary_and_unseen_numbers_in_the_outer_buckets(table):
+    encoder = Encoder.load(table.prepare().path)
+    ids, _ = encoder.encode({"city": ["nowhere", "a"], "price": [-1e9, 1e9]})
+    assert ids.tolist() == [[0, 1], [1, 4]]
+
+
+def test_integers_and_floats_may_mix_in_a_column_of_numbers(kinds):
+    table, data, encoder = kinds
+    cells = table.to_pydict()
+    cells["both"] = tuple(None if cell is None else float(cell) if row % 2 else cell for row, cell in enumerate(cells["both"]))
+    equal(encoder.encode(cells), data.split("train"))
+
+
+def test_an_encoder_says_what_a_model_is_built_from(kinds):
+    table, data, encoder = kinds
+    assert encoder.num_embeddings == data.meta.fields
+    assert (encoder.dense, encoder.tasks, encoder.columns) == (
+        ("both", "log"),
+        ("click",),
+        tuple(name for name in COLUMNS if name != "label"),
+    )
+    model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, embedding_dim=2)
+    assert model.predict(*encoder.encode(table))["click"].shape == (12,)
+
+
+def test_of_a_packed_folder_the_encoder_needs_meta_alone(kinds, tmp_path):
+    table, data, encoder = kinds
+    (tmp_path / "meta.json").write_bytes((data.path / "meta.json").read_bytes())
+    assert torch.equal(Encoder.load(str(tmp_path)).encode(table).ids, encoder.encode(table).ids)
+
+
+def test_without_dense_columns_there_are_no_dense_values(table):
+    encoder = Encoder.load(table.prepare(numeric=[]).path)
+    assert encoder.encode({"city": ["a"], "price": "not read"}).dense is None
+
+
+def test_an_encoder_travels_to_another_process(kinds):
+    table, _, encoder = kinds
+    assert torch.equal(pickle.loads(pickle.dumps(encoder)).encode(table).ids, encoder.encode(table).ids)  # noqa: S301
+
+
+def test_lists_and_arrays_of_one_plain_type_need_no_arrow(table, monkeypatch):
+    encoder = Encoder.load(table.prepare().path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for column in (["a", None], ("a", None), np.array(["a", None])):
+        assert encoder.encode({"city": column, "price": np.array([1, 2], np.int8)}).ids.tolist() == [[1, 1], [0, 1]]
+    with pytest.raises(DataError, match=r"encoding column 'city' of the table, .* needs the package pyarrow: pip install"):
+        encoder.encode({"city": [1.5], "price": [1]})
+    with pytest.raises(DataError, match=r"encoding tables other than mappings of lists and arrays needs the package pyarrow"):
+        encoder.encode(Stream(pa.table({"city": ["a"], "price": [1]})))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"city": "a", "price": 1}], "table is of type list, expected a pandas .* of a list of rows, make a list of each column"),
+        (None, "table is of type NoneType, expected a pandas"),
+        ({"price": [1]}, "table lacks the columns city, which the encoder reads; it has price"),
+        ({}, "table lacks the columns city, price, which the encoder reads; it has "),
+        (pd.DataFrame({"price": [1]}), "table lacks the columns city, which the encoder reads; it has price"),
+        (pa.table({"price": [1]}), "table lacks the columns city, which the encoder reads; it has price"),
+        (pa.table([["a"], ["b"], [1]], names=["city", "city", "price"]), "table has the columns city more than once"),
+        (pd.DataFrame([["a", "b", 1]], columns=["city", "city", "price"]), "table has the columns city more than once"),
+        ({"city": ["a"], "price": [1, 2]}, "unequal length: 'city' has 1, 'price' has 2 rows"),
+        ({"city": "a", "price": [1]}, "column 'city' is 'a', expected a list or a one-dimensional array of cells; put a single cell in a"),
+        ({"city": ["a"], "price": 1.5}, "column 'price' is 1.5, expected a list"),
+        ({"city": ["a"], "price": np.array(1.5)}, r"column 'price' is a ndarray of shape \[\], expected a list"),
+        ({"city": ["a"], "price": np.ones((2, 1))}, r"column 'price' is a ndarray of shape \[2, 1\], expected a list"),
+        ({"city": ["a", "b", 3], "price": [1, 2, 3]}, r"table, row 3: column 'city' holds 3 \(int\), expected cells of one type"),
+        ({"city": [1, "b"], "price": [1, 2]}, r"table, row 2: column 'city' holds 'b' \(str\), expected cells of one type"),
+        ({"city": [object], "price": [1]}, r"table, row 1: column 'city' holds <class 'object'> \(type\), expected cells of one type"),
+        ({"city": ["a", "\ud800"], "price": [1, 2]}, r"table, row 2: column 'city' holds '\\ud800' \(str\)"),
+        ({"city": [10**5000], "price": [1]}, r"table, row 1: column 'city' holds a int too large to show \(int\), expected"),
+        ({"city": [["a"]], "price": [1]}, "table: column 'city' is used as text and is of type 'list<"),
+        (pa.table({"city": [{"a": 1}], "price": [1]}), "table: column 'city' is used as text and is of type 'struct<"),
+        ({"city": ["a", "b"], "price": [1.5, "dear"]}, r"table, row 2: column 'price' holds 'dear' \(str\)"),
+        (
+            {"city": ["a", "b"], "price": ["1.5", "dear"]},
+            "table, row 2: column 'price' is used as a number and holds 'dear', expected a number",
+        ),
+        ({"city": ["a"], "price": [[1]]}, "table: column 'price' is used as a number and is of type 'list<"),
+        ({"city": ["a"], "price": [10**400]}, r"table, row 1: column 'price' holds 1000.*000 \(int\)"),
+        ({"city": ["a"], "price": [2**53 + 1]}, "table: column 'price' is used as a number and is of type 'int64'"),
+        (
+            {"city": ["a", "b"], "price": [1, float("-inf")]},
+            "table, row 2: column 'price' holds an infinite value; make it finite",
+        ),
+        (pa.table({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
+        (pd.DataFrame({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
+        ({"city": ["a", "b"], "price": [1, 1e300]}, r"table, row 2: column 'price': 1e\+300 is too far from the train rows' mean"),
+        (Stream(pa.table({"city": ["a"] * 4, "price": [1.0, 2.0, 3.0, np.inf]})), "table, row 4: column 'price' holds an infinite value"),
+        (pd.Series(["a"], name="city"), "table is a Series, whose Arrow stream cannot be read"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_tables_that_cannot_be_encoded_are_refused_by_column_and_row(table, rows, said):
+    encoder = Encoder.load(table.prepare().path)
+    with pytest.raises(DataError, match=said) as caught:
+        encoder.encode(rows)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_frames_other_columns_may_hold_anything(table):
+    encoder = Encoder.load(table.prepare().path)
+    rows = {"city": ["a"], "price": [2.0], "more": [object()]}
+    assert encoder.encode(pd.DataFrame(rows)).ids.tolist() == encoder.encode(rows).ids.tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_embeddings": {"city": 4}}, r"field 'city' has 4 ids, and its vocabulary is \['<oov>', 'a', 'b'\]"),
+        ({"num_embeddings": {"town": 3}}, "field 'town' has 3 ids, and its vocabulary is None"),
+        ({"num_embeddings": {"town": 1}}, "field 'town' has 1 ids, and its vocabulary is None"),
+        ({"num_embeddings": {"city": 3, "price": 1}}, r"field 'price' has 1 ids, and its vocabulary is \[\]"),
+        ({"scaling": {}}, "dense column 'price' has the scaling None"),
+        ({"scaling": {"price": {"treatment": "log2", "mean": 0.0, "std": 1.0}}}, "dense column 'price' has the scaling .*log2"),
+    ],
+)
+def test_an_encoding_that_does_not_fit_its_fields_is_refused(changes, said):
+    whole = {
+        "tasks": ["click"],
+        "num_embeddings": {"city": 3},
+        "dense": ["price"],
+        "vocabulary": {"city": ["<oov>", "a", "b"], "price": []},
+        "scaling": {"price": {"treatment": "log1p", "mean": 0.0, "std": 1.0}},
+    }
+    assert Encoder(**whole).columns == ("city", "price")
+    with pytest.raises(DataError, match=said):
+        Encoder(**whole | changes)
+
+
+def test_a_folder_that_is_neither_packed_nor_a_run_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"is no packed folder, which holds meta\.json, and no run folder, which holds encoder\.json"):
+        Encoder.load(tmp_path)
+    with pytest.raises(TypeError, match="path=5: expected a path"):
+        Encoder.load(5)
+
+
+def test_the_pages_example_runs_and_prints_what_it_shows(hillstrom, shared_cache, monkeypatch, capsys):
+    page = (ROOT / "docs" / "data-format.md").read_text(encoding="utf-8").partition("## Encoding in Python")[2]
+    code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL).groups()
+    monkeypatch.setenv("DCRNN_FAST_CACHE", str(shared_cache))
+    exec(code, {})
+    assert capsys.readouterr().out == shown

@@ -1,0 +1,64 @@
+"""An encoder of a run folder encodes as the run's own data was encoded, and refuses files that do not belong together."""
+
+import json
+
+import pytest
+import torch
+
+from dcrnn_fast.data import Encoder
+from dcrnn_fast.errors import CheckpointError
+from dcrnn_fast.training import load_model
+from tests.damage import edit_json
+
+ROWS = {"shape": ["s1", "s4", None], "colour": ["c0", "c9", "c3"], "size": [0.25, None, -3.0]}
+
+
+def test_a_run_and_its_packed_data_have_one_encoding(finished, dataset):
+    run, packed = Encoder.load(finished), Encoder.load(dataset.path)
+    assert vars(run).keys() == vars(packed).keys()
+    assert (run.tasks, run.num_embeddings, run.dense) == (packed.tasks, packed.num_embeddings, packed.dense)
+    assert list(run.num_embeddings) == ["shape", "colour", "size"]
+    for found, expected in zip(run.encode(ROWS), packed.encode(ROWS), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_runs_model_predicts_what_its_encoder_encodes(finished):
+    model, about = load_model(finished / "model.safetensors")
+    encoder = Encoder.load(finished)
+    assert list(encoder.tasks) == about["tasks"]
+    assert model.predict(*encoder.encode(ROWS))["click"].shape == (3,)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def without_description(path):
+    head = json.dumps({"__metadata__": {"other": "1"}}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+
+
+def with_wrong_fields(path):
+    about = {"tasks": ["click"], "fields": [["shape", "4"]], "dense": [], "encoding": ""}
+    head = json.dumps({"__metadata__": {"dcrnn_fast": json.dumps({"about": about})}}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("encoder.json", edit_json(lambda encoder: encoder["scaling"]["size"].update(mean=0.5)), "its digest does not match"),
+        ("encoder.json", edit_json(lambda encoder: encoder.update(more=1)), "expected the vocabulary and scaling of another"),
+        ("encoder.json", lambda path: path.write_text("{"), r"encoder\.json cannot be read"),
+        ("model.safetensors", lambda path: path.unlink(), r"model\.safetensors does not exist; go on with --resume"),
+        ("model.safetensors", cut, "its head is longer than the file"),
+        ("model.safetensors", lambda path: path.write_bytes(b""), "has no dcrnn_fast description"),
+        ("model.safetensors", without_description, "has no dcrnn_fast description"),
+        ("model.safetensors", with_wrong_fields, "its description is "),
+    ],
+)
+def test_a_damaged_or_missing_file_is_refused_by_name(copied, file, damage, said):
+    damage(copied / file)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        Encoder.load(copied)
+    assert file in str(caught.value)
