@@ -130,6 +130,9 @@ class RunConfig(_Section):
     init: Annotated[str, Field(pattern=r"^[^\x00]*$")] | None = Field(
         default=None, description="run folder whose weights and vocabulary the run starts from; null: it starts anew"
     )
+    pretrained: dict[str, Annotated[str, Field(pattern=r"^[^\x00]*$")]] = Field(
+        default={}, description="Parquet files of vectors from which the embeddings of categorical fields start, by field"
+    )
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="part of the training rows held out for validation"
     )
@@ -203,9 +206,10 @@ def read_config(values: Any, source: str) -> RunConfig:
 
 
 def located(config: RunConfig) -> RunConfig:
-    """The configuration with ``data`` and ``init`` so that they mean the same in every working directory: absolute where they are paths."""
-    if config.init is not None:
-        config = config.model_copy(update={"init": os.path.abspath(config.init)})
+    """The configuration with its paths so that they mean the same in every working directory: absolute, and ``data`` where it is one."""
+    pretrained = {field: os.path.abspath(path) for field, path in config.pretrained.items()}
+    init = None if config.init is None else os.path.abspath(config.init)
+    config = config.model_copy(update={"init": init, "pretrained": pretrained})
     if config.data in known_data_sets() or not os.path.exists(config.data):
         return config
     return config.model_copy(update={"data": os.path.abspath(config.data)})
@@ -226,12 +230,12 @@ def describe_differences(before: RunConfig, now: RunConfig, *, but: Collection[s
 def allowed(dotted: str) -> str:
     """What a key of the configuration accepts, in words, such as ``"number in [0, 1]"``."""
     schema = RunConfig.model_json_schema()
-    node = schema
+    node: Any = schema
     for key in dotted.split("."):
         if key.isdigit():
             continue
-        node = node.get("properties", {}).get(key)
-        if node is None:
+        node = node.get("properties", {}).get(key) or node.get("additionalProperties")
+        if not node:
             return "a known key"
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
@@ -240,7 +244,7 @@ def allowed(dotted: str) -> str:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key != "pretrained":
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -281,8 +285,10 @@ def _in_words(node: Mapping[str, Any]) -> str:
         return " or ".join(_in_words(option) for option in node["anyOf"])
     if "enum" in node:
         return "one of " + ", ".join(map(str, node["enum"]))
-    if "pattern" in node:  # only that of `data` and `init`
+    if "pattern" in node:  # only that of paths
         return "text without a null character"
+    if isinstance(node.get("additionalProperties"), dict):
+        return f"a mapping of fields to {_in_words(node['additionalProperties'])}"
     kind = {"null": "null", "object": "a section of keys", "string": "text", "boolean": "true or false"}.get(node["type"], node["type"])
     if node["type"] == "array":
         most = f"a list of at most {node['maxItems']}" if "maxItems" in node else "a list of"

@@ -13,12 +13,13 @@ from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..files import path_of
 from .config import RunConfig, located
 from .constant import with_constant
-from .continuation import Earlier, compare, continued_data, in_words, load_earlier, read_earlier
+from .continuation import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .curves import write_curves
 from .device import deterministic, select_backend, select_device
 from .evaluation import evaluate_split
 from .model_file import load_model, read_encoding, read_weights
 from .precision import select_precision
+from .pretrained import start_from_vectors
 from .report import Report
 from .run_data import check_rows, check_same_data, evaluation_warnings, prepare_data
 from .run_folder import RunFolder, enter_run, stored_config
@@ -115,6 +116,9 @@ def _train(
     check_rows(config, dataset)
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
+        if newest is None:
+            for line in start_from_vectors(trainer.model.state_dict()[TABLE], config.pretrained, dataset.meta):
+                report.note(line)
         if earlier is not None:
             trainer.start = compare(config, earlier, dataset, device)
             load_earlier(trainer.model, earlier, dataset.meta.fields)

@@ -17,7 +17,7 @@ def write(tmp_path, text):
 
 def flat(values, prefix=""):
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -49,6 +49,8 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
         ("data: x\nmodel: {embedding_init_std: -1}", "model.embedding_init_std is -1, expected number in [0, 10]"),
         ("data: x\nmodel: {embedding_init_std: .inf}", "model.embedding_init_std is inf, expected number in [0, 10]"),
         ("data: x\nmodel: {relation: esmm}", "model.relation is 'esmm', expected one of chain, independent, transfer or null"),
+        ("data: x\npretrained: {city: 3}", "pretrained.city is 3, expected text without a null character"),
+        ("data: x\npretrained: v.parquet", "pretrained is 'v.parquet', expected a mapping of fields to text without a null character"),
         ("data: x\nmodel: 3", "model is 3, expected a section of keys"),
         ("data: x\noptimiser: {lr: 0}", "optimiser.lr is 0, expected number in (0, 10]"),
         ("data: x\noptimiser: {lr: quick}", "optimiser.lr is 'quick', expected number in (0, 10]"),
@@ -85,6 +87,11 @@ def test_differing_keys_are_listed_with_both_values():
     one = load_config(None, {"data": "x", "model.steps": 2})
     other = load_config(None, {"data": "x", "model.steps": 3, "seed": 9})
     assert differing_keys(one, other) == {"seed": (0, 9), "model.steps": (2, 3)}
+
+
+def test_a_file_of_vectors_can_be_named_by_a_dotted_key_and_counts_as_one_difference():
+    one, other = load_config(None, {"data": "x"}), load_config(None, {"data": "x", "pretrained.city": "v.parquet"})
+    assert differing_keys(one, other) == {"pretrained": ({}, {"city": "v.parquet"})}
 
 
 def test_the_documentation_lists_every_key_with_its_default_and_range():

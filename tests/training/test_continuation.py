@@ -5,6 +5,8 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -71,6 +73,19 @@ def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(finished
     assert torch.equal(torch.cat([table[:end], table[end + 1 :]]), old)
     assert 0 < table[end].abs().max() < 0.5
     assert not (old == table[end]).all(dim=1).any()
+
+
+def test_new_ids_start_from_the_vectors_of_a_file_and_old_ones_from_the_earlier_weights(finished, tomorrow, tmp_path):
+    vectors = pa.table({"colour": ["violet", "c1"], "vector": [[1.0, 2.0, 3.0, 4.0]] * 2})
+    pq.write_table(vectors, tmp_path / "v.parquet")
+    config = tiny_config(tomorrow, pretrained__colour=str(tmp_path / "v.parquet"))
+    with pytest.raises(StoppedError):
+        train(config, tmp_path / "run", init=finished, on_step=stop_at(1))
+    earlier, about = load_model(finished / "model.safetensors")
+    table = newest_checkpoint(tmp_path / "run").tensors["model.embedding.weight"]
+    end = sum(size for name, size in about["fields"] if name != "size")
+    assert table[end].tolist() == [1, 2, 3, 4]
+    assert torch.equal(torch.cat([table[:end], table[end + 1 :]]), earlier.embedding.weight)
 
 
 def test_before_training_the_earlier_weights_are_judged_on_the_new_rows(finished, continued, tomorrow):

@@ -1,0 +1,99 @@
+"""Embeddings that start from vectors in a file: a Parquet file with the field's column and a column ``vector``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from ..data import PackedMeta
+from ..data.columns import texts_of, without_views
+from ..data.number_codes import Place
+from ..data.text_ids import Categories, Hashes, text_ids
+from ..errors import ConfigError, DataError
+
+VECTOR = "vector"
+BATCH_ROWS = 65_536
+
+
+def start_from_vectors(table: Tensor, files: Mapping[str, str], meta: PackedMeta) -> list[str]:
+    """Copy the vectors of ``files``, by field, into the embedding table [ids of all fields, embedding_dim]; other rows stay.
+
+    A key counts as text, as the field's column does; one that the field does not know is left out, and the last of equal ones counts.
+
+    Returns:
+        A line for each field that says how many of its ids start from the file.
+
+    Raises:
+        ConfigError: a field that the data does not have, or whose ids are buckets of numbers.
+        DataError: a file that cannot be read, has other columns, a vector of another length or with a number that is not finite, or no key
+            that the field knows.
+    """
+    for field in files:
+        if field not in meta.fields:
+            raise ConfigError(f"pretrained.{field}: {meta.name} has no field {field!r}; its fields are {', '.join(meta.fields)}")
+    lines, start = [], 0
+    for field, size in meta.fields.items():
+        if field in files:
+            ids = text_ids(meta.vocabulary[field], size)
+            if ids is None:
+                raise ConfigError(f"pretrained.{field}: the field's ids are buckets of numbers; name a categorical field")
+            known, vectors = _read(Path(files[field]), field, ids, size, table.shape[1])
+            table[start : start + size][torch.from_numpy(known)] = torch.from_numpy(vectors[known]).to(table)
+            lines.append(f"{field}: {known.sum():,} of {size:,} ids start from {files[field]}")
+        start += size
+    return lines
+
+
+def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Which ids the file knows, and their vectors [size, width]; id 0 is none of a text."""
+    known, vectors = np.zeros(size, dtype=bool), np.zeros((size, width), np.float32)
+    place = Place(path, 0)
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := {field, VECTOR} - set(file.schema_arrow.names):
+                raise DataError(
+                    f"{path} lacks the column {min(missing)!r}; pretrained.{field} needs the columns {field!r} and {VECTOR!r}, and it has "
+                    f"{', '.join(file.schema_arrow.names)}"
+                )
+            for batch in map(without_views, file.iter_batches(BATCH_ROWS, columns=[field, VECTOR])):
+                codes, texts = texts_of(batch.column(field), field, place)
+                of_rows = np.array(ids.of(texts.to_pylist()), np.int64)[codes]
+                vectors[of_rows] = _vectors(batch.column(VECTOR), width, place)
+                known[of_rows] = True
+                place = Place(path, place.before + batch.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error
+    known[0] = False
+    if not known.any():
+        raise DataError(
+            f"{path}: the field knows none of its {place.before:,} keys; write column {field!r} as the table's, such as 7 and not 7.0"
+        )
+    return known, vectors
+
+
+def _vectors(column: pa.Array, width: int, place: Place) -> npt.NDArray[np.float32]:
+    """The vectors of a batch [rows, width]."""
+    kind = column.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise DataError(f"{place.path}: column {VECTOR!r} is of type '{kind}', expected lists of {width} floats (model.embedding_dim)")
+    lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
+    if (lengths != width).any():
+        row = (lengths != width).argmax()
+        held = f"{lengths[row]:,} numbers" if lengths[row] >= 0 else "no list"
+        raise DataError(f"{place.row(row)}: column {VECTOR!r} holds {held}, expected {width} (model.embedding_dim)")
+    values = column.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False).reshape(-1, width)
+    if not np.isfinite(values).all():
+        row = (~np.isfinite(values)).any(axis=1).argmax()
+        raise DataError(
+            f"{place.row(row)}: column {VECTOR!r} holds a number that is missing, infinite or too large for float32; correct it"
+        )
+    return values

@@ -1,0 +1,109 @@
+"""Embeddings that start from vectors in a file."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dcrnn_fast.data import PackedMeta
+from dcrnn_fast.data.text_ids import Hashes
+from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.training import load_model, train
+from dcrnn_fast.training.pretrained import start_from_vectors
+from tests.training.test_resume import Notes, StoppedError, stop_at
+from tests.training.tiny import tiny_config
+
+SIZES = {"city": 4, "item": 1001, "price": 3}
+VOCABULARY = {"city": ["<oov>", "7", "<missing>", "8"], "item": [], "price": [1.0]}
+META = PackedMeta("shop", ("click",), False, "independent", SIZES, (), None, False, {"train": 1}, VOCABULARY, {}, {}, 1)
+
+
+def write(path, keys, vectors, name="city", kind=None):
+    pq.write_table(pa.table({name: keys, "vector": pa.array(vectors, kind)}), path)
+    return str(path)
+
+
+def started(**files):
+    table = torch.full((sum(SIZES.values()), 2), -1.0)
+    lines = start_from_vectors(table, files, META)
+    return dict(zip(SIZES, table.split(list(SIZES.values())), strict=True)), lines
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16(), 2), pa.list_(pa.int8())])
+def test_known_ids_start_from_the_file_and_the_others_as_usual(tmp_path, kind):
+    vectors = [[1, 2], [3, 4], [5, 6], [7, 8]]
+    if pa.types.is_floating(kind.value_type) and kind.value_type == pa.float16():
+        vectors = [np.float16(vector) for vector in vectors]
+    file = write(tmp_path / "v.parquet", [8, 9, None, 8], vectors, kind=kind)
+    tables, lines = started(city=file)
+    assert tables["city"].tolist() == [[-1, -1], [-1, -1], [5, 6], [7, 8]]
+    assert (tables["item"] == -1).all()
+    assert (tables["price"] == -1).all()
+    assert lines == [f"city: 2 of 4 ids start from {file}"]
+
+
+def test_texts_of_a_hashed_field_start_the_ids_of_their_hashes(tmp_path):
+    tables, _ = started(item=write(tmp_path / "v.parquet", ["a", None], [[1.0, 2.0], [3.0, 4.0]], "item"))
+    (id_,) = Hashes(1000).of(["a"])
+    assert tables["item"][id_].tolist() == [1, 2]
+    assert (tables["item"] != -1).any(dim=1).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "vectors", "said"),
+    [
+        ([7, 8], [[1.0, 2.0], [1.0]], r"v\.parquet, row 2: column 'vector' holds 1 numbers, expected 2 \(model.embedding_dim\)"),
+        ([7, 8], [[1.0, 2.0], None], r"v\.parquet, row 2: column 'vector' holds no list, expected 2"),
+        ([7, 8], [[1.0, 2.0], [1.0, None]], r"v\.parquet, row 2: column 'vector' holds a number that is missing, infinite or too large"),
+        ([7, 8], [[1.0, 2.0], [1e39, 0.0]], r"v\.parquet, row 2: column 'vector' holds a number that is missing, infinite or too large"),
+        ([7], [1.0], r"v\.parquet: column 'vector' is of type 'double', expected lists of 2 floats"),
+        ([7], [["a", "b"]], r"v\.parquet: column 'vector' is of type 'list<.*string>', expected lists of 2 floats"),
+        ([[7]], [[1.0, 2.0]], r"v\.parquet: column 'city' is used as text and is of type 'list<"),
+        ([7.5], [[1.0, 2.0]], r"v\.parquet: the field knows none of its 1 keys; write column 'city' as the table's"),
+        ([], [], r"v\.parquet: column 'vector' is of type 'null'|knows none of its 0 keys"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_file_that_cannot_be_used_is_refused_by_row(tmp_path, keys, vectors, said):
+    with pytest.raises(DataError, match=said):
+        started(city=write(tmp_path / "v.parquet", keys, vectors))
+
+
+def test_a_file_that_is_no_table_of_vectors_is_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match=r"v\.parquet lacks the column 'city'; .* needs the columns 'city' and 'vector', and it has town"):
+        started(city=write(tmp_path / "v.parquet", ["7"], [[1.0, 2.0]], "town"))
+    (tmp_path / "v.parquet").write_text("no Parquet")
+    with pytest.raises(DataError, match=r"v\.parquet cannot be read"):
+        started(city=str(tmp_path / "v.parquet"))
+    with pytest.raises(DataError, match=r"absent\.parquet cannot be read"):
+        started(city=str(tmp_path / "absent.parquet"))
+
+
+def test_only_fields_of_categories_have_vectors():
+    with pytest.raises(ConfigError, match=r"pretrained\.town: shop has no field 'town'; its fields are city, item, price"):
+        started(town="v.parquet")
+    with pytest.raises(ConfigError, match=r"pretrained\.price: the field's ids are buckets of numbers"):
+        started(price="v.parquet")
+
+
+def test_a_run_trains_on_from_the_vectors_and_resumes_without_the_file(schema, tmp_path):
+    file = tmp_path / "v.parquet"
+    write(file, ["c1", "c3"], [[3.0] * 4, [-3.0] * 4], "colour")
+    config = tiny_config(schema, pretrained__colour=str(file), optimiser__lr=1e-6, optimiser__weight_decay=0, optimiser__epochs=1)
+    notes = Notes()
+    with pytest.raises(StoppedError):
+        train(config, tmp_path / "run", report=notes, on_step=stop_at(4))
+    assert f"colour: 2 of 10 ids start from {file}" in notes.lines
+    file.unlink()
+    train(config, tmp_path / "run", resume=True)
+    model, about = load_model(tmp_path / "run" / "model.safetensors")
+    assert [name for name, _ in about["fields"]][:2] == ["shape", "colour"]
+    table = model.embedding.weight.split([size for _, size in about["fields"]])[1]
+    assert sorted(table.mean(dim=1).round().tolist()) == [-3] + [0] * 8 + [3]
+
+
+def test_a_refused_file_leaves_no_run_folder(schema, tmp_path):
+    with pytest.raises(DataError, match=r"absent\.parquet cannot be read"):
+        train(tiny_config(schema, pretrained__colour="absent.parquet"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
