@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from .file_schema import Column, Strict
 
@@ -65,7 +65,19 @@ def _is_zone(name: str) -> bool:
     return True
 
 
-def _in_order(derived: Sequence[Derived]) -> tuple[Derived, ...]:
+def derived_columns(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...]:
+    """The derived columns of a :attr:`dcrnn_fast.data.PackedMeta.derived`, as :func:`dcrnn_fast.data.derived.with_derived` takes them.
+
+    Raises ValueError for what defines none.
+
+    >>> [one.name for one in derived_columns({"a": {"cross": ["hour", "city"]}, "hour": {"column": "time", "as": "hour"}})]
+    ['hour', 'a']
+    """
+    return in_order([Derived.model_validate({**definition, "name": name}) for name, definition in definitions.items()])
+
+
+def in_order(derived: Sequence[Derived]) -> tuple[Derived, ...]:
+    """Each behind those that it reads. Raises ValueError for a name that is there twice, and for columns that need themselves."""
     by_name = {one.name: one for one in derived}
     twice = sorted({one.name for one in derived if by_name[one.name] is not one})
     if twice:
@@ -81,7 +93,3 @@ def _in_order(derived: Sequence[Derived]) -> tuple[Derived, ...]:
     except CycleError as error:
         circle = " is read by ".join(map(repr, error.args[1]))
         raise ValueError(f"derived columns need themselves: {circle}; give one another name") from None
-
-
-InOrder = AfterValidator(_in_order)
-"""Puts derived columns behind those that they read. Refuses a name that is there twice, and columns that need themselves."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from .. import strict_yaml
 from ..errors import DataError, shown
-from .derived_schema import Derived, InOrder
+from .derived_schema import Derived, in_order
 from .file_schema import DECIMAL, Column, Csv, Files, Split, Strict
 
 
@@ -121,7 +121,7 @@ class TableSchema(Strict):
     files: Files
     csv: Csv = Csv()
     split: Split | None = None
-    derived: Annotated[tuple[Derived, ...], InOrder] = ()
+    derived: Annotated[tuple[Derived, ...], AfterValidator(in_order)] = ()
     categorical: tuple[Annotated[Categorical, BeforeValidator(_column_shorthand)], ...] = ()
     numeric: tuple[Numeric, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)

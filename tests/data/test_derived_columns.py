@@ -14,7 +14,8 @@ import pytest
 from dcrnn_fast.data import prepare
 from dcrnn_fast.data.columns import Place
 from dcrnn_fast.data.derived import with_derived
-from dcrnn_fast.data.schema import Derived, load_schema
+from dcrnn_fast.data.derived_schema import Derived, derived_columns
+from dcrnn_fast.data.schema import load_schema
 from dcrnn_fast.errors import DataError
 
 PLACE = Path("log.csv")
@@ -217,6 +218,19 @@ def test_the_encoding_says_how_columns_were_derived_and_another_table_is_derived
     log.write("test.csv", "city,device,time,click", [("a", "x", "2024-06-03T23:00:00", 1), ("z", "x", "2024-06-03T11:00:00", 1)])
     other = prepare(log.save(), cache_dir=log.folder / "cache", encoding=first.meta.encoding)
     assert other.split("test").ids.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_the_definitions_of_a_folder_derive_the_same_columns_whatever_their_order(log):
+    definitions = log.prepare(derived=[HOUR, WEEKDAY, {**CROSS, "cross": ["hour", "device"]}]).meta.derived
+    shuffled = derived_columns({name: definitions[name] for name in sorted(definitions)})
+    batch = pa.RecordBatch.from_pydict({"time": ["2024-05-31T23:59:00"], "device": ["x"]})
+    assert with_derived(batch, shuffled, Place(PLACE, 0)).to_pydict()["city_x_device"] == ["23|x"]
+
+
+@pytest.mark.parametrize("definition", [{}, {"cross": ["a"]}, {"column": "time", "as": "hour", "to": "x"}, {"cross": ["it", "a"]}])
+def test_a_definition_that_is_none_is_refused(definition):
+    with pytest.raises(ValueError, match=r"derived|unknown key"):
+        derived_columns({"it": definition})
 
 
 @pytest.mark.parametrize(

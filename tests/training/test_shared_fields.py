@@ -12,7 +12,7 @@ from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.evaluation import predict_split
-from dcrnn_fast.training.model_file import export_weights
+from dcrnn_fast.training.model_file import build_model, describe, export_weights
 from dcrnn_fast.training.oov_dropout import OOVDropout
 from dcrnn_fast.training.run_data import prepare_data
 from dcrnn_fast.training.tensors import read_safetensors
@@ -72,11 +72,11 @@ def test_a_run_builds_the_model_whose_fields_share_and_its_weight_file_brings_it
     assert log_loss == pytest.approx(evaluate(run)["metrics"]["click"]["log_loss"], rel=1e-5)
 
 
-def test_the_same_column_without_sharing_has_rows_of_its_own(items, tmp_path):
-    path = write_items(tmp_path / "apart", categorical=["last_item", "hour", "item"])
-    train(config(path), tmp_path / "run")
-    model, about = load_model(tmp_path / "run" / "model.safetensors")
+def test_the_same_column_without_sharing_has_rows_of_its_own(tmp_path):
+    settings = config(write_items(tmp_path / "apart", categorical=["last_item", "hour", "item"]))
+    about = describe(settings, prepare_data(settings))
     assert about["shared"] == {}
+    model = build_model(about, device=torch.device("cpu"), backend="reference")
     assert model.embedding.num_embeddings == sum(size for _, size in about["fields"])
 
 
