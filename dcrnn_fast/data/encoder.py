@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,15 @@ import torch
 
 from ..errors import DataError, shown
 from ..files import path_of
-from .memory_tables import Piece, number_cells, pieces_of, text_cells
+from .memory_tables import Piece, derived_too, number_cells, pieces_of, text_cells
 from .meta import read_meta
 from .number_codes import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
 from .packed import META
 from .run_encoding import ENCODER, read_run
 from .text_ids import Categories, Hashes, text_ids
+
+if TYPE_CHECKING:
+    from .derived_schema import Derived
 
 
 class Encoded(NamedTuple):
@@ -31,10 +34,10 @@ class Encoded(NamedTuple):
 class Encoder:
     """Makes a model's inputs of rows in memory, with the bits that `prepare` gives for the same rows. It learns nothing.
 
-    `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, and
-    `columns` the columns that a table must hold. They are what a model is built from:
-    `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks)`. `vocabulary` and `scaling` are those of
-    :class:`PackedMeta`. Take an encoder from :meth:`load`.
+    `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, `shared`
+    maps fields to those whose ids they have, and `columns` are the columns that a table must hold. A model is built from them:
+    `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared)`. `vocabulary`,
+    `scaling`, `shared` and `derived` are those of :class:`PackedMeta`. Take an encoder from :meth:`load`.
 
     >>> encoder = Encoder(
     ...     tasks=["click"], num_embeddings={"city": 3, "price": 4}, dense=["price"],
@@ -56,13 +59,20 @@ class Encoder:
         dense: Sequence[str],
         vocabulary: Mapping[str, Sequence[Any]],
         scaling: Mapping[str, Mapping[str, Any]],
+        shared: Mapping[str, str] | None = None,
+        derived: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        self.shared, self._derived = dict(shared or {}), _derived(derived or {})
         self.tasks, self.num_embeddings, self.dense = tuple(tasks), dict(num_embeddings), tuple(dense)
         self._texts: list[tuple[int, str, Categories | Hashes]] = []
         edges: dict[str, tuple[int, FloatArray]] = {}
+        known: dict[str, Categories | Hashes | None] = {}
         for position, (field, size) in enumerate(self.num_embeddings.items()):
             entries = vocabulary.get(field)
-            ids = text_ids(entries or [], size)
+            owner = self.shared.get(field, field)
+            if owner not in known:
+                known[owner] = text_ids(entries or [], size)
+            ids = known[owner]
             expected = size if isinstance(ids, Hashes) else len(entries or []) + (2 if ids is None else 0)
             if entries is None or size != expected:
                 raise DataError(f"field {field!r} has {shown(size)} ids, and its vocabulary is {shown(entries)}: this does not fit")
@@ -73,7 +83,9 @@ class Encoder:
         self._numbers = tuple(dict.fromkeys([*edges, *self.dense]))
         self._buckets = [(position, self._numbers.index(field), of) for field, (position, of) in edges.items()]
         self._scales = _scales(self.dense, self._numbers, scaling)
-        self.columns = tuple(dict.fromkeys([*self.num_embeddings, *self.dense]))
+        made = {one.name for one in self._derived}
+        sources = [source for one in self._derived for source in one.sources()]
+        self.columns = tuple(name for name in dict.fromkeys([*self.num_embeddings, *self.dense, *sources]) if name not in made)
 
     @classmethod
     def load(cls, path: str | Path) -> Encoder:
@@ -86,7 +98,7 @@ class Encoder:
         folder = path_of("path", path)
         if os.path.isfile(folder / META):
             meta = read_meta(folder / META)
-            return cls(tasks=meta.tasks, num_embeddings=meta.fields, dense=meta.dense, vocabulary=meta.vocabulary, scaling=meta.scaling)
+            return cls(tasks=meta.tasks, num_embeddings=meta.fields, dense=meta.dense, **meta.encoding)
         if os.path.isfile(folder / ENCODER):
             return cls(**read_run(folder))
         raise DataError(f"{folder} is no packed folder, which holds {META}, and no run folder, which holds {ENCODER}; name one of these")
@@ -97,7 +109,7 @@ class Encoder:
         `table` is a mapping of column names to lists or one-dimensional arrays of cells, a pandas or polars DataFrame, an Arrow Table or
         RecordBatch, or anything else with `__arrow_c_stream__`. Cells are read as from a Parquet file: text, integers, floats, truth
         values, dates and times; None, NaN and null are missing. Columns that the encoder does not read are ignored, so labels may be there.
-        What is neither a list nor an array of text, integers or numbers needs the package pyarrow.
+        What is neither a list nor an array of text, integers or numbers needs the package pyarrow, and so do derived columns.
 
         Raises DataError that names the column, and the row where it is one: for a missing column, columns of unequal length, cells of
         another type or of more than one, an infinite number, and a number that float32 cannot hold once it is scaled. Rows count from 1.
@@ -107,6 +119,8 @@ class Encoder:
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
     def _encoded(self, piece: Piece) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        if self._derived:
+            piece = derived_too(piece, self._derived)
         ids = np.empty((piece.rows, len(self.num_embeddings)), np.int64)
         for position, column, lookup in self._texts:
             texts, codes = text_cells(piece, column)
@@ -126,6 +140,19 @@ class Encoder:
             for at, position in enumerate(positions):
                 dense[:, position] = dense_float32(scaled[at], values[rows[at]], self.dense[position], piece.place)
         return ids, dense
+
+
+def _derived(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...]:
+    if not definitions:
+        return ()
+    try:
+        from .derived_schema import derived_columns
+    except ModuleNotFoundError as error:
+        raise DataError(f"the encoder's derived columns need the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+    try:
+        return derived_columns(definitions)
+    except ValueError as error:
+        raise DataError(f"derived is {shown(dict(definitions))}, and defines no columns: {' '.join(str(error).split())[:300]}") from error
 
 
 class _Scales(NamedTuple):

@@ -21,6 +21,8 @@ from .number_codes import FloatArray, Place
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from .derived_schema import Derived
+
 RESERVED = re.compile(r"\\*<(?:missing|oov)>")
 EXACT = 2**53
 """From here on float64 does not hold every integer."""
@@ -76,6 +78,18 @@ def number_cells(piece: Piece, name: str) -> FloatArray:
     from .columns import numbers_of
 
     return numbers_of(array, name, piece.place)
+
+
+def derived_too(piece: Piece, derived: Sequence[Derived]) -> Piece:
+    """The piece with its derived columns, each of which reads columns of the piece and derived ones before it."""
+    pa = _pyarrow("derived columns")
+    from .derived import with_derived
+
+    made = {one.name for one in derived}
+    sources = list(dict.fromkeys(source for one in derived for source in one.sources() if source not in made))
+    batch = pa.RecordBatch.from_arrays([_arrow_array(piece, name) for name in sources], names=sources)
+    batch = with_derived(batch, derived, piece.place)
+    return piece._replace(columns={**piece.columns, **{name: batch.column(name) for name in made}})
 
 
 def _is_pandas(table: Any) -> bool:

@@ -18,6 +18,7 @@ from ..data.columns import texts_of, without_views
 from ..data.number_codes import Place
 from ..data.text_ids import Categories, Hashes, text_ids
 from ..errors import ConfigError, DataError
+from ..inputs import table_rows
 
 VECTOR = "vector"
 BATCH_ROWS = 65_536
@@ -32,15 +33,18 @@ def start_from_vectors(table: Tensor, files: Mapping[str, str], meta: PackedMeta
         A line for each field that says how many of its ids start from the file.
 
     Raises:
-        ConfigError: a field that the data does not have, or whose ids are buckets of numbers.
+        ConfigError: a field that the data does not have, that has the embeddings of another, or whose ids are buckets of numbers.
         DataError: a file that cannot be read, has other columns, a vector of another length or with a number that is not finite, or no key
             that the field knows.
     """
     for field in files:
         if field not in meta.fields:
             raise ConfigError(f"pretrained.{field}: {meta.name} has no field {field!r}; its fields are {', '.join(meta.fields)}")
-    lines, start = [], 0
-    for field, size in meta.fields.items():
+        if field in meta.shared:
+            raise ConfigError(f"pretrained.{field}: the field has the embeddings of {meta.shared[field]!r}; name that one")
+    lines = []
+    _, starts = table_rows(list(meta.fields), list(meta.fields.values()), meta.shared)
+    for (field, size), start in zip(meta.fields.items(), starts, strict=True):
         if field in files:
             ids = text_ids(meta.vocabulary[field], size)
             if ids is None:
@@ -48,7 +52,6 @@ def start_from_vectors(table: Tensor, files: Mapping[str, str], meta: PackedMeta
             known, vectors = _read(Path(files[field]), field, ids, size, table.shape[1])
             table[start : start + size][torch.from_numpy(known)] = torch.from_numpy(vectors[known]).to(table)
             lines.append(f"{field}: {known.sum():,} of {size:,} ids start from {files[field]}")
-        start += size
     return lines
 
 

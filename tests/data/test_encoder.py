@@ -178,6 +178,46 @@ def test_without_dense_columns_there_are_no_dense_values(table):
     assert encoder.encode({"city": ["a"], "price": "not read"}).dense is None
 
 
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A table with derived columns and a field that has the ids of another, and what `prepare` makes of it."""
+    folder = tmp_path_factory.mktemp("logs")
+    times = [datetime.datetime(2024, 5, day + 1, day * 2) if day else None for day in range(12)]
+    items, last = ["a", "b", "c"] * 4, [None, "a", "b", "c", "x", "b"] * 2
+    table = pa.table({"time": times, "item": items, "last": last, "label": [0, 1] * 6})
+    pq.write_table(table, folder / "table.parquet")
+    schema = {
+        "name": "logs",
+        "files": SCHEMA["files"],
+        "min_count": 1,
+        "derived": [{"name": "item_x_hour", "cross": ["item", "hour"]}, {"name": "hour", "column": "time", "as": "hour"}],
+        "categorical": ["item", {"column": "last", "same_ids_as": "item"}, {"column": "item_x_hour", "hash_buckets": 1000}],
+        "numeric": [{"column": "hour", "buckets": 4, "dense": "standardise"}],
+        "tasks": SCHEMA["tasks"],
+    }
+    (folder / "logs.yaml").write_text(yaml.safe_dump(schema))
+    data = prepare(folder / "logs.yaml", cache_dir=folder / "cache", valid_fraction=0.0)
+    return table, data, Encoder.load(data.path)
+
+
+@pytest.mark.parametrize("form", ["Arrow table in chunks", "stream", "pandas", "lists"])
+def test_derived_columns_and_shared_ids_get_the_bits_that_prepare_gives_them(logs, form):
+    table, data, encoder = logs
+    equal(encoder.encode(FORMS[form](table)), data.split("train"))
+
+
+def test_a_table_needs_the_columns_that_others_are_derived_from_and_not_the_derived_ones(logs):
+    _, _, encoder = logs
+    assert encoder.columns == ("item", "last", "time")
+
+
+def test_the_model_of_an_encoder_shares_the_embeddings_that_its_fields_share(logs):
+    table, _, encoder = logs
+    model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared)
+    assert model.embedding.num_embeddings == sum(size for field, size in encoder.num_embeddings.items() if field != "last")
+    assert model(*encoder.encode(table)).shape == (12, 1)
+
+
 def test_an_encoder_travels_to_another_process(kinds):
     table, _, encoder = kinds
     assert torch.equal(pickle.loads(pickle.dumps(encoder)).encode(table).ids, encoder.encode(table).ids)  # noqa: S301

@@ -1,5 +1,7 @@
 """Embeddings that start from vectors in a file."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,6 +80,18 @@ def test_a_file_that_is_no_table_of_vectors_is_refused_by_name(tmp_path):
         started(city=str(tmp_path / "v.parquet"))
     with pytest.raises(DataError, match=r"absent\.parquet cannot be read"):
         started(city=str(tmp_path / "absent.parquet"))
+
+
+def test_fields_that_share_embeddings_start_by_the_one_that_has_them(tmp_path):
+    meta = dataclasses.replace(
+        META, fields={"city": 4, "last": 4, "home": 2}, vocabulary=VOCABULARY | {"last": VOCABULARY["city"], "home": ["<oov>", "7"]},
+        shared={"last": "city"},
+    )  # fmt: skip
+    table = torch.zeros(6, 2)
+    start_from_vectors(table, {"home": write(tmp_path / "v.parquet", [7], [[1.0, 2.0]], name="home")}, meta)
+    assert table.tolist() == [[0, 0]] * 5 + [[1, 2]]
+    with pytest.raises(ConfigError, match=r"pretrained.last: the field has the embeddings of 'city'; name that one"):
+        start_from_vectors(table, {"last": "v.parquet"}, meta)
 
 
 def test_only_fields_of_categories_have_vectors():
