@@ -24,6 +24,9 @@ class DcrnnFastError(Exception):
         backend='cpp' cannot be used: ...
     """
 
+    said: bool | None = None
+    """In a run of several processes: whether another one tells the user of the failure. None where they could not agree on one."""
+
 
 class BackendUnavailable(DcrnnFastError, RuntimeError):  # noqa: N818 (it names a state, not a failure)
     """The backend that was asked for by name cannot run here. The message says why and what to do.
@@ -55,6 +58,10 @@ class RunFolderError(DcrnnFastError, OSError):
 
 class TrainingDivergedError(DcrnnFastError, ArithmeticError):
     """The loss or a weight became infinite or NaN. The last checkpoint was written before that."""
+
+
+class RanksError(DcrnnFastError, RuntimeError):
+    """The processes of a run cannot go on together: one of them has ended or hangs, or they do not hold the same weights."""
 
 
 def shown(value: object) -> str:

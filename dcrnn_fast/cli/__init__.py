@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from ..errors import DcrnnFastError
+from ..errors import DcrnnFastError, RanksError
+from ..torchrun import is_first
 
 NEEDED = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "typer", "yaml")
 """Modules of the ``train`` extra that the commands import."""
@@ -31,5 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments if arguments is None else list(arguments), prog_name="dcrnn-fast")
     except DcrnnFastError as error:
-        sys.stderr.write(f"error: {error}\n")
+        if error.said is False or (error.said is None and is_first()):
+            sys.stderr.write(f"error: {error}\n")
+        if isinstance(error, RanksError) and "TORCHELASTIC_RUN_ID" in os.environ:
+            # torchrun names the process that it sees end first: let that be the one that failed. Then it ends this one.
+            sys.stderr.flush()
+            time.sleep(5)
         sys.exit(2)

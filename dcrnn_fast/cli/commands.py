@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__, strict_yaml
 from ..errors import BackendUnavailable, ConfigError, RunFolderError, shown
+from ..torchrun import is_first
 
 # Plain help and errors: rich's boxes are noise in a log file.
 app = typer.Typer(
@@ -91,10 +92,12 @@ def train(
     try:
         result = training.train(run, output, resume=resume, report=choose_report(quiet=quiet))
     except KeyboardInterrupt:
+        if not is_first():
+            raise typer.Exit(130) from None
         go_on = f"go on with: dcrnn-fast train --resume --output {output}"
         typer.echo(f"interrupted; {go_on if RunFolder(output).holds_run() else 'nothing was written yet'}", err=True)
         raise typer.Exit(130) from None
-    if not quiet:
+    if not quiet and is_first():
         console = output_console()
         if start := result.get("init"):
             print_metrics(console, f"{result['data']['name']}, test rows, before training", start["metrics"]["test"])

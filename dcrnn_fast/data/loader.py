@@ -36,22 +36,42 @@ class BlockLoader:
     It holds about two windows in memory, of `block_rows * window_blocks` rows each. Rows mix only inside a window: use small blocks and a
     large window for a split that is sorted by time or user.
 
-    Raises DataError for an empty split and ConfigError for a size below 1, a negative seed, or an argument of another type.
+    With `shards` above 1, several processes read one order together: `batch_size` counts the rows of all, and the process `shard`, in
+    [0, shards), gets its part of every batch. The parts in the order of their shards are the batch. Their sizes differ by one row at most,
+    so a part of a batch with fewer rows than shards may be empty. See :func:`part_of`.
+
+    Raises DataError for an empty split and ConfigError for a size below 1, a negative seed, a shard outside its range, or an argument of
+    another type.
 
     >>> split = PackedSplit("train", np.array([[1, 0], [2, 3], [0, 1]]), None, np.array([[0.0], [1.0], [0.0]]), None, None)
     >>> loader = BlockLoader(split, batch_size=2)
     >>> len(loader), [batch.ids.tolist() for batch in loader.batches(epoch=0)]
     (2, [[[1, 0], [2, 3]], [[0, 1]]])
+    >>> [batch.ids.tolist() for batch in BlockLoader(split, batch_size=2, shards=2, shard=1).batches()]
+    [[[2, 3]], [[0, 1]]]
     """
 
     def __init__(
-        self, split: PackedSplit, batch_size: int, *, shuffle: bool = False, seed: int = 0, block_rows: int = 4096, window_blocks: int = 64
+        self,
+        split: PackedSplit,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        block_rows: int = 4096,
+        window_blocks: int = 64,
+        shards: int = 1,
+        shard: int = 0,
     ) -> None:
         if not isinstance(split, PackedSplit):
             raise DataError(f"split is {shown(split)}, expected a PackedSplit, such as prepare(...).split('train')")
-        for name, value in (("batch_size", batch_size), ("block_rows", block_rows), ("window_blocks", window_blocks)):
+        sizes = {"batch_size": batch_size, "block_rows": block_rows, "window_blocks": window_blocks, "shards": shards}
+        for name, value in sizes.items():
             _check_whole(name, value, smallest=1)
-        _check_whole("seed", seed, smallest=0)
+        for name, value in {"seed": seed, "shard": shard}.items():
+            _check_whole(name, value, smallest=0)
+        if shard >= shards:
+            raise ConfigError(f"shard is {shard}, expected a number in [0, {shards}), as shards is {shards}")
         if not isinstance(shuffle, bool):
             raise ConfigError(f"shuffle is {shown(shuffle)}, expected True or False")
         if len(split) == 0:
@@ -62,6 +82,7 @@ class BlockLoader:
         self.seed = seed
         self.block_rows = min(block_rows, len(split))
         self.window_blocks = window_blocks
+        self.shards, self.shard = shards, shard
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
@@ -77,24 +98,37 @@ class BlockLoader:
             raise ConfigError(f"start is {start}, expected between 0 and the {len(self)} batches of an epoch")
         return self._generate(epoch, start)
 
+    def no_rows(self) -> Batch:
+        """A batch of the split's columns without a row."""
+        columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
+        return _batch([None if column is None else np.empty((0, *column.shape[1:]), column.dtype) for column in columns])
+
     def _generate(self, epoch: int, start: int) -> Iterator[Batch]:
         windows = self._windows(epoch)
         ends = np.cumsum([int((window[:, 1] - window[:, 0]).sum()) for window in windows])
         row = min(start * self.batch_size, len(self.split))
         first = int(np.searchsorted(ends, row, side="right"))
-        skip = row - (int(ends[first - 1]) if first else 0)
         left: list[npt.NDArray[Any] | None] | None = None
         for number in range(first, len(windows)):
-            arrays = [None if a is None else a[skip:] for a in self._read(windows[number], epoch, number)]
-            skip = 0
+            begin, end = int(ends[number - 1]) if number else 0, int(ends[number])
+            arrays = self._read(windows[number], epoch, number, begin)
             if left is not None:
                 arrays = [None if b is None else np.concatenate([a, b]) for a, b in zip(left, arrays, strict=True)]
-            assert arrays[0] is not None
-            rows = len(arrays[0])
-            whole = rows if number == len(windows) - 1 else rows - rows % self.batch_size
-            for begin in range(0, whole, self.batch_size):
-                yield _batch([None if a is None else a[begin : min(begin + self.batch_size, whole)] for a in arrays])
-            left = [None if a is None else a[whole:] for a in arrays]
+            at = 0 if left is not None else self._owned(row) - self._owned(begin)
+            batches_end = end if number == len(windows) - 1 else end - end % self.batch_size
+            while row < batches_end:
+                next_row = min(row + self.batch_size, len(self.split))
+                size = self._owned(next_row) - self._owned(row)
+                yield _batch([None if a is None else a[at : at + size] for a in arrays])
+                row, at = next_row, at + size
+            left = [None if a is None else a[at:] for a in arrays]
+
+    def _owned(self, row: int) -> int:
+        """How many of the first `row` rows of the order belong to this shard."""
+        batch, within = divmod(row, self.batch_size)
+        own = part_of(min(self.batch_size, len(self.split) - batch * self.batch_size), self.shards, self.shard)
+        whole = part_of(self.batch_size, self.shards, self.shard)
+        return batch * (whole.stop - whole.start) + min(max(within - own.start, 0), own.stop - own.start)
 
     def _windows(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         """The [begin, end) rows of the blocks of each window, in reading order."""
@@ -104,11 +138,34 @@ class BlockLoader:
         blocks = np.stack([begins, np.minimum(begins + self.block_rows, len(self.split))], axis=1)
         return [blocks[i : i + self.window_blocks] for i in range(0, len(blocks), self.window_blocks)]
 
-    def _read(self, window: npt.NDArray[np.int64], epoch: int, number: int) -> list[npt.NDArray[Any] | None]:
+    def _read(self, window: npt.NDArray[np.int64], epoch: int, number: int, begin: int) -> list[npt.NDArray[Any] | None]:
+        """This shard's rows of a window, which starts at row `begin` of the order."""
         rows = int((window[:, 1] - window[:, 0]).sum())
         order = np.random.default_rng([self.seed, epoch, number + 1]).permutation(rows) if self.shuffle else None
         columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
+        if self.shards > 1:
+            places = self._places(begin, rows)
+            places = places if order is None else places[order]
+            return [None if column is None else _gather_some(column, window, places) for column in columns]
         return [None if column is None else _gather(column, window, rows, order) for column in columns]
+
+    def _places(self, begin: int, rows: int) -> npt.NDArray[np.int64]:
+        """The place of each of the rows from `begin` on among those of this shard, or -1 for another shard's."""
+        row = np.arange(begin, begin + rows)
+        batch = row // self.batch_size
+        size = np.minimum(self.batch_size, len(self.split) - batch * self.batch_size)
+        within = row - batch * self.batch_size
+        own = (within >= size * self.shard // self.shards) & (within < size * (self.shard + 1) // self.shards)
+        return np.where(own, np.cumsum(own) - 1, -1)
+
+
+def part_of(rows: int, shards: int, shard: int) -> slice:
+    """The rows of `range(rows)` that belong to one of `shards` parts, which are as equal as can be and follow one another.
+
+    >>> [part_of(5, 3, shard) for shard in range(3)]
+    [slice(0, 1, None), slice(1, 3, None), slice(3, 5, None)]
+    """
+    return slice(rows * shard // shards, rows * (shard + 1) // shards)
 
 
 def _check_whole(name: str, value: object, *, smallest: int) -> None:
@@ -126,6 +183,18 @@ def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], rows: int, 
         size = int(end - begin)
         out[slice(at, at + size) if order is None else order[at : at + size]] = column[begin:end]
         at += size
+    return out
+
+
+def _gather_some(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Copy the rows of a window that have a place to it; `places` are those of the window's rows, in the order of the split."""
+    out = np.empty((int((places >= 0).sum()), *column.shape[1:]), dtype=column.dtype)
+    at = 0
+    for begin, end in window:
+        place = places[at : at + int(end - begin)]
+        own = np.flatnonzero(place >= 0)
+        out[place[own]] = column[begin:end][own]
+        at += int(end - begin)
     return out
 
 

@@ -68,6 +68,9 @@ class OptimiserConfig(_Section):
     lr: Annotated[float, Field(gt=0, le=10)] = Field(default=3e-3, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=0.3, description="decoupled decay; biases are exempt")
     batch_size: Positive = Field(default=512, description="rows a step")
+    micro_batches: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        default=1, description="parts of the batch that a step computes one after another (gradient accumulation), for less memory"
+    )
     epochs: Positive = Field(default=6, description="passes over the training rows, at most")
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(default=50, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")

@@ -21,6 +21,7 @@ from .config import ModelConfig, RunConfig, model_with_earlier
 from .constant import with_constant
 from .evaluation import evaluate_split
 from .model_file import load_model, read_encoding, read_weights
+from .ranks import ONE, Ranks
 from .run_data import prepare_data
 from .run_folder import RunFolder, stored_config
 from .tensors import load_tensors
@@ -111,12 +112,12 @@ class _KnownIds:
         return np.where(ids < self._sizes, ids, 0).astype(ids.dtype)
 
 
-def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device: torch.device) -> dict[str, Any]:
+def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device: torch.device, ranks: Ranks = ONE) -> dict[str, Any]:
     """What the earlier run's weights are worth on new rows, before they are trained further, and how the rows differ from its own.
 
     ``dataset`` is that of :func:`continued_data`. Ids that the earlier run did not know count as out of vocabulary for its weights.
 
-    Returns JSON values:
+    Several ranks, which must all call this, evaluate together. Returns JSON values:
         run: the earlier run's folder.
         metrics: for the ``train`` and the ``test`` rows, the metrics of every task; ``constant_log_loss`` is that of the base rates of
             the earlier run's train rows.
@@ -134,7 +135,7 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
     model, _ = load_model(earlier.folder.weights, device=device, backend=config.backend)
     rates, shares = about.get("base_rates", {}), about.get("id_shares", {})
     metrics = {
-        name: with_constant(evaluate_split(model, as_before(dataset.split(name)), meta, device), rates) for name in ("train", "test")
+        name: with_constant(evaluate_split(model, as_before(dataset.split(name)), meta, device, ranks), rates) for name in ("train", "test")
     }
     train = dataset.split("train")
     known, grown = id_shares(as_before(train), meta), id_shares(train, meta)

@@ -10,6 +10,7 @@ import torch
 
 from .. import backends
 from ..errors import ConfigError
+from .ranks import Ranks
 
 
 def select_device(name: str) -> torch.device:
@@ -25,6 +26,21 @@ def select_device(name: str) -> torch.device:
         raise ConfigError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (not usable or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(f"device is {name!r}, but PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs; use device: cpu")
+    return device
+
+
+def device_of_rank(name: str, ranks: Ranks) -> torch.device:
+    """The device of this rank: of several ranks on one machine, each has the GPU of its local number.
+
+    Raises :class:`ConfigError` as :func:`select_device`, and if several ranks are to share one GPU.
+    """
+    device = select_device(name)
+    if ranks.count == 1 or device.type != "cuda":
+        return device
+    if name not in ("auto", "cuda"):
+        raise ConfigError(f"device is {name!r}, but torchrun has started {ranks.count} processes, a GPU for each; use device: cuda")
+    device = select_device(f"cuda:{ranks.local}")
+    torch.cuda.set_device(device)
     return device
 
 

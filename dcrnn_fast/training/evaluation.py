@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -9,30 +10,41 @@ import torch
 from torch import nn
 
 from ..data import BlockLoader, PackedMeta, PackedSplit
+from ..data.loader import part_of
 from ..errors import TrainingDivergedError
 from .metrics import Array, task_metrics
+from .ranks import ONE, Ranks
 
 BATCH = 8192
 
 
 @torch.no_grad()
-def predict_split(model: nn.Module, split: PackedSplit, device: torch.device) -> dict[str, Array]:
-    """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode."""
+def predict_split(model: nn.Module, split: PackedSplit, device: torch.device, ranks: Ranks = ONE) -> dict[str, Array]:
+    """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode.
+
+    Each of several ranks computes its part of the batches, which are those of one process, and gets the predictions of all.
+    """
     model.eval()
+    loader = BlockLoader(split, BATCH)
+    own = part_of(len(loader), ranks.count, ranks.rank)
     parts: dict[str, list[Array]] = {}
-    for batch in BlockLoader(split, BATCH).batches():
+    for batch in islice(loader.batches(start=own.start), own.stop - own.start) if own.start < own.stop else [loader.no_rows()]:
         dense = None if batch.dense is None else batch.dense.to(device)
         for name, value in model.predict(batch.ids.to(device), dense).items():  # type: ignore[operator]
             parts.setdefault(name, []).append(value.cpu().numpy())
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    whole = ranks.rows(*(torch.from_numpy(np.concatenate(values)) for values in parts.values()))
+    return {name: values.numpy() for name, values in zip(parts, whole, strict=True)}
 
 
-def evaluate_split(model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device) -> dict[str, dict[str, Any]]:
+def evaluate_split(
+    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
+) -> dict[str, dict[str, Any]]:
     """Metrics of every task over a split, see :func:`task_metrics`.
 
+    Several ranks, which must all call this, share the predictions; rank 0 computes the metrics of all rows.
     Raises :class:`TrainingDivergedError` if a prediction is not finite.
     """
-    predictions = predict_split(model, split, device)
+    predictions = predict_split(model, split, device, ranks)
     bad = [name for name, values in predictions.items() if not np.isfinite(values).all()]
     if bad:
         raise TrainingDivergedError(
@@ -40,4 +52,5 @@ def evaluate_split(model: nn.Module, split: PackedSplit, meta: PackedMeta, devic
             "weights or dense values are too large"
         )
     group = None if split.group is None else np.asarray(split.group)
-    return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group)
+    labels = np.asarray(split.labels)
+    return ranks.from_first(lambda: task_metrics(predictions, labels, meta.tasks, funnel=meta.funnel, group=group))

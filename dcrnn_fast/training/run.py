@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 from ..data import PackedDataset, data_report
 from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..files import path_of
-from .config import RunConfig, located
+from .config import RunConfig, located, read_config
 from .constant import with_constant
 from .continuation import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .curves import write_curves
-from .device import deterministic, select_backend, select_device
+from .device import deterministic, device_of_rank, select_backend, select_device
 from .evaluation import evaluate_split
 from .model_file import load_model, read_encoding, read_weights
 from .precision import select_precision
 from .pretrained import start_from_vectors
+from .ranks import Ranks, joined
 from .report import Report
 from .run_data import check_rows, check_same_data, evaluation_warnings, prepare_data
 from .run_folder import RunFolder, enter_run, stored_config
@@ -38,6 +40,9 @@ def train(
     on_step: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Train, keep the weights that are best on the validation rows, and evaluate them once on the test rows.
+
+    Under ``torchrun``, all processes must call this alike: they train one model together (docs/many-processes.md). Rank 0 alone writes the
+    folder and reports.
 
     Args:
         config: see :func:`load_config`.
@@ -68,10 +73,20 @@ def train(
     config = located(config if init is None else config.model_copy(update={"init": str(path_of("init", init))}))
     if config.init is not None and dataset is not None:
         raise ConfigError("dataset and init are both given, but the run that init names decides how data is encoded; give one of them")
-    with enter_run(output, config, resume=resume) as (folder, stored):
-        if stored and folder.metrics.is_file() and (metrics := _finished(folder, stored, report)):
-            return metrics
-        return _train(stored or config, folder, dataset, report, on_step, is_new=stored is None)
+    with joined() as ranks, ExitStack() as stack:
+        report = report if ranks.first else Report()
+
+        def enter() -> dict[str, Any]:
+            folder, stored = stack.enter_context(enter_run(output, config, resume=resume))
+            metrics = _finished(folder, stored, report) if stored and folder.metrics.is_file() else None
+            return {"metrics": metrics, "config": (stored or config).to_dict(), "is_new": stored is None}
+
+        found = ranks.from_first(enter)
+        if found["metrics"]:
+            return found["metrics"]
+        folder = RunFolder(output)
+        config = read_config(found["config"], str(folder.config))
+        return _train(config, folder, dataset, report, on_step, ranks, is_new=found["is_new"])
 
 
 def _finished(folder: RunFolder, config: RunConfig, report: Report) -> dict[str, Any] | None:
@@ -97,41 +112,43 @@ def _train(
     dataset: PackedDataset | None,
     report: Report,
     on_step: Callable[[int], None] | None,
+    ranks: Ranks,
     *,
     is_new: bool,
 ) -> dict[str, Any]:
-    device = select_device(config.device)
+    device = device_of_rank(config.device, ranks)
     select_backend(config.backend, device)
     if is_new:
         config = config.model_copy(
             update={
-                "device": str(device),
+                "device": str(device) if ranks.count == 1 else device.type,
                 "threads": config.threads or torch.get_num_threads(),
                 "precision": select_precision(config.precision, device),
             }
         )
     newest = None if is_new else folder.newest_checkpoint()
     earlier = read_earlier(Path(config.init)) if config.init is not None and newest is None else None
-    dataset = dataset or _prepare(config, folder, earlier)
+    dataset = dataset or ranks.one_after_another(lambda: _prepare(config, folder, earlier))
     check_rows(config, dataset)
     with deterministic(config.threads):
-        trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step)
+        trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step, ranks=ranks)
         if newest is None:
             for line in start_from_vectors(trainer.model.state_dict()[TABLE], config.pretrained, dataset.meta):
                 report.note(line)
         if earlier is not None:
-            trainer.start = compare(config, earlier, dataset, device)
+            trainer.start = compare(config, earlier, dataset, device, ranks)
             load_earlier(trainer.model, earlier, dataset.meta.fields)
-        if is_new:
-            warnings = data_report(dataset)["warnings"]
-            folder.claim(config)
-            for line in warnings:
-                report.note(f"warning: {line}")
-        elif newest is not None:
+        warnings = data_report(dataset)["warnings"] if is_new and ranks.first else []
+        if newest is not None:
             report.note(f"resuming {folder.root} from {newest.name}")
             trainer.load(newest)
-        else:
+        elif not is_new:
             report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
+        ranks.check_same(trainer.where)
+        if is_new and ranks.first:
+            folder.claim(config)
+        for line in warnings:
+            report.note(f"warning: {line}")
         for line in in_words(trainer.start) if earlier is not None and trainer.start else ():
             report.note(line)
         trainer.run()
@@ -201,8 +218,9 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
     trainer.export()
     best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
+    test = evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device, trainer.ranks)
     metrics = {
-        "test": with_constant(evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device), rates),
+        "test": with_constant(test, rates),
         "valid": with_constant(best["valid"], rates),
         "train": {
             "seconds": at.seconds,
@@ -219,12 +237,17 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "relation": trainer.about["relation"],
             "device": str(trainer.device),
             "threads": torch.get_num_threads(),
+            **({"ranks": trainer.ranks.count} if trainer.ranks.count > 1 else {}),
         },
         "data": {"name": meta.name, "digest": meta.digest, "rows": dict(meta.rows)},
         "config": trainer.config.to_dict(),
     }
     if trainer.start is not None:
         metrics["init"] = trainer.start
-    write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history)
-    folder.write_metrics(metrics)
-    return metrics
+
+    def write() -> dict[str, Any]:
+        write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history)
+        folder.write_metrics(metrics)
+        return metrics
+
+    return trainer.ranks.from_first(write)

@@ -41,3 +41,19 @@ class Scalars:
             # An error that is already raised says more than a second complaint about a full disk.
             if error is None:
                 raise
+
+
+class NoScalars(Scalars):
+    """The log of a process that writes none."""
+
+    def __init__(self, folder: Path, *, after_step: int) -> None:
+        pass
+
+    def add(self, step: int, values: dict[str, float | None]) -> None:
+        """Drop the values."""
+
+    def flush(self) -> None:
+        """Write nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass

@@ -21,6 +21,11 @@ def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn
             yield f"{prefix}.{name}", parameter
 
 
+def weight_sums(modules: Mapping[str, nn.Module]) -> dict[str, float]:
+    """The sum of each parameter in float64: equal weights have equal sums, other weights hardly ever."""
+    return {f"the sum of {name}": float(value.detach().sum(dtype=torch.float64)) for name, value in named_parameters(modules)}
+
+
 def capture(modules: Mapping[str, nn.Module], optimiser: Optimisers, device: torch.device) -> dict[str, Tensor]:
     """Weights, the optimisers' state under their parameters' names, and the states of the random generators."""
     tensors = {f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()}

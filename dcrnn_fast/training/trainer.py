@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,27 +17,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import auto
-from ..backends import requested
 from ..data import Batch, BlockLoader, PackedDataset
 from ..errors import CheckpointError, DataError, TrainingDivergedError
+from .batch_gradient import BatchGradient
 from .checkpoint import damaged, load_checkpoint, save_checkpoint
 from .config import RunConfig
 from .dense_edges import dense_edges
 from .device import select_backend
 from .early_stopping import EarlyStopping
 from .evaluation import evaluate_split
+from .measured_backends import measured_backends
 from .metrics import mean_over_tasks
 from .model_file import build_model, describe, encoding, export_weights
 from .oov_dropout import OOVDropout
 from .optimisation import build_optimiser, build_weighting, clip_gradients, learning_rate
 from .position import EvaluationRecord, Position, TaskMetrics, restored_position
-from .precision import autocast, select_precision
+from .precision import select_precision
+from .ranks import ONE, Ranks
 from .report import Report
 from .run_files import write_json
 from .run_folder import RunFolder
-from .scalars import Scalars
-from .snapshot import capture, restore, select
+from .scalars import NoScalars, Scalars
+from .snapshot import capture, restore, select, weight_sums
 from .tensors import all_finite, check_tensors
 
 
@@ -54,9 +54,10 @@ class Trainer:
         *,
         device: torch.device,
         on_step: Callable[[int], None] | None = None,
+        ranks: Ranks = ONE,
     ) -> None:
         self.config, self.dataset, self.folder, self.report = config, dataset, folder, report
-        self.device, self.on_step = device, on_step
+        self.device, self.on_step, self.ranks = device, on_step, ranks
         self.about = describe(config, dataset)
         torch.manual_seed(config.seed)
         self.model = build_model(self.about, device=device, backend=config.backend)
@@ -69,15 +70,20 @@ class Trainer:
             self.modules["weighting"] = self.task_weight
         self.optimiser = build_optimiser(config, self.modules, device)
         self.precision = select_precision(config.precision, device)
-        self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device) if config.oov_dropout else None
-        self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed)
+        oov_dropout = OOVDropout(dataset, config.oov_dropout, device) if config.oov_dropout else None
+        self.gradient = BatchGradient(
+            config, self.model, self.task_weight, oov_dropout, precision=self.precision, device=device, ranks=ranks
+        )
+        part = {"shards": ranks.count, "shard": ranks.rank}
+        self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed, **part)
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
         self.best: dict[str, Tensor] = {}
         self.start: dict[str, Any] | None = None  # of a run that starts from an earlier one's weights: how the two compare
         self._window = torch.zeros((), dtype=torch.float64, device=device)
         self._window_rows = 0
-        self.backend = self._measured_backends() or select_backend(config.backend, device)
+        measured = measured_backends(config, self.model, self.loader, self.precision, device, report)
+        self.backend = measured or select_backend(config.backend, device)
 
     @property
     def total_steps(self) -> int:
@@ -99,10 +105,12 @@ class Trainer:
         self.report.start(epochs=self.config.optimiser.epochs, total_steps=self.total_steps, step=self.at.step)
         self._clock = time.perf_counter()
         try:
-            with Scalars(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
+            log = Scalars if self.ranks.first else NoScalars
+            with log(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
                 if self.start is not None and not self.at.step:
                     # From here on the run no longer needs the earlier one.
-                    write_json(self.folder.encoder, encoding(self.dataset.meta))
+                    if self.ranks.first:
+                        write_json(self.folder.encoder, encoding(self.dataset.meta))
                     self.save()
                 while not self.done:
                     self._train_epoch()
@@ -110,10 +118,13 @@ class Trainer:
         finally:
             self.report.close()
 
-    def save(self) -> Path:
-        """Write a checkpoint of this position."""
+    def save(self) -> Path | None:
+        """Write a checkpoint of this position, on rank 0. All ranks must have the same weights then."""
         self._check_weights()
+        self.ranks.check_same(self.where)
         self._tick()
+        if not self.ranks.first:
+            return None
         self.scalars.flush()
         tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
         state = {
@@ -151,17 +162,23 @@ class Trainer:
         for key, now in self.environment().items():
             before = state["environment"].get(key, now)  # earlier versions wrote fewer keys
             if before != now:
-                self.report.note(
-                    f"note: {key} was {before} and is {now}: the weights may differ in the last bits from an uninterrupted run"
-                )
+                by = "by the random numbers of dropout" if key == "ranks" else "in the last bits"
+                self.report.note(f"note: {key} was {before} and is {now}: the weights may differ {by} from an uninterrupted run")
         self.at, self.stopping, self.start = position, stopping, state.get("start")
         self.best = select(tensors, "best.")
         if self.best or self.at.epoch:
             check_tensors(self.model, self.best, folder)
         restore(tensors, self.modules, self.optimiser, self.device, folder)
 
+    def where(self) -> dict[str, Any]:
+        """What must be the same on all ranks."""
+        same = {"step": self.at.step, "data": self.dataset.meta.digest, "precision": self.precision, "backend": self.backend}
+        return same | weight_sums(self.modules)
+
     def export(self) -> None:
-        """Write the best weights, and the encoding that another table needs to be evaluated with them."""
+        """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0."""
+        if not self.ranks.first:
+            return
         write_json(self.folder.encoder, encoding(self.dataset.meta))
         export_weights(self.folder.weights, self.best, self.about)
 
@@ -172,27 +189,8 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "backend": self.backend,
             "precision": self.precision,
+            "ranks": self.ranks.count,
         }
-
-    def _measured_backends(self) -> str:
-        """Let ``auto`` measure what a training step needs, on a device where it measures; returns what it takes there.
-
-        "" where it does not choose. In the mode ``cached`` nothing is measured: each size takes what the file has.
-        """
-        if self.device.type not in auto.DEVICES or auto.mode() == "static" or requested(self.config.backend) != "auto":
-            return ""
-        if auto.mode() == "cached":
-            return "auto (cached)"
-        batch = next(self.loader.batches())
-        try:
-            with autocast(self.precision, self.device):
-                found = auto.tune(self.model, *(part.to(self.device) for part in (batch.ids, batch.dense) if part is not None))
-        except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
-            return ""
-        taken = sorted(Counter(choice.backend for choice in found.values()).items())
-        shares = [f"{name} for {count} size{'s' * (count != 1)}" for name, count in taken]
-        self.report.note(f"auto takes {', '.join(shares)}")
-        return f"auto ({', '.join(name for name, _ in taken)})"
 
     def _train_epoch(self) -> None:
         """Train to the end of the epoch, or until early stopping ends the run inside it."""
@@ -219,32 +217,19 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         started = time.perf_counter()
         config = self.config
-        ids, dense, labels, weight = (None if part is None else part.to(self.device, non_blocking=True) for part in batch)
         rate = learning_rate(config.optimiser, self.at.step, self.total_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["lr_scale"]
+        self.optimiser.zero_grad(set_to_none=True)
         try:
-            if self.oov_dropout and ids is not None:
-                ids = self.oov_dropout(ids)
-            with autocast(self.precision, self.device):
-                logits = self.model(ids, dense)
-            loss = self.model.loss(  # type: ignore[operator]
-                logits.float(),
-                labels,
-                sample_weight=weight if config.loss.sample_weight else None,
-                task_weight=self.task_weight,
-                strict_funnel=config.loss.strict_funnel,
-            )
+            loss, rows = self.gradient(batch, self.at.step)
         except (IndexError, TypeError, ValueError) as error:
             raise DataError(f"{self.dataset.meta.name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         if config.optimiser.clip_norm is not None:
             parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
             clip_gradients(parameters, config.optimiser.clip_norm)
         self.optimiser.step()
-        rows = batch.labels.shape[0]
-        self._window += loss.detach().double() * rows
+        self._window += loss.double() * rows
         self._window_rows += rows
         self.at.step += 1
         self.at.batch += 1
@@ -271,7 +256,7 @@ class Trainer:
         self._flush()
         self._check_weights()
         try:
-            metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device)
+            metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device, self.ranks)
         except TrainingDivergedError as error:
             raise self._diverged(str(error)) from None
         value = mean_over_tasks(metrics, self.config.early_stopping.monitor, self.dataset.meta.tasks)

@@ -87,7 +87,7 @@ ARGUMENTS = [
     ("bytes_per_value", lambda: PLAN.cost("x")),
     *((name, lambda kw={name: bad}: BlockLoader(SPLIT, **{"batch_size": 2} | kw)) for name, bad in [
         ("batch_size", "a"), ("batch_size", 1.5), ("seed", None), ("block_rows", 0), ("window_blocks", 2.5),
-        ("shuffle", "x"),
+        ("shuffle", "x"), ("shards", 0), ("shard", 1), ("shard", -1),
     ]),
     ("split", lambda: BlockLoader(None, 2)),
     ("epoch", lambda: BlockLoader(SPLIT, 2).batches("x")),

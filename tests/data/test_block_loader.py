@@ -69,6 +69,21 @@ def test_all_columns_of_a_batch_belong_to_the_same_rows(loader, epoch):
             assert torch.equal(column, rows)
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(loaders, st.integers(0, 1000), st.integers(2, 7), st.data())
+def test_the_parts_of_all_shards_are_the_batches_of_one_process(loader, epoch, shards, data):
+    def part(shard):
+        options = {name: getattr(loader, name) for name in ("shuffle", "seed", "block_rows", "window_blocks")}
+        return BlockLoader(loader.split, loader.batch_size, **options, shards=shards, shard=shard).batches(epoch, start)
+
+    start = data.draw(st.integers(0, len(loader)))
+    for whole, *parts in zip(loader.batches(epoch, start), *map(part, range(shards)), strict=True):
+        for column, own in zip(whole, zip(*parts, strict=True), strict=True):
+            assert torch.equal(column, torch.cat(own))
+        sizes = [len(part.ids) for part in parts]
+        assert max(sizes) - min(sizes) <= 1, f"the parts of {len(whole.ids)} rows have {sizes}"
+
+
 def test_the_order_is_a_pure_function_of_seed_and_epoch():
     def epoch_order(seed, epoch):
         return order(BlockLoader(numbered(500), 32, shuffle=True, seed=seed, block_rows=16, window_blocks=4).batches(epoch))

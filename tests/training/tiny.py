@@ -7,6 +7,7 @@ import yaml
 
 from dcrnn_fast.training import load_config, run, trainer
 from dcrnn_fast.training.checkpoint import load_checkpoint
+from dcrnn_fast.training.ranks import ONE
 from dcrnn_fast.training.run_folder import RunFolder
 
 SCHEMA = {
@@ -79,10 +80,10 @@ def fake_validation(monkeypatch, aucs, log_losses=()):
     log_losses = log_losses or [1 - auc for auc in aucs]
     asked, values, real = [], iter(zip(aucs, log_losses, strict=True)), trainer.evaluate_split
 
-    def evaluate(model, split, meta, device):
+    def evaluate(model, split, meta, device, ranks=ONE):
         asked.append((split.name, model.embedding.weight.detach().clone()))
         if split.name != "valid":
-            return real(model, split, meta, device)
+            return real(model, split, meta, device, ranks)
         auc, log_loss = next(values)
         return {task: {"rows": 1, "positives": 1, "auc": auc, "log_loss": log_loss, "calibration": 1.0} for task in meta.tasks}
 

@@ -1,0 +1,135 @@
+"""What one rank does: its device, its random numbers, what it says, and how it compares itself with others."""
+
+import pytest
+import torch
+
+from dcrnn_fast.data import BlockLoader
+from dcrnn_fast.errors import ConfigError, RanksError
+from dcrnn_fast.torchrun import Place
+from dcrnn_fast.training.batch_gradient import BatchGradient
+from dcrnn_fast.training.device import device_of_rank
+from dcrnn_fast.training.model_file import build_model, describe
+from dcrnn_fast.training.process_group import ManyRanks, _attempt
+from dcrnn_fast.training.ranks import ONE
+from tests.training.tiny import tiny_config
+
+CPU = torch.device("cpu")
+
+
+def rank(number, count=4, local=None):
+    return ManyRanks(Place(number, count, number if local is None else local), None)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    return taken
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_each_rank_takes_the_gpu_of_its_number_on_its_machine(two_gpus, name):
+    assert device_of_rank(name, rank(3, local=1)) == torch.device("cuda", 1)
+    assert two_gpus == [torch.device("cuda", 1)]
+
+
+def test_one_process_takes_the_gpu_that_it_is_told(two_gpus):
+    assert device_of_rank("cuda:1", ONE) == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "local", "said"),
+    [
+        ("cuda:1", 0, "device is 'cuda:1', but torchrun has started 4 processes, a GPU for each; use device: cuda"),
+        ("auto", 2, "device is 'cuda:2', but PyTorch .* sees 2 GPUs"),
+    ],
+)
+def test_ranks_that_would_share_a_gpu_are_refused(two_gpus, name, local, said):
+    with pytest.raises(ConfigError, match=said):
+        device_of_rank(name, rank(local))
+
+
+def gradient_of(schema, dataset, ranks=ONE, **options):
+    config = tiny_config(schema, **options)
+    torch.manual_seed(0)
+    model = build_model(describe(config, dataset), device=CPU, backend="reference")
+    return BatchGradient(config, model, None, None, precision="float32", device=CPU, ranks=ranks)
+
+
+class Alone(ManyRanks):
+    """A rank that nobody answers: it takes its rows for those of all."""
+
+    def __init__(self, number):
+        super().__init__(Place(number, 4, number), None)
+
+    def rows(self, *own):
+        return own
+
+    def add_gradients(self, parameters):
+        pass
+
+
+def test_random_numbers_follow_from_the_step_and_the_rank_alone(schema, dataset):
+    batch = next(BlockLoader(dataset.split("train"), 32).batches())
+
+    def loss(number, step):
+        return float(gradient_of(schema, dataset, Alone(number))(batch, step)[0])
+
+    losses = [loss(number, step) for number in range(2) for step in range(2)]
+    assert len(set(losses)) == 4, "two ranks or two steps have the same dropout"
+    torch.rand(7)
+    assert loss(1, 1) == losses[3]
+
+
+@pytest.mark.parametrize("embedding", ["dense", "sparse"])
+@pytest.mark.parametrize("micro_batches", [3, 40])
+def test_micro_batches_have_the_gradient_of_the_whole_batch(schema, dataset, embedding, micro_batches):
+    batch = next(BlockLoader(dataset.split("train"), 32).batches())
+    found = []
+    for number in (1, micro_batches):
+        options = {"model__dropout": 0.0, "model__embedding": embedding, "optimiser__micro_batches": number}
+        gradient = gradient_of(schema, dataset, **options)
+        loss, rows = gradient(batch, 0)
+        assert rows == 32
+        gradients = {name: p.grad.to_dense() for name, p in gradient.model.named_parameters() if p.grad is not None}
+        found.append((loss, gradients))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_both_passes_over_a_micro_batch_have_the_same_dropout(schema, dataset):
+    batch = next(BlockLoader(dataset.split("train"), 32).batches())
+    gradient = gradient_of(schema, dataset, optimiser__micro_batches=2, model__dropout=0.5)
+    seen = []
+    gradient.model.register_forward_hook(lambda model, given, logits: seen.append(logits.detach()))
+    gradient(batch, 0)
+    first, second, again_first, again_second = seen
+    assert torch.equal(first, again_first)
+    assert torch.equal(second, again_second)
+
+
+def test_ranks_that_differ_are_told_in_what(monkeypatch):
+    here = rank(0, 2)
+    monkeypatch.setattr(here, "_texts", lambda own: [own, '{"step": 5, "the sum of weight": 2.5}'])
+    here.check_same(lambda: {"step": 5, "the sum of weight": 2.5})
+    with pytest.raises(RanksError, match=r"rank 1 and rank 0 differ in the sum of weight: 2\.5 and 2\.0\. All ranks must"):
+        here.check_same(lambda: {"step": 5, "the sum of weight": 2.0})
+
+
+def test_a_mistake_is_told_by_rank_0_alone(command, monkeypatch):
+    mistake = ("train", "--data", "hillstrom", "--set", "model.stepz=3")
+    code, out, err = command(*mistake)
+    assert (code, out, err.count("error: ")) == (2, "", 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert command(*mistake) == (2, "", "")
+
+
+@pytest.mark.parametrize(("agents", "attempt"), [("1", "2"), ("3", "0"), (None, "0")])
+def test_a_restart_on_one_machine_reads_nothing_that_the_start_before_left(monkeypatch, agents, attempt):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    monkeypatch.delenv("GROUP_WORLD_SIZE", raising=False)
+    if agents:
+        monkeypatch.setenv("GROUP_WORLD_SIZE", agents)
+    assert _attempt() == attempt
