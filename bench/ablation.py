@@ -35,7 +35,7 @@ PATH = results.COMMITTED / "ablation.json"
 DEFAULT = "the defaults"
 FORMER: dict[str, Any] = {
     "model.rank": None, "model.dense_bins": 0, "oov_dropout": 0.0, "precision": "float32", "optimiser.weight_decay": 0.1,
-    "optimiser.epochs": 3,
+    "optimiser.epochs": 3, "optimiser.lr": 0.003,
 }  # fmt: skip
 """What the defaults were when rank.json and embedding_start.json were measured."""
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "embedding_dim 16": {"model.embedding_dim": 16},
     "weight decay 0.1": {"optimiser.weight_decay": 0.1},
     "weight decay 1": {"optimiser.weight_decay": 1.0},
-    "learning rate 0.005": {"optimiser.lr": 0.005},
+    "learning rate 0.003": {"optimiser.lr": 0.003},
+    "learning rate 0.008": {"optimiser.lr": 0.008},
     "3 epochs": {"optimiser.epochs": 3},
     "patience 3": {"early_stopping.patience": 3},
     "uncertainty weighting": {"loss.weighting": "uncertainty"},

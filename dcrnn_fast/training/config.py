@@ -65,7 +65,7 @@ class ModelConfig(_Section):
 class OptimiserConfig(_Section):
     """AdamW and its learning-rate schedule."""
 
-    lr: Annotated[float, Field(gt=0, le=10)] = Field(default=3e-3, description="peak learning rate")
+    lr: Annotated[float, Field(gt=0, le=10)] = Field(default=5e-3, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=0.3, description="decoupled decay; biases are exempt")
     batch_size: Positive = Field(default=512, description="rows a step")
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = Field(
