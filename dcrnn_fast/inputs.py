@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from .pooled_fields import pooling_problem
 from .transforms import may_read_values, observed
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -138,6 +140,17 @@ def check_shared_embeddings(shared: object, names: Sequence[str], sizes: Sequenc
         if ids[name] != ids[owner]:
             raise ValueError(f"shared_embeddings[{name!r}]={owner!r}: the fields have {ids[name]} and {ids[owner]} ids, expected as many")
     return dict(shared)
+
+
+def check_pooled(pooled: object, names: Sequence[str], shared: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """``pooled`` as a dict; None is empty. Raise TypeError or ValueError unless its fields have columns among ``names`` and a pooling."""
+    if pooled is None:
+        return {}
+    if not isinstance(pooled, Mapping):
+        raise TypeError(f"pooled={pooled!r}: expected a mapping from field names to their columns and pooling, got {type(pooled).__name__}")
+    if problem := pooling_problem(pooled, names, shared):
+        raise ValueError(f"pooled{problem}")
+    return {name: {"columns": list(of["columns"]), "pooling": of["pooling"]} for name, of in pooled.items()}
 
 
 def table_rows(names: Sequence[str], sizes: Sequence[int], shared: Mapping[str, str]) -> tuple[int, list[int]]:

@@ -33,7 +33,7 @@ def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     try:
         if pa.types.is_nested(kind):
-            raise pa.ArrowInvalid("a cell holds more than one value")
+            raise pa.ArrowInvalid("a cell holds more than one value, which `max_values` of a categorical column allows")
         # A dictionary's values become text once each; its cells stay codes, which keeps a batch of long texts small.
         coded = column if pa.types.is_dictionary(column.type) else None
         texts = _text(column if coded is None else coded.dictionary).dictionary_encode()

@@ -1,4 +1,4 @@
-"""Columns that a schema derives from those of a table, batch by batch: parts of a time, and crosses of columns."""
+"""Columns that a schema derives from those of a table, batch by batch: parts of a time, values of lists, crosses of columns."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from ..errors import DataError, shown
 from .columns import Place, as_times, numbers_of, texts_of
 from .derived_schema import Derived
+from .value_columns import Values
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 MAX_SECONDS = 10**11
@@ -25,7 +26,8 @@ def with_derived(batch: pa.RecordBatch, derived: Sequence[Derived], place: Place
 
     The hour is 0 to 23, the weekday 0 (Monday) to 6, the day of the month 1 to 31, as integers, and null where the time is missing. A cross
     is text: the texts of its columns with `|` between them, a backslash before each `|` and backslash of their own, and `<missing>` for a
-    missing one; where all are missing, it is null. Raises DataError, with `place` in the message, for a column or a cell that is no time.
+    missing one; where all are missing, it is null. A value is null where the cell has fewer. Raises DataError, with `place` in
+    the message, for a column or a cell that is no time, and for values of a column that holds one value a cell.
 
     >>> from pathlib import Path
     >>> batch = pa.RecordBatch.from_pydict({"time": ["2024-05-31T23:59:00", None], "city": ["a", "b|c"]})
@@ -34,15 +36,22 @@ def with_derived(batch: pa.RecordBatch, derived: Sequence[Derived], place: Place
     >>> with_derived(batch, [hour, cross], Place(Path("log.csv"), 0)).to_pydict()["city_x_hour"]
     ['a|23', 'b\\\\|c|<missing>']
     """
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    values: dict[tuple[str, str | None], Values] = {}
     for one in derived:
         if one.cross is not None:
-            made = _cross([batch.column(name) for name in one.cross], one.cross, place)
+            columns[one.name] = _cross([columns[name] for name in one.cross], one.cross, place)
+            continue
+        assert one.column is not None
+        if one.value is not None:
+            key = one.column, one.separator
+            if key not in values:
+                values[key] = Values(columns[one.column], one.column, one.separator, place)
+            columns[one.name] = values[key].at(one.value)
         else:
-            assert one.column is not None
             assert one.part is not None
-            made = _PARTS[one.part](_wall_clock(batch.column(one.column), one, place))
-        batch = pa.RecordBatch.from_arrays([*batch.columns, made], names=[*batch.schema.names, one.name])
-    return batch
+            columns[one.name] = _PARTS[one.part](_wall_clock(columns[one.column], one, place))
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _wall_clock(column: pa.Array, one: Derived, place: Place) -> pa.Array:

@@ -1,4 +1,4 @@
-"""The part of a schema that derives columns: parts of a time, and crosses of columns."""
+"""The part of a schema that derives columns: parts of a time, values of cells that hold several, and crosses of columns."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from pydantic import Field, model_validator
 
 from .file_schema import Column, Strict
 
+MAX_VALUES = 1000
+"""The most values that a field may have."""
+
+_KEYS = {"as": "as", "unit": "as", "timezone": "as", "value": "value", "separator": "value"}
+"""By key of a column that is made of one other: the key that it needs."""
+
 
 class Derived(Strict):
-    """A column that is computed from others: `as` a part of the time in `column`, or the `cross` of several columns.
+    """A column that is computed from others: `as` a part of the time in `column`, a `value` of its cells, or the `cross` of columns.
 
     Numbers count from 1970-01-01 UTC in `unit`, seconds by default. Times that have a zone, and numbers, are told in `timezone`, by default
-    UTC; times without one are taken as they are written.
+    UTC; times without one are taken as they are written. Values count from 0; `separator` cuts cells of text.
 
     >>> Derived(**{"name": "hour", "column": "time", "as": "hour"}).sources()
     ('time',)
@@ -29,24 +35,31 @@ class Derived(Strict):
     part: Literal["hour", "weekday", "day"] | None = Field(default=None, alias="as")
     unit: Literal["s", "ms", "us", "ns"] | None = None
     timezone: str | None = None
+    value: int | None = Field(default=None, ge=0, lt=MAX_VALUES)
+    separator: str | None = Field(default=None, min_length=1)
     cross: tuple[Column, ...] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Derived:
         if self.cross is not None:
-            given = [key for key, value in self._of_time().items() if value is not None]
+            given = [f"`{key}`" for key in ("column", *_KEYS) if self._given(key)]
             if given:
                 raise ValueError(f"derived column {self.name!r}: `cross` and {', '.join(given)} exclude each other")
             if len(self.cross) < 2 or len(set(self.cross)) < len(self.cross):
                 raise ValueError(f"derived column {self.name!r}: `cross` is {list(self.cross)}, expected two or more different columns")
-        elif self.column is None or self.part is None:
-            raise ValueError(f"derived column {self.name!r} needs a `column` with `as` (hour, weekday or day), or a `cross` of columns")
+        elif self.column is None or (self.part is None) == (self.value is None):
+            raise ValueError(
+                f"derived column {self.name!r} needs a `column` with `as` (hour, weekday or day) or with `value`, or a `cross` of columns"
+            )
+        of = "as" if self.value is None else "value"
+        if stray := [f"`{key}`" for key, belongs in _KEYS.items() if belongs != of and self._given(key)]:
+            raise ValueError(f"derived column {self.name!r}: {', '.join(stray)} and `{of}` exclude each other")
         if self.timezone is not None and not _is_zone(self.timezone):
             raise ValueError(f"derived column {self.name!r}: timezone is {self.timezone!r}, expected a known one, such as Europe/Berlin")
         return self
 
-    def _of_time(self) -> dict[str, str | None]:
-        return {"`column`": self.column, "`as`": self.part, "`unit`": self.unit, "`timezone`": self.timezone}
+    def _given(self, key: str) -> bool:
+        return getattr(self, "part" if key == "as" else key) is not None
 
     def sources(self) -> tuple[str, ...]:
         """The columns that it reads."""
@@ -85,7 +98,7 @@ def in_order(derived: Sequence[Derived]) -> tuple[Derived, ...]:
     for one in derived:
         if one.column in by_name:
             raise ValueError(
-                f"derived column {one.name!r} is a part of {one.column!r}, which is derived and no time; name a column of the files"
+                f"derived column {one.name!r} is a part of {one.column!r}, which is derived and no time or list; name a column of the files"
             )
     try:
         order = TopologicalSorter({one.name: [name for name in one.sources() if name in by_name] for one in derived}).static_order()

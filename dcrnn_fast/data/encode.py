@@ -50,15 +50,17 @@ class FittedSchema:
         categories: dict[str, Field] = {}
         buckets: list[Field] = []
         dense: list[DenseScale] = []
-        columns = len(schema.categorical) + len(schema.numeric)
-        for done, c in enumerate(schema.categorical):
+        id_columns, shared = schema.id_columns, schema.shared
+        several = {column for of in schema.pooled.values() for column in of["columns"]}
+        columns = len(id_columns) + len(schema.numeric)
+        for done, c in enumerate(id_columns):
             progress("learning columns", done, columns)
             if c.hash_buckets is not None:
                 categories[c.column] = HashCode(c.column, c.hash_buckets)
             elif c.same_ids_as is None:
-                alike = [c.column, *(name for name, owner in schema.shared.items() if owner == c.column)]
-                categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count)
-        for done, n in enumerate(schema.numeric, start=len(schema.categorical)):
+                alike = [c.column, *(name for name, owner in shared.items() if owner == c.column)]
+                categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count, several)
+        for done, n in enumerate(schema.numeric, start=len(id_columns)):
             progress("learning columns", done, columns)
             if n.buckets is not None:
                 buckets.append(BucketCode.fit(fitting, n))
@@ -73,10 +75,11 @@ class FittedSchema:
         Raises DataError for a column that the other table does not have, or uses in another way.
         """
         vocabulary, scaling = encoding["vocabulary"], encoding["scaling"]
+        _check_alike(schema, "is read as", encoding.get("pooled", {}), schema.pooled)
         _check_alike(schema, "is derived by", encoding.get("derived", {}), schema.derived_features)
         _check_alike(schema, "has the ids of", encoding.get("shared", {}), schema.shared)
         categories: dict[str, Field] = {}
-        for category in schema.categorical:
+        for category in schema.id_columns:
             if category.same_ids_as is not None:
                 continue
             if category.hash_buckets is not None:
@@ -139,7 +142,12 @@ class EncodedRows:
 
 def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:
     """The categorical fields in the schema's order: one that has the ids of another is that field for its own column."""
-    return [replace(categories[c.same_ids_as or c.column], column=c.column) for c in schema.categorical]
+    several = {column for of in schema.pooled.values() for column in of["columns"]}
+    fields: list[Field] = []
+    for c in schema.id_columns:
+        field = replace(categories[c.same_ids_as or c.column], column=c.column)
+        fields.append(replace(field, several=c.column in several) if isinstance(field, CategoryCode) else field)
+    return fields
 
 
 def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.float32]:

@@ -13,8 +13,9 @@ import torch
 
 from ..errors import DataError, shown
 from ..files import path_of
+from ..pooled_fields import pooling_problem
 from .memory_tables import Piece, derived_too, number_cells, pieces_of, text_cells
-from .meta import read_meta
+from .meta import read_meta, whole_vocabulary
 from .number_codes import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
 from .packed import META
 from .run_encoding import ENCODER, read_run
@@ -35,9 +36,10 @@ class Encoder:
     """Makes a model's inputs of rows in memory, with the bits that `prepare` gives for the same rows. It learns nothing.
 
     `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, `shared`
-    maps fields to those whose ids they have, and `columns` are the columns that a table must hold. A model is built from them:
-    `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared)`. `vocabulary`,
-    `scaling`, `shared` and `derived` are those of :class:`PackedMeta`. Take an encoder from :meth:`load`.
+    maps fields to those whose ids they have, `pooled` those with several values to their columns, and `columns` are the columns that a
+    table must hold. A model is built from them: `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks,
+    shared_embeddings=encoder.shared, pooled=encoder.pooled)`. `vocabulary`, `scaling`, `shared`, `derived` and `pooled` are those of
+    :class:`PackedMeta`. Take an encoder from :meth:`load`.
 
     >>> encoder = Encoder(
     ...     tasks=["click"], num_embeddings={"city": 3, "price": 4}, dense=["price"],
@@ -61,17 +63,23 @@ class Encoder:
         scaling: Mapping[str, Mapping[str, Any]],
         shared: Mapping[str, str] | None = None,
         derived: Mapping[str, Mapping[str, Any]] | None = None,
+        pooled: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.shared, self._derived = dict(shared or {}), _derived(derived or {})
         self.tasks, self.num_embeddings, self.dense = tuple(tasks), dict(num_embeddings), tuple(dense)
         self._texts: list[tuple[int, str, Categories | Hashes]] = []
         edges: dict[str, tuple[int, FloatArray]] = {}
-        known: dict[str, Categories | Hashes | None] = {}
+        known: dict[tuple[str, bool], Categories | Hashes | None] = {}
+        self.pooled = {name: dict(of) for name, of in (pooled or {}).items()}
+        if problem := pooling_problem(self.pooled, list(self.num_embeddings), self.shared):
+            raise DataError(f"pooled{problem}")
+        several = {column for of in self.pooled.values() for column in of["columns"]}
+        vocabulary = whole_vocabulary({"vocabulary": vocabulary, "shared": self.shared, "pooled": self.pooled})
         for position, (field, size) in enumerate(self.num_embeddings.items()):
             entries = vocabulary.get(field)
-            owner = self.shared.get(field, field)
+            owner = self.shared.get(field, field), field in several
             if owner not in known:
-                known[owner] = text_ids(entries or [], size)
+                known[owner] = text_ids(entries or [], size, several=field in several)
             ids = known[owner]
             expected = size if isinstance(ids, Hashes) else len(entries or []) + (2 if ids is None else 0)
             if entries is None or size != expected:
@@ -108,8 +116,9 @@ class Encoder:
 
         `table` is a mapping of column names to lists or one-dimensional arrays of cells, a pandas or polars DataFrame, an Arrow Table or
         RecordBatch, or anything else with `__arrow_c_stream__`. Cells are read as from a Parquet file: text, integers, floats, truth
-        values, dates and times; None, NaN and null are missing. Columns that the encoder does not read are ignored, so labels may be there.
-        What is neither a list nor an array of text, integers or numbers needs the package pyarrow, and so do derived columns.
+        values, dates and times; None, NaN and null are missing. In a field with several values a cell is a list of these, or separated
+        text. Columns that the encoder does not read are ignored, so labels may be there. What is neither a list nor an array of text,
+        integers or numbers needs the package pyarrow, and so do derived columns and fields with several values.
 
         Raises DataError that names the column, and the row where it is one: for a missing column, columns of unequal length, cells of
         another type or of more than one, an infinite number, and a number that float32 cannot hold once it is scaled. Rows count from 1.

@@ -1,6 +1,7 @@
 """The kinds of columns: what each learns from the train rows, and what it makes of a batch of rows.
 
 categorical  id 0: out of vocabulary (unseen, or rarer than min_count in train); then the categories, the most frequent first
+             in a column of several: missing has id 0 too
 hashed       id 0: missing; then 1 + the last 8 bytes of the text's MD5, as a little-endian number, modulo the number of buckets
 buckets      id 0: missing; then 1 + the index of the value's bucket
 dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * log(1 + |x|); missing becomes 0, the train mean
@@ -8,7 +9,7 @@ dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -30,15 +31,20 @@ from .text_queries import hashes
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """A categorical field: `vocabulary[id]` is its text, `vocabulary[0]` the out-of-vocabulary entry."""
+    """A categorical field: `vocabulary[id]` is its text, `vocabulary[0]` the out-of-vocabulary entry.
+
+    `several` says that the column holds one of several values: a missing one has id 0, even if the vocabulary, of another field, has it.
+    """
 
     column: str
     vocabulary: list[str]
+    several: bool = False
 
     @classmethod
-    def fit(cls, fitting: Fitting, columns: Sequence[str], min_count: int) -> CategoryCode:
-        """Learn from the train rows' cells of the columns, the first of which is the field's own."""
-        return cls(columns[0], [OOV, *fitting.texts(columns, min_count)])
+    def fit(cls, fitting: Fitting, columns: Sequence[str], min_count: int, several: Collection[str] = ()) -> CategoryCode:
+        """Learn from the train rows' cells of the columns, the first of which is the field's own; in `several` a cell is one of several."""
+        texts, of_several = fitting.texts(columns, min_count, several=several), columns[0] in several
+        return cls(columns[0], [OOV, *(text for text in texts if text != MISSING or not of_several)], of_several)
 
     @property
     def num_embeddings(self) -> int:
@@ -51,7 +57,8 @@ class CategoryCode:
 
     def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
         """The ids of a staged table's rows."""
-        known = pa.array(self.vocabulary[1:], pa.string())
+        entries: list[str | None] = [None if self.several and text == MISSING else text for text in self.vocabulary[1:]]
+        known = pa.array(entries, pa.string())
         return staged.texts[self.column].map(lambda texts: pc.fill_null(pc.add(pc.index_in(texts, known), 1), 0).to_numpy(), np.int32)
 
 

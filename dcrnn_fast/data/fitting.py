@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import duckdb
 import numpy as np
@@ -22,20 +22,23 @@ class Fitting:
         self._database = database
         self._selected: tuple[str, NumberColumn] | None = None
 
-    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None) -> list[str]:
+    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
         """The texts that at least `min_count` cells of the train rows hold, at most `limit`: the most frequent first, then in text order.
 
-        The cells are those of all columns of `names`.
+        The cells are those of all columns of `names`; in the columns `several`, each of which holds one of several values, a missing one
+        does not count.
         """
         columns = [self.staged.texts[name] for name in names]
         texts = pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string())
-        return counted(self._database, texts, np.concatenate([self._counts(column) for column in columns]), min_count, limit)
+        counts = [self._counts(column, missing=name not in several) for name, column in zip(names, columns, strict=True)]
+        return counted(self._database, texts, np.concatenate(counts), min_count, limit)
 
-    def _counts(self, column: TextColumn) -> npt.NDArray[np.int64]:
+    def _counts(self, column: TextColumn, *, missing: bool) -> npt.NDArray[np.int64]:
         counts = np.zeros(column.positions[-1], np.int64)
         for batch in self.staged.batches:
             first, last = column.positions[batch.number : batch.number + 2]
             counts[first:last] = np.bincount(column.codes(batch)[self.train[batch.here]], minlength=last - first)
+            counts[last - 1] *= missing  # A batch's last text is MISSING.
         return counts
 
     def numbers(self, name: str) -> NumberColumn:

@@ -2,12 +2,13 @@
 
 The packed format tells them apart where it can. In a categorical field id 0 is out of vocabulary. A missing cell has an id of its own if
 train has at least `min_count` of them, and is out of vocabulary otherwise. In a bucketed field id 0 is missing, and no value is out of
-vocabulary. Needs NumPy only.
+vocabulary. Of a field with several values the first one counts; where it is a category, a row without values is out of vocabulary. Needs
+NumPy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -41,12 +42,14 @@ def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float
     >>> id_shares(PackedSplit("train", ids, None, np.zeros((4, 1), np.float32), None, None), meta)
     {'city': {'oov': 0.5, 'missing': 0.25}, 'price': {'oov': None, 'missing': 0.25}}
     """
-    categorical = [is_categorical(meta, field) for field in meta.fields]
-    missing_id = [_missing_id(meta, field) for field in meta.fields]
-    zero, missing = (np.zeros(len(meta.fields), dtype=np.int64) for _ in range(2))
+    first = meta.first_columns
+    columns = [position for position, column in enumerate(meta.fields) if column in first.values()]
+    categorical = [is_categorical(meta, field) for field in first]
+    missing_id = [_missing_id(meta, field) for field in first]
+    zero, missing = (np.zeros(len(first), dtype=np.int64) for _ in range(2))
     wanted = np.array([-1 if number is None else number for number in missing_id], dtype=np.int32)
     for start in range(0, len(split), BLOCK_ROWS):
-        block = np.asarray(split.ids[start : start + BLOCK_ROWS])
+        block = np.asarray(split.ids[start : start + BLOCK_ROWS])[:, columns]
         zero += np.count_nonzero(block == 0, axis=0)
         missing += np.count_nonzero(block == wanted, axis=0)
 
@@ -55,13 +58,13 @@ def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float
 
     return {
         field: {"oov": share(zero[f], categorical[f]), "missing": share(missing[f], missing_id[f] is not None)}
-        for f, field in enumerate(meta.fields)
+        for f, field in enumerate(first)
     }
 
 
 def is_categorical(meta: PackedMeta, field: str) -> bool:
-    """Whether the field's ids are categories; otherwise they are buckets of numbers."""
-    return meta.vocabulary.get(field, [])[:1] == [OOV]
+    """Whether the field's ids have a vocabulary of categories; otherwise they are hashes, or buckets of numbers."""
+    return meta.vocabulary.get(meta.first_columns.get(field, field), [])[:1] == [OOV]
 
 
 def lost_fields(train: Shares, other: Shares, split: str, rows: int) -> list[str]:
@@ -87,15 +90,20 @@ def lost_fields(train: Shares, other: Shares, split: str, rows: int) -> list[str
     return lines
 
 
-def rare_fields(train: Shares) -> list[str]:
+def rare_fields(train: Shares, several: Collection[str] = ()) -> list[str]:
     """A warning of one line for every field of whose train rows at least half are out of vocabulary.
+
+    Fields in `several` have several values.
 
     >>> rare_fields({"city": {"oov": 0.2, "missing": None}})
     []
     """
     return [
-        f"field {field!r}: {share:.1%} of the train rows are out of vocabulary, their categories being rarer than min_count: the model "
-        "reads all of them as one category; lower min_count, use coarser categories, or leave the field out"
+        f"field {field!r}: {share:.1%} of the train rows have no value, or their first one is rarer than min_count and tells the model "
+        "nothing; check that the files fill the column, lower min_count, or use coarser categories"
+        if field in several
+        else f"field {field!r}: {share:.1%} of the train rows are out of vocabulary, their categories being rarer than min_count: the "
+        "model reads all of them as one category; lower min_count, use coarser categories, or leave the field out"
         for field, shares in train.items()
         if (share := shares.get("oov")) is not None and share >= RARE
     ]
@@ -114,8 +122,8 @@ _KINDS = {
 def _missing_id(meta: PackedMeta, field: str) -> int | None:
     if not is_categorical(meta, field):
         return 0
-    vocabulary: list[str | float] = list(meta.vocabulary[field])
-    return vocabulary.index(MISSING) if MISSING in vocabulary else None
+    vocabulary: list[str | float] = list(meta.vocabulary[meta.first_columns[field]])
+    return vocabulary.index(MISSING) if MISSING in vocabulary and field not in meta.pooled else None
 
 
 def _unreadable(shares: Mapping[str, float | None], kind: str) -> tuple[float | None, float]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import strict_json
 from ..errors import DataError, shown
+from ..pooled_fields import first_columns, pooling_problem
 
 FORMAT_VERSION = 1
 DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
@@ -38,8 +39,9 @@ class PackedMeta:
     `fields` maps each id column, in order, to its number of ids. `vocabulary[field]` holds the text of each id for a categorical field, and
     the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
     the content: it covers every other entry, and through `checksums` every array. `shared` maps a field to the field whose ids, and
-    embeddings, it has. `derived` says how columns that the files lack were computed, as in the schema. Where these two are empty, neither
-    the file nor the digest has them, as in earlier versions.
+    embeddings, it has. `derived` says how columns that the files lack were computed, as in the schema. `pooled` maps a field with several
+    values to its `columns` in `fields`, one for each value, and to its `pooling`, "mean" or "sum"; there id 0 is no value. Where these
+    three are empty, neither the file nor the digest has them, as in earlier versions.
 
     >>> meta = PackedMeta(
     ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,
@@ -65,19 +67,30 @@ class PackedMeta:
     digest: str = ""
     shared: dict[str, str] = field(default_factory=dict)
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pooled: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def first_columns(self) -> dict[str, str]:
+        """The fields as the schema names them, with the column of each in `fields`: of one with several values, the first."""
+        return first_columns(self.pooled, list(self.fields))
 
     @property
     def encoding(self) -> dict[str, Any]:
         """How columns became ids and dense values; `prepare(other, encoding=...)` takes it.
 
-        It holds `vocabulary` and `scaling`, and `shared` and `derived` where they are not empty.
+        It holds `vocabulary` and `scaling`, and `shared`, `derived` and `pooled` where they are not empty. As in the file, columns of a
+        field with several values have no vocabulary where they share another one's.
         """
         given = {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key)}
-        return {"vocabulary": self.vocabulary, "scaling": self.scaling} | given
+        return {"vocabulary": self._once(), "scaling": self.scaling} | given
+
+    def _once(self) -> dict[str, list[str] | list[float]]:
+        again = {column for of in self.pooled.values() for column in of["columns"] if column in self.shared}
+        return {name: entries for name, entries in self.vocabulary.items() if name not in again}
 
     def content(self) -> dict[str, Any]:
         """What meta.json holds."""
-        content = dataclasses.asdict(self)
+        content = dataclasses.asdict(dataclasses.replace(self, vocabulary=self._once()))
         return {key: value for key, value in content.items() if value or key not in _OPTIONAL}
 
     def computed_digest(self) -> str:
@@ -120,8 +133,9 @@ def read_meta(file: Path) -> PackedMeta:
         expected, fits = _ENTRIES[key]
         if not fits(value):
             raise DataError(f"{file}: {key} is {shown(value)}, expected {expected}; {remedy}")
+    content["vocabulary"] = whole_vocabulary(content)
     meta = PackedMeta(**{**content, "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])})
-    if problem := _sharing_problem(meta.shared, meta.vocabulary, meta.fields):
+    if problem := _pooled_problem(content, list(meta.fields)) or _sharing_problem(meta.shared, meta.vocabulary, meta.fields):
         raise DataError(f"{file}: {problem}; {remedy}")
     if meta.digest != meta.computed_digest():
         raise DataError(f"{file} does not match its own digest: it was changed after it was written; {remedy}")
@@ -134,15 +148,28 @@ def check_encoding(encoding: Any) -> None:
     """Raise DataError unless `encoding` is the :attr:`PackedMeta.encoding` of some data."""
     if not isinstance(encoding, Mapping) or set(encoding) - _OPTIONAL != {"vocabulary", "scaling"}:
         raise DataError(
-            f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta, and its shared and derived if "
-            "it has them: `meta.encoding`"
+            f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta, and its shared, derived and "
+            "pooled if it has them: `meta.encoding`"
         )
     for key, value in encoding.items():
         expected, fits = _ENTRIES[key]
         if not fits(value):
             raise DataError(f"encoding: {key} is {shown(value)}, expected {expected}")
-    if problem := _sharing_problem(encoding.get("shared", {}), encoding["vocabulary"], encoding["vocabulary"]):
+    vocabulary = whole_vocabulary(encoding)
+    if problem := _pooled_problem(encoding, None) or _sharing_problem(encoding.get("shared", {}), vocabulary, vocabulary):
         raise DataError(f"encoding: {problem}")
+
+
+def whole_vocabulary(encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """The vocabulary of an encoding with that of every column: those that share another one's in a field with several values lack theirs.
+
+    >>> pooled = {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}
+    >>> whole_vocabulary({"vocabulary": {"tags[0]": ["<oov>", "a"]}, "shared": {"tags[1]": "tags[0]"}, "pooled": pooled})["tags[1]"]
+    ['<oov>', 'a']
+    """
+    vocabulary, shared = encoding["vocabulary"], encoding.get("shared", {})
+    columns = [column for of in encoding.get("pooled", {}).values() for column in of["columns"] if column not in vocabulary]
+    return {**vocabulary, **{column: vocabulary[shared[column]] for column in columns if shared.get(column) in vocabulary}}
 
 
 def _sharing_problem(shared: Mapping[str, str], vocabulary: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | None:
@@ -151,6 +178,18 @@ def _sharing_problem(shared: Mapping[str, str], vocabulary: Mapping[str, Any], s
             return f"shared says that {shown(name)} has the ids of {shown(owner)}, expected a field and another one that has its own"
         if sizes[name] != sizes[owner] or vocabulary.get(name) != vocabulary.get(owner):
             return f"shared says that {shown(name)} has the ids of {shown(owner)}, but their vocabularies differ"
+    return None
+
+
+def _pooled_problem(encoding: Mapping[str, Any], columns: Sequence[str] | None) -> str | None:
+    """`columns` are those of the ids in their order; None where it is not known."""
+    vocabulary, pooled = whole_vocabulary(encoding), encoding.get("pooled", {})
+    together = [column for of in pooled.values() for column in of["columns"]]
+    if problem := pooling_problem(pooled, together if columns is None else columns, encoding.get("shared", {})):
+        return f"pooled{problem}"
+    for column in together:
+        if vocabulary.get(column, [0])[:1] not in ([OOV], []):
+            return f"pooled says that {shown(column)} holds one of several values, but its ids are no categories"
     return None
 
 
@@ -194,7 +233,11 @@ def _rows(value: Any) -> bool:
 
 
 def _definition(value: Any) -> bool:
-    return isinstance(value, dict) and all(_text(key) and (_text(part) or _texts(part)) for key, part in value.items())
+    return isinstance(value, dict) and all(_text(key) and (_text(part) or _texts(part) or _count(part)) for key, part in value.items())
+
+
+def _pool(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"columns", "pooling"} and _texts(value["columns"]) and _text(value["pooling"])
 
 
 def _flag(value: Any) -> bool:
@@ -218,5 +261,6 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "digest": ("text", _text),
     "shared": ("a field by field", _mapping(_text)),
     "derived": ("a definition by column", _mapping(_definition)),
+    "pooled": ("columns and pooling by field", _mapping(_pool)),
 }
-_OPTIONAL = {"shared", "derived"}
+_OPTIONAL = {"shared", "derived", "pooled"}

@@ -88,4 +88,5 @@ def _meta(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) -> P
         format_version=FORMAT_VERSION,
         shared=schema.shared,
         derived=schema.derived_features,
+        pooled=schema.pooled,
     )

@@ -28,7 +28,7 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
             and `constant_log_loss`, the log loss of predicting the train rows' base rate.
         fields: by field: `kind` ("categorical", "hashed" or "buckets"), `ids` (the number of embeddings), and by split the share of the
             rows that are `oov` and `missing`, None where the packed format cannot tell (see
-            :func:`dcrnn_fast.data.id_shares.id_shares`).
+            :func:`dcrnn_fast.data.id_shares.id_shares`). Of a field with several values, the shares are those of the first.
         dense: by dense column and split: `mean`, `std`, `min`, `max` of the scaled values. Train has mean 0 and standard deviation 1 except
             for missing cells, which are 0.
         groups: None without a group column, else by split: `groups`, `mean_rows` of a group, `rows_without_group`, and `both_classes`, by
@@ -58,15 +58,15 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         "rows": {name: len(split) for name, split in splits.items()},
         "tasks": _tasks(data),
         "fields": {
-            field: {"kind": _kind(meta, field), "ids": size}
+            field: {"kind": _kind(meta, column), "ids": meta.fields[column]}
             | {kind: {name: shares[name][field][kind] for name in splits} for kind in ("oov", "missing")}
-            for field, size in meta.fields.items()
+            for field, column in meta.first_columns.items()
         },
         "dense": _dense(data),
         "groups": None if meta.group is None else {name: _groups(split, data) for name, split in splits.items()},
         "single_feature_auc": single_feature_auc(data),
     }
-    return report | {"warnings": _warnings(report, shares, meta.tasks)}
+    return report | {"warnings": _warnings(report, shares, meta)}
 
 
 def _kind(meta: PackedMeta, field: str) -> str:
@@ -121,14 +121,14 @@ def _groups(split: PackedSplit, data: PackedDataset) -> dict[str, Any]:
     }
 
 
-def _warnings(report: dict[str, Any], shares: dict[str, Any], tasks: tuple[str, ...]) -> list[str]:
+def _warnings(report: dict[str, Any], shares: dict[str, Any], meta: PackedMeta) -> list[str]:
     lines, train = [], shares.get("train", {})
     others = [(split, rows) for split, rows in report["rows"].items() if rows and split != "train"]
     for split, rows in others:
         lines += lost_fields(train, shares[split], split, rows)
         lines += empty_columns({name: of for name, of in report["dense"].items() if name not in report["fields"]}, split, rows)
-    lines += rare_fields(train)
-    for task in tasks:
+    lines += rare_fields(train, meta.pooled)
+    for task in meta.tasks:
         counts = report["tasks"][task]
         for split, rows in report["rows"].items():
             if rows:

@@ -5,6 +5,7 @@ docs/data-format.md explains it by example. Every unknown key is an error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from .. import strict_yaml
 from ..errors import DataError, shown
+from .category_schema import Categorical
 from .derived_schema import Derived, in_order
 from .file_schema import DECIMAL, Column, Csv, Files, Split, Strict
 
@@ -34,31 +36,6 @@ _EXPECTED = {
     TASK_NAME: "letters, digits and _, a letter first",
     DECIMAL: "a point or a comma",
 }
-
-
-class Categorical(Strict):
-    """A column whose values are categories, compared as text. `min_count` overrides the schema's. `hash_buckets` learns no vocabulary.
-
-    `same_ids_as` names another categorical column: a text then has the same id, and the same embedding, in both.
-
-    >>> Categorical(column="city", min_count=10).column
-    'city'
-    """
-
-    column: Column
-    min_count: int | None = Field(default=None, ge=1)
-    hash_buckets: int | None = Field(default=None, ge=2, le=2**31 - 2)
-    same_ids_as: Column | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Categorical:
-        if self.same_ids_as is not None and (self.min_count is not None or self.hash_buckets is not None):
-            raise ValueError(
-                f"column {self.column!r} has the ids of {self.same_ids_as!r}: state `min_count` or `hash_buckets` there, for both columns"
-            )
-        if self.min_count is not None and self.hash_buckets is not None:
-            raise ValueError(f"column {self.column!r}: `min_count` and `hash_buckets` exclude each other: a hashed field counts nothing")
-        return self
 
 
 class Numeric(Strict):
@@ -161,17 +138,19 @@ class TableSchema(Strict):
                     of = "" if column == name else f", from which {name!r} is derived,"
                     raise ValueError(f"column {column!r}{of} is {not_features[column]} and cannot be a feature")
         self._check_sharing()
+        self._check_values(fields)
         self._check_derived()
         if self.funnel and len(self.tasks) < 2:
             raise ValueError("`funnel: true` needs at least two tasks, in the order of the funnel")
         return self
 
     def _check_sharing(self) -> None:
-        categorical = {c.column: c for c in self.categorical}
-        for name, owner in self.shared.items():
-            if owner not in categorical or owner in self.shared:
-                has = f"has the ids of {self.shared[owner]!r} itself" if owner in self.shared else "is no categorical column"
-                own = [column for column in categorical if column not in self.shared]
+        shared = {c.column: c.same_ids_as for c in self.categorical if c.same_ids_as is not None}
+        columns = [c.column for c in self.categorical]
+        for name, owner in shared.items():
+            if owner not in columns or owner in shared:
+                has = f"has the ids of {shared[owner]!r} itself" if owner in shared else "is no categorical column"
+                own = [column for column in columns if column not in shared]
                 raise ValueError(f"column {name!r}: `same_ids_as` names {owner!r}, which {has}; expected one of {', '.join(own) or 'none'}")
 
     def _check_derived(self) -> None:
@@ -185,6 +164,18 @@ class TableSchema(Strict):
             if one.name not in used:
                 raise ValueError(f"derived column {one.name!r} is used nowhere: name it as categorical or numeric, or leave it out")
 
+    def _check_values(self, fields: Sequence[str]) -> None:
+        made, derived = {column for c in self._several for column in c.value_columns}, {one.name for one in self.derived}
+        if clash := sorted(made.intersection({*fields, *derived})):
+            raise ValueError(f"column {clash[0]!r} has the name of a value of a field with `max_values`; give one of them another name")
+        for c in self._several:
+            if c.column in derived:
+                raise ValueError(f"column {c.column!r} is derived and has one value a row: leave out `max_values`")
+
+    @property
+    def _several(self) -> list[Categorical]:
+        return [c for c in self.categorical if c.max_values is not None]
+
     def _behind(self, name: str) -> set[str]:
         """A column and all those from which it is derived."""
         behind = {name}
@@ -194,16 +185,33 @@ class TableSchema(Strict):
         return behind
 
     @property
+    def id_columns(self) -> tuple[Categorical, ...]:
+        """The categorical columns of ids: those of `categorical`, but of one with several values a column for each; these share ids."""
+        first = {c.column: c.value_columns[0] for c in self.categorical}
+        return tuple(one for c in self.categorical for one in c.columns(first.get(c.same_ids_as or "")))
+
+    @property
+    def all_derived(self) -> tuple[Derived, ...]:
+        """`derived`, and the values of fields that have several."""
+        return *self.derived, *(one for c in self._several for one in c.derived())
+
+    @property
+    def pooled(self) -> dict[str, dict[str, Any]]:
+        """By field with several values: its columns of ids, and its pooling."""
+        return {c.column: c.pooled() for c in self._several}
+
+    @property
     def shared(self) -> dict[str, str]:
-        """By column with the ids of another: that column."""
-        return {c.column: c.same_ids_as for c in self.categorical if c.same_ids_as is not None}
+        """By column of ids with those of another: that column."""
+        return {c.column: c.same_ids_as for c in self.id_columns if c.same_ids_as is not None}
 
     @property
     def derived_features(self) -> dict[str, dict[str, Any]]:
         """By name, the definitions of the derived columns that fields and dense values are made of."""
         features = [c.column for c in self.categorical] + [n.column for n in self.numeric]
         needed = {column for name in features for column in self._behind(name)}
-        return {one.name: one.definition() for one in self.derived if one.name in needed}
+        needed.update(column for c in self._several for column in c.value_columns)
+        return {one.name: one.definition() for one in self.all_derived if one.name in needed}
 
     @property
     def suggested_relation(self) -> str:
@@ -212,13 +220,13 @@ class TableSchema(Strict):
 
     def file_columns(self) -> tuple[set[str], set[str]]:
         """The columns that the files must have: those read as text, from which times are read too, and those read as numbers alone."""
-        derived, sources = {one.name for one in self.derived}, {source for one in self.derived for source in one.sources()}
+        derived, sources = {one.name for one in self.all_derived}, {source for one in self.all_derived for source in one.sources()}
         text = self.text_columns() | self.time_columns() | sources
         return text - derived, self.number_columns() - derived - text
 
     def text_columns(self) -> set[str]:
         """Columns compared as text: 007 in a CSV file stays 007."""
-        columns = {c.column for c in self.categorical} | {t.column for t in self.tasks if t.positive is not None}
+        columns = {c.column for c in self.id_columns} | {t.column for t in self.tasks if t.positive is not None}
         by = (self.group, self.files.split_column, None if self.split is None else self.split.hash)
         return columns | {c for c in by if c is not None}
 

@@ -38,7 +38,8 @@ def single_feature_auc(data: PackedDataset) -> dict[str, dict[str, Any] | None]:
     with more than 200,000 rows, as many are drawn with a fixed seed.
 
     Returns, by task, ``split`` (the held-out one), ``train_rows`` and ``rows`` (those read), and ``fields`` and ``dense``: the AUC in
-    [0, 1] by column. Raises DataError for an id outside its field's range.
+    [0, 1] by column, of a field with several values that of the one which predicts best. Raises DataError for an id outside its field's
+    range.
     """
     samples = {name: _sample(split, data) for name, split in data.splits.items()}
     return {task: _of_task(samples, data, t) for t, task in enumerate(data.meta.tasks)}
@@ -84,15 +85,15 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         return None
     positive, negative = samples[held_out].classes(task)
     rate = len(train[0]) / (len(train[0]) + len(train[1]))
-    fields, dense = {}, {}
-    for f, field in enumerate(data.meta.fields):
+    columns, dense = {}, {}
+    for f, name in enumerate(data.meta.fields):
         known, asked = samples["train"].ids[:, f], samples[held_out].ids[:, f]
         size = int(max(known.max(), asked.max())) + 1
         hits, misses, positives, negatives = (
             np.bincount(column[rows], minlength=size).astype(np.float64)
             for column, rows in ((known, train[0]), (known, train[1]), (asked, positive), (asked, negative))
         )
-        fields[field] = _auc((hits + PRIOR_ROWS * rate) / (hits + misses + PRIOR_ROWS), positives, negatives)
+        columns[name] = _auc((hits + PRIOR_ROWS * rate) / (hits + misses + PRIOR_ROWS), positives, negatives)
     for d, column in enumerate(data.meta.dense):
         held = samples[held_out].dense
         assert held is not None
@@ -104,7 +105,10 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         "split": held_out,
         "train_rows": len(train[0]) + len(train[1]),
         "rows": len(positive) + len(negative),
-        "fields": fields,
+        "fields": {
+            field: max(columns[name] for name in data.meta.pooled.get(field, {"columns": [first]})["columns"])
+            for field, first in data.meta.first_columns.items()
+        },
         "dense": dense,
     }
 

@@ -36,7 +36,7 @@ def read_tables(
 
     Raises DataError for a file that cannot be read, lacks a column or has it twice, and for more rejected rows than the schema allows.
     """
-    staged, rows = StagedTable(schema, folder, pool), {}
+    staged, rows, derived = StagedTable(schema, folder, pool), {}, schema.all_derived
     files = [path for of_role in paths.values() for path in of_role]
     expected = sum(map(_rows, files)) if all(path.suffix != ".gz" for path in files) else None
     try:
@@ -47,7 +47,7 @@ def read_tables(
                 for batch in _batches(schema, path, folder, database, rejects):
                     if batch.num_rows:
                         place = Place(path, staged.rows - before)
-                        staged.append(with_derived(batch, schema.derived, place), place)
+                        staged.append(with_derived(batch, derived, place), place)
                         progress("reading rows", staged.rows, expected)
             rows[role] = staged.rows - first
     finally:
@@ -91,9 +91,11 @@ def _check_columns(schema: TableSchema, path: Path, wanted: Sequence[str], prese
     missing = [name for name in wanted if name not in present]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)} that schema {schema.name!r} uses; it has {', '.join(present)}")
-    derived = [one.name for one in schema.derived if one.name in present]
+    derived = [one.name for one in schema.all_derived if one.name in present]
     if derived:
-        raise DataError(f"{path} has the columns {', '.join(derived)}, which schema {schema.name!r} derives; rename them in its `derived`")
+        raise DataError(
+            f"{path} has the columns {', '.join(derived)}, which schema {schema.name!r} derives; rename them there or in its `derived`"
+        )
     repeated = [name for name in wanted if present.count(name) > 1]
     if repeated:
         raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")

@@ -10,14 +10,16 @@ from .meta import MISSING, OOV
 
 
 class Categories:
-    """The ids of a field with a vocabulary: a text's position there, 0 for any other text.
+    """The ids of a field with a vocabulary: a text's position there, 0 for any other text; with `several`, 0 for a missing one too.
 
     >>> Categories(["<oov>", "a", "b"]).of(["b", "c"])
     [2, 0]
     """
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
+    def __init__(self, vocabulary: Sequence[str], *, several: bool = False) -> None:
         self._ids = {text: id_ for id_, text in reversed(list(enumerate(vocabulary)))}
+        if several:
+            self._ids.pop(MISSING, None)
 
     def of(self, texts: Sequence[str]) -> list[int]:
         """The ids of texts as a vocabulary spells them."""
@@ -40,13 +42,15 @@ class Hashes:
         return int.from_bytes(digest[8:], "little") % self._buckets
 
 
-def text_ids(entries: Sequence[Any], size: int) -> Categories | Hashes | None:
+def text_ids(entries: Sequence[Any], size: int, *, several: bool = False) -> Categories | Hashes | None:
     """The ids of a field of `size` ids with these entries in meta.json's vocabulary; None for a bucketed field.
+
+    `several` says that the texts are one of a field's several values, where a missing one has id 0.
 
     >>> text_ids([1.5, 2.5], 4) is None
     True
     """
     if entries and entries[0] == OOV:
-        return Categories(entries)
+        return Categories(entries, several=several)
     # A bucketed column without a value in the train rows has no edge either, and two ids.
     return Hashes(size - 1) if not entries and size > 2 else None

@@ -20,6 +20,7 @@ from ..inputs import (
     check_ids,
     check_labels,
     check_placement,
+    check_pooled,
     check_ratio,
     check_sequence,
     check_shared_embeddings,
@@ -31,6 +32,7 @@ from ..relations import InformationTransfer, chain_logits
 from ..sharing import Cell, Sharing, SharingPlan
 from .layers import CrossRNN, PartiallySharedLinear
 from .numeric import PiecewiseLinearEmbedding
+from .pooling import pool, spans
 from .scenarios import ScenarioCrossRNN
 from .standard_layers import Dropout, Embedding
 
@@ -44,6 +46,7 @@ class DCRNN(nn.Module):
 
     Args:
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
+            With ``pooled``, of each of the C columns of ids.
         embedding_dim: E. The cross recurrence has D = F * E units, plus E for the projected dense features (but see ``dense_bins``).
         embedding_init_std: the embeddings start normal with this standard deviation and mean 0. A small one makes an id count only once
             training has moved it, so that rare and unseen ids add little noise; 0 starts all ids equal. It changes no other random number.
@@ -72,6 +75,9 @@ class DCRNN(nn.Module):
             ``torch.optim.SparseAdam``. The weights, and what the model computes, are the same.
         shared_embeddings: fields without rows of their own in the embedding table, by name (of a sequence, the position as text). Each
             reads those of the field that it maps to, which has as many ids: {"last_item": "item"} gives an item one embedding for both.
+        pooled: fields with several values. Each maps to its ``columns``, names in ``num_embeddings`` that follow each other and share one
+            embedding, and to its ``pooling``, "mean" or "sum" of the embeddings of its values. Id 0 is no value; a row without values has
+            zeros. ids are then [B, C], and F counts each such field once: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}.
         device, dtype: of the parameters.
 
     Raises TypeError, ValueError: an argument of a wrong type or outside its range; the message names it.
@@ -115,6 +121,7 @@ class DCRNN(nn.Module):
         scenario_ratio: float = 0.25,
         sparse: bool = False,
         shared_embeddings: Mapping[str, str] | None = None,
+        pooled: Mapping[str, Mapping[str, Any]] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -147,12 +154,15 @@ class DCRNN(nn.Module):
         check_choice("relation", relation, get_args(Relation))
         check_ratio("tower_share_ratio", tower_share_ratio)
         check_ratio("scenario_ratio", scenario_ratio)
-        if scenario is not None:
-            check_choice("scenario", scenario, self.field_names)
-            if sharing != "trunk":
-                raise ValueError(f'scenario={scenario!r} with sharing={sharing!r}: expected sharing="trunk", whose units scenarios read')
         check_flag("sparse", sparse)
         self.shared_embeddings = check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
+        self.pooled = check_pooled(pooled, self.field_names, self.shared_embeddings)
+        self._spans = spans(self.field_names, self.pooled)
+        single = [name for span in self._spans if span.pooling is None for name in self.field_names[span.start : span.stop]]
+        if scenario is not None:
+            check_choice("scenario", scenario, single)
+            if sharing != "trunk":
+                raise ValueError(f'scenario={scenario!r} with sharing={sharing!r}: expected sharing="trunk", whose units scenarios read')
         check_placement(device, dtype)
         self.num_dense, self.relation, self.backend = num_dense, relation, backend
         self.embedding_init_std = float(embedding_init_std)
@@ -160,7 +170,7 @@ class DCRNN(nn.Module):
         self.scenario_column = None if scenario is None else self.field_names.index(scenario)
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.dense_bins = dense_bins if num_dense else 0
-        dim = (len(self.num_embeddings) + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
+        dim = (len(single) + len(self.pooled) + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
         self.plan = SharingPlan.from_ratio(
             sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
             projection_share_ratio=projection_share_ratio, num_scenarios=scenarios,
@@ -219,7 +229,10 @@ class DCRNN(nn.Module):
         checked = check_ids(ids, self.num_embeddings, self.field_names)
         check_dense(dense, ids.shape[0], self.num_dense)
         rows = merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings, checked=checked)
-        parts = [self.embedding(rows).flatten(1)] if self.num_embeddings else []
+        parts = []
+        if self.num_embeddings:
+            embedded = self.embedding(rows)
+            parts.append(pool(embedded, ids, self._spans) if self.pooled else embedded.flatten(1))
         if self.dense_projection is not None and dense is not None:
             parts.append(self.dense_projection(dense.to(self.dense_projection.weight.dtype)))
         if self.dense_embedding is not None and dense is not None:
@@ -240,7 +253,7 @@ class DCRNN(nn.Module):
         """Logits [B, T] of each task's event over all impressions, in the order of ``tasks``.
 
         Args:
-            ids: int64 [B, F], column f in [0, num_embeddings[f]).
+            ids: int64 [B, F], column f in [0, num_embeddings[f]); with ``pooled`` [B, C].
             dense: floating [B, N], finite; None where num_dense is 0.
 
         Raises:

@@ -57,7 +57,8 @@ def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
     """
     meta = prepare_data(config).meta
     about, weights = earlier.about, earlier.folder.weights
-    columns = {"tasks": list(meta.tasks), "fields": list(meta.fields), "dense": list(meta.dense), "shared": meta.shared}
+    columns: dict[str, Any] = {"tasks": list(meta.tasks), "fields": list(meta.fields), "dense": list(meta.dense)}
+    columns |= {"pooled": meta.pooled, "shared": meta.shared}
     for key, names in columns.items():
         trained = [name for name, _ in about[key]] if key == "fields" else about.get(key, {})
         if names != trained:
@@ -127,10 +128,10 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
         warnings: fields that nearly all of the new train rows lose.
     """
     about, meta = earlier.about, dataset.meta
-    sizes = [size for _, size in about["fields"]]
+    sizes = dict(about["fields"])
 
     def as_before(split: PackedSplit) -> PackedSplit:
-        return replace(split, ids=cast(Any, _KnownIds(split.ids, sizes)))
+        return replace(split, ids=cast(Any, _KnownIds(split.ids, list(sizes.values()))))
 
     model, _ = load_model(earlier.folder.weights, device=device, backend=config.backend)
     rates, shares = about.get("base_rates", {}), about.get("id_shares", {})
@@ -151,9 +152,9 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
                 "earlier": shares.get(field, {}).get("oov"),
                 "now": known[field]["oov"],
                 "with_new_ids": grown[field]["oov"],
-                "new_ids": meta.fields[field] - size,
+                "new_ids": meta.fields[column] - sizes[column],
             }
-            for field, size in about["fields"]
+            for field, column in meta.first_columns.items()
             if is_categorical(meta, field)
         },
         "warnings": lost_fields(shares, known, "new train", len(train)),

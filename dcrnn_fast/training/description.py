@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import CheckpointError, shown
-from ..inputs import check_shared_embeddings
+from ..inputs import check_pooled, check_shared_embeddings
 from .config import ModelConfig, model_with_earlier
 
 MAX_UNITS = 2**18
@@ -26,6 +26,13 @@ class _Data(BaseModel):
     digest: str
 
 
+class _Pooled(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    pooling: Literal["mean", "sum"]
+
+
 class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -39,6 +46,7 @@ class _Description(BaseModel):
     encoding: str
     # Earlier versions wrote none of these.
     shared: dict[str, str] = Field(default_factory=dict)
+    pooled: dict[str, _Pooled] = Field(default_factory=dict)
     base_rates: dict[str, _Share] = Field(default_factory=dict)
     id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]] = Field(default_factory=dict)
 
@@ -48,8 +56,10 @@ class _Description(BaseModel):
         if len({name for name, _ in self.fields}) < len(self.fields):
             raise ValueError("a field is named twice")
         check_shared_embeddings(self.shared, [name for name, _ in self.fields], [size for _, size in self.fields])
-        bins = model.dense_bins
-        units = (len(self.fields) + (len(self.dense) if bins else bool(self.dense))) * model.embedding_dim
+        pooled = {name: of.model_dump() for name, of in self.pooled.items()}
+        check_pooled(pooled, [name for name, _ in self.fields], self.shared)
+        bins, fields = model.dense_bins, len(self.fields) - sum(len(of.columns) - 1 for of in self.pooled.values())
+        units = (fields + (len(self.dense) if bins else bool(self.dense))) * model.embedding_dim
         if len(self.dense) * bins > MAX_ROWS:
             raise ValueError(f"it asks for {len(self.dense) * bins:,} bins, expected at most {MAX_ROWS:,}")
         rows = len(self.tasks) * ((1 if model.tied else model.steps) * units + sum(model.tower_dims))

@@ -38,6 +38,7 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "fields": [[name, size] for name, size in meta.fields.items()],
         "dense": list(meta.dense),
         "shared": dict(meta.shared),
+        "pooled": dict(meta.pooled),
         "data": {"name": meta.name, "digest": meta.digest},
         "encoding": strict_json.json_digest(encoding(meta)),
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
@@ -60,6 +61,7 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
             num_dense=len(about["dense"]),
             tasks=tuple(about["tasks"]),
             shared_embeddings=about.get("shared"),
+            pooled=about.get("pooled"),
             backend=backend,
             device=device,
             **options,
@@ -123,8 +125,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
         of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding``, ``base_rates`` (the
         part of positive labels among the training rows, by task), ``id_shares`` (the parts of the training rows that are out of
-        vocabulary and missing, by field) and ``shared`` (by field with the embeddings of another: that field). Earlier versions wrote
-        none of the last three.
+        vocabulary and missing, by field), ``shared`` (by field with the embeddings of another: that field) and ``pooled`` (by field with
+        several values: its columns and its pooling). Earlier versions wrote none of the last four.
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more

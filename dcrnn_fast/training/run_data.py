@@ -81,8 +81,8 @@ def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: Ru
     """Raise :class:`DataError` if a data set has other columns than the run's or, with ``same_rows``, other rows."""
     meta = dataset.meta
     now = {"tasks": list(meta.tasks), "fields": [[name, size] for name, size in meta.fields.items()], "dense": list(meta.dense)}
-    now["shared"] = meta.shared
-    about = {"shared": {}} | dict(about)
+    now |= {"pooled": meta.pooled, "shared": meta.shared}
+    about = {"pooled": {}, "shared": {}} | dict(about)
     for key, value in now.items():
         if about[key] != value:
             raise DataError(

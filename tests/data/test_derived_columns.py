@@ -271,7 +271,10 @@ def test_derived_columns_may_be_named_before_those_that_they_read(log):
         ({"derived": [HOUR, WEEKDAY, {**CROSS, "cross": ["city", "city"]}]}, "expected two or more different columns"),
         ({"derived": [{"name": "hour", "column": "time"}]}, "needs a `column` with `as`"),
         ({"derived": [{**HOUR, "as": "minute"}]}, "got 'minute': input should be 'hour', 'weekday' or 'day'"),
-        ({"derived": [{**HOUR, "part": "hour"}]}, "unknown key 'part'; the known keys are name, column, as, unit, timezone, cross"),
+        (
+            {"derived": [{**HOUR, "part": "hour"}]},
+            "unknown key 'part'; the known keys are name, column, as, unit, timezone, value, separator, cross",
+        ),
         ({"derived": [{**HOUR, "timezone": "Mars/Olympus"}]}, "timezone is 'Mars/Olympus', expected a known one, such as Europe/Berlin"),
         ({"derived": [{**HOUR, "timezone": "../etc/passwd"}]}, "timezone is '../etc/passwd', expected a known one"),
         ({"derived": [{**HOUR, "name": "time"}]}, "derived column 'time' is a part of 'time', which is derived"),
@@ -296,7 +299,7 @@ def test_derived_columns_that_make_no_sense_are_refused_in_words(log, changes, s
 
 def test_a_derived_column_with_the_name_of_a_column_of_the_files_is_refused(log):
     log.write("train.csv", "city,device,time,click,hour", [("a", "x", "2024-05-31", 0, 7)])
-    with pytest.raises(DataError, match=r"train\.csv has the columns hour, which schema 'shop' derives; rename them in its `derived`"):
+    with pytest.raises(DataError, match=r"train\.csv has the columns hour, which schema 'shop' derives; rename them there or in its"):
         log.prepare()
 
 
