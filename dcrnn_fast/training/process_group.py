@@ -130,8 +130,9 @@ class ManyRanks(Ranks):
             if gradient.is_sparse:
                 (indices,), (values,) = self.rows(gradient._indices()[0]), self.rows(gradient._values())
                 parameter.grad = torch.sparse_coo_tensor(indices[None], values, gradient.shape, check_invariants=False)
-            elif gradient.numel() > LARGE and gradient.is_contiguous():
-                large.append(gradient)
+            elif gradient.numel() > LARGE:
+                parameter.grad = gradient.contiguous()
+                large.append(parameter.grad)
             else:
                 small.append(gradient)
         flat = torch.cat([gradient.reshape(-1) for gradient in small])

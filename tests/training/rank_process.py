@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import matplotlib.figure  # noqa: F401 (imported before the ranks are forked: a run would import them, each anew)
 import torch
 import torch.utils.tensorboard
+from torch.distributed import TCPStore
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import elastic_launch
@@ -43,7 +43,7 @@ def rank_main(environment, values, output, options, pipe):
     os.environ |= environment
     torch.set_num_threads(1)
     evaluation.BATCH = EVALUATED
-    process_group.TIMEOUT = timedelta(seconds=options.get("timeout", 60))
+    process_group.TIMEOUT = timedelta(seconds=options.get("timeout", 600))
     here = int(environment["RANK"])
 
     def on_step(step):
@@ -64,10 +64,9 @@ def start_ranks(count, values, output, **options):
 
     Options: ``kill`` and ``hang``, a rank and a step; ``timeout`` in seconds.
     """
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port = str(bound.getsockname()[1])
-    of_all = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, CACHE: os.environ[CACHE]}
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # outlives every rank, as torchrun's does
+    of_all = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    of_all |= {"TORCHELASTIC_USE_AGENT_STORE": "True", CACHE: os.environ[CACHE]}
     started = [
         forked(rank_main, of_all | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, values, str(output), options) for rank in range(count)
     ]
@@ -80,9 +79,9 @@ def start_ranks(count, values, output, **options):
 
 
 def last_words(process, pipe):
-    """What a process sends at its end, or ("killed", signal); one that sends nothing in two minutes is killed."""
+    """What a process sends at its end, or ("killed", signal); one that sends nothing in ten minutes is killed."""
     try:
-        said = pipe.recv() if pipe.poll(120) else ("hangs",)
+        said = pipe.recv() if pipe.poll(600) else ("hangs",)
     except EOFError:
         process.join()
         return "killed", -process.exitcode

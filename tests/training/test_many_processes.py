@@ -54,6 +54,15 @@ def test_many_ranks_have_the_loss_curve_and_the_weights_of_one_process(schema, t
     assert_same_but_rounding(tmp_path / "one", tmp_path / "many")
 
 
+def test_in_bfloat16_many_ranks_have_the_loss_curve_of_one_process_within_its_rounding(schema, tmp_path):
+    values = tiny_values(schema, **SAME | {"precision": "bfloat16", "optimiser.epochs": 1})
+    train(load_config(None, values), tmp_path / "one")
+    assert {said[0] for said in start_ranks(2, values, tmp_path / "many")} == {"done"}
+    (one, _), (many, _) = end_of(tmp_path / "one"), end_of(tmp_path / "many")
+    torch.testing.assert_close(many[0], one[0], msg="the first loss depends on no sum over ranks but its own")
+    torch.testing.assert_close(many, one, rtol=0.02, atol=0)
+
+
 @pytest.fixture(scope="module")
 def whole(schema, tmp_path_factory):
     """The values and the folder of an undisturbed run of 2 ranks with dropout, and what the ranks said."""
@@ -114,9 +123,8 @@ def test_a_second_job_in_a_folder_in_use_is_refused_by_one_message(whole, tmp_pa
 
 def test_a_rank_that_hangs_fails_the_others_after_a_time(whole, tmp_path):
     values, _, _ = whole
-    said, hanging = start_ranks(2, values, tmp_path / "run", hang=(1, 2), timeout=2)
+    said, _ = start_ranks(2, values, tmp_path / "run", hang=(1, 2), timeout=2)
     assert (said[0], said[1]) == ("failed", "RanksError"), said
-    assert hanging[0] == "killed"
 
 
 def test_the_commands_of_the_page_run_and_a_killed_rank_starts_again(schema, tmp_path, command, monkeypatch):
