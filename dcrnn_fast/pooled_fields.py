@@ -15,6 +15,7 @@ POOLINGS = ("mean", "sum")
 def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: Mapping[str, str]) -> str | None:
     """What is wrong with `pooled`, as a message says it behind its name; None where it fits a model's columns.
 
+    >>> from dcrnn_fast.pooled_fields import pooling_problem
     >>> pooling_problem({"a": {"columns": ["a[0]", "a[1]"], "pooling": "mean"}}, ["a[0]", "city", "a[1]"], {"a[1]": "a[0]"})
     "['a']: its columns 'a[0]', 'a[1]' do not follow each other"
     """
@@ -44,6 +45,7 @@ def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: M
 def first_columns(pooled: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
     """By field, in the order of the columns: its column, or the first of its columns where it has several values.
 
+    >>> from dcrnn_fast.pooled_fields import first_columns
     >>> first_columns({"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "sum"}}, ["city", "genres[0]", "genres[1]"])
     {'city': 'city', 'genres': 'genres[0]'}
     """

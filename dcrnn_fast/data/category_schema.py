@@ -27,7 +27,7 @@ class Categorical(Strict):
     min_count: int | None = Field(default=None, ge=1)
     hash_buckets: int | None = Field(default=None, ge=2, le=2**31 - 2)
     same_ids_as: Column | None = None
-    max_values: int | None = Field(default=None, ge=1, le=MAX_VALUES)
+    max_values: int | None = Field(default=None, ge=1, le=MAX_VALUES, strict=True)
     separator: str | None = Field(default=None, min_length=1)
     pooling: Literal["mean", "sum"] | None = None
 

@@ -35,7 +35,7 @@ class Derived(Strict):
     part: Literal["hour", "weekday", "day"] | None = Field(default=None, alias="as")
     unit: Literal["s", "ms", "us", "ns"] | None = None
     timezone: str | None = None
-    value: int | None = Field(default=None, ge=0, lt=MAX_VALUES)
+    value: int | None = Field(default=None, ge=0, lt=MAX_VALUES, strict=True)
     separator: str | None = Field(default=None, min_length=1)
     cross: tuple[Column, ...] | None = None
 

@@ -25,6 +25,7 @@ LABEL = re.compile(
 TIME = re.compile(r"(^|_)(time|date|day|timestamp|ts)(_|$|s$)", re.I)
 USER = re.compile(r"(^|_)(user|member|customer|visitor|uid|session)", re.I)
 NUMBERS = re.compile(r"^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DOUBLE|FLOAT|DECIMAL.*)$")
+LISTS = re.compile(r"^\w+\[\d*\]$")
 
 
 class Column(NamedTuple):
@@ -108,6 +109,7 @@ def _yaml(
         unique = column.kind == "VARCHAR" and column.distinct > 0.9 * rows and column not in users
         if column in times or column.distinct < 2 or unique or not (NUMBERS.match(column.kind) or column.kind in ("VARCHAR", "BOOLEAN")):
             why = "time" if column in times else "one value" if column.distinct < 2 else "every row another" if unique else "no field"
+            why = "lists, a field with `max_values`" if LISTS.match(column.kind) else why
             left.append(f"#   {json.dumps(column.name, ensure_ascii=False)}: {column.about}: {why}")
         elif column.kind in ("VARCHAR", "BOOLEAN") or column.name.lower().endswith("id") or column in users or column.distinct <= FEW:
             hashed = ", hash_buckets: 1000000" if column.distinct > MANY else ""

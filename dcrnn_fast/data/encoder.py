@@ -70,9 +70,9 @@ class Encoder:
         self._texts: list[tuple[int, str, Categories | Hashes]] = []
         edges: dict[str, tuple[int, FloatArray]] = {}
         known: dict[tuple[str, bool], Categories | Hashes | None] = {}
-        self.pooled = {name: dict(of) for name, of in (pooled or {}).items()}
-        if problem := pooling_problem(self.pooled, list(self.num_embeddings), self.shared):
+        if problem := pooling_problem(pooled or {}, list(self.num_embeddings), self.shared):
             raise DataError(f"pooled{problem}")
+        self.pooled = {name: dict(of) for name, of in (pooled or {}).items()}
         several = {column for of in self.pooled.values() for column in of["columns"]}
         vocabulary = whole_vocabulary({"vocabulary": vocabulary, "shared": self.shared, "pooled": self.pooled})
         for position, (field, size) in enumerate(self.num_embeddings.items()):

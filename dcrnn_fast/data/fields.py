@@ -57,7 +57,9 @@ class CategoryCode:
 
     def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
         """The ids of a staged table's rows."""
-        entries: list[str | None] = [None if self.several and text == MISSING else text for text in self.vocabulary[1:]]
+        entries: list[str | None] = list(self.vocabulary[1:])
+        if self.several and MISSING in entries:
+            entries[entries.index(MISSING)] = None
         known = pa.array(entries, pa.string())
         return staged.texts[self.column].map(lambda texts: pc.fill_null(pc.add(pc.index_in(texts, known), 1), 0).to_numpy(), np.int32)
 

@@ -43,7 +43,8 @@ def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float
     {'city': {'oov': 0.5, 'missing': 0.25}, 'price': {'oov': None, 'missing': 0.25}}
     """
     first = meta.first_columns
-    columns = [position for position, column in enumerate(meta.fields) if column in first.values()]
+    judged = set(first.values())
+    columns = [position for position, column in enumerate(meta.fields) if column in judged] if meta.pooled else slice(None)
     categorical = [is_categorical(meta, field) for field in first]
     missing_id = [_missing_id(meta, field) for field in first]
     zero, missing = (np.zeros(len(first), dtype=np.int64) for _ in range(2))

@@ -226,7 +226,7 @@ def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
     held = " ".join(shown(cell).split())
     return DataError(
         f"{place.row(low)}: column {name!r} holds {held} ({type(cell).__name__}), expected cells of one type: text, integers of 64 bits, "
-        "floats, truth values, dates or times; correct the cell"
+        "floats, truth values, dates, times, or lists of one of these; correct the cell"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 
 from dcrnn_fast import DCRNN
 from dcrnn_fast.data import Encoder, data_report, open_packed, prepare
+from dcrnn_fast.data.draft import draft_schema
 from dcrnn_fast.data.id_shares import id_shares
 from dcrnn_fast.data.schema import load_schema
 from dcrnn_fast.errors import DataError
@@ -198,6 +200,16 @@ def test_another_table_is_encoded_alike_and_one_of_another_schema_refused(films)
             prepare(films.save(categorical=[{**GENRES, **change}]), cache_dir=films.folder / "cache", encoding=meta.encoding)
 
 
+def test_an_encoder_of_a_field_that_does_not_fit_its_columns_is_refused():
+    given = {"tasks": ["click"], "dense": [], "vocabulary": {"a[0]": ["<oov>"]}, "scaling": {}}
+    for pooled, said in (
+        ({"a": ["a[0]"]}, r"\['a'\] is \['a\[0\]'\]"),
+        ({"a": {"columns": ["b"], "pooling": "sum"}}, r"its columns are \['b'\]"),
+    ):
+        with pytest.raises(DataError, match=f"pooled.*{said}"):
+            Encoder(num_embeddings={"a[0]": 1}, pooled=pooled, **given)
+
+
 def test_the_report_judges_the_field_by_its_first_values_and_does_not_warn_of_later_ones(films):
     films.fill([["a"], ["b"], ["a", "b"]] * 40)
     report = data_report(films.prepare())
@@ -231,6 +243,7 @@ def test_a_value_alone_may_be_a_category_of_its_own(films):
     [
         ({"max_values": 0}, "max_values: got 0"),
         ({"max_values": 1001}, "max_values: got 1001"),
+        ({"max_values": True}, "max_values: got True"),
         ({"max_values": 2, "separator": ""}, "separator: got ''"),
         ({"max_values": 2, "pooling": "max"}, "pooling: got 'max'"),
         ({"separator": "|"}, "column 'genres': `separator` need `max_values`"),
@@ -291,6 +304,13 @@ def test_bytes_that_are_no_text_are_refused(films):
 def test_a_list_column_that_is_used_as_one_category_is_refused_with_the_remedy(films):
     with pytest.raises(DataError, match=r"column 'genres' is used as text .* which `max_values` of a categorical column allows"):
         films.prepare(categorical=["genres"])
+
+
+def test_a_drafted_schema_says_how_lists_become_a_field(films):
+    films.fill(LISTS, nested=[[["a"]]] * 6)
+    draft = draft_schema([str(films.folder / "films.parquet")])
+    assert re.search(r'"genres": varchar\[\], .*: lists, a field with `max_values`', draft)
+    assert re.search(r'"nested": varchar\[\]\[\], .*: (one value|no field)', draft)
 
 
 def test_a_file_may_not_have_a_column_of_a_values_name(films):
