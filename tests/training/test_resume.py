@@ -133,23 +133,21 @@ DRIVER = """
 import json, os, signal, sys
 from dcrnn_fast.training import load_config, train
 
-values, output, resume, last_step = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume", int(sys.argv[4])
+values, output, last_step = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
 def callback(step):
     if step == last_step:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train(load_config(None, values), output, resume=resume, on_step=callback)
+train(load_config(None, values), output, on_step=callback)
 """
 
 
 def test_a_process_killed_in_mid_epoch_resumes_to_the_same_bits(schema, finished, tmp_path):
-    values = json.dumps(tiny_values(schema))
-    killed = run_python("-c", DRIVER, values, tmp_path / "run", "start", 13)
+    killed = run_python("-c", DRIVER, json.dumps(tiny_values(schema)), tmp_path / "run", 13)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not RunFolder(tmp_path / "run").metrics.exists()
-    resumed = run_python("-c", DRIVER, values, tmp_path / "run", "resume", 0)
-    assert resumed.returncode == 0, resumed.stderr
+    train(tiny_config(schema), tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == outcome(finished)
 
 
@@ -226,7 +224,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_keys(schema, tmp_path):
 
 def test_a_full_disk_in_a_run_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(schema, finished, tmp_path):
     code = DRIVER.replace("os.kill(os.getpid(), signal.SIGKILL)", "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1))")
-    process = run_python("-c", "import resource\n" + code, json.dumps(tiny_values(schema)), tmp_path / "run", "start", 10)
+    process = run_python("-c", "import resource\n" + code, json.dumps(tiny_values(schema)), tmp_path / "run", 10)
     assert process.returncode == 1
     assert re.search(r"RunFolderError: cannot write .*: File too large; .* go on with --resume", process.stderr)
     assert sorted(path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()) == ["step-00000008", "step-00000009"]
