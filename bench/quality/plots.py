@@ -18,7 +18,7 @@ FIGURES = {
     "quality_request.svg": ("request_microseconds", "latency of a request of one row, µs"),
 }
 MARKERS = "osD^vP"
-DIGITS = (1, 2, 3, 5)
+DIGITS = (1, 2, 5)
 """Of the ticks of the logarithmic axis."""
 
 
