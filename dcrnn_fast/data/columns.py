@@ -11,11 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError, shown
-from .meta import MISSING
+from .meta import MISSING, RESERVED
 from .number_codes import FloatArray, Place, check_finite
 
 TRUTHS = {True: ("true", "yes", "t", "y"), False: ("false", "no", "f", "n")}
 """How a text says that something is so, or not, in lower case."""
+
+NO_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+"""Layouts of text and bytes that not all of Arrow's functions know, and those that they do."""
 
 # Integers first: a float64 does not hold nanoseconds since 1970.
 _TIMES = (pa.int64(), pa.float64(), *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")))
@@ -63,7 +66,7 @@ def reserved_apart(texts: pa.Array) -> pa.Array:
     >>> reserved_apart(pa.array(["a", "<missing>", "\\<oov>"])).to_pylist() == ["a", "\\<missing>", "\\\\<oov>"]
     True
     """
-    return pc.replace_substring_regex(texts, r"^(\\*(?:<missing>|<oov>))$", r"\\\1")
+    return pc.replace_substring_regex(texts, f"^({RESERVED})$", r"\\\1")
 
 
 def numbers_of(column: pa.Array, name: str, place: Place) -> FloatArray:
@@ -140,9 +143,8 @@ def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
 
 
 def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with text and bytes in the layouts that all of Arrow's functions know."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    columns = [column.cast(plain[column.type]) if column.type in plain else column for column in batch.columns]
+    """The batch without the layouts of `NO_VIEWS`."""
+    columns = [column.cast(NO_VIEWS[column.type]) if column.type in NO_VIEWS else column for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 

@@ -75,9 +75,9 @@ class FittedSchema:
         Raises DataError for a column that the other table does not have, or uses in another way.
         """
         vocabulary, scaling = encoding["vocabulary"], encoding["scaling"]
-        _check_alike(schema, "is read as", encoding.get("pooled", {}), schema.pooled)
-        _check_alike(schema, "is derived by", encoding.get("derived", {}), schema.derived_features)
-        _check_alike(schema, "has the ids of", encoding.get("shared", {}), schema.shared)
+        _check_alike(schema, "is read", "as", encoding.get("pooled", {}), schema.pooled)
+        _check_alike(schema, "is derived", "by", encoding.get("derived", {}), schema.derived_features)
+        _check_alike(schema, "has the ids", "of", encoding.get("shared", {}), schema.shared)
         categories: dict[str, Field] = {}
         for category in schema.id_columns:
             if category.same_ids_as is not None:
@@ -168,13 +168,13 @@ def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
     return column.map_positions([numbers], np.int64)
 
 
-def _check_alike(schema: TableSchema, what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _check_alike(schema: TableSchema, what: str, by: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             ours, theirs = (shown(of[name]) if name in of else "none" for of in (here, there))
             raise DataError(
-                f"data set {schema.name!r}: column {name!r} {what} {ours} in its schema, and {what.rpartition(' ')[2]} {theirs} in the "
-                "data whose encoding is asked for; give a schema of the same columns"
+                f"data set {schema.name!r}: column {name!r} {what} {by} {ours} in its schema, and {by} {theirs} in the data "
+                "whose encoding is asked for; give a schema of the same columns"
             )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, shown
-from .meta import MISSING
+from .meta import MISSING, RESERVED
 from .number_codes import FloatArray, Place
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from .derived_schema import Derived
 
-RESERVED = re.compile(r"\\*<(?:missing|oov)>")
 EXACT = 2**53
 """From here on float64 does not hold every integer."""
 HERE = Place(Path("table"), 0)
@@ -146,7 +145,7 @@ def _plain_texts(column: Any) -> list[str] | None:
     except ValueError:  # half of a surrogate pair, or more digits than Python writes
         return None
     if ">" in joined:
-        texts = ["\\" + text if RESERVED.fullmatch(text) else text for text in texts]
+        texts = ["\\" + text if re.fullmatch(RESERVED, text) else text for text in texts]
     if known is cells:
         return texts
     left = iter(texts)

@@ -21,6 +21,8 @@ DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "fl
 SPLITS = ("train", "valid", "test")
 OOV, MISSING = "<oov>", "<missing>"
 """How a vocabulary spells the categories that it does not know, and a cell without a value."""
+RESERVED = rf"\\*(?:{OOV}|{MISSING})"
+"""The texts before which a vocabulary puts a backslash, as a regular expression: what would otherwise read as one of these two."""
 
 
 class UnreadableError(DataError):

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError, shown
-from .columns import is_text
+from .columns import NO_VIEWS, is_text
 from .number_codes import Place
 
-_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 _LISTS = (
     pa.types.is_list,
     pa.types.is_large_list,
@@ -36,7 +35,7 @@ class Values:
         cells = _lists(column, name, separator, place)
         lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
         values = cells.flatten()
-        values = values.cast(_VIEWS.get(values.type, values.type))
+        values = values.cast(NO_VIEWS.get(values.type, values.type))
         if pa.types.is_null(values.type):
             values = values.cast(pa.string())
         if pa.types.is_dictionary(values.type):

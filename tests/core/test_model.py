@@ -10,10 +10,10 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from dcrnn_fast import DCRNN, backends, reference
+from dcrnn_fast import DCRNN, reference
 
 from ..operators.problems import DOUBLE
-from .models import SIZES, batch
+from .models import SIZES, batch, both_ways, check_swap
 
 RELATIONS = ("chain", "independent", "transfer")
 SHARINGS = ("rows", "trunk")
@@ -21,17 +21,12 @@ SHARINGS = ("rows", "trunk")
 
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize("relation", RELATIONS)
-@pytest.mark.parametrize(("source", "target"), [(DCRNN, reference.DCRNN), (reference.DCRNN, DCRNN)], ids=["to-reference", "to-fast"])
+@both_ways
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
 def test_swapping_the_import_keeps_weights_and_outputs(source, target, relation, sharing, rank):
     options = {"embedding_dim": 5, "num_dense": 2, "relation": relation, "sharing": sharing, "tower_share_ratio": 0.25, "rank": rank}
-    before, after = source(SIZES, **options), target(SIZES, **options)
-    after.load_state_dict(before.state_dict(), strict=True)
     ids, dense, _ = batch(num_dense=2)
-    if backends.resolve("auto") == "reference":
-        assert torch.equal(after(ids, dense), before(ids, dense))
-    else:
-        torch.testing.assert_close(after(ids, dense), before(ids, dense))
+    check_swap(source(SIZES, **options), target(SIZES, **options), ids, dense)
 
 
 @pytest.mark.parametrize("share_ratio", [0, 0.5, 1])

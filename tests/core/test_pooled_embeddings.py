@@ -8,7 +8,9 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from dcrnn_fast import DCRNN, backends, reference
+from dcrnn_fast import DCRNN, reference
+
+from .models import both_ways, check_swap
 
 SIZES = {"user": 4, "tags[0]": 6, "tags[1]": 6, "tags[2]": 6, "item": 5, "last[0]": 5, "last[1]": 5}
 SHARED = {"tags[1]": "tags[0]", "tags[2]": "tags[0]", "last[0]": "item", "last[1]": "item"}
@@ -100,14 +102,9 @@ def test_gradients_match_finite_differences():
     assert gradcheck(lambda weight: functional_call(features, {"model.embedding.weight": weight}, (IDS,)), (table,))
 
 
-@pytest.mark.parametrize(("source", "target"), [(DCRNN, reference.DCRNN), (reference.DCRNN, DCRNN)], ids=["to-reference", "to-fast"])
+@both_ways
 def test_swapping_the_import_keeps_weights_and_outputs(source, target):
-    before, after = (model(SIZES, **OPTIONS) for model in (source, target))
-    after.load_state_dict(before.state_dict(), strict=True)
-    if backends.resolve("auto") == "reference":
-        assert torch.equal(after(IDS), before(IDS))
-    else:
-        torch.testing.assert_close(after(IDS), before(IDS))
+    check_swap(source(SIZES, **OPTIONS), target(SIZES, **OPTIONS), IDS)
 
 
 def test_without_such_fields_nothing_changes():

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from dcrnn_fast import DCRNN, CrossRNN, ScenarioCrossRNN, SharingPlan, backends, reference
 
 from ..operators.problems import DOUBLE
-from .models import SIZES, batch
+from .models import SIZES, batch, both_ways, check_swap
 
 N = 3
 PLANS = {
@@ -241,13 +241,11 @@ def trained(model):
     return model
 
 
-@pytest.mark.parametrize(("source", "target"), [(DCRNN, reference.DCRNN), (reference.DCRNN, DCRNN)], ids=["to-reference", "to-fast"])
+@both_ways
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
 def test_swapping_the_models_import_keeps_weights_and_outputs(source, target, rank):
-    before, after = trained(source(SIZES, rank=rank, **OPTIONS)), target(SIZES, rank=rank, **OPTIONS)
-    after.load_state_dict(before.state_dict(), strict=True)
-    ids = batch(40)[0]
-    torch.testing.assert_close(after(ids), before(ids))
+    before = trained(source(SIZES, rank=rank, **OPTIONS))
+    check_swap(before, target(SIZES, rank=rank, **OPTIONS), batch(40)[0])
     assert before.cross.scenario_weight.shape[:2] == (SIZES["item"] - 1, 3), "a trunk for each id but 0, round(3/4 * 12) - 6 units"
 
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, backends, reference
+from dcrnn_fast import DCRNN, reference
+
+from .models import both_ways, check_swap
 
 SIZES = {"last_item": 5, "user": 3, "item": 5}
 SHARED = {"last_item": "item"}
@@ -37,14 +39,9 @@ def test_a_shared_row_gets_the_gradients_of_both_fields():
     torch.testing.assert_close(shared.embedding.weight.grad, torch.cat([of[5:8], of[:5] + of[8:]]))
 
 
-@pytest.mark.parametrize(("source", "target"), [(DCRNN, reference.DCRNN), (reference.DCRNN, DCRNN)], ids=["to-reference", "to-fast"])
+@both_ways
 def test_swapping_the_import_keeps_weights_and_outputs(source, target):
-    before, after = (model(SIZES, embedding_dim=4, shared_embeddings=SHARED) for model in (source, target))
-    after.load_state_dict(before.state_dict(), strict=True)
-    if backends.resolve("auto") == "reference":
-        assert torch.equal(after(IDS), before(IDS))
-    else:
-        torch.testing.assert_close(after(IDS), before(IDS))
+    check_swap(source(SIZES, embedding_dim=4, shared_embeddings=SHARED), target(SIZES, embedding_dim=4, shared_embeddings=SHARED), IDS)
 
 
 def test_a_model_from_the_meta_device_finds_the_shared_rows():
