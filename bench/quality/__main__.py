@@ -87,8 +87,10 @@ def plan_of(given: argparse.Namespace) -> Plan:
     plan = Plan(
         given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, protocol, given.tuned_at, given.movielens
     )
-    if given.extend is None or given.quick:
+    if given.extend is None:
         return plan
+    if given.quick:
+        raise ConfigError("--quick trains a few steps that no report can keep: leave out --extend")
     earlier = extension.read(given.extend, protocol)
     return dataclasses.replace(plan, settings=extension.settings(earlier))
 

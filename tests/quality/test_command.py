@@ -58,6 +58,7 @@ def test_the_quick_command_runs_a_model_of_the_library(kept):
     [
         (["--models", "mmo"], "--models 'mmo': expected dcrnn"),
         (["--data", "movielens-100k", "--models", "constant"], "needs the RecBole wheel"),
+        (["--quick", "--extend", "quality.json"], "--quick trains a few steps that no report can keep: leave out --extend"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
