@@ -98,15 +98,20 @@ def labels_of(column: pa.Array, name: str, place: Place) -> FloatArray:
     return _numbers(column, name, place, "label", "0, 1, true, false, or empty")
 
 
-def times_of(column: pa.Array, name: str, place: Place) -> FloatArray:
-    """A column of numbers, dates, times or ISO 8601 text as float64 that rise with time; NaN where missing.
+class Times(NamedTuple):
+    """A column of times as float64 that rise with time, NaN where missing: if `moments`, as microseconds since 1970, else as they were."""
 
-    Dates and times become microseconds since 1970. Raises DataError for anything else.
-    """
+    values: FloatArray
+    moments: bool
+
+
+def times_of(column: pa.Array, name: str, place: Place) -> Times:
+    """A column of numbers, or of dates, times or ISO 8601 text, which are moments. Raises DataError for anything else."""
     times = as_times(column, name, place)
-    if pa.types.is_timestamp(times.type):
+    moments = pa.types.is_timestamp(times.type)
+    if moments:
         times = times.cast(pa.timestamp("us", times.type.tz), safe=False).cast(pa.int64())
-    return numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place)
+    return Times(numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place), moments)
 
 
 def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:

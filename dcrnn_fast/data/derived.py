@@ -69,7 +69,7 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place) -> pa.Array:
             held = shown(times[row].as_py())
             remedy = f"derived column {one.name!r} reads numbers in the unit {one.unit or 's'}: name theirs, such as `unit: ms`"
         raise DataError(f"{place.row(row)}: {used} {held}, which is more than 3,000 years from 1970; {remedy}")
-    if is_number and one.unit is None and _are_dates(seconds[~missing]):
+    if is_number and one.unit is None and are_dates(seconds[~missing]):
         row = int((~missing).argmax())
         raise DataError(
             f"{place.row(row)}: {used} {shown(times[row].as_py())}, which looks like a date, but numbers are seconds since 1970; write "
@@ -87,7 +87,7 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place) -> pa.Array:
         ) from error
 
 
-def _are_dates(numbers: npt.NDArray[np.int64]) -> bool:
+def are_dates(numbers: npt.NDArray[np.int64]) -> bool:
     """Whether all numbers read as dates from 1970 to 2100, such as 20240531."""
     year, month, day = numbers // 10_000, numbers // 100 % 100, numbers % 100
     return len(numbers) > 0 and bool(((year >= 1970) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())

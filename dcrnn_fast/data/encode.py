@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from ..errors import DataError, shown
 from .bucket_edges import bucket_edges
 from .fields import BucketCode, CategoryCode, DenseScale, HashCode
 from .fitting import Fitting
+from .histories import HistoryIds
+from .history_schema import History
 from .labels import Label, check_funnel
 from .meta import MISSING, OOV
 from .number_codes import float32
@@ -26,6 +28,7 @@ from .text_queries import first_positions
 __all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]
 
 Field = CategoryCode | HashCode | BucketCode
+Collect = Callable[[History, TextMap, TextMap], HistoryIds]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class FittedSchema:
             if c.hash_buckets is not None:
                 categories[c.column] = HashCode(c.column, c.hash_buckets)
             elif c.same_ids_as is None:
-                alike = [c.column, *(name for name, owner in shared.items() if owner == c.column)]
+                alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in schema.computed)]
                 categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count, several)
         for done, n in enumerate(schema.numeric, start=len(id_columns)):
             progress("learning columns", done, columns)
@@ -105,28 +108,45 @@ class FittedSchema:
 
 
 class EncodedRows:
-    """The rows of a staged table as an encoder makes them, a batch at a time."""
+    """The rows of a staged table as an encoder makes them, a batch at a time.
 
-    def __init__(self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> None:
+    `collect` makes one of its schema's histories of the ids of its items and of the numbers of its users.
+    """
+
+    def __init__(self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection, collect: Collect) -> None:
+        schema = encoder.schema
         self._encoder, self._staged = encoder, staged
-        self._fields = [field.bound(staged, database) for field in encoder.fields]
-        self._labels = [Label(staged, task) for task in encoder.schema.tasks]
-        group = encoder.schema.group
-        self._group = None if group is None else _groups(staged.texts[group], database)
+        self._labels = [Label(staged, task) for task in schema.tasks]
+        named = {one.by for one in schema.histories} | ({schema.group} if schema.group is not None else set())
+        groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
+        self._group = None if schema.group is None else groups[schema.group]
+        bound: dict[str, Any] = {
+            field.column: field.bound(staged, database) for field in encoder.fields if field.column not in schema.computed
+        }
+        histories = {schema.pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
+        self._ids: list[tuple[int | slice, Any]] = []
+        """Columns of the ids, and what makes them of a batch."""
+        for position, field in enumerate(encoder.fields):
+            if field.column in histories:
+                history = histories[field.column]
+                self._ids.append((slice(position, position + history.last), history))
+            elif field.column in bound:
+                self._ids.append((position, bound[field.column]))
 
     def of(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         """The arrays of a batch by kind, as the packed format holds them. Raises DataError for rows that break the schema."""
         schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
-        ids = np.empty((batch.rows, len(self._fields)), np.int32)
+        ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
         scaled = np.empty((batch.rows, len(dense)), np.float32)
 
-        def fill(column: int) -> None:
-            if column < len(self._fields):
-                ids[:, column] = self._fields[column].of(batch)
+        def fill(part: int) -> None:
+            if part < len(self._ids):
+                columns, source = self._ids[part]
+                ids[:, columns] = source.of(batch)
             else:
-                scaled[:, column - len(self._fields)] = dense[column - len(self._fields)].transform(staged, batch)
+                scaled[:, part - len(self._ids)] = dense[part - len(self._ids)].transform(staged, batch)
 
-        list(staged.pool.map(fill, range(len(self._fields) + len(dense))))
+        list(staged.pool.map(fill, range(len(self._ids) + len(dense))))
         labels = np.column_stack([label.of(batch) for label in self._labels])
         if schema.funnel:
             check_funnel(schema, labels, batch.place)

@@ -48,7 +48,8 @@ class Strict(BaseModel):
 class Files(Strict):
     """Either `train`, `test` and optionally `valid`, or `all` with `split_column`, `test_fraction` or the schema's `split`.
 
-    Each is a path, a pattern, a folder, or a list of these, relative to the YAML file. The files are CSV (`.csv`, `.csv.gz`) or Parquet.
+    `past` holds earlier rows, which are in no split: only histories read them. Each is a path, a pattern, a folder, or a list of these,
+    relative to the YAML file. The files are CSV (`.csv`, `.csv.gz`) or Parquet.
 
     >>> Files(all="logs/*.parquet", test_fraction=0.2).roles()
     {'all': ('logs/*.parquet',)}
@@ -58,6 +59,7 @@ class Files(Strict):
     valid: Paths | None = None
     test: Paths | None = None
     all: Paths | None = None
+    past: Paths | None = None
     split_column: Column | None = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
     test_seed: int = Field(default=0, ge=0)
@@ -76,8 +78,8 @@ class Files(Strict):
         return self
 
     def roles(self) -> dict[str, tuple[str, ...]]:
-        """The paths and patterns, as written, of each role ("train", "valid", "test" or "all")."""
-        given = {"train": self.train, "valid": self.valid, "test": self.test, "all": self.all}
+        """The paths and patterns, as written, of each role ("past", "train", "valid", "test" or "all"); the rows of `past` come first."""
+        given = {"past": self.past, "train": self.train, "valid": self.valid, "test": self.test, "all": self.all}
         return {role: paths for role, paths in given.items() if paths is not None}
 
 

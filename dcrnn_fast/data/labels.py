@@ -13,42 +13,43 @@ from ..errors import DataError
 from .columns import TRUTHS, reserved_apart
 from .meta import MISSING
 from .number_codes import Place
-from .schema import TableSchema, Task
+from .schema import TableSchema
 from .staged import Batch, StagedTable
+from .task_schema import Rule
 
 YAML_TRUTHS = {True: (*TRUTHS[True], "on"), False: (*TRUTHS[False], "off")}
 """What `true` and `false` in `positive` stand for: what a label column may hold in their place, and what else YAML reads as them."""
 
 
 class Label:
-    """A task's label: 0, 1, or NaN for unknown."""
+    """What a rule says of each row, such as a task's label: 0, 1, or NaN for unknown."""
 
-    def __init__(self, staged: StagedTable, task: Task) -> None:
-        self._task = task
-        if task.positive is None:
-            self._numbers = staged.numbers[task.column]
+    def __init__(self, staged: StagedTable, rule: Rule) -> None:
+        self._rule = rule
+        if rule.positive is None:
+            self._numbers = staged.numbers[rule.column]
             return
-        positive = reserved_apart(pa.array([text for text in task.positive if isinstance(text, str)], pa.string()))
-        truths = pa.array([word for truth in task.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
+        positive = reserved_apart(pa.array([text for text in rule.positive if isinstance(text, str)], pa.string()))
+        truths = pa.array([word for truth in rule.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
 
         def of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
             hit = pc.or_(pc.is_in(texts, positive), pc.is_in(pc.ascii_lower(texts), truths)).to_numpy()
             return np.where(pc.equal(texts, MISSING).to_numpy(), np.nan, hit).astype(np.float32)
 
-        self._texts = staged.texts[task.column].map(of, np.float32)
+        self._texts = staged.texts[rule.column].map(of, np.float32)
 
     def of(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """The labels of a batch. Raises DataError for a number that is neither 0 nor 1 where the task has no rule."""
-        if self._task.positive is not None:
+        """The labels of a batch. Raises DataError for a number that is neither 0 nor 1 where the rule is the column as it is."""
+        if self._rule.positive is not None:
             return self._texts.of(batch)
         values = self._numbers.of(batch)
-        if self._task.threshold is not None:
-            return np.where(np.isnan(values), np.nan, values >= self._task.threshold).astype(np.float32)
+        if self._rule.threshold is not None:
+            return np.where(np.isnan(values), np.nan, values >= self._rule.threshold).astype(np.float32)
         strange = ~np.isnan(values) & (values != 0) & (values != 1)
         if strange.any():
             row = strange.argmax()
             raise DataError(
-                f"{batch.place.row(row)}: task {self._task.name!r}: column {self._task.column!r} holds {values[row]:g}, expected 0 and 1 "
+                f"{batch.place.row(row)}: {self._rule.said}: column {self._rule.column!r} holds {values[row]:g}, expected 0 and 1 "
                 "(empty: unknown); use `threshold` or `positive`"
             )
         return values.astype(np.float32)

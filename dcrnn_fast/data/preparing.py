@@ -16,13 +16,14 @@ import duckdb
 import numpy as np
 
 from ..errors import DataError
+from .collecting import Collecting
 from .encode import EncodedRows, FittedSchema
 from .fitting import Fitting
 from .meta import FORMAT_VERSION, SPLITS, PackedMeta
 from .packed_writer import PackedWriter, writing_packed
 from .rejects import Rejects
 from .schema import TableSchema
-from .splits import split_rows
+from .splits import PAST, split_rows
 from .tables import Progress, read_tables
 from .text_queries import open_database
 
@@ -54,14 +55,18 @@ def build(
                 splits = split_rows(schema, staged, roles, database, seed=seed, valid_fraction=valid_fraction)
                 fitting = Fitting(staged, splits, database)
                 encoder = FittedSchema.fit(schema, fitting, progress) if encoding is None else FittedSchema.restore(schema, encoding)
-                rows = EncodedRows(encoder, staged, database)
+                collecting = Collecting(schema, staged, splits, database, staging, progress, teaches=encoding is None)
+                rows = EncodedRows(encoder, staged, database, collecting)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {' '.join(str(error).split())[:500]}") from error
         counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
         with PackedWriter(folder, _meta(schema, encoder, counts)) as writer:
             for batch in staged.batches:
                 progress("encoding rows", batch.start, staged.rows)
-                arrays, of_batch = rows.of(batch), splits[batch.here]
+                of_batch = splits[batch.here]
+                if (of_batch == PAST).all():  # a batch is of one file
+                    continue
+                arrays = rows.of(batch)
                 for split in np.unique(of_batch):
                     writer.append(SPLITS[split], {kind: array[of_batch == split] for kind, array in arrays.items()})
             progress("encoding rows", staged.rows, staged.rows)

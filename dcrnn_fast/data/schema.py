@@ -16,21 +16,15 @@ from ..errors import DataError, shown
 from .category_schema import Categorical
 from .derived_schema import Derived, in_order
 from .file_schema import DECIMAL, Column, Csv, Files, Split, Strict
-
-
-def _positives(value: Any) -> Any:
-    values = value if isinstance(value, list) else [value]
-    for item in values:
-        if not isinstance(item, (str, int)):
-            raise ValueError(f"`positive` takes text, integers, true and false, got {shown(item)}: put it in quotes")
-    return tuple(item if isinstance(item, bool) else str(item) for item in values)
+from .history_schema import History, check_histories
+from .task_schema import TASK_NAME, Rule, Task
 
 
 def _column_shorthand(value: Any) -> Any:
     return value if isinstance(value, (dict, BaseModel)) else {"column": value}
 
 
-NAME, TASK_NAME = r"^[a-z0-9][a-z0-9._-]*$", r"^[A-Za-z][A-Za-z0-9_]*$"
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
 _EXPECTED = {
     NAME: "lower-case letters, digits and . _ -, a letter or digit first",
     TASK_NAME: "letters, digits and _, a letter first",
@@ -56,29 +50,6 @@ class Numeric(Strict):
         return self
 
 
-class Task(Strict):
-    """A 0/1 label: the column as it is, or `column in positive`, or `column >= threshold`. A missing value is an unknown label.
-
-    A column as it is holds 0 and 1, or true and false. In `positive`, True stands for the texts true, yes, on, t and y in any case.
-
-    >>> Task(name="long_view", column="seconds", threshold=18).threshold
-    18.0
-    """
-
-    name: str = Field(pattern=TASK_NAME)
-    column: Column
-    positive: Annotated[tuple[str | bool, ...], BeforeValidator(_positives)] | None = None
-    threshold: float | None = Field(default=None, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Task:
-        if self.positive is not None and self.threshold is not None:
-            raise ValueError(f"task {self.name!r}: `positive` and `threshold` exclude each other")
-        if self.positive == ():
-            raise ValueError(f"task {self.name!r}: `positive` is empty")
-        return self
-
-
 class TableSchema(Strict):
     """Everything that encodes a table. `funnel: true` states that a task's event implies the event of the task before it.
 
@@ -100,6 +71,7 @@ class TableSchema(Strict):
     split: Split | None = None
     derived: Annotated[tuple[Derived, ...], AfterValidator(in_order)] = ()
     categorical: tuple[Annotated[Categorical, BeforeValidator(_column_shorthand)], ...] = ()
+    histories: tuple[History, ...] = ()
     numeric: tuple[Numeric, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)
     group: Column | None = None
@@ -119,7 +91,9 @@ class TableSchema(Strict):
             raise ValueError(
                 "files given as `all` need a `split`, or in `files` a `split_column` (values train, valid, test) or `test_fraction`"
             )
-        fields = [c.column for c in self.categorical] + [n.column for n in self.numeric if n.buckets is not None]
+        if self.files.past is not None and not self.histories:
+            raise ValueError("`past` in `files` holds rows that histories alone read, and there are no `histories`: leave it out")
+        fields = [c.column for c in (*self.categorical, *self._of_histories)] + [n.column for n in self.numeric if n.buckets is not None]
         dense = [n.column for n in self.numeric if n.dense is not None]
         if not fields:
             raise ValueError("no field: give at least one categorical column, or one numeric column with `buckets`")
@@ -132,12 +106,16 @@ class TableSchema(Strict):
             not_features[self.weight] = "the weight"
         if self.files.split_column is not None:
             not_features[self.files.split_column] = "the split column"
-        for name in [*fields, *dense]:
+        of_histories = [column for one in self.histories for column in (one.by, one.time)]
+        for name in [*fields, *dense, *of_histories]:
             for column in self._behind(name):
                 if column in not_features:
                     of = "" if column == name else f", from which {name!r} is derived,"
                     raise ValueError(f"column {column!r}{of} is {not_features[column]} and cannot be a feature")
         self._check_sharing()
+        read = {*self.text_columns(), *self.number_columns(), *self.time_columns(), *(one.name for one in self.all_derived)}
+        read.update(source for one in self.derived for source in one.sources())
+        check_histories(self.histories, self.categorical, [task.name for task in self.tasks], read)
         self._check_values(fields)
         self._check_derived()
         if self.funnel and len(self.tasks) < 2:
@@ -165,7 +143,8 @@ class TableSchema(Strict):
                 raise ValueError(f"derived column {one.name!r} is used nowhere: name it as categorical or numeric, or leave it out")
 
     def _check_values(self, fields: Sequence[str]) -> None:
-        made, derived = {column for c in self._several for column in c.value_columns}, {one.name for one in self.derived}
+        made = {column for c in (*self._several, *self._of_histories) for column in c.value_columns}
+        derived = {one.name for one in self.derived}
         if clash := sorted(made.intersection({*fields, *derived})):
             raise ValueError(f"column {clash[0]!r} has the name of a value of a field with `max_values`; give one of them another name")
         for c in self._several:
@@ -175,6 +154,15 @@ class TableSchema(Strict):
     @property
     def _several(self) -> list[Categorical]:
         return [c for c in self.categorical if c.max_values is not None]
+
+    @property
+    def _of_histories(self) -> list[Categorical]:
+        owners = {c.column: c.same_ids_as or c.column for c in self.categorical}
+        return [one.field(owners.get(one.of, one.of)) for one in self.histories]
+
+    @property
+    def _rules(self) -> list[Rule]:
+        return [*self.tasks, *(one.where for one in self.histories if isinstance(one.where, Rule))]
 
     def _behind(self, name: str) -> set[str]:
         """A column and all those from which it is derived."""
@@ -186,19 +174,27 @@ class TableSchema(Strict):
 
     @property
     def id_columns(self) -> tuple[Categorical, ...]:
-        """The categorical columns of ids: those of `categorical`, but of one with several values a column for each; these share ids."""
+        """The categorical columns of ids: those of `categorical`, then those of `histories`.
+
+        Of one with several values there is a column for each; these share ids.
+        """
         first = {c.column: c.value_columns[0] for c in self.categorical}
-        return tuple(one for c in self.categorical for one in c.columns(first.get(c.same_ids_as or "")))
+        return tuple(one for c in (*self.categorical, *self._of_histories) for one in c.columns(first.get(c.same_ids_as or "")))
+
+    @property
+    def computed(self) -> set[str]:
+        """Those of the columns of ids that no file holds: the values of histories."""
+        return {column for c in self._of_histories for column in c.value_columns}
 
     @property
     def all_derived(self) -> tuple[Derived, ...]:
-        """`derived`, and the values of fields that have several."""
+        """`derived`, and the values of those of the files' columns that have several."""
         return *self.derived, *(one for c in self._several for one in c.derived())
 
     @property
     def pooled(self) -> dict[str, dict[str, Any]]:
         """By field with several values: its columns of ids, and its pooling."""
-        return {c.column: c.pooled() for c in self._several}
+        return {c.column: c.pooled() for c in (*self._several, *self._of_histories)}
 
     @property
     def shared(self) -> dict[str, str]:
@@ -207,16 +203,29 @@ class TableSchema(Strict):
 
     @property
     def derived_features(self) -> dict[str, dict[str, Any]]:
-        """By name, the definitions of the derived columns that fields and dense values are made of."""
+        """By name, the definitions of the derived columns that fields and dense values are made of.
+
+        Those of a history say how its columns of ids are made of lists, which rows in memory hold.
+        """
         features = [c.column for c in self.categorical] + [n.column for n in self.numeric]
         needed = {column for name in features for column in self._behind(name)}
         needed.update(column for c in self._several for column in c.value_columns)
-        return {one.name: one.definition() for one in self.all_derived if one.name in needed}
+        found = {one.name: one.definition() for one in self.all_derived if one.name in needed}
+        return found | {one.name: one.definition() for c in self._of_histories for one in c.derived()}
 
     @property
     def suggested_relation(self) -> str:
         """`relation`, by default "chain" for a funnel and "independent" otherwise."""
         return self.relation or ("chain" if self.funnel else "independent")
+
+    def event_rule(self, history: History) -> Rule | None:
+        """What makes a row an event of a history: the rule of its `where`, or None if every row is one."""
+        return next((task for task in self.tasks if task.name == history.where), None) if isinstance(history.where, str) else history.where
+
+    def shows_labels(self, history: History) -> bool:
+        """Whether a history's `where` depends on a column of which a label is made."""
+        rule, labels = self.event_rule(history), {task.column for task in self.tasks}
+        return rule is not None and not labels.isdisjoint(self._behind(rule.column))
 
     def file_columns(self) -> tuple[set[str], set[str]]:
         """The columns that the files must have: those read as text, from which times are read too, and those read as numbers alone."""
@@ -226,21 +235,22 @@ class TableSchema(Strict):
 
     def text_columns(self) -> set[str]:
         """Columns compared as text: 007 in a CSV file stays 007."""
-        columns = {c.column for c in self.id_columns} | {t.column for t in self.tasks if t.positive is not None}
-        by = (self.group, self.files.split_column, None if self.split is None else self.split.hash)
+        columns = {c.column for c in self.id_columns} - self.computed | {rule.column for rule in self._rules if rule.positive is not None}
+        by = (self.group, self.files.split_column, None if self.split is None else self.split.hash, *(one.by for one in self.histories))
         return columns | {c for c in by if c is not None}
 
     def time_columns(self) -> set[str]:
         """Columns read as times or numbers."""
-        return {self.split.time} if self.split is not None and self.split.time is not None else set()
+        columns = {one.time for one in self.histories}
+        return columns | ({self.split.time} if self.split is not None and self.split.time is not None else set())
 
     def label_columns(self) -> set[str]:
-        """Columns that are labels as they are: numbers, or true and false."""
-        return {t.column for t in self.tasks if t.positive is None and t.threshold is None}
+        """Columns that are labels as they are, or as such a rule of a history: numbers, or true and false."""
+        return {rule.column for rule in self._rules if rule.positive is None and rule.threshold is None}
 
     def number_columns(self) -> set[str]:
         """Columns read as numbers."""
-        columns = {n.column for n in self.numeric} | {t.column for t in self.tasks if t.positive is None}
+        columns = {n.column for n in self.numeric} | {rule.column for rule in self._rules if rule.positive is None}
         return columns | ({self.weight} if self.weight is not None else set())
 
 

@@ -17,7 +17,7 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, tuple[Path, ...
     """The files of each role, a pattern's and a folder's in the order of their names; relative paths start at `folder`.
 
     Of a folder, the files of a known kind count, not those of its subfolders. Raises DataError for a path, pattern or folder without such
-    files, and for a file named twice.
+    files, for a file named twice, and for one of the past that has another role.
     """
     found = {
         role: tuple(file for given in paths for file in expand(schema.name, role, folder / given))
@@ -27,6 +27,11 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, tuple[Path, ...
         twice = next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None
         if twice is not None:
             raise DataError(f"data set {schema.name!r}: the {role} files name {twice} twice; name each file once")
+    past = set(found.get("past", ()))
+    for role, files in found.items():
+        both = next((file for file in files if file in past), None) if role != "past" else None
+        if both is not None:
+            raise DataError(f"data set {schema.name!r}: the past files and the {role} files name {both}; its rows are one or the other")
     return found
 
 

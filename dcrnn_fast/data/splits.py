@@ -14,9 +14,9 @@ from .schema import TableSchema
 from .staged import StagedTable
 from .text_queries import hashes
 
-TRAIN, VALID, TEST = range(3)
+PAST, TRAIN, VALID, TEST = range(-1, 3)
 SplitArray = npt.NDArray[np.int8]
-"""For each row, the index of its split in SPLITS."""
+"""For each row, the index of its split in SPLITS, or PAST if it is in none."""
 
 
 def split_rows(
@@ -28,23 +28,24 @@ def split_rows(
     seed: int,
     valid_fraction: float,
 ) -> SplitArray:
-    """The split of every row; `roles` holds the rows of each role, in the order of the table.
+    """The split of every row; `roles` holds the rows of each role, in the order of the table, those of the past first.
 
     Without validation rows of its own, `valid_fraction` of the train rows, drawn with `seed`, become the validation split. A
     `test_fraction` is drawn with the schema's `test_seed`, so `seed` never changes the test rows. Raises DataError if no train row is left,
     for another value than train, valid and test in a split column, and for a missing time.
     """
-    has_valid = "valid" in roles
+    past, has_valid = roles.get("past", 0), "valid" in roles
     if "all" not in roles:
-        splits = np.repeat(np.array([SPLITS.index(role) for role in roles], np.int8), list(roles.values()))
+        given = {role: rows for role, rows in roles.items() if role != "past"}
+        splits = np.repeat(np.array([SPLITS.index(role) for role in given], np.int8), list(given.values()))
     elif schema.split is not None:
-        splits = _by_time(schema, staged) if schema.split.time is not None else _by_hash(schema, staged, database)
+        splits = _by_time(schema, staged, past) if schema.split.time is not None else _by_hash(schema, staged, database)[past:]
         has_valid = schema.split.valid is not None
     elif schema.files.split_column is not None:
-        splits = _by_column(schema, staged, schema.files.split_column)
+        splits = _by_column(schema, staged, schema.files.split_column, past)
         has_valid = bool((splits == VALID).any())
     else:
-        splits = np.zeros(staged.rows, np.int8)
+        splits = np.zeros(staged.rows - past, np.int8)
         assert schema.files.test_fraction is not None
         _draw(splits, schema.files.test_fraction, schema.files.test_seed, TEST)
     train = int((splits == TRAIN).sum())
@@ -56,7 +57,7 @@ def split_rows(
         _draw(splits, valid_fraction, seed, VALID)
         if not (splits == TRAIN).any():
             raise DataError(f"data set {schema.name!r}: valid_fraction {valid_fraction} leaves no train row of {train}")
-    return splits
+    return np.concatenate([np.full(past, PAST, np.int8), splits]) if past else splits
 
 
 def _draw(splits: SplitArray, fraction: float, seed: int, to: int) -> None:
@@ -65,11 +66,12 @@ def _draw(splits: SplitArray, fraction: float, seed: int, to: int) -> None:
     splits[rows[np.random.default_rng(seed).permutation(len(rows))[: round(len(rows) * fraction)]]] = to
 
 
-def _by_column(schema: TableSchema, staged: StagedTable, name: str) -> SplitArray:
+def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -> SplitArray:
     column = staged.texts[name]
     found = set(column.texts().unique().to_pylist())
     splits = _of(staged, column.map(lambda texts: np.array([SPLITS.index(t) if t in SPLITS else -1 for t in texts.to_pylist()]), np.int8))
-    if (splits < 0).any() or not {"train", "test"} <= found:
+    splits = splits[past:]
+    if (splits < 0).any() or not {TRAIN, TEST} <= set(np.unique(splits).tolist()):
         names = sorted(found - {MISSING})[:10] + ([MISSING] if (splits < 0).any() and MISSING in found else [])
         raise DataError(
             f"data set {schema.name!r}: split column {name!r} holds {', '.join(names)} (at most 10 shown), expected train, test and "
@@ -78,14 +80,14 @@ def _by_column(schema: TableSchema, staged: StagedTable, name: str) -> SplitArra
     return splits
 
 
-def _by_time(schema: TableSchema, staged: StagedTable) -> SplitArray:
+def _by_time(schema: TableSchema, staged: StagedTable, past: int) -> SplitArray:
     split = schema.split
     assert split is not None
     assert split.time is not None
-    times = staged.times[split.time].read(0, staged.rows)
+    times = staged.times[split.time].read(past, staged.rows - past)
     missing = np.isnan(times)
     if missing.any():
-        row = int(missing.argmax())
+        row = past + int(missing.argmax())
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
         where = batch.place.row(row - batch.start)
         raise DataError(f"{where}: column {split.time!r} splits the rows by time and is empty; fill it, or leave the row out")

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .columns import FloatArray, Place, labels_of, numbers_of, texts_of, times_of
+from ..errors import DataError
+from .columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
 from .packed_writer import raw_bytes
 from .schema import TableSchema
 
@@ -65,6 +66,30 @@ class NumberColumn:
     def pieces(self) -> Iterator[FloatArray]:
         """All cells, some at a time."""
         return (self.read(start, min(PIECE, self.count - start)) for start in range(0, self.count, PIECE))
+
+
+class TimeColumn(NumberColumn):
+    """A column of times as numbers that rise with time, NaN where missing. `moments` says whether they are microseconds since 1970."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self._moments: bool | None = None
+
+    @property
+    def moments(self) -> bool:
+        """Whether the cells are dates or times; otherwise they are numbers."""
+        return bool(self._moments)
+
+    def append_times(self, times: Times, name: str, place: Place) -> None:
+        """Add cells. Raises DataError for numbers behind dates or times, and the other way around."""
+        if not np.isnan(times.values).all():
+            if self._moments not in (None, times.moments):
+                here, before = ("times", "numbers") if times.moments else ("numbers", "times")
+                raise DataError(
+                    f"{place.row(0)}: column {name!r} holds {here} from here on, and {before} before; write all times in one way"
+                )
+            self._moments = times.moments
+        self.append(times.values)
 
 
 class TextMap:
@@ -132,14 +157,15 @@ class StagedTable:
     def __init__(self, schema: TableSchema, folder: Path, pool: ThreadPoolExecutor) -> None:
         self.texts: dict[str, TextColumn] = {}
         self.numbers: dict[str, NumberColumn] = {}
-        self.times: dict[str, NumberColumn] = {}
+        self.times: dict[str, TimeColumn] = {}
         self.batches: list[Batch] = []
         self.pool, self._folder, self._labels = pool, folder, schema.label_columns()
         for number, name in enumerate(sorted(schema.text_columns())):  # numbered: a name may hold what no file name may
             self.texts[name] = TextColumn(folder / f"texts-{number}.codes", folder / f"texts-{number}.arrow")
-        for kind, columns, names in (("numbers", self.numbers, schema.number_columns()), ("times", self.times, schema.time_columns())):
-            for number, name in enumerate(sorted(names)):
-                columns[name] = NumberColumn(folder / f"{kind}-{number}")
+        for number, name in enumerate(sorted(schema.number_columns())):
+            self.numbers[name] = NumberColumn(folder / f"numbers-{number}")
+        for number, name in enumerate(sorted(schema.time_columns())):
+            self.times[name] = TimeColumn(folder / f"times-{number}")
 
     @property
     def rows(self) -> int:
@@ -151,10 +177,11 @@ class StagedTable:
         work: list[Callable[[], None]] = []
         for name, texts in self.texts.items():
             work.append(lambda name=name, texts=texts: texts.append(*texts_of(batch.column(name), name, place)))  # type: ignore[misc]
-        for kind, columns in ((numbers_of, self.numbers), (times_of, self.times)):
-            for name, column in columns.items():
-                parse = labels_of if kind is numbers_of and name in self._labels else kind
-                work.append(lambda name=name, column=column, parse=parse: column.append(parse(batch.column(name), name, place)))  # type: ignore[misc]
+        for name, column in self.numbers.items():
+            parse = labels_of if name in self._labels else numbers_of
+            work.append(lambda name=name, column=column, parse=parse: column.append(parse(batch.column(name), name, place)))  # type: ignore[misc]
+        for name, times in self.times.items():
+            work.append(lambda name=name, times=times: times.append_times(times_of(batch.column(name), name, place), name, place))  # type: ignore[misc]
         list(self.pool.map(lambda job: job(), work))
         self.batches.append(Batch(len(self.batches), self.rows, batch.num_rows, place))
 

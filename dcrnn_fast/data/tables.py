@@ -91,10 +91,12 @@ def _check_columns(schema: TableSchema, path: Path, wanted: Sequence[str], prese
     missing = [name for name in wanted if name not in present]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)} that schema {schema.name!r} uses; it has {', '.join(present)}")
-    derived = [one.name for one in schema.all_derived if one.name in present]
+    made = [*(one.name for one in schema.all_derived), *(one.name for one in schema.histories)]
+    derived = [name for name in made if name in present]
     if derived:
         raise DataError(
-            f"{path} has the columns {', '.join(derived)}, which schema {schema.name!r} derives; rename them there or in its `derived`"
+            f"{path} has the columns {', '.join(derived)}, which schema {schema.name!r} derives; rename them there or in its "
+            "`derived` or `histories`"
         )
     repeated = [name for name in wanted if present.count(name) > 1]
     if repeated:
