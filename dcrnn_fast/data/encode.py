@@ -53,7 +53,7 @@ class FittedSchema:
         categories: dict[str, Field] = {}
         buckets: list[Field] = []
         dense: list[DenseScale] = []
-        id_columns, shared = schema.id_columns, schema.shared
+        id_columns, shared, computed = schema.id_columns, schema.shared, schema.computed
         several = {column for of in schema.pooled.values() for column in of["columns"]}
         columns = len(id_columns) + len(schema.numeric)
         for done, c in enumerate(id_columns):
@@ -61,7 +61,7 @@ class FittedSchema:
             if c.hash_buckets is not None:
                 categories[c.column] = HashCode(c.column, c.hash_buckets)
             elif c.same_ids_as is None:
-                alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in schema.computed)]
+                alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
                 categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count, several)
         for done, n in enumerate(schema.numeric, start=len(id_columns)):
             progress("learning columns", done, columns)
@@ -120,10 +120,9 @@ class EncodedRows:
         named = {one.by for one in schema.histories} | ({schema.group} if schema.group is not None else set())
         groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
         self._group = None if schema.group is None else groups[schema.group]
-        bound: dict[str, Any] = {
-            field.column: field.bound(staged, database) for field in encoder.fields if field.column not in schema.computed
-        }
-        histories = {schema.pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
+        computed, pooled = schema.computed, schema.pooled
+        bound: dict[str, Any] = {field.column: field.bound(staged, database) for field in encoder.fields if field.column not in computed}
+        histories = {pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
         self._ids: list[tuple[int | slice, Any]] = []
         """Columns of the ids, and what makes them of a batch."""
         for position, field in enumerate(encoder.fields):

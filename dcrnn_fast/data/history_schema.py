@@ -37,7 +37,7 @@ class History(Strict):
     time: Column
     last: int = Field(ge=1, le=MAX_VALUES, strict=True)
     where: Where | None = None
-    lag: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    lag: float = Field(default=0.0, ge=0, allow_inf_nan=False, strict=True)
     unit: Literal["s", "ms", "us", "ns"] | None = None
     pooling: Literal["mean", "sum"] | None = None
 

@@ -146,7 +146,7 @@ class TableSchema(Strict):
         made = {column for c in (*self._several, *self._of_histories) for column in c.value_columns}
         derived = {one.name for one in self.derived}
         if clash := sorted(made.intersection({*fields, *derived})):
-            raise ValueError(f"column {clash[0]!r} has the name of a value of a field with `max_values`; give one of them another name")
+            raise ValueError(f"column {clash[0]!r} has the name of a value of a field with `max_values` or of a history; rename one")
         for c in self._several:
             if c.column in derived:
                 raise ValueError(f"column {c.column!r} is derived and has one value a row: leave out `max_values`")

@@ -467,6 +467,7 @@ def test_a_file_may_not_hold_a_column_of_a_historys_name(log):
         ({"last": True}, r"histories\.0\.last: got True"),
         ({"lag": -1}, r"histories\.0\.lag: got -1"),
         ({"lag": float("inf")}, r"histories\.0\.lag: got inf"),
+        ({"lag": True}, r"histories\.0\.lag: got True"),
         ({"unit": "ms"}, "history 'last_items': `unit` says what a `lag` is counted in"),
         ({"unit": "h", "lag": 1}, r"histories\.0\.unit: got 'h'"),
         ({"pooling": "max"}, r"histories\.0\.pooling: got 'max'"),
