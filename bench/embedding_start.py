@@ -39,7 +39,8 @@ class Epochs(Report):
         self.records: list[dict[str, Any]] = []
 
     def evaluation(self, record: Mapping[str, Any], **of_the_run: Any) -> None:
-        self.records.append(record["valid"])
+        if record["step"]:
+            self.records.append(record["valid"])
 
 
 def run(data: str, schema: str, deviation: float, seed: int, folder: Path) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class PlainReport(Report):
         tasks = "  ".join(f"{task}: auc {number(m['auc'])}, log loss {number(m['log_loss'])}" for task, m in record["valid"].items())
         mark = "  (best)" if best else ""
         place = f"epoch {record['epoch']}/{epochs}  step {record['step']}"
-        self.note(f"{place}  loss {record['train_loss']:.4f}  {rows_per_second:,.0f} rows/s  valid {tasks}{mark}")
+        trained = f"loss {record['train_loss']:.4f}  {rows_per_second:,.0f} rows/s" if record["step"] else "before the first step"
+        self.note(f"{place}  {trained}  valid {tasks}{mark}")
 
     def note(self, text: str) -> None:
         """Print a line as it is."""

@@ -26,6 +26,7 @@ def write_curves(path: Path, title: str, loss: Sequence[tuple[int, float]], hist
         figure.suptitle(title)
         panels[0].plot([step for step, _ in loss], [value for _, value in loss])
         panels[0].set(title="training loss", xlabel="step")
+        history = [record for record in history if record["step"]] or history  # the start would squeeze the rest
         steps = [record["step"] for record in history]
         for panel, metric, name in ((panels[1], "auc", "validation AUC"), (panels[2], "log_loss", "validation log loss")):
             for task in history[0]["valid"]:

@@ -34,11 +34,14 @@ class TaskMetrics(TypedDict):
 
 @with_config(ConfigDict(extra="forbid"))
 class EvaluationRecord(TypedDict):
-    """One evaluation on the validation rows, after ``step`` steps, in or at the end of ``epoch`` (from 1); ``valid`` holds the metrics."""
+    """One evaluation on the validation rows, after ``step`` steps, in or at the end of ``epoch`` (from 1); ``valid`` holds the metrics.
+
+    That of the start has step 0, epoch 0 and no ``train_loss``. Earlier versions had none.
+    """
 
     epoch: Count
     step: Count
-    train_loss: Number
+    train_loss: Number | None
     valid: dict[str, TaskMetrics]
     monitor: Number
 
@@ -97,10 +100,10 @@ def _impossible(at: Position, stopping: EarlyStopping, step: int | None) -> str:
     best, steps = stopping.best_step, [record["step"] for record in at.history]
     if step is not None and at.step != step:
         return f"step is {shown(at.step)}, but the folder is that of step {step}"
-    done = {record["epoch"] for record in at.history} - {at.epoch + 1}
+    done = {record["epoch"] for record in at.history if record["step"]} - {at.epoch + 1}
     if len(done) != at.epoch or done != set(range(1, len(done) + 1)):
         return f"epoch is {shown(at.epoch)}, but history has {len(at.history)} entries, or they are not of the epochs from 1 on"
-    if any(later <= before for before, later in pairwise([0, *steps])) or (steps and steps[-1] > at.step):
+    if any(later <= before for before, later in pairwise([-1, *steps])) or (steps and steps[-1] > at.step):
         return f"step is {shown(at.step)}, but history has evaluations after the steps {shown(steps)}"
     if any(record["valid"].keys() != at.history[0]["valid"].keys() for record in at.history):
         return "the evaluations of history have metrics of different tasks"

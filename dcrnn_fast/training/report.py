@@ -23,9 +23,10 @@ class Report:
         """A training step is done."""
 
     def evaluation(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
-        """The model was evaluated on the validation rows, inside an epoch or at its end.
+        """The model was evaluated on the validation rows: before the first step, inside an epoch or at its end.
 
-        ``record`` holds ``epoch`` (from 1), ``step``, ``train_loss``, ``monitor`` and, by task, the ``valid`` metrics.
+        ``record`` holds ``epoch`` (from 1), ``step``, ``train_loss``, ``monitor`` and, by task, the ``valid`` metrics. Before the first
+        step, ``epoch`` and ``step`` are 0 and ``train_loss`` is None.
         """
 
     def note(self, text: str) -> None:

@@ -218,6 +218,9 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
     trainer.export()
     best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
+    if not best["step"]:
+        kept = "the constant" if trainer.start is None else "the weights of the earlier run"
+        trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}")
     test = evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device, trainer.ranks)
     metrics = {
         "test": with_constant(test, rates),

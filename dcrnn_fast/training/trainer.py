@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from ..errors import CheckpointError, DataError, TrainingDivergedError
 from .batch_gradient import BatchGradient
 from .checkpoint import damaged, load_checkpoint, save_checkpoint
 from .config import RunConfig
+from .constant_heads import constant_heads
 from .dense_edges import dense_edges
 from .device import select_backend
 from .early_stopping import EarlyStopping
@@ -112,6 +114,8 @@ class Trainer:
                     if self.ranks.first:
                         write_json(self.folder.encoder, encoding(self.dataset.meta))
                     self.save()
+                if not self.at.history and not self.at.step:
+                    self._validate_start()
                 while not self.done:
                     self._train_epoch()
                     self.save()
@@ -252,6 +256,12 @@ class Trainer:
         self._window.zero_()
         self._window_rows = 0
 
+    def _validate_start(self) -> None:
+        """Evaluate what the run keeps if training brings nothing better: the constant, or the weights of the run that it goes on from."""
+        rates, chain = self.about["base_rates"], self.about["relation"] == "chain"
+        with nullcontext() if self.start is not None else constant_heads(self.model, rates, self.dataset.meta.tasks, chain=chain):
+            self._validate()
+
     def _validate(self) -> None:
         self._flush()
         self._check_weights()
@@ -262,9 +272,9 @@ class Trainer:
         value = mean_over_tasks(metrics, self.config.early_stopping.monitor, self.dataset.meta.tasks)
         assert value is not None, "check_rows lets no run start without a value to monitor"
         record: EvaluationRecord = {
-            "epoch": self.at.epoch + 1,
+            "epoch": self.at.epoch + bool(self.at.batch),
             "step": self.at.step,
-            "train_loss": self.at.loss_sum / self.at.loss_rows,
+            "train_loss": self.at.loss_sum / self.at.loss_rows if self.at.loss_rows else None,
             "valid": cast(dict[str, TaskMetrics], metrics),
             "monitor": value,
         }

@@ -89,7 +89,7 @@ def test_inspect_and_train_warn_of_a_field_that_the_test_rows_lose(tmp_path, com
 
 def test_a_sound_table_and_a_resumed_run_give_no_warning(schema, tmp_path):
     for folder, path in (("sound", schema), ("resaved", resaved(tmp_path / "table"))):
-        config, notes = tiny_config(path, optimiser__epochs=1), Notes()
+        config, notes = tiny_config(path), Notes()
         train(config, tmp_path / folder, report=notes)
         assert bool(warned("\n".join(notes.lines))) == (folder == "resaved")
     (tmp_path / "resaved" / "metrics.json").unlink()

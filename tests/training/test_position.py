@@ -30,7 +30,7 @@ def stopped(schema, tmp_path_factory):
         ("position", "step", -5, "step is -5: "),
         ("position", "step", 8, "step is 8, but the folder is that of step 9"),
         ("position", "loss_sum", "nan", "loss_sum is 'nan': "),
-        ("position", "epoch", 10**18, "epoch is 1000000000000000000, but history has 1 entries"),
+        ("position", "epoch", 10**18, "epoch is 1000000000000000000, but history has 2 entries"),
         ("position", "history", [], "epoch is 1, but history has 0 entries"),
         ("position", "history", [{}], "history.0.epoch is {}: "),
         ("stopping", "best_step", 9, "best_step is 9 "),

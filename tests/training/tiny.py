@@ -73,18 +73,20 @@ def newest_checkpoint(folder):
 
 
 def fake_validation(monkeypatch, aucs, log_losses=()):
-    """Validation AUCs and log losses (one minus the AUC if not given) as given, one an epoch.
+    """Validation AUCs and log losses (one minus the AUC if not given) as given, one an epoch; before the first step 0.5 and 1.
 
-    Returns a list that receives the split's name and the embeddings of each evaluation.
+    Returns a list that receives the split's name and the embeddings of each other evaluation.
     """
     log_losses = log_losses or [1 - auc for auc in aucs]
     asked, values, real = [], iter(zip(aucs, log_losses, strict=True)), trainer.evaluate_split
 
     def evaluate(model, split, meta, device, ranks=ONE):
-        asked.append((split.name, model.embedding.weight.detach().clone()))
+        at_start = split.name == "valid" and not model.head.private_weight.any()
+        if not at_start:
+            asked.append((split.name, model.embedding.weight.detach().clone()))
         if split.name != "valid":
             return real(model, split, meta, device, ranks)
-        auc, log_loss = next(values)
+        auc, log_loss = (0.5, 1.0) if at_start else next(values)
         return {task: {"rows": 1, "positives": 1, "auc": auc, "log_loss": log_loss, "calibration": 1.0} for task in meta.tasks}
 
     monkeypatch.setattr(trainer, "evaluate_split", evaluate)
