@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -38,7 +39,7 @@ class CsvFile:
         try:
             if path.suffix == ".gz" or written.encoding_name != "utf-8":
                 self._plain = scratch / "plain.csv"
-                _write_plain(path, self._plain, written.encoding_name)
+                write_plain(path, self._plain, written.encoding_name)
             self.columns, self._header_lines = self._header()
         except (OSError, EOFError, UnicodeError, zlib.error) as error:
             raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -136,7 +137,24 @@ class CsvFile:
         return Reject(str(self.path), line, name, reasons.get(kind, f"it is no CSV ({kind.lower()})"), row)
 
 
-def _write_plain(path: Path, plain: Path, encoding: str) -> None:
+def found_encoding(path: Path) -> str:
+    """An encoding that fits the first 64 MiB of a file: utf-8 if it does, or what its byte order mark says, cp1252, or latin-1.
+
+    Raises OSError, EOFError or zlib.error for a file that cannot be read.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as source:
+        start = source.read(1 << 26)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder(encoding)().decode(start)
+            return encoding
+    return "latin-1"
+
+
+def write_plain(path: Path, plain: Path, encoding: str) -> None:
+    """Write a file, compressed or not, as plain UTF-8. Raises OSError, EOFError or zlib.error for one that cannot be read."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as source:
         if encoding == "utf-8":
             with plain.open("wb") as target:

@@ -263,9 +263,8 @@ def load_schema(path: Path) -> TableSchema:
     except ValueError as error:
         raise DataError(f"schema {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(
-            f"schema {path} holds a {type(content).__name__}, expected a mapping with name, files, tasks, ... (see docs/data-format.md)"
-        )
+        held = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise DataError(f"schema {path} {held}, expected a mapping with name, files, tasks, ... (see docs/data-format.md)")
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -42,9 +47,6 @@ def test_a_draft_names_labels_time_groups_fields_and_numbers(table):
 
 
 def test_a_drafted_schema_prepares_its_table_as_csv_and_as_parquet(table):
-    import pyarrow.csv as pa_csv
-    import pyarrow.parquet as pq
-
     path = shop(table)
     pq.write_table(pa_csv.read_csv(path, parse_options=pa_csv.ParseOptions(delimiter=";")), table.folder / "shop.parquet")
     drafted = table.folder / "drafted.yaml"
@@ -55,7 +57,78 @@ def test_a_drafted_schema_prepares_its_table_as_csv_and_as_parquet(table):
         assert data.meta.tasks == ("click", "paid")
 
 
-def test_a_table_without_a_label_is_refused(table):
-    path = table.write("t.csv", "a,b", [("x", 5), ("y", 7)])
-    with pytest.raises(DataError, match=r"t\.csv: no column holds 0 and 1 alone, or true and false"):
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("x", 5), ("y", 7)], r"t\.csv: no column holds 0 and 1 alone, or true and false, .* a task such as \{name: click, column: event"),
+        ([], r"t\.csv holds no rows; expected a header"),
+    ],
+)
+def test_a_table_without_a_label_or_without_rows_is_refused(table, rows, said):
+    path = table.write("t.csv", "a,b", rows)
+    with pytest.raises(DataError, match=said):
         draft_schema([str(path)])
+
+
+def drafted_columns(text):
+    """By column: what the draft makes of it, a category, a number or a label, or why it is left out."""
+    draft = yaml.safe_load(text)
+    columns = {field.pop("column"): field for key in ("categorical", "numeric") for field in draft.get(key, [])}
+    columns |= {task["column"]: "label" for task in draft["tasks"]}
+    return columns | dict(re.findall(r'^#   "(.*?)": .* missing: (.*)$', text, flags=re.MULTILINE))
+
+
+def test_a_table_of_another_country_is_drafted_as_it_is_written_and_prepared(table):
+    """Another encoding, decimal commas, codes with leading zeros, dates in words, separated text, and labels in words of any case."""
+    months = ["März", "April", "Mai"]
+    lines = [
+        f"{i % 60:04};{i % 97},{i % 10};{1 + i % 28} May 2024;{1 + i % 28:02}.05.2024;{('Yes', 'no', 'NO', 'Y')[i % 4]};"
+        f"{('TRUE', 'False', 'false')[i % 3]};{','.join(months[: i % 4])};Größe, {i % 7};DE"
+        for i in range(300)
+    ]
+    path = table.folder / "export.csv"
+    path.write_text("\n".join(["artikel;preis;datum;tag;klick;gekauft;monate;name;land", *lines, ""]), encoding="latin-1")
+    text = draft_schema([str(path)])
+    unreadable = "a time; write it as 2024-05-31 or 2024-05-31T23:59:00 to split by it"
+    assert yaml.safe_load(text)["csv"] == {"encoding": "cp1252", "delimiter": ";", "decimal": ","}
+    assert drafted_columns(text) == {
+        "artikel": {},
+        "preis": {"buckets": 32, "dense": "log1p"},
+        "datum": unreadable,
+        "tag": unreadable,
+        "klick": "label",
+        "gekauft": {},
+        "monate": {"max_values": 3, "separator": ","},
+        "name": {},
+        "land": "one value",
+    }
+    assert re.search(r'"gekauft".*: is it a label\?', text)
+    drafted = table.folder / "drafted.yaml"
+    drafted.write_text(text, encoding="utf-8")
+    data = prepare(drafted, cache_dir=table.folder / "cache")
+    assert sum(data.meta.rows.values()) == 300
+    assert "0007" in data.meta.vocabulary["artikel"]
+
+
+def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
+    rows = range(200)
+    columns = {
+        "click": [i % 2 for i in rows],
+        "tags": [["a", "b", "c", "d"][: i % 5] for i in rows],
+        "history": [[*range(i % 60)] for i in rows],
+        "vector": [[i / 7, 1.0] for i in rows],
+    }
+    pq.write_table(pa.table(columns), table.folder / "2024-05-01.parquet")
+    text = draft_schema([str(table.folder / "*.parquet"), str(table.folder / "train.csv")])
+    assert drafted_columns(text) == {
+        "click": "label",
+        "tags": {"max_values": 4},
+        "history": {"max_values": 20},
+        "vector": "no field",
+    }
+    assert yaml.safe_load(text)["name"] == re.sub("[^a-z0-9_-]", "-", table.folder.name.lower())
+
+
+def test_a_name_that_yaml_would_read_as_a_date_is_text(table):
+    table.write("2024-05-01.csv", "city,click", [("a", 1), ("b", 0)])
+    assert yaml.safe_load(draft_schema([str(table.folder / "2024-05-01.csv")]))["name"] == "2024-05-01"
