@@ -1,0 +1,23 @@
+"""docs/your-own-data.md, followed from the top in an empty folder: everything runs as printed, and prints what the page shows."""
+
+import pytest
+
+from tests.page import Block, Reader, blocks
+
+
+def test_the_page_runs_as_printed(tmp_path, monkeypatch, command, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    reader = Reader(command, capsys)
+    for block in blocks("your-own-data.md"):
+        reader.follow(block)
+
+
+@pytest.mark.parametrize("shown", ["| user | 15.2% |", "no warnings", "user\n...\nitem"])
+def test_what_was_not_printed_is_found_out(command, capsys, shown):
+    reader = Reader(command, capsys)
+    reader.printed = "item\n| user | 15.1% |  \nNo warnings.\n"
+    reader.follow(Block("text", "| user | ...% |\nNo warnings.\n"))
+    with pytest.raises(AssertionError, match="the page shows"):
+        reader.follow(Block("text", shown))
