@@ -15,7 +15,7 @@ import duckdb
 
 from ..errors import DataError
 from .csv_files import found_encoding, write_plain
-from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, parquet_source, read_columns
+from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, missing_texts, parquet_source, read_columns
 from .sources import expand
 from .text_queries import open_database
 
@@ -43,11 +43,13 @@ def draft_schema(inputs: Sequence[str]) -> str:
             if csv and (encoding := found_encoding(first)) != "utf-8":
                 written["encoding"], paths = encoding, [Path(folder) / "plain.csv"]  # The first file is enough for a draft.
                 write_plain(first, paths[0], encoding)
-            written |= csv_options(database, paths[0]) if csv else {}
-            source = csv_source(paths, written.get("decimal", ".")) if csv else parquet_source(paths)
+            missing = missing_texts(database, paths[0]) if csv else []
+            written |= csv_options(database, paths[0], missing) if csv else {}
+            source = csv_source(paths, written.get("decimal", "."), missing) if csv else parquet_source(paths)
             columns, rows = read_columns(database, source, csv_source(paths, as_text=True) if csv else None)
     except duckdb.Error as error:
-        raise DataError(f"{first} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
+        raise DataError(f"{first} cannot be read: {words[:300]}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
@@ -60,11 +62,12 @@ def draft_schema(inputs: Sequence[str]) -> str:
             "write the schema by hand, with a task such as {name: click, column: event, positive: [click]} or {name: long_view, column: "
             "seconds, threshold: 30}"
         )
-    return _yaml(written, [column for column in columns if column not in labels], labels, rows, inputs)
+    return _yaml(written, missing, [column for column in columns if column not in labels], labels, rows, inputs)
 
 
 def _yaml(
     written: Mapping[str, str],
+    missing: Sequence[str],
     features: Sequence[Column],
     labels: Sequence[Column],
     rows: int,
@@ -98,6 +101,7 @@ def _yaml(
     if users and not times:
         split = f"split: {{hash: {_text(users[0].name)}, valid: 0.1, test: 0.2}}\n"
     csv = f"csv: {{{', '.join(f'{key}: {_text(value)}' for key, value in written.items())}}}\n" if written else ""
+    csv += f"missing_values: {_text(['', *missing])}\n" if missing else ""
     parts = [
         f"# Drafted from the first {rows:,} rows. Check every line: the labels and their order, and columns known only after the event.\n",
         f"name: {_text(name)}\nfiles: {{all: {files}{in_files}}}\n{csv}{split}",

@@ -23,6 +23,8 @@ CODES = "DIGITS"
 SEPARATORS = ("|", ";", ",")
 """What separates the values of a cell, if a tenth of a column's cells holds it. A space may not follow it, as in ordinary text."""
 SEPARATED = 0.1
+MISSING_TEXTS = ("NA", "N/A", "NULL", "null", "None", "NaN", "nan", r"\N")
+"""What programs write in a CSV file where there is no value."""
 MOST_VALUES = 20
 OTHER_TIMES = [
     f"{day}{clock}"
@@ -62,7 +64,7 @@ class Column(NamedTuple):
         return self.kind in ("VARCHAR", "BOOLEAN", CODES)
 
 
-def csv_options(database: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
+def csv_options(database: duckdb.DuckDBPyConnection, path: Path, missing: Sequence[str]) -> dict[str, str]:
     """How a CSV file is written, as the keys of a schema's `csv`, as far as it differs from the defaults."""
     found = database.execute(f"SELECT Delimiter, Quote FROM sniff_csv({sql_path(path)})").fetchone()
     assert found is not None
@@ -70,14 +72,23 @@ def csv_options(database: duckdb.DuckDBPyConnection, path: Path) -> dict[str, st
     differs = {"delimiter": delimiter} if delimiter != "," else {}
     differs |= {"quote": quote} if quote not in ('"', "", "(empty)", "\0") else {}
     if delimiter != ",":
-        point, comma = (_kinds(database, csv_source([path], mark)) for mark in ".,")
+        point, comma = (_kinds(database, csv_source([path], mark, missing)) for mark in ".,")
         differs |= {"decimal": ","} if sum(map(_is_number, comma.values())) > sum(map(_is_number, point.values())) else {}
     return differs
 
 
-def csv_source(paths: Sequence[Path], decimal: str = ".", *, as_text: bool = False) -> str:
-    """CSV files as a table in SQL; with `as_text`, every cell is text."""
-    more = ", all_varchar = true" if as_text else f", decimal_separator = {sql_text(decimal)}"
+def missing_texts(database: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
+    """Those of MISSING_TEXTS that are a cell of the CSV file's first rows."""
+    texts = csv_source([path], as_text=True)
+    cells = [_quoted(name) for name in _kinds(database, texts)]
+    asked = {text: [f"bool_or({' OR '.join(f'{cell} = {sql_text(text)}' for cell in cells)})"] for text in MISSING_TEXTS}
+    return [text for text, (found,) in _answers(database, texts, LOOK_ROWS, asked).items() if found]
+
+
+def csv_source(paths: Sequence[Path], decimal: str = ".", missing: Sequence[str] = (), *, as_text: bool = False) -> str:
+    """CSV files as a table in SQL, in which the empty text and the texts `missing` are no value; with `as_text`, every cell is text."""
+    nulls = f", nullstr = [{', '.join(map(sql_text, ('', *missing)))}]"
+    more = ", all_varchar = true" if as_text else f", decimal_separator = {sql_text(decimal)}{nulls}"
     return f"read_csv([{', '.join(map(sql_path, paths))}], header = true, ignore_errors = true, union_by_name = true{more})"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -127,6 +128,24 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
         "vector": "no field",
     }
     assert yaml.safe_load(text)["name"] == re.sub("[^a-z0-9_-]", "-", table.folder.name.lower())
+
+
+def test_texts_that_stand_for_no_value_are_found(table):
+    rows = [(("NA", "0", "1")[i % 3], ("null", i, i)[i % 3], "ab"[i % 2]) for i in range(90)]
+    text = draft_schema([str(table.write("t.csv", "click,price,city", rows))])
+    assert yaml.safe_load(text)["missing_values"] == ["", "NA", "null"]
+    assert drafted_columns(text) == {"click": "label", "price": {"buckets": 32, "dense": "log1p"}, "city": {}}
+    (table.folder / "drafted.yaml").write_text(text)
+    labels = prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").split("train").labels
+    assert 0 < np.isnan(labels).mean() < 1
+
+
+def test_a_file_that_is_no_parquet_is_refused_in_words(table):
+    path = table.folder / "t.parquet"
+    path.write_bytes(b"no parquet at all")
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read: ") as caught:
+        draft_schema([str(path)])
+    assert "read_parquet" not in str(caught.value)
 
 
 def test_a_name_that_yaml_would_read_as_a_date_is_text(table):
