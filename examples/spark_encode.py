@@ -1,9 +1,10 @@
 """Encodes a table of any size on a Spark cluster, with the bits of `prepare`, whose folder or run holds what it learned.
 
+    export PYSPARK_PYTHON=$(which python)
     python examples/spark_encode.py --encoder packed --input logs.parquet --output encoded --keep order_id,click
 
 `encoded` holds Parquet files with the kept columns, `ids` (a list of int32, one for each of the encoder's `num_embeddings`) and `dense` (a
-list of float32). Every machine needs dcrnn_fast[train]; the driver needs pyspark and Java too.
+list of float32). Needs dcrnn_fast[spark] and Java; `PYSPARK_PYTHON` is the Python that has dcrnn_fast, on every machine.
 """
 
 from __future__ import annotations

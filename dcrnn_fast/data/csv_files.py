@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -125,9 +126,13 @@ class CsvFile:
             cells = next(csv.reader([row], delimiter=self._written.delimiter, quotechar=self._written.quote), [])
         of_cell = kind not in ("MISSING COLUMNS", "TOO MANY COLUMNS", "LINE SIZE OVER MAXIMUM")
         name = self.columns[column - 1] if of_cell and column is not None and 0 < column <= len(self.columns) else None
-        held = shown(cells[column - 1]) if column is not None and column <= len(cells) else "text"
+        cell = cells[column - 1] if column is not None and column <= len(cells) else None
+        held = "text" if cell is None else shown(cell)
+        number = "a number"
+        if self._written.decimal == "." and re.fullmatch(r"[+-]?\d+,\d+", cell or ""):
+            number = 'a number with a point; name `csv: {decimal: ","}` in the schema'
         reasons = {
-            "CAST": f"column {name!r} holds {held}, expected {'true or false' if types.get(name or '') == 'BOOLEAN' else 'a number'}",
+            "CAST": f"column {name!r} holds {held}, expected {'true or false' if types.get(name or '') == 'BOOLEAN' else number}",
             "MISSING COLUMNS": f"it has {len(cells)} cells, expected {len(self.columns)}",
             "TOO MANY COLUMNS": f"it has {len(cells)} cells, expected {len(self.columns)}",
             "UNQUOTED VALUE": f"a quote ({self._written.quote}) is not closed, or text follows the closing one",

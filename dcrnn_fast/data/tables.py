@@ -90,7 +90,9 @@ def _batches(
 def _check_columns(schema: TableSchema, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in present]
     if missing:
-        raise DataError(f"{path} lacks the columns {', '.join(missing)} that schema {schema.name!r} uses; it has {', '.join(present)}")
+        remedy = "; name its `csv: delimiter` in the schema" if len(present) == 1 and path.suffix != ".parquet" else ""
+        has = f"it has {', '.join(present)}{remedy}"
+        raise DataError(f"{path} lacks the columns {', '.join(missing)} that schema {schema.name!r} uses; {has}")
     made = [*(one.name for one in schema.all_derived), *(one.name for one in schema.histories)]
     derived = [name for name in made if name in present]
     if derived:

@@ -134,3 +134,16 @@ def test_a_row_number_counts_within_its_part_file(table):
     table.write("part-2.csv", "city,price,click", [("a", 1, 0), ("a", "inf", 0)])
     with pytest.raises(DataError, match=r"part-2\.csv, row 2: column 'price' holds an infinite value"):
         prepare(table.save(files={"train": "part-*.csv", "test": "test.csv"}), cache_dir=table.folder / "cache")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a;1,5;0", r"line 2: column 'price' holds '1,5', expected a number with a point; name `csv: \{decimal: \",\"\}` in the schema"),
+        ("a,1,5,0", r"lacks the columns city, click, price .*; it has city;price;click; name its `csv: delimiter` in the schema"),
+    ],
+)
+def test_a_file_that_is_written_in_another_way_than_the_schema_says_is_refused_with_the_key_to_set(table, line, said):
+    (table.folder / "train.csv").write_text(f"city;price;click\n{line}\n")
+    with pytest.raises(DataError, match=said):
+        table.prepare(csv={"delimiter": ";" if ";" in line else ","}, files={"train": "train.csv", "test": "train.csv"})
