@@ -150,7 +150,9 @@ class RunConfig(_Section):
     oov_dropout: Annotated[float, Field(ge=0, le=10**6)] = Field(
         default=1.0, description="an id seen n times is read as out of vocabulary with probability oov_dropout / (oov_dropout + n)"
     )
-    checkpoint_every: Positive = Field(default=200, description="steps between checkpoints; one more after every epoch")
+    checkpoint_every: Positive | None = Field(
+        default=None, description="steps between checkpoints; null: 200, or more while writing takes long. One more after every epoch"
+    )
     log_every: Positive = Field(default=50, description="steps between points of the training curve")
     model: ModelConfig = ModelConfig()
     optimiser: OptimiserConfig = OptimiserConfig()

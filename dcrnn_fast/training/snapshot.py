@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..optim import RowWiseAdagrad
 from .optimisers import Optimisers
-from .tensors import load_tensors
+from .tensors import load_tensors, total
 
 
 def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn.Parameter]]:
@@ -21,9 +21,20 @@ def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn
             yield f"{prefix}.{name}", parameter
 
 
-def weight_sums(modules: Mapping[str, nn.Module]) -> dict[str, float]:
-    """The sum of each parameter in float64: equal weights have equal sums, other weights hardly ever."""
-    return {f"the sum of {name}": float(value.detach().sum(dtype=torch.float64)) for name, value in named_parameters(modules)}
+def weight_sums(modules: Mapping[str, nn.Module], known: Mapping[str, float]) -> dict[str, float]:
+    """The sum of each parameter in float64, or what is ``known`` of it: equal weights have equal sums, other weights hardly ever."""
+    parameters = dict(named_parameters(modules))
+    sums = {name: known[name] if name in known else total(value.detach()) for name, value in parameters.items()}
+    return {f"the sum of {name}": value for name, value in sums.items()}
+
+
+def keep(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy a module's tensors into ``weights`` on the CPU, in the memory that earlier ones have there."""
+    for name, value in module.state_dict().items():
+        if name in weights:
+            weights[name].copy_(value)
+        else:
+            weights[name] = value.to("cpu", copy=True)
 
 
 def capture(modules: Mapping[str, nn.Module], optimiser: Optimisers, device: torch.device) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from ..data import Batch, BlockLoader, PackedDataset
 from ..errors import CheckpointError, DataError, TrainingDivergedError
 from .batch_gradient import BatchGradient
 from .checkpoint import damaged, load_checkpoint, save_checkpoint
+from .checkpoint_pace import STEPS, CheckpointPace
 from .config import RunConfig
 from .constant_heads import constant_heads
 from .dense_edges import dense_edges
@@ -32,7 +33,7 @@ from .measured_backends import measured_backends
 from .metrics import mean_over_tasks
 from .model_file import build_model, describe, encoding, export_weights
 from .oov_dropout import OOVDropout
-from .optimisation import build_optimiser, build_weighting, clip_gradients, learning_rate
+from .optimisation import EMBEDDING, build_optimiser, build_weighting, clip_gradients, learning_rate
 from .position import EvaluationRecord, Position, TaskMetrics, restored_position
 from .precision import select_precision
 from .ranks import ONE, Ranks
@@ -40,7 +41,8 @@ from .report import Report
 from .run_files import write_json
 from .run_folder import RunFolder
 from .scalars import NoScalars, Scalars
-from .snapshot import capture, restore, select, weight_sums
+from .snapshot import capture, keep, restore, select, weight_sums
+from .sparse_table import sparse_table
 from .tensors import all_finite, check_tensors
 
 
@@ -71,6 +73,8 @@ class Trainer:
         if isinstance(self.task_weight, nn.Module):
             self.modules["weighting"] = self.task_weight
         self.optimiser = build_optimiser(config, self.modules, device)
+        self.table = sparse_table(config.optimiser, self.optimiser)
+        self.pace = CheckpointPace()
         self.precision = select_precision(config.precision, device)
         oov_dropout = OOVDropout(dataset, config.oov_dropout, device) if config.oov_dropout else None
         self.gradient = BatchGradient(
@@ -140,7 +144,8 @@ class Trainer:
         }
         if self.start is not None:
             state["start"] = self.start
-        return save_checkpoint(self.folder.checkpoints, self.at.step, tensors, state)
+        with self.pace.writing():
+            return save_checkpoint(self.folder.checkpoints, self.at.step, tensors, state)
 
     def load(self, folder: Path) -> None:
         """Go back to a checkpoint's position.
@@ -177,7 +182,7 @@ class Trainer:
     def where(self) -> dict[str, Any]:
         """What must be the same on all ranks."""
         same = {"step": self.at.step, "data": self.dataset.meta.digest, "precision": self.precision, "backend": self.backend}
-        return same | weight_sums(self.modules)
+        return same | weight_sums(self.modules, {EMBEDDING: self.table.sum()} if self.table else {})
 
     def export(self) -> None:
         """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0."""
@@ -203,13 +208,13 @@ class Trainer:
         if self.at.batch < len(self.loader):
             for batch in self.loader.batches(epoch=self.at.epoch, start=self.at.batch):
                 self._step(batch)
-                due = self.at.step % self.config.checkpoint_every == 0
+                due = self.at.step % (self.config.checkpoint_every or STEPS) == 0
                 if due or self.at.step % self.config.log_every == 0:
                     self._flush()
                 if every and self.at.step % every == 0 and self.at.batch < len(self.loader):
                     self._validate()
                     self.model.train()
-                if due:
+                if due and (self.config.checkpoint_every or self.ranks.from_first(self.pace.allows)):
                     self.save()
                 if self.on_step:
                     self.on_step(self.at.step)
@@ -281,16 +286,19 @@ class Trainer:
         self.at.history.append(record)
         best = self.stopping.update(value, self.at.step)
         if best:
-            self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
+            keep(self.model, self.best)
             self.export()
         for task, entry in metrics.items():
             self.scalars.add(self.at.step, {f"valid/{task}/{name}": entry.get(name) for name in ("auc", "log_loss", "calibration", "gauc")})
         self.report.evaluation(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
 
     def _check_weights(self) -> None:
-        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not all_finite(value)]
+        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not self._finite(name, value)]
         if bad:
             raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
+
+    def _finite(self, name: str, value: Tensor) -> bool:
+        return self.table.all_finite() if self.table and f"model.{name}" == EMBEDDING else all_finite(value)
 
     def _tick(self) -> None:
         now = time.perf_counter()

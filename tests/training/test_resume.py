@@ -9,8 +9,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
-from dcrnn_fast.training import Report, load_config, train
+from dcrnn_fast.training import Report, load_config, train, trainer
 from dcrnn_fast.training.checkpoint import load_checkpoint, save_checkpoint
+from dcrnn_fast.training.checkpoint_pace import CheckpointPace
 from dcrnn_fast.training.run_folder import RunFolder
 from tests.damage import truncate
 from tests.processes import run_python
@@ -58,6 +59,16 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(schema, finished, tm
     interrupted(schema, tmp_path / "run", step)
     train(tiny_config(schema), tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == outcome(finished)
+
+
+def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "STEPS", 3)
+    monkeypatch.setattr(CheckpointPace, "allows", lambda self: False)
+    interrupted(schema, tmp_path / "run", 15, checkpoint_every=None)
+    assert RunFolder(tmp_path / "run").newest_checkpoint().name == "step-00000008", "the end of an epoch is not put off"
+    train(tiny_config(schema, checkpoint_every=None), tmp_path / "run", resume=True)
+    for name in ("model.safetensors", "curves.svg", "checkpoints/step-00000024/tensors.safetensors"):
+        assert outcome(tmp_path / "run")[name] == outcome(finished)[name], name
 
 
 def test_a_run_stopped_many_times_resumes_to_the_same_bits(schema, finished, tmp_path):
