@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation scenarios embedding-start embedding-step synthetic scale gpu clean
+.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation scenarios embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -137,6 +137,11 @@ synthetic: $(VENV)/.dev
 # Prepares a generated table of 10 million rows and records rows a second and the most memory. SCALE_OPTIONS='--rows N --kind csv'.
 scale: $(VENV)/.dev
 	$(BIN)/python -m bench.scale --record $(SCALE_OPTIONS)
+	$(BIN)/python -m bench.readme
+
+# Prints what a table over many GPUs needs, by a model. SIZING_OPTIONS='--rows N --width N': of other inputs than the page's.
+sizing: $(VENV)/.dev
+	$(BIN)/python -m bench.sizing $(SIZING_OPTIONS)
 	$(BIN)/python -m bench.readme
 
 clean:

@@ -20,6 +20,8 @@ from .results import PEERS, case_of, read, words
 from .scenarios import RARE
 from .scenarios import header as scenarios_header
 from .scenarios import table as scenarios_table
+from .sizing import Inputs
+from .sizing import table as sizing_table
 from .synthetic_report import tables as synthetic_tables
 from .test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
@@ -277,6 +279,11 @@ def scale() -> str:
     return f"{markdown(header, rows)}\n\n{note} {machine.line(result['machine'])}; `bench/results/scale_prepare.json`."
 
 
+def sizing() -> str:
+    """What a table over many GPUs needs: no result file, for it is computed and not measured."""
+    return sizing_table(Inputs())
+
+
 SECTIONS = {
     ROOT / "README.md": {"quality": quality, "speed": speed, "low rank": low_rank},
     ROOT / "docs" / "data-format.md": {"scale": scale},
@@ -289,6 +296,7 @@ SECTIONS = {
         "scenarios": scenarios,
     },
     ROOT / "docs" / "training.md": {"embedding step": embedding_step},
+    ROOT / "docs" / "sizing.md": {"sizing": sizing},
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "synthetic": synthetic},
 }
 
