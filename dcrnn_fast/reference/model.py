@@ -241,8 +241,15 @@ class DCRNN(nn.Module):
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The towers' outputs z [B, T]. Under "chain" each is the logit of an event given the one before it."""
-        of_rows = () if self.scenario_column is None else (ids[:, self.scenario_column],)
-        states = self.cross(self.features(ids, dense), *of_rows)  # [T, B, D]
+        return self.logits_of(self.features(ids, dense), *self.scenarios_of(ids))
+
+    def scenarios_of(self, ids: Tensor) -> tuple[Tensor, ...]:
+        """The scenario [B] of each row, or nothing in a model without scenarios."""
+        return () if self.scenario_column is None else (ids[:, self.scenario_column],)
+
+    def logits_of(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
+        """The part of :meth:`conditional_logits` behind :meth:`features` and :meth:`scenarios_of`, which it takes."""
+        states = self.cross(x0, *scenarios)  # [T, B, D]
         for layer in self.towers:
             states = self.dropout(torch.relu(layer(states)))
         if self.transfer is not None:

@@ -30,6 +30,7 @@ class BatchGradient:
         model: a DCRNN, on ``device``; it computes in ``precision``.
         task_weight: that of the loss, see :func:`.optimisation.build_weighting`.
         id_dropout: what changes the ids of a training step, or None.
+        forward: computes the model's logits; the model itself, or its compiled form.
         ranks: those that call this together.
     """
 
@@ -40,12 +41,14 @@ class BatchGradient:
         task_weight: nn.Module | Tensor | None,
         id_dropout: Callable[[Tensor], Tensor] | None,
         *,
+        forward: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         precision: str,
         device: torch.device,
         ranks: Ranks,
     ) -> None:
         self.options, self.seed, self.micro_batches = config.loss, config.seed, config.optimiser.micro_batches
         self.model, self.task_weight, self.id_dropout = model, task_weight, id_dropout
+        self.forward = forward or model
         self.precision, self.device, self.ranks = precision, device, ranks
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
@@ -89,7 +92,7 @@ class BatchGradient:
         if self.id_dropout:
             ids = self.id_dropout(ids)
         with autocast(self.precision, self.device):
-            return self.model(ids, dense).float()
+            return self.forward(ids, dense).float()
 
     def _seed(self, step: int, number: int) -> None:
         """Let the random numbers follow from the position and the rank, so that a run resumes on any number of ranks.

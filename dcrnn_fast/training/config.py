@@ -147,6 +147,7 @@ class RunConfig(_Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="what a training step multiplies in; auto: bfloat16 where the device is fast in it"
     )
+    compile: bool = Field(default=False, description="let torch.compile make a graph of the training step's model")
     oov_dropout: Annotated[float, Field(ge=0, le=10**6)] = Field(
         default=1.0, description="an id seen n times is read as out of vocabulary with probability oov_dropout / (oov_dropout + n)"
     )

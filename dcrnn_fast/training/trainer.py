@@ -23,6 +23,7 @@ from ..errors import CheckpointError, DataError, TrainingDivergedError
 from .batch_gradient import BatchGradient
 from .checkpoint import damaged, load_checkpoint, save_checkpoint
 from .checkpoint_pace import STEPS, CheckpointPace
+from .compiled import compiled
 from .config import RunConfig
 from .constant_heads import constant_heads
 from .dense_edges import dense_edges
@@ -77,11 +78,15 @@ class Trainer:
         self.pace = CheckpointPace()
         self.precision = select_precision(config.precision, device)
         oov_dropout = OOVDropout(dataset, config.oov_dropout, device) if config.oov_dropout else None
-        self.gradient = BatchGradient(
-            config, self.model, self.task_weight, oov_dropout, precision=self.precision, device=device, ranks=ranks
-        )
         part = {"shards": ranks.count, "shard": ranks.rank}
         self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed, **part)
+        forward = None
+        if config.compile:
+            micro = config.optimiser.micro_batches > 1
+            forward = compiled(self.model, next(self.loader.batches()), self.precision, device, without_gradients=micro)
+        self.gradient = BatchGradient(
+            config, self.model, self.task_weight, oov_dropout, forward=forward, precision=self.precision, device=device, ranks=ranks
+        )
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
         self.best: dict[str, Tensor] = {}
