@@ -20,6 +20,7 @@ __all__ = [
     "DCNv2",
     "DcrnnFastError",
     "PartiallySharedLinear",
+    "Ranker",
     "RowWiseAdagrad",
     "ScenarioCrossRNN",
     "SharingPlan",
@@ -43,13 +44,27 @@ if TYPE_CHECKING or not _IS_COMMAND:
     from .sharing import SharingPlan
 
     import_module("dcrnn_fast.backends").extension()  # registers the operators' schemas with PyTorch
-else:
-    # The command line imports PyTorch only for a command that needs it: `dcrnn-fast --help` must not take seconds.
-    def __getattr__(name: str) -> object:
-        if name not in __all__:
-            raise AttributeError(f"module 'dcrnn_fast' has no attribute {name!r}")
-        import_module("dcrnn_fast.backends").extension()
-        if name in ("functional", "reference"):
-            return import_module(f"dcrnn_fast.{name}")
-        homes = (import_module(f"dcrnn_fast.{home}") for home in ("modules", "auto", "losses", "optim", "sharing", "errors"))
-        return next(getattr(home, name) for home in homes if hasattr(home, name))
+
+if TYPE_CHECKING:
+    from .serving.ranker import Ranker
+
+_IN_PARTS = ("modules", "auto", "losses", "optim", "sharing", "errors")
+
+
+def __getattr__(name: str) -> object:
+    """What is imported when it is asked for: `Ranker`, whose packages are the extra `train`, and in the command line everything.
+
+    `dcrnn-fast --help` must not take seconds, as PyTorch does.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module 'dcrnn_fast' has no attribute {name!r}")
+    if name == "Ranker":
+        try:
+            return import_module("dcrnn_fast.serving.ranker").Ranker
+        except ModuleNotFoundError as error:
+            raise ImportError(f"dcrnn_fast.Ranker needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+    import_module("dcrnn_fast.backends").extension()
+    if name in ("functional", "reference"):
+        return import_module(f"dcrnn_fast.{name}")
+    homes = (import_module(f"dcrnn_fast.{home}") for home in _IN_PARTS)
+    return next(getattr(home, name) for home in homes if hasattr(home, name))

@@ -176,6 +176,25 @@ def evaluate(
     print_lines(console, of_the_data)
 
 
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
+    inputs: Annotated[list[str], typer.Option("--input", help="File, pattern or folder, repeatable; labels need not be there.")],
+    output: Annotated[Path, typer.Option(help="File to write, .parquet or .csv: a row of scores for each input row.")],
+    keys: Annotated[list[str] | None, typer.Option("--key", help="Column to repeat beside the scores, repeatable.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Schema YAML whose `csv`, `missing_values` and `max_rejects` say how to read CSV files.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="Backend of the operators, see `dcrnn-fast info`.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Score the rows of files of any size with the best weights of a run."""
+    from .predicting import run_predict
+
+    run_predict(run, inputs, output, keys=keys or (), schema=schema, backend=backend, device=device, quiet=quiet)
+
+
 class Dtype(str, Enum):
     """What the Triton kernels are measured in; tf32 and float32 are float32 tensors."""
 

@@ -22,7 +22,7 @@ SECONDS = 5.0
 def run_prepare(schema: Path, output: Path, *, inputs: Sequence[str], seed: int, valid_fraction: float, quiet: bool) -> None:
     """Write the packed folder. Raises the errors of :func:`dcrnn_fast.data.prepare_folder`."""
     with ExitStack() as stack:
-        report = _Silent() if quiet else stack.enter_context(_progress())
+        report = stack.enter_context(row_progress(quiet=quiet))
         data = prepare_folder(schema, output, inputs=inputs, seed=seed, valid_fraction=valid_fraction, progress=report)
     if quiet:
         return
@@ -34,6 +34,12 @@ def run_prepare(schema: Path, output: Path, *, inputs: Sequence[str], seed: int,
 
 
 class _Silent:
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def __call__(self, what: str, done: int, total: int | None) -> None:
         pass
 
@@ -44,12 +50,6 @@ class _Lines(_Silent):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._what, self._began, self._said = "", 0.0, 0.0
-
-    def __enter__(self) -> _Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
@@ -87,7 +87,10 @@ class _Bar(_Silent):
         self._bar.update(self._task, completed=done, count=f"{done:,}{f' of {total:,}' if total else ''}")
 
 
-def _progress() -> _Lines | _Bar:
+def row_progress(*, quiet: bool) -> _Silent:
+    """What shows progress on standard error, to be entered: a live bar in a terminal, else lines, or nothing."""
+    if quiet:
+        return _Silent()
     console = Console(stderr=True)
     live = console.file.isatty() and not console.is_dumb_terminal and not os.environ.get("CI")
     return _Bar(console) if live else _Lines(console)

@@ -16,12 +16,14 @@ from ..files import path_of
 from ..pooled_fields import pooling_problem
 from .memory_tables import Piece, derived_too, number_cells, pieces_of, text_cells
 from .meta import read_meta, whole_vocabulary
-from .number_codes import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
+from .number_codes import FloatArray, Place, bucket_ids, check_finite, dense_float32, dense_values
 from .packed import META
 from .run_encoding import ENCODER, read_run
 from .text_ids import Categories, Hashes, text_ids
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .derived_schema import Derived
 
 
@@ -36,10 +38,11 @@ class Encoder:
     """Makes a model's inputs of rows in memory, with the bits that `prepare` gives for the same rows. It learns nothing.
 
     `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, `shared`
-    maps fields to those whose ids they have, `pooled` those with several values to their columns, and `columns` are the columns that a
-    table must hold. A model is built from them: `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks,
-    shared_embeddings=encoder.shared, pooled=encoder.pooled)`. `vocabulary`, `scaling`, `shared`, `derived` and `pooled` are those of
-    :class:`PackedMeta`. Take an encoder from :meth:`load`.
+    maps fields to those whose ids they have, `pooled` those with several values to their columns. `columns` are the columns that a table
+    must hold; a file holds the `text_columns` among them as text. A model is built from the encoder:
+    `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared,
+    pooled=encoder.pooled)`. `vocabulary`, `scaling`, `shared`, `derived` and `pooled` are those of :class:`PackedMeta`. Take an encoder
+    from :meth:`load`.
 
     >>> encoder = Encoder(
     ...     tasks=["click"], num_embeddings={"city": 3, "price": 4}, dense=["price"],
@@ -94,6 +97,7 @@ class Encoder:
         made = {one.name for one in self._derived}
         sources = [source for one in self._derived for source in one.sources()]
         self.columns = tuple(name for name in dict.fromkeys([*self.num_embeddings, *self.dense, *sources]) if name not in made)
+        self.text_columns = frozenset({*(field for _, field, _ in self._texts), *sources} - made)
 
     @classmethod
     def load(cls, path: str | Path) -> Encoder:
@@ -125,6 +129,11 @@ class Encoder:
         """
         done = [self._encoded(piece) for piece in pieces_of(table, self.columns)]
         ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
+        return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
+
+    def encode_batch(self, batch: pa.RecordBatch, place: Place) -> Encoded:
+        """The same for a batch of a file's rows, which begins at `place`; errors name the file and its row."""
+        ids, dense = self._encoded(Piece({name: batch.column(name) for name in self.columns}, batch.num_rows, place))
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
     def _encoded(self, piece: Piece) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -52,8 +52,12 @@ class Rejects:
         raise DataError(f"{first.file}, line {first.line:,}: {first.reason}; the line is {shown(first.text)}; {remedy}")
 
     def write(self, folder: Path) -> None:
-        """Write rejects.parquet to the folder, if a row was rejected: file, line, column, reason, text."""
+        """Write rejects.parquet to the folder, see :meth:`write_file`."""
+        self.write_file(folder / FILE)
+
+    def write_file(self, path: Path) -> None:
+        """Write a Parquet file, if a row was rejected: file, line, column, reason, text."""
         if self._found:
             kinds = [pa.string(), pa.int64(), pa.string(), pa.string(), pa.string()]
             columns = [pa.array(column, kind) for column, kind in zip(zip(*self._found, strict=True), kinds, strict=True)]
-            pq.write_table(pa.table(columns, names=list(Reject._fields)), folder / FILE)
+            pq.write_table(pa.table(columns, names=list(Reject._fields)), path)

@@ -1,0 +1,86 @@
+"""A run's model with its encoding: raw rows in, named probabilities out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..data import Encoder
+from ..errors import DataError
+from ..files import path_of
+from ..modules import DCRNN
+from ..training.model_file import load_model
+from ..training.run_folder import RunFolder
+
+Scores = dict[str, npt.NDArray[np.float32]]
+BATCH = 8192
+
+
+class Ranker:
+    """Scores rows: it encodes them as the run's training rows were, computes the probabilities, and names them.
+
+    Take one from :meth:`load`. ``encoder`` and ``model`` are its parts, ``columns`` what a table must hold, and ``names`` what
+    :meth:`predict` returns: the tasks and, in a funnel, each task given the one before it.
+
+    Example::
+
+        ranker = Ranker.load("runs/shop")
+        scores = ranker.predict({"user_id": ["u7", "u7"], "item_id": ["i1", "i2"]})
+        order = np.argsort(-scores["consume"])
+    """
+
+    def __init__(self, model: DCRNN, encoder: Encoder) -> None:
+        of_model = dict(zip(model.field_names, model.num_embeddings, strict=True)), model.num_dense, model.tasks
+        if of_model != (encoder.num_embeddings, len(encoder.dense), encoder.tasks):
+            raise DataError("model and encoder do not fit: they have other fields, dense columns or tasks; take both from one run folder")
+        self.model, self.encoder = model.eval(), encoder
+        self.columns = encoder.columns
+        self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
+        self._device = model.embedding.weight.device
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> Ranker:
+        """The ranker of a run folder, of which ``model.safetensors`` and ``encoder.json`` suffice.
+
+        Args:
+            path: the folder. Nothing in it is unpickled.
+            device: "auto" (the GPU if there is one), "cpu", "cuda" or "cuda:N".
+            backend: of the operators, see ``dcrnn-fast info``.
+
+        Raises:
+            TypeError, ValueError: ``path`` is none.
+            CheckpointError: a file is missing, damaged or changed, or the run has not written its weights yet.
+            DataError: the folder holds no run.
+            ConfigError, BackendUnavailable: device or backend cannot be used.
+        """
+        folder = RunFolder(path_of("path", path))
+        encoder = Encoder.load(folder.root)
+        model, _ = load_model(folder.weights, device=device, backend=backend)
+        return cls(cast(DCRNN, model), encoder)
+
+    def predict(self, table: Any) -> Scores:
+        """Probabilities [B] in float32 by name, for the rows of a table in their order.
+
+        Args:
+            table: a mapping of column names to lists or arrays, a pandas or polars DataFrame, an Arrow table or record batch; see
+                :meth:`dcrnn_fast.data.Encoder.encode`. It needs no labels. Other columns than :attr:`columns` are ignored.
+
+        Raises:
+            DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
+        """
+        ids, dense = self.encoder.encode(table)
+        return self.predict_encoded(ids, dense)
+
+    def predict_encoded(self, ids: torch.Tensor, dense: torch.Tensor | None) -> Scores:
+        """The same for rows that the encoder has encoded: ids [B, F] int64, dense [B, Nd] float32 or None."""
+        parts: list[dict[str, torch.Tensor]] = []
+        with torch.inference_mode():
+            for start in range(0, max(len(ids), 1), BATCH):
+                rows = slice(start, start + BATCH)
+                some = None if dense is None else dense[rows].to(self._device)
+                parts.append(self.model.predict(ids[rows].to(self._device), some))
+        return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in self.names}

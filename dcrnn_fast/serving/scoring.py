@@ -1,0 +1,149 @@
+"""Scores files of any size: read, encode and score batch by batch, and write the scores beside the columns that name the rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import torch
+
+from ..data.file_schema import Csv
+from ..data.number_codes import Place
+from ..data.rejects import Rejects
+from ..data.row_files import RowReader
+from ..data.sources import expand
+from ..data.tables import Progress, rows_of
+from ..data.text_queries import open_database
+from ..errors import DataError
+from ..files import path_of, replacing
+from .ranker import Ranker
+
+Job = Callable[[], tuple[pa.RecordBatch, torch.Tensor, "torch.Tensor | None"]]
+
+
+def score_files(
+    ranker: Ranker,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    keys: Sequence[str] = (),
+    csv: Csv | None = None,
+    missing_values: tuple[str, ...] = ("",),
+    max_rejects: int = 0,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[int, int]:
+    """Write a row of scores for each row of the input files, in their order.
+
+    Args:
+        ranker: it encodes and scores.
+        inputs: CSV and Parquet files, patterns and folders. Labels need not be there.
+        output: a .parquet or .csv file, replaced when all is written. Its columns are ``keys`` and ``ranker.names`` (float32).
+        keys: columns of the inputs that the output repeats, such as a user's and an item's id; of CSV files as text.
+        csv: how CSV files are written; None: with commas, as UTF-8.
+        missing_values: the texts of CSV files that mean a missing cell.
+        max_rejects: how many CSV rows that cannot be read may be left out. They go to ``OUTPUT.rejects.parquet``.
+        progress: called with what is done, how many rows are done, and how many there are.
+
+    Returns:
+        The numbers of rows that were scored and rejected.
+
+    Raises:
+        DataError: an argument, a file, a column or a cell cannot be used; the message names it.
+    """
+    output = path_of("output", output)
+    if output.suffix not in (".parquet", ".csv") or not output.parent.is_dir():
+        raise DataError(f"output {output}: expected the path of a .parquet or .csv file in a folder that exists")
+    if taken := [key for key in keys if key in ranker.names or keys.count(key) > 1]:
+        raise DataError(f"keys: {taken[0]!r} is given twice, or is the name of a score; rename the column, or leave it out")
+    files = [file for given in inputs for file in expand("predict", "input", path_of("inputs", given))]
+    if not files:
+        raise DataError("inputs: expected at least one file, pattern or folder")
+    rejects = Rejects(max_rejects)
+    text = {*(ranker.encoder.text_columns), *(key for key in keys if key not in ranker.columns)}
+    with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch, open_database(Path(scratch)) as database:
+        reader = RowReader(
+            text=text,
+            numbers={*ranker.columns} - text,
+            csv=csv or Csv(),
+            missing_values=missing_values,
+            wanted_by="the run",
+            scratch=Path(scratch),
+            database=database,
+            rejects=rejects,
+        )
+        expected = sum(map(rows_of, files)) if all(file.suffix != ".gz" for file in files) else None
+        done = 0
+        with replacing(output) as beside, _Writer(beside, output.suffix) as writer:
+            for batch, ids, dense in _ahead(_jobs(ranker, reader, files)):
+                scores = {name: pa.array(values) for name, values in ranker.predict_encoded(ids, dense).items()}
+                columns = {key: batch.column(key) for key in keys} | scores
+                writer.write(pa.RecordBatch.from_pydict(columns))
+                done += batch.num_rows
+                progress("scoring rows", done, expected)
+            if not done:
+                raise DataError(f"{files[0]} holds no rows to score")
+            writer.close()
+            rejected = output.with_name(f"{output.name}.rejects.parquet")
+            rejected.unlink(missing_ok=True)
+            rejects.write_file(rejected)
+    return done, len(rejects)
+
+
+def _jobs(ranker: Ranker, reader: RowReader, files: Sequence[Path]) -> Iterator[Job]:
+    for path in files:
+        before = 0
+        for batch in reader.batches(path):
+            if batch.num_rows:
+                place = Place(path, before)
+                yield lambda batch=batch, place=place: (batch, *ranker.encoder.encode_batch(batch, place))  # type: ignore[misc]
+            before += batch.num_rows
+
+
+def _ahead(jobs: Iterator[Job]) -> Iterator[tuple[pa.RecordBatch, torch.Tensor, torch.Tensor | None]]:
+    """The results of the jobs in their order. Another thread reads and does the next one meanwhile."""
+
+    def following() -> Any:
+        job = next(jobs, None)
+        return None if job is None else job()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(following)
+        while (found := waiting.result()) is not None:
+            waiting = pool.submit(following)
+            yield found
+
+
+class _Writer:
+    """Writes batches as Parquet or CSV; the first one decides the columns' types."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self._path, self._kind = path, kind
+        self._file: Any = None
+        self._schema: pa.Schema | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the file, once."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows. Raises DataError if their columns have other types than the first ones."""
+        if self._file is None:
+            self._schema = batch.schema
+            self._file = (pq.ParquetWriter if self._kind == ".parquet" else pa.csv.CSVWriter)(str(self._path), batch.schema)
+        if batch.schema != self._schema:
+            raise DataError(f"the input files have other types in the columns of keys: {self._schema} and {batch.schema}; write them alike")
+        self._file.write_batch(batch)

@@ -1,0 +1,118 @@
+"""Files of raw rows become files of scores, batch by batch."""
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from dcrnn_fast import Ranker
+from dcrnn_fast.cli.commands import app
+from dcrnn_fast.data import row_files
+from dcrnn_fast.errors import DataError
+from dcrnn_fast.serving import score_files
+from tests.training.tiny import SCHEMA
+
+
+@pytest.fixture(scope="module")
+def ranker(shop):
+    return Ranker.load(shop / "run")
+
+
+@pytest.fixture
+def table(shop):
+    return pd.read_csv(shop / "tiny.csv", dtype={"user": str}).drop(columns=["clicked", "bought", "importance"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
+def test_files_are_scored_as_the_same_rows_in_memory(ranker, table, tmp_path, kind):
+    file = tmp_path / f"today.{kind}"
+    table.to_parquet(file) if kind == "parquet" else table.to_csv(file, index=False)
+    assert score_files(ranker, [file], tmp_path / "scores.parquet", keys=["user"]) == (len(table), 0)
+    found = pd.read_parquet(tmp_path / "scores.parquet")
+    assert list(found.columns) == ["user", *ranker.names]
+    assert (found["user"] == table["user"]).all()
+    for name, values in ranker.predict(table).items():
+        assert found[name].to_numpy() == pytest.approx(values, rel=1e-6), name
+
+
+def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_files, "BATCH_ROWS", 100)
+    for part in range(3):
+        table[part * 500 : (part + 1) * 500].to_parquet(tmp_path / f"part-{part}.parquet")
+    done = []
+    score_files(
+        ranker, [f"{tmp_path}/part-*.parquet"], tmp_path / "scores.csv", progress=lambda what, rows, total: done.append((rows, total))
+    )
+    assert done[0] == (100, 1500)
+    assert done[-1] == (1500, 1500)
+    found = pd.read_csv(tmp_path / "scores.csv")
+    for name, values in ranker.predict(table).items():
+        assert found[name].to_numpy() == pytest.approx(values, rel=1e-4), name
+
+
+def test_a_key_may_be_a_column_that_the_model_reads(ranker, table, tmp_path):
+    table.to_csv(tmp_path / "today.csv", index=False)
+    score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", keys=["colour", "size"])
+    found = pd.read_parquet(tmp_path / "scores.parquet")
+    assert (found["colour"] == table["colour"]).all()
+    assert found["size"].to_numpy() == pytest.approx(table["size"].to_numpy())
+
+
+def test_csv_rows_that_cannot_be_read_are_left_out_and_kept_beside_the_scores(ranker, table, tmp_path):
+    lines = table.to_csv(index=False).splitlines()
+    lines[3] = lines[3].rsplit(",", 2)[0] + ",big,u1"
+    (tmp_path / "today.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="line 4: column 'size' holds 'big', expected a number"):
+        score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet")
+    assert not (tmp_path / "scores.parquet").exists()
+    assert score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", max_rejects=1) == (len(table) - 1, 1)
+    assert pq.read_table(tmp_path / "scores.parquet.rejects.parquet").column("line").to_pylist() == [4]
+
+
+def test_a_failed_run_leaves_the_earlier_scores_and_no_other_file(ranker, table, tmp_path):
+    table.to_parquet(tmp_path / "a.parquet")
+    table.assign(size=["text"] * len(table)).to_parquet(tmp_path / "b.parquet")
+    score_files(ranker, [tmp_path / "a.parquet"], tmp_path / "scores.parquet")
+    before = (tmp_path / "scores.parquet").read_bytes()
+    with pytest.raises(DataError, match=r"b\.parquet.*'size'"):
+        score_files(ranker, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores.parquet")
+    assert (tmp_path / "scores.parquet").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"a.parquet", "b.parquet", "scores.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"output": "scores.json"}, r"expected the path of a \.parquet or \.csv file"),
+        ({"output": "nowhere/scores.csv"}, "in a folder that exists"),
+        ({"inputs": []}, "expected at least one file"),
+        ({"inputs": ["absent.csv"]}, "absent.csv"),
+        ({"keys": ["user", "user"]}, "'user' is given twice"),
+        ({"keys": ["click"]}, "'click' is given twice, or is the name of a score"),
+        ({"keys": ["country"]}, "lacks the columns country"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(ranker, table, tmp_path, changes, said):
+    table.to_parquet(tmp_path / "today.parquet")
+    given = {"inputs": [tmp_path / "today.parquet"], "output": "scores.parquet", "keys": []} | changes
+    with pytest.raises(DataError, match=said):
+        score_files(ranker, given["inputs"], tmp_path / given["output"], keys=given["keys"])
+
+
+def test_key_columns_of_other_types_in_other_files_are_refused(ranker, table, tmp_path):
+    table.to_parquet(tmp_path / "a.parquet")
+    table.assign(user=range(len(table))).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="other types in the columns of keys"):
+        score_files(ranker, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores.parquet", keys=["user"])
+
+
+def test_the_command_reads_csv_as_the_schema_says_and_tells_what_it_wrote(shop, table, tmp_path):
+    table.to_csv(tmp_path / "today.csv", index=False, sep=";", decimal=",", na_rep="NULL")
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(SCHEMA | {"csv": {"delimiter": ";", "decimal": ","}, "missing_values": ["NULL"]}))
+    options = ["--run", shop / "run", "--input", tmp_path / "today.csv", "--output", tmp_path / "scores.parquet", "--key", "user"]
+    result = CliRunner().invoke(app, ["predict", *map(str, options), "--schema", str(tmp_path / "shop.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "1,500 rows scored: click, buy, buy_given_click" in result.output
+    assert pq.read_schema(tmp_path / "scores.parquet").field("click").type == pa.float32()

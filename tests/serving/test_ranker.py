@@ -1,0 +1,80 @@
+"""Raw rows in, named probabilities out: those of the model on the rows that `prepare` encodes."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import dcrnn_fast
+from dcrnn_fast import Ranker
+from dcrnn_fast.data import Encoder, prepare
+from dcrnn_fast.errors import CheckpointError, DataError
+from dcrnn_fast.serving import ranker as module
+from dcrnn_fast.training import load_model
+from tests.training.tiny import SCHEMA
+
+ROWS = {"colour": ["c1", "c8", "unseen"], "shape": ["s0", None, "s4"], "size": [0.5, -1.25, None]}
+
+
+def test_its_scores_are_the_models_on_the_rows_that_prepare_encodes(shop, tmp_path):
+    whole = yaml.safe_dump(SCHEMA | {"files": {"train": str(shop / "tiny.csv"), "test": str(shop / "tiny.csv")}})
+    (tmp_path / "whole.yaml").write_text(whole)
+    encoding = json.loads((shop / "run" / "encoder.json").read_text())
+    rows = prepare(tmp_path / "whole.yaml", cache_dir=tmp_path, encoding=encoding).split("test")
+    model, _ = load_model(shop / "run" / "model.safetensors")
+    expected = model.predict(torch.from_numpy(np.array(rows.ids)).long(), torch.from_numpy(np.array(rows.dense)))
+    ranker = Ranker.load(shop / "run")
+    found = ranker.predict(pd.read_csv(shop / "tiny.csv"))
+    assert list(found) == list(ranker.names) == ["click", "buy", "buy_given_click"]
+    for name, values in expected.items():
+        assert found[name].dtype == np.float32, name
+        np.testing.assert_allclose(found[name], values.numpy(), rtol=1e-5, err_msg=name)
+
+
+def test_a_mapping_without_labels_with_unseen_and_missing_cells_is_scored(shop):
+    scores = Ranker.load(shop / "run").predict(ROWS)
+    assert all(0 < value < 1 for values in scores.values() for value in values)
+    assert (scores["buy"] <= scores["click"]).all()
+
+
+def test_rows_are_scored_alike_whatever_the_batch(shop, monkeypatch):
+    ranker, table = Ranker.load(shop / "run"), pd.read_csv(shop / "tiny.csv")
+    whole = ranker.predict(table)
+    monkeypatch.setattr(module, "BATCH", 7)
+    for name, values in ranker.predict(table).items():
+        np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)
+
+
+def test_no_rows_have_no_scores(shop):
+    scores = Ranker.load(shop / "run").predict({"colour": [], "shape": [], "size": []})
+    assert {name: values.shape for name, values in scores.items()} == {"click": (0,), "buy": (0,), "buy_given_click": (0,)}
+
+
+def test_two_files_of_a_run_folder_suffice(shop, tmp_path):
+    for name in ("model.safetensors", "encoder.json"):
+        shutil.copy(shop / "run" / name, tmp_path / name)
+    np.testing.assert_array_equal(Ranker.load(tmp_path).predict(ROWS)["buy"], Ranker.load(shop / "run").predict(ROWS)["buy"])
+
+
+def test_a_folder_of_no_run_and_one_with_a_changed_encoder_are_refused(shop, tmp_path):
+    with pytest.raises(DataError, match="no run folder"):
+        Ranker.load(tmp_path)
+    shutil.copy(shop / "run" / "model.safetensors", tmp_path)
+    text = (shop / "run" / "encoder.json").read_text()
+    (tmp_path / "encoder.json").write_text(text.replace("c1", "c9", 1))
+    with pytest.raises(CheckpointError, match="was changed"):
+        Ranker.load(tmp_path)
+
+
+def test_a_model_and_an_encoder_of_other_fields_are_refused(shop):
+    with pytest.raises(DataError, match="do not fit"):
+        Ranker(dcrnn_fast.DCRNN({"colour": 3}, num_dense=1), Encoder.load(shop / "run"))
+
+
+def test_a_missing_column_is_named(shop):
+    with pytest.raises(DataError, match="lacks the columns size"):
+        Ranker.load(shop / "run").predict({"colour": ["c1"], "shape": ["s1"]})
