@@ -40,7 +40,7 @@ def read_tables(
         text=text,
         numbers=numbers,
         truths=schema.label_columns(),
-        derived=[one.name for one in (*derived, *schema.histories)],
+        derived=[*(one.name for one in derived), *(one.name for one in schema.histories)],
         csv=schema.csv,
         missing_values=schema.missing_values,
         wanted_by=f"schema {schema.name!r}",

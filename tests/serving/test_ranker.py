@@ -14,8 +14,9 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.serving import ranker as module
-from dcrnn_fast.training import load_model
-from tests.training.tiny import SCHEMA
+from dcrnn_fast.serving import score_files
+from dcrnn_fast.training import load_model, train
+from tests.training.tiny import SCHEMA, tiny_config
 
 ROWS = {"colour": ["c1", "c8", "unseen"], "shape": ["s0", None, "s4"], "size": [0.5, -1.25, None]}
 
@@ -78,3 +79,30 @@ def test_a_model_and_an_encoder_of_other_fields_are_refused(shop):
 def test_a_missing_column_is_named(shop):
     with pytest.raises(DataError, match="lacks the columns size"):
         Ranker.load(shop / "run").predict({"colour": ["c1"], "shape": ["s1"]})
+
+
+def test_fields_of_several_values_and_derived_columns_are_scored_from_files_as_from_memory(tmp_path):
+    table = pd.DataFrame(
+        {
+            "tags": ["a|b", "b", "", "c|a"] * 60,
+            "city": ["x", "y", "x", None] * 60,
+            "time": [1_700_000_000 + 3600 * row for row in range(240)],
+            "click": [0, 1, 1, 0] * 60,
+        }
+    )
+    table.to_csv(tmp_path / "log.csv", index=False)
+    schema = {
+        "name": "log",
+        "files": {"all": "log.csv", "test_fraction": 0.2},
+        "tasks": [{"name": "click", "column": "click"}],
+        "derived": [{"name": "hour", "column": "time", "as": "hour"}],
+        "min_count": 1,
+        "categorical": ["city", {"column": "tags", "max_values": 2, "separator": "|"}],
+        "numeric": [{"column": "hour", "buckets": 4}],
+    }
+    (tmp_path / "log.yaml").write_text(yaml.safe_dump(schema))
+    train(tiny_config(tmp_path / "log.yaml", optimiser__epochs=1), tmp_path / "run")
+    ranker = Ranker.load(tmp_path / "run")
+    score_files(ranker, [tmp_path / "log.csv"], tmp_path / "scores.parquet", keys=["tags"])
+    found = pd.read_parquet(tmp_path / "scores.parquet")
+    np.testing.assert_allclose(found["click"], ranker.predict(table)["click"], rtol=1e-6)
