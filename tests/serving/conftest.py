@@ -4,11 +4,16 @@ from dcrnn_fast.training import train
 from tests.training.tiny import tiny_config, write_table
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DCRNN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory):
+def shop(_cache, tmp_path_factory):
     """A folder with tiny.csv, its schema and ``run``, a run on it. Do not write into it."""
     folder = tmp_path_factory.mktemp("shop")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DCRNN_FAST_CACHE", str(folder / "cache"))
-        train(tiny_config(write_table(folder)), folder / "run")
+    train(tiny_config(write_table(folder)), folder / "run")
     return folder
