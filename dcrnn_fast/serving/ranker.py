@@ -26,11 +26,16 @@ class Ranker:
     Take one from :meth:`load`. ``encoder`` and ``model`` are its parts, ``columns`` what a table must hold, and ``names`` what
     :meth:`predict` returns: the tasks and, in a funnel, each task given the one before it.
 
-    Example::
-
-        ranker = Ranker.load("runs/shop")
-        scores = ranker.predict({"user_id": ["u7", "u7"], "item_id": ["i1", "i2"]})
-        order = np.argsort(-scores["consume"])
+    Example, of a model that no run has trained:
+        >>> from dcrnn_fast import DCRNN, Ranker
+        >>> from dcrnn_fast.data import Encoder
+        >>> encoder = Encoder(
+        ...     tasks=["click", "consume"], num_embeddings={"item": 3}, dense=[], vocabulary={"item": ["<oov>", "i1", "i2"]}, scaling={}
+        ... )
+        >>> ranker = Ranker(DCRNN(encoder.num_embeddings, tasks=encoder.tasks), encoder)
+        >>> scores = ranker.predict({"item": ["i2", "i1", "new"]})
+        >>> list(scores), scores["click"].shape
+        (['click', 'consume', 'consume_given_click'], (3,))
     """
 
     def __init__(self, model: DCRNN, encoder: Encoder) -> None:
