@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation scenarios embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation scenarios embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -33,6 +33,17 @@ demo: $(VENV)/.train
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# Tests dcrnn_fast.torchrec with the versions that were seen to work. They stay in build/, out of the virtual environment.
+TORCHREC := build/torchrec-1.8.0
+$(TORCHREC)/.installed: | $(VENV)/.dev
+	rm -rf $(TORCHREC)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(TORCHREC) torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 torchmetrics==1.0.3 \
+		tensordict pyvers lightning-utilities pyre-extensions typing-inspect mypy-extensions cloudpickle tqdm
+	touch $@
+
+torchrec: $(VENV)/.dev $(TORCHREC)/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=$(TORCHREC) $(BIN)/python -m pytest tests/torchrec tests/test_docstrings.py -k torchrec
 
 # Runs every fuzzer for some minutes with a new seed. SANITIZE=1: on the build of make sanitize. FUZZ_SEED=S: the calls of that seed.
 MINUTES ?= 1

@@ -40,6 +40,10 @@ class BackendUnavailable(DcrnnFastError, RuntimeError):  # noqa: N818 (it names 
     """
 
 
+class MissingExtra(DcrnnFastError, ImportError):  # noqa: N818 (it names a state, not a failure)
+    """A package that a part of this one needs is not installed, or does not fit the others. The message says what to install."""
+
+
 class ConfigError(DcrnnFastError, ValueError):
     """A run configuration has an unknown key or a value outside its range."""
 

@@ -177,13 +177,7 @@ class DCRNN(nn.Module):
             scenario_ratio=0.0 if scenario is None else scenario_ratio,
         )  # fmt: skip
 
-        # One table for all fields: field f's rows start at offsets[f], which fields that share rows have in common.
-        for name in ("sizes", "offsets"):
-            self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
-        rows, _ = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
-        self.embedding = Embedding(rows, embedding_dim, sparse=sparse, device=device, dtype=dtype)
-        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
-        self._reset_table()
+        self._make_table(embedding_dim, sparse=sparse, device=device, dtype=dtype)
         projected, binned = num_dense > 0 and not dense_bins, num_dense > 0 and dense_bins > 0
         self.dense_projection = nn.Linear(num_dense, embedding_dim, device=device, dtype=dtype) if projected else None
         self.dense_embedding = (
@@ -201,6 +195,15 @@ class DCRNN(nn.Module):
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], device=device, dtype=dtype) if relation == "transfer" else None
         self.head = self.tower_layer(widths[-1], 1, len(self.tasks), device=device, dtype=dtype)
         self._route(backend)
+
+    def _make_table(self, embedding_dim: int, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """One table for all fields: field f's rows start at offsets[f], which fields that share rows have in common."""
+        for name in ("sizes", "offsets"):
+            self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
+        rows, _ = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
+        self.embedding = Embedding(rows, embedding_dim, sparse=sparse, device=device, dtype=dtype)
+        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
+        self._reset_table()
 
     def _reset_table(self) -> None:
         _, offsets = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
@@ -233,11 +236,14 @@ class DCRNN(nn.Module):
         if self.num_embeddings:
             embedded = self.embedding(rows)
             parts.append(pool(embedded, ids, self._spans) if self.pooled else embedded.flatten(1))
-        if self.dense_projection is not None and dense is not None:
-            parts.append(self.dense_projection(dense.to(self.dense_projection.weight.dtype)))
-        if self.dense_embedding is not None and dense is not None:
-            parts.append(self.dense_embedding(dense))
-        return torch.cat(parts, dim=1)
+        return torch.cat([*parts, *self._dense_features(dense)], dim=1)
+
+    def _dense_features(self, dense: Tensor | None) -> list[Tensor]:
+        if dense is None:
+            return []
+        if self.dense_projection is not None:
+            return [self.dense_projection(dense.to(self.dense_projection.weight.dtype))]
+        return [] if self.dense_embedding is None else [self.dense_embedding(dense)]
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The towers' outputs z [B, T]. Under "chain" each is the logit of an event given the one before it."""

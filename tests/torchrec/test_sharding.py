@@ -1,0 +1,105 @@
+"""Two processes with a part of the tables each train the model that one process trains."""
+
+import pytest
+import torch
+
+pytest.importorskip("torchrec")
+
+from torch import distributed
+from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.sharding_plan import column_wise, construct_module_sharding_plan, data_parallel, row_wise, table_wise
+from torchrec.distributed.types import ShardingPlan
+
+import dcrnn_fast
+from dcrnn_fast.torchrec import DCRNN, shard, to_keyed_jagged_tensor
+
+from .models import OPTIONS, SIZES, batch
+from .ranks import RANKS, on_two_ranks
+
+ROWS, STEPS = 24, 5
+
+
+def start():
+    """The plain model from whose weights all training starts."""
+    torch.manual_seed(0)
+    return dcrnn_fast.DCRNN(SIZES, **OPTIONS, sparse=True)
+
+
+def steps_of(model, predict, optimisers, rows):
+    """Train; returns the losses."""
+    losses = []
+    for step in range(STEPS):
+        inputs = [values[rows] for values in batch(ROWS, step)]
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        loss = model.loss(predict(*inputs[:2]), inputs[2])
+        loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def one_process():
+    model = start()
+    dense = [value for name, value in model.named_parameters() if name != "embedding.weight"]
+    optimisers = [torch.optim.SGD(dense, lr=0.1), dcrnn_fast.RowWiseAdagrad([model.embedding.weight], lr=0.05)]
+    return steps_of(model, model, optimisers, slice(None)), model.state_dict()
+
+
+def train(rank, folder):
+    distributed.init_process_group("gloo")
+    model = DCRNN(SIZES, **OPTIONS, device="meta")
+    parallel = shard(model, lr=0.05)
+    held = sum(value.numel() for name, value in parallel.named_parameters() if name.startswith("embedding."))
+    parallel.module.load_plain_state_dict(start().state_dict())
+    dense = [value for name, value in parallel.named_parameters() if not name.startswith("embedding.")]
+    predict = lambda ids, dense: parallel(to_keyed_jagged_tensor(ids, model), dense)  # noqa: E731
+    losses = steps_of(model, predict, [torch.optim.SGD(dense, lr=0.1)], slice(rank * ROWS // RANKS, (rank + 1) * ROWS // RANKS))
+    state = parallel.module.plain_state_dict()
+    if rank == 0:
+        torch.save(state, folder / "state.pt")
+    return losses, held, state is None
+
+
+def test_two_ranks_train_as_one_process_and_a_plain_model_takes_their_weights(tmp_path):
+    losses, state = one_process()
+    ranks = on_two_ranks(train, tmp_path)
+    torch.testing.assert_close([sum(of_step) / RANKS for of_step in zip(*(rank[0] for rank in ranks), strict=True)], losses)
+    assert losses[-1] != losses[0]
+    assert sum(rank[1] for rank in ranks) == state["embedding.weight"].numel() > max(rank[1] for rank in ranks) > 0
+    assert [rank[2] for rank in ranks] == [False, True]
+    found = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.testing.assert_close(found, dict(state), rtol=1e-5, atol=1e-6)
+    dcrnn_fast.DCRNN(SIZES, **OPTIONS).load_state_dict(found)
+
+
+def planned(rank, folder):
+    """Weights into a model that torchrec shards by a plan of the user's own, in every way, and out of it."""
+    distributed.init_process_group("gloo")
+    model = DCRNN({**SIZES, "city": 9}, **OPTIONS | {"embedding_dim": 8})
+    ways = dict(zip(model.tables, [row_wise(), table_wise(rank=1), column_wise(ranks=[0, 1]), data_parallel()], strict=True))
+    sharder = EmbeddingBagCollectionSharder()
+    sizes = {"local_size": RANKS, "world_size": RANKS, "device_type": "cpu"}
+    plan = construct_module_sharding_plan(model.embedding, ways, sharder=sharder, **sizes)
+    parallel = DistributedModelParallel(model, plan=ShardingPlan({"embedding": plan}), sharders=[sharder])
+    given = torch.load(folder / "given.pt", weights_only=True)
+    parallel.module.load_plain_state_dict(given)
+    ids, dense, _ = batch(6)
+    ids = torch.cat([ids, ids[:, :1] % 9], dim=1)
+    logits = parallel(to_keyed_jagged_tensor(ids, model), dense).detach()
+    state = parallel.module.plain_state_dict()
+    if rank == 0:
+        torch.save((state, logits), folder / "found.pt")
+
+
+def test_weights_go_into_tables_that_are_sharded_in_any_way_and_out_of_them(tmp_path):
+    plain = dcrnn_fast.DCRNN({**SIZES, "city": 9}, **OPTIONS | {"embedding_dim": 8})
+    torch.save(plain.state_dict(), tmp_path / "given.pt")
+    on_two_ranks(planned, tmp_path)
+    state, logits = torch.load(tmp_path / "found.pt", weights_only=True)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(state[name], value), name
+    ids, dense, _ = batch(6)
+    torch.testing.assert_close(logits, plain(torch.cat([ids, ids[:, :1] % 9], dim=1), dense), rtol=1e-6, atol=1e-6)
