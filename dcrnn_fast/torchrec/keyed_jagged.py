@@ -134,6 +134,8 @@ def check_keyed_jagged_tensor(ids: Any, fields: Sequence[Field]) -> None:
         raise ValueError("ids: got weights, expected none: every value of a field counts alike")
     if ids.variable_stride_per_key():
         raise ValueError("ids: got keys with numbers of rows of their own, expected one number of rows for all")
+    if ids.lengths().numel() % len(keys):
+        raise ValueError(f"ids: got {ids.lengths().numel()} lengths of {len(keys)} keys, expected as many for each key")
     if not may_read_values(ids.values()) or not ids.stride():
         return
     lengths = ids.lengths().view(len(keys), -1)

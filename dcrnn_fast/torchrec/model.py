@@ -12,7 +12,7 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
 from .. import modules
-from ..inputs import check_dense
+from ..inputs import check_dense, check_tensor
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
 
 TABLE = "embedding.weight"
@@ -92,6 +92,8 @@ class DCRNN(modules.DCRNN):
     def features(self, ids: KeyedJaggedTensor, dense: Tensor | None = None) -> Tensor:
         """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the dense features, projected or embedded."""
         check_keyed_jagged_tensor(ids, self.fields)
+        if not ids.stride():
+            raise ValueError("ids: got no rows, expected at least one, as torchrec's tables do")
         check_dense(dense, ids.stride(), self.num_dense)
         embedded, parts = self.embedding(ids), []
         for field in self.fields:
@@ -118,8 +120,10 @@ class DCRNN(modules.DCRNN):
     def load_plain_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of a :class:`dcrnn_fast.DCRNN` with the same arguments. Each process takes its part of the tables.
 
-        Raises ValueError: names or shapes are not those of this model.
+        Raises TypeError, ValueError: it is no state_dict, or names or shapes are not those of this model; then no weight has changed.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: got {type(state).__name__}, expected the state_dict of a DCRNN")
         own = {name: value for name, value in self.state_dict().items() if not name.startswith(OWN)}
         rows = sum(size for size, _ in self.tables.values())
         shapes = {TABLE: [rows, self.embedding_dim]} | {name: list(value.shape) for name, value in own.items()}
@@ -127,6 +131,7 @@ class DCRNN(modules.DCRNN):
             lacking, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
             raise ValueError(f"state: lacks {lacking}, has unknown {unknown}; expected the state_dict of a DCRNN with the same arguments")
         for name, shape in shapes.items():
+            check_tensor(f"state[{name!r}]", state[name], f"floats {shape}")
             if list(state[name].shape) != shape:
                 raise ValueError(f"state[{name!r}]: got shape {list(state[name].shape)}, expected {shape}")
         start, starts = 0, {}

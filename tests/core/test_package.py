@@ -26,7 +26,7 @@ def test_the_core_imports_and_trains_with_torch_and_numpy_alone():
     """Every module of an extra is hidden from the import system."""
     code = """
 import sys
-extras = "duckdb matplotlib platformdirs pyarrow pydantic yaml rich safetensors sklearn tensorboard typer triton"
+extras = "duckdb matplotlib platformdirs pyarrow pydantic yaml rich safetensors sklearn tensorboard torchrec typer triton"
 for name in extras.split():
     sys.modules[name] = None
 import torch

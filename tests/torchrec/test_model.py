@@ -105,6 +105,8 @@ def test_features_that_do_not_fit_are_refused():
         model(ids, dense)
     with pytest.raises(ValueError, match=r"dense: got shape \[2, 2\], expected \[3, 2\]"):
         model(features, dense[:2])
+    with pytest.raises(ValueError, match="ids: got no rows, expected at least one"):
+        model(to_keyed_jagged_tensor(ids[:0], model), dense[:0])
 
 
 def test_weights_of_another_model_are_refused_and_change_nothing():
@@ -117,6 +119,10 @@ def test_weights_of_another_model_are_refused_and_change_nothing():
         ValueError, match=r"state: lacks \['embedding.weight'\], has unknown \['table'\]; expected the state_dict of a DCRNN"
     ):
         model.load_plain_state_dict({("table" if name == "embedding.weight" else name): value for name, value in before.items()})
+    with pytest.raises(TypeError, match=r"state\['head.shared_bias'\]: got int, expected a tensor of floats \[0\]"):
+        model.load_plain_state_dict({**before, "head.shared_bias": 3})
+    with pytest.raises(TypeError, match="state: got NoneType, expected the state_dict of a DCRNN"):
+        model.load_plain_state_dict(None)
     after = model.plain_state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 

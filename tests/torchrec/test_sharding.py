@@ -53,6 +53,7 @@ def train(rank, folder):
     model = DCRNN(SIZES, **OPTIONS, device="meta")
     parallel = shard(model, lr=0.05)
     held = sum(value.numel() for name, value in parallel.named_parameters() if name.startswith("embedding."))
+    drawn = torch.cat([part.values.flatten() for part in model._parts()]).std().item()
     parallel.module.load_plain_state_dict(start().state_dict())
     dense = [value for name, value in parallel.named_parameters() if not name.startswith("embedding.")]
     predict = lambda ids, dense: parallel(to_keyed_jagged_tensor(ids, model), dense)  # noqa: E731
@@ -60,7 +61,7 @@ def train(rank, folder):
     state = parallel.module.plain_state_dict()
     if rank == 0:
         torch.save(state, folder / "state.pt")
-    return losses, held, state is None
+    return losses, held, state is None, drawn
 
 
 def test_two_ranks_train_as_one_process_and_a_plain_model_takes_their_weights(tmp_path):
@@ -70,6 +71,7 @@ def test_two_ranks_train_as_one_process_and_a_plain_model_takes_their_weights(tm
     assert losses[-1] != losses[0]
     assert sum(rank[1] for rank in ranks) == state["embedding.weight"].numel() > max(rank[1] for rank in ranks) > 0
     assert [rank[2] for rank in ranks] == [False, True]
+    assert all(0.03 < rank[3] < 0.07 for rank in ranks), "the tables start with embedding_init_std 0.05"
     found = torch.load(tmp_path / "state.pt", weights_only=True)
     torch.testing.assert_close(found, dict(state), rtol=1e-5, atol=1e-6)
     dcrnn_fast.DCRNN(SIZES, **OPTIONS).load_state_dict(found)

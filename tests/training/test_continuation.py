@@ -12,7 +12,7 @@ import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
 from dcrnn_fast.training import evaluate, load_model, train
-from dcrnn_fast.training.continuation import grown_encoding
+from dcrnn_fast.training.continuation import continued_data, grown_encoding, read_earlier
 from dcrnn_fast.training.run_data import prepare_data
 from dcrnn_fast.training.run_folder import RunFolder
 from tests.training.test_resume import Notes, StoppedError, outcome, stop_at
@@ -57,6 +57,16 @@ def test_a_field_that_may_not_grow_keeps_its_ids():
     known = {"vocabulary": {"city": ["<oov>", "a"], "shop": ["<oov>", "x"]}, "scaling": {}}
     grown = grown_encoding(known, {"city": ["<oov>", "b"], "shop": ["<oov>", "y"]}, but="city")
     assert grown["vocabulary"] == {"city": ["<oov>", "a"], "shop": ["<oov>", "x", "y"]}
+
+
+@pytest.mark.parametrize(("min_count", "new"), [(10, ["violet"]), (100, [])])
+def test_the_new_days_own_min_count_admits_new_ids(finished, tmp_path, min_count, new):
+    path = write_table(tmp_path / "data", seed=1, min_count=min_count)
+    table = path.with_name("tiny.csv")
+    table.write_text(re.sub("^c3,", "violet,", table.read_text(), count=60, flags=re.MULTILINE))
+    meta = continued_data(tiny_config(path), read_earlier(finished)).meta
+    old = json.loads((finished / "encoder.json").read_text())["vocabulary"]["colour"]
+    assert meta.vocabulary["colour"] == old + new
 
 
 def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(finished, tomorrow, tmp_path):
