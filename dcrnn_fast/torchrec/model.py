@@ -102,6 +102,7 @@ class DCRNN(modules.DCRNN):
         return torch.cat([*parts, *self._dense_features(dense)], dim=1)
 
     def scenarios_of(self, ids: KeyedJaggedTensor) -> tuple[Tensor, ...]:
+        """The scenario [B] of each row, or nothing in a model without scenarios."""
         return () if self.scenario is None else (ids[self.scenario].values(),)
 
     def plain_state_dict(self) -> dict[str, Tensor] | None:
