@@ -1,6 +1,7 @@
 """Tests start from the same seed, hypothesis from the same examples in CI; without a GPU, Triton's interpreter runs its kernels."""
 
 import os
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -8,6 +9,10 @@ from hypothesis import settings
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+    if find_spec("triton"):
+        from .interpreter import hasten
+
+        hasten()
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms on a GPU ask for it
 

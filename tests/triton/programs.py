@@ -146,7 +146,7 @@ def run_without_memory(launch: Launch, programs: list[Program], index: int) -> N
         return list(programs)
 
     before = builder.options
-    builder.options = replace(before, debug=True)  # additions and products of 32-bit integers assert that they do not overflow
+    builder.options = replace(before, debug=True, sanitize_overflow=True)  # 32-bit sums and products assert that they do not overflow
     builder.create_masked_load, builder.create_masked_store = load, store
     builder.create_dot = lambda left, right, acc, *options: acc
     executor._init_args_hst = lambda positional, named: (positional, named)
