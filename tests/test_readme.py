@@ -41,10 +41,28 @@ def test_the_readmes_example_runs_as_printed_and_with_the_import_swapped(module,
     assert "consume_given_click" in run(code.replace("from dcrnn_fast import DCRNN", f"from {module} import DCRNN"), tmp_path)
 
 
+EACH_IN_A_FORK = """
+import os, sys
+import dcrnn_fast, dcrnn_fast.training
+
+for number, code in enumerate({codes!r}):
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        sys.stdout = open(f"printed-{{number}}", "w")
+        exec(compile(code, f"example {{number + 1}}", "exec"), {{"__name__": "__main__"}})
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"in this example:\\n{{code}}")
+"""
+"""Importing PyTorch takes most of the time of an example: a process does it once, and each example runs in a fork of it."""
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=page_id)
 def test_a_pages_examples_run_and_print_what_it_shows(path, tmp_path):
     found = examples(path)
     assert found
-    for code, shown in found:
-        printed = run(code, tmp_path)
+    run(EACH_IN_A_FORK.format(codes=[code for code, _ in found]), tmp_path)
+    for number, (code, shown) in enumerate(found):
+        printed = (tmp_path / f"printed-{number}").read_text(encoding="utf-8")
         assert not shown or printed == shown, code

@@ -16,8 +16,8 @@ from tests.fuzz.writer import write_run
 from tests.training.test_resume import outcome
 from tests.training.tiny import tiny_values, write_table
 
-RUNS = 3
-"""How many runs are disturbed without FUZZ_MINUTES: some 5 processes are killed."""
+WAYS = ["kill", "wait", "race"]
+"""A writer is killed; waits, holding what it holds, while a second one tries, and is killed then; or runs beside a second one, both killed."""
 
 
 class Writers:
@@ -50,10 +50,9 @@ class Writers:
         return said if process.exitcode == 0 else (*said, process.exitcode)
 
 
-def disturb(writers, rng, events):
-    """Start one writer or two, with a kill in one of the ways; returns what happened, in words and as ends of writers."""
-    way = rng.choice(["kill", "kill", "wait", "race"])
-    stop, other = rng.randint(1, events), rng.randint(1, events)
+def disturb(writers, rng, way, most):
+    """Start one writer or two, with kills in one of the ways, at event ``most`` or before; returns what happened, in words and as ends."""
+    stop, other = rng.randint(1, most), rng.randint(1, most)
     if way == "kill":
         return way, stop, [writers.end(writers.start(stop))]
     if way == "race":
@@ -83,12 +82,12 @@ def undisturbed(tmp_path_factory):
 
 
 def seeds():
-    """The seeds of the runs to disturb."""
+    """The seeds of the runs to disturb; one without FUZZ_MINUTES."""
     minutes, seed = os.environ.get("FUZZ_MINUTES"), os.environ.get("FUZZ_SEED")
     first = int(seed) if seed else secrets.randbelow(2**32) if minutes else 0
     end = time.monotonic() + 60 * float(minutes or 0)
     number = 0
-    while time.monotonic() < end if minutes else number < RUNS:
+    while time.monotonic() < end if minutes else not number:
         yield first + number
         number += 1
 
@@ -101,8 +100,9 @@ def test_runs_with_killed_and_second_writers_end_with_the_bits_of_an_undisturbed
         place.mkdir()
         writers = Writers(values, place)
         refusal = f"another run writes to {place / 'run'} now; "
-        for _ in range(rng.randint(2, 6)):
-            way, stop, ends = disturb(writers, rng, events)
+        most = events // rng.choice([1, 3])  # a writer that is killed early leaves more to the next ones
+        for way in rng.sample(WAYS, 3) + rng.choices(["kill", *WAYS], k=rng.randint(0, 2)):
+            way, stop, ends = disturb(writers, rng, way, most)
             story.append((way, stop, ends))
             for said in ends:
                 assert said[0] in ("killed", "waits", "finished") or (said[0] == "refused" and said[1].startswith(refusal)), story
