@@ -17,7 +17,7 @@ from tests.training.test_resume import outcome
 from tests.training.tiny import tiny_values, write_table
 
 WAYS = ["kill", "wait", "race"]
-"""A writer is killed; waits, holding what it holds, while a second one tries, and is killed then; or runs beside a second one, both killed."""
+"""A writer is killed; or it stands still until a second one has tried, and is killed then; or it runs beside a second one, and both are."""
 
 
 class Writers:

@@ -73,6 +73,22 @@ class Backend:
         """The arguments with every tensor on the device."""
         return {name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
 
+    def repeats(self, arguments: dict, dtype: torch.dtype) -> bool:
+        """Whether the chosen schedule makes the interpreter repeat a call that another test makes.
+
+        The interpreter is slow: it gets every case, every dtype and both schedules of each, and no call two times. A schedule that the full
+        cell takes by itself is that of the tests without a choice; ask for such a test alone. The low-rank cell has no schedules: all its
+        tests count under "step". On a GPU every choice runs.
+        """
+        if self.name != "triton" or not self.is_slow:
+            return False
+        from dcrnn_fast.kernels import cost_model, tile_choice
+
+        x0, weight, index = arguments["x0"].to(dtype), arguments["private_weight"], arguments["index"]
+        sizes = tile_choice.Sizes.of(x0, len(index), weight.shape[2], weight.shape[3], arguments["steps"], False)
+        by_itself = cost_model.predicted_schedule(sizes) if arguments.get("projection_index") is None else "all_steps"
+        return tile_choice.schedule(sizes) == by_itself
+
     def cross_rnn(self, **arguments: Any) -> torch.Tensor:
         return functional.cross_rnn(**arguments, backend=self.name)
 
