@@ -71,3 +71,15 @@ def test_a_dtype_is_that_of_tritons_table():
             expected = interpreter._get_np_dtype(one)
         assert interpreter._get_np_dtype(one) == expected, one
         assert isinstance(expected, np.dtype)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(tl.bfloat16, tl.float32), (tl.float32, tl.bfloat16)], ids=str)
+def test_a_float_becomes_another_one_with_the_bits_of_tritons_interpreter(given, wanted):
+    every = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    values = every if given == tl.bfloat16 else (every.astype(np.uint32) << 16) + 0x8001
+    for some in (values, values[:, ::2], values[:1, :1]):
+        with as_triton_has_it():
+            expected = interpreter._convert_float(some, given, wanted, None)
+        found = interpreter._convert_float(some, given, wanted, None)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert np.array_equal(found, expected)
