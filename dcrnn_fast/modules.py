@@ -10,6 +10,7 @@ from torch import Tensor
 from . import functional, reference
 from .backends import require
 from .inputs import check_flag
+from .prepared import PreparedDCRNN
 from .sharing import Cell, SharingPlan
 
 
@@ -153,6 +154,10 @@ class DCRNN(reference.DCRNN):
     cross_layer = CrossRNN
     scenario_layer = ScenarioCrossRNN
     tower_layer = PartiallySharedLinear
+
+    def prepare_inference(self) -> PreparedDCRNN:
+        """What computes this model's logits and probabilities soonest: in evaluation mode, without gradients, until the weights change."""
+        return PreparedDCRNN(self, self.backend)
 
     def _route(self, backend: str) -> None:
         require(backend)

@@ -240,9 +240,12 @@ class PartiallySharedLinear(nn.Module):
         if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
             expected = f"[{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]"
             raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
-        weight = self._of_tasks(self.shared_weight, self.private_weight)  # [T, out, in]
-        bias = self._of_tasks(self.shared_bias, self.private_bias)
+        weight, bias = self.of_tasks()
         return torch.baddbmm(bias.unsqueeze(1), x.expand(self.num_tasks, -1, -1), weight.mT)
+
+    def of_tasks(self) -> tuple[Tensor, Tensor]:
+        """Every task's weight [T, out, in] and bias [T, out]."""
+        return self._of_tasks(self.shared_weight, self.private_weight), self._of_tasks(self.shared_bias, self.private_bias)
 
     def _of_tasks(self, shared: Tensor, private: Tensor) -> Tensor:
         """Each task's rows [T, out, ...]. Only those of a layer that tasks share in part must be collected."""

@@ -45,7 +45,7 @@ class Ranker:
         self.model, self.encoder = model.eval(), encoder
         self.columns = encoder.columns
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
-        self._device = model.embedding.weight.device
+        self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> Ranker:
@@ -83,9 +83,8 @@ class Ranker:
     def predict_encoded(self, ids: torch.Tensor, dense: torch.Tensor | None) -> Scores:
         """The same for rows that the encoder has encoded: ids [B, F] int64, dense [B, Nd] float32 or None."""
         parts: list[dict[str, torch.Tensor]] = []
-        with torch.inference_mode():
-            for start in range(0, max(len(ids), 1), BATCH):
-                rows = slice(start, start + BATCH)
-                some = None if dense is None else dense[rows].to(self._device)
-                parts.append(self.model.predict(ids[rows].to(self._device), some))
+        for start in range(0, max(len(ids), 1), BATCH):
+            rows = slice(start, start + BATCH)
+            some = None if dense is None else dense[rows].to(self._device)
+            parts.append(self._prepared.predict(ids[rows].to(self._device), some))
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in self.names}
