@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench host-cost quality rank ablation scenarios embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -47,6 +47,15 @@ torchrec: $(VENV)/.dev $(TORCHREC)/.installed
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.__version__.startswith("2.13."))'; then \
 		OMP_NUM_THREADS=1 PYTHONPATH=$(abspath $(TORCHREC)) $(BIN)/python -m pytest tests/torchrec tests/test_docstrings.py -k torchrec; \
 	else echo 'torchrec: skipped: fbgemm-gpu-cpu 1.8.0 fits PyTorch 2.13, and another one is installed'; fi
+
+# Tests examples/spark_encode.py with pyspark, which stays in build/, 400 MB. It needs Java.
+build/pyspark/.installed: | $(VENV)/.dev
+	rm -rf build/pyspark
+	$(BIN)/python -m pip install --quiet --target build/pyspark 'pyspark>=4'
+	touch $@
+
+spark: $(VENV)/.dev build/pyspark/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/pyspark) $(BIN)/python -m pytest tests/examples/test_spark_encode.py -rs
 
 # Runs every fuzzer for some minutes with a new seed. SANITIZE=1: on the build of make sanitize. FUZZ_SEED=S: the calls of that seed.
 MINUTES ?= 1
@@ -109,6 +118,11 @@ cuda-check: $(VENV)/.dev
 gpu:
 	env -u OMP_WAIT_POLICY $(PYTHON) scripts/gpu.py $(GPU_OPTIONS)
 
+# Times requests of prepared, eager, compiled and AOTInductor models.
+requests: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.requests
+	$(BIN)/python -m bench.readme
+
 # Measures how long calls occupy the host, beside a driver that launches nothing, and replaces bench/results/host_cost.json.
 host-cost: $(VENV)/.dev
 	$(BIN)/python -m bench.host_cost
@@ -126,6 +140,11 @@ rank: $(VENV)/.dev
 # Trains the default configuration and each of its parts changed. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 ablation: $(VENV)/.dev
 	$(BIN)/python -m bench.ablation $(if $(MOVIELENS),--movielens $(MOVIELENS))
+	$(BIN)/python -m bench.readme
+
+# Trains the networks of make quality with fixed and uncertainty weights of the losses, DWA and FAMO. MOVIELENS=PATH: the RecBole wheel.
+weightings: $(VENV)/.dev
+	$(BIN)/python -m bench.weightings $(if $(MOVIELENS),--movielens $(MOVIELENS))
 	$(BIN)/python -m bench.readme
 
 # Trains one model for all scenarios, scenario trunks, and one model a scenario.

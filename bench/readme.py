@@ -24,6 +24,8 @@ from .sizing import Inputs
 from .sizing import table as sizing_table
 from .synthetic_report import tables as synthetic_tables
 from .test_low_rank import HEADLINE as LOW_RANK_HEADLINE
+from .weightings import DATA as WEIGHTINGS_DATA
+from .weightings import table as weightings_table
 
 ROOT = Path(__file__).parents[1]
 SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
@@ -229,6 +231,35 @@ def ablation() -> str:
     )
 
 
+def requests() -> str:
+    """The milliseconds of a request, and those of the prepared model over those of the others."""
+    result = read("requests_cpu.json")
+    ours, *others = [name.removesuffix(", ms") for name in result["rows"][0] if name.endswith(", ms")]
+    lines = []
+    for row in result["rows"]:
+        ratios = ["{:.2f} ({:.2f}-{:.2f})".format(*(row[f"{ours}/{name}{end}"] for end in ("", ", low", ", high"))) for name in others]
+        cells = [f"{row[f'{name}, ms'] * 1e3:,.0f} µs; {ratio}" for name, ratio in zip(others, ratios, strict=True)]
+        lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", f"{row[f'{ours}, ms'] * 1e3:,.0f} µs", *cells])
+    return (
+        f"{markdown(['request', ours, *others], lines)}\n\n"
+        "Medians; after the semicolon, the median over the rounds of the prepared model's time over this one's (quartiles): below 1, the "
+        f"prepared model is sooner. {machine.line(result['machine'])}; `bench/results/requests_cpu.json`."
+    )
+
+
+def weightings() -> str:
+    """What other weightings of the tasks' losses change, on validation rows."""
+    result = read("weightings.json")
+    rows = result["rows"]
+    networks = len({row["setting"].partition(", ")[0] for row in rows})
+    return (
+        f"{markdown(['AUC minus that of fixed weights', *WEIGHTINGS_DATA], weightings_table(rows))}\n\n"
+        f"Mean AUC of the tasks on validation rows, mean of {len({row['seed'] for row in rows})} seeds and of {networks} networks (ESMM on "
+        "funnels alone) of medium size, with the settings of the table above; in brackets: the standard error over the seeds. "
+        f"{machine.line(result['machine'])}, one thread a run; `bench/results/weightings.json`."
+    )
+
+
 def synthetic() -> str:
     """The tasks whose relation is known."""
     result = read("synthetic_tasks.json")
@@ -297,7 +328,8 @@ SECTIONS = {
     },
     ROOT / "docs" / "training.md": {"embedding step": embedding_step},
     ROOT / "docs" / "sizing.md": {"sizing": sizing},
-    ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "synthetic": synthetic},
+    ROOT / "docs" / "serving.md": {"requests": requests},
+    ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "weightings": weightings, "synthetic": synthetic},
 }
 
 
