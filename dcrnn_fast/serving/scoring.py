@@ -64,6 +64,9 @@ def score_files(
     files = [file for given in inputs for file in expand("predict", "input", path_of("inputs", given))]
     if not files:
         raise DataError("inputs: expected at least one file, pattern or folder")
+    rejected = output.with_name(f"{output.name}.rejects.parquet")
+    if taken := {output.resolve(), rejected.resolve()}.intersection(file.resolve() for file in files):
+        raise DataError(f"output {output}: {min(taken)} is one of the input files and would be lost; choose another output")
     rejects = Rejects(max_rejects)
     text = {*(ranker.encoder.text_columns), *(key for key in keys if key not in ranker.columns)}
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch, open_database(Path(scratch)) as database:
@@ -89,7 +92,6 @@ def score_files(
             if not done:
                 raise DataError(f"{files[0]} holds no rows to score")
             writer.close()
-            rejected = output.with_name(f"{output.name}.rejects.parquet")
             rejected.unlink(missing_ok=True)
             rejects.write_file(rejected)
     return done, len(rejects)

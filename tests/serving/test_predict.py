@@ -82,6 +82,18 @@ def test_a_failed_run_leaves_the_earlier_scores_and_no_other_file(ranker, table,
     assert {path.name for path in tmp_path.iterdir()} == {"a.parquet", "b.parquet", "scores.parquet"}
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_no_input_file_is_overwritten(ranker, table, tmp_path, kind):
+    file = tmp_path / f"today.{kind}"
+    table.to_parquet(file) if kind == "parquet" else table.to_csv(file, index=False)
+    before = file.read_bytes()
+    (tmp_path / f"link.{kind}").symlink_to(file)
+    for inputs, output in ((file, file), (tmp_path, tmp_path / f"link.{kind}")):
+        with pytest.raises(DataError, match="is one of the input files"):
+            score_files(ranker, [inputs], output)
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
