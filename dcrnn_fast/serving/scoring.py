@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..data.row_files import RowReader
 from ..data.sources import expand
 from ..data.tables import Progress, rows_of
 from ..data.text_queries import open_database
-from ..errors import DataError
+from ..errors import DataError, shown
 from ..files import path_of, replacing
 from .ranker import Ranker
 
@@ -59,14 +60,17 @@ def score_files(
     output = path_of("output", output)
     if output.suffix not in (".parquet", ".csv") or not output.parent.is_dir():
         raise DataError(f"output {output}: expected the path of a .parquet or .csv file in a folder that exists")
+    for name, given in (("inputs", inputs), ("keys", keys)):
+        if isinstance(given, (str, bytes, Path)):
+            raise DataError(f"{name}: got {shown(given)}, expected a list; put a single one in a list")
     if taken := [key for key in keys if key in ranker.names or keys.count(key) > 1]:
         raise DataError(f"keys: {taken[0]!r} is given twice, or is the name of a score; rename the column, or leave it out")
     files = [file for given in inputs for file in expand("predict", "input", path_of("inputs", given))]
     if not files:
         raise DataError("inputs: expected at least one file, pattern or folder")
     rejected = output.with_name(f"{output.name}.rejects.parquet")
-    if taken := {output.resolve(), rejected.resolve()}.intersection(file.resolve() for file in files):
-        raise DataError(f"output {output}: {min(taken)} is one of the input files and would be lost; choose another output")
+    if lost := {output.resolve(), rejected.resolve()}.intersection(file.resolve() for file in files):
+        raise DataError(f"output {output}: {min(lost)} is one of the input files and would be lost; choose another output")
     rejects = Rejects(max_rejects)
     text = {*(ranker.encoder.text_columns), *(key for key in keys if key not in ranker.columns)}
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch, open_database(Path(scratch)) as database:
@@ -75,14 +79,14 @@ def score_files(
             numbers={*ranker.columns} - text,
             csv=csv or Csv(),
             missing_values=missing_values,
-            wanted_by="the run",
+            wanted_by="the run or a key",
             scratch=Path(scratch),
             database=database,
             rejects=rejects,
         )
         expected = sum(map(rows_of, files)) if all(file.suffix != ".gz" for file in files) else None
         done = 0
-        with replacing(output) as beside, _Writer(beside, output.suffix) as writer:
+        with _writing(output) as beside, _Writer(beside, output.suffix) as writer:
             for batch, ids, dense in _ahead(_jobs(ranker, reader, files)):
                 scores = {name: pa.array(values) for name, values in ranker.predict_encoded(ids, dense).items()}
                 columns = {key: batch.column(key) for key in keys} | scores
@@ -95,6 +99,16 @@ def score_files(
             rejected.unlink(missing_ok=True)
             rejects.write_file(rejected)
     return done, len(rejects)
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[Path]:
+    """See :func:`replacing`. Raises DataError if the disk refuses."""
+    try:
+        with replacing(output) as beside:
+            yield beside
+    except OSError as error:
+        raise DataError(f"output {output} cannot be written: {error.strerror or error}; name another path, or make room there") from error
 
 
 def _jobs(ranker: Ranker, reader: RowReader, files: Sequence[Path]) -> Iterator[Job]:
@@ -142,10 +156,31 @@ class _Writer:
             self._file = None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows. Raises DataError if their columns have other types than the first ones."""
-        if self._file is None:
-            self._schema = batch.schema
-            self._file = (pq.ParquetWriter if self._kind == ".parquet" else pa.csv.CSVWriter)(str(self._path), batch.schema)
-        if batch.schema != self._schema:
-            raise DataError(f"the input files have other types in the columns of keys: {self._schema} and {batch.schema}; write them alike")
-        self._file.write_batch(batch)
+        """Append rows. Raises DataError for columns of other types than the first ones, and for cells that the file cannot hold."""
+        first = batch.schema if self._schema is None else self._schema
+        for here, there in zip(batch.schema, first, strict=True):
+            if here.type != there.type:
+                raise DataError(
+                    f"keys: the input files have other types in column {here.name!r}: {there.type}, then {here.type}; write them alike"
+                )
+        try:
+            if self._file is None:
+                self._schema = first
+                self._file = (pq.ParquetWriter if self._kind == ".parquet" else pa.csv.CSVWriter)(str(self._path), first)
+            self._file.write_batch(batch)
+        except pa.ArrowException as error:
+            name = next((name for name in batch.schema.names if not self._holds(batch.select([name]))), None)
+            if name is None:
+                raise
+            kind = shown(str(batch.schema.field(name).type))
+            raise DataError(
+                f"keys: column {name!r} is of type {kind}, and not all its cells can be written as {self._kind}; convert it to text or "
+                "numbers, or write .parquet"
+            ) from error
+
+    def _holds(self, batch: pa.RecordBatch) -> bool:
+        try:
+            (pq.write_table if self._kind == ".parquet" else pa.csv.write_csv)(pa.Table.from_batches([batch]), pa.BufferOutputStream())
+        except pa.ArrowException:
+            return False
+        return True

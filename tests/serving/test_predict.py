@@ -103,11 +103,15 @@ def test_no_input_file_is_overwritten(ranker, table, tmp_path, kind):
         ({"inputs": ["absent.csv"]}, "absent.csv"),
         ({"keys": ["user", "user"]}, "'user' is given twice"),
         ({"keys": ["click"]}, "'click' is given twice, or is the name of a score"),
-        ({"keys": ["country"]}, "lacks the columns country"),
+        ({"keys": ["country"]}, "lacks the columns country that the run or a key uses"),
+        ({"keys": "user"}, "keys: got 'user', expected a list"),
+        ({"inputs": "today.parquet"}, "inputs: got 'today.parquet', expected a list"),
+        ({"output": "folder.csv"}, "folder.csv cannot be written"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(ranker, table, tmp_path, changes, said):
     table.to_parquet(tmp_path / "today.parquet")
+    (tmp_path / "folder.csv").mkdir()
     given = {"inputs": [tmp_path / "today.parquet"], "output": "scores.parquet", "keys": []} | changes
     with pytest.raises(DataError, match=said):
         score_files(ranker, given["inputs"], tmp_path / given["output"], keys=given["keys"])
@@ -116,8 +120,17 @@ def test_arguments_that_cannot_be_used_are_named(ranker, table, tmp_path, change
 def test_key_columns_of_other_types_in_other_files_are_refused(ranker, table, tmp_path):
     table.to_parquet(tmp_path / "a.parquet")
     table.assign(user=range(len(table))).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match="other types in the columns of keys"):
+    with pytest.raises(DataError, match=r"column 'user': .*string, then int64; write them alike"):
         score_files(ranker, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores.parquet", keys=["user"])
+
+
+@pytest.mark.parametrize("cell", [[1, 2], {"a": 1}, b"\xff"])
+def test_a_key_that_csv_cannot_hold_is_named_and_parquet_keeps_it(ranker, table, tmp_path, cell):
+    table.assign(cell=[cell] * len(table)).to_parquet(tmp_path / "today.parquet")
+    with pytest.raises(DataError, match=r"column 'cell' is of type .* write \.parquet"):
+        score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.csv", keys=["user", "cell"])
+    score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.parquet", keys=["cell"])
+    assert pq.read_table(tmp_path / "scores.parquet").column("cell")[0].as_py() == cell
 
 
 def test_the_command_reads_csv_as_the_schema_says_and_tells_what_it_wrote(shop, table, tmp_path):
