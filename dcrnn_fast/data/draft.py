@@ -34,7 +34,7 @@ def draft_schema(inputs: Sequence[str]) -> str:
     alone if that is not UTF-8. Raises DataError for files that cannot be read or hold no rows, and for a table without a column that holds
     0 and 1 alone, or true and false: nothing in it is a label as it is.
     """
-    paths = [path for given in inputs for path in expand("draft", "input", Path(os.path.abspath(given)))]
+    paths = [path for given in inputs for path in expand("the input", Path(os.path.abspath(given)))]
     csv, first = not paths[0].name.endswith(".parquet"), paths[0]
     paths = [path for path in paths if path.name.endswith(".parquet") != csv]
     try:

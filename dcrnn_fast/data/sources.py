@@ -20,7 +20,7 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, tuple[Path, ...
     files, for a file named twice, and for one of the past that has another role.
     """
     found = {
-        role: tuple(file for given in paths for file in expand(schema.name, role, folder / given))
+        role: tuple(file for given in paths for file in expand(f"data set {schema.name!r}: the {role}", folder / given, in_schema=True))
         for role, paths in schema.files.roles().items()
     }
     for role, files in found.items():
@@ -49,21 +49,21 @@ def with_inputs(schema: TableSchema, inputs: Sequence[str]) -> TableSchema:
     return schema.model_copy(update={"files": files})
 
 
-def expand(name: str, role: str, path: Path) -> list[Path]:
-    """The files of a path, pattern or folder. Raises DataError that names the data set `name` and the role."""
-    where = f"data set {name!r}: the {role}"
+def expand(where: str, path: Path, *, in_schema: bool = False) -> list[Path]:
+    """The files of a path, pattern or folder. Raises DataError that says `where` it was given, such as "the input"."""
+    hint = "; `files` is relative to the schema YAML" if in_schema else ""
     if os.path.isdir(path):
         if not (files := sorted(file for file in path.iterdir() if file.name.endswith(KINDS) and file.is_file())):
             raise DataError(f"{where} folder {path} holds no {', '.join(KINDS)} file")
         return files
     if not os.path.isfile(path) and has_magic(str(path)):
         if not (files := sorted(Path(name) for name in glob(str(path), recursive=True) if os.path.isfile(name))):
-            raise DataError(f"{where} pattern {path} fits no file; `files` is relative to the schema YAML")
+            raise DataError(f"{where} pattern {path} fits no file{hint}")
     elif os.path.isfile(path):
         files = [path]
     else:
-        raise DataError(f"{where} file {path} does not exist or cannot be read; `files` is relative to the schema YAML")
+        raise DataError(f"{where} file {path} does not exist or cannot be read{hint}")
     for file in files:
         if not file.name.endswith(KINDS):
-            raise DataError(f"data set {name!r}: {file} is of an unknown kind; expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+            raise DataError(f"{where} file {file} is of an unknown kind; expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     return files

@@ -65,7 +65,7 @@ def score_files(
             raise DataError(f"{name}: got {shown(given)}, expected a list; put a single one in a list")
     if taken := [key for key in keys if key in ranker.names or keys.count(key) > 1]:
         raise DataError(f"keys: {taken[0]!r} is given twice, or is the name of a score; rename the column, or leave it out")
-    files = [file for given in inputs for file in expand("predict", "input", path_of("inputs", given))]
+    files = [file for given in inputs for file in expand("the input", path_of("inputs", given))]
     if not files:
         raise DataError("inputs: expected at least one file, pattern or folder")
     rejected = output.with_name(f"{output.name}.rejects.parquet")

@@ -100,7 +100,7 @@ def test_no_input_file_is_overwritten(ranker, table, tmp_path, kind):
         ({"output": "scores.json"}, r"expected the path of a \.parquet or \.csv file"),
         ({"output": "nowhere/scores.csv"}, "in a folder that exists"),
         ({"inputs": []}, "expected at least one file"),
-        ({"inputs": ["absent.csv"]}, "absent.csv"),
+        ({"inputs": ["absent.csv"]}, r"^the input file absent\.csv does not exist or cannot be read$"),
         ({"keys": ["user", "user"]}, "'user' is given twice"),
         ({"keys": ["click"]}, "'click' is given twice, or is the name of a score"),
         ({"keys": ["country"]}, "lacks the columns country that the run or a key uses"),
