@@ -66,7 +66,7 @@ class Column(NamedTuple):
 
 def csv_options(database: duckdb.DuckDBPyConnection, path: Path, missing: Sequence[str]) -> dict[str, str]:
     """How a CSV file is written, as the keys of a schema's `csv`, as far as it differs from the defaults."""
-    found = database.execute(f"SELECT Delimiter, Quote FROM sniff_csv({sql_path(path)})").fetchone()
+    found = database.execute(f"SELECT Delimiter, Quote FROM sniff_csv({sql_path(path)}, ignore_errors = true)").fetchone()
     assert found is not None
     delimiter, quote = found
     differs = {"delimiter": delimiter} if delimiter != "," else {}

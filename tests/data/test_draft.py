@@ -151,3 +151,8 @@ def test_a_file_that_is_no_parquet_is_refused_in_words(table):
 def test_a_name_that_yaml_would_read_as_a_date_is_text(table):
     table.write("2024-05-01.csv", "city,click", [("a", 1), ("b", 0)])
     assert yaml.safe_load(draft_schema([str(table.folder / "2024-05-01.csv")]))["name"] == "2024-05-01"
+
+
+def test_a_row_of_another_length_hides_no_delimiter(tmp_path):
+    (tmp_path / "shop.csv").write_text("click,a,b\n" + "1,2,3\n0,1,2\n" * 60 + "1,2\n")
+    assert "delimiter" not in draft_schema([str(tmp_path / "shop.csv")])
