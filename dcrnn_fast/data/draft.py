@@ -15,7 +15,7 @@ import duckdb
 
 from ..errors import DataError
 from .csv_files import found_encoding, write_plain
-from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, missing_texts, parquet_source, read_columns
+from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, missing_texts, parquet_source, read_columns, renamed
 from .sources import expand
 from .text_queries import open_database
 
@@ -46,7 +46,8 @@ def draft_schema(inputs: Sequence[str]) -> str:
             missing = missing_texts(database, paths[0]) if csv else []
             written |= csv_options(database, paths[0], missing) if csv else {}
             source = csv_source(paths, written.get("decimal", "."), missing) if csv else parquet_source(paths)
-            columns, rows = read_columns(database, source, csv_source(paths, as_text=True) if csv else None)
+            texts, unnamed = (csv_source(paths, as_text=True), renamed(database, paths[0])) if csv else (None, set())
+            columns, rows = read_columns(database, source, texts, unnamed)
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         raise DataError(f"{first} cannot be read: {words[:300]}") from error
@@ -54,7 +55,7 @@ def draft_schema(inputs: Sequence[str]) -> str:
         raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
         raise DataError(f"{first} holds no rows; expected a header with the column names, and rows below it")
-    binary = [column for column in columns if column.of_labels]
+    binary = [column for column in columns if column.of_labels and column.named]
     labels = [column for column in binary if LABEL.search(column.name)] or binary[:1]
     if not labels:
         raise DataError(
@@ -74,7 +75,7 @@ def _yaml(
     inputs: Sequence[str],
 ) -> str:
     times = [column for column in features if _is_time(column)]
-    users = [column for column in features if USER.search(column.name) and column.distinct > FEW and column.values is None]
+    users = [column for column in features if USER.search(column.name) and column.distinct > FEW and column.values is None and column.named]
     categorical, numeric, left = [], [], []
     for column in features:
         key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
@@ -117,13 +118,15 @@ def _yaml(
 def _is_time(column: Column) -> bool:
     """Whether a split by time may use the column."""
     named = TIME.search(column.name) and column.distinct > FEW
-    return bool(column.is_iso and (TIMES.match(column.kind) or named)) or bool(named and NUMBERS.match(column.kind))
+    return column.named and bool((column.is_iso and (TIMES.match(column.kind) or named)) or (named and NUMBERS.match(column.kind)))
 
 
 def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], rows: int) -> str:
     """Why no field or number is made of a column; empty if one is."""
     if column in times:
         return "time"
+    if not column.named:
+        return "its name in the file is empty, or that of another column but for upper and lower case; rename it there"
     if column.distinct < 2:
         return "one value"
     if column.is_time and not column.is_iso:

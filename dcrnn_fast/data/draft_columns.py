@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ class Column(NamedTuple):
 
     `lowest` is None unless it holds numbers. `of_labels` says that it holds 0 and 1 alone, or true and false in words; `is_time` that it
     holds times, and `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many values nearly all cells have at most,
-    if they are lists, or text that the `separator` cuts; otherwise it is None.
+    if they are lists, or text that the `separator` cuts; otherwise it is None. `named` says that a schema can name it.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Column(NamedTuple):
     is_iso: bool
     values: int | None
     separator: str | None
+    named: bool
 
     @property
     def about(self) -> str:
@@ -85,6 +86,14 @@ def missing_texts(database: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
     return [text for text, (found,) in _answers(database, texts, LOOK_ROWS, asked).items() if found]
 
 
+def renamed(database: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
+    """The columns of a CSV file that DuckDB gives another name than its header does, which is empty or that of another column too."""
+    held = database.execute(f"FROM read_csv({sql_path(path)}, header = false, all_varchar = true, ignore_errors = true) LIMIT 1").fetchone()
+    header = list(held or ())
+    named = zip(_kinds(database, csv_source([path])), header, strict=False)
+    return {name for name, here in named if name != here or header.count(here) > 1}
+
+
 def csv_source(paths: Sequence[Path], decimal: str = ".", missing: Sequence[str] = (), *, as_text: bool = False) -> str:
     """CSV files as a table in SQL, in which the empty text and the texts `missing` are no value; with `as_text`, every cell is text."""
     nulls = f", nullstr = [{', '.join(map(sql_text, ('', *missing)))}]"
@@ -97,7 +106,9 @@ def parquet_source(paths: Sequence[Path]) -> str:
     return f"read_parquet([{', '.join(map(sql_path, paths))}], union_by_name = true)"
 
 
-def read_columns(database: duckdb.DuckDBPyConnection, source: str, texts: str | None) -> tuple[list[Column], int]:
+def read_columns(
+    database: duckdb.DuckDBPyConnection, source: str, texts: str | None, unnamed: Collection[str] = ()
+) -> tuple[list[Column], int]:
     """The columns of the first 1,000,000 rows of `source`, and how many rows these are. `texts` is a CSV table with every cell as text."""
     kinds, other = _kinds(database, source), set()
     if texts is not None:
@@ -122,7 +133,8 @@ def read_columns(database: duckdb.DuckDBPyConnection, source: str, texts: str | 
         values = None if longest is None else min(max(longest, 2), MOST_VALUES)
         is_iso = bool(is_iso and present) and name not in other
         missing = 1 - present / max(rows, 1)
-        columns.append(Column(name, kind, distinct, missing, low, of_labels, bool(is_time and present), is_iso, values, separator))
+        of_time = bool(is_time and present), is_iso
+        columns.append(Column(name, kind, distinct, missing, low, of_labels, *of_time, values, separator, name not in unnamed))
     return columns, rows
 
 

@@ -156,3 +156,13 @@ def test_a_name_that_yaml_would_read_as_a_date_is_text(table):
 def test_a_row_of_another_length_hides_no_delimiter(tmp_path):
     (tmp_path / "shop.csv").write_text("click,a,b\n" + "1,2,3\n0,1,2\n" * 60 + "1,2\n")
     assert "delimiter" not in draft_schema([str(tmp_path / "shop.csv")])
+
+
+def test_columns_that_no_schema_can_name_are_left_out(tmp_path):
+    row = "2,2024-05-01,3,x,1,5"
+    (tmp_path / "shop.csv").write_text("click,a,time,a,,CLICK,b\n" + f"1,{row}\n0,{row[:-1]}6\n" * 60)
+    text = draft_schema([str(tmp_path / "shop.csv")])
+    draft, left = yaml.safe_load(text), text.partition("# Left out:")[2]
+    assert [task["column"] for task in draft["tasks"]] == ["click"]
+    assert [column["column"] for column in draft["categorical"]] == ["b"]
+    assert left.count("rename it there") == 4, left
