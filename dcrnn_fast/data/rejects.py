@@ -25,10 +25,10 @@ class Reject(NamedTuple):
 
 
 class Rejects:
-    """The rejected rows of a data set, at most `limit` of them."""
+    """The rejected rows of a data set, at most `limit` of them, which errors say are kept in a file of the name `kept_in`."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, kept_in: str = FILE) -> None:
+        self._limit, self._kept_in = limit, kept_in
         self._found: list[Reject] = []
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Rejects:
         if self.left >= 0:
             return
         first = self._found[0]
-        remedy = f"correct the file, or set `max_rejects`, now {self._limit:,}, higher in the schema: such rows go to {FILE}"
+        remedy = f"correct the file, or set `max_rejects`, now {self._limit:,}, higher in the schema: such rows go to {self._kept_in}"
         raise DataError(f"{first.file}, line {first.line:,}: {first.reason}; the line is {shown(first.text)}; {remedy}")
 
     def write(self, folder: Path) -> None:

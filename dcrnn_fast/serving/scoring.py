@@ -45,7 +45,8 @@ def score_files(
         ranker: it encodes and scores.
         inputs: CSV and Parquet files, patterns and folders. Labels need not be there.
         output: a .parquet or .csv file, replaced when all is written. Its columns are ``keys`` and ``ranker.names`` (float32).
-        keys: columns of the inputs that the output repeats, such as a user's and an item's id; of CSV files as text.
+        keys: columns of the inputs that the output repeats, such as a user's and an item's id; of CSV files as text, or as numbers
+            (float64) if the ranker reads them as numbers.
         csv: how CSV files are written; None: with commas, as UTF-8.
         missing_values: the texts of CSV files that mean a missing cell.
         max_rejects: how many CSV rows that cannot be read may be left out. They go to ``OUTPUT.rejects.parquet``.
@@ -71,7 +72,7 @@ def score_files(
     rejected = output.with_name(f"{output.name}.rejects.parquet")
     if lost := {output.resolve(), rejected.resolve()}.intersection(file.resolve() for file in files):
         raise DataError(f"output {output}: {min(lost)} is one of the input files and would be lost; choose another output")
-    rejects = Rejects(max_rejects)
+    rejects = Rejects(max_rejects, rejected.name)
     text = {*(ranker.encoder.text_columns), *(key for key in keys if key not in ranker.columns)}
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch, open_database(Path(scratch)) as database:
         reader = RowReader(
