@@ -20,7 +20,6 @@ __all__ = [
     "DCNv2",
     "DcrnnFastError",
     "PartiallySharedLinear",
-    "Ranker",
     "RowWiseAdagrad",
     "ScenarioCrossRNN",
     "SharingPlan",
@@ -46,7 +45,7 @@ if TYPE_CHECKING or not _IS_COMMAND:
     import_module("dcrnn_fast.backends").extension()  # registers the operators' schemas with PyTorch
 
 if TYPE_CHECKING:
-    from .serving.ranker import Ranker
+    from .serving.ranker import Ranker as Ranker  # not in __all__: `import *` must work without the extra `train`
 
 _IN_PARTS = ("modules", "auto", "losses", "optim", "sharing", "errors")
 
@@ -56,13 +55,15 @@ def __getattr__(name: str) -> object:
 
     `dcrnn-fast --help` must not take seconds, as PyTorch does.
     """
-    if name not in __all__:
-        raise AttributeError(f"module 'dcrnn_fast' has no attribute {name!r}")
     if name == "Ranker":
+        from .errors import MissingExtra
+
         try:
             return import_module("dcrnn_fast.serving.ranker").Ranker
         except ModuleNotFoundError as error:
-            raise ImportError(f"dcrnn_fast.Ranker needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+            raise MissingExtra(f"dcrnn_fast.Ranker needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+    if name not in __all__:
+        raise AttributeError(f"module 'dcrnn_fast' has no attribute {name!r}")
     import_module("dcrnn_fast.backends").extension()
     if name in ("functional", "reference"):
         return import_module(f"dcrnn_fast.{name}")

@@ -19,7 +19,11 @@ WITH_EXAMPLES = [
 ]
 PUBLIC = {
     f"{module.__name__}.{name}": value
-    for module, names in ((dcrnn_fast, dcrnn_fast.__all__), (reference, reference.__all__), (functional, ("cross_rnn", "param_gather")))
+    for module, names in (
+        (dcrnn_fast, (*dcrnn_fast.__all__, "Ranker")),
+        (reference, reference.__all__),
+        (functional, ("cross_rnn", "param_gather")),
+    )
     for name in names
     if not inspect.ismodule(value := getattr(module, name))
 } | {"dcrnn_fast.plan_cost.PlanCost": PlanCost}

@@ -34,6 +34,14 @@ from dcrnn_fast import DCRNN, info
 model = DCRNN([3, 4])
 model.loss(model(torch.zeros(2, 2, dtype=torch.int64)), torch.zeros(2, 2)).backward()
 info.render()
+from dcrnn_fast import *
+from dcrnn_fast.errors import MissingExtra
+try:
+    from dcrnn_fast import Ranker
+except MissingExtra as error:
+    assert "pip install 'dcrnn_fast[train]'" in str(error)
+else:
+    raise AssertionError("Ranker is there without its packages")
 """
     run_code(code)
 

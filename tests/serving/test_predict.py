@@ -64,7 +64,9 @@ def test_csv_rows_that_cannot_be_read_are_left_out_and_kept_beside_the_scores(ra
     lines = table.to_csv(index=False).splitlines()
     lines[3] = lines[3].rsplit(",", 2)[0] + ",big,u1"
     (tmp_path / "today.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError, match=r"line 4: column 'size' holds 'big', expected a number.* such rows go to scores\.parquet\.rejects\.parquet"):
+    with pytest.raises(
+        DataError, match=r"line 4: column 'size' holds 'big', expected a number.* such rows go to scores\.parquet\.rejects\.parquet"
+    ):
         score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet")
     assert not (tmp_path / "scores.parquet").exists()
     assert score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", max_rejects=1) == (len(table) - 1, 1)
