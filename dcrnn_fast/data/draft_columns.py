@@ -155,11 +155,16 @@ def _answers(database: duckdb.DuckDBPyConnection, source: str, rows: int, asked:
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells, the lowest and the highest number, and whether the cells say true and false in words."""
+    """In SQL: distinct and present cells, the lowest and the highest number, and whether the cells are 0.0 and 1.0, or words for true and false."""
+    column = f"nullif({column}, 'NaN')" if kind in ("DOUBLE", "FLOAT") else column
     facts = [f"approx_count_distinct({column})", f"count({column})"]
     facts += [f"min({column})::DOUBLE", f"max({column})::DOUBLE"] if _is_number(kind) else ["NULL", "NULL"]
     yes, no = (f"lower({column}) IN ({', '.join(map(sql_text, TRUTHS[truth]))})" for truth in (True, False))
-    return [*facts, f"bool_and({yes} OR {no}) AND bool_or({yes}) AND bool_or({no})" if kind == "VARCHAR" else "NULL"]
+    if kind in ("DOUBLE", "FLOAT"):  # labels of which some are missing, as pandas writes them
+        yes, no = f"{column} = 1", f"{column} = 0"
+    elif kind != "VARCHAR":
+        return [*facts, "NULL"]
+    return [*facts, f"bool_and({yes} OR {no}) AND bool_or({yes}) AND bool_or({no})"]
 
 
 def _looks(column: str, kind: str) -> list[str]:

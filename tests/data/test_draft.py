@@ -166,3 +166,12 @@ def test_columns_that_no_schema_can_name_are_left_out(tmp_path):
     assert [task["column"] for task in draft["tasks"]] == ["click"]
     assert [column["column"] for column in draft["categorical"]] == ["b"]
     assert left.count("rename it there") == 4, left
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_labels_that_are_floats_because_some_are_missing_are_labels(tmp_path, missing):
+    table = pa.table({"click": pa.array([1.0, 0.0, missing] * 50), "price": [0.0, 0.5, 1.0] * 50, "city": ["a", "b", "a"] * 50})
+    pq.write_table(table, tmp_path / "shop.parquet")
+    draft = draft_schema([str(tmp_path / "shop.parquet")])
+    assert "  - {name: click, column: \"click\"}  # double, 2 distinct, 33.3% missing\n" in draft
+    assert [task["column"] for task in yaml.safe_load(draft)["tasks"]] == ["click"]
