@@ -15,7 +15,7 @@ import duckdb
 
 from ..errors import DataError
 from .csv_files import found_encoding, write_plain
-from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, missing_texts, parquet_source, read_columns, renamed
+from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, missing_texts, own_names, parquet_source, read_columns
 from .sources import expand
 from .text_queries import open_database
 
@@ -46,8 +46,8 @@ def draft_schema(inputs: Sequence[str]) -> str:
             missing = missing_texts(database, paths[0]) if csv else []
             written |= csv_options(database, paths[0], missing) if csv else {}
             source = csv_source(paths, written.get("decimal", "."), missing) if csv else parquet_source(paths)
-            texts, unnamed = (csv_source(paths, as_text=True), renamed(database, paths[0])) if csv else (None, set())
-            columns, rows = read_columns(database, source, texts, unnamed)
+            texts, names = (csv_source(paths, as_text=True), own_names(database, paths[0])) if csv else (None, {})
+            columns, rows = read_columns(database, source, texts, names)
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         raise DataError(f"{first} cannot be read: {words[:300]}") from error
@@ -126,7 +126,7 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
     if column in times:
         return "time"
     if not column.named:
-        return "its name in the file is empty, or that of another column but for upper and lower case; rename it there"
+        return "its name in the file is empty, or that of another column; rename it there"
     if column.distinct < 2:
         return "one value"
     if column.is_time and not column.is_iso:

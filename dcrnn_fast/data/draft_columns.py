@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,12 +86,14 @@ def missing_texts(database: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
     return [text for text, (found,) in _answers(database, texts, LOOK_ROWS, asked).items() if found]
 
 
-def renamed(database: duckdb.DuckDBPyConnection, path: Path) -> set[str]:
-    """The columns of a CSV file that DuckDB gives another name than its header does, which is empty or that of another column too."""
+def own_names(database: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
+    """By DuckDB's name of a CSV file's column: what the header calls it, or "" if a schema cannot name it so."""
     held = database.execute(f"FROM read_csv({sql_path(path)}, header = false, all_varchar = true, ignore_errors = true) LIMIT 1").fetchone()
     header = list(held or ())
-    named = zip(_kinds(database, csv_source([path])), header, strict=False)
-    return {name for name, here in named if name != here or header.count(here) > 1}
+    names = list(_kinds(database, csv_source([path])))
+    if len(names) != len(header):
+        return {}
+    return {name: here if here and header.count(here) == 1 else "" for name, here in zip(names, header, strict=True)}
 
 
 def csv_source(paths: Sequence[Path], decimal: str = ".", missing: Sequence[str] = (), *, as_text: bool = False) -> str:
@@ -107,9 +109,12 @@ def parquet_source(paths: Sequence[Path]) -> str:
 
 
 def read_columns(
-    database: duckdb.DuckDBPyConnection, source: str, texts: str | None, unnamed: Collection[str] = ()
+    database: duckdb.DuckDBPyConnection, source: str, texts: str | None, own_names: Mapping[str, str]
 ) -> tuple[list[Column], int]:
-    """The columns of the first 1,000,000 rows of `source`, and how many rows these are. `texts` is a CSV table with every cell as text."""
+    """The columns of the first 1,000,000 rows of `source`, and how many rows these are.
+
+    `texts` is a CSV table with every cell as text, `own_names` are those of :func:`own_names`.
+    """
     kinds, other = _kinds(database, source), set()
     if texts is not None:
         whole, times = ([name for name, kind in kinds.items() if test(kind)] for test in (re.compile(".*INT").match, TIMES.match))
@@ -134,7 +139,8 @@ def read_columns(
         is_iso = bool(is_iso and present) and name not in other
         missing = 1 - present / max(rows, 1)
         of_time = bool(is_time and present), is_iso
-        columns.append(Column(name, kind, distinct, missing, low, of_labels, *of_time, values, separator, name not in unnamed))
+        own = own_names.get(name, name)
+        columns.append(Column(own or name, kind, distinct, missing, low, of_labels, *of_time, values, separator, bool(own)))
     return columns, rows
 
 
@@ -155,7 +161,7 @@ def _answers(database: duckdb.DuckDBPyConnection, source: str, rows: int, asked:
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells, the lowest and the highest number, and whether the cells are 0.0 and 1.0, or words for true and false."""
+    """In SQL: distinct and present cells, the lowest and the highest number, and whether all cells are 0.0 and 1.0, or true and false."""
     column = f"nullif({column}, 'NaN')" if kind in ("DOUBLE", "FLOAT") else column
     facts = [f"approx_count_distinct({column})", f"count({column})"]
     facts += [f"min({column})::DOUBLE", f"max({column})::DOUBLE"] if _is_number(kind) else ["NULL", "NULL"]
