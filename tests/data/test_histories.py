@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dcrnn_fast.data import Encoder, data_report, histories, prepare, staged, tables
+from dcrnn_fast.data import Encoder, data_report, histories, prepare, row_files, staged
 from dcrnn_fast.data.schema import load_schema
 from dcrnn_fast.errors import DataError
 
@@ -149,7 +149,7 @@ def test_files_in_any_order_and_batches_of_any_size_give_the_same_bits_where_tim
             log.fill([rows[i] for i in chosen], f"{name}-{part}.parquet")
         data = log.prepare(files={"train": f"{name}-*.parquet", "test": "test.parquet"})
         seen[name] = dict(zip(order.tolist(), histories_of(data), strict=True))
-    monkeypatch.setattr(tables, "BATCH_ROWS", 7)
+    monkeypatch.setattr(row_files, "BATCH_ROWS", 7)
     monkeypatch.setattr(staged, "MAPPED_TEXTS", 5)
     monkeypatch.setattr(histories, "_ENTRIES_AT_ONCE", 3)
     small = prepare(log.save(files={"train": "shuffled-*.parquet", "test": "test.parquet"}), cache_dir=log.folder / "2", valid_fraction=0.0)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import distinct, prepare, prepare_folder, staged, tables
+from dcrnn_fast.data import distinct, prepare, prepare_folder, row_files, staged
 from dcrnn_fast.errors import DataError
 
 DIGESTS = {
@@ -46,7 +46,7 @@ def long_table(table, rows=5_000):
 def test_the_size_of_the_batches_changes_no_bit(table, monkeypatch):
     changes = long_table(table)
     whole = table.prepare(**changes, valid_fraction=0.1)
-    monkeypatch.setattr(tables, "BATCH_ROWS", 101)
+    monkeypatch.setattr(row_files, "BATCH_ROWS", 101)
     monkeypatch.setattr(staged, "PIECE", 77)
     monkeypatch.setattr(staged, "MAPPED_TEXTS", 50)
     parts = prepare(table.save(**changes), cache_dir=table.folder / "another", valid_fraction=0.1)
