@@ -54,6 +54,19 @@ def check_ratio(name: str, value: object) -> None:
         raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
 
 
+def check_negative_rate(rate: object, num_tasks: int, relation: str) -> None:
+    """Raise TypeError or ValueError unless ``rate`` is a number in (0, 1] and, below 1, the relation says which rows are negative."""
+    if isinstance(rate, bool) or not isinstance(rate, Real):
+        raise TypeError(f"negative_rate={rate!r}: expected a number in (0, 1], got {type(rate).__name__}")
+    if not 0.0 < float(rate) <= 1.0:
+        raise ValueError(f"negative_rate={rate}: expected a number in (0, 1], the part of the rows without the first event that was kept")
+    if float(rate) < 1.0 and num_tasks > 1 and relation != "chain":
+        raise ValueError(
+            f"negative_rate={rate} with {num_tasks} tasks and relation={relation!r}: expected relation='chain' or one task. The rate is "
+            "that of rows without the first event of a funnel; probabilities of independent tasks do not tell how many rows that is"
+        )
+
+
 def check_deviation(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless ``value`` is a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, Real):

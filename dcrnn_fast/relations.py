@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,15 @@ def chain_logits(z: Tensor) -> Tensor:
     for t in range(1, z.shape[1]):
         chain.append(torch.logaddexp(torch.logaddexp(chain[-1], u[:, t]), chain[-1] + u[:, t]))
     return -torch.stack(chain, dim=1)
+
+
+def unsampled_logits(z: Tensor, negative_rate: float) -> Tensor:
+    """Logits z [B, T] learned on sampled rows to those of all rows, where rows without the first event were kept at ``negative_rate``.
+
+    Sampling divides the odds of the first event by the rate: p' = p / (p + (1 - p) / rate), which is log(rate) on its logit (He et al.,
+    2014). The other columns are events given the one before. All rows with the first event were kept, so these are as they were.
+    """
+    return torch.cat([z[:, :1] + math.log(negative_rate), z[:, 1:]], dim=1)
 
 
 class InformationTransfer(nn.Module):

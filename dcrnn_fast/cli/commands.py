@@ -157,6 +157,9 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
     backend: Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")] = None,
     device: Annotated[str | None, typer.Option(help="Device; default: the run's.")] = None,
+    as_served: Annotated[
+        bool, typer.Option("--as-served", help="Evaluate the probabilities that `predict` gives, on rows of which none were left out.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate the best weights of a run."""
@@ -164,7 +167,7 @@ def evaluate(
     from ..training.constant import not_better_than_constant
     from .result_tables import output_console, print_lines, print_metrics
 
-    result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend)
+    result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend, as_served=as_served)
     of_the_data = [f"warning: {line}" for line in result["warnings"]]
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))

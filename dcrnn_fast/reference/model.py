@@ -19,6 +19,7 @@ from ..inputs import (
     check_flag,
     check_ids,
     check_labels,
+    check_negative_rate,
     check_placement,
     check_pooled,
     check_ratio,
@@ -28,7 +29,7 @@ from ..inputs import (
     table_rows,
 )
 from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
-from ..relations import InformationTransfer, chain_logits
+from ..relations import InformationTransfer, chain_logits, unsampled_logits
 from ..sharing import Cell, Sharing, SharingPlan
 from .layers import CrossRNN, PartiallySharedLinear
 from .numeric import PiecewiseLinearEmbedding
@@ -95,6 +96,7 @@ class DCRNN(nn.Module):
     tower_layer = PartiallySharedLinear
     sizes: Tensor
     offsets: Tensor
+    _negative_rate = 1.0
 
     def __init__(
         self,
@@ -227,6 +229,20 @@ class DCRNN(nn.Module):
         """The number of values in all parameters."""
         return sum(p.numel() for p in self.parameters())
 
+    @property
+    def negative_rate(self) -> float:
+        """r in (0, 1]: the part of the rows without the first event that was kept in the log the model was trained on; 1 at first.
+
+        Set it, and :meth:`predict` gives the probabilities of the log before. Logits and loss stay those of the sampled rows. Raises
+        TypeError, ValueError: another number, or r < 1 in a model of several tasks without ``relation="chain"``.
+        """
+        return self._negative_rate
+
+    @negative_rate.setter
+    def negative_rate(self, rate: float) -> None:
+        check_negative_rate(rate, len(self.tasks), self.relation)
+        self._negative_rate = float(rate)
+
     def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the dense features, projected or embedded."""
         checked = check_ids(ids, self.num_embeddings, self.field_names)
@@ -283,9 +299,12 @@ class DCRNN(nn.Module):
         """Probabilities [B] by task name, in float32, without gradients.
 
         Under "chain" also ``"{task}_given_{task before}"`` for every task but the first: "consume_given_click".
-        Call ``eval()`` first: in training mode dropout is active. Arguments and errors as in :meth:`forward`.
+        Call ``eval()`` first: in training mode dropout is active. They are corrected by :attr:`negative_rate`. Arguments and errors as in
+        :meth:`forward`.
         """
         z = at_least_float32(self.conditional_logits(ids, dense))
+        if self._negative_rate != 1:
+            z = unsampled_logits(z, self._negative_rate)
         probabilities = dict(zip(self.tasks, torch.sigmoid(self._event_logits(z)).float().unbind(1), strict=True))
         if self.relation == "chain":
             probabilities.update(zip(self.conditionals, torch.sigmoid(z[:, 1:]).float().unbind(1), strict=True))

@@ -136,6 +136,10 @@ class RunConfig(_Section):
     pretrained: dict[str, Annotated[str, Field(pattern=r"^[^\x00]*$")]] = Field(
         default={}, description="Parquet files of vectors from which the embeddings of categorical fields start, by field"
     )
+    negative_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="part of the rows without the first event that the log kept, by which predictions are corrected; null: all",
+    )
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="part of the training rows held out for validation"
     )

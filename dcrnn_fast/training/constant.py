@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.base_rate import constant_log_loss
@@ -20,6 +20,17 @@ def with_constant(metrics: Mapping[str, Mapping[str, Any]], rates: Mapping[str, 
         task: {**entry, "constant_log_loss": constant_log_loss(entry["rows"], entry["positives"], rates.get(task))}
         for task, entry in metrics.items()
     }
+
+
+def unsampled_rates(rates: Mapping[str, float], tasks: Sequence[str], negative_rate: float) -> dict[str, float]:
+    """Base rates of sampled rows to those of the log before, in which 1 / ``negative_rate`` times as many rows lacked the first event.
+
+    >>> unsampled_rates({"click": 0.5, "buy": 0.25, "buy_given_click": 0.5}, ["click", "buy"], 0.25)
+    {'click': 0.2, 'buy': 0.1, 'buy_given_click': 0.5}
+    """
+    first = rates.get(tasks[0], 1.0)
+    rows = first + (1 - first) / negative_rate  # of the log, for each sampled one
+    return {name: rate / rows if name in tasks else rate for name, rate in rates.items()}
 
 
 def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -17,6 +17,7 @@ from ..data.id_shares import id_shares, is_categorical, lost_fields
 from ..data.meta import OOV
 from ..errors import ConfigError, DataError
 from ..inputs import table_rows
+from ..modules import DCRNN
 from .config import ModelConfig, RunConfig, model_with_earlier
 from .constant import with_constant
 from .evaluation import evaluate_split
@@ -134,6 +135,7 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
         return replace(split, ids=cast(Any, _KnownIds(split.ids, list(sizes.values()))))
 
     model, _ = load_model(earlier.folder.weights, device=device, backend=config.backend)
+    cast(DCRNN, model).negative_rate = 1.0  # The rows are those of the log.
     rates, shares = about.get("base_rates", {}), about.get("id_shares", {})
     metrics = {
         name: with_constant(evaluate_split(model, as_before(dataset.split(name)), meta, device, ranks), rates) for name in ("train", "test")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import CheckpointError, shown
-from ..inputs import check_pooled, check_shared_embeddings
+from ..inputs import check_negative_rate, check_pooled, check_shared_embeddings
 from .config import ModelConfig, model_with_earlier
 
 MAX_UNITS = 2**18
@@ -48,11 +48,13 @@ class _Description(BaseModel):
     shared: dict[str, str] = Field(default_factory=dict)
     pooled: dict[str, _Pooled] = Field(default_factory=dict)
     base_rates: dict[str, _Share] = Field(default_factory=dict)
+    negative_rate: Annotated[float, Field(strict=False)] = 1.0
     id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _sizes(self) -> _Description:
         model = self.model
+        check_negative_rate(self.negative_rate, len(self.tasks), self.relation)
         if len({name for name, _ in self.fields}) < len(self.fields):
             raise ValueError("a field is named twice")
         check_shared_embeddings(self.shared, [name for name, _ in self.fields], [size for _, size in self.fields])

@@ -43,6 +43,7 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "encoding": strict_json.json_digest(encoding(meta)),
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
         "id_shares": id_shares(rows, meta),
+        "negative_rate": config.negative_rate or 1.0,
     }
 
 
@@ -125,8 +126,9 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
         of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding``, ``base_rates`` (the
         part of positive labels among the training rows, by task), ``id_shares`` (the parts of the training rows that are out of
-        vocabulary and missing, by field), ``shared`` (by field with the embeddings of another: that field) and ``pooled`` (by field with
-        several values: its columns and its pooling). Earlier versions wrote none of the last four.
+        vocabulary and missing, by field), ``shared`` (by field with the embeddings of another: that field), ``pooled`` (by field with
+        several values: its columns and its pooling) and ``negative_rate``, by which the model's ``predict`` is corrected. Earlier versions
+        wrote none of the last five.
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more
@@ -149,6 +151,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         raise CheckpointError(f"{path} describes no model: {error}; give the model.safetensors of a run folder") from error
     model = build_model(about, device=place, backend=backend)
     load_tensors(model, tensors, path)
+    model.negative_rate = about.get("negative_rate", 1.0)
     return model.eval(), about
 
 

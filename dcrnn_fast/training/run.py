@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ..data import PackedDataset, data_report
 from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..files import path_of
+from ..modules import DCRNN
 from .config import RunConfig, located, read_config
-from .constant import with_constant
+from .constant import unsampled_rates, with_constant
 from .continuation import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .curves import write_curves
 from .device import deterministic, device_of_rank, select_backend, select_device
@@ -168,7 +169,13 @@ def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None) -> P
 
 
 def evaluate(
-    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
+    run: str | Path,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    device: str | None = None,
+    backend: str | None = None,
+    as_served: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a run's best weights.
 
@@ -179,6 +186,8 @@ def evaluate(
         split: ``train``, ``valid`` or ``test``.
         device: replaces the run's device.
         backend: replaces the run's backend.
+        as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives, corrected by the run's ``negative_rate``: for rows of
+            which none were left out. Otherwise the rows count as sampled like the run's own, and nothing is corrected.
 
     Returns:
         ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
@@ -203,12 +212,17 @@ def evaluate(
     check_same_data(about, dataset, folder, same_rows=data is None)
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
+    rates = about.get("base_rates", {})
+    if as_served:
+        rates = unsampled_rates(rates, about["tasks"], about.get("negative_rate", 1.0))
+    else:
+        cast(DCRNN, model).negative_rate = 1.0
     with deterministic(config.threads):
         metrics = evaluate_split(model, dataset.split(split), dataset.meta, place)
     return {
         "data": dataset.meta.name,
         "split": split,
-        "metrics": with_constant(metrics, about.get("base_rates", {})),
+        "metrics": with_constant(metrics, rates),
         "warnings": evaluation_warnings(about, dataset, split, metrics),
     }
 

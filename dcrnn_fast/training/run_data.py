@@ -11,6 +11,7 @@ from ..data import PackedDataset, prepare
 from ..data.base_rate import label_warnings
 from ..data.id_shares import BLOCK_ROWS, id_shares, lost_fields
 from ..errors import ConfigError, DataError
+from ..inputs import check_negative_rate
 from .config import RunConfig
 from .run_folder import RunFolder
 
@@ -24,10 +25,17 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
     """Refuse data on which a run would fail only after hours.
 
     Raises :class:`DataError` for a split without rows, and for train rows without a label or, under the relation chain, with a broken
-    funnel; :class:`ConfigError` for validation rows on which the monitored metric is undefined and for weighted rows without a weight
-    column.
+    funnel; :class:`ConfigError` for validation rows on which the monitored metric is undefined, for weighted rows without a weight
+    column, and for a ``negative_rate`` of several tasks that are no chain.
     """
     name = dataset.meta.name
+    tasks, relation = dataset.meta.tasks, config.model.relation or dataset.meta.relation
+    try:
+        check_negative_rate(config.negative_rate or 1.0, len(tasks), relation)
+    except ValueError as error:
+        raise ConfigError(
+            f"{error}; {name} has the tasks {', '.join(tasks)}. Set model.relation=chain if they are a funnel, or leave negative_rate null"
+        ) from error
     if config.loss.sample_weight and not dataset.meta.has_weight:
         raise ConfigError(
             f"loss.sample_weight is true, but {name} has no weight column; name one as `weight` in the schema, or set it to false"
@@ -38,7 +46,7 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
             raise DataError(f"{name} has no {split} rows; {remedy}")
     if np.isnan(dataset.split("train").labels).all():
         raise DataError(f"{name}: every label of the train rows is unknown; correct `tasks` in its schema")
-    if (config.model.relation or dataset.meta.relation) == "chain" and config.loss.strict_funnel:
+    if relation == "chain" and config.loss.strict_funnel:
         _check_funnel(dataset)
     labels = np.asarray(dataset.split("valid").labels)
     positive, negative = (labels == 1).any(axis=0), (labels == 0).any(axis=0)

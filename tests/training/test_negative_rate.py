@@ -1,0 +1,148 @@
+"""A log that kept a part of the rows without a click: trained as it is, and predicted as if all rows were there."""
+
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from dcrnn_fast import DCRNN, Ranker
+from dcrnn_fast.errors import CheckpointError, ConfigError
+from dcrnn_fast.training import evaluate, load_config, load_model, train
+from dcrnn_fast.training.constant import unsampled_rates
+from dcrnn_fast.training.model_file import export_weights, read_weights
+from tests.training.tiny import tiny_config, tiny_values
+
+RATE = 0.1
+CLICK, BUY = np.array([0.05, 0.1, 0.2, 0.3]), np.array([0.5, 0.2, 0.3, 0.1])
+"""By kind of row: P(click), and P(buy | click)."""
+
+
+def write_log(path, table, **files):
+    table.to_csv(path.with_suffix(".csv"), index=False, quoting=csv.QUOTE_MINIMAL)
+    tasks = [{"name": "click", "column": "clicked"}, {"name": "buy", "column": "bought"}]
+    schema = {"name": path.stem, "files": {"all": f"{path.stem}.csv", "test_fraction": 0.3}, "funnel": True, "tasks": tasks}
+    path.write_text(yaml.safe_dump(schema | {"categorical": ["kind"]}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def logs(_cache, tmp_path_factory):
+    """Schemas of a log and of its sample, and a run on the sample that knows its rate."""
+    folder = tmp_path_factory.mktemp("logs")
+    place = np.tile(np.arange(10_000), 4) / 10_000  # 10,000 rows of each kind, at exactly these rates
+    kind = np.repeat(np.arange(4), 10_000)
+    click, buy = place < CLICK[kind], place < (CLICK * BUY)[kind]
+    table = pd.DataFrame({"kind": [f"k{one}" for one in kind], "clicked": click * 1, "bought": buy * 1})
+    whole = write_log(folder / "whole.yaml", table)
+    sample = write_log(folder / "sample.yaml", table[click | (np.arange(kind.size) % 10 == 0)])
+    settings = {
+        "negative_rate": RATE,
+        "optimiser.epochs": 6,
+        "optimiser.lr": 0.01,
+        "model.dropout": 0,
+        "early_stopping.patience": 6,
+        "precision": "float32",
+        "optimiser.weight_decay": 0,
+        "optimiser.batch_size": 128,
+    }
+    train(load_config(None, tiny_values(sample) | settings | {"checkpoint_every": 1000}), folder / "run")
+    return whole, sample, folder / "run"
+
+
+def test_the_scores_of_a_run_on_the_sample_are_the_rates_of_the_log(logs):
+    scores = Ranker.load(logs[2]).predict({"kind": ["k0", "k1", "k2", "k3"]})
+    np.testing.assert_allclose(scores["click"], CLICK, rtol=0.2)  # uncorrected, 2.7 to 7 times these
+    np.testing.assert_allclose(scores["buy_given_click"], BUY, rtol=0.2)
+    np.testing.assert_allclose(scores["buy"], scores["click"] * scores["buy_given_click"], rtol=1e-5)
+
+
+def test_metrics_are_of_the_sampled_rows_unless_they_are_asked_for_as_served(logs):
+    whole, _, run = logs
+    on_sample, on_log = evaluate(run)["metrics"], evaluate(run, data=whole, as_served=True)["metrics"]
+    for task in ("click", "buy"):
+        assert on_sample[task]["calibration"] == pytest.approx(1, abs=0.15), task
+        assert on_log[task]["calibration"] == pytest.approx(1, abs=0.15), task
+        assert on_log[task]["log_loss"] < on_log[task]["constant_log_loss"], task
+        assert evaluate(run, data=whole)["metrics"][task]["calibration"] > 3, task
+
+
+def test_the_base_rates_of_a_sample_are_corrected_to_those_of_its_log():
+    # Of 1,000 rows 100 have a click and 40 of these a purchase; the sample kept 90 of the other 900.
+    found = unsampled_rates({"click": 100 / 190, "buy": 40 / 190, "buy_given_click": 0.4}, ["click", "buy"], 0.1)
+    assert found == pytest.approx({"click": 0.1, "buy": 0.04, "buy_given_click": 0.4})
+
+
+def test_predict_corrects_the_first_event_and_the_chain_follows():
+    model = DCRNN([9, 5], tasks=("see", "click", "buy"), backend="reference").eval()
+    ids = torch.randint(0, 5, (64, 2))
+    before = model.predict(ids)
+    model.negative_rate = RATE
+    after, p = model.predict(ids), before["see"]
+    torch.testing.assert_close(after["see"], p / (p + (1 - p) / RATE))
+    for name in model.conditionals:
+        torch.testing.assert_close(after[name], before[name])
+    torch.testing.assert_close(after["buy"], after["see"] * before["click_given_see"] * before["buy_given_click"])
+
+
+def test_logits_and_loss_stay_those_of_the_sampled_rows():
+    model = DCRNN([9, 5], backend="reference").eval()
+    ids = torch.randint(0, 5, (64, 2))
+    before = model(ids)
+    model.negative_rate = RATE
+    assert torch.equal(model(ids), before)
+
+
+def test_an_exported_predict_carries_the_correction():
+    class Scores(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids):
+            return self.model.predict(ids)["click"]
+
+    model = DCRNN([9, 5], steps=1, backend="reference").eval()
+    ids = torch.randint(0, 5, (64, 2))
+    model.negative_rate = RATE
+    torch.testing.assert_close(torch.export.export(Scores(model), (ids,)).module()(ids), model.predict(ids)["click"])
+
+
+@pytest.mark.parametrize("relation", ["independent", "transfer"])
+def test_tasks_that_are_no_chain_are_refused(schema, tmp_path, relation):
+    with pytest.raises(ConfigError, match=f"negative_rate=0.1 with 2 tasks and relation='{relation}'.* Set model.relation=chain"):
+        train(tiny_config(schema, negative_rate=RATE, model__relation=relation), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_task_needs_no_chain():
+    model = DCRNN([9], tasks=("click",), relation="independent")
+    model.negative_rate = RATE
+    assert model.negative_rate == RATE
+
+
+@pytest.mark.parametrize(
+    ("rate", "error"), [(0, ValueError), (1.5, ValueError), (float("nan"), ValueError), ("0.1", TypeError), (True, TypeError)]
+)
+def test_a_rate_that_is_none_is_refused(rate, error):
+    with pytest.raises(error, match=r"expected a number in \(0, 1\]"):
+        DCRNN([9]).negative_rate = rate
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, 1.5, "a tenth"])
+def test_a_configured_rate_outside_its_range_is_refused(rate):
+    with pytest.raises(ConfigError, match=r"negative_rate is .*, expected number in \(0, 1\] or null"):
+        load_config(None, {"data": "hillstrom", "negative_rate": rate})
+
+
+def test_a_weight_file_without_the_key_predicts_as_before_and_one_with_a_wrong_rate_is_refused(copied):
+    weights = copied / "model.safetensors"
+    tensors, about = read_weights(weights)
+    assert about.pop("negative_rate") == 1.0
+    export_weights(weights, tensors, about)
+    assert load_model(weights, backend="reference")[0].negative_rate == 1.0
+    export_weights(weights, tensors, about | {"negative_rate": 0.0})
+    with pytest.raises(CheckpointError, match=r"negative_rate=0.0: expected a number in \(0, 1\]"):
+        load_model(weights, backend="reference")
