@@ -179,6 +179,29 @@ def evaluate(
     print_lines(console, of_the_data)
 
 
+class Method(str, Enum):
+    """How a task's probabilities are calibrated."""
+
+    isotonic = "isotonic"
+    platt = "platt"
+
+
+@app.command()
+def calibrate(
+    run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
+    method: Annotated[Method | None, typer.Option(help="Default: platt for tasks with fewer than 1,000 rows of a class.")] = None,
+    split: Annotated[Split, typer.Option(help="Rows to fit to.")] = Split.valid,
+    backend: Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device; default: the run's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Calibrate each task's probabilities on validation rows; `predict` and `Ranker` then give calibrated ones."""
+    from .calibrating import run_calibrate
+
+    how = None if method is None else method.value
+    run_calibrate(run, method=how, split=split.value, backend=backend, device=device, as_json=as_json)
+
+
 @app.command()
 def predict(
     run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],

@@ -13,7 +13,8 @@ from ..data import Encoder
 from ..errors import DataError
 from ..files import path_of
 from ..modules import DCRNN
-from ..training.model_file import load_model
+from ..training.calibration import Calibration, read_calibration
+from ..training.model_file import load_model, weights_digest
 from ..training.run_folder import RunFolder
 
 Scores = dict[str, npt.NDArray[np.float32]]
@@ -23,8 +24,8 @@ BATCH = 8192
 class Ranker:
     """Scores rows: it encodes them as the run's training rows were, computes the probabilities, and names them.
 
-    Take one from :meth:`load`. ``encoder`` and ``model`` are its parts, ``columns`` what a table must hold, and ``names`` what
-    :meth:`predict` returns: the tasks and, in a funnel, each task given the one before it.
+    Take one from :meth:`load`. ``encoder``, ``model`` and ``calibration`` (or None) are its parts, ``columns`` what a table must hold, and
+    ``names`` what :meth:`predict` returns: the tasks and, in a funnel, each task given the one before it.
 
     Example, of a model that no run has trained:
         >>> from dcrnn_fast import DCRNN, Ranker
@@ -38,18 +39,18 @@ class Ranker:
         (['click', 'consume', 'consume_given_click'], (3,))
     """
 
-    def __init__(self, model: DCRNN, encoder: Encoder) -> None:
+    def __init__(self, model: DCRNN, encoder: Encoder, calibration: Calibration | None = None) -> None:
         of_model = dict(zip(model.field_names, model.num_embeddings, strict=True)), model.num_dense, model.tasks
         if of_model != (encoder.num_embeddings, len(encoder.dense), encoder.tasks):
             raise DataError("model and encoder do not fit: they have other fields, dense columns or tasks; take both from one run folder")
-        self.model, self.encoder = model.eval(), encoder
+        self.model, self.encoder, self.calibration = model.eval(), encoder, calibration
         self.columns = encoder.columns
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
         self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> Ranker:
-        """The ranker of a run folder, of which ``model.safetensors`` and ``encoder.json`` suffice.
+        """The ranker of a run folder, of which ``model.safetensors`` and ``encoder.json`` suffice; it applies ``calibration.json``.
 
         Args:
             path: the folder. Nothing in it is unpickled.
@@ -58,14 +59,15 @@ class Ranker:
 
         Raises:
             TypeError, ValueError: ``path`` is none.
-            CheckpointError: a file is missing, damaged or changed, or the run has not written its weights yet.
+            CheckpointError: a file is missing, damaged or changed, the run has not written its weights yet, or its calibration was fitted
+                to other weights.
             DataError: the folder holds no run.
             ConfigError, BackendUnavailable: device or backend cannot be used.
         """
         folder = RunFolder(path_of("path", path))
         encoder = Encoder.load(folder.root)
-        model, _ = load_model(folder.weights, device=device, backend=backend)
-        return cls(cast(DCRNN, model), encoder)
+        model, about = load_model(folder.weights, device=device, backend=backend)
+        return cls(cast(DCRNN, model), encoder, read_calibration(folder.calibration, about, weights_digest(folder.weights)))
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order.
@@ -87,4 +89,7 @@ class Ranker:
             rows = slice(start, start + BATCH)
             some = None if dense is None else dense[rows].to(self._device)
             parts.append(self._prepared.predict(ids[rows].to(self._device), some))
-        return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in self.names}
+        scores = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in self.names}
+        if self.calibration is None:
+            return scores
+        return self.calibration.apply(scores, self.model.tasks, self.model.negative_rate)

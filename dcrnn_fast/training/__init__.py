@@ -10,9 +10,10 @@
 The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/training.md describes the run folder and the configuration.
 """
 
+from .calibrating import calibrate
 from .config import RunConfig, load_config
 from .model_file import load_model
 from .report import Report
 from .run import evaluate, train
 
-__all__ = ["Report", "RunConfig", "evaluate", "load_config", "load_model", "train"]
+__all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -44,6 +45,14 @@ def evaluate_split(
     Several ranks, which must all call this, share the predictions; rank 0 computes the metrics of all rows.
     Raises :class:`TrainingDivergedError` if a prediction is not finite.
     """
+    predictions = finite_predictions(model, split, meta, device, ranks)
+    return ranks.from_first(lambda: metrics_of(predictions, split, meta))
+
+
+def finite_predictions(
+    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
+) -> dict[str, Array]:
+    """:func:`predict_split`; raises :class:`TrainingDivergedError` if a prediction is not finite."""
     predictions = predict_split(model, split, device, ranks)
     bad = [name for name, values in predictions.items() if not np.isfinite(values).all()]
     if bad:
@@ -51,6 +60,10 @@ def evaluate_split(
             f"the predictions {', '.join(bad)} on the {split.name} rows of {meta.name} are not finite: "
             "weights or dense values are too large"
         )
+    return predictions
+
+
+def metrics_of(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, Any]]:
+    """:func:`task_metrics` of predictions [N] for the rows of a split."""
     group = None if split.group is None else np.asarray(split.group)
-    labels = np.asarray(split.labels)
-    return ranks.from_first(lambda: task_metrics(predictions, labels, meta.tasks, funnel=meta.funnel, group=group))
+    return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group)

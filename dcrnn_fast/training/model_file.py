@@ -95,6 +95,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about
 
 
+def weights_digest(path: Path) -> str:
+    """The digest that a weight file holds, which :func:`read_weights` compares with its content. Raises :class:`CheckpointError`."""
+    _, metadata = read_safetensors(path, metadata_only=True)
+    return strict_json.parse(metadata["dcrnn_fast"])["digest"]
+
+
 def read_encoding(path: Path, about: Mapping[str, Any] | None) -> dict[str, Any]:
     """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing, damaged or not the described one.
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
 
 from ..data import PackedDataset, data_report
 from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..files import path_of
 from ..modules import DCRNN
+from .calibration import read_calibration
 from .config import RunConfig, located, read_config
 from .constant import unsampled_rates, with_constant
 from .continuation import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .curves import write_curves
 from .device import deterministic, device_of_rank, select_backend, select_device
-from .evaluation import evaluate_split
-from .model_file import load_model, read_encoding, read_weights
+from .evaluation import evaluate_split, finite_predictions, metrics_of
+from .model_file import load_model, read_encoding, read_weights, weights_digest
 from .precision import select_precision
 from .pretrained import start_from_vectors
 from .ranks import Ranks, joined
@@ -186,8 +188,8 @@ def evaluate(
         split: ``train``, ``valid`` or ``test``.
         device: replaces the run's device.
         backend: replaces the run's backend.
-        as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives, corrected by the run's ``negative_rate``: for rows of
-            which none were left out. Otherwise the rows count as sampled like the run's own, and nothing is corrected.
+        as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives: calibrated, if the run is, and corrected by its
+            ``negative_rate``, for rows of which none were left out. Otherwise evaluate the model's own on rows sampled like the run's.
 
     Returns:
         ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
@@ -200,6 +202,41 @@ def evaluate(
 
         evaluate("runs/census", split="valid")["metrics"]["income"]["auc"]
     """
+    opened = open_run(run, data=data, split=split, device=device, backend=backend)
+    model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
+    rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
+    if not as_served:
+        cast(DCRNN, model).negative_rate = 1.0
+    with deterministic(opened.config.threads):
+        predictions = finite_predictions(model, rows, meta, opened.device)
+    if as_served:
+        rates = unsampled_rates(rates, meta.tasks, negative_rate)
+        if calibration := read_calibration(opened.folder.calibration, about, weights_digest(opened.folder.weights)):
+            predictions = calibration.apply(predictions, meta.tasks, negative_rate)
+    metrics = metrics_of(predictions, rows, meta)
+    return {
+        "data": meta.name,
+        "split": split,
+        "metrics": with_constant(metrics, rates),
+        "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
+    }
+
+
+class OpenRun(NamedTuple):
+    """A run with its best weights and the data to evaluate them on."""
+
+    folder: RunFolder
+    config: RunConfig
+    model: nn.Module
+    about: dict[str, Any]
+    dataset: PackedDataset
+    device: torch.device
+
+
+def open_run(
+    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
+) -> OpenRun:
+    """Open a run as :func:`evaluate` does, with the same arguments and errors."""
     folder = RunFolder(path_of("run", run))
     config = stored_config(folder.root)
     chosen = {"data": data, "device": device, "backend": backend}
@@ -212,19 +249,7 @@ def evaluate(
     check_same_data(about, dataset, folder, same_rows=data is None)
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
-    rates = about.get("base_rates", {})
-    if as_served:
-        rates = unsampled_rates(rates, about["tasks"], about.get("negative_rate", 1.0))
-    else:
-        cast(DCRNN, model).negative_rate = 1.0
-    with deterministic(config.threads):
-        metrics = evaluate_split(model, dataset.split(split), dataset.meta, place)
-    return {
-        "data": dataset.meta.name,
-        "split": split,
-        "metrics": with_constant(metrics, rates),
-        "warnings": evaluation_warnings(about, dataset, split, metrics),
-    }
+    return OpenRun(folder, config, model, about, dataset, place)
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:

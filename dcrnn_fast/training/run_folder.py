@@ -34,6 +34,7 @@ class RunFolder:
         self.metrics = root / "metrics.json"
         self.weights = root / "model.safetensors"
         self.encoder = root / "encoder.json"
+        self.calibration = root / "calibration.json"
         self.curves = root / "curves.svg"
         self.checkpoints = root / "checkpoints"
         self.tensorboard = root / "tensorboard"
@@ -77,7 +78,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete what a killed process left half-written, and bring back what it was replacing. Only who holds the lock may call this."""
-        for file in (self.config, self.metrics, self.weights, self.encoder, self.curves):
+        for file in (self.config, self.metrics, self.weights, self.encoder, self.calibration, self.curves):
             for beside in leftovers(file):
                 beside.unlink()
         recover(self.checkpoints)

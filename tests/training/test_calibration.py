@@ -1,0 +1,176 @@
+"""Maps that calibrate each task's probabilities: how they are fitted, what they promise, and where they apply."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dcrnn_fast import Ranker
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
+from dcrnn_fast.strict_json import json_digest
+from dcrnn_fast.training import calibrate, calibrating, evaluate, train
+from dcrnn_fast.training.calibrating import fit_isotonic, fit_platt
+from dcrnn_fast.training.calibration import Calibration, Isotonic, Platt, logits, sigmoid
+from tests.damage import edit_json
+from tests.training.tiny import tiny_config
+
+CELLS = {"colour": [f"c{n}" for n in range(9)] * 5, "shape": [f"s{n}" for n in range(5)] * 9, "size": np.linspace(-2, 2, 45)}
+
+
+def overconfident(rows, seed=0):
+    """Logits z and labels whose true logit is z / 2 - 1."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 3, rows)
+    return z, (rng.random(rows) < sigmoid(z / 2 - 1)).astype(np.int64)
+
+
+def test_platt_finds_the_line_of_the_true_logits():
+    line = fit_platt(*overconfident(50_000))
+    assert line.slope == pytest.approx(0.5, abs=0.02)
+    assert line.intercept == pytest.approx(-1, abs=0.05)
+
+
+def test_isotonic_comes_near_the_true_probabilities_and_keeps_the_mean():
+    z, labels = overconfident(50_000)
+    calibrated = sigmoid(fit_isotonic(z, labels)(z))
+    assert np.abs(calibrated - sigmoid(z / 2 - 1)).mean() < 0.02
+    assert calibrated.mean() == pytest.approx(labels.mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("fit", [fit_isotonic, fit_platt])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_map_never_falls_and_never_gives_0_or_1_even_for_few_or_separable_rows(fit, seed):
+    z, labels = overconfident(12, seed)
+    for observed in (labels, (z > np.median(z)).astype(np.int64)):
+        found = sigmoid(fit(z, observed)(np.linspace(z.min(), z.max(), 999))).astype(np.float32)
+        assert (np.diff(found) >= 0).all()
+        assert found.min() > 0
+        assert found.max() < 1
+
+
+@pytest.mark.parametrize("fit", [fit_isotonic, fit_platt])
+def test_predictions_that_fall_as_the_rate_rises_become_the_base_rate(fit):
+    z, labels = overconfident(5000)
+    assert sigmoid(fit(-z, labels)(np.array([-1.0, 1.0]))) == pytest.approx(labels.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("fit", [fit_isotonic, fit_platt])
+def test_a_constant_prediction_becomes_the_base_rate(fit):
+    found = fit(np.full(1000, -2.0), np.repeat([0, 1], [900, 100]))
+    assert sigmoid(found(np.array([-2.0]))) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_calibrated_events_of_a_funnel_never_exceed_the_event_before():
+    rng = np.random.default_rng(0)
+    see, click, buy = rng.random((3, 10_000)).astype(np.float32)
+    scores = {"see": see, "click": see * click, "buy": see * click * buy, "click_given_see": click, "buy_given_click": buy}
+    up = Platt(method="platt", rows=1, positives=1, slope=2.0, intercept=9.0)
+    steps = Isotonic(method="isotonic", rows=1, positives=1, knots=[-1.0, 0.0], calibrated=[-3.0, 30.0])
+    maps = {"see": up, "click_given_see": steps, "buy_given_click": up}
+    found = Calibration(weights="", split="valid", maps=maps).apply(scores, ("see", "click", "buy"), 0.5)
+    assert list(found) == list(scores)
+    assert (found["buy"] <= found["click"]).all()
+    assert (found["click"] <= found["see"]).all()
+    np.testing.assert_allclose(found["click"], found["see"] * found["click_given_see"], rtol=1e-6)
+
+
+def test_the_correction_of_a_sampled_log_follows_the_calibration_of_its_rows():
+    p, rate = np.array([0.1, 0.5, 0.9], dtype=np.float32), 0.1
+    line = Platt(method="platt", rows=1, positives=1, slope=0.5, intercept=-1.0)
+    of_sample = sigmoid(0.5 * logits(p) - 1)
+    corrected = sigmoid(logits(p) + np.log(rate)).astype(np.float32)
+    found = Calibration(weights="", split="valid", maps={"click": line}).apply({"click": corrected}, ("click",), rate)["click"]
+    np.testing.assert_allclose(found, of_sample / (of_sample + (1 - of_sample) / rate), rtol=1e-5)
+
+
+def test_a_calibrated_run_is_scored_and_evaluated_as_served_by_its_maps_and_evaluate_alone_stays(copied):
+    before = Ranker.load(copied).predict(CELLS)
+    of_test = evaluate(copied)
+    result = calibrate(copied)
+    after = Ranker.load(copied).predict(CELLS)
+    assert result["maps"] == {name: of | {"method": "platt"} for name, of in result["maps"].items()}
+    assert list(result["maps"]) == ["click", "buy_given_click"]
+    stored = json.loads((copied / "calibration.json").read_text())["maps"]["click"]
+    np.testing.assert_allclose(logits(after["click"]), stored["slope"] * logits(before["click"]) + stored["intercept"], atol=1e-4)
+    assert (after["buy"] <= after["click"]).all()
+    assert evaluate(copied) == of_test
+    assert {name: entry["log_loss"] for name, entry in result["before"].items()} == {
+        name: entry["log_loss"] for name, entry in of_test["metrics"].items()
+    }
+    served = evaluate(copied, as_served=True)["metrics"]
+    assert {name: entry["log_loss"] for name, entry in served.items()} == {
+        name: entry["log_loss"] for name, entry in result["after"].items()
+    }
+
+
+def test_tasks_of_many_rows_get_an_isotonic_regression_unless_platt_is_asked_for(copied, monkeypatch):
+    monkeypatch.setattr(calibrating, "ENOUGH", 20)
+    assert calibrate(copied)["maps"]["click"]["method"] == "isotonic"
+    assert calibrate(copied, method="platt")["maps"]["click"]["method"] == "platt"
+    with pytest.raises(ConfigError, match="method='sigmoid': expected one of isotonic, platt"):
+        calibrate(copied, method="sigmoid")
+
+
+def test_independent_tasks_are_calibrated_each(schema, tmp_path):
+    train(tiny_config(schema, optimiser__epochs=1, model__relation="independent"), tmp_path / "run")
+    assert list(calibrate(tmp_path / "run")["maps"]) == ["click", "buy"]
+    assert list(Ranker.load(tmp_path / "run").predict(CELLS)) == ["click", "buy"]
+
+
+def test_rows_of_one_class_cannot_calibrate(copied, monkeypatch):
+    monkeypatch.setattr(calibrating, "event_labels", lambda labels, *_, **__: {"click": labels[:, 0] * 0, "buy_given_click": labels[:, 1]})
+    with pytest.raises(DataError, match=r"click: the .* valid rows with a known label hold 0 positive ones; .* needs both classes"):
+        calibrate(copied)
+    assert not (copied / "calibration.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_text("{"), "cannot be read"),
+        (lambda path: path.write_text("[1]"), "cannot be read"),
+        (edit_json(lambda values: values["maps"]["click"].update(slope=9.0)), "was changed after it was written"),
+    ],
+)
+def test_a_damaged_calibration_is_refused_with_the_remedy(copied, damage, said):
+    calibrate(copied)
+    damage(copied / "calibration.json")
+    with pytest.raises(CheckpointError, match=rf"calibration\.json {said}.*; write it again with dcrnn-fast calibrate, or delete it"):
+        Ranker.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda values: values.update(weights="0" * 64), "was fitted to other weights"),
+        (lambda values: values["maps"].pop("click"), "has maps of buy_given_click, expected click, buy_given_click"),
+        (lambda values: values["maps"]["click"].update(slope=-1.0), r"maps\.click\.platt\.slope is -1\.0"),
+        (lambda values: values["maps"].update(click={"method": "magic"}), r"holds no calibration: maps\.click is"),
+        (
+            lambda values: values["maps"].update(
+                click={"method": "isotonic", "rows": 1, "positives": 1, "knots": [0.0, 1.0], "calibrated": [1.0, 0.0]}
+            ),
+            "calibrated logits that never fall",
+        ),
+    ],
+)
+def test_a_sealed_calibration_that_does_not_fit_is_refused(copied, change, said):
+    calibrate(copied)
+    path = copied / "calibration.json"
+    values = json.loads(path.read_text())
+    del values["digest"]
+    change(values)
+    path.write_text(json.dumps({**values, "digest": json_digest(values)}))
+    with pytest.raises(CheckpointError, match=said):
+        Ranker.load(copied)
+
+
+def test_the_command_prints_the_test_rows_before_and_after(copied, command):
+    code, out, _ = command("calibrate", "--run", copied, "--method", "isotonic")
+    assert code == 0
+    assert "tiny, test rows, calibrated on valid rows" in out
+    assert "click: isotonic, " in out
+    assert f"Calibration: {copied / 'calibration.json'}" in out
+    assert "warning" not in out
+    code, out, _ = command("calibrate", "--run", copied, "--split", "test")
+    assert "warning: calibrated on test rows" in out
