@@ -160,6 +160,8 @@ def evaluate(
     as_served: Annotated[
         bool, typer.Option("--as-served", help="Evaluate the probabilities that `predict` gives, on rows of which none were left out.")
     ] = False,
+    bootstrap: Annotated[int | None, typer.Option(help="Resample the rows this often for 95% intervals, e.g. 1000.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Parquet file to write, of predictions and labels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate the best weights of a run."""
@@ -167,7 +169,8 @@ def evaluate(
     from ..training.constant import not_better_than_constant
     from .result_tables import output_console, print_lines, print_metrics
 
-    result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend, as_served=as_served)
+    options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions}
+    result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend, **options)
     of_the_data = [f"warning: {line}" for line in result["warnings"]]
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
@@ -176,7 +179,8 @@ def evaluate(
         return
     console = output_console()
     print_metrics(console, f"{result['data']}, {split.value} rows", result["metrics"])
-    print_lines(console, of_the_data)
+    written = [] if predictions is None else [f"Predictions: {predictions}"]
+    print_lines(console, [*of_the_data, *written])
 
 
 class Method(str, Enum):

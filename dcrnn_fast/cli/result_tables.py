@@ -90,7 +90,7 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
 
 
 def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet:
-    """One row a task: rows, positives, AUC, log loss, calibration, and the role and GAUC where there are any."""
+    """One row a task: rows, positives, AUC, log loss, calibration, role and GAUC where there are any; intervals below the numbers."""
     entries = metrics.values()
     role = any("role" in entry for entry in entries)
     gauc = any("gauc" in entry for entry in entries)
@@ -98,9 +98,14 @@ def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet
     sheet = Sheet(title, columns | {"calibration": True} | ({"GAUC": True} if gauc else {}))
     for task, entry in metrics.items():
         counts = [f"{entry['rows']:,}", f"{entry['positives']:,}"]
-        values = [number(entry[name]) for name in ("auc", "log_loss", "calibration", *(("gauc",) if gauc else ()))]
+        values = [_with_interval(entry, name) for name in ("auc", "log_loss", "calibration", *(("gauc",) if gauc else ()))]
         sheet.add(task, *([entry["role"]] if role else []), *counts, *values)
     return sheet
+
+
+def _with_interval(entry: Mapping[str, Any], name: str) -> str:
+    interval = entry.get("intervals", {}).get(name)
+    return number(entry[name]) + (f"\n{number(interval[0])}-{number(interval[1])}" if interval else "")
 
 
 def number(value: float | None) -> str:

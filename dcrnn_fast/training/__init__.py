@@ -12,8 +12,9 @@ The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/train
 
 from .calibrating import calibrate
 from .config import RunConfig, load_config
+from .evaluating import evaluate
 from .model_file import load_model
 from .report import Report
-from .run import evaluate, train
+from .run import train
 
 __all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train"]

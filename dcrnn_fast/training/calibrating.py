@@ -14,9 +14,9 @@ from ..errors import ConfigError, DataError
 from ..modules import DCRNN
 from .calibration import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
 from .device import deterministic
+from .evaluating import open_run
 from .evaluation import finite_predictions, metrics_of
 from .model_file import weights_digest
-from .run import open_run
 
 METHODS = ("isotonic", "platt")
 ENOUGH = 1000

@@ -1,33 +1,30 @@
-"""One run from configuration to metrics: :func:`train`, and :func:`evaluate` for a run that exists."""
+"""One run from configuration to metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..data import PackedDataset, data_report
-from ..errors import CheckpointError, ConfigError, DataError, shown
+from ..errors import CheckpointError, ConfigError, shown
 from ..files import path_of
-from ..modules import DCRNN
-from .calibration import read_calibration
 from .config import RunConfig, located, read_config
-from .constant import unsampled_rates, with_constant
+from .constant import with_constant
 from .continuation import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .curves import write_curves
-from .device import deterministic, device_of_rank, select_backend, select_device
-from .evaluation import evaluate_split, finite_predictions, metrics_of
-from .model_file import load_model, read_encoding, read_weights, weights_digest
+from .device import deterministic, device_of_rank, select_backend
+from .evaluation import evaluate_split
+from .model_file import read_encoding, read_weights
 from .precision import select_precision
 from .pretrained import start_from_vectors
 from .ranks import Ranks, joined
 from .report import Report
-from .run_data import check_rows, check_same_data, evaluation_warnings, prepare_data
-from .run_folder import RunFolder, enter_run, stored_config
+from .run_data import check_rows, prepare_data
+from .run_folder import RunFolder, enter_run
 from .tensors import load_tensors
 from .trainer import Trainer
 
@@ -168,88 +165,6 @@ def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None) -> P
         except CheckpointError:
             earlier = read_earlier(Path(config.init))
     return continued_data(config, earlier)
-
-
-def evaluate(
-    run: str | Path,
-    *,
-    data: str | None = None,
-    split: str = "test",
-    device: str | None = None,
-    backend: str | None = None,
-    as_served: bool = False,
-) -> dict[str, Any]:
-    """Metrics of a run's best weights.
-
-    Args:
-        run: the run folder.
-        data: name or schema of other data with the same columns; by default the run's own. It is encoded as the run's data was, so ids
-            and dense values mean what they meant in training.
-        split: ``train``, ``valid`` or ``test``.
-        device: replaces the run's device.
-        backend: replaces the run's backend.
-        as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives: calibrated, if the run is, and corrected by its
-            ``negative_rate``, for rows of which none were left out. Otherwise evaluate the model's own on rows sampled like the run's.
-
-    Returns:
-        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
-        name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say little.
-
-    Raises:
-        DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
-
-    Example::
-
-        evaluate("runs/census", split="valid")["metrics"]["income"]["auc"]
-    """
-    opened = open_run(run, data=data, split=split, device=device, backend=backend)
-    model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
-    rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
-    if not as_served:
-        cast(DCRNN, model).negative_rate = 1.0
-    with deterministic(opened.config.threads):
-        predictions = finite_predictions(model, rows, meta, opened.device)
-    if as_served:
-        rates = unsampled_rates(rates, meta.tasks, negative_rate)
-        if calibration := read_calibration(opened.folder.calibration, about, weights_digest(opened.folder.weights)):
-            predictions = calibration.apply(predictions, meta.tasks, negative_rate)
-    metrics = metrics_of(predictions, rows, meta)
-    return {
-        "data": meta.name,
-        "split": split,
-        "metrics": with_constant(metrics, rates),
-        "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
-    }
-
-
-class OpenRun(NamedTuple):
-    """A run with its best weights and the data to evaluate them on."""
-
-    folder: RunFolder
-    config: RunConfig
-    model: nn.Module
-    about: dict[str, Any]
-    dataset: PackedDataset
-    device: torch.device
-
-
-def open_run(
-    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
-) -> OpenRun:
-    """Open a run as :func:`evaluate` does, with the same arguments and errors."""
-    folder = RunFolder(path_of("run", run))
-    config = stored_config(folder.root)
-    chosen = {"data": data, "device": device, "backend": backend}
-    config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
-    place = select_device(config.device)
-    select_backend(config.backend, place)
-    model, about = load_model(folder.weights, device=place, backend=config.backend)
-    own = data is None and config.init is None
-    dataset = prepare_data(config, None if own else read_encoding(folder.encoder, about))
-    check_same_data(about, dataset, folder, same_rows=data is None)
-    if not len(dataset.split(split)):
-        raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
-    return OpenRun(folder, config, model, about, dataset, place)
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""A run that exists, opened with its best weights and data, and its metrics: :func:`evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data import PackedDataset
+from ..data.base_rate import event_labels
+from ..errors import ConfigError, DataError, shown
+from ..files import path_of
+from ..modules import DCRNN
+from .bootstrap import FEWEST, bootstrap_intervals
+from .calibration import read_calibration
+from .config import RunConfig
+from .constant import unsampled_rates, with_constant
+from .device import deterministic, select_backend, select_device
+from .evaluation import finite_predictions, metrics_of
+from .model_file import load_model, read_encoding, weights_digest
+from .predictions_file import check_predictions_path, write_predictions
+from .run_data import check_same_data, evaluation_warnings, prepare_data
+from .run_folder import RunFolder, stored_config
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    device: str | None = None,
+    backend: str | None = None,
+    as_served: bool = False,
+    bootstrap: int | None = None,
+    predictions: str | Path | None = None,
+) -> dict[str, Any]:
+    """Metrics of a run's best weights.
+
+    Args:
+        run: the run folder.
+        data: name or schema of other data with the same columns; by default the run's own. It is encoded as the run's data was, so ids
+            and dense values mean what they meant in training.
+        split: ``train``, ``valid`` or ``test``.
+        device: replaces the run's device.
+        backend: replaces the run's backend.
+        as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives: calibrated, if the run is, and corrected by its
+            ``negative_rate``, for rows of which none were left out. Otherwise evaluate the model's own on rows sampled like the run's.
+        bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration: in the metrics
+            ``intervals``, by name, each with its low and high end.
+        predictions: a .parquet file to write: the predictions of the split's rows, in their order, and the labels (``{task}_label``).
+
+    Returns:
+        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
+        name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say little.
+
+    Raises:
+        DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
+
+    Example::
+
+        evaluate("runs/census", split="valid")["metrics"]["income"]["auc"]
+    """
+    if bootstrap is not None and (isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < FEWEST):
+        raise ConfigError(f"bootstrap={shown(bootstrap)}: expected an integer of at least {FEWEST}, the number of resamples")
+    file = None if predictions is None else path_of("predictions", predictions)
+    if file is not None:
+        check_predictions_path(file)
+    opened = open_run(run, data=data, split=split, device=device, backend=backend)
+    model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
+    rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
+    if not as_served:
+        cast(DCRNN, model).negative_rate = 1.0
+    with deterministic(opened.config.threads):
+        predicted = finite_predictions(model, rows, meta, opened.device)
+    if as_served:
+        rates = unsampled_rates(rates, meta.tasks, negative_rate)
+        if calibration := read_calibration(opened.folder.calibration, about, weights_digest(opened.folder.weights)):
+            predicted = calibration.apply(predicted, meta.tasks, negative_rate)
+    metrics, labels = metrics_of(predicted, rows, meta), np.asarray(rows.labels)
+    if bootstrap is not None:
+        events = event_labels(labels, meta.tasks, funnel=meta.funnel)
+        for name, entry in metrics.items():
+            entry["intervals"] = bootstrap_intervals(events[name], predicted[name], bootstrap)
+    if file is not None:
+        write_predictions(file, predicted, labels, meta.tasks)
+    return {
+        "data": meta.name,
+        "split": split,
+        "metrics": with_constant(metrics, rates),
+        "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
+    }
+
+
+class OpenRun(NamedTuple):
+    """A run with its best weights and the data to evaluate them on."""
+
+    folder: RunFolder
+    config: RunConfig
+    model: nn.Module
+    about: dict[str, Any]
+    dataset: PackedDataset
+    device: torch.device
+
+
+def open_run(
+    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
+) -> OpenRun:
+    """Open a run as :func:`evaluate` does, with the same arguments and errors."""
+    folder = RunFolder(path_of("run", run))
+    config = stored_config(folder.root)
+    chosen = {"data": data, "device": device, "backend": backend}
+    config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
+    place = select_device(config.device)
+    select_backend(config.backend, place)
+    model, about = load_model(folder.weights, device=place, backend=config.backend)
+    own = data is None and config.init is None
+    dataset = prepare_data(config, None if own else read_encoding(folder.encoder, about))
+    check_same_data(about, dataset, folder, same_rows=data is None)
+    if not len(dataset.split(split)):
+        raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
+    return OpenRun(folder, config, model, about, dataset, place)

@@ -1,0 +1,92 @@
+"""Intervals of metrics by resampling rows, and the dump of predictions from which others can be computed."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.training import evaluate
+from dcrnn_fast.training.bootstrap import bootstrap_intervals
+from dcrnn_fast.training.metrics import binary_metrics
+from dcrnn_fast.training.predictions_file import write_predictions
+
+
+def draw(rows, seed=0):
+    """Labels, and the probabilities that they were drawn with, with ties."""
+    rng = np.random.default_rng(seed)
+    p = rng.integers(1, 20, rows) / 20
+    return (rng.random(rows) < p).astype(np.float32), p.astype(np.float32)
+
+
+def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_rows():
+    labels, p = draw(300)
+    labels[::10] = np.nan
+    found = bootstrap_intervals(labels, p, 100, seed=3)
+    known = ~np.isnan(labels)
+    order = np.argsort(p[known], kind="stable")
+    labels, p, rng = labels[known][order], p[known][order], np.random.default_rng(3)
+    resamples = [rng.integers(len(p), size=len(p)) for _ in range(100)]
+    metrics = [binary_metrics(labels[rows], p[rows]) for rows in resamples]
+    for name, interval in found.items():
+        assert interval == pytest.approx(np.quantile([entry[name] for entry in metrics], (0.025, 0.975))), name
+
+
+def test_95_of_100_intervals_or_so_hold_the_true_calibration():
+    intervals = [bootstrap_intervals(*draw(500, seed), 200)["calibration"] for seed in range(100)]
+    assert 88 <= sum(low <= 1 <= high for low, high in intervals) <= 100
+
+
+@pytest.mark.parametrize(
+    ("label", "undefined"), [(0.0, ["auc", "calibration"]), (1.0, ["auc"]), (np.nan, ["auc", "calibration", "log_loss"])]
+)
+def test_what_is_undefined_has_no_interval(label, undefined):
+    found = bootstrap_intervals(np.full(50, label, dtype=np.float32), draw(50)[1], 100)
+    assert sorted(name for name, interval in found.items() if interval is None) == undefined
+
+
+def test_evaluate_gives_an_interval_around_each_metric_the_same_each_time(finished):
+    result = evaluate(finished, bootstrap=100)
+    assert result == evaluate(finished, bootstrap=100)
+    for task, entry in result["metrics"].items():
+        for name, (low, high) in entry["intervals"].items():
+            assert low < entry[name] < high, (task, name)
+    plain = evaluate(finished)["metrics"]
+    assert {task: {name: value for name, value in of.items() if name != "intervals"} for task, of in result["metrics"].items()} == plain
+
+
+@pytest.mark.parametrize("resamples", [0, 99, 100.0, True])
+def test_a_number_of_resamples_that_is_none_is_refused(finished, resamples):
+    with pytest.raises(ConfigError, match=r"bootstrap=.*: expected an integer of at least 100"):
+        evaluate(finished, bootstrap=resamples)
+
+
+def test_the_command_prints_intervals_below_the_numbers_and_gives_them_in_json(finished, command):
+    code, out, _ = command("evaluate", "--run", finished, "--bootstrap", 100, "--json")
+    interval = json.loads(out)["metrics"]["click"]["intervals"]["auc"]
+    code, out, _ = command("evaluate", "--run", finished, "--bootstrap", 100)
+    assert code == 0
+    assert f"{interval[0]:.4f}-{interval[1]:.4f}" in out
+
+
+def test_a_dump_of_predictions_has_the_rows_of_which_evaluate_gives_the_metrics(finished, tmp_path, dataset):
+    metrics = evaluate(finished, split="valid", predictions=tmp_path / "valid.parquet")["metrics"]
+    table = pq.read_table(tmp_path / "valid.parquet").to_pandas()
+    assert list(table.columns) == ["click", "buy", "buy_given_click", "click_label", "buy_label"]
+    np.testing.assert_array_equal(table["buy_label"].to_numpy(dtype=np.float32, na_value=np.nan), dataset.split("valid").labels[:, 1])
+    again = binary_metrics(table["click_label"].to_numpy(dtype=np.float32), table["click"].to_numpy())
+    assert again["log_loss"] == metrics["click"]["log_loss"]
+    assert table["buy_label"].isna().sum() == len(table) - metrics["buy"]["rows"] > 0
+
+
+@pytest.mark.parametrize("name", ["valid.csv", "nowhere/valid.parquet"])
+def test_a_dump_to_no_parquet_file_is_refused(finished, tmp_path, name):
+    with pytest.raises(DataError, match=r"expected the path of a \.parquet file in a folder that exists"):
+        evaluate(finished, predictions=tmp_path / name)
+
+
+def test_a_dump_with_two_columns_of_one_name_is_refused(tmp_path):
+    scores = {"a": np.zeros(1, np.float32), "a_label": np.zeros(1, np.float32)}
+    with pytest.raises(DataError, match="a_label is both a prediction and the label of the task a"):
+        write_predictions(tmp_path / "rows.parquet", scores, np.zeros((1, 2), np.float32), ("a", "a_label"))
