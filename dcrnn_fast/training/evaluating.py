@@ -21,7 +21,8 @@ from .constant import unsampled_rates, with_constant
 from .device import deterministic, select_backend, select_device
 from .evaluation import finite_predictions, metrics_of
 from .model_file import load_model, read_encoding, weights_digest
-from .predictions_file import check_predictions_path, write_predictions
+from .predictions_file import write_predictions
+from .reliability import write_reliability
 from .run_data import check_same_data, evaluation_warnings, prepare_data
 from .run_folder import RunFolder, stored_config
 
@@ -36,6 +37,7 @@ def evaluate(
     as_served: bool = False,
     bootstrap: int | None = None,
     predictions: str | Path | None = None,
+    plot: str | Path | None = None,
 ) -> dict[str, Any]:
     """Metrics of a run's best weights.
 
@@ -51,6 +53,7 @@ def evaluate(
         bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration: in the metrics
             ``intervals``, by name, each with its low and high end.
         predictions: a .parquet file to write: the predictions of the split's rows, in their order, and the labels (``{task}_label``).
+        plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.reliability.write_reliability`.
 
     Returns:
         ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
@@ -65,9 +68,7 @@ def evaluate(
     """
     if bootstrap is not None and (isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < FEWEST):
         raise ConfigError(f"bootstrap={shown(bootstrap)}: expected an integer of at least {FEWEST}, the number of resamples")
-    file = None if predictions is None else path_of("predictions", predictions)
-    if file is not None:
-        check_predictions_path(file)
+    table, figure = _output("predictions", predictions, ".parquet"), _output("plot", plot, ".svg")
     opened = open_run(run, data=data, split=split, device=device, backend=backend)
     model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
     rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
@@ -80,18 +81,29 @@ def evaluate(
         if calibration := read_calibration(opened.folder.calibration, about, weights_digest(opened.folder.weights)):
             predicted = calibration.apply(predicted, meta.tasks, negative_rate)
     metrics, labels = metrics_of(predicted, rows, meta), np.asarray(rows.labels)
+    events = event_labels(labels, meta.tasks, funnel=meta.funnel)
     if bootstrap is not None:
-        events = event_labels(labels, meta.tasks, funnel=meta.funnel)
         for name, entry in metrics.items():
             entry["intervals"] = bootstrap_intervals(events[name], predicted[name], bootstrap)
-    if file is not None:
-        write_predictions(file, predicted, labels, meta.tasks)
+    if table is not None:
+        write_predictions(table, predicted, labels, meta.tasks)
+    if figure is not None:
+        write_reliability(figure, f"{meta.name}, {split} rows", predicted, {name: events[name] for name in metrics})
     return {
         "data": meta.name,
         "split": split,
         "metrics": with_constant(metrics, rates),
         "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
     }
+
+
+def _output(name: str, given: str | Path | None, suffix: str) -> Path | None:
+    if given is None:
+        return None
+    path = path_of(name, given)
+    if path.suffix != suffix or path.is_dir() or not path.parent.is_dir():
+        raise DataError(f"{name} {path}: expected the path of a {suffix} file in a folder that exists")
+    return path
 
 
 class OpenRun(NamedTuple):

@@ -15,21 +15,14 @@ from ..files import replacing
 Array = NDArray[Any]
 
 
-def check_predictions_path(path: Path) -> None:
-    """Raise :class:`DataError` unless a Parquet file can be written there."""
-    if path.suffix != ".parquet" or path.is_dir() or not path.parent.is_dir():
-        raise DataError(f"predictions {path}: expected the path of a .parquet file in a folder that exists")
-
-
 def write_predictions(path: Path, predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str]) -> None:
     """Write each prediction [N] as float32 under its name, and each task's label as ``{task}_label``: 0, 1 or null where it is unknown.
 
-    ``labels`` [N, T] are in the order of ``tasks``. Raises :class:`DataError` if the path cannot be used, or two columns had one name.
+    The file is Parquet. ``labels`` [N, T] are in the order of ``tasks``. Raises :class:`DataError` if two columns had one name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    check_predictions_path(path)
     columns = {name: pa.array(values) for name, values in predictions.items()}
     for task, column in zip(tasks, labels.T, strict=True):
         if (name := f"{task}_label") in columns:

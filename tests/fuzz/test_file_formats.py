@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
@@ -30,7 +31,9 @@ from hypothesis import strategies as st
 from dcrnn_fast import DcrnnFastError
 from dcrnn_fast.data import BlockLoader, Encoder, PackedMeta, open_packed, prepare
 from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.strict_json import json_digest
 from dcrnn_fast.training import Report, load_config, load_model, train
+from dcrnn_fast.training.calibration import read_calibration
 from dcrnn_fast.training.checkpoint import _sealed, load_checkpoint
 from dcrnn_fast.training.model_file import export_weights, read_encoding, read_weights
 from dcrnn_fast.training.run_data import prepare_data
@@ -173,6 +176,24 @@ def run_encoder(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
     return lambda: encode_with(folder)
 
 
+def calibration_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+    line = {"method": "platt", "rows": 9, "positives": 3, "slope": 0.5, "intercept": -1.0}
+    steps = {"method": "isotonic", "rows": 9, "positives": 3, "knots": [-1.0, 1.0], "calibrated": [-2.0, 0.0]}
+    content = draw(changed_value({"weights": "", "split": "valid", "maps": {"click": line, "buy_given_click": steps}}))
+    file = originals.copy(originals.run.encoder).with_name("calibration.json")
+    file.write_text(json.dumps({**content, "digest": json_digest(content)} if isinstance(content, dict) else [content]))
+    if draw(st.booleans()):
+        file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.metrics.read_bytes())))
+    half = np.full(3, 0.5, dtype=np.float32)
+
+    def score() -> None:
+        calibration = read_calibration(file, {"tasks": ["click", "buy"], "relation": "chain"}, "")
+        if calibration is not None:
+            calibration.apply({"click": half, "buy": half, "buy_given_click": half}, ("click", "buy"), 0.1)
+
+    return score
+
+
 def resume_from(originals: Originals, folder: Path) -> None:
     trainer = Trainer(originals.config, originals.dataset, originals.run, Report(), device=torch.device("cpu"))
     trainer.load(folder)
@@ -248,6 +269,7 @@ FORMATS = (
     encoder_content,
     packed_encoder,
     run_encoder,
+    calibration_content,
     checkpoint_bytes,
     checkpoint_content,
     settings_bytes,

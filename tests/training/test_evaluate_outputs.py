@@ -1,4 +1,4 @@
-"""Intervals of metrics by resampling rows, and the dump of predictions from which others can be computed."""
+"""What `evaluate` gives beside metrics: intervals by resampling rows, a dump of the predictions, and reliability plots."""
 
 import json
 
@@ -11,6 +11,7 @@ from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.bootstrap import bootstrap_intervals
 from dcrnn_fast.training.metrics import binary_metrics
 from dcrnn_fast.training.predictions_file import write_predictions
+from dcrnn_fast.training.reliability import reliability
 
 
 def draw(rows, seed=0):
@@ -90,3 +91,30 @@ def test_a_dump_with_two_columns_of_one_name_is_refused(tmp_path):
     scores = {"a": np.zeros(1, np.float32), "a_label": np.zeros(1, np.float32)}
     with pytest.raises(DataError, match="a_label is both a prediction and the label of the task a"):
         write_predictions(tmp_path / "rows.parquet", scores, np.zeros((1, 2), np.float32), ("a", "a_label"))
+
+
+def test_reliability_has_bins_of_equal_counts_whose_means_are_those_of_their_rows():
+    labels, p = draw(1003)
+    labels[::10] = np.nan
+    predicted, observed, rows = reliability(labels, p)
+    known = ~np.isnan(labels)
+    assert rows.sum() == known.sum()
+    assert rows.max() - rows.min() <= 1
+    assert (np.diff(predicted) > 0).all()
+    assert (predicted * rows).sum() == pytest.approx(p[known].sum(dtype=np.float64))
+    assert (observed * rows).sum() == pytest.approx(labels[known].sum())
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_reliability_of_few_rows_has_few_bins(rows):
+    labels, p = draw(rows)
+    assert [len(values) for values in reliability(labels, p)] == [rows, rows, rows]
+
+
+def test_evaluate_draws_the_reliability_of_each_event_with_the_same_bytes_each_time(finished, tmp_path):
+    for name in ("a.svg", "b.svg"):
+        evaluate(finished, plot=tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert (tmp_path / "a.svg").read_text().count('id="axes_') == 3
+    with pytest.raises(DataError, match=r"plot .*: expected the path of a \.svg file in a folder that exists"):
+        evaluate(finished, plot=tmp_path / "a.png")
