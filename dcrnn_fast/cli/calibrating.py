@@ -8,7 +8,7 @@ from pathlib import Path
 from .result_tables import Sheet, number, output_console, print_lines, print_sheet
 
 
-def run_calibrate(run: Path, *, method: str | None, split: str, backend: str | None, device: str | None, as_json: bool) -> None:
+def run_calibrate(run: Path, *, method: str, split: str, backend: str | None, device: str | None, as_json: bool) -> None:
     """Fit and write the calibration. Raises the errors of :func:`dcrnn_fast.training.calibrate`."""
     import typer
 

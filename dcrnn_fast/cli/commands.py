@@ -187,14 +187,14 @@ def evaluate(
 class Method(str, Enum):
     """How a task's probabilities are calibrated."""
 
-    isotonic = "isotonic"
     platt = "platt"
+    isotonic = "isotonic"
 
 
 @app.command()
 def calibrate(
     run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
-    method: Annotated[Method | None, typer.Option(help="Default: platt for tasks with fewer than 1,000 rows of a class.")] = None,
+    method: Annotated[Method, typer.Option(help="A line through the logits, or an isotonic regression.")] = Method.platt,
     split: Annotated[Split, typer.Option(help="Rows to fit to.")] = Split.valid,
     backend: Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")] = None,
     device: Annotated[str | None, typer.Option(help="Device; default: the run's.")] = None,
@@ -203,8 +203,7 @@ def calibrate(
     """Calibrate each task's probabilities on validation rows; `predict` and `Ranker` then give calibrated ones."""
     from .calibrating import run_calibrate
 
-    how = None if method is None else method.value
-    run_calibrate(run, method=how, split=split.value, backend=backend, device=device, as_json=as_json)
+    run_calibrate(run, method=method.value, split=split.value, backend=backend, device=device, as_json=as_json)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from ..data.base_rate import event_labels, label_counts
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, shown
 from ..modules import DCRNN
 from .calibration import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
 from .device import deterministic
@@ -18,9 +18,7 @@ from .evaluating import open_run
 from .evaluation import finite_predictions, metrics_of
 from .model_file import weights_digest
 
-METHODS = ("isotonic", "platt")
-ENOUGH = 1000
-"""Rows of the rarer class from which on a task gets an isotonic regression by default: our choice."""
+METHODS = ("platt", "isotonic")
 
 
 def fit_isotonic(z: Array, labels: Array) -> Isotonic:
@@ -65,13 +63,13 @@ def fit_platt(z: Array, labels: Array) -> Platt:
 
 
 def calibrate(
-    run: str | Path, *, method: str | None = None, split: str = "valid", device: str | None = None, backend: str | None = None
+    run: str | Path, *, method: str = "platt", split: str = "valid", device: str | None = None, backend: str | None = None
 ) -> dict[str, Any]:
     """Fit the calibration of a run's weights, and write it into the run folder, where :class:`dcrnn_fast.Ranker` finds it.
 
     Args:
         run: the run folder.
-        method: "isotonic" or "platt"; None takes Platt's for a task with fewer than 1,000 positive or negative rows.
+        method: "platt", a line through the logits, or "isotonic".
         split: the rows to fit to: ``valid``, ``test`` or ``train``.
         device: replaces the run's device.
         backend: replaces the run's backend.
@@ -88,8 +86,8 @@ def calibrate(
         result = calibrate("runs/census")
         result["after"]["income"]["calibration"]
     """
-    if method is not None and method not in METHODS:
-        raise ConfigError(f"method={method!r}: expected one of {', '.join(METHODS)}, or None to choose by the number of rows")
+    if method not in METHODS:
+        raise ConfigError(f"method={shown(method)}: expected one of {', '.join(METHODS)}")
     opened = open_run(run, split=split, device=device, backend=backend)
     tasks, meta = opened.about["tasks"], opened.dataset.meta
     cast(DCRNN, opened.model).negative_rate = 1.0  # The rows are those of the log.
@@ -114,7 +112,7 @@ def calibrate(
     }
 
 
-def _fit(name: str, predicted: Array, labels: Array, method: str | None, split: str) -> Platt | Isotonic:
+def _fit(name: str, predicted: Array, labels: Array, method: str, split: str) -> Platt | Isotonic:
     rows, positives = label_counts(labels)
     if positives in (0, rows):
         raise DataError(
@@ -123,5 +121,4 @@ def _fit(name: str, predicted: Array, labels: Array, method: str | None, split: 
         )
     known = ~np.isnan(labels)
     z, observed = logits(predicted[known]), labels[known].astype(np.int64)
-    enough = min(positives, rows - positives) >= ENOUGH
-    return fit_isotonic(z, observed) if (method or ("isotonic" if enough else "platt")) == "isotonic" else fit_platt(z, observed)
+    return fit_isotonic(z, observed) if method == "isotonic" else fit_platt(z, observed)

@@ -103,11 +103,10 @@ def test_a_calibrated_run_is_scored_and_evaluated_as_served_by_its_maps_and_eval
     }
 
 
-def test_tasks_of_many_rows_get_an_isotonic_regression_unless_platt_is_asked_for(copied, monkeypatch):
-    monkeypatch.setattr(calibrating, "ENOUGH", 20)
-    assert calibrate(copied)["maps"]["click"]["method"] == "isotonic"
-    assert calibrate(copied, method="platt")["maps"]["click"]["method"] == "platt"
-    with pytest.raises(ConfigError, match="method='sigmoid': expected one of isotonic, platt"):
+def test_the_method_is_platts_unless_another_is_asked_for(copied):
+    assert calibrate(copied)["maps"]["click"]["method"] == "platt"
+    assert calibrate(copied, method="isotonic")["maps"]["click"]["method"] == "isotonic"
+    with pytest.raises(ConfigError, match="method='sigmoid': expected one of platt, isotonic"):
         calibrate(copied, method="sigmoid")
 
 
