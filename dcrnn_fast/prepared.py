@@ -16,7 +16,7 @@ from .inputs import check_dense, check_ids
 from .losses import at_least_float32
 from .reference.layers import PartiallySharedLinear
 from .reference.model import DCRNN
-from .relations import chain_logits
+from .relations import chain_logits, unsampled_logits
 
 Packed = tuple[Tensor, Tensor]
 
@@ -58,7 +58,10 @@ class PreparedDCRNN:
     @torch.inference_mode()
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
-        given = torch.sigmoid(at_least_float32(self._conditional_logits(ids, dense)))
+        z = at_least_float32(self._conditional_logits(ids, dense))
+        if self.model.negative_rate != 1:
+            z = unsampled_logits(z, self.model.negative_rate)
+        given = torch.sigmoid(z)
         events = given.cumprod(1) if self.relation == "chain" else given
         probabilities = dict(zip(self.tasks, events.float().unbind(1), strict=True))
         if self.relation == "chain":

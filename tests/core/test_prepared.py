@@ -66,6 +66,15 @@ def test_small_batches_are_computed(batch):
     torch.testing.assert_close(model.prepare_inference()(ids, dense), model(ids, dense).detach())
 
 
+@pytest.mark.parametrize("options", [{}, {"tasks": ("click",)}])
+def test_a_rate_of_negatives_is_corrected_as_by_the_model(options):
+    model = made(torch.float64, **options)
+    model.negative_rate = 0.1
+    ids, dense = rows(model)
+    for name, values in model.prepare_inference().predict(ids, dense).items():
+        torch.testing.assert_close(values, model.predict(ids, dense)[name], rtol=1e-6, atol=1e-12, msg=name)
+
+
 def test_a_later_event_is_never_more_likely_than_an_earlier_one():
     model = made(tasks=("click", "cart", "buy"))
     found = model.prepare_inference().predict(*rows(model, 500))
