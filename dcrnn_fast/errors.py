@@ -56,6 +56,10 @@ class CheckpointError(DcrnnFastError, RuntimeError):
     """A checkpoint or weight file is missing, damaged, or belongs to another model."""
 
 
+class ExportError(DcrnnFastError, RuntimeError):
+    """A model cannot be exported here, its export differs from it, or an exported file is damaged or does not fit this machine."""
+
+
 class RunFolderError(DcrnnFastError, OSError):
     """The run folder cannot be written: it is read-only or not a folder, or the disk is full."""
 

@@ -225,6 +225,27 @@ def predict(
     run_predict(run, inputs, output, keys=keys or (), schema=schema, backend=backend, device=device, quiet=quiet)
 
 
+class Format(str, Enum):
+    """What an exported file is."""
+
+    pt2 = "pt2"
+    aoti = "aoti"
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
+    output: Annotated[Path, typer.Option(help="File to write: .pt2.")],
+    format: Annotated[Format, typer.Option(help="pt2: PyTorch's graph, for any CPU; aoti: compiled for this kind of CPU.")] = Format.pt2,
+    backend: Annotated[str, typer.Option(help="Backend of the operators: auto, cpp or reference.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Write the best weights of a run, its encoder and its names as one file, compared with the model on 10,000 drawn rows."""
+    from .exporting import run_export
+
+    run_export(run, output, format=format.value, backend=backend, quiet=quiet)
+
+
 class Dtype(str, Enum):
     """What the Triton kernels are measured in; tf32 and float32 are float32 tensors."""
 

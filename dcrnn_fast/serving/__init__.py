@@ -5,10 +5,12 @@
     ranker = Ranker.load("runs/shop")
     ranker.predict({"user_id": ["u7", "u7"], "item_id": ["i1", "i2"]})["click"]
 
-``dcrnn-fast predict`` scores files.
+``dcrnn-fast predict`` scores files, ``dcrnn-fast export`` writes a model as one file.
 """
 
+from .exported import ExportedRanker, load_exported
+from .exporting import export
 from .ranker import Ranker
 from .scoring import score_files
 
-__all__ = ["Ranker", "score_files"]
+__all__ = ["ExportedRanker", "Ranker", "export", "load_exported", "score_files"]

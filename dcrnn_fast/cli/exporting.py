@@ -1,0 +1,17 @@
+"""What `dcrnn-fast export` prints: the file, and how far it is from the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .result_tables import output_console, print_lines
+
+
+def run_export(run: Path, output: Path, *, format: str, backend: str, quiet: bool) -> None:
+    """Write the file. Raises the errors of :func:`dcrnn_fast.serving.export`."""
+    from ..serving.exporting import ROWS, export
+
+    difference = export(run, output, format=format, backend=backend)
+    if not quiet:
+        of = f"{ROWS:,} drawn rows: no probability differs from the model's by more than {difference:.1g}"
+        print_lines(output_console(), [of, f"Exported, format {format}: {output} ({output.stat().st_size:,} bytes)"])

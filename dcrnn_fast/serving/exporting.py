@@ -1,0 +1,149 @@
+"""Writes a run's model as one file that scores without the run folder, once it is compared with the model."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ..backends import resolve
+from ..data import Encoder
+from ..data.run_encoding import read_run
+from ..errors import ConfigError, DataError, ExportError
+from ..files import path_of, replacing
+from ..modules import DCRNN
+from .export_aoti import check_compiler, write_compiled
+from .exported import inputs_of, load_exported
+from .package import MAX_ROWS, describe
+from .ranker import Ranker
+
+SUFFIXES = {"pt2": ".pt2", "aoti": ".pt2"}
+"""The formats, and how their files' names end."""
+TOLERANCE = 1e-5
+"""The greatest difference between a probability of the file and the model's."""
+ROWS = 10_000
+LIBRARY = "dcrnn_fast"
+"""The namespace of the operators in C++."""
+
+
+class Probabilities(nn.Module):
+    """The model's :meth:`DCRNN.predict` as a module: ids, and dense where the model has dense columns, to probabilities [B] by name."""
+
+    def __init__(self, model: DCRNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
+        """Probabilities [B] by name, of ids [B, F] and dense [B, Nd]."""
+        predict = inspect.unwrap(type(self.model).predict)  # without no_grad, which would be a call in the graph
+        scores: dict[str, Tensor] = predict(self.model, ids, dense)
+        return scores
+
+
+def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend: str = "auto", rows: int = ROWS, seed: int = 0) -> float:
+    """Write the model of a run, with its encoder and names, as one file.
+
+    Args:
+        run: the folder; ``model.safetensors`` and ``encoder.json`` suffice.
+        output: the file, replaced when all is written and compared. ``.pt2``.
+        format: "pt2", PyTorch's graph, for any CPU; "aoti", compiled for this kind of CPU, which needs a C++ compiler.
+        backend: of the operators: "cpp", "reference", or "auto", which takes the first of them that can run.
+        rows: how many drawn rows the file and the model score for the comparison, 1 to 10,000. Their ids are uniform in each field's
+            range, and their dense values normal with deviation 2.
+        seed: of the draw.
+
+    Returns:
+        The greatest difference between a probability of the file and the model's, at most 1e-5.
+
+    Raises:
+        TypeError, ValueError: an argument is none of those.
+        CheckpointError, DataError: the run or ``output`` cannot be used.
+        BackendUnavailable: the backend cannot run here.
+        ExportError: the format needs what this machine lacks, or the file differs from the model. No file is written.
+    """
+    run, output = path_of("run", run), path_of("output", output)
+    if format not in SUFFIXES:
+        raise ConfigError(f"format={format!r}: expected one of {', '.join(SUFFIXES)}")
+    if type(rows) is not int or not 1 <= rows <= ROWS:
+        raise ConfigError(f"rows={rows!r}: expected an integer from 1 to {ROWS:,}")
+    if output.suffix != SUFFIXES[format] or not output.parent.is_dir() or output.is_dir():
+        raise DataError(f"output {output}: expected the path of a {SUFFIXES[format]} file in a folder that exists")
+    if format == "aoti":
+        check_compiler()
+    ranker = Ranker.load(run, device="cpu", backend=_backend(backend))
+    encoding = {key: value for key, value in read_run(run).items() if key not in ("tasks", "num_embeddings", "dense")}
+    with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
+        made = Path(scratch) / f"model{SUFFIXES[format]}"
+        program = traced(ranker.model)
+        calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
+        operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
+        texts = describe(format, ranker.encoder, encoding, ranker.names, _backend(backend), operators)
+        (write_compiled if format == "aoti" else write_program)(program, texts, made)
+        difference = compare(ranker, load_exported(made).predict_encoded, rows=rows, seed=seed)
+        with replacing(output) as beside:
+            shutil.copyfile(made, beside)
+    return difference
+
+
+def traced(model: DCRNN) -> ExportedProgram:
+    """The graph of :class:`Probabilities`, with 1 to :data:`MAX_ROWS` rows."""
+    dense = torch.zeros(2, model.num_dense) if model.num_dense else None
+    inputs = inputs_of(torch.zeros(2, len(model.num_embeddings), dtype=torch.int64), dense)
+    rows = Dim("rows", min=1, max=MAX_ROWS)
+    return torch.export.export(Probabilities(model), inputs, dynamic_shapes=tuple({0: rows} for _ in inputs))
+
+
+def write_program(program: ExportedProgram, texts: Mapping[str, str], path: Path) -> None:
+    """Write a graph as a .pt2 archive, without what a reader would have to unpickle or evaluate, and without this machine's paths."""
+    for node in program.graph.nodes:
+        for key in [key for key in node.meta if key != "val"]:
+            del node.meta[key]
+    program.example_inputs = None
+    program._guards_code = []
+    torch.export.save(program, path, extra_files=dict(texts))
+
+
+def compare(ranker: Ranker, predict: Callable[..., Mapping[str, object]], *, rows: int, seed: int) -> float:
+    """The greatest difference between the probabilities of ``predict`` and the model's, on drawn rows in batches of several sizes.
+
+    Raises ExportError if it is greater than :data:`TOLERANCE`, or not a number.
+    """
+    ids, dense = draw(ranker.encoder, rows, seed)
+    greatest, start = 0.0, 0
+    for size in (1, 2, 61, 3000, rows):
+        some = slice(start, min(start + size, rows))
+        start = some.stop
+        part = ids[some], None if dense is None else dense[some]
+        if not len(part[0]):
+            break
+        found, expected = predict(*part), ranker.predict_encoded(*part)
+        for name in ranker.names:
+            difference = float(abs(torch.as_tensor(found[name]) - torch.as_tensor(expected[name])).max())
+            if not difference <= TOLERANCE:
+                raise ExportError(
+                    f"the exported file gives other probabilities than the model: {name} differs by {difference:.2g}, expected at most "
+                    f"{TOLERANCE:g}; nothing was written. Export with another --format or --backend, and report this"
+                )
+            greatest = max(greatest, difference)
+    return greatest
+
+
+def draw(encoder: Encoder, rows: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Ids [rows, F], uniform in each field's range, and dense values [rows, Nd], normal with deviation 2, or None."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.tensor(list(encoder.num_embeddings.values()), dtype=torch.float64)
+    ids = (torch.rand(rows, len(sizes), generator=generator, dtype=torch.float64) * sizes).long()
+    return ids, 2 * torch.randn(rows, len(encoder.dense), generator=generator) if encoder.dense else None
+
+
+def _backend(name: str) -> str:
+    found = resolve(name, device="cpu")
+    if found not in ("cpp", "reference"):
+        raise ConfigError(f"backend={found!r}: exported files compute on a CPU; expected 'cpp' or 'reference'")
+    return found

@@ -1,0 +1,208 @@
+"""An exported file scores as its run does, and says what it needs."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dcrnn_fast import DCRNN, Ranker
+from dcrnn_fast.cli.commands import app
+from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
+from dcrnn_fast.serving import cpu_kind, export, exported, exporting, load_exported, package, score_files
+from dcrnn_fast.serving.archive import check_program
+
+from .archives import rewritten, with_json
+
+ROWS = {"colour": ["c1", "c8", "unseen"], "shape": ["s0", None, "s4"], "size": [0.5, -1.25, None]}
+
+
+@pytest.fixture(scope="module", params=["cpp", "reference"])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def file(shop, backend, tmp_path_factory):
+    path = tmp_path_factory.mktemp(f"exported-{backend}") / "shop.pt2"
+    assert export(shop / "run", path, backend=backend) <= exporting.TOLERANCE
+    return path
+
+
+def assert_same(found, expected, rtol=1e-5):
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == np.float32, name
+        np.testing.assert_allclose(found[name], values, rtol=rtol, err_msg=name)
+
+
+def test_it_scores_raw_rows_as_the_run_does_without_the_run_folder(shop, file, backend, tmp_path):
+    ranker = load_exported(shutil.copy(file, tmp_path / "moved.pt2"))
+    run = Ranker.load(shop / "run", backend=backend)
+    assert (ranker.names, ranker.columns) == (run.names, run.columns)
+    assert_same(ranker.predict(ROWS), run.predict(ROWS))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 1500])
+def test_tables_of_any_size_are_scored(shop, file, rows, monkeypatch):
+    monkeypatch.setattr(exported, "BATCH", 700)
+    table = pd.read_csv(shop / "tiny.csv")[:rows]
+    found = load_exported(file).predict(table)
+    assert found["click"].shape == (rows,)
+    assert_same(found, Ranker.load(shop / "run").predict(table))
+
+
+def test_files_are_scored_with_it(shop, file, tmp_path):
+    assert score_files(load_exported(file), [shop / "tiny.csv"], tmp_path / "scores.parquet") == (1500, 0)
+
+
+def test_it_names_the_operators_that_it_calls_and_the_versions_that_wrote_it(file, backend):
+    about = load_exported(file).about
+    assert (about["format"], about["kind"], about["backend"], about["torch"]) == (1, "pt2", backend, torch.__version__)
+    assert set(about["operators"]) == ({"dcrnn_fast::cross_rnn"} if backend == "cpp" else set())
+    assert about["tasks"] == ["click", "buy"]
+
+
+def test_it_holds_the_runs_encoder_and_neither_pickles_nor_paths(shop, file):
+    with zipfile.ZipFile(file) as archive:
+        entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    assert json.loads(entries["extra/encoder.json"]) == json.loads((shop / "run" / "encoder.json").read_text())
+    assert entries["data/sample_inputs/model.pt"] == b""
+    assert not [name for name, content in entries.items() if content.startswith((b"PK", b"\x80"))]
+    assert b".py" not in entries["models/model.json"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "dense", "error", "said"),
+    [
+        ([[0, 10, 0]], [[0.0]], IndexError, "field 'colour' .* has id 10"),
+        ([[-1, 0, 0]], [[0.0]], IndexError, "field 'shape' .* has id -1"),
+        ([[0, 0]], [[0.0]], ValueError, "ids: got shape"),
+        ([[0.0, 0, 0]], [[0.0]], TypeError, "ids: got dtype"),
+        ([[0, 0, 0]], None, ValueError, "dense: got None"),
+        ([[0, 0, 0]], [[float("nan")]], ValueError, "holds NaN or infinity"),
+    ],
+)
+def test_wrong_ids_and_dense_values_are_refused_in_words(file, ids, dense, error, said):
+    with pytest.raises(error, match=said):
+        load_exported(file).predict_encoded(torch.tensor(ids), None if dense is None else torch.tensor(dense))
+
+
+FIELDS = {"a": 5, "b": 7, "g0": 9, "g1": 9}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"relation": "transfer", "num_dense": 0},
+        {"relation": "independent", "tasks": ("x", "y", "z"), "rank": 3, "tied": False},
+        {"sharing": "trunk", "scenario": "a", "tower_share_ratio": 0.5},
+        {"dense_bins": 4, "pooled": {"g": {"columns": ["g0", "g1"], "pooling": "mean"}}, "shared_embeddings": {"g1": "g0"}},
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_is_exported_and_passes_the_readers_checks(options, tmp_path):
+    model = DCRNN(FIELDS, **({"num_dense": 2, "embedding_dim": 4, "tower_dims": [8]} | options)).eval()
+    exporting.write_program(exporting.traced(model), {package.ABOUT: "{}", package.ENCODER: "{}"}, tmp_path / "model.pt2")
+    program = exported._load_program(tmp_path / "model.pt2")
+    ids = torch.stack([torch.arange(33) % size for size in FIELDS.values()], 1)
+    dense = torch.linspace(-2, 2, 66).view(33, 2) if model.num_dense else None
+    expected = model.predict(ids, dense)
+    torch.testing.assert_close(program(*exported.inputs_of(ids, dense)), expected)
+
+
+def test_a_file_that_would_differ_from_the_model_is_an_error_and_leaves_the_earlier_file(shop, tmp_path, monkeypatch):
+    real = exporting.traced
+
+    def another(model):
+        wrong = DCRNN.__new__(DCRNN)
+        wrong.__dict__ = dict(model.__dict__)
+        wrong._modules = dict(model._modules)
+        wrong.embedding = torch.nn.Embedding.from_pretrained(model.embedding.weight + 0.01)
+        return real(wrong)
+
+    monkeypatch.setattr(exporting, "traced", another)
+    (tmp_path / "shop.pt2").write_bytes(b"earlier")
+    with pytest.raises(ExportError, match=r"click differs by .*nothing was written"):
+        export(shop / "run", tmp_path / "shop.pt2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"shop.pt2": b"earlier"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.5])
+def test_the_comparison_finds_a_single_wrong_probability(shop, value):
+    ranker = Ranker.load(shop / "run", device="cpu")
+
+    def wrong(ids, dense):
+        scores = ranker.predict_encoded(ids, dense)
+        if len(ids) > 100:
+            scores["buy"][77] = value
+        return scores
+
+    assert exporting.compare(ranker, ranker.predict_encoded, rows=300, seed=0) == 0
+    with pytest.raises(ExportError, match="buy differs by"):
+        exporting.compare(ranker, wrong, rows=300, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"output": "shop.bin"}, DataError, r"expected the path of a \.pt2 file"),
+        ({"output": "nowhere/shop.pt2"}, DataError, "in a folder that exists"),
+        ({"format": "tflite"}, ConfigError, "expected one of pt2, aoti"),
+        ({"rows": 0}, ConfigError, "rows=0: expected an integer from 1 to 10,000"),
+        ({"run": "nowhere"}, DataError, "no run folder"),
+        ({"run": 3}, TypeError, "run=3: expected a path"),
+        ({"backend": "cuda"}, BackendUnavailable, "backend='cuda' cannot be used"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(shop, tmp_path, changes, error, said):
+    given = {"run": shop / "run", "output": "shop.pt2"} | changes
+    if isinstance(given["output"], str):
+        given["output"] = tmp_path / given["output"]
+    with pytest.raises(error, match=said):
+        export(**given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_the_file_and_says_how_far_it_is_from_the_model(shop, tmp_path):
+    result = CliRunner().invoke(app, ["export", "--run", str(shop / "run"), "--output", str(tmp_path / "shop.pt2")])
+    assert result.exit_code == 0, result.output
+    assert "10,000 drawn rows: no probability differs from the model's by more than" in result.output
+    assert "format pt2" in result.output
+    assert load_exported(tmp_path / "shop.pt2").names == ("click", "buy", "buy_given_click")
+
+
+def test_a_compiled_file_scores_as_the_run_and_is_refused_on_another_kind_of_cpu(shop, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "shop.pt2"
+    assert export(shop / "run", path, format="aoti") <= exporting.TOLERANCE
+    run, ranker = Ranker.load(shop / "run"), load_exported(path)
+    for table in (ROWS, {column: cells[:1] for column, cells in ROWS.items()}):
+        assert_same(ranker.predict(table), run.predict(table), rtol=1e-4)
+    assert ranker.about["kind"] == "aoti"
+
+    def older(about):
+        about["torch"] = "2.1.0"
+
+    about = rewritten(path, tmp_path / "older.pt2", {"extra/dcrnn_fast.json": with_json(older)})
+    with pytest.raises(ExportError, match=r"was compiled for PyTorch '2\.1\.0'"):
+        load_exported(about)
+    monkeypatch.setattr(cpu_kind, "_instructions", lambda: ["sse2"])
+    with pytest.raises(ExportError, match=r"another kind of CPU: this one lacks .*avx"):
+        load_exported(path)
+
+
+def test_without_a_compiler_nothing_is_compiled(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(ExportError, match=r"format aoti needs a C\+\+ compiler.*--format pt2"):
+        export(shop / "run", tmp_path / "shop.pt2", format="aoti")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_reader_allows_what_an_export_holds(file):
+    with file.open("rb") as stream:
+        check_program(stream, file)

@@ -1,0 +1,147 @@
+"""A file that does not fit is refused with the remedy, and nothing in a file is unpickled or evaluated."""
+
+import json
+
+import pytest
+import torch
+
+from dcrnn_fast.errors import ExportError
+from dcrnn_fast.serving import export, load_exported
+from dcrnn_fast.serving.archive import GRAPH, SAMPLES
+
+from .archives import Touch, pickled, rewritten, with_json
+
+ABOUT, ENCODER = "extra/dcrnn_fast.json", "extra/encoder.json"
+WEIGHTS = "data/weights/model_weights_config.json"
+
+
+@pytest.fixture(scope="module")
+def file(shop, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "shop.pt2"
+    export(shop / "run", path, backend="cpp")
+    return path
+
+
+def test_a_rewritten_file_loads(file, tmp_path):
+    """Otherwise the refusals below might be due to the rewriting."""
+    assert load_exported(rewritten(file, tmp_path / "same.pt2", {})).names == load_exported(file).names
+
+
+def setting(key, value):
+    return lambda about: about.__setitem__(key, value)
+
+
+def calling(name):
+    return lambda about: about.__setitem__("operators", {name: "()"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({ABOUT: with_json(setting("format", 2))}, "has format 2, and dcrnn_fast .* reads format 1; export the run again"),
+        ({ABOUT: with_json(setting("format", {}))}, "has format {}"),
+        ({ABOUT: with_json(setting("kind", "tflite"))}, "no file of"),
+        ({ABOUT: with_json(setting("names", [1]))}, "no file of"),
+        ({ABOUT: with_json(setting("fields", [["shape"]]))}, "no file of"),
+        ({ABOUT: with_json(setting("fields", [["shape", 6]]))}, "cannot load it"),
+        ({ABOUT: with_json(setting("names", ["click", "other"]))}, "cannot load it"),
+        ({ABOUT: with_json(calling("dcrnn_fast::cross_rnn"))}, "takes other arguments than here.*export the run again"),
+        ({ABOUT: with_json(calling("elsewhere::cross"))}, "not registered here.*--backend reference"),
+        ({ABOUT: with_json(calling("__class__::__init__"))}, "not registered here"),
+        ({ABOUT: lambda _: b"[]"}, "no file of"),
+        ({ABOUT: lambda _: b"\xff"}, "is damaged, or no file of"),
+        ({ABOUT: lambda _: None}, "no file of"),
+        ({ENCODER: lambda content: content.replace(b"c1", b"c9", 1)}, "no file of"),
+        ({ENCODER: lambda _: None}, "no file of"),
+        ({GRAPH: lambda _: None}, "no file of"),
+        ({GRAPH: lambda _: b"{}"}, "cannot load it; export the run again"),
+        ({WEIGHTS: lambda _: b"{}"}, "no file of"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_the_remedy(file, tmp_path, changes, said):
+    with pytest.raises(ExportError, match=said):
+        load_exported(rewritten(file, tmp_path / "other.pt2", changes))
+
+
+def test_missing_and_damaged_files_are_refused(file, tmp_path):
+    with pytest.raises(ExportError, match="does not exist"):
+        load_exported(tmp_path / "absent.pt2")
+    with pytest.raises(ExportError, match="cannot be read"):
+        load_exported(tmp_path)
+    content = file.read_bytes()
+    for part, changed in {
+        "empty": b"",
+        "truncated": content[: len(content) // 2],
+        "text": b"no archive",
+        "flipped": content.replace(b"gated", b"crate", 1),
+    }.items():
+        (tmp_path / f"{part}.pt2").write_bytes(changed)
+        with pytest.raises(ExportError, match="is damaged"):
+            load_exported(tmp_path / f"{part}.pt2")
+
+
+def first_node(change):
+    return with_json(lambda program: change(program["graph_module"]["graph"]["nodes"][0]))
+
+
+def pickle_the_first_weight(config):
+    next(iter(config["config"].values()))["use_pickle"] = True
+
+
+def first_size(text):
+    """Replace the text of every size in the graph."""
+
+    def replace(content):
+        sizes = json.dumps("Symbol('s")[1:-1]
+        before, _, rest = content.decode().partition(f'"expr_str": "{sizes}')
+        return f'{before}"expr_str": {json.dumps(text)}, "was": "{rest}'.encode()
+
+    return replace
+
+
+def tree(kind, context):
+    def change(program):
+        signature = program["graph_module"]["module_call_graph"][0]["signature"]
+        signature["out_spec"] = json.dumps([1, {"type": kind, "context": context, "children_spec": []}])
+
+    return with_json(change)
+
+
+def hostile(marker):
+    """Changes, each of which makes PyTorch's own reader, or the program that it gives, run code of the file's author."""
+    write = f"__import__('pathlib').Path({str(marker)!r}).touch()"
+    samples = pickled(((Touch(marker),), {}))
+    return {
+        "pickled inputs": {SAMPLES: lambda _: samples},
+        "pickled weight": {WEIGHTS: with_json(pickle_the_first_weight), "data/weights/weight_0": lambda _: samples},
+        "old weights": {"data/weights/model.pt": lambda _: samples},
+        "pickled object": {"data/constants/opaque_obj_0": lambda _: samples},
+        "another program": {"models/other.json": lambda _: b"{}"},
+        "machine code": {"data/aotinductor/model/a.so": lambda _: b""},
+        "guard": {GRAPH: with_json(setting("guards_code", [write]))},
+        "size": {GRAPH: first_size(write)},
+        "power": {GRAPH: first_size("Pow(Integer(9), Integer(999999999))")},
+        "system call": {GRAPH: first_node(setting("target", "torch.os.system"))},
+        "file": {GRAPH: first_node(setting("target", "torch.ops.aten.from_file.default"))},
+        "extension": {GRAPH: first_node(setting("target", "#elsewhere:call"))},
+        "import": {GRAPH: tree("collections.defaultdict", '{"default_factory_module": "antigravity", "default_factory_name": "x"}')},
+    }
+
+
+@pytest.mark.parametrize("attack", hostile("x"))
+def test_nothing_in_a_file_is_unpickled_or_evaluated(file, tmp_path, attack):
+    marker = tmp_path / "ran"
+    changed = rewritten(file, tmp_path / "hostile.pt2", hostile(marker)[attack])
+    with pytest.raises(ExportError, match="no file of"):
+        load_exported(changed)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("attack", ["pickled inputs", "size"])
+def test_pytorchs_own_reader_would_run_it(file, tmp_path, attack):
+    """The negative control of the test above."""
+    marker = tmp_path / "ran"
+    changed = rewritten(file, tmp_path / "hostile.pt2", hostile(marker)[attack])
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        torch.export.load(changed)
+    assert marker.exists()
