@@ -230,13 +230,16 @@ class Format(str, Enum):
 
     pt2 = "pt2"
     aoti = "aoti"
+    onnx = "onnx"
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
-    output: Annotated[Path, typer.Option(help="File to write: .pt2.")],
-    format: Annotated[Format, typer.Option(help="pt2: PyTorch's graph, for any CPU; aoti: compiled for this kind of CPU.")] = Format.pt2,
+    output: Annotated[Path, typer.Option(help="File to write: .pt2, or .onnx with --format onnx.")],
+    format: Annotated[
+        Format, typer.Option(help="pt2: PyTorch's graph, for any CPU; aoti: compiled for this kind of CPU; onnx: for ONNX Runtime.")
+    ] = Format.pt2,
     backend: Annotated[str, typer.Option(help="Backend of the operators: auto, cpp or reference.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:

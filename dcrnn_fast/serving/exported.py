@@ -78,6 +78,8 @@ def load_exported(path: str | Path) -> ExportedRanker:
         ranker.predict({"user_id": ["u7"], "item_id": ["i1"], "price": [9.5]})["click"]
     """
     path = path_of("path", path)
+    if path.suffix == ".onnx":
+        raise ExportError(f"{path}: ONNX Runtime loads files of format onnx; give a .pt2 file of `dcrnn-fast export`")
     package = read_package(read_extra(path), path)
     loaders: dict[str, Callable[[Path], Program]] = {"pt2": _load_program, "aoti": _load_compiled}
     if package.about["kind"] not in loaders:

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..backends import resolve
-from ..data import Encoder
 from ..data.run_encoding import read_run
 from ..errors import ConfigError, DataError, ExportError
 from ..files import path_of, replacing
 from ..modules import DCRNN
 from .export_aoti import check_compiler, write_compiled
+from .export_onnx import check_packages, onnx_program, write_onnx
 from .exported import inputs_of, load_exported
 from .package import MAX_ROWS, describe
 from .ranker import Ranker
 
-SUFFIXES = {"pt2": ".pt2", "aoti": ".pt2"}
+SUFFIXES = {"pt2": ".pt2", "aoti": ".pt2", "onnx": ".onnx"}
 """The formats, and how their files' names end."""
 TOLERANCE = 1e-5
 """The greatest difference between a probability of the file and the model's."""
@@ -51,9 +51,10 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
 
     Args:
         run: the folder; ``model.safetensors`` and ``encoder.json`` suffice.
-        output: the file, replaced when all is written and compared. ``.pt2``.
-        format: "pt2", PyTorch's graph, for any CPU; "aoti", compiled for this kind of CPU, which needs a C++ compiler.
-        backend: of the operators: "cpp", "reference", or "auto", which takes the first of them that can run.
+        output: the file, replaced when all is written and compared; ``.onnx`` for "onnx", else ``.pt2``.
+        format: "pt2", PyTorch's graph, for any CPU; "aoti", compiled for this kind of CPU, which needs a C++ compiler; "onnx", which needs
+            the extra ``onnx``.
+        backend: of the operators: "cpp", "reference", or "auto", which takes the first of them that can run. For "onnx", the reference.
         rows: how many drawn rows the file and the model score for the comparison, 1 to 10,000. Their ids are uniform in each field's
             range, and their dense values normal with deviation 2.
         seed: of the draw.
@@ -64,7 +65,7 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
     Raises:
         TypeError, ValueError: an argument is none of those.
         CheckpointError, DataError: the run or ``output`` cannot be used.
-        BackendUnavailable: the backend cannot run here.
+        BackendUnavailable, MissingExtra: the backend cannot run here, or a package is not installed.
         ExportError: the format needs what this machine lacks, or the file differs from the model. No file is written.
     """
     run, output = path_of("run", run), path_of("output", output)
@@ -76,16 +77,24 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
         raise DataError(f"output {output}: expected the path of a {SUFFIXES[format]} file in a folder that exists")
     if format == "aoti":
         check_compiler()
-    ranker = Ranker.load(run, device="cpu", backend=_backend(backend))
+    if format == "onnx":
+        check_packages()
+    backend = _backend(backend, format)
+    ranker = Ranker.load(run, device="cpu", backend=backend)
     encoding = {key: value for key, value in read_run(run).items() if key not in ("tasks", "num_embeddings", "dense")}
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
         made = Path(scratch) / f"model{SUFFIXES[format]}"
         program = traced(ranker.model)
         calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
         operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
-        texts = describe(format, ranker.encoder, encoding, ranker.names, _backend(backend), operators)
-        (write_compiled if format == "aoti" else write_program)(program, texts, made)
-        difference = compare(ranker, load_exported(made).predict_encoded, rows=rows, seed=seed)
+        texts = describe(format, ranker.encoder, encoding, ranker.names, backend, operators)
+        if format == "onnx":
+            write_onnx(program, texts, ranker.names, made)
+            predict = onnx_program(made, ranker.names)
+        else:
+            (write_compiled if format == "aoti" else write_program)(program, texts, made)
+            predict = load_exported(made).predict_encoded
+        difference = compare(ranker, predict, rows=rows, seed=seed)
         with replacing(output) as beside:
             shutil.copyfile(made, beside)
     return difference
@@ -114,7 +123,7 @@ def compare(ranker: Ranker, predict: Callable[..., Mapping[str, object]], *, row
 
     Raises ExportError if it is greater than :data:`TOLERANCE`, or not a number.
     """
-    ids, dense = draw(ranker.encoder, rows, seed)
+    ids, dense = draw(ranker.encoder.num_embeddings, len(ranker.encoder.dense), rows, seed)
     greatest, start = 0.0, 0
     for size in (1, 2, 61, 3000, rows):
         some = slice(start, min(start + size, rows))
@@ -134,16 +143,18 @@ def compare(ranker: Ranker, predict: Callable[..., Mapping[str, object]], *, row
     return greatest
 
 
-def draw(encoder: Encoder, rows: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def draw(sizes: Mapping[str, int], num_dense: int, rows: int, seed: int) -> tuple[Tensor, Tensor | None]:
     """Ids [rows, F], uniform in each field's range, and dense values [rows, Nd], normal with deviation 2, or None."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = torch.tensor(list(encoder.num_embeddings.values()), dtype=torch.float64)
-    ids = (torch.rand(rows, len(sizes), generator=generator, dtype=torch.float64) * sizes).long()
-    return ids, 2 * torch.randn(rows, len(encoder.dense), generator=generator) if encoder.dense else None
+    ranges = torch.tensor(list(sizes.values()), dtype=torch.float64)
+    ids = (torch.rand(rows, len(sizes), generator=generator, dtype=torch.float64) * ranges).long()
+    return ids, 2 * torch.randn(rows, num_dense, generator=generator) if num_dense else None
 
 
-def _backend(name: str) -> str:
-    found = resolve(name, device="cpu")
+def _backend(name: str, format: str) -> str:
+    found = "reference" if format == "onnx" and name == "auto" else resolve(name, device="cpu")
+    if format == "onnx" and found != "reference":
+        raise ConfigError(f"backend={name!r}: ONNX has none of this package's operators; expected 'auto' or 'reference' with format onnx")
     if found not in ("cpp", "reference"):
         raise ConfigError(f"backend={found!r}: exported files compute on a CPU; expected 'cpp' or 'reference'")
     return found

@@ -66,6 +66,8 @@ def test_a_file_that_does_not_fit_is_refused_with_the_remedy(file, tmp_path, cha
 def test_missing_and_damaged_files_are_refused(file, tmp_path):
     with pytest.raises(ExportError, match="does not exist"):
         load_exported(tmp_path / "absent.pt2")
+    with pytest.raises(ExportError, match="ONNX Runtime loads"):
+        load_exported(tmp_path / "shop.onnx")
     with pytest.raises(ExportError, match="cannot be read"):
         load_exported(tmp_path)
     content = file.read_bytes()
