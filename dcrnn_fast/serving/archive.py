@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +32,10 @@ _ENTRY = re.compile(
 _CALL = re.compile(
     r"torch\.ops\.(aten|dcrnn_fast)\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)|_operator\.(add|sub|mul|floordiv|eq|ne|lt|le|gt|ge|getitem)"
 )
-_SIZE = re.compile(r"(Symbol\('[su]\d+'(, [a-z]+=(True|False))*\)|Mul|Add|Integer|FloorDiv|Max|Min|-?\d{1,19}|[(), ])*")
+_SIZE = re.compile(r"(Symbol\('[su]\d+'(, [a-z]+=(True|False))*\)|Mul|Add|Integer|FloorDiv|Max|Min|-?\d{1,19}(?!\d)|[(), ])*")
+_NAME = re.compile(r"[A-Za-z0-9_.:+-]{0,1000}")
+"""A text that is no code, whatever reads it: without brackets nothing is called."""
+_FORBIDDEN = {"as_graph", "as_custom_obj", "as_operator", "stack_trace", "nn_module_stack", "source_fn_stack"}
 _TEXTS = {"rounding_mode", "approximate"}
 """The only text arguments that an aten operator may have; others are names of files and the like."""
 
@@ -44,6 +47,8 @@ def read_extra(path: Path) -> dict[str, str]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("an export compresses nothing, so that no entry is larger than the file")
             damaged = archive.testzip()
             named = {name.partition("/")[2]: name for name in archive.namelist()}
             if damaged is None:
@@ -64,7 +69,7 @@ def check_program(file: BinaryIO, path: Path) -> None:
         names = set(reader.get_file_names())
         fits = all(map(_ENTRY.fullmatch, names)) and reader.read_bytes(SAMPLES) == b""
         for name, entry in CONFIGS.items():
-            fits = fits and all(_is_plain(one, entry) for one in json.loads(reader.read_bytes(name))["config"].values())
+            fits = fits and _is_plain(json.loads(reader.read_bytes(name)), entry)
         fits = fits and _is_plain_graph(json.loads(reader.read_bytes(GRAPH)))
     except (RuntimeError, AssertionError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise not_exported(path) from error
@@ -72,36 +77,46 @@ def check_program(file: BinaryIO, path: Path) -> None:
         raise not_exported(path)
 
 
-def _is_plain(weight: Mapping[str, Any], entry: re.Pattern[str]) -> bool:
-    return weight["use_pickle"] is False and entry.fullmatch(weight["path_name"]) is not None
+def _is_plain(config: Mapping[str, Any], entry: re.Pattern[str]) -> bool:
+    """Whether all weights are bytes in entries of their own: a pickle is none."""
+    if not all(_NAME.fullmatch(text) for _, text in _texts(config)):
+        return False
+    return all(weight["use_pickle"] is False and entry.fullmatch(weight["path_name"]) for weight in config["config"].values())
 
 
 def _is_plain_graph(program: Mapping[str, Any]) -> bool:
-    fits = program.get("guards_code") in (None, [])
-    for key, value in _entries(program):
-        if key == "target":
-            fits = fits and _is_known(value)
-        elif key == "expr_str":
-            fits = fits and len(value) < 500 and _SIZE.fullmatch(value) is not None
-        elif key == "metadata":
-            fits = fits and value == {}
-        elif key in ("in_spec", "out_spec"):
-            fits = fits and (value in (None, "") or all(map(_is_plain_tree, _trees(json.loads(value)[1]))))
-        elif key in ("as_graph", "as_custom_obj", "as_operator"):
-            fits = False
-    return fits
+    """Whether a graph calls known operators alone, and none of its texts could be code: PyTorch writes names into code that it runs."""
+    if program.get("guards_code") not in (None, []) or program["graph_module"].get("treespec_namedtuple_fields") not in (None, {}):
+        return False
+    return all(_CHECKS.get(key, _is_name)(text) for key, text in _texts(program)) and _FORBIDDEN.isdisjoint(
+        text for key, text in _texts(program) if not key
+    )
 
 
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of nested JSON, at any depth, with its value."""
-    waiting = [value]
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
+    """Every text of nested JSON: each key, as the pair ("", key), and each value, with the last key that leads to it."""
+    waiting = [("", value)]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            yield from one.items()
-            waiting.extend(one.values())
+        key, one = waiting.pop()
+        if isinstance(one, str):
+            yield key, one
         elif isinstance(one, list):
-            waiting.extend(one)
+            waiting.extend((key, item) for item in one)
+        elif isinstance(one, dict):
+            yield from (("", name) for name in one)
+            waiting.extend(one.items())
+
+
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def _is_size(text: str) -> bool:
+    return len(text) < 500 and _SIZE.fullmatch(text) is not None
+
+
+def _is_plain_spec(text: str) -> bool:
+    return text == "" or all(map(_is_plain_tree, _trees(json.loads(text)[1])))
 
 
 def _trees(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -114,7 +129,7 @@ def _is_plain_tree(tree: Mapping[str, Any]) -> bool:
     """Tuples and dicts by texts alone: PyTorch imports the modules that other trees name."""
     if tree["type"] in (None, "builtins.tuple"):
         return tree["context"] in (None, "null")
-    return tree["type"] == "builtins.dict" and all(isinstance(key, str) for key in json.loads(tree["context"]))
+    return tree["type"] == "builtins.dict" and all(map(_is_name, json.loads(tree["context"])))
 
 
 def _is_known(target: str) -> bool:
@@ -125,7 +140,16 @@ def _is_known(target: str) -> bool:
     if namespace is None:
         return True
     found = getattr(getattr(getattr(torch.ops, namespace), name, None), overload, None)
-    if found is None:
+    if not isinstance(found, torch._ops.OpOverload):
         return False
     texts = {argument.name for argument in found._schema.arguments if "str" in str(argument.type)}
     return namespace == "dcrnn_fast" or texts <= _TEXTS
+
+
+_CHECKS: dict[str, Callable[[str], bool]] = {
+    "target": _is_known,
+    "expr_str": _is_size,
+    "in_spec": _is_plain_spec,
+    "out_spec": _is_plain_spec,
+}
+"""The texts of a graph that are more than names, by key."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ..errors import ExportError, MissingExtra
+from ..errors import ConfigError, ExportError, MissingExtra
 
 OPSET = 18
 """The version of ONNX's operators."""
@@ -38,7 +38,8 @@ def write_onnx(program: ExportedProgram, texts: Mapping[str, str], names: Sequen
 
     The inputs are called :data:`INPUTS`, the outputs as in ``names``, and the first dimension of all of them :data:`ROWS`.
 
-    Raises ExportError where the weights are too large, or PyTorch cannot write the graph as ONNX.
+    Raises ConfigError where a score has the name of an input, and ExportError where the weights are too large, or PyTorch cannot write the
+    graph as ONNX.
     """
     import onnx
 
@@ -46,24 +47,23 @@ def write_onnx(program: ExportedProgram, texts: Mapping[str, str], names: Sequen
     if size > MAX_BYTES:
         raise ExportError(f"the weights take {size / 1e9:.1f} GB, and an ONNX file at most 2 GB; export with --format pt2")
     inputs = INPUTS[: len(program.graph_signature.user_inputs)]
+    if taken := set(names) & set(inputs):
+        raise ConfigError(
+            f"the score {min(taken)!r} has the name of an input of the ONNX file; rename the task, or export with --format pt2"
+        )
     try:
         with _quiet():
-            exported = torch.onnx.export(
-                program, (), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=names, external_data=False, verbose=False
-            )
+            exported = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, external_data=False, verbose=False)
         model = exported.model_proto  # type: ignore[union-attr]
+        _name_values(model.graph, inputs, names)
+        _name_rows(model.graph)
+        _forget_origins(model)
+        onnx.helper.set_model_props(model, dict(texts))
+        onnx.checker.check_model(model)
     except Exception as error:
         raise ExportError(
             f"PyTorch {torch.__version__} cannot write the model as ONNX: {' '.join(str(error).split())[-300:]}; export with --format pt2"
         ) from error
-    _name_rows(model.graph)
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph, *model.functions):
-        del part.metadata_props[:]  # where the graph came from: lines of code, and files of this machine
-    for function in model.functions:
-        for node in function.node:
-            del node.metadata_props[:]
-    onnx.helper.set_model_props(model, dict(texts))
-    onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
 
@@ -81,6 +81,28 @@ def onnx_program(path: Path, names: Sequence[str]) -> Callable[..., dict[str, An
         return dict(zip(names, found, strict=True))
 
     return predict
+
+
+def _name_values(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give inputs and outputs their names, and all other values names with a dot, which no task has."""
+    ends = dict(zip([value.name for value in (*graph.input, *graph.output)], (*inputs, *outputs), strict=True))
+
+    def renamed(name: str) -> str:
+        return ends.get(name, f"value.{name}") if name else name  # an input that a node lacks has no name
+
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = renamed(value.name)
+    for node in graph.node:
+        node.input[:] = map(renamed, node.input)
+        node.output[:] = map(renamed, node.output)
+
+
+def _forget_origins(model: Any) -> None:
+    """Drop what says where each value came from: lines of code, and files of this machine."""
+    graph = model.graph
+    nodes = [node for function in model.functions for node in function.node]
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, graph, *model.functions, *nodes):
+        del part.metadata_props[:]
 
 
 def _name_rows(graph: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ExportError
+from ..errors import ExportError, shown
 from ..files import path_of
 from ..inputs import check_dense, check_ids
 from .archive import check_program, read_extra
@@ -92,9 +92,10 @@ def load_exported(path: str | Path) -> ExportedRanker:
     except ExportError:
         raise
     except Exception as error:
+        theirs = shown(package.about["torch"])
         raise ExportError(
-            f"{path} was written with PyTorch {package.about['torch']}, and PyTorch {torch.__version__} cannot load it; "
-            "export the run again with the PyTorch that is installed here"
+            f"{path} was written with PyTorch {theirs}, and PyTorch {torch.__version__} cannot load it: they do not fit, or the file was "
+            "changed; export the run again with the PyTorch that is installed here"
         ) from error
     return ranker
 

@@ -69,10 +69,12 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
         ExportError: the format needs what this machine lacks, or the file differs from the model. No file is written.
     """
     run, output = path_of("run", run), path_of("output", output)
-    if format not in SUFFIXES:
+    if not isinstance(format, str) or format not in SUFFIXES:
         raise ConfigError(f"format={format!r}: expected one of {', '.join(SUFFIXES)}")
     if type(rows) is not int or not 1 <= rows <= ROWS:
         raise ConfigError(f"rows={rows!r}: expected an integer from 1 to {ROWS:,}")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed={seed!r}: expected an integer from 0 to 2**63 - 1")
     if output.suffix != SUFFIXES[format] or not output.parent.is_dir() or output.is_dir():
         raise DataError(f"output {output}: expected the path of a {SUFFIXES[format]} file in a folder that exists")
     if format == "aoti":

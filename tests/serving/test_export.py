@@ -153,6 +153,8 @@ def test_the_comparison_finds_a_single_wrong_probability(shop, value):
         ({"output": "shop.bin"}, DataError, r"expected the path of a \.pt2 file"),
         ({"output": "nowhere/shop.pt2"}, DataError, "in a folder that exists"),
         ({"format": "tflite"}, ConfigError, "expected one of pt2, aoti, onnx"),
+        ({"format": ["pt2"]}, ConfigError, "expected one of pt2, aoti"),
+        ({"seed": -1}, ConfigError, "seed=-1: expected an integer from 0"),
         ({"rows": 0}, ConfigError, "rows=0: expected an integer from 1 to 10,000"),
         ({"run": "nowhere"}, DataError, "no run folder"),
         ({"run": 3}, TypeError, "run=3: expected a path"),

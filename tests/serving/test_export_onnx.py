@@ -66,7 +66,7 @@ def test_an_id_out_of_range_is_an_error_of_onnx_runtime(shop, file):
 @pytest.mark.parametrize(
     "options",
     [
-        {"relation": "transfer", "num_dense": 0},
+        {"relation": "transfer", "num_dense": 0, "tasks": ("relu", "add")},
         {"sharing": "trunk", "scenario": "a", "tower_share_ratio": 0.5},
         {"dense_bins": 4, "rank": 3, "pooled": {"g": {"columns": ["g0", "g1"], "pooling": "mean"}}, "shared_embeddings": {"g1": "g0"}},
     ],
@@ -89,6 +89,13 @@ def test_weights_that_no_onnx_file_can_hold_are_refused(shop, tmp_path, monkeypa
     with pytest.raises(ExportError, match="an ONNX file at most 2 GB; export with --format pt2"):
         export(shop / "run", tmp_path / "shop.onnx", format="onnx")
     assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
+def test_a_score_with_the_name_of_an_input_is_refused(tmp_path):
+    model = DCRNN({"a": 5}, backend="reference", embedding_dim=4, tower_dims=[8], tasks=("click", "ids")).eval()
+    with pytest.raises(ConfigError, match="the score 'ids' has the name of an input"):
+        export_onnx.write_onnx(exporting.traced(model), {}, ["click", "ids", "ids_given_click"], tmp_path / "model.onnx")
 
 
 @needs_onnx
