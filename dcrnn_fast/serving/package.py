@@ -112,8 +112,8 @@ def _check_operators(about: Mapping[str, Any], path: Path) -> None:
         found = _schema(name)
         if found is None:
             raise ExportError(
-                f"{path} calls {shown(name)}, which is not registered here: {extension_missing_reason()} "
-                "Or export the run with --backend reference"
+                f"{path} calls {shown(name)}, which is not registered here: {extension_missing_reason().rstrip('.')}; "
+                "or export the run with --backend reference"
             )
         if found != schema:
             raise ExportError(
