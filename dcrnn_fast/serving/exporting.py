@@ -66,7 +66,8 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
         TypeError, ValueError: an argument is none of those.
         CheckpointError, DataError: the run or ``output`` cannot be used.
         BackendUnavailable, MissingExtra: the backend cannot run here, or a package is not installed.
-        ExportError: the format needs what this machine lacks, or the file differs from the model. No file is written.
+        ExportError: the format needs what this machine lacks, the run is calibrated, or the file differs from the model. No file is
+            written.
     """
     run, output = path_of("run", run), path_of("output", output)
     if not isinstance(format, str) or format not in SUFFIXES:
@@ -83,6 +84,11 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
         check_packages()
     backend = _backend(backend, format)
     ranker = Ranker.load(run, device="cpu", backend=backend)
+    if ranker.calibration is not None:
+        raise ExportError(
+            f"{run} is calibrated, and a file would give scores without the calibration; serve it with Ranker or predict, or move its "
+            "calibration.json away before you export"
+        )
     encoding = {key: value for key, value in read_run(run).items() if key not in ("tasks", "num_embeddings", "dense")}
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
         made = Path(scratch) / f"model{SUFFIXES[format]}"
