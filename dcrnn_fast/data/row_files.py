@@ -15,6 +15,8 @@ from .csv_files import BATCH_ROWS, CsvFile
 from .file_schema import Csv
 from .rejects import Rejects
 
+NAMES_CHARACTERS = 1000
+
 
 class RowReader:
     """Reads some columns of files. A CSV file's `text` columns are read as text, its `numbers` as numbers, of which `truths` may be words.
@@ -61,8 +63,8 @@ class RowReader:
     def _check(self, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
         if missing := [name for name in wanted if name not in present]:
             remedy = "; name its `csv: delimiter` in the schema" if len(present) == 1 and path.suffix != ".parquet" else ""
-            has = f"it has {', '.join(present)}{remedy}"
-            raise DataError(f"{path} lacks the columns {', '.join(missing)} that {self._wanted_by} uses; {has}")
+            has = f"it has {_named(present)}{remedy}"
+            raise DataError(f"{path} lacks the columns {_named(missing)} that {self._wanted_by} uses; {has}")
         if derived := [name for name in self._derived if name in present]:
             raise DataError(
                 f"{path} has the columns {', '.join(derived)}, which {self._wanted_by} derives; rename them there or in its "
@@ -70,3 +72,9 @@ class RowReader:
             )
         if repeated := [name for name in wanted if present.count(name) > 1]:
             raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
+
+
+def _named(columns: Sequence[str]) -> str:
+    """Names for a message, which a damaged header may make endless."""
+    said = ", ".join(columns)
+    return said if len(said) <= NAMES_CHARACTERS else f"{said[:NAMES_CHARACTERS]}..."

@@ -43,6 +43,7 @@ def rank_main(rank, folder):
     about = {
         "found": str(found),
         "backends": sorted({choice.backend for choice in memory.known("cpu").values()}),
+        "choices": {str(key): str(choice) for key, choice in memory.known("cpu").items()},
         "measured": bool(measurements),
         "kept": memory.user_file("cpu").exists(),
         "kept_of_own_card": memory.user_file(f"card {rank}").exists(),
@@ -64,7 +65,7 @@ def ranks(tmp_path_factory):
 
 def test_rank_0_measures_and_all_ranks_take_its_choices(ranks):
     assert [rank["measured"] for rank in ranks] == [True, False]
-    assert [rank["backends"] for rank in ranks] == [["cpp"]] * 2
+    assert [rank["backends"] for rank in ranks] == [["cpp"]] * 2, ranks[0]["choices"]
     assert ranks[0]["found"] == ranks[1]["found"]
 
 
