@@ -69,6 +69,8 @@ def score_files(
     files = [file for given in inputs for file in expand("the input", path_of("inputs", given))]
     if not files:
         raise DataError("inputs: expected at least one file, pattern or folder")
+    if twice := next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None:
+        raise DataError(f"inputs name {twice} twice; name each file once")
     rejected = output.with_name(f"{output.name}.rejects.parquet")
     if lost := {output.resolve(), rejected.resolve()}.intersection(file.resolve() for file in files):
         raise DataError(f"output {output}: {min(lost)} is one of the input files and would be lost; choose another output")

@@ -119,6 +119,12 @@ def test_arguments_that_cannot_be_used_are_named(ranker, table, tmp_path, change
         score_files(ranker, given["inputs"], tmp_path / given["output"], keys=given["keys"])
 
 
+def test_a_file_that_is_named_twice_is_refused(ranker, table, tmp_path):
+    table.to_parquet(tmp_path / "today.parquet")
+    with pytest.raises(DataError, match=r"today\.parquet twice; name each file once"):
+        score_files(ranker, [tmp_path, tmp_path / "today.parquet"], tmp_path.with_suffix(".csv"))
+
+
 def test_key_columns_of_other_types_in_other_files_are_refused(ranker, table, tmp_path):
     table.to_parquet(tmp_path / "a.parquet")
     table.assign(user=range(len(table))).to_parquet(tmp_path / "b.parquet")
