@@ -48,7 +48,7 @@ class _Description(BaseModel):
     shared: dict[str, str] = Field(default_factory=dict)
     pooled: dict[str, _Pooled] = Field(default_factory=dict)
     base_rates: dict[str, _Share] = Field(default_factory=dict)
-    negative_rate: Annotated[float, Field(strict=False)] = 1.0
+    negative_rate: float = 1.0
     id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -143,6 +143,11 @@ def test_a_weight_file_without_the_key_predicts_as_before_and_one_with_a_wrong_r
     assert about.pop("negative_rate") == 1.0
     export_weights(weights, tensors, about)
     assert load_model(weights, backend="reference")[0].negative_rate == 1.0
-    export_weights(weights, tensors, about | {"negative_rate": 0.0})
-    with pytest.raises(CheckpointError, match=r"negative_rate=0.0: expected a number in \(0, 1\]"):
-        load_model(weights, backend="reference")
+    for rate, said in (
+        (0.0, r"negative_rate=0.0: expected a number in \(0, 1\]"),
+        ("1.0", "negative_rate is '1.0'"),
+        (True, "negative_rate is True"),
+    ):
+        export_weights(weights, tensors, about | {"negative_rate": rate})
+        with pytest.raises(CheckpointError, match=said):
+            load_model(weights, backend="reference")
