@@ -16,7 +16,7 @@ from .embedding_start import best_epoch, summarise
 from .embedding_step import CANDIDATES
 from .quality.report import as_markdown, budget, headline, of_tuned_size
 from .rank import table as rank_table
-from .results import PEERS, case_of, read, words
+from .results import PEERS, case_of, markdown, ratio, read, words
 from .scenarios import RARE
 from .scenarios import header as scenarios_header
 from .scenarios import table as scenarios_table
@@ -30,12 +30,6 @@ from .weightings import table as weightings_table
 ROOT = Path(__file__).parents[1]
 SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
 PEER_COLUMNS = [f"{name}: {peer}" for name in PASSES for peer in ("eager", "torch.compile", "product floor")]
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    rule = ["---", *["--:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
 
 
 def quality() -> str:
@@ -86,8 +80,7 @@ def speed() -> str:
         for name in PASSES:
             row = rows.get((name, "float32", *size.values()), {})
             for peer in PEERS:
-                keys = (f"cpp/{peer}{quartile}" for quartile in ("", ", low", ", high"))
-                cells.append("{:.2f} ({:.2f}-{:.2f})".format(*(row[key] for key in keys)) if row else "not measured")
+                cells.append(ratio(row, f"cpp/{peer}") if row else "not measured")
         lines.append([f"{label}: D = {size['D']}, B = {size['B']}", *cells])
     return (
         f"{markdown(['our time / time of', *PEER_COLUMNS], lines)}\n\n"
@@ -143,8 +136,7 @@ def low_rank() -> str:
             for name in PASSES:
                 row = rows.get((name, dtype, *size.values()), {})
                 for peer in ("full cell", "compile", "floor"):
-                    keys = (f"cpp/{peer}{quartile}" for quartile in ("", ", low", ", high"))
-                    cells.append("{:.2f} ({:.2f}-{:.2f})".format(*(row[key] for key in keys)) if row else "not measured")
+                    cells.append(ratio(row, f"cpp/{peer}") if row else "not measured")
             lines.append([f"D = {size['D']}, rank {size['rank']}, B = {size['B']}, {dtype}", *cells])
     peers = ("our full cell", "torch.compile", "product floor")
     header = ["low rank: our time / time of", *(f"{name}: {peer}" for name in PASSES for peer in peers)]
@@ -205,8 +197,7 @@ def embedding_step() -> str:
     lines = []
     for row in result["rows"]:
         cells = [f"{row[f'{name}, ms']:.0f} ms" + (f", {row[f'{name}, MB']:,} MB" if f"{name}, MB" in row else "") for name in CANDIDATES]
-        ratio = "{:.2f} ({:.2f}-{:.2f})".format(*(row[f"sparse/dense{end}"] for end in ("", ", low", ", high")))
-        lines.append([f"{row['rows']:,}", *cells, ratio])
+        lines.append([f"{row['rows']:,}", *cells, ratio(row, "sparse/dense")])
     header = ["rows of the table", *(names.get(name, f"sparse: PyTorch's {name}") for name in CANDIDATES), "sparse / dense"]
     return (
         f"{markdown(header, lines)}\n\n"
@@ -237,8 +228,7 @@ def requests() -> str:
     ours, *others = [name.removesuffix(", ms") for name in result["rows"][0] if name.endswith(", ms")]
     lines = []
     for row in result["rows"]:
-        ratios = ["{:.2f} ({:.2f}-{:.2f})".format(*(row[f"{ours}/{name}{end}"] for end in ("", ", low", ", high"))) for name in others]
-        cells = [f"{row[f'{name}, ms'] * 1e3:,.0f} µs; {ratio}" for name, ratio in zip(others, ratios, strict=True)]
+        cells = [f"{row[f'{name}, ms'] * 1e3:,.0f} µs; {ratio(row, f'{ours}/{name}')}" for name in others]
         lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", f"{row[f'{ours}, ms'] * 1e3:,.0f} µs", *cells])
     return (
         f"{markdown(['request', ours, *others], lines)}\n\n"

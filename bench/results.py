@@ -78,6 +78,17 @@ def words(case: dict) -> str:
     return " ".join(value if isinstance(value, str) else f"{column}={value}" for column, value in case.items())
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    rule = ["---", *["--:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
+
+
+def ratio(row: dict, name: str) -> str:
+    """The median and quartiles of a ratio of :func:`bench.interleave.figures`: "0.70 (0.68-0.72)"."""
+    return "{:.2f} ({:.2f}-{:.2f})".format(*(row[f"{name}{quartile}"] for quartile in ("", ", low", ", high")))
+
+
 def table(rows: Sequence[tuple[str, dict]]) -> list[str]:
     """Lines with the time (or memory) of ours over each peer's, with quartiles. What failed stands below.
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from dcrnn_fast import files
 
+from . import results
+
 RANKS = (8, 16, 32, 64, 128, 256)
 ID_BYTES = 8
 """An id travels as int64."""
@@ -129,10 +131,9 @@ HEADER = (
 
 def table(inputs: Inputs, ranks: tuple[int, ...] = RANKS) -> str:
     """Markdown: a line for each number of ranks, and what they were computed from."""
-    lines = [list(HEADER), ["--:"] * len(HEADER), *(line(inputs, count) for count in ranks)]
-    drawn = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return (
-        f"{drawn}\n\nA model: nothing here was measured. {inputs.rows:,} rows x {inputs.width} in {inputs.value_bytes} bytes a value, "
+        f"{results.markdown(HEADER, [line(inputs, count) for count in ranks])}\n\n"
+        f"A model: nothing here was measured. {inputs.rows:,} rows x {inputs.width} in {inputs.value_bytes} bytes a value, "
         f"{inputs.ids} ids a row of data, {inputs.batch:,} rows of data a GPU and step. GB are 10^9 bytes. Times of a step with row-wise "
         f"Adagrad. Our own trainer keeps the whole table on each GPU: {replicated_memory(inputs) / 1e9:.1f} GB, however many there are."
     )

@@ -100,7 +100,7 @@ class Steps:
                 states = clocks.forward("towers", lambda h, layer=layer: torch.relu(layer(h)), states)
                 states = clocks.forward("dropout", model.dropout, states)
             z = clocks.forward("towers", lambda h: model.head(h).squeeze(-1).T, states)
-        loss = clocks.forward("loss", lambda z: self.loss(model._event_logits(z), batch.labels), z)
+        loss = clocks.forward("loss", lambda z: self.loss(model.event_logits(z), batch.labels), z)
         clocks.backward()
         return loss
 

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from . import backends
 from .inputs import check_dense, check_ids
-from .losses import at_least_float32
 from .reference.layers import PartiallySharedLinear
 from .reference.model import DCRNN
-from .relations import chain_logits, unsampled_logits
 
 Packed = tuple[Tensor, Tensor]
 
@@ -41,32 +39,22 @@ class PreparedDCRNN:
     def __init__(self, model: DCRNN, backend: str) -> None:
         """``backend`` is the one that the model's operators use, "auto" or a name."""
         self.model = model
-        self.tasks, self.conditionals, self.relation = model.tasks, model.conditionals, model.relation
         self._layers = [_packed(layer) for layer in (*model.towers, model.head)]
         device = model.embedding.weight.device
         on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
         self._fields, self._width = len(model.num_embeddings), len(model.num_embeddings) * model.embedding.embedding_dim
-        self._plain = device.type == "cpu" and not model.pooled and model.scenario_column is None
+        self._plain = device.type == "cpu" and not model.pooled
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T], as :meth:`dcrnn_fast.DCRNN.forward` gives them, with the same arguments and errors."""
-        z = self._conditional_logits(ids, dense)
-        return chain_logits(z) if self.relation == "chain" else z
+        return self.model.event_logits(self._conditional_logits(ids, dense))
 
     @torch.inference_mode()
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
-        z = at_least_float32(self._conditional_logits(ids, dense))
-        if self.model.negative_rate != 1:
-            z = unsampled_logits(z, self.model.negative_rate)
-        given = torch.sigmoid(z)
-        events = given.cumprod(1) if self.relation == "chain" else given
-        probabilities = dict(zip(self.tasks, events.float().unbind(1), strict=True))
-        if self.relation == "chain":
-            probabilities.update(zip(self.conditionals, given[:, 1:].float().unbind(1), strict=True))
-        return probabilities
+        return self.model.probabilities_of(self._conditional_logits(ids, dense))
 
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         device = self.model.embedding.weight.device.type
@@ -96,11 +84,7 @@ class PreparedDCRNN:
         fits = type(dense) is Tensor and dense.is_floating_point() and dense.shape == (ids.shape[0], model.num_dense)
         if dense is None or not fits or not bool(dense.isfinite().all()):
             check_dense(dense, ids.shape[0], model.num_dense)
-        if dense is not None and model.dense_embedding is not None:
-            parts.append(model.dense_embedding(dense))
-        elif dense is not None and model.dense_projection is not None:
-            parts.append(model.dense_projection(dense.to(model.dense_projection.weight.dtype)))
-        return torch.cat(parts, dim=1)
+        return torch.cat([*parts, *model.dense_features(dense)], dim=1)
 
 
 def _packed(layer: PartiallySharedLinear) -> Packed:
@@ -112,16 +96,6 @@ def _packed(layer: PartiallySharedLinear) -> Packed:
 
 def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
-    cross, plan = model.cross, model.plan
-    tasks, operator = plan.distinct_tasks, torch.ops.dcrnn_fast.cross_rnn.default
-    banks = [bank.detach() for bank in (cross.shared_weight, cross.shared_bias, cross.private_weight[:tasks], cross.private_bias[:tasks])]
-    index = cross.index[:tasks]
-    projection: list[Tensor | None] = [None, None, None]
-    if plan.rank is not None:
-        projection = [cross.shared_projection.detach(), cross.private_projection[:tasks].detach(), cross.projection_index[:tasks]]
-
-    def recurrence(x0: Tensor) -> Tensor:
-        states = operator(x0, *banks, index, plan.steps, plan.cell, None, *projection, False, 0, False)[0]
-        return states if tasks == plan.num_tasks else states.expand(plan.num_tasks, -1, -1)
-
-    return recurrence
+    tensors, options = model.cross.operands()
+    tasks, operator = model.plan.num_tasks, torch.ops.dcrnn_fast.cross_rnn.default
+    return lambda x0: operator(x0, *tensors, **options)[0].expand(tasks, -1, -1)

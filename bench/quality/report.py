@@ -12,6 +12,7 @@ import numpy as np
 
 from dcrnn_fast.data import PackedDataset
 
+from ..results import markdown
 from .differences import over_rows, over_seeds
 from .models import AGAINST, MODELS
 from .speed import DTYPES
@@ -129,7 +130,7 @@ def headline(result: Mapping[str, Any]) -> str:
         if at < len(sets):
             texts = [text + (f" ± {spread[at]:.4f}" if spread[at] else "") for text, spread in zip(texts, spreads, strict=True)]
         columns.append(texts)
-    return _markdown(
+    return markdown(
         ["", *sets, *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"],
         [list(line) for line in zip(names, *columns, strict=True)],
     )
@@ -147,7 +148,7 @@ def budget(result: Mapping[str, Any], data: str) -> str:
             cells += [f"{speed:,}" for speed in speeds] + [f"{row['float32']['request_microseconds']:,.0f}"]
             lines.append((-max(speeds), cells))
     header = [data, "mean test AUC", "parameters", *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"]
-    return _markdown(header, [cells for _, cells in sorted(lines)])
+    return markdown(header, [cells for _, cells in sorted(lines)])
 
 
 def of_tuned_size(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,11 +174,6 @@ def title(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
     return MODELS[row["model"]].title + (f", {row['size']}" if several else "")
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    rule = ["---", *["--:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
-
-
 def _quality(data: str, rows: list[dict[str, Any]]) -> str:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     groups = any(row["gauc"] is not None for row in rows)
@@ -199,7 +195,7 @@ def _quality(data: str, rows: list[dict[str, Any]]) -> str:
             line += [_spread(row, "gauc", 4)] if groups else []
             line += [_spread(row, "relative_log_loss", 4), _spread(row, "calibration", 3)]
         lines.append(line)
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def _spread(row: Mapping[str, Any], name: str, digits: int) -> str:
@@ -233,4 +229,4 @@ def _costs(data: str, rows: list[dict[str, Any]]) -> str:
         counts = ["-" if row[name] is None else f"{row[name]:,}" for name in ("parameters", "flops")]
         speeds = [row.get(dtype, {}).get(name) for name, dtype in columns]
         lines.append([title(row, rows), *counts, *("-" if value is None else f"{value:,.0f}" for value in speeds)])
-    return _markdown(header, lines)
+    return markdown(header, lines)

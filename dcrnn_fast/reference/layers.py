@@ -117,11 +117,19 @@ class CrossRNN(nn.Module):
         self._check_input(x0)
         if self.plan.kind == "trunk":
             return self._trunk(x0)
-        tasks = self.plan.distinct_tasks  # where all tasks share everything, one recurrence serves them all
+        tensors, options = self.operands()
+        h = self.cross_rnn(x0, *tensors, **options)
+        return h if h.shape[0] == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
+
+    def operands(self) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """What the operator takes beside x0 where tasks share rows: the banks and their index, and its options by name.
+
+        Where all tasks share everything, they are those of one task: one recurrence serves all.
+        """
+        tasks = self.plan.distinct_tasks
         own = self.private_weight[:tasks], self.private_bias[:tasks], self.index[:tasks]
         options = {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection(tasks)}
-        h = self.cross_rnn(x0, self.shared_weight, self.shared_bias, *own, **options)
-        return h if tasks == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
+        return (self.shared_weight, self.shared_bias, *own), options
 
     def _check_input(self, x0: Tensor) -> None:
         check_floats("x0", x0, "[B, D]")

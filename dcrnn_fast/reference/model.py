@@ -252,9 +252,10 @@ class DCRNN(nn.Module):
         if self.num_embeddings:
             embedded = self.embedding(rows)
             parts.append(pool(embedded, ids, self._spans) if self.pooled else embedded.flatten(1))
-        return torch.cat([*parts, *self._dense_features(dense)], dim=1)
+        return torch.cat([*parts, *self.dense_features(dense)], dim=1)
 
-    def _dense_features(self, dense: Tensor | None) -> list[Tensor]:
+    def dense_features(self, dense: Tensor | None) -> list[Tensor]:
+        """The part of :meth:`features` that the dense columns give, [B, N'], or nothing where there are none."""
         if dense is None:
             return []
         if self.dense_projection is not None:
@@ -289,9 +290,10 @@ class DCRNN(nn.Module):
             IndexError: an id outside its field's range; the message names the field.
             TypeError, ValueError: a wrong dtype or shape, or a dense value that is not finite.
         """
-        return self._event_logits(self.conditional_logits(ids, dense))
+        return self.event_logits(self.conditional_logits(ids, dense))
 
-    def _event_logits(self, z: Tensor) -> Tensor:
+    def event_logits(self, z: Tensor) -> Tensor:
+        """Logits [B, T] of each event over all impressions, from :meth:`conditional_logits` z."""
         return chain_logits(z) if self.relation == "chain" else z
 
     @torch.no_grad()
@@ -302,10 +304,14 @@ class DCRNN(nn.Module):
         Call ``eval()`` first: in training mode dropout is active. They are corrected by :attr:`negative_rate`. Arguments and errors as in
         :meth:`forward`.
         """
-        z = at_least_float32(self.conditional_logits(ids, dense))
+        return self.probabilities_of(self.conditional_logits(ids, dense))
+
+    def probabilities_of(self, z: Tensor) -> dict[str, Tensor]:
+        """What :meth:`predict` returns, from :meth:`conditional_logits` z [B, T]."""
+        z = at_least_float32(z)
         if self._negative_rate != 1:
             z = unsampled_logits(z, self._negative_rate)
-        probabilities = dict(zip(self.tasks, torch.sigmoid(self._event_logits(z)).float().unbind(1), strict=True))
+        probabilities = dict(zip(self.tasks, torch.sigmoid(self.event_logits(z)).float().unbind(1), strict=True))
         if self.relation == "chain":
             probabilities.update(zip(self.conditionals, torch.sigmoid(z[:, 1:]).float().unbind(1), strict=True))
         return probabilities

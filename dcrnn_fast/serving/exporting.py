@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -41,9 +40,7 @@ class Probabilities(nn.Module):
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] by name, of ids [B, F] and dense [B, Nd]."""
-        predict = inspect.unwrap(type(self.model).predict)  # without no_grad, which would be a call in the graph
-        scores: dict[str, Tensor] = predict(self.model, ids, dense)
-        return scores
+        return self.model.probabilities_of(self.model.conditional_logits(ids, dense))  # predict's no_grad would be a call in the graph
 
 
 def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend: str = "auto", rows: int = ROWS, seed: int = 0) -> float:

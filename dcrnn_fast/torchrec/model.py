@@ -99,7 +99,7 @@ class DCRNN(modules.DCRNN):
         for field in self.fields:
             sums = embedded[field.name]
             parts.append(sums / ids[field.name].lengths().clamp(min=1)[:, None] if field.pooling == "mean" else sums)
-        return torch.cat([*parts, *self._dense_features(dense)], dim=1)
+        return torch.cat([*parts, *self.dense_features(dense)], dim=1)
 
     def scenarios_of(self, ids: KeyedJaggedTensor) -> tuple[Tensor, ...]:
         """The scenario [B] of each row, or nothing in a model without scenarios."""

@@ -25,7 +25,7 @@ def compiled(
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
     of_model: Any = model
-    graph = torch.compile(lambda x0, *scenarios: of_model._event_logits(of_model.logits_of(x0, *scenarios)), dynamic=True, fullgraph=True)
+    graph = torch.compile(lambda x0, *scenarios: of_model.event_logits(of_model.logits_of(x0, *scenarios)), dynamic=True, fullgraph=True)
 
     def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
         return graph(of_model.features(ids, dense), *of_model.scenarios_of(ids))
