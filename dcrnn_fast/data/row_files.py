@@ -1,4 +1,4 @@
-"""The rows of one CSV or Parquet file, batch by batch."""
+"""The rows of CSV and Parquet files, batch by batch, and about how many there are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,28 @@ from ..errors import DataError
 from .columns import without_views
 from .csv_files import BATCH_ROWS, CsvFile
 from .file_schema import Csv
+from .number_codes import Place
 from .rejects import Rejects
 
 NAMES_CHARACTERS = 1000
+"""Of a file's columns in a message; a damaged header may name columns without end."""
+
+
+def expected_rows(paths: Sequence[Path]) -> int | None:
+    """About how many rows files have together; None if one is compressed."""
+    return None if any(path.suffix == ".gz" for path in paths) else sum(map(_rows, paths))
+
+
+def _rows(path: Path) -> int:
+    """Exactly for Parquet, about for CSV, from the mean length of its first lines."""
+    try:
+        if path.suffix == ".parquet":
+            return int(pq.read_metadata(path).num_rows)
+        with path.open("rb") as stream:
+            start = stream.read(1 << 20)
+        return path.stat().st_size * start.count(b"\n") // max(len(start), 1)
+    except (pa.ArrowException, OSError):
+        return 0  # Reading the file tells what is wrong with it.
 
 
 class RowReader:
@@ -43,8 +62,18 @@ class RowReader:
         self._csv, self._missing, self._wanted_by = csv, missing_values, wanted_by
         self._scratch, self._database, self._rejects = scratch, database, rejects
 
-    def batches(self, path: Path) -> Iterator[pa.RecordBatch]:
-        """The file's rows in their order. Raises DataError for a file that cannot be read, lacks a column or has it twice."""
+    def batches(self, path: Path) -> Iterator[tuple[pa.RecordBatch, Place]]:
+        """The file's rows in their order, in batches that are not empty, and the place where each begins.
+
+        Raises DataError for a file that cannot be read, lacks a column or has it twice.
+        """
+        before = 0
+        for batch in self._read(path):
+            if batch.num_rows:
+                yield batch, Place(path, before)
+                before += batch.num_rows
+
+    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
         wanted = sorted(self._text | self._numbers)
         if path.suffix != ".parquet":
             file = CsvFile(path, self._csv, self._scratch)
@@ -75,6 +104,5 @@ class RowReader:
 
 
 def _named(columns: Sequence[str]) -> str:
-    """Names for a message, which a damaged header may make endless."""
     said = ", ".join(columns)
     return said if len(said) <= NAMES_CHARACTERS else f"{said[:NAMES_CHARACTERS]}..."

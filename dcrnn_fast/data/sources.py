@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
@@ -24,13 +25,11 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, tuple[Path, ...
         for role, paths in schema.files.roles().items()
     }
     for role, files in found.items():
-        twice = next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None
-        if twice is not None:
+        if twice := named_twice(files):
             raise DataError(f"data set {schema.name!r}: the {role} files name {twice} twice; name each file once")
     past = set(found.get("past", ()))
     for role, files in found.items():
-        both = next((file for file in files if file in past), None) if role != "past" else None
-        if both is not None:
+        if role != "past" and (both := next((file for file in files if file in past), None)):
             raise DataError(f"data set {schema.name!r}: the past files and the {role} files name {both}; its rows are one or the other")
     return found
 
@@ -47,6 +46,11 @@ def with_inputs(schema: TableSchema, inputs: Sequence[str]) -> TableSchema:
         )
     files = schema.files.model_copy(update={"all": tuple(os.path.abspath(path) for path in inputs)})
     return schema.model_copy(update={"files": files})
+
+
+def named_twice(files: Sequence[Path]) -> Path | None:
+    """The first file that is there more than once, if there is one."""
+    return next((file for file, times in Counter(files).items() if times > 1), None)
 
 
 def expand(where: str, path: Path, *, in_schema: bool = False) -> list[Path]:

@@ -7,13 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .derived import with_derived
-from .number_codes import Place
 from .rejects import Rejects
-from .row_files import RowReader
+from .row_files import RowReader, expected_rows
 from .schema import TableSchema
 from .staged import StagedTable
 
@@ -48,31 +45,15 @@ def read_tables(
         database=database,
         rejects=rejects,
     )
-    files = [path for of_role in paths.values() for path in of_role]
-    expected = sum(map(rows_of, files)) if all(path.suffix != ".gz" for path in files) else None
+    expected = expected_rows([path for of_role in paths.values() for path in of_role])
     try:
         for role, of_role in paths.items():
             first = staged.rows
             for path in of_role:
-                before = staged.rows
-                for batch in reader.batches(path):
-                    if batch.num_rows:
-                        place = Place(path, staged.rows - before)
-                        staged.append(with_derived(batch, derived, place), place)
-                        progress("reading rows", staged.rows, expected)
+                for batch, place in reader.batches(path):
+                    staged.append(with_derived(batch, derived, place), place)
+                    progress("reading rows", staged.rows, expected)
             rows[role] = staged.rows - first
     finally:
         staged.finish()
     return staged, rows
-
-
-def rows_of(path: Path) -> int:
-    """How many rows a file has: exactly for Parquet, about for CSV, from the mean length of its first lines."""
-    try:
-        if path.suffix == ".parquet":
-            return int(pq.read_metadata(path).num_rows)
-        with path.open("rb") as stream:
-            start = stream.read(1 << 20)
-        return path.stat().st_size * start.count(b"\n") // max(len(start), 1)
-    except (pa.ArrowException, OSError):
-        return 0  # Reading the file tells what is wrong with it.

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 import torch
 
 from ..data.file_schema import Csv
-from ..data.number_codes import Place
 from ..data.rejects import Rejects
-from ..data.row_files import RowReader
-from ..data.sources import expand
-from ..data.tables import Progress, rows_of
+from ..data.row_files import RowReader, expected_rows
+from ..data.sources import expand, named_twice
+from ..data.tables import Progress
 from ..data.text_queries import open_database
 from ..errors import DataError, shown
 from ..files import path_of, replacing
@@ -69,7 +68,7 @@ def score_files(
     files = [file for given in inputs for file in expand("the input", path_of("inputs", given))]
     if not files:
         raise DataError("inputs: expected at least one file, pattern or folder")
-    if twice := next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None:
+    if twice := named_twice(files):
         raise DataError(f"inputs name {twice} twice; name each file once")
     rejected = output.with_name(f"{output.name}.rejects.parquet")
     if lost := {output.resolve(), rejected.resolve()}.intersection(file.resolve() for file in files):
@@ -87,8 +86,7 @@ def score_files(
             database=database,
             rejects=rejects,
         )
-        expected = sum(map(rows_of, files)) if all(file.suffix != ".gz" for file in files) else None
-        done = 0
+        expected, done = expected_rows(files), 0
         with _writing(output) as beside, _Writer(beside, output.suffix) as writer:
             for batch, ids, dense in _ahead(_jobs(ranker, reader, files)):
                 scores = {name: pa.array(values) for name, values in ranker.predict_encoded(ids, dense).items()}
@@ -116,12 +114,8 @@ def _writing(output: Path) -> Iterator[Path]:
 
 def _jobs(ranker: Ranker, reader: RowReader, files: Sequence[Path]) -> Iterator[Job]:
     for path in files:
-        before = 0
-        for batch in reader.batches(path):
-            if batch.num_rows:
-                place = Place(path, before)
-                yield lambda batch=batch, place=place: (batch, *ranker.encoder.encode_batch(batch, place))  # type: ignore[misc]
-            before += batch.num_rows
+        for batch, place in reader.batches(path):
+            yield lambda batch=batch, place=place: (batch, *ranker.encoder.encode_batch(batch, place))  # type: ignore[misc]
 
 
 def _ahead(jobs: Iterator[Job]) -> Iterator[tuple[pa.RecordBatch, torch.Tensor, torch.Tensor | None]]:
