@@ -44,7 +44,9 @@ class History(Strict):
     @model_validator(mode="after")
     def _unit_of_a_lag(self) -> History:
         if self.unit is not None and not self.lag:
-            raise ValueError(f"history {self.name!r}: `unit` says what a `lag` is counted in, and there is none: leave it out")
+            raise ValueError(
+                f"history {self.name!r}: `unit` says what numbers in `time` count where there is a `lag`, and there is none: leave it out"
+            )
         return self
 
     def field(self, owner: str) -> Categorical:

@@ -72,7 +72,8 @@ def _lists(column: pa.Array, name: str, separator: str | None, place: Place) -> 
         raise _no_values(name, column.type, "which holds one value a cell", place)
     if separator is None:
         raise DataError(
-            f'{place.path}: column {name!r} holds text, and its field has several values; say where they end, such as `separator: "|"`'
+            f"{place.path}: column {name!r} holds text, and its field has several values; give lists, as Parquet files hold them, or, if "
+            'the schema has `max_values` or `value` for it, say there where they end, such as `separator: "|"`'
         )
     return pc.split_pattern(column, separator)
 

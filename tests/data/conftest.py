@@ -9,6 +9,8 @@ import yaml
 
 from dcrnn_fast.data import PackedDataset, prepare
 
+from .event_logs import Log
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -48,6 +50,14 @@ class TableFolder:
 @pytest.fixture
 def table(tmp_path: Path) -> TableFolder:
     return TableFolder(tmp_path)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    """Two test rows of a user of their own; a test writes the train rows."""
+    log = Log(tmp_path)
+    log.fill([("tester", "a", 1, 0), ("tester", "b", 2, 1)], "test.parquet")
+    return log
 
 
 @pytest.fixture(scope="session")

@@ -282,7 +282,7 @@ def test_schemas_that_make_no_sense_are_refused_in_words(films, changes, said):
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        (["a|b", "c"], r"column 'genres' holds text, and its field has several values; say where they end, such as `separator: \"\|\"`"),
+        (["a|b", "c"], r"column 'genres' holds text, .*; give lists, .*`max_values` .* where they end, such as `separator: \"\|\"`"),
         ([1, 2], "column 'genres' is used as several values and is of type 'int64', which holds one value a cell; give lists"),
         ([[["a"]]], "is of type 'list<.*whose values are lists or structs themselves"),
         ([[{"a": 1}]], "whose values are lists or structs themselves"),
