@@ -29,8 +29,12 @@ def blocks(page):
 
 
 def as_pattern(shown):
-    """What a page shows as a regular expression: `...` stands for any text, and spaces at a line's end count for nothing."""
-    return r" *\n".join(".*?".join(map(re.escape, line.split("..."))) for line in shown.strip("\n").split("\n"))
+    """What a page shows as a regular expression for whole lines, whose spaces at the end count for nothing.
+
+    `...` stands for any text in its line; alone in a line, for any lines.
+    """
+    lines = [".*" if line == "..." else r"[^\n]*".join(map(re.escape, line.split("..."))) for line in shown.strip("\n").split("\n")]
+    return "^" + r" *\n".join(lines) + " *$"
 
 
 class Reader:
@@ -52,7 +56,7 @@ class Reader:
             self.printed = "".join(map(self._run, block.text.splitlines()))
         else:
             assert block.kind == "text", block
-            found = re.search(as_pattern(block.text), self.printed, flags=re.DOTALL)
+            found = re.search(as_pattern(block.text), self.printed, flags=re.DOTALL | re.MULTILINE)
             assert found, f"the page shows\n{block.text}\nand not\n{self.printed}"
 
     def _run(self, line):
