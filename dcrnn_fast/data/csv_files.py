@@ -142,12 +142,16 @@ class CsvFile:
         return Reject(str(self.path), line, name, reasons.get(kind, f"it is no CSV ({kind.lower()})"), row)
 
 
+def _unpacked(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
 def found_encoding(path: Path) -> str:
-    """An encoding that fits the first 64 MiB of a file: utf-8 if it does, or what its byte order mark says, cp1252, or latin-1.
+    """What a file's byte order mark says, or the first of utf-8, cp1252 and latin-1 that fits its first 64 MiB.
 
     Raises OSError, EOFError or zlib.error for a file that cannot be read.
     """
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as source:
+    with _unpacked(path) as source:
         start = source.read(1 << 26)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
@@ -160,7 +164,7 @@ def found_encoding(path: Path) -> str:
 
 def write_plain(path: Path, plain: Path, encoding: str) -> None:
     """Write a file, compressed or not, as plain UTF-8. Raises OSError, EOFError or zlib.error for one that cannot be read."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as source:
+    with _unpacked(path) as source:
         if encoding == "utf-8":
             with plain.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)

@@ -130,15 +130,14 @@ class _Count:
 
 def _entries(history: History, staged: StagedTable, sources: Sources) -> Iterator[pa.RecordBatch]:
     times, items = staged.times[history.time], staged.texts[history.of]
-    lag = history.lag * (10**6 if times.moments else PER_SECOND[history.unit or "s"])
+    lag = history.lag * PER_SECOND["us" if times.moments else history.unit or "s"]
     dates = lag > 0 and not times.moments and history.unit is None
     for batch in staged.batches:
         time = times.of(batch) + 0.0  # -0.0 is 0.0
         _check(history, time, times, batch)
         dates = dates and are_dates(np.clip(time, 0, 2**40).astype(np.int64))
-        user, ids, codes = sources.users.of(batch), sources.items.of(batch), items.codes(batch)
-        first, last = items.positions[batch.number : batch.number + 2]
-        event = (user >= 0) & (codes < last - first - 1)  # A batch's last text is MISSING.
+        user, ids = sources.users.of(batch), sources.items.of(batch)
+        event = (user >= 0) & items.present(batch)
         if sources.label is not None:
             event &= sources.label.of(batch) == 1
         row, split = np.arange(batch.start, batch.start + batch.rows), sources.splits[batch.here]

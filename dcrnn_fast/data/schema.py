@@ -113,9 +113,8 @@ class TableSchema(Strict):
                     of = "" if column == name else f", from which {name!r} is derived,"
                     raise ValueError(f"column {column!r}{of} is {not_features[column]} and cannot be a feature")
         self._check_sharing()
-        read = {*self.text_columns(), *self.number_columns(), *self.time_columns(), *(one.name for one in self.all_derived)}
-        read.update(source for one in self.derived for source in one.sources())
-        check_histories(self.histories, self.categorical, [task.name for task in self.tasks], read)
+        known = self._used | {one.name for one in self.all_derived}
+        check_histories(self.histories, self.categorical, [task.name for task in self.tasks], known)
         self._check_values(fields)
         self._check_derived()
         if self.funnel and len(self.tasks) < 2:
@@ -136,8 +135,7 @@ class TableSchema(Strict):
         for column in sorted(self.number_columns()):
             if column in crosses:
                 raise ValueError(f"column {column!r} is a cross, whose values are texts: use it as categorical, not as a number")
-        used = self.text_columns() | self.number_columns() | self.time_columns()
-        used.update(source for one in self.derived for source in one.sources())
+        used = self._used
         for one in self.derived:
             if one.name not in used:
                 raise ValueError(f"derived column {one.name!r} is used nowhere: name it as categorical or numeric, or leave it out")
@@ -163,6 +161,12 @@ class TableSchema(Strict):
     @property
     def _rules(self) -> list[Rule]:
         return [*self.tasks, *(one.where for one in self.histories if isinstance(one.where, Rule))]
+
+    @property
+    def _used(self) -> set[str]:
+        """The columns that become something, or of which others are derived."""
+        sources = {source for one in self.derived for source in one.sources()}
+        return self.text_columns() | self.number_columns() | self.time_columns() | sources
 
     def _behind(self, name: str) -> set[str]:
         """A column and all those from which it is derived."""

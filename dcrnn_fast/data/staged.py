@@ -131,6 +131,11 @@ class TextColumn:
         """The batch's cells, as positions of its own from 0."""
         return np.fromfile(self._codes, np.int32, batch.rows, offset=batch.start * 4)
 
+    def present(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Which of the batch's cells are not missing."""
+        first, last = self.positions[batch.number : batch.number + 2]
+        return self.codes(batch) < last - first - 1  # A batch's last text is MISSING.
+
     def texts(self) -> pa.ChunkedArray:
         """The text at each position, memory-mapped."""
         with pa.memory_map(str(self._texts)) as source:
