@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
+import pyarrow as pa
 
 from ..errors import DataError
 from .csv_files import found_encoding, write_plain
@@ -46,12 +47,14 @@ def draft_schema(inputs: Sequence[str]) -> str:
             missing = missing_texts(database, paths[0]) if csv else []
             written |= csv_options(database, paths[0], missing) if csv else {}
             source = csv_source(paths, written.get("decimal", "."), missing) if csv else parquet_source(paths)
-            texts, names = (csv_source(paths, as_text=True), own_names(database, paths[0])) if csv else (None, {})
-            columns, rows = read_columns(database, source, texts, names)
+            texts = csv_source(paths, as_text=True) if csv else None
+            columns, rows = read_columns(database, source, texts, own_names(database, paths[0]))
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
+        if "sniffing" in words:
+            words = "no delimiter and quote cut its lines into cells; write it as CSV, with a header and a line for each row"
         raise DataError(f"{first} cannot be read: {words[:300]}") from error
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
         raise DataError(f"{first} holds no rows; expected a header with the column names, and rows below it")
@@ -90,11 +93,11 @@ def _yaml(
         else:
             dense = "log1p" if column.lowest is not None and column.lowest >= 0 else "standardise"
             numeric.append(f"  - {{{key}, buckets: 32, dense: {dense}}}  # {column.about}")
-    tasks = []
+    tasks: dict[str, str] = {}
     for number, column in enumerate(labels):
         name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
-        name = name if re.match("[A-Za-z]", name) else f"task{number}_{name}"
-        tasks.append(f"  - {{name: {name}, column: {_text(column.name)}}}  # {column.about}")
+        name = name if re.match("[A-Za-z]", name) and name not in tasks else f"task{number}_{name}"
+        tasks[name] = f"  - {{name: {name}, column: {_text(column.name)}}}  # {column.about}"
     name = re.sub(r"[^a-z0-9_-]", "-", _name(inputs[0]).lower()).lstrip("_-") or "table"
     files = _text([os.path.abspath(path) for path in inputs])
     in_files = "" if times or users else ", test_fraction: 0.2"
@@ -106,7 +109,7 @@ def _yaml(
     parts = [
         f"# Drafted from the first {rows:,} rows. Check every line: the labels and their order, and columns known only after the event.\n",
         f"name: {_text(name)}\nfiles: {{all: {files}{in_files}}}\n{csv}{split}",
-        "tasks:  # in the order of the funnel\n" + "\n".join(tasks) + "\n",
+        "tasks:  # in the order of the funnel\n" + "\n".join(tasks.values()) + "\n",
         f"group: {_text(users[0].name)}\n" if users else "",
         "categorical:\n" + "\n".join(categorical) + "\n" if categorical else "",
         "numeric:\n" + "\n".join(numeric) + "\n" if numeric else "",

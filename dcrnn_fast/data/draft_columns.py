@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import pyarrow.parquet as pq
 
 from .columns import TRUTHS
 from .csv_files import sql_path, sql_text
@@ -87,10 +88,12 @@ def missing_texts(database: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
 
 
 def own_names(database: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
-    """By DuckDB's name of a CSV file's column: what the header calls it, or "" if a schema cannot name it so."""
-    held = database.execute(f"FROM read_csv({sql_path(path)}, header = false, all_varchar = true, ignore_errors = true) LIMIT 1").fetchone()
-    header = list(held or ())
-    names = list(_kinds(database, csv_source([path])))
+    """By DuckDB's name of a file's column: what the file calls it, or "" if a schema cannot name it so."""
+    if path.name.endswith(".parquet"):
+        names, header = _kinds(database, parquet_source([path])), pq.read_schema(path).names
+    else:
+        first = f"FROM read_csv({sql_path(path)}, header = false, all_varchar = true, ignore_errors = true) LIMIT 1"
+        names, header = _kinds(database, csv_source([path])), list(database.execute(first).fetchone() or ())
     if len(names) != len(header):
         return {}
     return {name: here if here and header.count(here) == 1 else "" for name, here in zip(names, header, strict=True)}

@@ -148,6 +148,13 @@ def test_a_file_that_is_no_parquet_is_refused_in_words(table):
     assert "read_parquet" not in str(caught.value)
 
 
+def test_a_file_that_is_no_csv_is_refused_in_words(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(bytes(range(256)) * 10)
+    with pytest.raises(DataError, match=r"t\.csv cannot be read: no delimiter and quote cut its lines into cells; write it as CSV"):
+        draft_schema([str(path)])
+
+
 def test_a_name_that_yaml_would_read_as_a_date_is_text(table):
     table.write("2024-05-01.csv", "city,click", [("a", 1), ("b", 0)])
     assert yaml.safe_load(draft_schema([str(table.folder / "2024-05-01.csv")]))["name"] == "2024-05-01"
@@ -165,6 +172,21 @@ def test_columns_that_no_schema_can_name_are_left_out(tmp_path):
     (tmp_path / "shop.yaml").write_text(text)
     meta = prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta
     assert (meta.tasks, list(meta.fields)) == (("click", "CLICK"), [" b"])
+
+
+def test_columns_of_a_parquet_file_have_the_names_that_the_file_gives_them(tmp_path):
+    columns = [[1, 0] * 60, [1, 2] * 60, [3, 4] * 60, [5, 6] * 60, [7, 8] * 60, [9, 0] * 60]
+    pq.write_table(pa.table(columns, names=["click", "a", "A", "", "b", "b"]), tmp_path / "shop.parquet")
+    text = draft_schema([str(tmp_path / "shop.parquet")])
+    assert text.partition("# Left out:")[2].count("rename it there") == 3
+    (tmp_path / "shop.yaml").write_text(text)
+    assert list(prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta.fields) == ["a", "A"]
+
+
+def test_labels_whose_names_differ_in_signs_alone_are_two_tasks(tmp_path):
+    (tmp_path / "shop.csv").write_text("click a,click_a,b\n" + "1,0,3\n0,1,4\n" * 60)
+    (tmp_path / "shop.yaml").write_text(draft_schema([str(tmp_path / "shop.csv")]))
+    assert prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta.tasks == ("click_a", "task1_click_a")
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
