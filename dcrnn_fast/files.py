@@ -1,4 +1,7 @@
-"""Replace a file in one step: write the new one beside it, sync it, rename it. A reader never sees half a file."""
+"""Replace a file in one step: write the new one beside it, sync it, rename it. A reader never sees half a file.
+
+What a user names as an output is checked before the work (:func:`output_path`), and written in the end (:func:`writing_output`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
+from .errors import DataError
+
 
 def path_of(name: str, value: object) -> Path:
     """``value`` as a path. Raises TypeError or ValueError that names the argument for what no file can be called."""
@@ -16,6 +21,24 @@ def path_of(name: str, value: object) -> Path:
     if "\0" in os.fspath(value):
         raise ValueError(f"{name}={value!r}: expected a path, which cannot hold a null character")
     return Path(value)
+
+
+def output_path(name: str, value: object, *suffixes: str) -> Path:
+    """The path of a file to write. Raises DataError unless it ends in one of ``suffixes``, is no folder, and lies in one that exists."""
+    path = path_of(name, value)
+    if path.suffix not in suffixes or path.is_dir() or not path.parent.is_dir():
+        raise DataError(f"{name} {path}: expected the path of a {' or '.join(suffixes)} file in a folder that exists")
+    return path
+
+
+@contextmanager
+def writing_output(name: str, path: Path) -> Iterator[Path]:
+    """As :func:`replacing`, but if the system refuses, the error is a DataError that names the argument."""
+    try:
+        with replacing(path) as beside:
+            yield beside
+    except OSError as error:
+        raise DataError(f"{name} {path} cannot be written: {error.strerror or error}; name another path, or make room there") from error
 
 
 @contextmanager

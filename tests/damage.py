@@ -1,6 +1,10 @@
-"""Ways to damage a file."""
+"""Ways to damage a file, and to fail at writing one."""
 
+import errno
 import json
+import os
+
+from dcrnn_fast import files
 
 
 def truncate(path):
@@ -21,3 +25,12 @@ def edit_json(change):
         path.write_text(json.dumps(content))
 
     return damage
+
+
+def fill_disk(monkeypatch):
+    """Let every file that is replaced meet a full disk when it is synced."""
+
+    def refuse(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(files, "sync", refuse)

@@ -13,8 +13,8 @@ from torch.export import Dim, ExportedProgram
 
 from ..backends import resolve
 from ..data.run_encoding import read_run
-from ..errors import ConfigError, DataError, ExportError
-from ..files import path_of, replacing
+from ..errors import ConfigError, ExportError
+from ..files import output_path, path_of, writing_output
 from ..modules import DCRNN
 from .export_aoti import check_compiler, write_compiled
 from .export_onnx import check_packages, onnx_program, write_onnx
@@ -60,21 +60,20 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
         The greatest difference between a probability of the file and the model's, at most 1e-5.
 
     Raises:
-        TypeError, ValueError: an argument is none of those.
+        TypeError, ValueError: an argument has another type, or a value that is not listed.
         CheckpointError, DataError: the run or ``output`` cannot be used.
         BackendUnavailable, MissingExtra: the backend cannot run here, or a package is not installed.
         ExportError: the format needs what this machine lacks, the run is calibrated, or the file differs from the model. No file is
             written.
     """
-    run, output = path_of("run", run), path_of("output", output)
+    run = path_of("run", run)
     if not isinstance(format, str) or format not in SUFFIXES:
         raise ConfigError(f"format={format!r}: expected one of {', '.join(SUFFIXES)}")
     if type(rows) is not int or not 1 <= rows <= ROWS:
         raise ConfigError(f"rows={rows!r}: expected an integer from 1 to {ROWS:,}")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise ConfigError(f"seed={seed!r}: expected an integer from 0 to 2**63 - 1")
-    if output.suffix != SUFFIXES[format] or not output.parent.is_dir() or output.is_dir():
-        raise DataError(f"output {output}: expected the path of a {SUFFIXES[format]} file in a folder that exists")
+    output = output_path("output", output, SUFFIXES[format])
     if format == "aoti":
         check_compiler()
     if format == "onnx":
@@ -100,7 +99,7 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
             (write_compiled if format == "aoti" else write_program)(program, texts, made)
             predict = load_exported(made).predict_encoded
         difference = compare(ranker, predict, rows=rows, seed=seed)
-        with replacing(output) as beside:
+        with writing_output("output", output) as beside:
             shutil.copyfile(made, beside)
     return difference
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,16 @@ from ..data.sources import expand, named_twice
 from ..data.tables import Progress
 from ..data.text_queries import open_database
 from ..errors import DataError, shown
-from ..files import path_of, replacing
+from ..files import output_path, path_of, writing_output
+from ..inputs import check_count
+from .exported import ExportedRanker
 from .ranker import Ranker
 
 Job = Callable[[], tuple[pa.RecordBatch, torch.Tensor, "torch.Tensor | None"]]
 
 
 def score_files(
-    ranker: Ranker,
+    ranker: Ranker | ExportedRanker,
     inputs: Sequence[str | Path],
     output: str | Path,
     *,
@@ -56,13 +57,16 @@ def score_files(
 
     Raises:
         DataError: an argument, a file, a column or a cell cannot be used; the message names it.
+        TypeError, ValueError: a path or ``max_rejects`` is none.
     """
-    output = path_of("output", output)
-    if output.suffix not in (".parquet", ".csv") or not output.parent.is_dir():
-        raise DataError(f"output {output}: expected the path of a .parquet or .csv file in a folder that exists")
-    for name, given in (("inputs", inputs), ("keys", keys)):
-        if isinstance(given, (str, bytes, Path)):
+    output = output_path("output", output, ".parquet", ".csv")
+    for name, given in (("inputs", inputs), ("keys", keys), ("missing_values", missing_values)):
+        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
             raise DataError(f"{name}: got {shown(given)}, expected a list; put a single one in a list")
+    inputs, keys = list(inputs), list(keys)
+    check_count("max_rejects", max_rejects, minimum=0)
+    if unnamed := [key for key in keys if not isinstance(key, str)]:
+        raise DataError(f"keys: got {shown(unnamed[0])}, expected the name of a column")
     if taken := [key for key in keys if key in ranker.names or keys.count(key) > 1]:
         raise DataError(f"keys: {taken[0]!r} is given twice, or is the name of a score; rename the column, or leave it out")
     files = [file for given in inputs for file in expand("the input", path_of("inputs", given))]
@@ -87,7 +91,7 @@ def score_files(
             rejects=rejects,
         )
         expected, done = expected_rows(files), 0
-        with _writing(output) as beside, _Writer(beside, output.suffix) as writer:
+        with writing_output("output", output) as beside, _Writer(beside, output.suffix) as writer:
             for batch, ids, dense in _ahead(_jobs(ranker, reader, files)):
                 scores = {name: pa.array(values) for name, values in ranker.predict_encoded(ids, dense).items()}
                 columns = {key: batch.column(key) for key in keys} | scores
@@ -102,17 +106,7 @@ def score_files(
     return done, len(rejects)
 
 
-@contextmanager
-def _writing(output: Path) -> Iterator[Path]:
-    """See :func:`replacing`. Raises DataError if the disk refuses."""
-    try:
-        with replacing(output) as beside:
-            yield beside
-    except OSError as error:
-        raise DataError(f"output {output} cannot be written: {error.strerror or error}; name another path, or make room there") from error
-
-
-def _jobs(ranker: Ranker, reader: RowReader, files: Sequence[Path]) -> Iterator[Job]:
+def _jobs(ranker: Ranker | ExportedRanker, reader: RowReader, files: Sequence[Path]) -> Iterator[Job]:
     for path in files:
         for batch, place in reader.batches(path):
             yield lambda batch=batch, place=place: (batch, *ranker.encoder.encode_batch(batch, place))  # type: ignore[misc]

@@ -12,7 +12,7 @@ from torch import nn
 from ..data import PackedDataset
 from ..data.base_rate import event_labels
 from ..errors import ConfigError, DataError, shown
-from ..files import path_of
+from ..files import output_path, path_of
 from ..modules import DCRNN
 from .bootstrap import FEWEST, bootstrap_intervals
 from .calibration import read_calibration
@@ -68,7 +68,8 @@ def evaluate(
     """
     if bootstrap is not None and (isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < FEWEST):
         raise ConfigError(f"bootstrap={shown(bootstrap)}: expected an integer of at least {FEWEST}, the number of resamples")
-    table, figure = _output("predictions", predictions, ".parquet"), _output("plot", plot, ".svg")
+    table = None if predictions is None else output_path("predictions", predictions, ".parquet")
+    figure = None if plot is None else output_path("plot", plot, ".svg")
     opened = open_run(run, data=data, split=split, device=device, backend=backend)
     model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
     rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
@@ -95,15 +96,6 @@ def evaluate(
         "metrics": with_constant(metrics, rates),
         "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
     }
-
-
-def _output(name: str, given: str | Path | None, suffix: str) -> Path | None:
-    if given is None:
-        return None
-    path = path_of(name, given)
-    if path.suffix != suffix or path.is_dir() or not path.parent.is_dir():
-        raise DataError(f"{name} {path}: expected the path of a {suffix} file in a folder that exists")
-    return path
 
 
 class OpenRun(NamedTuple):

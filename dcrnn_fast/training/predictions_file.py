@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import replacing
+from ..files import writing_output
 
 Array = NDArray[Any]
 
@@ -18,7 +18,8 @@ Array = NDArray[Any]
 def write_predictions(path: Path, predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str]) -> None:
     """Write each prediction [N] as float32 under its name, and each task's label as ``{task}_label``: 0, 1 or null where it is unknown.
 
-    The file is Parquet. ``labels`` [N, T] are in the order of ``tasks``. Raises :class:`DataError` if two columns had one name.
+    The file is Parquet. ``labels`` [N, T] are in the order of ``tasks``. Raises :class:`DataError` if two columns would have one name, or
+    if the file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -29,5 +30,5 @@ def write_predictions(path: Path, predictions: Mapping[str, Array], labels: Arra
             raise DataError(f"predictions {path}: {name} is both a prediction and the label of the task {task}; rename a task")
         unknown = np.isnan(column)
         columns[name] = pa.array(np.where(unknown, 0, column).astype(np.uint8), mask=unknown)
-    with replacing(path) as beside:
+    with writing_output("predictions", path) as beside:
         pq.write_table(pa.table(columns), str(beside))

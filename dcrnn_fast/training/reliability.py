@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import write_bytes
+from ..files import writing_output
 from .svg import svg_bytes
 
 Array = NDArray[Any]
@@ -39,7 +39,7 @@ def reliability(labels: Array, probabilities: Array, bins: int = BINS) -> tuple[
 def write_reliability(path: Path, title: str, predictions: Mapping[str, Array], labels: Mapping[str, Array]) -> None:
     """Plot the :func:`reliability` of each prediction [N] that has labels [N] of its name, as one SVG.
 
-    The bars are two standard errors of a bin's part. The same numbers give the same bytes.
+    The bars are two standard errors of a bin's part. The same numbers give the same bytes. Raises DataError if the file cannot be written.
     """
 
     def draw(figure: Any) -> None:
@@ -51,4 +51,5 @@ def write_reliability(path: Path, title: str, predictions: Mapping[str, Array], 
             panel.plot([0, top], [0, top], color="grey", linestyle=":")
             panel.set(title=name, xlabel="mean prediction", ylabel="part that is positive")
 
-    write_bytes(path, svg_bytes((4.3 * len(labels), 4.0), draw))
+    with writing_output("plot", path) as beside:
+        beside.write_bytes(svg_bytes((4.3 * len(labels), 4.0), draw))

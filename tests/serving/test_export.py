@@ -15,6 +15,7 @@ from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
 from dcrnn_fast.serving import cpu_kind, export, exported, exporting, load_exported, package, score_files
 from dcrnn_fast.serving.archive import check_program
+from tests.damage import fill_disk
 
 from .archives import rewritten, with_json
 
@@ -129,6 +130,14 @@ def test_a_file_that_would_differ_from_the_model_is_an_error_and_leaves_the_earl
     (tmp_path / "shop.pt2").write_bytes(b"earlier")
     with pytest.raises(ExportError, match=r"click differs by .*nothing was written"):
         export(shop / "run", tmp_path / "shop.pt2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"shop.pt2": b"earlier"}
+
+
+def test_a_full_disk_is_an_error_that_names_the_output_and_leaves_the_earlier_file(shop, tmp_path, monkeypatch):
+    (tmp_path / "shop.pt2").write_bytes(b"earlier")
+    fill_disk(monkeypatch)
+    with pytest.raises(DataError, match=r"output .*shop\.pt2 cannot be written: No space left on device; name another path"):
+        export(shop / "run", tmp_path / "shop.pt2", backend="reference", rows=1)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"shop.pt2": b"earlier"}
 
 

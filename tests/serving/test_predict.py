@@ -12,6 +12,7 @@ from dcrnn_fast.cli.commands import app
 from dcrnn_fast.data import row_files
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.serving import score_files
+from tests.damage import fill_disk
 from tests.training.tiny import SCHEMA
 
 
@@ -108,15 +109,28 @@ def test_no_input_file_is_overwritten(ranker, table, tmp_path, kind):
         ({"keys": ["country"]}, "lacks the columns country that the run or a key uses"),
         ({"keys": "user"}, "keys: got 'user', expected a list"),
         ({"inputs": "today.parquet"}, "inputs: got 'today.parquet', expected a list"),
-        ({"output": "folder.csv"}, "folder.csv cannot be written"),
+        ({"keys": None}, "keys: got None, expected a list"),
+        ({"keys": [3]}, "keys: got 3, expected the name of a column"),
+        ({"inputs": None}, "inputs: got None, expected a list"),
+        ({"missing_values": "NULL"}, "missing_values: got 'NULL', expected a list"),
+        ({"max_rejects": -1}, "max_rejects=-1: expected at least 0"),
+        ({"output": "folder.csv"}, r"folder\.csv: expected the path of a \.parquet or \.csv file"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(ranker, table, tmp_path, changes, said):
     table.to_parquet(tmp_path / "today.parquet")
     (tmp_path / "folder.csv").mkdir()
-    given = {"inputs": [tmp_path / "today.parquet"], "output": "scores.parquet", "keys": []} | changes
-    with pytest.raises(DataError, match=said):
-        score_files(ranker, given["inputs"], tmp_path / given["output"], keys=given["keys"])
+    given = {"inputs": [tmp_path / "today.parquet"], "output": "scores.parquet"} | changes
+    with pytest.raises(ValueError, match=said):  # DataError is one
+        score_files(ranker, output=tmp_path / given.pop("output"), **given)
+
+
+def test_a_full_disk_is_an_error_that_names_the_output(ranker, table, tmp_path, monkeypatch):
+    table.to_parquet(tmp_path / "today.parquet")
+    fill_disk(monkeypatch)
+    with pytest.raises(DataError, match=r"output .*scores\.csv cannot be written: No space left on device; name another path"):
+        score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["today.parquet"]
 
 
 def test_a_file_that_is_named_twice_is_refused(ranker, table, tmp_path):

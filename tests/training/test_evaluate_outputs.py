@@ -12,6 +12,7 @@ from dcrnn_fast.training.bootstrap import bootstrap_intervals
 from dcrnn_fast.training.metrics import binary_metrics
 from dcrnn_fast.training.predictions_file import write_predictions
 from dcrnn_fast.training.reliability import reliability
+from tests.damage import fill_disk
 
 
 def draw(rows, seed=0):
@@ -85,6 +86,14 @@ def test_a_dump_of_predictions_has_the_rows_of_which_evaluate_gives_the_metrics(
 def test_a_dump_to_no_parquet_file_is_refused(finished, tmp_path, name):
     with pytest.raises(DataError, match=r"expected the path of a \.parquet file in a folder that exists"):
         evaluate(finished, predictions=tmp_path / name)
+
+
+@pytest.mark.parametrize(("option", "name"), [("predictions", "rows.parquet"), ("plot", "rows.svg")])
+def test_a_full_disk_is_an_error_that_names_the_output(finished, tmp_path, monkeypatch, option, name):
+    fill_disk(monkeypatch)
+    with pytest.raises(DataError, match=rf"{option} .*{name} cannot be written: No space left on device; name another path"):
+        evaluate(finished, **{option: tmp_path / name})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dump_with_two_columns_of_one_name_is_refused(tmp_path):
