@@ -40,7 +40,7 @@ def missing_here(kind: Mapping[str, Any]) -> str | None:
     for key in ("system", "machine"):
         if kind.get(key) != ours[key]:
             return f"its {key} is {kind.get(key)!r}, and here it is {ours[key]!r}"
-    lacking = sorted(set(map(str, kind.get("instructions") or ())) - set(ours["instructions"]))
+    lacking = sorted(set(kind.get("instructions", ())) - set(ours["instructions"]))
     return f"this one lacks {', '.join(lacking)}" if lacking else None
 
 

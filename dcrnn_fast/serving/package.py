@@ -102,7 +102,8 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
         )
     if not all(type(about.get(key)) is kind for key, kind in _TYPES.items()):
         raise not_exported(path)
-    if not all(isinstance(text, str) for key in ("tasks", "names", "dense") for text in about[key]):
+    lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
+    if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
         raise not_exported(path)
     return about
 
@@ -150,4 +151,5 @@ def _schema(name: str) -> str | None:
     """The schema of an operator, ``namespace::name``; None where none is registered."""
     namespace, _, short = name.partition("::")
     found = getattr(getattr(torch.ops, namespace), short, None) if namespace.isidentifier() and short.isidentifier() else None
-    return str(found.default._schema) if isinstance(found, torch._ops.OpOverloadPacket) else None
+    one = getattr(found, "default", None) if isinstance(found, torch._ops.OpOverloadPacket) else None
+    return None if one is None else str(one._schema)

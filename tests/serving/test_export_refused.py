@@ -60,6 +60,9 @@ def calling(name):
         ({ABOUT: with_json(calling("dcrnn_fast::cross_rnn"))}, "takes other arguments than here.*export the run again"),
         ({ABOUT: with_json(calling("elsewhere::cross"))}, "not registered here.*--backend reference"),
         ({ABOUT: with_json(calling("__class__::__init__"))}, "not registered here"),
+        ({ABOUT: with_json(calling("aten::pow"))}, "not registered here"),
+        ({ABOUT: with_json(setting("cpu", {"instructions": 5}))}, "no file of"),
+        ({ABOUT: with_json(setting("cpu", {"instructions": [5]}))}, "no file of"),
         ({ABOUT: lambda _: b"[]"}, "no file of"),
         ({ABOUT: lambda _: b"\xff"}, "is damaged, or no file of"),
         ({ABOUT: lambda _: None}, "no file of"),
@@ -112,7 +115,7 @@ def pickle_the_first_weight(config):
 
 
 def first_size(text):
-    """Replace the text of every size in the graph."""
+    """Replace the text of the first size in the graph."""
 
     def replace(content):
         sizes = json.dumps("Symbol('s")[1:-1]
