@@ -46,6 +46,14 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def own_cache(tmp_path_factory):
+    """Prepared data goes to a cache of this session, from the first test that asks for it to the last."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DCRNN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def command(capsys):
     """Runs a command of dcrnn-fast in this process; returns its exit code, standard output and standard error."""

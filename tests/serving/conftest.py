@@ -5,10 +5,8 @@ from tests.training.tiny import tiny_config, write_table
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DCRNN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+def _cache(own_cache):
+    pass
 
 
 @pytest.fixture(scope="session")
