@@ -100,16 +100,17 @@ def calibrate(
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
     maps = {name: _fit(name, fitted_to[name], events[name], method, split) for name in calibrated_names(opened.about)}
     calibration = Calibration(weights=weights_digest(opened.folder.weights), split=split, maps=maps)  # type: ignore[arg-type]
-    write_calibration(opened.folder.calibration, calibration)
-    before = predictions("test")
-    return {
+    before, test = predictions("test"), opened.dataset.split("test")
+    result = {
         "data": meta.name,
         "split": split,
         "file": str(opened.folder.calibration),
         "maps": {name: {"method": of.method, "rows": of.rows, "positives": of.positives} for name, of in maps.items()},
-        "before": metrics_of(before, opened.dataset.split("test"), meta),
-        "after": metrics_of(calibration.apply(before, tasks), opened.dataset.split("test"), meta),
+        "before": metrics_of(before, test, meta),
+        "after": metrics_of(calibration.apply(before, tasks), test, meta),
     }
+    write_calibration(opened.folder.calibration, calibration)
+    return result
 
 
 def _fit(name: str, predicted: Array, labels: Array, method: str, split: str) -> Platt | Isotonic:

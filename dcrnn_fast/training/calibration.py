@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .. import strict_json
 from ..errors import CheckpointError, shown
 from .run_files import write_json
+from .validation_problem import first_problem
 
 Array = npt.NDArray[Any]
 Count = Annotated[int, Field(ge=0)]
@@ -128,20 +129,18 @@ def read_calibration(path: Path, about: Mapping[str, Any], weights: str) -> Cali
     remedy = "write it again with dcrnn-fast calibrate, or delete it"
     try:
         values = strict_json.load(path)
-        digest = values.pop("digest", None)
-        intact = digest == strict_json.json_digest(values)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not intact:
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no calibration: the content is {shown(values)}; {remedy}")
+    if values.pop("digest", None) != strict_json.json_digest(values):
         raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {remedy}")
     try:
         calibration = Calibration.model_validate(values)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place, said = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
-        raise CheckpointError(f"{path} holds no calibration: {place} is {shown(problem['input'])}: {said}; {remedy}") from error
+        raise CheckpointError(f"{path} holds no calibration: {first_problem(error, 'the content')}; {remedy}") from error
     if calibration.weights != weights:
         raise CheckpointError(f"{path} was fitted to other weights than those of the run now; {remedy}")
     if sorted(calibration.maps) != sorted(expected := calibrated_names(about)):

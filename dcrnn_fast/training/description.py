@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import CheckpointError, shown
+from ..errors import CheckpointError
 from ..inputs import check_negative_rate, check_pooled, check_shared_embeddings
 from .config import ModelConfig, model_with_earlier
+from .validation_problem import first_problem
 
 MAX_UNITS = 2**18
 MAX_ROWS = 2**24
@@ -77,8 +78,5 @@ def check_description(about: Any, path: Path) -> None:
     try:
         _Description.model_validate(about)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place, said = ".".join(map(str, problem["loc"])) or "the description", problem["msg"].removeprefix("Value error, ")
-        raise CheckpointError(
-            f"{path} describes no model: {place} is {shown(problem['input'])}: {said}; give the model.safetensors of a run folder"
-        ) from error
+        problem = first_problem(error, "the description")
+        raise CheckpointError(f"{path} describes no model: {problem}; give the model.safetensors of a run folder") from error

@@ -14,6 +14,7 @@ from typing_extensions import NotRequired, TypedDict  # pydantic checks no Typed
 from ..errors import shown
 from .checkpoint import damaged, step_of
 from .early_stopping import EarlyStopping
+from .validation_problem import first_problem
 
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -79,8 +80,7 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
         if not said:
             return position, stopping
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        said = f"{'.'.join(map(str, problem['loc'])) or 'the position'} is {shown(problem['input'])}: {problem['msg']}"
+        said = first_problem(error, "the position")
     except (KeyError, TypeError) as error:
         said = f"it lacks an entry or has another type of it: {error}"
     raise damaged(folder, folder / "state.json", f"holds no position of a run: {said}")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dcrnn_fast import Ranker
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError
 from dcrnn_fast.strict_json import json_digest
 from dcrnn_fast.training import calibrate, calibrating, evaluate, train
 from dcrnn_fast.training.calibrating import fit_isotonic, fit_platt
@@ -123,11 +123,25 @@ def test_rows_of_one_class_cannot_calibrate(copied, monkeypatch):
     assert not (copied / "calibration.json").exists()
 
 
+def test_a_run_whose_test_rows_cannot_be_predicted_stays_as_it_is(copied, monkeypatch):
+    real = calibrating.finite_predictions
+
+    def refuse(model, rows, *rest):
+        if rows.name == "test":
+            raise TrainingDivergedError("not finite")
+        return real(model, rows, *rest)
+
+    monkeypatch.setattr(calibrating, "finite_predictions", refuse)
+    with pytest.raises(TrainingDivergedError):
+        calibrate(copied)
+    assert not (copied / "calibration.json").exists()
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda path: path.write_text("{"), "cannot be read"),
-        (lambda path: path.write_text("[1]"), "cannot be read"),
+        (lambda path: path.write_text("[1]"), r"holds no calibration: the content is \[1\]"),
         (edit_json(lambda values: values["maps"]["click"].update(slope=9.0)), "was changed after it was written"),
     ],
 )
