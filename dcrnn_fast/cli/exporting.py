@@ -13,5 +13,5 @@ def run_export(run: Path, output: Path, *, format: str, backend: str, quiet: boo
 
     difference = export(run, output, format=format, backend=backend)
     if not quiet:
-        of = f"{ROWS:,} drawn rows: no probability differs from the model's by more than {difference:.1g}"
+        of = f"{ROWS:,} drawn rows: no probability differs from the model's by more than about {difference:.1g}"
         print_lines(output_console(), [of, f"Exported, format {format}: {output} ({output.stat().st_size:,} bytes)"])

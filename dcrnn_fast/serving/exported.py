@@ -68,7 +68,7 @@ def load_exported(path: str | Path) -> ExportedRanker:
             from its author. Of a file of format pt2, the graph is checked first: it may call PyTorch's and this package's operators alone.
 
     Raises:
-        TypeError, ValueError: ``path`` is none.
+        TypeError, ValueError: ``path`` is no path.
         ExportError: the file is missing, damaged, of another format version, or does not fit this machine; the message says what to do.
         DataError: its encoder needs a package that is not installed.
 

@@ -58,7 +58,7 @@ class Ranker:
             backend: of the operators, see ``dcrnn-fast info``.
 
         Raises:
-            TypeError, ValueError: ``path`` is none.
+            TypeError, ValueError: ``path`` is no path.
             CheckpointError: a file is missing, damaged or changed, the run has not written its weights yet, or its calibration was fitted
                 to other weights.
             DataError: the folder holds no run.

@@ -57,7 +57,7 @@ def score_files(
 
     Raises:
         DataError: an argument, a file, a column or a cell cannot be used; the message names it.
-        TypeError, ValueError: a path or ``max_rejects`` is none.
+        TypeError, ValueError: an input is no path, or ``max_rejects`` no number of rows.
     """
     output = output_path("output", output, ".parquet", ".csv")
     for name, given in (("inputs", inputs), ("keys", keys), ("missing_values", missing_values)):
