@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec onnx spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -47,6 +47,16 @@ torchrec: $(VENV)/.dev $(TORCHREC)/.installed
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.__version__.startswith("2.13."))'; then \
 		OMP_NUM_THREADS=1 PYTHONPATH=$(abspath $(TORCHREC)) $(BIN)/python -m pytest tests/torchrec tests/test_docstrings.py -k torchrec; \
 	else echo 'torchrec: skipped: fbgemm-gpu-cpu 1.8.0 fits PyTorch 2.13, and another one is installed'; fi
+
+# Tests the export to ONNX with packages of the extra onnx. They stay in build/, out of the virtual environment.
+build/onnx/.installed: | $(VENV)/.dev
+	rm -rf build/onnx
+	$(BIN)/python -m pip install --quiet --no-deps --target build/onnx onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 onnx_ir ml_dtypes \
+		flatbuffers
+	touch $@
+
+onnx: $(VENV)/.dev build/onnx/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py -rs
 
 # Tests examples/spark_encode.py with pyspark, which stays in build/, 400 MB. It needs Java.
 build/pyspark/.installed: | $(VENV)/.dev
