@@ -24,7 +24,11 @@ def path_of(name: str, value: object) -> Path:
 
 
 def output_path(name: str, value: object, *suffixes: str) -> Path:
-    """The path of a file to write. Raises DataError unless it ends in one of ``suffixes``, is no folder, and lies in one that exists."""
+    """The path of a file to write.
+
+    Raises TypeError or ValueError as :func:`path_of`, and DataError unless it ends in one of ``suffixes``, is no folder, and lies in one
+    that exists.
+    """
     path = path_of(name, value)
     if path.suffix not in suffixes or path.is_dir() or not path.parent.is_dir():
         raise DataError(f"{name} {path}: expected the path of a {' or '.join(suffixes)} file in a folder that exists")
