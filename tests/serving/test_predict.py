@@ -53,6 +53,12 @@ def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_pa
         assert found[name].to_numpy() == pytest.approx(values, rel=1e-4), name
 
 
+def test_a_csv_file_needs_a_text_that_means_missing(ranker, table, tmp_path):
+    table.to_csv(tmp_path / "today.csv", index=False)
+    with pytest.raises(DataError, match=r"today\.csv is a CSV file, and missing_values is empty; name at least one text"):
+        score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", missing_values=())
+
+
 def test_a_key_may_be_a_column_that_the_model_reads(ranker, table, tmp_path):
     table.to_csv(tmp_path / "today.csv", index=False)
     score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", keys=["colour", "size"])
