@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec onnx spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec onnx spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests compiled-step host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -131,6 +131,11 @@ gpu:
 # Times requests of prepared, eager, compiled and AOTInductor models.
 requests: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.requests
+	$(BIN)/python -m bench.readme
+
+# Times training steps with and without torch.compile.
+compiled-step: $(VENV)/.dev
+	$(BIN)/python -m bench.compiled_step
 	$(BIN)/python -m bench.readme
 
 # Measures how long calls occupy the host, beside a driver that launches nothing, and replaces bench/results/host_cost.json.

@@ -222,6 +222,17 @@ def ablation() -> str:
     )
 
 
+def compiled_step() -> str:
+    """The time of a compiled training step over that of an eager one."""
+    result = read("compiled_step_cpu.json")
+    lines = [[f"{row['B']:,} rows, {row['dtype']}", f"{row['eager, ms']:.2f} ms", ratio(row, "compiled/eager")] for row in result["rows"]]
+    return (
+        f"{markdown(['training step', 'eager', 'compiled / eager'], lines)}\n\n"
+        "Medians; the ratios are per round (quartiles), and above 1 the compiled step is slower. "
+        f"{machine.line(result['machine'])}; `bench/results/compiled_step_cpu.json`."
+    )
+
+
 def requests() -> str:
     """The milliseconds of a request, and those of the prepared model over those of the others."""
     result = read("requests_cpu.json")
@@ -316,7 +327,7 @@ SECTIONS = {
         "rank": rank,
         "scenarios": scenarios,
     },
-    ROOT / "docs" / "training.md": {"embedding step": embedding_step},
+    ROOT / "docs" / "training.md": {"compiled step": compiled_step, "embedding step": embedding_step},
     ROOT / "docs" / "sizing.md": {"sizing": sizing},
     ROOT / "docs" / "serving.md": {"requests": requests},
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "weightings": weightings, "synthetic": synthetic},
