@@ -65,6 +65,8 @@ def score_files(
             raise DataError(f"{name}: got {shown(given)}, expected a list; put a single one in a list")
     inputs, keys = list(inputs), list(keys)
     check_count("max_rejects", max_rejects, minimum=0)
+    if csv is not None and not isinstance(csv, Csv):
+        raise DataError(f"csv: got {shown(csv)}, expected a dcrnn_fast.data.file_schema.Csv, such as Csv(delimiter=';')")
     if unnamed := [key for key in keys if not isinstance(key, str)]:
         raise DataError(f"keys: got {shown(unnamed[0])}, expected the name of a column")
     if taken := [key for key in keys if key in ranker.names or keys.count(key) > 1]:

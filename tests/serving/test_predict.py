@@ -116,6 +116,7 @@ def test_no_input_file_is_overwritten(ranker, table, tmp_path, kind):
         ({"keys": "user"}, "keys: got 'user', expected a list"),
         ({"inputs": "today.parquet"}, "inputs: got 'today.parquet', expected a list"),
         ({"keys": None}, "keys: got None, expected a list"),
+        ({"csv": ";"}, r"csv: got ';', expected a dcrnn_fast\.data\.file_schema\.Csv"),
         ({"keys": [3]}, "keys: got 3, expected the name of a column"),
         ({"inputs": None}, "inputs: got None, expected a list"),
         ({"missing_values": "NULL"}, "missing_values: got 'NULL', expected a list"),
