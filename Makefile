@@ -56,7 +56,7 @@ build/onnx/.installed: | $(VENV)/.dev
 	touch $@
 
 onnx: $(VENV)/.dev build/onnx/.installed
-	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py -rs
+	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -rs
 
 # Tests examples/spark_encode.py with pyspark, which stays in build/, 400 MB. It needs Java.
 build/pyspark/.installed: | $(VENV)/.dev

@@ -10,7 +10,8 @@
 
 from .exported import ExportedRanker, load_exported
 from .exporting import export
+from .identity import model_id
 from .ranker import Ranker
 from .scoring import score_files
 
-__all__ = ["ExportedRanker", "Ranker", "export", "load_exported", "score_files"]
+__all__ = ["ExportedRanker", "Ranker", "export", "load_exported", "model_id", "score_files"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from ..data import Encoder
 from ..data.meta import check_encoding
 from ..errors import DataError, ExportError, shown
 from .cpu_kind import cpu_kind, missing_here
+from .ranker import Ranker
 
 FORMAT = 1
 """The version of the description. A reader refuses every other one."""
@@ -36,6 +37,8 @@ _TYPES: dict[str, type] = {
     "cpu": dict,
     "encoding": str,
 }
+_LATER: dict[str, type] = {"calibrated": dict, "model": str}
+"""What files of earlier versions lack."""
 
 
 class Package(NamedTuple):
@@ -45,28 +48,29 @@ class Package(NamedTuple):
     encoder: Encoder
 
 
-def describe(
-    kind: str, encoder: Encoder, encoding: Mapping[str, Any], names: Iterable[str], backend: str, operators: set[str]
-) -> dict[str, str]:
+def describe(kind: str, ranker: Ranker, encoding: Mapping[str, Any], backend: str, operators: set[str]) -> dict[str, str]:
     """The texts of :data:`ABOUT` and :data:`ENCODER` by name.
 
     ``operators`` are those of this package that the file calls, as ``namespace::name``. Their schemas are kept, so that a reader can tell
     whether its own are the same.
     """
+    encoder, maps = ranker.encoder, {} if ranker.calibration is None else ranker.calibration.maps
     about = {
         "format": FORMAT,
         "kind": kind,
         "dcrnn_fast": __version__,
         "torch": torch.__version__,
         "tasks": list(encoder.tasks),
-        "names": list(names),
+        "names": list(ranker.names),
         "fields": [[name, size] for name, size in encoder.num_embeddings.items()],
         "dense": list(encoder.dense),
         "rows": [1, MAX_ROWS],
+        "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
         "operators": {name: _schema(name) for name in sorted(operators)},
         "cpu": cpu_kind() if kind == "aoti" else {},
         "encoding": strict_json.json_digest(encoding),
+        "model": ranker.id,
     }
     return {ABOUT: json.dumps(about, indent=1), ENCODER: json.dumps(encoding, indent=1)}
 
@@ -100,7 +104,7 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
             f"{path} has format {shown(version)}, and dcrnn_fast {__version__} reads format {FORMAT}; "
             f"export the run again with this version, or install the one that wrote it: {shown(about.get('dcrnn_fast'))}"
         )
-    if not all(type(about.get(key)) is kind for key, kind in _TYPES.items()):
+    if not all(type(about.get(key)) is kind for key, kind in (_TYPES | {key: _LATER[key] for key in about.keys() & _LATER}).items()):
         raise not_exported(path)
     lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):

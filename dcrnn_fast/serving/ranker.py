@@ -16,6 +16,7 @@ from ..modules import DCRNN
 from ..training.calibration import Calibration, read_calibration
 from ..training.model_file import load_model, weights_digest
 from ..training.run_folder import RunFolder
+from .identity import model_id
 
 Scores = dict[str, npt.NDArray[np.float32]]
 BATCH = 8192
@@ -25,7 +26,8 @@ class Ranker:
     """Scores rows: it encodes them as the run's training rows were, computes the probabilities, and names them.
 
     Take one from :meth:`load`. ``encoder``, ``model`` and ``calibration`` (or None) are its parts, ``columns`` what a table must hold, and
-    ``names`` what :meth:`predict` returns: the tasks and, in a funnel, each task given the one before it.
+    ``names`` what :meth:`predict` returns: the tasks and, in a funnel, each task given the one before it. ``id`` is that of
+    :func:`dcrnn_fast.serving.model_id`, or None where no run's files say it.
 
     Example, of a model that no run has trained:
         >>> from dcrnn_fast import DCRNN, Ranker
@@ -39,11 +41,11 @@ class Ranker:
         (['click', 'consume', 'consume_given_click'], (3,))
     """
 
-    def __init__(self, model: DCRNN, encoder: Encoder, calibration: Calibration | None = None) -> None:
+    def __init__(self, model: DCRNN, encoder: Encoder, calibration: Calibration | None = None, id: str | None = None) -> None:
         of_model = dict(zip(model.field_names, model.num_embeddings, strict=True)), model.num_dense, model.tasks
         if of_model != (encoder.num_embeddings, len(encoder.dense), encoder.tasks):
             raise DataError("model and encoder do not fit: they have other fields, dense columns or tasks; take both from one run folder")
-        self.model, self.encoder, self.calibration = model.eval(), encoder, calibration
+        self.model, self.encoder, self.calibration, self.id = model.eval(), encoder, calibration, id
         self.columns = encoder.columns
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
         self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
@@ -67,7 +69,9 @@ class Ranker:
         folder = RunFolder(path_of("path", path))
         encoder = Encoder.load(folder.root)
         model, about = load_model(folder.weights, device=device, backend=backend)
-        return cls(cast(DCRNN, model), encoder, read_calibration(folder.calibration, about, weights_digest(folder.weights)))
+        weights = weights_digest(folder.weights)
+        calibration = read_calibration(folder.calibration, about, weights)
+        return cls(cast(DCRNN, model), encoder, calibration, model_id(weights, about["encoding"], calibration))
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order.

@@ -15,6 +15,7 @@ from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
 from dcrnn_fast.serving import cpu_kind, export, exported, exporting, load_exported, package, score_files
 from dcrnn_fast.serving.archive import check_program
+from dcrnn_fast.training import calibrate
 from tests.damage import fill_disk
 
 from .archives import rewritten, with_json
@@ -119,12 +120,12 @@ def test_every_kind_of_model_is_exported_and_passes_the_readers_checks(options, 
 def test_a_file_that_would_differ_from_the_model_is_an_error_and_leaves_the_earlier_file(shop, tmp_path, monkeypatch):
     real = exporting.traced
 
-    def another(model):
+    def another(model, calibration):
         wrong = DCRNN.__new__(DCRNN)
         wrong.__dict__ = dict(model.__dict__)
         wrong._modules = dict(model._modules)
         wrong.embedding = torch.nn.Embedding.from_pretrained(model.embedding.weight + 0.01)
-        return real(wrong)
+        return real(wrong, calibration)
 
     monkeypatch.setattr(exporting, "traced", another)
     (tmp_path / "shop.pt2").write_bytes(b"earlier")
@@ -187,11 +188,12 @@ def test_the_command_writes_the_file_and_says_how_far_it_is_from_the_model(shop,
     assert load_exported(tmp_path / "shop.pt2").names == ("click", "buy", "buy_given_click")
 
 
-def test_a_compiled_file_scores_as_the_run_and_is_refused_on_another_kind_of_cpu(shop, tmp_path, monkeypatch):
+def test_a_compiled_file_scores_as_the_calibrated_run_and_is_refused_on_another_kind_of_cpu(shop, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    calibrate(shutil.copytree(shop / "run", tmp_path / "run"), method="isotonic")
     path = tmp_path / "shop.pt2"
-    assert export(shop / "run", path, format="aoti") <= exporting.TOLERANCE
-    run, ranker = Ranker.load(shop / "run"), load_exported(path)
+    assert export(tmp_path / "run", path, format="aoti") <= exporting.TOLERANCE
+    run, ranker = Ranker.load(tmp_path / "run"), load_exported(path)
     for table in (ROWS, {column: cells[:1] for column, cells in ROWS.items()}):
         assert_same(ranker.predict(table), run.predict(table), rtol=1e-4)
     assert ranker.about["kind"] == "aoti"

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import zipfile
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from dcrnn_fast.errors import ExportError
 from dcrnn_fast.serving import export, load_exported
 from dcrnn_fast.serving.archive import GRAPH, SAMPLES
-from dcrnn_fast.training import calibrate
 
 from .archives import Touch, pickled, rewritten, with_json
 
@@ -29,14 +27,6 @@ def file(shop, tmp_path_factory):
 def test_a_rewritten_file_loads(file, tmp_path):
     """Otherwise the refusals below might be due to the rewriting."""
     assert load_exported(rewritten(file, tmp_path / "same.pt2", {})).names == load_exported(file).names
-
-
-def test_a_calibrated_run_is_not_exported_without_its_calibration(shop, tmp_path):
-    shutil.copytree(shop / "run", tmp_path / "run")
-    calibrate(tmp_path / "run")
-    with pytest.raises(ExportError, match="is calibrated, and a file would give scores without the calibration"):
-        export(tmp_path / "run", tmp_path / "shop.pt2")
-    assert not (tmp_path / "shop.pt2").exists()
 
 
 def setting(key, value):
