@@ -163,14 +163,17 @@ def evaluate(
     bootstrap: Annotated[int | None, typer.Option(help="Resample the rows this often for 95% intervals, e.g. 1000.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Parquet file to write, of predictions and labels.")] = None,
     plot: Annotated[Path | None, typer.Option(help="SVG file to write, of each task's reliability in 10 bins.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", metavar="FIELD", help="Field, repeatable: metrics of the rows with each of its values too.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate the best weights of a run."""
     from .. import training
     from ..training.constant import not_better_than_constant
-    from .result_tables import output_console, print_lines, print_metrics
+    from .result_tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
-    options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot}
+    options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
     result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend, **options)
     of_the_data = [f"warning: {line}" for line in result["warnings"]]
     if as_json:
@@ -180,6 +183,8 @@ def evaluate(
         return
     console = output_console()
     print_metrics(console, f"{result['data']}, {split.value} rows", result["metrics"])
+    for field, entries in result.get("by", {}).items():
+        print_sheet(console, segments_sheet(field, entries))
     written = {"Predictions": predictions, "Reliability plot": plot}
     print_lines(console, [*of_the_data, *(f"{what}: {path}" for what, path in written.items() if path is not None)])
 

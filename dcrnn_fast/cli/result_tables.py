@@ -103,6 +103,29 @@ def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet
     return sheet
 
 
+LONGEST = 40
+"""Characters of a value in a table by segment."""
+
+
+def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
+    """Of each of a field's segments, see :func:`dcrnn_fast.training.segments.metrics_by`, one row a task."""
+    means = {"label_mean": "label mean", "prediction_mean": "predicted"}
+    numbers = means | {"calibration": "calibration", "log_loss": "log loss", "auc": "AUC"}
+    sheet = Sheet(f"By {field}", {field: False, "task": False, "rows": True} | dict.fromkeys(numbers.values(), True))
+    for entry in entries:
+        value = f"({entry['values']:,} others)" if entry["value"] is None else _short(entry["value"])
+        for task, of in entry["metrics"].items():
+            sheet.add(value, task, f"{of['rows']:,}", *(_with_interval(of, name) for name in numbers))
+            value = ""
+    return sheet
+
+
+def _short(value: str) -> str:
+    """A category as a table shows it: no control characters, and no more than fits."""
+    value = "".join(char if char.isprintable() else repr(char)[1:-1] for char in value)
+    return value if len(value) <= LONGEST else f"{value[: LONGEST - 3]}..."
+
+
 def _with_interval(entry: Mapping[str, Any], name: str) -> str:
     interval = entry.get("intervals", {}).get(name)
     return number(entry[name]) + (f"\n{number(interval[0])}-{number(interval[1])}" if interval else "")

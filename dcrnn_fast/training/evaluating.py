@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +26,7 @@ from .predictions_file import write_predictions
 from .reliability import write_reliability
 from .run_data import check_same_data, evaluation_warnings, prepare_data
 from .run_folder import RunFolder, stored_config
+from .segments import check_fields, metrics_by
 
 
 def evaluate(
@@ -38,6 +40,7 @@ def evaluate(
     bootstrap: int | None = None,
     predictions: str | Path | None = None,
     plot: str | Path | None = None,
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Metrics of a run's best weights.
 
@@ -54,10 +57,13 @@ def evaluate(
             ``intervals``, by name, each with its low and high end.
         predictions: a .parquet file to write: the predictions of the split's rows, in their order, and the labels (``{task}_label``).
         plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.reliability.write_reliability`.
+        by: fields of the data, such as ``["colour"]``, for the metrics of the rows with each of their values; with ``bootstrap`` these
+            have intervals too.
 
     Returns:
         ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
-        name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say little.
+        name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say little. With
+        ``by`` also ``"by"``: what :func:`dcrnn_fast.training.segments.metrics_by` returns.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -72,6 +78,7 @@ def evaluate(
     figure = None if plot is None else output_path("plot", plot, ".svg")
     opened = open_run(run, data=data, split=split, device=device, backend=backend)
     model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
+    fields = check_fields(by, meta)
     rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
     if not as_served:
         cast(DCRNN, model).negative_rate = 1.0
@@ -90,12 +97,15 @@ def evaluate(
         write_predictions(table, predicted, labels, meta.tasks)
     if figure is not None:
         write_reliability(figure, f"{meta.name}, {split} rows", predicted, {name: events[name] for name in metrics})
-    return {
+    result = {
         "data": meta.name,
         "split": split,
         "metrics": with_constant(metrics, rates),
         "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
     }
+    if fields:
+        result["by"] = metrics_by(fields, rows, meta, {name: events[name] for name in metrics}, predicted, bootstrap=bootstrap)
+    return result
 
 
 class OpenRun(NamedTuple):

@@ -7,7 +7,7 @@ from rich.text import Text
 from dcrnn_fast.cli import progress
 from dcrnn_fast.cli.demo import demo_sheet
 from dcrnn_fast.cli.progress import LiveReport, PlainReport, choose_report
-from dcrnn_fast.cli.result_tables import Sheet, metrics_sheet, output_console, print_sheet
+from dcrnn_fast.cli.result_tables import Sheet, metrics_sheet, output_console, print_sheet, segments_sheet
 from dcrnn_fast.training import Report
 
 RECORD = {
@@ -128,3 +128,13 @@ def test_a_pipe_is_160_columns_wide_unless_COLUMNS_says_otherwise(monkeypatch): 
     assert output_console().width == 160
     monkeypatch.setenv("COLUMNS", "80")
     assert output_console().width == 80
+
+
+def test_a_table_by_segment_shows_each_value_on_one_line_without_control_characters():
+    of = ENTRY | {"label_mean": 0.25, "prediction_mean": 0.5}
+    values = [{"value": "a\n\x1b[31m[bold]"}, {"value": "b" * 99}, {"value": None, "values": 1200}]
+    sheet = segments_sheet("city", [value | {"metrics": {"click": of}} for value in values])
+    assert [row[0] for row in sheet.rows] == ["a\\n\\x1b[31m[bold]", "b" * 37 + "...", "(1,200 others)"]
+    console = pipe()
+    print_sheet(console, sheet)
+    assert "a\\n\\x1b[31m[bold]" in console.file.getvalue()

@@ -1,0 +1,127 @@
+"""`evaluate --by`: the metrics of the rows with each value of a field."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dcrnn_fast.data import prepare
+from dcrnn_fast.data.packed import PackedSplit
+from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.training import evaluate
+from dcrnn_fast.training.metrics import binary_metrics
+from dcrnn_fast.training.segments import metrics_by, names_of_ids, segments
+from tests.training.tiny import write_table
+
+
+@pytest.fixture(scope="module")
+def by(finished):
+    return evaluate(finished, by=["colour", "size"], bootstrap=100)["by"]
+
+
+def test_each_value_has_the_metrics_of_its_rows(finished, dataset, by, tmp_path):
+    evaluate(finished, predictions=tmp_path / "rows.parquet")
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pandas()
+    labels, p = rows["buy_label"].to_numpy(dtype=np.float32, na_value=np.nan), rows["buy"].to_numpy()
+    colours = np.asarray(dataset.split("test").ids[:, list(dataset.meta.fields).index("colour")])
+    names = dataset.meta.vocabulary["colour"]
+    assert [entry["value"] for entry in by["colour"]] == [names[colour] for colour in np.unique(colours)]
+    for entry in by["colour"]:
+        own = colours == names.index(entry["value"])
+        expected, found = binary_metrics(labels[own], p[own]), entry["metrics"]["buy"]
+        assert {name: found[name] for name in expected} == expected
+        assert found["label_mean"] == pytest.approx(np.nanmean(labels[own]))
+        assert found["prediction_mean"] == pytest.approx(p[own][~np.isnan(labels[own])].mean())
+        assert found["calibration"] == pytest.approx(found["prediction_mean"] / found["label_mean"])
+
+
+def test_the_segments_of_a_field_have_all_rows_of_each_task(finished, by):
+    whole = evaluate(finished)
+    assert "by" not in whole
+    for entries in by.values():
+        for task, of in whole["metrics"].items():
+            for name in ("rows", "positives"):
+                assert sum(entry["metrics"][task][name] for entry in entries) == of[name]
+
+
+def test_a_bucketed_field_is_told_apart_by_its_edges_in_their_order(dataset, by):
+    edges = dataset.meta.vocabulary["size"]
+    names = [entry["value"] for entry in by["size"]]
+    assert names == [f"< {edges[0]}", *(f"{low} to < {high}" for low, high in pairwise(edges)), f">= {edges[-1]}"]
+
+
+def test_a_number_with_a_bucket_of_its_own_is_named_alone(tmp_path):
+    values = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [90, 5, 5, 100, 5, 5, 5])
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{value:g},{row % 2}\n" for row, value in enumerate(values)))
+    schema = write_table(
+        tmp_path,
+        files={"train": "t.csv", "test": "t.csv"},
+        funnel=False,
+        tasks=[{"name": "y", "column": "y"}],
+        categorical=[],
+        numeric=[{"column": "x", "buckets": 4}],
+        group=None,
+        weight=None,
+    )
+    data = prepare(str(schema))
+    names = [names_of_ids(data.meta, "x")(number) for number in range(data.meta.fields["x"])]
+    assert names == ["<missing>", "<= 0", "> 0 to < 3", "3", "> 3 to < 5", ">= 5"]
+
+
+def test_intervals_come_with_the_bootstrap_alone(finished, by):
+    for name, (low, high) in by["colour"][0]["metrics"]["click"]["intervals"].items():
+        assert low < by["colour"][0]["metrics"]["click"][name] < high, name
+    assert "intervals" not in evaluate(finished, by=["colour"])["by"]["colour"][0]["metrics"]["click"]
+
+
+def test_the_values_of_the_fewest_rows_are_one_segment_and_those_without_rows_none():
+    ids = np.array([1] * 3 + [2] * 5 + [4] + [5] * 2 + [6], dtype=np.int32)
+    found = list(segments(ids, ["<oov>", *"abcdef"].__getitem__, most=3))
+    assert [about for about, _ in found] == [{"value": "a"}, {"value": "b"}, {"value": "e"}, {"value": None, "values": 2}]
+    assert sorted(np.concatenate([rows for _, rows in found])) == list(range(len(ids)))
+    assert ids[found[-1][1]].tolist() == [4, 6]
+
+
+def test_a_segment_without_a_known_label_has_no_metrics_but_a_count(dataset):
+    meta = dataset.meta
+    ids = np.ones((4, len(meta.fields)), dtype=np.int32)
+    split = PackedSplit("test", ids, None, np.zeros((4, 2), np.float32), None, None)
+    (entry,) = metrics_by(("shape",), split, meta, {"buy": np.full(4, np.nan)}, {"buy": np.full(4, 0.5)})["shape"]
+    of = entry["metrics"]["buy"]
+    assert of.pop("rows") == of.pop("positives") == 0
+    assert set(of.values()) == {None}
+
+
+def test_as_served_evaluates_the_served_probabilities_of_each_value(copied):
+    from dcrnn_fast.training import calibrate
+
+    calibrate(copied)
+    plain, served = (evaluate(copied, by=["colour"], as_served=as_served)["by"]["colour"] for as_served in (False, True))
+    for before, after in zip(plain, served, strict=True):
+        assert before["metrics"]["click"]["positives"] == after["metrics"]["click"]["positives"]
+        assert before["metrics"]["click"]["prediction_mean"] != after["metrics"]["click"]["prediction_mean"]
+
+
+@pytest.mark.parametrize("by", [["color"], [3], "colour", 3, ["importance"], [["colour"]]])
+def test_what_is_no_field_is_refused_with_the_fields(finished, by):
+    with pytest.raises(ConfigError, match=r"by=.*: expected a .*field.* of tiny: shape, colour, size"):
+        evaluate(finished, by=by)
+
+
+def test_the_command_prints_a_table_a_field_and_gives_the_same_in_json(finished, command):
+    code, out, _ = command("evaluate", "--run", finished, "--by", "colour", "--by", "size", "--by", "colour")
+    assert code == 0
+    assert out.count("By colour") == out.count("By size") == 1
+    code, text, _ = command("evaluate", "--run", finished, "--by", "colour", "--json")
+    lines = out[out.index("By colour") : out.index("By size")].splitlines()
+    for entry in json.loads(text)["by"]["colour"]:
+        of = entry["metrics"]["click"]
+        (line,) = [line for line in lines if f" {entry['value']} " in line]
+        assert f" {of['rows']} " in line
+        for name in ("label_mean", "prediction_mean", "calibration", "log_loss", "auc"):
+            assert f"{of[name]:.4f}" in line
+    code, _, err = command("evaluate", "--run", finished, "--by", "price")
+    assert code == 2
+    assert "by='price': expected a field of tiny" in err
