@@ -32,4 +32,19 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
       "Tensor private_weight, Tensor private_bias, Tensor index, SymInt steps, str cell, Tensor? context, "
       "Tensor? shared_projection, Tensor? private_projection, Tensor? projection_index, bool return_states, SymInt needs, "
       "bool allow_tf32=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // What follows has kernels for the CPU alone and no derivative: it is for inference.
+
+  // ids int64 or int32 [B, F], column f in [0, sizes[f]), table [V, E], sizes and offsets int64 [F], and of N numbers with Q bins each
+  // dense [B, N], lower and scale [N, Q], weight [N, Q, E], bias [N, E], which are float32, or float64 beside a float64 table
+  //   -> [B, (F + N) E]: side by side, the rows offsets[f] + ids[:, f] of the table, and
+  //      bias[n] + sum_q clamp((dense[:, n] - lower[n, q]) scale[n, q], 0, 1) weight[n, q]
+  m.def(
+      "features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, Tensor? dense=None, Tensor? lower=None, Tensor? scale=None, "
+      "Tensor? weight=None, Tensor? bias=None) -> Tensor");
+
+  // states [T, B, D], widths int64 [n] of the hidden layers, multiples of 16, packed [T, P]: of each task layer by layer its weights
+  // [in, out] and biases [out], then the head's weights [in] and bias; float32, or float64 beside float64 states
+  //   -> [B, T]: the head of the last layer's relu
+  m.def("towers(Tensor states, Tensor packed, Tensor widths) -> Tensor");
 }

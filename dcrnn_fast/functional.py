@@ -16,7 +16,7 @@ from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, r
 from .errors import BackendUnavailable
 from .inputs import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
 from .operands import Projection, check_banks, check_cross_rnn, check_index, index_is_checked
-from .operators import Implementation, Keep, no_override, override_by, register
+from .operators import Implementation, Keep, no_override, override_by, register, register_inference
 from .operators.cross_rnn import tf32
 from .reference import functional as reference
 from .sharing import GATES, Cell
@@ -31,6 +31,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {"reference": Implementation(refere
 if extension() is not None:
     try:
         IMPLEMENTATIONS["cpp"] = register("dcrnn_fast", Keep.ACTIVATIONS)
+        register_inference("dcrnn_fast")
     except BackendUnavailable as error:
         REASONS["cpp"] = REASONS["cuda"] = f"the C++ extension cannot be used: {error}"
     else:

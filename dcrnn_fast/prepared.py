@@ -1,18 +1,21 @@
 """A DCRNN prepared for inference: what a request would gather, check or look up again is done once.
 
 At one row, most of a request's time is not arithmetic but the way to it: gathers of tower weights, checks of weights that cannot have
-changed, wrappers that record derivatives. The operators and their results stay.
+changed, wrappers that record derivatives, calls. On a CPU three operators in C++ compute the logits: ``features``, the recurrence, and
+``towers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from . import backends
-from .inputs import check_dense, check_ids
+from .inputs import check_dense
+from .operators.inference import MULTIPLE
 from .reference.layers import PartiallySharedLinear
 from .reference.model import DCRNN
 
@@ -43,8 +46,9 @@ class PreparedDCRNN:
         device = model.embedding.weight.device
         on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
-        self._fields, self._width = len(model.num_embeddings), len(model.num_embeddings) * model.embedding.embedding_dim
-        self._plain = device.type == "cpu" and not model.pooled
+        self._table = _table(model) if on_cpp and not model.pooled else None
+        self._bins = _bins(model) if self._table is not None else ()
+        self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
@@ -62,6 +66,8 @@ class PreparedDCRNN:
             with torch.autocast(device, enabled=False):
                 return self._conditional_logits(ids, dense)
         states = self._cross(self._features(ids, dense), *self.model.scenarios_of(ids))  # [T, B, D]
+        if self._towers is not None:
+            return torch.ops.dcrnn_fast.towers.default(states, *self._towers)
         for weight, bias in self._layers[:-1]:
             states = torch.baddbmm(bias, states, weight).relu_()
         if self.model.transfer is not None:
@@ -71,20 +77,16 @@ class PreparedDCRNN:
 
     def _features(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         model = self.model
-        if not self._plain:
-            return model.features(ids, dense)
-        # Only where something is wrong are the checks of model.features needed, which find out what.
-        fits = type(ids) is Tensor and ids.dtype in (torch.int64, torch.int32) and ids.dim() == 2 and ids.shape[1] == self._fields
-        if not fits or not bool(((ids >= 0) & (ids < model.sizes)).all()):
-            check_ids(ids, model.num_embeddings, model.field_names)
-        parts = []
-        if model.num_embeddings:
-            rows = (ids + model.offsets).flatten()
-            parts.append(model.embedding.weight.index_select(0, rows).view(ids.shape[0], self._width))
-        fits = type(dense) is Tensor and dense.is_floating_point() and dense.shape == (ids.shape[0], model.num_dense)
-        if dense is None or not fits or not bool(dense.isfinite().all()):
-            check_dense(dense, ids.shape[0], model.num_dense)
-        return torch.cat([*parts, *model.dense_features(dense)], dim=1)
+        if self._table is not None and (dense is None) == (model.num_dense == 0):
+            try:
+                if self._bins or dense is None:
+                    return torch.ops.dcrnn_fast.features.default(ids, *self._table, *(() if dense is None else (dense, *self._bins)))
+                looked_up = torch.ops.dcrnn_fast.features.default(ids, *self._table)
+                check_dense(dense, ids.shape[0], model.num_dense)
+                return torch.cat([looked_up, *model.dense_features(dense)], dim=1)
+            except (RuntimeError, TypeError, ValueError):
+                pass  # of what the operator refuses, the model takes some dtypes and refuses the rest in its own words
+        return model.features(ids, dense)
 
 
 def _packed(layer: PartiallySharedLinear) -> Packed:
@@ -99,3 +101,37 @@ def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     tensors, options = model.cross.operands()
     tasks, operator = model.plan.num_tasks, torch.ops.dcrnn_fast.cross_rnn.default
     return lambda x0: operator(x0, *tensors, **options)[0].expand(tasks, -1, -1)
+
+
+def _table(model: DCRNN) -> tuple[Tensor, ...]:
+    """What the operator ``features`` reads beside the ids."""
+    return model.embedding.weight.detach(), model.sizes, model.offsets
+
+
+def _bins(model: DCRNN) -> tuple[Tensor, ...]:
+    """What it reads beside dense numbers, in the dtype in which it computes; nothing in a model that has none or projects them."""
+    if model.dense_embedding is None:
+        return ()
+    of, dtype = model.dense_embedding, _exact(model.embedding.weight)
+    return tuple(tensor.detach().to(dtype) for tensor in (of.lower, of.scale, of.weight, of.bias))
+
+
+def _packed_towers(layers: Sequence[Packed]) -> Packed:
+    """What the operator ``towers`` reads: each task's layers in a row [T, P], the head last, and the widths of the hidden ones.
+
+    Units of zeros fill each hidden layer up to a multiple of 16.
+    """
+    parts, widths, below = [], [], 0
+    for weight, bias in layers[:-1]:
+        more = -weight.shape[2] % MULTIPLE
+        parts += [pad(weight, (0, more, 0, below)), pad(bias, (0, more))]
+        widths.append(weight.shape[2] + more)
+        below = more
+    weight, bias = layers[-1]
+    parts += [pad(weight, (0, 0, 0, below)), bias]
+    packed = torch.cat([part.flatten(1) for part in parts], dim=1)
+    return packed.to(_exact(packed)), torch.tensor(widths, dtype=torch.int64)
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

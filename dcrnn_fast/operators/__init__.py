@@ -15,10 +15,10 @@ from torch.library import custom_op, infer_schema, triton_op
 
 from ..errors import BackendUnavailable
 from ..kernels import INTERPRETED
-from . import cross_rnn, param_gather
+from . import cross_rnn, inference, param_gather
 from .cross_rnn import Keep, Needs
 
-__all__ = ["Implementation", "Keep", "Needs", "no_override", "override_by", "register"]
+__all__ = ["Implementation", "Keep", "Needs", "no_override", "override_by", "register", "register_inference"]
 
 DECLARATIONS: dict[str, Callable[..., Any]] = {**param_gather.DECLARATIONS, **cross_rnn.DECLARATIONS}
 """Every operator of the contract by name. The signature is the schema, the body computes the shapes for tracing."""
@@ -66,20 +66,33 @@ def register(
     """
     for name, declaration in DECLARATIONS.items():
         operator = f"{namespace}::{name}"
-        schema = infer_schema(declaration, mutates_args=())
         if functions is not None:
             # PyTorch's compiler looks into a triton_op and compiles its kernels; it can do nothing with interpreted ones.
             (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(functions[name])
         elif declare:
-            torch.library.define(operator, schema)
-        found = getattr(getattr(torch.ops, namespace), name, None)
-        expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
-        if found is None or str(found.default._schema) != expected:
-            raise BackendUnavailable(f"it was built from other sources, which lack {operator} or its schema; run: pip install -e .")
-        torch.library.register_fake(operator, declaration)
+            torch.library.define(operator, infer_schema(declaration, mutates_args=()))
+        _register_shapes(operator, declaration)
     return Implementation(
         param_gather.register_autograd(namespace), cross_rnn.register_autograd(namespace, keeps, tf32_device), kernel_override
     )
+
+
+def register_inference(namespace: str) -> None:
+    """Give a namespace of operators in C++ the contract of :mod:`.inference`. Raises BackendUnavailable as :func:`register` does."""
+    for name, declaration in inference.DECLARATIONS.items():
+        _register_shapes(f"{namespace}::{name}", declaration)
+    inference.register_derivatives(namespace)
+
+
+def _register_shapes(operator: str, declaration: Callable[..., Any]) -> None:
+    """Register what computes the shapes for tracing, once the operator has the declaration's schema."""
+    namespace, _, name = operator.partition("::")
+    found = getattr(getattr(torch.ops, namespace), name, None)
+    schema = infer_schema(declaration, mutates_args=())
+    expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
+    if found is None or str(found.default._schema) != expected:
+        raise BackendUnavailable(f"it was built from other sources, which lack {operator} or its schema; run: pip install -e .")
+    torch.library.register_fake(operator, declaration)
 
 
 def override_by(override_kernels: Callable[..., None]) -> Callable[..., AbstractContextManager[None]]:

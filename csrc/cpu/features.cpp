@@ -1,0 +1,182 @@
+// features on the CPU: the recurrence's input x0 of rows of ids and numbers, which inference computes at once. It has no derivative.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "../checks.h"
+#include "bank.h"
+#include "buffer.h"
+#include "dispatch.h"
+
+namespace dcrnn_fast::cpu {
+namespace {
+
+// The ids' part: field f's id i is row offsets[f] + i of the table.
+struct Lookup {
+  int64_t fields, width_bytes;
+  const int64_t *sizes, *offsets;
+  const char* table;
+};
+
+// The numbers' part. Number n with the bins q becomes bias[n] + sum_q clamp((x - lower[n, q]) scale[n, q], 0, 1) weight[n, q].
+template <typename A>
+struct Bins {
+  int64_t numbers = 0, bins = 0, width = 0;
+  const A *x = nullptr, *lower = nullptr, *scale = nullptr, *weight = nullptr, *bias = nullptr;
+
+  bool finite(int64_t row) const {
+    bool all = true;
+    for (int64_t n = 0; n < numbers; ++n) all = all && std::isfinite(x[row * numbers + n]);
+    return all;
+  }
+
+  void embed(int64_t row, int64_t n, A* to) const {
+    std::copy_n(bias + n * width, width, to);
+    const A value = x[row * numbers + n];
+    for (int64_t q = 0; q < bins; ++q) {
+      const A place = (value - lower[n * bins + q]) * scale[n * bins + q];
+      const A part = place < 0 ? A(0) : place > 1 ? A(1) : place;  // NaN stays NaN
+      const A* const vector = weight + (n * bins + q) * width;
+#pragma GCC ivdep
+      for (int64_t e = 0; e < width; ++e) to[e] += part * vector[e];
+    }
+  }
+};
+
+template <int bytes>
+void copy_block(char* to, const char* from) {
+  std::memcpy(to, from, bytes);  // of a constant size, this is no call
+}
+
+void copy_embedding(char* to, const char* from, int64_t bytes) {
+  switch (bytes) {
+    case 16:
+      return copy_block<16>(to, from);
+    case 32:
+      return copy_block<32>(to, from);
+    case 64:
+      return copy_block<64>(to, from);
+    case 128:
+      return copy_block<128>(to, from);
+    default:
+      std::memcpy(to, from, bytes);
+  }
+}
+
+// Copies the embeddings of a row's ids side by side; false where an id is out of its field's range.
+template <typename Id>
+bool look_up(const Lookup& l, const Id* ids, char* out) {
+  for (int64_t f = 0; f < l.fields; ++f) {
+    const int64_t id = ids[f];
+    if (id < 0 || id >= l.sizes[f]) return false;
+    copy_embedding(out + f * l.width_bytes, l.table + (l.offsets[f] + id) * l.width_bytes, l.width_bytes);
+  }
+  return true;
+}
+
+template <typename Id>
+void check_ids(const Lookup& l, const Id* ids, int64_t batch) {
+  for (int64_t place = 0; place < batch * l.fields; ++place) {
+    const int64_t size = l.sizes[place % l.fields];
+    check(ids[place] >= 0 && ids[place] < size, "ids: got ", ids[place], " in row ", place / l.fields, ", column ", place % l.fields,
+          ", expected an id in [0, ", size, ")");
+  }
+}
+
+template <typename T, typename Id>
+void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Id* ids, int64_t batch, T* out, int64_t dim) {
+  using A = accumulator<T>;
+  std::atomic<bool> refused{false};
+  torch::stable::parallel_for(0, batch, grain(dim), [&](int64_t begin, int64_t end) {
+    const Buffer<A> wide(is_low<T> ? bins.width : 0);
+    for (int64_t row = begin; row < end; ++row) {
+      T* const to = out + row * dim;
+      const bool fits = bins.finite(row) && look_up(l, ids + row * l.fields, reinterpret_cast<char*>(to));
+      if (!fits) return refused.store(true);
+      for (int64_t n = 0; n < bins.numbers; ++n) {
+        T* const embedding = to + dim - (bins.numbers - n) * bins.width;
+        if constexpr (is_low<T>) {
+          bins.embed(row, n, wide.get());
+          for (int64_t e = 0; e < bins.width; ++e) embedding[e] = T(wide.get()[e]);
+        } else {
+          bins.embed(row, n, embedding);
+        }
+      }
+    }
+  });
+  if (!refused) return;
+  check_ids(l, ids, batch);
+  fail("dense: got NaN or infinity, expected finite numbers");
+}
+
+void check_places(const Tensor& sizes, const Tensor& offsets, int64_t rows) {
+  const int64_t *const size = sizes.const_data_ptr<int64_t>(), *const offset = offsets.const_data_ptr<int64_t>();
+  for (int64_t f = 0; f < sizes.size(0); ++f)
+    check(size[f] >= 0 && size[f] <= rows && offset[f] >= 0 && offset[f] <= rows - size[f], "sizes, offsets: got ", size[f], " ids from row ",
+          offset[f], " on in field ", f, ", expected rows of the table, which has ", rows);
+}
+
+Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::optional<Tensor> numbers, std::optional<Tensor> lower,
+                std::optional<Tensor> scale, std::optional<Tensor> weight, std::optional<Tensor> bias) {
+  const int32_t cpu = aoti_torch_device_type_cpu();
+  check_memory(ids, "ids", cpu), check_memory(table, "table", cpu), check_memory(sizes, "sizes", cpu), check_memory(offsets, "offsets", cpu);
+  check_dim(ids, "ids", 2), check_dim(table, "table", 2), check_dim(sizes, "sizes", 1), check_dim(offsets, "offsets", 1);
+  const bool narrow = ids.scalar_type() == ScalarType::Int;
+  check(narrow || ids.scalar_type() == ScalarType::Long, "ids: expected dtype int64 or int32");
+  check(sizes.scalar_type() == ScalarType::Long, "sizes: expected dtype int64");
+  check(offsets.scalar_type() == ScalarType::Long, "offsets: expected dtype int64");
+  check_dtype(table, "table");
+  const int64_t batch = ids.size(0), fields = ids.size(1), width = table.size(1);
+  check_size(sizes, "sizes", 0, fields), check_size(offsets, "offsets", 0, fields);
+
+  const std::pair<std::optional<Tensor>&, const char*> of_numbers[] = {
+      {numbers, "dense"}, {lower, "lower"}, {scale, "scale"}, {weight, "weight"}, {bias, "bias"}};
+  const auto exact = table.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  for (const auto& [tensor, name] : of_numbers) {
+    check(tensor.has_value() == numbers.has_value(), "dense, lower, scale, weight, bias: got some of them, expected all five, or none");
+    if (!tensor) continue;
+    check_memory(*tensor, name, cpu);
+    check(tensor->scalar_type() == exact, name, ": expected dtype ", exact == ScalarType::Double ? "float64" : "float32", " beside table");
+  }
+  int64_t count = 0, bins = 0;
+  if (numbers) {
+    check_dim(*numbers, "dense", 2), check_dim(*lower, "lower", 2), check_dim(*scale, "scale", 2);
+    check_dim(*weight, "weight", 3), check_dim(*bias, "bias", 2);
+    count = numbers->size(1), bins = lower->size(1);
+    check_size(*numbers, "dense", 0, batch), check_size(*lower, "lower", 0, count), check_size(*weight, "weight", 1, bins);
+    for (int64_t i = 0; i < 2; ++i) check_size(*scale, "scale", i, lower->size(i));
+    check_size(*weight, "weight", 0, count), check_size(*weight, "weight", 2, width);
+    check_size(*bias, "bias", 0, count), check_size(*bias, "bias", 1, width);
+  }
+  for (const auto& [tensor, name] : of_numbers)
+    if (tensor) tensor = dense(*tensor, name);
+  ids = dense(ids, "ids"), table = dense(table, "table"), sizes = dense(sizes, "sizes"), offsets = dense(offsets, "offsets");
+  check_places(sizes, offsets, table.size(0));
+
+  const int64_t dim = (fields + count) * width;
+  values_of({batch, fields + count, width}, "ids, dense: the features");
+  Tensor out = allocated(table, {batch, dim}, "ids, dense: the features");
+  with_type(table, "table", [&](auto zero) {
+    using T = decltype(zero);
+    using A = accumulator<T>;
+    const Lookup lookup{fields, width * static_cast<int64_t>(sizeof(T)), sizes.const_data_ptr<int64_t>(), offsets.const_data_ptr<int64_t>(),
+                        static_cast<const char*>(table.const_data_ptr())};
+    Bins<A> of;
+    const auto data = [](const std::optional<Tensor>& tensor) { return static_cast<const A*>(tensor->const_data_ptr()); };
+    if (numbers) of = {count, bins, width, data(numbers), data(lower), data(scale), data(weight), data(bias)};
+    T* const to = static_cast<T*>(out.mutable_data_ptr());
+    if (narrow)
+      compute(lookup, of, ids.const_data_ptr<int32_t>(), batch, to, dim);
+    else
+      compute(lookup, of, ids.const_data_ptr<int64_t>(), batch, to, dim);
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace dcrnn_fast::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) { m.impl("features", TORCH_BOX(&dcrnn_fast::cpu::features)); }

@@ -1,0 +1,100 @@
+"""The contract of the operators that only inference calls: ``features`` and ``towers``. They run on the CPU and have no derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendUnavailable
+from ..inputs import FLOATING, check_memory, check_tensor
+from .autograd import register_derivative
+
+MULTIPLE = 16
+"""The widths of a tower's hidden layers are multiples of it."""
+
+
+def _check(tensors: dict[str, Tensor | None], dtypes: dict[str, tuple[torch.dtype, ...]], dims: dict[str, int]) -> None:
+    """Raise TypeError or ValueError unless each tensor is dense, of one of its dtypes, and has so many dimensions."""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        check_tensor(name, tensor, "numbers")
+        check_memory(name, tensor)
+        if tensor.dtype not in dtypes[name]:
+            raise TypeError(f"{name}: got dtype {tensor.dtype}, expected {' or '.join(map(str, dtypes[name]))}")
+        if tensor.dim() != dims[name]:
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {dims[name]} dimensions")
+
+
+def _fits(name: str, tensor: Tensor, *shape: int) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {list(shape)}")
+
+
+def _exact(dtype: torch.dtype) -> tuple[torch.dtype]:
+    """The dtype in which the operators compute beside tensors of ``dtype``."""
+    return (torch.float64 if dtype == torch.float64 else torch.float32,)
+
+
+def _features(
+    ids: Tensor,
+    table: Tensor,
+    sizes: Tensor,
+    offsets: Tensor,
+    dense: Tensor | None = None,
+    lower: Tensor | None = None,
+    scale: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """ids [B, F], a table [V, E], sizes and offsets [F], and of N binned numbers dense [B, N] and their parameters, to [B, (F + N) * E]."""
+    numbers = {"dense": dense, "lower": lower, "scale": scale, "weight": weight, "bias": bias}
+    whole, exact = (torch.int64,), _exact(table.dtype)
+    dtypes: dict[str, tuple[torch.dtype, ...]] = {"ids": (torch.int64, torch.int32), "table": FLOATING, "sizes": whole, "offsets": whole}
+    dims = {"ids": 2, "table": 2, "sizes": 1, "offsets": 1, "dense": 2, "lower": 2, "scale": 2, "weight": 3, "bias": 2}
+    tensors = {"ids": ids, "table": table, "sizes": sizes, "offsets": offsets, **numbers}
+    _check(tensors, dtypes | dict.fromkeys(numbers, exact), dims)
+    (batch, fields), width = ids.shape, table.shape[1]
+    _fits("sizes", sizes, fields)
+    _fits("offsets", offsets, fields)
+    given = [tensor for tensor in numbers.values() if tensor is not None]
+    if not given:
+        return table.new_empty(batch, fields * width)
+    if dense is None or lower is None or scale is None or weight is None or bias is None:
+        raise ValueError("dense, lower, scale, weight, bias: got some of them, expected all five, or none")
+    count, bins = lower.shape
+    _fits("dense", dense, batch, count)
+    _fits("scale", scale, count, bins)
+    _fits("weight", weight, count, bins, width)
+    _fits("bias", bias, count, width)
+    return table.new_empty(batch, (fields + count) * width)
+
+
+def _towers(states: Tensor, packed: Tensor, widths: Tensor) -> Tensor:
+    """states [T, B, D], each task's packed layers [T, P] and the hidden layers' widths [n] to logits [B, T]."""
+    dtypes = {"states": FLOATING, "packed": _exact(states.dtype), "widths": (torch.int64,)}
+    _check({"states": states, "packed": packed, "widths": widths}, dtypes, {"states": 3, "packed": 2, "widths": 1})
+    tasks, batch, _ = states.shape
+    if packed.shape[0] != tasks:
+        raise ValueError(f"packed: got shape {list(packed.shape)}, expected [{tasks}, P]")
+    return states.new_empty(batch, tasks)
+
+
+DECLARATIONS: dict[str, Callable[..., Any]] = {"features": _features, "towers": _towers}
+
+
+def register_derivatives(namespace: str) -> None:
+    """Make a derivative of these operators an error that says what to do instead."""
+    for name in DECLARATIONS:
+        register_derivative(getattr(getattr(torch.ops, namespace), name).default, _save_nothing, _no_derivative)
+
+
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    pass
+
+
+def _no_derivative(ctx: Any, *grads: Tensor | None) -> None:
+    raise BackendUnavailable("the operators features and towers are for inference and have no derivative: train the model itself")
