@@ -8,18 +8,37 @@ changed, wrappers that record derivatives, calls. On a CPU three operators in C+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from . import backends
+from .candidates import Split
 from .inputs import check_dense
 from .operators.inference import MULTIPLE
 from .reference.layers import PartiallySharedLinear
 from .reference.model import DCRNN
 
 Packed = tuple[Tensor, Tensor]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _plainly(method: Callable[Concatenate[PreparedDCRNN, P], R]) -> Callable[Concatenate[PreparedDCRNN, P], R]:
+    """The method without derivatives and autocast."""
+
+    @wraps(method)
+    def plain(self: PreparedDCRNN, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode():
+            if not torch.is_autocast_enabled(self._device):
+                return method(self, *args, **kwargs)
+            with torch.autocast(self._device, enabled=False):
+                return method(self, *args, **kwargs)
+
+    return plain
 
 
 class PreparedDCRNN:
@@ -44,28 +63,80 @@ class PreparedDCRNN:
         self.model = model
         self._layers = [_packed(layer) for layer in (*model.towers, model.head)]
         device = model.embedding.weight.device
+        self._device = device.type
         on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
         self._table = _table(model) if on_cpp and not model.pooled else None
         self._bins = _bins(model) if self._table is not None else ()
+        self._splits: dict[tuple[tuple[str, ...], tuple[int, ...]], Split] = {}
         self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
 
-    @torch.inference_mode()
+    @_plainly
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T], as :meth:`dcrnn_fast.DCRNN.forward` gives them, with the same arguments and errors."""
         return self.model.event_logits(self._conditional_logits(ids, dense))
 
-    @torch.inference_mode()
+    @_plainly
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
         return self.model.probabilities_of(self._conditional_logits(ids, dense))
 
+    @_plainly
+    def score(
+        self,
+        user_ids: Tensor,
+        item_ids: Tensor,
+        user_dense: Tensor | None = None,
+        item_dense: Tensor | None = None,
+        *,
+        item_fields: Sequence[str],
+        item_numbers: Sequence[int] = (),
+    ) -> dict[str, Tensor]:
+        """Probabilities [N] by name of one user's N items: what :meth:`predict` gives for N rows, each of which repeats the user.
+
+        With the backend cpp, the user's embeddings are looked up once and written into the items' rows; in a model with ``pooled`` fields
+        or projected dense features, rows that repeat the user are scored.
+
+        Args:
+            user_ids: int64 [Fu], the user's ids, in the order in which the model has their fields.
+            item_ids: int64 [N, Fi], the items' ids.
+            user_dense, item_dense: floating [Nu] and [N, Ni], their dense features; None where there are none.
+            item_fields: the Fi names of the items' fields, in the order of ``item_ids`` (of a model of a sequence, positions as text; with
+                ``pooled``, the columns' names). All other fields are the user's.
+            item_numbers: the Ni positions of the items' dense features among the model's. All others are the user's.
+
+        Raises:
+            IndexError: an id outside its field's range; the message names the field.
+            TypeError, ValueError: a wrong dtype or shape, a dense value that is not finite, or an unknown field.
+
+        Example:
+            >>> import torch
+            >>> from dcrnn_fast import DCRNN
+            >>> prepared = DCRNN({"user": 100, "item": 50, "city": 9}).prepare_inference()
+            >>> user, items = torch.tensor([7, 2]), torch.tensor([[3], [4], [49]])
+            >>> prepared.score(user, items, item_fields=["item"])["click"].shape
+            torch.Size([3])
+        """
+        key = tuple(item_fields), tuple(item_numbers)
+        split = self._splits.get(key)
+        if split is None:
+            split = self._splits[key] = Split(self.model, *key)
+        split.user.check(user_ids, user_dense)
+        split.items.check(item_ids, item_dense)
+        if self._table is not None and (self._bins or not self.model.num_dense):
+            try:
+                x0 = split.features(user_ids, item_ids, user_dense, item_dense, self._table, self._bins)
+            except (RuntimeError, TypeError, ValueError):
+                pass  # as in _features
+            else:
+                return self.model.probabilities_of(self._logits(x0, *split.scenarios(user_ids, item_ids)))
+        return self.predict(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
+
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
-        device = self.model.embedding.weight.device.type
-        if torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self._conditional_logits(ids, dense)
-        states = self._cross(self._features(ids, dense), *self.model.scenarios_of(ids))  # [T, B, D]
+        return self._logits(self._features(ids, dense), *self.model.scenarios_of(ids))
+
+    def _logits(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
+        states = self._cross(x0, *scenarios)  # [T, B, D]
         if self._towers is not None:
             return torch.ops.dcrnn_fast.towers.default(states, *self._towers)
         for weight, bias in self._layers[:-1]:

@@ -115,14 +115,15 @@ void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Id* ids, i
 void check_places(const Tensor& sizes, const Tensor& offsets, int64_t rows) {
   const int64_t *const size = sizes.const_data_ptr<int64_t>(), *const offset = offsets.const_data_ptr<int64_t>();
   for (int64_t f = 0; f < sizes.size(0); ++f)
-    check(size[f] >= 0 && size[f] <= rows && offset[f] >= 0 && offset[f] <= rows - size[f], "sizes, offsets: got ", size[f], " ids from row ",
-          offset[f], " on in field ", f, ", expected rows of the table, which has ", rows);
+    check(size[f] >= 0 && size[f] <= rows && offset[f] >= 0 && offset[f] <= rows - size[f], "sizes, offsets: got ", size[f],
+          " ids from row ", offset[f], " on in field ", f, ", expected rows of the table, which has ", rows);
 }
 
 Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::optional<Tensor> numbers, std::optional<Tensor> lower,
                 std::optional<Tensor> scale, std::optional<Tensor> weight, std::optional<Tensor> bias) {
   const int32_t cpu = aoti_torch_device_type_cpu();
-  check_memory(ids, "ids", cpu), check_memory(table, "table", cpu), check_memory(sizes, "sizes", cpu), check_memory(offsets, "offsets", cpu);
+  check_memory(ids, "ids", cpu), check_memory(table, "table", cpu), check_memory(sizes, "sizes", cpu),
+      check_memory(offsets, "offsets", cpu);
   check_dim(ids, "ids", 2), check_dim(table, "table", 2), check_dim(sizes, "sizes", 1), check_dim(offsets, "offsets", 1);
   const bool narrow = ids.scalar_type() == ScalarType::Int;
   check(narrow || ids.scalar_type() == ScalarType::Long, "ids: expected dtype int64 or int32");

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -127,7 +128,11 @@ class Encoder:
         Raises DataError that names the column, and the row where it is one: for a missing column, columns of unequal length, cells of
         another type or of more than one, an infinite number, and a number that float32 cannot hold once it is scaled. Rows count from 1.
         """
-        done = [self._encoded(piece) for piece in pieces_of(table, self.columns)]
+        return self.encode_pieces(pieces_of(table, self.columns))
+
+    def encode_pieces(self, pieces: Iterable[Piece]) -> Encoded:
+        """The same for one or more pieces of a table, which hold the encoder's columns."""
+        done = [self._encoded(piece) for piece in pieces]
         ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
@@ -135,6 +140,35 @@ class Encoder:
         """The same for a batch of a file's rows, which begins at `place`; errors name the file and its row."""
         ids, dense = self._encoded(Piece({name: batch.column(name) for name in self.columns}, batch.num_rows, place))
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
+
+    def part(self, columns: Collection[str]) -> Encoder:
+        """An encoder of the fields and dense columns that can be made of these columns alone; of each row, it gives their ids and values.
+
+        A derived column that reads others too is in no part. The part shares this encoder's vocabularies.
+
+        >>> encoder = Encoder(
+        ...     tasks=["click"], num_embeddings={"city": 2, "item": 3}, dense=[],
+        ...     vocabulary={"city": ["<oov>", "Oslo"], "item": ["<oov>", "a", "b"]}, scaling={},
+        ... )
+        >>> encoder.part(["item"]).encode({"item": ["b", "c"]}).ids.tolist()
+        [[2], [0]]
+        """
+        part, made = copy(self), {name for name in self.columns if name in columns}
+        part.columns = tuple(name for name in self.columns if name in made)
+        part.text_columns = self.text_columns & made
+        part._derived = ()
+        for one in self._derived:
+            if made.issuperset(one.sources()):
+                part._derived += (one,)
+                made.add(one.name)
+        kept = [position for position, field in enumerate(self.num_embeddings) if field in made]
+        part.num_embeddings = {field: size for field, size in self.num_embeddings.items() if field in made}
+        part.dense, part._numbers = (tuple(name for name in names if name in made) for names in (self.dense, self._numbers))
+        part._texts = [(kept.index(position), field, ids) for position, field, ids in self._texts if position in kept]
+        numbers = [self._numbers.index(name) for name in part._numbers]
+        part._buckets = [(kept.index(position), numbers.index(row), of) for position, row, of in self._buckets if position in kept]
+        part._scales = [one for one in (scale.part(self.dense, part.dense, numbers) for scale in self._scales) if one.positions]
+        return part
 
     def _encoded(self, piece: Piece) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         if self._derived:
@@ -181,6 +215,12 @@ class _Scales(NamedTuple):
     rows: list[int]
     mean: FloatArray
     std: FloatArray
+
+    def part(self, dense: Sequence[str], kept: Sequence[str], numbers: Sequence[int]) -> _Scales:
+        """Those of the dense columns `kept`, where the numbers are those at `numbers` before."""
+        at = [i for i, position in enumerate(self.positions) if dense[position] in kept]
+        positions, rows = [kept.index(dense[self.positions[i]]) for i in at], [numbers.index(self.rows[i]) for i in at]
+        return _Scales(self.treatment, positions, rows, self.mean[at], self.std[at])
 
 
 def _scales(dense: Sequence[str], numbers: Sequence[str], scaling: Mapping[str, Mapping[str, Any]]) -> list[_Scales]:

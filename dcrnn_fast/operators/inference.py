@@ -17,12 +17,16 @@ MULTIPLE = 16
 
 
 def _check(tensors: dict[str, Tensor | None], dtypes: dict[str, tuple[torch.dtype, ...]], dims: dict[str, int]) -> None:
-    """Raise TypeError or ValueError unless each tensor is dense, of one of its dtypes, and has so many dimensions."""
+    """Raise TypeError or ValueError unless each tensor is dense, of one of its dtypes, has so many dimensions, and lies on one device."""
+    devices: dict[str, torch.device] = {}
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         check_tensor(name, tensor, "numbers")
         check_memory(name, tensor)
+        devices[name] = tensor.device
+        if tensor.device != next(iter(devices.values())):
+            raise ValueError(f"{name}: got device {tensor.device}, expected {next(iter(devices.values()))} as {next(iter(devices))} is on")
         if tensor.dtype not in dtypes[name]:
             raise TypeError(f"{name}: got dtype {tensor.dtype}, expected {' or '.join(map(str, dtypes[name]))}")
         if tensor.dim() != dims[name]:
@@ -34,9 +38,10 @@ def _fits(name: str, tensor: Tensor, *shape: int) -> None:
         raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {list(shape)}")
 
 
-def _exact(dtype: torch.dtype) -> tuple[torch.dtype]:
-    """The dtype in which the operators compute beside tensors of ``dtype``."""
-    return (torch.float64 if dtype == torch.float64 else torch.float32,)
+def _exact(name: str, tensor: Tensor) -> tuple[torch.dtype]:
+    """The dtype in which the operators compute beside this tensor. Raises TypeError or ValueError unless it is a dense one."""
+    check_tensor(name, tensor, "numbers")
+    return (torch.float64 if tensor.dtype == torch.float64 else torch.float32,)
 
 
 def _features(
@@ -52,7 +57,7 @@ def _features(
 ) -> Tensor:
     """ids [B, F], a table [V, E], sizes and offsets [F], and of N binned numbers dense [B, N] and their parameters, to [B, (F + N) * E]."""
     numbers = {"dense": dense, "lower": lower, "scale": scale, "weight": weight, "bias": bias}
-    whole, exact = (torch.int64,), _exact(table.dtype)
+    whole, exact = (torch.int64,), _exact("table", table)
     dtypes: dict[str, tuple[torch.dtype, ...]] = {"ids": (torch.int64, torch.int32), "table": FLOATING, "sizes": whole, "offsets": whole}
     dims = {"ids": 2, "table": 2, "sizes": 1, "offsets": 1, "dense": 2, "lower": 2, "scale": 2, "weight": 3, "bias": 2}
     tensors = {"ids": ids, "table": table, "sizes": sizes, "offsets": offsets, **numbers}
@@ -75,7 +80,7 @@ def _features(
 
 def _towers(states: Tensor, packed: Tensor, widths: Tensor) -> Tensor:
     """states [T, B, D], each task's packed layers [T, P] and the hidden layers' widths [n] to logits [B, T]."""
-    dtypes = {"states": FLOATING, "packed": _exact(states.dtype), "widths": (torch.int64,)}
+    dtypes = {"states": FLOATING, "packed": _exact("states", states), "widths": (torch.int64,)}
     _check({"states": states, "packed": packed, "widths": widths}, dtypes, {"states": 3, "packed": 2, "widths": 1})
     tasks, batch, _ = states.shape
     if packed.shape[0] != tasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ..data import Encoder
+from ..data.user_items import UserItems
 from ..errors import DataError
 from ..files import path_of
 from ..modules import DCRNN
@@ -19,6 +21,7 @@ from ..training.run_folder import RunFolder
 from .identity import model_id
 
 Scores = dict[str, npt.NDArray[np.float32]]
+Predict = Callable[[torch.Tensor, "torch.Tensor | None"], dict[str, torch.Tensor]]
 BATCH = 8192
 
 
@@ -48,6 +51,7 @@ class Ranker:
         self.model, self.encoder, self.calibration, self.id = model.eval(), encoder, calibration, id
         self.columns = encoder.columns
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
+        self._splits: dict[frozenset[str], UserItems] = {}
         self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
 
     @classmethod
@@ -86,13 +90,56 @@ class Ranker:
         ids, dense = self.encoder.encode(table)
         return self.predict_encoded(ids, dense)
 
+    def score(self, user: Mapping[str, Any], items: Any) -> Scores:
+        """Probabilities [N] in float32 by name of one user's N items, in the order of the items.
+
+        They are those of :meth:`predict` for N rows, each of which repeats the user's cells. But the user's cells are encoded and looked up
+        once. Where a derived column reads columns of both, rows that repeat the user are made and scored.
+
+        Args:
+            user: a cell for each of the user's columns.
+            items: a table of all other columns that :attr:`columns` names, as :meth:`predict` takes it. A column that the user has is not
+                read from it.
+
+        Raises:
+            TypeError: ``user`` is no mapping.
+            DataError: neither has a column, or a cell is not what its column is read as; the message names column and row.
+
+        Example:
+            >>> from dcrnn_fast import DCRNN, Ranker
+            >>> from dcrnn_fast.data import Encoder
+            >>> vocabulary = {"user": ["<oov>", "u7"], "item": ["<oov>", "i1", "i2"]}
+            >>> encoder = Encoder(tasks=["click"], num_embeddings={"user": 2, "item": 3}, dense=[], vocabulary=vocabulary, scaling={})
+            >>> ranker = Ranker(DCRNN(encoder.num_embeddings, tasks=encoder.tasks), encoder)
+            >>> ranker.score({"user": "u7"}, {"item": ["i1", "i2", "new"]})["click"].shape
+            (3,)
+        """
+        if not isinstance(user, Mapping):
+            raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
+        key = frozenset(user)
+        split = self._splits.get(key)
+        if split is None:
+            split = self._splits[key] = UserItems(self.encoder, key)
+        if split.mixed:
+            return self.predict_encoded(*split.repeated(user, items))
+        of_user, of_items = split.encode(user, items)
+        user_ids, user_dense = of_user.ids[0].to(self._device), None if of_user.dense is None else of_user.dense[0].to(self._device)
+        return self._in_batches(
+            *of_items,
+            lambda ids, dense: self._prepared.score(
+                user_ids, ids, user_dense, dense, item_fields=split.item_fields, item_numbers=split.item_numbers
+            ),
+        )
+
     def predict_encoded(self, ids: torch.Tensor, dense: torch.Tensor | None) -> Scores:
         """The same for rows that the encoder has encoded: ids [B, F] int64, dense [B, Nd] float32 or None."""
+        return self._in_batches(ids, dense, self._prepared.predict)
+
+    def _in_batches(self, ids: torch.Tensor, dense: torch.Tensor | None, predict: Predict) -> Scores:
         parts: list[dict[str, torch.Tensor]] = []
         for start in range(0, max(len(ids), 1), BATCH):
             rows = slice(start, start + BATCH)
-            some = None if dense is None else dense[rows].to(self._device)
-            parts.append(self._prepared.predict(ids[rows].to(self._device), some))
+            parts.append(predict(ids[rows].to(self._device), None if dense is None else dense[rows].to(self._device)))
         scores = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in self.names}
         if self.calibration is None:
             return scores

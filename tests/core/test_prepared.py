@@ -127,3 +127,75 @@ def test_what_the_model_refuses_is_refused_in_the_same_words(change):
     with pytest.raises(expected.type) as found:
         model.prepare_inference()(*wrong)
     assert str(found.value) == str(expected.value)
+
+
+def candidates(model, count=17, item_fields=("tag", "item"), item_numbers=(1,)):
+    """One user's ids and numbers, those of items, and the rows that repeat the user."""
+    ids, dense = rows(model, count)
+    of_items = [model.field_names.index(field) for field in item_fields]
+    of_user = [place for place in range(ids.shape[1]) if place not in of_items]
+    ids[:, of_user] = ids[:1, of_user]
+    parts = {"user_ids": ids[0, of_user], "item_ids": ids[:, of_items]}
+    if dense is not None:
+        numbers = [place for place in range(dense.shape[1]) if place not in item_numbers]
+        dense[:, numbers] = dense[:1, numbers]
+        parts |= {"user_dense": dense[0, numbers], "item_dense": dense[:, list(item_numbers)]}
+    return {**parts, "item_fields": item_fields, "item_numbers": item_numbers if dense is not None else ()}, (ids, dense)
+
+
+WITH_ITEMS = {name: options for name, options in MODELS.items() if name != "numbers alone"}
+
+
+@pytest.mark.parametrize("options", WITH_ITEMS.values(), ids=WITH_ITEMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_one_user_and_many_items_have_the_bits_of_rows_that_repeat_the_user(options, dtype):
+    model = made(dtype, **options)
+    prepared = model.prepare_inference()
+    parts, whole = candidates(model)
+    found, expected = prepared.score(**parts), prepared.predict(*whole)
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert torch.equal(found[name], values), name
+
+
+@pytest.mark.parametrize("items", [("user",), ("item", "user", "tag"), ()], ids=str)
+@pytest.mark.parametrize("numbers", [(), (1, 0), (0,)], ids=str)
+def test_the_items_may_have_any_of_the_columns(items, numbers):
+    model = made()
+    prepared = model.prepare_inference()
+    parts, whole = candidates(model, item_fields=items, item_numbers=numbers)
+    assert torch.equal(prepared.score(**parts)["click"], prepared.predict(*whole)["click"])
+
+
+def test_numbers_that_nobody_has_may_be_left_out_and_no_items_have_no_scores():
+    model = made()
+    prepared = model.prepare_inference()
+    parts, whole = candidates(model, item_numbers=())
+    assert torch.equal(prepared.score(**{**parts, "item_dense": None})["click"], prepared.predict(*whole)["click"])
+    assert prepared.score(**candidates(model, 0 + 1)[0] | {"item_ids": torch.zeros(0, 2).long(), "item_dense": torch.zeros(0, 1)})[
+        "click"
+    ].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"item_fields": ("tag", "colour")}, ValueError, "item_fields: a field='colour'"),
+        ({"item_fields": ("tag", "tag")}, ValueError, "expected each one once"),
+        ({"item_numbers": (2,)}, ValueError, "item_numbers: a column of dense=2: expected at most 1"),
+        ({"item_numbers": ()}, ValueError, r"user_dense: got shape \[1\], expected \[2\]"),
+        ({"user_ids": torch.tensor([1, 2])}, ValueError, r"user_ids: got shape \[2\], expected \[1\]"),
+        ({"user_ids": [1]}, TypeError, "user_ids: got list, expected a tensor"),
+        ({"user_ids": torch.tensor([20])}, IndexError, r"field 'user' \(column 0\) has id 20"),
+        ({"item_ids": torch.tensor([1, 2])}, ValueError, r"item_ids: got shape \[2\], expected \[N, 2\]"),
+        ({"item_ids": torch.full((17, 2), -1)}, IndexError, "field 'item' .* has id -1"),
+        ({"item_ids": torch.zeros(17, 2)}, TypeError, "ids: got dtype torch.float32"),
+        ({"item_dense": None}, TypeError, "item_dense: got NoneType"),
+        ({"item_dense": torch.zeros(16, 1)}, ValueError, r"item_dense: got shape \[16, 1\], expected \[17, 1\]"),
+        ({"item_dense": torch.full((17, 1), float("inf"))}, ValueError, "dense: column 1 holds NaN or infinity"),
+    ],
+)
+def test_what_does_not_fit_one_user_and_many_items_is_named(change, error, message):
+    model = made()
+    with pytest.raises(error, match=message):
+        model.prepare_inference().score(**{**candidates(model)[0], **change})

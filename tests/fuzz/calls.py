@@ -12,11 +12,13 @@ from torch import Tensor
 from dcrnn_fast import backends, functional
 from dcrnn_fast.operators import Needs
 
-from ..strategies import DTYPES, FIELDS, TENSORS, problem
-from . import oracle
+from ..strategies import FIELDS, TENSORS, problem
+from . import inference_calls, oracle
+from .contract import Arguments, ContractError, StrayIndexError, hold, index_in, is_shaped, same_floats
+
+__all__ = ["ContractError", "StrayIndexError"]
 
 NAMESPACES = ("dcrnn_fast", "dcrnn_fast_triton")
-Arguments = dict[str, Any]
 
 
 def operators() -> list[str]:
@@ -30,7 +32,7 @@ def operators() -> list[str]:
 def functions() -> list[str]:
     """The public functions on the backends that can run here, as "functional.name on backend"."""
     usable = ["auto", *(name for name, reason in backends.REASONS.items() if reason is None and name != "cuda")]
-    return [f"functional.{name} on {backend}" for name in VALID if not name.endswith("backward") for backend in usable]
+    return [f"functional.{name} on {backend}" for name in VALID if hasattr(functional, name) for backend in usable]
 
 
 def is_slow(target: str) -> bool:
@@ -95,104 +97,77 @@ VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
     "param_gather_backward": _gather_backward,
     "cross_rnn": _cross,
     "cross_rnn_backward": _cross_backward,
+    **inference_calls.VALID,
 }
 """A valid call of each operator. An operator that is registered and not listed here fails the fuzzer."""
-
-
-class ContractError(Exception):
-    """The arguments do not fit the contract."""
-
-
-class StrayIndexError(ContractError):
-    """They fit but for an index out of range. A GPU's kernels, which cannot raise, answer with NaN."""
-
-
-def _hold(holds: bool, words: str) -> None:
-    if not holds:
-        raise ContractError(words)
-
-
-def _is(arguments: Arguments, name: str, *shape: int | None) -> Tensor:
-    value = arguments[name]
-    _hold(isinstance(value, Tensor), f"{name} is no tensor")
-    fits = value.dim() == len(shape) and all(want in (None, have) for have, want in zip(value.shape, shape, strict=True))
-    _hold(fits, f"{name} is {list(value.shape)} in place of {list(shape)}")
-    return value
-
-
-def _same_floats(arguments: Arguments, *given: str) -> None:
-    dtypes = {arguments[name].dtype for name in given if arguments.get(name) is not None}
-    _hold(len(dtypes) == 1 and dtypes <= set(DTYPES.values()), f"dtypes {dtypes}")
-
-
-def _index_in(index: Tensor, rows: int) -> None:
-    _hold(index.dtype == torch.int32, "index is not int32")
-    if not bool(((index >= 0) & (index.long() < rows)).all()):
-        raise StrayIndexError("index out of range")
 
 
 def check_contract(target: str, arguments: Arguments) -> None:
     """Raise ContractError unless the arguments fit each other, as the operators' documentation says."""
     name = name_of(target)
+    if name in inference_calls.CHECKS:
+        return inference_calls.CHECKS[name](arguments)
     if name == "param_gather":
         shared, private = arguments["shared"], arguments["private"]
-        _hold(isinstance(shared, Tensor) and shared.dim() >= 1, "shared")
-        index = _is(arguments, "index", None, None)
-        _is(arguments, "private", len(index), None, *shared.shape[1:])
-        _same_floats(arguments, "shared", "private")
-        _index_in(index, len(shared) + private.shape[1])
+        hold(isinstance(shared, Tensor) and shared.dim() >= 1, "shared")
+        index = is_shaped(arguments, "index", None, None)
+        is_shaped(arguments, "private", len(index), None, *shared.shape[1:])
+        same_floats(arguments, "shared", "private")
+        index_in(index, len(shared) + private.shape[1])
         return
     if name == "param_gather_backward":
-        index, grad = _is(arguments, "index", None, None), arguments["grad"]
-        _hold(isinstance(grad, Tensor) and grad.dim() >= 2 and grad.shape[:2] == index.shape, "grad")
-        _same_floats(arguments, "grad")
-        _hold(arguments["num_shared"] >= 0 and arguments["num_private"] >= 0, "numbers of rows")
-        _index_in(index, arguments["num_shared"] + arguments["num_private"])
+        index, grad = is_shaped(arguments, "index", None, None), arguments["grad"]
+        hold(isinstance(grad, Tensor) and grad.dim() >= 2 and grad.shape[:2] == index.shape, "grad")
+        same_floats(arguments, "grad")
+        hold(arguments["num_shared"] >= 0 and arguments["num_private"] >= 0, "numbers of rows")
+        index_in(index, arguments["num_shared"] + arguments["num_private"])
         return
     steps, cell = arguments["steps"], arguments["cell"]
-    _hold(cell in ("gated", "cross") and 1 <= steps < 2**31, "cell or steps")
-    gates, index = (2 if cell == "gated" else 1), _is(arguments, "index", None, None)
-    batch, dim = _is(arguments, "x0", None, None).shape
+    hold(cell in ("gated", "cross") and 1 <= steps < 2**31, "cell or steps")
+    gates, index = (2 if cell == "gated" else 1), is_shaped(arguments, "index", None, None)
+    batch, dim = is_shaped(arguments, "x0", None, None).shape
     tasks, rows = index.shape
-    _hold(dim >= 1 and rows in (dim, steps * dim), "rows of index")
-    context = 0 if arguments["context"] is None else _is(arguments, "context", steps, batch, None).shape[2]
+    hold(dim >= 1 and rows in (dim, steps * dim), "rows of index")
+    context = 0 if arguments["context"] is None else is_shaped(arguments, "context", steps, batch, None).shape[2]
     columns, width = context + dim, dim
     low_rank = any(arguments.get(name) is not None for name in ("shared_projection", "private_projection", "projection_index"))
     if low_rank:
-        common = len(_is(arguments, "shared_projection", None, gates, columns))
-        own = _is(arguments, "private_projection", tasks, None, gates, columns).shape[1]
-        places = _is(arguments, "projection_index", tasks, None)
-        _hold(places.shape[1] >= rows // dim and places.shape[1] % (rows // dim) == 0, "rows of projection_index")
+        common = len(is_shaped(arguments, "shared_projection", None, gates, columns))
+        own = is_shaped(arguments, "private_projection", tasks, None, gates, columns).shape[1]
+        places = is_shaped(arguments, "projection_index", tasks, None)
+        hold(places.shape[1] >= rows // dim and places.shape[1] % (rows // dim) == 0, "rows of projection_index")
         columns = width = places.shape[1] // (rows // dim)
-    shared = len(_is(arguments, "shared_weight", None, gates, columns))
-    private = _is(arguments, "private_weight", tasks, None, gates, columns).shape[1]
-    _is(arguments, "shared_bias", shared, gates)
-    _is(arguments, "private_bias", tasks, private, gates)
-    _same_floats(arguments, *TENSORS, *(("grad", "states", "activations") if name.endswith("backward") else ()))
-    _index_in(index, shared + private)
+    shared = len(is_shaped(arguments, "shared_weight", None, gates, columns))
+    private = is_shaped(arguments, "private_weight", tasks, None, gates, columns).shape[1]
+    is_shaped(arguments, "shared_bias", shared, gates)
+    is_shaped(arguments, "private_bias", tasks, private, gates)
+    same_floats(arguments, *TENSORS, *(("grad", "states", "activations") if name.endswith("backward") else ()))
+    index_in(index, shared + private)
     if low_rank:
-        _index_in(places, common + own)
+        index_in(places, common + own)
     triton = "triton" in target and not low_rank
     if "keep" in arguments:
-        _hold(arguments["keep"] in (range(4) if triton else range(2)), "keep")
+        hold(arguments["keep"] in (range(4) if triton else range(2)), "keep")
     if name.endswith("backward"):
         out = (tasks, steps + 1, batch, dim) if arguments["return_states"] else (tasks, batch, dim)
-        _is(arguments, "grad", *out)
+        is_shaped(arguments, "grad", *out)
         kept = {"activations": (tasks, steps, batch, gates, width), "states": (tasks, steps - 1, batch, dim) if triton else (0,)}
         for what, shape in kept.items():
             if arguments[what].numel():
-                _is(arguments, what, *shape)
-        _hold(not arguments["needs"] & Needs.CONTEXT or arguments["context"] is not None, "needs the gradient of no context")
-        _hold(not arguments["needs"] & Needs.PROJECTIONS or low_rank, "needs the gradient of no projection")
+                is_shaped(arguments, what, *shape)
+        hold(not arguments["needs"] & Needs.CONTEXT or arguments["context"] is not None, "needs the gradient of no context")
+        hold(not arguments["needs"] & Needs.PROJECTIONS or low_rank, "needs the gradient of no projection")
 
 
 def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
     """Results by their place, by the oracle where it has no need of kept tensors."""
+    name = name_of(target)
+    if name in inference_calls.CHECKS:
+        return {0: inference_calls.exact(name, arguments)}
     numbers = {n: v.double().numpy() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
     for index in ("index", "projection_index"):
         if isinstance(numbers.get(index), Tensor):
             numbers[index] = numbers[index].numpy()
-    name = name_of(target)
     if name == "param_gather":
         found: tuple[np.ndarray, ...] = (oracle.gather(numbers["shared"], numbers["private"], numbers["index"]),)
     elif name == "param_gather_backward":

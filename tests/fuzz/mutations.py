@@ -180,6 +180,8 @@ VALUES: dict[str, Callable[[Tensor], Spoiled]] = {
 }
 """Values of an index."""
 
+INDICES = ("index", "ids", "sizes", "offsets", "widths")
+
 
 def _with(x: Tensor, value: int) -> Tensor:
     x = x.clone()
@@ -205,7 +207,7 @@ OTHERS: dict[type, tuple[Any, ...]] = {
 def names(value: Any, argument: str) -> list[str]:
     """The mutations of an argument by name."""
     if isinstance(value, Tensor) or value is None:
-        return [*TENSOR, *NO_TENSOR, *(VALUES if argument == "index" else ())]
+        return [*TENSOR, *NO_TENSOR, *(VALUES if argument in INDICES else ())]
     return [str(i) for i in range(len(OTHERS[type(value)]))]
 
 

@@ -1,0 +1,71 @@
+"""Valid calls of ``features`` and ``towers``, which only inference calls, their contracts, and what they compute."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..operators.inference_problems import exact_of, features_arguments, plain_features, plain_towers, towers_arguments
+from ..strategies import DTYPES
+from .contract import Arguments, StrayIndexError, hold, is_shaped, same_floats
+
+NUMBERS = ("dense", "lower", "scale", "weight", "bias")
+
+
+def features(target: str, recipe: dict[str, Any]) -> Arguments:
+    numbers = None if recipe["context_dim"] is None else recipe["context_dim"]
+    return features_arguments(
+        batch=recipe["batch"], fields=recipe["tasks"], numbers=numbers or 0, bins=recipe["steps"], width=recipe["dim"],
+        dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"],
+    )  # fmt: skip
+
+
+def towers(target: str, recipe: dict[str, Any]) -> Arguments:
+    return towers_arguments(
+        tasks=recipe["tasks"], batch=recipe["batch"], dim=recipe["dim"], widths=(16,) * (recipe["steps"] - 1),
+        dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"],
+    )  # fmt: skip
+
+
+def check_features(arguments: Arguments) -> None:
+    ids, table = is_shaped(arguments, "ids", None, None), is_shaped(arguments, "table", None, None)
+    sizes, offsets = (is_shaped(arguments, name, ids.shape[1]) for name in ("sizes", "offsets"))
+    hold(ids.dtype in (torch.int64, torch.int32) and sizes.dtype == offsets.dtype == torch.int64, "dtypes of integers")
+    same_floats(arguments, "table")
+    given = [name for name in NUMBERS if arguments[name] is not None]
+    hold(given in ([], list(NUMBERS)), f"{given} alone")
+    if given:
+        count, bins = is_shaped(arguments, "lower", None, None).shape
+        dense = is_shaped(arguments, "dense", len(ids), count)
+        is_shaped(arguments, "scale", count, bins)
+        is_shaped(arguments, "weight", count, bins, table.shape[1])
+        is_shaped(arguments, "bias", count, table.shape[1])
+        hold({arguments[name].dtype for name in NUMBERS} == {exact_of(table.dtype)}, "dtypes of numbers")
+        hold(bool(dense.isfinite().all()), "numbers that are not finite")
+    rows = len(table)
+    if not bool(((sizes >= 0) & (sizes <= rows) & (offsets >= 0) & (offsets <= rows - sizes)).all()):
+        raise StrayIndexError("fields out of the table")
+    if not bool(((ids >= 0) & (ids < sizes)).all()):
+        raise StrayIndexError("ids out of range")
+
+
+def check_towers(arguments: Arguments) -> None:
+    states, packed, widths = is_shaped(arguments, "states", None, None, None), arguments["packed"], is_shaped(arguments, "widths", None)
+    hold(widths.dtype == torch.int64, "dtype of widths")
+    same_floats(arguments, "states")
+    values, below = 0, states.shape[2]
+    for width in widths.tolist():
+        hold(0 < width < 2**31 and width % 16 == 0, "widths")
+        values, below = values + (below + 1) * width, width
+    is_shaped(arguments, "packed", len(states), values + below + 1)
+    hold(packed.dtype == exact_of(states.dtype), "dtype of packed")
+
+
+def exact(name: str, arguments: Arguments) -> Tensor:
+    """The result in float64."""
+    wide = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
+    return (plain_features if name == "features" else plain_towers)(**wide)
+
+
+VALID = {"features": features, "towers": towers}
+CHECKS = {"features": check_features, "towers": check_towers}

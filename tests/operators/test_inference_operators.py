@@ -1,0 +1,196 @@
+"""features and towers, which only inference calls: as exact as plain PyTorch, safe against any arguments, without derivative."""
+
+import statistics
+
+import pytest
+import torch
+
+from dcrnn_fast import BackendUnavailable, accuracy, backends
+
+from .backend import DTYPES
+from .inference_problems import features_arguments, plain_features, plain_towers, towers_arguments
+from .problems import REFUSED, freed
+
+pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
+
+OPERATORS = {
+    "features": (features_arguments, plain_features, {"width": 8}),
+    "towers": (towers_arguments, plain_towers, {"dim": 24}),
+}
+on_both = pytest.mark.parametrize("name", OPERATORS)
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    """Memory that PyTorch allocates is full of NaN, so that a value which is never written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def call(name, arguments):
+    return getattr(torch.ops.dcrnn_fast, name)(**arguments)
+
+
+def widened(arguments):
+    floating = {n: v.double() for n, v in arguments.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    return {**arguments, **floating}
+
+
+def assert_as_exact_as_plain_pytorch(name, dtype, **shape):
+    made, plain, common = OPERATORS[name]
+    errors = []
+    for seed in range(9):
+        arguments = made(**{**common, **shape}, dtype=dtype, seed=seed)
+        exact, got = plain(**widened(arguments)), call(name, arguments)
+        assert got.dtype == dtype
+        assert got.shape == exact.shape
+        errors.append([accuracy.relative_error(value, exact) for value in (got, plain(**arguments))])
+    error, peer = (statistics.median(column) for column in zip(*errors, strict=True))
+    bound = accuracy.largest_error(peer, str(dtype).removeprefix("torch."))
+    assert error <= bound, f"relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound:.2e}"
+
+
+@on_both
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("batch", [0, 1, 3, 127, 4096])
+def test_results_are_as_exact_as_plain_pytorch(name, dtype, batch):
+    assert_as_exact_as_plain_pytorch(name, dtype, batch=batch)
+
+
+SHAPES = {
+    "features": [
+        {"numbers": 0}, {"fields": 0}, {"fields": 1, "numbers": 1, "bins": 1}, {"width": 1}, {"width": 7}, {"width": 33}, {"bins": 40},
+    ],
+    "towers": [
+        {"tasks": 1}, {"tasks": 5, "dim": 33}, {"widths": ()}, {"widths": (16,)}, {"widths": (48, 96, 16), "dim": 1},
+        {"widths": (), "dim": 130}, {"dim": 0}, {"tasks": 0},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shape"), [(name, shape) for name, shapes in SHAPES.items() for shape in shapes], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_shape_is_as_exact_as_plain_pytorch(name, shape, dtype):
+    assert_as_exact_as_plain_pytorch(name, dtype, batch=13, **shape)
+
+
+def test_embeddings_are_copied_bit_for_bit_for_both_kinds_of_ids():
+    arguments = features_arguments(batch=50, numbers=0, width=8, dtype=torch.bfloat16)
+    expected = plain_features(**arguments)
+    assert torch.equal(call("features", arguments), expected)
+    assert torch.equal(call("features", {**arguments, "ids": arguments["ids"].int()}), expected)
+
+
+@on_both
+def test_a_row_has_the_same_bits_in_any_batch_and_for_any_number_of_threads(name):
+    made, _, common = OPERATORS[name]
+    arguments = made(**common, batch=400, dtype=torch.float32)
+    row = {"features": ("ids", "dense"), "towers": ("states",)}[name]
+    alone = call(name, {**arguments, **{n: arguments[n][7:8] if name == "features" else arguments[n][:, 7:8] for n in row}})
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        together = call(name, arguments)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together, call(name, arguments))
+    if name == "features":
+        assert torch.equal(together[7:8], alone)
+
+
+@on_both
+def test_strided_arguments_are_read_right(name):
+    made, _, common = OPERATORS[name]
+    arguments = made(**common, dtype=torch.float32)
+    expected = call(name, arguments)
+    for argument, value in arguments.items():
+        room = torch.stack([value, value + 9], dim=-1)
+        for strided in (room[..., 0], value.mT.contiguous().mT if value.dim() > 1 else value):
+            assert torch.equal(call(name, {**arguments, argument: strided}), expected), argument
+
+
+def test_states_that_all_tasks_share_are_read_where_they_are():
+    arguments = towers_arguments(dtype=torch.float32)
+    shared = arguments["states"][:1].expand(2, -1, -1)
+    got = call("towers", {**arguments, "states": shared})
+    assert torch.equal(got, call("towers", {**arguments, "states": shared.contiguous()}))
+
+
+@on_both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck_passes(name, dtype):
+    made, _, common = OPERATORS[name]
+    torch.use_deterministic_algorithms(False)
+    torch.library.opcheck(getattr(torch.ops.dcrnn_fast, name).default, (), made(**common, dtype=dtype))
+
+
+@on_both
+def test_a_compiled_graph_gives_the_same_for_any_number_of_rows(name):
+    made, _, common = OPERATORS[name]
+    compiled = torch.compile(getattr(torch.ops.dcrnn_fast, name), fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in (5, 12):
+        arguments = made(**common, batch=batch, dtype=torch.float32)
+        assert torch.equal(compiled(**arguments), call(name, arguments))
+
+
+@on_both
+def test_a_derivative_is_refused_in_words(name):
+    made, _, common = OPERATORS[name]
+    arguments = made(**common)
+    floating = {"features": "table", "towers": "states"}[name]
+    arguments[floating].requires_grad_()
+    with pytest.raises(BackendUnavailable, match="for inference and have no derivative"):
+        call(name, arguments).sum().backward()
+
+
+NAN = float("nan")
+FEATURES = {
+    "a negative id": (lambda a: {"ids": a["ids"].index_fill(1, torch.tensor([1]), -1)}, "ids: got -1 in row 0, column 1"),
+    "an id one too large": (lambda a: {"ids": torch.where(torch.arange(3) == 2, a["sizes"], a["ids"])}, "ids: got . in row 0, column 2"),
+    "an id beyond 32 bits": (lambda a: {"ids": a["ids"] + 2**40}, "ids: got 1099511627"),
+    "floating ids": (lambda a: {"ids": a["ids"].float()}, "ids: expected dtype int64 or int32"),
+    "flat ids": (lambda a: {"ids": a["ids"][0]}, r"ids: got shape \[3\]"),
+    "ids of other fields": (lambda a: {"ids": a["ids"][:, :2]}, r"sizes: got shape \[3\], expected size 2"),
+    "ids without memory": (lambda a: {"ids": freed(a["ids"])}, "ids: got shape .* storage of 0 bytes"),
+    "a table of integers": (lambda a: {"table": a["table"].int()}, "table: expected float32"),
+    "a table that is too short": (lambda a: {"table": a["table"][:-1]}, "sizes, offsets: got .* ids from row"),
+    "a table of another width": (lambda a: {"table": a["table"][:, :3]}, r"weight: got shape"),
+    "a table of another dtype": (lambda a: {"table": a["table"].float()}, "dense: expected dtype float32 beside table"),
+    "a negative offset": (lambda a: {"offsets": a["offsets"] - 1}, "sizes, offsets: got"),
+    "an offset that wraps around": (lambda a: {"offsets": a["offsets"] + (2**63 - 9)}, "sizes, offsets: got"),
+    "a negative size": (lambda a: {"sizes": -a["sizes"]}, "sizes, offsets: got"),
+    "32-bit sizes": (lambda a: {"sizes": a["sizes"].int()}, "sizes: expected dtype int64"),
+    "numbers in part": (lambda a: {"lower": None}, "dense, lower, scale, weight, bias: got some of them"),
+    "numbers of other rows": (lambda a: {"dense": a["dense"][:3]}, r"dense: got shape \[3, 2\]"),
+    "a number that is NaN": (lambda a: {"dense": a["dense"].index_fill(1, torch.tensor([1]), NAN)}, "dense: got NaN or infinity"),
+    "a number that is infinite": (lambda a: {"dense": a["dense"] / 0}, "dense: got NaN or infinity"),
+    "edges of other bins": (lambda a: {"lower": a["lower"][:, 1:]}, r"weight: got shape"),
+    "scales of other bins": (lambda a: {"scale": a["scale"][:, 1:]}, r"scale: got shape"),
+    "a bias of another width": (lambda a: {"bias": a["bias"][:, 1:]}, r"bias: got shape"),
+}  # fmt: skip
+TOWERS = {
+    "integer states": (lambda a: {"states": a["states"].int()}, "states: expected float32"),
+    "flat states": (lambda a: {"states": a["states"][0]}, r"states: got shape \[4, 5\]"),
+    "states of another width": (lambda a: {"states": a["states"][..., 1:]}, r"packed: got shape"),
+    "states of other tasks": (lambda a: {"states": a["states"][:1]}, r"packed: got shape .* expected size 1 in dimension 0"),
+    "states of another dtype": (lambda a: {"states": a["states"].half()}, "packed: expected dtype float32 beside states"),
+    "states without memory": (lambda a: {"states": freed(a["states"])}, "states: got shape .* storage of 0 bytes"),
+    "packed values in part": (lambda a: {"packed": a["packed"][:, 1:]}, r"packed: got shape"),
+    "widths of other layers": (lambda a: {"widths": a["widths"].flip(0)}, r"packed: got shape"),
+    "a width that is no multiple of 16": (lambda a: {"widths": a["widths"] + 1}, "widths: got 33, expected multiples of 16"),
+    "a width of 0": (lambda a: {"widths": a["widths"] * 0}, "widths: got 0, expected"),
+    "a negative width": (lambda a: {"widths": -a["widths"]}, "widths: got -32, expected"),
+    "widths that wrap around": (lambda a: {"widths": a["widths"] * 0 + 2**62}, "widths: got 4611686018427387904, expected"),
+    "widths whose product wraps around": (lambda a: {"widths": a["widths"] * 0 + 2**30}, "widths: got layers of more than"),
+    "more layers than any use": (lambda a: {"widths": a["widths"][:1].expand(1025)}, "widths: got 1025 layers"),
+    "widths in 32 bits": (lambda a: {"widths": a["widths"].int()}, "widths: expected dtype int64"),
+}  # fmt: skip
+HOSTILE = [("features", case, *of) for case, of in FEATURES.items()] + [("towers", case, *of) for case, of in TOWERS.items()]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [pytest.param(n, c, m, id=f"{n}, {case}") for n, case, c, m in HOSTILE])
+def test_an_argument_that_does_not_fit_is_refused_by_name(name, change, message):
+    arguments = OPERATORS[name][0]()
+    with pytest.raises(REFUSED, match=message):
+        call(name, {**arguments, **change(arguments)})
