@@ -1,0 +1,455 @@
+"""The HTTP interface of docs/server.md, as tests that every server passes.
+
+A module of tests takes them by ``from .contract import *``, and gives three fixtures:
+
+``ranker``: the :class:`dcrnn_fast.Ranker` of what is served, a run on the table of ``tests/training/tiny.py``;
+``start``: ``start(**options)`` starts a server of its own for the test, with ``max_rows=100`` for ``--max-rows 100``, and stops it
+afterwards;
+``server``: one with ``--max-body-bytes 65536 --max-rows 500``, for all tests of the module.
+
+A server has ``url``; ``reload()``, which asks it to load again what it serves, and does not wait; ``stop()``, which asks it to stop,
+waits, and returns its exit code; and ``served``, the path of what it serves, of which the server that ``start`` gives has a copy of its
+own.
+"""
+
+import json
+import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from .calls import JSON, call, exchange, get, metrics, score
+
+ROWS = {"colour": ["c1", "c8", "unseen", "c1"], "shape": ["s0", None, "s4", "s1"], "size": [0.5, -1.25, None, 3]}
+ONE = {"columns": {"colour": ["c1"], "shape": ["s0"], "size": [0.5]}}
+BIG_BODY, BIG_ROWS = 65_536, 500
+"""The limits of the fixture ``server``."""
+
+
+def assert_scores(answer, expected):
+    """The answer holds the scores of :meth:`Ranker.predict`, but for the rounding of another batch."""
+    assert answer.status == 200, answer.text
+    content = answer.json
+    assert list(content["scores"]) == list(expected)
+    for name, values in expected.items():
+        found = np.array(content["scores"][name], np.float64)
+        assert found.shape == values.shape == (content["rows"],), name
+        np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def error_of(answer, status):
+    """The message of an error, which is JSON of one line."""
+    assert answer.status == status, answer.text
+    assert answer.headers["content-type"].partition(";")[0] == "application/json"
+    assert list(answer.json) == ["error"]
+    assert answer.json["error"]
+    assert "\n" not in answer.json["error"]
+    return answer.json["error"]
+
+
+def table(rows, seed=0):
+    """Columns of random rows, some cells missing and some categories unseen."""
+    rng = np.random.default_rng(seed)
+    colour = [None if one == 11 else f"c{one}" for one in rng.integers(0, 12, rows)]
+    size = [None if one > 1.5 else round(float(one), 4) for one in rng.normal(size=rows)]
+    return {"colour": colour, "shape": [f"s{one}" for one in rng.integers(0, 6, rows)], "size": size}
+
+
+# Scores
+
+
+def test_scores_are_those_of_the_ranker(server, ranker):
+    answer = score(server.url, {"columns": ROWS})
+    assert_scores(answer, ranker.predict(ROWS))
+    assert list(answer.json) == ["model", "rows", "scores"]
+    assert answer.json["rows"] == 4
+    assert re.fullmatch("[0-9a-f]{12}|unknown", answer.json["model"])
+    assert answer.headers["content-type"].partition(";")[0] == "application/json"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64, BIG_ROWS])
+def test_any_number_of_rows_up_to_the_limit_is_scored(server, ranker, rows):
+    columns = table(rows, seed=rows)
+    assert_scores(score(server.url, {"columns": columns}), ranker.predict(columns))
+
+
+def test_scores_are_written_as_the_shortest_decimals_of_float32(server):
+    for values in score(server.url, {"columns": table(100)}).json["scores"].values():
+        assert [float(str(np.float32(value))) for value in values] == values
+
+
+def test_shared_cells_are_those_of_every_row(server, ranker):
+    answer = score(server.url, {"columns": {"colour": ["c1", "c2", None]}, "shared": {"shape": "s3", "size": None}})
+    assert_scores(answer, ranker.predict({"colour": ["c1", "c2", None], "shape": ["s3"] * 3, "size": [None] * 3}))
+
+
+@pytest.mark.parametrize("more", [{}, {"columns": {}}, {"columns": {"other": [1]}}], ids=str)
+def test_shared_cells_alone_are_one_row(server, ranker, more):
+    answer = score(server.url, {"shared": {"colour": "c1", "shape": "s0", "size": 0.5}} | more)
+    assert_scores(answer, ranker.predict(ONE["columns"]))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"colour": [1, 2]},
+        {"colour": [True, False]},
+        {"colour": ["c\u00e9\U0001f600", '\\x>"\n\0']},
+        {"colour": ["", " c1"]},
+        {"colour": ["<oov>", "<missing>"]},
+        {"colour": [-0.0, 1e300]},
+        {"colour": [None, None]},
+        {"size": [True, False]},
+        {"size": [-0.0, 12345678901]},
+        {"size": [1e-320, 9007199254740991]},
+        {"size": [None, None]},
+        {"size": [1, 2.5]},
+    ],
+    ids=repr,
+)
+def test_cells_are_read_as_the_ranker_reads_them(server, ranker, cells):
+    columns = {"colour": ["c1", "c2"], "shape": ["s0", "s0"], "size": [1.0, 2.0]} | cells
+    assert_scores(score(server.url, {"columns": columns}), ranker.predict(columns))
+
+
+def test_columns_that_the_model_does_not_read_are_ignored(server, ranker):
+    extra = {"user": ["u1"] * 4, "clicked": [0, 1, None, True], "seen": [["a"], [], None, ["b", "c"]]}
+    assert_scores(score(server.url, {"columns": ROWS | extra, "shared": {"weather": "rain"}}), ranker.predict(ROWS))
+
+
+def test_spaces_and_a_charset_are_read(server, ranker):
+    body = " \r\n\t" + json.dumps(ONE, indent=3) + "\n"
+    assert_scores(score(server.url, body, Content_Type="Application/JSON; charset=UTF-8"), ranker.predict(ONE["columns"]))
+
+
+def test_a_body_in_chunks_is_read(server, ranker):
+    body = json.dumps({"columns": ROWS}).encode()
+    answer = call(server.url, "POST", "/v1/score", iter([body[:1], body[1:70], body[70:]]), JSON)
+    assert_scores(answer, ranker.predict(ROWS))
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"columns": {"colour": ["c1"], "shape": ["s1"]}}, "size"),
+        ({"columns": {"colour": ["c1"], "shape": ["s1", "s2"], "size": [1]}}, "shape"),
+        ({"columns": ROWS | {"size": [1.0, 2.0, "big", None]}}, "row 3.*size.*big"),
+        ({"columns": ROWS | {"size": [1.0, 2.0, {}, None]}}, "row 3.*size"),
+        ({"columns": ROWS | {"size": [1.0, [2.0], 3.0, None]}}, "size"),
+        ({"columns": ROWS | {"colour": ["c1", 2, "c3", "c4"]}}, "row 2.*colour"),
+        ({"columns": ROWS | {"colour": ["c1", ["c2"], "c3", "c4"]}}, "row 2.*colour"),
+        ({"columns": ROWS | {"colour": ["c1", {"a": 1}, "c3", "c4"]}}, "row 2.*colour"),
+        ({"columns": ROWS, "shared": {"size": 1}}, "size"),
+        ({"columns": ROWS | {"colour": "c1"}}, "colour"),
+        ({"columns": ROWS | {"colour": {"c1": 1}}}, "colour"),
+        ({"columns": {"colour": [], "shape": [], "size": []}}, "row"),
+        ({"columns": [["c1"]]}, "columns"),
+        ({"columns": ROWS, "shared": ["c1"]}, "shared"),
+        ({"columns": ROWS, "shared": {"weather": {"rain": True}}}, "weather"),
+        ({"columns": None}, "columns"),
+        ({"columns": ROWS, "rows": 4}, "rows"),
+        ({}, "colour"),
+        ([], "object"),
+        ("text", ""),
+        (None, ""),
+        (7, ""),
+    ],
+    ids=lambda value: json.dumps(value)[:60] if not isinstance(value, str) or not value else value[:20],
+)
+def test_a_wrong_shape_column_or_cell_is_named(server, request_, words):
+    assert re.search(words, error_of(score(server.url, json.dumps(request_)), 400))
+
+
+HOSTILE = {
+    "nothing": "",
+    "half": '{"columns": {"colour": ["c1"',
+    "more after it": json.dumps(ONE) + "x",
+    "two": json.dumps(ONE) * 2,
+    "NaN": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [NaN]}}',
+    "Infinity": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [-Infinity]}}',
+    "beyond float64": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [1e999]}}',
+    "beyond 64 bits": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [1' + "0" * 400 + "]}}",
+    "beyond 64 bits, text": '{"columns": {"colour": [1' + "0" * 400 + '], "shape": ["s0"], "size": [1]}}',
+    "a key twice": '{"columns": {}, "columns": {"colour": ["c1"], "shape": ["s0"], "size": [1]}}',
+    "half a surrogate pair": '{"columns": {"colour": ["\\ud800"], "shape": ["s0"], "size": [1]}}',
+    "half a pair in a name": '{"columns": {"\\udc00": ["c1"], "colour": ["c1"], "shape": ["s0"], "size": [1]}}',
+    "deep": '{"columns": {"colour": ' + "[" * 20_000 + "]" * 20_000 + "}}",
+    "deep, open": "[" * 60_000,
+    "deep objects": '{"a":' * 9_000,
+    "a comment": '{"columns": {} /* none */}',
+    "single quotes": "{'columns': {}}",
+    "a comma too many": '{"columns": {"colour": ["c1",], "shape": ["s0"], "size": [1]}}',
+    "an octal": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [01]}}',
+    "a raw newline": '{"columns": {"colour": ["c\n1"], "shape": ["s0"], "size": [1]}}',
+    "a null character": '{"columns": {}}\0',
+    "no UTF-8": b'{"columns": {"colour": ["\xff"], "shape": ["s0"], "size": [1]}}',
+    "overlong UTF-8": b'{"columns": {"colour": ["\xc0\xaf"], "shape": ["s0"], "size": [1]}}',
+    "a surrogate in UTF-8": b'{"columns": {"colour": ["\xed\xa0\x80"], "shape": ["s0"], "size": [1]}}',
+    "UTF-16": json.dumps(ONE).encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_plain_json_is_a_400(server, name):
+    error_of(score(server.url, HOSTILE[name]), 400)
+    assert score(server.url, ONE).status == 200
+
+
+def test_a_huge_shared_cell_takes_no_memory_for_each_row(server):
+    request = {"columns": {"shape": ["s1"] * 500, "size": [1] * 500}, "shared": {"colour": "c" * 50_000}}
+    assert score(server.url, request).status in (200, 400, 413)
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "application/json; charset=latin-1", ""]
+)
+def test_another_content_type_is_a_415(server, kind):
+    assert "application/json" in error_of(call(server.url, "POST", "/v1/score", json.dumps(ONE).encode(), {"Content-Type": kind}), 415)
+
+
+def test_no_content_type_is_a_415(server):
+    error_of(call(server.url, "POST", "/v1/score", json.dumps(ONE).encode()), 415)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/score/", "/v1/Score", "/v2/score", "/favicon.ico", "/%2e%2e/etc/passwd", "/v1/score%00"])
+def test_an_unknown_path_is_a_404(server, path):
+    error_of(get(server.url, path), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/score", "POST"),
+        ("PUT", "/v1/score", "POST"),
+        ("OPTIONS", "/v1/score", "POST"),
+        ("POST", "/v1/model", "GET"),
+        ("DELETE", "/health/live", "GET"),
+        ("PATCH", "/health/ready", "GET"),
+        ("POST", "/metrics", "GET"),
+    ],
+)
+def test_another_method_is_a_405_that_names_the_right_one(server, method, path, allowed):
+    answer = call(server.url, method, path)
+    error_of(answer, 405)
+    assert allowed in [one.strip() for one in answer.headers["allow"].split(",")]
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/v1/model", "/metrics"])
+def test_head_gives_the_head_of_get(server, path):
+    found, whole = call(server.url, "HEAD", path), get(server.url, path)
+    assert (found.status, found.text, found.headers["content-type"]) == (200, "", whole.headers["content-type"])
+
+
+# Limits
+
+
+def padded(size):
+    """A request of so many bytes."""
+    body = json.dumps(ONE | {"shared": {"note": ""}})
+    return body.replace('"note": ""', '"note": "' + "x" * (size - len(body)) + '"')
+
+
+def test_a_body_of_as_many_bytes_as_are_allowed_is_read(server):
+    assert len(padded(BIG_BODY)) == BIG_BODY
+    assert score(server.url, padded(BIG_BODY)).status == 200
+
+
+@pytest.mark.parametrize("size", [BIG_BODY + 1, 10 * BIG_BODY])
+def test_a_larger_body_is_a_413_whether_its_length_is_told_or_not(server, size):
+    assert "65536" in error_of(score(server.url, padded(size)), 413).replace(",", "")
+    body = padded(size).encode()
+    chunks = iter([body[start : start + 30_000] for start in range(0, size, 30_000)])
+    error_of(call(server.url, "POST", "/v1/score", chunks, JSON), 413)
+
+
+def test_a_client_that_asks_first_is_not_made_to_send_too_large_a_body(server):
+    head = (
+        "POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900000000\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert exchange(server.url, head.encode(), until=1).startswith(b"HTTP/1.1 413")
+
+
+def test_a_row_too_many_is_a_413(server):
+    assert "500" in error_of(score(server.url, {"columns": table(BIG_ROWS + 1)}), 413)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "600001", "1e3", "", "soon", "+5", "0x10", "99999999999999999999", "\u00b2"])
+def test_a_deadline_that_is_none_is_a_400(server, value):
+    assert "X-Deadline-Ms" in error_of(score(server.url, ONE, X_Deadline_Ms=value.encode("latin-1")), 400)
+
+
+def test_a_deadline_that_holds_is_no_matter(server, ranker):
+    assert_scores(score(server.url, ONE, X_Deadline_Ms="600000"), ranker.predict(ONE["columns"]))
+
+
+def test_a_deadline_that_passed_before_scoring_began_is_a_503(start):
+    server = start(max_rows=20_000, max_body_bytes=8_000_000, max_queue_rows=100_000)
+    answer = score(server.url, {"columns": table(20_000) | {"other": ["x" * 200] * 20_000}}, X_Deadline_Ms="1")
+    error_of(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+    assert metrics(server.url)['dcrnn_fast_rejected_total{reason="deadline"}'] == 1
+
+
+# What a server says of itself
+
+
+def test_the_model_is_described(server, ranker):
+    about = get(server.url, "/v1/model").json
+    assert list(about) == ["model", "names", "tasks", "columns", "kind", "dcrnn_fast", "torch", "limits"]
+    assert about["model"] == score(server.url, ONE).json["model"]
+    assert (about["names"], about["tasks"]) == (["click", "buy", "buy_given_click"], ["click", "buy"])
+    assert sorted(about["columns"]) == sorted(ranker.columns)
+    assert about["limits"] == {"body_bytes": BIG_BODY, "rows": BIG_ROWS, "queue_rows": 100_000}
+
+
+def test_it_lives_and_is_ready(server):
+    for path, status in (("/health/live", "live"), ("/health/ready", "ready")):
+        answer = get(server.url, path)
+        assert (answer.status, answer.json) == (200, {"status": status})
+
+
+def test_metrics_count_requests_rows_and_batches(start):
+    server = start(max_rows=10)
+    model = score(server.url, {"columns": ROWS}).json["model"]
+    score(server.url, ONE)
+    score(server.url, "no json")
+    score(server.url, {"columns": table(11)})
+    get(server.url, "/nowhere")
+    answer, found = get(server.url, "/metrics"), metrics(server.url)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert [found[f'dcrnn_fast_requests_total{{status="{status}"}}'] for status in (400, 404, 413)] == [1, 1, 1]
+    assert found["dcrnn_fast_rows_total"] == found["dcrnn_fast_batch_rows_sum"] == 5
+    assert found["dcrnn_fast_batch_rows_count"] == 2
+    assert found["dcrnn_fast_request_seconds_count"] == 4
+    assert found["dcrnn_fast_queue_rows"] == 0
+    assert found[f'dcrnn_fast_model_info{{model="{model}"}}'] == 1
+    assert [found[f'dcrnn_fast_rejected_total{{reason="{reason}"}}'] for reason in ("overload", "deadline", "stopping")] == [0, 0, 0]
+    assert [found[f'dcrnn_fast_reloads_total{{result="{result}"}}'] for result in ("ok", "failed")] == [0, 0]
+
+
+# Many at once
+
+
+def test_requests_at_once_each_get_their_own_scores(server, ranker):
+    sizes = np.random.default_rng(0).integers(1, 200, 120)
+    tables = [table(int(size), seed) for seed, size in enumerate(sizes)]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda columns: score(server.url, {"columns": columns}), tables))
+    for columns, answer in zip(tables, answers, strict=True):
+        assert_scores(answer, ranker.predict(columns))
+
+
+def test_requests_in_one_piece_are_answered_in_their_order(server):
+    body = json.dumps(ONE)
+    one = f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    two = "POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    received = exchange(server.url, (one + two + one).encode(), until=3)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"400", b"200"]
+
+
+def test_a_request_is_scored_or_refused_when_the_queue_is_short(start, ranker):
+    server = start(max_rows=100, max_queue_rows=100, max_batch_rows=100)
+    columns = table(100)
+    expected, full = ranker.predict(columns), 0
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: score(server.url, {"columns": columns}), range(100)))
+    for answer in answers:
+        if answer.status == 503:
+            full += 1
+            error_of(answer, 503)
+            assert answer.headers["retry-after"] == "1"
+        else:
+            assert_scores(answer, expected)
+    assert full < 100
+    assert metrics(server.url)['dcrnn_fast_rejected_total{reason="overload"}'] == full
+
+
+def test_http_that_is_none_ends_its_connection_alone(server):
+    for sent in (
+        b"\r\n\r\n\r\nnonsense\r\n\r\n",
+        b"GET /health/live HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20,
+    ):
+        received = exchange(server.url, sent)
+        assert received == b"" or received.startswith(b"HTTP/1.1 4"), received
+    assert score(server.url, ONE).status == 200
+
+
+# Reload and stop
+
+
+def wait_for(server, metric, least):
+    """Ask for metrics until one is at least so great."""
+    for _ in range(3000):
+        if metrics(server.url)[metric] >= least:
+            return
+    raise AssertionError(f"{metric} is still {metrics(server.url)[metric]}, expected {least}")
+
+
+def test_no_request_is_lost_while_the_model_is_loaded_again(start, ranker):
+    server, stop = start(), threading.Event()
+    expected = ranker.predict(ROWS)
+
+    def ask():
+        answers = []
+        while not stop.is_set():
+            answers.append(score(server.url, {"columns": ROWS}))
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask) for _ in range(4)]
+        try:
+            for number in range(1, 4):
+                server.reload()
+                wait_for(server, 'dcrnn_fast_reloads_total{result="ok"}', number)
+        finally:
+            stop.set()
+    answers = [answer for one in asked for answer in one.result()]
+    assert len(answers) > 4
+    for answer in answers:
+        assert_scores(answer, expected)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start, ranker):
+    server = start()
+    if server.served.is_dir():
+        shutil.rmtree(server.served)
+    else:
+        server.served.write_bytes(b"no model")
+    server.reload()
+    wait_for(server, 'dcrnn_fast_reloads_total{result="failed"}', 1)
+    assert_scores(score(server.url, {"columns": ROWS}), ranker.predict(ROWS))
+    assert get(server.url, "/health/ready").status == 200
+    assert metrics(server.url)['dcrnn_fast_reloads_total{result="ok"}'] == 0
+
+
+def test_stopped_it_answers_what_it_accepted_and_ends_with_0(start, ranker):
+    server = start()
+    columns = table(2000)
+    expected = ranker.predict(columns)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(score, server.url, {"columns": columns}) for _ in range(8)]
+        while metrics(server.url)["dcrnn_fast_rows_total"] == 0:
+            pass
+        assert server.stop() == 0
+        answered = 0
+        for one in asked:
+            try:
+                answer = one.result()
+            except OSError:  # it had not been accepted
+                continue
+            if answer.status == 200:
+                assert_scores(answer, expected)
+                answered += 1
+            else:
+                assert answer.headers["retry-after"] == "1"
+                error_of(answer, 503)
+    assert answered
+    with pytest.raises(OSError, match="refused"):
+        get(server.url, "/health/live")
