@@ -254,6 +254,28 @@ def export(
     run_export(run, output, format=format.value, backend=backend, quiet=quiet)
 
 
+@app.command()
+def serve(
+    run: Annotated[Path | None, typer.Option(help="Run folder of `dcrnn-fast train`.")] = None,
+    package: Annotated[Path | None, typer.Option(help="Instead: .pt2 file of `dcrnn-fast export`.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8000,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 1_048_576,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 10_000,
+    max_queue_rows: Annotated[int, typer.Option(min=1, help="Rows that wait; more are refused.")] = 100_000,
+    max_batch_rows: Annotated[int, typer.Option(min=1, help="Rows of waiting requests that are scored together.")] = 512,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads that score.")] = 1,
+    grace: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to answer what was accepted, once it is stopped.")] = 10,
+    backend: Annotated[str, typer.Option(help="With --run: backend of the operators, see `dcrnn-fast info`.")] = "auto",
+    device: Annotated[str, typer.Option(help="With --run: auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Serve scores over HTTP. SIGHUP loads the model again, SIGTERM stops; the page for trying it out is at /docs."""
+    from .serving import run_serve
+
+    limits = {"max_body_bytes": max_body_bytes, "max_rows": max_rows, "max_queue_rows": max_queue_rows, "max_batch_rows": max_batch_rows}
+    run_serve(run, package, host=host, port=port, threads=threads, grace=grace, device=device, backend=backend, **limits)
+
+
 class Dtype(str, Enum):
     """What the Triton kernels are measured in; tf32 and float32 are float32 tensors."""
 

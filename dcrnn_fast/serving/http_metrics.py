@@ -1,0 +1,41 @@
+"""What a server counts, for Prometheus. Needs the extra ``serve``."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+REASONS = ("overload", "deadline", "stopping")
+RESULTS = ("ok", "failed")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+
+
+class Metrics:
+    """Counters, gauges and histograms of one server, by the names of docs/server.md."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # the text format 0.0.4 knows no times of creation
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter("dcrnn_fast_requests", "Requests that were answered, by status.", ["status"], registry=registry)
+        self.rows = Counter("dcrnn_fast_rows", "Rows whose scores were answered.", registry=registry)
+        self.seconds = Histogram(
+            "dcrnn_fast_request_seconds", "Seconds from a request's arrival at /v1/score to its answer.", buckets=SECONDS, registry=registry
+        )
+        self.batch_rows = Histogram("dcrnn_fast_batch_rows", "Rows that were scored together.", buckets=ROWS, registry=registry)
+        self.queue_rows = Gauge("dcrnn_fast_queue_rows", "Rows that wait.", registry=registry)
+        self.rejected = Counter("dcrnn_fast_rejected", "Requests that were answered 503, by reason.", ["reason"], registry=registry)
+        self.reloads = Counter("dcrnn_fast_reloads", "Loads of the model after the first one, by result.", ["result"], registry=registry)
+        self._model = Gauge("dcrnn_fast_model_info", "1, with the id of the model that scores.", ["model"], registry=registry)
+        for reason in REASONS:
+            self.rejected.labels(reason)
+        for result in RESULTS:
+            self.reloads.labels(result)
+
+    def set_model(self, model: str) -> None:
+        """Say which model scores from now on."""
+        self._model.clear()
+        self._model.labels(model).set(1)
+
+    def text(self) -> bytes:
+        """All of them in the text format, version 0.0.4."""
+        return generate_latest(self._registry)
