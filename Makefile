@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec onnx spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests compiled-step host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec onnx serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests compiled-step host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -57,6 +57,16 @@ build/onnx/.installed: | $(VENV)/.dev
 
 onnx: $(VENV)/.dev build/onnx/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -rs
+
+# Schemathesis asks a server what its OpenAPI description allows and forbids. It stays in build/. SERVER=URL: one that runs, in any language.
+SCHEMATHESIS := schemathesis==4.32.5 graphql-core harfile hypothesis-graphql jsonschema_rs pyrate-limiter requests urllib3 certifi charset-normalizer
+build/schemathesis/.installed: | $(VENV)/.dev
+	rm -rf build/schemathesis
+	$(BIN)/python -m pip install --quiet --no-deps --target build/schemathesis $(SCHEMATHESIS)
+	touch $@
+
+serve-fuzz: $(VENV)/.dev build/schemathesis/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/schemathesis) $(BIN)/python -m tests.server.fuzz $(if $(SERVER),--url $(SERVER))
 
 # Tests examples/spark_encode.py with pyspark, which stays in build/, 400 MB. It needs Java.
 build/pyspark/.installed: | $(VENV)/.dev

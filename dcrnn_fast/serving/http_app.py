@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from ..errors import DataError, DcrnnFastError, MissingExtra
 from .batching import Batcher, Job, Refused
 from .http_body import BodyReader, Receive
-from .http_schema import describe_api
 from .score_request import Unusable, read_request
 from .served import Served
 
@@ -133,7 +132,6 @@ class Application:
     def _take(self, served: Served) -> None:
         self.served = served
         self.metrics.set_model(served.id)
-        self.api.openapi_schema = describe_api(self.about())
 
     def about(self) -> dict[str, Any]:
         """What /v1/model answers."""

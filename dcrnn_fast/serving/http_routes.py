@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from .batching import Refused
+from .http_schema import describe_api
 from .score_request import Unusable
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def make_api(application: Application) -> FastAPI:
     async def failed(request: Request, error: Exception) -> Response:
         return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed, and its log says how; report this")
 
+    setattr(api, "openapi", lambda: describe_api(application.about()))  # noqa: B010 (mypy takes no assignment to a method)
     return api
 
 

@@ -40,6 +40,7 @@ def describe_api(about: Mapping[str, Any]) -> dict[str, Any]:
         "required": ["model", "rows", "scores"],
         "additionalProperties": False,
     }
+    cell, cells = {"$ref": "#/components/schemas/Cell"}, {"$ref": "#/components/schemas/Cells"}
     request = {
         "type": "object",
         "description": "All lists of `columns` have one length, the number of rows. A column is in one of the two. "
@@ -48,22 +49,20 @@ def describe_api(about: Mapping[str, Any]) -> dict[str, Any]:
             "columns": {
                 "type": "object",
                 "description": "Column -> a cell for each row. Without it, there is one row.",
-                "additionalProperties": {
-                    "type": "array",
-                    "items": {"$ref": "#/components/schemas/Cell"},
-                    "minItems": 1,
-                    "maxItems": limits["rows"],
-                },
+                "properties": dict.fromkeys(about["columns"], cells),
+                "additionalProperties": cells,
             },
             "shared": {
                 "type": "object",
                 "description": "Column -> the cell that every row has.",
-                "additionalProperties": {"$ref": "#/components/schemas/Cell"},
+                "properties": dict.fromkeys(about["columns"], cell),
+                "additionalProperties": cell,
             },
         },
         "additionalProperties": False,
         "examples": [{"columns": {name: [None, None] for name in about["columns"]}}],
     }
+    of_column = {"type": "array", "items": cell, "minItems": 1, "maxItems": limits["rows"]}
     deadline = {
         "name": "X-Deadline-Ms",
         "in": "header",
@@ -105,7 +104,7 @@ def describe_api(about: Mapping[str, Any]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "dcrnn_fast", "version": __version__, "description": f"Scores rows with the model {about['model']}."},
         "paths": paths,
-        "components": {"schemas": _SCHEMAS | {"ScoreRequest": request, "Scores": answer}},
+        "components": {"schemas": _SCHEMAS | {"Cells": of_column, "ScoreRequest": request, "Scores": answer}},
     }
 
 
