@@ -1,0 +1,54 @@
+#include "answers.h"
+
+#include <boost/json.hpp>
+#include <cmath>
+
+#include "json_text.h"
+#include "text.h"
+
+namespace json = boost::json;
+
+namespace dcrnn_fast::server {
+
+Answer error_answer(unsigned status, std::string_view message) {
+  return {.status = status, .body = json::serialize(json::object{{"error", message}})};
+}
+
+Answer not_allowed(std::string_view method, std::string_view allowed) {
+  Answer answer = error_answer(405, "the method is " + shown(method) + ", expected " + std::string(allowed));
+  answer.allow = allowed;
+  return answer;
+}
+
+Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<float>& scores) {
+  std::string body;
+  body.reserve(128 + scores.size() * 14);
+  body.append(R"({"model":)").append(json::serialize(model.id)).append(R"(,"rows":)").append(std::to_string(rows)).append(R"(,"scores":{)");
+  const float* score = scores.data();
+  for (std::size_t name = 0; name < model.names.size(); ++name) {
+    body.append(name ? "," : "").append(json::serialize(model.names[name])).append(":[");
+    for (std::int64_t row = 0; row < rows; ++row, ++score) {
+      if (row) body.push_back(',');
+      std::isfinite(*score) ? append_shortest(body, *score) : static_cast<void>(body.append("null"));
+    }
+    body.push_back(']');
+  }
+  body.append("}}");
+  return {.body = std::move(body)};
+}
+
+Answer model_answer(const Model& model, const Limits& limits) {
+  const auto list = [](const std::vector<std::string>& texts) { return json::array(texts.begin(), texts.end()); };
+  return {.body = json::serialize(json::object{
+              {"model", model.id},
+              {"names", list(model.names)},
+              {"tasks", list(model.tasks)},
+              {"columns", list(model.encoder.columns())},
+              {"kind", model.kind},
+              {"dcrnn_fast", model.written_by},
+              {"torch", model.torch},
+              {"limits", {{"body_bytes", limits.body_bytes}, {"rows", limits.rows}, {"queue_rows", limits.queue_rows}}},
+          })};
+}
+
+}  // namespace dcrnn_fast::server

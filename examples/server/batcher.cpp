@@ -1,0 +1,127 @@
+#include "batcher.h"
+
+#include <cstdio>
+
+namespace dcrnn_fast::server {
+namespace {
+
+void end(Job& job, Job::State state) {
+  job.state = state;
+  job.answer();
+}
+
+// The rows of several jobs, one after the other.
+Encoded joined(const std::vector<std::shared_ptr<Job>>& batch) {
+  Encoded all;
+  for (const auto& job : batch) {
+    all.rows += job->rows.rows;
+    all.ids.insert(all.ids.end(), job->rows.ids.begin(), job->rows.ids.end());
+    all.dense.insert(all.dense.end(), job->rows.dense.begin(), job->rows.dense.end());
+  }
+  return all;
+}
+
+// `rows` of each name's scores, from row `start` on.
+std::vector<float> part_of(const std::vector<float>& scores, std::int64_t all_rows, std::int64_t start, std::int64_t rows) {
+  std::vector<float> part;
+  for (auto name = scores.begin(); name != scores.end(); name += all_rows) part.insert(part.end(), name + start, name + start + rows);
+  return part;
+}
+
+}  // namespace
+
+Batcher::Batcher(Limits limits, Metrics& metrics) : limits_(limits), metrics_(metrics) {
+  for (std::size_t i = 0; i < limits_.threads; ++i) threads_.emplace_back([this] { work(); });
+}
+
+Batcher::~Batcher() {
+  drop();
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  arrived_.notify_all();
+}
+
+bool Batcher::submit(std::shared_ptr<Job> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (queued_rows_ + job->rows.rows > limits_.queue_rows) return false;
+    metrics_.queue_rows = queued_rows_ += job->rows.rows;
+    queue_.push_back(std::move(job));
+  }
+  arrived_.notify_one();
+  return true;
+}
+
+void Batcher::drop() {
+  std::deque<std::shared_ptr<Job>> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    dropped.swap(queue_);
+    metrics_.queue_rows = queued_rows_ = 0;
+  }
+  for (const auto& job : dropped)
+    if (job->leave(Job::dropped)) job->answer();
+}
+
+void Batcher::work() {
+  while (const auto batch = next())
+    if (!batch->empty()) score(*batch);
+}
+
+// What waits, up to the limit and of one model; no batch when the server ends.
+std::optional<Batcher::Batch> Batcher::next() {
+  Batch batch;
+  std::vector<std::shared_ptr<Job>> late;
+  {
+    std::unique_lock lock(mutex_);
+    arrived_.wait(lock, [this] { return ending_ || !queue_.empty(); });
+    if (queue_.empty()) return std::nullopt;
+    const auto now = Clock::now();
+    std::int64_t rows = 0;
+    while (!queue_.empty()) {
+      auto& job = queue_.front();
+      const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= limits_.batch_rows);
+      if (!fits) break;
+      queued_rows_ -= job->rows.rows;
+      if (job->deadline < now) {
+        if (job->give_up()) late.push_back(std::move(job));
+      } else if (job->leave(Job::scoring)) {
+        rows += job->rows.rows;
+        batch.push_back(std::move(job));
+      }
+      queue_.pop_front();
+    }
+    metrics_.queue_rows = queued_rows_;
+  }
+  for (const auto& job : late) job->answer();
+  return batch;
+}
+
+void Batcher::score(const Batch& batch) {
+  const Encoded* rows = &batch.front()->rows;
+  Encoded all;
+  try {
+    if (batch.size() > 1) rows = &(all = joined(batch));
+    metrics_.batch_rows.observe(static_cast<double>(rows->rows));
+    std::vector<float> scores = batch.front()->model->engine->run(rows->ids, rows->dense, rows->rows);
+    metrics_.scored(rows->rows);
+    if (batch.size() == 1) {
+      batch.front()->scores = std::move(scores);
+    } else {
+      std::int64_t start = 0;
+      for (const auto& job : batch) {
+        job->scores = part_of(scores, all.rows, start, job->rows.rows);
+        start += job->rows.rows;
+      }
+    }
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "scoring %lld rows failed: %s\n", static_cast<long long>(rows->rows), error.what());
+    for (const auto& job : batch) end(*job, Job::failed);
+    return;
+  }
+  for (const auto& job : batch) end(*job, Job::scored);
+}
+
+}  // namespace dcrnn_fast::server

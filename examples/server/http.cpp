@@ -1,0 +1,238 @@
+#include "http.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <mutex>
+#include <sstream>
+#include <unordered_set>
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using asio::ip::tcp;
+
+namespace dcrnn_fast::server {
+namespace {
+
+constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
+constexpr std::uint32_t kHeaderBytes = 16 << 10;
+constexpr std::size_t kBufferBytes = 64 << 10;
+constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+constexpr std::chrono::seconds kLinger{2};
+constexpr std::size_t kLingerBytes = 16 << 20;
+
+using Parser = http::request_parser<http::string_body>;
+
+std::string_view plain(beast::string_view text) { return {text.data(), text.size()}; }
+
+Request request_of(const Parser& parser, Clock::time_point arrived) {
+  const auto& message = parser.get();
+  return {.method = plain(message.method_string()),
+          .target = plain(message.target()),
+          .content_type = plain(message[http::field::content_type]),
+          .content_encoding = plain(message[http::field::content_encoding]),
+          .deadline = plain(message["X-Deadline-Ms"]),
+          .body = message.body(),
+          .arrived = arrived};
+}
+
+http::response<http::string_body> response_of(Answer answer, unsigned version, bool keep_alive, bool head) {
+  http::response<http::string_body> response{static_cast<http::status>(answer.status), version};
+  response.set(http::field::content_type, answer.content_type);
+  if (!answer.allow.empty()) response.set(http::field::allow, answer.allow);
+  if (answer.status == 503) response.set(http::field::retry_after, "1");
+  response.keep_alive(keep_alive);
+  response.content_length(answer.body.size());
+  if (!head) response.body() = std::move(answer.body);
+  return response;
+}
+
+}  // namespace
+
+// One connection. Everything that touches it runs on the strand of its socket.
+class Session;
+
+struct HttpServer::State {
+  State(asio::io_context& io, Service& service, const HttpOptions& options)
+      : service(service), options(options), acceptor(asio::make_strand(io)) {}
+
+  Service& service;
+  const HttpOptions options;
+  tcp::acceptor acceptor;
+  std::mutex mutex;  // of what follows
+  std::unordered_set<Session*> sessions;
+  std::function<void()> done;  // once it is stopped
+};
+
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  Session(tcp::socket socket, std::shared_ptr<HttpServer::State> server) : stream_(std::move(socket)), server_(std::move(server)) {
+    const std::lock_guard lock(server_->mutex);
+    server_->sessions.insert(this);
+    one_too_many_ = server_->sessions.size() > server_->options.connections;
+  }
+  ~Session() {
+    const std::lock_guard lock(server_->mutex);
+    server_->sessions.erase(this);
+    if (server_->done && server_->sessions.empty()) server_->done();
+  }
+
+  asio::awaitable<void> run() {
+    beast::error_code ignored;
+    stream_.socket().set_option(tcp::no_delay(true), ignored);
+    for (bool open = true; open;) {
+      open = co_await request_begins();
+      if (open) open = co_await exchange();
+    }
+    stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
+  }
+
+  // Ends the connection unless a request has begun.
+  void stop() {
+    if (auto self = weak_from_this().lock())
+      asio::post(stream_.get_executor(), [self = std::move(self)] {
+        if (self->idle_) self->stream_.cancel();
+      });
+  }
+
+  auto executor() { return stream_.get_executor(); }
+
+ private:
+  // Waits for the first bytes of a request.
+  asio::awaitable<bool> request_begins() {
+    if (buffer_.size() > 0) co_return true;  // it came with the one before
+    if (server_->service.stopping()) co_return false;
+    idle_ = true;
+    stream_.expires_after(server_->options.idle);
+    const auto [error, size] = co_await stream_.async_read_some(buffer_.prepare(4096), kAwait);
+    idle_ = false;
+    buffer_.commit(size);
+    co_return !error;
+  }
+
+  // Reads a request and answers it. False if no other one can follow.
+  asio::awaitable<bool> exchange() {
+    Parser parser;
+    parser.header_limit(kHeaderBytes);
+    parser.body_limit(server_->service.limits().body_bytes);
+    stream_.expires_after(server_->options.transfer);
+    auto [error, size] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
+    const auto arrived = Clock::now();
+    if (!error && beast::iequals(parser.get()[http::field::expect], "100-continue"))
+      std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
+    if (!error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
+    // Named objects, here and in Service::answer: GCC 12 ends the lives of temporaries in co_await and co_return twice.
+    const Request request = request_of(parser, arrived);
+    Answer answer = error ? problem(error) : Answer{};
+    if (error && answer.status == 200) co_return false;
+    bool keep_alive = !error && parser.keep_alive() && !one_too_many_;
+    stream_.expires_never();
+    if (!error && one_too_many_) {
+      answer = server_->service.overload("the server has too many connections; try again");
+    } else if (!error) {
+      answer = co_await server_->service.answer(request);
+    }
+    keep_alive = keep_alive && !server_->service.stopping();
+    const bool sent = co_await send(answer, request, error ? 11 : parser.get().version(), keep_alive);
+    if (sent && error) co_await linger();
+    co_return sent&& keep_alive;
+  }
+
+  // The answer to what is no request, or none if the connection broke.
+  Answer problem(const beast::error_code& error) const {
+    const std::uint64_t most = server_->service.limits().body_bytes;
+    if (error == http::error::body_limit)
+      return error_answer(413, "the body has more than " + std::to_string(most) +
+                                   " bytes; divide the request, or start the server with a larger --max-body-bytes");
+    if (error == http::error::header_limit || error == http::error::buffer_overflow)
+      return error_answer(400, "the headers have more than " + std::to_string(kHeaderBytes) + " bytes");
+    const bool broken = error == http::error::end_of_stream || error == http::error::partial_message;
+    if (broken || error.category() != make_error_code(http::error::end_of_stream).category()) return {};
+    return error_answer(400, "the request is no HTTP/1.1: " + error.message());
+  }
+
+  asio::awaitable<bool> send(const Answer& answer, const Request& request, unsigned version, bool keep_alive) {
+    server_->service.count(request, answer);
+    const auto response = response_of(answer, version, keep_alive, request.method == "HEAD");
+    stream_.expires_after(server_->options.transfer);
+    const auto [error, size] = co_await http::async_write(stream_, response, kAwait);
+    co_return !error;
+  }
+
+  // Reads on for a while: a socket that is closed with unread bytes takes the answer back.
+  asio::awaitable<void> linger() {
+    beast::error_code error;
+    stream_.socket().shutdown(tcp::socket::shutdown_send, error);
+    stream_.expires_after(kLinger);
+    for (std::size_t total = 0, size = 0; !error && total < kLingerBytes; total += size) {
+      buffer_.clear();
+      std::tie(error, size) = co_await stream_.async_read_some(buffer_.prepare(kBufferBytes), kAwait);
+    }
+  }
+
+  beast::tcp_stream stream_;
+  std::shared_ptr<HttpServer::State> server_;
+  beast::flat_buffer buffer_{kBufferBytes};
+  bool one_too_many_ = false, idle_ = false;
+};
+
+namespace {
+
+void serve(std::shared_ptr<Session> session) {
+  const auto executor = session->executor();
+  asio::co_spawn(executor, [session = std::move(session)] { return session->run(); }, asio::detached);
+}
+
+asio::awaitable<void> accept(asio::io_context& io, std::shared_ptr<HttpServer::State> server) {
+  asio::steady_timer pause(server->acceptor.get_executor());
+  while (server->acceptor.is_open()) {
+    auto [error, socket] = co_await server->acceptor.async_accept(asio::make_strand(io), kAwait);
+    if (!error) {
+      serve(std::make_shared<Session>(std::move(socket), server));
+    } else if (server->acceptor.is_open()) {  // such as too many open files
+      pause.expires_after(std::chrono::milliseconds(100));
+      co_await pause.async_wait(kAwait);
+    }
+  }
+}
+
+}  // namespace
+
+HttpServer::HttpServer(asio::io_context& io, Service& service, const HttpOptions& options)
+    : state_(std::make_shared<State>(io, service, options)) {
+  try {
+    const auto found = tcp::resolver(io).resolve(options.host, std::to_string(options.port), tcp::resolver::passive);
+    const tcp::endpoint endpoint = *found.begin();
+    state_->acceptor.open(endpoint.protocol());
+    state_->acceptor.set_option(tcp::acceptor::reuse_address(true));
+    state_->acceptor.bind(endpoint);
+    state_->acceptor.listen();
+  } catch (const boost::system::system_error& error) {
+    throw std::runtime_error("cannot listen on --host " + options.host + " --port " + std::to_string(options.port) + ": " +
+                             error.code().message());
+  }
+  asio::co_spawn(state_->acceptor.get_executor(), accept(io, state_), asio::detached);
+}
+
+std::string HttpServer::url() const {
+  std::ostringstream text;
+  text << "http://" << state_->acceptor.local_endpoint();
+  return text.str();
+}
+
+void HttpServer::stop(std::function<void()> done) {
+  asio::post(state_->acceptor.get_executor(), [state = state_] { state->acceptor.close(); });
+  const std::lock_guard lock(state_->mutex);
+  state_->done = std::move(done);
+  for (Session* const session : state_->sessions) session->stop();
+  if (state_->sessions.empty()) state_->done();
+}
+
+}  // namespace dcrnn_fast::server

@@ -1,0 +1,113 @@
+// Serves a model that `dcrnn-fast export --format aoti` wrote: docs/server.md.
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "http.h"
+#include "options.h"
+
+namespace asio = boost::asio;
+
+namespace dcrnn_fast::server {
+namespace {
+
+constexpr std::chrono::seconds kLastAnswers{1};  // to say to those who wait in vain that the server stops
+
+// Loads the model anew at each SIGHUP, in a thread of its own. Signals that come before a load begins are one.
+class Reloads {
+ public:
+  Reloads(asio::any_io_executor executor, Models& models, Metrics& metrics)
+      : signals_(executor, SIGHUP), models_(models), metrics_(metrics) {
+    wait();
+  }
+  ~Reloads() { loader_.join(); }
+  void stop() { signals_.cancel(); }
+
+ private:
+  void wait() {
+    signals_.async_wait([this](auto error, int) {
+      if (error) return;
+      if (!asked_.exchange(true)) asio::post(loader_, [this] { load(); });
+      wait();
+    });
+  }
+
+  void load() {
+    asked_ = false;
+    try {
+      models_.reload();
+      metrics_.reloaded(true);
+    } catch (const std::exception& error) {
+      metrics_.reloaded(false);
+      std::fprintf(stderr, "the earlier model stays: %s\n", error.what());
+    }
+  }
+
+  asio::signal_set signals_;
+  Models& models_;
+  Metrics& metrics_;
+  std::atomic<bool> asked_{false};
+  asio::thread_pool loader_{1};
+};
+
+void serve(const Options& options) {
+  asio::io_context io;
+  const auto control = asio::make_strand(io);
+  Models models(options.model, options.scoring.threads);
+  Metrics metrics;
+  Batcher batcher(options.scoring, metrics);
+  Service service(options.limits, models, batcher, metrics);
+  Reloads reloads(control, models, metrics);
+  HttpServer http(io, service, options.http);
+
+  asio::steady_timer grace(control);
+  asio::signal_set stops(control, SIGTERM, SIGINT);
+  stops.async_wait([&](auto, int) {
+    service.stop();
+    reloads.stop();
+    grace.expires_after(options.grace);
+    grace.async_wait([&](auto error) {
+      if (error) return;
+      batcher.drop();
+      grace.expires_after(kLastAnswers);
+      grace.async_wait([&](auto error) {
+        if (!error) io.stop();
+      });
+    });
+    http.stop([&] { asio::post(control, [&] { grace.cancel(); }); });
+  });
+
+  std::printf("listening on %s\n", http.url().c_str());
+  std::fflush(stdout);
+  std::vector<std::jthread> threads;
+  for (std::size_t i = 1; i < options.io_threads; ++i) threads.emplace_back([&] { io.run(); });
+  io.run();
+}
+
+}  // namespace
+}  // namespace dcrnn_fast::server
+
+int main(int argc, char** argv) {
+  using namespace dcrnn_fast::server;
+  std::signal(SIGPIPE, SIG_IGN);
+  try {
+    const Options options = parse_options({argv + 1, argv + argc});
+    if (options.help)
+      std::fputs(usage().c_str(), stdout);
+    else
+      serve(options);
+    return 0;
+  } catch (const UsageError& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

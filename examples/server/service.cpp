@@ -1,0 +1,155 @@
+#include "service.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/json.hpp>
+#include <charconv>
+#include <cstdio>
+
+#include "answers.h"
+#include "json_text.h"
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+namespace dcrnn_fast::server {
+namespace {
+
+constexpr std::string_view kScore = "/v1/score", kModel = "/v1/model", kLive = "/health/live", kReady = "/health/ready",
+                           kMetrics = "/metrics";
+constexpr int kLongestDeadline = 600'000;
+
+std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
+
+bool same_without_case(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
+}
+
+std::string_view trimmed(std::string_view text) {
+  const auto begin = text.find_first_not_of(" \t"), end = text.find_last_not_of(" \t");
+  return begin == std::string_view::npos ? std::string_view{} : text.substr(begin, end - begin + 1);
+}
+
+// Why a request is not scored whatever its body is; 200 and nothing if it may be.
+Answer score_refusal(const Request& request) {
+  if (request.method != "POST") return not_allowed(request.method, "POST");
+  if (!same_without_case(trimmed(request.content_type.substr(0, request.content_type.find(';'))), "application/json"))
+    return error_answer(415, "Content-Type is " + shown(request.content_type) + ", expected application/json");
+  if (!request.content_encoding.empty() && !same_without_case(request.content_encoding, "identity"))
+    return error_answer(415, "Content-Encoding is " + shown(request.content_encoding) + "; send the body as it is");
+  return {};
+}
+
+// Throws BadRequest.
+Clock::time_point deadline_of(const Request& request) {
+  if (request.deadline.empty()) return Clock::time_point::max();
+  int milliseconds = 0;
+  const char* const end = request.deadline.data() + request.deadline.size();
+  const auto [stop, error] = std::from_chars(request.deadline.data(), end, milliseconds);
+  if (error != std::errc() || stop != end || milliseconds < 1 || milliseconds > kLongestDeadline)
+    throw BadRequest("header X-Deadline-Ms: got " + shown(request.deadline) + ", expected a whole number of milliseconds from 1 to 600000");
+  return request.arrived + std::chrono::milliseconds(milliseconds);
+}
+
+// The rows that the request says it has, so that one with too many is not encoded.
+std::size_t rows_of(const json::object& request) {
+  std::size_t rows = 0;
+  const json::value* const columns = request.if_contains("columns");
+  if (columns != nullptr && columns->is_object())
+    for (const auto& [name, cells] : columns->get_object())
+      if (cells.is_array()) rows = std::max(rows, cells.get_array().size());
+  return rows;
+}
+
+// Waits until the job is answered or its deadline passes. `answered` is the job's own timer, which its answer cancels.
+asio::awaitable<Job::State> outcome_of(Job& job, asio::steady_timer& answered) {
+  for (;;) {
+    answered.expires_at(job.state == Job::waiting ? job.deadline : Clock::time_point::max());
+    if (job.state != Job::waiting && job.state != Job::scoring) co_return job.state;
+    co_await answered.async_wait(asio::as_tuple(asio::use_awaitable));
+    if (job.state == Job::waiting && Clock::now() >= job.deadline && job.give_up()) co_return Job::late;
+  }
+}
+
+}  // namespace
+
+asio::awaitable<Answer> Service::answer(Request request) {
+  Answer answer = without_scoring(request);
+  const auto job = std::make_shared<Job>();
+  if (answer.status == 200 && answer.body.empty()) answer = prepared(request, *job);
+  if (answer.status != 200 || !answer.body.empty()) co_return answer;
+
+  const auto executor = co_await asio::this_coro::executor;
+  const auto answered = std::make_shared<asio::steady_timer>(executor);
+  job->answer = [answered, executor] { asio::post(executor, [answered] { answered->cancel(); }); };
+  if (!batcher_.submit(job)) {
+    answer = refused(Refusal::overload, "the queue is full; try again");
+    co_return answer;
+  }
+  const Job::State state = co_await outcome_of(*job, *answered);
+  answer = answer_of(*job, state);
+  co_return answer;
+}
+
+Answer Service::without_scoring(const Request& request) const {
+  const std::string_view path = path_of(request.target);
+  if (path == kScore) return score_refusal(request);
+  if (path != kModel && path != kLive && path != kReady && path != kMetrics)
+    return error_answer(404, "nothing is at " + shown(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
+  if (request.method != "GET") return not_allowed(request.method, "GET");
+  if (path == kLive) return {.body = R"({"status":"live"})"};
+  if (path == kMetrics) return {.body = metrics_.text(models_.current()->id), .content_type = "text/plain; version=0.0.4"};
+  if (path == kModel) return model_answer(*models_.current(), limits_);
+  if (stopping()) return error_answer(503, "the server is stopping");
+  return {.body = R"({"status":"ready"})"};
+}
+
+Answer Service::prepared(const Request& request, Job& job) {
+  try {
+    job.deadline = deadline_of(request);
+    job.model = models_.current();
+    const json::value body = parse_json(request.body);
+    if (!body.is_object()) throw BadRequest("the body is " + shown(body) + R"(, expected an object such as {"columns": {"item": ["i1"]}})");
+    if (const auto rows = rows_of(body.get_object()); rows > static_cast<std::size_t>(limits_.rows))
+      return error_answer(413, "the request has " + std::to_string(rows) + " rows, and at most " + std::to_string(limits_.rows) +
+                                   " are allowed; divide it, or start the server with a larger --max-rows");
+    job.rows = job.model->encoder.encode(body.get_object(), limits_.rows);
+    return {};
+  } catch (const BadRequest& error) {
+    return error_answer(400, error.what());
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "a request failed: %s\n", error.what());
+    return failed();
+  }
+}
+
+Answer Service::answer_of(const Job& job, Job::State state) {
+  switch (state) {
+    case Job::scored:
+      return scores_answer(*job.model, job.rows.rows, job.scores);
+    case Job::late:
+      return refused(Refusal::deadline, "the deadline passed before scoring began");
+    case Job::dropped:
+      return refused(Refusal::stopping, "the server is stopping");
+    default:
+      return failed();
+  }
+}
+
+Answer Service::failed() { return refused(Refusal::overload, "the server could not score the request; try again"); }
+
+Answer Service::refused(Refusal reason, std::string_view message) {
+  metrics_.refused(reason);
+  return error_answer(503, message);
+}
+
+void Service::count(const Request& request, const Answer& answer) {
+  metrics_.request(answer.status);
+  if (path_of(request.target) == kScore) metrics_.seconds.observe(std::chrono::duration<double>(Clock::now() - request.arrived).count());
+}
+
+}  // namespace dcrnn_fast::server

@@ -1,0 +1,68 @@
+// What the server answers to a request, whatever carried it.
+#pragma once
+
+#include <atomic>
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "batcher.h"
+#include "metrics.h"
+#include "models.h"
+
+namespace dcrnn_fast::server {
+
+struct Request {
+  std::string_view method = {}, target = {}, content_type = {}, content_encoding = {}, deadline = {}, body = {};
+  Clock::time_point arrived = {};
+};
+
+struct Answer {
+  unsigned status = 200;
+  std::string body;
+  std::string_view content_type = "application/json", allow = {};
+};
+
+// An error's answer, {"error": "one line"}.
+Answer error_answer(unsigned status, std::string_view message);
+
+struct Limits {
+  std::uint64_t body_bytes = 1 << 20;
+  std::int64_t rows = 10'000, queue_rows = 100'000;
+};
+
+class Service {
+ public:
+  Service(const Limits& limits, const Models& models, Batcher& batcher, Metrics& metrics)
+      : limits_(limits), models_(models), batcher_(batcher), metrics_(metrics) {}
+
+  // The answer to a request with its body.
+  boost::asio::awaitable<Answer> answer(Request request);
+
+  // The answer to whom the server has no room for.
+  Answer overload(std::string_view what) { return refused(Refusal::overload, what); }
+
+  // Counts an answer that is about to be sent.
+  void count(const Request& request, const Answer& answer);
+
+  void stop() { stopping_ = true; }
+  bool stopping() const { return stopping_; }
+  const Limits& limits() const { return limits_; }
+
+ private:
+  // Each of these two gives 200 and no body if there is more to do.
+  Answer without_scoring(const Request& request) const;
+  Answer prepared(const Request& request, Job& job);
+  Answer answer_of(const Job& job, Job::State state);
+  Answer refused(Refusal reason, std::string_view message);
+  Answer failed();
+
+  const Limits limits_;
+  const Models& models_;
+  Batcher& batcher_;
+  Metrics& metrics_;
+  std::atomic<bool> stopping_{false};
+};
+
+}  // namespace dcrnn_fast::server
