@@ -90,7 +90,7 @@ class Application:
         """The answer to a request for scores, as JSON. Raises :class:`Unusable` and :class:`Refused`."""
         if self.stopping:
             raise Refused("stopping", "the server is stopping; ask another one")
-        _check_type(headers.get("content-type", ""))
+        _check_type(headers)
         deadline = _deadline(headers.getlist(DEADLINE), arrived)
         body = await self._bodies.read(receive, headers)
         served = self.served
@@ -148,10 +148,12 @@ class Application:
         }
 
 
-def _check_type(value: str) -> None:
-    kind, *parameters = [part.strip().lower() for part in value.split(";")]
-    if kind != JSON or any(part not in ("charset=utf-8", 'charset="utf-8"', "") for part in parameters):
-        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {value[:100]!r}, expected {JSON}, as UTF-8")
+def _check_type(headers: Any) -> None:
+    kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "identity")
+    if kind.partition(";")[0].strip().lower() != JSON:
+        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind[:100]!r}, expected {JSON}")
+    if encoding.strip().lower() not in ("identity", ""):
+        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding is {encoding[:100]!r}; send the body as it is")
 
 
 def _deadline(values: list[str], arrived: float) -> float | None:

@@ -36,7 +36,7 @@ def make_api(application: Application) -> FastAPI:
             return _error(error.status, str(error))
         except Refused as error:
             application.metrics.rejected.labels(error.reason).inc()
-            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"Retry-After": "1"})
+            return _unavailable(str(error))
         except ConnectionResetError:
             return _error(HTTPStatus.BAD_REQUEST, "the client went before its body had come")
 
@@ -51,7 +51,7 @@ def make_api(application: Application) -> FastAPI:
     @api.get("/health/ready")
     async def ready() -> Response:
         if application.stopping:
-            return _error(HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping", {"Retry-After": "1"})
+            return _unavailable("the server is stopping")
         return _json('{"status": "ready"}')
 
     @api.get("/metrics")
@@ -70,7 +70,7 @@ def make_api(application: Application) -> FastAPI:
 
     @api.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed, and its log says how; report this")
+        return _unavailable("the server failed, and its log says how; report this")
 
     setattr(api, "openapi", lambda: describe_api(application.about()))  # noqa: B010 (mypy takes no assignment to a method)
     return api
@@ -78,6 +78,10 @@ def make_api(application: Application) -> FastAPI:
 
 def _json(text: str) -> Response:
     return Response(text, media_type=JSON)
+
+
+def _unavailable(message: str) -> Response:
+    return _error(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": "1"})
 
 
 def _error(status: HTTPStatus, message: str, headers: Mapping[str, Any] | None = None) -> Response:

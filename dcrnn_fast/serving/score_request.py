@@ -14,6 +14,8 @@ from ..errors import shown
 
 MAX_SPREAD = 2**24
 """The most characters or values that a shared cell may have, counted in every row."""
+MAX_DIGITS = 4300
+"""The most characters of an integer, as in Python."""
 _EXPECTED = '{"columns": {"NAME": [cell, ...]}, "shared": {"NAME": cell}}'
 _PLAIN = {str, int, float, bool, NoneType}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -159,9 +161,7 @@ class _Beyond:
 
 
 def _integer(digits: str) -> Any:
-    if len(digits) <= 20 and -(2**63) <= (value := int(digits)) < 2**64:
-        return value
-    return _Beyond(digits, "an integer beyond 64 bits")
+    return int(digits) if len(digits) <= MAX_DIGITS else _Beyond(digits, f"an integer of {len(digits):,} digits")
 
 
 def _float(digits: str) -> Any:

@@ -12,6 +12,7 @@ waits, and returns its exit code; and ``served``, the path of what it serves, of
 own.
 """
 
+import gzip
 import json
 import re
 import shutil
@@ -97,6 +98,7 @@ def test_shared_cells_alone_are_one_row(server, ranker, more):
     [
         {"colour": [1, 2]},
         {"colour": [True, False]},
+        {"colour": [10**400, -(10**20)]},
         {"colour": ["c\u00e9\U0001f600", '\\x>"\n\0']},
         {"colour": ["", " c1"]},
         {"colour": ["<oov>", "<missing>"]},
@@ -151,7 +153,6 @@ def test_a_body_in_chunks_is_read(server, ranker):
         ({"columns": {"colour": [], "shape": [], "size": []}}, "row"),
         ({"columns": [["c1"]]}, "columns"),
         ({"columns": ROWS, "shared": ["c1"]}, "shared"),
-        ({"columns": ROWS, "shared": {"weather": {"rain": True}}}, "weather"),
         ({"columns": None}, "columns"),
         ({"columns": ROWS, "rows": 4}, "rows"),
         ({}, "colour"),
@@ -175,7 +176,6 @@ HOSTILE = {
     "Infinity": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [-Infinity]}}',
     "beyond float64": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [1e999]}}',
     "beyond 64 bits": '{"columns": {"colour": ["c1"], "shape": ["s0"], "size": [1' + "0" * 400 + "]}}",
-    "beyond 64 bits, text": '{"columns": {"colour": [1' + "0" * 400 + '], "shape": ["s0"], "size": [1]}}',
     "a key twice": '{"columns": {}, "columns": {"colour": ["c1"], "shape": ["s0"], "size": [1]}}',
     "half a surrogate pair": '{"columns": {"colour": ["\\ud800"], "shape": ["s0"], "size": [1]}}',
     "half a pair in a name": '{"columns": {"\\udc00": ["c1"], "colour": ["c1"], "shape": ["s0"], "size": [1]}}',
@@ -206,11 +206,14 @@ def test_a_huge_shared_cell_takes_no_memory_for_each_row(server):
     assert score(server.url, request).status in (200, 400, 413)
 
 
-@pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "application/json; charset=latin-1", ""]
-)
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
 def test_another_content_type_is_a_415(server, kind):
     assert "application/json" in error_of(call(server.url, "POST", "/v1/score", json.dumps(ONE).encode(), {"Content-Type": kind}), 415)
+
+
+def test_an_encoded_body_is_a_415(server):
+    body = gzip.compress(json.dumps(ONE).encode())
+    assert "Content-Encoding" in error_of(call(server.url, "POST", "/v1/score", body, JSON | {"Content-Encoding": "gzip"}), 415)
 
 
 def test_no_content_type_is_a_415(server):
@@ -279,7 +282,7 @@ def test_a_row_too_many_is_a_413(server):
     assert "500" in error_of(score(server.url, {"columns": table(BIG_ROWS + 1)}), 413)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "1.5", "600001", "1e3", "", "soon", "+5", "0x10", "99999999999999999999", "\u00b2"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "600001", "1e3", "soon", "+5", "0x10", "99999999999999999999", "\u00b2"])
 def test_a_deadline_that_is_none_is_a_400(server, value):
     assert "X-Deadline-Ms" in error_of(score(server.url, ONE, X_Deadline_Ms=value.encode("latin-1")), 400)
 

@@ -3,8 +3,8 @@
     python -m tests.server.fuzz                             # the server in Python, of a small run
     python -m tests.server.fuzz --url http://127.0.0.1:8000 # any server of the contract, with the same description
 
-No answer may be a 5xx but 503, none may differ from the description, what the description forbids must be refused, and some requests must be
-scored. The seed is fixed: what fails fails again.
+No answer may be a 5xx but 503, none may differ from the description, what the description forbids must be refused, and some requests must
+be scored. The seed is fixed: what fails fails again.
 """
 
 import argparse
