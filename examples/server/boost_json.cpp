@@ -1,0 +1,2 @@
+// Boost.JSON's own code, which the headers hold, compiled once.
+#include <boost/json/src.hpp>

@@ -1,0 +1,289 @@
+#include "cells.h"
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/string.hpp>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <utility>
+
+#include "json_text.h"
+
+namespace dcrnn_fast::server {
+namespace {
+
+namespace json = boost::json;
+
+Cell cell_of(const json::value& value) {
+  switch (value.kind()) {
+    case json::kind::string:
+      return Cell(std::string_view(value.get_string()));
+    case json::kind::int64:
+      return Cell(value.get_int64());
+    case json::kind::double_:
+      return Cell(value.get_double());
+    case json::kind::bool_:
+      return Cell(value.get_bool());
+    case json::kind::object:
+      if (const json::string* const digits = big_integer(value)) {
+        Cell cell{std::string_view(*digits)};
+        cell.kind = Cell::big_integer;
+        return cell;
+      }
+      break;
+    default:
+      break;
+  }
+  return {};
+}
+
+bool is_single(const json::value& value) { return !value.is_array() && (!value.is_object() || big_integer(value)); }
+
+bool is_whole(Cell::Kind kind) { return kind == Cell::integer || kind == Cell::big_integer; }
+
+bool is_exact(const Cell& cell) { return cell.kind == Cell::integer && cell.integer_ <= kExact && cell.integer_ >= -kExact; }
+
+std::string words(Cell::Kind kind) {
+  return kind == Cell::text ? "text" : kind == Cell::truth ? "true or false" : kind == Cell::number ? "a number" : "an integer";
+}
+
+std::string as_shown(const Cell& cell) {
+  if (cell.kind == Cell::text) return shown(cell.text_);
+  Speller speller;
+  std::string text(speller(cell));
+  return text.size() <= 40 ? text : text.substr(0, 40) + "...";
+}
+
+[[noreturn]] void refuse(const Source& source, std::size_t row, const Cell& cell, const std::string& expected) {
+  throw BadRequest(source.at(row) + " holds " + as_shown(cell) + ", expected " + expected);
+}
+
+// The cell as one of a column of numbers. Truth values stand beside floating-point numbers as 0 and 1, as Arrow reads them.
+Cell as_number(const Source& source, std::size_t row, const Cell& cell) {
+  double value = cell.number_;
+  if (cell.kind == Cell::missing) return cell;
+  if (cell.kind == Cell::truth) value = cell.truth_;
+  if (cell.kind == Cell::integer) value = static_cast<double>(cell.integer_);
+  if (cell.kind == Cell::text) refuse(source, row, cell, "a number or null, like other cells of this column; give all cells one type");
+  if (is_whole(cell.kind) && !is_exact(cell))
+    refuse(source, row, cell,
+           "an integer within 2^53 in a column of numbers, for float64 holds no more of them; write larger ones as text");
+  return Cell(value);
+}
+
+void check_64_bits(const Source& source, std::size_t row, const Cell& cell) {
+  if (cell.kind == Cell::big_integer) refuse(source, row, cell, "an integer of 64 bits; write it as text");
+}
+
+// The kinds of the values of lists.
+class ListKinds {
+ public:
+  void add(const Source& source, std::size_t row, const json::array& list) {
+    bool scans = true;
+    for (const json::value& value : list) {
+      if (!is_single(value)) throw BadRequest(source.at(row) + " holds " + shown(value) + " in a list, expected texts or numbers");
+      const Cell cell = cell_of(value);
+      check_64_bits(source, row, cell);
+      held_[cell.kind] = true;
+      inexact_ |= cell.kind == Cell::integer && !is_exact(cell);
+      if (scans) scanned_[cell.kind] = true;
+      scans &= cell.kind == Cell::missing || cell.kind == Cell::integer;
+    }
+  }
+
+  // As Arrow infers it: of each list it scans integers on, and one other value.
+  Cell::Kind kind() const {
+    for (const Cell::Kind kind : {Cell::number, Cell::integer, Cell::truth})
+      if (scanned_[kind]) return kind;
+    return Cell::text;
+  }
+
+  // Whether Arrow makes values of that kind of them all.
+  bool fit() const {
+    if (kind() == Cell::number) return !held_[Cell::text] && !inexact_;
+    for (const Cell::Kind other : {Cell::text, Cell::integer, Cell::truth, Cell::number})
+      if (held_[other] && other != kind()) return false;
+    return true;
+  }
+
+ private:
+  bool scanned_[Cell::number + 1] = {}, held_[Cell::number + 1] = {}, inexact_ = false;
+};
+
+// As Arrow does: the shortest digits that read back, and an exponent below 1e-6 and from 1e10 on.
+std::string_view float_text(double value, std::string& out) {
+  char buffer[40];
+  char* end = std::to_chars(buffer, std::end(buffer), value, std::chars_format::scientific).ptr;
+  if (!std::isfinite(value)) return out.assign(buffer, end);
+  const std::string_view text(buffer, end - buffer);
+  const std::size_t e = text.find('e'), first = text.starts_with('-');
+  int exponent = 0;
+  std::from_chars(buffer + e + (text[e + 1] == '+' ? 2 : 1), end, exponent);
+  std::string digits(1, text[first]);
+  if (e > first + 1) digits += text.substr(first + 2, e - first - 2);
+  out = first ? "-" : "";
+  if (exponent < -6 || exponent >= 10) {
+    out += digits[0];
+    if (digits.size() > 1) out.append(".").append(digits, 1);
+    return out.append(exponent < 0 ? "e" : "e+").append(std::to_string(exponent));
+  }
+  if (exponent < 0) return out.append("0.").append(-exponent - 1, '0').append(digits);
+  const std::size_t whole = exponent + 1;
+  if (digits.size() <= whole) return out.append(digits).append(whole - digits.size(), '0');
+  return out.append(digits, 0, whole).append(".").append(digits, whole);
+}
+
+// Whether a text reads as one of the two that a vocabulary reserves, whatever backslashes stand before it.
+bool is_reserved(std::string_view text) {
+  if (!text.ends_with('>')) return false;
+  text.remove_prefix(std::min(text.find_first_not_of('\\'), text.size()));
+  return text == kMissing || text == kOov;
+}
+
+}  // namespace
+
+bool parse_number(std::string_view text, double& value) {
+  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (end != text.data() + text.size()) return false;
+  if (error == std::errc::result_out_of_range) value = std::strtod(std::string(text).c_str(), nullptr);
+  return error != std::errc::invalid_argument;
+}
+
+std::string Source::at(std::size_t row) const {
+  const std::string column = "column " + quoted(name);
+  return shared ? "shared " + column : column + ", row " + std::to_string(row + 1) + ":";
+}
+
+Column single_values(const Source& source, bool within64) {
+  Column column{source, {}, {}};
+  column.cells.reserve(source.cells.size());
+  Cell::Kind kind = Cell::missing;
+  for (std::size_t row = 0; row < source.cells.size(); ++row) {
+    if (!is_single(source.cells[row]))
+      throw BadRequest(source.at(row) + " holds " + shown(source.cells[row]) +
+                       ", expected one value: text, an integer, a number, true, false or null");
+    Cell cell = cell_of(source.cells[row]);
+    if (within64) check_64_bits(source, row, cell);
+    if (kind == Cell::missing || (is_whole(kind) && is_whole(cell.kind))) {
+      kind = cell.kind;
+    } else if (is_whole(kind) && cell.kind == Cell::number) {
+      for (std::size_t before = 0; before < row; ++before) {
+        if (is_whole(column.cells[before].kind) && !is_exact(column.cells[before]))
+          refuse(source, row, cell,
+                 "an integer or null, for " + as_shown(column.cells[before]) + " before it is no float64; give all cells one type");
+        column.cells[before] = as_number(source, before, column.cells[before]);
+      }
+      kind = Cell::number;
+    } else if (kind == Cell::number) {
+      cell = as_number(source, row, cell);
+    } else if (cell.kind != kind && cell.kind != Cell::missing) {
+      refuse(source, row, cell, words(kind) + " or null, like the cells before it; give all cells of a column one type");
+    }
+    column.cells.push_back(cell);
+  }
+  return column;
+}
+
+Values::Values(const Source& source, std::string_view separator) : source_(source) {
+  const json::value* first = nullptr;
+  for (std::size_t row = 0; row < source.cells.size(); ++row) {
+    const json::value& cell = source.cells[row];
+    if (cell.is_null()) continue;
+    if (first == nullptr) first = &cell;
+    if (!(cell.is_array() || cell.is_string()) || cell.kind() != first->kind())
+      throw BadRequest(source.at(row) + " holds " + shown(cell) + ", expected a list of texts or of numbers, or null" +
+                       (separator.empty() ? "" : ", or in all rows text that " + quoted(separator) + " divides"));
+    if (cell.is_string() && separator.empty())
+      throw BadRequest(source.at(row) + " holds " + shown(cell) + ", expected a list or null; put single values in lists");
+  }
+  ends_.reserve(source.cells.size());
+  if (first != nullptr && first->is_string())
+    split(separator);
+  else
+    flatten();
+}
+
+void Values::split(std::string_view separator) {
+  for (const json::value& cell : source_.cells) {
+    std::string_view rest;
+    if (const json::string* const text = cell.if_string()) rest = *text;
+    for (std::size_t end = 0; end != rest.npos;) {
+      end = rest.find(separator);
+      if (const std::string_view value = rest.substr(0, end); !value.empty()) values_.push_back(Cell(value));
+      if (end != rest.npos) rest.remove_prefix(end + separator.size());
+    }
+    ends_.push_back(values_.size());
+  }
+}
+
+void Values::flatten() {
+  ListKinds kinds;
+  std::size_t first_bad = 0;
+  for (std::size_t row = 0; row < source_.cells.size(); ++row) {
+    const bool fitted = kinds.fit();
+    if (const json::array* const list = source_.cells[row].if_array()) kinds.add(source_, row, *list);
+    if (fitted && !kinds.fit()) first_bad = row;
+  }
+  if (!kinds.fit())
+    throw BadRequest(source_.at(first_bad) + " holds " + shown(source_.cells[first_bad]) +
+                     ", and not all its values and those before it are of one type: texts, integers, numbers, or true and false");
+  for (std::size_t row = 0; row < source_.cells.size(); ++row) {
+    if (const json::array* const list = source_.cells[row].if_array())
+      for (const json::value& value : *list) {
+        const Cell cell = kinds.kind() == Cell::number ? as_number(source_, row, cell_of(value)) : cell_of(value);
+        if (cell.kind != Cell::missing && !(cell.kind == Cell::text && cell.text_.empty())) values_.push_back(cell);
+      }
+    ends_.push_back(values_.size());
+  }
+}
+
+Column Values::at(std::size_t position) const {
+  Column column{source_, std::vector<Cell>(ends_.size()), {}};
+  for (std::size_t row = 0; row < ends_.size(); ++row) {
+    const std::size_t start = row == 0 ? 0 : ends_[row - 1];
+    if (position < ends_[row] - start) column.cells[row] = values_[start + position];
+  }
+  return column;
+}
+
+std::vector<double> numbers(const Column& column) {
+  std::vector<double> values;
+  values.reserve(column.cells.size());
+  for (std::size_t row = 0; row < column.cells.size(); ++row) {
+    const Cell& cell = column.cells[row];
+    double value = std::numeric_limits<double>::quiet_NaN();
+    if (cell.kind == Cell::text) {
+      if (!parse_number(cell.text_, value)) refuse(column.source, row, cell, "a number, or null if it is missing");
+    } else if (cell.kind != Cell::missing) {
+      value = as_number(column.source, row, cell).number_;
+    }
+    if (std::isinf(value)) refuse(column.source, row, cell, "a finite number, or null if it is missing");
+    values.push_back(value);
+  }
+  return values;
+}
+
+std::string_view Speller::operator()(const Cell& cell) {
+  switch (cell.kind) {
+    case Cell::missing:
+      return kMissing;
+    case Cell::text:
+      return is_reserved(cell.text_) ? std::string_view(buffer_.assign("\\").append(cell.text_)) : cell.text_;
+    case Cell::integer: {
+      char digits[20];
+      return buffer_.assign(digits, std::to_chars(digits, std::end(digits), cell.integer_).ptr);
+    }
+    case Cell::big_integer:
+      return cell.text_;
+    case Cell::truth:
+      return cell.truth_ ? "true" : "false";
+    case Cell::number:
+      return float_text(cell.number_, buffer_);
+  }
+  std::abort();
+}
+
+}  // namespace dcrnn_fast::server

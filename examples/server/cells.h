@@ -1,0 +1,91 @@
+// A column of a request: cells of one kind, as dcrnn_fast.data reads lists. Columns read texts where the request holds them.
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bad_request.h"
+
+namespace dcrnn_fast::server {
+
+inline constexpr std::string_view kMissing = "<missing>", kOov = "<oov>";
+inline constexpr std::int64_t kExact = std::int64_t{1} << 53;  // float64 does not hold every integer beyond
+
+// What a request says of a column: a cell for each row, or one shared cell that all rows have.
+struct Source {
+  std::string_view name;
+  std::span<const boost::json::value> cells;
+  bool shared = false;
+
+  // The start of a message: the column, and its row, which counts from 1.
+  std::string at(std::size_t row) const;
+};
+
+struct Cell {
+  enum Kind : std::uint8_t { missing, text, integer, big_integer, truth, number };
+  Kind kind = missing;
+  union {
+    std::int64_t integer_ = 0;
+    double number_;
+    bool truth_;
+  };
+  std::string_view text_;  // also the digits of a big integer
+
+  Cell() = default;
+  explicit Cell(std::string_view value) : kind(text), text_(value) {}
+  explicit Cell(std::int64_t value) : kind(integer), integer_(value) {}
+  explicit Cell(double value) : kind(number), number_(value) {}
+  explicit Cell(bool value) : kind(truth), truth_(value) {}
+};
+
+// The cells of a source, or one for each place of its lists. Of a shared column it has one.
+struct Column {
+  Source source;
+  std::vector<Cell> cells;         // but for missing ones, of one kind; integers may be of both
+  std::vector<std::string> texts;  // those that the request does not hold
+
+  const Cell& cell(std::size_t row) const { return cells[source.shared ? 0 : row]; }
+};
+
+// The column of cells that hold one value each. Integers next to other numbers become numbers. `within64` refuses integers beyond 64 bits.
+Column single_values(const Source& source, bool within64);
+
+// The values of cells that are lists or, if there is a `separator`, text that it divides. Null and the empty text are no values.
+class Values {
+ public:
+  // `separator` is empty where there is none.
+  Values(const Source& source, std::string_view separator);
+
+  // For each row the value that has so many before it.
+  Column at(std::size_t position) const;
+
+ private:
+  void split(std::string_view separator);
+  void flatten();
+
+  Source source_;
+  std::vector<Cell> values_;
+  std::vector<std::size_t> ends_;  // of each row's values
+};
+
+// float64, NaN where missing. Throws BadRequest for text that is no number, for integers beyond 2^53 and for infinite numbers.
+std::vector<double> numbers(const Column& column);
+
+// Reads text as Arrow does; false for what is no number. The number may be NaN or infinite.
+bool parse_number(std::string_view text, double& value);
+
+// Writes cells as a vocabulary spells them.
+class Speller {
+ public:
+  // Good until the next call.
+  std::string_view operator()(const Cell& cell);
+
+ private:
+  std::string buffer_;
+};
+
+}  // namespace dcrnn_fast::server

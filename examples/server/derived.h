@@ -1,0 +1,35 @@
+// Columns that an encoder derives from those of a request: values of lists, crosses of columns, parts of a time.
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cells.h"
+
+namespace dcrnn_fast::server {
+
+struct Derived {
+  enum Kind { cross, value, hour, weekday, day };
+  std::string name;
+  Kind kind = cross;
+  std::vector<std::string> sources;  // of one that is no cross, a single column
+  std::string separator;             // empty where there is none
+  std::size_t position = 0;
+  std::string unit;  // empty where there is none
+};
+
+// The columns that encoder.json's `derived` defines, each behind those that it reads. Throws std::runtime_error for what it does not
+// support, and for what defines none.
+std::vector<Derived> read_derived(const boost::json::value& definitions);
+
+// The text of several columns' cells, for a cross.
+Column crossed(const Derived& derived, std::span<const Column* const> columns, std::size_t rows);
+
+// Hour, weekday (Monday: 0) or day of the month, in UTC.
+Column part_of_time(const Derived& derived, const Column& times);
+
+}  // namespace dcrnn_fast::server

@@ -1,0 +1,297 @@
+#include "encoder.h"
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/string.hpp>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+#include <stdexcept>
+#include <utility>
+
+#include "cells.h"
+#include "derived.h"
+#include "json_text.h"
+#include "text_ids.h"
+
+namespace dcrnn_fast::server {
+namespace {
+
+namespace json = boost::json;
+
+struct TextField {
+  std::size_t position, column;
+  std::shared_ptr<const TextIds> ids;
+};
+struct Buckets {
+  std::size_t position, column;
+  std::vector<double> edges;
+};
+struct Scale {
+  std::size_t position, column;
+  bool log1p;
+  double mean, std;
+};
+
+[[noreturn]] void misfit(const std::string& problem) { throw std::runtime_error(problem + "; export the run again"); }
+
+const json::value& part(const json::value& of, std::string_view file, std::string_view key, json::kind kind) {
+  const json::object* const object = of.if_object();
+  const json::value* const value = object ? object->if_contains(key) : nullptr;
+  if (!value || value->kind() != kind)
+    misfit(std::string(file) + ": " + std::string(key) + " is " + (value ? shown(*value) : "absent") + ", expected " +
+           (kind == json::kind::object ? "an object" : "a list"));
+  return *value;
+}
+
+double number(const json::value& value, const std::string& what) {
+  if (value.is_double() && std::isfinite(value.get_double())) return value.get_double();
+  if (value.is_int64()) return static_cast<double>(value.get_int64());
+  misfit("encoder.json: " + what + " is " + shown(value) + ", expected a number");
+}
+
+// The log1p of the absolute value, with the value's sign, and 0 for both zeros, as NumPy's sign has it.
+double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std::log1p(std::abs(value)), value); }
+
+}  // namespace
+
+struct Encoder::Plan {
+  std::size_t num_fields = 0, num_dense = 0;
+  std::vector<std::string> wanted;  // columns of the request; in `columns`, derived ones follow
+  std::vector<bool> wanted_by_derived, wanted_as_cells;
+  std::vector<Derived> derived;
+  std::map<std::string, std::size_t, std::less<>> column_of;
+  std::vector<TextField> texts;
+  std::vector<Buckets> buckets;
+  std::vector<Scale> scales;
+  std::vector<std::size_t> number_columns;
+
+  Plan(const json::value& encoding, const json::value& about);
+  void add_fields(const json::value& encoding, const json::array& fields);
+  void add_dense(const json::object& scaling, const json::array& dense);
+  std::size_t column(std::string_view name) const { return column_of.find(name)->second; }
+  std::vector<Source> sources(const json::object& request, std::int64_t max_rows, std::size_t& rows) const;
+  std::vector<Column> read(const std::vector<Source>& sources, std::size_t rows) const;
+};
+
+Encoder::Plan::Plan(const json::value& encoding, const json::value& about) {
+  const json::array& fields = part(about, "dcrnn_fast.json", "fields", json::kind::array).get_array();
+  const json::array& dense = part(about, "dcrnn_fast.json", "dense", json::kind::array).get_array();
+  part(encoding, "encoder.json", "vocabulary", json::kind::object);
+  for (const auto& [key, value] : encoding.get_object())
+    if (key != "vocabulary" && key != "scaling" && key != "shared" && key != "derived" && key != "pooled")
+      throw std::runtime_error("encoder.json has the key " + quoted(key) + ", which this program does not know; build its newest version");
+  if (const json::value* const definitions = encoding.get_object().if_contains("derived")) derived = read_derived(*definitions);
+
+  std::vector<std::string> names;
+  for (const json::value& field : fields) {
+    const json::array* const pair = field.if_array();
+    if (!pair || pair->size() != 2 || !pair->at(0).is_string() || !pair->at(1).is_int64() || pair->at(1).get_int64() < 1)
+      misfit("dcrnn_fast.json: fields holds " + shown(field) + ", expected a name and its number of ids");
+    names.emplace_back(pair->at(0).get_string());
+  }
+  for (const json::value& name : dense) {
+    if (!name.is_string()) misfit("dcrnn_fast.json: dense holds " + shown(name) + ", expected a name");
+    names.emplace_back(name.get_string());
+  }
+  for (const Derived& one : derived) names.insert(names.end(), one.sources.begin(), one.sources.end());
+  std::set<std::string, std::less<>> made, read_by_derived;
+  for (const Derived& one : derived) {
+    made.insert(one.name);
+    read_by_derived.insert(one.sources.begin(), one.sources.end());
+  }
+  for (const std::string& name : names)
+    if (!made.contains(name) && column_of.emplace(name, wanted.size()).second) wanted.push_back(name);
+  for (const Derived& one : derived) column_of.emplace(one.name, column_of.size());
+  std::set<std::string, std::less<>> single;
+  for (std::size_t at = 0; at < fields.size() + dense.size(); ++at) single.insert(names[at]);
+  for (const Derived& one : derived)
+    if (one.kind != Derived::value) single.insert(one.sources.begin(), one.sources.end());
+  for (const std::string& name : wanted) {
+    wanted_by_derived.push_back(read_by_derived.contains(name));
+    wanted_as_cells.push_back(single.contains(name));
+  }
+  num_fields = fields.size(), num_dense = dense.size();
+  add_fields(encoding, fields);
+  add_dense(part(encoding, "encoder.json", "scaling", json::kind::object).get_object(), dense);
+  std::set<std::size_t> seen;
+  for (const Buckets& of : buckets) seen.insert(of.column);
+  for (const Scale& of : scales) seen.insert(of.column);
+  number_columns.assign(seen.begin(), seen.end());
+}
+
+void Encoder::Plan::add_fields(const json::value& encoding, const json::array& fields) {
+  const json::object& vocabulary = encoding.at("vocabulary").get_object();
+  std::map<std::string, std::string, std::less<>> owner_of;
+  if (encoding.get_object().contains("shared"))
+    for (const auto& [name, owner] : part(encoding, "encoder.json", "shared", json::kind::object).get_object()) {
+      if (!owner.is_string()) misfit("encoder.json: shared says " + shown(owner) + " of " + quoted(name) + ", expected a field");
+      owner_of.emplace(name, owner.get_string());
+    }
+  std::set<std::string, std::less<>> several;
+  if (encoding.get_object().contains("pooled"))
+    for (const auto& [name, of] : part(encoding, "encoder.json", "pooled", json::kind::object).get_object())
+      for (const json::value& column : part(of, "encoder.json: pooled", "columns", json::kind::array).get_array()) {
+        if (!column.is_string()) misfit("encoder.json: pooled says " + shown(of) + " of " + quoted(name) + ", expected columns");
+        several.emplace(column.get_string());
+      }
+
+  std::map<std::pair<std::string, bool>, std::shared_ptr<const TextIds>> known;
+  for (std::size_t position = 0; position < fields.size(); ++position) {
+    const std::string name(fields[position].get_array()[0].get_string());
+    const std::int64_t size = fields[position].get_array()[1].get_int64();
+    const bool has_several = several.contains(name);
+    const auto owner = owner_of.find(name);
+    const json::value* entries = vocabulary.if_contains(name);
+    if (!entries && has_several && owner != owner_of.end()) entries = vocabulary.if_contains(owner->second);
+    const json::array* const list = entries ? entries->if_array() : nullptr;
+    const auto fits = [&](std::int64_t expected) {
+      if (!list || size != expected)
+        misfit("field " + quoted(name) + " has " + std::to_string(size) + " ids, and its vocabulary is " +
+               (entries ? shown(*entries) : "absent") + ": this does not fit");
+    };
+    if (!list) fits(-1);
+    const std::int64_t count = static_cast<std::int64_t>(list->size());
+    if (count > 0 ? list->front() == json::value(kOov) : size > 2) {
+      if (count > 0) fits(count);
+      std::shared_ptr<const TextIds>& ids = known[{owner == owner_of.end() ? name : owner->second, has_several}];
+      if (!ids) ids = std::make_shared<const TextIds>(*list, size, has_several, "encoder.json: the vocabulary of " + quoted(name));
+      if (ids->size() != size) fits(ids->size());
+      texts.push_back({position, column(name), ids});
+    } else {
+      fits(count + 2);
+      Buckets one{position, column(name), {}};
+      for (const json::value& edge : *list) one.edges.push_back(number(edge, "an edge of " + quoted(name)));
+      if (!std::ranges::is_sorted(one.edges, std::less_equal())) misfit("encoder.json: the edges of " + quoted(name) + " do not rise");
+      buckets.push_back(std::move(one));
+    }
+  }
+}
+
+void Encoder::Plan::add_dense(const json::object& scaling, const json::array& dense) {
+  for (std::size_t position = 0; position < dense.size(); ++position) {
+    const std::string name(dense[position].get_string());
+    const json::value* const given = scaling.if_contains(name);
+    const json::object* const scale = given ? given->if_object() : nullptr;
+    const json::value* const treatment = scale ? scale->if_contains("treatment") : nullptr;
+    if (!treatment || !scale->contains("mean") || !scale->contains("std") || (*treatment != "standardise" && *treatment != "log1p"))
+      misfit("dense column " + quoted(name) + " has the scaling " + (given ? shown(*given) : "none") +
+             ", expected treatment, mean and std");
+    const double mean = number(scale->at("mean"), "the mean of " + quoted(name)),
+                 std = number(scale->at("std"), "the std of " + quoted(name));
+    if (!(std > 0)) misfit("dense column " + quoted(name) + " has the std " + shown(scale->at("std")) + ", expected a number above 0");
+    scales.push_back({position, column(name), *treatment == "log1p", mean, std});
+  }
+}
+
+// Where each wanted column is in the request, and how many rows it has.
+std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int64_t max_rows, std::size_t& rows) const {
+  static const json::object none;
+  const json::object *columns = &none, *shared = &none;
+  for (const auto& [key, value] : request) {
+    if (key != "columns" && key != "shared")
+      throw BadRequest("the request has the key " + quoted(key) + ", expected columns, and shared for cells that all rows have");
+    if (!value.is_object() || big_integer(value))
+      throw BadRequest(std::string(key) + " is " + shown(value) + ", expected an object that names columns");
+    (key == "columns" ? columns : shared) = &value.get_object();
+  }
+  rows = 1;
+  std::string_view first;
+  for (const auto& [name, cells] : *columns) {
+    const json::array* const list = cells.if_array();
+    if (!list) throw BadRequest("column " + quoted(name) + " is " + shown(cells) + ", expected a list with a cell for each row");
+    if (name == columns->begin()->key()) rows = list->size(), first = name;
+    if (list->size() != rows)
+      throw BadRequest("column " + quoted(name) + " has " + std::to_string(list->size()) + " rows, and column " + quoted(first) + " has " +
+                       std::to_string(rows) + "; give each row a cell in every column (null: missing)");
+    if (shared->contains(name)) throw BadRequest("column " + quoted(name) + " is in columns and in shared; give it once");
+  }
+  if (rows < 1 || static_cast<std::int64_t>(rows) > max_rows)
+    throw BadRequest("the request has " + std::to_string(rows) + " rows, expected 1 to " + std::to_string(max_rows) +
+                     "; send more requests");
+  std::vector<Source> found;
+  found.reserve(wanted.size());
+  for (const std::string& name : wanted) {
+    if (const json::value* const cells = columns->if_contains(name))
+      found.push_back({name, {cells->get_array().data(), rows}, false});
+    else if (const json::value* const cell = shared->if_contains(name))
+      found.push_back({name, {cell, 1}, true});
+    else
+      throw BadRequest("column " + quoted(name) + " is neither in columns nor in shared, and the model reads it; send it (null: missing)");
+  }
+  return found;
+}
+
+std::vector<Column> Encoder::Plan::read(const std::vector<Source>& sources, std::size_t rows) const {
+  std::vector<Column> columns(column_of.size());
+  for (std::size_t at = 0; at < wanted.size(); ++at)
+    if (wanted_as_cells[at]) columns[at] = single_values(sources[at], wanted_by_derived[at]);
+  std::map<std::pair<std::size_t, std::string_view>, Values> values;
+  for (const Derived& one : derived) {
+    const std::size_t source = column(one.sources[0]);
+    Column& made = columns[column(one.name)];
+    if (one.kind == Derived::cross) {
+      std::vector<const Column*> of;
+      for (const std::string& name : one.sources) of.push_back(&columns[column(name)]);
+      made = crossed(one, of, rows);
+    } else if (one.kind == Derived::value) {
+      made = values.try_emplace({source, one.separator}, sources[source], one.separator).first->second.at(one.position);
+    } else {
+      made = part_of_time(one, columns[source]);
+    }
+  }
+  return columns;
+}
+
+Encoder::Encoder(const json::value& encoding, const json::value& about) : plan_(std::make_unique<const Plan>(encoding, about)) {}
+Encoder::Encoder(Encoder&&) noexcept = default;
+Encoder& Encoder::operator=(Encoder&&) noexcept = default;
+Encoder::~Encoder() = default;
+
+const std::vector<std::string>& Encoder::columns() const { return plan_->wanted; }
+
+Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) const {
+  const Plan& plan = *plan_;
+  std::size_t rows = 0;
+  const std::vector<Source> sources = plan.sources(request, max_rows, rows);
+  const std::vector<Column> columns = plan.read(sources, rows);
+  Encoded out{static_cast<std::int64_t>(rows), std::vector<std::int64_t>(rows * plan.num_fields),
+              std::vector<float>(rows * plan.num_dense)};
+  // Writes a column of the result; a shared cell is computed once.
+  const auto fill = [rows](auto& to, std::size_t position, std::size_t width, const Column& column, auto&& value) {
+    if (column.source.shared) {
+      const auto same = value(0);
+      for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = same;
+    } else {
+      for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = value(row);
+    }
+  };
+  Speller speller;
+  for (const TextField& field : plan.texts) {
+    const Column& column = columns[field.column];
+    fill(out.ids, field.position, plan.num_fields, column, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
+  }
+  std::vector<std::vector<double>> values(columns.size());
+  for (const std::size_t at : plan.number_columns) values[at] = numbers(columns[at]);
+  for (const Buckets& of : plan.buckets)
+    fill(out.ids, of.position, plan.num_fields, columns[of.column], [&](std::size_t row) -> std::int64_t {
+      const double value = values[of.column][row];
+      return std::isnan(value) ? 0 : std::ranges::upper_bound(of.edges, value) - of.edges.begin() + 1;
+    });
+  for (const Scale& of : plan.scales) {
+    const Column& column = columns[of.column];
+    fill(out.dense, of.position, plan.num_dense, column, [&](std::size_t row) {
+      const double value = values[of.column][row];
+      const double scaled = ((of.log1p ? signed_log1p(value) : value) - of.mean) / of.std;
+      const float rounded = static_cast<float>(std::isnan(scaled) ? 0.0 : scaled);
+      if (std::isinf(rounded))
+        throw BadRequest(column.source.at(row) + " holds " + std::string(speller(column.cells[row])) +
+                         ", which is too far from the train rows' mean for float32; correct it");
+      return rounded;
+    });
+  }
+  return out;
+}
+
+}  // namespace dcrnn_fast::server

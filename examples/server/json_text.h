@@ -1,0 +1,28 @@
+// JSON, read strictly, so that any bytes end in plain values or in a BadRequest of one line.
+#pragma once
+
+#include <boost/json/storage_ptr.hpp>
+#include <boost/json/value.hpp>
+#include <string>
+#include <string_view>
+
+#include "bad_request.h"
+
+namespace dcrnn_fast::server {
+
+// The value of a JSON text in UTF-8. Numbers are rounded to the nearest double, 1e999 to infinity, as Python's json does. Throws BadRequest
+// for what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of nesting, and for integers of more than
+// 4,300 digits. The value's parts live in `storage`: pass a boost::json::monotonic_resource to parse sooner.
+boost::json::value parse_json(std::string_view text, boost::json::storage_ptr storage = {});
+
+// The digits of an integer beyond 64 bits, which parse_json keeps; nullptr for any other value.
+const boost::json::string* big_integer(const boost::json::value& value);
+
+// A value as a message shows it: JSON, at most some 60 bytes of it, on one line, in UTF-8.
+std::string shown(const boost::json::value& value);
+std::string shown(std::string_view text);
+
+// A name in single quotes, so shortened and escaped.
+std::string quoted(std::string_view name);
+
+}  // namespace dcrnn_fast::server

@@ -1,0 +1,104 @@
+"""Compiles the encoder of examples/server/ into build/, once for all tests, whole or with planted defects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from dcrnn_fast.locks import locked
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "examples/server"
+SOURCES = ["json_text.cpp", "cells.cpp", "time_parts.cpp", "derived.cpp", "text_ids.h", "encoder.cpp", "encode_main.cpp"]
+FLAGS = ["-std=c++20", "-O0", "-Wall", "-Wextra", "-Werror=return-type", "-Wno-subobject-linkage"]
+
+DEFECTS = {
+    "a value on an edge belongs to the bucket below": (
+        "encoder.cpp",
+        "std::ranges::upper_bound(of.edges, value)",
+        "std::ranges::lower_bound(of.edges, value)",
+    ),
+    "reserved texts get no backslash": ("cells.cpp", "is_reserved(cell.text_)", "false"),
+    "only the texts without a backslash are reserved": ("cells.cpp", "text.find_first_not_of('\\\\')", "std::size_t{0}"),
+    "an exponent begins at 1e11": ("cells.cpp", "exponent >= 10", "exponent >= 11"),
+    "integers are rounded to float64": ("cells.cpp", "cell.integer_ <= kExact", "true"),
+    "the empty text takes a place": ("cells.cpp", "!(cell.kind == Cell::text && cell.text_.empty())", "true"),
+    "the last of the first half of the hash counts": ("text_ids.h", "digest[2]", "digest[0]"),
+    "a missing value of several has an id": ("text_ids.h", "several && text == kMissing", "false"),
+    "a cross has no backslashes": ("derived.cpp", "c == '\\\\' || c == '|'", "false"),
+    "time before 1970 is rounded up": ("time_parts.cpp", "(value % by < 0)", "0"),
+    "log1p forgets the sign": ("encoder.cpp", "std::copysign(std::log1p(std::abs(value)), value)", "std::log1p(std::abs(value))"),
+    "log1p keeps negative zero": ("encoder.cpp", "value == 0", "false"),
+}
+"""What is wrong: the file, the text that stands once in it, and what takes its place."""
+
+
+def skip_unless_buildable() -> None:
+    """Skip the test where Boost's headers or a compiler are missing."""
+    if find_spec("libboost_headers") is None:
+        pytest.skip("the encoder in C++ needs Boost's headers: pip install 'dcrnn_fast[server]'")
+    if shutil.which(_compiler()[0]) is None:
+        pytest.skip(f"no C++ compiler {_compiler()[0]} on this machine; install g++")
+
+
+def program(*, planted: bool = False) -> Path:
+    """The compiled program. With ``planted`` it has the defect whose number is in the environment variable PLANTED."""
+    sources = {name: (SERVER / name).read_text() for name in SOURCES}
+    if planted:
+        for number, (file, right, wrong) in enumerate(DEFECTS.values()):
+            assert sources[file].count(right) == 1, f"{file} holds {right!r} {sources[file].count(right)} times"
+            sources[file] = sources[file].replace(right, f"(planted == {number} ? {wrong} : {right})")
+        sources = {"planted.h": '#include <cstdlib>\nstatic const int planted = std::atoi(std::getenv("PLANTED"));\n', **sources}
+    whole = "".join(f'#line 1 "{name}"\n{text}\n'.replace("#pragma once", "") for name, text in sources.items())
+    whole = whole.replace('#include "text_ids.h"', "")
+    boost = _compiled("boost", '#include "boost_json.cpp"\n')
+    return _compiled("encode", whole, boost)
+
+
+def run(binary: Path, encoding: dict, about: dict, requests: list[str], folder: Path, **environment: str) -> list[dict]:
+    """The program's answers to requests in JSON."""
+    for name, value in [("encoder.json", encoding), ("about.json", about)]:
+        (folder / name).write_text(json.dumps(value))
+    done = subprocess.run(
+        [binary, folder / "encoder.json", folder / "about.json"],
+        input="".join(f"{request}\n" for request in requests).encode("utf-8", "surrogateescape"),
+        capture_output=True,
+        timeout=60,
+        env=os.environ | environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.decode().splitlines()]
+
+
+def _compiled(name: str, text: str, *others: Path) -> Path:
+    """The object file of a text, or with other object files the program; kept in build/ under the digest of all that it is made of."""
+    includes = [f"-I{SERVER}", f"-I{Path(find_spec('libboost_headers').origin).parent / 'include'}"]
+    command = [*_compiler(), *FLAGS, *includes, "-x", "c++", "-", *([] if others else ["-c"])]
+    headers = "".join(file.read_text() for file in sorted(SERVER.glob("*.h")))
+    version = subprocess.run([*_compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    digest = hashlib.sha256("\0".join([*command, headers, version, text, *map(str, others)]).encode()).hexdigest()[:16]
+    folder = ROOT / "build/server-encoder"
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"{name}-{digest}"
+    with locked(folder / f"{out.name}.lock", wait=True):
+        if not out.exists():
+            part = out.with_suffix(".part")
+            linked = ["-x", "none", *map(str, others)]
+            done = subprocess.run([*command, *linked, "-o", str(part)], input=text, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert not done.stderr, done.stderr
+            part.rename(out)
+    return out
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "c++"))

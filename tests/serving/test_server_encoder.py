@@ -1,0 +1,207 @@
+"""The encoder in C++, examples/server/, gives the bits of `dcrnn_fast.data.Encoder`, and refuses what that refuses, in words."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from . import cpp_encoder
+from .encoder_requests import Case, expected
+
+VECTORS = Path(__file__).with_name("encoder_vectors.json")
+SHOP = {
+    "vocabulary": {"city": ["<oov>", "<missing>", "Oslo", "7", "true"], "price": [2.0, 5.0], "tags[0]": ["<oov>", "a"]},
+    "scaling": {"price": {"treatment": "standardise", "mean": 4.5, "std": 2.0}},
+    "derived": {"tags[0]": {"column": "tags", "value": 0}},
+}
+ABOUT = {"fields": [["city", 5], ["price", 4], ["tags[0]", 2]], "dense": ["price"]}
+
+
+@pytest.fixture(scope="module")
+def binary():
+    cpp_encoder.skip_unless_buildable()
+    return cpp_encoder.program()
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Encoders with requests, and what Python makes of these."""
+    drawn = []
+    for seed in range(40):
+        case = Case(random.Random(seed))
+        requests = [case.request() for _ in range(20)]
+        drawn.append((case, requests, [expected(case.encoder, request) for request in requests]))
+    return drawn
+
+
+@pytest.fixture
+def answers(binary, tmp_path):
+    """The program's answers of the encoder SHOP, or of another one."""
+
+    def run(*requests, encoding=SHOP, about=ABOUT):
+        return cpp_encoder.run(binary, encoding, about, list(requests), tmp_path)
+
+    return run
+
+
+def difference(binary, cases, folder, **environment):
+    """The first request of which the program makes something else than Python, in words; None where there is none."""
+    for case, requests, wanted in cases:
+        found = cpp_encoder.run(binary, case.encoding, case.about, requests, folder, **environment)
+        for request, want, got in zip(requests, wanted, found, strict=True):
+            if (None if "error" in got else (got["ids"], got["dense"])) != want:
+                return f"request {request}\nof {json.dumps(case.encoding)} {case.about}\nPython: {want}\nC++: {got}"
+    return None
+
+
+def test_random_requests_get_the_bits_that_python_gives_or_are_refused_by_both(binary, cases, tmp_path):
+    refused = [want is None for _, _, wanted in cases for want in wanted]
+    assert 0.1 < sum(refused) / len(refused) < 0.4, "too few of the requests are refused, or too many, to say much"
+    assert (found := difference(binary, cases, tmp_path)) is None, found
+
+
+@pytest.mark.parametrize("number", range(len(cpp_encoder.DEFECTS)), ids=list(cpp_encoder.DEFECTS))
+def test_the_comparison_finds_planted_defects(number, binary, cases, tmp_path):
+    planted = cpp_encoder.program(planted=True)
+    assert difference(planted, cases, tmp_path, PLANTED=str(number)) is not None
+
+
+def test_without_a_planted_defect_the_same_program_is_right(binary, cases, tmp_path):
+    assert difference(cpp_encoder.program(planted=True), cases[:10], tmp_path, PLANTED="-1") is None
+
+
+def test_the_documented_vectors_hold(answers):
+    if not VECTORS.exists():
+        pytest.skip(f"{VECTORS.name} is not there; it comes with docs/encoder-file.md")
+    cases = json.loads(VECTORS.read_text())["cases"]
+    wrong = []
+    for case in cases:
+        if case["name"] == "half of a surrogate pair":
+            continue  # no JSON for this program: test_a_request_that_is_no_plain_json_is_refused
+        if any(one.get("timezone", "UTC") != "UTC" for one in case["encoder"].get("derived", {}).values()):
+            continue  # test_an_encoder_that_the_program_cannot_follow_is_refused
+        about = {"fields": case["fields"], "dense": case["dense"]}
+        (got,) = answers(json.dumps({"columns": case["columns"]}), encoding=case["encoder"], about=about)
+        if "error" in case:
+            named = [f"column {case['error']['column']!r}" if case["error"]["column"] else "", f"row {case['error']['row']}"]
+            fits = all(name in got.get("error", "") for name in named if not name.endswith("None"))
+        else:
+            bits = [[int(value, 16) for value in row] for row in case.get("dense_bits", [[]] * len(case["ids"]))]
+            fits = got == {"ids": case["ids"], "dense": bits}
+        if not fits:
+            wrong.append((case["name"], got))
+    assert not wrong
+
+
+def test_a_shared_cell_is_that_of_every_row(answers):
+    shared, repeated, alone = answers(
+        '{"columns": {"price": [2, 3.5, null]}, "shared": {"city": "Oslo", "tags": ["", "a"]}}',
+        '{"columns": {"price": [2, 3.5, null], "city": ["Oslo", "Oslo", "Oslo"], "tags": [["a"], ["a"], ["a"]]}}',
+        '{"shared": {"price": 2, "city": "Oslo", "tags": ["a"]}}',
+    )
+    assert shared == repeated
+    assert shared["ids"] == [[2, 2, 1], [2, 2, 1], [2, 0, 1]]
+    assert alone == {"ids": shared["ids"][:1], "dense": shared["dense"][:1]}
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ('{"columns": {"city": ["Oslo"], "price": [1]}}', "column 'tags' is neither in columns nor in shared"),
+        ('{"columns": {"city": ["a", "b"], "price": [1], "tags": [[], []]}}', "column 'price' has 1 rows, and column 'city' has 2"),
+        ('{"columns": {"city": [], "price": [], "tags": []}}', "0 rows, expected 1 to 10000"),
+        ('{"columns": {"city": "Oslo"}}', "column 'city' is \"Oslo\", expected a list"),
+        ('{"columns": ["Oslo"]}', 'columns is ["Oslo"], expected an object'),
+        ('{"columns": {"city": ["a"]}, "shared": {"city": "a"}}', "column 'city' is in columns and in shared"),
+        ('{"columns": {}, "rows": 2}', "the key 'rows', expected columns, and shared"),
+        ("[]", "the request is [], expected an object"),
+        ("18446744073709551616", "the request is 18446744073709551616, expected an object"),
+        ('{"shared": {"city": ["a"], "price": 1, "tags": []}}', "shared column 'city' holds [\"a\"], expected one value"),
+        ('{"shared": {"city": "a", "price": 1, "tags": "a|b"}}', "shared column 'tags' holds \"a|b\", expected a list"),
+        (
+            '{"columns": {"city": ["a", true], "price": [1, 1], "tags": [[], []]}}',
+            "column 'city', row 2: holds true, expected text or null",
+        ),
+        (
+            '{"columns": {"price": [1, "x"], "city": ["a", "a"], "tags": [[], []]}}',
+            "column 'price', row 2: holds \"x\", expected an integer or null",
+        ),
+        ('{"columns": {"price": [null, "cheap"], "city": ["a", "a"], "tags": [[], []]}}', 'row 2: holds "cheap", expected a number'),
+        ('{"columns": {"price": [1.5, 1e999], "city": ["a", "a"], "tags": [[], []]}}', "row 2: holds inf, expected a finite number"),
+        (
+            '{"columns": {"price": [9007199254740993], "city": ["a"], "tags": [[]]}}',
+            "row 1: holds 9007199254740993, expected an integer within",
+        ),
+        (
+            '{"columns": {"price": [1e300], "city": ["a"], "tags": [[]]}}',
+            "column 'price', row 1: holds 1e+300, which is too far from the train",
+        ),
+        ('{"columns": {"tags": [["a"], [1]], "city": ["a", "a"], "price": [1, 1]}}', "column 'tags', row 2: holds [1], and not all"),
+        ('{"columns": {"tags": [[["a"]]], "city": ["a"], "price": [1]}}', "column 'tags', row 1: holds [\"a\"] in a list"),
+        (
+            '{"columns": {"tags": [[18446744073709551616]], "city": ["a"], "price": [1]}}',
+            "holds 18446744073709551616, expected an integer of 64",
+        ),
+    ],
+)
+def test_a_bad_request_is_refused_in_words_that_name_the_place(answers, request_, words):
+    (got,) = answers(request_)
+    assert words in got["error"]
+    assert "\n" not in got["error"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            '{"columns": NaN}',
+            '{"columns": {}} {}',
+            '{"columns": {}',
+            "",
+            '{"columns": {"city": [01]}}',
+            '{"columns": {"city": ["\udcff"]}}',
+        ],
+        *['{"columns": {"city": ["\\ud800"]}}', '{"columns": {"city": ["a",]}}', '{"columns": {}, "columns": {}}', "[" * 100_000],
+        *[
+            '{"columns": {"city": ["a"], "city": ["b"]}}',
+            '{"columns": {"city": [' + "1" * 5000 + "]}}",
+            "/* no comment */ {}",
+            '{"a": ["\x01"]}',
+        ],
+    ],
+    ids=range(14),
+)
+def test_a_request_that_is_no_plain_json_is_refused(answers, text):
+    for got in answers(text):
+        assert got["error"].startswith(("the text is no JSON", "the JSON holds", "the JSON is nested", "the request"))
+
+
+def test_a_long_or_strange_cell_is_shown_short_in_the_message(answers):
+    (got,) = answers(
+        json.dumps({"columns": {"price": ["\u00e9\n" * 1000], "city": ["a"], "tags": [[]], "\n" * 500: [1]}}, ensure_ascii=False)
+    )
+    assert len(got["error"]) < 200
+    assert "\n" not in got["error"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "about", "words"),
+    [
+        ({**SHOP, "more": {}}, ABOUT, "the key 'more', which this program does not know"),
+        ({"vocabulary": SHOP["vocabulary"]}, ABOUT, "encoder.json: scaling is absent, expected an object"),
+        (SHOP, {**ABOUT, "fields": [["city", 6]]}, "field 'city' has 6 ids, and its vocabulary is"),
+        (SHOP, {**ABOUT, "fields": [["town", 6]]}, "field 'town' has 6 ids, and its vocabulary is absent"),
+        (SHOP, {**ABOUT, "dense": ["city"]}, "dense column 'city' has the scaling none"),
+        (SHOP, {"dense": []}, "dcrnn_fast.json: fields is absent, expected a list"),
+        ({**SHOP, "derived": {"h": {"column": "t", "as": "hour", "timezone": "Europe/Oslo"}}}, ABOUT, "column 'h' has the time zone"),
+        ({**SHOP, "derived": {"h": {"column": "t", "as": "year"}}}, ABOUT, "column 'h' has the key 'as' with \"year\""),
+        ({**SHOP, "derived": {"a": {"cross": ["a", "b"]}}}, ABOUT, "column 'a' needs itself"),
+    ],
+)
+def test_an_encoder_that_the_program_cannot_follow_is_refused(binary, tmp_path, encoding, about, words):
+    with pytest.raises(AssertionError) as caught:
+        cpp_encoder.run(binary, encoding, about, [], tmp_path)
+    assert words in str(caught.value)
