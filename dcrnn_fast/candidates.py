@@ -17,6 +17,8 @@ class Part:
 
     def __init__(self, whose: str, model: DCRNN, fields: Sequence[int], numbers: Sequence[int]) -> None:
         self._whose = whose
+        self._operands: tuple[Tensor, Tensor, Tensor] | None = None
+        self._bins: tuple[Tensor, ...] = ()
         device = model.embedding.weight.device
         self.fields = torch.tensor(fields, dtype=torch.int64, device=device)
         self.numbers = torch.tensor(numbers, dtype=torch.int64, device=device)
@@ -38,11 +40,13 @@ class Part:
             rows = shape[:-1]
 
     def features(self, ids: Tensor, dense: Tensor | None, table: Sequence[Tensor], bins: Sequence[Tensor]) -> Tensor:
-        """The part of x0, [B, blocks, E], by the operator ``features``, which reads ``table`` and ``bins``."""
-        weight, sizes, offsets = table
-        numbers = (dense, *(tensor[self.numbers] for tensor in bins)) if len(self.numbers) else ()
-        found = torch.ops.dcrnn_fast.features.default(ids, weight, sizes[self.fields], offsets[self.fields], *numbers)
-        return found.view(len(ids), len(self.blocks), -1)
+        """The part of x0, [B, blocks, E], by the operator ``features``, which reads ``table`` and ``bins``: the same at each call."""
+        if self._operands is None:
+            weight, sizes, offsets = table
+            self._operands = weight, sizes[self.fields], offsets[self.fields]
+            self._bins = tuple(tensor[self.numbers] for tensor in bins)
+        numbers = (dense, *self._bins) if len(self.numbers) else ()
+        return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers).view(len(ids), len(self.blocks), -1)
 
 
 class Split:
@@ -61,6 +65,7 @@ class Split:
         fields = [names.index(field) for field in item_fields]
         self.items = Part("item", model, fields, list(item_numbers))
         self.user = Part("user", model, _others(len(names), fields), _others(model.num_dense, item_numbers))
+        self._order = torch.cat([self.user.blocks, self.items.blocks]).argsort()
         self._scenario = model.scenario_column
 
     def scenarios(self, user_ids: Tensor, item_ids: Tensor) -> tuple[Tensor, ...]:
@@ -93,10 +98,8 @@ class Split:
         """x0 [N, D] by the operator ``features``, of the user once."""
         user = self.user.features(user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), table, bins)
         items = self.items.features(item_ids, item_dense, table, bins)
-        x0 = user.new_empty(len(item_ids), user.shape[1] + items.shape[1], user.shape[2])
-        x0[:, self.user.blocks] = user
-        x0[:, self.items.blocks] = items
-        return x0.flatten(1)
+        both = torch.cat([user.expand(len(item_ids), -1, -1), items], dim=1)
+        return both.index_select(1, self._order).flatten(1)
 
 
 def _others(count: int, taken: Sequence[int]) -> list[int]:

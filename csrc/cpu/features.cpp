@@ -33,16 +33,27 @@ struct Bins {
     return all;
   }
 
-  void embed(int64_t row, int64_t n, A* to) const {
-    std::copy_n(bias + n * width, width, to);
+  // `parts` has room for a number's bins.
+  void embed(int64_t row, int64_t n, A* parts, A* to) const {
     const A value = x[row * numbers + n];
     for (int64_t q = 0; q < bins; ++q) {
       const A place = (value - lower[n * bins + q]) * scale[n * bins + q];
-      const A part = place < 0 ? A(0) : place > 1 ? A(1) : place;  // NaN stays NaN
-      const A* const vector = weight + (n * bins + q) * width;
-#pragma GCC ivdep
-      for (int64_t e = 0; e < width; ++e) to[e] += part * vector[e];
+      parts[q] = place < 0 ? A(0) : place > 1 ? A(1) : place;  // NaN stays NaN
     }
+    const A *const vectors = weight + n * bins * width, *const start = bias + n * width;
+    int64_t e = 0;
+    for (; e + 8 <= width; e += 8) sum<8>(parts, vectors + e, start + e, to + e);
+    for (; e < width; ++e) sum<1>(parts, vectors + e, start + e, to + e);
+  }
+
+  // The sums stay in registers while the bins go by.
+  template <int columns>
+  void sum(const A* parts, const A* vectors, const A* start, A* to) const {
+    A sums[columns];
+    for (int c = 0; c < columns; ++c) sums[c] = start[c];
+    for (int64_t q = 0; q < bins; ++q)
+      for (int c = 0; c < columns; ++c) sums[c] += parts[q] * vectors[q * width + c];
+    for (int c = 0; c < columns; ++c) to[c] = sums[c];
   }
 };
 
@@ -91,7 +102,7 @@ void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Id* ids, i
   using A = accumulator<T>;
   std::atomic<bool> refused{false};
   torch::stable::parallel_for(0, batch, grain(dim), [&](int64_t begin, int64_t end) {
-    const Buffer<A> wide(is_low<T> ? bins.width : 0);
+    const Buffer<A> wide(is_low<T> ? bins.width : 0), parts(bins.bins);
     for (int64_t row = begin; row < end; ++row) {
       T* const to = out + row * dim;
       const bool fits = bins.finite(row) && look_up(l, ids + row * l.fields, reinterpret_cast<char*>(to));
@@ -99,10 +110,10 @@ void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Id* ids, i
       for (int64_t n = 0; n < bins.numbers; ++n) {
         T* const embedding = to + dim - (bins.numbers - n) * bins.width;
         if constexpr (is_low<T>) {
-          bins.embed(row, n, wide.get());
+          bins.embed(row, n, parts.get(), wide.get());
           for (int64_t e = 0; e < bins.width; ++e) embedding[e] = T(wide.get()[e]);
         } else {
-          bins.embed(row, n, embedding);
+          bins.embed(row, n, parts.get(), embedding);
         }
       }
     }
