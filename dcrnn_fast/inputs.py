@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .pooled_fields import pooling_problem
-from .transforms import may_read_values, observed
+from .transforms import observed, values_of
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """The dtypes in which the operators compute."""
@@ -124,13 +124,14 @@ def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> bool:
         raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
     if ids.dim() != 2 or ids.shape[1] != len(sizes):
         raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column per field")
-    if not may_read_values(ids):
+    values = values_of(ids, 2)
+    if values is None:
         return False
-    if ids.numel() == 0:
+    if values.numel() == 0:
         return True
-    highest = ids.amax(dim=0).tolist()
-    if int(ids.min()) < 0 or any([high >= size for high, size in zip(highest, sizes, strict=True)]):
-        lowest = ids.amin(dim=0).tolist()
+    highest = values.amax(dim=0).tolist()
+    if int(values.min()) < 0 or any([high >= size for high, size in zip(highest, sizes, strict=True)]):
+        lowest = values.amin(dim=0).tolist()
         for column, (low, high) in enumerate(zip(lowest, highest, strict=True)):
             if low < 0 or high >= sizes[column]:
                 stray = low if low < 0 else high
@@ -205,8 +206,9 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
         raise TypeError(f"dense: got dtype {dense.dtype}, expected a floating dtype")
     if tuple(dense.shape) != (batch, num_dense):
         raise ValueError(f"dense: got shape {list(dense.shape)}, expected [{batch}, {num_dense}]")
-    if dense.numel() and may_read_values(dense) and not all(map(math.isfinite, _range(dense))):
-        finite = torch.isfinite(dense).all(dim=0)
+    values = values_of(dense, 2)
+    if values is not None and values.numel() and not all(map(math.isfinite, _range(values))):
+        finite = torch.isfinite(values).all(dim=0)
         raise ValueError(f"dense: column {int(finite.long().argmin())} holds NaN or infinity; fill missing values before the model")
 
 
@@ -230,9 +232,10 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
         raise ValueError(f"labels: got shape {list(labels.shape)}, expected {list(logits.shape)} as logits has")
     if labels.shape[0] == 0:
         raise ValueError("labels: got an empty batch, expected at least one row; a loss over no rows is undefined")
-    if not may_read_values(labels):
+    values = values_of(labels, 2)
+    if values is None:
         return
-    filled = torch.nan_to_num(labels.detach(), nan=1.0)
+    filled = torch.nan_to_num(values.detach(), nan=1.0)
     low, high = _range(filled)
     if low < 0 or high > 1:
         raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
@@ -240,11 +243,11 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
         return
     # Compare with the least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
     least = filled.cummin(dim=1).values[:, :-1]
-    broken = labels[:, 1:] > least
+    broken = values[:, 1:] > least
     if bool(broken.any()):
         row, task = broken.nonzero()[0].tolist()
-        before = int((labels[row, : task + 1] == least[row, task]).nonzero()[-1])
-        earlier, later = (f"{tasks[t]}={labels[row, t].item():g}" for t in (before, task + 1))
+        before = int((values[row, : task + 1] == least[row, task]).nonzero()[-1])
+        earlier, later = (f"{tasks[t]}={values[row, t].item():g}" for t in (before, task + 1))
         raise ValueError(
             f"labels: row {row} has {later} with {earlier}, and {int(broken.any(dim=1).sum())} rows in all break the funnel "
             f"{' -> '.join(tasks)}; under relation='chain' a later event implies the earlier one. Fix the labels, or pass "
@@ -259,7 +262,8 @@ def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
         raise TypeError(f"sample_weight: got dtype {sample_weight.dtype}, expected real numbers")
     if tuple(sample_weight.shape) != (batch,):
         raise ValueError(f"sample_weight: got shape {list(sample_weight.shape)}, expected [{batch}]")
-    if may_read_values(sample_weight) and not bool((torch.isfinite(sample_weight) & (sample_weight >= 0)).all()):
+    values = values_of(sample_weight, 1)
+    if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
         raise ValueError("sample_weight: got a negative or non-finite value, expected finite weights of at least 0")
 
 

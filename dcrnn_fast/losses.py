@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .inputs import MAX_SIZE, check_count, check_floats, check_placement, check_sample_weight
-from .transforms import may_read_values
+from .transforms import values_of
 
 CALIBRATOR_WEIGHT = 0.6
 """The weight that AITM gives :func:`expectation_calibrator`."""
@@ -88,8 +88,9 @@ def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | 
         raise TypeError(f"task_weight: got {got} ({error}), expected {len(losses)} numbers, a tensor, or a module") from error
     if weight.shape != losses.shape:
         raise ValueError(f"task_weight: got shape {list(weight.shape)}, expected {list(losses.shape)}, one weight per task")
-    if may_read_values(weight) and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
-        raise ValueError(f"task_weight: got {weight.tolist()}, expected finite weights of at least 0")
+    values = values_of(weight, 1)
+    if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
+        raise ValueError(f"task_weight: got {values.tolist()}, expected finite weights of at least 0")
     return (losses * weight).sum()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .inputs import FLOATING, check_alike, check_memory, check_tensor
-from .transforms import may_read_values
+from .transforms import values_of
 
 _checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """The indices on a GPU that were checked, each with its version and the number of rows: reading one again would wait for the device."""
@@ -31,8 +31,9 @@ NO_PROJECTION = Projection()
 
 def check_index(index: Tensor, rows: int, name: str = "index", letters: str = "S + P") -> None:
     """Raise IndexError unless all values of ``index`` are in [0, rows). An index on a GPU is read once, and again after a change."""
-    if index.numel() and may_read_values(index) and not index_is_checked(index, rows):
-        low, high = (int(bound) for bound in index.aminmax())
+    values = values_of(index, 2)
+    if values is not None and values.numel() and not index_is_checked(index, rows):
+        low, high = (int(bound) for bound in values.aminmax())
         if low < 0 or high >= rows:
             raise IndexError(f"{name}: got {low if low < 0 else high}, expected values in [0, {letters}) = [0, {rows})")
         if not (index.is_cpu or index.is_inference()):

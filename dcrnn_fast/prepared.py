@@ -21,6 +21,7 @@ from .inputs import check_dense
 from .operators.inference import MULTIPLE
 from .reference.layers import PartiallySharedLinear
 from .reference.model import DCRNN
+from .transforms import transformed
 
 Packed = tuple[Tensor, Tensor]
 P = ParamSpec("P")
@@ -28,10 +29,15 @@ R = TypeVar("R")
 
 
 def _plainly(method: Callable[Concatenate[PreparedDCRNN, P], R]) -> Callable[Concatenate[PreparedDCRNN, P], R]:
-    """The method without derivatives and autocast."""
+    """The method without derivatives and autocast; NotImplementedError where somebody asks for derivatives or vmap."""
 
     @wraps(method)
     def plain(self: PreparedDCRNN, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if transformed():
+            raise NotImplementedError(
+                "a prepared model (prepare_inference, Ranker) has no derivatives and no vmap: inside torch.func and in forward mode call "
+                "the model itself"
+            )
         with torch.inference_mode():
             if not torch.is_autocast_enabled(self._device):
                 return method(self, *args, **kwargs)
@@ -45,7 +51,7 @@ class PreparedDCRNN:
     """Computes what a :class:`dcrnn_fast.DCRNN` in evaluation mode does, sooner, and no gradients. Take one from its ``prepare_inference``.
 
     It holds the model's tables and packed copies of its towers. When the model's weights change or move, prepare again. Autocast does not
-    reach it.
+    reach it. Inside a transform of ``torch.func`` and in forward mode it raises NotImplementedError: its derivatives would be zero.
 
     Example:
         >>> import torch

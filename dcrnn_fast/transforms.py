@@ -28,12 +28,17 @@ def hooked() -> bool:
     return hooks is not None
 
 
+def traced() -> bool:
+    """Whether a graph is being recorded: by ``torch.compile``, ``torch.export``, ``make_fx`` or ``torch.func.linearize``."""
+    return torch.compiler.is_compiling() or torch.fx.experimental.proxy_tensor.get_proxy_mode() is not None
+
+
 def may_read_values(tensor: Tensor) -> bool:
     """Whether code may branch on a tensor's values.
 
     It may not while a graph is traced or a CUDA graph is captured, on the meta device, and where ``vmap`` holds one tensor for many.
     """
-    if torch.compiler.is_compiling() or tensor.is_meta:
+    if not _has_values(tensor):
         return False
     if torch._C._are_functorch_transforms_active():
         inner = tensor
@@ -41,4 +46,29 @@ def may_read_values(tensor: Tensor) -> bool:
             if torch._C._functorch.is_batchedtensor(inner):
                 return False
             inner = torch._C._functorch.get_unwrapped(inner)
+    return True
+
+
+def values_of(tensor: Tensor, dims: int) -> Tensor | None:
+    """What a check of a tensor with ``dims`` dimensions may read: the tensor, or None where there are no values to read.
+
+    Where ``vmap`` holds one tensor for many samples, it is those of all samples, side by side in dimension 0. A check may refuse them; a
+    result must not depend on them.
+    """
+    if not _has_values(tensor):
+        return None
+    if torch._C._are_functorch_transforms_active():
+        while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            sample_dim = torch._C._functorch.maybe_get_bdim(tensor)
+            tensor = torch._C._functorch.get_unwrapped(tensor)
+            if sample_dim >= 0:
+                tensor = tensor.movedim(sample_dim, 0)
+        if tensor.dim() > dims:
+            tensor = tensor.flatten(0, tensor.dim() - dims)
+    return tensor
+
+
+def _has_values(tensor: Tensor) -> bool:
+    if traced() or tensor.is_meta:
+        return False
     return not (torch.cuda.is_available() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())

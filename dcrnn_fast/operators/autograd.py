@@ -81,9 +81,9 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
         if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
             return operator(*arguments)
         with_gradient = torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and _any(arguments, _requires_grad)
-        if with_gradient or (torch._C._are_functorch_transforms_active() and not _functionalized()):
-            return Differentiable.apply(*arguments)
-        return below_autograd(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            with_gradient = _has_rules(operator, with_gradient)
+        return Differentiable.apply(*arguments) if with_gradient else below_autograd(*arguments)
 
     return call
 
@@ -92,10 +92,18 @@ def _let_signals_in() -> None:
     """Any call of a Python function lets the interpreter raise what a signal's handler raised while an operator ran."""
 
 
-def _functionalized() -> bool:
-    """Whether the innermost transform is ``functionalize``, which has no rule for an ``autograd.Function``."""
-    interpreter = torch._C._functorch.peek_interpreter_stack()
-    return interpreter is not None and interpreter.key() == torch._C._functorch.TransformType.Functionalize
+def _has_rules(operator: OpOverload, with_gradient: bool) -> bool:
+    """Whether a call under ``torch.func`` takes the ``autograd.Function``, which has rules for ``grad`` and ``vmap`` but none for
+    ``functionalize``. BackendUnavailable where both kinds of rules are needed."""
+    transforms = [interpreter.key() for interpreter in torch._C._functorch.get_interpreter_stack() or ()]
+    if torch._C._functorch.TransformType.Functionalize not in transforms:
+        return True
+    if with_gradient or len(set(transforms)) > 1:
+        raise BackendUnavailable(
+            f"{operator} has no rule for torch.func.functionalize together with derivatives or other transforms. Use backend='reference', "
+            "or backend='auto', which takes the reference there"
+        )
+    return False
 
 
 def _any(arguments: tuple[Any, ...], holds: Callable[[Tensor], bool]) -> bool:
@@ -112,13 +120,14 @@ def _has_tangent(tensor: Tensor) -> bool:
 
 def _refuse_transforms(operator: OpOverload, arguments: tuple[Any, ...]) -> None:
     """Raise BackendUnavailable if forward mode, or a transform of ``torch.func`` that differentiates, reaches the operator."""
-    if forward_ad._current_level >= 0 and _any(arguments, _has_tangent):
+    differentiated = torch._C._are_functorch_transforms_active() and torch.is_grad_enabled() and _any(arguments, _requires_grad)
+    if forward_ad._current_level >= 0 and (differentiated or _any(arguments, _has_tangent)):
         raise BackendUnavailable(
             "backends 'cpp', 'triton' and 'cuda' have no forward-mode derivatives (torch.func.jvp, jacfwd, hessian; dual numbers). Use "
             "backend='reference', or backend='auto', which takes the reference there unless DCRNN_FAST_BACKEND names another"
         )
-    if torch._C._are_functorch_transforms_active() and torch.is_grad_enabled() and _any(arguments, _requires_grad):
+    if differentiated:
         raise BackendUnavailable(
-            f"{operator} has no derivative under a transform of torch.func or in forward mode. Call the functions of "
-            "dcrnn_fast.functional with backend='auto', which takes the reference there"
+            f"{operator} has no derivative under torch.func where torch.ops or a compiled graph calls it. Call the functions of "
+            "dcrnn_fast.functional, or the model, with backend='reference' or backend='auto', which takes the reference there"
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..inputs import check_tensor
 from ..sharing import identity_index
-from ..transforms import may_read_values
+from ..transforms import may_read_values, values_of
 from .layers import CrossRNN, parameter
 
 
@@ -115,6 +115,9 @@ class ScenarioCrossRNN(CrossRNN):
         if may_read_values(scenario):
             order, sizes = grouped(scenario, self.plan.num_scenarios)
             return self._of_groups(x0, context, order, sizes)
+        values = values_of(scenario, 1)
+        if values is not None and values.numel():
+            check_range(values, self.plan.num_scenarios)
         return self._of_all(x0, context, scenario)
 
     def _of_groups(self, x0: Tensor, context: Tensor | None, order: Tensor | None, sizes: list[int]) -> Tensor:
@@ -167,10 +170,16 @@ def grouped(scenario: Tensor, num_scenarios: int) -> tuple[Tensor | None, list[i
     sizes = [0] * (num_scenarios + 1)
     if not scenario.numel():
         return None, sizes
-    low, high = torch.stack(scenario.aminmax()).tolist()
-    if low < 0 or high > num_scenarios:
-        raise IndexError(f"scenario: got {low if low < 0 else high}, expected values in [0, {num_scenarios}]")
+    low, high = check_range(scenario, num_scenarios)
     if low == high:
         sizes[low] = scenario.numel()
         return None, sizes
     return torch.argsort(scenario, stable=True), torch.bincount(scenario, minlength=num_scenarios + 1).tolist()
+
+
+def check_range(scenario: Tensor, num_scenarios: int) -> tuple[int, int]:
+    """The least and the greatest scenario. Raises IndexError for one outside [0, N]."""
+    low, high = torch.stack(scenario.aminmax()).tolist()
+    if low < 0 or high > num_scenarios:
+        raise IndexError(f"scenario: got {low if low < 0 else high}, expected values in [0, {num_scenarios}]")
+    return low, high

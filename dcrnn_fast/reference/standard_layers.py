@@ -13,13 +13,15 @@ class Embedding(nn.Embedding):
 
     PyTorch adds up the gradient of ``embedding`` by a call for each looked-up row, and that of ``index_select`` in one loop over all of
     them, in float32 for 16-bit tables. On a GPU the second adds in no fixed order, so there and in compiled graphs this is ``embedding``,
-    and so it is with ``sparse=True``, whose gradient lists the looked-up rows and adds up nothing.
+    and so it is with ``sparse=True``, whose gradient lists the looked-up rows and adds up nothing. Under ``torch.func`` and in forward
+    mode, which have no rules for sparse tensors, the gradient of ``sparse=True`` is dense.
     """
 
     def forward(self, rows: Tensor) -> Tensor:
         """Integers [...] in [0, num_embeddings) to [..., embedding_dim]."""
-        if self.sparse or not self.weight.is_cpu or torch.compiler.is_compiling():
-            return super().forward(rows)
+        sparse = self.sparse and not transformed()
+        if sparse or not self.weight.is_cpu or torch.compiler.is_compiling():
+            return nn.functional.embedding(rows, self.weight, sparse=sparse)
         return self.weight.index_select(0, rows.flatten()).view(*rows.shape, self.embedding_dim)
 
 

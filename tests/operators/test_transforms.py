@@ -1,6 +1,8 @@
 """The transforms of torch.func, and forward mode: what the kernels cannot differentiate is refused, or computed by the reference; it is
 never zero."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -145,3 +147,40 @@ def test_an_operator_called_under_grad_without_its_derivative_says_what_to_call(
     arguments, _ = problem()
     with pytest.raises(BackendUnavailable, match=r"Call the functions of dcrnn_fast\.functional"):
         grad(lambda x0: backend.operators.cross_rnn(*backend.operands({**arguments, "x0": x0}))[0].sum())(arguments["x0"])
+
+
+@on_kernels
+def test_functionalize_with_a_derivative_or_another_transform_is_refused(backend):
+    arguments, _ = problem()
+    run = as_function_of(arguments, backend.cross_rnn, "x0")
+    one, many = arguments["x0"], arguments["x0"][None]
+    for transformed, x0 in (
+        (functionalize(grad(lambda x: run(x).sum())), one),
+        (grad(lambda x: functionalize(run)(x).sum()), one),
+        (functionalize(vmap(run)), many),
+        (vmap(functionalize(run)), many),
+    ):
+        with pytest.raises(BackendUnavailable, match=r"functionalize .* backend='reference'"):
+            transformed(x0)
+
+
+def test_a_compiled_gradient_of_a_kernel_says_what_to_call():
+    """PyTorch's compiler traces no derivative of an operator under ``torch.func``."""
+    if "cpp" not in functional.IMPLEMENTATIONS:
+        pytest.skip("the backend cpp cannot run here")
+    arguments, _ = problem()
+    run = as_function_of(arguments, partial(functional.cross_rnn, backend="cpp"), "x0")
+    with pytest.raises(Exception, match=r"no derivative under torch\.func .* backend='auto'"):
+        torch.compile(grad(lambda x0: run(x0).sum()), backend="eager", fullgraph=True)(arguments["x0"])
+
+
+@on_every_backend
+def test_an_index_out_of_range_in_one_sample_is_refused(backend):
+    """A negative one would read from the end."""
+    arguments, _ = problem()
+    shared, private, index = (arguments[name] for name in BANKS)
+    for stray in (-1, len(shared) + private.shape[1]):
+        indices = torch.stack([index, index])
+        indices[1, 0, 0] = stray
+        with pytest.raises(IndexError, match="index: got"):
+            vmap(lambda index: backend.param_gather(shared, private, index))(indices)
