@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec onnx serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests compiled-step host-cost quality rank ablation weightings scenarios embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec onnx serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests compiled-step host-cost quality rank ablation weightings scenarios selection-bias embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -175,6 +175,11 @@ weightings: $(VENV)/.dev
 # Trains one model for all scenarios, scenario trunks, and one model a scenario.
 scenarios: $(VENV)/.dev
 	$(BIN)/python -m bench.scenarios
+	$(BIN)/python -m bench.readme
+
+# Trains with each loss.cvr on logs that know P(consume | click) of all rows.
+selection-bias: $(VENV)/.dev
+	$(BIN)/python -m bench.selection_bias
 	$(BIN)/python -m bench.readme
 
 # Trains with several standard deviations of the embeddings' start. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.

@@ -24,6 +24,7 @@ __all__ = [
     "ScenarioCrossRNN",
     "SharingPlan",
     "UncertaintyWeighting",
+    "counterfactual_losses",
     "functional",
     "reference",
     "tune",
@@ -36,6 +37,7 @@ _IS_COMMAND = _PROGRAM.stem == "dcrnn-fast" or (_PROGRAM.name == "-m" and ("-m",
 if TYPE_CHECKING or not _IS_COMMAND:
     from . import functional, reference
     from .auto import tune
+    from .counterfactual import counterfactual_losses
     from .errors import BackendUnavailable, DcrnnFastError
     from .losses import UncertaintyWeighting
     from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
@@ -47,7 +49,7 @@ if TYPE_CHECKING or not _IS_COMMAND:
 if TYPE_CHECKING:
     from .serving.ranker import Ranker as Ranker  # not in __all__: `import *` must work without the extra `train`
 
-_IN_PARTS = ("modules", "auto", "losses", "optim", "sharing", "errors")
+_IN_PARTS = ("modules", "auto", "losses", "counterfactual", "optim", "sharing", "errors")
 
 
 def __getattr__(name: str) -> object:

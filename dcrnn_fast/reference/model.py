@@ -272,7 +272,10 @@ class DCRNN(nn.Module):
 
     def logits_of(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
         """The part of :meth:`conditional_logits` behind :meth:`features` and :meth:`scenarios_of`, which it takes."""
-        states = self.cross(x0, *scenarios)  # [T, B, D]
+        return self.logits_of_states(self.cross(x0, *scenarios))
+
+    def logits_of_states(self, states: Tensor) -> Tensor:
+        """The part of :meth:`conditional_logits` behind the recurrence, whose states [T, B, D] it takes."""
         for layer in self.towers:
             states = self.dropout(torch.relu(layer(states)))
         if self.transfer is not None:
@@ -291,6 +294,10 @@ class DCRNN(nn.Module):
             TypeError, ValueError: a wrong dtype or shape, or a dense value that is not finite.
         """
         return self.event_logits(self.conditional_logits(ids, dense))
+
+    def behind_features(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
+        """The part of :meth:`forward` behind :meth:`features` and :meth:`scenarios_of`, which it takes."""
+        return self.event_logits(self.logits_of(x0, *scenarios))
 
     def event_logits(self, z: Tensor) -> Tensor:
         """Logits [B, T] of each event over all impressions, from :meth:`conditional_logits` z."""

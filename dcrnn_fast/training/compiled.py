@@ -16,7 +16,7 @@ from .precision import autocast
 def compiled(
     model: nn.Module, batch: Batch, precision: str, device: torch.device, *, without_gradients: bool = False
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """``model.forward`` of a DCRNN in training mode, of which everything behind the embeddings is one compiled graph.
+    """``model.forward`` of a DCRNN or its objective in training mode, of which everything behind the embeddings is one compiled graph.
 
     The lookup of the embeddings stays as it is: it checks ids and dense values, and its gradient, which may be sparse, is added up in a
     fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
@@ -25,7 +25,7 @@ def compiled(
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
     of_model: Any = model
-    graph = torch.compile(lambda x0, *scenarios: of_model.event_logits(of_model.logits_of(x0, *scenarios)), dynamic=True, fullgraph=True)
+    graph = torch.compile(lambda x0, *scenarios: of_model.behind_features(x0, *scenarios), dynamic=True, fullgraph=True)
 
     def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
         return graph(of_model.features(ids, dense), *of_model.scenarios_of(ids))

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import strict_yaml
+from ..counterfactual import FLOOR
 from ..data import known_data_sets
 from ..errors import ConfigError, shown
 from ..files import path_of
@@ -93,6 +94,13 @@ class LossConfig(_Section):
     )
     sample_weight: bool = Field(default=False, description="weight the rows by the data set's weight column")
     strict_funnel: bool = Field(default=True, description="refuse a batch in which a later event happens without the earlier one")
+    cvr: Literal["entire_space", "ipw", "dr"] = Field(
+        default="entire_space", description="loss of a chain's conditionals: none of their own, by inverse propensities, or doubly robust"
+    )
+    cvr_weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of the losses that cvr adds")
+    propensity_floor: Ratio = Field(
+        default=FLOOR, description="least propensity that ipw and dr divide by, as a part of the batch's mean propensity"
+    )
 
 
 class StoppingConfig(_Section):
@@ -208,11 +216,22 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
 def read_config(values: Any, source: str) -> RunConfig:
     """The configuration of plain JSON types. Raises :class:`ConfigError` that names ``source``, the key, the value and its range."""
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         problems = [_explain(source, dict(problem)) for problem in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError("; ".join(problems[:5]) + more) from None
+    if (relation := config.model.relation) not in (None, "chain") and config.loss.cvr != "entire_space":
+        raise ConfigError(f"{source}: {no_conditionals(config.loss.cvr, f'model.relation is {relation!r}')}")
+    return config
+
+
+def no_conditionals(cvr: str, why: str) -> str:
+    """What is wrong where ``loss.cvr`` adds losses of conditionals, and there are none."""
+    return (
+        f"loss.cvr is {cvr!r}, a loss of each event given the one before it, but {why}; it needs several tasks and model.relation: chain. "
+        "Otherwise leave it at entire_space"
+    )
 
 
 def located(config: RunConfig) -> RunConfig:

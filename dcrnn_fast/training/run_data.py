@@ -12,7 +12,7 @@ from ..data.base_rate import label_warnings
 from ..data.id_shares import BLOCK_ROWS, id_shares, lost_fields
 from ..errors import ConfigError, DataError
 from ..inputs import check_negative_rate
-from .config import RunConfig
+from .config import RunConfig, no_conditionals
 from .run_folder import RunFolder
 
 
@@ -26,7 +26,7 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
 
     Raises :class:`DataError` for a split without rows, and for train rows without a label or, under the relation chain, with a broken
     funnel; :class:`ConfigError` for validation rows on which the monitored metric is undefined, for weighted rows without a weight
-    column, and for a ``negative_rate`` of several tasks that are no chain.
+    column, and for a ``negative_rate`` of several tasks, or a ``loss.cvr``, without a chain.
     """
     name = dataset.meta.name
     tasks, relation = dataset.meta.tasks, config.model.relation or dataset.meta.relation
@@ -36,6 +36,9 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
         raise ConfigError(
             f"{error}; {name} has the tasks {', '.join(tasks)}. Set model.relation=chain if they are a funnel, or leave negative_rate null"
         ) from error
+    if config.loss.cvr != "entire_space" and (relation != "chain" or len(tasks) < 2):
+        found = f"the relation of {name} is {relation!r}" if relation != "chain" else f"{name} has the task {tasks[0]} alone"
+        raise ConfigError(no_conditionals(config.loss.cvr, found))
     if config.loss.sample_weight and not dataset.meta.has_weight:
         raise ConfigError(
             f"loss.sample_weight is true, but {name} has no weight column; name one as `weight` in the schema, or set it to false"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..data import Batch, BlockLoader, PackedDataset
 from ..errors import CheckpointError, DataError, TrainingDivergedError
+from ..modules import DCRNN
 from .batch_gradient import BatchGradient
 from .checkpoint import damaged, load_checkpoint, save_checkpoint
 from .checkpoint_pace import STEPS, CheckpointPace
@@ -33,6 +34,7 @@ from .evaluation import evaluate_split
 from .measured_backends import measured_backends
 from .metrics import mean_over_tasks
 from .model_file import build_model, describe, encoding, export_weights
+from .objective import CounterfactualObjective
 from .oov_dropout import OOVDropout
 from .optimisation import EMBEDDING, build_optimiser, build_weighting, clip_gradients, learning_rate
 from .position import EvaluationRecord, Position, TaskMetrics, restored_position
@@ -73,6 +75,11 @@ class Trainer:
         self.modules: dict[str, nn.Module] = {"model": self.model}
         if isinstance(self.task_weight, nn.Module):
             self.modules["weighting"] = self.task_weight
+        objective: nn.Module = self.model
+        if config.loss.cvr != "entire_space":
+            objective = CounterfactualObjective(config, cast(DCRNN, self.model))
+            if objective.imputation is not None:
+                self.modules["imputation"] = objective.imputation
         self.optimiser = build_optimiser(config, self.modules, device)
         self.table = sparse_table(config.optimiser, self.optimiser)
         self.pace = CheckpointPace()
@@ -83,9 +90,9 @@ class Trainer:
         forward = None
         if config.compile:
             micro = config.optimiser.micro_batches > 1
-            forward = compiled(self.model, next(self.loader.batches()), self.precision, device, without_gradients=micro)
+            forward = compiled(objective, next(self.loader.batches()), self.precision, device, without_gradients=micro)
         self.gradient = BatchGradient(
-            config, self.model, self.task_weight, oov_dropout, forward=forward, precision=self.precision, device=device, ranks=ranks
+            config, objective, self.task_weight, oov_dropout, forward=forward, precision=self.precision, device=device, ranks=ranks
         )
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()

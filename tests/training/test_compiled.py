@@ -11,6 +11,7 @@ from dcrnn_fast.training import load_config, train
 from dcrnn_fast.training.batch_gradient import BatchGradient
 from dcrnn_fast.training.compiled import compiled
 from dcrnn_fast.training.model_file import build_model, describe
+from dcrnn_fast.training.objective import CounterfactualObjective
 from dcrnn_fast.training.ranks import ONE
 from tests.training.test_resume import interrupted, outcome
 from tests.training.tiny import tiny_config
@@ -18,12 +19,14 @@ from tests.training.tiny import tiny_config
 CPU = torch.device("cpu")
 
 
-def test_the_graph_has_the_loss_and_the_gradients_of_the_model_and_still_checks_ids(schema, dataset, monkeypatch):
+@pytest.mark.parametrize("cvr", ["entire_space", "dr"])
+def test_the_graph_has_the_loss_and_the_gradients_of_the_model_and_still_checks_ids(schema, dataset, monkeypatch, cvr):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    config = tiny_config(schema, model__dropout=0.0)
+    config = tiny_config(schema, model__dropout=0.0, loss__cvr=cvr)
     batch = next(BlockLoader(dataset.split("train"), 64, shuffle=True, seed=0).batches())
     torch.manual_seed(0)
     model = build_model(describe(config, dataset), device=CPU, backend="reference").train()
+    model = model if cvr == "entire_space" else CounterfactualObjective(config, model)
     found, graph = [], compiled(model, batch, "float32", CPU)
     for forward in (None, graph):
         loss, _ = BatchGradient(config, model, None, None, forward=forward, precision="float32", device=CPU, ranks=ONE)(batch, 0)

@@ -83,7 +83,7 @@ def test_a_run_stopped_many_times_resumes_to_the_same_bits(schema, finished, tmp
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"loss__weighting": "uncertainty", "optimiser__clip_norm": 0.5},
+        {"loss__weighting": "uncertainty", "optimiser__clip_norm": 0.5, "loss__cvr": "dr"},
         {"model__relation": "transfer", "model__sharing": "trunk", "loss__sample_weight": True},
         {
             "early_stopping__every_steps": 3,

@@ -1,0 +1,150 @@
+"""Runs with `loss.cvr: ipw` and `dr`: what a step minimises, what such a run writes, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+
+from dcrnn_fast import counterfactual_losses
+from dcrnn_fast.data import BlockLoader
+from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.relations import unsampled_logits
+from dcrnn_fast.training import evaluate, load_config, train
+from dcrnn_fast.training.batch_gradient import BatchGradient
+from dcrnn_fast.training.model_file import build_model, describe, read_weights
+from dcrnn_fast.training.objective import CounterfactualObjective
+from dcrnn_fast.training.ranks import ONE
+from tests.training.tiny import newest_checkpoint, tiny_config, write_table
+
+CPU = torch.device("cpu")
+
+
+def objective_of(schema, dataset, **options):
+    config = tiny_config(schema, **{"model__dropout": 0.0} | options)
+    torch.manual_seed(0)
+    model = build_model(describe(config, dataset), device=CPU, backend="reference")
+    return config, model, CounterfactualObjective(config, model)
+
+
+@pytest.fixture(scope="module")
+def batch(dataset):
+    return next(BlockLoader(dataset.split("train"), 64, shuffle=True, seed=0).batches())
+
+
+def gradients(config, objective, batch):
+    loss, _ = BatchGradient(config, objective, None, None, precision="float32", device=CPU, ranks=ONE)(batch, 0)
+    return loss, {name: value.grad for name, value in objective.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("cvr", ["ipw", "dr"])
+@pytest.mark.parametrize("negative_rate", [None, 0.2])
+def test_a_step_minimises_the_models_loss_and_those_of_its_conditionals(schema, dataset, batch, cvr, negative_rate):
+    changes = {"loss__cvr": cvr, "loss__cvr_weight": 0.5, "loss__propensity_floor": 0.3, "negative_rate": negative_rate}
+    config, model, objective = objective_of(schema, dataset, **changes, loss__sample_weight=True, loss__task_weight=[1, 3])
+    rate, options = negative_rate or 1.0, {"sample_weight": batch.weight}
+    z = model.conditional_logits(batch.ids, batch.dense)
+    p = torch.sigmoid(model.event_logits(unsampled_logits(z, rate))[:, :1])
+    about = options | {"negative_rate": rate, "propensity_floor": 0.3}
+    expected = model.loss(model.event_logits(z), batch.labels, task_weight=[1, 3], **options)
+    if cvr == "ipw":
+        expected = expected + 0.5 * counterfactual_losses(z[:, 1:], batch.labels, p, **about).sum()
+    else:
+        imputation = objective.imputation(model.cross(model.features(batch.ids, batch.dense))[1:])
+        y = torch.sigmoid(imputation)
+        expected = expected + 0.5 * counterfactual_losses(z[:, 1:], batch.labels, p, y, **about).sum()
+        expected = expected + counterfactual_losses(imputation, batch.labels, p, **about).sum()
+    weights = torch.tensor([1.0, 3.0])
+    found, _ = BatchGradient(config, objective, weights, None, precision="float32", device=CPU, ranks=ONE)(batch, 0)
+    torch.testing.assert_close(found, expected.detach())
+    gradient = model.head.private_weight.grad.clone()
+    model.zero_grad()
+    expected.backward()
+    torch.testing.assert_close(gradient, model.head.private_weight.grad)
+
+
+def test_without_weight_the_models_gradient_is_that_of_the_entire_space_alone(schema, dataset, batch):
+    for cvr in ("ipw", "dr"):
+        config, model, objective = objective_of(schema, dataset, loss__cvr=cvr, loss__cvr_weight=0)
+        alone = gradients(config, model, batch)[1]
+        model.zero_grad()
+        gradients(config, objective, batch)
+        for name, value in alone.items():
+            torch.testing.assert_close(model.get_parameter(name).grad, value, msg=f"{cvr}: {name}")
+
+
+def test_no_gradient_of_the_imputation_reaches_the_model(schema, dataset, batch):
+    _, model, objective = objective_of(schema, dataset, loss__cvr="dr")
+    objective(batch.ids, batch.dense)[:, 2:].sum().backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
+    assert all(parameter.grad.any() for parameter in list(objective.imputation.parameters())[-2:])
+
+
+def test_micro_batches_have_the_gradient_of_the_whole_batch(schema, dataset, batch):
+    found = []
+    for parts in (1, 3):
+        config, _, objective = objective_of(schema, dataset, loss__cvr="dr", optimiser__micro_batches=parts)
+        found.append(gradients(config, objective, batch))
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.fixture(scope="module")
+def run(schema, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "dr"
+    train(tiny_config(schema, loss__cvr="dr", optimiser__epochs=2), folder)
+    return folder
+
+
+def test_the_imputation_is_in_the_checkpoints_and_not_in_the_weights(run, finished):
+    tensors, about = read_weights(run / "model.safetensors")
+    plain, before = read_weights(finished / "model.safetensors")
+    assert tensors.keys() == plain.keys()
+    assert about == before
+    assert any(name.startswith("imputation.") for name in newest_checkpoint(run)[0])
+    assert not any(name.startswith("imputation.") for name in newest_checkpoint(finished)[0])
+    parameters = (json.loads((folder / "metrics.json").read_text())["model"]["parameters"] for folder in (run, finished))
+    assert next(parameters) == next(parameters)
+    assert evaluate(run)["metrics"]["buy_given_click"]["auc"] > 0.7
+
+
+def test_another_run_goes_on_from_the_weights_of_one_with_an_imputation(run, schema, tmp_path):
+    train(tiny_config(schema, loss__cvr="dr", optimiser__epochs=1), tmp_path / "next", init=run)
+    assert any(name.startswith("imputation.") for name in newest_checkpoint(tmp_path / "next")[0])
+
+
+@pytest.mark.parametrize("relation", ["independent", "transfer"])
+def test_another_relation_is_refused_with_the_configuration(relation):
+    said = f"the command line: loss.cvr is 'ipw', a loss of each event .* but model.relation is '{relation}'; it needs .*chain"
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, {"data": "hillstrom", "loss.cvr": "ipw", "model.relation": relation})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"funnel": False}, "the relation of tiny is 'independent'"),
+        ({"funnel": False, "tasks": [{"name": "click", "column": "clicked"}], "relation": "chain"}, "tiny has the task click alone"),
+    ],
+)
+def test_data_without_conditionals_is_refused_before_the_run(tmp_path, changes, said):
+    table = write_table(tmp_path / "data", **changes)
+    with pytest.raises(ConfigError, match=f"loss.cvr is 'dr', .* but {said}; it needs several tasks"):
+        train(tiny_config(table, loss__cvr="dr"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("cvr", "ips", "expected one of entire_space, ipw, dr"),
+        ("cvr_weight", -1, "expected number >= 0"),
+        ("propensity_floor", 1.5, r"expected number in \[0, 1\]"),
+    ],
+)
+def test_values_out_of_range_are_refused(key, value, said):
+    with pytest.raises(ConfigError, match=rf"loss\.{key} is .*{said}"):
+        load_config(None, {"data": "hillstrom", f"loss.{key}": value})
+
+
+def test_a_run_of_an_earlier_version_had_no_losses_of_conditionals(tmp_path):
+    (tmp_path / "config.yaml").write_text("data: hillstrom\nmodel: {relation: independent}\n")
+    assert load_config(tmp_path / "config.yaml", of_run=True).loss.cvr == "entire_space"
