@@ -79,7 +79,7 @@ class CounterfactualObjective(nn.Module):
         z, imputation = outputs[:, :tasks], outputs[:, tasks:]
         loss = self.model.loss(self.model.event_logits(z), labels, sample_weight=sample_weight, **options)
         with torch.no_grad():
-            propensity = torch.sigmoid(self.model.event_logits(unsampled_logits(z, self.negative_rate))[:, :-1])
+            propensity = _probability(self.model.event_logits(unsampled_logits(z, self.negative_rate))[:, :-1])
 
         def conditionals(logits: Tensor, imputed: Tensor | None = None) -> Tensor:
             return counterfactual_losses(
@@ -94,4 +94,9 @@ class CounterfactualObjective(nn.Module):
 
         if self.imputation is None:
             return loss + self.options.cvr_weight * conditionals(z[:, 1:])
-        return loss + self.options.cvr_weight * conditionals(z[:, 1:], torch.sigmoid(imputation)) + conditionals(imputation)
+        return loss + self.options.cvr_weight * conditionals(z[:, 1:], _probability(imputation)) + conditionals(imputation)
+
+
+def _probability(logits: Tensor) -> Tensor:
+    """A logit that is NaN has any probability: the loss, of the same logits, is NaN, and the trainer says that training diverged."""
+    return torch.nan_to_num(torch.sigmoid(logits.detach()), nan=0.5)

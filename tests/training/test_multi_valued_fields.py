@@ -93,6 +93,14 @@ def test_a_runs_encoder_reads_the_rows_as_the_run_did(log, run):
     assert evaluate(run)["metrics"]["click"]["rows"] == len(data.split("test"))
 
 
+def test_metrics_by_a_field_with_several_values_are_those_of_its_first_one(log, run):
+    data = prepare_data(config(log))
+    entries = evaluate(run, by=["history"])["by"]["history"]
+    first = np.asarray(data.split("test").ids[:, COLUMNS.index("history[0]")])
+    names, counts = np.unique(np.array(data.meta.vocabulary["item"])[first], return_counts=True)
+    assert {entry["value"]: entry["metrics"]["click"]["rows"] for entry in entries} == dict(zip(names, counts, strict=True))
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(log, run, tmp_path):
     with pytest.raises(StoppedError):
         train(config(log), tmp_path / "run", on_step=stop_at(2))

@@ -79,6 +79,13 @@ def test_no_gradient_of_the_imputation_reaches_the_model(schema, dataset, batch)
     assert all(parameter.grad.any() for parameter in list(objective.imputation.parameters())[-2:])
 
 
+@pytest.mark.parametrize("cvr", ["ipw", "dr"])
+def test_a_model_that_diverged_has_a_loss_that_is_not_finite(schema, dataset, batch, cvr):
+    config, model, objective = objective_of(schema, dataset, loss__cvr=cvr)
+    model.head.private_bias.data.fill_(float("nan"))
+    assert torch.isnan(gradients(config, objective, batch)[0])
+
+
 def test_micro_batches_have_the_gradient_of_the_whole_batch(schema, dataset, batch):
     found = []
     for parts in (1, 3):
