@@ -56,7 +56,8 @@ build/onnx/.installed: | $(VENV)/.dev
 	touch $@
 
 onnx: $(VENV)/.dev build/onnx/.installed
-	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -rs
+	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py \
+		tests/serving/test_export_triton_server.py -rs
 
 # Schemathesis asks a server what its OpenAPI description allows and forbids. It stays in build/. SERVER=URL: one that runs, in any language.
 SCHEMATHESIS := schemathesis==4.32.5 graphql-core harfile hypothesis-graphql jsonschema_rs pyrate-limiter requests urllib3 certifi charset-normalizer

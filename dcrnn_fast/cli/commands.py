@@ -236,22 +236,34 @@ class Format(str, Enum):
     pt2 = "pt2"
     aoti = "aoti"
     onnx = "onnx"
+    triton_server = "triton-server"
+
+
+class Cpu(str, Enum):
+    """The CPUs that compiled code is for."""
+
+    native = "native"
+    portable = "portable"
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")],
-    output: Annotated[Path, typer.Option(help="File to write: .pt2, or .onnx with --format onnx.")],
+    output: Annotated[Path, typer.Option(help="File to write: .pt2, or .onnx with --format onnx; with triton-server, a new folder.")],
     format: Annotated[
-        Format, typer.Option(help="pt2: PyTorch's graph, for any CPU; aoti: compiled for this kind of CPU; onnx: for ONNX Runtime.")
+        Format,
+        typer.Option(
+            help="pt2: PyTorch's graph, for any CPU; aoti: compiled; onnx: for ONNX Runtime; triton-server: ONNX for NVIDIA's server."
+        ),
     ] = Format.pt2,
     backend: Annotated[str, typer.Option(help="Backend of the operators: auto, cpp or reference.")] = "auto",
+    cpu: Annotated[Cpu, typer.Option(help="With aoti: for CPUs like this one, or for all with x86-64-v3 (AVX2).")] = Cpu.native,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Write the best weights of a run, its encoder and its names as one file, compared with the model on 10,000 drawn rows."""
     from .exporting import run_export
 
-    run_export(run, output, format=format.value, backend=backend, quiet=quiet)
+    run_export(run, output, format=format.value, backend=backend, cpu=cpu.value, quiet=quiet)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What `dcrnn-fast export` prints: the file, and how far it is from the model."""
+"""What `dcrnn-fast export` prints: the file or folder, and how far it is from the model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from .result_tables import output_console, print_lines
 
 
-def run_export(run: Path, output: Path, *, format: str, backend: str, quiet: bool) -> None:
+def run_export(run: Path, output: Path, *, format: str, backend: str, cpu: str, quiet: bool) -> None:
     """Write the file. Raises the errors of :func:`dcrnn_fast.serving.export`."""
     from ..serving.exporting import ROWS, export
 
-    difference = export(run, output, format=format, backend=backend)
+    difference = export(run, output, format=format, backend=backend, cpu=cpu)
     if not quiet:
+        size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")) if file.is_file())
         of = f"{ROWS:,} drawn rows: no probability differs from the model's by more than about {difference:.1g}"
-        print_lines(output_console(), [of, f"Exported, format {format}: {output} ({output.stat().st_size:,} bytes)"])
+        print_lines(output_console(), [of, f"Exported, format {format}: {output} ({size:,} bytes)"])

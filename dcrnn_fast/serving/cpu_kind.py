@@ -29,6 +29,15 @@ _SETS = (
 """Instruction sets that a compiler may use, by the first letters of their names in Linux."""
 
 
+PORTABLE = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "popcnt", "sse", "sse2", "sse4_1", "sse4_2", "ssse3")
+"""The instruction sets of x86-64-v3, to which AVX2 belongs, as Linux names them."""
+
+
+def portable_kind() -> dict[str, Any]:
+    """The kind of all x86-64 CPUs under this system that have :data:`PORTABLE`."""
+    return {"system": platform.system(), "machine": "x86_64", "instructions": list(PORTABLE)}
+
+
 def cpu_kind() -> dict[str, Any]:
     """This machine's ``system``, ``machine`` and, on Linux with x86, its ``instructions``."""
     return {"system": platform.system(), "machine": platform.machine(), "instructions": _instructions()}

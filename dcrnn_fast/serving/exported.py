@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -112,4 +113,11 @@ def _load_program(path: Path) -> Program:
 
 
 def _load_compiled(path: Path) -> Program:
-    return cast(Program, torch._inductor.aoti_load_package(str(path)))
+    # PyTorch warns where this CPU has other instruction sets than the file's code, even if it has more; read_package has compared them.
+    logger = logging.getLogger("torch.export.pt2_archive._package")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return cast(Program, torch._inductor.aoti_load_package(str(path)))
+    finally:
+        logger.setLevel(level)

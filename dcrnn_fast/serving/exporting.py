@@ -1,4 +1,4 @@
-"""Writes a run's model as one file that scores without the run folder, once it is compared with the model."""
+"""Writes a run's model as one file, or a folder of a server, that scores without the run folder, once it is compared with the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ..files import output_path, path_of, writing_output
 from ..modules import DCRNN
 from ..training.calibration import Calibration
 from .calibrated import Calibrated
-from .export_aoti import check_compiler, write_compiled
+from .export_aoti import CPUS, check_compiler, kind_of, write_compiled
 from .export_onnx import check_packages, onnx_program, write_onnx
+from .export_triton_server import config, model_folder, write_model_folder
 from .exported import inputs_of, load_exported
 from .package import MAX_ROWS, describe
 from .ranker import Ranker, Scores
 
-SUFFIXES = {"pt2": ".pt2", "aoti": ".pt2", "onnx": ".onnx"}
-"""The formats, and how their files' names end."""
+SUFFIXES = {"pt2": ".pt2", "aoti": ".pt2", "onnx": ".onnx", "triton-server": ""}
+"""The formats, and how their files' names end; the last one is a folder."""
 TOLERANCE = 1e-5
 """The greatest difference between a probability of the file and the model's."""
 ROUNDING = 2.0**-19
@@ -48,15 +49,26 @@ class Probabilities(nn.Module):
         return self.model.probabilities_of(self.model.conditional_logits(ids, dense))  # predict's no_grad would be a call in the graph
 
 
-def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend: str = "auto", rows: int = ROWS, seed: int = 0) -> float:
+def export(
+    run: str | Path,
+    output: str | Path,
+    *,
+    format: str = "pt2",
+    backend: str = "auto",
+    cpu: str = "native",
+    rows: int = ROWS,
+    seed: int = 0,
+) -> float:
     """Write the model of a run, with its encoder, names and calibration, as one file.
 
     Args:
         run: the folder; ``model.safetensors`` and ``encoder.json`` suffice.
-        output: the file, replaced when all is written and compared; ``.onnx`` for "onnx", else ``.pt2``.
-        format: "pt2", PyTorch's graph, for any CPU; "aoti", compiled for this kind of CPU, which needs a C++ compiler; "onnx", which needs
-            the extra ``onnx``.
-        backend: of the operators: "cpp", "reference", or "auto", which takes the first of them that can run. For "onnx", the reference.
+        output: the file, replaced when all is written and compared; ``.onnx`` for "onnx", else ``.pt2``. For "triton-server", a folder
+            that is not there yet, in a model repository; its name is the model's.
+        format: "pt2", PyTorch's graph, for any CPU; "aoti", compiled, which needs a C++ compiler; "onnx", which needs the extra ``onnx``;
+            "triton-server", ONNX with the configuration of NVIDIA's server.
+        backend: of the operators: "cpp", "reference", or "auto", which takes the first of them that can run. For ONNX, the reference.
+        cpu: of "aoti": "native", CPUs with all instruction sets of this one, or "portable", those with x86-64-v3 (AVX2).
         rows: how many drawn rows the file and the model score for the comparison, 1 to 10,000. Their ids are uniform in each field's
             range, and their dense values normal with deviation 2.
         seed: of the draw.
@@ -77,11 +89,18 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
         raise ConfigError(f"rows={rows!r}: expected an integer from 1 to {ROWS:,}")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise ConfigError(f"seed={seed!r}: expected an integer from 0 to 2**63 - 1")
-    output = output_path("output", output, SUFFIXES[format])
+    if not isinstance(cpu, str) or cpu not in CPUS:
+        raise ConfigError(f"cpu={cpu!r}: expected one of {', '.join(CPUS)}")
+    if format != "aoti" and cpu != "native":
+        raise ConfigError(f"cpu={cpu!r}: it chooses the CPUs of format aoti; a file of format {format} is compiled for none")
+    served = format == "triton-server"
+    output = model_folder("output", output) if served else output_path("output", output, SUFFIXES[format])
+    format = "onnx" if served else format
     if format == "aoti":
         check_compiler()
     if format == "onnx":
         check_packages()
+    kind = kind_of(cpu) if format == "aoti" else {}
     backend = _backend(backend, format)
     ranker = Ranker.load(run, device="cpu", backend=backend)
     encoding = {key: value for key, value in read_run(run).items() if key not in ("tasks", "num_embeddings", "dense")}
@@ -90,16 +109,23 @@ def export(run: str | Path, output: str | Path, *, format: str = "pt2", backend:
         program = traced(ranker.model, ranker.calibration)
         calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
         operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
-        texts = describe(format, ranker, encoding, backend, operators)
+        texts = describe(format, ranker, encoding, backend, operators, kind)
         if format == "onnx":
             write_onnx(program, texts, ranker.names, made)
             predict = onnx_program(made, ranker.names)
         else:
-            (write_compiled if format == "aoti" else write_program)(program, texts, made)
+            if format == "aoti":
+                write_compiled(program, texts, made, cpu)
+            else:
+                write_program(program, texts, made)
             predict = load_exported(made).predict_encoded
         difference = compare(ranker, predict, rows=rows, seed=seed)
-        with writing_output("output", output) as beside:
-            shutil.copyfile(made, beside)
+        if served:
+            fields, dense = len(ranker.encoder.num_embeddings), len(ranker.encoder.dense)
+            write_model_folder(output, made, config(output.name, fields, dense, ranker.names), texts)
+        else:
+            with writing_output("output", output) as beside:
+                shutil.copyfile(made, beside)
     return difference
 
 

@@ -14,7 +14,7 @@ from ..backends import extension_missing_reason
 from ..data import Encoder
 from ..data.meta import check_encoding
 from ..errors import DataError, ExportError, shown
-from .cpu_kind import cpu_kind, missing_here
+from .cpu_kind import missing_here
 from .ranker import Ranker
 
 FORMAT = 1
@@ -48,11 +48,13 @@ class Package(NamedTuple):
     encoder: Encoder
 
 
-def describe(kind: str, ranker: Ranker, encoding: Mapping[str, Any], backend: str, operators: set[str]) -> dict[str, str]:
+def describe(
+    kind: str, ranker: Ranker, encoding: Mapping[str, Any], backend: str, operators: set[str], cpu: Mapping[str, Any]
+) -> dict[str, str]:
     """The texts of :data:`ABOUT` and :data:`ENCODER` by name.
 
     ``operators`` are those of this package that the file calls, as ``namespace::name``. Their schemas are kept, so that a reader can tell
-    whether its own are the same.
+    whether its own are the same. ``cpu`` is the :func:`cpu_kind` that compiled code is for, or empty.
     """
     encoder, maps = ranker.encoder, {} if ranker.calibration is None else ranker.calibration.maps
     about = {
@@ -68,7 +70,7 @@ def describe(kind: str, ranker: Ranker, encoding: Mapping[str, Any], backend: st
         "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
         "operators": {name: _schema(name) for name in sorted(operators)},
-        "cpu": cpu_kind() if kind == "aoti" else {},
+        "cpu": dict(cpu),
         "encoding": strict_json.json_digest(encoding),
         "model": ranker.id,
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import zipfile
 
 import numpy as np
@@ -162,7 +163,11 @@ def test_the_comparison_finds_a_single_wrong_probability(shop, value):
     [
         ({"output": "shop.bin"}, DataError, r"expected the path of a \.pt2 file"),
         ({"output": "nowhere/shop.pt2"}, DataError, "in a folder that exists"),
-        ({"format": "tflite"}, ConfigError, "expected one of pt2, aoti, onnx"),
+        ({"format": "tflite"}, ConfigError, "expected one of pt2, aoti, onnx, triton-server"),
+        ({"cpu": "avx2"}, ConfigError, "cpu='avx2': expected one of native, portable"),
+        ({"cpu": "portable"}, ConfigError, "cpu='portable': it chooses the CPUs of format aoti"),
+        ({"format": "triton-server", "output": "a b"}, DataError, "its last part is the model's name"),
+        ({"format": "triton-server", "output": "nowhere/shop"}, DataError, "expected a path in a model repository"),
         ({"format": ["pt2"]}, ConfigError, "expected one of pt2, aoti"),
         ({"seed": -1}, ConfigError, "seed=-1: expected an integer from 0"),
         ({"rows": 0}, ConfigError, "rows=0: expected an integer from 1 to 10,000"),
@@ -188,15 +193,28 @@ def test_the_command_writes_the_file_and_says_how_far_it_is_from_the_model(shop,
     assert load_exported(tmp_path / "shop.pt2").names == ("click", "buy", "buy_given_click")
 
 
-def test_a_compiled_file_scores_as_the_calibrated_run_and_is_refused_on_another_kind_of_cpu(shop, tmp_path, monkeypatch):
+def machine_code(path):
+    """The instructions of a compiled file, as objdump writes them."""
+    with zipfile.ZipFile(path) as archive:
+        library = archive.extract(next(name for name in archive.namelist() if name.endswith(".so")), path.parent)
+    return subprocess.run(["objdump", "-d", "--no-show-raw-insn", library], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_portable_compiled_file_scores_as_the_calibrated_run_and_is_refused_on_another_kind_of_cpu(shop, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     calibrate(shutil.copytree(shop / "run", tmp_path / "run"), method="isotonic")
     path = tmp_path / "shop.pt2"
-    assert export(tmp_path / "run", path, format="aoti") <= exporting.TOLERANCE
+    assert export(tmp_path / "run", path, format="aoti", cpu="portable") <= exporting.TOLERANCE
     run, ranker = Ranker.load(tmp_path / "run"), load_exported(path)
     for table in (ROWS, {column: cells[:1] for column, cells in ROWS.items()}):
         assert_same(ranker.predict(table), run.predict(table), rtol=1e-4)
     assert ranker.about["kind"] == "aoti"
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert not [said for said in warned if "mismatch" in said], "PyTorch warns of instruction sets that were compared already"
+    assert not [name for name in ranker.about["cpu"]["instructions"] if name.startswith(("avx512", "amx", "avx_"))]
+    code = machine_code(path)
+    assert "%ymm" in code
+    assert "%zmm" not in code
 
     def older(about):
         about["torch"] = "2.1.0"
@@ -207,6 +225,43 @@ def test_a_compiled_file_scores_as_the_calibrated_run_and_is_refused_on_another_
     monkeypatch.setattr(cpu_kind, "_instructions", lambda: ["sse2"])
     with pytest.raises(ExportError, match=r"another kind of CPU: this one lacks .*avx"):
         load_exported(path)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "told", "kind"),
+    [
+        ("native", (None, None), cpu_kind.cpu_kind()),
+        ("portable", (256, "x86-64-v3"), cpu_kind.portable_kind()),
+    ],
+)
+def test_the_compiler_and_the_file_are_told_for_which_cpus(shop, tmp_path, monkeypatch, cpu, told, kind):
+    heard = []
+
+    def compiled(program, package_path):
+        cpp = torch._inductor.config.cpp
+        heard.append((cpp.simdlen, cpp.march))
+        with zipfile.ZipFile(package_path, "w") as archive:
+            archive.writestr("model/code.so", b"")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compiled)
+    monkeypatch.setattr(
+        exporting, "load_exported", lambda path: pytest.fail(zipfile.ZipFile(path).read("model/extra/dcrnn_fast.json").decode())
+    )
+    with pytest.raises(pytest.fail.Exception) as said:
+        export(shop / "run", tmp_path / "shop.pt2", format="aoti", cpu=cpu)
+    assert heard == [told]
+    assert json.loads(str(said.value))["cpu"] == kind
+
+
+def test_portable_code_needs_less_than_this_cpus_own():
+    assert cpu_kind.missing_here(cpu_kind.portable_kind()) is None, "this machine lacks x86-64-v3"
+    assert set(cpu_kind.portable_kind()["instructions"]) < set(cpu_kind.cpu_kind()["instructions"])
+
+
+def test_portable_code_that_could_not_run_here_is_not_compiled(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_kind, "_instructions", lambda: ["sse2"])
+    with pytest.raises(ConfigError, match=r"cpu='portable': .*must run here to be compared: this one lacks abm, avx.*use 'native'"):
+        export(shop / "run", tmp_path / "shop.pt2", format="aoti", cpu="portable")
 
 
 def test_without_a_compiler_nothing_is_compiled(shop, tmp_path, monkeypatch):
