@@ -43,8 +43,9 @@ class ScoreRequest(NamedTuple):
         Raises :class:`Unusable` for one that the request lacks, and for a shared cell that would take too much memory in every row.
         """
         if missing := [name for name in wanted if name not in self.columns and name not in self.shared]:
+            more = f" and {len(missing) - 10:,} more" if missing[10:] else ""
             raise _bad(
-                f"the model reads the column{'s' if missing[1:] else ''} {', '.join(map(repr, missing))}, and the request has neither "
+                f"the model reads the column{'s' if missing[1:] else ''} {', '.join(map(repr, missing[:10]))}{more}, and the request has neither "
                 "cells nor a shared cell for it; null is a missing cell"
             )
         return {name: self.columns[name] if name in self.columns else self._spread(name) for name in wanted}

@@ -9,12 +9,10 @@ import pytest
 
 from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401 (imported before the process is forked)
-from dcrnn_fast.errors import ExportError
-from dcrnn_fast.serving import export, http_app
-from dcrnn_fast.serving.served import load_package
+from dcrnn_fast.serving import http_app
 
 from .calls import get, metrics, score
-from .contract import ONE, ROWS, assert_scores
+from .contract import ROWS, assert_scores
 
 needs_packages = pytest.mark.skipif(
     any(find_spec(name) is None for name in http_app.PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
@@ -106,14 +104,3 @@ def test_a_port_that_is_taken_is_named(command, monkeypatch, shop):
         code, _, errors = command("serve", "--run", shop / "run", "--port", port)
     assert code == 2
     assert f"--port {port}: Address already in use; name" in errors
-
-
-def test_an_exported_file_is_served_as_the_run(shop, ranker, tmp_path):
-    export(shop / "run", tmp_path / "shop.pt2", rows=10)
-    served = load_package(tmp_path / "shop.pt2")
-    assert (served.kind, served.ranker.names) == ("pt2", ranker.names)
-    for name, values in served.ranker.predict(ONE["columns"]).items():
-        assert values == pytest.approx(ranker.predict(ONE["columns"])[name], rel=1e-5)
-    (tmp_path / "shop.pt2").write_bytes(b"no archive")
-    with pytest.raises(ExportError):
-        load_package(tmp_path / "shop.pt2")

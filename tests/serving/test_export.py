@@ -16,6 +16,7 @@ from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
 from dcrnn_fast.serving import cpu_kind, export, exported, exporting, load_exported, package, score_files
 from dcrnn_fast.serving.archive import check_program
+from dcrnn_fast.serving.served import load_package
 from dcrnn_fast.training import calibrate
 from tests.damage import fill_disk
 
@@ -48,6 +49,15 @@ def test_it_scores_raw_rows_as_the_run_does_without_the_run_folder(shop, file, b
     run = Ranker.load(shop / "run", backend=backend)
     assert (ranker.names, ranker.columns) == (run.names, run.columns)
     assert_same(ranker.predict(ROWS), run.predict(ROWS))
+
+
+def test_a_server_takes_it_and_says_what_it_is(file, tmp_path):
+    served = load_package(file)
+    assert (served.kind, served.ranker.names) == ("pt2", ("click", "buy", "buy_given_click"))
+    assert served.torch == torch.__version__
+    (tmp_path / "no.pt2").write_bytes(b"no archive")
+    with pytest.raises(ExportError):
+        load_package(tmp_path / "no.pt2")
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 1500])
