@@ -234,18 +234,49 @@ def compiled_step() -> str:
 
 
 def requests() -> str:
-    """The milliseconds of a request, and those of the prepared model over those of the others."""
+    """The milliseconds of a request, and those of the prepared model over those of the others; and of one user's candidates."""
     result = read("requests_cpu.json")
     ours, *others = [name.removesuffix(", ms") for name in result["rows"][0] if name.endswith(", ms")]
     lines = []
     for row in result["rows"]:
-        cells = [f"{row[f'{name}, ms'] * 1e3:,.0f} µs; {ratio(row, f'{ours}/{name}')}" for name in others]
-        lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", f"{row[f'{ours}, ms'] * 1e3:,.0f} µs", *cells])
+        cells = [f"{_us(row, name)}; {ratio(row, f'{ours}/{name}')}" for name in others]
+        lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", _us(row, ours), *cells])
+    candidates = result["candidates"]
+    ways = []
+    for what, start in (("raw", "raw cells"), ("encoded", "encoded rows")):
+        row = candidates[what]
+        ways.append([f"from {start}", _us(row, "score"), _us(row, "predict"), ratio(row, "score/predict")])
+    header = [f"{candidates['N']} items of one user", "`score`", "`predict` of rows that repeat the user", "score / predict"]
     return (
         f"{markdown(['request', ours, *others], lines)}\n\n"
         "Medians; after the semicolon, the median over the rounds of the prepared model's time over this one's (quartiles): below 1, the "
-        f"prepared model is sooner. {machine.line(result['machine'])}; `bench/results/requests_cpu.json`."
+        f"prepared model is sooner.\n\n{markdown(header, ways)}\n\nThe user has every second column. "
+        f"{machine.line(result['machine'])}; `bench/results/requests_cpu.json`."
     )
+
+
+def int8_products() -> str:
+    """The products of a request in float32, bfloat16 and int8, and what int8 could save of a request in bfloat16."""
+    result = read("int8_products_cpu.json")
+    names, lines = ("float32", "bfloat16", "int8", "int8, dynamic"), []
+    for row in result["rows"]:
+        request, low, lowest = (row[f"{name}, ms"] for name in ("request", "bfloat16", "int8"))
+        size = f"{row['B']} row{'s' if row['B'] > 1 else ''}"
+        least = (request - low + lowest) / request
+        at_least = f"{least:.2f}" if low < request else "not told: the request takes less than these products"
+        ratios = [ratio(row, f"{name}/bfloat16") for name in names[2:]]
+        lines.append([size, *(_us(row, name) for name in names), *ratios, _us(row, "request"), at_least])
+    header = ["products of", *names, "int8 / bfloat16", "int8, dynamic / bfloat16", "request in bfloat16", "least part of it with int8"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        "Medians; ratios per round (quartiles). `int8` multiplies integers that are there (`torch._int_mm`), `int8, dynamic` quantises and "
+        "gives floats (`torch.ao`'s dynamic linear layer). The last column has int8 in the place of bfloat16 and leaves out what "
+        f"quantising takes. {machine.line(result['machine'])}; `bench/results/int8_products_cpu.json`."
+    )
+
+
+def _us(row: dict, name: str) -> str:
+    return f"{row[f'{name}, ms'] * 1e3:,.0f} µs"
 
 
 def weightings() -> str:
@@ -329,7 +360,7 @@ SECTIONS = {
     },
     ROOT / "docs" / "training.md": {"compiled step": compiled_step, "embedding step": embedding_step},
     ROOT / "docs" / "sizing.md": {"sizing": sizing},
-    ROOT / "docs" / "serving.md": {"requests": requests},
+    ROOT / "docs" / "serving.md": {"requests": requests, "int8 products": int8_products},
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "weightings": weightings, "synthetic": synthetic},
 }
 

@@ -1,24 +1,35 @@
-"""How long does a request take? ``make requests`` times prepared, eager, compiled and AOTInductor models, interleaved, on one thread.
+"""How long does a request take? ``make requests`` times prepared, eager and compiled models and those of two formats of ``dcrnn-fast
+export``, interleaved, on one thread.
 
 The model has the default configuration for census-income and random weights; a request is a batch of 1, 64 or 512 rows of ids and dense
 values, and its answer the probabilities of all tasks. Encoding raw columns is no part of it. The reference is the same model in plain
-PyTorch, and compiled models take any batch.
+PyTorch, and compiled models take any batch. ONNX Runtime runs the reference's graph where its packages are installed.
+
+Then 500 candidates of one user, who has every second column: their scores from encoded rows, and from raw cells, by ``score`` and by
+``predict`` of rows that repeat the user.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from dcrnn_fast import DCRNN
-from dcrnn_fast.data import BlockLoader, prepare
+import dcrnn_fast.data
+from dcrnn_fast import DCRNN, Ranker
+from dcrnn_fast.data import BlockLoader, Encoder, PackedDataset, prepare
+from dcrnn_fast.data.user_items import UserItems
 from dcrnn_fast.serving.export_aoti import write_compiled
+from dcrnn_fast.serving.export_onnx import PACKAGES, onnx_program, write_onnx
 from dcrnn_fast.serving.exporting import Probabilities, traced
 from dcrnn_fast.training import load_config
 from dcrnn_fast.training.model_file import build_model, describe
@@ -27,8 +38,25 @@ from . import machine, results
 from .interleave import figures, rounds
 
 DATA, NAME = "census-income", "requests_cpu.json"
-BATCHES = (1, 64, 512)
-OURS = "prepared"
+BATCHES, CANDIDATES = (1, 64, 512), 500
+OURS, BFLOAT16, ONNX = "prepared", "prepared in bfloat16", "ONNX Runtime"
+Run = Callable[[], Any]
+
+
+def default_model(backend: str) -> tuple[DCRNN, PackedDataset]:
+    """The model with random weights, always the same, and the data whose columns it has."""
+    dataset = prepare(DATA)
+    about = describe(load_config(None, {"data": DATA}), dataset)
+    torch.manual_seed(0)
+    model: Any = build_model(about, device=torch.device("cpu"), backend=backend).eval()
+    return model, dataset
+
+
+def rows_of(dataset: PackedDataset, batch: int) -> tuple[Tensor, Tensor]:
+    """The first test rows."""
+    rows = next(BlockLoader(dataset.split("test"), batch).batches())
+    assert rows.dense is not None
+    return rows.ids[:batch].clone(), rows.dense[:batch].clone()
 
 
 def packaged(model: DCRNN, folder: Path) -> Callable[[Tensor, Tensor], Any]:
@@ -38,42 +66,74 @@ def packaged(model: DCRNN, folder: Path) -> Callable[[Tensor, Tensor], Any]:
     return torch._inductor.aoti_load_package(str(path))
 
 
+def in_onnx(reference: DCRNN, folder: Path) -> Callable[[Tensor, Tensor], Any] | None:
+    """The ONNX file of the reference, as ``dcrnn-fast export --format onnx`` writes it, in ONNX Runtime; None where that is missing."""
+    if any(find_spec(package) is None for package in PACKAGES):
+        print(f"{ONNX}: not measured: its packages are not installed; make requests installs them into build/onnx")
+        return None
+    path, names = folder / "model.onnx", [*reference.tasks, *(reference.conditionals if reference.relation == "chain" else ())]
+    write_onnx(traced(reference), {}, names, path)
+    return onnx_program(path, names)
+
+
 def measure(seconds: float) -> list[dict[str, Any]]:
     """A row for each batch size."""
-    dataset = prepare(DATA)
-    about = describe(load_config(None, {"data": DATA}), dataset)
-    torch.manual_seed(0)
-    model: Any = build_model(about, device=torch.device("cpu"), backend="cpp").eval()
-    reference = build_model(about, device=torch.device("cpu"), backend="reference").eval()
-    reference.load_state_dict(model.state_dict())
-    prepared = model.prepare_inference()
-    rows = next(BlockLoader(dataset.split("test"), max(BATCHES)).batches())
-    assert rows.dense is not None
+    model, dataset = default_model("cpp")
+    reference, _ = default_model("reference")
+    prepared, halves = model.prepare_inference(), copy.deepcopy(model).bfloat16().prepare_inference()
     compiled = {
         name: torch.compile(Probabilities(of), dynamic=True) for name, of in (("compiled reference", reference), ("compiled", model))
     }
     found = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         with torch.inference_mode(False), torch.no_grad():
-            aoti = packaged(model, Path(folder))
+            files = {"AOTInductor": packaged(model, Path(folder)), ONNX: in_onnx(reference, Path(folder))}
         for batch in BATCHES:
-            ids, dense = rows.ids[:batch].clone(), rows.dense[:batch].clone()
-            candidates: dict[str, Callable[[], Any]] = {
-                OURS: lambda ids=ids, dense=dense: prepared.predict(ids, dense),
-                "eager": lambda ids=ids, dense=dense: model.predict(ids, dense),
-                "reference": lambda ids=ids, dense=dense: reference.predict(ids, dense),
-                **{name: lambda of=of, ids=ids, dense=dense: of(ids, dense) for name, of in compiled.items()},
-                "AOTInductor": lambda ids=ids, dense=dense: aoti(ids, dense),
-            }
-            for name, run in candidates.items():
-                torch.testing.assert_close(
-                    run(), candidates["reference"](), rtol=1e-4, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}"
-                )
-            for _ in range(20):
-                for run in candidates.values():
-                    run()
-            found.append({"B": batch, **figures(rounds(candidates, seconds=seconds, minimum=200, stretch=0.0), [OURS])})
+            ids, dense = rows_of(dataset, batch)
+            whole: dict[str, Callable[[Tensor, Tensor], Any]] = {
+                OURS: prepared.predict, BFLOAT16: halves.predict, "eager": model.predict, "reference": reference.predict, **compiled,
+                **{name: of for name, of in files.items() if of is not None},
+            }  # fmt: skip
+            runs: dict[str, Run] = {name: lambda of=of, ids=ids, dense=dense: of(ids, dense) for name, of in whole.items()}
+            checked(runs, "reference", {BFLOAT16: 0.01})
+            found.append({"B": batch, **figures(rounds(runs, seconds=seconds, minimum=200, stretch=0.0), [OURS])})
     return found
+
+
+def measure_candidates(seconds: float) -> dict[str, Any]:
+    """One user's candidates, of whom the user has every second column, from raw cells and encoded."""
+    model, dataset = default_model("cpp")
+    encoder = Encoder.load(dataset.path)
+    ranker, prepared = Ranker(model, encoder), model.prepare_inference()
+    table = pq.read_table(Path(dcrnn_fast.data.__file__).parent / "embedded" / f"{DATA}.parquet", columns=list(encoder.columns))
+    items = table.slice(0, CANDIDATES).to_pydict()
+    user = {name: items.pop(name)[0] for name in encoder.columns[::2]}
+    repeated = {**items, **{name: [cell] * CANDIDATES for name, cell in user.items()}}
+    split = UserItems(encoder, user)
+    of_user, of_items = split.encode(user, items)
+    ids, dense = encoder.encode(repeated)
+    columns = {"item_fields": split.item_fields, "item_numbers": split.item_numbers}
+    given = of_user.ids[0], of_items.ids, None if of_user.dense is None else of_user.dense[0], of_items.dense
+    found: dict[str, Any] = {"N": CANDIDATES}
+    for what, runs in {
+        "raw": {"score": lambda: ranker.score(user, items), "predict": lambda: ranker.predict(repeated)},
+        "encoded": {"score": lambda: prepared.score(*given, **columns), "predict": lambda: prepared.predict(ids, dense)},
+    }.items():
+        checked(runs, "predict", {})
+        found[what] = figures(rounds(runs, seconds=seconds, minimum=100, stretch=0.0), ["score"])
+    return found
+
+
+def checked(runs: dict[str, Run], exact: str, tolerance: dict[str, float]) -> None:
+    """Compare the probabilities, and warm up."""
+    expected = runs[exact]()
+    for name, run in runs.items():
+        for score, values in run().items():
+            most = {"rtol": 1e-4, "atol": tolerance.get(name, 1e-6)}
+            np.testing.assert_allclose(np.asarray(values), np.asarray(expected[score]), err_msg=f"{name}: {score}", **most)
+    for _ in range(20):
+        for run in runs.values():
+            run()
 
 
 def main() -> None:
@@ -82,11 +142,11 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = measure(given.seconds)
-    for row in rows:
+    rows, candidates = measure(given.seconds), measure_candidates(given.seconds)
+    for row in (*rows, candidates):
         print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     if not given.dry:
-        results.write(results.COMMITTED / NAME, {"machine": machine.description(), "data": DATA, "rows": rows})
+        results.write(results.COMMITTED / NAME, {"machine": machine.description(), "data": DATA, "rows": rows, "candidates": candidates})
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ class Part:
         """The part of x0, [B, blocks, E], by the operator ``features``, which reads ``table`` and ``bins``: the same at each call."""
         if self._operands is None:
             weight, sizes, offsets = table
-            self._operands = weight, sizes[self.fields], offsets[self.fields]
             self._bins = tuple(tensor[self.numbers] for tensor in bins)
+            self._operands = weight, sizes[self.fields], offsets[self.fields]  # last: another thread may look
         numbers = (dense, *self._bins) if len(self.numbers) else ()
         return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers).view(len(ids), len(self.blocks), -1)
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dcrnn_fast
+from dcrnn_fast import backends
 
 FIELDS = {"user": 20, "item": 9, "tag": 9}
 MODELS = {
@@ -199,3 +201,21 @@ def test_what_does_not_fit_one_user_and_many_items_is_named(change, error, messa
     model = made()
     with pytest.raises(error, match=message):
         model.prepare_inference().score(**{**candidates(model)[0], **change})
+
+
+@pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
+def test_the_users_ids_are_looked_up_once():
+    """Of 17 items with two fields, the operator reads 17 rows of two ids, and one row of the user's one id."""
+    read = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.dcrnn_fast.features.default:
+                read.append(list(args[0].shape))
+            return function(*args, **(kwargs or {}))
+
+    model = made()
+    prepared = model.prepare_inference()
+    with Record():
+        prepared.score(**candidates(model)[0])
+    assert sorted(read) == [[1, 1], [17, 2]]
