@@ -1,9 +1,8 @@
 """What could int8 save? ``make int8-products`` times the matrix products of a request in float32, bfloat16 and int8, on one thread.
 
 The products are those of the default model for census-income, with PyTorch's own kernels. "int8" multiplies integers that are there
-already (``torch._int_mm``): no request can do with less. "int8, dynamic" also quantises the left operand, row by row or as PyTorch likes,
-and gives floats (``torch.ao``'s dynamic linear layer). Beside them stands a whole request of the model prepared in bfloat16, of which the
-products are a part.
+already (``torch._int_mm``). "int8, dynamic" also quantises the left operand and gives floats (``torch.ao``'s dynamic linear layer). Beside
+them stands a whole request of the model prepared in bfloat16, whose products are those of our own kernels.
 """
 
 from __future__ import annotations

@@ -256,22 +256,19 @@ def requests() -> str:
 
 
 def int8_products() -> str:
-    """The products of a request in float32, bfloat16 and int8, and what int8 could save of a request in bfloat16."""
+    """The products of a request in float32, bfloat16 and int8, beside a whole request in bfloat16."""
     result = read("int8_products_cpu.json")
     names, lines = ("float32", "bfloat16", "int8", "int8, dynamic"), []
     for row in result["rows"]:
-        request, low, lowest = (row[f"{name}, ms"] for name in ("request", "bfloat16", "int8"))
-        size = f"{row['B']} row{'s' if row['B'] > 1 else ''}"
-        least = (request - low + lowest) / request
-        at_least = f"{least:.2f}" if low < request else "not told: the request takes less than these products"
         ratios = [ratio(row, f"{name}/bfloat16") for name in names[2:]]
-        lines.append([size, *(_us(row, name) for name in names), *ratios, _us(row, "request"), at_least])
-    header = ["products of", *names, "int8 / bfloat16", "int8, dynamic / bfloat16", "request in bfloat16", "least part of it with int8"]
+        cells = [*(_us(row, name) for name in names), *ratios, _us(row, "request")]
+        lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", *cells])
+    header = ["products of", *names, "int8 / bfloat16", "int8, dynamic / bfloat16", "whole request in bfloat16"]
     return (
         f"{markdown(header, lines)}\n\n"
         "Medians; ratios per round (quartiles). `int8` multiplies integers that are there (`torch._int_mm`), `int8, dynamic` quantises and "
-        "gives floats (`torch.ao`'s dynamic linear layer). The last column has int8 in the place of bfloat16 and leaves out what "
-        f"quantising takes. {machine.line(result['machine'])}; `bench/results/int8_products_cpu.json`."
+        "gives floats (`torch.ao`'s dynamic linear layer). The whole request is of our prepared model, whose kernels have products of their "
+        f"own. {machine.line(result['machine'])}; `bench/results/int8_products_cpu.json`."
     )
 
 

@@ -73,7 +73,7 @@ void copy_embedding(char* to, const char* from, int64_t bytes) {
     case 128:
       return copy_block<128>(to, from);
     default:
-      std::memcpy(to, from, bytes);
+      if (bytes) std::memcpy(to, from, bytes);
   }
 }
 
