@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from pathlib import Path
 
@@ -41,4 +42,9 @@ def run_serve(
     bound = bind(host, port)
     limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows)
     load = partial(load_package, path) if run is None else partial(load_run, path, device=device, backend=backend)
-    Server(Application(load, limits, threads=threads), bound, grace=grace).serve_until_stopped()
+    gc.collect()
+    gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
+    try:
+        Server(Application(load, limits, threads=threads), bound, grace=grace).serve_until_stopped()
+    finally:
+        gc.unfreeze()

@@ -33,7 +33,8 @@ def make_api(application: Application) -> FastAPI:
         try:
             return _json(await application.score(request.headers, request.receive, request.scope["arrived"]))
         except Unusable as error:
-            return _error(error.status, str(error))
+            too_large = error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE  # and the rest of the body may be on its way
+            return _error(error.status, str(error), {"Connection": "close"} if too_large else None)
         except Refused as error:
             application.metrics.rejected.labels(error.reason).inc()
             return _unavailable(str(error))

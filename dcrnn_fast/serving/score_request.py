@@ -43,11 +43,8 @@ class ScoreRequest(NamedTuple):
         Raises :class:`Unusable` for one that the request lacks, and for a shared cell that would take too much memory in every row.
         """
         if missing := [name for name in wanted if name not in self.columns and name not in self.shared]:
-            more = f" and {len(missing) - 10:,} more" if missing[10:] else ""
-            raise _bad(
-                f"the model reads the column{'s' if missing[1:] else ''} {', '.join(map(repr, missing[:10]))}{more}, and the request has neither "
-                "cells nor a shared cell for it; null is a missing cell"
-            )
+            names = ", ".join(map(repr, missing[:10])) + (f" and {len(missing) - 10:,} more" if missing[10:] else "")
+            raise _bad(f"the model reads {names}, and the request has neither cells nor a shared cell of that name; null is a missing cell")
         return {name: self.columns[name] if name in self.columns else self._spread(name) for name in wanted}
 
     def _spread(self, name: str) -> list[Any]:
@@ -67,6 +64,7 @@ def read_request(body: bytes, *, max_rows: int) -> ScoreRequest:
 
     Raises :class:`Unusable`: 400 for what is no JSON, or another shape than the message says; 413 for more than ``max_rows`` rows.
 
+    >>> from dcrnn_fast.serving.score_request import read_request
     >>> read_request(b'{"columns": {"item": ["i1", null]}, "shared": {"user": "u7"}}', max_rows=10)
     ScoreRequest(columns={'item': ['i1', None]}, shared={'user': 'u7'}, rows=2)
     >>> read_request(b'{"columns": {"item": "i1"}}', max_rows=10)
@@ -87,9 +85,9 @@ def read_request(body: bytes, *, max_rows: int) -> ScoreRequest:
         raise _bad(f"{shown(min(both))} is both in 'columns' and in 'shared'; leave it out of one of them")
     rows = _rows_of(columns, max_rows)
     for name, cells in columns.items():
-        _check_cells(cells, f"column {shown(name)}", "row")
+        _check_cells(cells, "column", name)
     for name, cell in shared.items():
-        _check_cells([cell], f"shared {shown(name)}", None)
+        _check_cells([cell], "shared", name)
     if _SURROGATE.search(text):
         _check_text(value)
     return ScoreRequest(columns, shared, rows)
@@ -131,14 +129,14 @@ def _rows_of(columns: dict[str, Any], max_rows: int) -> int:
     return rows
 
 
-def _check_cells(cells: list[Any], what: str, counted: str | None) -> None:
+def _check_cells(cells: list[Any], kind: str, name: str) -> None:
     if set(map(type, cells)) <= _PLAIN:
         return
     for row, cell in enumerate(cells, start=1):
         wrong = [item for item in (cell if type(cell) is list else [cell]) if type(item) not in _PLAIN]
         if wrong:
-            where = what if counted is None else f"{counted} {row:,}: {what}"
-            raise _bad(f"{where} holds {shown(wrong[0])}, expected {_CELLS}")
+            where = f"row {row:,}: " if kind == "column" else ""
+            raise _bad(f"{where}{kind} {shown(name)} holds {shown(wrong[0])}, expected {_CELLS}")
 
 
 def _check_text(value: dict[str, Any]) -> None:
