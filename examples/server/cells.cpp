@@ -159,7 +159,7 @@ std::string Source::at(std::size_t row) const {
 
 Column single_values(const Source& source, bool within64) {
   Column column{source, {}, {}};
-  column.cells.reserve(source.cells.size());
+  column.cells.resize(source.cells.size());
   Cell::Kind kind = Cell::missing;
   for (std::size_t row = 0; row < source.cells.size(); ++row) {
     if (!is_single(source.cells[row]))
@@ -182,7 +182,7 @@ Column single_values(const Source& source, bool within64) {
     } else if (cell.kind != kind && cell.kind != Cell::missing) {
       refuse(source, row, cell, words(kind) + " or null, like the cells before it; give all cells of a column one type");
     }
-    column.cells.push_back(cell);
+    column.cells[row] = cell;
   }
   return column;
 }

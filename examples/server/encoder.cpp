@@ -21,17 +21,24 @@ namespace {
 namespace json = boost::json;
 
 struct TextField {
-  std::size_t position, column;
+  std::size_t position;
   std::shared_ptr<const TextIds> ids;
 };
 struct Buckets {
-  std::size_t position, column;
+  std::size_t position;
   std::vector<double> edges;
 };
 struct Scale {
-  std::size_t position, column;
+  std::size_t position;
   bool log1p;
   double mean, std;
+};
+
+// What is made of a column.
+struct Uses {
+  std::vector<TextField> texts;
+  std::vector<Buckets> buckets;
+  std::vector<Scale> scales;
 };
 
 [[noreturn]] void misfit(const std::string& problem) { throw std::runtime_error(problem + "; export the run again"); }
@@ -58,21 +65,18 @@ double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std:
 
 struct Encoder::Plan {
   std::size_t num_fields = 0, num_dense = 0;
-  std::vector<std::string> wanted;  // columns of the request; in `columns`, derived ones follow
+  std::vector<std::string> wanted;  // columns of the request; derived ones follow in `column_of` and `uses`
   std::vector<bool> wanted_by_derived, wanted_as_cells;
   std::vector<Derived> derived;
   std::map<std::string, std::size_t, std::less<>> column_of;
-  std::vector<TextField> texts;
-  std::vector<Buckets> buckets;
-  std::vector<Scale> scales;
-  std::vector<std::size_t> number_columns;
+  std::vector<Uses> uses;
 
   Plan(const json::value& encoding, const json::value& about);
   void add_fields(const json::value& encoding, const json::array& fields);
   void add_dense(const json::object& scaling, const json::array& dense);
   std::size_t column(std::string_view name) const { return column_of.find(name)->second; }
   std::vector<Source> sources(const json::object& request, std::int64_t max_rows, std::size_t& rows) const;
-  std::vector<Column> read(const std::vector<Source>& sources, std::size_t rows) const;
+  std::vector<Column> derive(const std::vector<Source>& sources, std::size_t rows) const;
 };
 
 Encoder::Plan::Plan(const json::value& encoding, const json::value& about) {
@@ -113,12 +117,9 @@ Encoder::Plan::Plan(const json::value& encoding, const json::value& about) {
     wanted_as_cells.push_back(single.contains(name));
   }
   num_fields = fields.size(), num_dense = dense.size();
+  uses.resize(column_of.size());
   add_fields(encoding, fields);
   add_dense(part(encoding, "encoder.json", "scaling", json::kind::object).get_object(), dense);
-  std::set<std::size_t> seen;
-  for (const Buckets& of : buckets) seen.insert(of.column);
-  for (const Scale& of : scales) seen.insert(of.column);
-  number_columns.assign(seen.begin(), seen.end());
 }
 
 void Encoder::Plan::add_fields(const json::value& encoding, const json::array& fields) {
@@ -158,13 +159,13 @@ void Encoder::Plan::add_fields(const json::value& encoding, const json::array& f
       std::shared_ptr<const TextIds>& ids = known[{owner == owner_of.end() ? name : owner->second, has_several}];
       if (!ids) ids = std::make_shared<const TextIds>(*list, size, has_several, "encoder.json: the vocabulary of " + quoted(name));
       if (ids->size() != size) fits(ids->size());
-      texts.push_back({position, column(name), ids});
+      uses[column(name)].texts.push_back({position, ids});
     } else {
       fits(count + 2);
-      Buckets one{position, column(name), {}};
+      Buckets one{position, {}};
       for (const json::value& edge : *list) one.edges.push_back(number(edge, "an edge of " + quoted(name)));
       if (!std::ranges::is_sorted(one.edges, std::less_equal())) misfit("encoder.json: the edges of " + quoted(name) + " do not rise");
-      buckets.push_back(std::move(one));
+      uses[column(name)].buckets.push_back(std::move(one));
     }
   }
 }
@@ -181,7 +182,7 @@ void Encoder::Plan::add_dense(const json::object& scaling, const json::array& de
     const double mean = number(scale->at("mean"), "the mean of " + quoted(name)),
                  std = number(scale->at("std"), "the std of " + quoted(name));
     if (!(std > 0)) misfit("dense column " + quoted(name) + " has the std " + shown(scale->at("std")) + ", expected a number above 0");
-    scales.push_back({position, column(name), *treatment == "log1p", mean, std});
+    uses[column(name)].scales.push_back({position, *treatment == "log1p", mean, std});
   }
 }
 
@@ -223,10 +224,11 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
   return found;
 }
 
-std::vector<Column> Encoder::Plan::read(const std::vector<Source>& sources, std::size_t rows) const {
+// The derived columns, and those of the request that they read.
+std::vector<Column> Encoder::Plan::derive(const std::vector<Source>& sources, std::size_t rows) const {
   std::vector<Column> columns(column_of.size());
   for (std::size_t at = 0; at < wanted.size(); ++at)
-    if (wanted_as_cells[at]) columns[at] = single_values(sources[at], wanted_by_derived[at]);
+    if (wanted_by_derived[at] && wanted_as_cells[at]) columns[at] = single_values(sources[at], true);
   std::map<std::pair<std::size_t, std::string_view>, Values> values;
   for (const Derived& one : derived) {
     const std::size_t source = column(one.sources[0]);
@@ -255,41 +257,42 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
   const Plan& plan = *plan_;
   std::size_t rows = 0;
   const std::vector<Source> sources = plan.sources(request, max_rows, rows);
-  const std::vector<Column> columns = plan.read(sources, rows);
+  const std::vector<Column> derived = plan.derive(sources, rows);
   Encoded out{static_cast<std::int64_t>(rows), std::vector<std::int64_t>(rows * plan.num_fields),
               std::vector<float>(rows * plan.num_dense)};
-  // Writes a column of the result; a shared cell is computed once.
-  const auto fill = [rows](auto& to, std::size_t position, std::size_t width, const Column& column, auto&& value) {
-    if (column.source.shared) {
-      const auto same = value(0);
-      for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = same;
-    } else {
-      for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = value(row);
-    }
-  };
   Speller speller;
-  for (const TextField& field : plan.texts) {
-    const Column& column = columns[field.column];
-    fill(out.ids, field.position, plan.num_fields, column, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
-  }
-  std::vector<std::vector<double>> values(columns.size());
-  for (const std::size_t at : plan.number_columns) values[at] = numbers(columns[at]);
-  for (const Buckets& of : plan.buckets)
-    fill(out.ids, of.position, plan.num_fields, columns[of.column], [&](std::size_t row) -> std::int64_t {
-      const double value = values[of.column][row];
-      return std::isnan(value) ? 0 : std::ranges::upper_bound(of.edges, value) - of.edges.begin() + 1;
-    });
-  for (const Scale& of : plan.scales) {
-    const Column& column = columns[of.column];
-    fill(out.dense, of.position, plan.num_dense, column, [&](std::size_t row) {
-      const double value = values[of.column][row];
-      const double scaled = ((of.log1p ? signed_log1p(value) : value) - of.mean) / of.std;
-      const float rounded = static_cast<float>(std::isnan(scaled) ? 0.0 : scaled);
-      if (std::isinf(rounded))
-        throw BadRequest(column.source.at(row) + " holds " + std::string(speller(column.cells[row])) +
-                         ", which is too far from the train rows' mean for float32; correct it");
-      return rounded;
-    });
+  for (std::size_t at = 0; at < plan.uses.size(); ++at) {
+    Column own;
+    const bool alone = at < plan.wanted.size() && !plan.wanted_by_derived[at];
+    if (alone) own = single_values(sources[at], false);
+    const Column& column = alone ? own : derived[at];
+    // Writes a column of the result; a shared cell is computed once.
+    const auto fill = [&](auto& to, std::size_t position, std::size_t width, auto&& value) {
+      if (column.source.shared) {
+        const auto same = value(0);
+        for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = same;
+      } else {
+        for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = value(row);
+      }
+    };
+    const auto& [texts, buckets, scales] = plan.uses[at];
+    for (const TextField& field : texts)
+      fill(out.ids, field.position, plan.num_fields, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
+    if (buckets.empty() && scales.empty()) continue;
+    const std::vector<double> values = numbers(column);
+    for (const Buckets& of : buckets)
+      fill(out.ids, of.position, plan.num_fields, [&](std::size_t row) -> std::int64_t {
+        return std::isnan(values[row]) ? 0 : std::ranges::upper_bound(of.edges, values[row]) - of.edges.begin() + 1;
+      });
+    for (const Scale& of : scales)
+      fill(out.dense, of.position, plan.num_dense, [&](std::size_t row) {
+        const double scaled = ((of.log1p ? signed_log1p(values[row]) : values[row]) - of.mean) / of.std;
+        const float rounded = static_cast<float>(std::isnan(scaled) ? 0.0 : scaled);
+        if (std::isinf(rounded))
+          throw BadRequest(column.source.at(row) + " holds " + std::string(speller(column.cells[row])) +
+                           ", which is too far from the train rows' mean for float32; correct it");
+        return rounded;
+      });
   }
   return out;
 }

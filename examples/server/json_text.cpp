@@ -1,11 +1,14 @@
 #include "json_text.h"
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/basic_parser_impl.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse_options.hpp>
 #include <boost/json/serialize.hpp>
+#include <boost/json/value_stack.hpp>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -24,7 +27,7 @@ class Builder {
  public:
   constexpr static std::size_t max_object_size = -1, max_array_size = -1, max_key_size = -1, max_string_size = -1;
 
-  explicit Builder(json::storage_ptr storage) : storage_(std::move(storage)) {}
+  explicit Builder(json::storage_ptr storage) { stack_.reset(std::move(storage)); }
 
   bool on_document_begin(Error&) { return true; }
   bool on_document_end(Error&) { return true; }
@@ -34,70 +37,48 @@ class Builder {
   bool on_comment(json::string_view, Error&) { return true; }
   bool on_number_part(json::string_view, Error&) { return true; }
 
-  bool on_array_end(std::size_t size, Error&) {
-    json::array array(storage_);
-    array.reserve(size);
-    for (std::size_t i = values_.size() - size; i < values_.size(); ++i) array.push_back(std::move(values_[i]));
-    values_.resize(values_.size() - size);
-    return add(std::move(array));
-  }
+  bool on_array_end(std::size_t size, Error&) { return stack_.push_array(size), true; }
   bool on_object_end(std::size_t size, Error&) {
-    json::object object(storage_);
-    object.reserve(size);
-    const std::size_t value = values_.size() - size, key = keys_.size() - size;
-    for (std::size_t i = 0; i < size; ++i)
-      if (!object.emplace(keys_[key + i], std::move(values_[value + i])).second)
-        throw BadRequest("the JSON holds the key " + quoted(keys_[key + i]) + " twice in one object; name each key once");
-    values_.resize(value);
-    keys_.resize(key);
-    return add(std::move(object));
+    const auto own = std::span(keys_).last(size);
+    std::ranges::sort(own);
+    if (const auto twice = std::ranges::adjacent_find(own); twice != own.end())
+      throw BadRequest("the JSON holds the key " + quoted(*twice) + " twice in one object; name each key once");
+    keys_.resize(keys_.size() - size);
+    return stack_.push_object(size), true;
   }
-  bool on_string_part(json::string_view part, std::size_t, Error&) {
-    parts_.append(part);
-    return true;
+  bool on_string_part(json::string_view part, std::size_t, Error&) { return stack_.push_chars(part), true; }
+  bool on_string(json::string_view last, std::size_t, Error&) { return stack_.push_string(last), true; }
+  bool on_key_part(json::string_view part, std::size_t, Error&) {
+    key_.append(part);
+    return stack_.push_chars(part), true;
   }
-  bool on_string(json::string_view last, std::size_t, Error&) {
-    if (parts_.empty()) return add(json::string(last, storage_));
-    parts_.append(last);
-    add(json::string(parts_, storage_));
-    parts_.clear();
-    return true;
-  }
-  bool on_key_part(json::string_view part, std::size_t, Error&) { return on_string_part(part, 0, none_); }
   bool on_key(json::string_view last, std::size_t, Error&) {
-    parts_.append(last);
-    keys_.push_back(std::exchange(parts_, {}));
-    return true;
+    keys_.push_back(std::exchange(key_, {}).append(last));
+    return stack_.push_key(last), true;
   }
-  bool on_int64(std::int64_t value, json::string_view, Error&) { return add(value); }
-  bool on_uint64(std::uint64_t, json::string_view digits, Error&) { return add_big(digits); }
+  bool on_int64(std::int64_t value, json::string_view, Error&) { return stack_.push_int64(value), true; }
+  bool on_uint64(std::uint64_t, json::string_view digits, Error&) { return push_big_integer(digits); }
   bool on_double(double value, json::string_view text, Error&) {
-    return text.find_first_of(".eE") == text.npos ? add_big(text) : add(value);
+    if (text.find_first_of(".eE") == text.npos) return push_big_integer(text);
+    return stack_.push_double(value), true;
   }
-  bool on_bool(bool value, Error&) { return add(value); }
-  bool on_null(Error&) { return add(nullptr); }
+  bool on_bool(bool value, Error&) { return stack_.push_bool(value), true; }
+  bool on_null(Error&) { return stack_.push_null(), true; }
 
-  json::value take() { return std::move(values_.front()); }
+  json::value take() { return stack_.release(); }
 
  private:
-  template <typename Value>
-  bool add(Value&& value) {
-    values_.emplace_back(std::forward<Value>(value), storage_);
-    return true;
-  }
-  bool add_big(json::string_view digits) {
+  bool push_big_integer(json::string_view digits) {
     if (digits.size() - digits.starts_with('-') > kMaxDigits)
       throw BadRequest("the JSON holds an integer of more than 4,300 digits; write it as text");
-    json::object marked(storage_);
-    marked.emplace(kBigInteger, json::string(digits, storage_));
-    return add(std::move(marked));
+    stack_.push_key(kBigInteger);
+    stack_.push_string(digits);
+    return stack_.push_object(1), true;
   }
 
-  json::storage_ptr storage_;
-  std::vector<json::value> values_;
-  std::vector<std::string> keys_;
-  std::string parts_;
-  Error none_;
+  json::value_stack stack_;
+  std::vector<std::string> keys_;  // of the objects that have not ended
+  std::string key_;
 };
 
 // At most `limit` bytes of UTF-8, without half a character at the end.
@@ -159,7 +140,9 @@ json::value parse_json(std::string_view text, json::storage_ptr storage) {
   if (!error && read < text.size()) error = json::error::extra_data;
   if (error == json::error::too_deep) throw BadRequest("the JSON is nested more than " + std::to_string(kMaxDepth) + " levels deep");
   if (error) throw BadRequest("the text is no JSON in UTF-8: it ends or breaks at byte " + std::to_string(read + 1) + "; correct it there");
-  return parser.handler().take();
+  json::value value = parser.handler().take();
+  if (big_integer(value)) throw BadRequest("the JSON is " + shown(value) + ", expected an object or a list");
+  return value;
 }
 
 const json::string* big_integer(const json::value& value) {

@@ -11,8 +11,9 @@
 namespace dcrnn_fast::server {
 
 // The value of a JSON text in UTF-8. Numbers are rounded to the nearest double, 1e999 to infinity, as Python's json does. Throws BadRequest
-// for what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of nesting, and for integers of more than
-// 4,300 digits. The value's parts live in `storage`: pass a boost::json::monotonic_resource to parse sooner.
+// for what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of nesting, for integers of more than
+// 4,300 digits, and for a text that is only an integer beyond 64 bits. The value's parts live in `storage`: pass a
+// boost::json::monotonic_resource to parse sooner.
 boost::json::value parse_json(std::string_view text, boost::json::storage_ptr storage = {});
 
 // The digits of an integer beyond 64 bits, which parse_json keeps; nullptr for any other value.

@@ -118,7 +118,7 @@ def test_a_shared_cell_is_that_of_every_row(answers):
         ('{"columns": {"city": ["a"]}, "shared": {"city": "a"}}', "column 'city' is in columns and in shared"),
         ('{"columns": {}, "rows": 2}', "the key 'rows', expected columns, and shared"),
         ("[]", "the request is [], expected an object"),
-        ("18446744073709551616", "the request is 18446744073709551616, expected an object"),
+        ("18446744073709551616", "the JSON is 18446744073709551616, expected an object"),
         ('{"shared": {"city": ["a"], "price": 1, "tags": []}}', "shared column 'city' holds [\"a\"], expected one value"),
         ('{"shared": {"city": "a", "price": 1, "tags": "a|b"}}', "shared column 'tags' holds \"a|b\", expected a list"),
         (
