@@ -26,7 +26,7 @@ class Calibrated(nn.Module):
         self.of = of
         self.tasks, self.names = tuple(tasks), tuple(calibration.maps)
         rates = [negative_rate if name == tasks[0] else 1.0 for name in self.names]
-        # A list, as a task may have a name that no module can have.
+        # A list, because PyTorch's modules have names of their own that a task may have.
         self.maps = nn.ModuleList(_Map(one, rate) for one, rate in zip(calibration.maps.values(), rates, strict=True))
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
@@ -78,8 +78,7 @@ class _Steps(nn.Module):
     def __init__(self, of: Isotonic) -> None:
         super().__init__()
         knots, calibrated = torch.tensor(of.knots, dtype=torch.float64), torch.tensor(of.calibrated, dtype=torch.float64)
-        self.last = len(knots) - 1
-        self.steps = [2**power for power in reversed(range(self.last.bit_length()))]
+        self.steps = [2**power for power in reversed(range((len(knots) - 1).bit_length()))]
         # Knots at infinity, which no logit reaches, fill up to a power of two, so that the search needs no bounds.
         infinite = knots.new_full((2 ** len(self.steps) - len(knots),), math.inf)
         self.register_buffer("knots", torch.cat([knots, infinite]))
