@@ -12,7 +12,7 @@ from http import HTTPStatus
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from ..errors import DataError, DcrnnFastError, MissingExtra
+from ..errors import DataError, MissingExtra
 from .batching import Batcher, Job, Refused
 from .http_body import BodyReader, Receive
 from .score_request import Unusable, read_request
@@ -56,6 +56,7 @@ class Application:
         from .http_metrics import Metrics
         from .http_routes import make_api
 
+        served = load()
         self._load, self.limits = load, limits
         self.metrics, self.stopping = Metrics(), False
         self.batcher = Batcher(
@@ -67,7 +68,7 @@ class Application:
         )
         self._bodies = BodyReader(limits.body_bytes)
         self.api = make_api(self)
-        self._take(load())
+        self._take(served)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, and count it."""
@@ -92,12 +93,12 @@ class Application:
             raise Refused("stopping", "the server is stopping; ask another one")
         _check_type(headers)
         deadline = _deadline(headers.getlist(DEADLINE), arrived)
-        body = await self._bodies.read(receive, headers)
-        served = self.served
-        if len(body) > INLINE:
-            job = await asyncio.to_thread(self._job, served, body, deadline)
-        else:
-            job = self._job(served, body, deadline)
+        async with self._bodies.reading(receive, headers) as body:
+            served = self.served
+            if len(body) > INLINE:
+                job = await asyncio.to_thread(self._job, served, body, deadline)
+            else:
+                job = self._job(served, body, deadline)
         self.batcher.submit(job)
         scores = await asyncio.wrap_future(job.done)
         self.metrics.rows.inc(job.rows)
@@ -120,7 +121,7 @@ class Application:
         """
         try:
             served = self._load()
-        except (DcrnnFastError, OSError, ValueError, TypeError, MemoryError, RuntimeError) as error:
+        except Exception as error:
             sys.stderr.write(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on\n")
             sys.stderr.flush()
             self.metrics.reloads.labels("failed").inc()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -23,8 +24,9 @@ class BodyReader:
         self.limit = limit
         self._held = 0
 
-    async def read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
-        """The whole body.
+    @asynccontextmanager
+    async def reading(self, receive: Receive, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """The whole body, which is held until the block ends.
 
         Raises :class:`Unusable` (413) as soon as it is too large, by ``Content-Length`` or as it comes, :class:`Refused` where too many
         bodies are held, and ``ConnectionResetError`` where the client has gone.
@@ -49,7 +51,9 @@ class BodyReader:
                 if self._held > HELD * self.limit:
                     raise Refused("overload", "the server holds too many bodies; ask again")
                 parts.append(part)
-            return b"".join(parts)
+            body = b"".join(parts)
+            parts.clear()
+            yield body
         finally:
             self._held -= size
 
