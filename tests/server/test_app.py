@@ -210,6 +210,21 @@ def test_after_a_reload_requests_that_run_end_with_the_old_model_and_the_descrip
     assert_scores(score(server.url, {"shared": {"a": "x"}}), other.predict({"a": ["x"]}))
 
 
+@needs_packages
+def test_whatever_stops_a_reload_the_next_one_is_tried(serve, ranker, capsys):
+    server = serve(ranker)
+    good, server.application._load = server.application._load, lambda: {}["no\nmodel"]
+    server.reload()
+    while metrics(server.url)['dcrnn_fast_reloads_total{result="failed"}'] < 1:
+        pass
+    server.application._load = good
+    server.reload()
+    while metrics(server.url)['dcrnn_fast_reloads_total{result="ok"}'] < 1:
+        pass
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["error: not loaded again: 'no\\nmodel'; the earlier model scores on"]
+
+
 @pytest.fixture(scope="module")
 def log_ranker(tmp_path_factory, own_cache):
     """Of a run with a field of several values, derived columns and a hash."""
