@@ -34,13 +34,15 @@ std::string_view plain(beast::string_view text) { return {text.data(), text.size
 
 Request request_of(const Parser& parser, Clock::time_point arrived) {
   const auto& message = parser.get();
-  return {.method = plain(message.method_string()),
-          .target = plain(message.target()),
-          .content_type = plain(message[http::field::content_type]),
-          .content_encoding = plain(message[http::field::content_encoding]),
-          .deadline = plain(message["X-Deadline-Ms"]),
-          .body = message.body(),
-          .arrived = arrived};
+  const auto deadline = message.find("X-Deadline-Ms");
+  Request request{.method = plain(message.method_string()),
+                  .target = plain(message.target()),
+                  .content_type = plain(message[http::field::content_type]),
+                  .content_encoding = plain(message[http::field::content_encoding]),
+                  .body = message.body(),
+                  .arrived = arrived};
+  if (deadline != message.end()) request.deadline = plain(deadline->value());
+  return request;
 }
 
 http::response<http::string_body> response_of(Answer answer, unsigned version, bool keep_alive, bool head) {
@@ -94,11 +96,15 @@ class Session : public std::enable_shared_from_this<Session> {
     stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
   }
 
-  // Ends the connection unless a request has begun.
-  void stop() {
+  // Ends the connection: at once, or only if no request has begun.
+  void end(bool at_once) {
     if (auto self = weak_from_this().lock())
-      asio::post(stream_.get_executor(), [self = std::move(self)] {
-        if (self->idle_) self->stream_.cancel();
+      asio::post(stream_.get_executor(), [self = std::move(self), at_once] {
+        if (at_once) {
+          self->stream_.close();
+        } else if (self->idle_) {
+          self->stream_.cancel();
+        }
       });
   }
 
@@ -231,8 +237,13 @@ void HttpServer::stop(std::function<void()> done) {
   asio::post(state_->acceptor.get_executor(), [state = state_] { state->acceptor.close(); });
   const std::lock_guard lock(state_->mutex);
   state_->done = std::move(done);
-  for (Session* const session : state_->sessions) session->stop();
+  for (Session* const session : state_->sessions) session->end(false);
   if (state_->sessions.empty()) state_->done();
+}
+
+void HttpServer::abort() {
+  const std::lock_guard lock(state_->mutex);
+  for (Session* const session : state_->sessions) session->end(true);
 }
 
 }  // namespace dcrnn_fast::server

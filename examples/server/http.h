@@ -31,6 +31,9 @@ class HttpServer {
   // Takes no new connections and ends those that wait for a request. Calls `done` when the last connection has ended.
   void stop(std::function<void()> done);
 
+  // Ends all connections. A request that is being scored stays until it is.
+  void abort();
+
   struct State;
 
  private:

@@ -77,7 +77,7 @@ void serve(const Options& options) {
       batcher.drop();
       grace.expires_after(kLastAnswers);
       grace.async_wait([&](auto error) {
-        if (!error) io.stop();
+        if (!error) http.abort();
       });
     });
     http.stop([&] { asio::post(control, [&] { grace.cancel(); }); });

@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <cmath>
+#include <string_view>
 
 #include "archive.h"
 #include "fit.h"
@@ -82,7 +84,8 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
   } catch (const ModelError&) {
     throw;
   } catch (const std::exception& error) {
-    throw ModelError(none + " (" + std::string(error.what()).substr(0, 300) + "); export the run again");
+    const std::string_view said = error.what();
+    throw ModelError(none + " (" + std::string(said.substr(0, std::min<std::size_t>(said.find('\n'), 300))) + "); export the run again");
   }
 }
 

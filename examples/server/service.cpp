@@ -34,11 +34,23 @@ std::string_view trimmed(std::string_view text) {
   return begin == std::string_view::npos ? std::string_view{} : text.substr(begin, end - begin + 1);
 }
 
+// "application/json", whatever follows but for another charset than UTF-8.
+bool is_json(std::string_view content_type) {
+  const auto semicolon = content_type.find(';');
+  if (!same_without_case(trimmed(content_type.substr(0, semicolon)), "application/json")) return false;
+  if (semicolon == std::string_view::npos) return true;
+  const std::string_view more = trimmed(content_type.substr(semicolon + 1));
+  constexpr std::string_view charset = "charset=";
+  if (!same_without_case(more.substr(0, charset.size()), charset)) return true;
+  const std::string_view name = more.substr(charset.size());
+  return same_without_case(name, "utf-8") || same_without_case(name, "\"utf-8\"");
+}
+
 // Why a request is not scored whatever its body is; 200 and nothing if it may be.
 Answer score_refusal(const Request& request) {
   if (request.method != "POST") return not_allowed(request.method, "POST");
-  if (!same_without_case(trimmed(request.content_type.substr(0, request.content_type.find(';'))), "application/json"))
-    return error_answer(415, "Content-Type is " + shown(request.content_type) + ", expected application/json");
+  if (!is_json(request.content_type))
+    return error_answer(415, "Content-Type is " + shown(request.content_type) + ", expected application/json in UTF-8");
   if (!request.content_encoding.empty() && !same_without_case(request.content_encoding, "identity"))
     return error_answer(415, "Content-Encoding is " + shown(request.content_encoding) + "; send the body as it is");
   return {};
@@ -46,12 +58,12 @@ Answer score_refusal(const Request& request) {
 
 // Throws BadRequest.
 Clock::time_point deadline_of(const Request& request) {
-  if (request.deadline.empty()) return Clock::time_point::max();
+  if (!request.deadline) return Clock::time_point::max();
+  const std::string_view text = *request.deadline;
   int milliseconds = 0;
-  const char* const end = request.deadline.data() + request.deadline.size();
-  const auto [stop, error] = std::from_chars(request.deadline.data(), end, milliseconds);
-  if (error != std::errc() || stop != end || milliseconds < 1 || milliseconds > kLongestDeadline)
-    throw BadRequest("header X-Deadline-Ms: got " + shown(request.deadline) + ", expected a whole number of milliseconds from 1 to 600000");
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), milliseconds);
+  if (error != std::errc() || stop != text.data() + text.size() || milliseconds < 1 || milliseconds > kLongestDeadline)
+    throw BadRequest("header X-Deadline-Ms: got " + shown(text) + ", expected a whole number of milliseconds from 1 to 600000");
   return request.arrived + std::chrono::milliseconds(milliseconds);
 }
 
@@ -100,7 +112,7 @@ Answer Service::without_scoring(const Request& request) const {
   if (path == kScore) return score_refusal(request);
   if (path != kModel && path != kLive && path != kReady && path != kMetrics)
     return error_answer(404, "nothing is at " + shown(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
-  if (request.method != "GET") return not_allowed(request.method, "GET");
+  if (request.method != "GET" && request.method != "HEAD") return not_allowed(request.method, "GET, HEAD");
   if (path == kLive) return {.body = R"({"status":"live"})"};
   if (path == kMetrics) return {.body = metrics_.text(models_.current()->id), .content_type = "text/plain; version=0.0.4"};
   if (path == kModel) return model_answer(*models_.current(), limits_);

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,7 +15,8 @@
 namespace dcrnn_fast::server {
 
 struct Request {
-  std::string_view method = {}, target = {}, content_type = {}, content_encoding = {}, deadline = {}, body = {};
+  std::string_view method = {}, target = {}, content_type = {}, content_encoding = {}, body = {};
+  std::optional<std::string_view> deadline = std::nullopt;  // X-Deadline-Ms
   Clock::time_point arrived = {};
 };
 
