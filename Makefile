@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec onnx serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests int8-products compiled-step host-cost quality rank ablation weightings scenarios selection-bias embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec onnx server serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests int8-products compiled-step host-cost quality rank ablation weightings scenarios selection-bias embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -26,6 +26,9 @@ $(VENV)/.train: $(SOURCES)
 
 $(VENV)/.dev: $(SOURCES)
 	$(call install,dev)
+
+$(VENV)/.server: $(SOURCES)
+	$(call install,server)
 
 demo: $(VENV)/.train
 	$(BIN)/dcrnn-fast demo
@@ -58,6 +61,11 @@ build/onnx/.installed: | $(VENV)/.dev
 onnx: $(VENV)/.dev build/onnx/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py \
 		tests/serving/test_export_triton_server.py -rs
+
+# Builds the server of compiled models in C++, examples/server, with the operators: build/server/dcrnn_fast_server. docs/server.md
+server: $(VENV)/.server
+	cmake -B build/server -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=ON -DDCRNN_FAST_TESTS=OFF -DDCRNN_FAST_CUDA=OFF
+	cmake --build build/server --target dcrnn_fast_server -j $$(nproc)
 
 # Schemathesis asks a server what its OpenAPI description allows and forbids. It stays in build/. SERVER=URL: one that runs, in any language.
 SCHEMATHESIS := schemathesis==4.32.5 graphql-core harfile hypothesis-graphql jsonschema_rs pyrate-limiter requests urllib3 certifi charset-normalizer

@@ -1,0 +1,29 @@
+"""The contract of docs/server.md, of the server in C++; what it alone has is in test_cpp_server.py."""
+
+import shutil
+
+import pytest
+
+from .contract import *  # noqa: F403
+from .cpp_server import CppServer
+
+
+@pytest.fixture(scope="module")
+def server(cpp_program, compiled, tmp_path_factory):
+    one = CppServer(cpp_program, compiled, tmp_path_factory.mktemp("cpp") / "errors", max_body_bytes=65_536, max_rows=500)
+    yield one
+    assert one.stop() == 0
+    assert one.errors.read_text() == ""
+
+
+@pytest.fixture
+def start(cpp_program, compiled, tmp_path):
+    running = []
+
+    def begin(**options):
+        running.append(CppServer(cpp_program, shutil.copy(compiled, tmp_path / "shop.pt2"), tmp_path / "errors", **options))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.stop()

@@ -1,0 +1,240 @@
+"""What the server in C++ alone has: packages that do not fit, several models, broken connections, and how it stops."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.serving.archives import rewritten, with_json
+
+from .calls import exchange, get, metrics, score
+from .contract import ONE, ROWS, assert_scores, table, wait_for
+from .cpp_server import CppServer
+
+ABOUT = "extra/dcrnn_fast.json"
+BODY = json.dumps(ONE).encode()
+POST = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+@pytest.fixture
+def start(cpp_program, compiled, tmp_path):
+    running = []
+
+    def begin(served=compiled, **options):
+        running.append(CppServer(cpp_program, served, tmp_path / f"errors-{len(running)}", **options))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.stop()
+
+
+def refused(program, *arguments):
+    """The exit code and the words of a server that does not start."""
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    return done.returncode, done.stderr
+
+
+def connected(server):
+    place = urlsplit(server.url)
+    return socket.create_connection((place.hostname, place.port), timeout=60)
+
+
+def answer_of(connection):
+    """All that comes until the other side ends the connection."""
+    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+def changed(**changes):
+    return {ABOUT: with_json(lambda about: about.update(changes))}
+
+
+UNFIT = {
+    "format": (changed(format=7), "has format 7, and this server reads format 1; build the server of dcrnn_fast"),
+    "kind": (changed(kind="pt2"), 'is of format "pt2"; export the run with --format aoti'),
+    "torch": (changed(torch="2.1.0"), "was compiled for PyTorch 2.1.0, and this server was built with .*; build the server"),
+    "cpu": (changed(cpu={"system": "Linux", "machine": "sparc", "instructions": []}), 'another kind of CPU: its machine is "sparc"'),
+    "operators": (changed(operators={"dcrnn_fast::none": "x"}), "calls the operator dcrnn_fast::none, which this server lacks"),
+    "schema": (changed(operators={"dcrnn_fast::cross_rnn": "x"}), "whose operator dcrnn_fast::cross_rnn takes other arguments"),
+    "encoder": ({"extra/encoder.json": lambda _: b"{}"}, "was changed after it was written .*; export the run again"),
+    "no description": ({ABOUT: lambda _: None}, "is no file of `dcrnn-fast export`"),
+    "no json": ({ABOUT: lambda _: b"{"}, "is no file of `dcrnn-fast export`"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_package_that_does_not_fit_is_refused_with_the_remedy(cpp_program, compiled, tmp_path, name):
+    changes, words = UNFIT[name]
+    path = rewritten(compiled, tmp_path / "shop.pt2", changes)
+    code, said = refused(cpp_program, "--model", path, "--port", "0")
+    assert code == 1
+    assert str(path) in said
+    assert re.search(words, said), said
+
+
+def test_a_package_without_its_code_is_refused(cpp_program, compiled, tmp_path):
+    with zipfile.ZipFile(compiled) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+    path = rewritten(compiled, tmp_path / "shop.pt2", {name: lambda _: None for name in names if "aotinductor" in name})
+    code, said = refused(cpp_program, "--model", path)
+    assert code == 1
+    assert "export the run again" in said
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "none"])
+def test_a_damaged_package_is_refused(cpp_program, compiled, tmp_path, damage):
+    content = bytearray(compiled.read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "shop.pt2"
+    path.write_bytes({"cut": content[:-1000], "flipped": content, "none": b""}[damage])
+    code, said = refused(cpp_program, "--model", path)
+    assert code == 1
+    assert "shop.pt2 is damaged" in said
+    assert "export the run again" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--model is missing"),
+        (["--model", "x", "--port", "65536"], "--port: got '65536', expected a whole number from 0 to 65535"),
+        (["--model", "x", "--threads=0"], "--threads: got '0'"),
+        (["--model", "x", "--rows", "3"], "unknown option --rows"),
+        (["--model"], "--model needs a value"),
+        (["--model", "x", "--max-queue-rows", "3"], "--max-queue-rows is 3, expected at least --max-rows"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(cpp_program, arguments, words):
+    code, said = refused(cpp_program, *arguments)
+    assert code == 2
+    assert words in said
+
+
+def test_a_place_where_it_cannot_listen_is_named(cpp_program, compiled, start):
+    port = str(urlsplit(start().url).port)
+    code, said = refused(cpp_program, "--model", compiled, "--port", port)
+    assert code == 1
+    assert re.search(f"cannot listen on --host 127.0.0.1 --port {port}: Address already in use", said)
+
+
+def test_requests_that_wait_are_scored_together(start, ranker):
+    server = start(threads=1)
+    expected, big = ranker.predict(ONE["columns"]), {"columns": table(10_000)}
+    for _ in range(100):  # until small requests came while the large one was scored
+        before = metrics(server.url)
+        with ThreadPoolExecutor(9) as pool:
+            large = pool.submit(score, server.url, big)
+            for answer in pool.map(lambda _: score(server.url, ONE), range(8)):
+                assert_scores(answer, expected)
+            assert large.result().json["rows"] == 10_000
+        after = metrics(server.url)
+        if after["dcrnn_fast_batch_rows_count"] - before["dcrnn_fast_batch_rows_count"] < 9:
+            return
+    raise AssertionError("100 times, each of 8 requests was scored alone")
+
+
+def test_another_package_takes_the_place_of_the_first_and_a_damaged_one_does_not(start, compiled, tmp_path):
+    path = rewritten(compiled, tmp_path / "shop.pt2", changed(model="a" * 64))
+    server = start(path)
+    assert score(server.url, ONE).json["model"] == "a" * 12
+    rewritten(compiled, tmp_path / "next.pt2", changed(model="b" * 64)).replace(path)
+    server.reload()
+    wait_for(server, 'dcrnn_fast_reloads_total{result="ok"}', 1)
+    assert score(server.url, ONE).json["model"] == get(server.url, "/v1/model").json["model"] == "b" * 12
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "damaged.pt2").write_bytes(content)
+    (tmp_path / "damaged.pt2").replace(path)
+    server.reload()
+    wait_for(server, 'dcrnn_fast_reloads_total{result="failed"}', 1)
+    assert score(server.url, ONE).json["model"] == "b" * 12
+    assert "the earlier model stays: " in server.errors.read_text()
+    assert 'dcrnn_fast_model_info{model="bbbbbbbbbbbb"}' in metrics(server.url)
+
+
+def test_broken_connections_end_alone(start):
+    server = start()
+    for sent in (POST[:20], POST[:-5], POST.replace(b"Content-Length: ", b"Content-Length: 9"), b"\0" * 100, b""):
+        connected(server).sendall(sent)  # and closes it
+    wrong = {
+        b"POST /v1/score HTTP/1.1\r\nContent-Length: -1\r\n\r\n": b"400",
+        b"POST /v1/score HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd": b"400",
+        b"POST /v1/score HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": b"400",
+        b"POST /v1/score HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n": b"400",
+        b"GET /health/live HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n": b"400",
+        b"GET /health/live HTTP/1.1\r\n" + b"X: x\r\n" * 20_000 + b"\r\n": b"400",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": b"400",
+        b"GET /health/live HTTP/1.0\r\n\r\n": b"200",
+    }
+    for sent, status in wrong.items():
+        received = exchange(server.url, sent)
+        assert received.split(b" ")[1:2] == [status], (sent[:80], received[:200])
+    assert score(server.url, ONE).status == 200
+
+
+def test_a_request_that_does_not_arrive_and_a_connection_without_one_are_ended(start):
+    server = start(transfer_seconds=1, idle_seconds=1)
+    for sent in (POST[:-5], POST[:30], b""):
+        with connected(server) as connection:
+            connection.sendall(sent)
+            assert answer_of(connection) == b""
+    assert score(server.url, ONE).status == 200
+
+
+def test_one_connection_too_many_is_answered_and_ended(start):
+    server = start(max_connections=1)
+    with connected(server) as kept:
+        kept.sendall(POST)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        received = exchange(server.url, POST)
+        assert received.startswith(b"HTTP/1.1 503")
+        assert b"Retry-After: 1\r\n" in received
+        kept.sendall(POST)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def test_when_it_stops_it_answers_what_has_begun_and_is_not_ready(start, ranker):
+    server = start()
+    with connected(server) as begun, connected(server) as probe, connected(server) as idle:
+        begun.sendall(POST[:-10])
+        probe.sendall(b"GET /health/rea")
+        idle.sendall(POST)
+        assert idle.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        server.ask_to_stop()
+        assert answer_of(idle) == b""
+        begun.sendall(POST[-10:])
+        probe.sendall(b"dy HTTP/1.1\r\n\r\n")
+        answer = answer_of(begun)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"Connection: close\r\n" in answer
+        assert answer_of(probe).startswith(b"HTTP/1.1 503")
+    assert server.stop() == 0
+
+
+def test_a_request_that_does_not_arrive_holds_it_no_longer_than_the_grace(start):
+    server = start(grace=0)
+    with connected(server) as begun:
+        begun.sendall(POST[:-10])
+        get(server.url, "/health/live")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 20
+
+
+def test_nothing_stays_behind(start, compiled, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "own"))
+    (tmp_path / "own").mkdir()
+    server = start(compiled)
+    server.reload()
+    wait_for(server, 'dcrnn_fast_reloads_total{result="ok"}', 1)
+    assert score(server.url, {"columns": ROWS}).status == 200
+    assert server.stop() == 0
+    assert not list((tmp_path / "own").iterdir())
