@@ -8,7 +8,7 @@ changed, wrappers that record derivatives, calls. On a CPU three operators in C+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from . import backends
 from .candidates import Split
-from .inputs import check_dense
+from .inputs import check_dense, check_sequence
 from .operators.inference import MULTIPLE
 from .reference.layers import PartiallySharedLinear
 from .reference.model import DCRNN
@@ -74,7 +74,7 @@ class PreparedDCRNN:
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
         self._table = _table(model) if on_cpp and not model.pooled else None
         self._bins = _bins(model) if self._table is not None else ()
-        self._splits: dict[tuple[tuple[str, ...], tuple[int, ...]], Split] = {}
+        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers))
         self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
 
     @_plainly
@@ -123,10 +123,9 @@ class PreparedDCRNN:
             >>> prepared.score(user, items, item_fields=["item"])["click"].shape
             torch.Size([3])
         """
-        key = tuple(item_fields), tuple(item_numbers)
-        split = self._splits.get(key)
-        if split is None:
-            split = self._splits[key] = Split(self.model, *key)
+        check_sequence("item_fields", item_fields, "names of fields")
+        check_sequence("item_numbers", item_numbers, "positions")
+        split = self._split(tuple(item_fields), tuple(item_numbers))
         split.user.check(user_ids, user_dense)
         split.items.check(item_ids, item_dense)
         if self._table is not None and (self._bins or not self.model.num_dense):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,7 +52,7 @@ class Ranker:
         self.model, self.encoder, self.calibration, self.id = model.eval(), encoder, calibration, id
         self.columns = encoder.columns
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
-        self._splits: dict[frozenset[str], UserItems] = {}
+        self._split = lru_cache(64)(lambda user_columns: UserItems(encoder, user_columns))
         self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
 
     @classmethod
@@ -116,10 +117,7 @@ class Ranker:
         """
         if not isinstance(user, Mapping):
             raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
-        key = frozenset(user)
-        split = self._splits.get(key)
-        if split is None:
-            split = self._splits[key] = UserItems(self.encoder, key)
+        split = self._split(frozenset(name for name in self.columns if name in user))
         if split.mixed:
             return self.predict_encoded(*split.repeated(user, items))
         of_user, of_items = split.encode(user, items)

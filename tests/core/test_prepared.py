@@ -183,6 +183,7 @@ def test_numbers_that_nobody_has_may_be_left_out_and_no_items_have_no_scores():
     ("change", "error", "message"),
     [
         ({"item_fields": ("tag", "colour")}, ValueError, "item_fields: a field='colour'"),
+        ({"item_fields": "tag"}, TypeError, "item_fields='tag': expected a sequence"),
         ({"item_fields": ("tag", "tag")}, ValueError, "expected each one once"),
         ({"item_numbers": (2,)}, ValueError, "item_numbers: a column of dense=2: expected at most 1"),
         ({"item_numbers": ()}, ValueError, r"user_dense: got shape \[1\], expected \[2\]"),

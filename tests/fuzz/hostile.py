@@ -27,6 +27,7 @@ from dcrnn_fast.accuracy import CEILING, relative_error
 from ..strategies import FIELDS, SMALL, draw
 from . import calls, mutations
 from .campaign import Campaign, Case
+from .contract import ContractError, StrayIndexError
 from .mutations import REFUSE
 
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
@@ -133,9 +134,9 @@ def wrong(target: str, meanings: dict[str, Any], results: Any) -> str | None:
         return f"accepted: {without}"
     try:
         calls.check_contract(target, meanings)
-    except calls.StrayIndexError as broken:
+    except StrayIndexError as broken:
         return None if calls.is_slow(target) and "::" in target else f"accepted: {broken}"
-    except calls.ContractError as broken:
+    except ContractError as broken:
         return f"accepted: {broken}"
     except Exception as error:
         return f"accepted what the contract does not know: {error}"
