@@ -267,8 +267,8 @@ def int8_products() -> str:
     return (
         f"{markdown(header, lines)}\n\n"
         "Medians; ratios per round (quartiles). `int8` multiplies integers that are there (`torch._int_mm`), `int8, dynamic` quantises and "
-        "gives floats (`torch.ao`'s dynamic linear layer). The whole request is of our prepared model, whose kernels have their own products. "
-        f"{machine.line(result['machine'])}; `bench/results/int8_products_cpu.json`."
+        "gives floats (`torch.ao`'s dynamic linear layer). The whole request is of our prepared model, whose kernels have products of "
+        f"their own. {machine.line(result['machine'])}; `bench/results/int8_products_cpu.json`."
     )
 
 
