@@ -20,6 +20,8 @@ from .results import PEERS, case_of, markdown, ratio, read, words
 from .scenarios import RARE
 from .scenarios import header as scenarios_header
 from .scenarios import table as scenarios_table
+from .selection_bias import header as selection_header
+from .selection_bias import table as selection_table
 from .sizing import Inputs
 from .sizing import table as sizing_table
 from .synthetic_report import tables as synthetic_tables
@@ -316,6 +318,19 @@ def scenarios() -> str:
     )
 
 
+def selection_bias() -> str:
+    """P(consume | click) of all rows with each ``loss.cvr``, on logs that know it."""
+    result = read("selection_bias.json")
+    rows = result["rows"]
+    return (
+        f"{markdown(selection_header(), selection_table(rows))}\n\n"
+        f"Test rows, mean of {len({row['seed'] for row in rows})} logs each; in brackets the difference from `entire_space` and its "
+        "standard error. All rows: P(consume | click) against whether each would be consumed after a click; clicked rows: the same of "
+        "those alone. P(click), P(consume): against the events of the log. "
+        f"{machine.line(result['machine'])}, one thread a run; `bench/results/selection_bias.json`."
+    )
+
+
 def scale() -> str:
     """What `prepare` takes for generated tables."""
     result = read("scale_prepare.json")
@@ -355,7 +370,11 @@ SECTIONS = {
         "rank": rank,
         "scenarios": scenarios,
     },
-    ROOT / "docs" / "training.md": {"compiled step": compiled_step, "embedding step": embedding_step},
+    ROOT / "docs" / "training.md": {
+        "compiled step": compiled_step,
+        "selection bias": selection_bias,
+        "embedding step": embedding_step,
+    },
     ROOT / "docs" / "sizing.md": {"sizing": sizing},
     ROOT / "docs" / "serving.md": {"requests": requests, "int8 products": int8_products},
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "weightings": weightings, "synthetic": synthetic},

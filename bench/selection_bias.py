@@ -45,6 +45,8 @@ DATA: dict[str, tuple[str, dict[str, Any]]] = {kind: (kind, {}) for kind in KIND
     "other rules, small model": ("other rules", SMALL),
 }
 """By name the kind of log, and the keys of all its models. The small model cannot learn the other rules beside the rules."""
+PARTS = {"clicked": "clicked rows", "click": "P(click)", "consume": "P(consume)"}
+"""What else is scored: P(consume | click) of the clicked rows, as the log shows it, and both events of all rows."""
 KEYS = {"auc": "AUC", "log_loss": "log loss", "calibration": "calibration"}
 
 
@@ -75,6 +77,7 @@ def run(data: str, setting: str, seed: int) -> dict[str, Any]:
         assert (np.asarray(dataset.split("test").labels)[:, 0] == held_out.click).all(), "rows in another order"
     would, click = held_out.would_consume.astype(np.float32), held_out.click
     found = predicted["consume" if setting == NAIVE else "consume_given_click"]
+    consume = predicted["click"] * found if setting == NAIVE else predicted["consume"]
     return {
         "data": data,
         "setting": setting,
@@ -84,6 +87,8 @@ def run(data: str, setting: str, seed: int) -> dict[str, Any]:
         "scores": {
             "all": binary_metrics(would, found),
             "clicked": binary_metrics(would[click], found[click]),
+            "click": binary_metrics(click.astype(np.float32), predicted["click"]),
+            "consume": binary_metrics(click * would, consume),
             "truth": binary_metrics(would, held_out.conversion),
         },
     }
@@ -100,11 +105,11 @@ def beside(values: Sequence[float], of_base: Sequence[float]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A line for each log and setting: the scores of all test rows, and the log loss of the clicked ones."""
+    """A line for each log and setting: the scores of P(consume | click), and the log losses of the events."""
     by: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["seed"]):
         by.setdefault((row["data"], row["setting"]), []).append(row)
-    columns = [*(("all", key) for key in KEYS), ("clicked", "log_loss")]
+    columns = [*(("all", key) for key in KEYS), *((part, "log_loss") for part in PARTS)]
     lines = []
     for data in dict.fromkeys(row["data"] for row in rows):
         of_base = by[data, BASE]
@@ -112,13 +117,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             cells = ([[row["scores"][part][key] for row in of] for of in (by[data, setting], of_base)] for part, key in columns)
             lines.append([f"{data}: {setting}", *(beside(*cell) for cell in cells)])
         truth = [statistics.fmean(row["scores"]["truth"][key] for row in of_base) for key in KEYS]
-        lines.append([f"{data}: the true probabilities", *(f"{value:.4f}" for value in truth), "-"])
+        lines.append([f"{data}: the true probabilities", *(f"{value:.4f}" for value in truth), *("-" for _ in PARTS)])
     return lines
 
 
 def header() -> list[str]:
     """The columns of :func:`table`."""
-    return ["log and setting", *(f"all rows: {title}" for title in KEYS.values()), "clicked rows: log loss"]
+    return ["log and setting", *(f"all rows: {title}" for title in KEYS.values()), *(f"{title}: log loss" for title in PARTS.values())]
 
 
 def main() -> None:

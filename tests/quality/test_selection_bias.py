@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from bench.selection_bias import table
+from bench.selection_bias import PARTS, table
 from bench.selection_data import KINDS, draw, held_out_rows, write_log
 
 
@@ -36,7 +36,7 @@ def test_the_log_holds_consumes_of_clicked_rows_alone_and_its_last_rows_are_held
 
 def row(setting, seed, value):
     of = {"auc": value, "log_loss": 1 - value, "calibration": 1.0}
-    return {"data": "log", "setting": setting, "seed": seed, "scores": {"all": of, "clicked": of, "truth": of | {"auc": 0.9}}}
+    return {"data": "log", "setting": setting, "seed": seed, "scores": dict.fromkeys(["all", *PARTS], of) | {"truth": of | {"auc": 0.9}}}
 
 
 def test_differences_are_paired_by_log():
