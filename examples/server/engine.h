@@ -24,8 +24,9 @@ struct EngineNeeds {
   std::size_t threads;             // that will call run at the same time
 };
 
-// The engine of compiled code, `dcrnn-fast export --format aoti`. Throws std::exception if PyTorch cannot load it.
-std::unique_ptr<Engine> load_aoti(const EngineNeeds& needs);
+// The engine of a file: in engine_aoti.cpp, of compiled code, `dcrnn-fast export --format aoti`. Throws std::exception if it cannot be
+// loaded.
+std::unique_ptr<Engine> load_engine(const EngineNeeds& needs);
 
 // PyTorch's version, such as "2.13.0", and the schema of an operator that is registered in this process, or "".
 std::string torch_version();

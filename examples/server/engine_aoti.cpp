@@ -60,7 +60,7 @@ class Aoti : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> load_aoti(const EngineNeeds& needs) { return std::make_unique<Aoti>(needs); }
+std::unique_ptr<Engine> load_engine(const EngineNeeds& needs) { return std::make_unique<Aoti>(needs); }
 
 std::string torch_version() { return TORCH_VERSION; }
 

@@ -78,7 +78,7 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
                                                .names = names,
                                                .tasks = texts_of(about.at("tasks")),
                                                .encoder = Encoder(encoding, about_value),
-                                               .engine = load_aoti({file.path(), names, fields, dense, threads})});
+                                               .engine = load_engine({file.path(), names, fields, dense, threads})});
     score_a_row(*model, fields, dense);
     return model;
   } catch (const ModelError&) {

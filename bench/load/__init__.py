@@ -1,0 +1,1 @@
+"""Load tests of the servers, by the command ``make load``."""

@@ -1,0 +1,119 @@
+"""How many requests does a server answer, and how soon? ``make load`` asks the servers by wrk, in turn, over loopback.
+
+The model has the default configuration for census-income and random weights. A request holds raw cells: one row, or the 200 candidates of
+one user. The C++ server runs the AOTInductor package; the same process runs the reference by TorchScript and by ONNX Runtime; and
+``dcrnn-fast serve`` answers from Python. A soak asks the C++ server for ten minutes at 80% of its greatest rate, and reloads the package
+each minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dcrnn_fast import Ranker
+from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.training.model_file import load_model
+
+from .. import machine, results
+from .clients import wrk
+from .model_files import CANDIDATES, write_bodies, write_exports, write_run, write_torchscript
+from .servers import Command, Server, commands
+
+NAME = "load_cpu.json"
+CONNECTIONS, ROWS = (1, 8, 64), (1, CANDIDATES)
+ROUNDS = 3
+SOAKED = 64
+"""The connections of a soak."""
+FIGURES = ("p50, ms", "p99, ms", "p99.9, ms")
+
+
+def compare(servers: dict[str, Command], bodies: dict[int, Path], seconds: float) -> list[dict[str, Any]]:
+    """A row for each number of rows, of connections, and each server: medians over the rounds."""
+    found = []
+    for rows in ROWS:
+        for connections in CONNECTIONS:
+            rounds: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+            for turn in range(ROUNDS):
+                for name in list(servers)[turn % len(servers) :] + list(servers)[: turn % len(servers)]:
+                    with Server(servers[name]) as server:
+                        wrk(server.url, bodies[rows], connections=connections, seconds=1)
+                        rounds[name].append(wrk(server.url, bodies[rows], connections=connections, seconds=seconds))
+            for name, ones in rounds.items():
+                rate = [one["requests"] / one["seconds"] for one in ones]
+                found.append(
+                    {
+                        "rows": rows,
+                        "connections": connections,
+                        "server": name,
+                        "requests/s": round(statistics.median(rate), 1),
+                        "requests/s, low": round(min(rate), 1),
+                        "requests/s, high": round(max(rate), 1),
+                        **{figure: round(statistics.median(one[figure] for one in ones), 3) for figure in FIGURES},
+                        "failed": sum(int(one["failed"]) for one in ones),
+                    }
+                )
+                print(", ".join(f"{key} {value}" for key, value in found[-1].items()), flush=True)
+    return found
+
+
+def soak(command: Command, bodies: Path, seconds: float, rate: float) -> dict[str, Any]:
+    """Ask the server at about ``rate`` requests/s, reload its package every minute, and watch its memory."""
+    with Server(command) as server:
+        wrk(server.url, bodies, connections=SOAKED, seconds=5)
+        with server.reloading(every=60.0) as memory:
+            one = wrk(server.url, bodies, connections=SOAKED, seconds=seconds, pause=1000 * SOAKED / rate)
+        reloads = server.metric('dcrnn_fast_reloads_total{result="ok"}'), server.metric('dcrnn_fast_reloads_total{result="failed"}')
+    half = memory[len(memory) // 2 :]
+    return {
+        "seconds": round(one["seconds"]),
+        "connections": SOAKED,
+        "asked for, requests/s": round(rate, 1),
+        "requests/s": round(one["requests"] / one["seconds"], 1),
+        "requests": int(one["requests"]),
+        "failed": int(one["failed"]),
+        "reloads": int(reloads[0]),
+        "failed reloads": int(reloads[1]),
+        **{figure: round(one[figure], 3) for figure in (*FIGURES, "greatest, ms")},
+        "memory after the first reload, MB": round(memory[1] / 2**20, 1),
+        "greatest memory in the second half, MB": round(max(half) / 2**20, 1),
+        "memory at the end, MB": round(memory[-1] / 2**20, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", type=Path, default=Path("build/server/dcrnn_fast_server"), help="the C++ server's program")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long to ask a server in each round")
+    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: none")
+    parser.add_argument("--only-soak", action="store_true", help="keep the file's other figures")
+    parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
+    given = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise ConfigError("the load test needs the program wrk: install your system's package wrk")
+    with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
+        folder = Path(scratch)
+        model = write_run(folder / "run")
+        bodies = write_bodies(Ranker.load(folder / "run").columns, folder)
+        packages = write_exports(folder / "run", folder, ["aoti", "onnx"])
+        reference, _ = load_model(folder / "run" / "model.safetensors", backend="reference")
+        write_torchscript(model, reference, folder / "model.ts")  # type: ignore[arg-type]
+        servers = commands(given.server, packages["aoti"], folder / "model.ts", packages["onnx"])
+        kept = results.read(NAME) if given.only_soak else {}
+        rows = kept.get("rows") or compare(servers, bodies, given.seconds)
+        ours = next(iter(servers))
+        content = {"machine": machine.description(), "rows": rows, "soak": kept.get("soak")}
+        if given.soak:
+            best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
+            content["soak"] = soak(servers[ours], bodies[1], given.soak, 0.8 * best["requests/s"])
+            print(content["soak"], flush=True)
+    if not given.dry:
+        results.write(results.COMMITTED / NAME, content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What the servers serve, and what they are asked: a model with random weights, its exported files, and bodies of requests."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+import torch
+
+from dcrnn_fast import DCRNN
+from dcrnn_fast.data import prepare
+from dcrnn_fast.data.catalog import EMBEDDED
+from dcrnn_fast.data.run_encoding import ENCODER, WEIGHTS
+from dcrnn_fast.serving import export
+from dcrnn_fast.serving.exporting import Probabilities
+from dcrnn_fast.training import load_config
+from dcrnn_fast.training.model_file import build_model, describe, encoding, export_weights
+
+DATA = "census-income"
+BODIES, CANDIDATES = 256, 200
+OF_CANDIDATES = 8
+"""How many columns differ between the candidates of a request; its other columns are shared."""
+
+
+def write_run(folder: Path) -> DCRNN:
+    """Write the files of a run whose model has the default configuration for census-income, and no training; the model."""
+    folder.mkdir()
+    dataset = prepare(DATA)
+    about = describe(load_config(None, {"data": DATA}), dataset)
+    torch.manual_seed(0)
+    model = cast(DCRNN, build_model(about, device=torch.device("cpu"), backend="cpp").eval())
+    export_weights(folder / WEIGHTS, model.state_dict(), about)
+    (folder / ENCODER).write_text(json.dumps(encoding(dataset.meta)), encoding="utf-8")
+    return model
+
+
+def write_exports(run: Path, folder: Path, kinds: list[str]) -> dict[str, Path]:
+    """The run's exported files by kind, "aoti" or "onnx"."""
+    files = {kind: folder / f"model.{kind}.{'onnx' if kind == 'onnx' else 'pt2'}" for kind in kinds}
+    for kind, file in files.items():
+        export(run, file, format=kind)
+    return files
+
+
+def write_torchscript(model: DCRNN, reference: DCRNN, path: Path) -> None:
+    """The reference's graph with the model's weights, as TorchScript takes it: traced, and frozen."""
+    reference.load_state_dict(model.state_dict())
+    module = Probabilities(reference).eval()
+    ids = torch.zeros(3, len(model.num_embeddings), dtype=torch.int64)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the values that a trace keeps as constants; the batch is none of them
+        traced = torch.jit.trace(module, (ids, torch.zeros(3, model.num_dense)), strict=False)
+    torch.jit.freeze(traced).save(str(path))
+
+
+def write_bodies(columns: tuple[str, ...], folder: Path) -> dict[int, Path]:
+    """Files of request bodies by the number of rows, 1 or :data:`CANDIDATES`: one a line, of the table's rows."""
+    table = pq.read_table(EMBEDDED / f"{DATA}.parquet", columns=list(columns)).slice(0, BODIES * 8).to_pydict()
+    varying = columns[:OF_CANDIDATES]
+
+    def of_one(row: int) -> dict[str, Any]:
+        return {"columns": {name: [table[name][row]] for name in columns}}
+
+    def of_many(row: int) -> dict[str, Any]:
+        rows = [(row * 7 + candidate) % len(table[columns[0]]) for candidate in range(CANDIDATES)]
+        shared = {name: table[name][row] for name in columns if name not in varying}
+        return {"columns": {name: [table[name][at] for at in rows] for name in varying}, "shared": shared}
+
+    files = {1: folder / "one.jsonl", CANDIDATES: folder / "candidates.jsonl"}
+    for body, file in zip((of_one, of_many), files.values(), strict=True):
+        file.write_text("".join(f"{json.dumps(body(row))}\n" for row in range(BODIES)), encoding="utf-8")
+    return files

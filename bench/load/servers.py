@@ -1,0 +1,96 @@
+"""The servers of the load test: their commands, and one of them as a running process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dcrnn_fast.errors import ConfigError
+
+OURS = "C++, AOTInductor"
+
+
+class Command(NamedTuple):
+    """A server's command line, and what it reads of the environment."""
+
+    words: list[str]
+    environment: dict[str, str]
+
+
+def commands(program: Path, aoti: Path, torchscript: Path, onnx: Path) -> dict[str, Command]:
+    """The servers' commands by name, ours first; those that are not built are left out, with a word."""
+    if not program.is_file():
+        raise ConfigError(f"{program} does not exist; build the C++ servers first: make server-peers")
+    threads = ["--port", "0", "--threads", str(max(1, (os.cpu_count() or 1) // 2))]
+    found = {OURS: Command([str(program), "--model", str(aoti), *threads], {})}
+    for name, engine, file in (("C++, TorchScript", "torchscript", torchscript), ("C++, ONNX Runtime", "onnxruntime", onnx)):
+        peer = program.with_name(f"{program.name}_{engine}")
+        if peer.is_file():
+            found[name] = Command([str(peer), "--model", str(aoti), *threads], {"DCRNN_FAST_ENGINE_FILE": str(file)})
+        else:
+            print(f"{name} is left out: {peer} is not built", flush=True)
+    found["Python"] = Command([sys.executable, "-m", "dcrnn_fast", "serve", "--package", str(aoti), *threads], {})
+    return found
+
+
+class Server:
+    """A server on loopback, from entering to leaving."""
+
+    def __init__(self, command: Command) -> None:
+        self.command, self.url = command, ""
+
+    def __enter__(self) -> Server:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.command.environment}
+        self.process = subprocess.Popen(self.command.words, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        if not said.startswith("listening on "):
+            self.process.kill()
+            raise RuntimeError(f"{' '.join(self.command.words)} said {said!r}, expected 'listening on URL'")
+        self.url = said.removeprefix("listening on ").strip()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout=30)
+        finally:
+            self.process.kill()
+
+    def memory(self) -> int:
+        """The resident bytes of the process."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+    def metric(self, name: str) -> float:
+        """A value of ``/metrics``; 0 where it is not there."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+    @contextmanager
+    def reloading(self, *, every: float) -> Iterator[list[int]]:
+        """Tell the server to load its package anew each ``every`` seconds; its memory before each time, and at the end."""
+        memory, over = [self.memory()], threading.Event()
+
+        def reload() -> None:
+            while not over.wait(every):
+                memory.append(self.memory())
+                self.process.send_signal(signal.SIGHUP)
+
+        thread = threading.Thread(target=reload, daemon=True)
+        thread.start()
+        try:
+            yield memory
+        finally:
+            over.set()
+            thread.join()
+            memory.append(self.memory())
