@@ -1,5 +1,4 @@
 // Serves a model that `dcrnn-fast export --format aoti` wrote: docs/server.md.
-#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -19,25 +18,17 @@ namespace {
 
 constexpr std::chrono::seconds kLastAnswers{1};  // to say to those who wait in vain that the server stops
 
-// Loads the model anew at each SIGHUP, in a thread of its own. Signals that come before a load begins are one.
+// Loads the model anew, in a thread of its own. What is asked for before a load begins is one load.
 class Reloads {
  public:
-  Reloads(asio::any_io_executor executor, Models& models, Metrics& metrics)
-      : signals_(executor, SIGHUP), models_(models), metrics_(metrics) {
-    wait();
-  }
+  Reloads(Models& models, Metrics& metrics) : models_(models), metrics_(metrics) {}
   ~Reloads() { loader_.join(); }
-  void stop() { signals_.cancel(); }
+
+  void ask() {
+    if (!asked_.exchange(true)) asio::post(loader_, [this] { load(); });
+  }
 
  private:
-  void wait() {
-    signals_.async_wait([this](auto error, int) {
-      if (error) return;
-      if (!asked_.exchange(true)) asio::post(loader_, [this] { load(); });
-      wait();
-    });
-  }
-
   void load() {
     asked_ = false;
     try {
@@ -49,28 +40,38 @@ class Reloads {
     }
   }
 
-  asio::signal_set signals_;
   Models& models_;
   Metrics& metrics_;
   std::atomic<bool> asked_{false};
   asio::thread_pool loader_{1};
 };
 
+// Calls `reload` at each SIGHUP, and `stop` at the first SIGTERM or SIGINT, after which signals do nothing.
+template <typename Reload, typename Stop>
+void await_signals(asio::signal_set& signals, Reload reload, Stop stop) {
+  signals.async_wait([&signals, reload, stop](auto error, int number) {
+    if (error) return;
+    if (number != SIGHUP) return stop();
+    reload();
+    await_signals(signals, reload, stop);
+  });
+}
+
 void serve(const Options& options) {
-  asio::io_context io;
+  // These two are never destroyed, so that no signal kills the process while it loads its model or ends.
+  static auto& io = *new asio::io_context;
   const auto control = asio::make_strand(io);
+  static auto& signals = *new asio::signal_set(control, SIGHUP, SIGTERM, SIGINT);
   Models models(options.model, options.scoring.threads);
   Metrics metrics;
   Batcher batcher(options.scoring, metrics);
   Service service(options.limits, models, batcher, metrics);
-  Reloads reloads(control, models, metrics);
+  Reloads reloads(models, metrics);
   HttpServer http(io, service, options.http);
 
   asio::steady_timer grace(control);
-  asio::signal_set stops(control, SIGTERM, SIGINT);
-  stops.async_wait([&](auto, int) {
+  const auto stop = [&] {
     service.stop();
-    reloads.stop();
     grace.expires_after(options.grace);
     grace.async_wait([&](auto error) {
       if (error) return;
@@ -81,7 +82,8 @@ void serve(const Options& options) {
       });
     });
     http.stop([&] { asio::post(control, [&] { grace.cancel(); }); });
-  });
+  };
+  await_signals(signals, [&] { reloads.ask(); }, stop);
 
   std::printf("listening on %s\n", http.url().c_str());
   std::fflush(stdout);
