@@ -44,7 +44,7 @@ void check_cpu(const json::object& cpu, const std::string& wrong) {
   std::string lacking;
   for (const json::value& needed : cpu.at("instructions").as_array())
     if (!ours.contains(std::string(needed.as_string()))) lacking += (lacking.empty() ? "" : ", ") + std::string(needed.as_string());
-  if (!lacking.empty()) throw ModelError(wrong + "this one lacks " + lacking + "; export the run on this machine");
+  if (!lacking.empty()) throw ModelError(wrong + "this one lacks " + lacking + "; export the run on this machine, or with --cpu portable");
 }
 
 }  // namespace

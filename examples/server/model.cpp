@@ -10,6 +10,7 @@
 
 #include "archive.h"
 #include "fit.h"
+#include "json_text.h"
 
 namespace json = boost::json;
 
@@ -33,12 +34,6 @@ class Opened {
  private:
   int descriptor_;
 };
-
-json::value parsed(const std::string& text) {
-  json::parse_options options;
-  options.numbers = json::number_precision::precise;  // as Python reads them, to the bit
-  return json::parse(text, {}, options);
-}
 
 std::vector<std::string> texts_of(const json::value& list) {
   std::vector<std::string> texts;
@@ -66,7 +61,7 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
   const std::string none = path + " is no file of `dcrnn-fast export`, or was changed after it was written";
   if (!archive.has(kAbout) || !archive.has(kEncoder)) throw ModelError(none + "; export the run again");
   try {
-    const json::value about_value = parsed(archive.read(kAbout)), encoding = parsed(archive.read(kEncoder));
+    const json::value about_value = parse_json(archive.read(kAbout)), encoding = parse_json(archive.read(kEncoder));
     const json::object& about = about_value.as_object();
     check_fit(about, path);
     const auto names = texts_of(about.at("names"));
