@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "../text.h"
 #include "backward_walk.h"
 #include "backward_weights.h"
 #include "low_rank_backward.h"
@@ -135,7 +136,7 @@ Outputs of_low_rank(const Arguments& arguments, const Tensor& grad, const Tensor
 }
 
 Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
-                           Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
+                           Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, Text cell,
                            std::optional<Tensor> context, std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
                            std::optional<Tensor> projection_index, bool return_states, int64_t needs, bool /*allow_tf32*/) {
   Arguments arguments{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "../text.h"
 #include "cross_rnn.h"
 #include "low_rank_forward.h"
 
@@ -68,10 +69,10 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,
-                                             Tensor private_bias, Tensor index, int64_t steps, std::string cell,
-                                             std::optional<Tensor> context, std::optional<Tensor> shared_projection,
-                                             std::optional<Tensor> private_projection, std::optional<Tensor> projection_index,
-                                             bool return_states, int64_t keep, bool /*allow_tf32*/) {
+                                             Tensor private_bias, Tensor index, int64_t steps, Text cell, std::optional<Tensor> context,
+                                             std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
+                                             std::optional<Tensor> projection_index, bool return_states, int64_t keep,
+                                             bool /*allow_tf32*/) {
   Arguments arguments{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
                       steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(arguments);

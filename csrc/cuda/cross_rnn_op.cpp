@@ -1,6 +1,8 @@
 // PyTorch's operators cross_rnn and cross_rnn_backward on a GPU: memory, launches, and the matrix products for the weights' gradients.
 #include "cross_rnn_op.h"
 
+#include "../text.h"
+
 namespace dcrnn_fast::cuda {
 namespace {
 
@@ -19,10 +21,9 @@ void run_forward(const Problem<T>& p, const Tensor& like, const Tensor& out, boo
 }
 
 std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,
-                                             Tensor private_bias, Tensor index, int64_t steps, std::string cell,
-                                             std::optional<Tensor> context, std::optional<Tensor> shared_projection,
-                                             std::optional<Tensor> private_projection, std::optional<Tensor> projection_index,
-                                             bool return_states, int64_t keep, bool allow_tf32) {
+                                             Tensor private_bias, Tensor index, int64_t steps, Text cell, std::optional<Tensor> context,
+                                             std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
+                                             std::optional<Tensor> projection_index, bool return_states, int64_t keep, bool allow_tf32) {
   Arguments a{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
               steps, cell,          context,     shared_projection, private_projection, projection_index};
   prepare(a);
@@ -73,7 +74,7 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
 }
 
 Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
-                           Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, std::string cell,
+                           Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, Text cell,
                            std::optional<Tensor> context, std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
                            std::optional<Tensor> projection_index, bool return_states, int64_t needs, bool allow_tf32) {
   Arguments a{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
