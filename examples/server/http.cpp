@@ -102,7 +102,7 @@ class Session : public std::enable_shared_from_this<Session> {
       asio::post(stream_.get_executor(), [self = std::move(self), at_once] {
         if (at_once) {
           self->stream_.close();
-        } else if (self->idle_) {
+        } else if (self->idle_ && self->nothing_came()) {
           self->stream_.cancel();
         }
       });
@@ -114,13 +114,18 @@ class Session : public std::enable_shared_from_this<Session> {
   // Waits for the first bytes of a request.
   asio::awaitable<bool> request_begins() {
     if (buffer_.size() > 0) co_return true;  // it came with the one before
-    if (server_->service.stopping()) co_return false;
+    if (server_->service.stopping() && nothing_came()) co_return false;
     idle_ = true;
     stream_.expires_after(server_->options.idle);
     const auto [error, size] = co_await stream_.async_read_some(buffer_.prepare(4096), kAwait);
     idle_ = false;
     buffer_.commit(size);
     co_return !error;
+  }
+
+  bool nothing_came() const {
+    beast::error_code broken;
+    return stream_.socket().available(broken) == 0;
   }
 
   // Reads a request and answers it. False if no other one can follow.
