@@ -257,6 +257,28 @@ def requests() -> str:
     )
 
 
+def load() -> str:
+    """Requests a second and the times to the answer, of each server; and what the soak saw."""
+    result = read("load_cpu.json")
+    lines = []
+    for row in result["rows"]:
+        times = " / ".join(f"{row[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))
+        rate = f"{row['requests/s']:,.0f} ({row['requests/s, low']:,.0f}-{row['requests/s, high']:,.0f})"
+        lines.append([str(row["rows"]), str(row["connections"]), row["server"], rate, times, str(row["failed"])])
+    header = ["rows", "connections", "server", "requests/s", "p50 / p99 / p99.9, ms", "failed"]
+    soak = result["soak"]
+    times = " / ".join(f"{soak[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"Medians of three rounds (least-most). For {soak['seconds'] / 60:.0f} minutes, {soak['connections']} connections asked the first "
+        f"server {soak['requests/s']:,.0f} requests of one row a second, of the {soak['asked for, requests/s'] / 0.8:,.0f} that it can "
+        f"answer, while it loaded its package anew {soak['reloads']} times: {soak['requests']:,} requests, {soak['failed']} failed; "
+        f"p50 / p99 / p99.9 {times} ms. It took {soak['memory after the first reload, MB']:,.0f} MB of memory after the first reload, at "
+        f"most {soak['greatest memory in the second half, MB']:,.0f} in the second half, and {soak['memory at the end, MB']:,.0f} at the "
+        f"end. {machine.line(result['machine'])}; wrk on the same {result['machine']['cores']} cores; `bench/results/load_cpu.json`."
+    )
+
+
 def int8_products() -> str:
     """The products of a request in float32, bfloat16 and int8, beside a whole request in bfloat16."""
     result = read("int8_products_cpu.json")
@@ -377,6 +399,7 @@ SECTIONS = {
     },
     ROOT / "docs" / "sizing.md": {"sizing": sizing},
     ROOT / "docs" / "serving.md": {"requests": requests, "int8 products": int8_products},
+    ROOT / "docs" / "server.md": {"load": load},
     ROOT / "docs" / "quality.md": {"quality protocol": quality_protocol, "weightings": weightings, "synthetic": synthetic},
 }
 

@@ -2,8 +2,8 @@
 
 The model has the default configuration for census-income and random weights. A request holds raw cells: one row, or the 200 candidates of
 one user. The C++ server runs the AOTInductor package; the same process runs the reference by TorchScript and by ONNX Runtime; and
-``dcrnn-fast serve`` answers from Python. A soak asks the C++ server for ten minutes at 80% of its greatest rate, and reloads the package
-each minute.
+``dcrnn-fast serve`` answers from Python. A soak asks the C++ server for ten minutes at about 80% of its greatest rate, and reloads the
+package each minute.
 """
 
 from __future__ import annotations
@@ -64,9 +64,12 @@ def compare(servers: dict[str, Command], bodies: dict[int, Path], seconds: float
 def soak(command: Command, bodies: Path, seconds: float, rate: float) -> dict[str, Any]:
     """Ask the server at about ``rate`` requests/s, reload its package every minute, and watch its memory."""
     with Server(command) as server:
-        wrk(server.url, bodies, connections=SOAKED, seconds=5)
+        period = pause = 1000 * SOAKED / rate  # milliseconds from a connection's request to its next one
+        for _ in range(4):  # the answer takes a part of the period, which depends on the pause
+            one = wrk(server.url, bodies, connections=SOAKED, seconds=5, pause=pause)
+            pause = max(0.0, pause + period - 1000 * SOAKED * one["seconds"] / one["requests"])
         with server.reloading(every=60.0) as memory:
-            one = wrk(server.url, bodies, connections=SOAKED, seconds=seconds, pause=1000 * SOAKED / rate)
+            one = wrk(server.url, bodies, connections=SOAKED, seconds=seconds, pause=pause)
         reloads = server.metric('dcrnn_fast_reloads_total{result="ok"}'), server.metric('dcrnn_fast_reloads_total{result="failed"}')
     half = memory[len(memory) // 2 :]
     return {
@@ -88,7 +91,7 @@ def soak(command: Command, bodies: Path, seconds: float, rate: float) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", type=Path, default=Path("build/server/dcrnn_fast_server"), help="the C++ server's program")
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long to ask a server in each round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long to ask a server in each round")
     parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: none")
     parser.add_argument("--only-soak", action="store_true", help="keep the file's other figures")
     parser.add_argument("--dry", action="store_true", help="print the figures and write no file")

@@ -19,8 +19,9 @@ function request()
   return wrk.format(nil, nil, nil, bodies[turn])
 end
 
+-- wrk waits whole milliseconds: so many that they are the pause in the mean.
 function delay()
-  return pause
+  return math.floor(pause + math.random())
 end
 
 function response(status)
