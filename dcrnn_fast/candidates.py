@@ -46,7 +46,7 @@ class Part:
             self._bins = tuple(tensor[self.numbers] for tensor in bins)
             self._operands = weight, sizes[self.fields], offsets[self.fields]  # last: another thread may look
         numbers = (dense, *self._bins) if len(self.numbers) else ()
-        return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers).view(len(ids), len(self.blocks), -1)
+        return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers).view(len(ids), len(self.blocks), table[0].shape[1])
 
 
 class Split:

@@ -82,7 +82,7 @@ def soak(command: Command, bodies: Path, seconds: float, rate: float) -> dict[st
         "reloads": int(reloads[0]),
         "failed reloads": int(reloads[1]),
         **{figure: round(one[figure], 3) for figure in (*FIGURES, "greatest, ms")},
-        "memory after the first reload, MB": round(memory[1] / 2**20, 1),
+        "memory after the first reload, MB": round(memory[2] / 2**20, 1),
         "greatest memory in the second half, MB": round(max(half) / 2**20, 1),
         "memory at the end, MB": round(memory[-1] / 2**20, 1),
     }

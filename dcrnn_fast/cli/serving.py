@@ -35,10 +35,10 @@ def run_serve(
     from ..serving.http_app import Application, Limits, check_packages
 
     check_packages()
-    from ..serving.http_server import Server, bind, silence_hangups
+    from ..serving.http_server import Server, bind, keep_hangups
     from ..serving.served import load_package, load_run
 
-    silence_hangups()
+    keep_hangups()
     bound = bind(host, port)
     limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows)
     load = partial(load_package, path) if run is None else partial(load_run, path, device=device, backend=backend)

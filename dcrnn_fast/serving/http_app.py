@@ -12,6 +12,9 @@ from http import HTTPStatus
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import DataError, MissingExtra
 from .batching import Batcher, Job, Refused
 from .http_body import BodyReader, Receive
@@ -102,8 +105,8 @@ class Application:
         self.batcher.submit(job)
         scores = await asyncio.wrap_future(job.done)
         self.metrics.rows.inc(job.rows)
-        listed = ", ".join(f"{json.dumps(name)}: [{', '.join(map(str, values))}]" for name, values in scores.items())
-        return f'{{"model": "{served.id}", "rows": {job.rows}, "scores": {{{listed}}}}}'
+        listed = ", ".join(f"{json.dumps(name)}: [{_numbers(values)}]" for name, values in scores.items())
+        return f'{{"model": {json.dumps(served.id)}, "rows": {job.rows}, "scores": {{{listed}}}}}'
 
     def _job(self, served: Served, body: bytes, deadline: float | None) -> Job:
         request = read_request(body, max_rows=self.limits.rows)
@@ -147,6 +150,12 @@ class Application:
             "torch": served.torch,
             "limits": {"body_bytes": limits.body_bytes, "rows": limits.rows, "queue_rows": limits.queue_rows},
         }
+
+
+def _numbers(values: npt.NDArray[np.float32]) -> str:
+    """The shortest decimals that read back as the same float32; null for what is no finite number."""
+    texts = map(str, values) if np.isfinite(values).all() else (str(value) if np.isfinite(value) else "null" for value in values)
+    return ", ".join(texts)
 
 
 def _check_type(headers: Any) -> None:

@@ -71,6 +71,7 @@ def make_api(application: Application) -> FastAPI:
 
     @api.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
+        application.metrics.rejected.labels("failed").inc()
         return _unavailable("the server failed, and its log says how; report this")
 
     setattr(api, "openapi", lambda: describe_api(application.about()))  # noqa: B010 (mypy takes no assignment to a method)

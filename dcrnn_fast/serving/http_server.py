@@ -38,6 +38,12 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._time()
 
+    def on_response_complete(self) -> None:
+        """Give a request its time that came before this answer, as a part."""
+        super().on_response_complete()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._time()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the time."""
         super().connection_lost(exc)
@@ -100,6 +106,8 @@ class Server(uvicorn.Server):
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stop)
             self._loop.add_signal_handler(signal.SIGHUP, self.reload)
+            if _EARLY.is_set():
+                self.reload()
         await super().startup(sockets=sockets)
         sys.stdout.write(f"listening on {self.url}\n")
         sys.stdout.flush()
@@ -164,6 +172,10 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def silence_hangups() -> None:
-    """Ignore SIGHUP until the server takes it: a supervisor may ask for a reload while the model loads for the first time."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+_EARLY = threading.Event()
+"""A reload was asked for before the server took signals."""
+
+
+def keep_hangups() -> None:
+    """Remember a SIGHUP until the server takes it: a supervisor may ask for a reload while the model loads for the first time."""
+    signal.signal(signal.SIGHUP, lambda number, frame: _EARLY.set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +108,8 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
             f"export the run again with this version, or install the one that wrote it: {shown(about.get('dcrnn_fast'))}"
         )
     if not all(type(about.get(key)) is kind for key, kind in (_TYPES | {key: _LATER[key] for key in about.keys() & _LATER}).items()):
+        raise not_exported(path)
+    if "model" in about and not (isinstance(about["model"], str) and re.fullmatch("[0-9a-f]{64}", about["model"])):
         raise not_exported(path)
     lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):

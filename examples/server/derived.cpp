@@ -61,6 +61,9 @@ Derived read_one(std::string_view name, const json::value& definition) {
   return derived;
 }
 
+// The most characters of a shared cell, counted in every row.
+constexpr std::size_t kMostShared = std::size_t{1} << 24;
+
 void append_escaped(std::string& out, std::string_view text) {
   for (const char c : text) {
     if (c == '\\' || c == '|') out += '\\';
@@ -94,6 +97,13 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
   Column out{{derived.name, {}, shared}, std::vector<Cell>(shared ? 1 : rows), {}};
   out.texts.resize(out.cells.size());
   Speller speller;
+  for (const Column* const column : columns) {
+    const std::size_t size = column->source.shared && !shared ? speller(column->cell(0)).size() : 0;
+    if (size > kMostShared / rows)
+      throw BadRequest(column->source.at(0) + " holds " + std::to_string(size) + " characters for each of " + std::to_string(rows) +
+                       " rows, which derived column " + quoted(derived.name) + " would repeat, expected at most " +
+                       std::to_string(kMostShared) + " in all; shorten it, or send fewer rows at once");
+  }
   for (std::size_t row = 0; row < out.cells.size(); ++row) {
     std::string& text = out.texts[row];
     bool any = false;

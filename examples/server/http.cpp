@@ -2,13 +2,14 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <cstdio>
+#include <exception>
 #include <mutex>
 #include <sstream>
 #include <unordered_set>
@@ -116,7 +117,7 @@ class Session : public std::enable_shared_from_this<Session> {
     if (buffer_.size() > 0) co_return true;  // it came with the one before
     if (server_->service.stopping() && nothing_came()) co_return false;
     idle_ = true;
-    stream_.expires_after(server_->options.idle);
+    stream_.expires_after(one_too_many_ ? kLinger : server_->options.idle);
     const auto [error, size] = co_await stream_.async_read_some(buffer_.prepare(4096), kAwait);
     idle_ = false;
     buffer_.commit(size);
@@ -133,26 +134,27 @@ class Session : public std::enable_shared_from_this<Session> {
     Parser parser;
     parser.header_limit(kHeaderBytes);
     parser.body_limit(server_->service.limits().body_bytes);
-    stream_.expires_after(server_->options.transfer);
+    stream_.expires_after(one_too_many_ ? kLinger : server_->options.transfer);
     auto [error, size] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
     const auto arrived = Clock::now();
-    if (!error && beast::iequals(parser.get()[http::field::expect], "100-continue"))
+    const bool read = !one_too_many_;  // else the body is not read: so many are held at once, and no more
+    if (read && !error && beast::iequals(parser.get()[http::field::expect], "100-continue"))
       std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
-    if (!error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
+    if (read && !error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
     // Named objects, here and in Service::answer: GCC 12 ends the lives of temporaries in co_await and co_return twice.
     const Request request = request_of(parser, arrived);
     Answer answer = error ? problem(error) : Answer{};
     if (error && answer.status == 200) co_return false;
-    bool keep_alive = !error && parser.keep_alive() && !one_too_many_;
+    bool keep_alive = !error && parser.keep_alive() && read;
     stream_.expires_never();
-    if (!error && one_too_many_) {
+    if (!error && !read) {
       answer = server_->service.overload("the server has too many connections; try again");
     } else if (!error) {
       answer = co_await server_->service.answer(request);
     }
     keep_alive = keep_alive && !server_->service.stopping();
     const bool sent = co_await send(answer, request, error ? 11 : parser.get().version(), keep_alive);
-    if (sent && error) co_await linger();
+    if (sent && (error || !read)) co_await linger();
     co_return sent&& keep_alive;
   }
 
@@ -196,17 +198,32 @@ class Session : public std::enable_shared_from_this<Session> {
 
 namespace {
 
+// What ended a coroutine that should have ended by itself, such as a lack of memory.
+void report(const char* what, std::exception_ptr problem) {
+  try {
+    if (problem) std::rethrow_exception(problem);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s ended: %s\n", what, error.what());
+  }
+}
+
 void serve(std::shared_ptr<Session> session) {
   const auto executor = session->executor();
-  asio::co_spawn(executor, [session = std::move(session)] { return session->run(); }, asio::detached);
+  asio::co_spawn(
+      executor, [session = std::move(session)] { return session->run(); },
+      [](std::exception_ptr problem) { report("a connection", problem); });
 }
 
 asio::awaitable<void> accept(asio::io_context& io, std::shared_ptr<HttpServer::State> server) {
   asio::steady_timer pause(server->acceptor.get_executor());
   while (server->acceptor.is_open()) {
     auto [error, socket] = co_await server->acceptor.async_accept(asio::make_strand(io), kAwait);
-    if (!error) {
-      serve(std::make_shared<Session>(std::move(socket), server));
+    if (!error && server->acceptor.is_open()) {  // else it came as the server stopped
+      try {
+        serve(std::make_shared<Session>(std::move(socket), server));
+      } catch (const std::exception&) {
+        report("a connection", std::current_exception());
+      }
     } else if (server->acceptor.is_open()) {  // such as too many open files
       pause.expires_after(std::chrono::milliseconds(100));
       co_await pause.async_wait(kAwait);
@@ -229,7 +246,7 @@ HttpServer::HttpServer(asio::io_context& io, Service& service, const HttpOptions
     throw std::runtime_error("cannot listen on --host " + options.host + " --port " + std::to_string(options.port) + ": " +
                              error.code().message());
   }
-  asio::co_spawn(state_->acceptor.get_executor(), accept(io, state_), asio::detached);
+  asio::co_spawn(state_->acceptor.get_executor(), accept(io, state_), [](std::exception_ptr problem) { report("accepting", problem); });
 }
 
 std::string HttpServer::url() const {
@@ -239,11 +256,13 @@ std::string HttpServer::url() const {
 }
 
 void HttpServer::stop(std::function<void()> done) {
-  asio::post(state_->acceptor.get_executor(), [state = state_] { state->acceptor.close(); });
-  const std::lock_guard lock(state_->mutex);
-  state_->done = std::move(done);
-  for (Session* const session : state_->sessions) session->end(false);
-  if (state_->sessions.empty()) state_->done();
+  asio::post(state_->acceptor.get_executor(), [state = state_, done = std::move(done)] {
+    state->acceptor.close();  // so no session begins behind what follows
+    const std::lock_guard lock(state->mutex);
+    state->done = done;
+    for (Session* const session : state->sessions) session->end(false);
+    if (state->sessions.empty()) state->done();
+  });
 }
 
 void HttpServer::abort() {

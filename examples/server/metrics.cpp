@@ -60,8 +60,10 @@ std::string Metrics::text(const std::string& model_id) const {
   family(out, "dcrnn_fast_queue_rows", "gauge", "Rows that wait to be scored.");
   line(out, "dcrnn_fast_queue_rows", "", "", std::to_string(queue_rows));
   family(out, "dcrnn_fast_rejected_total", "counter", "Requests that were answered 503, by reason.");
-  for (const auto& [reason, name] :
-       {std::pair{Refusal::overload, "overload"}, {Refusal::deadline, "deadline"}, {Refusal::stopping, "stopping"}})
+  for (const auto& [reason, name] : {std::pair{Refusal::overload, "overload"},
+                                     {Refusal::deadline, "deadline"},
+                                     {Refusal::stopping, "stopping"},
+                                     {Refusal::failed, "failed"}})
     line(out, "dcrnn_fast_rejected_total", "reason", name, std::to_string(rejected_[static_cast<std::size_t>(reason)]));
   family(out, "dcrnn_fast_reloads_total", "counter", "Loads of the model after the first one.");
   line(out, "dcrnn_fast_reloads_total", "result", "ok", std::to_string(reloads_[0]));

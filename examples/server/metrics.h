@@ -24,7 +24,7 @@ class Histogram {
   double sum_ = 0;
 };
 
-enum class Refusal { overload, deadline, stopping };
+enum class Refusal { overload, deadline, stopping, failed };
 
 class Metrics {
  public:
@@ -43,7 +43,7 @@ class Metrics {
  private:
   static constexpr std::array<unsigned, 7> kStatuses{200, 400, 404, 405, 413, 415, 503};
   std::array<std::atomic<std::uint64_t>, kStatuses.size()> requests_{};
-  std::array<std::atomic<std::uint64_t>, 3> rejected_{};
+  std::array<std::atomic<std::uint64_t>, 4> rejected_{};
   std::array<std::atomic<std::uint64_t>, 2> reloads_{};
   std::atomic<std::uint64_t> rows_{0};
 };

@@ -29,6 +29,20 @@ bool same_without_case(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
 }
 
+// Bytes that HTTP allows and UTF-8 may not.
+std::string shown_bytes(std::string_view bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const char byte : bytes.substr(0, 1000)) {
+    const auto value = static_cast<unsigned char>(byte);
+    if (value < 0x80)
+      text += byte;
+    else
+      text.append("\\x").append({kDigits[value >> 4], kDigits[value & 15]});
+  }
+  return shown(text);
+}
+
 std::string_view trimmed(std::string_view text) {
   const auto begin = text.find_first_not_of(" \t"), end = text.find_last_not_of(" \t");
   return begin == std::string_view::npos ? std::string_view{} : text.substr(begin, end - begin + 1);
@@ -50,9 +64,9 @@ bool is_json(std::string_view content_type) {
 Answer score_refusal(const Request& request) {
   if (request.method != "POST") return not_allowed(request.method, "POST");
   if (!is_json(request.content_type))
-    return error_answer(415, "Content-Type is " + shown(request.content_type) + ", expected application/json in UTF-8");
+    return error_answer(415, "Content-Type is " + shown_bytes(request.content_type) + ", expected application/json in UTF-8");
   if (!request.content_encoding.empty() && !same_without_case(request.content_encoding, "identity"))
-    return error_answer(415, "Content-Encoding is " + shown(request.content_encoding) + "; send the body as it is");
+    return error_answer(415, "Content-Encoding is " + shown_bytes(request.content_encoding) + "; send the body as it is");
   return {};
 }
 
@@ -63,7 +77,7 @@ Clock::time_point deadline_of(const Request& request) {
   int milliseconds = 0;
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), milliseconds);
   if (error != std::errc() || stop != text.data() + text.size() || milliseconds < 1 || milliseconds > kLongestDeadline)
-    throw BadRequest("header X-Deadline-Ms: got " + shown(text) + ", expected a whole number of milliseconds from 1 to 600000");
+    throw BadRequest("header X-Deadline-Ms: got " + shown_bytes(text) + ", expected a whole number of milliseconds from 1 to 600000");
   return request.arrived + std::chrono::milliseconds(milliseconds);
 }
 
@@ -111,7 +125,8 @@ Answer Service::without_scoring(const Request& request) const {
   const std::string_view path = path_of(request.target);
   if (path == kScore) return score_refusal(request);
   if (path != kModel && path != kLive && path != kReady && path != kMetrics)
-    return error_answer(404, "nothing is at " + shown(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
+    return error_answer(404,
+                        "nothing is at " + shown_bytes(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
   if (request.method != "GET" && request.method != "HEAD") return not_allowed(request.method, "GET, HEAD");
   if (path == kLive) return {.body = R"({"status":"live"})"};
   if (path == kMetrics) return {.body = metrics_.text(models_.current()->id), .content_type = "text/plain; version=0.0.4"};
@@ -152,7 +167,7 @@ Answer Service::answer_of(const Job& job, Job::State state) {
   }
 }
 
-Answer Service::failed() { return refused(Refusal::overload, "the server could not score the request; try again"); }
+Answer Service::failed() { return refused(Refusal::failed, "the server could not score the request; try again"); }
 
 Answer Service::refused(Refusal reason, std::string_view message) {
   metrics_.refused(reason);

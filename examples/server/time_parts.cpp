@@ -115,7 +115,7 @@ class Times {
     for (std::size_t row = 0; row < seconds_.size(); ++row) {
       if (!seconds_[row]) continue;
       if (!first) first = row;
-      if (std::abs(*seconds_[row]) >= kMaxSeconds)
+      if (*seconds_[row] >= kMaxSeconds || *seconds_[row] <= -kMaxSeconds)
         refuse(row, "a time within 3,000 years of 1970; is derived column " + quoted(derived_.name) + " of the right `unit`?");
       dates &= is_date(*seconds_[row]);
     }
