@@ -27,7 +27,8 @@ def call(url, method, path, body=None, headers=None) -> Answer:
     try:
         connection.request(method, path, body, headers or {}, encode_chunked=hasattr(body, "__next__"))
         answer = connection.getresponse()
-        text = answer.read().decode()
+        picture = answer.headers.get_content_maintype() == "image"
+        text = answer.read().decode(errors="replace" if picture else "strict")
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, text)
     finally:
         connection.close()

@@ -333,7 +333,9 @@ def test_metrics_count_requests_rows_and_batches(start):
     assert found["dcrnn_fast_request_seconds_count"] == 4
     assert found["dcrnn_fast_queue_rows"] == 0
     assert found[f'dcrnn_fast_model_info{{model="{model}"}}'] == 1
-    assert [found[f'dcrnn_fast_rejected_total{{reason="{reason}"}}'] for reason in ("overload", "deadline", "stopping", "failed")] == [0] * 4
+    assert [found[f'dcrnn_fast_rejected_total{{reason="{reason}"}}'] for reason in ("overload", "deadline", "stopping", "failed")] == [
+        0
+    ] * 4
     assert [found[f'dcrnn_fast_reloads_total{{result="{result}"}}'] for result in ("ok", "failed")] == [0, 0]
 
 

@@ -150,6 +150,18 @@ def test_a_request_that_does_not_arrive_in_time_is_closed(serve, ranker, monkeyp
 
 
 @needs_packages
+def test_a_request_that_came_in_part_with_the_one_before_is_closed_in_time(serve, ranker, monkeypatch):
+    from dcrnn_fast.serving import http_server
+
+    monkeypatch.setattr(http_server, "ARRIVAL", 0.05)
+    place = urlsplit(serve(ranker).url)
+    begun = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n" + begun)
+        assert connection.makefile("rb").read().count(b"live") == 1
+
+
+@needs_packages
 def test_bodies_are_held_within_bounds(serve, ranker, monkeypatch):
     monkeypatch.setattr(http_body, "HELD", 2)
     server = serve(ranker, max_body_bytes=10_000)

@@ -179,6 +179,30 @@ def test_a_request_that_is_no_plain_json_is_refused(answers, text):
         assert got["error"].startswith(("the text is no JSON", "the JSON holds", "the JSON is nested", "the request"))
 
 
+DERIVED = {
+    "vocabulary": {"x": ["<oov>", "a|1"], "h": ["<oov>", "0"]},
+    "scaling": {},
+    "derived": {"x": {"cross": ["city", "n"]}, "h": {"column": "time", "as": "hour", "unit": "s"}},
+}
+DERIVED_ABOUT = {"fields": [["x", 2], ["h", 2]], "dense": []}
+
+
+def test_a_shared_cell_that_a_cross_would_repeat_without_bound_is_refused(answers):
+    rows = 5000
+    one, many = (
+        json.dumps({"columns": {"n": ["1"] * rows, "time": [0] * rows}, "shared": {"city": city}}) for city in ("a", "|" * 100_000)
+    )
+    right, refused = answers(one, many, encoding=DERIVED, about=DERIVED_ABOUT)
+    assert right["ids"] == [[1, 1]] * rows
+    assert "shared column 'city' holds 100000 characters for each of 5000 rows" in refused["error"]
+
+
+@pytest.mark.parametrize("time", [-(2**63), 2**63 - 1, -(10**11), 10**11])
+def test_a_time_too_far_from_now_is_refused(answers, time):
+    (got,) = answers(json.dumps({"columns": {"city": ["a"], "n": ["1"], "time": [time]}}), encoding=DERIVED, about=DERIVED_ABOUT)
+    assert "expected a time within 3,000 years of 1970" in got["error"]
+
+
 def test_a_long_or_strange_cell_is_shown_short_in_the_message(answers):
     (got,) = answers(
         json.dumps({"columns": {"price": ["\u00e9\n" * 1000], "city": ["a"], "tags": [[]], "\n" * 500: [1]}}, ensure_ascii=False)
