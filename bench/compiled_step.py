@@ -5,7 +5,6 @@ Whole steps on census-income's train rows: the model, the loss, the backward and
 
 from __future__ import annotations
 
-import argparse
 from itertools import cycle, islice
 from typing import Any
 
@@ -19,7 +18,7 @@ from dcrnn_fast.training.model_file import build_model, describe
 from dcrnn_fast.training.optimisation import build_optimiser
 from dcrnn_fast.training.precision import autocast
 
-from . import interleave, machine, results
+from . import interleave, timed_command
 from .training_step import Step, stepper
 
 DATA, NAME = "census-income", "compiled_step_cpu.json"
@@ -41,22 +40,17 @@ def step_of(dataset: PackedDataset, batches: list[Batch], precision: str, *, com
     return stepper(model, build_optimiser(config, {"model": model}, cpu), loss, cycle(batches))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long each case is measured")
-    parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
-    given = parser.parse_args()
+def measure(seconds: float) -> dict[str, Any]:
+    """A row for each batch size and precision."""
     dataset, rows = prepare(DATA), []
     for batch_size in BATCHES:
         batches = list(islice(BlockLoader(dataset.split("train"), batch_size, shuffle=True, seed=0).batches(), 8))
         for precision in PRECISIONS:
             steps = {name: step_of(dataset, batches, precision, compile=name == OURS) for name in (OURS, "eager")}
-            times = interleave.rounds(steps, seconds=given.seconds, minimum=9, stretch=0.0)
-            rows.append({"B": batch_size, "dtype": precision, **interleave.figures(times, [OURS])})
-            print(", ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
-    if not given.dry:
-        results.write(results.COMMITTED / NAME, {"machine": machine.description(), "data": DATA, "rows": rows})
+            times = interleave.rounds(steps, seconds=seconds, minimum=9, stretch=0.0)
+            rows.append(timed_command.told({"B": batch_size, "dtype": precision, **interleave.figures(times, [OURS])}))
+    return {"rows": rows}
 
 
 if __name__ == "__main__":
-    main()
+    timed_command.run(__doc__, NAME, DATA, measure, seconds=15.0)

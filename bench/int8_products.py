@@ -7,7 +7,6 @@ them stands a whole request of the model prepared in bfloat16, whose products ar
 
 from __future__ import annotations
 
-import argparse
 import copy
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from . import machine, results
+from . import timed_command
 from .interleave import figures, rounds
 from .requests import BATCHES, DATA, default_model, rows_of
 
@@ -72,8 +71,9 @@ def candidates_of(sizes: Sizes, batch: int) -> dict[str, Callable[[], Any]]:
     return {name: all_of(products) for name, products in kinds.items()}
 
 
-def measure(seconds: float) -> list[dict[str, Any]]:
+def measure(seconds: float) -> dict[str, Any]:
     """A row for each batch size."""
+    torch.set_num_threads(1)
     model, dataset = default_model("cpp")
     prepared = copy.deepcopy(model).bfloat16().prepare_inference()
     found = []
@@ -81,22 +81,10 @@ def measure(seconds: float) -> list[dict[str, Any]]:
         for batch in BATCHES:
             ids, dense = rows_of(dataset, batch)
             runs = {**candidates_of(products_of(model), batch), "request": lambda ids=ids, dense=dense: prepared.predict(ids, dense)}
-            found.append({"B": batch, **figures(rounds(runs, seconds=seconds, minimum=200, stretch=0.0), ["int8", "int8, dynamic"])})
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long to measure each batch size")
-    parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = measure(given.seconds)
-    for row in rows:
-        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    if not given.dry:
-        results.write(results.COMMITTED / NAME, {"machine": machine.description(), "data": DATA, "rows": rows})
+            times = rounds(runs, seconds=seconds, minimum=200, stretch=0.0)
+            found.append(timed_command.told({"B": batch, **figures(times, ["int8", "int8, dynamic"])}))
+    return {"rows": found}
 
 
 if __name__ == "__main__":
-    main()
+    timed_command.run(__doc__, NAME, DATA, measure, seconds=20.0)

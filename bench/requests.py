@@ -11,7 +11,6 @@ Then 500 candidates of one user, who has every second column: their scores from 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from dcrnn_fast.serving.exporting import Probabilities, traced
 from dcrnn_fast.training import load_config
 from dcrnn_fast.training.model_file import build_model, describe
 
-from . import machine, results
+from . import timed_command
 from .interleave import figures, rounds
 
 DATA, NAME = "census-income", "requests_cpu.json"
@@ -76,7 +75,7 @@ def in_onnx(reference: DCRNN, folder: Path) -> Callable[[Tensor, Tensor], Any] |
     return onnx_program(path, names)
 
 
-def measure(seconds: float) -> list[dict[str, Any]]:
+def measure_rows(seconds: float) -> list[dict[str, Any]]:
     """A row for each batch size."""
     model, dataset = default_model("cpp")
     reference, _ = default_model("reference")
@@ -96,7 +95,7 @@ def measure(seconds: float) -> list[dict[str, Any]]:
             }  # fmt: skip
             runs: dict[str, Run] = {name: lambda of=of, ids=ids, dense=dense: of(ids, dense) for name, of in whole.items()}
             checked(runs, "reference", {BFLOAT16: 0.01})
-            found.append({"B": batch, **figures(rounds(runs, seconds=seconds, minimum=200, stretch=0.0), [OURS])})
+            found.append(timed_command.told({"B": batch, **figures(rounds(runs, seconds=seconds, minimum=200, stretch=0.0), [OURS])}))
     return found
 
 
@@ -136,18 +135,11 @@ def checked(runs: dict[str, Run], exact: str, tolerance: dict[str, float]) -> No
             run()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long to measure each batch size")
-    parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
-    given = parser.parse_args()
+def measure(seconds: float) -> dict[str, Any]:
+    """Requests of rows and of candidates."""
     torch.set_num_threads(1)
-    rows, candidates = measure(given.seconds), measure_candidates(given.seconds)
-    for row in (*rows, candidates):
-        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    if not given.dry:
-        results.write(results.COMMITTED / NAME, {"machine": machine.description(), "data": DATA, "rows": rows, "candidates": candidates})
+    return {"rows": measure_rows(seconds), "candidates": timed_command.told(measure_candidates(seconds))}
 
 
 if __name__ == "__main__":
-    main()
+    timed_command.run(__doc__, NAME, DATA, measure, seconds=20.0)

@@ -1,0 +1,71 @@
+"""Tables of requests to models and to servers."""
+
+from __future__ import annotations
+
+from .. import machine
+from ..results import markdown, ratio, read
+
+
+def requests() -> str:
+    """The milliseconds of a request, and those of the prepared model over those of the others; and of one user's candidates."""
+    result = read("requests_cpu.json")
+    ours, *others = [name.removesuffix(", ms") for name in result["rows"][0] if name.endswith(", ms")]
+    lines = []
+    for row in result["rows"]:
+        cells = [f"{_us(row, name)}; {ratio(row, f'{ours}/{name}')}" for name in others]
+        lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", _us(row, ours), *cells])
+    candidates = result["candidates"]
+    ways = []
+    for what, start in (("raw", "raw cells"), ("encoded", "encoded rows")):
+        row = candidates[what]
+        ways.append([f"from {start}", _us(row, "score"), _us(row, "predict"), ratio(row, "score/predict")])
+    header = [f"{candidates['N']} items of one user", "`score`", "`predict` of rows that repeat the user", "score / predict"]
+    return (
+        f"{markdown(['request', ours, *others], lines)}\n\n"
+        "Medians; after the semicolon, the median over the rounds of the prepared model's time over this one's (quartiles): below 1, the "
+        f"prepared model is sooner.\n\n{markdown(header, ways)}\n\nThe user has every second column. "
+        f"{machine.line(result['machine'])}; `bench/results/requests_cpu.json`."
+    )
+
+
+def load() -> str:
+    """Requests a second and the times to the answer, of each server; and what the soak saw."""
+    result = read("load_cpu.json")
+    lines = []
+    for row in result["rows"]:
+        times = " / ".join(f"{row[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))
+        rate = f"{row['requests/s']:,.0f} ({row['requests/s, low']:,.0f}-{row['requests/s, high']:,.0f})"
+        lines.append([str(row["rows"]), str(row["connections"]), row["server"], rate, times, str(row["failed"])])
+    header = ["rows", "connections", "server", "requests/s", "p50 / p99 / p99.9, ms", "failed"]
+    soak = result["soak"]
+    times = " / ".join(f"{soak[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"Medians of three rounds (least-most). For {soak['seconds'] / 60:.0f} minutes, {soak['connections']} connections asked the first "
+        f"server {soak['requests/s']:,.0f} requests of one row a second, of the {soak['asked for, requests/s'] / 0.8:,.0f} that it can "
+        f"answer, while it loaded its package anew {soak['reloads']} times: {soak['requests']:,} requests, {soak['failed']} failed; "
+        f"p50 / p99 / p99.9 {times} ms. It took {soak['memory after the first reload, MB']:,.0f} MB of memory after the first reload, at "
+        f"most {soak['greatest memory in the second half, MB']:,.0f} in the second half, and {soak['memory at the end, MB']:,.0f} at the "
+        f"end. {machine.line(result['machine'])}; wrk on the same {result['machine']['cores']} cores; `bench/results/load_cpu.json`."
+    )
+
+
+def int8_products() -> str:
+    """The products of a request in float32, bfloat16 and int8, beside a whole request in bfloat16."""
+    result = read("int8_products_cpu.json")
+    names, lines = ("float32", "bfloat16", "int8", "int8, dynamic"), []
+    for row in result["rows"]:
+        ratios = [ratio(row, f"{name}/bfloat16") for name in names[2:]]
+        cells = [*(_us(row, name) for name in names), *ratios, _us(row, "request")]
+        lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", *cells])
+    header = ["products of", *names, "int8 / bfloat16", "int8, dynamic / bfloat16", "whole request in bfloat16"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        "Medians; ratios per round (quartiles). `int8` multiplies integers that are there (`torch._int_mm`), `int8, dynamic` quantises and "
+        "gives floats (`torch.ao`'s dynamic linear layer). The whole request is of our prepared model, whose kernels have products of "
+        f"their own. {machine.line(result['machine'])}; `bench/results/int8_products_cpu.json`."
+    )
+
+
+def _us(row: dict, name: str) -> str:
+    return f"{row[f'{name}, ms'] * 1e3:,.0f} µs"

@@ -1,0 +1,129 @@
+"""Tables of the speed of kernels and of training steps."""
+
+from __future__ import annotations
+
+from .. import machine
+from ..cases import HEADLINE, PASSES
+from ..embedding_step import CANDIDATES
+from ..results import PEERS, case_of, markdown, ratio, read, words
+from ..test_low_rank import HEADLINE as LOW_RANK_HEADLINE
+
+SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
+PEER_COLUMNS = [f"{name}: {peer}" for name in PASSES for peer in ("eager", "torch.compile", "product floor")]
+
+
+def full_cell() -> str:
+    """CrossRNN's times over its peers' times at the headline sizes: medians and quartiles over the rounds."""
+    result = read("cross_rnn_cpu.json")
+    rows = {tuple(case_of(row).values()): row for row in result["rows"]}
+    lines = []
+    for label, size in zip(("small request", "medium", "large"), HEADLINE, strict=True):
+        cells = []
+        for name in PASSES:
+            row = rows.get((name, "float32", *size.values()), {})
+            for peer in PEERS:
+                cells.append(ratio(row, f"cpp/{peer}") if row else "not measured")
+        lines.append([f"{label}: D = {size['D']}, B = {size['B']}", *cells])
+    return (
+        f"{markdown(['our time / time of', *PEER_COLUMNS], lines)}\n\n"
+        "Below 1, we are faster. Median of the per-round ratios (quartiles); float32, T = 2, L = 3, share_ratio 0.5, gated cell. Training "
+        "is a forward and a backward. "
+        f"{machine.line(result['machine'])}; `bench/results/cross_rnn_cpu.json`."
+    )
+
+
+def losses() -> str:
+    """Every measured case in which ours takes longer than a peer, folded."""
+    lines, measured = [], 0
+    for file in SPEED_FILES:
+        for row in read(f"{file}.json")["rows"]:
+            peers = [column.removeprefix("cpp/") for column in row if column.startswith("cpp/") and f"{column}, low" in row]
+            peers = [peer for peer in peers if peer != "floor"]
+            measured += len(peers)
+            lines += [[f"{file}: {words(case_of(row))}", peer, f"{row[f'cpp/{peer}']:.2f}"] for peer in peers if row[f"cpp/{peer}"] > 1]
+    summary = f"<summary>{len(lines)} of {measured} comparisons in which ours takes longer</summary>"
+    return f"<details>{summary}\n\n{markdown(['case', 'peer', 'our time / its time'], lines)}\n\n</details>"
+
+
+def low_rank() -> str:
+    """The low-rank cell's times over its peers' times at the headline sizes."""
+    result = read("low_rank_cpu.json")
+    rows = {tuple(case_of(row).values()): row for row in result["rows"]}
+    lines = []
+    for size in LOW_RANK_HEADLINE:
+        for dtype in ("float32", "bfloat16"):
+            cells = []
+            for name in PASSES:
+                row = rows.get((name, dtype, *size.values()), {})
+                for peer in ("full cell", "compile", "floor"):
+                    cells.append(ratio(row, f"cpp/{peer}") if row else "not measured")
+            lines.append([f"D = {size['D']}, rank {size['rank']}, B = {size['B']}, {dtype}", *cells])
+    peers = ("our full cell", "torch.compile", "product floor")
+    header = ["low rank: our time / time of", *(f"{name}: {peer}" for name in PASSES for peer in peers)]
+    note = "Conditions as in the table above, with one projection for both tasks. `bench/results/low_rank_cpu.json`."
+    return f"{markdown(header, lines)}\n\n{note}"
+
+
+def training_step() -> str:
+    """Training rows a second of whole models."""
+    result = read("training_step_cpu.json")
+    names = list(result["rows"][0]["rows_per_second"])
+    lines = []
+    for row in result["rows"]:
+        speeds, ratios = row["rows_per_second"], row["ratios"]
+        cells = [f"{speeds[name]:,}" + (f" ({ratios[name]:.2f})" if name in ratios else "") for name in names]
+        lines.append([f"B = {row['B']}, {row['dtype']}", *cells])
+    return (
+        f"{markdown(['training rows/s', *names], lines)}\n\nIn brackets: the time of a step of rank 32 over that model's, median of the "
+        f"per-round ratios; below 1, ours is faster. {machine.line(result['machine'])}; `bench/results/training_step_cpu.json`."
+    )
+
+
+def step_parts() -> str:
+    """Milliseconds of each part of a training step and of a request, a column a model and dtype."""
+    result = read("step_parts_cpu.json")
+    tables = []
+    for kind in ("steps", "requests"):
+        rows = result[kind]
+        cases = list(dict.fromkeys((row["dtype"], row["rank"]) for row in rows))
+        header = [f"{kind}, ms", *(f"{dtype}, {'full cell' if rank is None else f'rank {rank}'}" for dtype, rank in cases)]
+        lines = []
+        for batch in dict.fromkeys(row["B"] for row in rows):
+            clocks = {(row["dtype"], row["rank"]): row["ms"] for row in rows if row["B"] == batch}
+            for name in clocks[cases[0]]:
+                lines.append([f"B = {batch}: {name}", *(f"{clocks[case][name]:.2f}" for case in cases)])
+        tables.append(markdown(header, lines))
+    return (
+        "\n\n".join(tables) + "\n\nMedians. The parts are of other steps than the whole and cut from each other, so they do not quite add "
+        f"up to it. {machine.line(result['machine'])}; `bench/results/step_parts_cpu.json`."
+    )
+
+
+def embedding_step() -> str:
+    """Time and peak memory of a training step as the table grows, a line a table size."""
+    result = read("embedding_step_cpu.json")
+    case, names, largest = result["case"], {"dense": "dense: AdamW", "sparse": "sparse: row-wise Adagrad"}, result["rows"][-1]
+    lines = []
+    for row in result["rows"]:
+        cells = [f"{row[f'{name}, ms']:.0f} ms" + (f", {row[f'{name}, MB']:,} MB" if f"{name}, MB" in row else "") for name in CANDIDATES]
+        lines.append([f"{row['rows']:,}", *cells, ratio(row, "sparse/dense")])
+    header = ["rows of the table", *(names.get(name, f"sparse: PyTorch's {name}") for name in CANDIDATES), "sparse / dense"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"{case['fields']} fields of as many ids each, embeddings of width {case['width']}, B = {case['B']}, one thread. Medians of the "
+        "CPU time of a step; the memory is what model and steps add to the process at their peak, for large tables; last column: median "
+        f"of the per-round ratios (quartiles). A checkpoint of the largest sparse table takes {largest['checkpoint, ms'] / 1e3:.1f} s of "
+        f"CPU time, and {largest['checkpoint, MB']:,} MB more at the peak. {machine.line(result['machine'])}; "
+        "`bench/results/embedding_step_cpu.json`."
+    )
+
+
+def compiled_step() -> str:
+    """The time of a compiled training step over that of an eager one."""
+    result = read("compiled_step_cpu.json")
+    lines = [[f"{row['B']:,} rows, {row['dtype']}", f"{row['eager, ms']:.2f} ms", ratio(row, "compiled/eager")] for row in result["rows"]]
+    return (
+        f"{markdown(['training step', 'eager', 'compiled / eager'], lines)}\n\n"
+        "Medians; the ratios are per round (quartiles), and above 1 the compiled step is slower. "
+        f"{machine.line(result['machine'])}; `bench/results/compiled_step_cpu.json`."
+    )
