@@ -56,8 +56,8 @@ class Forked:
 
 
 @needs_packages
-def test_it_says_where_it_listens_loads_again_and_ends_with_0_however_often_it_is_asked_to(shop, ranker, tmp_path):
-    server = Forked(tmp_path / "errors", "serve", "--run", shop / "run", "--port", 0)
+def test_it_says_where_it_listens_loads_again_and_ends_with_0_however_often_it_is_asked_to(calibrated_shop, ranker, tmp_path):
+    server = Forked(tmp_path / "errors", "serve", "--run", calibrated_shop / "run", "--port", 0)
     try:
         start, _, url = server.line.strip().rpartition(" ")
         assert start == "listening on"
@@ -97,10 +97,10 @@ def test_what_cannot_be_served_is_an_error_of_one_line(command, monkeypatch, arg
 
 
 @needs_packages
-def test_a_port_that_is_taken_is_named(command, monkeypatch, shop):
+def test_a_port_that_is_taken_is_named(command, monkeypatch, calibrated_shop):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, errors = command("serve", "--run", shop / "run", "--port", port)
+        code, _, errors = command("serve", "--run", calibrated_shop / "run", "--port", port)
     assert code == 2
     assert f"--port {port}: Address already in use; name" in errors

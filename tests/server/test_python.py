@@ -16,18 +16,18 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def server(shop):
-    one = OnAThread(shop / "run", max_body_bytes=65_536, max_rows=500)
+def server(calibrated_shop):
+    one = OnAThread(calibrated_shop / "run", max_body_bytes=65_536, max_rows=500)
     yield one
     assert one.stop() == 0
 
 
 @pytest.fixture
-def start(shop, tmp_path):
+def start(calibrated_shop, tmp_path):
     running = []
 
     def begin(**options):
-        running.append(OnAThread(shutil.copytree(shop / "run", tmp_path / "run"), **options))
+        running.append(OnAThread(shutil.copytree(calibrated_shop / "run", tmp_path / "run"), **options))
         return running[-1]
 
     yield begin

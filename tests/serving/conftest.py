@@ -1,17 +1,10 @@
 import pytest
 
-from dcrnn_fast.training import train
-from tests.training.tiny import tiny_config, write_table
+from tests.shop import calibrated_shop, compiled, shop
+
+__all__ = ["calibrated_shop", "compiled", "shop"]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(own_cache):
     pass
-
-
-@pytest.fixture(scope="session")
-def shop(_cache, tmp_path_factory):
-    """A folder with tiny.csv, its schema and ``run``, a run on it. Do not write into it."""
-    folder = tmp_path_factory.mktemp("shop")
-    train(tiny_config(write_table(folder)), folder / "run")
-    return folder

@@ -17,7 +17,6 @@ from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, Export
 from dcrnn_fast.serving import cpu_kind, export, exported, exporting, load_exported, package, score_files
 from dcrnn_fast.serving.archive import check_program
 from dcrnn_fast.serving.served import load_package
-from dcrnn_fast.training import calibrate
 from tests.damage import fill_disk
 
 from .archives import rewritten, with_json
@@ -204,39 +203,37 @@ def test_the_command_writes_the_file_and_says_how_far_it_is_from_the_model(shop,
     assert load_exported(tmp_path / "shop.pt2").names == ("click", "buy", "buy_given_click")
 
 
-def machine_code(path):
+def machine_code(path, folder):
     """The instructions of a compiled file, as objdump writes them."""
     with zipfile.ZipFile(path) as archive:
-        library = archive.extract(next(name for name in archive.namelist() if name.endswith(".so")), path.parent)
+        library = archive.extract(next(name for name in archive.namelist() if name.endswith(".so")), folder)
     return subprocess.run(["objdump", "-d", "--no-show-raw-insn", library], capture_output=True, text=True, check=True).stdout
 
 
 @needs_v3
-def test_a_portable_compiled_file_scores_as_the_calibrated_run_and_is_refused_on_another_kind_of_cpu(shop, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    calibrate(shutil.copytree(shop / "run", tmp_path / "run"), method="isotonic")
-    path = tmp_path / "shop.pt2"
-    assert export(tmp_path / "run", path, format="aoti", cpu="portable") <= exporting.TOLERANCE
-    run, ranker = Ranker.load(tmp_path / "run"), load_exported(path)
+def test_a_portable_compiled_file_scores_as_the_calibrated_run_and_is_refused_on_another_kind_of_cpu(
+    calibrated_shop, compiled, tmp_path, monkeypatch, caplog
+):
+    run, ranker = Ranker.load(calibrated_shop / "run"), load_exported(compiled)
     for table in (ROWS, {column: cells[:1] for column, cells in ROWS.items()}):
         assert_same(ranker.predict(table), run.predict(table), rtol=1e-4)
     assert ranker.about["kind"] == "aoti"
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert not [said for said in warned if "mismatch" in said], "PyTorch warns of instruction sets that were compared already"
     assert not [name for name in ranker.about["cpu"]["instructions"] if name.startswith(("avx512", "amx", "avx_"))]
-    code = machine_code(path)
+    code = machine_code(compiled, tmp_path)
     assert "%ymm" in code
     assert "%zmm" not in code
 
     def older(about):
         about["torch"] = "2.1.0"
 
-    about = rewritten(path, tmp_path / "older.pt2", {"extra/dcrnn_fast.json": with_json(older)})
+    about = rewritten(compiled, tmp_path / "older.pt2", {"extra/dcrnn_fast.json": with_json(older)})
     with pytest.raises(ExportError, match=r"was compiled for PyTorch '2\.1\.0'"):
         load_exported(about)
     monkeypatch.setattr(cpu_kind, "_instructions", lambda: ["sse2"])
     with pytest.raises(ExportError, match=r"another kind of CPU: this one lacks .*avx"):
-        load_exported(path)
+        load_exported(compiled)
 
 
 @pytest.mark.parametrize(

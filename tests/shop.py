@@ -1,0 +1,42 @@
+"""Fixtures of what is served and exported: a run, the same calibrated, and that compiled. Do not write into their folders."""
+
+import os
+import shutil
+
+import pytest
+
+from dcrnn_fast.locks import locked
+from dcrnn_fast.serving import cpu_kind, export
+from dcrnn_fast.training import calibrate, train
+from dcrnn_fast.training.model_file import weights_digest
+
+from .training.tiny import tiny_config, write_table
+
+
+@pytest.fixture(scope="session")
+def shop(own_cache, tmp_path_factory):
+    """A folder with tiny.csv, its schema and ``run``, a run on it."""
+    folder = tmp_path_factory.mktemp("shop")
+    train(tiny_config(write_table(folder)), folder / "run")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated_shop(shop, tmp_path_factory):
+    """The same, of which the run is calibrated."""
+    folder = shutil.copytree(shop, tmp_path_factory.mktemp("calibrated") / "shop")
+    calibrate(folder / "run", method="isotonic")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compiled(calibrated_shop, tmp_path_factory):
+    """Its calibrated run, compiled for many CPUs if this is one of them, once for all processes of pytest-xdist: their runs are equal."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path = folder / f"shop-{weights_digest(calibrated_shop / 'run' / 'model.safetensors')[:16]}.pt2"
+    with locked(folder / "compiled.lock", wait=True):
+        if not path.exists():
+            cpu = "native" if cpu_kind.missing_here(cpu_kind.portable_kind()) else "portable"
+            export(calibrated_shop / "run", path, format="aoti", backend="cpp", cpu=cpu)
+    return path
