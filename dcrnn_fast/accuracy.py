@@ -30,9 +30,13 @@ def largest_error(plain: float, kind: str) -> float:
     return min(max(2 * plain, ROUNDING[kind]), max(CEILING[kind], plain))
 
 
+MOST_DRAWS = 31
+"""Over how many random inputs to judge a result whose median error over fewer seems too large."""
+
+
 def draws(values: int) -> int:
     """Over how many random inputs to take the median of errors, for x0 of so many values: of few values, one draw's error is luck."""
-    return 31 if values < 200 else 9 if values < 5000 else 3
+    return MOST_DRAWS if values < 200 else 9 if values < 5000 else 3
 
 
 def relative_error(got: Tensor, exact: Tensor) -> float:

@@ -46,6 +46,14 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def poisoned_memory():
+    """Memory that PyTorch allocates is full of NaN, so that a value which is never written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def own_cache(tmp_path_factory):
     """Prepared data goes to a cache of this session, from the first test that asks for it to the last."""

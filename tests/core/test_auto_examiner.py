@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dcrnn_fast import accuracy
 from dcrnn_fast.auto import Choice, examiner
 
 from .planted import (
@@ -77,13 +78,31 @@ def test_an_error_of_a_few_roundings_is_refused_though_it_is_far_below_the_ceili
     assert "wrong: the relative error of the output is" in choice.refused["candidate"]
 
 
-def test_one_draw_in_which_a_candidate_errs_by_bad_luck_does_not_refuse_it():
+def errs_in(wrong_draws):
+    """A candidate whose output errs in these draws of a call without gradients."""
     draws = iter(range(1000))
 
-    def unlucky(run, tensors):
-        return run(*tensors) * (1 + 2**-18 if next(draws) == 3 else 1)
+    def run_of(run, tensors):
+        return run(*tensors) * (1 + 2**-18 if next(draws) in wrong_draws else 1)
 
-    assert measured(unlucky, needs=NONE)[0].backend == "candidate"
+    return run_of, draws
+
+
+def test_one_draw_in_which_a_candidate_errs_by_bad_luck_does_not_refuse_it():
+    assert measured(errs_in({3})[0], needs=NONE)[0].backend == "candidate"
+
+
+@pytest.mark.parametrize(("wrong_draws", "taken"), [({0, 1}, "candidate"), (set(range(31)) - {1}, "reference")])
+def test_a_candidate_that_errs_in_most_of_a_few_draws_is_judged_by_more(wrong_draws, taken, monkeypatch):
+    monkeypatch.setattr(accuracy, "draws", lambda values: 3)
+    assert measured(errs_in(wrong_draws)[0], needs=NONE)[0].backend == taken
+
+
+def test_a_candidate_that_errs_in_every_draw_is_judged_at_once(monkeypatch):
+    monkeypatch.setattr(accuracy, "draws", lambda values: 3)
+    run, draws = errs_in(range(1000))
+    assert measured(run, needs=NONE)[0].backend == "reference"
+    assert next(draws) == 3
 
 
 def test_only_needed_gradients_are_computed():

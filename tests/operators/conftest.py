@@ -3,7 +3,6 @@
 import os
 
 import pytest
-import torch
 
 from .backend import CHOICES, opened, unusable
 
@@ -16,18 +15,11 @@ def kernels_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def backend(request, kernels_folder, monkeypatch):
-    """A backend by name, or a choice of its kernels by words; see :func:`tests.operators.backend.on`.
-
-    Memory that PyTorch allocates is filled with NaN: a value that no kernel wrote is seen.
-    """
+def backend(request, kernels_folder, monkeypatch, poisoned_memory):
+    """A backend by name, or a choice of its kernels by words; see :func:`tests.operators.backend.on`."""
     name = request.param.partition(",")[0]
     if reason := unusable(name):
         pytest.skip(f"no {name} kernels here: {reason}")
     found = opened(name, kernels_folder, monkeypatch)
-    torch.use_deterministic_algorithms(True)
-    try:
-        with found.kernel_override(**CHOICES[name].get(request.param, {})):
-            yield found
-    finally:
-        torch.use_deterministic_algorithms(False)
+    with found.kernel_override(**CHOICES[name].get(request.param, {})):
+        yield found

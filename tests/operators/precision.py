@@ -44,12 +44,32 @@ def assert_as_exact_as_plain_pytorch(
 ) -> None:
     """Each result's error is at most :func:`dcrnn_fast.accuracy.largest_error`, as medians over draws of x0 and the seed.
 
+    A gradient may have few values, whose error is luck: one that seems too inexact is judged by more draws, unless it is so in every draw.
     With ``ceiling``, where plain PyTorch computes in another precision, that alone is asked for.
     """
-    draws = draws or accuracy.draws(arguments["x0"].numel())
-    states = options.get("return_states", False)
     errors: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(draws):
+
+    def bound(peer: float) -> float:
+        return ceiling or accuracy.largest_error(peer, str(dtype).removeprefix("torch."))
+
+    for count in (draws or accuracy.draws(arguments["x0"].numel()), accuracy.MOST_DRAWS):
+        wrong, clear = [], False
+        for name, pairs in _errors(arguments, dtype, count, errors, backend, options).items():
+            error, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
+            if not error <= bound(peer):  # NaN is wrong
+                wrong.append(f"{name} in {dtype}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound(peer):.2e}")
+                clear = clear or not any(one <= bound(of_plain) for one, of_plain in pairs)
+        if not wrong or clear:
+            break
+    assert not wrong, "; ".join(wrong)
+
+
+def _errors(
+    arguments: dict, dtype: torch.dtype, draws: int, errors: dict[str, list[tuple[float, float]]], backend: str, options: dict
+) -> dict[str, list[tuple[float, float]]]:
+    """Adds the errors of more draws, ours and plain PyTorch's, until each result has so many; the output and every gradient by name."""
+    states = options.get("return_states", False)
+    while len(errors.get("out", ())) < draws:
         given = cast({**arguments, "x0": torch.randn_like(arguments["x0"])}, dtype)
         seed = torch.randn_like(reference.cross_rnn(**cast(given, torch.float64), return_states=states)).to(dtype)
         exact = results(reference.cross_rnn, cast(given, torch.float64), seed, return_states=states)
@@ -58,7 +78,4 @@ def assert_as_exact_as_plain_pytorch(
         assert fast.keys() == exact.keys()
         for name, value in exact.items():
             errors.setdefault(name, []).append((relative_error(fast[name], value), relative_error(plain[name], value)))
-    for name, pairs in errors.items():
-        error, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
-        bound = ceiling or accuracy.largest_error(peer, str(dtype).removeprefix("torch."))
-        assert error <= bound, f"{name} in {dtype}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound:.2e}"
+    return errors

@@ -11,21 +11,16 @@ from .backend import DTYPES
 from .inference_problems import features_arguments, plain_features, plain_towers, towers_arguments
 from .problems import REFUSED, freed
 
-pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
+pytestmark = [
+    pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here"),
+    pytest.mark.usefixtures("poisoned_memory"),
+]
 
 OPERATORS = {
     "features": (features_arguments, plain_features, {"width": 8}),
     "towers": (towers_arguments, plain_towers, {"dim": 24}),
 }
 on_both = pytest.mark.parametrize("name", OPERATORS)
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory():
-    """Memory that PyTorch allocates is full of NaN, so that a value which is never written shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def call(name, arguments):

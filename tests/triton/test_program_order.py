@@ -14,7 +14,7 @@ from tests.operators.problems import cross_arguments, differentiable
 
 from .programs import backwards, ordered, shuffled
 
-pytestmark = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
+pytestmark = [pytest.mark.skipif(not INTERPRETED, reason="of the interpreter"), pytest.mark.usefixtures("poisoned_memory")]
 
 
 def results(run, tensors):
@@ -22,13 +22,6 @@ def results(run, tensors):
     out = run()
     seed = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
     return out.detach(), *torch.autograd.grad(out, tensors, seed)
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def check_orders(run, tensors):
