@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -30,7 +34,19 @@ def hooked() -> bool:
 
 def traced() -> bool:
     """Whether a graph is being recorded: by ``torch.compile``, ``torch.export``, ``make_fx`` or ``torch.func.linearize``."""
-    return torch.compiler.is_compiling() or torch.fx.experimental.proxy_tensor.get_proxy_mode() is not None
+    if torch.compiler.is_compiling():
+        return True
+    recorder = sys.modules.get("torch.fx.experimental.proxy_tensor")  # who records has imported it, which takes a while
+    return recorder is not None and recorder.get_proxy_mode() is not None
+
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def constant_in_graphs(function: Function) -> Function:
+    """Does what ``torch.compiler.assume_constant_result`` does, which would import the compiler, and so double the time of our import."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def may_read_values(tensor: Tensor) -> bool:

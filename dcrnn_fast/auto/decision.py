@@ -12,7 +12,7 @@ import torch
 
 from ..errors import ConfigError
 from ..kernels import tile_table
-from ..transforms import hooked
+from ..transforms import constant_in_graphs, hooked
 from . import memory
 from .choice import STATIC, Choice, Key
 from .examiner import NothingToCheckError, Problem, Run, Timer, measure, timer_of
@@ -72,7 +72,7 @@ def backend_for(
     return found.backend
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def backend_in_graph(operator: str, kind: str, needs: tuple[tuple[str, ...], ...], sizes: tuple[int, ...], device: torch.device) -> str:
     """The backend for a call in a graph that is compiled or exported: its values cannot be read, and any batch may follow.
 

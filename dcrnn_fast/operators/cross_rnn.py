@@ -13,6 +13,7 @@ from ..errors import BackendUnavailable
 from ..inputs import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..operands import NO_PROJECTION, Projection, check_cross_rnn
 from ..sharing import GATES, Cell
+from ..transforms import constant_in_graphs
 from .autograd import register_derivative
 
 
@@ -178,7 +179,7 @@ def _backward(
 DECLARATIONS: dict[str, Callable[..., Any]] = {"cross_rnn": _forward, "cross_rnn_backward": _backward}
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def tf32() -> bool:
     """Whether PyTorch is set to compute float32 products in tf32; a compiled graph keeps the setting that it was compiled under."""
     setting = torch.backends.cuda.matmul.fp32_precision

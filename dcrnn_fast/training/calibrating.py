@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from ..data.base_rate import event_labels, label_counts
 from ..errors import ConfigError, DataError, shown
@@ -29,6 +27,8 @@ def fit_isotonic(z: Array, labels: Array) -> Isotonic:
     >>> fit_isotonic(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 1, 1])).knots
     [-2.0, -1.0, 1.0, 2.0]
     """
+    from sklearn.isotonic import IsotonicRegression  # here: a ranker imports this package, and scikit-learn takes a second
+
     rate = float(labels.mean())
     below, above = z.min(), z.max()
     regression = IsotonicRegression(out_of_bounds="clip")
@@ -48,6 +48,8 @@ def fit_platt(z: Array, labels: Array) -> Platt:
     >>> 0 < line.slope < 1, abs(line.intercept) < 1e-6
     (True, True)
     """
+    from sklearn.linear_model import LogisticRegression
+
     rows, positives = len(z), int(labels.sum())
     target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (rows - positives + 2))
     middle, spread = float(z.mean()), float(z.std())

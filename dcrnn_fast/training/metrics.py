@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss, roc_auc_score
 
 from ..inputs import check_sequence
 
@@ -29,6 +28,8 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
     >>> metrics["rows"], metrics["auc"], metrics["calibration"]
     (2, 1.0, 1.0)
     """
+    from sklearn.metrics import log_loss, roc_auc_score  # here: a ranker imports this package, and scikit-learn takes a second
+
     _check_vector("labels", labels, len(labels) if isinstance(labels, np.ndarray) else 0, 0, 1, unknown=True)
     _check_vector("probabilities", probabilities, len(labels), 0, 1)
     if group is not None:

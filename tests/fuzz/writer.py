@@ -6,12 +6,10 @@ import sys
 import threading
 from pathlib import Path
 
-import matplotlib.figure  # noqa: F401 (imported before the writers are forked: a run would import them, each anew)
-import torch.utils.tensorboard  # noqa: F401
-
 from dcrnn_fast import locks
 from dcrnn_fast.errors import DcrnnFastError
 from dcrnn_fast.training import load_config, train
+from tests.training import late_imports  # noqa: F401
 
 EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
 

@@ -8,9 +8,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import matplotlib.figure  # noqa: F401 (imported before the ranks are forked: a run would import them, each anew)
 import torch
-import torch.utils.tensorboard
 from torch.distributed import TCPStore
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -21,6 +19,8 @@ from dcrnn_fast.cli import commands  # noqa: F401
 from dcrnn_fast.errors import DcrnnFastError
 from dcrnn_fast.training import evaluation, load_config, process_group, train
 from dcrnn_fast.training.trainer import Trainer
+
+from . import late_imports  # noqa: F401
 
 CACHE = "DCRNN_FAST_CACHE"
 EVALUATED = 32
