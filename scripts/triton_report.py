@@ -73,7 +73,7 @@ def low_rank_tiles() -> Any:
     return import_module("kernels.low_rank_tiles")
 
 
-def low_rank_jobs(name: str, kind: str, arch: int, ranks: list[int]) -> Iterator[Job]:
+def low_rank_jobs(name: str, kind: str, arch: int, ranks: list[int], place: int | None) -> Iterator[Job]:
     """The tiles of a kernel of the low-rank cell. Other ranks than COMMON_RANK, and other kinds than bfloat16, are compiled for sm_90
     alone, because a compilation takes seconds. The two small kernels have the forward's tiles, of which one stands for all."""
     tiles, of = low_rank_tiles(), LOW_RANK[name]
@@ -85,21 +85,27 @@ def low_rank_jobs(name: str, kind: str, arch: int, ranks: list[int]) -> Iterator
         rank = min(rank, COMMON_RANK) if common else rank
         if rank not in ranks:
             continue
-        for tile in tiles.candidates(of, kind, 2, rank, table().Card("", 0, SHARED_MEMORY[arch], arch // 10))[: 1 if small else None]:
+        found = tiles.candidates(of, kind, 2, rank, table().Card("", 0, SHARED_MEMORY[arch], arch // 10))
+        for tile in chosen(found, 0 if small else place):
             constants = {"RANK": rank, "SLICES": -(-rank // tile.block_k), **tile.constants()}
             yield job_of(name, kind, arch, constants.pop("num_warps"), constants.pop("num_stages"), **constants)
 
 
-def rows_to_compile(names: list[str], kinds: list[str], archs: list[int], ranks: list[int]) -> Iterator[Job]:
-    """Every configuration of every kernel, where it fits."""
+def chosen(tiles: list[Any], place: int | None) -> list[Any]:
+    """All of a kernel's tiles, or the one at a place, counted around."""
+    return tiles if place is None or not tiles else [tiles[place % len(tiles)]]
+
+
+def rows_to_compile(names: list[str], kinds: list[str], archs: list[int], ranks: list[int], place: int | None) -> Iterator[Job]:
+    """Every configuration of every kernel, where it fits; with ``place``, one tile of each kernel."""
     for arch, kind, name in product(archs, kinds, names):
         if name in LOW_RANK:
-            yield from low_rank_jobs(name, kind, arch, ranks)
+            yield from low_rank_jobs(name, kind, arch, ranks, place)
             continue
         if kind == "float16" and arch != 90:
             continue
         card = table().Card("", 0, SHARED_MEMORY[arch], arch // 10)
-        tiles = table().candidates(TILED.get(name, "backward"), kind, 2, card)
+        tiles = chosen(table().candidates(TILED.get(name, "backward"), kind, 2, card), place)
         if name in TILED:
             for tile in tiles:
                 constants = tile.constants()
@@ -279,13 +285,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", nargs="+", choices=KERNELS, default=list(KERNELS), help="only these kernels")
     parser.add_argument("--kinds", nargs="+", choices=ELEMENT, default=list(ELEMENT), help="only these dtypes and precisions")
     parser.add_argument("--ranks", nargs="+", type=int, choices=RANKS, default=list(RANKS), help="only these ranks of the low-rank kernels")
+    parser.add_argument("--tile", type=int, metavar="PLACE", help="only one tile of each kernel; 0: its first, -1: its last, the smallest")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="only these sections of the result")
 
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result."""
     load(options.kernels)
-    jobs = list(rows_to_compile(options.names, options.kinds, options.archs, options.ranks))
+    jobs = list(rows_to_compile(options.names, options.kinds, options.archs, options.ranks, options.tile))
     variants = list(variants_to_compile(options.names)) if "variants" in options.sections else []
     hopper = [job for job in jobs if job.arch == 90]
     fused = {
