@@ -71,7 +71,7 @@ def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Se
     if any([is_traceable_wrapper_subclass(tensor) for tensor in tensors]) or not all([symbolic.has_static_value(size) for size in sizes]):
         return STATIC
     # the tracer holds some fixed sizes as symbols, which are no constants to a function
-    fixed = tuple([symbolic.guard_scalar(size) for size in sizes])
+    fixed = tuple([int(symbolic.guard_scalar(size)) for size in sizes])
     # export needs no `no_grad` to make a program for inference: that parameters require gradients says nothing there
     preferred = ((), needs) if torch.compiler.is_exporting() else (needs,)
     return decision.backend_in_graph(operator, kind, preferred, fixed, tensors[0].device)
