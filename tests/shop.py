@@ -25,7 +25,7 @@ def shop(own_cache, tmp_path_factory):
 def calibrated_shop(shop, tmp_path_factory):
     """The same, of which the run is calibrated."""
     folder = shutil.copytree(shop, tmp_path_factory.mktemp("calibrated") / "shop")
-    calibrate(folder / "run", method="isotonic")
+    calibrate(folder / "run", method="platt")
     return folder
 
 

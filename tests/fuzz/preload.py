@@ -3,6 +3,7 @@
 import os
 
 import torch
+import torch._dynamo
 
 from dcrnn_fast import backends
 

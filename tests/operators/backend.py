@@ -7,7 +7,6 @@ import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,11 +115,11 @@ def unusable(name: str) -> str | None:
     return backends.REASONS[name]
 
 
-def opened(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """The backend. CUDA kernels that are compiled for the CPU take the place of "cuda" in ``functional``."""
     on_gpu = torch.cuda.is_available() and name in ("triton", "cuda")
     if name == "cuda" and not on_gpu:
-        implementation = _on_host(folder)
+        implementation = _on_host()
         monkeypatch.setitem(backends.REASONS, "cuda", None)
         monkeypatch.setitem(backends.BACKENDS, "cuda", replace(backends.BACKENDS["cuda"], devices=("cuda", "cpu")))
         monkeypatch.setitem(functional.IMPLEMENTATIONS, "cuda", implementation)
@@ -130,12 +129,7 @@ def opened(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
 
 
 @cache
-def _on_host(folder: Path) -> Implementation:
-    from filelock import FileLock
-
+def _on_host() -> Implementation:
     from ..cuda_on_host import on_host
 
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # where tests are spread over processes, the first one builds
-        path = on_host.build(folder)
-    return on_host.load(path)
+    return on_host.load(on_host.built())

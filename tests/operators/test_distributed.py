@@ -36,8 +36,8 @@ def cases_of(backend):
     return CASES[2:3] if backend.is_slow else CASES
 
 
-def rank_main(rank, name, kernels, results):
-    backend = opened(name, kernels, pytest.MonkeyPatch())
+def rank_main(rank, name, results):
+    backend = opened(name, pytest.MonkeyPatch())
     dist.init_process_group("gloo", init_method=f"file://{results}/store", rank=rank, world_size=2)
     torch.set_num_threads(1)
     for number, case in enumerate(cases_of(backend)):
@@ -54,10 +54,10 @@ def rank_main(rank, name, kernels, results):
 
 
 @on_every_backend
-def test_two_ranks_give_the_gradients_of_one(backend, kernels_folder, tmp_path):
+def test_two_ranks_give_the_gradients_of_one(backend, tmp_path):
     if backend.device == "cuda":
         pytest.skip("two ranks need two GPUs")
-    mp.spawn(rank_main, args=(backend.name, kernels_folder, str(tmp_path)), nprocs=2)
+    mp.spawn(rank_main, args=(backend.name, str(tmp_path)), nprocs=2)
     for number, case in enumerate(cases_of(backend)):
         model, (ids, dense, labels) = model_and_batch(backend.name, *case)
         model.loss(model(ids, dense), labels).backward()

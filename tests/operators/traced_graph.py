@@ -1,11 +1,13 @@
 """Prints the launches of traced training steps and what each writes, as PyTorch's compiler sees them. Needs no GPU: nothing is run.
 
-The argument says which sizes the graph leaves open: "static" none, "batch" the batch, "every" all of them, "steps" the steps too. With
-"every", the operators are traced in both schedules and with their options, and a line says which sizes the graph fixed nevertheless.
+It traces four times. The first line of each, such as "# batch", says which sizes the graph leaves open: "static" none, "batch" the batch,
+"every" all of them, "steps" the steps too. With "every", the operators are traced in both schedules and with their options, and a line says
+which sizes the graph fixed nevertheless.
 """
 
 import os
 import sys
+from functools import partial
 
 os.environ.pop("TRITON_INTERPRET", None)
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -53,8 +55,8 @@ def print_fixed_sizes(graph):
     sys.stdout.write(f"sizes: {' '.join(sizes).replace(chr(39), '')}\n")
 
 
-def print_launches(graph, *arguments, **options):
-    if sys.argv[1] == "every":
+def print_launches(graph, *arguments, open_sizes, **options):
+    if open_sizes == "every":
         print_fixed_sizes(graph)
     for node in graph.graph.nodes:
         if node.target is torch.ops.higher_order.triton_kernel_wrapper_functional:
@@ -65,7 +67,7 @@ def print_launches(graph, *arguments, **options):
     raise TracedError
 
 
-def trace(case):
+def trace(case, open_sizes):
     torch._dynamo.reset()
     tasks, shared, private, gates, dim, rows, columns, steps = (
         5,
@@ -92,7 +94,7 @@ def trace(case):
     if "low rank" in case:
         inputs += [torch.empty(*shape, dtype=torch.bfloat16).requires_grad_() for shape in projections]
         inputs.append(torch.zeros(tasks, rank, dtype=torch.int32))
-    if sys.argv[1] == "batch":
+    if open_sizes == "batch":
         torch._dynamo.mark_dynamic(inputs[0], 0)
         torch._dynamo.mark_dynamic(inputs[6], 1)
 
@@ -104,8 +106,8 @@ def trace(case):
         projection = dict(zip(names, tensors[7:], strict=True)) if "low rank" in case else {}
         return operators.IMPLEMENTATION.cross_rnn(*tensors[:6], steps=steps, context=context, **projection, **CASES.get(case, {}))
 
-    backend = aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=print_launches)
-    compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True if sys.argv[1] in ("every", "steps") else None)
+    backend = aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=partial(print_launches, open_sizes=open_sizes))
+    compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True if open_sizes in ("every", "steps") else None)
     with (
         tile_choice.kernel_override(schedule="all_steps" if "all_steps" in case else "step"),
         torch._dynamo.config.patch(specialize_int=case != OPEN_STEPS),
@@ -120,12 +122,13 @@ def trace(case):
 def main():
     if not torch.cuda.is_available():
         triton.runtime.driver.set_active(Driver())
-    if sys.argv[1] != "every":
-        trace(OPEN_STEPS if sys.argv[1] == "steps" else "step")
-        return
+    for open_sizes, case in {"static": "step", "batch": "step", "steps": OPEN_STEPS}.items():
+        sys.stdout.write(f"# {open_sizes}\n")
+        trace(case, open_sizes)
+    sys.stdout.write("# every\n")
     for case in CASES:
         sys.stdout.write(f"{case}\n")
-        trace(case)
+        trace(case, "every")
 
 
 if __name__ == "__main__":
