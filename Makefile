@@ -113,8 +113,9 @@ abi: $(VENV)/.dev
 	$(BIN)/python scripts/abi.py $(ABI)
 
 # Builds and tests the C++ library and its example, and the CUDA kernels compiled for the CPU, under sanitizers that must find planted defects.
+# Checks that each file of the server in C++ compiles by itself.
 ctest: $(VENV)/.dev
-	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python
+	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=CHECK
 	cmake --build build/cmake -j $$(nproc)
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
 

@@ -153,7 +153,7 @@ bool parse_number(std::string_view text, double& value) {
 }
 
 std::string Source::at(std::size_t row) const {
-  const std::string column = "column " + quoted(name);
+  const std::string column = "column " + in_quotes(name);
   return shared ? "shared " + column : column + ", row " + std::to_string(row + 1) + ":";
 }
 
@@ -195,7 +195,7 @@ Values::Values(const Source& source, std::string_view separator) : source_(sourc
     if (first == nullptr) first = &cell;
     if (!(cell.is_array() || cell.is_string()) || cell.kind() != first->kind())
       throw BadRequest(source.at(row) + " holds " + shown(cell) + ", expected a list of texts or of numbers, or null" +
-                       (separator.empty() ? "" : ", or in all rows text that " + quoted(separator) + " divides"));
+                       (separator.empty() ? "" : ", or in all rows text that " + in_quotes(separator) + " divides"));
     if (cell.is_string() && separator.empty())
       throw BadRequest(source.at(row) + " holds " + shown(cell) + ", expected a list or null; put single values in lists");
   }

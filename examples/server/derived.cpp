@@ -15,7 +15,7 @@ namespace {
 namespace json = boost::json;
 
 [[noreturn]] void refuse(std::string_view name, const std::string& problem) {
-  throw std::runtime_error("encoder.json: derived column " + quoted(name) + " " + problem);
+  throw std::runtime_error("encoder.json: derived column " + in_quotes(name) + " " + problem);
 }
 
 std::string text_of(std::string_view name, std::string_view key, const json::value& value) {
@@ -54,7 +54,8 @@ Derived read_one(std::string_view name, const json::value& definition) {
                          "a column that holds the " +
                          shown(object->if_contains("as") ? object->at("as") : value) + " itself");
     } else {
-      refuse(name, "has the key " + quoted(key) + " with " + shown(value) + ", which this program does not know; build its newest version");
+      refuse(name,
+             "has the key " + in_quotes(key) + " with " + shown(value) + ", which this program does not know; build its newest version");
     }
   }
   if (!told) refuse(name, "is defined by " + shown(definition) + ", expected a value or a part of a time");
@@ -101,7 +102,7 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
     const std::size_t size = column->source.shared && !shared ? speller(column->cell(0)).size() : 0;
     if (size > kMostShared / rows)
       throw BadRequest(column->source.at(0) + " holds " + std::to_string(size) + " characters for each of " + std::to_string(rows) +
-                       " rows, which derived column " + quoted(derived.name) + " would repeat, expected at most " +
+                       " rows, which derived column " + in_quotes(derived.name) + " would repeat, expected at most " +
                        std::to_string(kMostShared) + " in all; shorten it, or send fewer rows at once");
   }
   for (std::size_t row = 0; row < out.cells.size(); ++row) {

@@ -20,27 +20,6 @@ namespace {
 
 namespace json = boost::json;
 
-struct TextField {
-  std::size_t position;
-  std::shared_ptr<const TextIds> ids;
-};
-struct Buckets {
-  std::size_t position;
-  std::vector<double> edges;
-};
-struct Scale {
-  std::size_t position;
-  bool log1p;
-  double mean, std;
-};
-
-// What is made of a column.
-struct Uses {
-  std::vector<TextField> texts;
-  std::vector<Buckets> buckets;
-  std::vector<Scale> scales;
-};
-
 [[noreturn]] void misfit(const std::string& problem) { throw std::runtime_error(problem + "; export the run again"); }
 
 const json::value& part(const json::value& of, std::string_view file, std::string_view key, json::kind kind) {
@@ -65,6 +44,27 @@ double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std:
 }  // namespace
 
 struct Encoder::Plan {
+  struct TextField {
+    std::size_t position;
+    std::shared_ptr<const TextIds> ids;
+  };
+  struct Buckets {
+    std::size_t position;
+    std::vector<double> edges;
+  };
+  struct Scale {
+    std::size_t position;
+    bool log1p;
+    double mean, std;
+  };
+
+  // What is made of a column.
+  struct Uses {
+    std::vector<TextField> texts;
+    std::vector<Buckets> buckets;
+    std::vector<Scale> scales;
+  };
+
   std::size_t num_fields = 0, num_dense = 0;
   std::vector<std::string> wanted;  // columns of the request; derived ones follow in `column_of` and `uses`
   std::vector<bool> wanted_by_derived, wanted_as_cells;
@@ -86,7 +86,8 @@ Encoder::Plan::Plan(const json::value& encoding, const json::value& about) {
   part(encoding, "encoder.json", "vocabulary", json::kind::object);
   for (const auto& [key, value] : encoding.get_object())
     if (key != "vocabulary" && key != "scaling" && key != "shared" && key != "derived" && key != "pooled")
-      throw std::runtime_error("encoder.json has the key " + quoted(key) + ", which this program does not know; build its newest version");
+      throw std::runtime_error("encoder.json has the key " + in_quotes(key) +
+                               ", which this program does not know; build its newest version");
   if (const json::value* const definitions = encoding.get_object().if_contains("derived")) derived = read_derived(*definitions);
 
   std::vector<std::string> names;
@@ -128,14 +129,14 @@ void Encoder::Plan::add_fields(const json::value& encoding, const json::array& f
   std::map<std::string, std::string, std::less<>> owner_of;
   if (encoding.get_object().contains("shared"))
     for (const auto& [name, owner] : part(encoding, "encoder.json", "shared", json::kind::object).get_object()) {
-      if (!owner.is_string()) misfit("encoder.json: shared says " + shown(owner) + " of " + quoted(name) + ", expected a field");
+      if (!owner.is_string()) misfit("encoder.json: shared says " + shown(owner) + " of " + in_quotes(name) + ", expected a field");
       owner_of.emplace(name, owner.get_string());
     }
   std::set<std::string, std::less<>> several;
   if (encoding.get_object().contains("pooled"))
     for (const auto& [name, of] : part(encoding, "encoder.json", "pooled", json::kind::object).get_object())
       for (const json::value& column : part(of, "encoder.json: pooled", "columns", json::kind::array).get_array()) {
-        if (!column.is_string()) misfit("encoder.json: pooled says " + shown(of) + " of " + quoted(name) + ", expected columns");
+        if (!column.is_string()) misfit("encoder.json: pooled says " + shown(of) + " of " + in_quotes(name) + ", expected columns");
         several.emplace(column.get_string());
       }
 
@@ -150,7 +151,7 @@ void Encoder::Plan::add_fields(const json::value& encoding, const json::array& f
     const json::array* const list = entries ? entries->if_array() : nullptr;
     const auto fits = [&](std::int64_t expected) {
       if (!list || size != expected)
-        misfit("field " + quoted(name) + " has " + std::to_string(size) + " ids, and its vocabulary is " +
+        misfit("field " + in_quotes(name) + " has " + std::to_string(size) + " ids, and its vocabulary is " +
                (entries ? shown(*entries) : "absent") + ": this does not fit");
     };
     if (!list) fits(-1);
@@ -158,14 +159,14 @@ void Encoder::Plan::add_fields(const json::value& encoding, const json::array& f
     if (count > 0 ? list->front() == json::value(kOov) : size > 2) {
       if (count > 0) fits(count);
       std::shared_ptr<const TextIds>& ids = known[{owner == owner_of.end() ? name : owner->second, has_several}];
-      if (!ids) ids = std::make_shared<const TextIds>(*list, size, has_several, "encoder.json: the vocabulary of " + quoted(name));
+      if (!ids) ids = std::make_shared<const TextIds>(*list, size, has_several, "encoder.json: the vocabulary of " + in_quotes(name));
       if (ids->size() != size) fits(ids->size());
       uses[column(name)].texts.push_back({position, ids});
     } else {
       fits(count + 2);
       Buckets one{position, {}};
-      for (const json::value& edge : *list) one.edges.push_back(number(edge, "an edge of " + quoted(name)));
-      if (!std::ranges::is_sorted(one.edges, std::less_equal())) misfit("encoder.json: the edges of " + quoted(name) + " do not rise");
+      for (const json::value& edge : *list) one.edges.push_back(number(edge, "an edge of " + in_quotes(name)));
+      if (!std::ranges::is_sorted(one.edges, std::less_equal())) misfit("encoder.json: the edges of " + in_quotes(name) + " do not rise");
       uses[column(name)].buckets.push_back(std::move(one));
     }
   }
@@ -178,11 +179,11 @@ void Encoder::Plan::add_dense(const json::object& scaling, const json::array& de
     const json::object* const scale = given ? given->if_object() : nullptr;
     const json::value* const treatment = scale ? scale->if_contains("treatment") : nullptr;
     if (!treatment || !scale->contains("mean") || !scale->contains("std") || (*treatment != "standardise" && *treatment != "log1p"))
-      misfit("dense column " + quoted(name) + " has the scaling " + (given ? shown(*given) : "none") +
+      misfit("dense column " + in_quotes(name) + " has the scaling " + (given ? shown(*given) : "none") +
              ", expected treatment, mean and std");
-    const double mean = number(scale->at("mean"), "the mean of " + quoted(name)),
-                 std = number(scale->at("std"), "the std of " + quoted(name));
-    if (!(std > 0)) misfit("dense column " + quoted(name) + " has the std " + shown(scale->at("std")) + ", expected a number above 0");
+    const double mean = number(scale->at("mean"), "the mean of " + in_quotes(name)),
+                 std = number(scale->at("std"), "the std of " + in_quotes(name));
+    if (!(std > 0)) misfit("dense column " + in_quotes(name) + " has the std " + shown(scale->at("std")) + ", expected a number above 0");
     uses[column(name)].scales.push_back({position, *treatment == "log1p", mean, std});
   }
 }
@@ -193,7 +194,7 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
   const json::object *columns = &none, *shared = &none;
   for (const auto& [key, value] : request) {
     if (key != "columns" && key != "shared")
-      throw BadRequest("the request has the key " + quoted(key) + ", expected columns, and shared for cells that all rows have");
+      throw BadRequest("the request has the key " + in_quotes(key) + ", expected columns, and shared for cells that all rows have");
     if (!value.is_object() || big_integer(value))
       throw BadRequest(std::string(key) + " is " + shown(value) + ", expected an object that names columns");
     (key == "columns" ? columns : shared) = &value.get_object();
@@ -202,12 +203,12 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
   std::string_view first;
   for (const auto& [name, cells] : *columns) {
     const json::array* const list = cells.if_array();
-    if (!list) throw BadRequest("column " + quoted(name) + " is " + shown(cells) + ", expected a list with a cell for each row");
+    if (!list) throw BadRequest("column " + in_quotes(name) + " is " + shown(cells) + ", expected a list with a cell for each row");
     if (name == columns->begin()->key()) rows = list->size(), first = name;
     if (list->size() != rows)
-      throw BadRequest("column " + quoted(name) + " has " + std::to_string(list->size()) + " rows, and column " + quoted(first) + " has " +
-                       std::to_string(rows) + "; give each row a cell in every column (null: missing)");
-    if (shared->contains(name)) throw BadRequest("column " + quoted(name) + " is in columns and in shared; give it once");
+      throw BadRequest("column " + in_quotes(name) + " has " + std::to_string(list->size()) + " rows, and column " + in_quotes(first) +
+                       " has " + std::to_string(rows) + "; give each row a cell in every column (null: missing)");
+    if (shared->contains(name)) throw BadRequest("column " + in_quotes(name) + " is in columns and in shared; give it once");
   }
   if (rows < 1 || static_cast<std::int64_t>(rows) > max_rows)
     throw BadRequest("the request has " + std::to_string(rows) + " rows, expected 1 to " + std::to_string(max_rows) +
@@ -220,7 +221,8 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
     else if (const json::value* const cell = shared->if_contains(name))
       found.push_back({name, {cell, 1}, true});
     else
-      throw BadRequest("column " + quoted(name) + " is neither in columns nor in shared, and the model reads it; send it (null: missing)");
+      throw BadRequest("column " + in_quotes(name) +
+                       " is neither in columns nor in shared, and the model reads it; send it (null: missing)");
   }
   return found;
 }
@@ -277,15 +279,15 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
       }
     };
     const auto& [texts, buckets, scales] = plan.uses[at];
-    for (const TextField& field : texts)
+    for (const Plan::TextField& field : texts)
       fill(out.ids, field.position, plan.num_fields, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
     if (buckets.empty() && scales.empty()) continue;
     const std::vector<double> values = numbers(column);
-    for (const Buckets& of : buckets)
+    for (const Plan::Buckets& of : buckets)
       fill(out.ids, of.position, plan.num_fields, [&](std::size_t row) -> std::int64_t {
         return std::isnan(values[row]) ? 0 : std::ranges::upper_bound(of.edges, values[row]) - of.edges.begin() + 1;
       });
-    for (const Scale& of : scales)
+    for (const Plan::Scale& of : scales)
       fill(out.dense, of.position, plan.num_dense, [&](std::size_t row) {
         const double scaled = ((of.log1p ? signed_log1p(values[row]) : values[row]) - of.mean) / of.std;
         const float rounded = static_cast<float>(std::isnan(scaled) ? 0.0 : scaled);

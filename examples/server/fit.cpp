@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kFormat = 1;
 
-std::string quoted(const json::value& value) { return json::serialize(value).substr(0, 100); }
+std::string as_json(const json::value& value) { return json::serialize(value).substr(0, 100); }
 
 std::string text_of(const json::object& about, const char* key) { return std::string(about.at(key).as_string()); }
 
@@ -39,7 +39,8 @@ void check_cpu(const json::object& cpu, const std::string& wrong) {
   utsname here{};
   uname(&here);
   for (const auto& [key, ours] : {std::pair{"system", here.sysname}, std::pair{"machine", here.machine}})
-    if (cpu.at(key).as_string() != ours) throw ModelError(wrong + "its " + key + " is " + quoted(cpu.at(key)) + ", and here it is " + ours);
+    if (cpu.at(key).as_string() != ours)
+      throw ModelError(wrong + "its " + key + " is " + as_json(cpu.at(key)) + ", and here it is " + ours);
   const std::set<std::string> ours = instruction_sets();
   std::string lacking;
   for (const json::value& needed : cpu.at("instructions").as_array())
@@ -51,10 +52,10 @@ void check_cpu(const json::object& cpu, const std::string& wrong) {
 
 void check_fit(const json::object& about, const std::string& path) {
   if (about.at("format") != kFormat)
-    throw ModelError(path + " has format " + quoted(about.at("format")) + ", and this server reads format " + std::to_string(kFormat) +
-                     "; build the server of dcrnn_fast " + quoted(about.at("dcrnn_fast")) + ", or export the run again with this version");
+    throw ModelError(path + " has format " + as_json(about.at("format")) + ", and this server reads format " + std::to_string(kFormat) +
+                     "; build the server of dcrnn_fast " + as_json(about.at("dcrnn_fast")) + ", or export the run again with this version");
   if (about.at("kind") != "aoti")
-    throw ModelError(path + " is of format " + quoted(about.at("kind")) + "; export the run with --format aoti");
+    throw ModelError(path + " is of format " + as_json(about.at("kind")) + "; export the run with --format aoti");
   const std::string theirs = text_of(about, "torch"), ours = torch_version();
   if (release(theirs) != release(ours))
     throw ModelError(path + " was compiled for PyTorch " + theirs + ", and this server was built with " + ours +

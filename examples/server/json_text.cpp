@@ -42,7 +42,7 @@ class Builder {
     const auto own = std::span(keys_).last(size);
     std::ranges::sort(own);
     if (const auto twice = std::ranges::adjacent_find(own); twice != own.end())
-      throw BadRequest("the JSON holds the key " + quoted(*twice) + " twice in one object; name each key once");
+      throw BadRequest("the JSON holds the key " + in_quotes(*twice) + " twice in one object; name each key once");
     keys_.resize(keys_.size() - size);
     return stack_.push_object(size), true;
   }
@@ -154,6 +154,6 @@ std::string shown(const json::value& value) { return cut(json_of(value), kShown)
 
 std::string shown(std::string_view text) { return shown(json::value(text)); }
 
-std::string quoted(std::string_view name) { return "'" + cut(escaped(name), kShown) + "'"; }
+std::string in_quotes(std::string_view name) { return "'" + cut(escaped(name), kShown) + "'"; }
 
 }  // namespace dcrnn_fast::server

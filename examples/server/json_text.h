@@ -24,6 +24,6 @@ std::string shown(const boost::json::value& value);
 std::string shown(std::string_view text);
 
 // A name in single quotes, so shortened and escaped.
-std::string quoted(std::string_view name);
+std::string in_quotes(std::string_view name);
 
 }  // namespace dcrnn_fast::server

@@ -116,12 +116,12 @@ class Times {
       if (!seconds_[row]) continue;
       if (!first) first = row;
       if (*seconds_[row] >= kMaxSeconds || *seconds_[row] <= -kMaxSeconds)
-        refuse(row, "a time within 3,000 years of 1970; is derived column " + quoted(derived_.name) + " of the right `unit`?");
+        refuse(row, "a time within 3,000 years of 1970; is derived column " + in_quotes(derived_.name) + " of the right `unit`?");
       dates &= is_date(*seconds_[row]);
     }
     if (dates && first)
       refuse(*first, "seconds since 1970, and it looks like a date: write dates as 2024-05-31, or give derived column " +
-                         quoted(derived_.name) + " `unit: s`");
+                         in_quotes(derived_.name) + " `unit: s`");
     return std::move(seconds_);
   }
 

@@ -1,4 +1,5 @@
-"""The server in C++: built once, without optimisation, into build/tests-server, where a later run finds it; and processes of it."""
+"""The server in C++: built once, without optimisation and in few translation units, into build/tests-server, where a later run finds it; and
+processes of it. `make ctest` checks that each file compiles by itself."""
 
 import os
 import shutil
@@ -37,7 +38,7 @@ def built():
     with locked(BUILD / ".lock", wait=True):
         configure = ["cmake", "-S", REPOSITORY, "-B", BUILD, f"-DPython3_EXECUTABLE={sys.executable}"]
         options = {"SERVER": "ON", "TESTS": "OFF", "CUDA": "OFF"}
-        plain = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"]
+        plain = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0"]
         for command in (
             [*configure, *plain, *(f"-DDCRNN_FAST_{name}={value}" for name, value in options.items())],
             ["cmake", "--build", BUILD, "--target", "dcrnn_fast_server"],
