@@ -43,7 +43,7 @@ from dcrnn_fast.training.trainer import Trainer
 from tests.fuzz.damaged import changed_bytes, changed_value
 from tests.training.tiny import tiny_config, tiny_values, write_table
 
-SECONDS = 60 * float(os.environ.get("FUZZ_MINUTES", 0)) or 5.0
+SECONDS = 60 * float(os.environ.get("FUZZ_MINUTES", 0)) or 3.0
 SEED = int(os.environ.get("FUZZ_SEED") or (random.SystemRandom().getrandbits(32) if os.environ.get("FUZZ_MINUTES") else 0))
 MEMORY = 300 << 20
 """Bytes by which the process may grow in one call; every file here has less than 100 KB."""

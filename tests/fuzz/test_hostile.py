@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the
 
 def test_calls_with_wrong_arguments_are_refused_in_words_or_right(record_property, monkeypatch):
     monkeypatch.setenv("MALLOC_PERTURB_", "165")  # the C library fills memory with rubbish
-    campaign = hostile.fuzz(Campaign.from_environment("hostile", 8))
+    campaign = hostile.fuzz(Campaign.from_environment("hostile", 5))
     record_property("fuzz", campaign.summary())
     assert not campaign.findings, campaign.report()
 
