@@ -1,5 +1,7 @@
-"""The server in C++: built once, without optimisation and in few translation units, into build/tests-server, where a later run finds it; and
-processes of it. `make ctest` checks that each file compiles by itself."""
+"""The server in C++: built once, without optimisation and in few translation units, into build/tests-server, where a later run finds it.
+
+`make ctest` checks that each file compiles by itself.
+"""
 
 import os
 import shutil
