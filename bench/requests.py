@@ -7,18 +7,24 @@ PyTorch, and compiled models take any batch. ONNX Runtime runs the reference's g
 
 Then 500 candidates of one user, who has every second column: their scores from encoded rows, and from raw cells, by ``score`` and by
 ``predict`` of rows that repeat the user.
+
+Last, a file of rows, as ``dcrnn-fast predict`` scores it: reading, encoding, scoring and writing, beside the model alone on the same rows,
+encoded.
 """
 
 from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -27,9 +33,11 @@ import dcrnn_fast.data
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import BlockLoader, Encoder, PackedDataset, prepare
 from dcrnn_fast.data.user_items import UserItems
+from dcrnn_fast.serving import score_files
 from dcrnn_fast.serving.export_aoti import write_compiled
 from dcrnn_fast.serving.export_onnx import PACKAGES, onnx_program, write_onnx
 from dcrnn_fast.serving.exporting import Probabilities, traced
+from dcrnn_fast.serving.ranker import BATCH
 from dcrnn_fast.training import load_config
 from dcrnn_fast.training.model_file import build_model, describe
 
@@ -37,7 +45,7 @@ from . import timed_command
 from .interleave import figures, rounds
 
 DATA, NAME = "census-income", "requests_cpu.json"
-BATCHES, CANDIDATES = (1, 64, 512), 500
+BATCHES, CANDIDATES, FILE_ROWS = (1, 64, 512), 500, 65_536
 OURS, BFLOAT16, ONNX = "prepared", "prepared in bfloat16", "ONNX Runtime"
 Run = Callable[[], Any]
 
@@ -99,13 +107,18 @@ def measure_rows(seconds: float) -> list[dict[str, Any]]:
     return found
 
 
+def raw_rows(encoder: Encoder, count: int) -> pa.Table:
+    """The first rows of the data, of the columns that a model reads."""
+    path = Path(dcrnn_fast.data.__file__).parent / "embedded" / f"{DATA}.parquet"
+    return pq.read_table(path, columns=list(encoder.columns)).slice(0, count)
+
+
 def measure_candidates(seconds: float) -> dict[str, Any]:
     """One user's candidates, of whom the user has every second column, from raw cells and encoded."""
     model, dataset = default_model("cpp")
     encoder = Encoder.load(dataset.path)
     ranker, prepared = Ranker(model, encoder), model.prepare_inference()
-    table = pq.read_table(Path(dcrnn_fast.data.__file__).parent / "embedded" / f"{DATA}.parquet", columns=list(encoder.columns))
-    items = table.slice(0, CANDIDATES).to_pydict()
+    items = raw_rows(encoder, CANDIDATES).to_pydict()
     user = {name: items.pop(name)[0] for name in encoder.columns[::2]}
     repeated = {**items, **{name: [cell] * CANDIDATES for name, cell in user.items()}}
     split = UserItems(encoder, user)
@@ -123,6 +136,28 @@ def measure_candidates(seconds: float) -> dict[str, Any]:
     return found
 
 
+def measure_files(seconds: float) -> dict[str, Any]:
+    """A file of each kind, by the clock and in CPU time, in which the thread that reads and encodes ahead counts too."""
+    model, dataset = default_model("cpp")
+    encoder = Encoder.load(dataset.path)
+    ranker, table = Ranker(model, encoder), raw_rows(encoder, FILE_ROWS)
+    ids, dense = encoder.encode(table)
+    assert dense is not None
+    batches = list(zip(ids.split(BATCH), dense.split(BATCH), strict=True))
+    found: dict[str, Any] = {"N": FILE_ROWS}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, write in (("parquet", pq.write_table), ("csv", pyarrow.csv.write_csv)):
+            path, output = Path(folder) / f"rows.{kind}", Path(folder) / "scores.parquet"
+            write(table, path)
+            runs = {
+                "predict": lambda path=path, output=output: score_files(ranker, [path], output),
+                "model": lambda: [ranker.predict_encoded(*batch) for batch in batches],
+            }
+            for clock, name in ((time.perf_counter, kind), (time.process_time, f"{kind}, CPU time")):
+                found[name] = figures(rounds(runs, seconds=seconds, minimum=5, stretch=0.0, clock=clock), ["predict"])
+    return found
+
+
 def checked(runs: dict[str, Run], exact: str, tolerance: dict[str, float]) -> None:
     """Compare the probabilities, and warm up."""
     expected = runs[exact]()
@@ -136,9 +171,10 @@ def checked(runs: dict[str, Run], exact: str, tolerance: dict[str, float]) -> No
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    """Requests of rows and of candidates."""
+    """Requests of rows and of candidates, and files."""
     torch.set_num_threads(1)
-    return {"rows": measure_rows(seconds), "candidates": timed_command.told(measure_candidates(seconds))}
+    rows, candidates = measure_rows(seconds), timed_command.told(measure_candidates(seconds))
+    return {"rows": rows, "candidates": candidates, "files": timed_command.told(measure_files(seconds))}
 
 
 if __name__ == "__main__":

@@ -38,10 +38,12 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   // ids int64 or int32 [B, F], column f in [0, sizes[f]), table [V, E], sizes and offsets int64 [F], and of N numbers with Q bins each
   // dense [B, N], lower and scale [N, Q], weight [N, Q, E], bias [N, E], which are float32, or float64 beside a float64 table
   //   -> [B, (F + N) E]: side by side, the rows offsets[f] + ids[:, f] of the table, and
-  //      bias[n] + sum_q clamp((dense[:, n] - lower[n, q]) scale[n, q], 0, 1) weight[n, q]
+  //      bias[n] + sum_q clamp((dense[:, n] - lower[n, q]) scale[n, q], 0, 1) weight[n, q].
+  // With row [K E] and places int64 [F + N] in [0, K) -> [B, K E]: copies of row, in which these F + N blocks of E values lie at their
+  // places.
   m.def(
       "features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, Tensor? dense=None, Tensor? lower=None, Tensor? scale=None, "
-      "Tensor? weight=None, Tensor? bias=None) -> Tensor");
+      "Tensor? weight=None, Tensor? bias=None, Tensor? row=None, Tensor? places=None) -> Tensor");
 
   // states [T, B, D], widths int64 [n] of the hidden layers, multiples of 16, packed [T, P]: of each task layer by layer its weights
   // [in, out] and biases [out], then the head's weights [in] and bias; float32, or float64 beside float64 states

@@ -39,14 +39,17 @@ class Part:
                 raise ValueError(f"{self._whose}_{name}: got shape {shape}, expected {words}")
             rows = shape[:-1]
 
-    def features(self, ids: Tensor, dense: Tensor | None, table: Sequence[Tensor], bins: Sequence[Tensor]) -> Tensor:
-        """The part of x0, [B, blocks, E], by the operator ``features``, which reads ``table`` and ``bins``: the same at each call."""
+    def features(self, row: Tensor, ids: Tensor, dense: Tensor | None, table: Sequence[Tensor], bins: Sequence[Tensor]) -> Tensor:
+        """Copies [B, D] of a row of x0 with this part in it, by the operator ``features``.
+
+        It reads ``table`` and ``bins``, the same at each call.
+        """
         if self._operands is None:
             weight, sizes, offsets = table
             self._bins = tuple(tensor[self.numbers] for tensor in bins)
             self._operands = weight, sizes[self.fields], offsets[self.fields]  # last: another thread may look
-        numbers = (dense, *self._bins) if len(self.numbers) else ()
-        return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers).view(len(ids), len(self.blocks), table[0].shape[1])
+        numbers = (dense, *self._bins) if len(self.numbers) else (None,) * 5
+        return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers, row, self.blocks)
 
 
 class Split:
@@ -65,7 +68,6 @@ class Split:
         fields = [names.index(field) for field in item_fields]
         self.items = Part("item", model, fields, list(item_numbers))
         self.user = Part("user", model, _others(len(names), fields), _others(model.num_dense, item_numbers))
-        self._order = torch.cat([self.user.blocks, self.items.blocks]).argsort()
         self._scenario = model.scenario_column
 
     def scenarios(self, user_ids: Tensor, item_ids: Tensor) -> tuple[Tensor, ...]:
@@ -96,10 +98,10 @@ class Split:
         bins: Sequence[Tensor],
     ) -> Tensor:
         """x0 [N, D] by the operator ``features``, of the user once."""
-        user = self.user.features(user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), table, bins)
-        items = self.items.features(item_ids, item_dense, table, bins)
-        both = torch.cat([user.expand(len(item_ids), -1, -1), items], dim=1)
-        return both.index_select(1, self._order).flatten(1)
+        weight = table[0]
+        nothing = weight.new_zeros((len(self.user.blocks) + len(self.items.blocks)) * weight.shape[1])
+        user = self.user.features(nothing, user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), table, bins)
+        return self.items.features(user[0], item_ids, item_dense, table, bins)
 
 
 def _others(count: int, taken: Sequence[int]) -> list[int]:

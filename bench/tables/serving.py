@@ -19,11 +19,23 @@ def requests() -> str:
     for what, start in (("raw", "raw cells"), ("encoded", "encoded rows")):
         row = candidates[what]
         ways.append([f"from {start}", _us(row, "score"), _us(row, "predict"), ratio(row, "score/predict")])
+    files, of_files = result["files"], []
+    for kind in ("parquet", "csv"):
+        row, speeds = files[kind], [f"{files['N'] / files[kind][f'{name}, ms'] * 1e3:,.0f} rows/s" for name in ("predict", "model")]
+        of_files.append([kind, *speeds, ratio(row, "predict/model"), ratio(files[f"{kind}, CPU time"], "predict/model")])
+    of_a_file = [
+        f"a file of {files['N']:,} rows",
+        "`dcrnn-fast predict`",
+        "the model alone",
+        "time, predict / model",
+        "CPU time, predict / model",
+    ]
     header = [f"{candidates['N']} items of one user", "`score`", "`predict` of rows that repeat the user", "score / predict"]
     return (
         f"{markdown(['request', ours, *others], lines)}\n\n"
         "Medians; after the semicolon, the median over the rounds of the prepared model's time over this one's (quartiles): below 1, the "
-        f"prepared model is sooner.\n\n{markdown(header, ways)}\n\nThe user has every second column. "
+        f"prepared model is sooner.\n\n{markdown(header, ways)}\n\nThe user has every second column.\n\n{markdown(of_a_file, of_files)}\n\n"
+        "The model alone scores rows that are encoded and in memory; `predict` reads and encodes ahead in a second thread. "
         f"{machine.line(result['machine'])}; `bench/results/requests_cpu.json`."
     )
 

@@ -77,13 +77,22 @@ void copy_embedding(char* to, const char* from, int64_t bytes) {
   }
 }
 
-// Copies the embeddings of a row's ids side by side; false where an id is out of its field's range.
+// Where the blocks of a row of the output lie: side by side, or at their places in a copy of `row`.
+struct Layout {
+  int64_t bytes;  // of a row of the output
+  const int64_t* places = nullptr;
+  const void* row = nullptr;
+
+  int64_t place(int64_t block) const { return places ? places[block] : block; }
+};
+
+// Copies the embeddings of a row's ids; false where an id is out of its field's range.
 template <typename Id>
-bool look_up(const Lookup& l, const Id* ids, char* out) {
+bool look_up(const Lookup& l, const Layout& layout, const Id* ids, char* out) {
   for (int64_t f = 0; f < l.fields; ++f) {
     const int64_t id = ids[f];
     if (id < 0 || id >= l.sizes[f]) return false;
-    copy_embedding(out + f * l.width_bytes, l.table + (l.offsets[f] + id) * l.width_bytes, l.width_bytes);
+    copy_embedding(out + layout.place(f) * l.width_bytes, l.table + (l.offsets[f] + id) * l.width_bytes, l.width_bytes);
   }
   return true;
 }
@@ -98,17 +107,19 @@ void check_ids(const Lookup& l, const Id* ids, int64_t batch) {
 }
 
 template <typename T, typename Id>
-void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Id* ids, int64_t batch, T* out, int64_t dim) {
+void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Layout& layout, const Id* ids, int64_t batch, T* out) {
   using A = accumulator<T>;
+  const int64_t dim = layout.bytes / static_cast<int64_t>(sizeof(T));
   std::atomic<bool> refused{false};
   torch::stable::parallel_for(0, batch, grain(dim), [&](int64_t begin, int64_t end) {
     const Buffer<A> wide(is_low<T> ? bins.width : 0), parts(bins.bins);
     for (int64_t row = begin; row < end; ++row) {
       T* const to = out + row * dim;
-      const bool fits = bins.finite(row) && look_up(l, ids + row * l.fields, reinterpret_cast<char*>(to));
+      if (layout.row && layout.bytes) std::memcpy(static_cast<void*>(to), layout.row, layout.bytes);
+      const bool fits = bins.finite(row) && look_up(l, layout, ids + row * l.fields, reinterpret_cast<char*>(to));
       if (!fits) return refused.store(true);
       for (int64_t n = 0; n < bins.numbers; ++n) {
-        T* const embedding = to + dim - (bins.numbers - n) * bins.width;
+        T* const embedding = to + layout.place(l.fields + n) * bins.width;
         if constexpr (is_low<T>) {
           bins.embed(row, n, parts.get(), wide.get());
           for (int64_t e = 0; e < bins.width; ++e) embedding[e] = T(wide.get()[e]);
@@ -123,15 +134,25 @@ void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Id* ids, i
   fail("dense: got NaN or infinity, expected finite numbers");
 }
 
-void check_places(const Tensor& sizes, const Tensor& offsets, int64_t rows) {
+void check_fields(const Tensor& sizes, const Tensor& offsets, int64_t rows) {
   const int64_t *const size = sizes.const_data_ptr<int64_t>(), *const offset = offsets.const_data_ptr<int64_t>();
   for (int64_t f = 0; f < sizes.size(0); ++f)
     check(size[f] >= 0 && size[f] <= rows && offset[f] >= 0 && offset[f] <= rows - size[f], "sizes, offsets: got ", size[f],
           " ids from row ", offset[f], " on in field ", f, ", expected rows of the table, which has ", rows);
 }
 
+// `row` has room for so many blocks, and every place is one of them.
+void check_places(const Tensor& row, const Tensor& places, int64_t width) {
+  const int64_t size = row.size(0), blocks = width ? size / width : 0;
+  check(blocks * width == size, "row: got ", size, " values, expected a multiple of the table's width ", width);
+  const int64_t* const place = places.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < places.size(0); ++i)
+    check(place[i] >= 0 && place[i] < blocks, "places: got ", place[i], ", expected a place in [0, ", blocks, ")");
+}
+
 Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::optional<Tensor> numbers, std::optional<Tensor> lower,
-                std::optional<Tensor> scale, std::optional<Tensor> weight, std::optional<Tensor> bias) {
+                std::optional<Tensor> scale, std::optional<Tensor> weight, std::optional<Tensor> bias, std::optional<Tensor> row,
+                std::optional<Tensor> places) {
   const int32_t cpu = aoti_torch_device_type_cpu();
   check_memory(ids, "ids", cpu), check_memory(table, "table", cpu), check_memory(sizes, "sizes", cpu),
       check_memory(offsets, "offsets", cpu);
@@ -166,10 +187,20 @@ Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::opt
   for (const auto& [tensor, name] : of_numbers)
     if (tensor) tensor = dense(*tensor, name);
   ids = dense(ids, "ids"), table = dense(table, "table"), sizes = dense(sizes, "sizes"), offsets = dense(offsets, "offsets");
-  check_places(sizes, offsets, table.size(0));
+  check_fields(sizes, offsets, table.size(0));
 
-  const int64_t dim = (fields + count) * width;
-  values_of({batch, fields + count, width}, "ids, dense: the features");
+  int64_t dim = (fields + count) * width;
+  check(row.has_value() == places.has_value(), "row, places: got one of them, expected both, or none");
+  if (row) {
+    check_memory(*row, "row", cpu), check_memory(*places, "places", cpu), check_dim(*row, "row", 1), check_dim(*places, "places", 1);
+    check(row->scalar_type() == table.scalar_type(), "row: expected the table's dtype");
+    check(places->scalar_type() == ScalarType::Long, "places: expected dtype int64");
+    check_size(*places, "places", 0, fields + count);
+    row = dense(*row, "row"), places = dense(*places, "places");
+    check_places(*row, *places, width);
+    dim = row->size(0);
+  }
+  values_of({batch, dim}, "ids, dense: the features");
   Tensor out = allocated(table, {batch, dim}, "ids, dense: the features");
   with_type(table, "table", [&](auto zero) {
     using T = decltype(zero);
@@ -179,11 +210,13 @@ Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::opt
     Bins<A> of;
     const auto data = [](const std::optional<Tensor>& tensor) { return static_cast<const A*>(tensor->const_data_ptr()); };
     if (numbers) of = {count, bins, width, data(numbers), data(lower), data(scale), data(weight), data(bias)};
+    Layout layout{dim * static_cast<int64_t>(sizeof(T))};
+    if (row) layout.places = places->const_data_ptr<int64_t>(), layout.row = row->const_data_ptr();
     T* const to = static_cast<T*>(out.mutable_data_ptr());
     if (narrow)
-      compute(lookup, of, ids.const_data_ptr<int32_t>(), batch, to, dim);
+      compute(lookup, of, layout, ids.const_data_ptr<int32_t>(), batch, to);
     else
-      compute(lookup, of, ids.const_data_ptr<int64_t>(), batch, to, dim);
+      compute(lookup, of, layout, ids.const_data_ptr<int64_t>(), batch, to);
   });
   return out;
 }

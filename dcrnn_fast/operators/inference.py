@@ -54,20 +54,26 @@ def _features(
     scale: Tensor | None = None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
+    row: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> Tensor:
-    """ids [B, F], a table [V, E], sizes and offsets [F], and of N binned numbers dense [B, N] and their parameters, to [B, (F + N) * E]."""
+    """ids [B, F], a table [V, E], sizes and offsets [F], and of N binned numbers dense [B, N] and their parameters, to [B, (F + N) * E].
+
+    With row [K * E] and places [F + N], to [B, K * E]: copies of the row, in which these blocks of E values lie at their places.
+    """
     numbers = {"dense": dense, "lower": lower, "scale": scale, "weight": weight, "bias": bias}
     whole, exact = (torch.int64,), _exact("table", table)
     dtypes: dict[str, tuple[torch.dtype, ...]] = {"ids": (torch.int64, torch.int32), "table": FLOATING, "sizes": whole, "offsets": whole}
     dims = {"ids": 2, "table": 2, "sizes": 1, "offsets": 1, "dense": 2, "lower": 2, "scale": 2, "weight": 3, "bias": 2}
-    tensors = {"ids": ids, "table": table, "sizes": sizes, "offsets": offsets, **numbers}
-    _check(tensors, dtypes | dict.fromkeys(numbers, exact), dims)
+    tensors = {"ids": ids, "table": table, "sizes": sizes, "offsets": offsets, **numbers, "row": row, "places": places}
+    dtypes |= dict.fromkeys(numbers, exact) | {"row": (table.dtype,), "places": whole}
+    _check(tensors, dtypes, dims | {"row": 1, "places": 1})
     (batch, fields), width = ids.shape, table.shape[1]
     _fits("sizes", sizes, fields)
     _fits("offsets", offsets, fields)
     given = [tensor for tensor in numbers.values() if tensor is not None]
     if not given:
-        return table.new_empty(batch, fields * width)
+        return table.new_empty(batch, _width_of_row(row, places, fields, width))
     if dense is None or lower is None or scale is None or weight is None or bias is None:
         raise ValueError("dense, lower, scale, weight, bias: got some of them, expected all five, or none")
     count, bins = lower.shape
@@ -75,7 +81,16 @@ def _features(
     _fits("scale", scale, count, bins)
     _fits("weight", weight, count, bins, width)
     _fits("bias", bias, count, width)
-    return table.new_empty(batch, (fields + count) * width)
+    return table.new_empty(batch, _width_of_row(row, places, fields + count, width))
+
+
+def _width_of_row(row: Tensor | None, places: Tensor | None, blocks: int, width: int) -> int:
+    if row is None and places is None:
+        return blocks * width
+    if row is None or places is None:
+        raise ValueError("row, places: got one of them, expected both, or none")
+    _fits("places", places, blocks)
+    return row.shape[0]
 
 
 def _towers(states: Tensor, packed: Tensor, widths: Tensor) -> Tensor:

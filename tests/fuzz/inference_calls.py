@@ -16,7 +16,7 @@ def features(target: str, recipe: dict[str, Any]) -> Arguments:
     numbers = None if recipe["context_dim"] is None else recipe["context_dim"]
     return features_arguments(
         batch=recipe["batch"], fields=recipe["tasks"], numbers=numbers or 0, bins=recipe["steps"], width=recipe["dim"],
-        dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"],
+        more=None if recipe["seed"] % 2 else recipe["seed"] % 3, dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"],
     )  # fmt: skip
 
 
@@ -42,6 +42,16 @@ def check_features(arguments: Arguments) -> None:
         is_shaped(arguments, "bias", count, table.shape[1])
         hold({arguments[name].dtype for name in NUMBERS} == {exact_of(table.dtype)}, "dtypes of numbers")
         hold(bool(dense.isfinite().all()), "numbers that are not finite")
+    row, places = arguments["row"], arguments["places"]
+    hold((row is None) == (places is None), "row or places alone")
+    if row is not None:
+        is_shaped(arguments, "row", None)
+        is_shaped(arguments, "places", ids.shape[1] + (len(arguments["lower"]) if given else 0))
+        hold(row.dtype == table.dtype and places.dtype == torch.int64, "dtypes of row and places")
+        blocks = len(row) // max(table.shape[1], 1)
+        hold(blocks * table.shape[1] == len(row), "part of a block")
+        if not bool(((places >= 0) & (places < blocks)).all()):
+            raise StrayIndexError("places out of the row")
     rows = len(table)
     if not bool(((sizes >= 0) & (sizes <= rows) & (offsets >= 0) & (offsets <= rows - sizes)).all()):
         raise StrayIndexError("fields out of the table")

@@ -12,9 +12,20 @@ def exact_of(dtype: torch.dtype) -> torch.dtype:
 
 
 def features_arguments(
-    *, batch: int = 4, fields: int = 3, numbers: int = 2, bins: int = 5, width: int = 4, dtype: torch.dtype = torch.float64, seed: int = 0
+    *,
+    batch: int = 4,
+    fields: int = 3,
+    numbers: int = 2,
+    bins: int = 5,
+    width: int = 4,
+    more: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
 ) -> dict[str, Tensor | None]:
-    """Keyword arguments of ``features``, without numbers where their count is None or 0. The last field reads the rows of the first."""
+    """Keyword arguments of ``features``, without numbers where their count is None or 0. The last field reads the rows of the first.
+
+    With ``more``, the blocks lie in copies of a row that has so many other blocks.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -28,7 +39,7 @@ def features_arguments(
     drawn = torch.rand(batch, fields, generator=generator, dtype=torch.float64)
     found: dict[str, Tensor | None] = {
         "ids": (drawn * sizes).long(), "table": normal(rows, width).to(dtype), "sizes": sizes, "offsets": offsets,
-        **dict.fromkeys(("dense", "lower", "scale", "weight", "bias")),
+        **dict.fromkeys(("dense", "lower", "scale", "weight", "bias", "row", "places")),
     }  # fmt: skip
     if numbers:
         lower = torch.linspace(-2, 2, bins + 1, dtype=torch.float64)[:-1].expand(numbers, bins)
@@ -37,6 +48,10 @@ def features_arguments(
             "weight": normal(numbers, bins, width), "bias": normal(numbers, width),
         }  # fmt: skip
         found |= {name: tensor.to(exact_of(dtype)) for name, tensor in of_numbers.items()}
+    if more is not None:
+        blocks = fields + (numbers or 0)
+        found["row"] = normal((blocks + more) * width).to(dtype)
+        found["places"] = torch.randperm(blocks + more, generator=generator)[:blocks]
     return found
 
 
@@ -50,8 +65,15 @@ def plain_features(
     scale: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
+    row: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> Tensor:
     """The features in the dtype of the table."""
+    if row is not None:
+        blocks = plain_features(ids, table, sizes, offsets, dense, lower, scale, weight, bias)
+        out = row.repeat(len(ids), 1)
+        out.view(len(ids), -1, table.shape[1])[:, places] = blocks.view(len(ids), -1, table.shape[1])
+        return out
     looked_up = table[ids + offsets].flatten(1)  # [B, F * E]
     if dense is None or lower is None or scale is None or weight is None or bias is None:
         return looked_up

@@ -56,6 +56,7 @@ def test_results_are_as_exact_as_plain_pytorch(name, dtype, batch):
 SHAPES = {
     "features": [
         {"numbers": 0}, {"fields": 0}, {"fields": 1, "numbers": 1, "bins": 1}, {"width": 1}, {"width": 7}, {"width": 33}, {"bins": 40},
+        {"more": 0}, {"more": 5}, {"more": 3, "numbers": 0, "width": 33}, {"more": 2, "fields": 0},
     ],
     "towers": [
         {"tasks": 1}, {"tasks": 5, "dim": 33}, {"widths": ()}, {"widths": (16,)}, {"widths": (48, 96, 16), "dim": 1},
@@ -97,7 +98,7 @@ def test_a_row_has_the_same_bits_in_any_batch_and_for_any_number_of_threads(name
 @on_both
 def test_strided_arguments_are_read_right(name):
     made, _, common = OPERATORS[name]
-    arguments = made(**common, dtype=torch.float32)
+    arguments = made(**common, **({"more": 2} if name == "features" else {}), dtype=torch.float32)
     expected = call(name, arguments)
     for argument, value in arguments.items():
         room = torch.stack([value, value + 9], dim=-1)
@@ -131,6 +132,12 @@ def test_a_derivative_is_refused_in_words(name):
 
 
 NAN = float("nan")
+
+
+def in_a_row(arguments, **changes):
+    return {"row": torch.zeros(7 * 4, dtype=arguments["table"].dtype), "places": torch.arange(5), **changes}
+
+
 FEATURES = {
     "a negative id": (lambda a: {"ids": a["ids"].index_fill(1, torch.tensor([1]), -1)}, "ids: got -1 in row 0, column 1"),
     "an id one too large": (lambda a: {"ids": torch.where(torch.arange(3) == 2, a["sizes"], a["ids"])}, "ids: got . in row 0, column 2"),
@@ -153,6 +160,15 @@ FEATURES = {
     "a number that is infinite": (lambda a: {"dense": a["dense"] / 0}, "dense: got NaN or infinity"),
     "edges of other bins": (lambda a: {"lower": a["lower"][:, 1:]}, r"weight: got shape"),
     "scales of other bins": (lambda a: {"scale": a["scale"][:, 1:]}, r"scale: got shape"),
+    "a row without places": (lambda a: {"row": a["table"].flatten()}, "row, places: got one of them"),
+    "places without a row": (lambda a: {"places": torch.arange(5)}, "row, places: got one of them"),
+    "a place before the row": (lambda a: in_a_row(a, places=torch.arange(5) - 1), r"places: got -1, expected a place in \[0, 7\)"),
+    "a place behind the row": (lambda a: in_a_row(a, places=torch.arange(5) + 3), r"places: got 7, expected a place in \[0, 7\)"),
+    "places of other blocks": (lambda a: in_a_row(a, places=torch.arange(4)), r"places: got shape \[4\], expected size 5"),
+    "places in 32 bits": (lambda a: in_a_row(a, places=torch.arange(5).int()), "places: expected dtype int64"),
+    "a row of another dtype": (lambda a: in_a_row(a, row=torch.zeros(28)), "row: expected the table's dtype"),
+    "a row of parts of blocks": (lambda a: in_a_row(a, row=torch.zeros(27).double()), "row: got 27 values, expected a multiple"),
+    "a row without memory": (lambda a: in_a_row(a, row=freed(torch.zeros(28).double())), "row: got shape .* storage of 0 bytes"),
     "a bias of another width": (lambda a: {"bias": a["bias"][:, 1:]}, r"bias: got shape"),
 }  # fmt: skip
 TOWERS = {
