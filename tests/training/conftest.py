@@ -2,14 +2,28 @@ import shutil
 
 import pytest
 
-from dcrnn_fast.training import train
+from dcrnn_fast.training import curves, run, train
 from dcrnn_fast.training.run_data import prepare_data
+from tests.training.no_curves import write_no_curves
 from tests.training.tiny import tiny_config, write_table
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(own_cache):
     pass
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "write_curves", write_no_curves)
+        yield
+
+
+@pytest.fixture
+def with_curves(monkeypatch):
+    """Runs draw their curves."""
+    monkeypatch.setattr(run, "write_curves", curves.write_curves)
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +38,11 @@ def dataset(schema):
 
 @pytest.fixture(scope="session")
 def finished(schema, tmp_path_factory):
-    """The folder of an uninterrupted run of the default tiny configuration. Do not write into it."""
+    """The folder of an uninterrupted run of the default tiny configuration, with its curves. Do not write into it."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    train(tiny_config(schema), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "write_curves", curves.write_curves)
+        train(tiny_config(schema), folder)
     return folder
 
 

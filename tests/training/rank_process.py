@@ -17,10 +17,11 @@ from torch.distributed.launcher.api import elastic_launch
 from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401
 from dcrnn_fast.errors import DcrnnFastError
-from dcrnn_fast.training import evaluation, load_config, process_group, train
+from dcrnn_fast.training import evaluation, load_config, process_group, run, train
 from dcrnn_fast.training.trainer import Trainer
 
 from . import late_imports  # noqa: F401
+from .no_curves import write_no_curves
 
 CACHE = "DCRNN_FAST_CACHE"
 EVALUATED = 32
@@ -43,6 +44,7 @@ def rank_main(environment, values, output, options, pipe):
     os.environ |= environment
     torch.set_num_threads(1)
     evaluation.BATCH = EVALUATED
+    run.write_curves = write_no_curves
     process_group.TIMEOUT = timedelta(seconds=options.get("timeout", 600))
     here = int(environment["RANK"])
 
