@@ -44,7 +44,8 @@ def assert_as_exact_as_plain_pytorch(
 ) -> None:
     """Each result's error is at most :func:`dcrnn_fast.accuracy.largest_error`, as medians over draws of x0 and the seed.
 
-    A gradient may have few values, whose error is luck: one that seems too inexact is judged by more draws, unless it is so in every draw.
+    A gradient may have few values, whose error is luck: one that seems too inexact is judged by more draws, unless it is so in every draw,
+    and those are at least three, or the error is four times the bound.
     With ``ceiling``, where plain PyTorch computes in another precision, that alone is asked for.
     """
     errors: dict[str, list[tuple[float, float]]] = {}
@@ -53,13 +54,14 @@ def assert_as_exact_as_plain_pytorch(
         return ceiling or accuracy.largest_error(peer, str(dtype).removeprefix("torch."))
 
     fewest = 1 if dtype is torch.float64 else draws or accuracy.draws(arguments["x0"].numel())  # in float64 the ceiling alone is asked for
-    for count in sorted({fewest, max(fewest, 9), accuracy.MOST_DRAWS}):
+    for count in sorted({fewest, max(fewest, 3), max(fewest, 9), accuracy.MOST_DRAWS}):
         wrong, clear = [], False
         for name, pairs in _errors(arguments, dtype, count, errors, backend, options).items():
             error, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
             if not error <= bound(peer):  # NaN is wrong
                 wrong.append(f"{name} in {dtype}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound(peer):.2e}")
-                clear = clear or not any(one <= bound(of_plain) for one, of_plain in pairs)
+                sure = count >= 3 or not error <= 4 * bound(peer)
+                clear = clear or (sure and not any(one <= bound(of_plain) for one, of_plain in pairs))
         if not wrong or clear:
             break
     assert not wrong, "; ".join(wrong)
