@@ -69,10 +69,11 @@ def plain_features(
     places: Tensor | None = None,
 ) -> Tensor:
     """The features in the dtype of the table."""
-    if row is not None:
+    if row is not None and places is not None:
         blocks = plain_features(ids, table, sizes, offsets, dense, lower, scale, weight, bias)
-        out = row.repeat(len(ids), 1)
-        out.view(len(ids), -1, table.shape[1])[:, places] = blocks.view(len(ids), -1, table.shape[1])
+        batch, width = len(ids), table.shape[1]
+        out = row.repeat(batch, 1)
+        out.view(batch, len(row) // max(width, 1), width)[:, places] = blocks.view(batch, len(places), width)
         return out
     looked_up = table[ids + offsets].flatten(1)  # [B, F * E]
     if dense is None or lower is None or scale is None or weight is None or bias is None:
