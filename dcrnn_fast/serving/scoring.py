@@ -25,6 +25,9 @@ from ..inputs import check_count
 from .exported import ExportedRanker
 from .ranker import Ranker
 
+PART_ROWS = 32_768
+"""So many rows are encoded while those before are scored."""
+
 Job = Callable[[], tuple[pa.RecordBatch, torch.Tensor, "torch.Tensor | None"]]
 
 
@@ -111,7 +114,9 @@ def score_files(
 def _jobs(ranker: Ranker | ExportedRanker, reader: RowReader, files: Sequence[Path]) -> Iterator[Job]:
     for path in files:
         for batch, place in reader.batches(path):
-            yield lambda batch=batch, place=place: (batch, *ranker.encoder.encode_batch(batch, place))  # type: ignore[misc]
+            for start in range(0, batch.num_rows, PART_ROWS):
+                part, at = batch.slice(start, PART_ROWS), place._replace(before=place.before + start)
+                yield lambda part=part, at=at: (part, *ranker.encoder.encode_batch(part, at))  # type: ignore[misc]
 
 
 def _ahead(jobs: Iterator[Job]) -> Iterator[tuple[pa.RecordBatch, torch.Tensor, torch.Tensor | None]]:

@@ -11,7 +11,7 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.data import row_files
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.serving import score_files
+from dcrnn_fast.serving import score_files, scoring
 from tests.damage import fill_disk
 from tests.training.tiny import SCHEMA
 
@@ -39,7 +39,8 @@ def test_files_are_scored_as_the_same_rows_in_memory(ranker, table, tmp_path, ki
 
 
 def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_files, "BATCH_ROWS", 100)
+    monkeypatch.setattr(row_files, "BATCH_ROWS", 250)
+    monkeypatch.setattr(scoring, "PART_ROWS", 100)
     for part in range(3):
         table[part * 500 : (part + 1) * 500].to_parquet(tmp_path / f"part-{part}.parquet")
     done = []
@@ -51,6 +52,15 @@ def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_pa
     found = pd.read_csv(tmp_path / "scores.csv")
     for name, values in ranker.predict(table).items():
         assert found[name].to_numpy() == pytest.approx(values, rel=1e-4), name
+
+
+def test_a_cell_in_a_later_part_of_a_batch_is_named_by_its_row_in_the_file(ranker, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_files, "BATCH_ROWS", 250)
+    monkeypatch.setattr(scoring, "PART_ROWS", 100)
+    table.loc[456, "size"] = float("inf")
+    table.to_parquet(tmp_path / "today.parquet")
+    with pytest.raises(DataError, match=r"today\.parquet, row 457: column 'size' holds an infinite value"):
+        score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.parquet")
 
 
 def test_a_csv_file_needs_a_text_that_means_missing(ranker, table, tmp_path):
