@@ -166,6 +166,20 @@ def test_every_steps_evaluates_inside_an_epoch_and_keeps_the_best_weights(schema
     assert torch.equal(asked[2][1], asked[-1][1]), "the test rows are evaluated with other weights than those of the best evaluation"
 
 
+@pytest.mark.parametrize(
+    ("has", "taken"),
+    [
+        ({"avx512_bf16": True, "sse4a": True}, "bfloat16"),
+        ({"avx512_bf16": True, "sse4a": False}, "float32"),  # Intel's, on which bfloat16 takes longer
+        ({"avx512_bf16": False, "sse4a": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_a_cpu_that_is_fast_in_bfloat16_takes_it(has, taken, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert select_precision("auto", torch.device("cpu")) == taken
+
+
 def test_the_configuration_of_a_run_says_which_precision_auto_took(schema, tmp_path):
     result = train(tiny_config(schema, optimiser__epochs=1), tmp_path / "run")
     assert result["config"]["precision"] == select_precision("auto", torch.device("cpu")) == stored_config(tmp_path / "run").precision
