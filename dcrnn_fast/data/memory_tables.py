@@ -223,9 +223,11 @@ def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
             high = middle
     cell = cells[low] if cells else None
     held = " ".join(shown(cell).split())
+    earlier = next((before for before in cells[:low] if before is not None), None)  # it may be the wrong one of both
+    other = "" if earlier is None else f", or those before it, such as {' '.join(shown(earlier).split())} ({type(earlier).__name__})"
     return DataError(
         f"{place.row(low)}: column {name!r} holds {held} ({type(cell).__name__}), expected cells of one type: text, integers of 64 bits, "
-        "floats, truth values, dates, times, or lists of one of these; correct the cell"
+        f"floats, truth values, dates, times, or lists of one of these; correct the cell{other}"
     )
 
 

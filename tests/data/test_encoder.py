@@ -251,6 +251,10 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         ({"city": ["a"], "price": np.ones((2, 1))}, r"column 'price' is a ndarray of shape \[2, 1\], expected a list"),
         ({"city": ["a", "b", 3], "price": [1, 2, 3]}, r"table, row 3: column 'city' holds 3 \(int\), expected cells of one type"),
         ({"city": [1, "b"], "price": [1, 2]}, r"table, row 2: column 'city' holds 'b' \(str\), expected cells of one type"),
+        (
+            {"city": ["x", None, 3], "price": [1, 2, 3]},
+            r"row 3: column 'city' holds 3 .*; correct the cell, or those before it, such as 'x' \(str\)",
+        ),
         ({"city": [object], "price": [1]}, r"table, row 1: column 'city' holds <class 'object'> \(type\), expected cells of one type"),
         ({"city": ["a", "\ud800"], "price": [1, 2]}, r"table, row 2: column 'city' holds '\\ud800' \(str\)"),
         ({"city": [10**5000], "price": [1]}, r"table, row 1: column 'city' holds a int too large to show \(int\), expected"),
