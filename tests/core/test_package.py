@@ -50,6 +50,11 @@ def test_importing_the_package_touches_no_gpu():
     run_code("import torch, dcrnn_fast; assert not torch.cuda.is_initialized()")
 
 
+def test_importing_the_package_imports_neither_the_compiler_nor_scikit_learn():
+    """Each takes longer than the package itself."""
+    run_code("import sys, dcrnn_fast, dcrnn_fast.serving; assert not {'torch._dynamo', 'torch._inductor', 'sklearn'} & sys.modules.keys()")
+
+
 def test_the_kernels_folder_installs_as_a_subpackage():
     assert Path(import_module("dcrnn_fast.kernels").__file__).parent.name == "kernels"
 

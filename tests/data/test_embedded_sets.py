@@ -99,11 +99,13 @@ def test_another_seed_draws_other_validation_rows_and_the_same_test_rows(hillstr
     np.testing.assert_array_equal(other.split("test").labels, hillstrom.split("test").labels)
 
 
-def test_a_build_from_the_raw_files_equals_the_committed_tables(raw_files, tmp_path):
-    result = build(raw_files, tmp_path)
-    assert result.returncode == 0, result.stderr
+def test_two_builds_from_the_raw_files_are_identical_and_equal_the_committed_tables(raw_files, tmp_path):
+    for folder in ("first", "second"):
+        result = build(raw_files, tmp_path / folder)
+        assert result.returncode == 0, result.stderr
     for name in FILES:
-        assert pq.read_table(tmp_path / name).equals(pq.read_table(catalog.EMBEDDED / name))
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+        assert pq.read_table(tmp_path / "first" / name).equals(pq.read_table(catalog.EMBEDDED / name))
 
 
 def test_the_committed_tables_hold_the_raw_cells(raw_files):

@@ -11,6 +11,7 @@ import torch
 from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
 from dcrnn_fast.operators import Keep, Needs
 from dcrnn_fast.operators import cross_rnn as contract
+from dcrnn_fast.transforms import constant_in_graphs
 
 from ..core.models import SIZES, batch
 from .backend import KEEPS, on, on_every_backend, on_kernels
@@ -165,6 +166,16 @@ def test_an_exported_model_takes_any_batch_size():
     program = torch.export.export(model, (ids, dense), dynamic_shapes=({0: rows}, {0: rows}))
     ids, dense, _ = batch(17, num_dense=2)
     torch.testing.assert_close(program.module()(ids, dense), model(ids, dense))
+
+
+def test_a_function_that_is_constant_in_graphs_is_marked_as_pytorch_marks_it():
+    def ours():
+        pass
+
+    def theirs():
+        pass
+
+    assert vars(constant_in_graphs(ours)) == vars(torch.compiler.assume_constant_result(theirs)) != {}
 
 
 @cache

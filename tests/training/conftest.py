@@ -4,7 +4,7 @@ import pytest
 
 from dcrnn_fast.training import curves, run, train
 from dcrnn_fast.training.run_data import prepare_data
-from tests.training.no_curves import write_no_curves
+from tests.training.no_curves import write_numbers
 from tests.training.tiny import tiny_config, write_table
 
 
@@ -16,7 +16,7 @@ def _cache(own_cache):
 @pytest.fixture(scope="session", autouse=True)
 def _no_curves():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "write_curves", write_no_curves)
+        patch.setattr(run, "write_curves", write_numbers)
         yield
 
 
@@ -38,11 +38,9 @@ def dataset(schema):
 
 @pytest.fixture(scope="session")
 def finished(schema, tmp_path_factory):
-    """The folder of an uninterrupted run of the default tiny configuration, with its curves. Do not write into it."""
+    """The folder of an uninterrupted run of the default tiny configuration. Do not write into it."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "write_curves", curves.write_curves)
-        train(tiny_config(schema), folder)
+    train(tiny_config(schema), folder)
     return folder
 
 

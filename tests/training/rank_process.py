@@ -21,7 +21,7 @@ from dcrnn_fast.training import evaluation, load_config, process_group, run, tra
 from dcrnn_fast.training.trainer import Trainer
 
 from . import late_imports  # noqa: F401
-from .no_curves import write_no_curves
+from .no_curves import write_numbers
 
 CACHE = "DCRNN_FAST_CACHE"
 EVALUATED = 32
@@ -44,7 +44,7 @@ def rank_main(environment, values, output, options, pipe):
     os.environ |= environment
     torch.set_num_threads(1)
     evaluation.BATCH = EVALUATED
-    run.write_curves = write_no_curves
+    run.write_curves = write_numbers
     process_group.TIMEOUT = timedelta(seconds=options.get("timeout", 600))
     here = int(environment["RANK"])
 
