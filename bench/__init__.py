@@ -1,1 +1,1 @@
-"""Speed against peers and floors, and quality against baselines; see docs/performance.md."""
+"""Speed against peers and floors, and quality against baselines; see docs/evidence/performance.md."""

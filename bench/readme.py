@@ -13,24 +13,28 @@ ROOT = Path(__file__).parents[1]
 
 SECTIONS = {
     ROOT / "README.md": {"quality": quality.comparison, "speed": speed.full_cell, "low rank": speed.low_rank},
-    ROOT / "docs" / "data-format.md": {"scale": sizes.scale},
-    ROOT / "docs" / "performance.md": {"losses": speed.losses, "training step": speed.training_step, "step parts": speed.step_parts},
-    ROOT / "docs" / "choosing.md": {
+    ROOT / "docs" / "guide" / "data-format.md": {"scale": sizes.scale},
+    ROOT / "docs" / "evidence" / "performance.md": {
+        "losses": speed.losses,
+        "training step": speed.training_step,
+        "step parts": speed.step_parts,
+    },
+    ROOT / "docs" / "guide" / "choosing.md": {
         "budget": quality.costs,
         "ablation": quality.ablation,
         "embedding start": quality.embedding_start,
         "rank": quality.rank,
         "scenarios": quality.scenarios,
     },
-    ROOT / "docs" / "training.md": {
+    ROOT / "docs" / "guide" / "training.md": {
         "compiled step": speed.compiled_step,
         "selection bias": quality.selection_bias,
         "embedding step": speed.embedding_step,
     },
-    ROOT / "docs" / "sizing.md": {"sizing": sizes.sizing},
-    ROOT / "docs" / "serving.md": {"requests": serving.requests, "int8 products": serving.int8_products},
-    ROOT / "docs" / "server.md": {"load": serving.load},
-    ROOT / "docs" / "quality.md": {
+    ROOT / "docs" / "guide" / "sizing.md": {"sizing": sizes.sizing},
+    ROOT / "docs" / "guide" / "serving.md": {"requests": serving.requests, "int8 products": serving.int8_products},
+    ROOT / "docs" / "guide" / "server.md": {"load": serving.load},
+    ROOT / "docs" / "evidence" / "quality.md": {
         "quality protocol": quality.protocol,
         "weightings": quality.weightings,
         "synthetic": quality.synthetic,

@@ -1,7 +1,7 @@
 """What would a table over many GPUs need? A model from bandwidths; nothing is measured: ``python -m bench.sizing --rows 1000000000``.
 
 The table lies in even parts on all ranks, as torchrec's row-wise sharding has it. The trainer of this package does not do that: each of its
-ranks holds the whole table. docs/sizing.md says the formulas in words, with the sources of the inputs.
+ranks holds the whole table. docs/guide/sizing.md says the formulas in words, with the sources of the inputs.
 """
 
 from __future__ import annotations

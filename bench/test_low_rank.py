@@ -9,7 +9,7 @@ HEADLINE = [{"D": dim, "B": batch, "T": 2, "rank": rank} for dim, rank in ((320,
 FULL = crossed(T=(2, 1, 4), D=(320, 624, 128, 256, 1024), rank=(32, 64, 16), B=(512, 4096, 64, 16384))
 GPU_HEADLINE = [
     {"pass": name, "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2, "rank": 64} for name in ("forward", "training")
-]  # docs/triton.md states goals for them
+]  # docs/inside/triton.md states goals for them
 SMOKE = {"D": 17, "B": 9, "T": 2, "rank": 3}
 
 

@@ -1,8 +1,8 @@
 """A prediction of how long a launch takes, which chooses schedules and tile sizes where nothing was measured.
 
-Nothing here was measured on a GPU: docs/triton.md says how far to trust it. A tile takes its products, one block of ``block_k`` after
-another, and then its element-wise part. A multiprocessor takes tiles one after another, or two of four warps at a time. What limits it is
-the rate of its tensor cores, the bytes that it gets from the L2 cache, and how long it waits for the loads of a short pipeline. All
+Nothing here was measured on a GPU: docs/inside/triton.md says how far to trust it. A tile takes its products, one block of ``block_k``
+after another, and then its element-wise part. A multiprocessor takes tiles one after another, or two of four warps at a time. What limits
+it is the rate of its tensor cores, the bytes that it gets from the L2 cache, and how long it waits for the loads of a short pipeline. All
 multiprocessors together are limited by the bytes that the L2 cache and the memory give.
 """
 

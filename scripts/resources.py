@@ -3,7 +3,8 @@
     python scripts/resources.py triton      # writes bench/results/triton_resources.json
     python scripts/resources.py cuda        # writes bench/results/cuda_resources.json; without nvcc it checks nothing and exits with 0
 
-The exit code is 1 if a check fails. The last lines of the output name each failure. docs/triton.md and docs/cuda.md explain the results.
+The exit code is 1 if a check fails. The last lines of the output name each failure. docs/inside/triton.md and docs/inside/cuda.md explain
+the results.
 """
 
 from __future__ import annotations

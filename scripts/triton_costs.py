@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 SHAPES: tuple[dict[str, Any], ...] = (
-    # the goals of docs/triton.md: of the floor's time, or microseconds
+    # the goals of docs/inside/triton.md: of the floor's time, or microseconds
     {"pass": "forward", "B": 8192, "D": 624, "T": 2, "L": 3, "goal": "1.3 of the floor"},
     {"pass": "training", "B": 8192, "D": 624, "T": 2, "L": 3, "goal": "2 of the floor"},
     {"pass": "forward", "B": 256, "D": 256, "T": 2, "L": 3, "goal": "25 us in a CUDA graph"},

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 LISTS = [*PAGES, ROOT / "dcrnn_fast" / "data" / "embedded" / "README.md"]
 SOURCES = ("bench", "csrc", "dcrnn_fast", "examples", "kernels", "scripts", "tests")
 PRODUCED = ("build/", "runs/", "checkpoints/", "tensorboard/", ".venv/")
@@ -50,7 +50,7 @@ def test_named_source_files_exist(path):
 
 
 def test_the_tests_behind_each_promise_exist():
-    path = ROOT / "docs" / "reliability.md"
+    path = ROOT / "docs" / "evidence" / "reliability.md"
     every = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", prose(path)):
         assert f"\ndef {name}(" in every, f"no test {name}"

@@ -10,7 +10,7 @@ import pytest
 from bench.readme import ROOT, SECTIONS, render
 
 README = ROOT / "README.md"
-EXAMPLES = [ROOT / "docs" / "choosing.md", ROOT / "docs" / "training.md"]
+EXAMPLES = [ROOT / "docs" / "guide" / "choosing.md", ROOT / "docs" / "guide" / "training.md"]
 
 
 def page_id(path):

@@ -1,4 +1,4 @@
-"""docs/your-own-data.md, followed from the top in an empty folder: everything runs as printed, and prints what the page shows."""
+"""docs/guide/your-own-data.md, followed from the top in an empty folder: everything runs as printed, and prints what the page shows."""
 
 import pytest
 
@@ -10,12 +10,12 @@ def test_the_page_runs_as_printed(tmp_path, monkeypatch, command, capsys):
     monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COLUMNS", raising=False)
     reader = Reader(command, capsys)
-    for block in blocks("your-own-data.md"):
+    for block in blocks("guide/your-own-data.md"):
         reader.follow(block)
 
 
 def test_every_fence_and_every_command_of_the_page_is_a_block():
-    found, page = blocks("your-own-data.md"), (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
+    found, page = blocks("guide/your-own-data.md"), (ROOT / "docs" / "guide" / "your-own-data.md").read_text(encoding="utf-8")
     assert {block.kind for block in found} == {"python", "yaml", "text", "commands"}
     assert 2 * len([block for block in found if block.kind != "commands"]) == page.count("```")
     assert "".join(block.text for block in found if block.kind == "commands").count("dcrnn-fast ") == page.count("\n    dcrnn-fast ")

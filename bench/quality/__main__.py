@@ -1,4 +1,6 @@
-"""``make quality`` or ``dcrnn-fast quality``: tunes, trains, tests and times every model by one protocol. docs/quality.md describes it.
+"""``make quality`` or ``dcrnn-fast quality``: tunes, trains, tests and times every model by one protocol.
+
+docs/evidence/quality.md describes it.
 
 A killed command goes on where it was: give the same --work.
 """

@@ -36,7 +36,7 @@ def protocol() -> str:
     """Everything that the quality command reports, of the size that was tuned."""
     result = read("quality.json")
     about = f"± is the standard deviation over {result['protocol']['seeds']} seeds. {_source(result)}"
-    return f"{as_markdown(of_tuned_size(result))}\n\n{about}\n\n{_figures('../')}"
+    return f"{as_markdown(of_tuned_size(result))}\n\n{about}\n\n{_figures('../../')}"
 
 
 def _figures(to_root: str) -> str:
@@ -55,7 +55,10 @@ def costs() -> str:
     """What each variant of DCRNN costs, and its AUC."""
     result = read("quality.json")
     data = result["rows"][0]["data"]
-    about = f"Conditions as in [the comparison](quality.md#results). {machine.line(result['machine'])}; `bench/results/quality.json`."
+    about = (
+        f"Conditions as in [the comparison](../evidence/quality.md#results). {machine.line(result['machine'])}; "
+        "`bench/results/quality.json`."
+    )
     return f"{budget(result, data)}\n\n{about}"
 
 
@@ -129,7 +132,7 @@ def synthetic() -> str:
         "draws in which every label is known; first number: signal columns, second: noise columns. Cost tables: the whole model; FLOPs "
         f"as plain PyTorch computes the forward pass.{times} "
         f"{machine.line(result['machine'])}, one thread a run; `bench/results/synthetic_tasks.json`."
-        "\n\n![AUC by the tasks' cosine and by known labels, and the gate](../bench/results/synthetic_tasks.svg)"
+        "\n\n![AUC by the tasks' cosine and by known labels, and the gate](../../bench/results/synthetic_tasks.svg)"
     )
 
 

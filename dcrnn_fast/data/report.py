@@ -1,4 +1,7 @@
-"""What a packed data set holds, in numbers, and what in it will spoil a training run. Needs NumPy only; docs/data-format.md explains it."""
+"""What a packed data set holds, in numbers, and what in it will spoil a training run. Needs NumPy only.
+
+docs/guide/data-format.md explains it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP interface of a ranker, as an ASGI application. Needs the extra ``serve``; docs/server.md is its contract."""
+"""The HTTP interface of a ranker, as an ASGI application. Needs the extra ``serve``; docs/guide/server.md is its contract."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 
 
 class Metrics:
-    """Counters, gauges and histograms of one server, by the names of docs/server.md."""
+    """Counters, gauges and histograms of one server, by the names of docs/guide/server.md."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # the text format 0.0.4 knows no times of creation

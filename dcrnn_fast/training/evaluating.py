@@ -61,9 +61,9 @@ def evaluate(
             have intervals too.
 
     Returns:
-        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/training.md defines the metrics. The warnings
-        name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say little. With
-        ``by`` also ``"by"``: what :func:`dcrnn_fast.training.segments.metrics_by` returns.
+        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/guide/training.md defines the metrics.
+        The warnings name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say
+        little. With ``by`` also ``"by"``: what :func:`dcrnn_fast.training.segments.metrics_by` returns.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.

@@ -41,8 +41,8 @@ def train(
 ) -> dict[str, Any]:
     """Train, keep the weights that are best on the validation rows, and evaluate them once on the test rows.
 
-    Under ``torchrun``, all processes must call this alike: they train one model together (docs/many-processes.md). Rank 0 alone writes the
-    folder and reports.
+    Under ``torchrun``, all processes must call this alike: they train one model together (docs/guide/many-processes.md). Rank 0 alone
+    writes the folder and reports.
 
     Args:
         config: see :func:`load_config`.

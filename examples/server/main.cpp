@@ -1,4 +1,4 @@
-// Serves a model that `dcrnn-fast export --format aoti` wrote: docs/server.md.
+// Serves a model that `dcrnn-fast export --format aoti` wrote: docs/guide/server.md.
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>

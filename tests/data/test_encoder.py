@@ -323,7 +323,7 @@ def test_a_folder_that_is_neither_packed_nor_a_run_is_refused(tmp_path):
 
 
 def test_the_pages_example_runs_and_prints_what_it_shows(hillstrom, shared_cache, monkeypatch, capsys):
-    page = (ROOT / "docs" / "data-format.md").read_text(encoding="utf-8").partition("## Encoding in Python")[2]
+    page = (ROOT / "docs" / "guide" / "data-format.md").read_text(encoding="utf-8").partition("## Encoding in Python")[2]
     code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL).groups()
     monkeypatch.setenv("DCRNN_FAST_CACHE", str(shared_cache))
     exec(code, {})

@@ -1,4 +1,4 @@
-"""The HTTP interface of docs/server.md, as tests that every server passes.
+"""The HTTP interface of docs/guide/server.md, as tests that every server passes.
 
 A module of tests takes them by ``from .contract import *``, and gives three fixtures:
 

@@ -1,4 +1,4 @@
-"""The contract of docs/server.md, of the server in C++; what it alone has is in test_cpp_server.py."""
+"""The contract of docs/guide/server.md, of the server in C++; what it alone has is in test_cpp_server.py."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The contract of docs/server.md, of the server in Python."""
+"""The contract of docs/guide/server.md, of the server in Python."""
 
 import shutil
 from importlib.util import find_spec

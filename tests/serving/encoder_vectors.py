@@ -1,6 +1,7 @@
 """Writes encoder_vectors.json, by which an encoder in another language is tested: ``python -m tests.serving.encoder_vectors``.
 
-docs/encoder-file.md describes the file. Its columns are the cases below; ids, dense values and errors are those of the Python encoder.
+docs/guide/encoder-file.md describes the file. Its columns are the cases below; ids, dense values and errors are those of the Python
+encoder.
 """
 
 import json

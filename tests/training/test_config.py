@@ -6,7 +6,7 @@ import pytest
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training.config import RunConfig, allowed, differing_keys, load_config
 
-DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+DOCS = Path(__file__).parents[2] / "docs" / "guide" / "training.md"
 
 
 def write(tmp_path, text):

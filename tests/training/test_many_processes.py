@@ -18,7 +18,7 @@ from tests.training.rank_process import EVALUATED, start_ranks, start_torchrun
 from tests.training.test_resume import outcome
 from tests.training.tiny import files_below, newest_checkpoint, tiny_values, write_table
 
-PAGE = (Path(__file__).parents[2] / "docs" / "many-processes.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guide" / "many-processes.md").read_text(encoding="utf-8")
 ROWS = 118
 """Rows of a batch. The last batch of an epoch has one row, so that the first of two ranks has none."""
 SAME = {"model.dropout": 0.0, "oov_dropout": 0.0, "precision": "float32", "optimiser.batch_size": ROWS, "log_every": 1}
