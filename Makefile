@@ -62,7 +62,7 @@ onnx: $(VENV)/.dev build/onnx/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py \
 		tests/serving/test_export_triton_server.py -rs
 
-# Builds the server of compiled models in C++, examples/server, with the operators: build/server/dcrnn_fast_server. docs/guide/server.md
+# Builds the server of compiled models in C++, server/, with the operators: build/server/dcrnn_fast_server. docs/guide/server.md
 server: $(VENV)/.server
 	cmake -B build/server -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=ON -DDCRNN_FAST_TESTS=OFF -DDCRNN_FAST_CUDA=OFF
 	cmake --build build/server --target dcrnn_fast_server -j $$(nproc)

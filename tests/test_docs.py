@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 LISTS = [*PAGES, ROOT / "dcrnn_fast" / "data" / "embedded" / "README.md"]
-SOURCES = ("bench", "csrc", "dcrnn_fast", "examples", "kernels", "scripts", "tests")
+SOURCES = ("bench", "csrc", "dcrnn_fast", "examples", "kernels", "scripts", "server", "tests")
 PRODUCED = ("build/", "runs/", "checkpoints/", "tensorboard/", ".venv/")
 """What commands write, and no checkout has."""
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <cstdlib>
 
-#include "../../../examples/server/engine.h"
+#include "../../../server/model/engine.h"
 
 namespace dcrnn_fast::server {
 namespace {

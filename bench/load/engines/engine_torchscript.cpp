@@ -6,7 +6,7 @@
 
 #include <cstdlib>
 
-#include "../../../examples/server/engine.h"
+#include "../../../server/model/engine.h"
 
 namespace dcrnn_fast::server {
 namespace {

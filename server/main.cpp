@@ -8,7 +8,7 @@
 #include <csignal>
 #include <cstdio>
 
-#include "http.h"
+#include "http/connections.h"
 #include "options.h"
 
 namespace asio = boost::asio;

@@ -1,4 +1,4 @@
-"""Compiles the encoder of examples/server/ into build/, once for all tests, whole or with planted defects."""
+"""Compiles the encoder of server/encoder/ into build/, once for all tests, whole or with planted defects."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from dcrnn_fast.locks import locked
 
 ROOT = Path(__file__).parents[2]
-SERVER = ROOT / "examples/server"
-SOURCES = ["json_text.cpp", "cells.cpp", "time_parts.cpp", "derived.cpp", "text_ids.h", "encoder.cpp", "encode_main.cpp"]
+SERVER = ROOT / "server"
+SOURCES = ["cells.cpp", "time_parts.cpp", "derived.cpp", "text_ids.h", "encoder.cpp", "encode_main.cpp"]
 FLAGS = ["-std=c++20", "-O0", "-w"]
 
 DEFECTS = {
@@ -51,7 +51,7 @@ def skip_unless_buildable() -> None:
 
 def program(*, planted: bool = False) -> Path:
     """The compiled program. With ``planted`` it has the defect whose number is in the environment variable PLANTED."""
-    sources = {name: (SERVER / name).read_text() for name in SOURCES}
+    sources = {path.name: path.read_text() for path in [SERVER / "json/json_text.cpp", *(SERVER / "encoder" / name for name in SOURCES)]}
     if planted:
         for number, (file, right, wrong) in enumerate(DEFECTS.values()):
             assert sources[file].count(right) == 1, f"{file} holds {right!r} {sources[file].count(right)} times"
@@ -81,9 +81,9 @@ def run(binary: Path, encoding: dict, about: dict, requests: list[str], folder: 
 
 def _compiled(name: str, text: str, *others: Path) -> Path:
     """The object file of a text, or with other object files the program; kept in build/ under the digest of all that it is made of."""
-    includes = [f"-I{SERVER}", f"-I{Path(find_spec('libboost_headers').origin).parent / 'include'}"]
+    includes = [f"-I{SERVER / 'json'}", f"-I{SERVER / 'encoder'}", f"-I{Path(find_spec('libboost_headers').origin).parent / 'include'}"]
     command = [*_compiler(), *FLAGS, *includes, "-x", "c++", "-", *([] if others else ["-c"])]
-    headers = "".join(file.read_text() for file in sorted(SERVER.glob("*.h")))
+    headers = "".join(file.read_text() for file in sorted(SERVER.rglob("*.h")))
     version = subprocess.run([*_compiler(), "--version"], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256("\0".join([*command, headers, version, text, *map(str, others)]).encode()).hexdigest()[:16]
     folder = ROOT / "build/server-encoder"

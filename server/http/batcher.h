@@ -13,8 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "../model/model.h"
 #include "metrics.h"
-#include "model.h"
 
 namespace dcrnn_fast::server {
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "model.h"
+#include "../model/model.h"
 #include "service.h"
 
 namespace dcrnn_fast::server {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "bad_request.h"
+#include "../json/json_text.h"
 
 namespace dcrnn_fast::server {
 

@@ -7,8 +7,8 @@
 #include <functional>
 #include <optional>
 
+#include "../json/json_text.h"
 #include "derived.h"
-#include "json_text.h"
 
 namespace dcrnn_fast::server {
 namespace {

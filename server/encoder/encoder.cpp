@@ -10,9 +10,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../json/json_text.h"
 #include "cells.h"
 #include "derived.h"
-#include "json_text.h"
 #include "text_ids.h"
 
 namespace dcrnn_fast::server {

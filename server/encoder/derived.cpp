@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "json_text.h"
+#include "../json/json_text.h"
 
 namespace dcrnn_fast::server {
 namespace {

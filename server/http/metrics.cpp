@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "text.h"
+#include "../json/decimals.h"
 
 namespace dcrnn_fast::server {
 namespace {

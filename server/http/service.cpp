@@ -9,8 +9,8 @@
 #include <charconv>
 #include <cstdio>
 
+#include "../json/json_text.h"
 #include "answers.h"
-#include "json_text.h"
 
 namespace asio = boost::asio;
 namespace json = boost::json;

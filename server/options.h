@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "batcher.h"
-#include "http.h"
-#include "service.h"
+#include "http/batcher.h"
+#include "http/connections.h"
+#include "http/service.h"
 
 namespace dcrnn_fast::server {
 

@@ -1,4 +1,4 @@
-#include "http.h"
+#include "connections.h"
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>

@@ -3,8 +3,8 @@
 #include <boost/json.hpp>
 #include <cmath>
 
-#include "json_text.h"
-#include "text.h"
+#include "../json/decimals.h"
+#include "../json/json_text.h"
 
 namespace json = boost::json;
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <string_view>
 
+#include "../model/model.h"
 #include "batcher.h"
 #include "metrics.h"
-#include "models.h"
 
 namespace dcrnn_fast::server {
 

@@ -3,12 +3,16 @@
 
 #include <boost/json/storage_ptr.hpp>
 #include <boost/json/value.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
-#include "bad_request.h"
-
 namespace dcrnn_fast::server {
+
+// The client must correct its request. The message is one line of UTF-8: the column, the row from 1, what came, what was expected.
+struct BadRequest : std::runtime_error {
+  using runtime_error::runtime_error;
+};
 
 // The value of a JSON text in UTF-8. Numbers are rounded to the nearest double, 1e999 to infinity, as Python's json does. Throws BadRequest
 // for what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of nesting, for integers of more than

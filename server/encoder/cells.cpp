@@ -9,7 +9,7 @@
 #include <limits>
 #include <utility>
 
-#include "json_text.h"
+#include "../json/json_text.h"
 
 namespace dcrnn_fast::server {
 namespace {

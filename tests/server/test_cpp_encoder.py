@@ -1,4 +1,4 @@
-"""The encoder in C++, examples/server/, gives the bits of `dcrnn_fast.data.Encoder`, and refuses what that refuses, in words."""
+"""The encoder in C++, server/encoder/, gives the bits of `dcrnn_fast.data.Encoder`, and refuses what that refuses, in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from . import cpp_encoder
 from .encoder_requests import Case, expected
 
-VECTORS = Path(__file__).with_name("encoder_vectors.json")
+VECTORS = Path(__file__).parents[1] / "serving" / "encoder_vectors.json"
 SHOP = {
     "vocabulary": {"city": ["<oov>", "<missing>", "Oslo", "7", "true"], "price": [2.0, 5.0], "tags[0]": ["<oov>", "a"]},
     "scaling": {"price": {"treatment": "standardise", "mean": 4.5, "std": 2.0}},
