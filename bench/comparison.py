@@ -9,8 +9,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from dcrnn_fast import CrossRNN, DCNv2, SharingPlan, backends, reference
-from dcrnn_fast.accuracy import CEILING, relative_error
+from dcrnn_fast import CrossRNN, DCNv2, SharingPlan, reference
+from dcrnn_fast.ops import backends
+from dcrnn_fast.support.accuracy import CEILING, relative_error
 
 from .candidates import Call, Marked, Replay, exactly, step
 from .cases import DTYPES

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcrnn_fast import backends
 from dcrnn_fast.kernels.tile_file import file_name
+from dcrnn_fast.ops import backends
 
 from . import machine, results
 from .cases import COLUMNS

@@ -22,11 +22,11 @@ import torch
 
 import dcrnn_fast
 from dcrnn_fast.training import load_config
-from dcrnn_fast.training.checkpoint import save_checkpoint
-from dcrnn_fast.training.optimisation import build_optimiser
-from dcrnn_fast.training.optimisers import Optimisers
+from dcrnn_fast.training.folder.checkpoint import save_checkpoint
+from dcrnn_fast.training.loop.optim import build_optimiser
+from dcrnn_fast.training.loop.optimisers import Optimisers
+from dcrnn_fast.training.loop.snapshot import capture
 from dcrnn_fast.training.precision import autocast, select_precision
-from dcrnn_fast.training.snapshot import capture
 
 from . import interleave, machine, results
 from .resident import memory_now, memory_peak

@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-from dcrnn_fast import files
+from dcrnn_fast.support import files
 
 from . import machine
 from .cases import PASSES

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import torch
 
-from dcrnn_fast import backends, functional
+from dcrnn_fast import functional
+from dcrnn_fast.ops import backends
 
 from . import machine, results
 from .fake_gpu import FakeGpu
@@ -50,7 +51,7 @@ def rows() -> list[dict[str, object]]:
     """Measure every case."""
     gpu = FakeGpu().install()
     from dcrnn_fast.kernels import replay
-    from dcrnn_fast.operators import triton
+    from dcrnn_fast.ops import triton
 
     # CPU tensors stand for those on a GPU: the backend takes them, and their index counts as checked
     replay.DEVICE = "cpu"

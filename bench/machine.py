@@ -40,12 +40,12 @@ def card() -> dict[str, object]:
 
 def description() -> dict[str, object]:
     """Processor, instruction set, threads and versions; the card's name where a GPU is used."""
-    extension = dcrnn_fast.backends.extension()
+    extension = dcrnn_fast.ops.backends.extension()
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "isa": torch.backends.cpu.get_cpu_capability(),
-        "isa of the kernels": extension.isa() if extension and not dcrnn_fast.backends.ISA_ERROR else None,
+        "isa of the kernels": extension.isa() if extension and not dcrnn_fast.ops.backends.ISA_ERROR else None,
         "threads": torch.get_num_threads(),
         "openmp": {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "OMP_PROC_BIND") if name in os.environ} or "defaults",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -53,7 +53,7 @@ def description() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "dcrnn_fast": dcrnn_fast.__version__,
-        "backend": dcrnn_fast.backends.resolve("auto"),
+        "backend": dcrnn_fast.ops.backends.resolve("auto"),
     }
 
 

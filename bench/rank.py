@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from dcrnn_fast import files
 from dcrnn_fast.data import BlockLoader, PackedDataset, known_data_sets, prepare
+from dcrnn_fast.support import files
 from dcrnn_fast.training import RunConfig, load_config, train
-from dcrnn_fast.training.model_file import build_model, describe
-from dcrnn_fast.training.optimisation import build_optimiser
+from dcrnn_fast.training.folder.weights import build_model, describe
+from dcrnn_fast.training.loop.optim import build_optimiser
 
 from . import interleave, machine, results
 from .ablation import FORMER

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dcrnn_fast import files
+from dcrnn_fast.support import files
 
 from .tables import quality, serving, sizes, speed
 

@@ -32,14 +32,14 @@ from torch import Tensor
 import dcrnn_fast.data
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import BlockLoader, Encoder, PackedDataset, prepare
-from dcrnn_fast.data.user_items import UserItems
+from dcrnn_fast.data.encoder.user_items import UserItems
 from dcrnn_fast.serving import score_files
-from dcrnn_fast.serving.export_aoti import write_compiled
-from dcrnn_fast.serving.export_onnx import PACKAGES, onnx_program, write_onnx
-from dcrnn_fast.serving.exporting import Probabilities, traced
+from dcrnn_fast.serving.export.aoti import write_compiled
+from dcrnn_fast.serving.export.export import Probabilities, traced
+from dcrnn_fast.serving.export.onnx import PACKAGES, onnx_program, write_onnx
 from dcrnn_fast.serving.ranker import BATCH
 from dcrnn_fast.training import load_config
-from dcrnn_fast.training.model_file import build_model, describe
+from dcrnn_fast.training.folder.weights import build_model, describe
 
 from . import timed_command
 from .interleave import figures, rounds

@@ -30,8 +30,8 @@ import torch
 
 from dcrnn_fast.data import PackedDataset, PackedSplit, prepare
 from dcrnn_fast.training import load_config, load_model, train
-from dcrnn_fast.training.evaluation import predict_split
-from dcrnn_fast.training.metrics import task_metrics
+from dcrnn_fast.training.evaluate.metrics import task_metrics
+from dcrnn_fast.training.evaluate.predict import predict_split
 
 from . import results
 from .quality.tables import ARRAYS, thinned

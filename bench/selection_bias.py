@@ -24,8 +24,8 @@ import torch
 
 from dcrnn_fast.data import PackedDataset, PackedSplit, prepare
 from dcrnn_fast.training import load_config, load_model, train
-from dcrnn_fast.training.evaluation import predict_split
-from dcrnn_fast.training.metrics import binary_metrics
+from dcrnn_fast.training.evaluate.metrics import binary_metrics
+from dcrnn_fast.training.evaluate.predict import predict_split
 
 from . import results
 from .selection_data import KINDS, draw, held_out_rows, write_log

@@ -10,7 +10,7 @@ import argparse
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from dcrnn_fast import files
+from dcrnn_fast.support import files
 
 from . import results
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
-from dcrnn_fast.inputs import check_dense, check_ids, check_labels
+from dcrnn_fast.support.model_inputs import check_dense, check_ids, check_labels
 from dcrnn_fast.training import load_config
-from dcrnn_fast.training.model_file import build_model, describe
-from dcrnn_fast.training.optimisation import build_optimiser
+from dcrnn_fast.training.folder.weights import build_model, describe
+from dcrnn_fast.training.loop.optim import build_optimiser
 
 from . import machine, results
 

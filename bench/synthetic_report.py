@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcrnn_fast import files
+from dcrnn_fast.support import files
 
 from . import machine
 from .drawing import NO_FRAME, drawn_with

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
 from dcrnn_fast.training import load_config
-from dcrnn_fast.training.model_file import build_model, describe
-from dcrnn_fast.training.optimisation import build_optimiser
+from dcrnn_fast.training.folder.weights import build_model, describe
+from dcrnn_fast.training.loop.optim import build_optimiser
 
 from . import interleave, machine, results
 

@@ -1,10 +1,11 @@
-"""DCRNN, one model for click and consume: a deep cross network run as an RNN, with partial parameter sharing between tasks."""
+"""DCRNN, one model for click and consume: a deep cross network run as an RNN, with partial parameter sharing between tasks.
 
-import sys
+Importing the package imports nothing else: `dcrnn-fast --help` must not take the seconds that PyTorch takes. A name is imported when it is
+asked for. `import dcrnn_fast.functional` registers the operators with PyTorch, as any name that computes does.
+"""
+
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 try:
@@ -30,44 +31,52 @@ __all__ = [
     "tune",
 ]
 
-_PROGRAM = PurePath((getattr(sys, "argv", None) or [""])[0])
-# While Python looks for the module of `python -m dcrnn_fast`, it calls the program "-m".
-_IS_COMMAND = _PROGRAM.stem == "dcrnn-fast" or (_PROGRAM.name == "-m" and ("-m", "dcrnn_fast") in pairwise(sys.orig_argv))
-
-if TYPE_CHECKING or not _IS_COMMAND:
+if TYPE_CHECKING:
     from . import functional, reference
-    from .auto import tune
-    from .counterfactual import counterfactual_losses
     from .errors import BackendUnavailable, DcrnnFastError
-    from .losses import UncertaintyWeighting
-    from .modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
-    from .optim import RowWiseAdagrad
+    from .nn.counterfactual import counterfactual_losses
+    from .nn.losses import UncertaintyWeighting
+    from .nn.modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
+    from .nn.optim import RowWiseAdagrad
+    from .ops.auto import tune
+    from .serving.ranker import Ranker as Ranker  # not in __all__: `import *` must work without the extra `train`
     from .sharing import SharingPlan
 
-    import_module("dcrnn_fast.backends").extension()  # registers the operators' schemas with PyTorch
-
-if TYPE_CHECKING:
-    from .serving.ranker import Ranker as Ranker  # not in __all__: `import *` must work without the extra `train`
-
-_IN_PARTS = ("modules", "auto", "losses", "counterfactual", "optim", "sharing", "errors")
+_HOMES = {
+    "BackendUnavailable": "errors",
+    "CrossRNN": "nn.modules",
+    "DCNv2": "nn.modules",
+    "DCRNN": "nn.modules",
+    "DcrnnFastError": "errors",
+    "GDCN": "nn.modules",
+    "PartiallySharedLinear": "nn.modules",
+    "Ranker": "serving.ranker",
+    "RowWiseAdagrad": "nn.optim",
+    "ScenarioCrossRNN": "nn.modules",
+    "SharingPlan": "sharing",
+    "UncertaintyWeighting": "nn.losses",
+    "counterfactual_losses": "nn.counterfactual",
+    "tune": "ops.auto",
+}
+"""The module that holds each name."""
 
 
 def __getattr__(name: str) -> object:
-    """What is imported when it is asked for: `Ranker`, whose packages are the extra `train`, and in the command line everything.
-
-    `dcrnn-fast --help` must not take seconds, as PyTorch does.
-    """
-    if name == "Ranker":
+    """Import what is asked for. Raises MissingExtra for `Ranker` where the packages of the extra `train` are missing."""
+    if name in ("functional", "reference"):
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        home = import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if name != "Ranker":
+            raise
         from .errors import MissingExtra
 
-        try:
-            return import_module("dcrnn_fast.serving.ranker").Ranker
-        except ModuleNotFoundError as error:
-            raise MissingExtra(f"dcrnn_fast.Ranker needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
-    if name not in __all__:
-        raise AttributeError(f"module 'dcrnn_fast' has no attribute {name!r}")
-    import_module("dcrnn_fast.backends").extension()
-    if name in ("functional", "reference"):
-        return import_module(f"dcrnn_fast.{name}")
-    homes = (import_module(f"dcrnn_fast.{home}") for home in _IN_PARTS)
-    return next(getattr(home, name) for home in homes if hasattr(home, name))
+        raise MissingExtra(f"dcrnn_fast.Ranker needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "Ranker"})

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import auto
-from .auto.calls import backend_of
-from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .errors import BackendUnavailable
-from .inputs import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
-from .operands import Projection, check_banks, check_cross_rnn, check_index, index_is_checked
-from .operators import Implementation, Keep, no_override, override_by, register, register_inference
-from .operators.cross_rnn import tf32
+from .ops import auto
+from .ops.auto.calls import backend_of
+from .ops.backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
+from .ops.checks import Projection, check_banks, check_cross_rnn, check_index, index_is_checked
+from .ops.cross_rnn import tf32
+from .ops.registry import Implementation, Keep, no_override, override_by, register, register_inference
 from .reference import functional as reference
 from .sharing import GATES, Cell
+from .support.checks import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
 
 
 def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **options: Any) -> Tensor:
@@ -45,7 +45,7 @@ if extension() is not None:
 def _implementation(name: str) -> Implementation:
     found = IMPLEMENTATIONS.get(name)
     if found is None:
-        from .operators import triton
+        from .ops import triton
 
         found = triton.IMPLEMENTATION
     return found
@@ -221,7 +221,7 @@ def cross_rnn(
 
 
 def _auto_measures(backend: str, tensor: Tensor) -> bool:
-    """Whether ``auto`` chooses by measurements, see :mod:`dcrnn_fast.auto`."""
+    """Whether ``auto`` chooses by measurements, see :mod:`dcrnn_fast.ops.auto`."""
     return tensor.device.type in auto.DEVICES and requested(backend) == "auto"
 
 

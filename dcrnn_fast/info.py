@@ -7,9 +7,10 @@ import platform
 import numpy
 import torch
 
-from . import __version__, auto, backends
+from . import __version__
 from .errors import DcrnnFastError
 from .kernels import tile_file
+from .ops import auto, backends
 
 
 def facts() -> dict[str, str]:

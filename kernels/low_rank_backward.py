@@ -13,18 +13,7 @@ import triton
 import triton.language as tl
 
 from .cross_rnn_backward import _dq
-from .low_rank import (
-    biases,
-    load_tiles,
-    of_step,
-    of_task,
-    projection_tiles,
-    through_memory,
-    tile_rows,
-    weight_tiles,
-    with_bias,
-    zero_tiles,
-)
+from .low_rank import biases, load_tiles, of_step, of_task, projection_tiles, through_memory, tile_rows, weight_tiles, with_bias, zero_tiles
 from .tiles import aligned, dot, inside, rounded, sigmoid, store
 
 

@@ -1,7 +1,7 @@
 """Reads the files of measured schedules and tile sizes. Needs neither Triton nor a GPU, because `dcrnn-fast info` reads the files too.
 
-Each file is of one card. :func:`choices` prefers the user's file to the one that the package ships. ``dcrnn_fast/tile_measuring.py`` writes
-the user's.
+Each file is of one card. :func:`choices` prefers the user's file to the one that the package ships. ``dcrnn_fast/ops/measure_tiles.py``
+writes the user's.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from dcrnn_fast.data.packed import file_sha256
-from dcrnn_fast.files import replacing
+from dcrnn_fast.data.packed.arrays import file_sha256
+from dcrnn_fast.support.files import replacing
 
 RAW_SHA256 = {
     "census_train": "3eb097c9457da31aa328ec6a159692d1b6b21fcfe5ec0ed2f6ed1538c790108a",

@@ -69,7 +69,8 @@ def compare(shapes: Sequence[dict[str, Any]], every_option: bool, as_allocated: 
     """Compare both operators, forward and backward, with the reference in float64: for every backend and every choice of kernels."""
     import torch
 
-    from dcrnn_fast import backends, functional
+    from dcrnn_fast import functional
+    from dcrnn_fast.ops import backends
     from tests.operators.backend import CHOICES
     from tests.operators.problems import cross_arguments, differentiable
 
@@ -100,7 +101,7 @@ def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dic
     import torch
 
     from dcrnn_fast import functional
-    from dcrnn_fast.accuracy import relative_error
+    from dcrnn_fast.support.accuracy import relative_error
     from tests.operators.problems import cross_arguments, differentiable
 
     results = []
@@ -125,9 +126,9 @@ def tune(minutes: float | None, dry_run: bool) -> int:
     import torch
 
     from bench.cases import GPU, crossed
-    from dcrnn_fast import tile_measuring
     from dcrnn_fast.kernels import tile_file, tile_table
     from dcrnn_fast.kernels.tile_table import Sizes
+    from dcrnn_fast.ops import measure_tiles as tile_measuring
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 
-from dcrnn_fast import files
+from dcrnn_fast.support import files
 
 
 def truncate(path):

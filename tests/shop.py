@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 
-from dcrnn_fast.locks import locked
-from dcrnn_fast.serving import cpu_kind, export
+from dcrnn_fast.serving import export
+from dcrnn_fast.serving.export import cpu_kind
+from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import calibrate, train
-from dcrnn_fast.training.model_file import weights_digest
+from dcrnn_fast.training.folder.weights import weights_digest
 
 from .training.tiny import tiny_config, write_table
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.training.model_file import load_model
+from dcrnn_fast.training.folder.weights import load_model
 
 from .. import machine, results
 from .clients import wrk

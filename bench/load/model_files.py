@@ -13,11 +13,11 @@ import torch
 from dcrnn_fast import DCRNN
 from dcrnn_fast.data import prepare
 from dcrnn_fast.data.catalog import EMBEDDED
-from dcrnn_fast.data.run_encoding import ENCODER, WEIGHTS
+from dcrnn_fast.data.encoder.run_folder import ENCODER, WEIGHTS
 from dcrnn_fast.serving import export
-from dcrnn_fast.serving.exporting import Probabilities
+from dcrnn_fast.serving.export.export import Probabilities
 from dcrnn_fast.training import load_config
-from dcrnn_fast.training.model_file import build_model, describe, encoding, export_weights
+from dcrnn_fast.training.folder.weights import build_model, describe, encoding, export_weights
 
 DATA = "census-income"
 BODIES, CANDIDATES = 256, 200

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, results
-from dcrnn_fast import files
 from dcrnn_fast.errors import ConfigError, DcrnnFastError
+from dcrnn_fast.support import files
 from dcrnn_fast.training.device import deterministic
 
 from . import extension, plots, report, speed, tables, weighting

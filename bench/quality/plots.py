@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import machine
 from bench.drawing import NO_FRAME, drawn_with
-from dcrnn_fast import files
+from dcrnn_fast.support import files
 
 from .models import MODELS
 

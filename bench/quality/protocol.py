@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
-from dcrnn_fast.data.base_rate import base_rates
-from dcrnn_fast.losses import task_losses
+from dcrnn_fast.data.inspect.base_rates import base_rates
+from dcrnn_fast.nn.losses import task_losses
 from dcrnn_fast.reference import PiecewiseLinearEmbedding
 from dcrnn_fast.training.config import OptimiserConfig
-from dcrnn_fast.training.constant import with_constant
-from dcrnn_fast.training.dense_edges import dense_edges
-from dcrnn_fast.training.early_stopping import EarlyStopping
-from dcrnn_fast.training.metrics import mean_over_tasks, task_metrics
-from dcrnn_fast.training.oov_dropout import OOVDropout
-from dcrnn_fast.training.optimisation import learning_rate
+from dcrnn_fast.training.evaluate.constant import with_constant
+from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics
+from dcrnn_fast.training.loop.dense_edges import dense_edges
+from dcrnn_fast.training.loop.oov_dropout import OOVDropout
+from dcrnn_fast.training.loop.optim import learning_rate
+from dcrnn_fast.training.loop.stopping import EarlyStopping
 
 from .models import MODELS
 from .networks import SIZES, Setting

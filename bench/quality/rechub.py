@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from dcrnn_fast.data import PackedMeta
-from dcrnn_fast.losses import CALIBRATOR_WEIGHT, expectation_calibrator
-from dcrnn_fast.relations import chain_logits
+from dcrnn_fast.nn.losses import CALIBRATOR_WEIGHT, expectation_calibrator
+from dcrnn_fast.nn.relations import chain_logits
 
 from .networks import Features, Network, Setting, Size, widths
 

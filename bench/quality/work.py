@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcrnn_fast import files
 from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.support import files
 
 from .models import space_of
 from .protocol import Protocol

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from ..errors import DcrnnFastError, RanksError
-from ..torchrun import is_first
+from ..support.torchrun import is_first
 
 NEEDED = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "typer", "yaml")
 """Modules of the ``train`` extra that the commands import."""

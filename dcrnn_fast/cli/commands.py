@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__, strict_yaml
+from .. import __version__
 from ..errors import BackendUnavailable, ConfigError, RunFolderError, shown
-from ..torchrun import is_first
+from ..support import strict_yaml
+from ..support.torchrun import is_first
 
 # Plain help and errors: rich's boxes are noise in a log file.
 app = typer.Typer(
@@ -63,7 +64,7 @@ def train(
 ) -> None:
     """Train, keep the weights that are best on validation rows, and evaluate them on the test rows."""
     from .. import training
-    from ..training.run_folder import RunFolder, stored_config
+    from ..training.folder.layout import RunFolder, stored_config
     from .progress import choose_report
     from .result_tables import output_console, print_lines, print_metrics
 
@@ -139,7 +140,7 @@ def inspect(
     if (data is None) == (not inputs):
         raise ConfigError("give either --data, to report on a table with a schema, or --input, to draft one")
     if data is None:
-        from ..data.draft import draft_schema
+        from ..data.inspect.draft import draft_schema
 
         typer.echo(draft_schema(inputs or ()), nl=False)
         return
@@ -170,7 +171,7 @@ def evaluate(
 ) -> None:
     """Evaluate the best weights of a run."""
     from .. import training
-    from ..training.constant import not_better_than_constant
+    from ..training.evaluate.constant import not_better_than_constant
     from .result_tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
@@ -351,13 +352,13 @@ def quality(context: typer.Context) -> None:
 def _warm(dim: int, batches: list[int], tasks: int, steps: int, kind: str) -> None:
     import torch
 
-    from dcrnn_fast import backends
+    from dcrnn_fast.ops import backends
 
     reason = backends.REASONS["triton"]
     if reason or not torch.cuda.is_available():
         reason = reason or "PyTorch sees no CUDA device; `nvidia-smi` shows which ones the driver sees"
         raise BackendUnavailable(f"--warm measures on a GPU and cannot: {reason}")
-    from dcrnn_fast import tile_measuring
+    from dcrnn_fast.ops import measure_tiles as tile_measuring
 
     for number, batch in enumerate(batches, start=1):
         typer.echo(f"measuring {number}/{len(batches)}: {kind}, D={dim}, T={tasks}, B={batch}, L={steps}", err=True)

@@ -9,7 +9,7 @@ from .result_tables import output_console, print_lines
 
 def run_export(run: Path, output: Path, *, format: str, backend: str, cpu: str, quiet: bool) -> None:
     """Write the file. Raises the errors of :func:`dcrnn_fast.serving.export`."""
-    from ..serving.exporting import ROWS, export
+    from ..serving.export.export import ROWS, export
 
     difference = export(run, output, format=format, backend=backend, cpu=cpu)
     if not quiet:

@@ -14,7 +14,7 @@ def run_predict(
     run: Path, inputs: Sequence[str], output: Path, *, keys: Sequence[str], schema: Path | None, backend: str, device: str, quiet: bool
 ) -> None:
     """Write the scores. Raises the errors of :meth:`dcrnn_fast.Ranker.load` and :func:`dcrnn_fast.serving.score_files`."""
-    from ..data.schema import load_schema
+    from ..data.schema.table import load_schema
     from ..serving import Ranker, score_files
 
     reading: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ..training.constant import not_better_than_constant
+from ..training.evaluate.constant import not_better_than_constant
 
 PIPE = 160
 """Columns of a pipe, unless the variable COLUMNS says how many."""
@@ -108,7 +108,7 @@ LONGEST = 40
 
 
 def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
-    """Of each of a field's segments, see :func:`dcrnn_fast.training.segments.metrics_by`, one row a task."""
+    """Of each of a field's segments, see :func:`dcrnn_fast.training.evaluate.segments.metrics_by`, one row a task."""
     means = {"label_mean": "label mean", "prediction_mean": "predicted"}
     numbers = means | {"calibration": "calibration", "log_loss": "log loss", "auc": "AUC"}
     sheet = Sheet(f"By {field}", {field: False, "task": False, "rows": True} | dict.fromkeys(numbers.values(), True))

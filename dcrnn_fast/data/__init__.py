@@ -10,11 +10,11 @@
 """
 
 from .catalog import default_cache_dir, known_data_sets, prepare, prepare_folder
-from .encoder import Encoded, Encoder
-from .loader import Batch, BlockLoader
-from .meta import PackedMeta
-from .packed import PackedDataset, PackedSplit, open_packed
-from .report import data_report
+from .encoder.encoder import Encoded, Encoder
+from .inspect.report import data_report
+from .packed.arrays import PackedDataset, PackedSplit, open_packed
+from .packed.loader import Batch, BlockLoader
+from .packed.meta import PackedMeta
 
 __all__ = [
     "Batch",

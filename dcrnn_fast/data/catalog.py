@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, shown
-from ..files import path_of
-from .meta import FORMAT_VERSION, check_encoding
-from .packed import META, PackedDataset, file_sha256, open_packed
-from .packed_writer import open_or_discard, remove_leftovers
+from ..support.files import path_of
+from .packed.arrays import META, PackedDataset, file_sha256, open_packed
+from .packed.meta import FORMAT_VERSION, check_encoding
+from .packed.writer import open_or_discard, remove_leftovers
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -60,9 +60,9 @@ def prepare(
         return _opened(folder, encoding)
     path = _schema_path(data)
     with _extra_packages():
-        from .preparing import build
-        from .schema import load_schema
-        from .sources import source_paths
+        from .build.build import build
+        from .read.sources import source_paths
+        from .schema.table import load_schema
 
         cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
 
@@ -114,9 +114,9 @@ def prepare_folder(
     _check_draw(seed, valid_fraction)
     path, target = _schema_path(schema), path_of("output", output).absolute()
     with _extra_packages():
-        from .preparing import build
-        from .schema import load_schema
-        from .sources import source_paths, with_inputs
+        from .build.build import build
+        from .read.sources import source_paths, with_inputs
+        from .schema.table import load_schema
     if os.path.lexists(target):
         raise DataError(f"{output} exists; delete it, or choose another folder")
     table = load_schema(path)

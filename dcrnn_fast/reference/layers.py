@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inputs import MAX_SIZE, check_count, check_floats, check_placement, check_ratio
 from ..sharing import SharingPlan, identity_index, round_units
+from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement, check_ratio
 from . import functional
 
 

@@ -9,28 +9,21 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..backends import NAMES as BACKEND_NAMES
-from ..inputs import (
-    MAX_SIZE,
-    check_choice,
-    check_count,
+from ..nn.losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
+from ..nn.relations import InformationTransfer, chain_logits, unsampled_logits
+from ..ops.backends import NAMES as BACKEND_NAMES
+from ..sharing import Cell, Sharing, SharingPlan
+from ..support.checks import MAX_SIZE, check_choice, check_count, check_deviation, check_flag, check_placement, check_ratio, check_sequence
+from ..support.model_inputs import (
     check_dense,
-    check_deviation,
-    check_flag,
     check_ids,
     check_labels,
     check_negative_rate,
-    check_placement,
     check_pooled,
-    check_ratio,
-    check_sequence,
     check_shared_embeddings,
     merge_ids,
     table_rows,
 )
-from ..losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
-from ..relations import InformationTransfer, chain_logits, unsampled_logits
-from ..sharing import Cell, Sharing, SharingPlan
 from .layers import CrossRNN, PartiallySharedLinear
 from .numeric import PiecewiseLinearEmbedding
 from .pooling import pool, spans

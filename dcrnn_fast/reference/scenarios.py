@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inputs import check_tensor
 from ..sharing import identity_index
-from ..transforms import may_read_values, values_of
+from ..support.checks import check_tensor
+from ..support.tracing import may_read_values, values_of
 from .layers import CrossRNN, parameter
 
 

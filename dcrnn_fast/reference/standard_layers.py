@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..transforms import transformed
+from ..support.tracing import transformed
 
 
 class Embedding(nn.Embedding):

@@ -8,10 +8,10 @@
 ``dcrnn-fast predict`` scores files, ``dcrnn-fast export`` writes a model as one file.
 """
 
-from .exported import ExportedRanker, load_exported
-from .exporting import export
+from .export.export import export
+from .export.load import ExportedRanker, load_exported
 from .identity import model_id
 from .ranker import Ranker
-from .scoring import score_files
+from .score_files import score_files
 
 __all__ = ["ExportedRanker", "Ranker", "export", "load_exported", "model_id", "score_files"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..strict_json import json_digest
-from ..training.calibration import Calibration
+from ..support.strict_json import json_digest
+from ..training.evaluate.calibration_file import Calibration
 
 
 def model_id(weights: str, encoding: str, calibration: Calibration | None) -> str:

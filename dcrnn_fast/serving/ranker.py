@@ -12,13 +12,13 @@ import numpy.typing as npt
 import torch
 
 from ..data import Encoder
-from ..data.user_items import UserItems
+from ..data.encoder.user_items import UserItems
 from ..errors import DataError
-from ..files import path_of
-from ..modules import DCRNN
-from ..training.calibration import Calibration, read_calibration
-from ..training.model_file import load_model, weights_digest
-from ..training.run_folder import RunFolder
+from ..nn.modules import DCRNN
+from ..support.files import path_of
+from ..training.evaluate.calibration_file import Calibration, read_calibration
+from ..training.folder.layout import RunFolder
+from ..training.folder.weights import load_model, weights_digest
 from .identity import model_id
 
 Scores = dict[str, npt.NDArray[np.float32]]

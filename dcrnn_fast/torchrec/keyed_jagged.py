@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
-from ..inputs import check_ids
-from ..pooled_fields import first_columns
-from ..transforms import may_read_values
+from ..support.model_inputs import check_ids
+from ..support.pooled_fields import first_columns
+from ..support.tracing import may_read_values
 
 
 class Field(NamedTuple):

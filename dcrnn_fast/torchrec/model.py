@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
-from .. import modules
-from ..inputs import check_dense, check_tensor
+from ..nn import modules
+from ..support.checks import check_tensor
+from ..support.model_inputs import check_dense
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
 
 TABLE = "embedding.weight"

@@ -13,7 +13,7 @@ from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterCons
 from torchrec.distributed.types import ShardingType
 from torchrec.optim import RowWiseAdagrad
 
-from ..inputs import check_deviation, check_placement
+from ..support.checks import check_deviation, check_placement
 from .model import DCRNN
 
 WHOLE_ROWS = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]

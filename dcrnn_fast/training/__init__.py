@@ -10,11 +10,11 @@
 The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/guide/training.md describes the run folder and the configuration.
 """
 
-from .calibrating import calibrate
 from .config import RunConfig, load_config
-from .evaluating import evaluate
-from .model_file import load_model
-from .report import Report
+from .evaluate.calibrate import calibrate
+from .evaluate.evaluate import evaluate
+from .folder.weights import load_model
+from .loop.progress import Report
 from .run import train
 
 __all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train"]

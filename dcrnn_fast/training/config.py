@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .. import strict_yaml
-from ..counterfactual import FLOOR
 from ..data import known_data_sets
 from ..errors import ConfigError, shown
-from ..files import path_of
+from ..nn.counterfactual import FLOOR
+from ..support import strict_yaml
+from ..support.files import path_of
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=10**9)]

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import torch
 
-from .. import backends
 from ..errors import ConfigError
-from .ranks import Ranks
+from ..ops import backends
+from .ranks.ranks import Ranks
 
 
 def select_device(name: str) -> torch.device:

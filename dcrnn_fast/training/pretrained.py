@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..data import PackedMeta
-from ..data.columns import texts_of, without_views
-from ..data.number_codes import Place
-from ..data.text_ids import Categories, Hashes, text_ids
+from ..data.codes.numbers import Place
+from ..data.codes.texts import Categories, Hashes, text_ids
+from ..data.read.columns import texts_of, without_views
 from ..errors import ConfigError, DataError
-from ..inputs import table_rows
+from ..support.model_inputs import table_rows
 
 VECTOR = "vector"
 BATCH_ROWS = 65_536

@@ -11,22 +11,22 @@ import torch
 
 from ..data import PackedDataset, data_report
 from ..errors import CheckpointError, ConfigError, shown
-from ..files import path_of
+from ..support.files import path_of
 from .config import RunConfig, located, read_config
-from .constant import with_constant
-from .continuation import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
-from .curves import write_curves
+from .data import check_rows, prepare_data
 from .device import deterministic, device_of_rank, select_backend
-from .evaluation import evaluate_split
-from .model_file import read_encoding, read_weights
+from .evaluate.constant import with_constant
+from .evaluate.curves import write_curves
+from .evaluate.predict import evaluate_split
+from .folder.layout import RunFolder, enter_run
+from .folder.tensors import load_tensors
+from .folder.weights import read_encoding, read_weights
+from .init import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
+from .loop.progress import Report
+from .loop.trainer import Trainer
 from .precision import select_precision
 from .pretrained import start_from_vectors
-from .ranks import Ranks, joined
-from .report import Report
-from .run_data import check_rows, prepare_data
-from .run_folder import RunFolder, enter_run
-from .tensors import load_tensors
-from .trainer import Trainer
+from .ranks.ranks import Ranks, joined
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
 
     Returns:
         What ``metrics.json`` holds but its digest: ``test`` and ``valid`` (metrics by task), ``train``, ``model``, ``data``, ``config``;
-        with ``init`` also ``init``, see :func:`dcrnn_fast.training.continuation.compare`.
+        with ``init`` also ``init``, see :func:`dcrnn_fast.training.init.compare`.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.

@@ -1,4 +1,4 @@
-// Parts of times that are numbers since 1970 or ISO 8601 text, as dcrnn_fast.data.derived computes them.
+// Parts of times that are numbers since 1970 or ISO 8601 text, as dcrnn_fast.data.read.derive computes them.
 #include <algorithm>
 #include <charconv>
 #include <chrono>

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dcrnn_fast import auto
-from dcrnn_fast.auto import memory
+from dcrnn_fast.ops import auto
+from dcrnn_fast.ops.auto import memory
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, backends, reference
+from dcrnn_fast import DCRNN, reference
+from dcrnn_fast.ops import backends
 
 SIZES = {"user": 7, "item": 11, "hour": 3}
 

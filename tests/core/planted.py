@@ -2,7 +2,8 @@
 
 import torch
 
-from dcrnn_fast import auto, reference
+from dcrnn_fast import reference
+from dcrnn_fast.ops import auto
 
 from ..operators.problems import cross_arguments
 

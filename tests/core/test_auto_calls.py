@@ -7,8 +7,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcrnn_fast import DCRNN, auto, backends, functional, operands, reference, tune
-from dcrnn_fast.auto import decision, memory
+from dcrnn_fast import DCRNN, functional, reference, tune
+from dcrnn_fast.ops import auto, backends
+from dcrnn_fast.ops import checks as operands
+from dcrnn_fast.ops.auto import decision, memory
 
 from ..operators.problems import cross_arguments
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dcrnn_fast import accuracy
-from dcrnn_fast.auto import Choice, examiner
+from dcrnn_fast.ops.auto import Choice, examiner
+from dcrnn_fast.support import accuracy
 
 from .planted import (
     Planted,

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from dcrnn_fast import CrossRNN, SharingPlan, auto, backends, functional, tune
-from dcrnn_fast.auto import calls, memory
+from dcrnn_fast import CrossRNN, SharingPlan, functional, tune
+from dcrnn_fast.ops import auto, backends
+from dcrnn_fast.ops.auto import calls, memory
 
 from ..operators.problems import cross_arguments
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dcrnn_fast import auto, info
-from dcrnn_fast.auto import decision, memory
+from dcrnn_fast import info
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.kernels import tile_file, tile_table
+from dcrnn_fast.ops import auto
+from dcrnn_fast.ops.auto import decision, memory
 
 from .planted import Planted, crashing, out_of_memory, problem, wrong_output
 
@@ -89,7 +90,7 @@ def test_choices_with_other_tile_sizes_are_measured_again(fast):
 
 def test_measuring_tile_sizes_makes_auto_measure_again(fast, monkeypatch):
     pytest.importorskip("triton", reason="measures the tile sizes of Triton kernels")
-    from dcrnn_fast import tile_measuring
+    from dcrnn_fast.ops import measure_tiles as tile_measuring
 
     class Problem:
         sizes = tile_table.Sizes("float32", 64, 8, 8, 2, 3, 2)

@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from dcrnn_fast import DCRNN, auto, backends, tune
-from dcrnn_fast.auto import decision, memory, tuning
+from dcrnn_fast import DCRNN, tune
+from dcrnn_fast.ops import auto, backends
+from dcrnn_fast.ops.auto import decision, memory, tuning
 
 pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="plants the C++ kernels as the faster candidate")
 

@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, BackendUnavailable, backends, functional
+from dcrnn_fast import DCRNN, BackendUnavailable, functional
+from dcrnn_fast.ops import backends
 
 from ..operators.problems import cross_arguments
 from ..processes import run_python

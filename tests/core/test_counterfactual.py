@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dcrnn_fast import DCRNN, counterfactual_losses
-from dcrnn_fast.counterfactual import FLOOR
-from dcrnn_fast.losses import task_losses
-from dcrnn_fast.relations import unsampled_logits
+from dcrnn_fast.nn.counterfactual import FLOOR
+from dcrnn_fast.nn.losses import task_losses
+from dcrnn_fast.nn.relations import unsampled_logits
 
 from ..operators.problems import DOUBLE
 

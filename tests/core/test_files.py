@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from dcrnn_fast.files import replacing, write_bytes, write_text
+from dcrnn_fast.support.files import replacing, write_bytes, write_text
 
 
 def test_a_reader_of_the_old_file_is_not_disturbed_by_the_new_one(tmp_path):

@@ -4,7 +4,7 @@ import fcntl
 import os
 import signal
 
-from dcrnn_fast.locks import locked
+from dcrnn_fast.support.locks import locked
 
 
 def test_a_lock_has_one_holder_until_it_is_released(tmp_path):

@@ -7,8 +7,8 @@ import torch
 from torch.autograd import gradcheck
 
 from dcrnn_fast import DCRNN, UncertaintyWeighting
-from dcrnn_fast.losses import expectation_calibrator, task_losses
-from dcrnn_fast.relations import InformationTransfer, chain_logits
+from dcrnn_fast.nn.losses import expectation_calibrator, task_losses
+from dcrnn_fast.nn.relations import InformationTransfer, chain_logits
 
 from ..operators.problems import DOUBLE
 from .models import SIZES, batch

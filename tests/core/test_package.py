@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import dcrnn_fast
-from dcrnn_fast import backends, info
+from dcrnn_fast import info
+from dcrnn_fast.ops import backends
 
 from ..processes import run_python
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dcrnn_fast
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 
 FIELDS = {"user": 20, "item": 9, "tag": 9}
 MODELS = {

@@ -6,22 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast import (
-    DCRNN,
-    CrossRNN,
-    DCNv2,
-    DcrnnFastError,
-    PartiallySharedLinear,
-    SharingPlan,
-    UncertaintyWeighting,
-    backends,
-    reference,
-)
+from dcrnn_fast import DCRNN, CrossRNN, DCNv2, DcrnnFastError, PartiallySharedLinear, SharingPlan, UncertaintyWeighting, reference
 from dcrnn_fast.data import BlockLoader, PackedSplit, open_packed, prepare
-from dcrnn_fast.losses import combine, expectation_calibrator, task_losses
-from dcrnn_fast.relations import InformationTransfer, chain_logits
+from dcrnn_fast.nn.losses import combine, expectation_calibrator, task_losses
+from dcrnn_fast.nn.relations import InformationTransfer, chain_logits
+from dcrnn_fast.ops import backends
 from dcrnn_fast.training import evaluate, load_config, load_model, train
-from dcrnn_fast.training.metrics import binary_metrics, group_auc, task_metrics
+from dcrnn_fast.training.evaluate.metrics import binary_metrics, group_auc, task_metrics
 
 Z, LABELS = torch.zeros(3, 2), torch.ones(3, 2)
 NO_FLOATS = [None, "x", [1.0], Z.long(), Z.to(torch.complex64), Z[0, 0]]

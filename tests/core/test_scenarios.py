@@ -9,7 +9,8 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from dcrnn_fast import DCRNN, CrossRNN, ScenarioCrossRNN, SharingPlan, backends, reference
+from dcrnn_fast import DCRNN, CrossRNN, ScenarioCrossRNN, SharingPlan, reference
+from dcrnn_fast.ops import backends
 
 from ..operators.problems import DOUBLE
 from .models import SIZES, batch, both_ways, check_swap

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dcrnn_fast import strict_json, strict_yaml
+from dcrnn_fast.support import strict_json, strict_yaml
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from dcrnn_fast import torchrun
 from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.training.ranks.ranks import torchrun
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, stack_module_state, vjp, vmap
 
-from dcrnn_fast import DCRNN, BackendUnavailable, Ranker, ScenarioCrossRNN, SharingPlan, UncertaintyWeighting, backends, reference
+from dcrnn_fast import DCRNN, BackendUnavailable, Ranker, ScenarioCrossRNN, SharingPlan, UncertaintyWeighting, reference
 from dcrnn_fast.data import Encoder
+from dcrnn_fast.ops import backends
 
 from .models import SIZES, batch
 

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 
 from ..processes import run_python
 

@@ -1,6 +1,6 @@
 """The CUDA kernels and their bindings for CPU tensors: compiled by the C++ compiler, with shim.h and binding_shim.h in the place of CUDA.
 
-The operators have a namespace of their own, with the contract of :mod:`dcrnn_fast.operators` like every other.
+The operators have a namespace of their own, with the contract of :mod:`dcrnn_fast.ops.registry` like every other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from dcrnn_fast.locks import locked
-from dcrnn_fast.operators import Implementation, Keep, override_by, register
+from dcrnn_fast.ops.registry import Implementation, Keep, override_by, register
+from dcrnn_fast.support.locks import locked
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -17,7 +17,7 @@ from dcrnn_fast.errors import DataError
 
 def test_the_second_call_opens_the_cache(table, monkeypatch):
     first = table.prepare()
-    monkeypatch.setattr("dcrnn_fast.data.preparing.build", lambda *_a, **_k: pytest.fail("encoded twice"))
+    monkeypatch.setattr("dcrnn_fast.data.build.build.build", lambda *_a, **_k: pytest.fail("encoded twice"))
     assert table.prepare().path == first.path
 
 
@@ -38,7 +38,7 @@ def test_a_damaged_cache_entry_is_built_anew(table):
 
 
 def test_an_entry_that_another_process_repaired_meanwhile_stays(table, monkeypatch):
-    from dcrnn_fast.data import packed
+    from dcrnn_fast.data.packed.arrays import arrays as packed
 
     repaired, looks = table.prepare().path, []
 
@@ -102,7 +102,7 @@ def test_processes_that_prepare_at_once_all_get_the_data(table):
 import sys
 from pathlib import Path
 from dcrnn_fast.data import prepare
-import dcrnn_fast.data.preparing
+import dcrnn_fast.data.build.build
 print("ready", flush=True)
 sys.stdin.readline()
 print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
@@ -121,7 +121,7 @@ print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
 
 
 def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monkeypatch):
-    from dcrnn_fast.data import preparing
+    from dcrnn_fast.data.build import build as preparing
 
     real = preparing.build
 
@@ -153,7 +153,7 @@ def test_temporary_folders_of_other_programs_stay(table):
 
 
 def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
-    from dcrnn_fast.data import preparing
+    from dcrnn_fast.data.build import build as preparing
 
     real, seen = preparing.read_tables, []
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcrnn_fast.data import prepare
-from dcrnn_fast.data.columns import Place
-from dcrnn_fast.data.derived import with_derived
-from dcrnn_fast.data.derived_schema import Derived, derived_columns
-from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.data.read.columns import Place
+from dcrnn_fast.data.read.derive import with_derived
+from dcrnn_fast.data.schema.derived import Derived, derived_columns
+from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
 
 PLACE = Path("log.csv")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dcrnn_fast.data import prepare
-from dcrnn_fast.data.draft import draft_schema
+from dcrnn_fast.data.inspect.draft import draft_schema
 from dcrnn_fast.errors import DataError
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dcrnn_fast.data import prepare
-from dcrnn_fast.data.bucket_edges import bucket_edges
+from dcrnn_fast.data.codes.quantiles import bucket_edges
 from dcrnn_fast.errors import DataError
 
 

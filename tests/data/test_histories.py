@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import histories
+from dcrnn_fast.data.build import histories
 
 from .event_logs import HISTORY, drawn, histories_of, oracle
 

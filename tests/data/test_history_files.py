@@ -10,7 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import Encoder, data_report, histories, prepare, row_files, staged
+from dcrnn_fast.data import Encoder, data_report, prepare
+from dcrnn_fast.data.build import histories
+from dcrnn_fast.data.build import staging as staged
+from dcrnn_fast.data.read import row_files
 
 from .event_logs import CLICKED, HISTORY, drawn, histories_of, oracle, split_log
 

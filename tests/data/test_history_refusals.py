@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcrnn_fast.data import Encoder
-from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
 
 from .event_logs import HISTORY, histories_of, split_log

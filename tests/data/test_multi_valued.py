@@ -13,9 +13,9 @@ import pytest
 
 from dcrnn_fast import DCRNN
 from dcrnn_fast.data import Encoder, data_report, open_packed, prepare
-from dcrnn_fast.data.draft import draft_schema
-from dcrnn_fast.data.id_shares import id_shares
-from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.data.inspect.draft import draft_schema
+from dcrnn_fast.data.inspect.oov import id_shares
+from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
 
 GENRES = {"column": "genres", "max_values": 3, "separator": "|"}

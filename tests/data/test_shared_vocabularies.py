@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dcrnn_fast.data import PackedMeta, open_packed, prepare
-from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
 
 SHARED = {"column": "last_item", "same_ids_as": "item"}

@@ -7,7 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import distinct, prepare, prepare_folder, row_files, staged
+from dcrnn_fast.data import prepare, prepare_folder
+from dcrnn_fast.data.build import staging as staged
+from dcrnn_fast.data.codes import distinct
+from dcrnn_fast.data.read import row_files
 from dcrnn_fast.errors import DataError
 
 DIGESTS = {

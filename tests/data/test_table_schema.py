@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dcrnn_fast.data.schema import load_schema
+from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcrnn_fast import backends, functional
-from dcrnn_fast.operators import Needs
+from dcrnn_fast import functional
+from dcrnn_fast.ops import backends
+from dcrnn_fast.ops.registry import Needs
 
 from ..strategies import FIELDS, TENSORS, problem
 from . import inference_calls, oracle

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcrnn_fast import backends, functional, reference
+from dcrnn_fast import functional, reference
+from dcrnn_fast.ops import backends
 
 from ..operators.backend import CHOICES
 from ..strategies import FIELDS, SMALL, TENSORS, draw, problem, work

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import dcrnn_fast
 from dcrnn_fast import BackendUnavailable
-from dcrnn_fast.accuracy import CEILING, relative_error
+from dcrnn_fast.support.accuracy import CEILING, relative_error
 
 from ..strategies import FIELDS, SMALL, draw
 from . import calls, mutations

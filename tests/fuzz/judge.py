@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dcrnn_fast.accuracy import CEILING, relative_error
+from dcrnn_fast.support.accuracy import CEILING, relative_error
 
 Results = dict[str, Tensor]
 """Outputs and gradients by name."""

@@ -5,7 +5,7 @@ import os
 import torch
 import torch._dynamo
 
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 
 from . import calls
 

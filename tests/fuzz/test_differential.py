@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from dcrnn_fast import backends, functional
+from dcrnn_fast import functional
+from dcrnn_fast.ops import backends
 
 from ..processes import run_python
 from . import differential

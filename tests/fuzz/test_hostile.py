@@ -2,7 +2,7 @@
 
 import pytest
 
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 
 from . import calls, defects, hostile
 from .campaign import Campaign

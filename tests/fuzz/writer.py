@@ -6,8 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
-from dcrnn_fast import locks
 from dcrnn_fast.errors import DcrnnFastError
+from dcrnn_fast.support import locks
 from dcrnn_fast.training import load_config, train
 from tests.training import late_imports  # noqa: F401
 

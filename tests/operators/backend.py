@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from dcrnn_fast import backends, functional
-from dcrnn_fast.operators import Implementation, Keep
+from dcrnn_fast import functional
+from dcrnn_fast.ops import backends
+from dcrnn_fast.ops.registry import Implementation, Keep
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -20,8 +20,8 @@ from dcrnn_fast.kernels.cross_rnn_backward import _gate
 from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
 from dcrnn_fast.kernels.low_rank_backward import _add_slices
 from dcrnn_fast.kernels.tiles import add_product, bank_rows, dot, inside
-from dcrnn_fast.operators import Implementation, Keep, register
-from dcrnn_fast.operators.triton import functions
+from dcrnn_fast.ops.registry import Implementation, Keep, register
+from dcrnn_fast.ops.triton import functions
 
 _numbers = itertools.count()
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dcrnn_fast import accuracy, functional, reference
-from dcrnn_fast.accuracy import relative_error
+from dcrnn_fast import functional, reference
+from dcrnn_fast.support import accuracy
+from dcrnn_fast.support.accuracy import relative_error
 
 from .problems import differentiable
 
@@ -42,7 +43,7 @@ def results(run, arguments: dict, seed: Tensor, **options) -> dict[str, Tensor]:
 def assert_as_exact_as_plain_pytorch(
     arguments: dict, dtype: torch.dtype, *, backend: str = "cpp", draws: int | None = None, ceiling: float | None = None, **options
 ) -> None:
-    """Each result's error is at most :func:`dcrnn_fast.accuracy.largest_error`, as medians over draws of x0 and the seed.
+    """Each result's error is at most :func:`dcrnn_fast.support.accuracy.largest_error`, as medians over draws of x0 and the seed.
 
     A gradient may have few values, whose error is luck: one that seems too inexact is judged by more draws, unless it is so in every draw,
     and those are at least three, or the error is four times the bound.

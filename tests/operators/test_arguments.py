@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dcrnn_fast import functional, reference
-from dcrnn_fast.operators import Keep, Needs, override_by
+from dcrnn_fast.ops.registry import Keep, Needs, override_by
 
 from .backend import on, on_every_backend, on_gpu_kernels, on_kernels
 from .problems import REFUSED, cross_arguments, freed

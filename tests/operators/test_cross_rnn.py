@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from dcrnn_fast import reference
-from dcrnn_fast.operators import Keep, Needs
+from dcrnn_fast.ops.registry import Keep, Needs
 
 from .backend import CHOICES, DTYPES, KEEPS, on, on_every_backend, on_every_gpu_kernel, on_every_kernel, on_kernels
 from .precision import assert_as_exact_as_plain_pytorch, cast, relative_error, results

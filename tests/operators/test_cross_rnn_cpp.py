@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from dcrnn_fast import CrossRNN, SharingPlan, functional, reference
-from dcrnn_fast.operators import Keep, Needs
+from dcrnn_fast.ops.registry import Keep, Needs
 
 from ..processes import run_python
 from ..strategies import MODERATE, problem, recipes

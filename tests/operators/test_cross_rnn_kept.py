@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dcrnn_fast import BackendUnavailable, CrossRNN, SharingPlan, reference
-from dcrnn_fast.operators import Needs
+from dcrnn_fast.ops.registry import Needs
 
 from .backend import on_kernels
 from .precision import cast, results

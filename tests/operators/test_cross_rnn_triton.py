@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dcrnn_fast import reference
-from dcrnn_fast.accuracy import CEILING, relative_error
 from dcrnn_fast.errors import BackendUnavailable
-from dcrnn_fast.operators import Keep
+from dcrnn_fast.ops.registry import Keep
+from dcrnn_fast.support.accuracy import CEILING, relative_error
 
 from .backend import on
 from .precision import cast, results
@@ -47,7 +47,7 @@ def errors(operators, backend, steps, rows=24, rank=None):
 @pytest.mark.parametrize("steps", [3, 6])
 def test_tf32_stays_well_below_its_ceiling(backend, steps, schedule):
     from dcrnn_fast.functional import kernel_override
-    from dcrnn_fast.operators import triton  # noqa: F401  registers the operators
+    from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
 
     with kernel_override("triton", schedule=schedule):
         found = errors(torch.ops.dcrnn_fast_triton, backend, steps)
@@ -56,7 +56,7 @@ def test_tf32_stays_well_below_its_ceiling(backend, steps, schedule):
 
 
 def test_tf32_of_the_low_rank_cell_stays_well_below_its_ceiling(backend):
-    from dcrnn_fast.operators import triton  # noqa: F401  registers the operators
+    from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
 
     for name, error in errors(torch.ops.dcrnn_fast_triton, backend, 3, rank=24).items():
         assert 1e-5 < error < CEILING["tf32"] / 2, f"{name}: relative error {error:.1e}"

@@ -5,7 +5,9 @@ import statistics
 import pytest
 import torch
 
-from dcrnn_fast import BackendUnavailable, accuracy, backends
+from dcrnn_fast import BackendUnavailable
+from dcrnn_fast.ops import backends
+from dcrnn_fast.support import accuracy
 
 from .backend import DTYPES
 from .inference_problems import features_arguments, plain_features, plain_towers, towers_arguments

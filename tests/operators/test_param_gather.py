@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from dcrnn_fast import backends, functional, reference
-from dcrnn_fast.accuracy import relative_error
+from dcrnn_fast import functional, reference
+from dcrnn_fast.ops import backends
+from dcrnn_fast.support.accuracy import relative_error
 
 from .backend import DTYPES, on, on_every_backend, on_gpu_kernels, on_kernels
 

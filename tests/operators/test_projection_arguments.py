@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dcrnn_fast import functional
-from dcrnn_fast.operators import Keep, Needs
+from dcrnn_fast.ops.registry import Keep, Needs
 
 from .backend import on, on_every_backend, on_kernels
 from .problems import REFUSED, cross_arguments, freed

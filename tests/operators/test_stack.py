@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
-from dcrnn_fast.operators import Keep, Needs
-from dcrnn_fast.operators import cross_rnn as contract
-from dcrnn_fast.transforms import constant_in_graphs
+from dcrnn_fast.ops import cross_rnn as contract
+from dcrnn_fast.ops.registry import Keep, Needs
+from dcrnn_fast.support.tracing import constant_in_graphs
 
 from ..core.models import SIZES, batch
 from .backend import KEEPS, on, on_every_backend, on_kernels

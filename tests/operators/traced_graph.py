@@ -19,7 +19,7 @@ from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from triton.backends.compiler import GPUTarget
 
 from dcrnn_fast.kernels import tile_choice
-from dcrnn_fast.operators import triton as operators
+from dcrnn_fast.ops import triton as operators
 
 CASES = {
     "all_steps, states": {"return_states": True},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dcrnn_fast.locks import locked
+from dcrnn_fast.support.locks import locked
 
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "server"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dcrnn_fast.locks import locked
+from dcrnn_fast.support.locks import locked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = REPOSITORY / "build" / "tests-server"

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dcrnn_fast.serving.http_schema import describe_api
+from dcrnn_fast.serving.http.schema import describe_api
 
 from .calls import get, metrics
 

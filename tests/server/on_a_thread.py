@@ -3,15 +3,15 @@
 import threading
 from functools import partial
 
-from dcrnn_fast.serving import http_app
-from dcrnn_fast.serving.served import load_run
+from dcrnn_fast.serving.http import app as http_app
+from dcrnn_fast.serving.http.model import load_run
 
 
 class OnAThread:
     """A server of a run folder, with the methods that the contract asks for. Options are those of the command, as ``max_rows=100``."""
 
     def __init__(self, served, *, load=load_run, grace=10.0, threads=1, **limits):
-        from dcrnn_fast.serving.http_server import Server, bind
+        from dcrnn_fast.serving.http.server import Server, bind
 
         named = {name.removeprefix("max_"): value for name, value in limits.items()}
         self.served = served

@@ -16,8 +16,10 @@ import yaml
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import MissingExtra
-from dcrnn_fast.serving import http_app, http_body, score_request
-from dcrnn_fast.serving.served import Served
+from dcrnn_fast.serving.http import app as http_app
+from dcrnn_fast.serving.http import body as http_body
+from dcrnn_fast.serving.http import request as score_request
+from dcrnn_fast.serving.http.model import Served
 from dcrnn_fast.training import train
 from tests.training.tiny import tiny_config
 
@@ -134,7 +136,7 @@ def test_a_failure_is_a_503_that_says_so_and_the_next_request_is_scored(serve, r
 
 @needs_packages
 def test_a_request_that_does_not_arrive_in_time_is_closed(serve, ranker, monkeypatch):
-    from dcrnn_fast.serving import http_server
+    from dcrnn_fast.serving.http import server as http_server
 
     monkeypatch.setattr(http_server, "ARRIVAL", 0.05)
     place = urlsplit(serve(ranker).url)
@@ -151,7 +153,7 @@ def test_a_request_that_does_not_arrive_in_time_is_closed(serve, ranker, monkeyp
 
 @needs_packages
 def test_a_request_that_came_in_part_with_the_one_before_is_closed_in_time(serve, ranker, monkeypatch):
-    from dcrnn_fast.serving import http_server
+    from dcrnn_fast.serving.http import server as http_server
 
     monkeypatch.setattr(http_server, "ARRIVAL", 0.05)
     place = urlsplit(serve(ranker).url)
@@ -339,7 +341,7 @@ def test_without_the_packages_of_the_extra_the_error_says_what_to_install(monkey
 
 
 def test_a_table_that_is_not_scored_finitely_is_not_served(ranker, monkeypatch):
-    from dcrnn_fast.serving import served
+    from dcrnn_fast.serving.http import model as served
 
     monkeypatch.setattr(Ranker, "load", lambda *_, **__: ranker)
     monkeypatch.setattr(Ranker, "predict_encoded", lambda *_: {"click": torch.tensor([np.nan]).numpy()})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast.serving.batching import Batcher, Job, Refused
+from dcrnn_fast.serving.http.batching import Batcher, Job, Refused
 
 
 class Slow:

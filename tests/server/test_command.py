@@ -9,7 +9,7 @@ import pytest
 
 from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401 (imported before the process is forked)
-from dcrnn_fast.serving import http_app
+from dcrnn_fast.serving.http import app as http_app
 
 from .calls import get, metrics, score
 from .contract import ROWS, assert_scores

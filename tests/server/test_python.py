@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from dcrnn_fast.serving import http_app
+from dcrnn_fast.serving.http import app as http_app
 
 from .contract import *  # noqa: F403
 from .on_a_thread import OnAThread

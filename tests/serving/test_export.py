@@ -14,9 +14,12 @@ from typer.testing import CliRunner
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
-from dcrnn_fast.serving import cpu_kind, export, exported, exporting, load_exported, package, score_files
-from dcrnn_fast.serving.archive import check_program
-from dcrnn_fast.serving.served import load_package
+from dcrnn_fast.serving import export, load_exported, score_files
+from dcrnn_fast.serving.export import cpu_kind, package
+from dcrnn_fast.serving.export import export as exporting
+from dcrnn_fast.serving.export import load as exported
+from dcrnn_fast.serving.export.archive import check_program
+from dcrnn_fast.serving.http.model import load_package
 from tests.damage import fill_disk
 
 from .archives import rewritten, with_json

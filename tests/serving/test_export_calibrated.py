@@ -9,11 +9,15 @@ import torch
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import ExportError
-from dcrnn_fast.serving import export, export_onnx, exported, exporting, load_exported, model_id, package
-from dcrnn_fast.serving.calibrated import Calibrated
+from dcrnn_fast.serving import export, load_exported, model_id
+from dcrnn_fast.serving.export import export as exporting
+from dcrnn_fast.serving.export import load as exported
+from dcrnn_fast.serving.export import onnx as export_onnx
+from dcrnn_fast.serving.export import package
+from dcrnn_fast.serving.export.calibrated import Calibrated
 from dcrnn_fast.training import calibrate
-from dcrnn_fast.training.calibration import Calibration, Isotonic, Platt, read_calibration
-from dcrnn_fast.training.model_file import read_weights, weights_digest
+from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, read_calibration
+from dcrnn_fast.training.folder.weights import read_weights, weights_digest
 
 from .archives import rewritten, with_json
 from .test_export import ROWS, assert_same

@@ -9,7 +9,9 @@ import pytest
 
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.errors import ConfigError, ExportError, MissingExtra
-from dcrnn_fast.serving import export, export_onnx, exporting
+from dcrnn_fast.serving import export
+from dcrnn_fast.serving.export import export as exporting
+from dcrnn_fast.serving.export import onnx as export_onnx
 
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in export_onnx.PACKAGES),

@@ -9,7 +9,7 @@ import torch
 
 from dcrnn_fast.errors import ExportError
 from dcrnn_fast.serving import export, load_exported
-from dcrnn_fast.serving.archive import GRAPH, SAMPLES
+from dcrnn_fast.serving.export.archive import GRAPH, SAMPLES
 
 from .archives import Touch, pickled, rewritten, with_json
 

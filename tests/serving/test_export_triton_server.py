@@ -8,7 +8,9 @@ import pytest
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.serving import export, export_onnx, export_triton_server
+from dcrnn_fast.serving import export
+from dcrnn_fast.serving.export import onnx as export_onnx
+from dcrnn_fast.serving.export import triton_server as export_triton_server
 
 from .test_export_onnx import needs_onnx
 

@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.cli.commands import app
-from dcrnn_fast.data import row_files
+from dcrnn_fast.data.read import row_files
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.serving import score_files, scoring
+from dcrnn_fast.serving import score_files
+from dcrnn_fast.serving import score_files as scoring
 from tests.damage import fill_disk
 from tests.training.tiny import SCHEMA
 

@@ -2,8 +2,9 @@ import shutil
 
 import pytest
 
-from dcrnn_fast.training import curves, run, train
-from dcrnn_fast.training.run_data import prepare_data
+from dcrnn_fast.training import run, train
+from dcrnn_fast.training.data import prepare_data
+from dcrnn_fast.training.evaluate import curves
 from tests.training.no_curves import write_numbers
 from tests.training.tiny import tiny_config, write_table
 

@@ -2,7 +2,7 @@
 
 import json
 
-from dcrnn_fast.training.run_files import write_file
+from dcrnn_fast.training.folder.run_files import write_file
 
 
 def write_numbers(path, title, loss, history):

@@ -17,8 +17,10 @@ from torch.distributed.launcher.api import elastic_launch
 from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401
 from dcrnn_fast.errors import DcrnnFastError
-from dcrnn_fast.training import evaluation, load_config, process_group, run, train
-from dcrnn_fast.training.trainer import Trainer
+from dcrnn_fast.training import load_config, run, train
+from dcrnn_fast.training.evaluate import predict as evaluation
+from dcrnn_fast.training.loop.trainer import Trainer
+from dcrnn_fast.training.ranks.ranks import process_group
 
 from . import late_imports  # noqa: F401
 from .no_curves import write_numbers

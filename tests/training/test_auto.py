@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from dcrnn_fast import auto, backends
-from dcrnn_fast.auto import memory
+from dcrnn_fast.ops import auto, backends
+from dcrnn_fast.ops.auto import memory
 from dcrnn_fast.training import Report, train
-from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.training.folder.layout import RunFolder
 from tests.training.tiny import tiny_config
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError
-from dcrnn_fast.strict_json import json_digest
-from dcrnn_fast.training import calibrate, calibrating, evaluate, train
-from dcrnn_fast.training.calibrating import fit_isotonic, fit_platt
-from dcrnn_fast.training.calibration import Calibration, Isotonic, Platt, logits, sigmoid
+from dcrnn_fast.support.strict_json import json_digest
+from dcrnn_fast.training import calibrate, evaluate, train
+from dcrnn_fast.training.evaluate import calibrate as calibrating
+from dcrnn_fast.training.evaluate.calibrate import fit_isotonic, fit_platt
+from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, logits, sigmoid
 from tests.damage import edit_json
 from tests.training.tiny import tiny_config
 

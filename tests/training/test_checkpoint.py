@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dcrnn_fast.errors import CheckpointError, RunFolderError
-from dcrnn_fast.training import checkpoint
-from dcrnn_fast.training.checkpoint import checkpoint_folders, load_checkpoint, recover, save_checkpoint
+from dcrnn_fast.training.folder import checkpoint
+from dcrnn_fast.training.folder.checkpoint import checkpoint_folders, load_checkpoint, recover, save_checkpoint
 from tests.damage import edit_json, flip_a_bit, truncate
 from tests.training.tiny import files_below
 

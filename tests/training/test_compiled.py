@@ -8,11 +8,11 @@ import torch
 from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import load_config, train
-from dcrnn_fast.training.batch_gradient import BatchGradient
-from dcrnn_fast.training.compiled import compiled
-from dcrnn_fast.training.model_file import build_model, describe
-from dcrnn_fast.training.objective import CounterfactualObjective
-from dcrnn_fast.training.ranks import ONE
+from dcrnn_fast.training.folder.weights import build_model, describe
+from dcrnn_fast.training.loop.compiled import compiled
+from dcrnn_fast.training.loop.objective import CounterfactualObjective
+from dcrnn_fast.training.loop.step import BatchGradient
+from dcrnn_fast.training.ranks.ranks import ONE
 from tests.training.test_resume import interrupted, outcome
 from tests.training.tiny import tiny_config
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from dcrnn_fast.cli.report_tables import print_report
 from dcrnn_fast.data import data_report
-from dcrnn_fast.data.id_shares import id_shares
+from dcrnn_fast.data.inspect.oov import id_shares
 from dcrnn_fast.training import Report, evaluate, load_model, train
-from dcrnn_fast.training.model_file import export_weights, read_weights
+from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from tests.training.tiny import tiny_config, write_table
 
 LOST = "field 'colour': 100.0% of the test cells that are not missing are out of vocabulary, but 0.0% of the train cells: "

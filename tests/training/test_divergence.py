@@ -3,8 +3,8 @@ import pytest
 import dcrnn_fast
 from dcrnn_fast.errors import TrainingDivergedError
 from dcrnn_fast.training import train
-from dcrnn_fast.training.run_folder import RunFolder
-from dcrnn_fast.training.trainer import Trainer
+from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.loop.trainer import Trainer
 from tests.training.tiny import newest_checkpoint, tiny_config
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from dcrnn_fast.errors import CheckpointError, DataError, RunFolderError
 from dcrnn_fast.training import evaluate, load_config, train
-from dcrnn_fast.training.model_file import export_weights, read_weights
-from dcrnn_fast.training.tensors import canonical_json
+from dcrnn_fast.training.folder.tensors import canonical_json
+from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from tests.damage import edit_json
 from tests.training.tiny import tiny_config, write_table
 

@@ -10,7 +10,7 @@ import yaml
 
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.training import evaluate, load_model, train
-from dcrnn_fast.training.run_data import prepare_data
+from dcrnn_fast.training.data import prepare_data
 from tests.training.test_resume import Notes
 from tests.training.tiny import tiny_config
 

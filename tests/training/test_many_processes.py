@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dcrnn_fast.data import BlockLoader
-from dcrnn_fast.locks import locked
-from dcrnn_fast.training import evaluation, load_config, load_model, train
-from dcrnn_fast.training.evaluation import evaluate_split
-from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.support.locks import locked
+from dcrnn_fast.training import load_config, load_model, train
+from dcrnn_fast.training.evaluate import predict as evaluation
+from dcrnn_fast.training.evaluate.predict import evaluate_split
+from dcrnn_fast.training.folder.layout import RunFolder
 from tests.training.rank_process import EVALUATED, start_ranks, start_torchrun
 from tests.training.test_resume import outcome
 from tests.training.tiny import files_below, newest_checkpoint, tiny_values, write_table

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from dcrnn_fast.training.metrics import binary_metrics, group_auc, mean_over_tasks, task_metrics
+from dcrnn_fast.training.evaluate.metrics import binary_metrics, group_auc, mean_over_tasks, task_metrics
 
 
 def draw(rows, seed=0, levels=20):

@@ -7,11 +7,11 @@ import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import Report, load_config, load_model, train
-from dcrnn_fast.training.evaluation import predict_split
-from dcrnn_fast.training.model_file import export_weights
-from dcrnn_fast.training.run_folder import RunFolder
-from dcrnn_fast.training.tensors import pack_tensors, read_safetensors
-from dcrnn_fast.training.trainer import Trainer
+from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.folder.tensors import pack_tensors, read_safetensors
+from dcrnn_fast.training.folder.weights import export_weights
+from dcrnn_fast.training.loop.trainer import Trainer
 from tests.damage import flip_a_bit
 from tests.training.tiny import tiny_config
 

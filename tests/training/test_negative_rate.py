@@ -11,8 +11,8 @@ import yaml
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import evaluate, load_config, load_model, train
-from dcrnn_fast.training.constant import unsampled_rates
-from dcrnn_fast.training.model_file import export_weights, read_weights
+from dcrnn_fast.training.evaluate.constant import unsampled_rates
+from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from tests.training.tiny import tiny_config, tiny_values
 
 RATE = 0.1

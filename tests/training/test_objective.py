@@ -8,12 +8,12 @@ import torch
 from dcrnn_fast import counterfactual_losses
 from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.relations import unsampled_logits
+from dcrnn_fast.nn.relations import unsampled_logits
 from dcrnn_fast.training import evaluate, load_config, train
-from dcrnn_fast.training.batch_gradient import BatchGradient
-from dcrnn_fast.training.model_file import build_model, describe, read_weights
-from dcrnn_fast.training.objective import CounterfactualObjective
-from dcrnn_fast.training.ranks import ONE
+from dcrnn_fast.training.folder.weights import build_model, describe, read_weights
+from dcrnn_fast.training.loop.objective import CounterfactualObjective
+from dcrnn_fast.training.loop.step import BatchGradient
+from dcrnn_fast.training.ranks.ranks import ONE
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dcrnn_fast.training import train
-from dcrnn_fast.training.oov_dropout import OOVDropout
+from dcrnn_fast.training.loop.oov_dropout import OOVDropout
 from tests.training.test_run import weights
 from tests.training.tiny import tiny_config
 

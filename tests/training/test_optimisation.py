@@ -6,9 +6,9 @@ import torch
 import dcrnn_fast
 from dcrnn_fast.training import train
 from dcrnn_fast.training.config import OptimiserConfig
-from dcrnn_fast.training.early_stopping import EarlyStopping
-from dcrnn_fast.training.model_file import build_model, describe
-from dcrnn_fast.training.optimisation import build_optimiser, learning_rate
+from dcrnn_fast.training.folder.weights import build_model, describe
+from dcrnn_fast.training.loop.optim import build_optimiser, learning_rate
+from dcrnn_fast.training.loop.stopping import EarlyStopping
 from tests.training.tiny import newest_checkpoint, tiny_config
 
 

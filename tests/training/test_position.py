@@ -6,8 +6,8 @@ import pytest
 
 from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import train
-from dcrnn_fast.training.checkpoint import load_checkpoint, save_checkpoint
-from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.training.folder.checkpoint import load_checkpoint, save_checkpoint
+from dcrnn_fast.training.folder.layout import RunFolder
 from tests.training.test_resume import interrupted
 from tests.training.tiny import tiny_config
 

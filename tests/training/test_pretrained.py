@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dcrnn_fast.data import PackedMeta
-from dcrnn_fast.data.text_ids import Hashes
+from dcrnn_fast.data.codes.texts import Hashes
 from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import load_model, train
 from dcrnn_fast.training.pretrained import start_from_vectors

@@ -9,10 +9,11 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
-from dcrnn_fast.training import Report, load_config, train, trainer
-from dcrnn_fast.training.checkpoint import load_checkpoint, save_checkpoint
-from dcrnn_fast.training.checkpoint_pace import CheckpointPace
-from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.training import Report, load_config, train
+from dcrnn_fast.training.folder.checkpoint import load_checkpoint, save_checkpoint
+from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.loop import trainer
+from dcrnn_fast.training.loop.pace import CheckpointPace
 from tests.damage import truncate
 from tests.processes import run_python
 from tests.training.tiny import fake_validation, files_below, tiny_config, tiny_values, write_table

@@ -7,7 +7,7 @@ import pytest
 
 from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import train
-from dcrnn_fast.training.run_data import check_rows, prepare_data
+from dcrnn_fast.training.data import check_rows, prepare_data
 from tests.training.tiny import tiny_config, write_table
 
 UNKNOWN = ", but every label of the validation rows of tiny is unknown; use a larger"

@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from dcrnn_fast import files
 from dcrnn_fast.errors import RunFolderError
-from dcrnn_fast.training.run_files import write_file, write_json
+from dcrnn_fast.support import files
+from dcrnn_fast.training.folder.run_files import write_file, write_json
 
 
 def test_a_full_disk_is_a_run_folder_error_and_leaves_the_old_file(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from dcrnn_fast.errors import CheckpointError, RunFolderError
-from dcrnn_fast.locks import locked
+from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import evaluate, train
-from dcrnn_fast.training.run_folder import MAY_CHANGE, RunFolder, stored_config
+from dcrnn_fast.training.folder.layout import MAY_CHANGE, RunFolder, stored_config
 from tests.damage import edit_json, flip_a_bit
 from tests.training.test_resume import Notes, interrupted, outcome
 from tests.training.tiny import files_below, tiny_config, write_table

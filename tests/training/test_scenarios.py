@@ -8,9 +8,9 @@ import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import evaluate, load_config, load_model, train
-from dcrnn_fast.training.description import check_description
-from dcrnn_fast.training.evaluation import predict_split
-from dcrnn_fast.training.model_file import read_weights
+from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.folder.description import check_description
+from dcrnn_fast.training.folder.weights import read_weights
 from tests.training.tiny import tiny_config
 
 SCENARIOS = {"model__sharing": "trunk", "model__scenario": "shape"}

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcrnn_fast.data import prepare
-from dcrnn_fast.data.packed import PackedSplit
+from dcrnn_fast.data.packed.arrays import PackedSplit
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import evaluate
-from dcrnn_fast.training.metrics import binary_metrics
-from dcrnn_fast.training.segments import metrics_by, names_of_ids, segments
+from dcrnn_fast.training.evaluate.metrics import binary_metrics
+from dcrnn_fast.training.evaluate.segments import metrics_by, names_of_ids, segments
 from tests.training.tiny import write_table
 
 

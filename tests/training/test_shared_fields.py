@@ -11,11 +11,11 @@ import yaml
 from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.training import evaluate, load_model, train
-from dcrnn_fast.training.evaluation import predict_split
-from dcrnn_fast.training.model_file import build_model, describe, export_weights
-from dcrnn_fast.training.oov_dropout import OOVDropout
-from dcrnn_fast.training.run_data import prepare_data
-from dcrnn_fast.training.tensors import read_safetensors
+from dcrnn_fast.training.data import prepare_data
+from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.folder.tensors import read_safetensors
+from dcrnn_fast.training.folder.weights import build_model, describe, export_weights
+from dcrnn_fast.training.loop.oov_dropout import OOVDropout
 from tests.training.test_resume import StoppedError, outcome, stop_at
 from tests.training.tiny import tiny_config
 

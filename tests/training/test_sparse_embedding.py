@@ -7,12 +7,13 @@ import torch
 
 from dcrnn_fast import RowWiseAdagrad
 from dcrnn_fast.errors import CheckpointError, TrainingDivergedError
-from dcrnn_fast.training import evaluate, load_model, sparse_table, train
-from dcrnn_fast.training.model_file import build_model, describe
-from dcrnn_fast.training.optimisation import SPARSE_DECAY, SPARSE_LR, build_optimiser, clip_gradients
-from dcrnn_fast.training.snapshot import capture, keep, restore
-from dcrnn_fast.training.sparse_table import SparseTable
-from dcrnn_fast.training.tensors import all_finite
+from dcrnn_fast.training import evaluate, load_model, train
+from dcrnn_fast.training.folder.tensors import all_finite
+from dcrnn_fast.training.folder.weights import build_model, describe
+from dcrnn_fast.training.loop import table_checks as sparse_table
+from dcrnn_fast.training.loop.optim import SPARSE_DECAY, SPARSE_LR, build_optimiser, clip_gradients
+from dcrnn_fast.training.loop.snapshot import capture, keep, restore
+from dcrnn_fast.training.loop.table_checks import SparseTable
 from tests.training.tiny import tiny_config
 
 CPU = torch.device("cpu")

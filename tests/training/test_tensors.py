@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dcrnn_fast.errors import CheckpointError
-from dcrnn_fast.training.tensors import load_tensors, pack_tensors, read_safetensors
+from dcrnn_fast.training.folder.tensors import load_tensors, pack_tensors, read_safetensors
 
 
 def test_tensors_of_another_shape_are_named_with_both_shapes_and_the_model_is_left_alone():

@@ -5,10 +5,11 @@ import csv
 import numpy as np
 import yaml
 
-from dcrnn_fast.training import load_config, run, trainer
-from dcrnn_fast.training.checkpoint import load_checkpoint
-from dcrnn_fast.training.ranks import ONE
-from dcrnn_fast.training.run_folder import RunFolder
+from dcrnn_fast.training import load_config, run
+from dcrnn_fast.training.folder.checkpoint import load_checkpoint
+from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.loop import trainer
+from dcrnn_fast.training.ranks.ranks import ONE
 
 SCHEMA = {
     "name": "tiny",

@@ -5,8 +5,8 @@ import torch
 
 from bench.fake_gpu import FakeGpu
 from dcrnn_fast.kernels import launches, tile_choice
-from dcrnn_fast.operators import triton  # noqa: F401  registers the operators
-from dcrnn_fast.operators.cross_rnn import Keep
+from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
+from dcrnn_fast.ops.cross_rnn import Keep
 from tests.operators.problems import cross_arguments
 
 GPU = FakeGpu().install()

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from dcrnn_fast import backends, info
+from dcrnn_fast import info
 from dcrnn_fast.kernels import tile_file
+from dcrnn_fast.ops import backends
 
 ENTRY = {
     "choice": "schedule",
@@ -65,7 +66,7 @@ def test_a_wrong_batch_is_one_error_line(command, wrong):
 
 
 def test_warm_measures_every_batch(command, monkeypatch):
-    tile_measuring = pytest.importorskip("dcrnn_fast.tile_measuring")
+    tile_measuring = pytest.importorskip("dcrnn_fast.ops.measure_tiles")
     calls = []
 
     def tune(*sizes, report, **options):

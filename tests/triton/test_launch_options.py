@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 
 pytestmark = pytest.mark.skipif(backends.REASONS["triton"] is not None, reason=f"no Triton kernels here: {backends.REASONS['triton']}")
 

@@ -15,8 +15,8 @@ import triton.language as tl
 from triton.runtime.errors import InterpreterError
 
 from dcrnn_fast.kernels import INTERPRETED, launches, tile_choice, tile_table
-from dcrnn_fast.operators import Needs
-from dcrnn_fast.operators.triton import functions
+from dcrnn_fast.ops.registry import Needs
+from dcrnn_fast.ops.triton import functions
 
 from .programs import Launch, corners, recorded, run_without_memory
 

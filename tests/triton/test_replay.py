@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(torch.cuda.is_available() and backends.REASONS["triton"] is not None, reason="no Triton kernels here")

@@ -11,12 +11,13 @@ import torch
 
 pytest.importorskip("triton")
 
-from dcrnn_fast import functional, tile_measuring
+from dcrnn_fast import functional
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.kernels import cost_model, tile_choice, tile_file, tile_table
 from dcrnn_fast.kernels.tile_choice import config, schedule
 from dcrnn_fast.kernels.tile_file import Entry
 from dcrnn_fast.kernels.tile_table import Card, Config, Sizes, candidates
+from dcrnn_fast.ops import measure_tiles as tile_measuring
 from tests.operators.problems import cross_arguments
 
 CARD = Card("NVIDIA H100 80GB HBM3", 132, 232_448, 9)

@@ -1,0 +1,1 @@
+"""Builds packed data from the files of a table: splits, ids, numbers, histories and labels."""

@@ -1,0 +1,204 @@
+"""The encoding of a table: learned from its train rows alone, or taken from another table, and applied to batches of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from ...errors import DataError, shown
+from ..codes.numbers import float32
+from ..codes.quantiles import bucket_edges
+from ..packed.meta import MISSING, OOV
+from ..read.text_queries import first_positions
+from ..schema.histories import History
+from ..schema.table import TableSchema
+from .fields import BucketCode, CategoryCode, DenseScale, HashCode
+from .histories import HistoryIds
+from .labels import Label, check_funnel
+from .staging import Batch, StagedTable, TextColumn, TextMap
+from .tables import Progress
+from .train_rows import Fitting
+
+__all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]
+
+Field = CategoryCode | HashCode | BucketCode
+Collect = Callable[[History, TextMap, TextMap], HistoryIds]
+
+
+@dataclass(frozen=True)
+class FittedSchema:
+    """A fitted schema. `fields` are in the order of the id columns: the categorical ones, then the buckets."""
+
+    schema: TableSchema
+    fields: tuple[Field, ...]
+    dense: tuple[DenseScale, ...]
+
+    @classmethod
+    def fit(cls, schema: TableSchema, fitting: Fitting, progress: Progress) -> FittedSchema:
+        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
+        for task in schema.tasks:
+            if task.positive is not None:
+                label = Label(fitting.staged, task)
+                if not any((label.of(batch)[fitting.train[batch.here]] == 1).any() for batch in fitting.staged.batches):
+                    raise DataError(
+                        f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the "
+                        f"column holds {sorted(set(fitting.texts([task.column], 1, 20)) - {MISSING})} (at most 20 shown)"
+                    )
+        categories: dict[str, Field] = {}
+        buckets: list[Field] = []
+        dense: list[DenseScale] = []
+        id_columns, shared, computed = schema.id_columns, schema.shared, schema.computed
+        several = {column for of in schema.pooled.values() for column in of["columns"]}
+        columns = len(id_columns) + len(schema.numeric)
+        for done, c in enumerate(id_columns):
+            progress("learning columns", done, columns)
+            if c.hash_buckets is not None:
+                categories[c.column] = HashCode(c.column, c.hash_buckets)
+            elif c.same_ids_as is None:
+                alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
+                categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count, several)
+        for done, n in enumerate(schema.numeric, start=len(id_columns)):
+            progress("learning columns", done, columns)
+            if n.buckets is not None:
+                buckets.append(BucketCode.fit(fitting, n))
+            if n.dense is not None:
+                dense.append(DenseScale.fit(fitting, n))
+        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(dense))
+
+    @classmethod
+    def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> FittedSchema:
+        """The fitted schema of another table: `encoding` holds the `vocabulary` and `scaling` of that table's meta.json.
+
+        Raises DataError for a column that the other table does not have, or uses in another way.
+        """
+        vocabulary, scaling = encoding["vocabulary"], encoding["scaling"]
+        _check_alike(schema, "is read", "as", encoding.get("pooled", {}), schema.pooled)
+        _check_alike(schema, "is derived", "by", encoding.get("derived", {}), schema.derived_features)
+        _check_alike(schema, "has the ids", "of", encoding.get("shared", {}), schema.shared)
+        categories: dict[str, Field] = {}
+        for category in schema.id_columns:
+            if category.same_ids_as is not None:
+                continue
+            if category.hash_buckets is not None:
+                if vocabulary.get(category.column, [OOV]):
+                    raise _foreign(schema, category.column, "hashed")
+                categories[category.column] = HashCode(category.column, category.hash_buckets)
+                continue
+            if vocabulary.get(category.column, [])[:1] != [OOV]:
+                raise _foreign(schema, category.column, "categorical")
+            categories[category.column] = CategoryCode(category.column, vocabulary[category.column])
+        fields = _with_shared(schema, categories)
+        for numeric in (n for n in schema.numeric if n.buckets is not None):
+            if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:
+                raise _foreign(schema, numeric.column, "bucketed")
+            fields.append(BucketCode(numeric.column, np.asarray(vocabulary[numeric.column], dtype=np.float64)))
+        dense = []
+        for numeric in (n for n in schema.numeric if n.dense is not None):
+            scale = scaling.get(numeric.column)
+            if scale is None or scale["treatment"] != numeric.dense:
+                raise _foreign(schema, numeric.column, f"dense ({numeric.dense})")
+            dense.append(DenseScale(numeric.column, **scale))
+        return cls(schema, tuple(fields), tuple(dense))
+
+
+class EncodedRows:
+    """The rows of a staged table as an encoder makes them, a batch at a time.
+
+    `collect` makes one of its schema's histories of the ids of its items and of the numbers of its users.
+    """
+
+    def __init__(self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection, collect: Collect) -> None:
+        schema = encoder.schema
+        self._encoder, self._staged = encoder, staged
+        self._labels = [Label(staged, task) for task in schema.tasks]
+        named = {one.by for one in schema.histories} | ({schema.group} if schema.group is not None else set())
+        groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
+        self._group = None if schema.group is None else groups[schema.group]
+        computed, pooled = schema.computed, schema.pooled
+        bound: dict[str, Any] = {field.column: field.bound(staged, database) for field in encoder.fields if field.column not in computed}
+        histories = {pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
+        self._ids: list[tuple[int | slice, Any]] = []
+        """Columns of the ids, and what makes them of a batch."""
+        for position, field in enumerate(encoder.fields):
+            if field.column in histories:
+                history = histories[field.column]
+                self._ids.append((slice(position, position + history.last), history))
+            elif field.column in bound:
+                self._ids.append((position, bound[field.column]))
+
+    def of(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of a batch by kind, as the packed format holds them. Raises DataError for rows that break the schema."""
+        schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
+        ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
+        scaled = np.empty((batch.rows, len(dense)), np.float32)
+
+        def fill(part: int) -> None:
+            if part < len(self._ids):
+                columns, source = self._ids[part]
+                ids[:, columns] = source.of(batch)
+            else:
+                scaled[:, part - len(self._ids)] = dense[part - len(self._ids)].transform(staged, batch)
+
+        list(staged.pool.map(fill, range(len(self._ids) + len(dense))))
+        labels = np.column_stack([label.of(batch) for label in self._labels])
+        if schema.funnel:
+            check_funnel(schema, labels, batch.place)
+        arrays = {
+            "ids": ids,
+            "dense": scaled if dense else None,
+            "labels": labels,
+            "weight": _weight(staged, batch, schema.weight) if schema.weight is not None else None,
+            "group": self._group.of(batch) if self._group is not None else None,
+        }
+        return {kind: array for kind, array in arrays.items() if array is not None}
+
+
+def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:
+    """The categorical fields in the schema's order: one that has the ids of another is that field for its own column."""
+    several = {column for of in schema.pooled.values() for column in of["columns"]}
+    fields: list[Field] = []
+    for c in schema.id_columns:
+        field = replace(categories[c.same_ids_as or c.column], column=c.column)
+        fields.append(replace(field, several=c.column in several) if isinstance(field, CategoryCode) else field)
+    return fields
+
+
+def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.float32]:
+    weight = staged.numbers[column].of(batch)
+    bad = ~(weight >= 0)
+    if bad.any():
+        row = bad.argmax()
+        held = "no value" if np.isnan(weight[row]) else f"{weight[row]:g}"
+        raise DataError(f"{batch.place.row(row)}: weight column {column!r} holds {held}, expected a number >= 0")
+    return float32(weight, weight, column, batch.place, "too large for float32; give smaller weights")
+
+
+def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
+    """A number for each distinct text; -1 where missing."""
+    texts = column.texts()
+    numbers = first_positions(database, texts)
+    numbers[pc.equal(texts, MISSING).to_numpy()] = -1
+    return column.map_positions([numbers], np.int64)
+
+
+def _check_alike(schema: TableSchema, what: str, by: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            ours, theirs = (shown(of[name]) if name in of else "none" for of in (here, there))
+            raise DataError(
+                f"data set {schema.name!r}: column {name!r} {what} {by} {ours} in its schema, and {by} {theirs} in the data "
+                "whose encoding is asked for; give a schema of the same columns"
+            )
+
+
+def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:
+    return DataError(
+        f"data set {schema.name!r}: column {column!r} is {kind} in its schema, and not in the data whose encoding is asked for; "
+        "give a schema of the same columns"
+    )

@@ -1,0 +1,160 @@
+"""The kinds of columns: what each learns from the train rows, and what it makes of a batch of rows.
+
+categorical  id 0: out of vocabulary (unseen, or rarer than min_count in train); then the categories, the most frequent first
+             in a column of several: missing has id 0 too
+hashed       id 0: missing; then 1 + the last 8 bytes of the text's MD5, as a little-endian number, modulo the number of buckets
+buckets      id 0: missing; then 1 + the index of the value's bucket
+dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * log(1 + |x|); missing becomes 0, the train mean
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...errors import DataError
+from ..codes.distinct import distinct_counts, pairwise_sum
+from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, treated
+from ..codes.quantiles import edges_of
+from ..packed.meta import MISSING, OOV
+from ..read.text_queries import hashes
+from ..schema.table import Numeric
+from .staging import Batch, NumberColumn, StagedTable, TextMap
+from .train_rows import Fitting
+
+
+@dataclass(frozen=True)
+class CategoryCode:
+    """A categorical field: `vocabulary[id]` is its text, `vocabulary[0]` the out-of-vocabulary entry.
+
+    `several` says that the column holds one of several values: a missing one has id 0, even if the vocabulary, of another field, has it.
+    """
+
+    column: str
+    vocabulary: list[str]
+    several: bool = False
+
+    @classmethod
+    def fit(cls, fitting: Fitting, columns: Sequence[str], min_count: int, several: Collection[str] = ()) -> CategoryCode:
+        """Learn from the train rows' cells of the columns, the first of which is the field's own; in `several` a cell is one of several."""
+        texts, of_several = fitting.texts(columns, min_count, several=several), columns[0] in several
+        return cls(columns[0], [OOV, *(text for text in texts if text != MISSING or not of_several)], of_several)
+
+    @property
+    def num_embeddings(self) -> int:
+        """The number of ids."""
+        return len(self.vocabulary)
+
+    def entries(self) -> list[str] | list[float]:
+        """What meta.json keeps."""
+        return self.vocabulary
+
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
+        """The ids of a staged table's rows."""
+        entries: list[str | None] = list(self.vocabulary[1:])
+        if self.several and MISSING in entries:
+            entries[entries.index(MISSING)] = None
+        known = pa.array(entries, pa.string())
+        return staged.texts[self.column].map(lambda texts: pc.fill_null(pc.add(pc.index_in(texts, known), 1), 0).to_numpy(), np.int32)
+
+
+@dataclass(frozen=True)
+class HashCode:
+    """A categorical field without a vocabulary: id 0 is missing, id 1 + b is hash bucket b."""
+
+    column: str
+    buckets: int
+
+    @property
+    def num_embeddings(self) -> int:
+        """The number of ids."""
+        return self.buckets + 1
+
+    def entries(self) -> list[str] | list[float]:
+        """What meta.json keeps."""
+        return []
+
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
+        """The ids of a staged table's rows."""
+
+        def ids(texts: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+            return np.where(pc.equal(texts, MISSING).to_numpy(), 0, 1 + hashes(database, texts) % np.uint64(self.buckets))
+
+        return staged.texts[self.column].map(ids, np.int32)
+
+
+@dataclass(frozen=True)
+class BucketCode:
+    """A numeric column as a field: id 0 is missing, id 1 + b is bucket b."""
+
+    column: str
+    edges: FloatArray
+
+    @classmethod
+    def fit(cls, fitting: Fitting, numeric: Numeric) -> BucketCode:
+        """Learn from the train rows."""
+        assert numeric.buckets is not None
+        return cls(numeric.column, edges_of(*distinct_counts(fitting.numbers(numeric.column).pieces()), numeric.buckets))
+
+    @property
+    def num_embeddings(self) -> int:
+        """The number of ids."""
+        return len(self.edges) + 2
+
+    def entries(self) -> list[str] | list[float]:
+        """What meta.json keeps."""
+        return [float(edge) for edge in self.edges]
+
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> _Buckets:
+        """The ids of a staged table's rows."""
+        return _Buckets(staged.numbers[self.column], self.edges)
+
+
+class _Buckets:
+    def __init__(self, numbers: NumberColumn, edges: FloatArray) -> None:
+        self._numbers, self._edges = numbers, edges
+
+    def of(self, batch: Batch) -> npt.NDArray[np.int32]:
+        return bucket_ids(self._numbers.of(batch), self._edges).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class DenseScale:
+    """A numeric column as one float: optionally signed log1p, then standardised with the train split's mean and deviation."""
+
+    column: str
+    treatment: str
+    mean: float
+    std: float
+
+    @classmethod
+    def fit(cls, fitting: Fitting, numeric: Numeric) -> DenseScale:
+        """Learn from the train rows."""
+        assert numeric.dense is not None
+        treatment, selected = numeric.dense, fitting.numbers(numeric.column)
+        count = selected.count
+
+        def part(start: int, stop: int) -> FloatArray:
+            return treated(selected.read(start, stop - start), treatment)
+
+        mean = std = 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            if count:
+                mean = pairwise_sum(part, count) / count
+                std = float(np.sqrt(pairwise_sum(lambda start, stop: np.square(part(start, stop) - mean), count) / count))
+        if not np.isfinite([mean, std]).all():
+            raise DataError(
+                f"{fitting.largest(numeric.column)}, which is too large to standardise; correct it, or use `dense: log1p` or `buckets`"
+            )
+        return cls(numeric.column, treatment, mean, std if std > 0 else 1.0)
+
+    def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:
+        """The values of a batch's rows. Raises DataError for one that float32 cannot hold."""
+        values = staged.numbers[self.column].of(batch)
+        return dense_float32(dense_values(values, self.treatment, self.mean, self.std), values, self.column, batch.place)

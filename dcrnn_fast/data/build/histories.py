@@ -1,0 +1,184 @@
+"""The items of earlier rows, as a schema's histories name them, of all rows of a staged table in memory that does not grow with it.
+
+A row enters twice: as one that asks, at its time, and if it is an event as one that can be seen, at its time plus the lag. DuckDB sorts
+these entries by user and moment, and at one moment those that ask first; it moves to the disk what its memory does not hold. Whatever a
+row may see then stands before it. One pass counts the events, and so tells each row where its last events end and how many they are. DuckDB
+sorts these two numbers by row again. The disk holds 12 bytes a row, and 4 an event: its id, in the order of the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ...errors import DataError, shown
+from ..codes.numbers import FloatArray
+from ..packed.writer import raw_bytes
+from ..read.derive import MAX_SECONDS, PER_SECOND, are_dates
+from ..schema.histories import History
+from .labels import Label
+from .splits import TRAIN, SplitArray
+from .staging import Batch, StagedTable, TextMap, TimeColumn
+
+Bools = npt.NDArray[np.bool_]
+
+_ENTRIES = pa.schema(
+    [
+        ("user", pa.int64()),
+        ("moment", pa.float64()),
+        ("event", pa.bool_()),
+        ("time", pa.float64()),
+        ("row", pa.int64()),
+        ("id", pa.int32()),
+        ("split", pa.int8()),
+    ]
+)
+_IN_ORDER = 'SELECT "user", event, "row", id, split FROM source ORDER BY "user", moment, event, "time", "row"'
+_ENDS = pa.schema([("row", pa.int64()), ("stop", pa.int64()), ("number", pa.int32())])
+_BY_ROW = 'SELECT stop, number FROM source ORDER BY "row"'
+_ENTRIES_AT_ONCE = 1 << 16
+
+
+class Sources(NamedTuple):
+    """What a history is made of, by row: the ids of its items, numbers of its users (-1: none), what its `where` says, and the split."""
+
+    items: TextMap
+    users: TextMap
+    label: Label | None
+    splits: SplitArray
+
+
+class HistoryIds:
+    """The ids of a history's items for the rows of a table: the most recent one first, 0 where there are no more."""
+
+    def __init__(self, history: History, files: Path) -> None:
+        self.last = history.last
+        self.events = self.behind_held_out = 0
+        """How many events there are, and how many train rows may see an event of a validation or test row."""
+        self._ids, self._stops, self._numbers = (files.with_suffix(f".{kind}") for kind in ("ids", "stops", "numbers"))
+        self._in_order: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+
+    @classmethod
+    def collect(
+        cls, history: History, staged: StagedTable, sources: Sources, database: duckdb.DuckDBPyConnection, files: Path
+    ) -> HistoryIds:
+        """Those of a staged table. `files` is a path, with whose name others begin that are written.
+
+        Raises DataError for a row without a time and, if there is a lag, for numbers that are no times in the history's unit.
+        """
+        found = cls(history, files)
+        entries, ends = files.with_suffix(".entries"), files.with_suffix(".ends")
+        _write(entries, _ENTRIES, _entries(history, staged, sources))
+        _write(ends, _ENDS, found._counted(_sorted(database, entries, _IN_ORDER)))
+        entries.unlink()
+        with found._stops.open("wb") as stops, found._numbers.open("wb") as numbers:
+            for batch in _sorted(database, ends, _BY_ROW):
+                stops.write(raw_bytes(batch.column("stop").to_numpy(), np.int64))
+                numbers.write(raw_bytes(batch.column("number").to_numpy(), np.int32))
+        ends.unlink()
+        if found.events:
+            found._in_order = np.memmap(found._ids, np.int32, "r")
+        return found
+
+    def of(self, batch: Batch) -> npt.NDArray[np.int32]:
+        """The ids [rows, last] of a batch's rows."""
+        stops = np.fromfile(self._stops, np.int64, batch.rows, offset=batch.start * 8)
+        numbers = np.fromfile(self._numbers, np.int32, batch.rows, offset=batch.start * 4)
+        ids = np.zeros((batch.rows, self.last), np.int32)
+        for place in range(numbers.max(initial=0)):
+            rows = np.flatnonzero(numbers > place)
+            ids[rows, place] = self._in_order[stops[rows] - 1 - place]
+        return ids
+
+    def _counted(self, entries: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Of each entry that asks: its row, how many events stand before it, and how many of the last of these are its user's."""
+        user, events, held = -2, _Count(), _Count()
+        with self._ids.open("wb") as stream:
+            for batch in entries:
+                users, event, row, ids, split = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+                first = np.append(users[:1] != user, users[1:] != users[:-1])
+                user = users[-1]
+                before, of_user = events.of(event, first)
+                _, held_of_user = held.of(event & (split > TRAIN), first)
+                asks = ~event
+                self.behind_held_out += int(np.count_nonzero(held_of_user[asks & (split == TRAIN)]))
+                stream.write(raw_bytes(ids[event], np.int32))
+                yield pa.record_batch([row[asks], before[asks], np.minimum(of_user[asks], self.last).astype(np.int32)], schema=_ENDS)
+        self.events = events.total
+
+
+class _Count:
+    """Counts the entries that are chosen, chunk by chunk."""
+
+    def __init__(self) -> None:
+        self.total = self._at_first = 0
+
+    def of(self, chosen: Bools, first: Bools) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """How many stand before each entry, of all and of its own user; `first` says where a user's entries begin."""
+        after = self.total + np.cumsum(chosen, dtype=np.int64)
+        before = after - chosen
+        at_first = np.maximum.accumulate(np.where(first, before, self._at_first))
+        self.total, self._at_first = int(after[-1]), int(at_first[-1])
+        return before, before - at_first
+
+
+def _entries(history: History, staged: StagedTable, sources: Sources) -> Iterator[pa.RecordBatch]:
+    times, items = staged.times[history.time], staged.texts[history.of]
+    lag = history.lag * PER_SECOND["us" if times.moments else history.unit or "s"]
+    dates = lag > 0 and not times.moments and history.unit is None
+    for batch in staged.batches:
+        time = times.of(batch) + 0.0  # -0.0 is 0.0
+        _check(history, time, times, batch)
+        dates = dates and are_dates(np.clip(time, 0, 2**40).astype(np.int64))
+        user, ids = sources.users.of(batch), sources.items.of(batch)
+        event = (user >= 0) & items.present(batch)
+        if sources.label is not None:
+            event &= sources.label.of(batch) == 1
+        row, split = np.arange(batch.start, batch.start + batch.rows), sources.splits[batch.here]
+        yield _batch(user, time, np.zeros(batch.rows, bool), time, row, ids, split)
+        yield _batch(*(column[event] for column in (user, time + lag, event, time, row, ids, split)))
+    if dates and staged.rows:
+        raise DataError(
+            f"history {history.name!r}: column {history.time!r} holds numbers that look like dates, such as 20240531, and a `lag` is "
+            "counted in seconds; write dates as 2024-05-31, or say `unit: s` if these are seconds"
+        )
+
+
+def _batch(*columns: npt.NDArray[np.generic]) -> pa.RecordBatch:
+    return pa.record_batch(list(columns), schema=_ENTRIES)
+
+
+def _check(history: History, time: FloatArray, times: TimeColumn, batch: Batch) -> None:
+    missing = np.isnan(time)
+    if missing.any():
+        where = batch.place.row(missing.argmax())
+        raise DataError(f"{where}: column {history.time!r} orders history {history.name!r} and is empty; fill it, or leave the row out")
+    strange = np.abs(time) >= MAX_SECONDS * PER_SECOND[history.unit or "s"]
+    if history.lag and not times.moments and strange.any():
+        row = strange.argmax()
+        raise DataError(
+            f"{batch.place.row(row)}: column {history.time!r} holds {shown(float(time[row]))}, which is more than 3,000 years from 1970; "
+            f"history {history.name!r} has a `lag` and reads numbers in the unit {history.unit or 's'}: name theirs, such as `unit: ms`"
+        )
+
+
+def _write(file: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _sorted(database: duckdb.DuckDBPyConnection, file: Path, query: str) -> Iterator[pa.RecordBatch]:
+    """Non-empty batches of what the query makes of the file's rows, as the table `source`."""
+    with pa.OSFile(str(file)) as stream:
+        database.register("source", pa.ipc.open_stream(stream))
+        try:
+            yield from (batch for batch in database.sql(query).arrow(_ENTRIES_AT_ONCE) if batch.num_rows)
+        finally:
+            database.unregister("source")

@@ -1,0 +1,68 @@
+"""The 0/1 labels of a staged table."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...errors import DataError
+from ..codes.numbers import Place
+from ..packed.meta import MISSING
+from ..read.columns import TRUTHS, reserved_apart
+from ..schema.table import TableSchema
+from ..schema.tasks import Rule
+from .staging import Batch, StagedTable
+
+YAML_TRUTHS = {True: (*TRUTHS[True], "on"), False: (*TRUTHS[False], "off")}
+"""What `true` and `false` in `positive` stand for: what a label column may hold in their place, and what else YAML reads as them."""
+
+
+class Label:
+    """What a rule says of each row, such as a task's label: 0, 1, or NaN for unknown."""
+
+    def __init__(self, staged: StagedTable, rule: Rule) -> None:
+        self._rule = rule
+        if rule.positive is None:
+            self._numbers = staged.numbers[rule.column]
+            return
+        positive = reserved_apart(pa.array([text for text in rule.positive if isinstance(text, str)], pa.string()))
+        truths = pa.array([word for truth in rule.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
+
+        def of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+            hit = pc.or_(pc.is_in(texts, positive), pc.is_in(pc.ascii_lower(texts), truths)).to_numpy()
+            return np.where(pc.equal(texts, MISSING).to_numpy(), np.nan, hit).astype(np.float32)
+
+        self._texts = staged.texts[rule.column].map(of, np.float32)
+
+    def of(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """The labels of a batch. Raises DataError for a number that is neither 0 nor 1 where the rule is the column as it is."""
+        if self._rule.positive is not None:
+            return self._texts.of(batch)
+        values = self._numbers.of(batch)
+        if self._rule.threshold is not None:
+            return np.where(np.isnan(values), np.nan, values >= self._rule.threshold).astype(np.float32)
+        strange = ~np.isnan(values) & (values != 0) & (values != 1)
+        if strange.any():
+            row = strange.argmax()
+            raise DataError(
+                f"{batch.place.row(row)}: {self._rule.said}: column {self._rule.column!r} holds {values[row]:g}, expected 0 and 1 "
+                "(empty: unknown); use `threshold` or `positive`"
+            )
+        return values.astype(np.float32)
+
+
+def check_funnel(schema: TableSchema, labels: npt.NDArray[np.float32], place: Place) -> None:
+    """Raise DataError for a row of a batch whose later event happened without an earlier one; `labels` are [N, T]."""
+    # Every pair, not neighbours alone: a label between the two may be unknown.
+    for s, t in combinations(range(labels.shape[1]), 2):
+        broken = (labels[:, t] == 1) & (labels[:, s] == 0)
+        if broken.any():
+            later, earlier = schema.tasks[t].name, schema.tasks[s].name
+            raise DataError(
+                f"{place.row(broken.argmax())}: the data set is declared a funnel, yet the row has {later} = 1 and {earlier} = 0; correct "
+                "such rows, or set `funnel: false`"
+            )

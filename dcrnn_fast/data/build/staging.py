@@ -1,0 +1,207 @@
+"""The rows of a table as they are read, column by column on the disk: numbers as float64, texts as codes with each batch's distinct texts.
+
+Reading happens once, and whatever is learned or encoded afterwards reads one column or one batch of rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ...errors import DataError
+from ..packed.writer import raw_bytes
+from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
+from ..schema.table import TableSchema
+
+MAPPED_TEXTS = 1 << 22
+"""Distinct texts that are mapped at a time."""
+PIECE = 1 << 20
+
+
+class Batch(NamedTuple):
+    """Rows of a staged table: `[start, start + rows)`, the `number`-th batch, read from `place`."""
+
+    number: int
+    start: int
+    rows: int
+    place: Place
+
+    @property
+    def here(self) -> slice:
+        """The rows as a slice of an array that holds all."""
+        return slice(self.start, self.start + self.rows)
+
+
+class NumberColumn:
+    """A column of numbers, NaN where missing."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._writer = file.open("wb")
+        self.count = 0
+
+    def append(self, values: FloatArray) -> None:
+        """Add cells."""
+        self.count += len(values)
+        self._writer.write(raw_bytes(values, np.float64))
+
+    def finish(self) -> None:
+        """End writing; reading begins."""
+        self._writer.close()
+
+    def read(self, start: int, rows: int) -> FloatArray:
+        """Some rows."""
+        return np.fromfile(self._file, np.float64, rows, offset=start * 8)
+
+    def of(self, batch: Batch) -> FloatArray:
+        """The batch's cells."""
+        return self.read(batch.start, batch.rows)
+
+    def pieces(self) -> Iterator[FloatArray]:
+        """All cells, some at a time."""
+        return (self.read(start, min(PIECE, self.count - start)) for start in range(0, self.count, PIECE))
+
+
+class TimeColumn(NumberColumn):
+    """A column of times as numbers that rise with time, NaN where missing. `moments` says whether they are microseconds since 1970."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self._moments: bool | None = None
+
+    @property
+    def moments(self) -> bool:
+        """Whether the cells are dates or times; otherwise they are numbers."""
+        return bool(self._moments)
+
+    def append_times(self, times: Times, name: str, place: Place) -> None:
+        """Add cells. Raises DataError for numbers behind dates or times, and the other way around."""
+        if not np.isnan(times.values).all():
+            if self._moments not in (None, times.moments):
+                here, before = ("times", "numbers") if times.moments else ("numbers", "times")
+                raise DataError(
+                    f"{place.row(0)}: column {name!r} holds {here} from here on, and {before} before; write all times in one way"
+                )
+            self._moments = times.moments
+        self.append(times.values)
+
+
+class TextMap:
+    """A value for each text of a column, which `of` looks up for the rows of a batch."""
+
+    def __init__(self, column: TextColumn, file: Path, dtype: npt.DTypeLike) -> None:
+        self._column, self._file, self._dtype = column, file, np.dtype(dtype)
+
+    def of(self, batch: Batch) -> npt.NDArray[Any]:
+        """The values of the batch's cells."""
+        first, last = self._column.positions[batch.number : batch.number + 2]
+        values = np.fromfile(self._file, self._dtype, last - first, offset=first * self._dtype.itemsize)
+        return values[self._column.codes(batch)]
+
+
+class TextColumn:
+    """A column of texts. Position p holds a text; the positions of a batch are its own, so a text has one in each batch that has it."""
+
+    def __init__(self, codes: Path, texts: Path) -> None:
+        self._codes, self._texts = codes, texts
+        self._writer = codes.open("wb")
+        self._schema = pa.schema([("text", pa.string())])
+        self._text_writer = pa.ipc.new_file(texts, self._schema)
+        self.positions = [0]
+        self._maps = 0
+
+    def append(self, codes: npt.NDArray[np.int32], texts: pa.StringArray) -> None:
+        """Add a batch: cell i is `texts[codes[i]]`."""
+        self._writer.write(raw_bytes(codes, np.int32))
+        self._text_writer.write_batch(pa.record_batch([texts], schema=self._schema))
+        self.positions.append(self.positions[-1] + len(texts))
+
+    def finish(self) -> None:
+        """End writing; reading begins."""
+        self._writer.close()
+        self._text_writer.close()
+
+    def codes(self, batch: Batch) -> npt.NDArray[np.int32]:
+        """The batch's cells, as positions of its own from 0."""
+        return np.fromfile(self._codes, np.int32, batch.rows, offset=batch.start * 4)
+
+    def present(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Which of the batch's cells are not missing."""
+        first, last = self.positions[batch.number : batch.number + 2]
+        return self.codes(batch) < last - first - 1  # A batch's last text is MISSING.
+
+    def texts(self) -> pa.ChunkedArray:
+        """The text at each position, memory-mapped."""
+        with pa.memory_map(str(self._texts)) as source:
+            return pa.ipc.open_file(source).read_all().column("text")
+
+    def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
+        """What `values_of` makes of the texts, some at a time, as `dtype`."""
+        texts = self.texts()
+        return self.map_positions((values_of(texts.slice(start, MAPPED_TEXTS)) for start in range(0, len(texts), MAPPED_TEXTS)), dtype)
+
+    def map_positions(self, values: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
+        """Values for the positions, given some at a time."""
+        self._maps += 1
+        file = self._texts.with_suffix(f".{self._maps}.map")
+        with file.open("wb") as stream:
+            for some in values:
+                stream.write(raw_bytes(some, dtype))
+        return TextMap(self, file, dtype)
+
+
+class StagedTable:
+    """The columns that a schema uses, and the batches in which they were read. `pool` works on several columns at once."""
+
+    def __init__(self, schema: TableSchema, folder: Path, pool: ThreadPoolExecutor) -> None:
+        self.texts: dict[str, TextColumn] = {}
+        self.numbers: dict[str, NumberColumn] = {}
+        self.times: dict[str, TimeColumn] = {}
+        self.batches: list[Batch] = []
+        self.pool, self._folder, self._labels = pool, folder, schema.label_columns()
+        for number, name in enumerate(sorted(schema.text_columns())):  # numbered: a name may hold what no file name may
+            self.texts[name] = TextColumn(folder / f"texts-{number}.codes", folder / f"texts-{number}.arrow")
+        for number, name in enumerate(sorted(schema.number_columns())):
+            self.numbers[name] = NumberColumn(folder / f"numbers-{number}")
+        for number, name in enumerate(sorted(schema.time_columns())):
+            self.times[name] = TimeColumn(folder / f"times-{number}")
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return self.batches[-1].start + self.batches[-1].rows if self.batches else 0
+
+    def append(self, batch: pa.RecordBatch, place: Place) -> None:
+        """Add rows. Raises DataError for a cell that is not what its column is used as."""
+        work: list[Callable[[], None]] = []
+        for name, texts in self.texts.items():
+            work.append(lambda name=name, texts=texts: texts.append(*texts_of(batch.column(name), name, place)))  # type: ignore[misc]
+        for name, column in self.numbers.items():
+            parse = labels_of if name in self._labels else numbers_of
+            work.append(lambda name=name, column=column, parse=parse: column.append(parse(batch.column(name), name, place)))  # type: ignore[misc]
+        for name, times in self.times.items():
+            work.append(lambda name=name, times=times: times.append_times(times_of(batch.column(name), name, place), name, place))  # type: ignore[misc]
+        list(self.pool.map(lambda job: job(), work))
+        self.batches.append(Batch(len(self.batches), self.rows, batch.num_rows, place))
+
+    def finish(self) -> None:
+        """Close the files; the columns can then be read."""
+        for texts in self.texts.values():
+            texts.finish()
+        for numbers in (*self.numbers.values(), *self.times.values()):
+            numbers.finish()
+
+    def select(self, column: NumberColumn, chosen: npt.NDArray[np.bool_]) -> NumberColumn:
+        """The numbers of the chosen rows that are not missing, as a column of its own; the one selected before is gone."""
+        selected = NumberColumn(self._folder / "selected")
+        for batch in self.batches:
+            values = column.of(batch)
+            selected.append(values[chosen[batch.here] & ~np.isnan(values)])
+        selected.finish()
+        return selected

@@ -1,0 +1,58 @@
+"""The train rows of a staged table, as learning reads them: one column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..read.text_queries import counted
+from .splits import TRAIN, SplitArray
+from .staging import NumberColumn, StagedTable, TextColumn
+
+
+class Fitting:
+    """The train rows; `splits` says which these are."""
+
+    def __init__(self, staged: StagedTable, splits: SplitArray, database: duckdb.DuckDBPyConnection) -> None:
+        self.staged, self.train = staged, splits == TRAIN
+        self._database = database
+        self._selected: tuple[str, NumberColumn] | None = None
+
+    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
+        """The texts that at least `min_count` cells of the train rows hold, at most `limit`: the most frequent first, then in text order.
+
+        The cells are those of all columns of `names`; in the columns `several`, each of which holds one of several values, a missing one
+        does not count.
+        """
+        columns = [self.staged.texts[name] for name in names]
+        texts = pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string())
+        counts = [self._counts(column, missing=name not in several) for name, column in zip(names, columns, strict=True)]
+        return counted(self._database, texts, np.concatenate(counts), min_count, limit)
+
+    def _counts(self, column: TextColumn, *, missing: bool) -> npt.NDArray[np.int64]:
+        counts = np.zeros(column.positions[-1], np.int64)
+        for batch in self.staged.batches:
+            first, last = column.positions[batch.number : batch.number + 2]
+            counts[first:last] = np.bincount(column.codes(batch)[self.train[batch.here]], minlength=last - first)
+            counts[last - 1] *= missing  # A batch's last text is MISSING.
+        return counts
+
+    def numbers(self, name: str) -> NumberColumn:
+        """The numbers of a column in the train rows, without the missing ones."""
+        if self._selected is None or self._selected[0] != name:
+            self._selected = name, self.staged.select(self.staged.numbers[name], self.train)
+        return self._selected[1]
+
+    def largest(self, name: str) -> str:
+        """Where the train rows hold the number that is farthest from 0, in words."""
+        best, said = -1.0, ""
+        for batch in self.staged.batches:
+            values = np.where(self.train[batch.here], self.staged.numbers[name].of(batch), np.nan)
+            if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
+                row = int(np.nanargmax(np.abs(values)))
+                best, said = size, f"{batch.place.row(row)}: column {name!r} holds {values[row]:g}"
+        return said

@@ -1,0 +1,1 @@
+"""How a cell becomes a number: ids of texts, buckets and values of numbers."""

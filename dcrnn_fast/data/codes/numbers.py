@@ -1,0 +1,76 @@
+"""What a number becomes, a bucket's id or a dense value, for `prepare` and `Encoder` alike; and where a number stands. Needs NumPy only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Place(NamedTuple):
+    """Where a batch comes from: its file, and how many rows of that file come before it. Rejected rows do not count."""
+
+    path: Path
+    before: int
+
+    def row(self, index: int | np.integer[Any]) -> str:
+        """Row `index` of the batch in words; rows count from 1.
+
+        >>> Place(Path("log.csv"), 1000).row(0)
+        'log.csv, row 1,001'
+        """
+        return f"{self.path}, row {self.before + int(index) + 1:,}"
+
+
+def check_finite(values: FloatArray, column: str, place: Place) -> None:
+    """Raise DataError that names the row of an infinite value. NaN, a missing value, is none."""
+    infinite = np.isinf(values)
+    if infinite.any():
+        raise DataError(f"{place.row(infinite.argmax())}: column {column!r} holds an infinite value; make it finite, or empty (missing)")
+
+
+def bucket_ids(values: FloatArray, edges: FloatArray) -> npt.NDArray[np.int64]:
+    """0 where missing, else 1 + the index of the value's bucket.
+
+    >>> bucket_ids(np.array([0.5, 1.0, np.nan]), np.array([1.0])).tolist()
+    [1, 2, 0]
+    """
+    return np.where(np.isnan(values), 0, edges.searchsorted(values, side="right") + 1)
+
+
+def treated(values: FloatArray, treatment: str) -> FloatArray:
+    """The values, or of treatment "log1p" their signed log1p."""
+    return np.sign(values) * np.log1p(np.abs(values)) if treatment == "log1p" else values
+
+
+def dense_values(values: FloatArray, treatment: str, mean: float | FloatArray, std: float | FloatArray) -> FloatArray:
+    """(x - mean) / std of the treated values; missing becomes 0. `mean` and `std` are numbers, or arrays that broadcast.
+
+    >>> dense_values(np.array([1.0, 5.0, np.nan]), "standardise", 3.0, 2.0).tolist()
+    [-1.0, 1.0, 0.0]
+    """
+    with np.errstate(over="ignore"):
+        scaled = (treated(values, treatment) - mean) / std
+    return np.where(np.isnan(scaled), 0.0, scaled)
+
+
+def float32(values: FloatArray, cells: FloatArray, column: str, place: Place, problem: str) -> npt.NDArray[np.float32]:
+    """The values as float32. Raises DataError that shows the first cell whose value is infinite there."""
+    with np.errstate(over="ignore"):
+        result = values.astype(np.float32)
+    infinite = np.isinf(result)
+    if infinite.any():
+        row = infinite.argmax()
+        raise DataError(f"{place.row(row)}: column {column!r}: {cells[row]:g} is {problem}")
+    return result
+
+
+def dense_float32(scaled: FloatArray, cells: FloatArray, column: str, place: Place) -> npt.NDArray[np.float32]:
+    """Dense values as float32. Raises DataError for one that float32 cannot hold."""
+    return float32(scaled, cells, column, place, "too far from the train rows' mean for float32; correct it, or use `buckets`")

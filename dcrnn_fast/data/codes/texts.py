@@ -1,0 +1,56 @@
+"""The ids of texts in a categorical or hashed field, looked up in memory. Needs the standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from ..packed.meta import MISSING, OOV
+
+
+class Categories:
+    """The ids of a field with a vocabulary: a text's position there, 0 for any other text; with `several`, 0 for a missing one too.
+
+    >>> Categories(["<oov>", "a", "b"]).of(["b", "c"])
+    [2, 0]
+    """
+
+    def __init__(self, vocabulary: Sequence[str], *, several: bool = False) -> None:
+        self._ids = {text: id_ for id_, text in reversed(list(enumerate(vocabulary)))}
+        if several:
+            self._ids.pop(MISSING, None)
+
+    def of(self, texts: Sequence[str]) -> list[int]:
+        """The ids of texts as a vocabulary spells them."""
+        get = self._ids.get
+        return [get(text, 0) for text in texts]
+
+
+class Hashes:
+    """The ids of a hashed field, as DuckDB computes them for `prepare`: 0 where missing, and else 1 + the text's bucket."""
+
+    def __init__(self, buckets: int) -> None:
+        self._buckets = buckets
+
+    def of(self, texts: Sequence[str]) -> list[int]:
+        """The ids of texts as a vocabulary spells them."""
+        return [0 if text == MISSING else 1 + self._bucket(text) for text in texts]
+
+    def _bucket(self, text: str) -> int:
+        digest = hashlib.md5(text.encode(), usedforsecurity=False).digest()
+        return int.from_bytes(digest[8:], "little") % self._buckets
+
+
+def text_ids(entries: Sequence[Any], size: int, *, several: bool = False) -> Categories | Hashes | None:
+    """The ids of a field of `size` ids with these entries in meta.json's vocabulary; None for a bucketed field.
+
+    `several` says that the texts are one of a field's several values, where a missing one has id 0.
+
+    >>> text_ids([1.5, 2.5], 4) is None
+    True
+    """
+    if entries and entries[0] == OOV:
+        return Categories(entries, several=several)
+    # A bucketed column without a value in the train rows has no edge either, and two ids.
+    return Hashes(size - 1) if not entries and size > 2 else None

@@ -1,0 +1,1 @@
+"""Encodes rows in memory as the training data was encoded."""

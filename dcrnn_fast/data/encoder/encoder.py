@@ -1,0 +1,242 @@
+"""Encodes tables in memory as `prepare` encodes the same rows of a file. Mappings of lists and arrays need NumPy and PyTorch only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...errors import DataError, shown
+from ...support.files import path_of
+from ...support.pooled_fields import pooling_problem
+from ..codes.numbers import FloatArray, Place, bucket_ids, check_finite, dense_float32, dense_values
+from ..codes.texts import Categories, Hashes, text_ids
+from ..packed.arrays import META
+from ..packed.meta import read_meta, whole_vocabulary
+from .memory import Piece, derived_too, number_cells, pieces_of, text_cells
+from .run_folder import ENCODER, read_run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..schema.derived import Derived
+
+
+class Encoded(NamedTuple):
+    """What a model reads of some rows: `ids` [B, F] int64, `dense` [B, Nd] float32 or None."""
+
+    ids: torch.Tensor
+    dense: torch.Tensor | None
+
+
+class Encoder:
+    """Makes a model's inputs of rows in memory, with the bits that `prepare` gives for the same rows. It learns nothing.
+
+    `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, `shared`
+    maps fields to those whose ids they have, `pooled` those with several values to their columns. `columns` are the columns that a table
+    must hold; a file holds the `text_columns` among them as text. A model is built from the encoder:
+    `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared,
+    pooled=encoder.pooled)`. `vocabulary`, `scaling`, `shared`, `derived` and `pooled` are those of :class:`PackedMeta`. Take an encoder
+    from :meth:`load`.
+
+    >>> encoder = Encoder(
+    ...     tasks=["click"], num_embeddings={"city": 3, "price": 4}, dense=["price"],
+    ...     vocabulary={"city": ["<oov>", "Oslo", "Rome"], "price": [10.0, 20.0]},
+    ...     scaling={"price": {"treatment": "standardise", "mean": 10.0, "std": 5.0}},
+    ... )
+    >>> ids, dense = encoder.encode({"city": ["Rome", "Paris"], "price": [15, None]})
+    >>> ids.tolist(), dense.tolist()
+    ([[2, 2], [0, 0]], [[1.0], [0.0]])
+
+    Raises DataError where fields, vocabulary and scaling do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[str],
+        num_embeddings: Mapping[str, int],
+        dense: Sequence[str],
+        vocabulary: Mapping[str, Sequence[Any]],
+        scaling: Mapping[str, Mapping[str, Any]],
+        shared: Mapping[str, str] | None = None,
+        derived: Mapping[str, Mapping[str, Any]] | None = None,
+        pooled: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.shared, self._derived = dict(shared or {}), _derived(derived or {})
+        self.tasks, self.num_embeddings, self.dense = tuple(tasks), dict(num_embeddings), tuple(dense)
+        self._texts: list[tuple[int, str, Categories | Hashes]] = []
+        edges: dict[str, tuple[int, FloatArray]] = {}
+        known: dict[tuple[str, bool], Categories | Hashes | None] = {}
+        if problem := pooling_problem(pooled or {}, list(self.num_embeddings), self.shared):
+            raise DataError(f"pooled{problem}")
+        self.pooled = {name: dict(of) for name, of in (pooled or {}).items()}
+        several = {column for of in self.pooled.values() for column in of["columns"]}
+        vocabulary = whole_vocabulary({"vocabulary": vocabulary, "shared": self.shared, "pooled": self.pooled})
+        for position, (field, size) in enumerate(self.num_embeddings.items()):
+            entries = vocabulary.get(field)
+            owner = self.shared.get(field, field), field in several
+            if owner not in known:
+                known[owner] = text_ids(entries or [], size, several=field in several)
+            ids = known[owner]
+            expected = size if isinstance(ids, Hashes) else len(entries or []) + (2 if ids is None else 0)
+            if entries is None or size != expected:
+                raise DataError(f"field {field!r} has {shown(size)} ids, and its vocabulary is {shown(entries)}: this does not fit")
+            if ids is None:
+                edges[field] = position, np.asarray(entries, dtype=np.float64)
+            else:
+                self._texts.append((position, field, ids))
+        self._numbers = tuple(dict.fromkeys([*edges, *self.dense]))
+        self._buckets = [(position, self._numbers.index(field), of) for field, (position, of) in edges.items()]
+        self._scales = _scales(self.dense, self._numbers, scaling)
+        made = {one.name for one in self._derived}
+        sources = [source for one in self._derived for source in one.sources()]
+        self.columns = tuple(name for name in dict.fromkeys([*self.num_embeddings, *self.dense, *sources]) if name not in made)
+        self.text_columns = frozenset({*(field for _, field, _ in self._texts), *sources} - made)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Encoder:
+        """The encoder of a packed folder, or of a run folder: that of the data that the run was trained on.
+
+        Of a packed folder it reads meta.json alone, of a run folder encoder.json and the head of model.safetensors; so the folder may hold
+        nothing else. Raises TypeError or ValueError for what is no path, DataError for another folder and for a meta.json that is damaged,
+        and CheckpointError for a run's file that is missing or damaged, or for a run that has not written its weights yet.
+        """
+        folder = path_of("path", path)
+        if os.path.isfile(folder / META):
+            meta = read_meta(folder / META)
+            return cls(tasks=meta.tasks, num_embeddings=meta.fields, dense=meta.dense, **meta.encoding)
+        if os.path.isfile(folder / ENCODER):
+            return cls(**read_run(folder))
+        raise DataError(f"{folder} is no packed folder, which holds {META}, and no run folder, which holds {ENCODER}; name one of these")
+
+    def encode(self, table: Any) -> Encoded:
+        """The ids and dense values of a table's rows, in their order.
+
+        `table` is a mapping of column names to lists or one-dimensional arrays of cells, a pandas or polars DataFrame, an Arrow Table or
+        RecordBatch, or anything else with `__arrow_c_stream__`. Cells are read as from a Parquet file: text, integers, floats, truth
+        values, dates and times; None, NaN and null are missing. In a field with several values a cell is a list of these, or separated
+        text. Columns that the encoder does not read are ignored, so labels may be there. What is neither a list nor an array of text,
+        integers or numbers needs the package pyarrow, and so do derived columns and fields with several values.
+
+        Raises DataError that names the column, and the row where it is one: for a missing column, columns of unequal length, cells of
+        another type or of more than one, an infinite number, and a number that float32 cannot hold once it is scaled. Rows count from 1.
+        """
+        return self.encode_pieces(pieces_of(table, self.columns))
+
+    def encode_pieces(self, pieces: Iterable[Piece]) -> Encoded:
+        """The same for one or more pieces of a table, which hold the encoder's columns."""
+        done = [self._encoded(piece) for piece in pieces]
+        ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
+        return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
+
+    def encode_batch(self, batch: pa.RecordBatch, place: Place) -> Encoded:
+        """The same for a batch of a file's rows, which begins at `place`; errors name the file and its row."""
+        ids, dense = self._encoded(Piece({name: batch.column(name) for name in self.columns}, batch.num_rows, place))
+        return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
+
+    def part(self, columns: Collection[str]) -> Encoder:
+        """An encoder of the fields and dense columns that can be made of these columns alone; of each row, it gives their ids and values.
+
+        A derived column that reads others too is in no part. The part shares this encoder's vocabularies.
+
+        >>> encoder = Encoder(
+        ...     tasks=["click"], num_embeddings={"city": 2, "item": 3}, dense=[],
+        ...     vocabulary={"city": ["<oov>", "Oslo"], "item": ["<oov>", "a", "b"]}, scaling={},
+        ... )
+        >>> encoder.part(["item"]).encode({"item": ["b", "c"]}).ids.tolist()
+        [[2], [0]]
+        """
+        part, made = copy(self), {name for name in self.columns if name in columns}
+        part.columns = tuple(name for name in self.columns if name in made)
+        part.text_columns = self.text_columns & made
+        part._derived = ()
+        for one in self._derived:
+            if made.issuperset(one.sources()):
+                part._derived += (one,)
+                made.add(one.name)
+        kept = [position for position, field in enumerate(self.num_embeddings) if field in made]
+        part.num_embeddings = {field: size for field, size in self.num_embeddings.items() if field in made}
+        part.dense, part._numbers = (tuple(name for name in names if name in made) for names in (self.dense, self._numbers))
+        part._texts = [(kept.index(position), field, ids) for position, field, ids in self._texts if position in kept]
+        numbers = [self._numbers.index(name) for name in part._numbers]
+        part._buckets = [(kept.index(position), numbers.index(row), of) for position, row, of in self._buckets if position in kept]
+        part._scales = [one for one in (scale.part(self.dense, part.dense, numbers) for scale in self._scales) if one.positions]
+        return part
+
+    def _encoded(self, piece: Piece) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        if self._derived:
+            piece = derived_too(piece, self._derived)
+        ids = np.empty((piece.rows, len(self.num_embeddings)), np.int64)
+        for position, column, lookup in self._texts:
+            texts, codes = text_cells(piece, column)
+            found = lookup.of(texts)
+            ids[:, position] = found if codes is None else np.array(found, np.int64)[codes]
+        values = np.empty((len(self._numbers), piece.rows))
+        for row, column in enumerate(self._numbers):
+            values[row] = number_cells(piece, column)
+        if np.isinf(values).any():
+            for row, column in enumerate(self._numbers):
+                check_finite(values[row], column, piece.place)
+        for position, row, edges in self._buckets:
+            ids[:, position] = bucket_ids(values[row], edges)
+        dense = np.empty((piece.rows, len(self.dense)), np.float32)
+        for treatment, positions, rows, mean, std in self._scales:
+            scaled = dense_values(values[rows], treatment, mean, std)
+            for at, position in enumerate(positions):
+                dense[:, position] = dense_float32(scaled[at], values[rows[at]], self.dense[position], piece.place)
+        return ids, dense
+
+
+def _derived(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...]:
+    if not definitions:
+        return ()
+    try:
+        from ..schema.derived import derived_columns
+    except ModuleNotFoundError as error:
+        raise DataError(f"the encoder's derived columns need the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+    try:
+        return derived_columns(definitions)
+    except ValueError as error:
+        raise DataError(f"derived is {shown(dict(definitions))}, and defines no columns: {' '.join(str(error).split())[:300]}") from error
+
+
+class _Scales(NamedTuple):
+    """The n dense columns of a treatment: positions among the dense columns and among the numbers, means and deviations [n, 1]."""
+
+    treatment: str
+    positions: list[int]
+    rows: list[int]
+    mean: FloatArray
+    std: FloatArray
+
+    def part(self, dense: Sequence[str], kept: Sequence[str], numbers: Sequence[int]) -> _Scales:
+        """Those of the dense columns `kept`, where the numbers are those at `numbers` before."""
+        at = [i for i, position in enumerate(self.positions) if dense[position] in kept]
+        positions, rows = [kept.index(dense[self.positions[i]]) for i in at], [numbers.index(self.rows[i]) for i in at]
+        return _Scales(self.treatment, positions, rows, self.mean[at], self.std[at])
+
+
+def _scales(dense: Sequence[str], numbers: Sequence[str], scaling: Mapping[str, Mapping[str, Any]]) -> list[_Scales]:
+    by_treatment: dict[str, list[str]] = {"standardise": [], "log1p": []}
+    for column in dense:
+        treatment = scaling.get(column, {}).get("treatment")
+        if treatment not in by_treatment:
+            raise DataError(f"dense column {column!r} has the scaling {shown(scaling.get(column))}, expected treatment, mean and std")
+        by_treatment[treatment].append(column)
+    return [
+        _Scales(
+            treatment,
+            [dense.index(column) for column in columns],
+            [numbers.index(column) for column in columns],
+            *(np.array([[scaling[column][key]] for column in columns], dtype=np.float64) for key in ("mean", "std")),
+        )
+        for treatment, columns in by_treatment.items()
+        if columns
+    ]

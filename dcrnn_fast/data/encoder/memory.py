@@ -1,0 +1,239 @@
+"""The columns of tables in memory: lists, arrays, data frames and Arrow tables as texts and numbers, as `prepare` reads a Parquet file.
+
+Lists and arrays of one plain type are read without Arrow, which takes longer than a short list's cells. Arrow reads everything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import DataError, shown
+from ..codes.numbers import FloatArray, Place
+from ..packed.meta import MISSING, RESERVED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..schema.derived import Derived
+
+EXACT = 2**53
+"""From here on float64 does not hold every integer."""
+HERE = Place(Path("table"), 0)
+_SPELLED: dict[type, Any] = {str: str, int: str, bool: lambda cell: "true" if cell else "false"}
+"""How Arrow writes cells of these types as text."""
+
+
+class Piece(NamedTuple):
+    """Rows of a table: their cells by column, each a list, an array, or what Arrow makes one of."""
+
+    columns: Mapping[str, Any]
+    rows: int
+    place: Place
+
+
+def pieces_of(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
+    """The wanted columns of a table; at least one piece, in the order of the rows.
+
+    Raises DataError for what is no table, lacks a column or has it twice, and for columns of unequal length.
+    """
+    if isinstance(table, Mapping):
+        _check_columns(wanted, table.keys())
+        yield _piece({name: table[name] for name in wanted})
+    elif _is_pandas(table):
+        _check_columns(wanted, list(table.columns))
+        yield _piece({name: table[name] for name in wanted})
+    elif hasattr(table, "__arrow_c_stream__"):
+        yield from _arrow_pieces(table, wanted)
+    else:
+        raise DataError(
+            f"table is of type {type(table).__name__}, expected a pandas (2.2 or later) or polars DataFrame, an Arrow Table or RecordBatch,"
+            " or a mapping of column names to lists or arrays; of a list of rows, make a list of each column"
+        )
+
+
+def text_cells(piece: Piece, name: str) -> tuple[Sequence[str], npt.NDArray[np.int32] | None]:
+    """Texts as a vocabulary spells them, and for each row the position of its text, or None where the texts are the rows'."""
+    if (plain := _plain_texts(piece.columns[name])) is not None:
+        return plain, None
+    array = _arrow_array(piece, name)
+    from ..read.columns import texts_of
+
+    codes, texts = texts_of(array, name, piece.place)
+    return texts.to_pylist(), codes
+
+
+def number_cells(piece: Piece, name: str) -> FloatArray:
+    """A column as float64, NaN where missing; a number may be infinite."""
+    if (plain := _plain_numbers(piece.columns[name])) is not None:
+        return plain
+    array = _arrow_array(piece, name)
+    from ..read.columns import numbers_of
+
+    return numbers_of(array, name, piece.place)
+
+
+def derived_too(piece: Piece, derived: Sequence[Derived]) -> Piece:
+    """The piece with its derived columns, each of which reads columns of the piece and derived ones before it."""
+    pa = _pyarrow("derived columns")
+    from ..read.derive import with_derived
+
+    made = {one.name for one in derived}
+    sources = list(dict.fromkeys(source for one in derived for source in one.sources() if source not in made))
+    batch = pa.RecordBatch.from_arrays([_arrow_array(piece, name) for name in sources], names=sources)
+    batch = with_derived(batch, derived, piece.place)
+    return piece._replace(columns={**piece.columns, **{name: batch.column(name) for name in made}})
+
+
+def _is_pandas(table: Any) -> bool:
+    """Whether it is a pandas DataFrame. Its columns are converted one by one: Arrow refuses a frame for a column that nobody reads."""
+    return any(base.__module__.partition(".")[0] == "pandas" for base in type(table).__mro__) and hasattr(table, "columns")
+
+
+def _check_columns(wanted: Sequence[str], present: Iterable[Any]) -> None:
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise DataError(f"table lacks the columns {', '.join(missing)}, which the encoder reads; it has {', '.join(map(str, present))}")
+    if isinstance(present, list):
+        repeated = [name for name in wanted if present.count(name) > 1]
+        if repeated:
+            raise DataError(f"table has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
+
+
+def _piece(columns: Mapping[str, Any]) -> Piece:
+    rows = {_rows(name, column) for name, column in columns.items()}
+    if len(rows) > 1:
+        lengths = ", ".join(f"{name!r} has {len(column):,}" for name, column in columns.items())
+        raise DataError(f"table has columns of unequal length: {lengths} rows; give each row a cell in every column (None: missing)")
+    return Piece(columns, rows.pop(), HERE)
+
+
+def _rows(name: str, column: Any) -> int:
+    if type(column) is list:
+        return len(column)
+    one_dimensional = getattr(column, "ndim", 1) == 1 and hasattr(column, "__len__")
+    if not one_dimensional or isinstance(column, (str, bytes, Mapping, Set)):
+        held = f"a {type(column).__name__} of shape {list(column.shape)}" if hasattr(column, "shape") else shown(column)
+        raise DataError(
+            f"table: column {name!r} is {held}, expected a list or a one-dimensional array of cells; put a single cell in a list"
+        )
+    return len(column)
+
+
+def _plain_texts(column: Any) -> list[str] | None:
+    """The texts of a list or array of one plain type, spelled as in a vocabulary; None for anything else."""
+    cells = _list_of(column, "OUiub")
+    if cells is None:
+        return None
+    kinds = set(map(type, cells)) - {NoneType}
+    if not kinds:
+        return [MISSING] * len(cells)
+    spelled = _SPELLED.get(kinds.pop())
+    if spelled is None or kinds:
+        return None
+    try:
+        known = cells if None not in cells else [cell for cell in cells if cell is not None]
+        texts: list[str] = list(map(spelled, known))
+        joined = "".join(texts)
+        joined.encode()
+    except ValueError:  # half of a surrogate pair, or more digits than Python writes
+        return None
+    if ">" in joined:
+        texts = ["\\" + text if re.fullmatch(RESERVED, text) else text for text in texts]
+    if known is cells:
+        return texts
+    left = iter(texts)
+    return [MISSING if cell is None else next(left) for cell in cells]
+
+
+def _plain_numbers(column: Any) -> FloatArray | None:
+    """The numbers of a list or array of numbers or truth values; None for anything else, and for integers that float64 may not hold."""
+    whole = False
+    if isinstance(column, np.ndarray) and column.dtype.kind in "fiub" and column.dtype.itemsize <= 8:
+        values, whole = column.astype(np.float64), column.dtype.kind in "iu"
+    elif (cells := _list_of(column, "O")) is not None:
+        kinds = set(map(type, cells)) - {NoneType}
+        if not (kinds <= {int, float} or kinds == {bool}):
+            return None
+        try:
+            values, whole = np.array(cells, np.float64), int in kinds
+        except OverflowError:
+            return None
+    else:
+        return None
+    return None if whole and (np.abs(values) >= EXACT).any() else values
+
+
+def _list_of(column: Any, dtypes: str) -> list[Any] | None:
+    if isinstance(column, (list, tuple)):
+        return list(column) if isinstance(column, tuple) else column
+    if type(column) is np.ndarray and column.dtype.kind in dtypes:
+        return column.tolist()
+    return None
+
+
+def _arrow_pieces(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
+    pa = _pyarrow("tables other than mappings of lists and arrays")
+    from ..read.columns import without_views
+
+    place = HERE
+    try:
+        with pa.RecordBatchReader.from_stream(table) as reader:
+            _check_columns(wanted, reader.schema.names)
+            batch = None
+            for batch in reader:
+                chosen = without_views(batch.select(list(wanted)))
+                yield Piece(dict(zip(wanted, chosen.columns, strict=True)), chosen.num_rows, place)
+                place = Place(place.path, place.before + chosen.num_rows)
+            if batch is None:
+                yield _piece({name: [] for name in wanted})
+    except pa.ArrowException as error:
+        raise DataError(
+            f"table is a {type(table).__name__}, whose Arrow stream cannot be read: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _arrow_array(piece: Piece, name: str) -> pa.Array:
+    column = piece.columns[name]
+    pa = _pyarrow(f"column {name!r} of the table, which is no list or array of one plain type,")
+    if isinstance(column, pa.Array):
+        return column
+    try:
+        array = column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
+        return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise _no_column(list(column), name, piece.place, pa) from error
+
+
+def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
+    """The error for cells of which Arrow makes no array, with the first that stops it."""
+    low, high = 0, len(cells)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            pa.array(cells[:middle], from_pandas=True)
+            low = middle
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            high = middle
+    cell = cells[low] if cells else None
+    held = " ".join(shown(cell).split())
+    earlier = next((before for before in cells[:low] if before is not None), None)  # it may be the wrong one of both
+    other = "" if earlier is None else f", or those before it, such as {' '.join(shown(earlier).split())} ({type(earlier).__name__})"
+    return DataError(
+        f"{place.row(low)}: column {name!r} holds {held} ({type(cell).__name__}), expected cells of one type: text, integers of 64 bits, "
+        f"floats, truth values, dates, times, or lists of one of these; correct the cell{other}"
+    )
+
+
+def _pyarrow(what: str) -> Any:
+    try:
+        import pyarrow
+    except ModuleNotFoundError as error:
+        raise DataError(f"encoding {what} needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+    return pyarrow

@@ -1,0 +1,76 @@
+"""What a run folder says of its model's inputs: encoder.json, and the description at the head of model.safetensors.
+
+The description names the fields with their numbers of ids, which encoder.json lacks. It stands in the file's first bytes, so that no weight
+need be read. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ...errors import CheckpointError, DataError, shown
+from ...support import strict_json
+from ..packed.meta import check_encoding
+
+ENCODER, WEIGHTS = "encoder.json", "model.safetensors"
+MAX_HEAD = 100_000_000
+"""The most bytes that the head of a safetensors file may have."""
+REMEDY = "restore it, or go on with --resume to write it again"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The `tasks`, `num_embeddings`, `dense`, `vocabulary` and `scaling` of a run's model.
+
+    Raises CheckpointError for a file that is missing, damaged or made up, and for an encoder.json of another model.
+    """
+    about = _description(folder / WEIGHTS)
+    file = folder / ENCODER
+    try:
+        encoding = strict_json.load(file)
+        check_encoding(encoding)
+    except DataError as error:
+        raise CheckpointError(f"{file}: {error}; {REMEDY}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); {REMEDY}") from error
+    if strict_json.json_digest(encoding) != about["encoding"]:
+        raise CheckpointError(f"{file} was changed after it was written: its digest does not match; {REMEDY}")
+    return {"tasks": about["tasks"], "num_embeddings": dict(about["fields"]), "dense": about["dense"], **encoding}
+
+
+def _description(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            if size > min(MAX_HEAD, os.fstat(stream.fileno()).st_size):
+                raise ValueError("its head is longer than the file")
+            head = strict_json.parse(stream.read(size).decode())
+        about = strict_json.parse(head["__metadata__"]["dcrnn_fast"])["about"]
+        if not _describes(about):
+            raise ValueError(f"its description is {shown(about)}")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} does not exist; go on with --resume to write it, or name another run folder") from error
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} has no dcrnn_fast description ({error}); {REMEDY}") from error
+    return about
+
+
+def _describes(about: Any) -> bool:
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+    def field(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int and 0 < value[1] < 2**31
+
+    return (
+        isinstance(about, dict)
+        and {"tasks", "fields", "dense", "encoding"} <= about.keys()
+        and texts(about["tasks"])
+        and texts(about["dense"])
+        and isinstance(about["fields"], list)
+        and all(map(field, about["fields"]))
+        and len({name for name, _ in about["fields"]}) == len(about["fields"])
+    )

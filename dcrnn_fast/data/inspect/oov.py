@@ -1,0 +1,137 @@
+"""The cells of a field from which a model learns nothing: those out of vocabulary, and the missing ones.
+
+The packed format tells them apart where it can. In a categorical field id 0 is out of vocabulary. A missing cell has an id of its own if
+train has at least `min_count` of them, and is out of vocabulary otherwise. In a bucketed field id 0 is missing, and no value is out of
+vocabulary. Of a field with several values the first one counts; where it is a category, a row without values is out of vocabulary. Needs
+NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from ..packed.arrays import PackedSplit
+from ..packed.meta import MISSING, OOV, PackedMeta
+
+Shares = Mapping[str, Mapping[str, float | None]]
+"""By field: the shares "oov" and "missing" of a split's rows, as `id_shares` returns them."""
+
+NEARLY_ALL = 0.95
+DROP = 5.0
+"""A field is lost in a split if nearly all of its cells are unreadable there, and at most a fifth as many are readable as in train. A file
+that spells its ids in another way loses all of them. In a log split by time most users may be new, and that is no mistake: in
+MovieLens-100K they are on 90% of the test rows."""
+MIN_ROWS = 20
+RARE = 0.5
+BLOCK_ROWS = 65_536
+
+
+def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float | None]]:
+    """Of each field, the shares in [0, 1] of the split's rows that are out of vocabulary ("oov") and missing ("missing").
+
+    A share is None where the format cannot tell: "oov" of a bucketed field, "missing" of a categorical field whose vocabulary has no
+    missing category, and both if the split has no rows. Reads blocks of rows, so it needs no memory for the whole split.
+
+    >>> meta = PackedMeta(
+    ...     "shop", ("click",), False, "independent", {"city": 3, "price": 4}, (), None, False, {"train": 4},
+    ...     {"city": ["<oov>", "a", "<missing>"], "price": [1.0, 2.0]}, {}, {}, 1,
+    ... )
+    >>> ids = np.array([[0, 0], [2, 1], [1, 3], [0, 2]], dtype=np.int32)
+    >>> id_shares(PackedSplit("train", ids, None, np.zeros((4, 1), np.float32), None, None), meta)
+    {'city': {'oov': 0.5, 'missing': 0.25}, 'price': {'oov': None, 'missing': 0.25}}
+    """
+    first = meta.first_columns
+    judged = set(first.values())
+    columns = [position for position, column in enumerate(meta.fields) if column in judged] if meta.pooled else slice(None)
+    categorical = [is_categorical(meta, field) for field in first]
+    missing_id = [_missing_id(meta, field) for field in first]
+    zero, missing = (np.zeros(len(first), dtype=np.int64) for _ in range(2))
+    wanted = np.array([-1 if number is None else number for number in missing_id], dtype=np.int32)
+    for start in range(0, len(split), BLOCK_ROWS):
+        block = np.asarray(split.ids[start : start + BLOCK_ROWS])[:, columns]
+        zero += np.count_nonzero(block == 0, axis=0)
+        missing += np.count_nonzero(block == wanted, axis=0)
+
+    def share(count: int, known: bool) -> float | None:
+        return int(count) / len(split) if known and len(split) else None
+
+    return {
+        field: {"oov": share(zero[f], categorical[f]), "missing": share(missing[f], missing_id[f] is not None)}
+        for f, field in enumerate(first)
+    }
+
+
+def is_categorical(meta: PackedMeta, field: str) -> bool:
+    """Whether the field's ids have a vocabulary of categories; otherwise they are hashes, or buckets of numbers."""
+    return meta.vocabulary.get(meta.first_columns.get(field, field), [])[:1] == [OOV]
+
+
+def lost_fields(train: Shares, other: Shares, split: str, rows: int) -> list[str]:
+    """A warning of one line for every field that is nearly all out of vocabulary, or missing, in a split and not in train.
+
+    `train` and `other` are the :data:`Shares` of the train rows and of the `rows` rows of `split`. Missing cells do not count as in
+    vocabulary or out of it. Fewer than 20 cells give no warning.
+
+    >>> print(*lost_fields({"city": {"oov": 0.1}}, {"city": {"oov": 0.97}}, "test", 500))  # doctest: +ELLIPSIS
+    field 'city': 97.0% of the test cells that are not missing are out of vocabulary, but 10.0% of the train cells: ...
+    """
+    lines = []
+    for field, shares in other.items():
+        for kind, (words, remedy) in _KINDS.items():
+            (before, _), (now, part) = _unreadable(train.get(field, {}), kind), _unreadable(shares, kind)
+            if before is None or now is None or part * rows < MIN_ROWS:
+                continue
+            if now >= NEARLY_ALL > before and 1 - before >= DROP * (1 - now):
+                lines.append(
+                    f"field {field!r}: {now:.1%} of the {split} cells {words}, but {before:.1%} of the train cells: there the field tells "
+                    f"the model nothing; {remedy}"
+                )
+    return lines
+
+
+def rare_fields(train: Shares, several: Collection[str] = ()) -> list[str]:
+    """A warning of one line for every field of whose train rows at least half are out of vocabulary.
+
+    Fields in `several` have several values.
+
+    >>> rare_fields({"city": {"oov": 0.2, "missing": None}})
+    []
+    """
+    return [
+        f"field {field!r}: {share:.1%} of the train rows have no value, or their first one is rarer than min_count and tells the model "
+        "nothing; check that the files fill the column, lower min_count, or use coarser categories"
+        if field in several
+        else f"field {field!r}: {share:.1%} of the train rows are out of vocabulary, their categories being rarer than min_count: the "
+        "model reads all of them as one category; lower min_count, use coarser categories, or leave the field out"
+        for field, shares in train.items()
+        if (share := shares.get("oov")) is not None and share >= RARE
+    ]
+
+
+_KINDS = {
+    "oov": (
+        "that are not missing are out of vocabulary",
+        "compare the texts in the files, as 240 and 240.0 are two categories; if the categories are really new, leave the field out or use "
+        "coarser ones",
+    ),
+    "missing": ("are missing", "check that the file fills the column, and how it writes missing values"),
+}
+
+
+def _missing_id(meta: PackedMeta, field: str) -> int | None:
+    if not is_categorical(meta, field):
+        return 0
+    vocabulary: list[str | float] = list(meta.vocabulary[meta.first_columns[field]])
+    return vocabulary.index(MISSING) if MISSING in vocabulary and field not in meta.pooled else None
+
+
+def _unreadable(shares: Mapping[str, float | None], kind: str) -> tuple[float | None, float]:
+    """The share that is of `kind`, and the part of the rows of which it is a share: for "oov", those with a value."""
+    share, part = shares.get(kind), 1.0
+    if kind == "oov" and share is not None:
+        # An integer column with a missing cell is what pandas writes as 240.0: the missing cells must not hide the others.
+        part = 1 - (shares.get("missing") or 0.0)
+        share = share / part if part > 0 else None
+    return share, part

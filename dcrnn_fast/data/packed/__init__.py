@@ -1,0 +1,1 @@
+"""Packed data: memory-mapped arrays with their description, a writer and the loader of batches."""

@@ -1,0 +1,211 @@
+"""Batches from a packed split, in an order that depends on (seed, epoch) alone, so that training can resume at any batch.
+
+A block is `block_rows` consecutive rows. An epoch permutes the blocks, reads `window_blocks` of them at a time into memory (a window),
+and permutes the rows of each window. Needs NumPy and PyTorch only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...errors import ConfigError, DataError, shown
+from .arrays import PackedSplit
+
+
+class Batch(NamedTuple):
+    """The tensors of some rows; see :class:`BlockLoader` for an example.
+
+    `ids` [B, F] int64; `dense` [B, Nd] float32 or None; `labels` [B, T] float32, NaN where unknown; `weight` [B] float32 or None.
+    """
+
+    ids: torch.Tensor
+    dense: torch.Tensor | None
+    labels: torch.Tensor
+    weight: torch.Tensor | None
+
+
+class BlockLoader:
+    """Batches of a split; the last one may be short. `len(loader)` is the number of batches in an epoch.
+
+    It holds about two windows in memory, of `block_rows * window_blocks` rows each. Rows mix only inside a window: use small blocks and a
+    large window for a split that is sorted by time or user.
+
+    With `shards` above 1, several processes read one order together: `batch_size` counts the rows of all, and the process `shard`, in
+    [0, shards), gets its part of every batch. The parts in the order of their shards are the batch. Their sizes differ by one row at most,
+    so a part of a batch with fewer rows than shards may be empty. See :func:`part_of`.
+
+    Raises DataError for an empty split and ConfigError for a size below 1, a negative seed, a shard outside its range, or an argument of
+    another type.
+
+    >>> split = PackedSplit("train", np.array([[1, 0], [2, 3], [0, 1]]), None, np.array([[0.0], [1.0], [0.0]]), None, None)
+    >>> loader = BlockLoader(split, batch_size=2)
+    >>> len(loader), [batch.ids.tolist() for batch in loader.batches(epoch=0)]
+    (2, [[[1, 0], [2, 3]], [[0, 1]]])
+    >>> [batch.ids.tolist() for batch in BlockLoader(split, batch_size=2, shards=2, shard=1).batches()]
+    [[[2, 3]], [[0, 1]]]
+    """
+
+    def __init__(
+        self,
+        split: PackedSplit,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        block_rows: int = 4096,
+        window_blocks: int = 64,
+        shards: int = 1,
+        shard: int = 0,
+    ) -> None:
+        if not isinstance(split, PackedSplit):
+            raise DataError(f"split is {shown(split)}, expected a PackedSplit, such as prepare(...).split('train')")
+        sizes = {"batch_size": batch_size, "block_rows": block_rows, "window_blocks": window_blocks, "shards": shards}
+        for name, value in sizes.items():
+            _check_whole(name, value, smallest=1)
+        for name, value in {"seed": seed, "shard": shard}.items():
+            _check_whole(name, value, smallest=0)
+        if shard >= shards:
+            raise ConfigError(f"shard is {shard}, expected a number in [0, {shards}), as shards is {shards}")
+        if not isinstance(shuffle, bool):
+            raise ConfigError(f"shuffle is {shown(shuffle)}, expected True or False")
+        if len(split) == 0:
+            raise DataError(f"split {split.name!r} is empty; a loader needs at least one row (for valid: a valid_fraction above 0)")
+        self.split = split
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.block_rows = min(block_rows, len(split))
+        self.window_blocks = window_blocks
+        self.shards, self.shard = shards, shard
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `start` on. Reading starts at the window that holds batch `start`.
+
+        Raises ConfigError for a negative epoch or a start outside [0, len(self)].
+        """
+        _check_whole("epoch", epoch, smallest=0)
+        _check_whole("start", start, smallest=0)
+        if not 0 <= start <= len(self):
+            raise ConfigError(f"start is {start}, expected between 0 and the {len(self)} batches of an epoch")
+        return self._generate(epoch, start)
+
+    def no_rows(self) -> Batch:
+        """A batch of the split's columns without a row."""
+        columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
+        return _batch([None if column is None else np.empty((0, *column.shape[1:]), column.dtype) for column in columns])
+
+    def _generate(self, epoch: int, start: int) -> Iterator[Batch]:
+        windows = self._windows(epoch)
+        ends = np.cumsum([int((window[:, 1] - window[:, 0]).sum()) for window in windows])
+        row = min(start * self.batch_size, len(self.split))
+        first = int(np.searchsorted(ends, row, side="right"))
+        left: list[npt.NDArray[Any] | None] | None = None
+        for number in range(first, len(windows)):
+            begin, end = int(ends[number - 1]) if number else 0, int(ends[number])
+            arrays = self._read(windows[number], epoch, number, begin)
+            if left is not None:
+                arrays = [None if b is None else np.concatenate([a, b]) for a, b in zip(left, arrays, strict=True)]
+            at = 0 if left is not None else self._owned(row) - self._owned(begin)
+            batches_end = end if number == len(windows) - 1 else end - end % self.batch_size
+            while row < batches_end:
+                next_row = min(row + self.batch_size, len(self.split))
+                size = self._owned(next_row) - self._owned(row)
+                yield _batch([None if a is None else a[at : at + size] for a in arrays])
+                row, at = next_row, at + size
+            left = [None if a is None else a[at:] for a in arrays]
+
+    def _owned(self, row: int) -> int:
+        """How many of the first `row` rows of the order belong to this shard."""
+        batch, within = divmod(row, self.batch_size)
+        own = part_of(min(self.batch_size, len(self.split) - batch * self.batch_size), self.shards, self.shard)
+        whole = part_of(self.batch_size, self.shards, self.shard)
+        return batch * (whole.stop - whole.start) + min(max(within - own.start, 0), own.stop - own.start)
+
+    def _windows(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """The [begin, end) rows of the blocks of each window, in reading order."""
+        begins = np.arange(0, len(self.split), self.block_rows, dtype=np.int64)
+        if self.shuffle:
+            begins = np.random.default_rng([self.seed, epoch]).permutation(begins)
+        blocks = np.stack([begins, np.minimum(begins + self.block_rows, len(self.split))], axis=1)
+        return [blocks[i : i + self.window_blocks] for i in range(0, len(blocks), self.window_blocks)]
+
+    def _read(self, window: npt.NDArray[np.int64], epoch: int, number: int, begin: int) -> list[npt.NDArray[Any] | None]:
+        """This shard's rows of a window, which starts at row `begin` of the order."""
+        rows = int((window[:, 1] - window[:, 0]).sum())
+        order = np.random.default_rng([self.seed, epoch, number + 1]).permutation(rows) if self.shuffle else None
+        columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
+        if self.shards > 1:
+            places = self._places(begin, rows)
+            places = places if order is None else places[order]
+            return [None if column is None else _gather_some(column, window, places) for column in columns]
+        return [None if column is None else _gather(column, window, rows, order) for column in columns]
+
+    def _places(self, begin: int, rows: int) -> npt.NDArray[np.int64]:
+        """The place of each of the rows from `begin` on among those of this shard, or -1 for another shard's."""
+        row = np.arange(begin, begin + rows)
+        batch = row // self.batch_size
+        size = np.minimum(self.batch_size, len(self.split) - batch * self.batch_size)
+        within = row - batch * self.batch_size
+        own = (within >= size * self.shard // self.shards) & (within < size * (self.shard + 1) // self.shards)
+        return np.where(own, np.cumsum(own) - 1, -1)
+
+
+def part_of(rows: int, shards: int, shard: int) -> slice:
+    """The rows of `range(rows)` that belong to one of `shards` parts, which are as equal as can be and follow one another.
+
+    >>> [part_of(5, 3, shard) for shard in range(3)]
+    [slice(0, 1, None), slice(1, 3, None), slice(3, 5, None)]
+    """
+    return slice(rows * shard // shards, rows * (shard + 1) // shards)
+
+
+def _check_whole(name: str, value: object, *, smallest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name} is {shown(value)}, expected a whole number, got {type(value).__name__}")
+    if int(value) < smallest:
+        raise ConfigError(f"{name} is {value}, expected at least {smallest}")
+
+
+def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], rows: int, order: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
+    """Copy each block once, to the places that its rows have in the shuffled window."""
+    out = np.empty((rows, *column.shape[1:]), dtype=column.dtype)
+    at = 0
+    for begin, end in window:
+        size = int(end - begin)
+        out[slice(at, at + size) if order is None else order[at : at + size]] = column[begin:end]
+        at += size
+    return out
+
+
+def _gather_some(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Copy the rows of a window that have a place to it; `places` are those of the window's rows, in the order of the split."""
+    out = np.empty((int((places >= 0).sum()), *column.shape[1:]), dtype=column.dtype)
+    at = 0
+    for begin, end in window:
+        place = places[at : at + int(end - begin)]
+        own = np.flatnonzero(place >= 0)
+        out[place[own]] = column[begin:end][own]
+        at += int(end - begin)
+    return out
+
+
+def _batch(arrays: list[npt.NDArray[Any] | None]) -> Batch:
+    ids, dense, labels, weight = arrays
+    assert ids is not None
+    assert labels is not None
+    return Batch(
+        # NumPy widens in the calling thread; PyTorch would use its thread pool and compete with the training step.
+        torch.from_numpy(ids.astype(np.int64)),
+        None if dense is None else torch.from_numpy(dense),
+        torch.from_numpy(labels),
+        None if weight is None else torch.from_numpy(weight),
+    )

@@ -1,0 +1,268 @@
+"""meta.json of a packed folder: what it holds, and how it is read and checked. Needs the standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError, shown
+from ...support import strict_json
+from ...support.pooled_fields import first_columns, pooling_problem
+
+FORMAT_VERSION = 1
+DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
+SPLITS = ("train", "valid", "test")
+OOV, MISSING = "<oov>", "<missing>"
+"""How a vocabulary spells the categories that it does not know, and a cell without a value."""
+RESERVED = rf"\\*(?:{OOV}|{MISSING})"
+"""The texts before which a vocabulary puts a backslash, as a regular expression: what would otherwise read as one of these two."""
+
+
+class UnreadableError(DataError):
+    """The system does not open or read a file of a packed folder now, for example for want of permission. The file may be whole."""
+
+
+def unreadable(file: Path, error: OSError) -> UnreadableError:
+    """The error for a file that is there and is not read."""
+    return UnreadableError(f"{file} cannot be read: {error.strerror or error}; check its permissions and its disk, then try again")
+
+
+@dataclass(frozen=True)
+class PackedMeta:
+    """What a packed data set holds.
+
+    `fields` maps each id column, in order, to its number of ids. `vocabulary[field]` holds the text of each id for a categorical field, and
+    the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
+    the content: it covers every other entry, and through `checksums` every array. `shared` maps a field to the field whose ids, and
+    embeddings, it has. `derived` says how columns that the files lack were computed, as in the schema. `pooled` maps a field with several
+    values to its `columns` in `fields`, one for each value, and to its `pooling`, "mean" or "sum"; there id 0 is no value. Where these
+    three are empty, neither the file nor the digest has them, as in earlier versions.
+
+    >>> meta = PackedMeta(
+    ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,
+    ...     has_weight=False, rows={"train": 8}, vocabulary={"city": ["<oov>", "a", "b"]}, scaling={}, checksums={}, format_version=1,
+    ... )
+    >>> meta.arrays("train")
+    {'ids': (8, 1), 'labels': (8, 1)}
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    funnel: bool
+    relation: str
+    fields: dict[str, int]
+    dense: tuple[str, ...]
+    group: str | None
+    has_weight: bool
+    rows: dict[str, int]
+    vocabulary: dict[str, list[str] | list[float]]
+    scaling: dict[str, dict[str, Any]]
+    checksums: dict[str, str]
+    format_version: int
+    digest: str = ""
+    shared: dict[str, str] = field(default_factory=dict)
+    derived: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pooled: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def first_columns(self) -> dict[str, str]:
+        """The fields as the schema names them, with the column of each in `fields`: of one with several values, the first."""
+        return first_columns(self.pooled, list(self.fields))
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How columns became ids and dense values; `prepare(other, encoding=...)` takes it.
+
+        It holds `vocabulary` and `scaling`, and `shared`, `derived` and `pooled` where they are not empty. As in the file, columns of a
+        field with several values have no vocabulary where they share another one's.
+        """
+        given = {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key)}
+        return {"vocabulary": self._once(), "scaling": self.scaling} | given
+
+    def _once(self) -> dict[str, list[str] | list[float]]:
+        again = {column for of in self.pooled.values() for column in of["columns"] if column in self.shared}
+        return {name: entries for name, entries in self.vocabulary.items() if name not in again}
+
+    def content(self) -> dict[str, Any]:
+        """What meta.json holds."""
+        content = dataclasses.asdict(dataclasses.replace(self, vocabulary=self._once()))
+        return {key: value for key, value in content.items() if value or key not in _OPTIONAL}
+
+    def computed_digest(self) -> str:
+        """The digest of this content."""
+        content = self.content()
+        del content["digest"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    def arrays(self, split: str) -> dict[str, tuple[int, ...]]:
+        """The shape that each kind of array must have in `split`."""
+        rows = self.rows[split]
+        shapes: dict[str, tuple[int, ...]] = {"ids": (rows, len(self.fields)), "labels": (rows, len(self.tasks))}
+        if self.dense:
+            shapes["dense"] = (rows, len(self.dense))
+        if self.has_weight:
+            shapes["weight"] = (rows,)
+        if self.group is not None:
+            shapes["group"] = (rows,)
+        return shapes
+
+
+def read_meta(file: Path) -> PackedMeta:
+    """Read and check meta.json. Raises DataError that names the file and the entry, and says what to do."""
+    remedy = f"delete {file.parent} and prepare the data again"
+    try:
+        content = strict_json.load(file)
+    except FileNotFoundError as error:
+        raise DataError(f"{file.parent} is no packed data set: it has no meta.json") from error
+    except (NotADirectoryError, IsADirectoryError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}; {remedy}") from error
+    except OSError as error:
+        raise unreadable(file, error) from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{file} has format_version {shown(version)}, expected {FORMAT_VERSION}; {remedy}")
+    unlike = sorted(content.keys() ^ (_ENTRIES.keys() - (_OPTIONAL - content.keys())))
+    if unlike:
+        raise DataError(f"{file} lacks an entry or has an unknown one ({shown(unlike[0])}); {remedy}")
+    for key, value in content.items():
+        expected, fits = _ENTRIES[key]
+        if not fits(value):
+            raise DataError(f"{file}: {key} is {shown(value)}, expected {expected}; {remedy}")
+    content["vocabulary"] = whole_vocabulary(content)
+    meta = PackedMeta(**{**content, "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])})
+    if problem := _pooled_problem(content, list(meta.fields)) or _sharing_problem(meta.shared, meta.vocabulary, meta.fields):
+        raise DataError(f"{file}: {problem}; {remedy}")
+    if meta.digest != meta.computed_digest():
+        raise DataError(f"{file} does not match its own digest: it was changed after it was written; {remedy}")
+    if meta.checksums.keys() != (files := {f"{split}.{kind}.npy" for split in meta.rows for kind in meta.arrays(split)}):
+        raise DataError(f"{file}: checksums names {shown(sorted(meta.checksums))}, expected {shown(sorted(files))}; {remedy}")
+    return meta
+
+
+def check_encoding(encoding: Any) -> None:
+    """Raise DataError unless `encoding` is the :attr:`PackedMeta.encoding` of some data."""
+    if not isinstance(encoding, Mapping) or set(encoding) - _OPTIONAL != {"vocabulary", "scaling"}:
+        raise DataError(
+            f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta, and its shared, derived and "
+            "pooled if it has them: `meta.encoding`"
+        )
+    for key, value in encoding.items():
+        expected, fits = _ENTRIES[key]
+        if not fits(value):
+            raise DataError(f"encoding: {key} is {shown(value)}, expected {expected}")
+    vocabulary = whole_vocabulary(encoding)
+    if problem := _pooled_problem(encoding, None) or _sharing_problem(encoding.get("shared", {}), vocabulary, vocabulary):
+        raise DataError(f"encoding: {problem}")
+
+
+def whole_vocabulary(encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """The vocabulary of an encoding with that of every column: those that share another one's in a field with several values lack theirs.
+
+    >>> pooled = {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}
+    >>> whole_vocabulary({"vocabulary": {"tags[0]": ["<oov>", "a"]}, "shared": {"tags[1]": "tags[0]"}, "pooled": pooled})["tags[1]"]
+    ['<oov>', 'a']
+    """
+    vocabulary, shared = encoding["vocabulary"], encoding.get("shared", {})
+    columns = [column for of in encoding.get("pooled", {}).values() for column in of["columns"] if column not in vocabulary]
+    return {**vocabulary, **{column: vocabulary[shared[column]] for column in columns if shared.get(column) in vocabulary}}
+
+
+def _sharing_problem(shared: Mapping[str, str], vocabulary: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | None:
+    for name, owner in shared.items():
+        if not {name, owner} <= sizes.keys() or owner in shared:
+            return f"shared says that {shown(name)} has the ids of {shown(owner)}, expected a field and another one that has its own"
+        if sizes[name] != sizes[owner] or vocabulary.get(name) != vocabulary.get(owner):
+            return f"shared says that {shown(name)} has the ids of {shown(owner)}, but their vocabularies differ"
+    return None
+
+
+def _pooled_problem(encoding: Mapping[str, Any], columns: Sequence[str] | None) -> str | None:
+    """`columns` are those of the ids in their order; None where it is not known."""
+    vocabulary, pooled = whole_vocabulary(encoding), encoding.get("pooled", {})
+    together = [column for of in pooled.values() for column in of["columns"]]
+    if problem := pooling_problem(pooled, together if columns is None else columns, encoding.get("shared", {})):
+        return f"pooled{problem}"
+    for column in together:
+        if vocabulary.get(column, [0])[:1] not in ([OOV], []):
+            return f"pooled says that {shown(column)} holds one of several values, but its ids are no categories"
+    return None
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
+
+
+def _mapping(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(_text, value)) and all(map(fits, value.values()))
+
+
+def _vocabulary(value: Any) -> bool:
+    return _texts(value) or (isinstance(value, list) and all(map(_finite, value)) and all(a < b for a, b in pairwise(value)))
+
+
+def _scale(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"treatment", "mean", "std"}
+        and _text(value["treatment"])
+        and _finite(value["mean"])
+        and _finite(value["std"])
+        and value["std"] > 0
+    )
+
+
+def _rows(value: Any) -> bool:
+    return _mapping(_count)(value) and set(value) <= set(SPLITS)
+
+
+def _definition(value: Any) -> bool:
+    return isinstance(value, dict) and all(_text(key) and (_text(part) or _texts(part) or _count(part)) for key, part in value.items())
+
+
+def _pool(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"columns", "pooling"} and _texts(value["columns"]) and _text(value["pooling"])
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("text", _text),
+    "tasks": ("a list of texts", _texts),
+    "funnel": ("true or false", _flag),
+    "relation": ("text", _text),
+    "fields": ("the number of ids by column", _mapping(_count)),
+    "dense": ("a list of texts", _texts),
+    "group": ("text or null", lambda value: value is None or _text(value)),
+    "has_weight": ("true or false", _flag),
+    "rows": ("the number of rows of train, valid and test", _rows),
+    "vocabulary": ("a list of texts or of rising numbers by column", _mapping(_vocabulary)),
+    "scaling": ("treatment, mean and std (above 0) by column", _mapping(_scale)),
+    "checksums": ("text by file", _mapping(_text)),
+    "format_version": ("an integer", _count),
+    "digest": ("text", _text),
+    "shared": ("a field by field", _mapping(_text)),
+    "derived": ("a definition by column", _mapping(_definition)),
+    "pooled": ("columns and pooling by field", _mapping(_pool)),
+}
+_OPTIONAL = {"shared", "derived", "pooled"}

@@ -1,0 +1,192 @@
+"""A column of a batch of rows as numbers, times, or codes of its distinct texts; what is none of these is refused by place and name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...errors import DataError, shown
+from ..codes.numbers import FloatArray, Place, check_finite
+from ..packed.meta import MISSING, RESERVED
+
+TRUTHS = {True: ("true", "yes", "t", "y"), False: ("false", "no", "f", "n")}
+"""How a text says that something is so, or not, in lower case."""
+
+NO_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+"""Layouts of text and bytes that not all of Arrow's functions know, and those that they do."""
+
+# Integers first: a float64 does not hold nanoseconds since 1970.
+_TIMES = (pa.int64(), pa.float64(), *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")))
+
+
+class Texts(NamedTuple):
+    """A column as text: cell i is `texts[codes[i]]`. The last text is MISSING; null and NaN have its code. Each other text has a cell."""
+
+    codes: npt.NDArray[np.int32]
+    texts: pa.StringArray
+
+
+def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
+    """A column as text. Raises DataError for a type that has no text: struct, list, map, bytes that are no UTF-8, an unknown time zone."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    try:
+        if pa.types.is_nested(kind):
+            raise pa.ArrowInvalid("a cell holds more than one value, which `max_values` of a categorical column allows")
+        # A dictionary's values become text once each; its cells stay codes, which keeps a batch of long texts small.
+        coded = column if pa.types.is_dictionary(column.type) else None
+        texts = _text(column if coded is None else coded.dictionary).dictionary_encode()
+        texts.dictionary.validate(full=True)  # Parquet files may call any bytes text.
+        indices = texts.indices if coded is None else pc.take(texts.indices, coded.indices)
+        missing = len(texts.dictionary)
+        codes = pc.fill_null(indices, missing).to_numpy(zero_copy_only=False)
+        used = texts.dictionary
+        if coded is not None:  # A file's dictionary may be far longer than its batches.
+            cells = np.zeros(missing + 1, dtype=bool)
+            cells[codes] = True
+            kept = np.flatnonzero(cells[:missing])
+            renumbered = np.full(missing + 1, len(kept), dtype=np.int32)
+            renumbered[kept] = np.arange(len(kept), dtype=np.int32)
+            used, codes = used.take(pa.array(kept)), renumbered[codes]
+        return Texts(codes.astype(np.int32, copy=False), pa.concat_arrays([reserved_apart(used), pa.array([MISSING], pa.string())]))
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{place.path}: column {name!r} is used as text and is of type {shown(str(kind))}: {_one_line(error)}; "
+            "convert it to text, numbers, dates or times of a known zone"
+        ) from error
+
+
+def reserved_apart(texts: pa.Array) -> pa.Array:
+    r"""Texts as a vocabulary spells them: one that is itself `<missing>` or `<oov>` gets a backslash before it.
+
+    >>> reserved_apart(pa.array(["a", "<missing>", "\\<oov>"])).to_pylist() == ["a", "\\<missing>", "\\\\<oov>"]
+    True
+    """
+    return pc.replace_substring_regex(texts, f"^({RESERVED})$", r"\\\1")
+
+
+def numbers_of(column: pa.Array, name: str, place: Place) -> FloatArray:
+    """A column as float64, NaN where missing. Raises DataError for text that is no number, for infinities and for other types."""
+    return _numbers(column, name, place, "number", "a number, or empty")
+
+
+def _numbers(column: pa.Array, name: str, place: Place, used: str, expected: str) -> FloatArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        if pa.types.is_decimal(column.type):
+            column = column.cast(pa.string())  # Arrow's direct cast multiplies by the scale and misses the nearest float.
+        values: FloatArray = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    except pa.ArrowException as error:
+        raise _no_number(column, [pa.float64()], f"column {name!r} is used as a {used}", expected, place) from error
+    check_finite(values, name, place)
+    return values
+
+
+def labels_of(column: pa.Array, name: str, place: Place) -> FloatArray:
+    """A column of 0/1 labels as :func:`numbers_of` reads it; text may also be one of TRUTHS, in any case."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if is_text(column.type):
+        lowered = pc.ascii_lower(column)
+        for said, words in TRUTHS.items():
+            column = pc.if_else(pc.is_in(lowered, pa.array(words, lowered.type)), str(int(said)), column)
+    return _numbers(column, name, place, "label", "0, 1, true, false, or empty")
+
+
+class Times(NamedTuple):
+    """A column of times as float64 that rise with time, NaN where missing: if `moments`, as microseconds since 1970, else as they were."""
+
+    values: FloatArray
+    moments: bool
+
+
+def times_of(column: pa.Array, name: str, place: Place) -> Times:
+    """A column of numbers, or of dates, times or ISO 8601 text, which are moments. Raises DataError for anything else."""
+    times = as_times(column, name, place)
+    moments = pa.types.is_timestamp(times.type)
+    if moments:
+        times = times.cast(pa.timestamp("us", times.type.tz), safe=False).cast(pa.int64())
+    return Times(numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place), moments)
+
+
+def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
+    """A column of numbers, dates, times or ISO 8601 text as numbers or as timestamps, which have a zone if the cells name one.
+
+    Text is one of these in all cells, or missing. Raises DataError for anything else.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if is_text(column.type):
+        for kind in _TIMES:
+            try:
+                return column.cast(kind)
+            except pa.ArrowException:
+                pass
+        raise _no_number(
+            column,
+            _TIMES,
+            f"column {name!r} is used as a time",
+            "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00; the cells of a column all name a zone (Z, +02:00) or none",
+            place,
+        )
+    try:
+        column = column.cast(pa.timestamp("us")) if pa.types.is_date(column.type) else column
+    except pa.ArrowException as error:
+        raise DataError(f"{place.path}: column {name!r} holds dates that are too far from 1970 to be a time; correct them") from error
+    if any(test(column.type) for test in (pa.types.is_timestamp, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
+        return column
+    if pa.types.is_null(column.type):
+        return column.cast(pa.float64())
+    raise DataError(
+        f"{place.path}: column {name!r} is used as a time and is of type {shown(str(column.type))}; convert it to times, dates, or numbers"
+    )
+
+
+def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch without the layouts of `NO_VIEWS`."""
+    columns = [column.cast(NO_VIEWS[column.type]) if column.type in NO_VIEWS else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's texts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _no_number(column: pa.Array, wanted: Sequence[pa.DataType], used: str, expected: str, place: Place) -> DataError:
+    """The error for a column that Arrow casts to no type of `wanted`: with the first cell that stops it, or else with the column's type."""
+    if not is_text(column.type):
+        return DataError(f"{place.path}: {used} and is of type {shown(str(column.type))}; convert it to numbers, or leave it out")
+    bad = max(_first_bad(column, kind) for kind in wanted)
+    try:
+        held = shown(column[bad].as_py())
+    except UnicodeDecodeError:
+        held = "bytes that are no UTF-8"
+    return DataError(f"{place.row(bad)}: {used} and holds {held}, expected {expected}; correct the cell")
+
+
+def _first_bad(column: pa.Array, wanted: pa.DataType) -> int:
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            column[low:middle].cast(wanted)
+            low = middle
+        except pa.ArrowException:
+            high = middle
+    return low
+
+
+def _text(values: pa.Array) -> pa.Array:
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)
+    return values.cast(pa.string())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

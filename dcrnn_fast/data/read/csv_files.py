@@ -1,0 +1,185 @@
+"""CSV files as batches of rows. DuckDB parses them; a row that it cannot read is rejected with its line and the reason in words."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import shutil
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import duckdb
+import pyarrow as pa
+
+from ...errors import DataError, shown
+from ..schema.files import Csv
+from .columns import TRUTHS
+from .rejects import Reject, Rejects
+
+HEADER_CHARACTERS = 1 << 20
+BATCH_ROWS = 131_072
+LINE_BYTES = 2_000_000
+
+
+class CsvFile:
+    """A CSV file with a header: its column names, and its rows in the order of the file.
+
+    A compressed file, or one in another encoding than UTF-8, is written to `scratch` first, as plain UTF-8. Raises DataError for a file
+    that cannot be read or has no header.
+    """
+
+    def __init__(self, path: Path, written: Csv, scratch: Path) -> None:
+        self.path, self._written = path, written
+        self._plain = path
+        try:
+            if path.suffix == ".gz" or written.encoding_name != "utf-8":
+                self._plain = scratch / "plain.csv"
+                write_plain(path, self._plain, written.encoding_name)
+            self.columns, self._header_lines = self._header()
+        except (OSError, EOFError, UnicodeError, zlib.error) as error:
+            raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+    def _header(self) -> tuple[list[str], int]:
+        with self._plain.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            rows = csv.reader(
+                io.StringIO(stream.read(HEADER_CHARACTERS), newline=""), delimiter=self._written.delimiter, quotechar=self._written.quote
+            )
+        try:
+            for cells in rows:
+                if cells:
+                    "".join(cells).encode()
+                    return cells, rows.line_num
+        except csv.Error as error:
+            raise DataError(f"{self.path} cannot be read: its header is no CSV ({error})") from error
+        except UnicodeEncodeError as error:
+            raise DataError(f"{self.path} cannot be read: its header is no UTF-8; save it as UTF-8, or name its `csv: encoding`") from error
+        raise DataError(f"{self.path} cannot be read: it is empty; expected a header line with the column names")
+
+    def batches(
+        self, database: duckdb.DuckDBPyConnection, types: Mapping[str, str], missing: tuple[str, ...], rejects: Rejects
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of the columns in `types` (column to SQL type), a cell in `missing` as null; `rejects` gets the rows that cannot be read.
+
+        Raises DataError for more of them than `rejects` allows, and for a file that cannot be read.
+        """
+        stored = {"store_rejects": "true", "rejects_limit": str((rejects.left + 1) * len(self.columns))}  # A row has at most one a column.
+        wanted = ", ".join(f'{self._alias(name)} AS "{name.replace(chr(34), chr(34) * 2)}"' for name in types)
+        query = f"SELECT {wanted} FROM {self._source(types, missing, stored)}"
+        try:
+            database.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+            yield from database.sql(query).arrow(BATCH_ROWS)
+            found = database.execute(
+                "SELECT line, column_idx, error_type, csv_line FROM reject_errors ORDER BY line, column_idx"
+            ).fetchall()
+        except duckdb.Error as error:
+            raise DataError(f"{self.path} cannot be read as CSV: {' '.join(str(error).split())[:300]}") from error
+        first: dict[int, tuple[int, int | None, str, str]] = {}
+        for fault in found:
+            first.setdefault(fault[0], fault)
+        for line, column, kind, row in first.values():
+            rejects.add(self._reject(line, column, kind, row.lstrip("\r\n"), types))
+        rejects.check()
+
+    def truth_columns(self, database: duckdb.DuckDBPyConnection, labels: Collection[str], missing: tuple[str, ...]) -> set[str]:
+        """Those columns of `labels` whose first cell that is not missing says true or false in words; the others hold numbers."""
+        found, source = set(), self._source({}, missing, {"ignore_errors": "true"})
+        for name in labels:
+            alias = self._alias(name)
+            try:
+                first = database.execute(f"SELECT {alias} FROM {source} WHERE {alias} IS NOT NULL LIMIT 1").fetchone()
+            except duckdb.Error:  # Reading the rows tells what is wrong with the file.
+                continue
+            if first is not None and any(first[0].lower() in words for words in TRUTHS.values()):
+                found.add(name)
+        return found
+
+    def _alias(self, name: str) -> str:
+        return f"c{self.columns.index(name)}"
+
+    def _source(self, types: Mapping[str, str], missing: tuple[str, ...], more: Mapping[str, str]) -> str:
+        """The file as a table in SQL, with a column for each name's :meth:`_alias`, of the types in `types` or else text."""
+        columns = ", ".join(f"'c{number}': {sql_text(types.get(name, 'VARCHAR'))}" for number, name in enumerate(self.columns))
+        options = {
+            "auto_detect": "false",
+            "header": "false",
+            "skip": str(self._header_lines),
+            "delim": sql_text(self._written.delimiter),
+            "quote": sql_text(self._written.quote),
+            "escape": sql_text(self._written.quote),
+            "decimal_separator": sql_text(self._written.decimal),
+            "columns": f"{{{columns}}}",
+            "nullstr": f"[{', '.join(map(sql_text, missing))}]",
+            "maximum_line_size": str(LINE_BYTES),
+            **more,
+        }
+        return f"read_csv({sql_path(self._plain)}, {', '.join(f'{key} = {value}' for key, value in options.items())})"
+
+    def _reject(self, line: int, column: int | None, kind: str, row: str, types: Mapping[str, str]) -> Reject:
+        cells = []
+        with suppress(csv.Error):  # of a cell beyond Python's limit
+            cells = next(csv.reader([row], delimiter=self._written.delimiter, quotechar=self._written.quote), [])
+        of_cell = kind not in ("MISSING COLUMNS", "TOO MANY COLUMNS", "LINE SIZE OVER MAXIMUM")
+        name = self.columns[column - 1] if of_cell and column is not None and 0 < column <= len(self.columns) else None
+        cell = cells[column - 1] if column is not None and column <= len(cells) else None
+        held = "text" if cell is None else shown(cell)
+        number = "a number"
+        if self._written.decimal == "." and re.fullmatch(r"[+-]?\d+,\d+", cell or ""):
+            number = 'a number with a point; name `csv: {decimal: ","}` in the schema'
+        reasons = {
+            "CAST": f"column {name!r} holds {held}, expected {'true or false' if types.get(name or '') == 'BOOLEAN' else number}",
+            "MISSING COLUMNS": f"it has {len(cells)} cells, expected {len(self.columns)}",
+            "TOO MANY COLUMNS": f"it has {len(cells)} cells, expected {len(self.columns)}",
+            "UNQUOTED VALUE": f"a quote ({self._written.quote}) is not closed, or text follows the closing one",
+            "LINE SIZE OVER MAXIMUM": f"it is longer than {LINE_BYTES:,} bytes",
+            "INVALID ENCODING": f"it holds bytes that are no {self._written.encoding}; save the file as UTF-8, or name its `csv: encoding`",
+        }
+        return Reject(str(self.path), line, name, reasons.get(kind, f"it is no CSV ({kind.lower()})"), row)
+
+
+def _unpacked(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def found_encoding(path: Path) -> str:
+    """What a file's byte order mark says, or the first of utf-8, cp1252 and latin-1 that fits its first 64 MiB.
+
+    Raises OSError, EOFError or zlib.error for a file that cannot be read.
+    """
+    with _unpacked(path) as source:
+        start = source.read(1 << 26)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder(encoding)().decode(start)
+            return encoding
+    return "latin-1"
+
+
+def write_plain(path: Path, plain: Path, encoding: str) -> None:
+    """Write a file, compressed or not, as plain UTF-8. Raises OSError, EOFError or zlib.error for one that cannot be read."""
+    with _unpacked(path) as source:
+        if encoding == "utf-8":
+            with plain.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            return
+        # What the encoding does not know becomes bytes that are no UTF-8, which rejects the row and not the file.
+        text: IO[str] = io.TextIOWrapper(source, encoding, errors="surrogateescape", newline="")
+        with plain.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+            shutil.copyfileobj(text, out, 1 << 20)
+
+
+def sql_path(path: Path) -> str:
+    """A path as SQL writes it; DuckDB would read one with `*`, `?` or `[` as a pattern."""
+    return sql_text("".join(f"[{c}]" if c in "*?[" else c for c in str(path)))
+
+
+def sql_text(value: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,126 @@
+"""Columns that a schema derives from those of a table, batch by batch: parts of a time, values of lists, crosses of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...errors import DataError, shown
+from ..schema.derived import Derived
+from .columns import Place, as_times, numbers_of, texts_of
+from .lists import Values
+
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+MAX_SECONDS = 10**11
+"""Seconds before or after 1970 that a time may be, some 3,000 years; milliseconds taken for seconds are beyond it."""
+
+_PARTS = {"hour": pc.hour, "weekday": pc.day_of_week, "day": pc.day}
+
+
+def with_derived(batch: pa.RecordBatch, derived: Sequence[Derived], place: Place) -> pa.RecordBatch:
+    """The batch with the columns `derived` behind its own, each of which reads columns of the batch and derived ones before it.
+
+    The hour is 0 to 23, the weekday 0 (Monday) to 6, the day of the month 1 to 31, as integers, and null where the time is missing. A cross
+    is text: the texts of its columns with `|` between them, a backslash before each `|` and backslash of their own, and `<missing>` for a
+    missing one; where all are missing, it is null. A value is null where the cell has fewer. Raises DataError, with `place` in
+    the message, for a column or a cell that is no time, and for values of a column that holds one value a cell.
+
+    >>> from pathlib import Path
+    >>> batch = pa.RecordBatch.from_pydict({"time": ["2024-05-31T23:59:00", None], "city": ["a", "b|c"]})
+    >>> hour = Derived(**{"name": "hour", "column": "time", "as": "hour"})
+    >>> cross = Derived(name="city_x_hour", cross=["city", "hour"])
+    >>> with_derived(batch, [hour, cross], Place(Path("log.csv"), 0)).to_pydict()["city_x_hour"]
+    ['a|23', 'b\\\\|c|<missing>']
+    """
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    values: dict[tuple[str, str | None], Values] = {}
+    for one in derived:
+        if one.cross is not None:
+            columns[one.name] = _cross([columns[name] for name in one.cross], one.cross, place)
+            continue
+        assert one.column is not None
+        if one.value is not None:
+            key = one.column, one.separator
+            if key not in values:
+                values[key] = Values(columns[one.column], one.column, one.separator, place)
+            columns[one.name] = values[key].at(one.value)
+        else:
+            assert one.part is not None
+            columns[one.name] = _PARTS[one.part](_wall_clock(columns[one.column], one, place))
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _wall_clock(column: pa.Array, one: Derived, place: Place) -> pa.Array:
+    """The times as timestamps without a zone, in whole seconds, as a clock in the zone asked for showed them."""
+    assert one.column is not None
+    times = as_times(column, one.column, place)
+    is_number = not pa.types.is_timestamp(times.type)
+    seconds, missing = _seconds(times, one, place)
+    used = f"column {one.column!r} is used as a time and holds"
+    strange = ~missing & ((seconds >= MAX_SECONDS) | (seconds <= -MAX_SECONDS))
+    if strange.any():
+        row = int(strange.argmax())
+        held, remedy = f"{seconds[row]:,} seconds since 1970", "correct it"
+        if is_number:
+            held = shown(times[row].as_py())
+            remedy = f"derived column {one.name!r} reads numbers in the unit {one.unit or 's'}: name theirs, such as `unit: ms`"
+        raise DataError(f"{place.row(row)}: {used} {held}, which is more than 3,000 years from 1970; {remedy}")
+    if is_number and one.unit is None and are_dates(seconds[~missing]):
+        row = int((~missing).argmax())
+        raise DataError(
+            f"{place.row(row)}: {used} {shown(times[row].as_py())}, which looks like a date, but numbers are seconds since 1970; write "
+            f"dates as 2024-05-31, or give derived column {one.name!r} `unit: s` if these are seconds"
+        )
+    moments = pa.array(seconds, pa.int64(), mask=missing).cast(pa.timestamp("s"))
+    if one.timezone is None or not (is_number or times.type.tz is not None):
+        return moments
+    try:
+        return pc.local_timestamp(moments.cast(pa.timestamp("s", one.timezone)))
+    except pa.ArrowException as error:
+        raise DataError(
+            f"derived column {one.name!r}: the time zone {one.timezone} cannot be used: {' '.join(str(error).split())[:200]}; install the "
+            "system's time zone data (tzdata), or leave `timezone` out"
+        ) from error
+
+
+def are_dates(numbers: npt.NDArray[np.int64]) -> bool:
+    """Whether all numbers read as dates from 1970 to 2100, such as 20240531."""
+    year, month, day = numbers // 10_000, numbers // 100 % 100, numbers % 100
+    return len(numbers) > 0 and bool(((year >= 1970) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
+
+
+def _seconds(times: pa.Array, one: Derived, place: Place) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Whole seconds since 1970, and where there is no time."""
+    per_second = PER_SECOND[one.unit or "s"]
+    if pa.types.is_timestamp(times.type):
+        per_second = PER_SECOND[times.type.unit]
+        times = times.cast(pa.int64())
+    elif not pa.types.is_integer(times.type) or times.type == pa.uint64():
+        assert one.column is not None
+        values = numbers_of(times.cast(pa.float64(), safe=False) if times.type == pa.uint64() else times, one.column, place)
+        missing = np.isnan(values)
+        # Far beyond what is a time, and within what an integer holds.
+        return np.clip(np.floor(np.where(missing, 0, values) / per_second), -2.0 * MAX_SECONDS, 2.0 * MAX_SECONDS).astype(np.int64), missing
+    missing = times.is_null().to_numpy(zero_copy_only=False)
+    return pc.fill_null(times.cast(pa.int64()), 0).to_numpy() // per_second, missing
+
+
+def _cross(columns: Sequence[pa.Array], names: Sequence[str], place: Place) -> pa.DictionaryArray:
+    """The texts of several columns as one: each text that occurs is made once."""
+    first, *others = (texts_of(column, name, place) for column, name in zip(columns, names, strict=True))
+    codes, texts = first.codes.astype(np.int64), _escaped(first.texts)
+    missing = first.codes == len(first.texts) - 1
+    for other in others:
+        pairs, codes = np.unique(codes * len(other.texts) + other.codes, return_inverse=True)
+        left, right = np.divmod(pairs, len(other.texts))
+        texts = pc.binary_join_element_wise(texts.take(pa.array(left)), _escaped(other.texts).take(pa.array(right)), "|")
+        missing &= other.codes == len(other.texts) - 1
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=missing), texts)
+
+
+def _escaped(texts: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(texts, r"([\\|])", r"\\\1")

@@ -1,0 +1,110 @@
+"""The rows of CSV and Parquet files, batch by batch, and about how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...errors import DataError
+from ..codes.numbers import Place
+from ..schema.files import Csv
+from .columns import without_views
+from .csv_files import BATCH_ROWS, CsvFile
+from .rejects import Rejects
+
+NAMES_CHARACTERS = 1000
+"""Of a file's columns in a message; a damaged header may name columns without end."""
+
+
+def expected_rows(paths: Sequence[Path]) -> int | None:
+    """About how many rows files have together; None if one is compressed."""
+    return None if any(path.suffix == ".gz" for path in paths) else sum(map(_rows, paths))
+
+
+def _rows(path: Path) -> int:
+    """Exactly for Parquet, about for CSV, from the mean length of its first lines."""
+    try:
+        if path.suffix == ".parquet":
+            return int(pq.read_metadata(path).num_rows)
+        with path.open("rb") as stream:
+            start = stream.read(1 << 20)
+        return path.stat().st_size * start.count(b"\n") // max(len(start), 1)
+    except (pa.ArrowException, OSError):
+        return 0  # Reading the file tells what is wrong with it.
+
+
+class RowReader:
+    """Reads some columns of files. A CSV file's `text` columns are read as text, its `numbers` as numbers, of which `truths` may be words.
+
+    `wanted_by` says in errors who uses the columns; no file may have one of the columns `derived`. `scratch` takes copies of files that
+    must be unpacked; `rejects` gets the CSV rows that cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        text: Collection[str],
+        numbers: Collection[str],
+        truths: Collection[str] = (),
+        derived: Sequence[str] = (),
+        csv: Csv,
+        missing_values: tuple[str, ...],
+        wanted_by: str,
+        scratch: Path,
+        database: duckdb.DuckDBPyConnection,
+        rejects: Rejects,
+    ) -> None:
+        self._text, self._numbers, self._truths, self._derived = set(text), set(numbers), set(truths), derived
+        self._csv, self._missing, self._wanted_by = csv, missing_values, wanted_by
+        self._scratch, self._database, self._rejects = scratch, database, rejects
+
+    def batches(self, path: Path) -> Iterator[tuple[pa.RecordBatch, Place]]:
+        """The file's rows in their order, in batches that are not empty, and the place where each begins.
+
+        Raises DataError for a file that cannot be read, lacks a column or has it twice.
+        """
+        before = 0
+        for batch in self._read(path):
+            if batch.num_rows:
+                yield batch, Place(path, before)
+                before += batch.num_rows
+
+    def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
+        wanted = sorted(self._text | self._numbers)
+        if path.suffix != ".parquet":
+            if not self._missing:
+                raise DataError(f"{path} is a CSV file, and missing_values is empty; name at least one text, such as '', the empty cell")
+            file = CsvFile(path, self._csv, self._scratch)
+            self._check(path, wanted, file.columns)
+            words = file.truth_columns(self._database, self._truths & self._numbers, self._missing)
+            types = {name: "VARCHAR" if name in self._text else "BOOLEAN" if name in words else "DOUBLE" for name in wanted}
+            yield from file.batches(self._database, types, self._missing, self._rejects)
+            return
+        try:
+            self._check(path, wanted, pq.read_schema(path).names)
+            with pq.ParquetFile(path) as parquet:
+                yield from map(without_views, parquet.iter_batches(BATCH_ROWS, columns=wanted))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error
+
+    def _check(self, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
+        if missing := [name for name in wanted if name not in present]:
+            remedy = "; name its `csv: delimiter` in the schema" if len(present) == 1 and path.suffix != ".parquet" else ""
+            has = f"it has {_named(present)}{remedy}"
+            raise DataError(f"{path} lacks the columns {_named(missing)} that {self._wanted_by} uses; {has}")
+        if derived := [name for name in self._derived if name in present]:
+            raise DataError(
+                f"{path} has the columns {', '.join(derived)}, which {self._wanted_by} derives; rename them there or in its "
+                "`derived` or `histories`"
+            )
+        if repeated := [name for name in wanted if present.count(name) > 1]:
+            raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
+
+
+def _named(columns: Sequence[str]) -> str:
+    said = ", ".join(columns)
+    return said if len(said) <= NAMES_CHARACTERS else f"{said[:NAMES_CHARACTERS]}..."

@@ -1,0 +1,1 @@
+"""The fast modules: the model, its layers, its losses and its optimiser, on a backend."""

@@ -1,0 +1,116 @@
+"""One user and many items: which of a model's columns are whose, and the rows x0 in which the user's part is looked up once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..reference.model import DCRNN
+from ..support.checks import check_choice, check_count, check_tensor
+
+
+class Part:
+    """The user's columns, or the items': of ids by position ``fields``, and of dense numbers by position ``numbers``."""
+
+    def __init__(self, whose: str, model: DCRNN, fields: Sequence[int], numbers: Sequence[int]) -> None:
+        self._whose = whose
+        self._operands: tuple[Tensor, Tensor, Tensor] | None = None
+        self._bins: tuple[Tensor, ...] = ()
+        device = model.embedding.weight.device
+        self.fields = torch.tensor(fields, dtype=torch.int64, device=device)
+        self.numbers = torch.tensor(numbers, dtype=torch.int64, device=device)
+        self.blocks = torch.cat([self.fields, len(model.num_embeddings) + self.numbers])  # of x0, one a field and a binned number
+
+    def check(self, ids: Tensor, dense: Tensor | None) -> None:
+        """Raise TypeError or ValueError unless ids are [F] of the user or [N, F] of items, and dense too, or None where F is 0."""
+        rows: list[Any] = ["N"] if self._whose == "item" else []
+        for name, value, columns in (("ids", ids, self.fields), ("dense", dense, self.numbers)):
+            if value is None and name == "dense" and not len(columns):
+                continue
+            expected = [*rows, len(columns)]
+            words = f"[{', '.join(map(str, expected))}]"
+            check_tensor(f"{self._whose}_{name}", value, f"numbers {words}")
+            assert value is not None
+            shape = list(value.shape)
+            if len(shape) != len(expected) or shape[-1:] != expected[-1:] or (rows and rows != ["N"] and shape[:1] != rows):
+                raise ValueError(f"{self._whose}_{name}: got shape {shape}, expected {words}")
+            rows = shape[:-1]
+
+    def features(self, row: Tensor, ids: Tensor, dense: Tensor | None, table: Sequence[Tensor], bins: Sequence[Tensor]) -> Tensor:
+        """Copies [B, D] of a row of x0 with this part in it, by the operator ``features``.
+
+        It reads ``table`` and ``bins``, the same at each call.
+        """
+        if self._operands is None:
+            weight, sizes, offsets = table
+            self._bins = tuple(tensor[self.numbers] for tensor in bins)
+            self._operands = weight, sizes[self.fields], offsets[self.fields]  # last: another thread may look
+        numbers = (dense, *self._bins) if len(self.numbers) else (None,) * 5
+        return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers, row, self.blocks)
+
+
+class Split:
+    """A model's columns, divided into the items' and the user's, which are all others."""
+
+    def __init__(self, model: DCRNN, item_fields: Sequence[str], item_numbers: Sequence[int]) -> None:
+        """Raises TypeError, ValueError: a field or a number that the model does not have, or one given twice."""
+        names = model.field_names
+        for field in item_fields:
+            check_choice("item_fields: a field", field, names)
+        for number in item_numbers:
+            check_count("item_numbers: a column of dense", number, minimum=0, maximum=model.num_dense - 1)
+        for name, given in (("item_fields", item_fields), ("item_numbers", item_numbers)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name}={list(given)}: expected each one once")
+        fields = [names.index(field) for field in item_fields]
+        self.items = Part("item", model, fields, list(item_numbers))
+        self.user = Part("user", model, _others(len(names), fields), _others(model.num_dense, item_numbers))
+        self._scenario = model.scenario_column
+
+    def scenarios(self, user_ids: Tensor, item_ids: Tensor) -> tuple[Tensor, ...]:
+        """The scenario [N] of each row, or nothing in a model without scenarios."""
+        if self._scenario is None:
+            return ()
+        of_items = self.items.fields == self._scenario
+        return (item_ids[:, of_items].squeeze(1) if of_items.any() else user_ids[self.user.fields == self._scenario].expand(len(item_ids)),)
+
+    def ids(self, user: Tensor, items: Tensor) -> Tensor:
+        """Rows of ids [N, F], each of which repeats the user's."""
+        return _side_by_side(self.user.fields, user, self.items.fields, items, len(items))
+
+    def dense(self, user: Tensor | None, items: Tensor | None, rows: int) -> Tensor | None:
+        """Rows of numbers [N, Nd], each of which repeats the user's; None where there are none."""
+        if user is None or items is None:
+            given = user if user is not None else items
+            return given if given is None else given.expand(rows, -1)
+        return _side_by_side(self.user.numbers, user, self.items.numbers, items, rows)
+
+    def features(
+        self,
+        user_ids: Tensor,
+        item_ids: Tensor,
+        user_dense: Tensor | None,
+        item_dense: Tensor | None,
+        table: Sequence[Tensor],
+        bins: Sequence[Tensor],
+    ) -> Tensor:
+        """x0 [N, D] by the operator ``features``, of the user once."""
+        weight = table[0]
+        nothing = weight.new_zeros((len(self.user.blocks) + len(self.items.blocks)) * weight.shape[1])
+        user = self.user.features(nothing, user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), table, bins)
+        return self.items.features(user[0], item_ids, item_dense, table, bins)
+
+
+def _others(count: int, taken: Sequence[int]) -> list[int]:
+    return [place for place in range(count) if place not in taken]
+
+
+def _side_by_side(user_places: Tensor, user: Tensor, item_places: Tensor, items: Tensor, rows: int) -> Tensor:
+    dtype = torch.promote_types(user.dtype, items.dtype)
+    found = torch.empty(rows, len(user_places) + len(item_places), dtype=dtype, device=items.device)
+    found[:, user_places] = user.to(dtype)
+    found[:, item_places] = items.to(dtype)
+    return found

@@ -1,0 +1,214 @@
+"""A DCRNN prepared for inference: what a request would gather, check or look up again is done once.
+
+At one row, most of a request's time is not arithmetic but the way to it: gathers of tower weights, checks of weights that cannot have
+changed, wrappers that record derivatives, calls. On a CPU three operators in C++ compute the logits: ``features``, the recurrence, and
+``towers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..ops import backends
+from ..ops.inference import MULTIPLE
+from ..reference.layers import PartiallySharedLinear
+from ..reference.model import DCRNN
+from ..support.checks import check_sequence
+from ..support.model_inputs import check_dense
+from ..support.tracing import transformed
+from .candidates import Split
+
+Packed = tuple[Tensor, Tensor]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _plainly(method: Callable[Concatenate[PreparedDCRNN, P], R]) -> Callable[Concatenate[PreparedDCRNN, P], R]:
+    """The method without derivatives and autocast; NotImplementedError where somebody asks for derivatives or vmap."""
+
+    @wraps(method)
+    def plain(self: PreparedDCRNN, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if transformed():
+            raise NotImplementedError(
+                "a prepared model (prepare_inference, Ranker) has no derivatives and no vmap: inside torch.func and in forward mode call "
+                "the model itself"
+            )
+        with torch.inference_mode():
+            if not torch.is_autocast_enabled(self._device):
+                return method(self, *args, **kwargs)
+            with torch.autocast(self._device, enabled=False):
+                return method(self, *args, **kwargs)
+
+    return plain
+
+
+class PreparedDCRNN:
+    """Computes what a :class:`dcrnn_fast.DCRNN` in evaluation mode does, sooner, and no gradients. Take one from its ``prepare_inference``.
+
+    It holds the model's tables and packed copies of its towers. When the model's weights change or move, prepare again. Autocast does not
+    reach it. Inside a transform of ``torch.func`` and in forward mode it raises NotImplementedError: its derivatives would be zero.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCRNN
+        >>> model = DCRNN({"user": 100, "item": 50}, tasks=("click", "consume"))
+        >>> prepared = model.prepare_inference()
+        >>> prepared(torch.tensor([[7, 3], [99, 0]])).shape
+        torch.Size([2, 2])
+        >>> list(prepared.predict(torch.tensor([[7, 3]])))
+        ['click', 'consume', 'consume_given_click']
+    """
+
+    def __init__(self, model: DCRNN, backend: str) -> None:
+        """``backend`` is the one that the model's operators use, "auto" or a name."""
+        self.model = model
+        self._layers = [_packed(layer) for layer in (*model.towers, model.head)]
+        device = model.embedding.weight.device
+        self._device = device.type
+        on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
+        self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
+        self._table = _table(model) if on_cpp and not model.pooled else None
+        self._bins = _bins(model) if self._table is not None else ()
+        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers))
+        self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
+
+    @_plainly
+    def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
+        """Logits [B, T], as :meth:`dcrnn_fast.DCRNN.forward` gives them, with the same arguments and errors."""
+        return self.model.event_logits(self._conditional_logits(ids, dense))
+
+    @_plainly
+    def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
+        """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
+        return self.model.probabilities_of(self._conditional_logits(ids, dense))
+
+    @_plainly
+    def score(
+        self,
+        user_ids: Tensor,
+        item_ids: Tensor,
+        user_dense: Tensor | None = None,
+        item_dense: Tensor | None = None,
+        *,
+        item_fields: Sequence[str],
+        item_numbers: Sequence[int] = (),
+    ) -> dict[str, Tensor]:
+        """Probabilities [N] by name of one user's N items: what :meth:`predict` gives for N rows, each of which repeats the user.
+
+        With the backend cpp, the user's embeddings are looked up once and written into the items' rows; in a model with ``pooled`` fields
+        or projected dense features, rows that repeat the user are scored.
+
+        Args:
+            user_ids: int64 [Fu], the user's ids, in the order in which the model has their fields.
+            item_ids: int64 [N, Fi], the items' ids.
+            user_dense, item_dense: floating [Nu] and [N, Ni], their dense features; None where there are none.
+            item_fields: the Fi names of the items' fields, in the order of ``item_ids`` (of a model of a sequence, positions as text; with
+                ``pooled``, the columns' names). All other fields are the user's.
+            item_numbers: the Ni positions of the items' dense features among the model's. All others are the user's.
+
+        Raises:
+            IndexError: an id outside its field's range; the message names the field.
+            TypeError, ValueError: a wrong dtype or shape, a dense value that is not finite, or an unknown field.
+
+        Example:
+            >>> import torch
+            >>> from dcrnn_fast import DCRNN
+            >>> prepared = DCRNN({"user": 100, "item": 50, "city": 9}).prepare_inference()
+            >>> user, items = torch.tensor([7, 2]), torch.tensor([[3], [4], [49]])
+            >>> prepared.score(user, items, item_fields=["item"])["click"].shape
+            torch.Size([3])
+        """
+        check_sequence("item_fields", item_fields, "names of fields")
+        check_sequence("item_numbers", item_numbers, "positions")
+        split = self._split(tuple(item_fields), tuple(item_numbers))
+        split.user.check(user_ids, user_dense)
+        split.items.check(item_ids, item_dense)
+        if self._table is not None and (self._bins or not self.model.num_dense):
+            try:
+                x0 = split.features(user_ids, item_ids, user_dense, item_dense, self._table, self._bins)
+            except (RuntimeError, TypeError, ValueError):
+                pass  # as in _features
+            else:
+                return self.model.probabilities_of(self._logits(x0, *split.scenarios(user_ids, item_ids)))
+        return self.predict(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
+
+    def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
+        return self._logits(self._features(ids, dense), *self.model.scenarios_of(ids))
+
+    def _logits(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
+        states = self._cross(x0, *scenarios)  # [T, B, D]
+        if self._towers is not None:
+            return torch.ops.dcrnn_fast.towers.default(states, *self._towers)
+        for weight, bias in self._layers[:-1]:
+            states = torch.baddbmm(bias, states, weight).relu_()
+        if self.model.transfer is not None:
+            states = self.model.transfer(states)
+        weight, bias = self._layers[-1]
+        return torch.baddbmm(bias, states, weight).squeeze(-1).T
+
+    def _features(self, ids: Tensor, dense: Tensor | None) -> Tensor:
+        model = self.model
+        if self._table is not None and (dense is None) == (model.num_dense == 0):
+            try:
+                if self._bins or dense is None:
+                    return torch.ops.dcrnn_fast.features.default(ids, *self._table, *(() if dense is None else (dense, *self._bins)))
+                looked_up = torch.ops.dcrnn_fast.features.default(ids, *self._table)
+                check_dense(dense, ids.shape[0], model.num_dense)
+                return torch.cat([looked_up, *model.dense_features(dense)], dim=1)
+            except (RuntimeError, TypeError, ValueError):
+                pass  # of what the operator refuses, the model takes some dtypes and refuses the rest in its own words
+        return model.features(ids, dense)
+
+
+def _packed(layer: PartiallySharedLinear) -> Packed:
+    """Every task's weight [T, in, out] and bias [T, 1, out]."""
+    with torch.no_grad():
+        weight, bias = layer.of_tasks()
+        return weight.detach().mT.contiguous(), bias.detach().unsqueeze(1).contiguous()
+
+
+def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
+    """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
+    tensors, options = model.cross.operands()
+    tasks, operator = model.plan.num_tasks, torch.ops.dcrnn_fast.cross_rnn.default
+    return lambda x0: operator(x0, *tensors, **options)[0].expand(tasks, -1, -1)
+
+
+def _table(model: DCRNN) -> tuple[Tensor, ...]:
+    """What the operator ``features`` reads beside the ids."""
+    return model.embedding.weight.detach(), model.sizes, model.offsets
+
+
+def _bins(model: DCRNN) -> tuple[Tensor, ...]:
+    """What it reads beside dense numbers, in the dtype in which it computes; nothing in a model that has none or projects them."""
+    if model.dense_embedding is None:
+        return ()
+    of, dtype = model.dense_embedding, _exact(model.embedding.weight)
+    return tuple(tensor.detach().to(dtype) for tensor in (of.lower, of.scale, of.weight, of.bias))
+
+
+def _packed_towers(layers: Sequence[Packed]) -> Packed:
+    """What the operator ``towers`` reads: each task's layers in a row [T, P], the head last, and the widths of the hidden ones.
+
+    Units of zeros fill each hidden layer up to a multiple of 16.
+    """
+    parts, widths, below = [], [], 0
+    for weight, bias in layers[:-1]:
+        more = -weight.shape[2] % MULTIPLE
+        parts += [pad(weight, (0, more, 0, below)), pad(bias, (0, more))]
+        widths.append(weight.shape[2] + more)
+        below = more
+    weight, bias = layers[-1]
+    parts += [pad(weight, (0, 0, 0, below)), bias]
+    packed = torch.cat([part.flatten(1) for part in parts], dim=1)
+    return packed.to(_exact(packed)), torch.tensor(widths, dtype=torch.int64)
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

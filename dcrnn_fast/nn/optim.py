@@ -1,0 +1,86 @@
+"""An optimiser whose step costs what the rows of the batch cost, however large the table is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..support.checks import check_deviation
+
+
+class RowWiseAdagrad(torch.optim.Optimizer):
+    """Adagrad (Duchi et al., JMLR 2011) with one state value a row, for tables whose gradients are sparse.
+
+    It is the rule of fbgemm's ``EXACT_ROWWISE_ADAGRAD``, with decoupled weight decay. Of each row r [E] that the batch has read, with
+    gradient g, and with no change to the others::
+
+        s_r = s_r + mean(g ** 2)
+        r   = (1 - lr * weight_decay) * r - lr * g / (sqrt(s_r) + eps)
+
+    A row decays only in the steps that read it. The state is ``sum`` [N] for a table [N, E].
+
+    Args:
+        params: tables [N, E] in float32 or float64, or groups of them as in every optimiser of :mod:`torch.optim`.
+        lr, weight_decay, eps: finite and at least 0. A row's first step has about ``lr`` as its root mean square.
+
+    Raises TypeError, ValueError: an argument of a wrong type or outside its range, a parameter that is no such table, or, in
+    :meth:`step`, a gradient that is not sparse; the message names it.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCRNN, RowWiseAdagrad
+        >>> model = DCRNN([1000, 500], sparse=True)
+        >>> optimiser = RowWiseAdagrad([model.embedding.weight], lr=0.05)
+        >>> model(torch.tensor([[7, 3], [7, 0]])).sum().backward()
+        >>> optimiser.step()
+        >>> int((optimiser.state[model.embedding.weight]["sum"] > 0).sum())
+        3
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 0.05,
+        *,
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
+            check_deviation(name, value)
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "eps": eps})
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.dim() != 2 or table.dtype not in (torch.float32, torch.float64):
+                    raise ValueError(
+                        f"params: got {table.dtype} {list(table.shape)}, expected tables [rows, width] in torch.float32 or torch.float64"
+                    )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update the rows that the gradients name."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    self._update(table, table.grad, group)
+        return loss
+
+    def _update(self, table: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        if not gradient.is_sparse:
+            raise TypeError("RowWiseAdagrad: got a dense gradient, expected a sparse one, as of DCRNN(sparse=True)")
+        gradient = gradient.coalesce()  # adds up the gradients of a row that was read twice
+        rows, values = gradient.indices()[0], gradient.values()
+        state = self.state[table]
+        if not state:
+            state["sum"] = torch.zeros(table.shape[0], device=table.device, dtype=table.dtype)
+        sums = state["sum"].index_select(0, rows).add_(values.square().mean(dim=1))
+        state["sum"].index_copy_(0, rows, sums)
+        rates = sums.sqrt_().add_(group["eps"]).reciprocal_().mul_(group["lr"])
+        updated = table.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"]).addcmul_(values, rates[:, None], value=-1)
+        table.index_copy_(0, rows, updated)

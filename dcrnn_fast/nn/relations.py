@@ -1,0 +1,75 @@
+"""How one task's event depends on another's: by the chain rule of a funnel, or by a learned transfer between towers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement
+from .losses import at_least_float32
+
+
+def chain_logits(z: Tensor) -> Tensor:
+    """Logits of the joint events ``1..t`` from the logits z of each event given the one before it (the chain rule, as in ESMM).
+
+    With P_t = prod_{i <= t} sigmoid(z_i) and c_t = -logit_t = log(1 / P_t - 1), the chain is exp(c_t) = exp(c_{t-1}) + exp(-z_t)
+    + exp(c_{t-1} - z_t): a sum of positive terms, so large z do not cancel, and every logit and gradient is finite.
+
+    Args:
+        z: [B, T].
+
+    Returns:
+        [B, T] in float32 (float64 for float64 z). It never increases along T: P(1..t) <= P(1..t-1) holds exactly.
+
+    Raises TypeError, ValueError: z is not floating, or has another number of dimensions.
+    """
+    check_floats("z", z, "[B, T]")
+    z = at_least_float32(z)
+    u = -z
+    chain = [u[:, 0]]
+    for t in range(1, z.shape[1]):
+        chain.append(torch.logaddexp(torch.logaddexp(chain[-1], u[:, t]), chain[-1] + u[:, t]))
+    return -torch.stack(chain, dim=1)
+
+
+def unsampled_logits(z: Tensor, negative_rate: float) -> Tensor:
+    """Logits z [B, T] learned on sampled rows to those of all rows, where rows without the first event were kept at ``negative_rate``.
+
+    Sampling divides the odds of the first event by the rate: p' = p / (p + (1 - p) / rate), which is log(rate) on its logit (He et al.,
+    2014). The other columns are events given the one before. All rows with the first event were kept, so these are as they were.
+    """
+    return torch.cat([z[:, :1] + math.log(negative_rate), z[:, 1:]], dim=1)
+
+
+class InformationTransfer(nn.Module):
+    """AITM's adaptive information transfer between consecutive towers (Xi et al., KDD 2021).
+
+    q_t is task t's tower state and p = relu(info(z_{t-1})) is what the task before transfers. Then z_0 = q_0, and for t >= 1
+    z_t = sum over u in {p, q_t} of softmax_u(<query(u), key(u)> / sqrt(H)) * value(u). Each pair of tasks has its own projections.
+    """
+
+    def __init__(self, num_tasks: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        check_count("num_tasks", num_tasks, maximum=MAX_SIZE)
+        check_count("width", width, maximum=MAX_SIZE)
+        check_placement(device, dtype)
+        self.num_tasks, self.width = num_tasks, width
+
+        def projections() -> nn.ModuleList:
+            return nn.ModuleList(nn.Linear(width, width, device=device, dtype=dtype) for _ in range(num_tasks - 1))
+
+        self.info, self.query, self.key, self.value = projections(), projections(), projections(), projections()
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Tower states [T, B, H] to the states after the transfer, [T, B, H]. Raises TypeError or ValueError for other states."""
+        check_floats("states", states, "[T, B, H]")
+        if (states.shape[0], states.shape[2]) != (self.num_tasks, self.width):
+            raise ValueError(f"states: got shape {list(states.shape)}, expected [{self.num_tasks}, B, {self.width}]")
+        after = [states[0]]
+        for info, query, key, value, own in zip(self.info, self.query, self.key, self.value, states[1:], strict=True):
+            u = torch.stack([torch.relu(info(after[-1])), own])  # [2, B, H]
+            score = (query(u) * key(u)).sum(dim=-1, keepdim=True) / states.shape[-1] ** 0.5
+            after.append((torch.softmax(score, dim=0) * value(u)).sum(dim=0))
+        return torch.stack(after)

@@ -1,0 +1,1 @@
+"""Exports a run as one file, and reads such a file without unpickling."""

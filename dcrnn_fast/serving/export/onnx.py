@@ -1,0 +1,128 @@
+"""Writes a model's graph as ONNX, and scores with it by ONNX Runtime. Needs the extra ``onnx``."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from ...errors import ConfigError, ExportError, MissingExtra
+
+OPSET = 18
+"""The version of ONNX's operators."""
+INPUTS = ("ids", "dense")
+ROWS = "rows"
+"""The name of the dimension of the rows."""
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+MAX_BYTES = 1_900_000_000
+"""The most bytes of weights: an ONNX file in one part holds 2 GB."""
+
+
+def check_packages() -> None:
+    """Raise MissingExtra where a package of the extra ``onnx`` is not installed."""
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise MissingExtra(f"format onnx needs {', '.join(missing)}; run: pip install 'dcrnn_fast[onnx]'")
+
+
+def write_onnx(program: ExportedProgram, texts: Mapping[str, str], names: Sequence[str], path: Path) -> None:
+    """Write a graph without operators of this package as ONNX, with the texts in ``metadata_props``.
+
+    The inputs are called :data:`INPUTS`, the outputs as in ``names``, and the first dimension of all of them :data:`ROWS`.
+
+    Raises ConfigError where a score has the name of an input, and ExportError where the weights are too large, or PyTorch cannot write the
+    graph as ONNX.
+    """
+    import onnx
+
+    size = sum(weight.nbytes for weight in program.state_dict.values())
+    if size > MAX_BYTES:
+        raise ExportError(f"the weights take {size / 1e9:.1f} GB, and an ONNX file at most 2 GB; export with --format pt2")
+    inputs = INPUTS[: len(program.graph_signature.user_inputs)]
+    if taken := set(names) & set(inputs):
+        raise ConfigError(
+            f"the score {min(taken)!r} has the name of an input of the ONNX file; rename the task, or export with --format pt2"
+        )
+    try:
+        with _quiet():
+            exported = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, external_data=False, verbose=False)
+        model = exported.model_proto  # type: ignore[union-attr]
+        _name_values(model.graph, inputs, names)
+        _name_rows(model.graph)
+        _forget_origins(model)
+        onnx.helper.set_model_props(model, dict(texts))
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise ExportError(
+            f"PyTorch {torch.__version__} cannot write the model as ONNX: {' '.join(str(error).split())[-300:]}; export with --format pt2"
+        ) from error
+    path.write_bytes(model.SerializeToString())
+
+
+def onnx_program(path: Path, names: Sequence[str]) -> Callable[..., dict[str, Any]]:
+    """A function of ids and dense that scores with the file, by ONNX Runtime on one thread of the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def predict(ids: Tensor, dense: Tensor | None) -> dict[str, Any]:
+        given = {"ids": ids} if dense is None else {"ids": ids, "dense": dense}
+        found = session.run(list(names), {name: value.numpy() for name, value in given.items()})
+        return dict(zip(names, found, strict=True))
+
+    return predict
+
+
+def _name_values(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give inputs and outputs their names, and all other values names with a dot, which no task has."""
+    ends = dict(zip([value.name for value in (*graph.input, *graph.output)], (*inputs, *outputs), strict=True))
+
+    def renamed(name: str) -> str:
+        return ends.get(name, f"value.{name}") if name else name  # an input that a node lacks has no name
+
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = renamed(value.name)
+    for node in graph.node:
+        node.input[:] = map(renamed, node.input)
+        node.output[:] = map(renamed, node.output)
+
+
+def _forget_origins(model: Any) -> None:
+    """Drop what says where each value came from: lines of code, and files of this machine."""
+    graph = model.graph
+    nodes = [node for function in model.functions for node in function.node]
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, graph, *model.functions, *nodes):
+        del part.metadata_props[:]
+
+
+def _name_rows(graph: Any) -> None:
+    """Call the dimension of the rows so, which PyTorch calls s and a number."""
+    old = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(rf"\b{re.escape(old)}\b", ROWS, dim.dim_param)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's warnings about packages and functions that have nothing to do with the model."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

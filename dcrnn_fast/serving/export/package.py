@@ -1,0 +1,165 @@
+"""What an exported file says of itself: ``dcrnn_fast.json``, the description, and ``encoder.json``, which encodes rows for its model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ... import __version__
+from ...data import Encoder
+from ...data.packed.meta import check_encoding
+from ...errors import DataError, ExportError, shown
+from ...ops.backends import extension_missing_reason
+from ...support import strict_json
+from ..ranker import Ranker
+from .cpu_kind import missing_here
+
+FORMAT = 1
+"""The version of the description. A reader refuses every other one."""
+ABOUT, ENCODER = "dcrnn_fast.json", "encoder.json"
+MAX_ROWS = 2**20
+"""The most rows of a call. The intermediate values of more would take gigabytes; :class:`ExportedRanker` divides longer tables."""
+
+_TYPES: dict[str, type] = {
+    "format": int,
+    "kind": str,
+    "dcrnn_fast": str,
+    "torch": str,
+    "tasks": list,
+    "names": list,
+    "fields": list,
+    "dense": list,
+    "backend": str,
+    "operators": dict,
+    "cpu": dict,
+    "encoding": str,
+}
+_LATER: dict[str, type] = {"calibrated": dict, "model": str}
+"""What files of earlier versions lack."""
+
+
+class Package(NamedTuple):
+    """The description of an exported file, checked, and its encoder."""
+
+    about: dict[str, Any]
+    encoder: Encoder
+
+
+def describe(
+    kind: str, ranker: Ranker, encoding: Mapping[str, Any], backend: str, operators: set[str], cpu: Mapping[str, Any]
+) -> dict[str, str]:
+    """The texts of :data:`ABOUT` and :data:`ENCODER` by name.
+
+    ``operators`` are those of this package that the file calls, as ``namespace::name``. Their schemas are kept, so that a reader can tell
+    whether its own are the same. ``cpu`` is the :func:`cpu_kind` that compiled code is for, or empty.
+    """
+    encoder, maps = ranker.encoder, {} if ranker.calibration is None else ranker.calibration.maps
+    about = {
+        "format": FORMAT,
+        "kind": kind,
+        "dcrnn_fast": __version__,
+        "torch": torch.__version__,
+        "tasks": list(encoder.tasks),
+        "names": list(ranker.names),
+        "fields": [[name, size] for name, size in encoder.num_embeddings.items()],
+        "dense": list(encoder.dense),
+        "rows": [1, MAX_ROWS],
+        "calibrated": {name: one.method for name, one in maps.items()},
+        "backend": backend,
+        "operators": {name: _schema(name) for name in sorted(operators)},
+        "cpu": dict(cpu),
+        "encoding": strict_json.json_digest(encoding),
+        "model": ranker.id,
+    }
+    return {ABOUT: json.dumps(about, indent=1), ENCODER: json.dumps(encoding, indent=1)}
+
+
+def read_package(texts: Mapping[str, str], path: Path) -> Package:
+    """The description and the encoder of a file, from the texts that :func:`describe` gave.
+
+    Raises ExportError that names the file and the remedy: for another format, a description that is none, operators that this machine
+    lacks or has otherwise, and for compiled code of another kind of CPU or another PyTorch.
+    """
+    about = _about(texts, path)
+    _check_operators(about, path)
+    if about["kind"] == "aoti":
+        _check_machine(about, path)
+    return Package(about, _encoder(about, texts, path))
+
+
+def not_exported(path: Path) -> ExportError:
+    """The error for a file that ``dcrnn-fast export`` did not write."""
+    return ExportError(f"{path} is no file of `dcrnn-fast export`, or was changed after it was written; export the run again")
+
+
+def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
+    try:
+        about = strict_json.parse(texts[ABOUT])
+        version = about["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise not_exported(path) from error
+    if version != FORMAT:
+        raise ExportError(
+            f"{path} has format {shown(version)}, and dcrnn_fast {__version__} reads format {FORMAT}; "
+            f"export the run again with this version, or install the one that wrote it: {shown(about.get('dcrnn_fast'))}"
+        )
+    if not all(type(about.get(key)) is kind for key, kind in (_TYPES | {key: _LATER[key] for key in about.keys() & _LATER}).items()):
+        raise not_exported(path)
+    if "model" in about and not (isinstance(about["model"], str) and re.fullmatch("[0-9a-f]{64}", about["model"])):
+        raise not_exported(path)
+    lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
+    if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
+        raise not_exported(path)
+    return about
+
+
+def _check_operators(about: Mapping[str, Any], path: Path) -> None:
+    for name, schema in about["operators"].items():
+        found = _schema(name)
+        if found is None:
+            raise ExportError(
+                f"{path} calls {shown(name)}, which is not registered here: {extension_missing_reason().rstrip('.')}; "
+                "or export the run with --backend reference"
+            )
+        if found != schema:
+            raise ExportError(
+                f"{path} was written by dcrnn_fast {shown(about['dcrnn_fast'])}, whose operator {name} takes other arguments than here, in "
+                f"{__version__}; export the run again with this version"
+            )
+
+
+def _check_machine(about: Mapping[str, Any], path: Path) -> None:
+    ours, theirs = torch.__version__.split(".")[:2], about["torch"].split(".")[:2]
+    if ours != theirs:
+        raise ExportError(
+            f"{path} was compiled for PyTorch {shown(about['torch'])}, and this is {torch.__version__}; export the run again with this one"
+        )
+    if problem := missing_here(about["cpu"]):
+        raise ExportError(f"{path} was compiled for another kind of CPU: {problem}; export the run on this one, or with --format pt2")
+
+
+def _encoder(about: Mapping[str, Any], texts: Mapping[str, str], path: Path) -> Encoder:
+    try:
+        encoding = strict_json.parse(texts[ENCODER])
+        if strict_json.json_digest(encoding) != about["encoding"]:
+            raise not_exported(path)
+        check_encoding(encoding)
+        fields = {str(name): int(size) for name, size in about["fields"]}
+        return Encoder(tasks=about["tasks"], num_embeddings=fields, dense=about["dense"], **encoding)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError) and "pip install" in str(error):  # a package is missing, the file is whole
+            raise
+        raise not_exported(path) from error
+
+
+def _schema(name: str) -> str | None:
+    """The schema of an operator, ``namespace::name``; None where none is registered."""
+    namespace, _, short = name.partition("::")
+    found = getattr(getattr(torch.ops, namespace), short, None) if namespace.isidentifier() and short.isidentifier() else None
+    one = getattr(found, "default", None) if isinstance(found, torch._ops.OpOverloadPacket) else None
+    return None if one is None else str(one._schema)

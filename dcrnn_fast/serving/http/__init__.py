@@ -1,0 +1,1 @@
+"""The server of a ranker over HTTP, in Python."""

@@ -1,0 +1,177 @@
+"""The HTTP interface of a ranker, as an ASGI application. Needs the extra ``serve``; docs/guide/server.md is its contract."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import DataError, MissingExtra
+from .batching import Batcher, Job, Refused
+from .body import BodyReader, Receive
+from .model import Served
+from .request import Unusable, read_request
+
+PACKAGES = ("fastapi", "fastapi_offline", "prometheus_client", "uvicorn")
+JSON = "application/json"
+INLINE = 32_768
+"""Bodies of more bytes are parsed and encoded on another thread, so that small requests need not wait for them."""
+DEADLINE = "x-deadline-ms"
+MAX_DEADLINE = 600_000
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def check_packages() -> None:
+    """Raise MissingExtra where a package of the extra ``serve`` is not installed."""
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise MissingExtra(f"serve needs {', '.join(missing)}; run: pip install 'dcrnn_fast[serve]'")
+
+
+class Limits(NamedTuple):
+    """What a server takes: bytes of a body, rows of a request, rows that wait, and rows that are scored together."""
+
+    body_bytes: int = 1_048_576
+    rows: int = 10_000
+    queue_rows: int = 100_000
+    batch_rows: int = 512
+
+
+class Application:
+    """Answers requests with the ranker of ``load``, which is called at once, and again by :meth:`reload`.
+
+    It is an ASGI application; ``api`` is the FastAPI application inside. ``stopping`` says that it refuses new requests for scores.
+
+    >>> application = Application(lambda: load_run(Path("runs/shop")))  # doctest: +SKIP
+    """
+
+    def __init__(self, load: Callable[[], Served], limits: Limits = Limits(), *, threads: int = 1) -> None:  # noqa: B008 (it is immutable)
+        check_packages()
+        from .metrics import Metrics
+        from .routes import make_api
+
+        served = load()
+        self._load, self.limits = load, limits
+        self.metrics, self.stopping = Metrics(), False
+        self.batcher = Batcher(
+            max_queue_rows=limits.queue_rows,
+            max_batch_rows=limits.batch_rows,
+            threads=threads,
+            scored=self.metrics.batch_rows.observe,
+            waiting=self.metrics.queue_rows.set,
+        )
+        self._bodies = BodyReader(limits.body_bytes)
+        self.api = make_api(self)
+        self._take(served)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, and count it."""
+        if scope["type"] != "http":
+            await self.api(scope, receive, send)
+            return
+        arrived = time.monotonic()
+
+        async def counted(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.requests.labels(str(message["status"])).inc()
+                if scope["path"] == "/v1/score":
+                    self.metrics.seconds.observe(time.monotonic() - arrived)
+            await send(message)
+
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self.api({**scope, "method": method, "arrived": arrived}, receive, counted)
+
+    async def score(self, headers: Any, receive: Receive, arrived: float) -> str:
+        """The answer to a request for scores, as JSON. Raises :class:`Unusable` and :class:`Refused`."""
+        if self.stopping:
+            raise Refused("stopping", "the server is stopping; ask another one")
+        _check_type(headers)
+        deadline = _deadline(headers.getlist(DEADLINE), arrived)
+        async with self._bodies.reading(receive, headers) as body:
+            served = self.served
+            if len(body) > INLINE:
+                job = await asyncio.to_thread(self._job, served, body, deadline)
+            else:
+                job = self._job(served, body, deadline)
+        self.batcher.submit(job)
+        scores = await asyncio.wrap_future(job.done)
+        self.metrics.rows.inc(job.rows)
+        listed = ", ".join(f"{json.dumps(name)}: [{_numbers(values)}]" for name, values in scores.items())
+        return f'{{"model": {json.dumps(served.id)}, "rows": {job.rows}, "scores": {{{listed}}}}}'
+
+    def _job(self, served: Served, body: bytes, deadline: float | None) -> Job:
+        request = read_request(body, max_rows=self.limits.rows)
+        ranker = served.ranker
+        try:
+            ids, dense = ranker.encoder.encode(request.table(ranker.columns))
+        except DataError as error:
+            raise Unusable(HTTPStatus.BAD_REQUEST, str(error)) from error
+        return Job(ranker, ids, dense, deadline)
+
+    def reload(self) -> bool:
+        """Load again, score a row, and then take the new ranker; requests that run end with the old one. Returns whether it could.
+
+        If it cannot, the old one stays, and one line on stderr says why.
+        """
+        try:
+            served = self._load()
+        except Exception as error:
+            sys.stderr.write(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on\n")
+            sys.stderr.flush()
+            self.metrics.reloads.labels("failed").inc()
+            return False
+        self._take(served)
+        self.metrics.reloads.labels("ok").inc()
+        return True
+
+    def _take(self, served: Served) -> None:
+        self.served = served
+        self.metrics.set_model(served.id)
+
+    def about(self) -> dict[str, Any]:
+        """What /v1/model answers."""
+        served, limits = self.served, self.limits
+        return {
+            "model": served.id,
+            "names": list(served.ranker.names),
+            "tasks": list(served.ranker.encoder.tasks),
+            "columns": list(served.ranker.columns),
+            "kind": served.kind,
+            "dcrnn_fast": served.dcrnn_fast,
+            "torch": served.torch,
+            "limits": {"body_bytes": limits.body_bytes, "rows": limits.rows, "queue_rows": limits.queue_rows},
+        }
+
+
+def _numbers(values: npt.NDArray[np.float32]) -> str:
+    """The shortest decimals that read back as the same float32; null for what is no finite number."""
+    texts = map(str, values) if np.isfinite(values).all() else (str(value) if np.isfinite(value) else "null" for value in values)
+    return ", ".join(texts)
+
+
+def _check_type(headers: Any) -> None:
+    kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "identity")
+    if kind.partition(";")[0].strip().lower() != JSON:
+        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind[:100]!r}, expected {JSON}")
+    if encoding.strip().lower() not in ("identity", ""):
+        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding is {encoding[:100]!r}; send the body as it is")
+
+
+def _deadline(values: list[str], arrived: float) -> float | None:
+    if not values:
+        return None
+    value = values[0]
+    if len(values) > 1 or not re.fullmatch("[0-9]{1,6}", value) or not 1 <= int(value) <= MAX_DEADLINE:
+        raise Unusable(
+            HTTPStatus.BAD_REQUEST, f"X-Deadline-Ms is {', '.join(values)[:100]!r}, expected one whole number from 1 to {MAX_DEADLINE:,}"
+        )
+    return arrived + int(value) / 1000

@@ -1,0 +1,323 @@
+"""Which parameters tasks share, as an index into two banks, and what that costs.
+
+Letters: T tasks, D units, L steps, W steps with their own weights (1 if tied, else L), G vectors of a unit (2 gated, 1 cross), K input
+columns of a row, S rows of the shared bank, P rows of one task's private bank, R = W * D rows that a task reads, r the rank of a
+low-rank cell, N scenarios, C units of a scenario.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_flag, check_ratio, check_sequence
+from .cost import PlanCost
+
+Cell = Literal["gated", "cross"]
+Sharing = Literal["rows", "trunk"]
+
+GATES: dict[str, int] = {"gated": 2, "cross": 1}
+"""G, the vectors of a unit: the gated cell has a row of W and one of V, the plain cross cell a row of W alone."""
+
+
+def round_units(share_ratio: float, units: int) -> int:
+    """The number of shared units: ``round(share_ratio * units)``."""
+    return round(float(share_ratio) * units)
+
+
+@dataclass(frozen=True)
+class SharingPlan:
+    """Which units of a cross recurrence the tasks share.
+
+    With ``kind="rows"`` tasks share parameters: each task computes all of its units. With ``kind="trunk"`` they share computation too: the
+    shared units read only each other and are computed once; a task's private units read the shared states and their own.
+
+    A trunk can have ``num_scenarios`` scenarios below it. Each has its own weights for the ``scenario_units``, which its tasks share: these
+    units read the shared states and their own, and the private units read both. Each row belongs to one scenario, or to none
+    (:class:`dcrnn_fast.reference.ScenarioCrossRNN`).
+
+    With a ``rank``, the cell has low rank: a unit reads r projected values instead of all columns. Tasks share the first
+    ``round(projection_share_ratio * rank)`` rows of the projections. The trunk, computed once, has a projection of its own, and so have
+    the scenarios' units, one that all scenarios share.
+
+    Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct,
+    and likewise those of the scenarios' units.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type or outside its range.
+
+    Example:
+        >>> from dcrnn_fast import SharingPlan
+        >>> plan = SharingPlan.from_ratio("rows", num_tasks=2, dim=4, share_ratio=0.5)
+        >>> plan.index()  # rows 0 and 1 are shared, rows 2 and 3 are the task's own
+        tensor([[0, 1, 2, 3],
+                [0, 1, 2, 3]], dtype=torch.int32)
+        >>> print(str(plan).splitlines()[0])
+        rows sharing of 2 of 4 units, 2 tasks, 3 steps, gated cell, tied
+    """
+
+    kind: Sharing
+    num_tasks: int
+    dim: int
+    shared_units: tuple[int, ...]
+    steps: int = 3
+    cell: Cell = "gated"
+    tied: bool = True
+    rank: int | None = None
+    projection_share_ratio: float = 1.0
+    num_scenarios: int = 0
+    scenario_units: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("sharing", self.kind, get_args(Sharing))
+        check_choice("cell", self.cell, tuple(GATES))
+        check_count("num_tasks", self.num_tasks, maximum=MAX_SIZE)
+        check_count("dim", self.dim, maximum=MAX_SIZE)
+        check_count("steps", self.steps, maximum=MAX_STEPS)
+        check_flag("tied", self.tied)
+        if self.rank is not None:
+            check_count("rank", self.rank, maximum=MAX_SIZE)
+        check_ratio("projection_share_ratio", self.projection_share_ratio)
+        check_count("num_scenarios", self.num_scenarios, minimum=0, maximum=MAX_SIZE)
+        for name, units in (("shared_units", self.shared_units), ("scenario_units", self.scenario_units)):
+            check_sequence(name, units, "unit numbers")
+            for unit in units:
+                check_count(name, unit, minimum=0)
+            if list(units) != sorted(set(units)) or (units and units[-1] >= self.dim):
+                raise ValueError(f"{name}={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
+        both = set(self.shared_units) & set(self.scenario_units)
+        if both:
+            raise ValueError(f"scenario_units: unit {min(both)} is in shared_units too, expected a unit in one of them")
+        if self.kind == "rows" and (self.num_scenarios or self.scenario_units):
+            raise ValueError('sharing="rows": expected sharing="trunk" with scenarios, whose units read the states of a trunk')
+
+    @classmethod
+    def from_ratio(
+        cls,
+        kind: Sharing,
+        num_tasks: int,
+        dim: int,
+        share_ratio: float,
+        *,
+        steps: int = 3,
+        cell: Cell = "gated",
+        tied: bool = True,
+        rank: int | None = None,
+        projection_share_ratio: float = 1.0,
+        num_scenarios: int = 0,
+        scenario_ratio: float = 0.0,
+    ) -> SharingPlan:
+        """Share the first ``round(share_ratio * dim)`` units, for a ``share_ratio`` in [0, 1].
+
+        The units from there to ``round((share_ratio + scenario_ratio) * dim)`` are the scenarios'. Both ratios together are at most 1.
+        """
+        check_ratio("share_ratio", share_ratio)
+        check_ratio("scenario_ratio", scenario_ratio)
+        check_count("dim", dim, maximum=MAX_SIZE)
+        first, second = round_units(share_ratio, dim), round_units(float(share_ratio) + float(scenario_ratio), dim)
+        if float(share_ratio) + float(scenario_ratio) > 1:
+            raise ValueError(f"scenario_ratio={scenario_ratio}: expected at most 1 - share_ratio = {1 - share_ratio:g}")
+        return cls(
+            kind, num_tasks, dim, tuple(range(first)), steps, cell, tied, rank, projection_share_ratio, num_scenarios,
+            tuple(range(first, second)),
+        )  # fmt: skip
+
+    @classmethod
+    def from_fields(
+        cls,
+        kind: Sharing,
+        num_tasks: int,
+        field_dims: Sequence[int],
+        shared_fields: Sequence[int],
+        *,
+        steps: int = 3,
+        cell: Cell = "gated",
+        tied: bool = True,
+        rank: int | None = None,
+        projection_share_ratio: float = 1.0,
+    ) -> SharingPlan:
+        """Share the units of the fields whose numbers are in ``shared_fields``; field f owns ``field_dims[f]`` consecutive units.
+
+        Raises IndexError for a field number outside [0, len(field_dims)).
+        """
+        check_sequence("field_dims", field_dims, "widths")
+        check_sequence("shared_fields", shared_fields, "field numbers")
+        for name, values in (("field_dims", field_dims), ("shared_fields", shared_fields)):
+            for value in values:
+                check_count(name, value, minimum=int(name == "field_dims"), maximum=MAX_SIZE)
+        wrong = [f for f in shared_fields if not 0 <= f < len(field_dims)]
+        if wrong:
+            raise IndexError(f"shared_fields: field {wrong[0]} is outside [0, {len(field_dims)})")
+        starts = [sum(field_dims[:f]) for f in range(len(field_dims))]
+        units = sorted(starts[f] + d for f in set(shared_fields) for d in range(field_dims[f]))
+        return cls(kind, num_tasks, sum(field_dims), tuple(units), steps, cell, tied, rank, projection_share_ratio)
+
+    @property
+    def gates(self) -> int:
+        """G, the vectors of a unit."""
+        return GATES[self.cell]
+
+    @property
+    def weight_steps(self) -> int:
+        """W, the number of steps with their own weights."""
+        return 1 if self.tied else self.steps
+
+    @property
+    def private_units(self) -> tuple[int, ...]:
+        """The numbers of the units that neither all tasks share nor the tasks of a scenario, in order."""
+        others = {*self.shared_units, *self.scenario_units}
+        return tuple(d for d in range(self.dim) if d not in others)
+
+    @property
+    def share_ratio(self) -> float:
+        """The fraction of units that are shared, after rounding."""
+        return len(self.shared_units) / self.dim
+
+    @property
+    def distinct_tasks(self) -> int:
+        """How many tasks of the rows' recurrence differ: with kind "rows" 1 if all tasks share everything, otherwise ``num_tasks``."""
+        alike = self.kind == "rows" and not self.private_units and not self._projection_rows()[1]
+        return 1 if alike else self.num_tasks
+
+    @property
+    def shared_columns(self) -> int:
+        """K of a shared row: with kind "trunk" it reads the trunk alone, with kind "rows" all units."""
+        return len(self.shared_units) if self.kind == "trunk" else self.dim
+
+    def shared_shape(self) -> tuple[int, int, int]:
+        """Shape [S, G, K] of the shared weights, or [S, G, r]. The shared biases are [S, G]."""
+        return self.weight_steps * len(self.shared_units), self.gates, self.rank or self.shared_columns
+
+    def private_shape(self) -> tuple[int, int, int, int]:
+        """Shape [T, P, G, D] of the private weights, or [T, P, G, r]. The private biases are [T, P, G].
+
+        In a row of D values, the columns of a trunk come first, then those of the scenario.
+        """
+        return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.rank or self.dim
+
+    @property
+    def scenario_columns(self) -> int:
+        """K of a scenario's row: S + C."""
+        return len(self.shared_units) + len(self.scenario_units)
+
+    def scenario_shape(self) -> tuple[int, int, int, int]:
+        """Shape [N, W * C, G, S + C] of the scenarios' weights, or [N, W * C, G, r]. Their biases are [N, W * C, G]."""
+        return self.num_scenarios, self.weight_steps * len(self.scenario_units), self.gates, self.rank or self.scenario_columns
+
+    def scenario_projection_shape(self) -> tuple[int, int, int]:
+        """Shape [W * r, G, S + C] of the projection that all scenarios share; no rows without a rank or a scenario with units."""
+        rows = self.weight_steps * (self.rank or 0) if self.num_scenarios and self.scenario_units else 0
+        return rows, self.gates, self.scenario_columns
+
+    def trunk_projection_shape(self) -> tuple[int, int, int]:
+        """Shape [W * r, G, S] of the trunk's projection, with kind "trunk" and a rank; no rows where there is no trunk."""
+        rows = self.weight_steps * (self.rank or 0) if self.kind == "trunk" and self.shared_units else 0
+        return rows, self.gates, len(self.shared_units)
+
+    def shared_projection_shape(self) -> tuple[int, int, int]:
+        """Shape [M, G, D] of the projection that tasks share; no rows without a rank, or where a trunk leaves no private units."""
+        return self._projection_rows()[0], self.gates, self.dim
+
+    def private_projection_shape(self) -> tuple[int, int, int, int]:
+        """Shape [T, N, G, D] of the tasks' own projections; N = 0 for a ``projection_share_ratio`` of 1."""
+        return self.num_tasks, self._projection_rows()[1], self.gates, self.dim
+
+    def _projection_rows(self) -> tuple[int, int]:
+        if self.rank is None or (self.kind == "trunk" and not self.private_units):
+            return 0, 0
+        shared = round_units(self.projection_share_ratio, self.rank)
+        return self.weight_steps * shared, self.weight_steps * (self.rank - shared)
+
+    def index(self) -> Tensor:
+        """Index int32 [T, R] on the CPU, for kind "rows": a value below S is a shared row, S + p is the task's private row p.
+
+        Raises ValueError for kind "trunk": its two recurrences read their banks in order (:func:`identity_index`).
+        """
+        if self.kind != "rows":
+            raise ValueError('index() is for sharing="rows"; a trunk and its private units read their banks in order')
+        return self._index(self.shared_units, self.private_units)
+
+    def projection_index(self) -> Tensor:
+        """Index int32 [T, W * r] on the CPU into the banks of projections, as :meth:`index`, for either kind.
+
+        Raises ValueError for a plan without a rank.
+        """
+        if self.rank is None:
+            raise ValueError("projection_index() is for plans with a rank; the full cell has no projection")
+        shared = round_units(self.projection_share_ratio, self.rank)
+        return self._index(range(shared), range(shared, self.rank))
+
+    def _index(self, shared: Sequence[int], private: Sequence[int]) -> Tensor:
+        """The index [T, W * n] of n rows a step: those that tasks share, and their own."""
+        of_row, per_step = np.empty((2, len(shared) + len(private)), dtype=np.int32)
+        of_row[list(shared)], per_step[list(shared)] = np.arange(len(shared)), len(shared)
+        of_row[list(private)] = self.weight_steps * len(shared) + np.arange(len(private))
+        per_step[list(private)] = len(private)
+        rows = of_row + np.arange(self.weight_steps, dtype=np.int32)[:, None] * per_step
+        return torch.from_numpy(np.tile(rows.ravel(), (self.num_tasks, 1)))
+
+    def cost(self, bytes_per_value: int = 4) -> PlanCost:
+        """The cost of the whole plan, for parameters and activations of ``bytes_per_value``."""
+        check_count("bytes_per_value", bytes_per_value)
+        shared, private, tasks, gates = len(self.shared_units), len(self.private_units), self.num_tasks, self.gates
+        # the recurrences that run: how many, of how many units, from how many columns
+        of_row = min(self.num_scenarios, 1), len(self.scenario_units), self.scenario_columns  # each row runs its own scenario's alone
+        levels = [(1, shared, shared), of_row, (tasks, private, self.dim)]
+        recurrences = levels if self.kind == "trunk" else [(self.distinct_tasks, self.dim, self.dim)]
+        shapes = [self.shared_shape(), self.scenario_shape(), self.private_shape()]
+        values = sum(math.prod(shape[:-1]) * (shape[-1] + 1) for shape in shapes)  # a bias for each row of weights
+        if self.rank is None:
+            products = sum(number * units * columns for number, units, columns in recurrences)
+            kept = (1 + gates) * sum(number * units for number, units, _ in recurrences)
+        else:
+            recurrences = [one for one in recurrences if one[1]]
+            values += math.prod(self.trunk_projection_shape()) + math.prod(self.scenario_projection_shape())
+            values += math.prod(self.shared_projection_shape()) + math.prod(self.private_projection_shape())
+            products = sum(number * self.rank * (units + columns) for number, units, columns in recurrences)
+            kept = gates * self.rank * sum(number for number, _, _ in recurrences)
+        return PlanCost(values, 2 * self.steps * gates * products, values * bytes_per_value, self.steps * kept * bytes_per_value)
+
+    def cost_per_added_task(self, bytes_per_value: int = 4) -> PlanCost:
+        """What one more task adds to :meth:`cost`."""
+        return replace(self, num_tasks=self.num_tasks + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
+
+    def cost_per_added_scenario(self, bytes_per_value: int = 4) -> PlanCost:
+        """What one more scenario adds to :meth:`cost`: parameters. FLOPs and kept bytes only where it is the first."""
+        return replace(self, num_scenarios=self.num_scenarios + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
+
+    def summary(self) -> str:
+        """A table of the plan's cost beside hard sharing (share_ratio 1) and no sharing (share_ratio 0), each also per added task.
+
+        Of a plan with scenarios, also per added scenario; hard sharing and no sharing have none.
+        """
+        one_level = replace(self, num_scenarios=0, scenario_units=())
+        hard = replace(one_level, shared_units=tuple(range(self.dim)))
+        none = replace(one_level, shared_units=())
+        rank = "" if self.rank is None else f", rank {self.rank} ({self.projection_share_ratio:g} of the projection shared)"
+        scenarios = f", {len(self.scenario_units)} units for each of {self.num_scenarios} scenarios" if self.scenario_units else ""
+        lines = [
+            f"{self.kind} sharing of {len(self.shared_units)} of {self.dim} units{scenarios}, {self.num_tasks} tasks, {self.steps} steps, "
+            f"{self.cell} cell, {'tied' if self.tied else 'untied'}{rank}",
+            f"{'':24}{'parameters':>14}{'FLOPs/example':>16}{'weight bytes':>14}{'kept bytes/example':>20}",
+        ]
+        for name, plan in (("this plan", self), ("hard sharing (1)", hard), ("no sharing (0)", none)):
+            costs = [(name, plan.cost()), ("  per added task", plan.cost_per_added_task())]
+            if plan.scenario_units:
+                costs.append(("  per added scenario", plan.cost_per_added_scenario()))
+            for label, cost in costs:
+                lines.append(f"{label:24}{cost.parameters:>14,}{cost.flops:>16,}{cost.weight_bytes:>14,}{cost.kept_bytes:>20,}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def identity_index(num_tasks: int, rows: int) -> Tensor:
+    """Index int32 [T, rows] on the CPU with which every task reads the rows of its bank in order."""
+    return torch.arange(rows, dtype=torch.int32, device="cpu").expand(num_tasks, -1).contiguous()

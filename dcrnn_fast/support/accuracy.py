@@ -1,0 +1,44 @@
+"""How far a result may be from the exact one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CEILING = {"bfloat16": 5e-2, "float16": 8e-3, "tf32": 2e-3, "float32": 1e-5, "float64": 1e-13}
+"""The largest :func:`relative_error` of an output or a gradient, by dtype; "tf32" is float32 with products in tf32."""
+
+
+ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11, "tf32": 2**-24, "float32": 2**-24, "float64": 2**-53}
+"""The largest relative error of rounding a number once: the dtype's unit roundoff, half of ``torch.finfo(dtype).eps``. A result in tf32 is
+rounded to float32; only the factors of its products are rounded to tf32."""
+
+
+def largest_error(plain: float, kind: str) -> float:
+    """The largest :func:`relative_error` that is as exact as plain PyTorch, whose error on the same input is ``plain``.
+
+    It is twice that error, and at most the ceiling, or plain PyTorch's own error where that is above the ceiling. It is never less than one
+    rounding of the result, which the dtype itself costs: plain PyTorch may be more exact than that by luck, or because it rounds nothing.
+    In float64 the oracle is plain PyTorch itself, so there the ceiling alone can be asked for.
+
+    >>> from dcrnn_fast.support.accuracy import largest_error
+    >>> largest_error(1e-6, "float32"), largest_error(8e-6, "float32"), largest_error(0.0, "bfloat16")
+    (2e-06, 1e-05, 0.00390625)
+    """
+    if kind == "float64":
+        return CEILING[kind]
+    return min(max(2 * plain, ROUNDING[kind]), max(CEILING[kind], plain))
+
+
+MOST_DRAWS = 31
+"""Over how many random inputs to judge a result whose median error over fewer seems too large."""
+
+
+def draws(values: int) -> int:
+    """Over how many random inputs to take the median of errors, for x0 of so many values: of few values, one draw's error is luck."""
+    return MOST_DRAWS if values < 200 else 9 if values < 5000 else 3
+
+
+def relative_error(got: Tensor, exact: Tensor) -> float:
+    """``||got - exact|| / ||exact||``, where ``exact`` is in float64."""
+    return float((got.double() - exact).norm() / exact.norm().clamp_min(torch.finfo(torch.float64).tiny))

@@ -1,0 +1,91 @@
+"""Replace a file in one step: write the new one beside it, sync it, rename it. A reader never sees half a file.
+
+What a user names as an output is checked before the work (:func:`output_path`), and written in the end (:func:`writing_output`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
+
+from ..errors import DataError
+
+
+def path_of(name: str, value: object) -> Path:
+    """``value`` as a path. Raises TypeError or ValueError that names the argument for what no file can be called."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}={value!r}: expected a path, got {type(value).__name__}")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name}={value!r}: expected a path, which cannot hold a null character")
+    return Path(value)
+
+
+def output_path(name: str, value: object, *suffixes: str) -> Path:
+    """The path of a file to write.
+
+    Raises TypeError or ValueError as :func:`path_of`, and DataError unless it ends in one of ``suffixes``, is no folder, and lies in one
+    that exists.
+    """
+    path = path_of(name, value)
+    if path.suffix not in suffixes or path.is_dir() or not path.parent.is_dir():
+        raise DataError(f"{name} {path}: expected the path of a {' or '.join(suffixes)} file in a folder that exists")
+    return path
+
+
+@contextmanager
+def writing_output(name: str, path: Path) -> Iterator[Path]:
+    """As :func:`replacing`, but if the system refuses, the error is a DataError that names the argument."""
+    try:
+        with replacing(path) as beside:
+            yield beside
+    except OSError as error:
+        raise DataError(f"{name} {path} cannot be written: {error.strerror or error}; name another path, or make room there") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path in the same folder for the block to write to; when the block ends, the file there replaces ``path``.
+
+    If the block or the disk fails, ``path`` stays as it was and nothing else is left. The folder must exist. Raises the block's own
+    errors, and :class:`OSError` if the file cannot be synced or renamed.
+
+        with replacing(path) as beside:
+            figure.savefig(beside, format="svg")
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield beside
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def leftovers(path: Path) -> Iterator[Path]:
+    """The files that processes killed inside :func:`replacing` left beside ``path``, and those that living ones write now."""
+    return path.parent.glob(f".{escape(path.name)}.*.tmp")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the content of ``path``, see :func:`replacing`."""
+    with replacing(path) as beside:
+        beside.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the content of ``path`` with UTF-8 text, see :func:`replacing`."""
+    write_bytes(path, text.encode())
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file's bytes, or a folder's entries: without the latter, a rename may not survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

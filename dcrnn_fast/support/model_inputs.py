@@ -1,0 +1,186 @@
+"""Checks of a model's inputs: ids, dense features, labels, weights, and how fields share the embedding table.
+
+Each message names the argument and the field, what came and what was expected. Checks of values read the tensor, which on a GPU waits for
+the device. A compiled or exported graph leaves them out. There :func:`merge_ids` makes an id outside its field's range fail in the
+embedding lookup, so it never reads another field's row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import check_choice, check_tensor
+from .pooled_fields import pooling_problem
+from .tracing import observed, values_of
+
+
+def check_negative_rate(rate: object, num_tasks: int, relation: str) -> None:
+    """Raise TypeError or ValueError unless ``rate`` is a number in (0, 1] and, below 1, the relation says which rows are negative."""
+    if isinstance(rate, bool) or not isinstance(rate, Real):
+        raise TypeError(f"negative_rate={rate!r}: expected a number in (0, 1], got {type(rate).__name__}")
+    if not 0.0 < float(rate) <= 1.0:
+        raise ValueError(f"negative_rate={rate}: expected a number in (0, 1], the part of the rows without the first event that was kept")
+    if float(rate) < 1.0 and num_tasks > 1 and relation != "chain":
+        raise ValueError(
+            f"negative_rate={rate} with {num_tasks} tasks and relation={relation!r}: expected relation='chain' or one task. The rate is "
+            "that of rows without the first event of a funnel; probabilities of independent tasks do not tell how many rows that is"
+        )
+
+
+def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> bool:
+    """Raise TypeError, ValueError or IndexError unless ``ids`` is int64 or int32 [B, F] with column f in [0, sizes[f]).
+
+    False where the values could not be read.
+    """
+    check_tensor("ids", ids, f"integers [B, {len(sizes)}]")
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
+    if ids.dim() != 2 or ids.shape[1] != len(sizes):
+        raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column per field")
+    values = values_of(ids, 2)
+    if values is None:
+        return False
+    if values.numel() == 0:
+        return True
+    highest = values.amax(dim=0).tolist()
+    if int(values.min()) < 0 or any([high >= size for high, size in zip(highest, sizes, strict=True)]):
+        lowest = values.amin(dim=0).tolist()
+        for column, (low, high) in enumerate(zip(lowest, highest, strict=True)):
+            if low < 0 or high >= sizes[column]:
+                stray = low if low < 0 else high
+                raise IndexError(f"ids: field {names[column]!r} (column {column}) has id {stray}, expected [0, {sizes[column]})")
+    return True
+
+
+def check_shared_embeddings(shared: object, names: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:
+    """``shared`` as a dict; None is empty. Raise TypeError or ValueError unless it maps fields to others, not in it, of the same size."""
+    if shared is None:
+        return {}
+    if not isinstance(shared, Mapping):
+        raise TypeError(f"shared_embeddings={shared!r}: expected a mapping from field names to field names, got {type(shared).__name__}")
+    ids = dict(zip(names, sizes, strict=True))
+    for name, owner in shared.items():
+        if name not in ids:
+            check_choice("shared_embeddings: a field", name, names)
+        if not isinstance(owner, str) or owner not in ids or owner in shared:
+            check_choice(f"shared_embeddings[{name!r}]", owner, [other for other in names if other not in shared])
+        if ids[name] != ids[owner]:
+            raise ValueError(f"shared_embeddings[{name!r}]={owner!r}: the fields have {ids[name]} and {ids[owner]} ids, expected as many")
+    return dict(shared)
+
+
+def check_pooled(pooled: object, names: Sequence[str], shared: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """``pooled`` as a dict; None is empty. Raise TypeError or ValueError unless its fields have columns among ``names`` and a pooling."""
+    if pooled is None:
+        return {}
+    if not isinstance(pooled, Mapping):
+        raise TypeError(f"pooled={pooled!r}: expected a mapping from field names to their columns and pooling, got {type(pooled).__name__}")
+    if problem := pooling_problem(pooled, names, shared):
+        raise ValueError(f"pooled{problem}")
+    return {name: {"columns": list(of["columns"]), "pooling": of["pooling"]} for name, of in pooled.items()}
+
+
+def table_rows(names: Sequence[str], sizes: Sequence[int], shared: Mapping[str, str]) -> tuple[int, list[int]]:
+    """The number of rows of the merged table, and the row at which each field's start: of a field in ``shared``, those of another one.
+
+    >>> from dcrnn_fast.support.model_inputs import table_rows
+    >>> table_rows(["user", "last_item", "item"], [3, 5, 5], {"last_item": "item"})
+    (8, [0, 3, 3])
+    """
+    rows, start = 0, {}
+    for name, size in zip(names, sizes, strict=True):
+        if name not in shared:
+            start[name] = rows
+            rows += size
+    return rows, [start[shared.get(name, name)] for name in names]
+
+
+def merge_ids(ids: Tensor, sizes: Tensor, offsets: Tensor, num_rows: int, *, checked: bool = False) -> Tensor:
+    """Rows [B, F] of the merged table: ``ids + offsets``. An id out of range becomes ``num_rows``, which no lookup accepts.
+
+    ``checked`` says that these ids are in range. A graph that somebody records at this moment may still meet others.
+    """
+    rows = ids + offsets
+    if checked and not observed():
+        return rows
+    return torch.where((ids >= 0) & (ids < sizes), rows, num_rows)
+
+
+def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
+    """Raise TypeError or ValueError unless ``dense`` is finite floating [B, N], or None where the model has no dense features."""
+    if dense is None:
+        if num_dense:
+            raise ValueError(f"dense: got None, expected floats [{batch}, {num_dense}]; the model was built with num_dense={num_dense}")
+        return
+    check_tensor("dense", dense, f"floats [{batch}, {num_dense}]")
+    if num_dense == 0:
+        raise ValueError(f"dense: got shape {list(dense.shape)}, expected None; the model was built with num_dense=0")
+    if not dense.is_floating_point():
+        raise TypeError(f"dense: got dtype {dense.dtype}, expected a floating dtype")
+    if tuple(dense.shape) != (batch, num_dense):
+        raise ValueError(f"dense: got shape {list(dense.shape)}, expected [{batch}, {num_dense}]")
+    values = values_of(dense, 2)
+    if values is not None and values.numel() and not all(map(math.isfinite, _range(values))):
+        finite = torch.isfinite(values).all(dim=0)
+        raise ValueError(f"dense: column {int(finite.long().argmin())} holds NaN or infinity; fill missing values before the model")
+
+
+def _range(values: Tensor) -> list[float]:
+    """The least and the greatest value, in one pass; both are NaN where one value is."""
+    return torch.stack(torch.aminmax(values.detach())).tolist()
+
+
+def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: bool) -> None:
+    """Raise TypeError or ValueError unless ``labels`` is floating [B, T], like ``logits``, with values in [0, 1] or NaN.
+
+    With ``funnel``, also raise ValueError where a task's label is above that of a task before it.
+    """
+    check_tensor("logits", logits, f"floats [B, {len(tasks)}]")
+    check_tensor("labels", labels, f"floats [B, {len(tasks)}]")
+    if not labels.is_floating_point():
+        raise TypeError(f"labels: got dtype {labels.dtype}, expected a floating dtype (NaN marks an unknown label)")
+    if logits.dim() != 2 or logits.shape[1] != len(tasks):
+        raise ValueError(f"logits: got shape {list(logits.shape)}, expected [B, {len(tasks)}], one column for each of {list(tasks)}")
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels: got shape {list(labels.shape)}, expected {list(logits.shape)} as logits has")
+    if labels.shape[0] == 0:
+        raise ValueError("labels: got an empty batch, expected at least one row; a loss over no rows is undefined")
+    values = values_of(labels, 2)
+    if values is None:
+        return
+    filled = torch.nan_to_num(values.detach(), nan=1.0)
+    low, high = _range(filled)
+    if low < 0 or high > 1:
+        raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
+    if not funnel:
+        return
+    # Compare with the least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
+    least = filled.cummin(dim=1).values[:, :-1]
+    broken = values[:, 1:] > least
+    if bool(broken.any()):
+        row, task = broken.nonzero()[0].tolist()
+        before = int((values[row, : task + 1] == least[row, task]).nonzero()[-1])
+        earlier, later = (f"{tasks[t]}={values[row, t].item():g}" for t in (before, task + 1))
+        raise ValueError(
+            f"labels: row {row} has {later} with {earlier}, and {int(broken.any(dim=1).sum())} rows in all break the funnel "
+            f"{' -> '.join(tasks)}; under relation='chain' a later event implies the earlier one. Fix the labels, or pass "
+            f"strict_funnel=False"
+        )
+
+
+def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
+    """Raise TypeError or ValueError unless ``sample_weight`` is a real [B], finite and not negative."""
+    check_tensor("sample_weight", sample_weight, f"numbers [{batch}]")
+    if sample_weight.is_complex():
+        raise TypeError(f"sample_weight: got dtype {sample_weight.dtype}, expected real numbers")
+    if tuple(sample_weight.shape) != (batch,):
+        raise ValueError(f"sample_weight: got shape {list(sample_weight.shape)}, expected [{batch}]")
+    values = values_of(sample_weight, 1)
+    if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
+        raise ValueError("sample_weight: got a negative or non-finite value, expected finite weights of at least 0")

@@ -1,0 +1,61 @@
+"""Fields with several values: columns of ids whose embeddings a model adds up, or averages, to one vector. Needs the standard library only.
+
+`pooled` maps each such field to its columns, which follow each other and read one embedding, and to how they become a vector:
+`{"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "mean"}}`. Id 0 is no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+POOLINGS = ("mean", "sum")
+
+
+def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: Mapping[str, str]) -> str | None:
+    """What is wrong with `pooled`, as a message says it behind its name; None where it fits a model's columns.
+
+    >>> from dcrnn_fast.support.pooled_fields import pooling_problem
+    >>> pooling_problem({"a": {"columns": ["a[0]", "a[1]"], "pooling": "mean"}}, ["a[0]", "city", "a[1]"], {"a[1]": "a[0]"})
+    "['a']: its columns 'a[0]', 'a[1]' do not follow each other"
+    """
+    position = {column: place for place, column in enumerate(columns)}
+    taken: set[str] = set()
+    for name, of in pooled.items():
+        if not isinstance(name, str) or name in position:
+            return f" names the field {_short(name)}, expected a name that no column of ids has"
+        if not isinstance(of, Mapping) or of.keys() != {"columns", "pooling"}:
+            return f"[{name!r}] is {_short(of)}, expected a mapping with columns and pooling"
+        own = of["columns"]
+        if not isinstance(own, (list, tuple)) or not own or not all(isinstance(column, str) and column in position for column in own):
+            return f"[{name!r}]: its columns are {_short(own)}, expected a list of columns of ids"
+        if of["pooling"] not in POOLINGS:
+            return f"[{name!r}]: its pooling is {_short(of['pooling'])}, expected one of {', '.join(map(repr, POOLINGS))}"
+        shown = f"its columns {', '.join(map(repr, own[:3]))}{', ...' if len(own) > 3 else ''}"
+        if [position[column] for column in own] != list(range(position[own[0]], position[own[0]] + len(own))):
+            return f"[{name!r}]: {shown} do not follow each other"
+        if taken.intersection(own):
+            return f"[{name!r}]: {shown} belong to another field too"
+        if len({shared.get(column, column) for column in own}) > 1:
+            return f"[{name!r}]: {shown} have embeddings of their own, expected one that they share"
+        taken.update(own)
+    return None
+
+
+def first_columns(pooled: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
+    """By field, in the order of the columns: its column, or the first of its columns where it has several values.
+
+    >>> from dcrnn_fast.support.pooled_fields import first_columns
+    >>> first_columns({"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "sum"}}, ["city", "genres[0]", "genres[1]"])
+    {'city': 'city', 'genres': 'genres[0]'}
+    """
+    field_of = {column: name for name, of in pooled.items() for column in of["columns"]}
+    first: dict[str, str] = {}
+    for column in columns:
+        first.setdefault(field_of.get(column, column), column)
+    return first
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,45 @@
+"""Who ``torchrun`` says that this process is: one of several *ranks* that train one model together, or none of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..errors import ConfigError, shown
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process's number ``rank`` among ``count`` ranks, and its number ``local`` among those of its machine."""
+
+    rank: int
+    count: int
+    local: int
+
+
+def place() -> Place | None:
+    """This process's place among several ranks; None without torchrun, or where it starts one process alone.
+
+    Raises :class:`dcrnn_fast.errors.ConfigError` if the environment variables of torchrun hold no place.
+    """
+    given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    if len(given) < len(VARIABLES):
+        return None
+    for name, value in given.items():
+        if not (value.isascii() and value.isdigit()) or len(value) > 9:
+            raise ConfigError(f"the environment variable {name} is {shown(value)}, expected a whole number, as torchrun sets it")
+    found = Place(*map(int, given.values()))
+    if found.rank >= found.count:
+        raise ConfigError(f"the environment has RANK={found.rank} and WORLD_SIZE={found.count}, expected RANK < WORLD_SIZE")
+    return found if found.count > 1 else None
+
+
+def is_first() -> bool:
+    """Whether this process is rank 0, or alone. It alone speaks to the user."""
+    try:
+        found = place()
+    except ConfigError:
+        return True
+    return found is None or found.rank == 0

@@ -1,0 +1,117 @@
+"""The data of a run: its packed form, and the checks that refuse data on which a run would fail only later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..data import PackedDataset, prepare
+from ..data.inspect.base_rates import label_warnings
+from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
+from ..errors import ConfigError, DataError
+from ..support.model_inputs import check_negative_rate
+from .config import RunConfig, no_conditionals
+from .folder.layout import RunFolder
+
+
+def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:
+    """The packed data set of a configuration, encoded on first use; ``encoding`` is that of another data set."""
+    return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
+
+
+def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
+    """Refuse data on which a run would fail only after hours.
+
+    Raises :class:`DataError` for a split without rows, and for train rows without a label or, under the relation chain, with a broken
+    funnel; :class:`ConfigError` for validation rows on which the monitored metric is undefined, for weighted rows without a weight
+    column, and for a ``negative_rate`` of several tasks, or a ``loss.cvr``, without a chain.
+    """
+    name = dataset.meta.name
+    tasks, relation = dataset.meta.tasks, config.model.relation or dataset.meta.relation
+    try:
+        check_negative_rate(config.negative_rate or 1.0, len(tasks), relation)
+    except ValueError as error:
+        raise ConfigError(
+            f"{error}; {name} has the tasks {', '.join(tasks)}. Set model.relation=chain if they are a funnel, or leave negative_rate null"
+        ) from error
+    if config.loss.cvr != "entire_space" and (relation != "chain" or len(tasks) < 2):
+        found = f"the relation of {name} is {relation!r}" if relation != "chain" else f"{name} has the task {tasks[0]} alone"
+        raise ConfigError(no_conditionals(config.loss.cvr, found))
+    if config.loss.sample_weight and not dataset.meta.has_weight:
+        raise ConfigError(
+            f"loss.sample_weight is true, but {name} has no weight column; name one as `weight` in the schema, or set it to false"
+        )
+    for split in ("train", "valid", "test"):
+        if not len(dataset.split(split)):
+            remedy = "use a larger valid_fraction, or a validation file with rows" if split == "valid" else "correct `files` in its schema"
+            raise DataError(f"{name} has no {split} rows; {remedy}")
+    if np.isnan(dataset.split("train").labels).all():
+        raise DataError(f"{name}: every label of the train rows is unknown; correct `tasks` in its schema")
+    if relation == "chain" and config.loss.strict_funnel:
+        _check_funnel(dataset)
+    labels = np.asarray(dataset.split("valid").labels)
+    positive, negative = (labels == 1).any(axis=0), (labels == 0).any(axis=0)
+    monitor = config.early_stopping.monitor
+    if not (positive | negative).any():
+        raise ConfigError(
+            f"early_stopping.monitor is {monitor!r}, but every label of the validation rows of {name} is unknown; "
+            "use a larger valid_fraction, or validation rows with labels"
+        )
+    if monitor == "auc" and not (positive & negative).any():
+        raise ConfigError(
+            "early_stopping.monitor is 'auc', which no task has on the validation rows (one class only); "
+            "use log_loss, a larger valid_fraction, or validation rows of both classes"
+        )
+
+
+def _check_funnel(dataset: PackedDataset) -> None:
+    rows, tasks = dataset.split("train"), dataset.meta.tasks
+    broken, example = 0, ""
+    for start in range(0, len(rows), BLOCK_ROWS):
+        labels = np.asarray(rows.labels[start : start + BLOCK_ROWS])
+        # The least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
+        least = np.minimum.accumulate(np.nan_to_num(labels, nan=1.0), axis=1)[:, :-1]
+        found = np.argwhere(labels[:, 1:] > least)
+        broken += len(np.unique(found[:, 0]))
+        if len(found) and not example:
+            row, later = found[0][0], found[0][1] + 1
+            earlier = np.flatnonzero(labels[row, :later] == least[row, later - 1])[-1]
+            events = (f"{tasks[task]}={labels[row, task]:g}" for task in (later, earlier))
+            example = f"the first is row {start + row + 1:,}, with {' and '.join(events)}"
+    if broken:
+        raise DataError(
+            f"{dataset.meta.name}: {broken:,} of the {len(rows):,} train rows break the funnel {' -> '.join(tasks)}; {example}. Under "
+            "model.relation: chain a later event implies the earlier one: correct the labels, choose --set model.relation=independent, or "
+            "train on the labels as they are with --set loss.strict_funnel=false"
+        )
+
+
+def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: RunFolder, *, same_rows: bool) -> None:
+    """Raise :class:`DataError` if a data set has other columns than the run's or, with ``same_rows``, other rows."""
+    meta = dataset.meta
+    now = {"tasks": list(meta.tasks), "fields": [[name, size] for name, size in meta.fields.items()], "dense": list(meta.dense)}
+    now |= {"pooled": meta.pooled, "shared": meta.shared}
+    about = {"pooled": {}, "shared": {}} | dict(about)
+    for key, value in now.items():
+        if about[key] != value:
+            raise DataError(
+                f"{folder.weights} was trained with {key} {about[key]}, but {meta.name} has {value}; evaluate on data of the same columns"
+            )
+    if same_rows and about["data"]["digest"] != meta.digest:
+        raise DataError(f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway")
+
+
+def evaluation_warnings(
+    about: Mapping[str, Any], dataset: PackedDataset, split: str, metrics: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What spoils the metrics of a split's rows: fields that are lost there and were not in the run's training rows, labels of one class.
+
+    ``about`` is the description of the run's model; one of an earlier version does not know its training rows, and no field is warned of.
+    """
+    rows, meta = dataset.split(split), dataset.meta
+    lines = lost_fields(about.get("id_shares", {}), id_shares(rows, meta), split, len(rows))
+    for task in meta.tasks:
+        lines += label_warnings(task, split, metrics[task]["rows"], metrics[task]["positives"])
+    return lines

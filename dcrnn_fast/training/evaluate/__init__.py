@@ -1,0 +1,1 @@
+"""Evaluation: predictions of a split, metrics, calibration and plots."""

@@ -1,0 +1,127 @@
+"""Fits a run's calibration: isotonic regression or Platt's line for each task, on rows that the weights were not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ...data.inspect.base_rates import event_labels, label_counts
+from ...errors import ConfigError, DataError, shown
+from ...nn.modules import DCRNN
+from ..device import deterministic
+from ..folder.weights import weights_digest
+from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
+from .evaluate import open_run
+from .predict import finite_predictions, metrics_of
+
+METHODS = ("platt", "isotonic")
+
+
+def fit_isotonic(z: Array, labels: Array) -> Isotonic:
+    """The isotonic regression of labels [N] in {0, 1} on logits z [N].
+
+    One more row at the base rate keeps 0 and 1 out: its positive part lies below all rows and its negative part above them.
+
+    >>> fit_isotonic(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 1, 1])).knots
+    [-2.0, -1.0, 1.0, 2.0]
+    """
+    from sklearn.isotonic import IsotonicRegression  # here: a ranker imports this package, and scikit-learn takes a second
+
+    rate = float(labels.mean())
+    below, above = z.min(), z.max()
+    regression = IsotonicRegression(out_of_bounds="clip")
+    weight = np.concatenate([np.ones(len(z)), [rate, 1 - rate]])
+    # They share the lowest and the highest logit with rows, so that there is no knot where no row is.
+    regression.fit(np.append(z, [below, above]), np.append(labels, [1, 0]), sample_weight=weight)
+    calibrated = np.maximum.accumulate(logits(regression.y_thresholds_))
+    return Isotonic(
+        method="isotonic", rows=len(z), positives=int(labels.sum()), knots=regression.X_thresholds_.tolist(), calibrated=calibrated.tolist()
+    )
+
+
+def fit_platt(z: Array, labels: Array) -> Platt:
+    """Platt's line through logits z [N] for labels [N] in {0, 1}, which never falls; with Platt's targets, so that it stays finite.
+
+    >>> line = fit_platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 1, 0, 1]))
+    >>> 0 < line.slope < 1, abs(line.intercept) < 1e-6
+    (True, True)
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    rows, positives = len(z), int(labels.sum())
+    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (rows - positives + 2))
+    middle, spread = float(z.mean()), float(z.std())
+    slope, intercept = 0.0, float(logits(np.array(target.mean())))
+    if spread > 1e-9:
+        scaled = np.tile((z - middle) / spread, 2)[:, None]
+        line = LogisticRegression(C=1e9, max_iter=1000)
+        line.fit(scaled, np.repeat([1, 0], rows), sample_weight=np.concatenate([target, 1 - target]))
+        if line.coef_[0, 0] > 0:
+            slope = float(line.coef_[0, 0]) / spread
+            intercept = float(line.intercept_[0]) - slope * middle
+    return Platt(method="platt", rows=rows, positives=positives, slope=slope, intercept=intercept)
+
+
+def calibrate(
+    run: str | Path, *, method: str = "platt", split: str = "valid", device: str | None = None, backend: str | None = None
+) -> dict[str, Any]:
+    """Fit the calibration of a run's weights, and write it into the run folder, where :class:`dcrnn_fast.Ranker` finds it.
+
+    Args:
+        run: the run folder.
+        method: "platt", a line through the logits, or "isotonic".
+        split: the rows to fit to: ``valid``, ``test`` or ``train``.
+        device: replaces the run's device.
+        backend: replaces the run's backend.
+
+    Returns:
+        ``{"data": name, "split": split, "file": path, "maps": {name: {"method", "rows", "positives"}}, "before": metrics, "after":
+        metrics}``, where the metrics are those of :func:`dcrnn_fast.training.evaluate` on the test rows, without and with calibration.
+
+    Raises:
+        DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
+
+    Example::
+
+        result = calibrate("runs/census")
+        result["after"]["income"]["calibration"]
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method={shown(method)}: expected one of {', '.join(METHODS)}")
+    opened = open_run(run, split=split, device=device, backend=backend)
+    tasks, meta = opened.about["tasks"], opened.dataset.meta
+    cast(DCRNN, opened.model).negative_rate = 1.0  # The rows are those of the log.
+
+    def predictions(of: str) -> dict[str, Array]:
+        with deterministic(opened.config.threads):
+            return finite_predictions(opened.model, opened.dataset.split(of), meta, opened.device)
+
+    fitted_to = predictions(split)
+    events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
+    maps = {name: _fit(name, fitted_to[name], events[name], method, split) for name in calibrated_names(opened.about)}
+    calibration = Calibration(weights=weights_digest(opened.folder.weights), split=split, maps=maps)  # type: ignore[arg-type]
+    before, test = predictions("test"), opened.dataset.split("test")
+    result = {
+        "data": meta.name,
+        "split": split,
+        "file": str(opened.folder.calibration),
+        "maps": {name: {"method": of.method, "rows": of.rows, "positives": of.positives} for name, of in maps.items()},
+        "before": metrics_of(before, test, meta),
+        "after": metrics_of(calibration.apply(before, tasks), test, meta),
+    }
+    write_calibration(opened.folder.calibration, calibration)
+    return result
+
+
+def _fit(name: str, predicted: Array, labels: Array, method: str, split: str) -> Platt | Isotonic:
+    rows, positives = label_counts(labels)
+    if positives in (0, rows):
+        raise DataError(
+            f"{name}: the {rows:,} {split} rows with a known label hold {positives:,} positive ones; a calibration needs both classes: "
+            "hold out more rows (valid_fraction), or choose another --split"
+        )
+    known = ~np.isnan(labels)
+    z, observed = logits(predicted[known]), labels[known].astype(np.int64)
+    return fit_isotonic(z, observed) if method == "isotonic" else fit_platt(z, observed)

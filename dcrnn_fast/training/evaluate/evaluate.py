@@ -1,0 +1,138 @@
+"""A run that exists, opened with its best weights and data, and its metrics: :func:`evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...data import PackedDataset
+from ...data.inspect.base_rates import event_labels
+from ...errors import ConfigError, DataError, shown
+from ...nn.modules import DCRNN
+from ...support.files import output_path, path_of
+from ..config import RunConfig
+from ..data import check_same_data, evaluation_warnings, prepare_data
+from ..device import deterministic, select_backend, select_device
+from ..folder.layout import RunFolder, stored_config
+from ..folder.weights import load_model, read_encoding, weights_digest
+from .bootstrap import FEWEST, bootstrap_intervals
+from .calibration_file import read_calibration
+from .constant import unsampled_rates, with_constant
+from .predict import finite_predictions, metrics_of
+from .predictions_file import write_predictions
+from .reliability import write_reliability
+from .segments import check_fields, metrics_by
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    device: str | None = None,
+    backend: str | None = None,
+    as_served: bool = False,
+    bootstrap: int | None = None,
+    predictions: str | Path | None = None,
+    plot: str | Path | None = None,
+    by: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Metrics of a run's best weights.
+
+    Args:
+        run: the run folder.
+        data: name or schema of other data with the same columns; by default the run's own. It is encoded as the run's data was, so ids
+            and dense values mean what they meant in training.
+        split: ``train``, ``valid`` or ``test``.
+        device: replaces the run's device.
+        backend: replaces the run's backend.
+        as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives: calibrated, if the run is, and corrected by its
+            ``negative_rate``, for rows of which none were left out. Otherwise evaluate the model's own on rows sampled like the run's.
+        bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration: in the metrics
+            ``intervals``, by name, each with its low and high end.
+        predictions: a .parquet file to write: the predictions of the split's rows, in their order, and the labels (``{task}_label``).
+        plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.evaluate.reliability.write_reliability`.
+        by: fields of the data, such as ``["colour"]``, for the metrics of the rows with each of their values; with ``bootstrap`` these
+            have intervals too.
+
+    Returns:
+        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/guide/training.md defines the metrics.
+        The warnings name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say
+        little. With ``by`` also ``"by"``: what :func:`dcrnn_fast.training.evaluate.segments.metrics_by` returns.
+
+    Raises:
+        DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
+
+    Example::
+
+        evaluate("runs/census", split="valid")["metrics"]["income"]["auc"]
+    """
+    if bootstrap is not None and (isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < FEWEST):
+        raise ConfigError(f"bootstrap={shown(bootstrap)}: expected an integer of at least {FEWEST}, the number of resamples")
+    table = None if predictions is None else output_path("predictions", predictions, ".parquet")
+    figure = None if plot is None else output_path("plot", plot, ".svg")
+    opened = open_run(run, data=data, split=split, device=device, backend=backend)
+    model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
+    fields = check_fields(by, meta)
+    rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
+    if not as_served:
+        cast(DCRNN, model).negative_rate = 1.0
+    with deterministic(opened.config.threads):
+        predicted = finite_predictions(model, rows, meta, opened.device)
+    if as_served:
+        rates = unsampled_rates(rates, meta.tasks, negative_rate)
+        if calibration := read_calibration(opened.folder.calibration, about, weights_digest(opened.folder.weights)):
+            predicted = calibration.apply(predicted, meta.tasks, negative_rate)
+    metrics, labels = metrics_of(predicted, rows, meta), np.asarray(rows.labels)
+    events = event_labels(labels, meta.tasks, funnel=meta.funnel)
+    if bootstrap is not None:
+        for name, entry in metrics.items():
+            entry["intervals"] = bootstrap_intervals(events[name], predicted[name], bootstrap)
+    if table is not None:
+        write_predictions(table, predicted, labels, meta.tasks)
+    if figure is not None:
+        write_reliability(figure, f"{meta.name}, {split} rows", predicted, {name: events[name] for name in metrics})
+    result = {
+        "data": meta.name,
+        "split": split,
+        "metrics": with_constant(metrics, rates),
+        "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
+    }
+    if fields:
+        result["by"] = metrics_by(fields, rows, meta, {name: events[name] for name in metrics}, predicted, bootstrap=bootstrap)
+    return result
+
+
+class OpenRun(NamedTuple):
+    """A run with its best weights and the data to evaluate them on."""
+
+    folder: RunFolder
+    config: RunConfig
+    model: nn.Module
+    about: dict[str, Any]
+    dataset: PackedDataset
+    device: torch.device
+
+
+def open_run(
+    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
+) -> OpenRun:
+    """Open a run as :func:`evaluate` does, with the same arguments and errors."""
+    folder = RunFolder(path_of("run", run))
+    config = stored_config(folder.root)
+    chosen = {"data": data, "device": device, "backend": backend}
+    config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
+    place = select_device(config.device)
+    select_backend(config.backend, place)
+    model, about = load_model(folder.weights, device=place, backend=config.backend)
+    own = data is None and config.init is None
+    dataset = prepare_data(config, None if own else read_encoding(folder.encoder, about))
+    check_same_data(about, dataset, folder, same_rows=data is None)
+    if not len(dataset.split(split)):
+        raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
+    return OpenRun(folder, config, model, about, dataset, place)

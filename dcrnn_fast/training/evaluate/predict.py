@@ -1,0 +1,69 @@
+"""A model's predictions and metrics over a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...data import BlockLoader, PackedMeta, PackedSplit
+from ...data.packed.loader import part_of
+from ...errors import TrainingDivergedError
+from ..ranks.ranks import ONE, Ranks
+from .metrics import Array, task_metrics
+
+BATCH = 8192
+
+
+@torch.no_grad()
+def predict_split(model: nn.Module, split: PackedSplit, device: torch.device, ranks: Ranks = ONE) -> dict[str, Array]:
+    """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode.
+
+    Each of several ranks computes its part of the batches, which are those of one process, and gets the predictions of all.
+    """
+    model.eval()
+    loader = BlockLoader(split, BATCH)
+    own = part_of(len(loader), ranks.count, ranks.rank)
+    parts: dict[str, list[Array]] = {}
+    for batch in islice(loader.batches(start=own.start), own.stop - own.start) if own.start < own.stop else [loader.no_rows()]:
+        dense = None if batch.dense is None else batch.dense.to(device)
+        for name, value in model.predict(batch.ids.to(device), dense).items():  # type: ignore[operator]
+            parts.setdefault(name, []).append(value.cpu().numpy())
+    whole = ranks.rows(*(torch.from_numpy(np.concatenate(values)) for values in parts.values()))
+    return {name: values.numpy() for name, values in zip(parts, whole, strict=True)}
+
+
+def evaluate_split(
+    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
+) -> dict[str, dict[str, Any]]:
+    """Metrics of every task over a split, see :func:`task_metrics`.
+
+    Several ranks, which must all call this, share the predictions; rank 0 computes the metrics of all rows.
+    Raises :class:`TrainingDivergedError` if a prediction is not finite.
+    """
+    predictions = finite_predictions(model, split, meta, device, ranks)
+    return ranks.from_first(lambda: metrics_of(predictions, split, meta))
+
+
+def finite_predictions(
+    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
+) -> dict[str, Array]:
+    """:func:`predict_split`; raises :class:`TrainingDivergedError` if a prediction is not finite."""
+    predictions = predict_split(model, split, device, ranks)
+    bad = [name for name, values in predictions.items() if not np.isfinite(values).all()]
+    if bad:
+        raise TrainingDivergedError(
+            f"the predictions {', '.join(bad)} on the {split.name} rows of {meta.name} are not finite: "
+            "weights or dense values are too large"
+        )
+    return predictions
+
+
+def metrics_of(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, Any]]:
+    """:func:`task_metrics` of predictions [N] for the rows of a split."""
+    group = None if split.group is None else np.asarray(split.group)
+    return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group)

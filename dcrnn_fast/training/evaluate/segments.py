@@ -1,0 +1,148 @@
+"""Metrics by segment: of the rows with each value of a field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data import PackedMeta, PackedSplit
+from ...data.inspect.oov import is_categorical
+from ...data.packed.meta import MISSING
+from ...errors import ConfigError, shown
+from .bootstrap import bootstrap_intervals
+from .metrics import binary_metrics
+
+Array = NDArray[Any]
+
+TINY = float(np.finfo(np.float64).tiny)
+MOST = 20
+"""Values of a field that are told apart: those of the most rows."""
+
+
+def check_fields(by: object, meta: PackedMeta) -> tuple[str, ...]:
+    """The names in ``by``, each once. Raises :class:`ConfigError` unless each is a field of the data."""
+    known = ", ".join(meta.first_columns)
+    if isinstance(by, str) or not isinstance(by, Iterable):
+        raise ConfigError(f"by={shown(by)}: expected a list of fields of {meta.name}: {known}")
+    names = tuple(by)
+    for name in names:
+        if not isinstance(name, str) or name not in meta.first_columns:
+            raise ConfigError(f"by={shown(name)}: expected a field of {meta.name}: {known}. A numeric column is one if it has `buckets`")
+    return tuple(dict.fromkeys(names))
+
+
+def metrics_by(
+    fields: Sequence[str],
+    split: PackedSplit,
+    meta: PackedMeta,
+    labels: Mapping[str, Array],
+    predictions: Mapping[str, Array],
+    *,
+    bootstrap: int | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """By field, its :func:`segments`, each with the metrics of its rows by task.
+
+    Args:
+        fields: names of fields, see :func:`check_fields`. One with several values counts by the first of them.
+        split: the rows; the fields are read from its ids.
+        meta: of the same data.
+        labels: by task, [N] of 0, 1 or NaN.
+        predictions: by task, [N] in [0, 1]; there may be more than labels.
+        bootstrap: resamples for ``intervals``, see :func:`.bootstrap.bootstrap_intervals`; None for none.
+
+    Returns:
+        By field a list of ``{"value", "metrics"}``; the last one may be that of the other values together, whose ``value`` is None and
+        which has ``values``, their number. By task, ``metrics`` hold what :func:`.metrics.binary_metrics` gives without a group, and
+        ``label_mean`` and ``prediction_mean``, None where no label is known.
+    """
+    columns = list(meta.fields)
+    result: dict[str, list[dict[str, Any]]] = {}
+    for field in fields:
+        ids = np.asarray(split.ids[:, columns.index(meta.first_columns[field])])
+        result[field] = []
+        for about, rows in segments(ids, names_of_ids(meta, field)):
+            metrics = {task: _entry(known[rows], predictions[task][rows], bootstrap) for task, known in labels.items()}
+            result[field].append({**about, "metrics": metrics})
+    return result
+
+
+def segments(ids: Array, name: Callable[[int], str], most: int = MOST) -> Iterator[tuple[dict[str, Any], Array]]:
+    """The rows of each id in ``ids`` [N], as ``{"value": its name}`` and their positions, in the order of the ids.
+
+    Of more than ``most`` ids, those of the fewest rows, and of equal counts the highest, come last and together:
+    ``{"value": None, "values": their number}``.
+
+    >>> [(about, rows.tolist()) for about, rows in segments(np.array([2, 0, 2, 1, 0]), ["<oov>", "a", "b"].__getitem__, most=2)]
+    [({'value': '<oov>'}, [1, 4]), ({'value': 'b'}, [0, 2]), ({'value': None, 'values': 1}, [3])]
+    """
+    found, counts = np.unique(ids, return_counts=True)
+    frequent = np.sort(found[np.argsort(-counts, kind="stable")[:most]])
+    for number in frequent:
+        yield {"value": name(int(number))}, np.flatnonzero(ids == number)
+    if others := len(found) - len(frequent):
+        yield {"value": None, "values": others}, np.flatnonzero(~np.isin(ids, frequent))
+
+
+def names_of_ids(meta: PackedMeta, field: str) -> Callable[[int], str]:
+    """What an id of a field stands for: a category, a range of numbers, or a bucket of hashes.
+
+    >>> meta = PackedMeta(
+    ...     "shop", ("click",), False, "independent", {"city": 2, "price": 4, "user": 3}, (), None, False, {"train": 4},
+    ...     {"city": ["<oov>", "a"], "price": [1.0, 2.5], "user": []}, {}, {}, 1,
+    ... )
+    >>> [[names_of_ids(meta, field)(number) for number in range(size)] for field, size in meta.fields.items()]
+    [['<oov>', 'a'], ['<missing>', '< 1', '1 to < 2.5', '>= 2.5'], ['<missing>', 'hash bucket 0', 'hash bucket 1']]
+    """
+    column = meta.first_columns[field]
+    entries = meta.vocabulary[column]
+    if is_categorical(meta, field):
+        return lambda number: str(entries[number])
+    if not entries:  # of one bucket the format does not tell whether it holds hashes or numbers
+        single = meta.fields[column] == 2
+        return lambda number: MISSING if not number else "any value" if single else f"hash bucket {number - 1}"
+    edges = [float(edge) for edge in entries]
+    return [MISSING, _below(edges[0]), *(_between(low, high) for low, high in pairwise(edges)), _from(edges[-1])].__getitem__
+
+
+def _between(low: float, high: float) -> str:
+    return _number(low) if high == _next(low) else f"{_from(low).removeprefix('>= ')} to {_below(high)}"
+
+
+def _below(edge: float) -> str:
+    number = _just_above(edge)
+    return f"< {_number(edge)}" if number is None else f"<= {_number(number)}"
+
+
+def _from(edge: float) -> str:
+    number = _just_above(edge)
+    return f">= {_number(edge)}" if number is None else f"> {_number(number)}"
+
+
+def _next(number: float) -> float:
+    """The edge that :func:`dcrnn_fast.data.codes.quantiles.edges_of` puts above a number that has a bucket of its own."""
+    return max(math.nextafter(number, math.inf), number + TINY)
+
+
+def _just_above(edge: float) -> float | None:
+    """The number that an edge is just above, where it is shorter to write than the edge; None for other edges."""
+    number = 0.0 if edge == TINY else math.nextafter(edge, -math.inf)
+    return number if len(repr(number)) < len(repr(edge)) - 5 else None
+
+
+def _number(number: float) -> str:
+    return repr(number).removesuffix(".0")
+
+
+def _entry(labels: Array, probabilities: Array, bootstrap: int | None) -> dict[str, Any]:
+    entry = binary_metrics(labels, probabilities)
+    rows, known = entry["rows"], ~np.isnan(labels)
+    entry["label_mean"] = entry["positives"] / rows if rows else None
+    entry["prediction_mean"] = float(probabilities[known].mean(dtype=np.float64)) if rows else None
+    if bootstrap is not None:
+        entry["intervals"] = bootstrap_intervals(labels, probabilities, bootstrap)
+    return entry

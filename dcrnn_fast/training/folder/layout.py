@@ -1,0 +1,173 @@
+"""The run folder: its files, who may write into it, and the configuration that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import CheckpointError, ConfigError, RunFolderError
+from ...support import strict_json
+from ...support.files import leftovers
+from ...support.locks import locked
+from ..config import RunConfig, describe_differences, load_config, located, read_config, with_earlier
+from .checkpoint import checkpoint_folders, recover
+from .run_files import run_folder_errors, write_file, write_json
+
+# Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
+# bits, of which the run says so in a note; the other two decide when something is written, not what is trained.
+MAY_CHANGE = ("data", "threads", "backend", "checkpoint_every", "log_every")
+
+
+class RunFolder:
+    """The paths in one run folder. If ``metrics`` exists, which is written last, the run is finished.
+
+    >>> RunFolder(Path("runs/census")).weights.as_posix()
+    'runs/census/model.safetensors'
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock = root / ".lock"
+        self.config = root / "config.yaml"
+        self.metrics = root / "metrics.json"
+        self.weights = root / "model.safetensors"
+        self.encoder = root / "encoder.json"
+        self.calibration = root / "calibration.json"
+        self.curves = root / "curves.svg"
+        self.checkpoints = root / "checkpoints"
+        self.tensorboard = root / "tensorboard"
+
+    def newest_checkpoint(self) -> Path | None:
+        """The complete checkpoint of the highest step. Raises :class:`RunFolderError` if the folder cannot be read."""
+        with _readable(self.checkpoints):
+            found = checkpoint_folders(self.checkpoints)
+        return found[-1] if found else None
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the results, with a digest over them. From then on the run is finished."""
+        write_json(self.metrics, {**metrics, "digest": strict_json.json_digest(metrics)})
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The results of a finished run. Raises :class:`CheckpointError` if the file is missing or not as it was written."""
+        remedy = "go on with --resume to compute it again"
+        try:
+            metrics: dict[str, Any] = strict_json.load(self.metrics)
+            digest = metrics.pop("digest", None)
+            intact = digest == strict_json.json_digest(metrics)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.metrics} cannot be read ({error}); {remedy}") from error
+        if digest is None:
+            raise CheckpointError(f"{self.metrics} has no digest, so nothing shows that it is as it was written; {remedy}")
+        if not intact:
+            raise CheckpointError(f"{self.metrics} was changed after it was written: its digest does not match; {remedy}")
+        return metrics
+
+    def check_config(self, written: Mapping[str, Any], now: RunConfig, source: Path) -> None:
+        """Raise :class:`ConfigError` if ``source`` was written with another configuration than ``now``, that of the run's folder."""
+        if different := describe_differences(read_config(with_earlier(written), str(source)), now, but=MAY_CHANGE):
+            raise ConfigError(
+                f"{source} was written with another configuration than {self.config} holds now: {different}; "
+                "put the old values back, or start a new run in another folder"
+            )
+
+    def claim(self, config: RunConfig) -> None:
+        """Write the configuration. From then on the folder belongs to this run."""
+        write_file(self.config, config.to_yaml().encode())
+
+    def remove_leftovers(self) -> None:
+        """Delete what a killed process left half-written, and bring back what it was replacing. Only who holds the lock may call this."""
+        for file in (self.config, self.metrics, self.weights, self.encoder, self.calibration, self.curves):
+            for beside in leftovers(file):
+                beside.unlink()
+        recover(self.checkpoints)
+
+    def holds_run(self) -> bool:
+        """Whether a run was started here. Raises :class:`RunFolderError` if the folder cannot be read."""
+        with _readable(self.root):
+            return self.config.is_file()
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot read {folder}: {error.strerror or error}; change its permissions, or name another run folder"
+        ) from error
+
+
+def stored_config(root: Path) -> RunConfig:
+    """The configuration of the run in ``root``. Raises :class:`CheckpointError` when there is none."""
+    folder = RunFolder(root)
+    if not folder.holds_run():
+        raise CheckpointError(f"{root} holds no run ({folder.config.name} is missing); name the --output folder of a training run")
+    return load_config(folder.config, of_run=True)
+
+
+@contextmanager
+def enter_run(root: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[RunFolder, RunConfig | None]]:
+    """Make the folder of a new run, or enter the folder of a run to resume, and keep every other run out for the block.
+
+    Yields the folder, and the resumed run's configuration or None for a new run. The folder of a new run holds nothing but its lock:
+    :meth:`RunFolder.claim` writes the configuration once the data and the model are known to fit. If the block ends without it, nothing
+    stays that was not there before. Raises :class:`RunFolderError` if the folder cannot be made, holds something else, or is in use, and
+    :class:`ConfigError` that names the keys in which a resumed run's configuration differs.
+    """
+    folder = RunFolder(root)
+    with ExitStack() as stack:
+        with run_folder_errors(root):
+            if root.exists() and not root.is_dir():
+                raise RunFolderError(f"{root} is a file; choose another --output")
+            stack.callback(_remove_empty, [path for path in (root, *root.parents) if not path.exists()])
+            root.mkdir(parents=True, exist_ok=True)
+            names = _names(root)
+            if names and not names & {folder.lock.name, folder.config.name}:
+                raise _foreign(root)
+            if not stack.enter_context(locked(folder.lock)):
+                raise RunFolderError(f"another run writes to {root} now; wait until it has ended, stop it, or choose another --output")
+            stack.callback(_remove_lock_unless_claimed, folder)
+            folder.remove_leftovers()
+            stored = _same_run(folder, config, resume) if folder.holds_run() else None
+            if not stored and _names(root) != {folder.lock.name}:
+                raise _foreign(root)
+        yield folder, stored
+
+
+def _remove_lock_unless_claimed(folder: RunFolder) -> None:
+    with suppress(OSError):
+        if not folder.config.exists():
+            folder.lock.unlink()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # A folder that is not empty stays, and so do those around it.
+        for path in folders:
+            path.rmdir()
+
+
+def _names(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir()}
+
+
+def _foreign(root: Path) -> RunFolderError:
+    return RunFolderError(f"{root} is not empty and holds no run; choose an empty --output folder")
+
+
+def _same_run(folder: RunFolder, config: RunConfig, resume: bool) -> RunConfig:
+    newest = folder.newest_checkpoint()
+    if not resume:
+        state = (
+            "a finished run" if folder.metrics.is_file() else f"an unfinished run (last checkpoint: {newest.name if newest else 'none'})"
+        )
+        raise RunFolderError(f"{folder.root} already holds {state}; go on with --resume, or choose another --output")
+    stored = located(load_config(folder.config, of_run=True))
+    left_open = {"device": config.device == "auto", "threads": config.threads is None, "precision": config.precision == "auto"}
+    config = config.model_copy(update={key: getattr(stored, key) for key, is_open in left_open.items() if is_open})
+    if different := describe_differences(stored, config):
+        raise ConfigError(
+            f"{folder.root} belongs to a run of another configuration: {different}; resume with the run's own, or choose another --output"
+        )
+    return stored

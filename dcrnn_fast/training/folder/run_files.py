@@ -1,0 +1,51 @@
+"""Files of a run folder: replaced in one step, and a refusal of the operating system says how to go on."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...errors import RunFolderError
+from ...support import files
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space and go on with --resume",
+    errno.EDQUOT: "the disk quota is used up; free some space and go on with --resume",
+    errno.EFBIG: "the file would exceed the largest size allowed here; raise the limit (ulimit -f) and go on with --resume",
+    errno.EROFS: "the file system is read-only; choose another --output",
+    errno.EACCES: "no permission to write there; choose another --output",
+    errno.EPERM: "no permission to write there; choose another --output",
+    errno.ENOTDIR: "a part of the path is a file and not a folder; choose another --output",
+    errno.EEXIST: "a file stands where the folder should be; choose another --output",
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), "its file system cannot lock files; choose an --output on one that can"
+    ),
+    errno.ENOENT: "the place does not exist and cannot be made; choose another --output",
+}
+
+
+@contextmanager
+def run_folder_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write ``path`` into a :class:`RunFolderError` that says what to do."""
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "choose another --output")
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file in one step; on failure the old one stays as it was. Raises :class:`RunFolderError`."""
+    with run_folder_errors(path):
+        files.write_bytes(path, data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one step. Raises :class:`ValueError` for NaN and infinities, which JSON cannot hold."""
+    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

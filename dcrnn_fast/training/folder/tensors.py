@@ -1,0 +1,94 @@
+"""Named tensors as bytes: a safetensors file, a module's parameters, and a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ...support.strict_json import canonical_json
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Serialise named tensors. What shares memory, has strides or is on a GPU is copied first; all else is read where it is."""
+    values: dict[str, Tensor] = {}
+    known = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        memory = value.untyped_storage().data_ptr()
+        values[name] = value.clone() if memory in known else value
+        known.add(memory)
+    return safetensors.torch.save(values, metadata)
+
+
+def load_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy named tensors into a module of the same parameters.
+
+    Raises :class:`CheckpointError` that names ``source``, the first parameters that do not fit, and both shapes or dtypes; the module
+    then stays as it was.
+    """
+    check_tensors(module, tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise :class:`CheckpointError` unless the tensors have the module's names, shapes and dtypes; both may be on the meta device."""
+    own = module.state_dict()
+    problems = [f"{name} is missing in the file" for name in own if name not in tensors]
+    problems += [f"{name} is unknown to the model" for name in tensors if name not in own]
+    for what, of in (("shape", lambda tensor: list(tensor.shape)), ("dtype", lambda tensor: tensor.dtype)):
+        problems += [
+            f"{name} has {what} {of(tensors[name])} in the file and {of(value)} in the model"
+            for name, value in own.items()
+            if name in tensors and of(tensors[name]) != of(value)
+        ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{source} belongs to another model: {'; '.join(problems[:3])}{more}; use the configuration and data that it was trained with"
+        )
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether every value is finite. It reads block by block, so that a large table needs no memory of its size."""
+    return all(bool(block.isfinite().all()) for block in _blocks(tensor))
+
+
+def total(tensor: Tensor) -> float:
+    """The sum in float64, block by block."""
+    return float(sum(block.sum(dtype=torch.float64) for block in _blocks(tensor)))
+
+
+def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
+    return tensor.reshape(-1).split(2**22)
+
+
+def read_safetensors(path: Path, *, metadata_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, or no tensors. Raises :class:`CheckpointError` that names the file and what to do."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = [] if metadata_only else file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; go on with --resume to write it, or name another run folder") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}); restore it, or go on with --resume to write it again"
+        ) from error
+
+
+def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors and over JSON values, whatever the order of the names."""
+    digest = hashlib.sha256(canonical_json(values))
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(canonical_json([name, str(value.dtype), list(value.shape)]))
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

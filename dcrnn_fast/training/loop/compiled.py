@@ -1,0 +1,52 @@
+"""The model of a training step as a graph that ``torch.compile`` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...data import Batch
+from ...errors import ConfigError
+from ..precision import autocast
+
+
+def compiled(
+    model: nn.Module, batch: Batch, precision: str, device: torch.device, *, without_gradients: bool = False
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """``model.forward`` of a DCRNN or its objective in training mode, of which everything behind the embeddings is one compiled graph.
+
+    The lookup of the embeddings stays as it is: it checks ids and dense values, and its gradient, which may be sparse, is added up in a
+    fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
+    ``without_gradients`` makes that of a forward without gradients too. It changes no weight and no random number. Raises
+    :class:`ConfigError` if it cannot be made here.
+    """
+    torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
+    of_model: Any = model
+    graph = torch.compile(lambda x0, *scenarios: of_model.behind_features(x0, *scenarios), dynamic=True, fullgraph=True)
+
+    def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
+        return graph(of_model.features(ids, dense), *of_model.scenarios_of(ids))
+
+    ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
+    try:
+        of_model.features(ids, dense)
+    except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
+        return forward
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            for gradients in (False, True) if without_gradients else (True,):
+                with torch.set_grad_enabled(gradients), autocast(precision, device):
+                    logits = forward(ids, dense)
+            logits.float().sum().backward()
+        except Exception as error:
+            said = str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"compile is true, but torch.compile does not work here: {said}; it needs a C++ compiler, and on a GPU Triton; "
+                "install it, or set compile: false"
+            ) from error
+        finally:
+            model.zero_grad(set_to_none=True)
+    return forward

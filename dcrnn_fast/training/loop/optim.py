@@ -1,0 +1,87 @@
+"""What turns the tasks' losses into steps: the weights of the losses, AdamW, and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import dcrnn_fast
+
+from ...errors import ConfigError
+from ..config import OptimiserConfig, RunConfig
+from .optimisers import Optimisers
+from .snapshot import named_parameters
+
+EMBEDDING = "model.embedding.weight"
+SPARSE_LR, SPARSE_DECAY = 0.05, 0.0
+"""The defaults of ``optimiser.embedding_lr`` and ``embedding_weight_decay`` with ``model.embedding: sparse``."""
+
+
+def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.device) -> nn.Module | Tensor | None:
+    """The loss's ``task_weight``: fixed weights [T], a learnt weighting, or None (1 each)."""
+    given = config.loss.task_weight
+    if config.loss.weighting == "uncertainty":
+        if given is not None:
+            raise ConfigError("loss.task_weight is set, but loss.weighting is 'uncertainty', which learns the weights; remove one of them")
+        return dcrnn_fast.UncertaintyWeighting(len(tasks)).to(device)
+    if given is None:
+        return None
+    if len(given) != len(tasks):
+        raise ConfigError(f"loss.task_weight has {len(given)} values, expected one for each of the {len(tasks)} tasks: {', '.join(tasks)}")
+    return torch.tensor(given, device=device)
+
+
+def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device: torch.device) -> Optimisers:
+    """AdamW over all parameters, with PyTorch's fused kernel where there is one; biases and log variances do not decay.
+
+    The table of the embeddings has its own peak learning rate and decay and, with ``model.embedding: sparse``, row-wise Adagrad. A group's
+    ``lr_scale`` multiplies :func:`learning_rate`.
+    """
+    options, sparse = config.optimiser, config.model.embedding == "sparse"
+    usual_lr, usual_decay = (SPARSE_LR, SPARSE_DECAY) if sparse else (options.lr, options.weight_decay)
+    embedding_decay = usual_decay if options.embedding_weight_decay is None else options.embedding_weight_decay
+    embedding_lr = usual_lr if options.embedding_lr is None else options.embedding_lr
+    groups: dict[str, dict[str, Any]] = {
+        "decayed": {"params": [], "weight_decay": options.weight_decay, "lr_scale": 1.0},
+        "constant": {"params": [], "weight_decay": 0.0, "lr_scale": 1.0},
+        "embedding": {"params": [], "weight_decay": embedding_decay, "lr_scale": embedding_lr / options.lr},
+    }
+    for name, parameter in named_parameters(modules):
+        exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
+        groups["embedding" if name == EMBEDDING else "constant" if exempt else "decayed"]["params"].append(parameter)
+    tables = [groups.pop("embedding")] if sparse else []
+    adamw = torch.optim.AdamW([*groups.values()], lr=options.lr, fused=device.type in ("cpu", "cuda"))
+    return Optimisers(adamw, dcrnn_fast.RowWiseAdagrad(tables, lr=embedding_lr)) if sparse else Optimisers(adamw)
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:
+    """``torch.nn.utils.clip_grad_norm_`` for dense and sparse gradients. Of a sparse one it reads the listed rows alone."""
+    values = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()  # a row that is listed twice counts with the sum
+            values.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            values.append(parameter.grad)
+    with torch.no_grad():
+        scale = (max_norm / (nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
+        for value in values:
+            value.mul_(scale)
+
+
+def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float:
+    """Learning rate of ``step`` in [0, total_steps): warm-up, then constant or half a cosine down to ``final_lr_ratio * lr``.
+
+    It depends on the step alone, so a resumed run needs no scheduler state.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    part = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    low = config.lr * config.final_lr_ratio
+    return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))

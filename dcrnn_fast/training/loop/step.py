@@ -1,0 +1,104 @@
+"""The loss of a batch and its gradient, over the rows of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data import Batch
+from ...data.packed.loader import part_of
+from ..config import RunConfig
+from ..precision import autocast
+from ..ranks.ranks import Ranks
+
+
+class BatchGradient:
+    """Computes the gradient of a batch of which each rank has its part of the rows.
+
+    The model sees this rank's rows. The loss sees the logits and labels of all rows on every rank, so that it is the loss of one process
+    whatever it is: a mean over known labels is no mean of the ranks' means. Its gradient reaches the weights through the rank's own rows,
+    and the sum over the ranks is the gradient of one process. The gradient of a learned loss weighting is whole on every rank.
+
+    Several micro-batches need the memory of one: a first pass computes the logits without gradients, and a second one, with the same random
+    numbers, the gradient of each micro-batch from that of its logits. So the loss is that of the whole batch here too.
+
+    Args:
+        config: of the run; from its seed and the step, each of several ranks draws random numbers of its own.
+        model: a DCRNN, on ``device``; it computes in ``precision``.
+        task_weight: that of the loss, see :func:`.optimisation.build_weighting`.
+        id_dropout: what changes the ids of a training step, or None.
+        forward: computes the model's logits; the model itself, or its compiled form.
+        ranks: those that call this together.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: nn.Module,
+        task_weight: nn.Module | Tensor | None,
+        id_dropout: Callable[[Tensor], Tensor] | None,
+        *,
+        forward: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+        precision: str,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self.options, self.seed, self.micro_batches = config.loss, config.seed, config.optimiser.micro_batches
+        self.model, self.task_weight, self.id_dropout = model, task_weight, id_dropout
+        self.forward = forward or model
+        self.precision, self.device, self.ranks = precision, device, ranks
+
+    def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
+        """The loss over all ranks' rows of the batch, a scalar, and their number. Each parameter then has the gradient of that loss.
+
+        Raises IndexError, TypeError, ValueError: the model refuses the batch.
+        """
+        ids, dense, labels, weight = (None if part is None else part.to(self.device, non_blocking=True) for part in batch)
+        assert ids is not None
+        assert labels is not None
+        micro = [part_of(len(ids), self.micro_batches, number) for number in range(self.micro_batches)]
+
+        def logits_of(number: int) -> Tensor:
+            self._seed(step, number)
+            own = micro[number]
+            return self._logits(ids[own], None if dense is None else dense[own])
+
+        if len(micro) == 1:
+            own_logits = logits_of(0)
+        else:
+            with torch.no_grad():
+                own_logits = torch.cat([logits_of(number) for number in range(len(micro))])
+            own_logits.requires_grad_()
+        weights = [] if weight is None or not self.options.sample_weight else [weight]
+        logits, labels, *weights = self.ranks.rows(own_logits, labels, *weights)
+        loss = self.model.loss(  # type: ignore[operator]
+            logits,
+            labels,
+            sample_weight=weights[0] if weights else None,
+            task_weight=self.task_weight,
+            strict_funnel=self.options.strict_funnel,
+        )
+        loss.backward()
+        if len(micro) > 1:
+            for number, rows in enumerate(micro):
+                logits_of(number).backward(own_logits.grad[rows])  # type: ignore[index]
+        self.ranks.add_gradients(self.model.parameters())
+        return loss.detach(), labels.shape[0]
+
+    def _logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
+        if self.id_dropout:
+            ids = self.id_dropout(ids)
+        with autocast(self.precision, self.device):
+            return self.forward(ids, dense).float()
+
+    def _seed(self, step: int, number: int) -> None:
+        """Let the random numbers follow from the position and the rank, so that a run resumes on any number of ranks.
+
+        One process that computes a batch at once goes on with the numbers that it has.
+        """
+        if self.ranks.count > 1 or self.micro_batches > 1:
+            mixed = np.random.SeedSequence([self.seed, step, number, self.ranks.rank])
+            torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))

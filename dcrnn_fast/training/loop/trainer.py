@@ -1,0 +1,325 @@
+"""The training loop: steps, validation, early stopping and checkpoints.
+
+A resumed run ends with the same bits as an uninterrupted one: :meth:`Trainer.save` stores everything that a later step depends on,
+and the row order and the learning rate are functions of the position alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data import Batch, BlockLoader, PackedDataset
+from ...errors import CheckpointError, DataError, TrainingDivergedError
+from ...nn.modules import DCRNN
+from ..config import RunConfig
+from ..device import select_backend
+from ..evaluate.metrics import mean_over_tasks
+from ..evaluate.predict import evaluate_split
+from ..folder.checkpoint import damaged, load_checkpoint, save_checkpoint
+from ..folder.layout import RunFolder
+from ..folder.run_files import write_json
+from ..folder.tensors import all_finite, check_tensors
+from ..folder.weights import build_model, describe, encoding, export_weights
+from ..precision import select_precision
+from ..ranks.ranks import ONE, Ranks
+from .backends import measured_backends
+from .compiled import compiled
+from .constant_heads import constant_heads
+from .dense_edges import dense_edges
+from .objective import CounterfactualObjective
+from .oov_dropout import OOVDropout
+from .optim import EMBEDDING, build_optimiser, build_weighting, clip_gradients, learning_rate
+from .pace import STEPS, CheckpointPace
+from .position import EvaluationRecord, Position, TaskMetrics, restored_position
+from .progress import Report
+from .scalars import NoScalars, Scalars
+from .snapshot import capture, keep, restore, select, weight_sums
+from .step import BatchGradient
+from .stopping import EarlyStopping
+from .table_checks import sparse_table
+
+
+class Trainer:
+    """Trains one model on one data set inside one run folder."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: PackedDataset,
+        folder: RunFolder,
+        report: Report,
+        *,
+        device: torch.device,
+        on_step: Callable[[int], None] | None = None,
+        ranks: Ranks = ONE,
+    ) -> None:
+        self.config, self.dataset, self.folder, self.report = config, dataset, folder, report
+        self.device, self.on_step, self.ranks = device, on_step, ranks
+        self.about = describe(config, dataset)
+        torch.manual_seed(config.seed)
+        self.model = build_model(self.about, device=device, backend=config.backend)
+        if self.model.dense_embedding is not None:
+            edges = dense_edges(np.asarray(dataset.split("train").dense), config.model.dense_bins)
+            self.model.dense_embedding.set_edges(edges)  # type: ignore[union-attr, operator]
+        self.task_weight = build_weighting(config, dataset.meta.tasks, device)
+        self.modules: dict[str, nn.Module] = {"model": self.model}
+        if isinstance(self.task_weight, nn.Module):
+            self.modules["weighting"] = self.task_weight
+        objective: nn.Module = self.model
+        if config.loss.cvr != "entire_space":
+            objective = CounterfactualObjective(config, cast(DCRNN, self.model))
+            if objective.imputation is not None:
+                self.modules["imputation"] = objective.imputation
+        self.optimiser = build_optimiser(config, self.modules, device)
+        self.table = sparse_table(config.optimiser, self.optimiser)
+        self.pace = CheckpointPace()
+        self.precision = select_precision(config.precision, device)
+        oov_dropout = OOVDropout(dataset, config.oov_dropout, device) if config.oov_dropout else None
+        part = {"shards": ranks.count, "shard": ranks.rank}
+        self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed, **part)
+        forward = None
+        if config.compile:
+            micro = config.optimiser.micro_batches > 1
+            forward = compiled(objective, next(self.loader.batches()), self.precision, device, without_gradients=micro)
+        self.gradient = BatchGradient(
+            config, objective, self.task_weight, oov_dropout, forward=forward, precision=self.precision, device=device, ranks=ranks
+        )
+        self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
+        self.at = Position()
+        self.best: dict[str, Tensor] = {}
+        self.start: dict[str, Any] | None = None  # of a run that starts from an earlier one's weights: how the two compare
+        self._window = torch.zeros((), dtype=torch.float64, device=device)
+        self._window_rows = 0
+        measured = measured_backends(config, self.model, self.loader, self.precision, device, report)
+        self.backend = measured or select_backend(config.backend, device)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a run that is not stopped early."""
+        return len(self.loader) * self.config.optimiser.epochs
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are trained or early stopping has ended the run."""
+        return self.at.epoch >= self.config.optimiser.epochs or self.stopping.should_stop
+
+    @property
+    def rows_per_second(self) -> float:
+        """Training rows over the time spent in training steps."""
+        return self.at.rows / self.at.step_seconds if self.at.step_seconds else 0.0
+
+    def run(self) -> None:
+        """Train until :attr:`done`."""
+        self.report.start(epochs=self.config.optimiser.epochs, total_steps=self.total_steps, step=self.at.step)
+        self._clock = time.perf_counter()
+        try:
+            log = Scalars if self.ranks.first else NoScalars
+            with log(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
+                if self.start is not None and not self.at.step:
+                    # From here on the run no longer needs the earlier one.
+                    if self.ranks.first:
+                        write_json(self.folder.encoder, encoding(self.dataset.meta))
+                    self.save()
+                if not self.at.history and not self.at.step:
+                    self._validate_start()
+                while not self.done:
+                    self._train_epoch()
+                    self.save()
+        finally:
+            self.report.close()
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of this position, on rank 0. All ranks must have the same weights then."""
+        self._check_weights()
+        self.ranks.check_same(self.where)
+        self._tick()
+        if not self.ranks.first:
+            return None
+        self.scalars.flush()
+        tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
+        state = {
+            "position": asdict(self.at),
+            "stopping": asdict(self.stopping),
+            "config": self.config.to_dict(),
+            "data_digest": self.dataset.meta.digest,
+            "environment": self.environment(),
+        }
+        if self.start is not None:
+            state["start"] = self.start
+        with self.pace.writing():
+            return save_checkpoint(self.folder.checkpoints, self.at.step, tensors, state)
+
+    def load(self, folder: Path) -> None:
+        """Go back to a checkpoint's position.
+
+        Raises :class:`CheckpointError` if it is damaged, or belongs to other data or another model, and :class:`ConfigError` if it was
+        written with another configuration.
+        """
+        tensors, state = load_checkpoint(folder)
+        position, stopping = restored_position(state, folder)
+        self.folder.check_config(state["config"], self.config, folder)
+        if state["data_digest"] != self.dataset.meta.digest:
+            raise CheckpointError(
+                f"checkpoint {folder} was trained on other rows than {self.dataset.meta.name} holds; restore the data, or start a new run"
+            )
+        batches = len(self.loader)
+        if position.batch > batches or position.step != position.epoch * batches + position.batch:
+            raise damaged(
+                folder,
+                folder / "state.json",
+                f"holds no position of a run: step {position.step} is not batch {position.batch} after {position.epoch} epochs, "
+                f"which have {batches} batches each",
+            )
+        for key, now in self.environment().items():
+            before = state["environment"].get(key, now)  # earlier versions wrote fewer keys
+            if before != now:
+                by = "by the random numbers of dropout" if key == "ranks" else "in the last bits"
+                self.report.note(f"note: {key} was {before} and is {now}: the weights may differ {by} from an uninterrupted run")
+        self.at, self.stopping, self.start = position, stopping, state.get("start")
+        self.best = select(tensors, "best.")
+        if self.best or self.at.epoch:
+            check_tensors(self.model, self.best, folder)
+        restore(tensors, self.modules, self.optimiser, self.device, folder)
+
+    def where(self) -> dict[str, Any]:
+        """What must be the same on all ranks."""
+        same = {"step": self.at.step, "data": self.dataset.meta.digest, "precision": self.precision, "backend": self.backend}
+        return same | weight_sums(self.modules, {EMBEDDING: self.table.sum()} if self.table else {})
+
+    def export(self) -> None:
+        """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0."""
+        if not self.ranks.first:
+            return
+        write_json(self.folder.encoder, encoding(self.dataset.meta))
+        export_weights(self.folder.weights, self.best, self.about)
+
+    def environment(self) -> dict[str, Any]:
+        """What, apart from the configuration, may change the last bits."""
+        return {
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "backend": self.backend,
+            "precision": self.precision,
+            "ranks": self.ranks.count,
+        }
+
+    def _train_epoch(self) -> None:
+        """Train to the end of the epoch, or until early stopping ends the run inside it."""
+        every = self.config.early_stopping.every_steps
+        self.model.train()
+        if self.at.batch < len(self.loader):
+            for batch in self.loader.batches(epoch=self.at.epoch, start=self.at.batch):
+                self._step(batch)
+                due = self.at.step % (self.config.checkpoint_every or STEPS) == 0
+                if due or self.at.step % self.config.log_every == 0:
+                    self._flush()
+                if every and self.at.step % every == 0 and self.at.batch < len(self.loader):
+                    self._validate()
+                    self.model.train()
+                if due and (self.config.checkpoint_every or self.ranks.from_first(self.pace.allows)):
+                    self.save()
+                if self.on_step:
+                    self.on_step(self.at.step)
+                if self.done:
+                    return
+        self._validate()
+        self.at.epoch, self.at.batch, self.at.loss_sum, self.at.loss_rows = self.at.epoch + 1, 0, 0.0, 0
+
+    def _step(self, batch: Batch) -> None:
+        started = time.perf_counter()
+        config = self.config
+        rate = learning_rate(config.optimiser, self.at.step, self.total_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            loss, rows = self.gradient(batch, self.at.step)
+        except (IndexError, TypeError, ValueError) as error:
+            raise DataError(f"{self.dataset.meta.name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
+        if config.optimiser.clip_norm is not None:
+            parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
+            clip_gradients(parameters, config.optimiser.clip_norm)
+        self.optimiser.step()
+        self._window += loss.double() * rows
+        self._window_rows += rows
+        self.at.step += 1
+        self.at.batch += 1
+        self.at.rows += rows
+        self.at.step_seconds += time.perf_counter() - started
+        self.report.step(step=self.at.step, epoch=self.at.epoch + 1, rows_per_second=self.rows_per_second)
+
+    def _flush(self) -> None:
+        if not self._window_rows:
+            return
+        total = float(self._window)
+        if not math.isfinite(total):
+            raise self._diverged(f"the training loss became {total} at or shortly before step {self.at.step}")
+        self.at.loss_sum += total
+        self.at.loss_rows += self._window_rows
+        mean = total / self._window_rows
+        self.at.curve.append((self.at.step, mean))
+        rate = float(self.optimiser.param_groups[0]["lr"])
+        self.scalars.add(self.at.step, {"train/loss": mean, "train/lr": rate, "train/rows_per_second": self.rows_per_second})
+        self._window.zero_()
+        self._window_rows = 0
+
+    def _validate_start(self) -> None:
+        """Evaluate what the run keeps if training brings nothing better: the constant, or the weights of the run that it goes on from."""
+        rates, chain = self.about["base_rates"], self.about["relation"] == "chain"
+        with nullcontext() if self.start is not None else constant_heads(self.model, rates, self.dataset.meta.tasks, chain=chain):
+            self._validate()
+
+    def _validate(self) -> None:
+        self._flush()
+        self._check_weights()
+        try:
+            metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device, self.ranks)
+        except TrainingDivergedError as error:
+            raise self._diverged(str(error)) from None
+        value = mean_over_tasks(metrics, self.config.early_stopping.monitor, self.dataset.meta.tasks)
+        assert value is not None, "check_rows lets no run start without a value to monitor"
+        record: EvaluationRecord = {
+            "epoch": self.at.epoch + bool(self.at.batch),
+            "step": self.at.step,
+            "train_loss": self.at.loss_sum / self.at.loss_rows if self.at.loss_rows else None,
+            "valid": cast(dict[str, TaskMetrics], metrics),
+            "monitor": value,
+        }
+        self.at.history.append(record)
+        best = self.stopping.update(value, self.at.step)
+        if best:
+            keep(self.model, self.best)
+            self.export()
+        for task, entry in metrics.items():
+            self.scalars.add(self.at.step, {f"valid/{task}/{name}": entry.get(name) for name in ("auc", "log_loss", "calibration", "gauc")})
+        self.report.evaluation(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
+
+    def _check_weights(self) -> None:
+        bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not self._finite(name, value)]
+        if bad:
+            raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
+
+    def _finite(self, name: str, value: Tensor) -> bool:
+        return self.table.all_finite() if self.table and f"model.{name}" == EMBEDDING else all_finite(value)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.at.seconds += now - self._clock
+        self._clock = now
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        newest = self.folder.newest_checkpoint()
+        kept = f"the last checkpoint, {newest.name}, is from before that" if newest else "no checkpoint was written yet"
+        return TrainingDivergedError(
+            f"{what}; {kept}; in a new run lower optimiser.lr, set optimiser.clip_norm, or look for extreme dense values in the data"
+        )

@@ -1,0 +1,159 @@
+"""Many ranks: what they exchange, by gloo between CPUs and by NCCL between GPUs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from ...errors import DcrnnFastError, RanksError
+from ...support.torchrun import Place
+from .ranks import Ranks
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others. A process that ends is noticed at once: this is for one that hangs."""
+LARGE = 2**18
+"""A gradient of more values is summed where it is. Smaller ones are copied into one tensor: a message costs as much as many values."""
+
+
+@contextmanager
+def process_group(here: Place) -> Iterator[Ranks]:
+    """Meet the other ranks, and leave them at the end of the block. See :func:`.ranks.joined`."""
+    own = not dist.is_initialized()
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, group = None, None
+    with _reaching_others(here.rank):
+        if own:
+            shared, *_ = next(rendezvous("env://", here.rank, here.count, timeout=TIMEOUT))
+            store = dist.PrefixStore(f"dcrnn_fast/{_attempt()}", shared)
+            dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
+        else:
+            group = dist.new_group(backend=backend, timeout=TIMEOUT)
+    try:
+        yield ManyRanks(here, group)
+    except DcrnnFastError as error:
+        error.said = not _may_speak(store)
+        raise
+    finally:
+        # Whoever still waits for this rank then fails at once.
+        dist.destroy_process_group(group)
+
+
+def _attempt() -> str:
+    """The number of restarts by torchrun, which on one machine keeps one store for all: what ended ranks left there must not be read.
+
+    On several machines the number may not be the same everywhere. The rendezvous c10d makes a new store for each attempt.
+    """
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE") == "1" else "0"
+
+
+def _may_speak(store: dist.Store | None) -> bool:
+    """Whether no other rank has asked this before."""
+    try:
+        return store is None or store.add("dcrnn_fast/said", 1) == 1
+    except RuntimeError:  # the store is gone with the process that held it
+        return True
+
+
+@contextmanager
+def _reaching_others(rank: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        said = re.sub(r"^\[[^]]*\] *|\. .*", "", str(error).partition("\n")[0])  # without gloo's source line and its general advice
+        raise RanksError(
+            f"rank {rank} does not reach the other ranks any more: one of them has ended or hangs ({said}). "
+            "Go on from the last checkpoint with --resume; in a command with --resume, torchrun --max-restarts does so by itself"
+        ) from error
+
+
+class ManyRanks(Ranks):
+    """See :class:`Ranks`. All ranks must call its methods, in the same order."""
+
+    def __init__(self, here: Place, group: dist.ProcessGroup | None) -> None:
+        self.rank, self.count, self.local = here.rank, here.count, here.local
+        self._group = group
+
+    def from_first(self, call: Callable[[], T]) -> T:
+        """If the call fails on rank 0, the other ranks raise that they no longer reach it."""
+        value = call() if self.first else None
+        shared = self._texts(json.dumps(value, allow_nan=False))[0]
+        return value if self.first else json.loads(shared)  # type: ignore[return-value]
+
+    def one_after_another(self, call: Callable[[], T]) -> T:
+        """The first of a machine has the local rank 0."""
+        value = call() if self.local == 0 else None
+        self.check_same(dict)
+        return call() if value is None else value
+
+    def check_same(self, what: Callable[[], Mapping[str, Any]]) -> None:
+        """Compares JSON values."""
+        everyone = [json.loads(text) for text in self._texts(json.dumps(what()))]
+        for rank, values in enumerate(everyone):
+            for name, value in values.items():
+                if value != everyone[0][name]:
+                    raise RanksError(
+                        f"rank {rank} and rank 0 differ in {name}: {value} and {everyone[0][name]}. All ranks must read the same data and "
+                        "the same run folder, with one version of PyTorch on one kind of device; then go on with --resume"
+                    )
+
+    def rows(self, *own: Tensor) -> tuple[Tensor, ...]:
+        """One message for all tensors. They may have another number of rows on each rank."""
+        flat = [tensor.detach().reshape(tensor.shape[0], math.prod(tensor.shape[1:])) for tensor in own]
+        columns = [part.shape[1] for part in flat]
+        parts = [part.split(columns, dim=1) for part in self._parts(torch.cat(flat, dim=1))]
+        parts[self.rank] = own
+        return tuple(
+            torch.cat([part[number].reshape(len(part[number]), *tensor.shape[1:]) for part in parts]) for number, tensor in enumerate(own)
+        )
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """A sparse gradient becomes the list of all ranks' rows, in the order in which one process would list them."""
+        small, large = [], []
+        for parameter in parameters:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                (indices,), (values,) = self.rows(gradient._indices()[0]), self.rows(gradient._values())
+                parameter.grad = torch.sparse_coo_tensor(indices[None], values, gradient.shape, check_invariants=False)
+            elif gradient.numel() > LARGE:
+                parameter.grad = gradient.contiguous()
+                large.append(parameter.grad)
+            else:
+                small.append(gradient)
+        flat = torch.cat([gradient.reshape(-1) for gradient in small])
+        with _reaching_others(self.rank):
+            for values in (*large, flat):
+                dist.all_reduce(values, group=self._group)
+        for gradient, values in zip(small, flat.split([gradient.numel() for gradient in small]), strict=True):
+            gradient.copy_(values.view_as(gradient))
+
+    def _parts(self, own: Tensor) -> list[Tensor]:
+        """The tensor [b, C] of every rank, by rank. All are filled up to one length for the exchange."""
+        with _reaching_others(self.rank):
+            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
+            dist.all_gather(sizes, torch.tensor([own.shape[0]]), group=self._group)
+            longest = max(1, *map(int, sizes))
+            padded = own.new_zeros(longest, *own.shape[1:])
+            padded[: own.shape[0]] = own
+            everyone = [torch.empty_like(padded) for _ in range(self.count)]
+            dist.all_gather(everyone, padded, group=self._group)
+        return [part[: int(size)] for part, size in zip(everyone, sizes, strict=True)]
+
+    def _texts(self, own: str) -> list[str]:
+        message = torch.from_numpy(np.frombuffer(own.encode(), dtype=np.uint8).copy())
+        return [part.numpy().tobytes().decode() for part in self._parts(message)]
