@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec onnx server serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests load int8-products compiled-step host-cost quality rank ablation weightings scenarios selection-bias embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec onnx server serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests load compiled-step host-cost quality rank ablation weightings scenarios selection-bias embedding-start embedding-step synthetic scale sizing gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -151,11 +151,6 @@ gpu:
 # Times requests of prepared, eager and compiled models, of AOTInductor and ONNX Runtime, and of one user's candidates.
 requests: $(VENV)/.dev build/onnx/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m bench.requests
-	$(BIN)/python -m bench.readme
-
-# Times a request's matrix products in float32, bfloat16 and int8.
-int8-products: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.int8_products
 	$(BIN)/python -m bench.readme
 
 # Asks the servers over loopback, by wrk, which the system's packages have; with ONNX Runtime where the system has its library for C++ too.

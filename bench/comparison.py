@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from dcrnn_fast.support.accuracy import CEILING, relative_error
 
 from .candidates import Call, Marked, Replay, exactly, step
 from .cases import DTYPES
-from .interleave import figures, rounds
+from .interleave import figures, rounds, wait
 
 
 class Comparison:
@@ -26,6 +27,8 @@ class Comparison:
         self.training = case.get("pass") == "training"
         self.kind = {"dtype": DTYPES[case["dtype"]], "device": device}
         self.ours = ours(device, grid)
+        self.benchmark: Any = None
+        """The fixture of pytest-benchmark, where it is installed and the case has a time."""
         self.calls: dict = {}
         self.failed: dict[str, str] = {}
 
@@ -94,9 +97,18 @@ class Comparison:
             effort = {"minimum": 2 if self.grid == "smoke" else 7, "stretch": 2e-3 if self.device == "cuda" else 0.0}
             try:
                 row |= figures(rounds(self.calls, seconds=self.seconds, **effort), working)
+                self.time_by_benchmark(working[0], row)
             except Exception as error:
                 self.failed["timing"] = _first_line(error)
         self.finish(row)
+
+    def time_by_benchmark(self, candidate: str, row: dict) -> None:
+        """Time a candidate by pytest-benchmark, in as many rounds as it had turns; its ratios to the peers are the extra information."""
+        if self.benchmark is None:
+            return
+        run = self.calls[candidate]
+        self.benchmark.extra_info.update({"candidate": candidate, **self.case, **row})
+        self.benchmark.pedantic(lambda: (run(), wait()), rounds=row["rounds"])
 
     def finish(self, row: dict) -> None:
         """Save the row with what failed. Then the test fails if one of ours did, or in a smoke test if anything did."""

@@ -1,4 +1,8 @@
-"""``pytest bench/ --benchmark`` measures. Without the flag every benchmark runs one small case, as a smoke test."""
+"""``pytest bench/ --benchmark`` measures. Without the flag every benchmark runs one small case, as a smoke test.
+
+Every test of a time also runs our candidate by pytest-benchmark, whose options then save, compare and plot it. Without pytest-benchmark the
+benchmarks run all the same.
+"""
 
 import time
 from functools import partial
@@ -57,8 +61,22 @@ class Session:
         return any(results.case_of(row) == case for row in results.rows_of_this_machine(self.path(name, device)))
 
 
+class WithoutPytestBenchmark:
+    """Stands for the plugin where it is not installed."""
+
+    @pytest.fixture
+    def benchmark(self):
+        return None
+
+
 def pytest_configure(config):
-    config.bench = Session(config)
+    config.bench = session = Session(config)
+    if not config.pluginmanager.hasplugin("benchmark"):
+        config.pluginmanager.register(WithoutPytestBenchmark())
+    elif not session.measuring:
+        config.option.benchmark_disable = True  # a smoke test calls the candidate once and times nothing
+    elif config.option.benchmark_columns is None:
+        config.option.benchmark_columns = ["min", "median", "iqr", "rounds"]
 
 
 def pytest_generate_tests(metafunc):
@@ -72,10 +90,15 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize(("device", "case"), list(parameters.values()), ids=list(parameters))
 
 
+def name_of(module):
+    """The benchmark's name: "cross_rnn" for the file test_cross_rnn.py."""
+    return module.__name__.rpartition("test_")[2]
+
+
 @pytest.fixture
-def comparison(request, device, case):
+def untimed_comparison(request, device, case):
     """An empty comparison for the case. Where there is no kernel of ours to compare, or nothing left to measure, the test is skipped."""
-    session, name = request.config.bench, request.module.__name__.rpartition("test_")[2]
+    session, name = request.config.bench, name_of(request.module)
     if session.minutes is not None and time.monotonic() - session.start > 60 * session.minutes:
         pytest.skip("the minutes of --minutes are used up")
     if not ours(device, session.grid):
@@ -90,6 +113,15 @@ def comparison(request, device, case):
     yield Comparison(case, device, grid=session.grid, seconds=session.seconds, save=partial(session.save, name, device, case))
     precision.fp32_precision = before
     free()
+
+
+@pytest.fixture
+def comparison(request, untimed_comparison, benchmark):
+    """A comparison whose first candidate of ours pytest-benchmark times too; its table has a group for each file."""
+    untimed_comparison.benchmark = benchmark
+    if benchmark is not None:
+        benchmark.group = name_of(request.module)
+    return untimed_comparison
 
 
 def pytest_runtest_protocol(item):

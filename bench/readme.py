@@ -32,7 +32,7 @@ SECTIONS = {
         "embedding step": speed.embedding_step,
     },
     ROOT / "docs" / "guide" / "sizing.md": {"sizing": sizes.sizing},
-    ROOT / "docs" / "guide" / "serving.md": {"requests": serving.requests, "int8 products": serving.int8_products},
+    ROOT / "docs" / "guide" / "serving.md": {"requests": serving.requests},
     ROOT / "docs" / "guide" / "server.md": {"load": serving.load},
     ROOT / "docs" / "evidence" / "quality.md": {
         "quality protocol": quality.protocol,

@@ -55,7 +55,8 @@ def peak_in_own_process(*arguments) -> int:
         return pool.submit(peak, *arguments).result()
 
 
-def test_memory(comparison):
+def test_memory(untimed_comparison):
+    comparison = untimed_comparison
     case, on_cpu = comparison.case, comparison.device == "cpu"
     if on_cpu and not CAN_MEASURE:
         pytest.skip("reads the peak from Linux's /proc")

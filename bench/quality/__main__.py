@@ -1,4 +1,4 @@
-"""``make quality`` or ``dcrnn-fast quality``: tunes, trains, tests and times every model by one protocol.
+"""``make quality`` or ``python -m bench.quality``: tunes, trains, tests and times every model by one protocol.
 
 docs/evidence/quality.md describes it.
 
@@ -33,7 +33,7 @@ QUICK = Protocol(batch_size=64, evaluations=2, warmup_steps=2, thin=32, max_step
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="dcrnn-fast quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser("python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data", nargs="+", choices=tables.NAMES, help="default: all; MovieLens-100K only with --movielens")
     made.add_argument("--models", nargs="+", metavar="MODEL", help=f"default: all of {', '.join(MODELS)}")
     made.add_argument("--sizes", nargs="+", choices=SIZES, default=["medium"], help="widths of all networks; several give curves")
@@ -138,9 +138,8 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """The report files."""
+    """The reports that bench/results/ has too."""
     results.write(folder / "quality.json", result)
-    files.write_text(folder / "quality.csv", report.as_csv(result))
     files.write_text(folder / "quality.md", report.as_markdown(result) + "\n")
     if result["speeds"]:
         plots.draw(result, folder)
@@ -167,6 +166,7 @@ def _run(plan: Plan, given: argparse.Namespace, *, workers: int, resamples: int,
     if plan.settings:
         result = extension.extended(extension.read(given.extend, plan.protocol), result)
     write(result, plan.root)
+    files.write_text(plan.root / "quality.csv", report.as_csv(result))
     print(report.as_markdown(result))
     if given.record and not given.quick:
         write(result, results.COMMITTED)

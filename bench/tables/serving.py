@@ -62,22 +62,5 @@ def load() -> str:
     )
 
 
-def int8_products() -> str:
-    """The products of a request in float32, bfloat16 and int8, beside a whole request in bfloat16."""
-    result = read("int8_products_cpu.json")
-    names, lines = ("float32", "bfloat16", "int8", "int8, dynamic"), []
-    for row in result["rows"]:
-        ratios = [ratio(row, f"{name}/bfloat16") for name in names[2:]]
-        cells = [*(_us(row, name) for name in names), *ratios, _us(row, "request")]
-        lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", *cells])
-    header = ["products of", *names, "int8 / bfloat16", "int8, dynamic / bfloat16", "whole request in bfloat16"]
-    return (
-        f"{markdown(header, lines)}\n\n"
-        "Medians; ratios per round (quartiles). `int8` multiplies integers that are there (`torch._int_mm`), `int8, dynamic` quantises and "
-        "gives floats (`torch.ao`'s dynamic linear layer). The whole request is of our prepared model, whose kernels have products of "
-        f"their own. {machine.line(result['machine'])}; `bench/results/int8_products_cpu.json`."
-    )
-
-
 def _us(row: dict, name: str) -> str:
     return f"{row[f'{name}, ms'] * 1e3:,.0f} µs"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -331,22 +330,6 @@ def demo(
     elif output.is_dir() and any(output.iterdir()):
         raise RunFolderError(f"{output} is not empty; choose another --output")
     run_demo(output, output_console(), lambda: choose_report(quiet=quiet))
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
-def quality(context: typer.Context) -> None:
-    """Tune, train and test every model by one protocol; needs a checkout of the project. `quality --help` lists its options."""
-    from importlib import import_module
-
-    root = Path(__file__).parents[2]
-    if not (root / "bench" / "quality" / "__main__.py").is_file():
-        raise ConfigError(
-            "quality is a benchmark of the project's repository, and this installation has no bench/quality/; "
-            "clone the repository and run `make quality` there"
-        )
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    raise typer.Exit(import_module("bench.quality.__main__").main(context.args))
 
 
 def _warm(dim: int, batches: list[int], tasks: int, steps: int, kind: str) -> None:

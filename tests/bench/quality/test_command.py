@@ -13,8 +13,7 @@ from bench.quality.models import MODELS
 from bench.quality.runner import Plan, run
 from bench.quality.speed import flops
 from dcrnn_fast import DCRNN
-from dcrnn_fast.cli import commands
-from tests.quality.toy import toy
+from tests.bench.quality.toy import toy
 
 
 @pytest.fixture
@@ -97,20 +96,6 @@ def test_a_model_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monk
     assert run(plan, workers=1) == ["hillstrom, dcnv2, small: RuntimeError: no memory left"]
     assert "failed: hillstrom, dcnv2, small" in capsys.readouterr().err
     assert (tmp_path / "hillstrom" / "constant-one" / "seed-1.json").is_file()
-
-
-def test_the_command_line_passes_its_arguments_on(command):
-    code, out, _ = command("quality", "--help")
-    assert code == 0
-    assert "--trials" in out
-
-
-def test_an_installation_without_the_benchmarks_says_so_in_one_line(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(commands, "__file__", str(tmp_path / "dcrnn_fast" / "cli" / "commands.py"))
-    code, _, err = command("quality", "--quick")
-    assert code == 2
-    assert err.startswith("error: quality is a benchmark of the project's repository")
-    assert err.count("\n") == 1
 
 
 def test_the_flops_of_the_recurrence_are_those_of_its_plan():

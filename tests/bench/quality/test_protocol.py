@@ -13,7 +13,7 @@ from bench.quality.protocol import fit, mean_log_loss, metrics
 from bench.quality.spaces import COMMON
 from bench.quality.work import Subject, Work
 from dcrnn_fast.errors import ConfigError
-from tests.quality.toy import PROTOCOL, setting_of, toy
+from tests.bench.quality.toy import PROTOCOL, setting_of, toy
 
 NETWORKS = [name for name, model in MODELS.items() if model.build]
 SUBJECT = Subject("toy", "dcrnn", "medium")

@@ -7,6 +7,12 @@ import torch
 
 from bench.step_parts import Clocks, Steps, measure, medians
 from dcrnn_fast.data import BlockLoader
+from tests.bench.quality.toy import toy
+
+
+@pytest.fixture
+def dataset():
+    return toy()
 
 
 @pytest.mark.parametrize("rank", [None, 2], ids=["full", "low rank"])
