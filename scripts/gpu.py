@@ -43,7 +43,10 @@ PARTS = (
     "tests/operators/test_arguments.py",
     "tests/operators/test_projection_arguments.py",
     "tests/operators",
-    "tests/core",
+    "tests/ops",
+    "tests/nn",
+    "tests/sharing",
+    "tests/test_package.py",
     "tests/triton",
 )
 """The parts of the tests, in their order. A folder stands for its files that are no parts of their own."""

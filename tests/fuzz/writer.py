@@ -9,7 +9,7 @@ from pathlib import Path
 from dcrnn_fast.errors import DcrnnFastError
 from dcrnn_fast.support import locks
 from dcrnn_fast.training import load_config, train
-from tests.training import late_imports  # noqa: F401
+from tests.training.ranks import late_imports  # noqa: F401
 
 EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
 

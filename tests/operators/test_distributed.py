@@ -9,8 +9,8 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from dcrnn_fast import DCRNN
+from tests.nn.models import SIZES, batch
 
-from ..core.models import SIZES, batch
 from .backend import on_every_backend, opened
 
 CASES = [

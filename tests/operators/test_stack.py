@@ -12,8 +12,8 @@ from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
 from dcrnn_fast.ops import cross_rnn as contract
 from dcrnn_fast.ops.registry import Keep, Needs
 from dcrnn_fast.support.tracing import constant_in_graphs
+from tests.nn.models import SIZES, batch
 
-from ..core.models import SIZES, batch
 from .backend import KEEPS, on, on_every_backend, on_kernels
 from .precision import cast, float32_precision, results
 from .problems import DOUBLE, cross_arguments, differentiable

@@ -95,7 +95,7 @@ def test_nothing_is_timed_after_a_red_smoke_test(device):
 
 
 def test_tile_sizes_and_benchmarks_wait_for_every_test(device):
-    code, outcomes, runner = device(codes={"tests/core": 1})
+    code, outcomes, runner = device(codes={"tests/nn": 1})
     assert code == 1
     assert outcomes == {**ALL_PASSED, "tests": "failed", "tune": "not run", "bench": "not run"}
     assert "tests/triton" in runner.log("tests").read_text(), "a step's further parts run all the same"
@@ -109,12 +109,12 @@ def test_nothing_is_tested_after_a_red_build(device):
 
 
 def test_a_part_that_passed_does_not_run_again_on_the_same_sources_and_card(gpu, device):
-    code, outcomes, _ = device("--only", "smoke,tests", codes={"tests/core": 1})
+    code, outcomes, _ = device("--only", "smoke,tests", codes={"tests/nn": 1})
     assert (code, outcomes["tests"]) == (1, "failed")
     code, outcomes, runner = device("--only", "smoke,tests,bench")
     assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
     runs = [line for line in runner.log("tests").read_text().splitlines() if line in gpu.PARTS]
-    assert runs == [*gpu.PARTS, "tests/core"]
+    assert runs == [*gpu.PARTS, "tests/nn"]
 
 
 @pytest.mark.parametrize("changed", [{"sources": "other"}, {"card": "Other Card"}])

@@ -11,7 +11,7 @@ import yaml
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
-from tests.training.test_resume import Notes
+from tests.training.loop.test_resume import Notes
 from tests.training.tiny import tiny_config
 
 HISTORY = {"name": "last_clicked", "of": "item", "by": "user", "time": "time", "last": 4, "where": "click"}

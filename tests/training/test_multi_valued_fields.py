@@ -16,7 +16,7 @@ from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import export_weights
 from dcrnn_fast.training.loop.oov_dropout import OOVDropout
-from tests.training.test_resume import Notes, StoppedError, outcome, stop_at
+from tests.training.loop.test_resume import Notes, StoppedError, outcome, stop_at
 from tests.training.tiny import tiny_config
 
 TAGS = {"column": "tags", "max_values": 3, "separator": "|", "pooling": "sum"}

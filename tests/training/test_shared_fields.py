@@ -16,7 +16,7 @@ from dcrnn_fast.training.evaluate.predict import predict_split
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import build_model, describe, export_weights
 from dcrnn_fast.training.loop.oov_dropout import OOVDropout
-from tests.training.test_resume import StoppedError, outcome, stop_at
+from tests.training.loop.test_resume import StoppedError, outcome, stop_at
 from tests.training.tiny import tiny_config
 
 HOUR = {"name": "hour", "column": "time", "as": "hour"}

@@ -1,0 +1,157 @@
+"""Histories: the last items of a row's user, before the row's time. An oracle in plain Python says what each row may see."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dcrnn_fast.data.build import histories
+from tests.data.event_logs import HISTORY, drawn, histories_of, oracle
+
+DAY = 86_400
+
+
+def test_a_history_holds_the_users_earlier_items_the_most_recent_first(log):
+    log.fill([("u", "a", 1, 0), ("v", "b", 2, 0), ("u", "c", 3, 0), ("u", "d", 4, 0), ("u", "e", 5, 0), ("u", "f", 6, 0)])
+    data = log.prepare()
+    assert list(data.meta.fields) == ["item", "last_items[0]", "last_items[1]", "last_items[2]"]
+    assert histories_of(data) == [[], [], ["a"], ["c", "a"], ["d", "c", "a"], ["e", "d", "c"]]
+
+
+def test_rows_of_one_time_do_not_see_each_other_and_the_later_one_is_the_more_recent(log):
+    log.fill([("u", "a", 1, 0), ("u", "b", 1, 0), ("u", "c", 1, 0), ("u", "d", 2, 0)])
+    assert histories_of(log.prepare()) == [[], [], [], ["c", "b", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("seed", "changes"),
+    list(enumerate([{}, {"last": 1}, {"last": 40}, {"lag": 2, "unit": "s"}, {"where": "click", "lag": 1, "unit": "s"}])),
+    ids=str,
+)
+def test_random_tables_with_many_ties_get_what_the_oracle_says(log, seed, changes):
+    rows = drawn(seed, rows=300)
+    log.fill(rows)
+    wanted = oracle(rows, last=changes.get("last", 3), lag=changes.get("lag", 0), clicked="where" in changes)
+    assert histories_of(log.with_history(**changes)) == wanted
+    assert any(wanted)
+
+
+def items_of_the_present_or_future(data, rows):
+    """Items in histories of rows that are not later; every item is that of one row alone."""
+    times = {item: time for _, item, time, _ in rows}
+    return [(row, item) for row, items in zip(rows, histories_of(data), strict=True) for item in items if times[item] >= row[2]]
+
+
+def test_no_history_holds_an_item_of_the_present_or_the_future(log):
+    rows = [(user or "u", f"i{number}", time, click) for number, (user, _, time, click) in enumerate(drawn(0))]
+    log.fill(rows)
+    assert items_of_the_present_or_future(log.with_history(last=100), rows) == []
+
+
+def test_negative_control_an_order_in_which_rows_see_their_own_time_is_found(log, monkeypatch):
+    """With <= in the place of <: events stand before the rows of their time that ask."""
+    rows = [(user or "u", f"i{number}", time, click) for number, (user, _, time, click) in enumerate(drawn(0))]
+    log.fill(rows)
+    monkeypatch.setattr(histories, "_IN_ORDER", histories._IN_ORDER.replace('event, "time"', 'event DESC, "time"'))
+    data = log.with_history(last=100)
+    assert items_of_the_present_or_future(data, rows)
+    assert histories_of(data) != oracle(rows, last=100)
+
+
+def test_the_order_of_rows_of_one_time_shows_no_row_another(log):
+    rows = drawn(1)
+    for order in (np.arange(len(rows)), np.random.default_rng(0).permutation(len(rows))):
+        shuffled = [rows[i] for i in order]
+        log.fill(shuffled)
+        assert histories_of(log.prepare()) == oracle(shuffled, last=3)
+
+
+def test_a_history_has_the_items_ids_and_its_values_count_for_no_vocabulary(log):
+    log.fill([("u", item, time, 0) for time, item in enumerate(["a", "b", "b", "c", "c", "c"])])
+    meta = log.prepare(min_count=2).meta
+    assert meta.vocabulary["item"] == meta.vocabulary["last_items[0]"] == ["<oov>", "c", "b"]
+    assert meta.shared == dict.fromkeys(["last_items[0]", "last_items[1]", "last_items[2]"], "item")
+    assert meta.pooled == {"last_items": {"columns": ["last_items[0]", "last_items[1]", "last_items[2]"], "pooling": "mean"}}
+
+
+def test_rows_without_a_user_have_no_history_and_those_without_an_item_take_no_place(log):
+    log.fill([("u", "a", 1, 0), ("u", None, 2, 0), (None, "b", 3, 0), (None, "a", 4, 0), ("u", "b", 5, 0)])
+    assert histories_of(log.prepare()) == [[], ["a"], [], [], ["a"]]
+
+
+@pytest.mark.parametrize("buckets", [None, 50])
+def test_several_histories_of_columns_with_ids_of_their_own_or_shared_ones(log, buckets):
+    rows = drawn(3)
+    log.fill(rows)
+    for file in ("train", "test"):
+        table = pq.read_table(log.folder / f"{file}.parquet")
+        pq.write_table(table.append_column("other", table["item"]), log.folder / f"{file}.parquet")
+    item = "item" if buckets is None else {"column": "item", "hash_buckets": buckets}
+    data = log.prepare(
+        categorical=[item, {"column": "other", "same_ids_as": "item"}],
+        histories=[HISTORY, {**HISTORY, "name": "others", "of": "other", "pooling": "sum"}],
+        numeric=[{"column": "time", "buckets": 3}],
+    )
+    fields, ids = list(data.meta.fields), np.asarray(data.split("train").ids)
+    assert fields == ["item", "other", *(f"{name}[{place}]" for name in ("last_items", "others") for place in range(3)), "time"]
+    assert data.meta.pooled["others"]["pooling"] == "sum"
+    assert (ids[:, 2:5] == ids[:, 5:8]).all()
+    known = {row[1]: id_ for row, id_ in zip(rows, ids[:, 0], strict=True)}
+    assert [[id_ for id_ in row if id_] for row in ids[:, 2:5].tolist()] == [[known[i] for i in row] for row in oracle(rows, last=3)]
+
+
+@pytest.mark.parametrize(
+    ("where", "column", "events"),
+    [
+        ("click", [1, 0, None, 1], ["d", "a"]),
+        ({"column": "kind", "positive": ["buy", "view"]}, ["view", "", None, "buy"], ["d", "a"]),
+        ({"column": "kind", "threshold": 2}, [2.5, 1.0, None, 2.0], ["d", "a"]),
+        ({"column": "kind"}, [True, False, None, True], ["d", "a"]),
+    ],
+)
+def test_where_counts_rows_in_which_its_event_is_known_to_have_happened(log, where, column, events):
+    log.fill([("u", item, time, 0) for time, item in enumerate("abcd")] + [("u", "e", 9, 0)])
+    for file in ("train", "test"):
+        table = pq.read_table(log.folder / f"{file}.parquet")
+        cells = pa.array(([*column, None] * 2)[: len(table)])
+        table = table.append_column("kind", cells) if where != "click" else table.set_column(3, "clicked", cells)
+        pq.write_table(table, log.folder / f"{file}.parquet")
+    data = log.with_history(where=where)
+    assert histories_of(data)[-1] == events
+
+
+@pytest.mark.parametrize("kind", ["numbers", "milliseconds", "times", "text"])
+def test_an_event_is_seen_only_when_the_lag_has_passed(log, kind):
+    seconds = [0, DAY - 1, DAY, DAY + 1, 2 * DAY + 1]
+    cells = {
+        "numbers": seconds,
+        "milliseconds": [1000 * second for second in seconds],
+        "times": [pd.Timestamp(second, unit="s", tz="Europe/Berlin") for second in seconds],
+        "text": [pd.Timestamp(second, unit="s").isoformat() for second in seconds],
+    }[kind]
+    log.fill([("u", item, time, 0) for item, time in zip("abcde", cells, strict=True)])
+    log.fill([("tester", "a", cells[0], 0)], "test.parquet")
+    unit = {"unit": "ms"} if kind == "milliseconds" else {}
+    assert histories_of(log.with_history(lag=DAY, **unit)) == [[], [], [], ["a"], ["c", "b", "a"]]
+
+
+def test_users_and_columns_may_have_any_name(log):
+    names = {"user": "ü ser'\"", "time": "select", "item": "item"}
+    log.fill([("ü", "a", 1, 0), ("ü", "b", 2, 0), ("u", "b", 3, 0)])
+    for file in ("train", "test"):
+        table = pq.read_table(log.folder / f"{file}.parquet")
+        pq.write_table(table.rename_columns([names.get(name, name) for name in table.column_names]), log.folder / f"{file}.parquet")
+    data = log.with_history(name="möre/..", by=names["user"], time="select")
+    assert histories_of(data, name="möre/..") == [[], ["a"], []]
+
+
+def test_the_second_row_of_each_pair_sees_the_first_whatever_chunk_it_is_in(log, monkeypatch):
+    """Users of two rows each: every chunk ends behind some user's first row."""
+    monkeypatch.setattr(histories, "_ENTRIES_AT_ONCE", 3)
+    log.fill(list(itertools.chain.from_iterable([(f"u{n}", f"i{n}", 1, 0), (f"u{n}", "x", 2, 0)] for n in range(60))))
+    assert histories_of(log.prepare()) == [items for n in range(60) for items in ([], [f"i{n}"])]

@@ -1,0 +1,239 @@
+"""The losses of conditionals by inverse propensities and doubly robustly, on logs whose propensities and labels are known for all rows.
+
+Rows with a high click rate convert more often: what is seen in clicked rows is not what all rows would do.
+Each loss is linear in the clicks, so its expectation over them is its value at their probabilities; draws of clicks agree with that.
+"""
+
+import pytest
+import torch
+
+from dcrnn_fast import DCRNN, counterfactual_losses
+from dcrnn_fast.nn.counterfactual import FLOOR
+from dcrnn_fast.nn.losses import task_losses
+from dcrnn_fast.nn.relations import unsampled_logits
+from tests.operators.problems import DOUBLE
+
+NAN = float("nan")
+
+
+class Log:
+    """3,000 rows: P(click) from 0.05 to 0.9, P(consume | click), the consume that each row would have, and a prediction of it."""
+
+    def __init__(self, rows=3000):
+        draw = torch.Generator().manual_seed(0)
+        taste = torch.randn(rows, dtype=DOUBLE, generator=draw)
+        self.p = (0.05 + 0.85 * torch.sigmoid(2 * taste - 1))[:, None]
+        self.q = torch.sigmoid(1.5 * taste - 0.5)[:, None]
+        self.consume = (torch.rand(rows, 1, dtype=DOUBLE, generator=draw) < self.q).double()
+        self.z = torch.randn(rows, 1, dtype=DOUBLE, generator=draw) - 1
+        self.draw = draw
+
+    def clicks(self):
+        return (torch.rand(len(self.p), 1, dtype=DOUBLE, generator=self.draw) < self.p).double()
+
+    def labels(self, clicks):
+        return torch.cat([clicks, self.consume], dim=1)
+
+    def mean_loss(self, z=None):
+        """The log loss over all rows, which no log shows."""
+        return task_losses(self.z if z is None else z, self.consume)[0]
+
+
+LOG = Log()
+WRONG_P = LOG.p.mean().expand_as(LOG.p)
+WRONG_LABEL = torch.full_like(LOG.q, 0.9)
+
+
+def naive_loss(log, clicks):
+    """The mean log loss over the clicked rows."""
+    return task_losses(log.z, torch.where(clicks == 1, log.consume, NAN))[0]
+
+
+def expected(propensity, imputed=None, log=LOG, **options):
+    """The expectation over the clicks."""
+    return counterfactual_losses(log.z, log.labels(log.p), propensity, imputed, propensity_floor=0.0, **options)[0]
+
+
+def test_with_true_propensities_the_mean_over_draws_of_clicks_is_the_loss_over_all_rows_and_that_of_clicked_rows_is_not():
+    draws = [LOG.clicks() for _ in range(200)]
+    estimates = {
+        "ipw": [counterfactual_losses(LOG.z, LOG.labels(o), LOG.p, propensity_floor=0.0)[0] for o in draws],
+        "dr": [counterfactual_losses(LOG.z, LOG.labels(o), LOG.p, WRONG_LABEL, propensity_floor=0.0)[0] for o in draws],
+        "naive": [naive_loss(LOG, o) for o in draws],
+    }
+    away = {}
+    for name, values in estimates.items():
+        of = torch.stack(values)
+        away[name] = float((of.mean() - LOG.mean_loss()) / (of.std() / len(of) ** 0.5))
+    assert abs(away["ipw"]) < 3, away
+    assert abs(away["dr"]) < 3, away
+    assert abs(away["naive"]) > 100, "in standard errors: this log has no selection bias to show"
+
+
+def test_with_true_propensities_the_expectation_is_the_loss_over_all_rows():
+    torch.testing.assert_close(expected(LOG.p), LOG.mean_loss())
+    torch.testing.assert_close(expected(LOG.p, WRONG_LABEL), LOG.mean_loss())
+
+
+def test_with_wrong_propensities_inverse_propensities_are_biased_and_right_imputed_labels_make_up_for_it():
+    torch.testing.assert_close(expected(WRONG_P, LOG.consume), LOG.mean_loss())
+    assert abs(expected(WRONG_P) / LOG.mean_loss() - 1) > 0.2
+    assert abs(expected(WRONG_P, WRONG_LABEL) / LOG.mean_loss() - 1) > 0.2, "neither is right"
+
+
+def test_an_imputed_probability_does_for_the_label_over_draws_of_it():
+    labels = torch.cat([LOG.p, LOG.q], dim=1)  # the loss is linear in the label too
+    found = counterfactual_losses(LOG.z, labels, WRONG_P, LOG.q, propensity_floor=0.0)
+    torch.testing.assert_close(found, task_losses(LOG.z, LOG.q))
+
+
+@pytest.mark.parametrize(("propensity", "imputed"), [(LOG.p, None), (LOG.p, WRONG_LABEL), (WRONG_P, LOG.consume)])
+def test_the_gradient_has_the_expectation_of_that_over_all_rows_too(propensity, imputed):
+    z = LOG.z.clone().requires_grad_()
+    over_all, found = (
+        torch.autograd.grad(loss, z)[0]
+        for loss in (
+            LOG.mean_loss(z),
+            counterfactual_losses(z, LOG.labels(LOG.p), propensity, imputed, propensity_floor=0.0)[0],
+        )
+    )
+    torch.testing.assert_close(found, over_all)
+
+
+def test_doubly_robust_losses_vary_less_where_the_imputed_labels_are_good():
+    draws = [LOG.labels(LOG.clicks()) for _ in range(50)]
+    ipw, dr = (torch.stack([counterfactual_losses(LOG.z, labels, LOG.p, y)[0] for labels in draws]).std() for y in (None, LOG.q))
+    assert dr < 0.8 * ipw
+
+
+def test_no_gradient_reaches_the_propensity_or_the_imputed_labels():
+    p, y, z = (value.clone().requires_grad_() for value in (LOG.p, LOG.q, LOG.z))
+    counterfactual_losses(z, LOG.labels(LOG.clicks()), p, y).sum().backward()
+    assert p.grad is None
+    assert y.grad is None
+    assert z.grad.any()
+
+
+def test_a_propensity_below_the_floor_counts_as_the_floor():
+    z, labels = torch.zeros(3, 1, dtype=DOUBLE), torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], dtype=DOUBLE)
+    p = torch.tensor([[0.001], [0.5], [0.399]], dtype=DOUBLE)  # their mean is 0.3
+    loss = torch.log(torch.tensor(2.0, dtype=DOUBLE)) / 3
+    torch.testing.assert_close(counterfactual_losses(z, labels, p)[0], loss * (1 / (FLOOR * 0.3) + 2))
+    torch.testing.assert_close(counterfactual_losses(z, labels, p, propensity_floor=0.0)[0], loss * (1000 + 2))
+    torch.testing.assert_close(counterfactual_losses(z, labels, 0 * p, propensity_floor=0.0)[0], loss * 2e6)
+
+
+def test_sample_weights_weigh_rows_as_repeating_them_does():
+    rows = torch.tensor([0, 0, 2, 3, 3, 3, 4])
+    weight = torch.bincount(rows, minlength=5).to(DOUBLE)
+    z, p, labels, y = LOG.z[:5], LOG.p[:5], LOG.labels(LOG.clicks())[:5], LOG.q[:5]
+    found = counterfactual_losses(z, labels, p, y, sample_weight=weight)
+    torch.testing.assert_close(found, counterfactual_losses(z[rows], labels[rows], p[rows], y[rows]))
+
+
+def test_labels_lost_at_random_do_not_bias_the_loss():
+    lost = (torch.rand(len(LOG.p), 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(1)) < 0.4).repeat(1, 2)
+    unknown_click, unknown_consume = lost.clone(), lost.clone()
+    unknown_click[:, 1], unknown_consume[:, 0] = False, False
+    for unknown in (unknown_click, unknown_consume, lost):
+        labels = torch.where(unknown, NAN, LOG.labels(LOG.p))
+        for imputed in (None, LOG.q):
+            found = counterfactual_losses(LOG.z, labels, LOG.p, imputed, propensity_floor=0.0)[0]
+            assert float(found / LOG.mean_loss()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_label_that_is_known_in_clicked_rows_alone_gives_the_same_loss():
+    clicks = LOG.clicks()
+    labels = LOG.labels(clicks)
+    hidden = torch.where(torch.cat([torch.zeros_like(clicks), clicks == 0], dim=1) == 1, NAN, labels)
+    for imputed in (None, LOG.q):
+        found = counterfactual_losses(LOG.z, hidden, LOG.p, imputed)
+        torch.testing.assert_close(found, counterfactual_losses(LOG.z, labels, LOG.p, imputed))
+
+
+@pytest.mark.parametrize("labels", [[[NAN, NAN], [NAN, 1.0]], [[0.0, 0.0], [0.0, NAN]], [[1.0, NAN], [NAN, 1.0]]])
+def test_without_a_known_label_after_a_click_the_loss_is_zero(labels):
+    z = torch.randn(2, 1, requires_grad=True)
+    loss = counterfactual_losses(z, torch.tensor(labels), torch.full((2, 1), 0.5)).sum()
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(z.grad, torch.zeros(2, 1))
+
+
+@pytest.mark.parametrize("imputed", [None, WRONG_LABEL])
+def test_of_a_sampled_log_the_loss_is_that_over_the_rows_of_the_log_before(imputed):
+    rate, found, uncorrected = 0.2, [], []
+    sampled_p = LOG.p / (LOG.p + (1 - LOG.p) * rate)
+    for _ in range(100):
+        clicks = LOG.clicks()
+        kept = (clicks + (torch.rand(len(clicks), 1, dtype=DOUBLE, generator=LOG.draw) < rate) > 0)[:, 0]
+        z, labels, y = LOG.z[kept], LOG.labels(clicks)[kept], None if imputed is None else imputed[kept]
+        found.append(counterfactual_losses(z, labels, LOG.p[kept], y, negative_rate=rate, propensity_floor=0.0)[0])
+        uncorrected.append(counterfactual_losses(z, labels, sampled_p[kept], y, propensity_floor=0.0)[0])
+
+    def away(values):
+        of = torch.stack(values)
+        return float((of.mean() - LOG.mean_loss()) / (of.std() / len(of) ** 0.5))
+
+    assert abs(away(found)) < 3
+    assert abs(away(uncorrected)) > 30, "the rows of the sample convert more often than those of the log"
+
+
+def test_the_models_propensity_of_a_sampled_log_is_corrected_by_its_rate():
+    rate = 0.1
+    sampled = LOG.p / (LOG.p + (1 - LOG.p) * rate)
+    torch.testing.assert_close(torch.sigmoid(unsampled_logits(torch.logit(sampled), rate)), LOG.p)
+
+
+def test_each_conditional_of_a_longer_funnel_has_the_loss_of_its_pair():
+    draw = torch.Generator().manual_seed(2)
+    z, p, y = (torch.rand(50, 2, dtype=DOUBLE, generator=draw) for _ in range(3))
+    labels = torch.rand(50, 3, dtype=DOUBLE, generator=draw).round().cummin(dim=1).values
+    both = counterfactual_losses(z, labels, p, y)
+    for pair in range(2):
+        one = slice(pair, pair + 1)
+        torch.testing.assert_close(both[one], counterfactual_losses(z[:, one], labels[:, pair : pair + 2], p[:, one], y[:, one]))
+
+
+def test_the_loss_is_finite_in_float32_at_extreme_logits_and_propensities():
+    z = torch.tensor([[90.0], [-90.0], [0.0]], requires_grad=True)
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    loss = counterfactual_losses(z, labels, torch.tensor([[1e-30], [0.0], [1.0]]), torch.tensor([[0.0], [1.0], [0.5]])).sum()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(z.grad).all()
+
+
+def test_it_adds_to_the_loss_of_a_model():
+    model = DCRNN([9, 5], tasks=("see", "click", "consume"), backend="reference")
+    z = model.conditional_logits(torch.randint(0, 5, (64, 2)))
+    logits, labels = model.event_logits(z), torch.rand(64, 3).round().cummin(dim=1).values
+    (model.loss(logits, labels) + counterfactual_losses(z[:, 1:], labels, torch.sigmoid(logits[:, :-1])).sum()).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+Z, LABELS, P = torch.zeros(2, 1), torch.zeros(2, 2), torch.full((2, 1), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "said"),
+    [
+        ((Z[0], LABELS, P), {}, ValueError, r"z: got shape \[1\], expected \[B, T - 1\]"),
+        ((Z, LABELS[:, :1], P), {}, ValueError, r"labels: got shape \[2, 1\].*expected \[B, T\]"),
+        ((Z[:, :0], LABELS[:, :1], P[:, :0]), {}, ValueError, "at least one conditional"),
+        ((Z, LABELS.int(), P), {}, TypeError, "labels: got dtype"),
+        ((Z, LABELS + 2, P), {}, ValueError, r"labels: got a value outside \[0, 1\]"),
+        ((Z, LABELS, P[0]), {}, ValueError, "propensity: got shape"),
+        ((Z, LABELS, 3 * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
+        ((Z, LABELS, NAN * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
+        ((Z, LABELS, P, LABELS), {}, ValueError, "imputed: got shape"),
+        ((Z, LABELS, P, -P), {}, ValueError, r"imputed: got a value outside \[0, 1\]"),
+        ((Z, LABELS, P), {"sample_weight": torch.ones(3)}, ValueError, "sample_weight"),
+        ((Z, LABELS, P), {"negative_rate": 0.0}, ValueError, "negative_rate=0"),
+        ((Z, LABELS, P), {"propensity_floor": 2}, ValueError, "propensity_floor=2"),
+        ((Z, LABELS, P), {"propensity_floor": "0.1"}, TypeError, "propensity_floor='0.1'"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(arguments, options, error, said):
+    with pytest.raises(error, match=said):
+        counterfactual_losses(*arguments, **options)

@@ -1,0 +1,163 @@
+"""Losses over known labels, weights of tasks, and the relations between tasks, against their formulas in float64."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from dcrnn_fast import DCRNN, UncertaintyWeighting
+from dcrnn_fast.nn.losses import expectation_calibrator, task_losses
+from dcrnn_fast.nn.relations import InformationTransfer, chain_logits
+from tests.nn.models import SIZES, batch
+from tests.operators.problems import DOUBLE
+
+NAN = float("nan")
+
+
+def entropy(logit, label):
+    """-(label * log(p) + (1 - label) * log(1 - p)) with p the sigmoid of the logit."""
+    return math.log1p(math.exp(logit)) - label * logit
+
+
+def test_a_tasks_loss_is_the_mean_cross_entropy_over_its_known_labels():
+    logits = torch.tensor([[0.3, -1.0], [-2.0, 0.5], [1.0, 2.0]], dtype=DOUBLE)
+    labels = torch.tensor([[1.0, 0.0], [0.0, NAN], [0.25, 1.0]], dtype=DOUBLE)
+    expected = [(entropy(0.3, 1) + entropy(-2.0, 0) + entropy(1.0, 0.25)) / 3, (entropy(-1.0, 0) + entropy(2.0, 1)) / 2]
+    torch.testing.assert_close(task_losses(logits, labels), torch.tensor(expected, dtype=DOUBLE))
+
+
+def test_sample_weights_weigh_the_mean():
+    logits, labels = torch.randn(5, 2, dtype=DOUBLE), torch.randint(0, 2, (5, 2)).double()
+    weight = torch.tensor([2.0, 0.0, 1.0, 0.0, 0.0], dtype=DOUBLE)
+    repeated = [0, 0, 2]
+    torch.testing.assert_close(task_losses(logits, labels, weight), task_losses(logits[repeated], labels[repeated]))
+
+
+def test_an_unknown_label_gives_no_gradient_and_hides_no_nan():
+    logits = torch.randn(3, 2, requires_grad=True)
+    task_losses(logits, torch.tensor([[NAN, 1.0], [1.0, NAN], [NAN, NAN]])).sum().backward()
+    assert (logits.grad != 0).tolist() == [[False, True], [True, False], [False, False]]
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_a_task_without_a_known_label_adds_nothing():
+    logits = torch.randn(2, 2, requires_grad=True)
+    losses = task_losses(logits, torch.tensor([[1.0, NAN], [0.0, NAN]]))
+    losses.sum().backward()
+    assert losses[1] == 0
+    assert torch.equal(logits.grad[:, 1], torch.zeros(2))
+
+
+@pytest.mark.parametrize("weight", [torch.ones(3), torch.tensor([1.0, -1.0]), torch.tensor([1.0, NAN])])
+def test_a_malformed_sample_weight_is_refused(weight):
+    with pytest.raises(ValueError, match="sample_weight"):
+        task_losses(torch.zeros(2, 2), torch.zeros(2, 2), weight)
+
+
+def test_fixed_task_weights_weigh_the_sum():
+    model = DCRNN(SIZES, embedding_dim=4)
+    ids, _, labels = batch()
+    logits = model(ids)
+    losses = task_losses(logits, labels)
+    torch.testing.assert_close(model.loss(logits, labels), losses.sum())
+    torch.testing.assert_close(model.loss(logits, labels, task_weight=[2.0, 0.5]), 2 * losses[0] + 0.5 * losses[1])
+
+
+WEIGHTS = [([1.0], ValueError), ([1.0, -1.0], ValueError), (torch.tensor([1.0, NAN]), ValueError), ({"click": 1.0}, TypeError)]
+
+
+@pytest.mark.parametrize(("weight", "error"), WEIGHTS)
+def test_malformed_task_weights_are_refused(weight, error):
+    model = DCRNN(SIZES, embedding_dim=4)
+    with pytest.raises(error, match="task_weight"):
+        model.loss(torch.zeros(2, 2), torch.zeros(2, 2), task_weight=weight)
+
+
+def test_uncertainty_weighting_is_kendalls_formula_and_learns():
+    weighting = UncertaintyWeighting(2)
+    with torch.no_grad():
+        weighting.log_variance.copy_(torch.tensor([0.5, -1.0]))
+    losses = torch.tensor([0.7, 0.2])
+    expected = math.exp(-0.5) * 0.7 + 0.25 + math.exp(1.0) * 0.2 - 0.5
+    loss = weighting(losses)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    torch.testing.assert_close(weighting.log_variance.grad, torch.tensor([0.5 - 0.7 * math.exp(-0.5), 0.5 - 0.2 * math.exp(1.0)]))
+
+
+def test_a_models_loss_takes_uncertainty_weighting():
+    model, weighting = DCRNN(SIZES, embedding_dim=4), UncertaintyWeighting(2)
+    ids, _, labels = batch()
+    model.loss(model(ids), labels, task_weight=weighting).backward()
+    assert torch.count_nonzero(weighting.log_variance.grad) == 2
+
+
+def test_the_chain_is_the_logit_of_the_product_of_probabilities():
+    z = torch.randn(50, 3, dtype=DOUBLE) * 3
+    product = torch.sigmoid(z).cumprod(dim=1)
+    torch.testing.assert_close(chain_logits(z), torch.logit(product), rtol=1e-9, atol=1e-9)
+
+
+def test_chain_gradients_match_finite_differences():
+    assert gradcheck(chain_logits, torch.randn(4, 3, dtype=DOUBLE, requires_grad=True))
+
+
+@pytest.mark.parametrize("first", [-1e4, -50.0, 0.0, 50.0, 1e4])
+@pytest.mark.parametrize("second", [-1e4, -50.0, 0.0, 50.0, 1e4])
+def test_the_chain_and_its_gradient_stay_finite_at_extreme_logits(first, second):
+    z = torch.tensor([[first, second]], requires_grad=True)
+    logits = chain_logits(z)
+    loss = task_losses(logits, torch.tensor([[1.0, 1.0]])).sum()
+    loss.backward()
+    assert all(torch.isfinite(values).all() for values in (logits, loss, z.grad))
+
+
+def test_the_chain_in_float32_is_accurate_for_small_and_large_logits():
+    """Relative to 1 + |logit|, and for the gradient, of which tiny values count too, relative to itself."""
+    z = torch.randn(10_000, 3) * 8
+    z.requires_grad_()
+    exact = z.detach().double().requires_grad_()
+    logits, expected = chain_logits(z), chain_logits(exact)
+    logits.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(logits, expected.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(z.grad, exact.grad.float(), rtol=1e-5, atol=0)
+
+
+def test_a_later_event_of_the_chain_is_never_likelier():
+    logits = chain_logits(torch.randn(10_000, 4) * 30)
+    assert (logits.diff(dim=1) <= 0).all()
+
+
+def test_the_chain_is_computed_in_float32_for_bfloat16_logits():
+    assert chain_logits(torch.zeros(1, 2, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_transfer_is_attention_between_the_handed_over_and_the_own_state():
+    width = 3
+    transfer = InformationTransfer(3, width, dtype=DOUBLE)
+    states = torch.randn(3, 4, width, dtype=DOUBLE)
+    expected = [states[0]]
+    for t in (0, 1):
+        rows = []
+        for i in range(4):
+            u = [torch.relu(transfer.info[t](expected[-1][i])), states[t + 1, i]]
+            scores = torch.stack([transfer.query[t](v) @ transfer.key[t](v) / math.sqrt(width) for v in u])
+            share = scores.exp() / scores.exp().sum()
+            rows.append(share[0] * transfer.value[t](u[0]) + share[1] * transfer.value[t](u[1]))
+        expected.append(torch.stack(rows))
+    torch.testing.assert_close(transfer(states), torch.stack(expected))
+
+
+def test_the_calibrator_is_the_mean_excess_of_a_later_event():
+    p = torch.tensor([[0.2, 0.5], [0.6, 0.1]], dtype=DOUBLE)
+    assert expectation_calibrator(torch.logit(p)).item() == pytest.approx(0.15)
+    assert expectation_calibrator(torch.logit(p), torch.tensor([1.0, 3.0])).item() == pytest.approx(0.075)
+
+
+def test_the_transfer_loss_adds_six_tenths_of_the_calibrator():
+    model = DCRNN(SIZES, embedding_dim=4, relation="transfer")
+    logits, labels = torch.randn(6, 2), torch.zeros(6, 2)
+    expected = task_losses(logits, labels).sum() + 0.6 * expectation_calibrator(logits)
+    torch.testing.assert_close(model.loss(logits, labels), expected)

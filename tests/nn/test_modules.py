@@ -1,0 +1,213 @@
+"""CrossRNN, DCNv2, GDCN and PartiallySharedLinear: sharing as a computation, and the drop-in cross networks."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.func import functional_call
+
+from dcrnn_fast import GDCN, CrossRNN, DCNv2, PartiallySharedLinear, SharingPlan, reference
+from tests.operators.problems import DOUBLE
+
+PLANS = {
+    f"{kind}-{cell}-{'tied' if tied else 'untied'}-share{ratio}": SharingPlan.from_ratio(kind, 3, 6, ratio, steps=3, cell=cell, tied=tied)
+    for kind in ("rows", "trunk")
+    for cell in ("gated", "cross")
+    for tied in (True, False)
+    for ratio in (0, 0.5, 1)
+}
+for kind in ("rows", "trunk"):
+    PLANS[f"{kind}-by-field"] = SharingPlan.from_fields(kind, 3, [2, 1, 2, 1], [1, 2])
+    for ratio, tied, projection in itertools.product((0, 0.5, 1), (True, False), (0, 0.5, 1)):
+        low_rank = {"steps": 3, "tied": tied, "rank": 4, "projection_share_ratio": projection}
+        PLANS[f"{kind}-rank4-{'tied' if tied else 'untied'}-share{ratio}-projection{projection}"] = SharingPlan.from_ratio(
+            kind, 3, 6, ratio, **low_rank
+        )
+    PLANS[f"{kind}-cross-rank2"] = SharingPlan.from_ratio(kind, 3, 6, 0.5, cell="cross", rank=2)
+
+
+def projected(module, task, bank, trunk):
+    """The rows of a low-rank cell's bank [W * n, G, r] as rows of full matrices [W * n, G, D]: each times the projection of its step."""
+    plan = module.plan
+    if trunk:
+        projection = module.trunk_projection.unflatten(0, (plan.weight_steps, plan.rank))
+    else:
+        common = round(plan.projection_share_ratio * plan.rank)
+        own = module.private_projection[task].unflatten(0, (plan.weight_steps, plan.rank - common))
+        projection = torch.cat([module.shared_projection.unflatten(0, (plan.weight_steps, common)), own], dim=1)
+    rows = bank.unflatten(0, (plan.weight_steps, -1))
+    return torch.einsum("wngr,wrgd->wngd", rows, projection).flatten(0, 1)
+
+
+def dense_weights(module, task):
+    """One task's full matrices [W, G, D, D] and biases [W, G, D] in the order of the units, with zeros where a trunk unit may not read."""
+    plan = module.plan
+    steps, gates, dim = plan.weight_steps, plan.gates, plan.dim
+    shared, private = list(plan.shared_units), list(plan.private_units)
+    columns = (shared, shared + private) if plan.kind == "trunk" else (range(dim), range(dim))
+    weight, bias = torch.zeros(steps, gates, dim, dim, dtype=DOUBLE), torch.zeros(steps, gates, dim, dtype=DOUBLE)
+    for trunk, units, read, bank, bank_bias in (
+        (plan.kind == "trunk", shared, columns[0], module.shared_weight, module.shared_bias),
+        (False, private, columns[1], module.private_weight[task], module.private_bias[task]),
+    ):
+        if plan.rank is not None and units:
+            bank = projected(module, task, bank, trunk)
+        for row, (step, unit) in enumerate(itertools.product(range(steps), units)):
+            weight[step, :, unit, list(read)] = bank[row]
+            bias[step, :, unit] = bank_bias[row]
+    return weight, bias
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_each_task_computes_the_recurrence_of_its_own_full_matrices(plan):
+    """For a trunk too: computing the shared units once gives what a computation per task gives."""
+    module = CrossRNN(plan, dtype=DOUBLE)
+    with torch.no_grad():
+        for bias in (module.shared_bias, module.private_bias):
+            bias.normal_()
+    x0 = torch.randn(7, plan.dim, dtype=DOUBLE)
+    expected = []
+    for task in range(plan.num_tasks):
+        weight, bias = dense_weights(module, task)
+        h = x0
+        for step in range(plan.steps):
+            w, b = weight[step % plan.weight_steps], bias[step % plan.weight_steps]
+            gate = torch.sigmoid(h @ w[1].T + b[1]) if plan.cell == "gated" else 1
+            h = h + gate * x0 * (h @ w[0].T + b[0])
+        expected.append(h)
+    torch.testing.assert_close(module(x0), torch.stack(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_gradients_of_a_plan_match_finite_differences(plan):
+    module = reference.CrossRNN(replace(plan, num_tasks=2, steps=2), dtype=DOUBLE)
+    parameters = {name: value for name, value in module.named_parameters() if value.numel()}
+    x0 = torch.randn(2, plan.dim, dtype=DOUBLE, requires_grad=True)
+
+    def run(x0, *values):
+        return functional_call(module, dict(zip(parameters, values, strict=True)), (x0,))
+
+    assert gradcheck(run, (x0, *parameters.values()), fast_mode=True)
+
+
+def test_a_trunk_is_the_same_for_every_task_and_private_units_are_not():
+    h = CrossRNN(SharingPlan.from_ratio("trunk", 3, 8, 0.5))(torch.randn(5, 8))
+    assert torch.equal(h[0, :, :4], h[1, :, :4])
+    assert not torch.equal(h[0, :, 4:], h[1, :, 4:])
+
+
+def test_with_hard_sharing_all_tasks_compute_the_same():
+    for kind in ("rows", "trunk"):
+        h = CrossRNN(SharingPlan.from_ratio(kind, 2, 8, 1.0))(torch.randn(5, 8))
+        assert torch.equal(h[0], h[1])
+
+
+@pytest.mark.parametrize(("projection_share_ratio", "tasks"), [(None, 1), (1.0, 1), (0.5, 3)])
+def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, projection_share_ratio, tasks):
+    low_rank = {} if projection_share_ratio is None else {"rank": 2, "projection_share_ratio": projection_share_ratio}
+    module, computed = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, 1.0, **low_rank)), []
+    run = module.cross_rnn
+
+    def watched(*tensors, **options):
+        computed.append(run(*tensors, **options))
+        return computed[-1]
+
+    monkeypatch.setattr(module, "cross_rnn", watched)
+    assert module(torch.randn(5, 8)).shape == (3, 5, 8)
+    assert [len(h) for h in computed] == [tasks] == [module.plan.distinct_tasks]
+
+
+def test_an_input_of_another_width_is_refused():
+    with pytest.raises(ValueError, match=r"x0: got shape \[5, 7\], expected \[B, 8\]"):
+        CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 0.5))(torch.randn(5, 7))
+
+
+def test_dcnv2_is_the_full_rank_cross_network():
+    module, x0 = DCNv2(5, 3), torch.randn(4, 5)
+    x = x0
+    for weight, bias in zip(module.shared_weight.view(3, 5, 5), module.shared_bias.view(3, 5), strict=True):
+        x = x0 * (x @ weight.T + bias) + x
+    torch.testing.assert_close(module(x0), x)
+
+
+def test_dcnv2_with_a_rank_is_the_low_rank_cross_network():
+    """The mathematics of torchrec's LowRankCrossNet: V_l [r, D] projects, W_l [D, r] brings back, and each layer has a bias."""
+    module, x0 = DCNv2(5, 3, rank=2), torch.randn(4, 5)
+    x = x0
+    for projection, weight, bias in zip(
+        module.shared_projection.view(3, 2, 5), module.shared_weight.view(3, 5, 2), module.shared_bias.view(3, 5), strict=True
+    ):
+        x = x0 * ((x @ projection.T) @ weight.T + bias) + x
+    torch.testing.assert_close(module(x0), x)
+
+
+def test_gdcn_with_a_rank_projects_once_for_the_product_and_once_for_the_gate():
+    module, x0 = GDCN(5, 3, rank=2), torch.randn(4, 5)
+    x = x0
+    for projection, weight in zip(module.shared_projection.view(3, 2, 2, 5), module.shared_weight.view(3, 5, 2, 2), strict=True):
+        a, q = ((x @ projection[:, g].T) @ weight[:, g].T for g in range(2))
+        x = x0 * a * torch.sigmoid(q) + x
+    torch.testing.assert_close(module(x0), x)
+
+
+def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
+    x0, sizes = torch.randn(500, 64), []
+    for rank in (None, 8, 32):
+        modules = [CrossRNN(SharingPlan.from_ratio("rows", 2, 64, 0.5, steps=1, rank=rank)) for _ in range(8)]
+        sizes.append(sum(float((module(x0) - x0).square().mean()) for module in modules) / 8)
+    assert max(sizes) < 1.3 * min(sizes)
+
+
+def test_gdcn_is_the_gated_cross_network():
+    module, x0 = GDCN(5, 3), torch.randn(4, 5)
+    x = x0
+    for weight in module.shared_weight.view(3, 5, 2, 5):
+        x = x0 * (x @ weight[:, 0].T) * torch.sigmoid(x @ weight[:, 1].T) + x
+    torch.testing.assert_close(module(x0), x)
+
+
+@pytest.mark.parametrize("share_ratio", [0, 0.4, 1])
+def test_a_partially_shared_linear_is_one_linear_layer_a_task(share_ratio):
+    layer = PartiallySharedLinear(4, 5, 3, share_ratio, dtype=DOUBLE)
+    x = torch.randn(3, 6, 4, dtype=DOUBLE)
+    expected = []
+    for task in range(3):
+        weight = torch.cat([layer.shared_weight, layer.private_weight[task]])
+        bias = torch.cat([layer.shared_bias, layer.private_bias[task]])
+        expected.append(x[task] @ weight.T + bias)
+    torch.testing.assert_close(layer(x), torch.stack(expected))
+    assert layer.shared_weight.shape[0] == round(share_ratio * 5)
+
+
+@pytest.mark.parametrize("module", [PartiallySharedLinear, reference.PartiallySharedLinear], ids=["fast", "reference"])
+@pytest.mark.parametrize("share_ratio", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_shared_wholly_or_not_at_all_gathers_nothing_and_has_the_bits_of_one_that_does(module, share_ratio, dtype):
+    layer, x, grad = module(20, 9, 2, share_ratio, dtype=dtype), torch.randn(2, 30, 20).to(dtype), torch.randn(2, 30, 9).to(dtype)
+    weight, bias = (
+        reference.param_gather(getattr(layer, f"shared_{name}"), getattr(layer, f"private_{name}"), layer.index)
+        for name in ("weight", "bias")
+    )
+    gathered = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    parameters = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    expected = torch.autograd.grad(gathered, parameters, grad)
+    layer.param_gather = None  # no call of it is left
+    out = layer(x)
+    assert torch.equal(out, gathered)
+    for gradient, of_gathered in zip(torch.autograd.grad(out, parameters, grad), expected, strict=True):
+        assert torch.equal(gradient, of_gathered)
+
+
+def test_a_partially_shared_linear_takes_one_input_for_all_tasks():
+    layer, x = PartiallySharedLinear(4, 5, 3, 0.4), torch.randn(6, 4)
+    torch.testing.assert_close(layer(x), layer(x.expand(3, -1, -1)))
+
+
+def test_modules_move_between_dtypes_and_devices_as_a_whole():
+    for module in (CrossRNN(SharingPlan.from_ratio("trunk", 2, 8, 0.5)), PartiallySharedLinear(4, 5, 2)):
+        module.to(torch.float64)
+        assert all(p.dtype == torch.float64 for p in module.parameters())
+        assert all(b.dtype in (torch.int32, torch.int64) for b in module.buffers())
+        assert all(t.device.type == "meta" for t in (*module.to("meta").parameters(), *module.buffers()))

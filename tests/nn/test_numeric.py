@@ -1,0 +1,75 @@
+"""Embeddings of numbers: linear between the edges of bins."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from dcrnn_fast import DCRNN, reference
+from dcrnn_fast.reference import PiecewiseLinearEmbedding
+from tests.nn.models import SIZES, batch
+
+DOUBLE = torch.float64
+
+
+def test_a_value_reads_whole_bins_below_it_and_a_part_of_its_own():
+    """Edges 0, 1, 3: 2 lies in the middle of the second bin."""
+    layer = PiecewiseLinearEmbedding(num_dense=1, embedding_dim=2, bins=2)
+    layer.set_edges([torch.tensor([0.0, 1.0, 3.0])])
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[[1.0, 10.0], [2.0, 20.0]]]))
+        layer.bias.copy_(torch.tensor([[0.5, 0.5]]))
+    values = torch.tensor([[-5.0], [0.0], [0.25], [2.0], [3.0], [1e30]])
+    expected = [[0.5, 0.5], [0.5, 0.5], [0.75, 3.0], [2.5, 20.5], [3.5, 30.5], [3.5, 30.5]]
+    torch.testing.assert_close(layer(values), torch.tensor(expected))
+
+
+def test_each_feature_has_its_own_bins_and_vectors():
+    layer = PiecewiseLinearEmbedding(num_dense=2, embedding_dim=3, bins=4)
+    layer.set_edges([torch.tensor([0.0, 1.0]), torch.tensor([0.0, 10.0, 20.0])])
+    before = layer(torch.tensor([[0.5, 5.0]]))
+    after = layer(torch.tensor([[0.5, 15.0]]))
+    assert torch.equal(before[:, :3], after[:, :3]), "the embedding of feature 0 depends on feature 1"
+    assert not torch.equal(before[:, 3:], after[:, 3:])
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    layer = PiecewiseLinearEmbedding(2, 3, 4, dtype=DOUBLE)
+    layer.set_edges([torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])])
+    values = torch.tensor([[0.3, 1.7], [-0.4, 3.2], [5.0, -9.0]], dtype=DOUBLE, requires_grad=True)
+    assert gradcheck(lambda x, *_: layer(x), (values, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize(
+    ("edges", "said"),
+    [
+        ([torch.tensor([0.0, 1.0])], "got 1 tensors, expected one for each of the 2 dense features"),
+        ([torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0])], r"edges\[1\]: got \[1.0, 1.0\], expected 2 to 3 finite, rising numbers"),
+        ([torch.tensor([0.0, float("inf")]), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0, inf\]"),
+        ([torch.arange(4.0), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0, 1.0, 2.0, 3.0\]"),
+        ([torch.tensor([0.0]), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0\]"),
+    ],
+)
+def test_edges_that_bound_no_bins_are_refused_by_number(edges, said):
+    with pytest.raises(ValueError, match=said):
+        PiecewiseLinearEmbedding(2, 3, bins=2).set_edges(edges)
+
+
+def test_edges_travel_in_the_state_dict_between_the_fast_model_and_the_reference():
+    options = {"embedding_dim": 4, "num_dense": 2, "dense_bins": 3}
+    one, other = DCRNN(SIZES, **options), reference.DCRNN(SIZES, **options)
+    one.dense_embedding.set_edges([torch.tensor([0.0, 1.0, 5.0]), torch.tensor([-3.0, 3.0])])
+    other.load_state_dict(one.state_dict())
+    ids, dense, _ = batch(num_dense=2)
+    torch.testing.assert_close(one(ids, dense), other(ids, dense))
+
+
+def test_dense_bins_widens_the_state_by_one_embedding_a_feature():
+    assert DCRNN(SIZES, embedding_dim=4, num_dense=5, dense_bins=2).plan.dim == (len(SIZES) + 5) * 4
+    assert DCRNN(SIZES, embedding_dim=4, num_dense=5).plan.dim == (len(SIZES) + 1) * 4
+    assert DCRNN(SIZES, embedding_dim=4, dense_bins=2).plan.dim == len(SIZES) * 4
+
+
+def test_a_compiled_model_embeds_numbers_alike():
+    model = DCRNN(SIZES, embedding_dim=4, num_dense=2, dense_bins=3).eval()
+    ids, dense, _ = batch(num_dense=2)
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(ids, dense), model(ids, dense))

@@ -1,0 +1,165 @@
+"""Row-wise Adagrad, and a training step of a model with a sparse table."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dcrnn_fast import DCRNN, RowWiseAdagrad, reference
+from tests.nn.models import SIZES, batch
+
+MODELS = pytest.mark.parametrize("model", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
+
+
+def table_with_gradient(rows, values, *, size=6, dtype=torch.float64):
+    """A table [size, 3] whose sparse gradient lists ``rows``."""
+    table = nn.Parameter(torch.randn(size, 3, dtype=dtype))
+    table.grad = torch.sparse_coo_tensor(torch.tensor([rows]), values.to(dtype), table.shape, check_invariants=True)
+    return table
+
+
+def test_a_step_follows_the_formula_row_by_row():
+    first, second = torch.randn(2, 4, 3, dtype=torch.float64)
+    table = table_with_gradient([1, 4, 1, 0], first)
+    optimiser = RowWiseAdagrad([table], lr=0.1, weight_decay=0.5, eps=0.01)
+    expected, sums = table.detach().clone(), torch.zeros(6, dtype=torch.float64)
+    for rows, gradient in (([1, 4, 1, 0], first), ([4, 4, 2, 1], second)):
+        table.grad = torch.sparse_coo_tensor(torch.tensor([rows]), gradient, table.shape, check_invariants=True)
+        optimiser.step()
+        for row in set(rows):
+            g = sum(part for at, part in zip(rows, gradient, strict=True) if at == row)
+            sums[row] += (g**2).mean()
+            expected[row] = (1 - 0.1 * 0.5) * expected[row] - 0.1 * g / (sums[row].sqrt() + 0.01)
+    torch.testing.assert_close(table.detach(), expected)
+    torch.testing.assert_close(optimiser.state[table]["sum"], sums)
+
+
+def test_rows_that_a_step_does_not_read_keep_their_bits():
+    table = table_with_gradient([2, 2], torch.ones(2, 3))
+    before = table.detach().clone()
+    RowWiseAdagrad([table], lr=0.1, weight_decay=1.0).step()
+    moved = (table != before).any(dim=1)
+    assert moved.tolist() == [False, False, True, False, False, False]
+
+
+def test_the_state_is_one_value_a_row():
+    table = table_with_gradient([2], torch.ones(1, 3))
+    optimiser = RowWiseAdagrad([table])
+    optimiser.step()
+    assert {name: value.shape for name, value in optimiser.state[table].items()} == {"sum": (6,)}
+
+
+def test_a_step_without_rows_changes_nothing():
+    table = table_with_gradient([], torch.zeros(0, 3))
+    before = table.detach().clone()
+    RowWiseAdagrad([table], weight_decay=1.0).step()
+    assert torch.equal(table, before)
+
+
+def test_a_restored_optimiser_goes_on_with_the_same_bits():
+    def steps(table, optimiser, seeds):
+        for seed in seeds:
+            values = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed))
+            table.grad = torch.sparse_coo_tensor(torch.tensor([[0, 5, 0]]), values, table.shape, check_invariants=True)
+            optimiser.step()
+
+    whole = table_with_gradient([0], torch.zeros(1, 3), dtype=torch.float32)
+    optimiser = RowWiseAdagrad([whole], lr=0.3)
+    steps(whole, optimiser, [1])
+    resumed = nn.Parameter(whole.detach().clone())
+    other = RowWiseAdagrad([resumed], lr=0.1)
+    other.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    steps(whole, optimiser, [2, 3])
+    steps(resumed, other, [2, 3])
+    assert torch.equal(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    ("params", "options", "error", "said"),
+    [
+        ([torch.zeros(3, 2)], {"lr": -1.0}, ValueError, "lr=-1.0: expected a finite number of at least 0"),
+        ([torch.zeros(3, 2)], {"weight_decay": "1"}, TypeError, "weight_decay='1'"),
+        ([torch.zeros(3)], {}, ValueError, r"params: got torch.float32 \[3\], expected tables \[rows, width\]"),
+        ([torch.zeros(3, 2, dtype=torch.bfloat16)], {}, ValueError, "params: got torch.bfloat16"),
+    ],
+)
+def test_a_bad_argument_is_named(params, options, error, said):
+    with pytest.raises(error, match=said):
+        RowWiseAdagrad(params, **options)
+
+
+def test_a_dense_gradient_is_refused():
+    table = nn.Parameter(torch.zeros(3, 2))
+    table.grad = torch.ones(3, 2)
+    with pytest.raises(TypeError, match=r"got a dense gradient, expected a sparse one, as of DCRNN\(sparse=True\)"):
+        RowWiseAdagrad([table]).step()
+
+
+def test_sparse_must_be_true_or_false():
+    with pytest.raises(TypeError, match="sparse='yes': expected True or False"):
+        DCRNN([3], sparse="yes")
+
+
+@MODELS
+def test_a_sparse_table_changes_the_layout_of_its_gradient_alone(model):
+    ids, _, labels = batch()
+    dense, sparse = model(SIZES), model(SIZES, sparse=True)
+    sparse.load_state_dict(dense.state_dict())
+    for one in (dense, sparse):
+        one.loss(one(ids), labels).backward()
+    assert torch.equal(sparse(ids), dense(ids))
+    assert sparse.embedding.weight.grad.is_sparse
+    others = {name: parameter.grad for name, parameter in sparse.named_parameters()}
+    for name, parameter in dense.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(others[name].to_dense() if others[name].is_sparse else others[name], parameter.grad, msg=name)
+
+
+def test_a_sparse_model_compiles_into_one_graph_and_exports():
+    ids, _, labels = batch()
+    model = DCRNN(SIZES, sparse=True)
+    eager = model(ids)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(ids)
+    model.loss(compiled, labels).backward()
+    assert model.embedding.weight.grad.is_sparse
+    torch.testing.assert_close(compiled, eager)
+    torch.testing.assert_close(torch.export.export(model, (ids,)).module()(ids), eager)
+
+
+BY_ROWS = {"embedding", "index_select", "index_copy_", "detach", "is_same_size", "_embedding_sparse_backward"}
+
+
+class PassesOver(TorchDispatchMode):
+    """Collects the operators that read or write a tensor of at least ``size`` values, but for those of ``BY_ROWS``."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.found = size, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves((args, kwargs, out)):
+            large = isinstance(value, torch.Tensor) and not value.is_sparse and value.numel() >= self.size
+            if large and func._schema.name.removeprefix("aten::") not in BY_ROWS:
+                self.found.add(str(func))
+        return out
+
+
+def test_no_operator_of_a_training_step_passes_over_the_table_or_its_state():
+    model = DCRNN([100_000, 50_000], embedding_dim=4, tower_dims=(8,), sparse=True, backend="reference")
+    of_table = RowWiseAdagrad([model.embedding.weight], weight_decay=0.1)
+    others = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter is not model.embedding.weight])
+    ids, labels = torch.randint(0, 50_000, (8, 2)), torch.ones(8, 2)
+
+    def step():
+        model.loss(model(ids), labels).backward()
+        of_table.step()
+        others.step()
+        model.zero_grad()
+
+    step()  # makes the state
+    with PassesOver(size=150_000) as passes:
+        step()
+    assert passes.found == set()

@@ -1,0 +1,86 @@
+"""Fields that share the rows of the embedding table: an item has one embedding, whichever field names it."""
+
+import pytest
+import torch
+
+from dcrnn_fast import DCRNN, reference
+from tests.nn.models import both_ways, check_swap
+
+SIZES = {"last_item": 5, "user": 3, "item": 5}
+SHARED = {"last_item": "item"}
+IDS = torch.tensor([[4, 1, 2], [2, 0, 2], [0, 2, 4]])
+
+
+def test_the_table_has_the_rows_once_and_both_fields_read_them():
+    model = DCRNN(SIZES, embedding_dim=2, shared_embeddings=SHARED)
+    with torch.no_grad():
+        model.embedding.weight.copy_(torch.arange(8.0)[:, None].expand(-1, 2))
+    assert model.features(IDS)[:, ::2].tolist() == [[7.0, 1.0, 5.0], [5.0, 0.0, 5.0], [3.0, 2.0, 7.0]]
+
+
+def test_without_sharing_each_field_has_rows_of_its_own():
+    plain, none = (DCRNN(SIZES, embedding_dim=2, shared_embeddings=shared) for shared in (None, {}))
+    assert plain.embedding.weight.shape == none.embedding.weight.shape == (13, 2)
+    assert plain.offsets.tolist() == [0, 5, 8]
+    assert plain.state_dict().keys() == DCRNN(SIZES, embedding_dim=2, shared_embeddings=SHARED).state_dict().keys()
+
+
+def test_a_shared_row_gets_the_gradients_of_both_fields():
+    """The model with sharing is the one without whose rows of last_item are kept equal to those of item."""
+    shared, apart = (reference.DCRNN(SIZES, embedding_dim=2, shared_embeddings=given) for given in (SHARED, None))
+    weights = shared.state_dict()
+    table = weights["embedding.weight"]
+    apart.load_state_dict({**weights, "embedding.weight": torch.cat([table[3:], table])})
+    assert torch.equal(shared(IDS), apart(IDS))
+    for model in (shared, apart):
+        model(IDS).square().sum().backward()
+    of = apart.embedding.weight.grad
+    torch.testing.assert_close(shared.embedding.weight.grad, torch.cat([of[5:8], of[:5] + of[8:]]))
+
+
+@both_ways
+def test_swapping_the_import_keeps_weights_and_outputs(source, target):
+    check_swap(source(SIZES, embedding_dim=4, shared_embeddings=SHARED), target(SIZES, embedding_dim=4, shared_embeddings=SHARED), IDS)
+
+
+def test_a_model_from_the_meta_device_finds_the_shared_rows():
+    model = DCRNN(SIZES, embedding_dim=4, shared_embeddings=SHARED, device="meta")
+    assert model.embedding.weight.shape == (8, 4)
+    model = model.to_empty(device="cpu")
+    model.reset_parameters()
+    assert (model.offsets.tolist(), model.sizes.tolist()) == ([3, 0, 3], [5, 3, 5])
+    assert torch.isfinite(model(IDS)).all()
+
+
+def test_sparse_gradients_name_a_shared_row_once():
+    model = DCRNN(SIZES, embedding_dim=4, shared_embeddings=SHARED, sparse=True)
+    model(IDS).sum().backward()
+    assert model.embedding.weight.grad.coalesce().indices().flatten().tolist() == [0, 1, 2, 3, 5, 7]
+
+
+def test_of_a_sequence_positions_name_the_fields():
+    assert DCRNN([5, 3, 5], shared_embeddings={"0": "2"}).embedding.num_embeddings == 8
+
+
+def test_an_id_beyond_a_shared_field_is_refused_with_that_fields_name():
+    model = DCRNN(SIZES, shared_embeddings=SHARED)
+    with pytest.raises(IndexError, match=r"field 'last_item' \(column 0\) has id 5, expected \[0, 5\)"):
+        model(torch.tensor([[5, 0, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("shared", "error", "said"),
+    [
+        ({"last": "item"}, ValueError, "a field='last': expected one of 'last_item', 'user', 'item'"),
+        ({"last_item": "shop"}, ValueError, r"\['last_item'\]='shop': expected one of 'user', 'item'"),
+        ({"last_item": "last_item"}, ValueError, r"\['last_item'\]='last_item': expected one of 'user', 'item'"),
+        ({"last_item": "item", "item": "user"}, ValueError, r"\['last_item'\]='item': expected one of 'user'"),
+        ({"last_item": "user"}, ValueError, r"\['last_item'\]='user': the fields have 5 and 3 ids, expected as many"),
+        ({"last_item": ["item"]}, ValueError, r"\['last_item'\]=\['item'\]: expected one of 'user', 'item'"),
+        ([("last_item", "item")], TypeError, "expected a mapping from field names to field names, got list"),
+        ("item", TypeError, "expected a mapping from field names to field names, got str"),
+    ],
+)
+def test_what_names_no_other_field_of_the_same_size_is_refused(shared, error, said):
+    with pytest.raises(error, match=rf"shared_embeddings.*{said}"):
+        DCRNN(SIZES, shared_embeddings=shared)

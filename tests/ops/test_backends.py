@@ -1,0 +1,121 @@
+"""Backends: what auto takes, what a named backend answers where it cannot run, and what info shows."""
+
+import logging
+import re
+
+import pytest
+import torch
+
+from dcrnn_fast import DCRNN, BackendUnavailable, functional
+from dcrnn_fast.ops import backends
+from tests.nn.models import SIZES, batch
+from tests.operators.problems import cross_arguments
+from tests.processes import run_python
+
+UNUSABLE = [name for name, reason in backends.REASONS.items() if reason]
+
+
+def test_the_reference_runs_everywhere():
+    assert backends.REASONS["reference"] is None
+    for device in ("cpu", "cuda", "meta"):
+        assert backends.resolve("reference", device=device) == "reference"
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(name):
+    for ask in (lambda: DCRNN(SIZES, backend=name), lambda: functional.cross_rnn(**cross_arguments(), backend=name)):
+        with pytest.raises(BackendUnavailable, match=rf"backend='{name}' cannot be used: .+ Use backend='auto'"):
+            ask()
+
+
+def test_a_backend_asked_for_on_a_device_it_does_not_serve_says_so(monkeypatch):
+    monkeypatch.setitem(backends.REASONS, "cuda", None)
+    monkeypatch.setattr(backends, "_no_device", lambda: None)
+    with pytest.raises(BackendUnavailable, match="computes on cuda and the tensors are on cpu"):
+        backends.resolve("cuda", device="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
+def test_compiled_cuda_kernels_without_a_gpu_say_that_there_is_none(monkeypatch):
+    monkeypatch.setitem(backends.REASONS, "cuda", None)
+    for ask in (lambda: DCRNN(SIZES, backend="cuda"), lambda: functional.cross_rnn(**cross_arguments(), backend="cuda")):
+        with pytest.raises(BackendUnavailable, match=r"backend='cuda' cannot be used: no CUDA device was found.+ Use backend='auto'"):
+            ask()
+    assert {row["backend"]: row["usable"] for row in backends.table()}["cuda"].startswith("no: no CUDA device was found")
+
+
+def test_tensors_on_a_gpu_are_reason_enough_to_take_its_kernels(monkeypatch):
+    monkeypatch.setitem(backends.REASONS, "cuda", None)
+    monkeypatch.setattr(backends, "_no_device", lambda: "asked for nothing")
+    assert backends.resolve("cuda", device="cuda") == "cuda"
+
+
+def test_auto_takes_the_reference_on_a_gpu_where_no_kernel_was_measured(monkeypatch):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
+    for name in ("triton", "cuda"):
+        monkeypatch.setitem(backends.REASONS, name, None)
+    assert backends.resolve("auto", device="cuda") == "reference"
+
+
+@pytest.mark.parametrize(("usable", "expected"), [({"cpp"}, "cpp"), (set(), "reference")])
+def test_auto_takes_the_compiled_kernels_on_a_cpu_where_they_were_built(monkeypatch, usable, expected):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "ISA_ERROR", None)
+    monkeypatch.setitem(backends.REASONS, "cpp", None if "cpp" in usable else "taken away by the test")
+    assert backends.resolve("auto", device="cpu") == expected
+
+
+def test_auto_logs_once_what_it_passed_over_and_why(monkeypatch, caplog):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "_logged", set())
+    monkeypatch.setattr(backends, "ISA_ERROR", None)
+    monkeypatch.setitem(backends.REASONS, "cpp", "taken away by the test")
+    with caplog.at_level(logging.INFO, logger="dcrnn_fast"):
+        backends.resolve("auto", device="cpu")
+        backends.resolve("auto", device="cpu")
+    assert [message for message in caplog.messages if "taken away by the test" in message] == [
+        "backend 'auto' passes over 'cpp' on cpu: taken away by the test"
+    ]
+
+
+def test_auto_says_that_it_measures_on_a_gpu(monkeypatch, caplog):
+    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "_logged", set())
+    with caplog.at_level(logging.INFO, logger="dcrnn_fast"):
+        backends.resolve("auto", device="cuda")
+    assert caplog.messages == [
+        "backend 'auto' checks and times the backends on cuda at the first call of a size; elsewhere it takes 'reference'"
+    ]
+
+
+def test_the_environment_variable_takes_the_place_of_auto(monkeypatch):
+    monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
+    assert backends.resolve("auto") == "reference"
+
+
+def test_an_unknown_name_in_the_environment_variable_is_refused(monkeypatch):
+    monkeypatch.setenv("DCRNN_FAST_BACKEND", "fastest")
+    with pytest.raises(ValueError, match="DCRNN_FAST_BACKEND='fastest': expected one of 'auto', 'reference'"):
+        backends.resolve("auto")
+
+
+def test_a_model_computes_on_the_backend_it_was_given():
+    model = DCRNN(SIZES, embedding_dim=4, backend="reference")
+    assert {module.backend for module in (model.cross, *model.towers, model.head)} == {"reference"}
+    assert torch.isfinite(model(batch()[0])).all()
+
+
+def test_info_prints_versions_and_every_backend_with_why_it_cannot_run():
+    done = run_python("-m", "dcrnn_fast", "info")
+    assert done.returncode == 0, done.stderr
+    for word in ("dcrnn_fast", "PyTorch", "extension", "auto on CPU", *backends.BACKENDS):
+        assert word in done.stdout
+    for name in UNUSABLE:
+        assert f"no: {backends.REASONS[name]}" in done.stdout
+
+
+@pytest.mark.parametrize("value", ["fastest", "cuda"])
+def test_info_still_prints_when_the_environment_variable_names_no_usable_backend(value):
+    done = run_python("-m", "dcrnn_fast", "info", DCRNN_FAST_BACKEND=value)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"auto on CPU\s+none: .*{value}", done.stdout)

@@ -1,0 +1,208 @@
+"""Who may write into a run folder: one run at a time, of one configuration; and what is tidied up after a killed one."""
+
+import json
+import shutil
+from contextlib import suppress
+
+import pytest
+import yaml
+
+from dcrnn_fast.errors import CheckpointError, RunFolderError
+from dcrnn_fast.support.locks import locked
+from dcrnn_fast.training import evaluate, train
+from dcrnn_fast.training.folder.layout import MAY_CHANGE, RunFolder, stored_config
+from tests.damage import edit_json, flip_a_bit
+from tests.training.loop.test_resume import Notes, interrupted, outcome
+from tests.training.tiny import files_below, tiny_config, write_table
+
+IN_USE = "another run writes to {} now; wait until it has ended, stop it, or choose another --output"
+
+
+@pytest.mark.parametrize(("resume", "step"), [(False, 1), (True, 10)])
+def test_a_second_run_in_a_folder_in_use_is_refused_and_the_first_ends_as_if_alone(schema, finished, tmp_path, resume, step):
+    refusals = []
+
+    def intrude(now):
+        if now == step:
+            before = files_below(tmp_path / "run")
+            with pytest.raises(RunFolderError) as caught:
+                train(tiny_config(schema), tmp_path / "run", resume=resume)
+            refusals.append(str(caught.value))
+            after = files_below(tmp_path / "run")
+            for name in [name for name in before if name.startswith("tensorboard/")]:  # the first run's, from a thread of its own
+                assert after.pop(name).startswith(before.pop(name))
+            assert after == before
+
+    train(tiny_config(schema), tmp_path / "run", on_step=intrude)
+    assert refusals == [IN_USE.format(tmp_path / "run")]
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
+def test_a_run_holds_its_folder_from_its_first_look_to_its_last_write(schema, tmp_path, monkeypatch):
+    folder, seen = RunFolder(tmp_path / "run"), []
+
+    def look(name):
+        real = getattr(RunFolder, name)
+
+        def called(*arguments):
+            result = real(*arguments)
+            with locked(folder.lock) as free:
+                seen.append((name, free))
+            return result
+
+        monkeypatch.setattr(RunFolder, name, called)
+
+    look("holds_run")
+    look("write_metrics")
+    train(tiny_config(schema, optimiser__epochs=1), tmp_path / "run")
+    assert set(seen) == {("holds_run", False), ("write_metrics", False)}
+    with locked(folder.lock) as free:
+        assert free
+
+
+def test_a_run_in_a_folder_in_use_is_one_error_line_of_the_command_line(copied, command):
+    with locked(RunFolder(copied).lock):
+        assert command("train", "--resume", "--output", copied) == (2, "", f"error: {IN_USE.format(copied)}\n")
+
+
+def test_a_run_is_evaluated_while_another_process_writes_to_its_folder(copied):
+    with locked(RunFolder(copied).lock):
+        assert evaluate(copied, split="valid")["split"] == "valid"
+
+
+def test_files_that_a_killed_process_left_half_written_are_deleted(schema, finished, tmp_path):
+    interrupted(schema, tmp_path / "run", 10)
+    leftovers = [f".{name}.77.tmp" for name in ("config.yaml", "metrics.json", "model.safetensors", "encoder.json", "curves.svg")]
+    for name in leftovers:
+        (tmp_path / "run" / name).write_bytes(b"half")
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in finished.iterdir()}
+
+
+def test_a_run_killed_before_it_wrote_its_configuration_is_started_again(schema, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".config.yaml.77.tmp"):
+        (tmp_path / "run" / name).touch()
+    train(tiny_config(schema, optimiser__epochs=1), tmp_path / "run")
+
+
+def edit_config(folder, **values):
+    """Edit config.yaml as a user would; a dot in a key is written as two underscores. Returns the content as ``train`` receives it."""
+    config = RunFolder(folder).config
+    content = yaml.safe_load(config.read_text())
+    for dotted, value in values.items():
+        *parents, key = dotted.split("__")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        section[key] = value
+    config.write_text(yaml.safe_dump(content))
+
+
+EDITS = {
+    "seed": 7,
+    "model__steps": 3,
+    "optimiser__lr": 0.01,
+    "optimiser__batch_size": 64,
+    "optimiser__epochs": 4,
+    "early_stopping__patience": 1,
+}
+NAMED = "seed is 7 and was 0; model.steps is 3 and was 2; optimiser.lr is 0.01 and was 0.02; optimiser.batch_size is 64 and was 128"
+
+
+@pytest.mark.parametrize("stage", ["unfinished", "finished", "results lost"])
+def test_a_configuration_edited_after_the_start_is_refused_with_the_keys(schema, copied, tmp_path, command, stage):
+    folder = copied
+    if stage == "unfinished":
+        folder = tmp_path / "unfinished"
+        interrupted(schema, folder, 5)
+    elif stage == "results lost":
+        RunFolder(folder).metrics.unlink()
+    edit_config(folder, **EDITS)
+    before = files_below(folder)
+    code, out, err = command("train", "--resume", "--output", folder)
+    assert (code, out) == (2, "")
+    assert f"was written with another configuration than {RunFolder(folder).config} holds now: {NAMED}; " in err
+    assert "optimiser.epochs is 4 and was 3; early_stopping.patience is 1 and was 2; put the old values back" in err
+    changed = {name for name, data in files_below(folder).items() if before.get(name) != data and not name.startswith("tensorboard")}
+    assert changed == set()
+
+
+def test_keys_that_change_no_weight_may_be_edited(schema, finished, tmp_path):
+    interrupted(schema, tmp_path / "run", 5)
+    moved = write_table(tmp_path / "moved")
+    edits = {"data": str(moved), "checkpoint_every": 5, "log_every": 3, "threads": 1, "backend": "reference"}
+    assert set(edits) == set(MAY_CHANGE)
+    edit_config(tmp_path / "run", **edits)
+    train(tiny_config(moved, checkpoint_every=5, log_every=3), tmp_path / "run", resume=True)
+    assert RunFolder(tmp_path / "run").weights.read_bytes() == RunFolder(finished).weights.read_bytes()
+
+
+def test_data_may_be_edited_to_a_relative_path(schema, finished, tmp_path, monkeypatch):
+    interrupted(schema, tmp_path / "run", 5)
+    write_table(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    edit_config(tmp_path / "run", data="moved/tiny.yaml")
+    train(stored_config(tmp_path / "run"), tmp_path / "run", resume=True)
+    assert RunFolder(tmp_path / "run").weights.read_bytes() == RunFolder(finished).weights.read_bytes()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def lower_an_auc(metrics):
+    metrics["test"]["click"]["auc"] -= 0.125
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (edit_json(lower_an_auc), "was changed after it was written: its digest does not match"),
+        (edit_json(lambda metrics: metrics.pop("digest")), "has no digest"),
+        (flip_a_bit, "cannot be read"),
+        (empty, "cannot be read"),
+        *((lambda path, text=text: path.write_text(text), "cannot be read") for text in ("[]", '{"auc": NaN}', "[" * 10**5)),
+        (lambda path: path.write_text("{}"), "has no digest"),
+    ],
+)
+def test_results_that_are_damaged_are_written_again(schema, finished, copied, damage, said):
+    damage(RunFolder(copied).metrics)
+    notes = Notes()
+    result = train(tiny_config(schema), copied, resume=True, report=notes)
+    assert f"writing the results of the finished run {copied} again: {copied}/metrics.json {said}" in notes.lines[0]
+    assert outcome(copied) == outcome(finished)
+    assert RunFolder(copied).read_metrics() == result == json.loads(json.dumps(result))
+
+
+def test_every_flipped_bit_of_the_results_is_found(copied):
+    metrics = RunFolder(copied).metrics
+    whole, read = metrics.read_bytes(), RunFolder(copied).read_metrics()
+    for position in range(0, len(whole), 11):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << position % 8
+        metrics.write_bytes(changed)
+        with suppress(CheckpointError):
+            assert RunFolder(copied).read_metrics() == read, f"bit {position % 8} of byte {position}: other results without an error"
+
+
+def test_damaged_results_without_a_checkpoint_are_not_a_reason_to_train_anew(schema, copied):
+    empty(RunFolder(copied).metrics)
+    for checkpoint in RunFolder(copied).checkpoints.iterdir():
+        for file in checkpoint.iterdir():
+            file.unlink()
+        checkpoint.rmdir()
+    before = files_below(copied)
+    with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read .* holds none: restore one, or train in another folder"):
+        train(tiny_config(schema), copied, resume=True)
+    assert files_below(copied) == before
+
+
+def test_damage_to_the_only_checkpoint_of_a_finished_run_is_no_advice_to_delete_it(schema, copied):
+    folder = RunFolder(copied)
+    empty(folder.metrics)
+    oldest, newest = sorted(folder.checkpoints.iterdir())
+    shutil.rmtree(oldest)
+    empty(newest / "state.json")
+    with pytest.raises(CheckpointError, match=r"no earlier checkpoint: restore this one, or train in another folder$"):
+        train(tiny_config(schema), copied, resume=True)
