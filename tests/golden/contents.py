@@ -162,7 +162,7 @@ def help_pages():
     page = _help()
     first = page.index("Commands:") + 1
     commands = [line.split()[0] for line in page[first:]]  # what follows is cut off, and is in the command's own page
-    return {"": page[:first] + commands} | {name: _help(name) for name in commands if name != "quality"}  # which passes it on to bench/
+    return {"": page[:first] + commands} | {name: _help(name) for name in commands}
 
 
 def _help(*command):
