@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
 from dcrnn_fast.training import load_config
+from dcrnn_fast.training.device import autocast
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.compiled import compiled
 from dcrnn_fast.training.loop.optim import build_optimiser
-from dcrnn_fast.training.precision import autocast
 
 from . import interleave, timed_command
 from .training_step import Step, stepper

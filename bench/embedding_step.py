@@ -22,11 +22,10 @@ import torch
 
 import dcrnn_fast
 from dcrnn_fast.training import load_config
+from dcrnn_fast.training.device import autocast, select_precision
 from dcrnn_fast.training.folder.checkpoint import save_checkpoint
-from dcrnn_fast.training.loop.optim import build_optimiser
-from dcrnn_fast.training.loop.optimisers import Optimisers
-from dcrnn_fast.training.loop.snapshot import capture
-from dcrnn_fast.training.precision import autocast, select_precision
+from dcrnn_fast.training.loop.optim import Optimisers, build_optimiser
+from dcrnn_fast.training.loop.state import capture
 
 from . import interleave, machine, results
 from .resident import memory_now, memory_peak

@@ -24,9 +24,9 @@ from dcrnn_fast.reference import PiecewiseLinearEmbedding
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.evaluate.constant import with_constant
 from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics
-from dcrnn_fast.training.loop.dense_edges import dense_edges
 from dcrnn_fast.training.loop.oov_dropout import OOVDropout
 from dcrnn_fast.training.loop.optim import learning_rate
+from dcrnn_fast.training.loop.start import dense_edges
 from dcrnn_fast.training.loop.stopping import EarlyStopping
 
 from .models import MODELS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .result_tables import Sheet, number, output_console, print_lines, print_sheet
+from .tables import Sheet, number, output_console, print_lines, print_sheet
 
 
 def run_calibrate(run: Path, *, method: str, split: str, backend: str | None, device: str | None, as_json: bool) -> None:

@@ -65,7 +65,7 @@ def train(
     from .. import training
     from ..training.folder.layout import RunFolder, stored_config
     from .progress import choose_report
-    from .result_tables import output_console, print_lines, print_metrics
+    from .tables import output_console, print_lines, print_metrics
 
     given = {
         "data": data,
@@ -133,8 +133,7 @@ def inspect(
 ) -> None:
     """Report on a table before training: labels, fields, groups by split, and what in them will spoil a run. Or draft its schema."""
     from ..data import data_report, prepare
-    from .report_tables import print_report
-    from .result_tables import output_console
+    from .tables import output_console, print_report
 
     if (data is None) == (not inputs):
         raise ConfigError("give either --data, to report on a table with a schema, or --input, to draft one")
@@ -171,7 +170,7 @@ def evaluate(
     """Evaluate the best weights of a run."""
     from .. import training
     from ..training.evaluate.constant import not_better_than_constant
-    from .result_tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
+    from .tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
     result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend, **options)
@@ -322,7 +321,7 @@ def demo(
     """Train on both embedded data sets, with the reference and the fast backend, and print one table."""
     from .demo import run_demo
     from .progress import choose_report
-    from .result_tables import output_console
+    from .tables import output_console
 
     if output is None:
         names = (Path("runs") / (f"demo-{number}" if number > 1 else "demo") for number in range(1, 10**6))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .result_tables import output_console, print_lines
+from .tables import output_console, print_lines
 
 
 def run_export(run: Path, output: Path, *, format: str, backend: str, cpu: str, quiet: bool) -> None:

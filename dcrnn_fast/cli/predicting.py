@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .preparing import row_progress
-from .result_tables import output_console, print_lines
+from .tables import output_console, print_lines
 
 
 def run_predict(

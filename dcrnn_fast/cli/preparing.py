@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..data import prepare_folder
-from .result_tables import output_console, print_lines
+from .tables import output_console, print_lines
 
 SECONDS = 5.0
 """Between two lines of progress in a pipe or a log file."""

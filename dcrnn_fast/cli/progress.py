@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..training import Report
-from .result_tables import number
+from .tables import number
 
 
 class PlainReport(Report):

@@ -16,7 +16,7 @@ from ..kernels import tile_choice, tile_file, tile_table
 from ..kernels.tile_file import Entry
 from ..kernels.tile_table import SCHEDULES, Config, Sizes
 from ..sharing import GATES, Cell
-from ..support import accuracy, measurements
+from ..support import accuracy, files
 from . import triton as _operators  # noqa: F401  registers torch.ops.dcrnn_fast_triton
 from .auto import memory
 from .registry import Keep, Needs
@@ -112,7 +112,7 @@ def save(card: str, entries: Iterable[Entry], path: Path | None = None) -> Path:
         return {"format": tile_file.FORMAT, "card": card, "entries": [merged[key].row() for key in sorted(merged)]}
 
     try:
-        measurements.update(path, content)
+        files.update_json(path, content)
     except OSError as error:
         raise ConfigError(
             f"{path}: measured tile sizes cannot be written ({error}); name another file in {tile_file.ENVIRONMENT}"

@@ -10,8 +10,7 @@
 
 from .export.export import export
 from .export.load import ExportedRanker, load_exported
-from .identity import model_id
-from .ranker import Ranker
+from .ranker import Ranker, model_id
 from .score_files import score_files
 
 __all__ = ["ExportedRanker", "Ranker", "export", "load_exported", "model_id", "score_files"]

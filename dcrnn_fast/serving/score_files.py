@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
-from ..data.build.tables import Progress
+from ..data.build.staging import Progress
 from ..data.read.rejects import Rejects
 from ..data.read.row_files import RowReader, expected_rows
 from ..data.read.sources import expand, named_twice

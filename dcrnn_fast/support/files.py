@@ -5,13 +5,16 @@ What a user names as an output is checked before the work (:func:`output_path`),
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
+from .locks import locked
 
 
 def path_of(name: str, value: object) -> Path:
@@ -89,3 +92,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def update_json(path: Path, content: Callable[[], dict[str, Any]]) -> None:
+    """Replace a JSON file by what ``content`` returns, which reads the old one: no other process writes between the two.
+
+    Raises OSError if it cannot be written or locked. What ``content`` raises comes unchanged, and the file stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock"), wait=True):
+        write_text(path, json.dumps(content(), indent=1) + "\n")

@@ -14,9 +14,9 @@ from ..errors import CheckpointError, ConfigError, shown
 from ..support.files import path_of
 from .config import RunConfig, located, read_config
 from .data import check_rows, prepare_data
-from .device import deterministic, device_of_rank, select_backend
+from .device import deterministic, device_of_rank, select_backend, select_precision
 from .evaluate.constant import with_constant
-from .evaluate.curves import write_curves
+from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, enter_run
 from .folder.tensors import load_tensors
@@ -24,7 +24,6 @@ from .folder.weights import read_encoding, read_weights
 from .init import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .loop.progress import Report
 from .loop.trainer import Trainer
-from .precision import select_precision
 from .pretrained import start_from_vectors
 from .ranks.ranks import Ranks, joined
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from dcrnn_fast.cli import progress
 from dcrnn_fast.cli.demo import demo_sheet
 from dcrnn_fast.cli.progress import LiveReport, PlainReport, choose_report
-from dcrnn_fast.cli.result_tables import Sheet, metrics_sheet, output_console, print_sheet, segments_sheet
+from dcrnn_fast.cli.tables import Sheet, metrics_sheet, output_console, print_sheet, segments_sheet
 from dcrnn_fast.training import Report
 
 RECORD = {

@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
-from dcrnn_fast.cli.report_tables import print_report
+from dcrnn_fast.cli.tables import print_report
 from dcrnn_fast.data import data_report
 from dcrnn_fast.data.inspect.oov import id_shares
 from dcrnn_fast.training import Report, evaluate, load_model, train

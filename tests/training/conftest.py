@@ -4,7 +4,7 @@ import pytest
 
 from dcrnn_fast.training import run, train
 from dcrnn_fast.training.data import prepare_data
-from dcrnn_fast.training.evaluate import curves
+from dcrnn_fast.training.evaluate import plots
 from tests.training.no_curves import write_numbers
 from tests.training.tiny import tiny_config, write_table
 
@@ -24,7 +24,7 @@ def _no_curves():
 @pytest.fixture
 def with_curves(monkeypatch):
     """Runs draw their curves."""
-    monkeypatch.setattr(run, "write_curves", curves.write_curves)
+    monkeypatch.setattr(run, "write_curves", plots.write_curves)
 
 
 @pytest.fixture(scope="session")

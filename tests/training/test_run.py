@@ -9,11 +9,11 @@ import torch
 from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import RunFolderError
 from dcrnn_fast.training import load_model, train
-from dcrnn_fast.training.evaluate.curves import write_curves
+from dcrnn_fast.training.device import select_precision
+from dcrnn_fast.training.evaluate.plots import write_curves
 from dcrnn_fast.training.folder.layout import RunFolder, stored_config
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.loop import trainer
-from dcrnn_fast.training.precision import select_precision
 from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config, write_table
 
 

@@ -21,8 +21,7 @@ from ..schema.table import TableSchema
 from .fields import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds
 from .labels import Label, check_funnel
-from .staging import Batch, StagedTable, TextColumn, TextMap
-from .tables import Progress
+from .staging import Batch, Progress, StagedTable, TextColumn, TextMap
 from .train_rows import Fitting
 
 __all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]

@@ -24,7 +24,7 @@ from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema
 from .history_leaks import Collecting
 from .splits import PAST, split_rows
-from .tables import Progress, read_tables
+from .staging import Progress, read_tables
 from .train_rows import Fitting
 
 WORKERS = 2

@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import DataError
-from ..codes.distinct import distinct_counts, pairwise_sum
 from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, treated
-from ..codes.quantiles import edges_of
+from ..codes.quantiles import distinct_counts, edges_of, pairwise_sum
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.table import Numeric

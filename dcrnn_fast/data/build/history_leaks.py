@@ -12,8 +12,7 @@ from ..schema.table import TableSchema
 from .histories import HistoryIds, Sources
 from .labels import Label
 from .splits import SplitArray
-from .staging import StagedTable, TextMap
-from .tables import Progress
+from .staging import Progress, StagedTable, TextMap
 
 
 class Collecting:

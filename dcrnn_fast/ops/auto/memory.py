@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...kernels import tile_file
-from ...support import measurements, strict_json
+from ...support import files, strict_json
 from ...support.accuracy import CEILING
 from ..backends import EXTENSIONS, REASONS
 from .choice import INPUTS, SIZES, Choice, Key
@@ -121,7 +121,7 @@ def remember(card: str, choices: Mapping[Key, Choice]) -> None:
             rows = [row_of(key, merged[key]) for key in sorted(merged)]
             return {"format": FORMAT, "card": card, "versions": versions(card), "choices": rows}
 
-        measurements.update(path, content)
+        files.update_json(path, content)
     except (OSError, RuntimeError) as error:
         logger.warning("auto's choices cannot be kept in a file (%s); the next process measures again", error)
 

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...errors import CheckpointError, shown
 from ...support import strict_json
-from ..folder.problems import first_problem
-from ..folder.run_files import write_json
+from ..folder.run_files import first_problem, write_json
 
 Array = npt.NDArray[Any]
 Count = Annotated[int, Field(ge=0)]

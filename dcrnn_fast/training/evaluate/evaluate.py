@@ -23,9 +23,8 @@ from ..folder.weights import load_model, read_encoding, weights_digest
 from .bootstrap import FEWEST, bootstrap_intervals
 from .calibration_file import read_calibration
 from .constant import unsampled_rates, with_constant
-from .predict import finite_predictions, metrics_of
-from .predictions_file import write_predictions
-from .reliability import write_reliability
+from .plots import write_reliability
+from .predict import finite_predictions, metrics_of, write_predictions
 from .segments import check_fields, metrics_by
 
 
@@ -56,7 +55,7 @@ def evaluate(
         bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration: in the metrics
             ``intervals``, by name, each with its low and high end.
         predictions: a .parquet file to write: the predictions of the split's rows, in their order, and the labels (``{task}_label``).
-        plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.evaluate.reliability.write_reliability`.
+        plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.evaluate.plots.write_reliability`.
         by: fields of the data, such as ``["colour"]``, for the metrics of the rows with each of their values; with ``bootstrap`` these
             have intervals too.
 

@@ -1,9 +1,10 @@
-"""A model's predictions and metrics over a whole split."""
+"""A model's predictions and metrics over a whole split, and the predictions as a file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import nn
 
 from ...data import BlockLoader, PackedMeta, PackedSplit
 from ...data.packed.loader import part_of
-from ...errors import TrainingDivergedError
+from ...errors import DataError, TrainingDivergedError
+from ...support.files import writing_output
 from ..ranks.ranks import ONE, Ranks
 from .metrics import Array, task_metrics
 
@@ -67,3 +69,22 @@ def metrics_of(predictions: Mapping[str, Array], split: PackedSplit, meta: Packe
     """:func:`task_metrics` of predictions [N] for the rows of a split."""
     group = None if split.group is None else np.asarray(split.group)
     return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group)
+
+
+def write_predictions(path: Path, predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str]) -> None:
+    """Write each prediction [N] as float32 under its name, and each task's label as ``{task}_label``: 0, 1 or null where it is unknown.
+
+    The file is Parquet. ``labels`` [N, T] are in the order of ``tasks``. Raises :class:`DataError` if two columns would have one name, or
+    if the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: pa.array(values) for name, values in predictions.items()}
+    for task, column in zip(tasks, labels.T, strict=True):
+        if (name := f"{task}_label") in columns:
+            raise DataError(f"predictions {path}: {name} is both a prediction and the label of the task {task}; rename a task")
+        unknown = np.isnan(column)
+        columns[name] = pa.array(np.where(unknown, 0, column).astype(np.uint8), mask=unknown)
+    with writing_output("predictions", path) as beside:
+        pq.write_table(pa.table(columns), str(beside))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ...errors import CheckpointError
 from ...support.model_inputs import check_negative_rate, check_pooled, check_shared_embeddings
 from ..config import ModelConfig, model_with_earlier
-from .problems import first_problem
+from .run_files import first_problem
 
 MAX_UNITS = 2**18
 MAX_ROWS = 2**24

@@ -11,7 +11,7 @@ from ...data import BlockLoader
 from ...ops import auto
 from ...ops.backends import requested
 from ..config import RunConfig
-from ..precision import autocast
+from ..device import autocast
 from .progress import Report
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...data import Batch
 from ...errors import ConfigError
-from ..precision import autocast
+from ..device import autocast
 
 
 def compiled(

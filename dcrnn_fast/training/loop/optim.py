@@ -13,12 +13,32 @@ import dcrnn_fast
 
 from ...errors import ConfigError
 from ..config import OptimiserConfig, RunConfig
-from .optimisers import Optimisers
-from .snapshot import named_parameters
 
 EMBEDDING = "model.embedding.weight"
 SPARSE_LR, SPARSE_DECAY = 0.05, 0.0
 """The defaults of ``optimiser.embedding_lr`` and ``embedding_weight_decay`` with ``model.embedding: sparse``."""
+
+
+class Optimisers:
+    """Optimisers that step together, each with parameters of its own: what the trainer and its checkpoints need of one optimiser."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, or set them to zero."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """Update all parameters."""
+        for part in self.parts:
+            part.step()
 
 
 def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.device) -> nn.Module | Tensor | None:
@@ -56,6 +76,13 @@ def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device:
     tables = [groups.pop("embedding")] if sparse else []
     adamw = torch.optim.AdamW([*groups.values()], lr=options.lr, fused=device.type in ("cpu", "cuda"))
     return Optimisers(adamw, dcrnn_fast.RowWiseAdagrad(tables, lr=embedding_lr)) if sparse else Optimisers(adamw)
+
+
+def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn.Parameter]]:
+    """Parameters of several modules, each name led by its module's."""
+    for prefix, module in modules.items():
+        for name, parameter in module.named_parameters():
+            yield f"{prefix}.{name}", parameter
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:

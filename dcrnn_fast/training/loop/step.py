@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...data import Batch
 from ...data.packed.loader import part_of
 from ..config import RunConfig
-from ..precision import autocast
+from ..device import autocast
 from ..ranks.ranks import Ranks
 
 

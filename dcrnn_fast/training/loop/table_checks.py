@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...nn.optim import RowWiseAdagrad
 from ..config import OptimiserConfig
 from ..folder.tensors import all_finite, total
-from .optimisers import Optimisers
+from .optim import Optimisers
 
 
 class SparseTable:

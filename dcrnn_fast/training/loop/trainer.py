@@ -22,7 +22,7 @@ from ...data import Batch, BlockLoader, PackedDataset
 from ...errors import CheckpointError, DataError, TrainingDivergedError
 from ...nn.modules import DCRNN
 from ..config import RunConfig
-from ..device import select_backend
+from ..device import select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
 from ..folder.checkpoint import damaged, load_checkpoint, save_checkpoint
@@ -30,20 +30,16 @@ from ..folder.layout import RunFolder
 from ..folder.run_files import write_json
 from ..folder.tensors import all_finite, check_tensors
 from ..folder.weights import build_model, describe, encoding, export_weights
-from ..precision import select_precision
 from ..ranks.ranks import ONE, Ranks
 from .backends import measured_backends
 from .compiled import compiled
-from .constant_heads import constant_heads
-from .dense_edges import dense_edges
 from .objective import CounterfactualObjective
 from .oov_dropout import OOVDropout
 from .optim import EMBEDDING, build_optimiser, build_weighting, clip_gradients, learning_rate
 from .pace import STEPS, CheckpointPace
-from .position import EvaluationRecord, Position, TaskMetrics, restored_position
-from .progress import Report
-from .scalars import NoScalars, Scalars
-from .snapshot import capture, keep, restore, select, weight_sums
+from .progress import NoScalars, Report, Scalars
+from .start import constant_heads, dense_edges
+from .state import EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 from .step import BatchGradient
 from .stopping import EarlyStopping
 from .table_checks import sparse_table

@@ -9,7 +9,7 @@ import pytest
 
 from dcrnn_fast.data import prepare, prepare_folder
 from dcrnn_fast.data.build import staging as staged
-from dcrnn_fast.data.codes import distinct
+from dcrnn_fast.data.codes import quantiles
 from dcrnn_fast.data.read import row_files
 from dcrnn_fast.errors import DataError
 
@@ -63,31 +63,31 @@ def test_the_size_of_the_batches_changes_no_bit(table, monkeypatch):
 
 
 def test_distinct_values_of_many_chunks_are_those_of_the_whole_column(monkeypatch):
-    monkeypatch.setattr(distinct, "CHUNK", 1000)
+    monkeypatch.setattr(quantiles, "CHUNK", 1000)
     values = np.round(np.random.default_rng(0).normal(size=30_000), 2)
-    found, counts = distinct.distinct_counts(np.array_split(values, 91))
+    found, counts = quantiles.distinct_counts(np.array_split(values, 91))
     expected = np.unique(values, return_counts=True)
     np.testing.assert_array_equal(found, expected[0])
     np.testing.assert_array_equal(counts, expected[1])
 
 
 def test_too_many_distinct_values_lose_last_bits_and_no_row(monkeypatch):
-    monkeypatch.setattr(distinct, "CHUNK", 10_000)
-    monkeypatch.setattr(distinct, "MOST_DISTINCT", 9_000)
+    monkeypatch.setattr(quantiles, "CHUNK", 10_000)
+    monkeypatch.setattr(quantiles, "MOST_DISTINCT", 9_000)
     values = np.random.default_rng(0).uniform(1, 2, size=30_000)
-    found, counts = distinct.distinct_counts([values])
+    found, counts = quantiles.distinct_counts([values])
     assert len(found) == len(np.unique(values)), "one chunk is exact"
-    found, counts = distinct.distinct_counts(np.array_split(values, 30))
+    found, counts = quantiles.distinct_counts(np.array_split(values, 30))
     assert counts.sum() == 30_000
     assert (np.diff(found) > 0).all()
     reached = found[np.searchsorted(found, values, side="right") - 1]
     assert np.abs(reached - values).max() < 2**-12
 
 
-@pytest.mark.parametrize("count", [1, 1000, distinct.SUM_BLOCK + 1, 3 * distinct.SUM_BLOCK + 12_345])
+@pytest.mark.parametrize("count", [1, 1000, quantiles.SUM_BLOCK + 1, 3 * quantiles.SUM_BLOCK + 12_345])
 def test_a_sum_of_parts_has_the_bits_of_numpys(count):
     values = np.random.default_rng(0).normal(size=count) * 1e3
-    assert distinct.pairwise_sum(lambda start, stop: values[start:stop], count) == values.sum()
+    assert quantiles.pairwise_sum(lambda start, stop: values[start:stop], count) == values.sum()
 
 
 def test_an_interrupted_prepare_leaves_nothing(table):

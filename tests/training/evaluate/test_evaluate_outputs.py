@@ -10,8 +10,8 @@ from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.evaluate.bootstrap import bootstrap_intervals
 from dcrnn_fast.training.evaluate.metrics import binary_metrics
-from dcrnn_fast.training.evaluate.predictions_file import write_predictions
-from dcrnn_fast.training.evaluate.reliability import reliability
+from dcrnn_fast.training.evaluate.plots import reliability
+from dcrnn_fast.training.evaluate.predict import write_predictions
 from tests.damage import fill_disk
 
 

@@ -8,7 +8,7 @@ import torch
 
 import dcrnn_fast
 from dcrnn_fast.training import Report, train
-from dcrnn_fast.training.loop.constant_heads import constant_heads
+from dcrnn_fast.training.loop.start import constant_heads
 from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config, write_table
 
 RATES = {"click": 0.2, "buy": 0.05}

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from dcrnn_fast.training import load_model, train
-from dcrnn_fast.training.loop.dense_edges import dense_edges
+from dcrnn_fast.training.loop.start import dense_edges
 from tests.training.tiny import tiny_config
 
 

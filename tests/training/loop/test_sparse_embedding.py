@@ -12,7 +12,7 @@ from dcrnn_fast.training.folder.tensors import all_finite
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop import table_checks as sparse_table
 from dcrnn_fast.training.loop.optim import SPARSE_DECAY, SPARSE_LR, build_optimiser, clip_gradients
-from dcrnn_fast.training.loop.snapshot import capture, keep, restore
+from dcrnn_fast.training.loop.state import capture, keep, restore
 from dcrnn_fast.training.loop.table_checks import SparseTable
 from tests.training.tiny import tiny_config
 

@@ -1,4 +1,4 @@
-"""Results as tables for a terminal or a pipe."""
+"""Results and data reports as tables for a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ PIPE = 160
 """Columns of a pipe, unless the variable COLUMNS says how many."""
 HEADER, NAME = 6, 12
 """Characters of a line of a header and of a name, where a table is too wide for the console."""
+LONGEST = 40
+"""Characters of a value in a table by segment."""
+BEST = 5
+"""Features that the table of single features shows of each task."""
 
 
 def output_console() -> Console:
@@ -103,10 +107,6 @@ def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet
     return sheet
 
 
-LONGEST = 40
-"""Characters of a value in a table by segment."""
-
-
 def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
     """Of each of a field's segments, see :func:`dcrnn_fast.training.evaluate.segments.metrics_by`, one row a task."""
     means = {"label_mean": "label mean", "prediction_mean": "predicted"}
@@ -114,8 +114,8 @@ def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
     sheet = Sheet(f"By {field}", {field: False, "task": False, "rows": True} | dict.fromkeys(numbers.values(), True))
     for entry in entries:
         value = f"({entry['values']:,} others)" if entry["value"] is None else _short(entry["value"])
-        for task, of in entry["metrics"].items():
-            sheet.add(value, task, f"{of['rows']:,}", *(_with_interval(of, name) for name in numbers))
+        for task, metrics in entry["metrics"].items():
+            sheet.add(value, task, f"{metrics['rows']:,}", *(_with_interval(metrics, name) for name in numbers))
             value = ""
     return sheet
 
@@ -134,3 +134,79 @@ def _with_interval(entry: Mapping[str, Any], name: str) -> str:
 def number(value: float | None) -> str:
     """Four decimals, or ``undefined``."""
     return "undefined" if value is None else f"{value:.4f}"
+
+
+def print_report(console: Console, report: Mapping[str, Any]) -> None:
+    """The tables of a report of :func:`dcrnn_fast.data.data_report`, and below them its warnings."""
+    rows = ", ".join(f"{count:,} {split}" for split, count in report["rows"].items())
+    print_lines(console, [f"{report['name']}: {rows} rows"])
+    for make in (labels_sheet, fields_sheet, dense_sheet, groups_sheet, features_sheet):
+        if sheet := make(report):
+            print_lines(console, [""])
+            print_sheet(console, sheet)
+    print_lines(console, ["", *([f"warning: {line}" for line in report["warnings"]] or ["No warnings."])])
+
+
+def labels_sheet(report: Mapping[str, Any]) -> Sheet:
+    """One row a task and split."""
+    numbers = dict.fromkeys(("rows", "positives", "base rate", "constant log loss"), True)
+    sheet = Sheet("Labels", {"task": False, "split": False} | numbers)
+    for task, by_split in report["tasks"].items():
+        for split, found in by_split.items():
+            counts = (f"{found['rows']:,}", f"{found['positives']:,}")
+            sheet.add(task, split, *counts, _number(found["base_rate"]), _number(found["constant_log_loss"]))
+    return sheet
+
+
+def fields_sheet(report: Mapping[str, Any]) -> Sheet:
+    """One row a field: its ids, and the shares that are out of vocabulary and missing in each split."""
+    columns = [(kind, split) for kind in ("oov", "missing") for split in report["rows"]]
+    numbers = {f"{'OOV' if kind == 'oov' else kind} {split}": True for kind, split in columns}
+    title = "Fields: embeddings, and shares of the rows that are out of vocabulary (OOV) and missing; -: cannot be told"
+    sheet = Sheet(title, {"field": False, "kind": False, "ids": True} | numbers)
+    for name, found in report["fields"].items():
+        sheet.add(name, found["kind"], f"{found['ids']:,}", *(_share(found[kind][split]) for kind, split in columns))
+    return sheet
+
+
+def dense_sheet(report: Mapping[str, Any]) -> Sheet | None:
+    """One row a dense column and split; None without dense columns."""
+    names = ("mean", "std", "min", "max")
+    sheet = Sheet("Dense columns, scaled", {"column": False, "split": False} | dict.fromkeys(names, True))
+    for column, by_split in report["dense"].items():
+        for split, found in by_split.items():
+            sheet.add(column, split, *(_number(found[name]) for name in names))
+    return sheet if report["dense"] else None
+
+
+def groups_sheet(report: Mapping[str, Any]) -> Sheet | None:
+    """One row a split: its groups, and the share of them that hold both classes of each task; None without a group column."""
+    if report["groups"] is None:
+        return None
+    tasks = list(report["tasks"])
+    numbers = dict.fromkeys(("groups", "mean rows", "rows without", *tasks), True)
+    sheet = Sheet("GAUC groups, and the share of them that hold both classes of a task", {"split": False} | numbers)
+    for split, found in report["groups"].items():
+        mean = "-" if found["mean_rows"] is None else f"{found['mean_rows']:.1f}"
+        shares = (_share(found["both_classes"][task]) for task in tasks)
+        sheet.add(split, f"{found['groups']:,}", mean, f"{found['rows_without_group']:,}", *shares)
+    return sheet
+
+
+def features_sheet(report: Mapping[str, Any]) -> Sheet | None:
+    """The features that alone rank each task best; None if no task has enough labels."""
+    columns = {"task": False, "column": False, "as": False, "split": False, "AUC": True}
+    sheet = Sheet("Best single features on held-out rows", columns)
+    for task, found in report["single_feature_auc"].items():
+        features = [(auc, name, kind) for kind in ("fields", "dense") for name, auc in (found or {kind: {}})[kind].items()]
+        for auc, name, kind in sorted(features, reverse=True)[:BEST]:
+            sheet.add(task, name, kind.removesuffix("s"), found["split"], f"{auc:.4f}")
+    return sheet if sheet.rows else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{round(value, 4) + 0.0:.4f}"  # The sum makes a zero of a negative zero.
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -1,4 +1,4 @@
-"""The constant as a state of a model: heads by which it predicts the base rate of the train rows for every row."""
+"""What a model has before the first step: heads that predict the base rates, and edges of the numeric embeddings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ...data.build.apply import bucket_edges
 
 SMALLEST = 1e-7
+"""A rate of 0 counts as this one, and a rate of 1 as one minus this."""
+MOST_ROWS = 1_000_000
+"""Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""
 
 
 @contextmanager
@@ -48,3 +55,22 @@ def constant_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence
 def _logit(rate: float) -> float:
     rate = min(max(rate, SMALLEST), 1 - SMALLEST)
     return math.log(rate) - math.log1p(-rate)
+
+
+def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:
+    """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32.
+
+    They are those of :func:`dcrnn_fast.data.codes.quantiles`, by quantiles with frequent values kept apart, between the smallest and the
+    largest value. A column of one value gets one bin above it.
+    """
+    rows = dense[:: -(-len(dense) // MOST_ROWS)]
+    return [torch.from_numpy(_edges(rows[:, column].astype(np.float64), bins)) for column in range(dense.shape[1])]
+
+
+def _edges(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.float32]:
+    ends = [values.min(), values.max()] if values.min() < values.max() else [values[0], values[0] + 1]
+    for buckets in range(bins, 1, -1):
+        edges = np.unique(np.concatenate([ends, bucket_edges(values, buckets)]).astype(np.float32))
+        if len(edges) <= bins + 1:  # a frequent value can split a bucket in two
+            return edges
+    return np.unique(np.array(ends, dtype=np.float32))

@@ -1,8 +1,9 @@
-"""Reliability plots: of rows with alike predictions, the part that is positive."""
+"""A run's curves and reliability plots as SVG: the same numbers give the same bytes, whatever style the process has set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...support.files import writing_output
-from .svg import svg_bytes
+from ..folder.run_files import write_file
 
 Array = NDArray[Any]
 
 BINS = 10
+
+
+def svg_bytes(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
+    """The SVG of what ``draw`` draws into a matplotlib figure of a size in inches."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["svg.hashsalt"] = "dcrnn_fast"
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        image = io.BytesIO()
+        figure.savefig(image, format="svg", metadata={"Date": None})
+    return image.getvalue()
+
+
+def write_curves(path: Path, title: str, loss: Sequence[tuple[int, float]], history: Sequence[Mapping[str, Any]]) -> None:
+    """Plot the training loss by step, and each task's validation AUC and log loss by step.
+
+    The same numbers give the same bytes.
+    """
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, 3)
+        figure.suptitle(title)
+        panels[0].plot([step for step, _ in loss], [value for _, value in loss])
+        panels[0].set(title="training loss", xlabel="step")
+        shown = [record for record in history if record["step"]] or history  # the start would squeeze the rest
+        steps = [record["step"] for record in shown]
+        for panel, metric, name in ((panels[1], "auc", "validation AUC"), (panels[2], "log_loss", "validation log loss")):
+            for task in shown[0]["valid"]:
+                values = [record["valid"][task][metric] for record in shown]
+                panel.plot(steps, [float("nan") if value is None else value for value in values], marker="o", label=task)
+            panel.set(title=name, xlabel="step")
+            panel.legend()
+
+    write_file(path, svg_bytes((13, 3.8), draw))
 
 
 def reliability(labels: Array, probabilities: Array, bins: int = BINS) -> tuple[Array, Array, Array]:
