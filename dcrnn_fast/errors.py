@@ -24,8 +24,8 @@ class DcrnnFastError(Exception):
         backend='cpp' cannot be used: ...
     """
 
-    said: bool | None = None
-    """In a run of several processes: whether another one tells the user of the failure. None where they could not agree on one."""
+    shown_by_another_rank: bool | None = None
+    """In a run of several processes: whether another one prints the error. None where they agreed on none; then the first one does."""
 
 
 class BackendUnavailable(DcrnnFastError, RuntimeError):  # noqa: N818 (it names a state, not a failure)

@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments if arguments is None else list(arguments), prog_name="dcrnn-fast")
     except DcrnnFastError as error:
-        if error.said is False or (error.said is None and is_first()):
+        shown_elsewhere = not is_first() if error.shown_by_another_rank is None else error.shown_by_another_rank
+        if not shown_elsewhere:
             sys.stderr.write(f"error: {error}\n")
         if isinstance(error, RanksError) and "TORCHELASTIC_RUN_ID" in os.environ:
             # torchrun names the process that it sees end first: let that be the one that failed. Then it ends this one.

@@ -32,9 +32,10 @@ def run_serve(
         raise ConfigError(f"--max-queue-rows {max_queue_rows}: expected at least --max-rows, {max_rows}, or a large request is never taken")
     if package is not None and (device, backend) != ("auto", "auto"):
         raise ConfigError("--device and --backend are for --run; a --package computes as it was exported")
-    from ..serving.http.app import Application, Limits, check_packages
+    from ..serving.http import check_packages
 
     check_packages()
+    from ..serving.http.app import Application, Limits
     from ..serving.http.model import load_package, load_run
     from ..serving.http.server import Server, bind, keep_hangups
 

@@ -1,4 +1,4 @@
-"""Who ``torchrun`` says that this process is: one of several *ranks* that train one model together, or none of them."""
+"""Reads the rank of this process from the variables that ``torchrun`` sets: one of several processes that train one model together."""
 
 from __future__ import annotations
 

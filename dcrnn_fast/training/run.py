@@ -25,7 +25,8 @@ from .init import TABLE, Earlier, compare, continued_data, in_words, load_earlie
 from .loop.progress import Report
 from .loop.trainer import Trainer
 from .pretrained import start_from_vectors
-from .ranks.ranks import Ranks, joined
+from .ranks.process_group import joined
+from .ranks.ranks import Ranks
 
 
 def train(

@@ -16,7 +16,7 @@ import yaml
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import MissingExtra
-from dcrnn_fast.serving.http import app as http_app
+from dcrnn_fast.serving.http import PACKAGES, check_packages
 from dcrnn_fast.serving.http import body as http_body
 from dcrnn_fast.serving.http import request as score_request
 from dcrnn_fast.serving.http.model import Served
@@ -28,7 +28,7 @@ from .contract import ONE, assert_scores, error_of
 from .on_a_thread import OnAThread
 
 needs_packages = pytest.mark.skipif(
-    any(find_spec(name) is None for name in http_app.PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
+    any(find_spec(name) is None for name in PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
 )
 
 
@@ -319,7 +319,7 @@ def test_a_broken_chunk_is_a_400(serve, ranker):
 
 @needs_packages
 def test_a_larger_body_is_parsed_on_another_thread_and_scored_alike(serve, ranker, monkeypatch):
-    monkeypatch.setattr(http_app, "INLINE", 10)
+    monkeypatch.setattr("dcrnn_fast.serving.http.app.INLINE", 10)
     server = serve(ranker)
     assert_scores(score(server.url, ONE), ranker.predict(ONE["columns"]))
     error_of(call(server.url, "POST", "/v1/score", b'{"columns": {"a": [1, 2, 3]}', JSON), 400)
@@ -335,9 +335,9 @@ def test_threads_score_alike(serve, ranker):
 
 
 def test_without_the_packages_of_the_extra_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(http_app, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr("dcrnn_fast.serving.http.find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(MissingExtra, match=r"serve needs uvicorn; run: pip install 'dcrnn_fast\[serve\]'"):
-        http_app.check_packages()
+        check_packages()
 
 
 def test_a_table_that_is_not_scored_finitely_is_not_served(ranker, monkeypatch):

@@ -9,13 +9,13 @@ import pytest
 
 from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401 (imported before the process is forked)
-from dcrnn_fast.serving.http import app as http_app
+from dcrnn_fast.serving.http import PACKAGES
 
 from .calls import get, metrics, score
 from .contract import ROWS, assert_scores
 
 needs_packages = pytest.mark.skipif(
-    any(find_spec(name) is None for name in http_app.PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
+    any(find_spec(name) is None for name in PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
 )
 
 

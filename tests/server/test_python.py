@@ -5,13 +5,13 @@ from importlib.util import find_spec
 
 import pytest
 
-from dcrnn_fast.serving.http import app as http_app
+from dcrnn_fast.serving.http import PACKAGES
 
 from .contract import *  # noqa: F403
 from .on_a_thread import OnAThread
 
 pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in http_app.PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
+    any(find_spec(name) is None for name in PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
 )
 
 

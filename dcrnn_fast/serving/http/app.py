@@ -1,4 +1,4 @@
-"""The HTTP interface of a ranker, as an ASGI application. Needs the extra ``serve``; docs/guide/server.md is its contract."""
+"""The HTTP interface of a ranker, its paths and its errors. Needs the extra ``serve``; docs/guide/server.md is its contract."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import json
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
 
-from ...errors import DataError, MissingExtra
+from ... import __version__
+from ...errors import DataError
 from .batching import Batcher, Job, Refused
 from .body import BodyReader, Receive
+from .metrics import Metrics
 from .model import Served
 from .request import Unusable, read_request
+from .schema import describe_api
 
-PACKAGES = ("fastapi", "fastapi_offline", "prometheus_client", "uvicorn")
 JSON = "application/json"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 INLINE = 32_768
 """Bodies of more bytes are parsed and encoded on another thread, so that small requests need not wait for them."""
 DEADLINE = "x-deadline-ms"
 MAX_DEADLINE = 600_000
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-def check_packages() -> None:
-    """Raise MissingExtra where a package of the extra ``serve`` is not installed."""
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise MissingExtra(f"serve needs {', '.join(missing)}; run: pip install 'dcrnn_fast[serve]'")
 
 
 class Limits(NamedTuple):
@@ -55,10 +55,6 @@ class Application:
     """
 
     def __init__(self, load: Callable[[], Served], limits: Limits = Limits(), *, threads: int = 1) -> None:  # noqa: B008 (it is immutable)
-        check_packages()
-        from .metrics import Metrics
-        from .routes import make_api
-
         served = load()
         self._load, self.limits = load, limits
         self.metrics, self.stopping = Metrics(), False
@@ -152,6 +148,60 @@ class Application:
         }
 
 
+def make_api(application: Application) -> FastAPI:
+    """The FastAPI application, with its page for trying it out at /docs, whose files the package fastapi-offline holds."""
+    api = FastAPIOffline(title="dcrnn_fast", version=__version__, redoc_url=None, redirect_slashes=False)
+
+    @api.post("/v1/score")
+    async def score(request: Request) -> Response:
+        try:
+            return _json(await application.score(request.headers, request.receive, request.scope["arrived"]))
+        except Unusable as error:
+            too_large = error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE  # and the rest of the body may be on its way
+            return _error(error.status, str(error), {"Connection": "close"} if too_large else None)
+        except Refused as error:
+            application.metrics.rejected.labels(error.reason).inc()
+            return _unavailable(str(error))
+        except ConnectionResetError:
+            return _error(HTTPStatus.BAD_REQUEST, "the client went before its body had come")
+
+    @api.get("/v1/model")
+    async def model() -> Response:
+        return _json(json.dumps(application.about()))
+
+    @api.get("/health/live")
+    async def live() -> Response:
+        return _json('{"status": "live"}')
+
+    @api.get("/health/ready")
+    async def ready() -> Response:
+        if application.stopping:
+            return _unavailable("the server is stopping")
+        return _json('{"status": "ready"}')
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        return Response(application.metrics.text(), headers={"Content-Type": PROMETHEUS})
+
+    @api.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        path, method = request.url.path, request.method
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = "POST" if path == "/v1/score" else "GET, HEAD"
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} has no method {method[:20]}, expected {allowed}", {"Allow": allowed})
+        return _error(
+            HTTPStatus(error.status_code), f"there is no path {path[:100]!r}; try /v1/score, /v1/model, /health/ready or /metrics"
+        )
+
+    @api.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        application.metrics.rejected.labels("failed").inc()
+        return _unavailable("the server failed, and its log says how; report this")
+
+    setattr(api, "openapi", lambda: describe_api(application.about()))  # noqa: B010 (mypy takes no assignment to a method)
+    return api
+
+
 def _numbers(values: npt.NDArray[np.float32]) -> str:
     """The shortest decimals that read back as the same float32; null for what is no finite number."""
     texts = map(str, values) if np.isfinite(values).all() else (str(value) if np.isfinite(value) else "null" for value in values)
@@ -175,3 +225,15 @@ def _deadline(values: list[str], arrived: float) -> float | None:
             HTTPStatus.BAD_REQUEST, f"X-Deadline-Ms is {', '.join(values)[:100]!r}, expected one whole number from 1 to {MAX_DEADLINE:,}"
         )
     return arrived + int(value) / 1000
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type=JSON)
+
+
+def _unavailable(message: str) -> Response:
+    return _error(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": "1"})
+
+
+def _error(status: HTTPStatus, message: str, headers: Mapping[str, Any] | None = None) -> Response:
+    return Response(json.dumps({"error": message}), status, dict(headers or {}), media_type=JSON)

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.rendezvous import rendezvous
 
-from ...errors import DcrnnFastError, RanksError
-from ...support.torchrun import Place
-from .ranks import Ranks
+from ...errors import ConfigError, DcrnnFastError, RanksError
+from ...support.torchrun import Place, place
+from .ranks import ONE, Ranks
 
 T = TypeVar("T")
 
@@ -30,8 +29,26 @@ LARGE = 2**18
 
 
 @contextmanager
+def joined() -> Iterator[Ranks]:
+    """The ranks of this run, which torchrun has started, or one process. All ranks leave the block together, or with an error.
+
+    Where an error leaves the block on several ranks, ``shown_by_another_rank`` is False on one of them, whose message the user should see.
+    """
+    here = place()
+    if here is None:
+        yield ONE
+        return
+    if not dist.is_available():
+        raise ConfigError("torchrun has started several processes, but this PyTorch was built without torch.distributed; start one process")
+    with process_group(here) as ranks:
+        yield ranks
+
+
+@contextmanager
 def process_group(here: Place) -> Iterator[Ranks]:
-    """Meet the other ranks, and leave them at the end of the block. See :func:`.ranks.joined`."""
+    """Meet the other ranks, and leave them at the end of the block. See :func:`joined`."""
+    from torch.distributed.rendezvous import rendezvous  # a PyTorch without torch.distributed lacks it
+
     own = not dist.is_initialized()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, group = None, None
@@ -45,7 +62,7 @@ def process_group(here: Place) -> Iterator[Ranks]:
     try:
         yield ManyRanks(here, group)
     except DcrnnFastError as error:
-        error.said = not _may_speak(store)
+        error.shown_by_another_rank = not _is_first_to_fail(store)
         raise
     finally:
         # Whoever still waits for this rank then fails at once.
@@ -60,10 +77,10 @@ def _attempt() -> str:
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE") == "1" else "0"
 
 
-def _may_speak(store: dist.Store | None) -> bool:
+def _is_first_to_fail(store: dist.Store | None) -> bool:
     """Whether no other rank has asked this before."""
     try:
-        return store is None or store.add("dcrnn_fast/said", 1) == 1
+        return store is None or store.add("dcrnn_fast/failed", 1) == 1
     except RuntimeError:  # the store is gone with the process that held it
         return True
 
@@ -73,9 +90,9 @@ def _reaching_others(rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = re.sub(r"^\[[^]]*\] *|\. .*", "", str(error).partition("\n")[0])  # without gloo's source line and its general advice
+        reason = re.sub(r"^\[[^]]*\] *|\. .*", "", str(error).partition("\n")[0])  # without gloo's source line and its general advice
         raise RanksError(
-            f"rank {rank} does not reach the other ranks any more: one of them has ended or hangs ({said}). "
+            f"rank {rank} does not reach the other ranks any more: one of them has ended or hangs ({reason}). "
             "Go on from the last checkpoint with --resume; in a command with --resume, torchrun --max-restarts does so by itself"
         ) from error
 

@@ -6,14 +6,10 @@ folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
-
-from ...errors import ConfigError
-from ...support.torchrun import place
 
 T = TypeVar("T")
 
@@ -54,23 +50,3 @@ class Ranks:
 
 
 ONE = Ranks()
-
-
-@contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks of this run, which torchrun has started, or one process. All ranks leave the block together, or with an error.
-
-    Where an error leaves the block on several ranks, ``said`` is False for one of them, whose message the user should see.
-    """
-    here = place()
-    if here is None:
-        yield ONE
-        return
-    from torch import distributed
-
-    if not distributed.is_available():
-        raise ConfigError("torchrun has started several processes, but this PyTorch was built without torch.distributed; start one process")
-    from .process_group import process_group
-
-    with process_group(here) as ranks:
-        yield ranks

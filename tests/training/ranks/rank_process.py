@@ -59,7 +59,7 @@ def rank_main(environment, values, output, options, pipe):
         metrics = train(load_config(None, values), output, resume=True, on_step=on_step)
         pipe.send(("done", json.dumps(metrics)))
     except DcrnnFastError as error:
-        pipe.send(("failed", type(error).__name__, str(error), error.said))
+        pipe.send(("failed", type(error).__name__, str(error), error.shown_by_another_rank))
 
 
 def start_ranks(count, values, output, **options):
