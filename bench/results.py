@@ -8,7 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from dcrnn_fast import backends, files
+from dcrnn_fast.ops import backends
+from dcrnn_fast.support import files
 
 from . import machine
 from .cases import COLUMNS

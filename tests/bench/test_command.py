@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 
 ROOT = Path(__file__).parents[2]
 
