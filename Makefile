@@ -122,7 +122,7 @@ ctest: $(VENV)/.dev
 # Measures the headline cases (BENCH_OPTIONS='--grid full': all), replaces the committed results, and draws the tables and the figure from them.
 bench: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark --record $(BENCH_OPTIONS)
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 	$(BIN)/python -m bench.figure
 
 # Compiles every Triton tile configuration for every architecture, and checks registers, shared memory and instructions. Needs no GPU.
@@ -151,7 +151,7 @@ gpu:
 # Times requests of prepared, eager and compiled models, of AOTInductor and ONNX Runtime, and of one user's candidates.
 requests: $(VENV)/.dev build/onnx/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m bench.requests
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Asks the servers over loopback, by wrk, which the system's packages have; with ONNX Runtime where the system has its library for C++ too.
 load: $(VENV)/.dev build/onnx/.installed
@@ -159,12 +159,12 @@ load: $(VENV)/.dev build/onnx/.installed
 		-DDCRNN_FAST_CUDA=OFF
 	cmake --build build/load -j $$(nproc)
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m bench.load --server build/load/dcrnn_fast_server
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Times training steps with and without torch.compile.
 compiled-step: $(VENV)/.dev
 	$(BIN)/python -m bench.compiled_step
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Measures how long calls occupy the host, beside a driver that launches nothing, and replaces bench/results/host_cost.json.
 host-cost: $(VENV)/.dev
@@ -173,57 +173,57 @@ host-cost: $(VENV)/.dev
 # Tunes and compares all models, in hours; killed, it goes on. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 quality: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY $(BIN)/python -m bench.quality --record $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(QUALITY_OPTIONS)
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Trains with several ranks of the cell. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 rank: $(VENV)/.dev
 	$(BIN)/python -m bench.rank $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(RANK_OPTIONS)
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Trains the default configuration and each of its parts changed. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 ablation: $(VENV)/.dev
 	$(BIN)/python -m bench.ablation $(if $(MOVIELENS),--movielens $(MOVIELENS))
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Trains the networks of make quality with fixed and uncertainty weights of the losses, DWA and FAMO. MOVIELENS=PATH: the RecBole wheel.
 weightings: $(VENV)/.dev
 	$(BIN)/python -m bench.weightings $(if $(MOVIELENS),--movielens $(MOVIELENS))
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Trains one model for all scenarios, scenario trunks, and one model a scenario.
 scenarios: $(VENV)/.dev
 	$(BIN)/python -m bench.scenarios
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Trains with each loss.cvr on logs that know P(consume | click) of all rows.
 selection-bias: $(VENV)/.dev
 	$(BIN)/python -m bench.selection_bias
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Trains with several standard deviations of the embeddings' start. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 embedding-start: $(VENV)/.dev
 	$(BIN)/python -m bench.embedding_start $(if $(MOVIELENS),--movielens $(MOVIELENS))
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Measures a training step as the embedding table grows, with dense and with sparse gradients.
 embedding-step: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.embedding_step
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Trains on tasks whose relation is known. SYNTHETIC_OPTIONS='--times 20': measures times too, on an idle machine.
 synthetic: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY OMP_NUM_THREADS=1 $(BIN)/python -m bench.synthetic_tasks $(SYNTHETIC_OPTIONS)
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Prepares a generated table of 10 million rows and records rows a second and the most memory. SCALE_OPTIONS='--rows N --kind csv'.
 scale: $(VENV)/.dev
 	$(BIN)/python -m bench.scale --record $(SCALE_OPTIONS)
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 # Prints what a table over many GPUs needs, by a model. SIZING_OPTIONS='--rows N --width N': of other inputs than the page's.
 sizing: $(VENV)/.dev
 	$(BIN)/python -m bench.sizing $(SIZING_OPTIONS)
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.pages
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt dcrnn_fast/kernels

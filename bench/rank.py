@@ -101,7 +101,7 @@ def name_of(rank: int | None) -> str:
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
-    """The lines of the table in docs/guide/choosing.md."""
+    """The lines of the table in bench/results/options.md."""
     lines = [
         "| data | rank | parameters | validation AUC | test AUC | rows/s in training | step over the full cell's |",
         "|---|---|---|---|---|---|---|",

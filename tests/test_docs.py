@@ -29,10 +29,38 @@ def test_commands_are_targets_of_the_makefile(path):
         assert f"\n{target}:" in makefile, f"no target {target}"
 
 
+def headings(path):
+    """The anchors of a page: its headings in lower case, without punctuation, with hyphens for spaces."""
+    found = re.findall(r"^#+ (.*)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
 @pytest.mark.parametrize("path", LISTS, ids=page_id)
-def test_links_lead_to_files(path):
-    for link in re.findall(r"\]\(([^)#]+)\)", prose(path)):
-        assert "://" in link or (path.parent / link).exists(), f"no file {link}"
+def test_links_lead_to_files_and_headings(path):
+    for link, _, anchor in re.findall(r"\]\(([^)#]*)(#([\w-]+))?\)", prose(path)):
+        if "://" not in link:
+            target = path.parent / link if link else path
+            assert target.exists(), f"no file {link}"
+            assert not anchor or anchor in headings(target), f"no heading {anchor} in {link}"
+
+
+@pytest.mark.parametrize("path", LISTS, ids=page_id)
+def test_lines_of_prose_have_at_most_140_characters(path):
+    generated = re.sub(r"<!-- [^/].*?<!-- /", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert not [line for line in generated.splitlines() if len(line) > 140 and not line.startswith("|")]
+
+
+def test_the_readme_is_short():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    assert len(text.split()) <= 700
+    assert len(re.findall(r"\]\(", text)) <= 8
+
+
+def test_the_index_names_every_page():
+    index = ROOT / "docs" / "README.md"
+    for path in ROOT.glob("docs/*/*.md"):
+        assert f"({path.relative_to(index.parent).as_posix()})" in index.read_text(encoding="utf-8"), f"not in the index: {path.name}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_id)

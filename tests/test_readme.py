@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from bench.readme import ROOT, SECTIONS, render
+from bench.pages import PAGES, ROOT, SECTIONS, render, whole
+from bench.results import COMMITTED
 
 README = ROOT / "README.md"
-EXAMPLES = [ROOT / "docs" / "guide" / "choosing.md", ROOT / "docs" / "guide" / "training.md"]
+EXAMPLES = [ROOT / "docs" / "guide" / f"{name}.md" for name in ("choosing", "encoding", "scenarios", "training", "transforms")]
 
 
 def page_id(path):
@@ -32,7 +33,12 @@ def run(code, folder):
 
 @pytest.mark.parametrize("path", SECTIONS, ids=page_id)
 def test_the_tables_are_those_of_the_result_files(path):
-    assert render(path) == path.read_text(encoding="utf-8"), "run: python -m bench.readme"
+    assert render(path) == path.read_text(encoding="utf-8"), "run: python -m bench.pages"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_pages_of_all_results_are_those_of_the_result_files(name):
+    assert whole(name) == (COMMITTED / name).read_text(encoding="utf-8"), "run: python -m bench.pages"
 
 
 @pytest.mark.parametrize("module", ["dcrnn_fast", "dcrnn_fast.reference"])

@@ -1,1 +1,1 @@
-"""The tables of README.md and of the pages in docs/, each from a file of bench/results/. bench/readme.py says on which page each is."""
+"""The tables, each from a file of bench/results/. bench/pages.py says on which page each is."""

@@ -8,7 +8,7 @@ from .. import machine
 from ..ablation import DATA as ABLATION_DATA
 from ..ablation import table as ablation_table
 from ..embedding_start import best_epoch, summarise
-from ..quality.report import as_markdown, budget, headline, of_tuned_size
+from ..quality.report import budget, headline
 from ..rank import table as rank_table
 from ..results import markdown, read
 from ..scenarios import RARE
@@ -29,20 +29,7 @@ def comparison() -> str:
         f"those on {result['rows'][0]['data']}: rows/s in training steps of {result['protocol']['batch_size']} rows, and the latency of a "
         f"request of one row in float32. {_source(result)}"
     )
-    return f"{headline(result)}\n\n{about}\n\n{_figures('')}"
-
-
-def protocol() -> str:
-    """Everything that the quality command reports, of the size that was tuned."""
-    result = read("quality.json")
-    about = f"± is the standard deviation over {result['protocol']['seeds']} seeds. {_source(result)}"
-    return f"{as_markdown(of_tuned_size(result))}\n\n{about}\n\n{_figures('../../')}"
-
-
-def _figures(to_root: str) -> str:
-    """Links to both figures, for a page from which ``to_root`` leads to the repository's root."""
-    words = {"quality_training.svg": "AUC against training rows a second", "quality_request.svg": "AUC against the latency of a request"}
-    return "\n".join(f"![{text}]({to_root}bench/results/{name})" for name, text in words.items())
+    return f"{headline(result)}\n\n{about}"
 
 
 def _source(result: dict) -> str:
@@ -55,10 +42,7 @@ def costs() -> str:
     """What each variant of DCRNN costs, and its AUC."""
     result = read("quality.json")
     data = result["rows"][0]["data"]
-    about = (
-        f"Conditions as in [the comparison](../evidence/quality.md#results). {machine.line(result['machine'])}; "
-        "`bench/results/quality.json`."
-    )
+    about = f"Conditions as in the table of all models. {machine.line(result['machine'])}; `bench/results/quality.json`."
     return f"{budget(result, data)}\n\n{about}"
 
 
@@ -116,7 +100,7 @@ def weightings() -> str:
     return (
         f"{markdown(['AUC minus that of fixed weights', *WEIGHTINGS_DATA], weightings_table(rows))}\n\n"
         f"Mean AUC of the tasks on validation rows, mean of {len({row['seed'] for row in rows})} seeds and of {networks} networks (ESMM on "
-        "funnels alone) of medium size, with the settings of the table above; in brackets: the standard error over the seeds. "
+        "funnels alone) of medium size, with the settings of the comparison; in brackets: the standard error over the seeds. "
         f"{machine.line(result['machine'])}, one thread a run; `bench/results/weightings.json`."
     )
 
@@ -132,7 +116,6 @@ def synthetic() -> str:
         "draws in which every label is known; first number: signal columns, second: noise columns. Cost tables: the whole model; FLOPs "
         f"as plain PyTorch computes the forward pass.{times} "
         f"{machine.line(result['machine'])}, one thread a run; `bench/results/synthetic_tasks.json`."
-        "\n\n![AUC by the tasks' cosine and by known labels, and the gate](../../bench/results/synthetic_tasks.svg)"
     )
 
 

@@ -171,5 +171,5 @@ def _schema_path(data: str | Path) -> Path:
         return path
     raise DataError(
         f"unknown data set {str(data)!r}; known are {', '.join(known_data_sets())}, and the path of a schema YAML (.yaml) of your own "
-        "table or of a packed folder works too (docs/guide/data-format.md)"
+        "table or of a packed folder works too (docs/guide/schema.md)"
     )

@@ -7,7 +7,7 @@
     metrics = evaluate("runs/census", split="valid")
     model, about = load_model("runs/census/model.safetensors")
 
-The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/guide/training.md describes the run folder and the configuration.
+The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/guide/training.md describes the run folder.
 """
 
 from .config import RunConfig, load_config

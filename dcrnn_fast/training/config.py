@@ -130,7 +130,7 @@ def model_with_earlier(values: Any) -> Any:
 
 
 class RunConfig(_Section):
-    """Everything that decides the outcome of a run; docs/guide/training.md lists the keys.
+    """Everything that decides the outcome of a run; docs/guide/configuration.md lists the keys.
 
     >>> config = RunConfig(data="hillstrom", optimiser={"lr": 0.001})
     >>> config.optimiser.lr, config.model.steps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import pickle
-import re
 import sys
 from pathlib import Path
 
@@ -320,11 +319,3 @@ def test_a_folder_that_is_neither_packed_nor_a_run_is_refused(tmp_path):
         Encoder.load(tmp_path)
     with pytest.raises(TypeError, match="path=5: expected a path"):
         Encoder.load(5)
-
-
-def test_the_pages_example_runs_and_prints_what_it_shows(hillstrom, shared_cache, monkeypatch, capsys):
-    page = (ROOT / "docs" / "guide" / "data-format.md").read_text(encoding="utf-8").partition("## Encoding in Python")[2]
-    code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL).groups()
-    monkeypatch.setenv("DCRNN_FAST_CACHE", str(shared_cache))
-    exec(code, {})
-    assert capsys.readouterr().out == shown

@@ -1,6 +1,6 @@
 """What a packed data set holds, in numbers, and what in it will spoil a training run. Needs NumPy only.
 
-docs/guide/data-format.md explains it.
+docs/guide/data-report.md explains it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The schema of a table, a YAML file: where its files are, what its columns mean, which columns are the tasks.
 
-docs/guide/data-format.md explains it by example. Every unknown key is an error.
+docs/guide/schema.md explains it by example. Every unknown key is an error.
 """
 
 from __future__ import annotations
@@ -268,13 +268,13 @@ def load_schema(path: Path) -> TableSchema:
         raise DataError(f"schema {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         held = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise DataError(f"schema {path} {held}, expected a mapping with name, files, tasks, ... (see docs/guide/data-format.md)")
+        raise DataError(f"schema {path} {held}, expected a mapping with name, files, tasks, ... (see docs/guide/schema.md)")
     try:
         return TableSchema.model_validate(content)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {_in_words(e)}" for e in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise DataError(f"schema {path} is not valid (see docs/guide/data-format.md): {'; '.join(problems[:5])}{more}") from error
+        raise DataError(f"schema {path} is not valid (see docs/guide/schema.md): {'; '.join(problems[:5])}{more}") from error
 
 
 def _in_words(error: Any) -> str:

@@ -3,7 +3,7 @@
 On a CPU the order of :data:`dcrnn_fast.ops.backends.AUTO` holds: every recorded benchmark supports it. How fast kernels are on a GPU
 depends on the card. So there every backend that can run is a *candidate*. It must give the reference's results, as exactly as plain PyTorch
 computes them, and take at least a tenth less time than the reference; else the reference computes. A candidate that raises or runs
-out of memory is refused for this process. docs/inside/triton.md explains the rules for people.
+out of memory is refused for this process. docs/guide/gpu.md explains the rules for people.
 """
 
 from ..backends import MEASURED as DEVICES

@@ -60,7 +60,7 @@ def evaluate(
             have intervals too.
 
     Returns:
-        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/guide/training.md defines the metrics.
+        ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/guide/metrics.md defines the metrics.
         The warnings name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say
         little. With ``by`` also ``"by"``: what :func:`dcrnn_fast.training.evaluate.segments.metrics_by` returns.
 

@@ -90,7 +90,7 @@ def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path, content):
 
 
 def test_the_documented_example_is_a_valid_schema(tmp_path):
-    page = (Path(__file__).resolve().parents[3] / "docs" / "guide" / "data-format.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "guide" / "schema.md").read_text()
     example = tmp_path / "example.yaml"
     example.write_text(page.split("```yaml\n")[1].split("```")[0])
     schema = load_schema(example)

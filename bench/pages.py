@@ -1,0 +1,200 @@
+"""Writes the pages of bench/results/ and the marked tables of README.md and docs/, all from the files of bench/results/.
+
+``python -m bench.pages``. A test compares them with the files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dcrnn_fast.support import files
+
+from . import machine, results
+from .tables import quality, serving, sizes, speed
+
+ROOT = Path(__file__).parents[1]
+Content = Callable[[], str]
+
+
+def excerpt(table: Content, *, lines: tuple[str, ...] = (), columns: tuple[str, ...] = ()) -> Content:
+    """The lines of a table that start with one of ``lines`` and the columns of these names, after the first column. None named: all."""
+
+    def render() -> str:
+        text = table()
+        header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n\n")[0].splitlines()]
+        kept = [row for row in rows if not lines or any(" | ".join([*row, ""]).startswith(start) for start in lines)]
+        missing = [start for start in lines if not any(" | ".join([*row, ""]).startswith(start) for row in rows)]
+        positions = [0, *(header.index(name) for name in columns)] if columns else range(len(header))
+        if missing:
+            raise SystemExit(f"no line starts with {missing} in this table:\n{text}")
+        shown = results.markdown([header[at] for at in positions], [[row[at] for at in positions] for row in kept])
+        name = re.findall(r"`bench/results/(\w+\.json)`", text)[-1]
+        return f"{shown}\n\n{machine.line(results.read(name)['machine'])}; `bench/results/{name}`."
+
+    return render
+
+
+PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
+    "speed.md": (
+        "Speed",
+        {
+            "The full cell": speed.full_cell,
+            "The low-rank cell": speed.low_rank,
+            "Cases in which ours takes longer": speed.losses,
+            "Whole training steps": speed.training_step,
+            "Parts of steps and requests": speed.step_parts,
+            "Compiled training steps": speed.compiled_step,
+            "Growing embedding tables": speed.embedding_step,
+        },
+    ),
+    "models.md": (
+        "Models",
+        {"All models": quality.comparison, "The variants of DCRNN": quality.costs, "Tasks of known relation": quality.synthetic},
+    ),
+    "options.md": (
+        "Options of DCRNN",
+        {
+            "Each default changed": quality.ablation,
+            "The start of the embeddings": quality.embedding_start,
+            "The rank": quality.rank,
+            "Scenarios": quality.scenarios,
+            "Selection bias": quality.selection_bias,
+            "Weightings of the losses": quality.weightings,
+        },
+    ),
+    "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
+}
+"""The pages of bench/results/ with all tables: title, and the tables by heading."""
+
+GUIDE, EVIDENCE = ROOT / "docs" / "guide", ROOT / "docs" / "evidence"
+SECTIONS: dict[Path, Mapping[str, Content]] = {
+    ROOT / "README.md": {"speed": excerpt(speed.full_cell, columns=("forward: torch.compile", "training: torch.compile"))},
+    GUIDE / "packed-data.md": {"scale": sizes.scale},
+    GUIDE / "choosing.md": {
+        "variants": excerpt(
+            quality.costs,
+            lines=("DCRNN, small |", "DCRNN, medium |", "DCRNN, hard sharing, medium |", "DCRNN, full cell, medium |"),
+        ),
+    },
+    GUIDE / "scenarios.md": {
+        "scenarios": excerpt(
+            quality.scenarios,
+            lines=tuple(
+                f"{data} | {setting} |"
+                for data in ("census-income", "drawn, cosine 0.8", "drawn, cosine 0.2")
+                for setting in ("one model", "scenario trunks", "a model a scenario")
+            ),
+            columns=("setting", "all rows: AUC", "rare scenarios: AUC"),
+        )
+    },
+    GUIDE / "configuration.md": {"compiled step": speed.compiled_step},
+    GUIDE / "embedding-tables.md": {
+        "embedding step": excerpt(speed.embedding_step, columns=("dense: AdamW", "sparse: row-wise Adagrad", "sparse / dense"))
+    },
+    GUIDE / "biased-logs.md": {
+        "selection bias": excerpt(
+            quality.selection_bias,
+            lines=tuple(
+                f"{log}: {setting} |"
+                for log in ("one taste", "other rules", "hidden taste")
+                for setting in ("entire_space", "clicked rows", "ipw", "dr")
+            ),
+            columns=("all rows: AUC", "all rows: log loss", "P(click): log loss"),
+        )
+    },
+    GUIDE / "sizing.md": {"sizing": sizes.sizing},
+    EVIDENCE / "performance.md": {
+        "full cell": excerpt(
+            speed.full_cell,
+            columns=("forward: eager", "forward: torch.compile", "training: eager", "training: torch.compile", "training: product floor"),
+        ),
+        "low rank": excerpt(
+            speed.low_rank,
+            lines=("D = 320, rank 32, B = 512,", "D = 624, rank 64, B = 4096,"),
+            columns=("forward: torch.compile", "training: our full cell", "training: torch.compile", "training: product floor"),
+        ),
+        "training step": speed.training_step,
+        "step parts": excerpt(
+            speed.step_parts,
+            lines=tuple(
+                f"B = 512: {part} |" for part in ("whole", "recurrence, forward", "recurrence, backward", "outside the recurrence")
+            ),
+        ),
+        "losses": speed.losses_summary,
+    },
+    EVIDENCE / "quality.md": {
+        "models": excerpt(
+            quality.comparison,
+            lines=("DCRNN |", "DCN-v2", "GDCN", "a DCRNN for each task |", "SharedBottom |", "MMoE |", "PLE |", "AITM |", "HistGrad"),
+            columns=("census-income", "hillstrom", "movielens-100k", "id-log", "training rows/s, bfloat16", "request, µs"),
+        ),
+        "weightings": excerpt(quality.weightings, lines=("uncertainty, all networks |", "DWA, all networks |", "FAMO, all networks |")),
+    },
+    EVIDENCE / "synthetic.md": {
+        "synthetic": excerpt(
+            quality.synthetic,
+            lines=("DCRNN, rows 0.5 |", "DCRNN, hard sharing |", "DCRNN, no sharing |", "MMoE |", "PLE |", "logistic regression"),
+            columns=("cosine 0.0", "cosine 0.5", "cosine 1.0"),
+        )
+    },
+    EVIDENCE / "defaults.md": {
+        "ablation": excerpt(
+            quality.ablation,
+            lines=(
+                "the defaults |",
+                "full cell |",
+                "no gate |",
+                "hard sharing |",
+                "relation independent |",
+                "relation transfer |",
+                "one projection of the dense columns |",
+                "no OOV dropout |",
+                "embeddings start at 0.35 |",
+                "sparse embeddings |",
+                "learning rate 0.003 |",
+            ),
+            columns=("mean of the sets", "above the defaults", "runs above the constant"),
+        ),
+        "rank": excerpt(quality.rank, lines=("census-income |",), columns=("rank", "parameters", "test AUC", "step over the full cell's")),
+        "embedding start": excerpt(
+            quality.embedding_start,
+            lines=("0.354 |", "0.1 |", "0.05 |", "0.02 |", "0 |"),
+            columns=("mean of the sets", "above the constant, `log_loss`", "above the constant, `auc`"),
+        ),
+    },
+    EVIDENCE / "serving.md": {
+        "requests": excerpt(serving.requests, columns=("prepared", "eager", "compiled", "AOTInductor", "ONNX Runtime")),
+        "load": excerpt(
+            serving.load,
+            lines=("1 | 8 |", "200 | 8 |"),
+            columns=("server", "requests/s", "p50 / p99 / p99.9, ms"),
+        ),
+    },
+}
+"""The marked tables of README.md and docs/."""
+
+
+def render(page: Path) -> str:
+    """The text of README.md or of a page of docs/ with every marked section written anew."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in SECTIONS[page].items():
+        pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)"
+        text, found = re.subn(pattern, lambda marks, content=content: f"{marks[1]}{content()}\n{marks[2]}", text, flags=re.DOTALL)
+        if found != 1:
+            raise SystemExit(f"{page}: expected one section marked {name!r}, found {found}")
+    return text
+
+
+def whole(name: str) -> str:
+    """The text of a page of bench/results/."""
+    title, tables = PAGES[name]
+    return f"# {title}\n\n" + "\n\n".join(f"## {heading}\n\n{content()}" for heading, content in tables.items()) + "\n"
+
+
+if __name__ == "__main__":
+    for page in SECTIONS:
+        files.write_text(page, render(page))
+    for name in PAGES:
+        files.write_text(results.COMMITTED / name, whole(name))
