@@ -16,7 +16,8 @@ class DcrnnFastError(Exception):
     """Base class of the errors that a user can fix.
 
     Example:
-        >>> from dcrnn_fast import DcrnnFastError, backends
+        >>> from dcrnn_fast import DcrnnFastError
+        >>> from dcrnn_fast.ops import backends
         >>> try:
         ...     backends.resolve("cpp", device="cuda")
         ... except DcrnnFastError as error:

@@ -23,7 +23,7 @@ def parse(text: str) -> Any:
     Raises ValueError for what is no JSON (NaN and infinities included), for numbers beyond float64 (1e999), for nesting deeper than 100
     levels, for integers of more than 20 digits, and for text that is no Unicode (half of a surrogate pair).
 
-    >>> from dcrnn_fast import strict_json
+    >>> from dcrnn_fast.support import strict_json
     >>> strict_json.parse('{"rows": 8}')
     {'rows': 8}
     """

@@ -31,7 +31,7 @@ def load(path: Path) -> Any:
 def parse(text: str) -> Any:
     """The value of a YAML text. Raises ValueError that names the line.
 
-    >>> from dcrnn_fast import strict_yaml
+    >>> from dcrnn_fast.support import strict_yaml
     >>> strict_yaml.parse("optimiser: {lr: 0.5}")
     {'optimiser': {'lr': 0.5}}
     """
