@@ -90,7 +90,7 @@ spark: $(VENV)/.dev build/pyspark/.installed
 MINUTES ?= 1
 fuzz: export FUZZ_MINUTES := $(MINUTES)
 fuzz: $(VENV)/.dev
-	$(if $(SANITIZE),$(BIN)/python scripts/sanitize.py fuzz,OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto --dist loadfile)
+	$(if $(SANITIZE),$(BIN)/python -m scripts.checks.sanitize fuzz,OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto --dist loadfile)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -106,11 +106,11 @@ format: $(VENV)/.dev
 
 # Runs the C++ kernels' tests on a build with AddressSanitizer and UBSan, which must find two planted defects.
 sanitize: $(VENV)/.dev
-	$(BIN)/python scripts/sanitize.py
+	$(BIN)/python -m scripts.checks.sanitize
 
 # Tests a build against one PyTorch in another: the oldest and the newest, or as ABI='2.10.0 2.13.0' says. Not in CI: it downloads gigabytes.
 abi: $(VENV)/.dev
-	$(BIN)/python scripts/abi.py $(ABI)
+	$(BIN)/python -m scripts.checks.abi $(ABI)
 
 # Builds and tests the C++ library and its example, and the CUDA kernels compiled for the CPU, under sanitizers that must find planted defects.
 # Checks that each file of the server in C++ compiles by itself.
@@ -127,7 +127,7 @@ bench: $(VENV)/.dev
 
 # Compiles every Triton tile configuration for every architecture, and checks registers, shared memory and instructions. Needs no GPU.
 resources: $(VENV)/.dev
-	$(BIN)/python scripts/resources.py triton
+	$(BIN)/python -m scripts.resources triton
 
 # The same with the oldest Triton that a supported PyTorch brings. Its result stays in build/.
 OLDEST_TRITON ?= 3.6.0
@@ -138,15 +138,15 @@ $(OLDEST)/.installed: | $(VENV)/.dev
 	touch $@
 
 resources-oldest: $(VENV)/.dev $(OLDEST)/.installed
-	PYTHONPATH=$(OLDEST) $(BIN)/python scripts/resources.py triton --output $(OLDEST)/resources.json
+	PYTHONPATH=$(OLDEST) $(BIN)/python -m scripts.resources triton --output $(OLDEST)/resources.json
 
 # The same for every CUDA C++ kernel. Needs nvcc, but no GPU; without nvcc it says so and passes.
 cuda-check: $(VENV)/.dev
-	$(BIN)/python scripts/resources.py cuda
+	$(BIN)/python -m scripts.resources cuda
 
 # Runs what needs a GPU: tests, sanitizers, tile sizes and benchmarks. Uses the machine's own Python, whose PyTorch fits its GPU.
 gpu:
-	env -u OMP_WAIT_POLICY $(PYTHON) scripts/gpu.py $(GPU_OPTIONS)
+	env -u OMP_WAIT_POLICY $(PYTHON) -m scripts.gpu $(GPU_OPTIONS)
 
 # Times requests of prepared, eager and compiled models, of AOTInductor and ONNX Runtime, and of one user's candidates.
 requests: $(VENV)/.dev build/onnx/.installed

@@ -26,7 +26,7 @@ GPU_HEADLINE = (
 """The cases for which docs/inside/triton.md states goals on an H100."""
 
 GPU = {"T": (2, 1, 4), "D": (624, 256, 128, 1024), "B": (8192, 256, 2048, 65536)}
-"""The full grid on a GPU, what matters most first. scripts/gpu_device.py measures tile sizes for it."""
+"""The full grid on a GPU, what matters most first. scripts/gpu/device.py measures tile sizes for it."""
 
 
 def crossed(**axes: Sequence) -> list[dict]:

@@ -16,9 +16,11 @@ from .problems import cross_arguments
 BANKS = ("shared_weight", "private_weight", "index")
 
 
-def problem(**options):
-    """The arguments, and a direction for x0."""
-    arguments = cross_arguments(batch=3, steps=2, context_dim=2, **options)
+def problem(backend=None):
+    """The arguments, on the backend's device, and a direction for x0."""
+    arguments = cross_arguments(batch=3, steps=2, context_dim=2)
+    if backend is not None:
+        arguments = backend.of(arguments)
     return arguments, torch.randn_like(arguments["x0"])
 
 
@@ -28,7 +30,7 @@ def as_function_of(arguments, run, *names):
 
 @on_kernels
 def test_a_kernel_refuses_forward_mode(backend):
-    arguments, direction = problem()
+    arguments, direction = problem(backend)
     banks = [arguments[name] for name in BANKS]
     cases = (
         (as_function_of(arguments, backend.cross_rnn, "x0"), arguments["x0"], direction),
@@ -45,7 +47,7 @@ def test_a_kernel_refuses_forward_mode(backend):
 
 @on_kernels
 def test_a_kernels_gradient_refuses_forward_mode(backend):
-    arguments, _ = problem()
+    arguments, _ = problem(backend)
     out = as_function_of(arguments, backend.cross_rnn, "x0")(x0 := arguments["x0"].requires_grad_())
     with forward_ad.dual_level(), pytest.raises(BackendUnavailable, match="no forward-mode derivatives"):
         torch.autograd.grad(out, x0, forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out)))
@@ -54,7 +56,7 @@ def test_a_kernels_gradient_refuses_forward_mode(backend):
 @on_kernels
 def test_a_tensor_without_a_tangent_passes_a_kernel_in_forward_mode(backend):
     """A frozen part of a model stays on its backend."""
-    arguments, direction = problem()
+    arguments, direction = problem(backend)
     expected = reference.cross_rnn(**arguments)
     value, tangent = jvp(lambda x: backend.cross_rnn(**arguments) + x.sum(), (direction,), (direction,))
     torch.testing.assert_close(value, expected + direction.sum())
@@ -94,7 +96,7 @@ def test_auto_computes_forward_mode_in_a_compiled_graph():
 @on_every_backend
 @pytest.mark.parametrize("name", ["x0", "shared_weight", "private_bias", "context", "shared_projection"])
 def test_grad_gives_the_reference_gradient(backend, name):
-    arguments, _ = problem()
+    arguments, _ = problem(backend)
     if name == "shared_projection":
         arguments = backend.of(cross_arguments(rank=2, context_dim=1))
     fast, plain = (as_function_of(arguments, run, name) for run in (backend.cross_rnn, reference.cross_rnn))
@@ -104,8 +106,8 @@ def test_grad_gives_the_reference_gradient(backend, name):
 
 @on_every_backend
 def test_vmap_gives_each_sample_its_result(backend):
-    arguments, _ = problem()
-    many = torch.randn(2, *arguments["x0"].shape, dtype=torch.float64)
+    arguments, _ = problem(backend)
+    many = torch.randn_like(arguments["x0"].expand(2, -1, -1))
     fast = as_function_of(arguments, backend.cross_rnn, "x0")
     assert vmap(fast)(many[:0]).shape == (0, *reference.cross_rnn(**arguments).shape)
     torch.testing.assert_close(vmap(fast)(many), torch.stack([reference.cross_rnn(**{**arguments, "x0": x0}) for x0 in many]))
@@ -117,8 +119,8 @@ def test_vmap_gives_each_sample_its_result(backend):
 
 @on_every_backend
 def test_per_sample_gradients_are_those_of_each_sample_alone(backend):
-    arguments, _ = problem()
-    samples = torch.randn(2, *arguments["x0"].shape, dtype=torch.float64)
+    arguments, _ = problem(backend)
+    samples = torch.randn_like(arguments["x0"].expand(2, -1, -1))
 
     def of(run):
         return lambda bias, x0: run(**{**arguments, "shared_bias": bias, "x0": x0}).square().sum()
@@ -130,28 +132,28 @@ def test_per_sample_gradients_are_those_of_each_sample_alone(backend):
 
 @on_kernels
 def test_functionalize_passes_a_kernel_without_gradients(backend):
-    arguments, _ = problem()
+    arguments, _ = problem(backend)
     found = functionalize(as_function_of(arguments, backend.cross_rnn, "x0"))(arguments["x0"])
     torch.testing.assert_close(found, reference.cross_rnn(**arguments))
 
 
 @on("reference", "cpp")
 def test_jacrev_gives_the_reference_jacobian(backend):
-    arguments, _ = problem()
+    arguments, _ = problem(backend)
     fast, plain = (as_function_of(arguments, run, "x0") for run in (backend.cross_rnn, reference.cross_rnn))
     torch.testing.assert_close(jacrev(fast)(arguments["x0"]), jacrev(plain)(arguments["x0"]))
 
 
 @on_kernels
 def test_an_operator_called_under_grad_without_its_derivative_says_what_to_call(backend):
-    arguments, _ = problem()
+    arguments, _ = problem(backend)
     with pytest.raises(BackendUnavailable, match=r"Call the functions of dcrnn_fast\.functional"):
         grad(lambda x0: backend.operators.cross_rnn(*backend.operands({**arguments, "x0": x0}))[0].sum())(arguments["x0"])
 
 
 @on_kernels
 def test_functionalize_with_a_derivative_or_another_transform_is_refused(backend):
-    arguments, _ = problem()
+    arguments, _ = problem(backend)
     run = as_function_of(arguments, backend.cross_rnn, "x0")
     one, many = arguments["x0"], arguments["x0"][None]
     for transformed, x0 in (
@@ -177,7 +179,7 @@ def test_a_compiled_gradient_of_a_kernel_says_what_to_call():
 @on_every_backend
 def test_an_index_out_of_range_in_one_sample_is_refused(backend):
     """A negative one would read from the end."""
-    arguments, _ = problem()
+    arguments, _ = problem(backend)
     shared, private, index = (arguments[name] for name in BANKS)
     for stray in (-1, len(shared) + private.shape[1]):
         indices = torch.stack([index, index])

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-collect_ignore_glob = [] if (ROOT / "scripts" / "gpu.py").is_file() else ["test_*.py"]
+collect_ignore_glob = [] if (ROOT / "scripts" / "tree.py").is_file() else ["test_*.py"]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """Imports a script by name."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module
+def script():
+    """Imports a script by its name in scripts/."""
+    return lambda name: importlib.import_module(f"scripts.{name}")
 
 
 @pytest.fixture
@@ -52,14 +51,14 @@ def planted(tmp_path):
 
 @pytest.fixture(scope="session")
 def resources():
-    """Runs scripts/resources.py, and returns its exit code, its output and the result.
+    """Runs scripts.resources, and returns its exit code, its output and the result.
 
     It runs in its own process, where the TRITON_INTERPRET that the tests set does not count.
     """
 
     def run(language, output, *options):
-        command = [sys.executable, str(ROOT / "scripts" / "resources.py"), language, "--output", str(output), *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "scripts.resources", language, "--output", str(output), *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert output.is_file(), f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.returncode, done.stdout, json.loads(output.read_text(encoding="utf-8"))
 

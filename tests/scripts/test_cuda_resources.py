@@ -1,4 +1,4 @@
-"""scripts/resources.py cuda: what it reports on the CUDA kernels and on planted defects, and what it does without nvcc."""
+"""scripts.resources cuda: what it reports on the CUDA kernels and on planted defects, and what it does without nvcc."""
 
 import re
 
@@ -10,7 +10,7 @@ from .conftest import ROOT
 @pytest.fixture
 def check(script, resources, tmp_path):
     """The exit code, the output and the result for some files on sm_90."""
-    if script("cuda_compile").find_nvcc() is None:
+    if script("resources.cuda_compile").find_nvcc() is None:
         pytest.skip("nvcc was not found")
     return lambda *options: resources("cuda", tmp_path / "found.json", "--archs", "90", *options)
 
@@ -73,7 +73,7 @@ def test_a_kernel_that_the_script_does_not_know_is_reported(spoiled):
 
 
 def test_what_a_card_does_not_grant_is_a_failure(script):
-    failures = script("cuda_report").failures
+    failures = script("resources.cuda_report").failures
     usage = {"registers": 64, "stack": 0, "spill_stores": 0, "spill_loads": 0, "static_shared": 24}
     shape = {"warps": 8, "dynamic_shared": 232448 - 24}
     assert failures(90, shape, usage) == []
@@ -85,7 +85,7 @@ def test_what_a_card_does_not_grant_is_a_failure(script):
 
 
 def test_a_report_of_another_form_is_a_failure(script):
-    compiled = script("cuda_compile").Compiled(
+    compiled = script("resources.cuda_compile").Compiled(
         "csrc/cuda/param_gather.cu", 90, "ptxas info : Compiling entry function 'f' for 'sm_90'\n", False
     )
     assert "not understood" in compiled.failures()[0]
@@ -94,7 +94,7 @@ def test_a_report_of_another_form_is_a_failure(script):
 def test_without_nvcc_nothing_is_checked(script, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    monkeypatch.setattr(script("cuda_compile"), "TOOLKIT", tmp_path)
-    assert script("resources").main(["cuda", "--output", str(tmp_path / "found.json")]) == 0
+    monkeypatch.setattr(script("resources.cuda_compile"), "TOOLKIT", tmp_path)
+    assert script("resources.__main__").main(["cuda", "--output", str(tmp_path / "found.json")]) == 0
     assert capsys.readouterr().out == ("cuda-check: skipped: nvcc was not found; install the CUDA toolkit, or name it in CUDA_HOME\n")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""scripts/gpu.py: the order of its steps, what it packs and takes up again, and its dry run without a GPU."""
+"""scripts.gpu: the order of its steps, what it packs and takes up again, and its dry run without a GPU."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ from .conftest import ROOT
 @pytest.fixture
 def gpu(script, tmp_path, monkeypatch):
     """The script, with the test's own build folder."""
-    module = script("gpu")
+    module = script("gpu.__main__")
     monkeypatch.setattr(module, "FOLDER", tmp_path / "gpu")
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     return module
@@ -43,12 +43,14 @@ def results(gpu):
 def device(gpu, results, monkeypatch):
     """A run with fake commands on a card of the test's making; returns the exit code, the outcomes and the runner."""
     where, logs = results.where, results.logs
-    (where / "scripts").mkdir(parents=True)
+    (where / "scripts" / "gpu").mkdir(parents=True)
+    for folder in (where / "scripts", where / "scripts" / "gpu"):
+        (folder / "__init__.py").touch()
     logs.mkdir()
     results.sources.write_text("abc")
 
     def run(*arguments, codes=None, sources="abc", ends=None, build=0, card="Test Card"):
-        (where / "scripts" / "gpu_device.py").write_text(f"print('capability: 9.0'); print('card: {card}')\n")
+        (where / "scripts" / "gpu" / "device.py").write_text(f"print('capability: 9.0'); print('card: {card}')\n")
         (where / "setup.py").write_text(f"import os; print(os.environ['TORCH_CUDA_ARCH_LIST']); raise SystemExit({build})")
 
         def steps(python, only, *, extension, tuned):
@@ -95,26 +97,28 @@ def test_nothing_is_timed_after_a_red_smoke_test(device):
 
 
 def test_tile_sizes_and_benchmarks_wait_for_every_test(device):
-    code, outcomes, runner = device(codes={"tests/nn": 1})
+    code, outcomes, runner = device(codes={"tests/operators": 1})
     assert code == 1
     assert outcomes == {**ALL_PASSED, "tests": "failed", "tune": "not run", "bench": "not run"}
     assert "tests/triton" in runner.log("tests").read_text(), "a step's further parts run all the same"
     assert "exit code 1" in runner.outcomes["tests"].why
 
 
-def test_nothing_is_tested_after_a_red_build(device):
+def test_after_a_red_build_the_kernels_without_one_run_and_what_was_built_before_is_gone(device, results):
+    (results.where / "dcrnn_fast").mkdir()
+    (built := results.where / "dcrnn_fast" / "_C.old.so").write_text("")
     code, outcomes, _ = device(build=1)
-    assert code == 1
-    assert outcomes == {**dict.fromkeys(ALL_PASSED, "not run"), "environment": "passed", "build": "failed"}
+    assert (code, outcomes) == (1, {**ALL_PASSED, "build": "failed"})
+    assert not built.exists()
 
 
 def test_a_part_that_passed_does_not_run_again_on_the_same_sources_and_card(gpu, device):
-    code, outcomes, _ = device("--only", "smoke,tests", codes={"tests/nn": 1})
+    code, outcomes, _ = device("--only", "smoke,tests", codes={"tests/operators": 1})
     assert (code, outcomes["tests"]) == (1, "failed")
     code, outcomes, runner = device("--only", "smoke,tests,bench")
     assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
     runs = [line for line in runner.log("tests").read_text().splitlines() if line in gpu.PARTS]
-    assert runs == [*gpu.PARTS, "tests/nn"]
+    assert runs == [*gpu.PARTS, "tests/operators"]
 
 
 @pytest.mark.parametrize("changed", [{"sources": "other"}, {"card": "Other Card"}])
@@ -190,7 +194,7 @@ def test_a_step_that_fails_now_does_not_count_as_passed_before(device):
 
 
 def test_the_comparison_of_the_smoke_test_finds_nan(script, monkeypatch):
-    module = script("gpu_device")
+    module = script("gpu.device")
     right = functional.cross_rnn
     monkeypatch.setattr(functional, "cross_rnn", lambda **given: right(**given) * (1 if given["backend"] == "reference" else torch.nan))
     assert module._error("cpp", {"batch": 3, "dim": 4}, torch.float32, {}, "cpu") == math.inf
@@ -271,6 +275,39 @@ def test_a_command_that_is_not_there_fails_its_step(gpu, tmp_path):
     assert "second" in runner.log("absent").read_text()
 
 
+def test_the_end_of_a_failed_commands_output_is_printed(gpu, tmp_path, capsys):
+    gpu.Runner(tmp_path, tmp_path).run(gpu.Step("red", (say(gpu, "first\n" + "line\n" * 20 + "the reason", 1),)))
+    said = capsys.readouterr().out
+    assert "exit code 1; the end of its output:\n    line" in said
+    assert "    the reason\n" in said
+    assert "    first\n" not in said
+
+
+def test_packages_on_pythonpath_are_seen_after_the_sources(gpu, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/carried")
+    runner = gpu.Runner(tmp_path, tmp_path)
+    runner.run(gpu.Step("paths", (gpu.Command((sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'])")),)))
+    assert runner.log("paths").read_text().splitlines()[-1] == f"{tmp_path}{os.pathsep}/carried"
+
+
+def test_what_a_command_measures_is_packed_while_it_runs(gpu, results, device, tmp_path, monkeypatch):
+    runner = device("--only", "smoke")[2]
+    monkeypatch.setattr(sys.modules[gpu.Runner.__module__], "PAUSE", 0.1)
+    rows, packed = results.where / "bench" / "results" / "rows.json", tmp_path / "out" / "results.tar.gz"
+    rows.parent.mkdir(parents=True)
+    program = (
+        f"import pathlib, tarfile, time; pathlib.Path({str(rows)!r}).write_text('[]'); time.sleep(2); "
+        f"raise SystemExit('results/rows.json' not in tarfile.open({str(packed)!r}).getnames())"
+    )
+    assert runner.run(gpu.Step("bench", (gpu.Command((sys.executable, "-c", program)),)))
+
+
+def test_a_call_ends_within_ten_minutes_unless_it_is_told_otherwise(gpu):
+    runner = sys.modules[gpu.Runner.__module__]
+    assert 60 * gpu.parse([]).minutes + runner.GRACE < 600
+    assert gpu.parse(["--minutes", "0"]).minutes == 0
+
+
 def test_the_interpreter_is_off_in_every_command(gpu, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     runner = gpu.Runner(tmp_path, tmp_path)
@@ -309,7 +346,7 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
 
     if torch.cuda.is_available():
         pytest.skip("of machines without a GPU")
-    # the dry run of every step takes half a minute: CI makes it by scripts/gpu.py itself
+    # the dry run of every step takes half a minute: CI makes it by scripts.gpu itself
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build", "--only", "tune,sanitizer"])
     code = gpu.main()
     said = capsys.readouterr().out
@@ -330,5 +367,5 @@ def test_make_gpu_needs_no_virtual_environment():
     own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}  # these tests may run under make
     done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("python3.12 scripts/gpu.py --only tests")
+    assert done.stdout.strip().endswith("python3.12 -m scripts.gpu --only tests")
     assert "venv" not in done.stdout

@@ -51,12 +51,12 @@ def test_unchanged_files_keep_their_times_and_files_that_are_gone_are_deleted(so
 
 def test_the_scripts_find_the_kernels_in_a_copy(script, tmp_path):
     script("tree").copy(tmp_path)
-    command = [sys.executable, str(tmp_path / "scripts" / "resources.py"), "--help"]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    command = [sys.executable, "-m", "scripts.resources", "--help"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
 
 
 def test_these_tests_pass_in_a_copy(script, tmp_path):
-    """scripts/gpu.py runs them there."""
+    """scripts.gpu runs them there."""
     script("tree").copy(tmp_path)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/scripts/test_tree.py", "-k", "not in_a_copy"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

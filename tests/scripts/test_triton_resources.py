@@ -1,4 +1,4 @@
-"""resources.py triton: every tile configuration fits, spills nothing, uses its tensor cores; it finds planted defects.
+"""scripts.resources triton: every tile configuration fits, spills nothing, uses its tensor cores; it finds planted defects.
 
 Here it compiles a small tile of each kernel, for sm_90 and bfloat16 alone. `make resources`, which CI runs too, compiles every tile for
 every architecture and dtype, and every variant of the kernels.
@@ -61,7 +61,7 @@ def test_the_fixed_blocks_are_those_of_the_launches(script):
     from dcrnn_fast.kernels import cross_rnn_backward_launch as backward
     from dcrnn_fast.kernels import param_gather_launch as gather
 
-    assert script("triton_report").FIXED == {
+    assert script("resources.triton_report").FIXED == {
         "start": {"BLOCK_D": backward.START_UNITS},
         "gather": {"BLOCK_R": gather.GATHER_VALUES // gather.GATHER_COLUMNS, "BLOCK_N": gather.GATHER_COLUMNS},
         "gather_sum": {"BLOCK_R": gather.SUM_ROWS, "BLOCK_N": gather.SUM_COLUMNS},
@@ -69,14 +69,14 @@ def test_the_fixed_blocks_are_those_of_the_launches(script):
 
 
 def test_an_addition_that_fusion_changes_is_a_failure(script):
-    report = script("triton_report")
+    report = script("resources.triton_report")
     job = report.Job("step", "float32", 90, (), warps=4)
     assert not report.fusion_of(job, {"FADD": 3, "FMUL": 2}, {"FADD": 3, "FMUL": 2})["failures"]
     assert "fusion changes the additions" in report.fusion_of(job, {"FADD": 3, "FMUL": 2}, {"FADD": 1, "FFMA": 2})["failures"][0]
 
 
 def test_a_loop_may_issue_so_many_instructions_for_each_cycle_of_its_products_and_must_leave_one_running(script):
-    loops = script("triton_loops")
+    loops = script("resources.triton_loops")
     facts = {"loop_divisions": 0, "loop_index_loads": 0, "loop_issue": 0.5, "loop_wait": 1}
     assert not loops.loop_failures("step", "bfloat16", 128, facts)
     assert "issues 0.51 instructions" in loops.loop_failures("step", "bfloat16", 128, {**facts, "loop_issue": 0.51})[0]
@@ -84,17 +84,17 @@ def test_a_loop_may_issue_so_many_instructions_for_each_cycle_of_its_products_an
 
 
 def test_every_kernel_with_tiles_has_limits(script):
-    loops = script("triton_loops")
+    loops = script("resources.triton_loops")
     assert set(loops.LIMITS) == set(loops.TF32_LIMITS) == set(tile_table.KERNELS)
 
 
 def test_a_loop_is_told_from_code_that_waits_at_the_end_and_jumps_back(script):
     """The jump from 0x50 to 0x10 makes a loop. That from 0x80 to 0x30 makes none: 0x30 is reached in the loop without it."""
     lines = ["MOV R1", "HMMA.16816.F32 R2", "@!P1 BRA 0x70", "LDG.E.128 R3", "FADD R4", "@P0 BRA 0x10", "EXIT", "NOP", "BRA 0x30"]
-    code = script("machine_code").code_of("\n".join(f"/*{16 * at:04x}*/ {line} ;" for at, line in enumerate(lines)))
-    (loop,) = script("machine_code").inner_loops(code)
+    code = script("resources.machine_code").code_of("\n".join(f"/*{16 * at:04x}*/ {line} ;" for at, line in enumerate(lines)))
+    (loop,) = script("resources.machine_code").inner_loops(code)
     assert [one.at for one in loop] == [0x10, 0x20, 0x30, 0x40, 0x50, 0x70, 0x80]
-    assert script("triton_loops").loop_facts(code, "", 90) == {
+    assert script("resources.triton_loops").loop_facts(code, "", 90) == {
         "loop_instructions": 6, "loop_cycles": 4.0, "loop_issue": 1.5, "loop_wait": None, "loop_loads": {"16": 1}, "loop_async_loads": {},
         "loop_divisions": 0, "loop_index_loads": 0, "stale_loads": 0,
     }  # fmt: skip

@@ -45,6 +45,7 @@ def test_info_queries_no_gpu(monkeypatch):
     def query(*arguments):
         raise AssertionError("a GPU was asked for")
 
+    monkeypatch.setattr(backends, "_no_device", lambda: None)  # whether there is a GPU, which backends asks the driver once
     for name in ("get_device_name", "get_device_properties", "is_available", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, query)
     info.render()

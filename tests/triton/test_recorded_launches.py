@@ -1,9 +1,7 @@
 """Launches that are recorded and not made, of the largest sizes: every grid fits a GPU, every address is exact and inside its tensor."""
 
 from dataclasses import replace
-from importlib import import_module
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +19,6 @@ from dcrnn_fast.ops.triton import functions
 from .programs import Launch, corners, recorded, run_without_memory
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 OPERATORS = functions(launches)
 MOST = 2**31 - 1
 LARGEST_GRID = (MOST, 65535, 65535)
@@ -103,12 +100,9 @@ LARGEST = {
 
 
 @pytest.fixture
-def compiling(monkeypatch):
-    """scripts/triton_compile.py: which integers it compiles as 32 bits, and the kernels by their names in the table of tiles."""
-    if not (SCRIPTS / "triton_compile.py").is_file():
-        pytest.skip("the tests lie without the scripts")
-    monkeypatch.syspath_prepend(SCRIPTS)
-    return import_module("triton_compile")
+def compiling():
+    """scripts/resources/triton_compile.py: which integers it compiles as 32 bits, and the kernels by their names in the table of tiles."""
+    return pytest.importorskip("scripts.resources.triton_compile", reason="the tests lie without the scripts")
 
 
 def excess(launch, card, compiling):

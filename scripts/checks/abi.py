@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "abi"
 OLDEST, NEWEST = "2.10", "newest"
 NEEDS = ("numpy", "pybind11>=2.13", "setuptools>=77", "ninja", "pytest>=8", "hypothesis>=6.100")

@@ -1,4 +1,4 @@
-"""What scripts/gpu.py keeps from call to call: logs, figures, and which parts passed; as one file that another machine can go on from."""
+"""What scripts.gpu keeps from call to call: logs, figures, and which parts passed; as one file that another machine can go on from."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tree
-from gpu_runner import Runner
+from .. import tree
+from .runner import Runner
 
 KEPT = re.compile(r"(logs|results)/\w[\w.-]*|(tuning|passed)\.json|sources\.txt")
 """The names in results.tar.gz. A file of another name is never unpacked."""
@@ -57,7 +57,18 @@ class Results:
             _replace(self.passed, json.dumps({**stamp, "passed": passed}, indent=1))
             self.pack(runner)  # a machine that is taken away in the middle of a step loses nothing that passed
 
+        packed = 0.0
+
+        def pack_what_was_measured() -> None:
+            nonlocal packed
+            measured = [*(self.where / tree.RESULTS).glob("*"), *self.folder.glob(self.tuning.name)]
+            newest = max((path.stat().st_mtime for path in measured), default=0.0)
+            if newest > packed:
+                packed = newest
+                self.pack(runner)
+
         runner.changed = write
+        runner.going_on = pack_what_was_measured
 
     def summary(self, runner: Runner) -> str:
         """The headline figures, where they were measured, and a line for each step."""

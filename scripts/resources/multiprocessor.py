@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from runpy import run_path
 
-from sources import KERNELS
+from ..sources import KERNELS
 
 
 @dataclass(frozen=True)

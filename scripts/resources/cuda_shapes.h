@@ -1,4 +1,4 @@
-// How the kernels of csrc/cuda are launched, as lines of JSON for scripts/cuda_report.py: for every kernel a function of its name, with its
+// How the kernels of csrc/cuda are launched, as lines of JSON for scripts/resources/cuda_report.py: for every kernel a function of its name, with its
 // template parameters. A C++ compiler suffices: tests/cuda_on_host/shim.h stands for CUDA.
 #include <string>
 

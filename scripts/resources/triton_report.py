@@ -21,12 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from multiprocessor import SHARED_MEMORY, programs
-from sources import KERNELS as KERNEL_FILES
-from triton_compile import ELEMENT, HEAVIEST, KERNELS, LOW_RANK, SIZES, TILED, Job, arguments, compiled, job_of, load, run_tool
-from triton_costs import lines, predictions
-from triton_loops import loop_failures
-from triton_reemission import emit, reemission_of
+from ..sources import KERNELS as KERNEL_FILES
+from .multiprocessor import SHARED_MEMORY, programs
+from .triton_compile import ELEMENT, HEAVIEST, KERNELS, LOW_RANK, SIZES, TILED, Job, arguments, compiled, job_of, load, run_tool
+from .triton_costs import lines, predictions
+from .triton_loops import loop_failures
+from .triton_reemission import emit, reemission_of
 
 CASES = {name: {"B": 8192, "D": 624} for name in TILED} | {"all_steps": {"B": 256, "D": 256}}
 TASKS, STEPS = 2, 3

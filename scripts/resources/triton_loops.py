@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from machine_code import PRODUCTS, Code, inner_loops, widths
+from .machine_code import PRODUCTS, Code, inner_loops, widths
 
 RATE = {80: 256, 90: 512}
 """16-bit products, each with an addition, that a tensor core computes in a cycle; tf32 takes twice as long. They follow from NVIDIA's data
@@ -72,7 +72,7 @@ def loop_failures(kernel: str, kind: str, rows: int, facts: Mapping[str, Any]) -
     """What exceeds the limits, of a kernel by its name in the table of tiles."""
     limits = TF32_LIMITS if kind == "tf32" else LIMITS
     if kernel not in limits:
-        return ["has no limits in LIMITS of scripts/triton_loops.py"]
+        return ["has no limits in LIMITS of scripts/resources/triton_loops.py"]
     found, limit = [], limits[kernel]
     for name, most in (("divisions", limit.divisions), ("index_loads", limit.index_loads)):
         if facts[f"loop_{name}"] > most:

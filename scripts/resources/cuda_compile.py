@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sources import ROOT
+from ..sources import ROOT
 
-SHAPES = ROOT / "scripts" / "cuda_shapes.h"
+SHAPES = Path(__file__).with_name("cuda_shapes.h")
 SHIM = ROOT / "tests" / "cuda_on_host"
 TOOLKIT = Path("/usr/local/cuda")
 
@@ -157,6 +157,6 @@ def shapes_of(kernels: Iterable[Kernel], folder: Path) -> tuple[dict[Kernel, dic
         includes = [f"-I{path}" for path in (SHIM, folder / "cuda", SHAPES.parent)]
         output, failed = run([*host_compiler(), *flags, *includes, str(source), "-o", str(program)], folder)
         if failed:
-            return {}, [Compiled("scripts/cuda_shapes.h", 0, output, failed)]
+            return {}, [Compiled("scripts/resources/cuda_shapes.h", 0, output, failed)]
         lines = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout.splitlines()
     return dict(zip(known, map(json.loads, lines), strict=True)), []

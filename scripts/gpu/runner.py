@@ -1,4 +1,4 @@
-"""Steps of commands, run one after another within a time budget. scripts/gpu.py says which."""
+"""Steps of commands, run one after another within a time budget. scripts.gpu says which."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from typing import TextIO
 ENDED = "ended, the minutes were used up"
 GRACE = 60.0
 """Seconds beyond the budget, in which a command that stops by itself can finish what it is at."""
+PAUSE = 10.0
+"""Seconds between two looks at what a running command has measured."""
+LAST_LINES = 15
+"""Lines of a failed command's output that are printed."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ def words(arguments: Sequence[str]) -> str:
     return " ".join(argument for argument in arguments[:6] if argument != sys.executable)
 
 
+def last_lines(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+
+
 class Runner:
     """Runs steps one after another within a time budget, each with its own log."""
 
@@ -63,6 +72,8 @@ class Runner:
         self.passed_before: set[str] = set()
         self.changed: Callable[[], None] = lambda: None
         """Called when a part or a step has passed or failed."""
+        self.going_on: Callable[[], None] = lambda: None
+        """Called from time to time while a command runs."""
 
     def run(self, step: Step) -> bool:
         """Run a step, and return whether it passed."""
@@ -114,6 +125,7 @@ class Runner:
                     break
                 if why:
                     failed.append(f"{words(arguments)}: {why}")
+                    print(f"gpu: {failed[-1]}; the end of its output:\n{last_lines(self.log(step.name))}", flush=True)
                 elif command.stops_itself and self.ends is not None and time.monotonic() >= self.ends - 1:
                     late = f"the minutes were used up in: {words(arguments)}"
                 elif command.name:
@@ -126,15 +138,21 @@ class Runner:
     def _call(self, arguments: list[str], environment: Mapping[str, str], log: TextIO, left: float | None) -> str:
         """Run a command, and return why it failed, or nothing. When its time is up, it is ended together with its children."""
         inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-        settings = {**inherited, "PYTHONPATH": str(self.where), **environment}
+        paths = [str(self.where), *filter(None, [inherited.get("PYTHONPATH")])]  # what the user carries along stays visible
+        settings = {**inherited, "PYTHONPATH": os.pathsep.join(paths), **environment}
         try:
             process = subprocess.Popen(arguments, cwd=self.where, env=settings, stdout=log, stderr=log, start_new_session=True)
         except OSError as error:
             return f"cannot be started ({error.strerror})"
         try:
-            code = process.wait(left)
-            return f"exit code {code}" if code else ""
-        except subprocess.TimeoutExpired:
+            ends = None if left is None else time.monotonic() + left
+            while ends is None or time.monotonic() < ends:
+                try:
+                    code = process.wait(PAUSE if ends is None else min(PAUSE, max(0.0, ends - time.monotonic())))
+                except subprocess.TimeoutExpired:
+                    self.going_on()
+                else:
+                    return f"exit code {code}" if code else ""
             return ENDED
         finally:
             if process.poll() is None:

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from triton_compile import KERNELS, Job
+from .triton_compile import KERNELS, Job
 
 
 def emit(names: Iterable[str], folder: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from machine_code import PRODUCTS, Code, code_of, inner_loops, widths
-from triton_loops import MAY_BE_STALE_IN_PTX, loop_facts
+from .machine_code import PRODUCTS, Code, code_of, inner_loops, widths
+from .triton_loops import MAY_BE_STALE_IN_PTX, loop_facts
 
 KERNELS = {
     "step": ("cross_rnn_forward", "cross_rnn_step"),

@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cuda_compile import ALL_STEPS_DIM, LOW_RANK, Compiled, binding_includes, compile_all, find_nvcc, kernels_of, run, shapes_of, target_of
-from multiprocessor import MULTIPROCESSORS, SHARED_MEMORY, programs
-from sources import ROOT, sources
+from ..sources import ROOT, sources
+from .cuda_compile import ALL_STEPS_DIM, LOW_RANK, Compiled, binding_includes, compile_all, find_nvcc, kernels_of, run, shapes_of, target_of
+from .multiprocessor import MULTIPROCESSORS, SHARED_MEMORY, programs
 
 COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "static_shared", "dynamic_shared", "blocks", "occupancy")
 """What is printed of a row, after its names."""
@@ -27,7 +27,7 @@ def failures(arch: int, shape: dict[str, Any] | None, usage: dict[str, int]) -> 
     if usage["stack"]:
         found.append(f"keeps {usage['stack']} bytes on the stack")
     if shape is None:
-        return [*found, "its launch is not known to scripts/cuda_shapes.h"]
+        return [*found, "its launch is not known to scripts/resources/cuda_shapes.h"]
     shared = usage["static_shared"] + shape.get("least_shared", shape["dynamic_shared"])
     if shared > SHARED_MEMORY[arch]:
         found.append(f"asks for {shared} bytes of shared memory, a block is granted {SHARED_MEMORY[arch]}")

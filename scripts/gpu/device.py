@@ -1,4 +1,4 @@
-"""What scripts/gpu.py runs on the GPU, each in its own process: ``report``, ``smoke``, ``small`` and ``tune``."""
+"""What scripts.gpu runs on the GPU, each in its own process: ``report``, ``smoke``, ``small`` and ``tune``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def calls(shapes: Sequence[dict[str, Any]], every_option: bool) -> list[tuple[di
 
 
 def report() -> int:
-    """Describe this machine. scripts/gpu.py reads the line "card: NAME" or "no CUDA device: REASON"."""
+    """Describe this machine. scripts.gpu reads the line "card: NAME" or "no CUDA device: REASON"."""
     print(f"python: {platform.python_version()}, {sys.executable}\nplatform: {platform.platform()}")
     for command in (["nvidia-smi"], ["nvcc", "--version"], ["compute-sanitizer", "--version"]):
         if shutil.which(command[0]) is None:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import tree
+from .. import tree
 
 COPY = tree.ROOT / "build" / "sanitize"
 TESTS = ("tests/cpu", *(f"tests/operators/test_{name}arguments.py" for name in ("", "projection_")))

@@ -1,4 +1,4 @@
-"""Runs everything that needs a GPU, in one command: ``python3 scripts/gpu.py``, or ``make gpu``. No virtual environment, no network.
+"""Runs everything that needs a GPU, in one command: ``python3 -m scripts.gpu``, or ``make gpu``. No virtual environment, no network.
 
 The script copies the sources to build/gpu/tree, builds them there for this card alone, and then makes these steps, what matters most first:
 
@@ -9,9 +9,9 @@ The script copies the sources to build/gpu/tree, builds them there for this card
     bench      every benchmark
     sanitizer  compute-sanitizer, tool by tool
 
-It goes on after a failed step, except where one needs another: nothing runs after a failed build, nothing is timed after a failed smoke
-test, and tile sizes and benchmarks wait for every test. Each part that passed is recorded: no later call makes it again with the same
-sources, kind of card, versions and builds.
+It goes on after a failed step, except where one needs another: nothing is timed after a failed smoke test, and tile sizes and benchmarks
+wait for every test. After a failed build Triton's kernels alone run, which need none. Each part that passed is recorded: no later call
+makes it again with the same sources, kind of card, versions and builds.
 
 Everything goes to one file, results.tar.gz, in the folder $OUT or build/gpu. ``--resume results.tar.gz`` goes on from it, also on another
 machine. Without a GPU the script builds, and makes a dry run of every step. The exit code is 0 if nothing failed, 1 if a step failed, 3
@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-import tree
-from gpu_results import Results
-from gpu_runner import Command, Runner, Step
+from .. import tree
+from .results import Results
+from .runner import Command, Runner, Step
 
 PARTS = (
     "tests/operators/test_param_gather.py",
@@ -43,16 +43,13 @@ PARTS = (
     "tests/operators/test_arguments.py",
     "tests/operators/test_projection_arguments.py",
     "tests/operators",
-    "tests/ops",
-    "tests/nn",
-    "tests/sharing",
-    "tests/test_package.py",
     "tests/triton",
 )
 """The parts of the tests, in their order. A folder stands for its files that are no parts of their own."""
 HEADLINE_FILES = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
 HEADLINE = (*HEADLINE_FILES, "--benchmark", "--grid", "headline", "--device", "cuda", "--missing", "--record")
 BENCHMARKS = ("bench", "--benchmark", "--grid", "full", "--device", "cuda", "--missing", "--record")
+WORKERS = 8
 WITHOUT_EXTENSION = ("-k", "not the_extension")
 """Leaves out the tests of the extension, on a machine that could not build it."""
 
@@ -63,10 +60,11 @@ TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
 def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) -> list[Step]:
     """The steps on a GPU, in their order."""
-    pytest, device = (python, "-m", "pytest", "-p", "no:cacheprovider"), (python, "scripts/gpu_device.py")
-    spread = ("-n", "8", "--dist", "worksteal") if find_spec("xdist") else ()
+    pytest, device = (python, "-m", "pytest", "-p", "no:cacheprovider"), (python, "-m", "scripts.gpu.device")
+    spread = ("-n", str(WORKERS), "--dist", "worksteal") if find_spec("xdist") else ()
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (WORKERS if spread else 1)))}
     measured, uncached = {"DCRNN_FAST_TUNING": str(tuned)}, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    collect = (*pytest, "--collect-only", "-q")
+    collect = (*pytest, "-p", "scripts.gpu.bare", "--collect-only", "-q")
     parts = []
     for part in PARTS:
         left_out = [f"--ignore={other}" for other in PARTS if other != part and Path(other).is_relative_to(part)]
@@ -80,7 +78,6 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) 
         Step(
             "smoke",
             (Command((*device, "smoke")),),
-            needs=("build",),
             dry=(Command((*device, "smoke"), {"TRITON_INTERPRET": "1"}),),
         ),
         Step(
@@ -91,7 +88,7 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) 
         ),
         Step(
             "tests",
-            tuple(Command((*pytest, *spread, *part), name=part[0]) for part in parts),
+            tuple(Command((*pytest, *spread, *part), threads, name=part[0]) for part in parts),
             needs=("smoke",),
             dry=(Command((*collect, *(part for part in PARTS if not part.endswith(".py")))),),
         ),
@@ -131,9 +128,11 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
     """Run all steps, and return the exit code."""
     python = sys.executable
     runner.log("environment").unlink(missing_ok=True)
-    runner.run(Step("environment", (Command((python, "scripts/gpu_device.py", "report")),)))
+    runner.run(Step("environment", (Command((python, "-m", "scripts.gpu.device", "report")),)))
     found = report_of(runner.log("environment"))
     card = found.get("card")
+    if "no CUDA device" in found:
+        runner.ends = None  # a dry run is made in full
     if options.no_build:
         refuse_old_builds(runner.where)
         runner.passed_before.add("build")
@@ -141,7 +140,9 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
         wanted = {"DCRNN_FAST_CPP": os.environ.get("DCRNN_FAST_CPP", "auto")}
         if "capability" in found:
             wanted["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST", found["capability"])
-        runner.run(Step("build", (Command((python, "setup.py", "build_ext", "--inplace"), wanted),)))
+        if not runner.run(Step("build", (Command((python, "setup.py", "build_ext", "--inplace"), wanted),))):
+            for left_over in (runner.where / "dcrnn_fast").glob("_C*.so"):
+                left_over.unlink()  # of other sources, or half of these
     built = {name: any((runner.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda")}
     chosen = steps(python, options.only, extension=built["_C"], tuned=results.tuning)
     if card is None:
@@ -161,10 +162,10 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m scripts.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(CHOICES), help=f"steps after the build, of {','.join(CHOICES)} (default: all)")
     parser.add_argument("--headline", action="store_true", help="the same as --only smoke,headline")
-    parser.add_argument("--minutes", type=float, help="start nothing new after so many minutes, and keep what was measured")
+    parser.add_argument("--minutes", type=float, default=8, help="start nothing new after so many minutes (default: 8; 0: no limit)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from the results.tar.gz of an earlier call")
     parser.add_argument("--no-build", action="store_true", help="use what an earlier call built")
     options = parser.parse_args(arguments)
@@ -177,7 +178,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run what the command line asks for, and print the summary last."""
     options = parse()
-    ends = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    ends = None if options.minutes == 0 else time.monotonic() + 60 * options.minutes
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = Results(FOLDER, FOLDER / "tree")
     sources = results.copy_sources()
@@ -187,6 +188,8 @@ def main() -> int:
     code = run(runner, results, options, sources=sources)
     packed = results.pack(runner)
     print(f"{results.summary(runner)}\ngpu: everything is in {packed}", flush=True)
+    if any(outcome.state == "unfinished" or outcome.why == "the minutes are used up" for outcome in runner.outcomes.values()):
+        print(f"gpu: the minutes are used up; go on with --resume {packed}", flush=True)
     return code
 
 

@@ -1,0 +1,1 @@
+"""Development tools. Each runs from the root of the repository: ``python -m scripts.NAME``."""

@@ -1,0 +1,1 @@
+"""``python -m scripts.gpu``: everything that needs a GPU, in one command."""

@@ -1,0 +1,1 @@
+"""``python -m scripts.resources``: what the compiled kernels take of a GPU, found without one."""
