@@ -23,7 +23,8 @@ TESTS = ("tests/operators", "-k", "cpp and (outputs_and_gradients or rows_are_co
 LOADED = """
 import sys
 import torch
-from dcrnn_fast import _C, backends
+from dcrnn_fast import _C
+from dcrnn_fast.ops import backends
 build = _C.build_info()
 assert build["built_against_torch"] == sys.argv[1].partition("+")[0], build
 assert torch.__version__ == sys.argv[2], torch.__version__
