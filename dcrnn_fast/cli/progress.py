@@ -1,16 +1,20 @@
-"""Progress in a terminal or a log: a live bar, one plain line an evaluation, or nothing."""
+"""Progress of a training or of reading rows, in a terminal or a log: a live bar, plain lines, or nothing."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..training import Report
 from .tables import number
+
+SECONDS = 5.0
+"""Between two lines of the progress of rows in a pipe or a log file."""
 
 
 class PlainReport(Report):
@@ -62,10 +66,75 @@ class LiveReport(PlainReport):
         self._bar.stop()
 
 
+class _Silent:
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        pass
+
+
+class _Lines(_Silent):
+    """One line every few seconds, and one for each step."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._what, self._began, self._said = "", 0.0, 0.0
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began = what, now
+        elif now - self._said < SECONDS:
+            return
+        self._said = now
+        speed = done / (now - self._began) if done and now > self._began else 0.0
+        left = f", {(total - done) / speed:,.0f} s left" if total is not None and speed and total > done else ""
+        self._console.print(f"{what}: {done:,}{f' of {total:,}' if total else ''}{left}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Bar(_Silent):
+    """A live bar with the rows a second and the remaining time."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
+        self._bar, self._what = Progress(*columns, console=console, transient=True), ""
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if what != self._what:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._what, self._task = what, self._bar.add_task(what, total=total, count="")
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, count=f"{done:,}{f' of {total:,}' if total else ''}")
+
+
 def choose_report(*, quiet: bool = False) -> Report:
     """The report for standard error: live only in a terminal, and not in CI."""
     if quiet:
         return Report()
     console = Console(stderr=True)
-    live = console.file.isatty() and not console.is_dumb_terminal and not os.environ.get("CI")
-    return LiveReport(console) if live else PlainReport(console)
+    return LiveReport(console) if _is_live(console) else PlainReport(console)
+
+
+def row_progress(*, quiet: bool) -> _Silent:
+    """The progress of reading and scoring rows, for a ``with`` block, on standard error: a live bar in a terminal, lines, or nothing."""
+    if quiet:
+        return _Silent()
+    console = Console(stderr=True)
+    return _Bar(console) if _is_live(console) else _Lines(console)
+
+
+def _is_live(console: Console) -> bool:
+    return console.file.isatty() and not console.is_dumb_terminal and not os.environ.get("CI")

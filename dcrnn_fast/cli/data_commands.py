@@ -1,0 +1,67 @@
+"""The commands that read tables: ``prepare`` and ``inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .options import AsJson, Data, Quiet
+
+
+def prepare(
+    schema: Annotated[Path, typer.Option(help="Schema YAML of the table.")],
+    output: Annotated[Path, typer.Option(help="Packed folder to write, which `--data` of the other commands takes.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="File, pattern or folder, repeatable, in place of `files: {all: ...}` in the schema."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the validation rows, where they are drawn.")] = 0,
+    valid_fraction: Annotated[float, typer.Option(help="Part of the train rows to draw as validation rows.")] = 0.1,
+    quiet: Quiet = False,
+) -> None:
+    """Encode a table of any size, part by part, into a folder of arrays."""
+    import pyarrow.parquet as pq
+
+    from ..data import prepare_folder
+    from .progress import row_progress
+    from .tables import output_console, print_lines
+
+    with row_progress(quiet=quiet) as progress:
+        data = prepare_folder(schema, output, inputs=inputs or (), seed=seed, valid_fraction=valid_fraction, progress=progress)
+    if quiet:
+        return
+    lines = [f"{data.meta.name}: {', '.join(f'{count:,} {split}' for split, count in data.meta.rows.items())} rows"]
+    rejects = data.path / "rejects.parquet"
+    if rejects.is_file():
+        lines.append(f"Rejected CSV rows: {pq.read_metadata(rejects).num_rows:,}, in {rejects}")
+    print_lines(output_console(), [*lines, f"Packed folder: {output}"])
+
+
+def inspect(
+    data: Data = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Instead: file, pattern or folder to draft a schema of, repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report on a table before training: labels, fields, groups by split, and what in them will spoil a run. Or draft its schema."""
+    if (data is None) == (not inputs):
+        raise ConfigError("give either --data, to report on a table with a schema, or --input, to draft one")
+    if data is None:
+        from ..data.inspect.draft import draft_schema
+
+        typer.echo(draft_schema(inputs or ()), nl=False)
+        return
+    from ..data import data_report
+    from ..data import prepare as prepared
+    from .tables import output_console, print_report
+
+    report = data_report(prepared(data))
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        print_report(output_console(), report)

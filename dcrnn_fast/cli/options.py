@@ -1,0 +1,27 @@
+"""Options that several commands have, each declared once."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BACKEND = typer.Option(help="Backend of the operators, see `dcrnn-fast info`.")
+DEVICE = typer.Option(help="auto, cpu, cuda or cuda:N.")
+
+Data = Annotated[str | None, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")]
+Run = Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")]
+BackendOfRun = Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")]
+DeviceOfRun = Annotated[str | None, typer.Option(help="Device; default: the run's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+class Split(str, Enum):
+    """Rows of a data set."""
+
+    train = "train"
+    valid = "valid"
+    test = "test"

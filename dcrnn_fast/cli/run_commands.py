@@ -1,0 +1,182 @@
+"""The commands of a run: ``train``, ``evaluate``, ``calibrate``, and ``demo``, which trains on the embedded data sets."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError, RunFolderError, shown
+from ..support import strict_yaml
+from ..support.torchrun import is_first
+from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, Quiet, Run, Split
+
+
+def train(
+    data: Data = None,
+    config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); without it, the defaults.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder; default runs/DATA.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint of --output.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Run folder to start from: its weights, vocabulary and settings.")] = None,
+    backend: Annotated[str | None, BACKEND] = None,
+    device: Annotated[str | None, DEVICE] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, row order and dropout.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, e.g. --set model.steps=3.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train, keep the weights that are best on validation rows, and evaluate them on the test rows."""
+    from .. import training
+    from ..training.folder.layout import RunFolder, stored_config
+    from .progress import choose_report
+    from .tables import output_console, print_lines, print_metrics
+
+    given = {
+        "data": data,
+        "init": None if init is None else str(init),
+        "backend": backend,
+        "device": device,
+        "seed": seed,
+        "threads": threads,
+    }
+    given |= {"optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
+    overrides = {key: value for key, value in given.items() if value is not None} | _parse_settings(settings or [])
+    if output is None and config is None and "data" in overrides:
+        output = _default_output(overrides["data"])
+    of_run = resume and config is None and output is not None and RunFolder(output).holds_run()
+    if of_run and output is not None:
+        config = RunFolder(output).config
+    elif init is not None and config is None:
+        if data is None:
+            raise ConfigError("--init needs --data, the schema of the new rows: without it the run would train on the old ones again")
+        stored_config(init)
+        config, of_run = RunFolder(init).config, True
+    run = training.load_config(config, overrides, of_run=of_run)
+    output = output or _default_output(run.data)
+    try:
+        result = training.train(run, output, resume=resume, report=choose_report(quiet=quiet))
+    except KeyboardInterrupt:
+        if not is_first():
+            raise typer.Exit(130) from None
+        go_on = f"go on with: dcrnn-fast train --resume --output {output}"
+        typer.echo(f"interrupted; {go_on if RunFolder(output).holds_run() else 'nothing was written yet'}", err=True)
+        raise typer.Exit(130) from None
+    if not quiet and is_first():
+        console = output_console()
+        if start := result.get("init"):
+            print_metrics(console, f"{result['data']['name']}, test rows, before training", start["metrics"]["test"])
+        print_metrics(console, f"{result['data']['name']}, test rows", result["test"])
+        print_lines(console, [f"Run folder: {output}"])
+
+
+def evaluate(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the run's own.")] = None,
+    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    backend: BackendOfRun = None,
+    device: DeviceOfRun = None,
+    as_served: Annotated[
+        bool, typer.Option("--as-served", help="Evaluate the probabilities that `predict` gives, on rows of which none were left out.")
+    ] = False,
+    bootstrap: Annotated[int | None, typer.Option(help="Resample the rows this often for 95% intervals, e.g. 1000.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Parquet file to write, of predictions and labels.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="SVG file to write, of each task's reliability in 10 bins.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", metavar="FIELD", help="Field, repeatable: metrics of the rows with each of its values too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the best weights of a run."""
+    from .. import training
+    from ..training.evaluate.constant import not_better_than_constant
+    from .tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
+
+    options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
+    result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend, **options)
+    of_the_data = [f"warning: {line}" for line in result["warnings"]]
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        for line in [*not_better_than_constant(result["metrics"]), *of_the_data]:
+            typer.echo(line, err=True)
+        return
+    console = output_console()
+    print_metrics(console, f"{result['data']}, {split.value} rows", result["metrics"])
+    for field, entries in result.get("by", {}).items():
+        print_sheet(console, segments_sheet(field, entries))
+    written = {"Predictions": predictions, "Reliability plot": plot}
+    print_lines(console, [*of_the_data, *(f"{what}: {path}" for what, path in written.items() if path is not None)])
+
+
+class Method(str, Enum):
+    """How a task's probabilities are calibrated."""
+
+    platt = "platt"
+    isotonic = "isotonic"
+
+
+def calibrate(
+    run: Run,
+    method: Annotated[Method, typer.Option(help="A line through the logits, or an isotonic regression.")] = Method.platt,
+    split: Annotated[Split, typer.Option(help="Rows to fit to.")] = Split.valid,
+    backend: BackendOfRun = None,
+    device: DeviceOfRun = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate each task's probabilities on validation rows; `predict` and `Ranker` then give calibrated ones."""
+    from .. import training
+    from .tables import Sheet, number, output_console, print_lines, print_sheet
+
+    result = training.calibrate(run, method=method.value, split=split.value, backend=backend, device=device)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        return
+    columns = ("log loss", "log loss after", "calibration", "calibration after")
+    sheet = Sheet(f"{result['data']}, test rows, calibrated on {split.value} rows", {"task": False, **dict.fromkeys(columns, True)})
+    for task, before in result["before"].items():
+        after = result["after"][task]
+        sheet.add(task, *(number(entry[name]) for name in ("log_loss", "calibration") for entry in (before, after)))
+    console = output_console()
+    print_sheet(console, sheet)
+    lines = [f"{name}: {fit['method']}, {fit['rows']:,} rows, {fit['positives']:,} positive" for name, fit in result["maps"].items()]
+    if split is not Split.valid:
+        lines.append(f"warning: calibrated on {split.value} rows: what they were used for says little about new rows")
+    print_lines(console, [*lines, f"Calibration: {result['file']}"])
+
+
+def demo(
+    output: Annotated[Path | None, typer.Option(help="Folder of the runs; default: a new one below runs/.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, the table alone.")] = False,
+) -> None:
+    """Train on both embedded data sets, with the reference and the fast backend, and print one table."""
+    from .demo import run_demo
+    from .progress import choose_report
+    from .tables import output_console
+
+    if output is None:
+        names = (Path("runs") / (f"demo-{number}" if number > 1 else "demo") for number in range(1, 10**6))
+        output = next(path for path in names if not path.exists())
+    elif output.is_dir() and any(output.iterdir()):
+        raise RunFolderError(f"{output} is not empty; choose another --output")
+    run_demo(output, output_console(), lambda: choose_report(quiet=quiet))
+
+
+def _default_output(data: object) -> Path:
+    return Path("runs") / Path(str(data)).stem
+
+
+def _parse_settings(settings: list[str]) -> dict[str, Any]:
+    parsed = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {shown(setting)}: expected KEY=VALUE, such as optimiser.lr=0.001")
+        try:
+            parsed[key] = strict_yaml.parse(value)
+        except ValueError as error:
+            raise ConfigError(f"--set {key}: {shown(value)} is not valid YAML: {error}") from error
+    return parsed

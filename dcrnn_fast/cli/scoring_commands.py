@@ -1,0 +1,128 @@
+"""The commands that score with a run: ``predict``, ``export`` and ``serve``."""
+
+from __future__ import annotations
+
+import gc
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from .options import BACKEND, DEVICE, Quiet, Run
+
+
+def predict(
+    run: Run,
+    inputs: Annotated[list[str], typer.Option("--input", help="File, pattern or folder, repeatable; labels need not be there.")],
+    output: Annotated[Path, typer.Option(help="File to write, .parquet or .csv: a row of scores for each input row.")],
+    keys: Annotated[list[str] | None, typer.Option("--key", help="Column to repeat beside the scores, repeatable.")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Schema YAML whose `csv`, `missing_values` and `max_rejects` say how to read CSV files.")
+    ] = None,
+    backend: Annotated[str, BACKEND] = "auto",
+    device: Annotated[str, DEVICE] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Score the rows of files of any size with the best weights of a run."""
+    from ..data.schema.table import load_schema
+    from ..serving import Ranker, score_files
+    from .progress import row_progress
+    from .tables import output_console, print_lines
+
+    reading: dict[str, Any] = {}
+    if schema is not None:
+        given = load_schema(schema)
+        reading = {"csv": given.csv, "missing_values": given.missing_values, "max_rejects": given.max_rejects}
+    ranker = Ranker.load(run, device=device, backend=backend)
+    with row_progress(quiet=quiet) as progress:
+        rows, rejected = score_files(ranker, inputs, output, keys=keys or (), progress=progress, **reading)
+    if quiet:
+        return
+    lines = [f"{rows:,} rows scored: {', '.join(ranker.names)}"]
+    if rejected:
+        lines.append(f"Rejected CSV rows: {rejected:,}, in {output}.rejects.parquet")
+    print_lines(output_console(), [*lines, f"Scores: {output}"])
+
+
+class Format(str, Enum):
+    """What an exported file is."""
+
+    pt2 = "pt2"
+    aoti = "aoti"
+    onnx = "onnx"
+    triton_server = "triton-server"
+
+
+class Cpu(str, Enum):
+    """The CPUs that compiled code is for."""
+
+    native = "native"
+    portable = "portable"
+
+
+def export(
+    run: Run,
+    output: Annotated[Path, typer.Option(help="File to write: .pt2, or .onnx with --format onnx; with triton-server, a new folder.")],
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="pt2: PyTorch's graph, for any CPU; aoti: compiled; onnx: for ONNX Runtime; triton-server: ONNX for NVIDIA's server."
+        ),
+    ] = Format.pt2,
+    backend: Annotated[str, typer.Option(help="Backend of the operators: auto, cpp or reference.")] = "auto",
+    cpu: Annotated[Cpu, typer.Option(help="With aoti: for CPUs like this one, or for all with x86-64-v3 (AVX2).")] = Cpu.native,
+    quiet: Quiet = False,
+) -> None:
+    """Write the best weights of a run, its encoder and its names as one file, compared with the model on 10,000 drawn rows."""
+    from ..serving.export import export as exporting
+    from .tables import output_console, print_lines
+
+    difference = exporting.export(run, output, format=format.value, backend=backend, cpu=cpu.value)
+    if not quiet:
+        size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")) if file.is_file())
+        compared = f"{exporting.ROWS:,} drawn rows: no probability differs from the model's by more than about {difference:.1g}"
+        print_lines(output_console(), [compared, f"Exported, format {format.value}: {output} ({size:,} bytes)"])
+
+
+def serve(
+    run: Annotated[Path | None, typer.Option(help="Run folder of `dcrnn-fast train`.")] = None,
+    package: Annotated[Path | None, typer.Option(help="Instead: .pt2 file of `dcrnn-fast export`.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8000,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request's body.")] = 1_048_576,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 10_000,
+    max_queue_rows: Annotated[int, typer.Option(min=1, help="Rows that wait; more are refused.")] = 100_000,
+    max_batch_rows: Annotated[int, typer.Option(min=1, help="Rows of waiting requests that are scored together.")] = 512,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads that score.")] = 1,
+    grace: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to answer what was accepted, once it is stopped.")] = 10,
+    backend: Annotated[str, typer.Option(help="With --run: backend of the operators, see `dcrnn-fast info`.")] = "auto",
+    device: Annotated[str, typer.Option(help="With --run: auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Serve scores over HTTP. SIGHUP loads the model again, SIGTERM stops; the page for trying it out is at /docs."""
+    path = run or package
+    if path is None or (run is not None and package is not None):
+        raise ConfigError("give either --run, a run folder, or --package, a .pt2 file of `dcrnn-fast export`")
+    if max_queue_rows < max_rows:
+        raise ConfigError(f"--max-queue-rows {max_queue_rows}: expected at least --max-rows, {max_rows}, or a large request is never taken")
+    if package is not None and (device, backend) != ("auto", "auto"):
+        raise ConfigError("--device and --backend are for --run; a --package computes as it was exported")
+    from ..serving.http import check_packages
+
+    check_packages()
+    from ..serving.http.app import Application, Limits
+    from ..serving.http.model import load_package, load_run
+    from ..serving.http.server import Server, bind, keep_hangups
+
+    keep_hangups()
+    bound = bind(host, port)
+    limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows)
+    load = partial(load_package, path) if run is None else partial(load_run, path, device=device, backend=backend)
+    gc.collect()
+    gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
+    try:
+        Server(Application(load, limits, threads=threads), bound, grace=grace).serve_until_stopped()
+    finally:
+        gc.unfreeze()
