@@ -11,6 +11,6 @@
 from .export.export import export
 from .export.load import ExportedRanker, load_exported
 from .ranker import Ranker, model_id
-from .score_files import score_files
+from .scoring import score_files
 
 __all__ = ["ExportedRanker", "Ranker", "export", "load_exported", "model_id", "score_files"]

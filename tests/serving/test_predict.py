@@ -11,8 +11,7 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.data.read import row_files
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.serving import score_files
-from dcrnn_fast.serving import score_files as scoring
+from dcrnn_fast.serving import score_files, scoring
 from tests.damage import fill_disk
 from tests.training.tiny import SCHEMA
 
@@ -127,7 +126,7 @@ def test_no_input_file_is_overwritten(ranker, table, tmp_path, kind):
         ({"keys": "user"}, "keys: got 'user', expected a list"),
         ({"inputs": "today.parquet"}, "inputs: got 'today.parquet', expected a list"),
         ({"keys": None}, "keys: got None, expected a list"),
-        ({"csv": ";"}, r"csv: got ';', expected a dcrnn_fast\.data\.file_schema\.Csv"),
+        ({"csv": ";"}, r"csv: got ';', expected a dcrnn_fast\.data\.schema\.files\.Csv"),
         ({"keys": [3]}, "keys: got 3, expected the name of a column"),
         ({"inputs": None}, "inputs: got None, expected a list"),
         ({"missing_values": "NULL"}, "missing_values: got 'NULL', expected a list"),
