@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 
-from dcrnn_fast.data import prepare
+from tests.tables import TableFolder
 
 HISTORY = {"name": "last_items", "of": "item", "by": "user", "time": "time", "last": 3}
 CLICKED = {**HISTORY, "where": "click"}
 
 
-class Log:
+class Log(TableFolder):
     """A table of events in Parquet files, with a history in its schema."""
 
     def __init__(self, folder):
-        self.folder = folder
-        self.schema = {
-            "name": "log",
-            "files": {"train": "train.parquet", "test": "test.parquet"},
-            "categorical": ["item"],
-            "histories": [HISTORY],
-            "tasks": [{"name": "click", "column": "clicked"}],
-            "min_count": 1,
-        }
+        super().__init__(
+            folder,
+            name="log",
+            files={"train": "train.parquet", "test": "test.parquet"},
+            categorical=["item"],
+            histories=[HISTORY],
+            tasks=[{"name": "click", "column": "clicked"}],
+            min_count=1,
+        )
 
     def fill(self, rows, file="train.parquet"):
         """Write rows of (user, item, time, clicked); a user or an item may be None."""
         columns = zip(*rows, strict=True) if rows else ([] for _ in range(4))
         kinds = {"user": pa.string(), "item": pa.string(), "time": None, "clicked": pa.int8()}
         arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds.values(), strict=True)]
-        pq.write_table(pa.table(arrays, names=list(kinds)), self.folder / file)
-
-    def save(self, **changes):
-        path = self.folder / "log.yaml"
-        path.write_text(yaml.safe_dump(self.schema | changes))
-        return path
-
-    def prepare(self, *, valid_fraction=0.0, encoding=None, **changes):
-        return prepare(self.save(**changes), cache_dir=self.folder / "cache", valid_fraction=valid_fraction, encoding=encoding)
+        return self.parquet(file, pa.table(arrays, names=list(kinds)))
 
     def with_history(self, **changes):
         return self.prepare(histories=[HISTORY | changes])

@@ -288,34 +288,3 @@ def test_tables_that_cannot_be_encoded_are_refused_by_column_and_row(rows, said)
 def test_a_frames_other_columns_may_hold_anything():
     rows = {"city": ["a"], "price": [2.0], "more": [object()]}
     assert SHOP.encode(pd.DataFrame(rows)).ids.tolist() == SHOP.encode(rows).ids.tolist() == [[1, 2]]
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"num_embeddings": {"city": 4}}, r"field 'city' has 4 ids, and its vocabulary is \['<oov>', 'a', 'b'\]"),
-        ({"num_embeddings": {"town": 3}}, "field 'town' has 3 ids, and its vocabulary is None"),
-        ({"num_embeddings": {"town": 1}}, "field 'town' has 1 ids, and its vocabulary is None"),
-        ({"num_embeddings": {"city": 3, "price": 1}}, r"field 'price' has 1 ids, and its vocabulary is \[\]"),
-        ({"scaling": {}}, "dense column 'price' has the scaling None"),
-        ({"scaling": {"price": {"treatment": "log2", "mean": 0.0, "std": 1.0}}}, "dense column 'price' has the scaling .*log2"),
-    ],
-)
-def test_an_encoding_that_does_not_fit_its_fields_is_refused(changes, said):
-    whole = {
-        "tasks": ["click"],
-        "num_embeddings": {"city": 3},
-        "dense": ["price"],
-        "vocabulary": {"city": ["<oov>", "a", "b"], "price": []},
-        "scaling": {"price": {"treatment": "log1p", "mean": 0.0, "std": 1.0}},
-    }
-    assert Encoder(**whole).columns == ("city", "price")
-    with pytest.raises(DataError, match=said):
-        Encoder(**whole | changes)
-
-
-def test_a_folder_that_is_neither_packed_nor_a_run_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"is no packed folder, which holds meta\.json, and no run folder, which holds encoder\.json"):
-        Encoder.load(tmp_path)
-    with pytest.raises(TypeError, match="path=5: expected a path"):
-        Encoder.load(5)

@@ -210,30 +210,3 @@ def test_it_adds_to_the_loss_of_a_model():
     logits, labels = model.event_logits(z), torch.rand(64, 3).round().cummin(dim=1).values
     (model.loss(logits, labels) + counterfactual_losses(z[:, 1:], labels, torch.sigmoid(logits[:, :-1])).sum()).backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
-
-
-Z, LABELS, P = torch.zeros(2, 1), torch.zeros(2, 2), torch.full((2, 1), 0.5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "error", "said"),
-    [
-        ((Z[0], LABELS, P), {}, ValueError, r"z: got shape \[1\], expected \[B, T - 1\]"),
-        ((Z, LABELS[:, :1], P), {}, ValueError, r"labels: got shape \[2, 1\].*expected \[B, T\]"),
-        ((Z[:, :0], LABELS[:, :1], P[:, :0]), {}, ValueError, "at least one conditional"),
-        ((Z, LABELS.int(), P), {}, TypeError, "labels: got dtype"),
-        ((Z, LABELS + 2, P), {}, ValueError, r"labels: got a value outside \[0, 1\]"),
-        ((Z, LABELS, P[0]), {}, ValueError, "propensity: got shape"),
-        ((Z, LABELS, 3 * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
-        ((Z, LABELS, NAN * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
-        ((Z, LABELS, P, LABELS), {}, ValueError, "imputed: got shape"),
-        ((Z, LABELS, P, -P), {}, ValueError, r"imputed: got a value outside \[0, 1\]"),
-        ((Z, LABELS, P), {"sample_weight": torch.ones(3)}, ValueError, "sample_weight"),
-        ((Z, LABELS, P), {"negative_rate": 0.0}, ValueError, "negative_rate=0"),
-        ((Z, LABELS, P), {"propensity_floor": 2}, ValueError, "propensity_floor=2"),
-        ((Z, LABELS, P), {"propensity_floor": "0.1"}, TypeError, "propensity_floor='0.1'"),
-    ],
-)
-def test_bad_arguments_are_refused_by_name(arguments, options, error, said):
-    with pytest.raises(error, match=said):
-        counterfactual_losses(*arguments, **options)

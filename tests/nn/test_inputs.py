@@ -34,11 +34,6 @@ def test_a_traced_graph_reads_no_row_of_another_field():
         traced(ids)
 
 
-def test_unnamed_fields_are_named_by_number():
-    with pytest.raises(IndexError, match=r"field '1' \(column 1\) has id 3"):
-        DCRNN([4, 3], embedding_dim=4)(torch.tensor([[0, 3]]))
-
-
 def test_int32_ids_mean_the_same_as_int64(model):
     ids, dense, _ = batch(num_dense=2)
     assert torch.equal(model(ids.int(), dense), model(ids, dense))
@@ -66,14 +61,6 @@ def test_a_malformed_batch_is_refused(model, spoil, error, message):
         model(*spoil(ids, dense))
 
 
-@pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_a_dense_value_that_is_not_finite_is_refused_with_its_column(model, value):
-    ids, dense, _ = batch(num_dense=2)
-    dense[3, 1] = value
-    with pytest.raises(ValueError, match="dense: column 1 holds NaN or infinity"):
-        model(ids, dense)
-
-
 def test_dense_for_a_model_without_dense_features_is_refused():
     ids, dense, _ = batch(num_dense=2)
     with pytest.raises(ValueError, match="expected None; the model was built with num_dense=0"):
@@ -97,18 +84,6 @@ BAD_LABELS = {
 def test_malformed_labels_are_refused(model, logits, labels, error, message):
     with pytest.raises(error, match=message):
         model.loss(logits, labels)
-
-
-def test_a_consume_without_a_click_is_refused_under_the_chain_with_its_row(model):
-    labels = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
-    with pytest.raises(ValueError, match=r"row 1 has consume=1 with click=0, and 2 rows in all.*strict_funnel=False"):
-        model.loss(zeros(3, 2), labels)
-
-
-def test_an_unknown_label_between_two_known_ones_hides_no_broken_funnel():
-    model = DCRNN(SIZES, embedding_dim=4, tasks=("see", "click", "consume"))
-    with pytest.raises(ValueError, match="row 0 has consume=1 with see=0"):
-        model.loss(zeros(1, 3), torch.tensor([[0.0, NAN, 1.0]]))
 
 
 @pytest.mark.parametrize("labels", [[NAN, 1.0], [0.0, NAN]])

@@ -119,11 +119,6 @@ def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch
     assert [len(h) for h in computed] == [tasks] == [module.plan.distinct_tasks]
 
 
-def test_an_input_of_another_width_is_refused():
-    with pytest.raises(ValueError, match=r"x0: got shape \[5, 7\], expected \[B, 8\]"):
-        CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 0.5))(torch.randn(5, 7))
-
-
 def test_dcnv2_is_the_full_rank_cross_network():
     module, x0 = DCNv2(5, 3), torch.randn(4, 5)
     x = x0

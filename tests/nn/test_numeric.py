@@ -1,6 +1,5 @@
 """Embeddings of numbers: linear between the edges of bins."""
 
-import pytest
 import torch
 from torch.autograd import gradcheck
 
@@ -37,21 +36,6 @@ def test_the_gradient_is_that_of_finite_differences():
     layer.set_edges([torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])])
     values = torch.tensor([[0.3, 1.7], [-0.4, 3.2], [5.0, -9.0]], dtype=DOUBLE, requires_grad=True)
     assert gradcheck(lambda x, *_: layer(x), (values, layer.weight, layer.bias))
-
-
-@pytest.mark.parametrize(
-    ("edges", "said"),
-    [
-        ([torch.tensor([0.0, 1.0])], "got 1 tensors, expected one for each of the 2 dense features"),
-        ([torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0])], r"edges\[1\]: got \[1.0, 1.0\], expected 2 to 3 finite, rising numbers"),
-        ([torch.tensor([0.0, float("inf")]), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0, inf\]"),
-        ([torch.arange(4.0), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0, 1.0, 2.0, 3.0\]"),
-        ([torch.tensor([0.0]), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0\]"),
-    ],
-)
-def test_edges_that_bound_no_bins_are_refused_by_number(edges, said):
-    with pytest.raises(ValueError, match=said):
-        PiecewiseLinearEmbedding(2, 3, bins=2).set_edges(edges)
 
 
 def test_edges_travel_in_the_state_dict_between_the_fast_model_and_the_reference():

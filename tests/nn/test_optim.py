@@ -76,30 +76,11 @@ def test_a_restored_optimiser_goes_on_with_the_same_bits():
     assert torch.equal(whole, resumed)
 
 
-@pytest.mark.parametrize(
-    ("params", "options", "error", "said"),
-    [
-        ([torch.zeros(3, 2)], {"lr": -1.0}, ValueError, "lr=-1.0: expected a finite number of at least 0"),
-        ([torch.zeros(3, 2)], {"weight_decay": "1"}, TypeError, "weight_decay='1'"),
-        ([torch.zeros(3)], {}, ValueError, r"params: got torch.float32 \[3\], expected tables \[rows, width\]"),
-        ([torch.zeros(3, 2, dtype=torch.bfloat16)], {}, ValueError, "params: got torch.bfloat16"),
-    ],
-)
-def test_a_bad_argument_is_named(params, options, error, said):
-    with pytest.raises(error, match=said):
-        RowWiseAdagrad(params, **options)
-
-
 def test_a_dense_gradient_is_refused():
     table = nn.Parameter(torch.zeros(3, 2))
     table.grad = torch.ones(3, 2)
     with pytest.raises(TypeError, match=r"got a dense gradient, expected a sparse one, as of DCRNN\(sparse=True\)"):
         RowWiseAdagrad([table]).step()
-
-
-def test_sparse_must_be_true_or_false():
-    with pytest.raises(TypeError, match="sparse='yes': expected True or False"):
-        DCRNN([3], sparse="yes")
 
 
 @MODELS

@@ -148,35 +148,6 @@ def test_ids_may_be_32_bits_and_stray_ones_are_refused_by_column():
         model(stray)
 
 
-def test_scenarios_are_no_field_of_several_values():
-    with pytest.raises(ValueError, match=r"scenario='tags\[0\]': expected one of 'user', 'item'"):
-        DCRNN(SIZES, **OPTIONS, scenario="tags[0]", sharing="trunk")
-
-
-@pytest.mark.parametrize(
-    ("pooled", "error", "said"),
-    [
-        ([("tags", [])], TypeError, "expected a mapping from field names to their columns and pooling, got list"),
-        ({"tags": ["tags[0]"]}, ValueError, r"\['tags'\] is \['tags\[0\]'\], expected a mapping with columns and pooling"),
-        (pool_of([]), ValueError, r"\['tags'\]: its columns are \[\], expected a list of columns of ids"),
-        (pool_of(["tags[0]", "shop"]), ValueError, "expected a list of columns of ids"),
-        (pool_of("tags[0]"), ValueError, r"\['tags'\]: its columns are 'tags\[0\]', expected a list"),
-        (pool_of([["tags[0]"]]), ValueError, "expected a list of columns of ids"),
-        (pool_of(["tags[0]", "tags[1]"], "max"), ValueError, "its pooling is 'max', expected one of 'mean', 'sum'"),
-        (pool_of(["tags[0]", "tags[2]"]), ValueError, r"its columns 'tags\[0\]', 'tags\[2\]' do not follow each other"),
-        (pool_of(["tags[1]", "tags[0]"]), ValueError, "do not follow each other"),
-        (pool_of(["tags[0]", "tags[0]"]), ValueError, "do not follow each other"),
-        (pool_of(["user", "tags[0]"]), ValueError, "have embeddings of their own, expected one that they share"),
-        (pool_of(["tags[0]", "tags[1]"]) | {"more": pool_of(["tags[1]"])["tags"]}, ValueError, r"\['more'\]: .* belong to another field"),
-        ({"user": pool_of(["tags[0]"])["tags"]}, ValueError, "names the field 'user', expected a name that no column of ids has"),
-        ({1: pool_of(["tags[0]"])["tags"]}, ValueError, "names the field 1"),
-    ],
-)
-def test_what_names_no_columns_of_one_embedding_is_refused(pooled, error, said):
-    with pytest.raises(error, match=rf"pooled.*{said}"):
-        DCRNN(SIZES, shared_embeddings=SHARED, pooled=pooled)
-
-
 def test_random_fields_are_the_plain_loops():
     rng = np.random.default_rng(0)
     model = DCRNN(SIZES, **OPTIONS)

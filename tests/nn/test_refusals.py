@@ -1,18 +1,38 @@
 """Every public function names the argument that it cannot use; the operators' own tests are in tests/operators/."""
 
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, CrossRNN, DCNv2, DcrnnFastError, PartiallySharedLinear, SharingPlan, UncertaintyWeighting, reference
+from dcrnn_fast import (
+    DCRNN,
+    CrossRNN,
+    DCNv2,
+    DcrnnFastError,
+    PartiallySharedLinear,
+    RowWiseAdagrad,
+    SharingPlan,
+    UncertaintyWeighting,
+    counterfactual_losses,
+    reference,
+)
 from dcrnn_fast.data import BlockLoader, PackedSplit, open_packed, prepare
 from dcrnn_fast.nn.losses import combine, expectation_calibrator, task_losses
 from dcrnn_fast.nn.relations import InformationTransfer, chain_logits
 from dcrnn_fast.ops import backends
+from dcrnn_fast.reference import PiecewiseLinearEmbedding
+from dcrnn_fast.reference.standard_layers import Embedding
 from dcrnn_fast.training import evaluate, load_config, load_model, train
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, group_auc, task_metrics
+from tests.nn import test_pooled_embeddings, test_shared_embeddings
+from tests.nn.models import SIZES, batch
+from tests.nn.test_inputs import zeros
+from tests.nn.test_pooled_embeddings import pool_of
+from tests.nn.test_scenarios import PLAN as SCENARIOS
+from tests.refusals import check, row, rows
 
 Z, LABELS = torch.zeros(3, 2), torch.ones(3, 2)
 NO_FLOATS = [None, "x", [1.0], Z.long(), Z.to(torch.complex64), Z[0, 0]]
@@ -119,3 +139,116 @@ def test_an_argument_of_another_type_or_size_is_named_with_what_was_expected(nam
 def test_an_array_of_another_type_or_shape_is_named(name, call, bad):
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: (got|expected) "):
         call(bad)
+
+
+LOGITS, KNOWN, P = torch.zeros(2, 1), torch.zeros(2, 2), torch.full((2, 1), 0.5)
+
+
+def a_dense_value_that_is_not_finite(value):
+    ids, dense, _ = batch(num_dense=2)
+    dense[3, 1] = value
+    DCRNN(SIZES, embedding_dim=4, num_dense=2)(ids, dense)
+
+
+TABLE = [
+    *rows("bad arguments are refused by name", lambda arguments, options: counterfactual_losses(*arguments, **options), None, cases=[
+        ((LOGITS[0], KNOWN, P), {}, ValueError, r"z: got shape \[1\], expected \[B, T - 1\]"),
+        ((LOGITS, KNOWN[:, :1], P), {}, ValueError, r"labels: got shape \[2, 1\].*expected \[B, T\]"),
+        ((LOGITS[:, :0], KNOWN[:, :1], P[:, :0]), {}, ValueError, "at least one conditional"),
+        ((LOGITS, KNOWN.int(), P), {}, TypeError, "labels: got dtype"),
+        ((LOGITS, KNOWN + 2, P), {}, ValueError, r"labels: got a value outside \[0, 1\]"),
+        ((LOGITS, KNOWN, P[0]), {}, ValueError, "propensity: got shape"),
+        ((LOGITS, KNOWN, 3 * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
+        ((LOGITS, KNOWN, math.nan * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
+        ((LOGITS, KNOWN, P, KNOWN), {}, ValueError, "imputed: got shape"),
+        ((LOGITS, KNOWN, P, -P), {}, ValueError, r"imputed: got a value outside \[0, 1\]"),
+        ((LOGITS, KNOWN, P), {"sample_weight": torch.ones(3)}, ValueError, "sample_weight"),
+        ((LOGITS, KNOWN, P), {"negative_rate": 0.0}, ValueError, "negative_rate=0"),
+        ((LOGITS, KNOWN, P), {"propensity_floor": 2}, ValueError, "propensity_floor=2"),
+        ((LOGITS, KNOWN, P), {"propensity_floor": "0.1"}, TypeError, "propensity_floor='0.1'"),
+    ]),
+    row("unnamed fields are named by number",
+        lambda: DCRNN([4, 3], embedding_dim=4)(torch.tensor([[0, 3]])), IndexError, r"field '1' \(column 1\) has id 3"),
+    *rows("a dense value that is not finite is refused with its column",
+        a_dense_value_that_is_not_finite, ValueError, said="dense: column 1 holds NaN or infinity", values=[
+        math.nan, math.inf, -math.inf,
+    ]),
+    row("a consume without a click is refused under the chain with its row",
+        lambda: DCRNN(SIZES, embedding_dim=4, num_dense=2).loss(zeros(3, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])),
+        ValueError, r"row 1 has consume=1 with click=0, and 2 rows in all.*strict_funnel=False"),
+    row("an unknown label between two known ones hides no broken funnel",
+        lambda: DCRNN(SIZES, embedding_dim=4, tasks=("see", "click", "consume"))
+            .loss(zeros(1, 3), torch.tensor([[0.0, math.nan, 1.0]])),
+        ValueError, "row 0 has consume=1 with see=0"),
+    *rows("a malformed sample weight",
+        lambda weight: task_losses(torch.zeros(2, 2), torch.zeros(2, 2), weight), ValueError, said="sample_weight", values=[
+        torch.ones(3), torch.tensor([1.0, -1.0]), torch.tensor([1.0, math.nan]),
+    ]),
+    row("an input of another width",
+        lambda: CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 0.5))(torch.randn(5, 7)),
+        ValueError, r"x0: got shape \[5, 7\], expected \[B, 8\]"),
+    *rows("edges that bound no bins are refused by number",
+        lambda edges: PiecewiseLinearEmbedding(2, 3, bins=2).set_edges(edges), ValueError, cases=[
+        ([torch.tensor([0.0, 1.0])], "got 1 tensors, expected one for each of the 2 dense features"),
+        ([torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0])], r"edges\[1\]: got \[1.0, 1.0\], expected 2 to 3 finite, rising numbers"),
+        ([torch.tensor([0.0, float("inf")]), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0, inf\]"),
+        ([torch.arange(4.0), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0, 1.0, 2.0, 3.0\]"),
+        ([torch.tensor([0.0]), torch.tensor([0.0, 1.0])], r"edges\[0\]: got \[0.0\]"),
+    ]),
+    *rows("a bad argument", lambda params, options: RowWiseAdagrad(params, **options), None, cases=[
+        ([torch.zeros(3, 2)], {"lr": -1.0}, ValueError, "lr=-1.0: expected a finite number of at least 0"),
+        ([torch.zeros(3, 2)], {"weight_decay": "1"}, TypeError, "weight_decay='1'"),
+        ([torch.zeros(3)], {}, ValueError, r"params: got torch.float32 \[3\], expected tables \[rows, width\]"),
+        ([torch.zeros(3, 2, dtype=torch.bfloat16)], {}, ValueError, "params: got torch.bfloat16"),
+    ]),
+    row("sparse must be true or false", lambda: DCRNN([3], sparse="yes"), TypeError, "sparse='yes': expected True or False"),
+    row("scenarios are no field of several values",
+        lambda: DCRNN(test_pooled_embeddings.SIZES, **test_pooled_embeddings.OPTIONS, scenario="tags[0]", sharing="trunk"),
+        ValueError, r"scenario='tags\[0\]': expected one of 'user', 'item'"),
+    *rows("what names no columns of one embedding",
+        lambda pooled: DCRNN(test_pooled_embeddings.SIZES, shared_embeddings=test_pooled_embeddings.SHARED, pooled=pooled), None,
+            within=r"pooled.*{}", cases=[
+        ([("tags", [])], TypeError, "expected a mapping from field names to their columns and pooling, got list"),
+        ({"tags": ["tags[0]"]}, ValueError, r"\['tags'\] is \['tags\[0\]'\], expected a mapping with columns and pooling"),
+        (pool_of([]), ValueError, r"\['tags'\]: its columns are \[\], expected a list of columns of ids"),
+        (pool_of(["tags[0]", "shop"]), ValueError, "expected a list of columns of ids"),
+        (pool_of("tags[0]"), ValueError, r"\['tags'\]: its columns are 'tags\[0\]', expected a list"),
+        (pool_of([["tags[0]"]]), ValueError, "expected a list of columns of ids"),
+        (pool_of(["tags[0]", "tags[1]"], "max"), ValueError, "its pooling is 'max', expected one of 'mean', 'sum'"),
+        (pool_of(["tags[0]", "tags[2]"]), ValueError, r"its columns 'tags\[0\]', 'tags\[2\]' do not follow each other"),
+        (pool_of(["tags[1]", "tags[0]"]), ValueError, "do not follow each other"),
+        (pool_of(["tags[0]", "tags[0]"]), ValueError, "do not follow each other"),
+        (pool_of(["user", "tags[0]"]), ValueError, "have embeddings of their own, expected one that they share"),
+        (pool_of(["tags[0]", "tags[1]"]) | {"more": pool_of(["tags[1]"])["tags"]}, ValueError, r"\['more'\]: .* belong to another field"),
+        ({"user": pool_of(["tags[0]"])["tags"]}, ValueError, "names the field 'user', expected a name that no column of ids has"),
+        ({1: pool_of(["tags[0]"])["tags"]}, ValueError, "names the field 1"),
+    ]),
+    row("ratios that ask for more than all units",
+        lambda: SharingPlan.from_ratio("trunk", 2, 8, 0.5, num_scenarios=2, scenario_ratio=0.6),
+        ValueError, r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5"),
+    row("the recurrence without scenarios refuses a plan with them", lambda: CrossRNN(SCENARIOS),
+        ValueError, "plan: got one with scenarios"),
+    row("an id beyond a shared field is refused with that fields name",
+        lambda: DCRNN(test_shared_embeddings.SIZES, shared_embeddings=test_shared_embeddings.SHARED)(torch.tensor([[5, 0, 0]])),
+        IndexError, r"field 'last_item' \(column 0\) has id 5, expected \[0, 5\)"),
+    *rows("what names no other field of the same size",
+        lambda shared: DCRNN(test_shared_embeddings.SIZES, shared_embeddings=shared), None, within=r"shared_embeddings.*{}", cases=[
+        ({"last": "item"}, ValueError, "a field='last': expected one of 'last_item', 'user', 'item'"),
+        ({"last_item": "shop"}, ValueError, r"\['last_item'\]='shop': expected one of 'user', 'item'"),
+        ({"last_item": "last_item"}, ValueError, r"\['last_item'\]='last_item': expected one of 'user', 'item'"),
+        ({"last_item": "item", "item": "user"}, ValueError, r"\['last_item'\]='item': expected one of 'user'"),
+        ({"last_item": "user"}, ValueError, r"\['last_item'\]='user': the fields have 5 and 3 ids, expected as many"),
+        ({"last_item": ["item"]}, ValueError, r"\['last_item'\]=\['item'\]: expected one of 'user', 'item'"),
+        ([("last_item", "item")], TypeError, "expected a mapping from field names to field names, got list"),
+        ("item", TypeError, "expected a mapping from field names to field names, got str"),
+    ]),
+    *rows("an embedding refuses a row that it does not have",
+        lambda stray: Embedding(5, 2)(torch.tensor([0, stray])), (IndexError, RuntimeError), said="out of range", values=[
+        5, -1,
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "said"), TABLE)
+def test_it_is_refused(request, call, error, said):
+    check(request, call, error, said)

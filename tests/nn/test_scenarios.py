@@ -196,16 +196,6 @@ def test_a_plan_that_scenarios_cannot_have_is_refused(change, message):
         replace(PLAN, **change)
 
 
-def test_ratios_that_ask_for_more_than_all_units_are_refused():
-    with pytest.raises(ValueError, match=r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5"):
-        SharingPlan.from_ratio("trunk", 2, 8, 0.5, num_scenarios=2, scenario_ratio=0.6)
-
-
-def test_the_recurrence_without_scenarios_refuses_a_plan_with_them():
-    with pytest.raises(ValueError, match="plan: got one with scenarios"):
-        CrossRNN(PLAN)
-
-
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_the_cost_in_parameters_is_what_the_module_has_and_flops_do_not_grow_with_scenarios(plan):
     for scenarios in (0, 1, 5):

@@ -1,6 +1,5 @@
 """Fields that share the rows of the embedding table: an item has one embedding, whichever field names it."""
 
-import pytest
 import torch
 
 from dcrnn_fast import DCRNN, reference
@@ -60,27 +59,3 @@ def test_sparse_gradients_name_a_shared_row_once():
 
 def test_of_a_sequence_positions_name_the_fields():
     assert DCRNN([5, 3, 5], shared_embeddings={"0": "2"}).embedding.num_embeddings == 8
-
-
-def test_an_id_beyond_a_shared_field_is_refused_with_that_fields_name():
-    model = DCRNN(SIZES, shared_embeddings=SHARED)
-    with pytest.raises(IndexError, match=r"field 'last_item' \(column 0\) has id 5, expected \[0, 5\)"):
-        model(torch.tensor([[5, 0, 0]]))
-
-
-@pytest.mark.parametrize(
-    ("shared", "error", "said"),
-    [
-        ({"last": "item"}, ValueError, "a field='last': expected one of 'last_item', 'user', 'item'"),
-        ({"last_item": "shop"}, ValueError, r"\['last_item'\]='shop': expected one of 'user', 'item'"),
-        ({"last_item": "last_item"}, ValueError, r"\['last_item'\]='last_item': expected one of 'user', 'item'"),
-        ({"last_item": "item", "item": "user"}, ValueError, r"\['last_item'\]='item': expected one of 'user'"),
-        ({"last_item": "user"}, ValueError, r"\['last_item'\]='user': the fields have 5 and 3 ids, expected as many"),
-        ({"last_item": ["item"]}, ValueError, r"\['last_item'\]=\['item'\]: expected one of 'user', 'item'"),
-        ([("last_item", "item")], TypeError, "expected a mapping from field names to field names, got list"),
-        ("item", TypeError, "expected a mapping from field names to field names, got str"),
-    ],
-)
-def test_what_names_no_other_field_of_the_same_size_is_refused(shared, error, said):
-    with pytest.raises(error, match=rf"shared_embeddings.*{said}"):
-        DCRNN(SIZES, shared_embeddings=shared)

@@ -92,22 +92,6 @@ def test_it_holds_the_runs_encoder_and_neither_pickles_nor_paths(shop, file):
     assert b".py" not in entries["models/model.json"]
 
 
-@pytest.mark.parametrize(
-    ("ids", "dense", "error", "said"),
-    [
-        ([[0, 10, 0]], [[0.0]], IndexError, "field 'colour' .* has id 10"),
-        ([[-1, 0, 0]], [[0.0]], IndexError, "field 'shape' .* has id -1"),
-        ([[0, 0]], [[0.0]], ValueError, "ids: got shape"),
-        ([[0.0, 0, 0]], [[0.0]], TypeError, "ids: got dtype"),
-        ([[0, 0, 0]], None, ValueError, "dense: got None"),
-        ([[0, 0, 0]], [[float("nan")]], ValueError, "holds NaN or infinity"),
-    ],
-)
-def test_wrong_ids_and_dense_values_are_refused_in_words(file, ids, dense, error, said):
-    with pytest.raises(error, match=said):
-        load_exported(file).predict_encoded(torch.tensor(ids), None if dense is None else torch.tensor(dense))
-
-
 FIELDS = {"a": 5, "b": 7, "g0": 9, "g1": 9}
 
 
@@ -154,21 +138,6 @@ def test_a_full_disk_is_an_error_that_names_the_output_and_leaves_the_earlier_fi
     with pytest.raises(DataError, match=r"output .*shop\.pt2 cannot be written: No space left on device; name another path"):
         export(shop / "run", tmp_path / "shop.pt2", backend="reference", rows=1)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"shop.pt2": b"earlier"}
-
-
-@pytest.mark.parametrize("value", [float("nan"), 0.5])
-def test_the_comparison_finds_a_single_wrong_probability(shop, value):
-    ranker = Ranker.load(shop / "run", device="cpu")
-
-    def wrong(ids, dense):
-        scores = ranker.predict_encoded(ids, dense)
-        if len(ids) > 100:
-            scores["buy"][77] = value
-        return scores
-
-    assert exporting.compare(ranker, ranker.predict_encoded, rows=300, seed=0) == 0
-    with pytest.raises(ExportError, match="buy differs by"):
-        exporting.compare(ranker, wrong, rows=300, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -268,12 +237,6 @@ def test_the_compiler_and_the_file_are_told_for_which_cpus(shop, tmp_path, monke
 @needs_v3
 def test_portable_code_needs_less_than_this_cpus_own():
     assert set(cpu_kind.portable_kind()["instructions"]) < set(cpu_kind.cpu_kind()["instructions"])
-
-
-def test_portable_code_that_could_not_run_here_is_not_compiled(shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_kind, "_instructions", lambda: ["sse2"])
-    with pytest.raises(ConfigError, match=r"cpu='portable': .*must run here to be compared: this one lacks abm, avx.*use 'native'"):
-        export(shop / "run", tmp_path / "shop.pt2", format="aoti", cpu="portable")
 
 
 def test_without_a_compiler_nothing_is_compiled(shop, tmp_path, monkeypatch):

@@ -7,23 +7,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from dcrnn_fast import Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.data.read import row_files
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.serving import score_files, scoring
 from tests.damage import fill_disk
 from tests.training.tiny import SCHEMA
-
-
-@pytest.fixture(scope="module")
-def ranker(shop):
-    return Ranker.load(shop / "run")
-
-
-@pytest.fixture
-def table(shop):
-    return pd.read_csv(shop / "tiny.csv", dtype={"user": str}).drop(columns=["clicked", "bought", "importance"])
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
@@ -40,7 +29,7 @@ def test_files_are_scored_as_the_same_rows_in_memory(ranker, table, tmp_path, ki
 
 def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_path, monkeypatch):
     monkeypatch.setattr(row_files, "BATCH_ROWS", 250)
-    monkeypatch.setattr(scoring, "PART_ROWS", 100)
+    monkeypatch.setattr(import_module("dcrnn_fast.serving.score_files"), "PART_ROWS", 100)
     for part in range(3):
         table[part * 500 : (part + 1) * 500].to_parquet(tmp_path / f"part-{part}.parquet")
     done = []
@@ -56,17 +45,11 @@ def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_pa
 
 def test_a_cell_in_a_later_part_of_a_batch_is_named_by_its_row_in_the_file(ranker, table, tmp_path, monkeypatch):
     monkeypatch.setattr(row_files, "BATCH_ROWS", 250)
-    monkeypatch.setattr(scoring, "PART_ROWS", 100)
+    monkeypatch.setattr(import_module("dcrnn_fast.serving.score_files"), "PART_ROWS", 100)
     table.loc[456, "size"] = float("inf")
     table.to_parquet(tmp_path / "today.parquet")
     with pytest.raises(DataError, match=r"today\.parquet, row 457: column 'size' holds an infinite value"):
         score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.parquet")
-
-
-def test_a_csv_file_needs_a_text_that_means_missing(ranker, table, tmp_path):
-    table.to_csv(tmp_path / "today.csv", index=False)
-    with pytest.raises(DataError, match=r"today\.csv is a CSV file, and missing_values is empty; name at least one text"):
-        score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", missing_values=())
 
 
 def test_a_key_may_be_a_column_that_the_model_reads(ranker, table, tmp_path):
@@ -113,47 +96,12 @@ def test_no_input_file_is_overwritten(ranker, table, tmp_path, kind):
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"output": "scores.json"}, r"expected the path of a \.parquet or \.csv file"),
-        ({"output": "nowhere/scores.csv"}, "in a folder that exists"),
-        ({"inputs": []}, "expected at least one file"),
-        ({"inputs": ["absent.csv"]}, r"^the input file absent\.csv does not exist or cannot be read$"),
-        ({"keys": ["user", "user"]}, "'user' is given twice"),
-        ({"keys": ["click"]}, "'click' is given twice, or is the name of a score"),
-        ({"keys": ["country"]}, "lacks the columns country that the run or a key uses"),
-        ({"keys": "user"}, "keys: got 'user', expected a list"),
-        ({"inputs": "today.parquet"}, "inputs: got 'today.parquet', expected a list"),
-        ({"keys": None}, "keys: got None, expected a list"),
-        ({"csv": ";"}, r"csv: got ';', expected a dcrnn_fast\.data\.schema\.files\.Csv"),
-        ({"keys": [3]}, "keys: got 3, expected the name of a column"),
-        ({"inputs": None}, "inputs: got None, expected a list"),
-        ({"missing_values": "NULL"}, "missing_values: got 'NULL', expected a list"),
-        ({"max_rejects": -1}, "max_rejects=-1: expected at least 0"),
-        ({"output": "folder.csv"}, r"folder\.csv: expected the path of a \.parquet or \.csv file"),
-    ],
-)
-def test_arguments_that_cannot_be_used_are_named(ranker, table, tmp_path, changes, said):
-    table.to_parquet(tmp_path / "today.parquet")
-    (tmp_path / "folder.csv").mkdir()
-    given = {"inputs": [tmp_path / "today.parquet"], "output": "scores.parquet"} | changes
-    with pytest.raises(ValueError, match=said):  # DataError is one
-        score_files(ranker, output=tmp_path / given.pop("output"), **given)
-
-
 def test_a_full_disk_is_an_error_that_names_the_output(ranker, table, tmp_path, monkeypatch):
     table.to_parquet(tmp_path / "today.parquet")
     fill_disk(monkeypatch)
     with pytest.raises(DataError, match=r"output .*scores\.csv cannot be written: No space left on device; name another path"):
         score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["today.parquet"]
-
-
-def test_a_file_that_is_named_twice_is_refused(ranker, table, tmp_path):
-    table.to_parquet(tmp_path / "today.parquet")
-    with pytest.raises(DataError, match=r"today\.parquet twice; name each file once"):
-        score_files(ranker, [tmp_path, tmp_path / "today.parquet"], tmp_path.with_suffix(".csv"))
 
 
 def test_key_columns_of_other_types_in_other_files_are_refused(ranker, table, tmp_path):

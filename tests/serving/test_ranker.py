@@ -9,9 +9,8 @@ import pytest
 import torch
 import yaml
 
-import dcrnn_fast
 from dcrnn_fast import Ranker
-from dcrnn_fast.data import Encoder, prepare
+from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.serving import ranker as module
 from dcrnn_fast.serving import score_files
@@ -69,16 +68,6 @@ def test_a_folder_of_no_run_and_one_with_a_changed_encoder_are_refused(shop, tmp
     (tmp_path / "encoder.json").write_text(text.replace("c1", "c9", 1))
     with pytest.raises(CheckpointError, match="was changed"):
         Ranker.load(tmp_path)
-
-
-def test_a_model_and_an_encoder_of_other_fields_are_refused(shop):
-    with pytest.raises(DataError, match="do not fit"):
-        Ranker(dcrnn_fast.DCRNN({"colour": 3}, num_dense=1), Encoder.load(shop / "run"))
-
-
-def test_a_missing_column_is_named(shop):
-    with pytest.raises(DataError, match="lacks the columns size"):
-        Ranker.load(shop / "run").predict({"colour": ["c1"], "shape": ["s1"]})
 
 
 def test_fields_of_several_values_and_derived_columns_are_scored_from_files_as_from_memory(tmp_path):

@@ -114,8 +114,3 @@ def test_a_calibration_is_applied():
 def test_what_is_wrong_is_named(user, items, message):
     with pytest.raises(DataError, match=message):
         made().score(user, items)
-
-
-def test_a_user_that_is_no_mapping_is_refused():
-    with pytest.raises(TypeError, match="user: got list, expected a mapping"):
-        made().score(["Rome"], TABLE)

@@ -73,19 +73,6 @@ def test_an_entry_that_the_system_does_not_read_now_is_not_deleted(table, monkey
     assert (entry / "mark").exists(), "the entry was deleted and built again"
 
 
-@pytest.mark.parametrize("missing", ["module", "file system"])
-def test_a_cache_folder_without_locks_is_refused_for_its_locks(table, monkeypatch, missing):
-    def flock(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    if missing == "module":
-        monkeypatch.setitem(sys.modules, "fcntl", None)
-    else:
-        monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(DataError, match=r"\.lock cannot be locked.*; choose a cache folder on a local disk"):
-        table.prepare()
-
-
 def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "here"))
     assert default_cache_dir() == tmp_path / "here"

@@ -15,29 +15,11 @@ from dcrnn_fast import DCRNN
 from dcrnn_fast.data import Encoder, data_report, open_packed, prepare
 from dcrnn_fast.data.inspect.draft import draft_schema
 from dcrnn_fast.data.inspect.oov import id_shares
-from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
+from tests.data.conftest import CLICKS, GENRES, LISTS
 
-GENRES = {"column": "genres", "max_values": 3, "separator": "|"}
-LISTS = [["a", "b"], [], ["b", "c", "a", "b"], None, ["b"], ["d", "a"]]
 TEXTS = ["a|b", "", "b|c|a|b", None, "b", "d|a"]
 IDS = [[1, 2, 0], [0, 0, 0], [2, 3, 1], [0, 0, 0], [2, 0, 0], [4, 1, 0]]
-CLICKS = [0, 1, 0, 1, 1, 0]
-
-
-@pytest.fixture
-def films(table):
-    """Films with genres. ``films.fill(genres, ...)`` writes the train and test file, as Parquet or CSV."""
-    table.schema |= {"categorical": [GENRES], "numeric": [], "files": {"train": "films.parquet", "test": "films.parquet"}}
-
-    def fill(cells, **columns):
-        rows = pa.table({"genres": cells, **columns, "click": (CLICKS * len(cells))[: len(cells)]})
-        pq.write_table(rows, table.folder / "films.parquet")
-        return rows
-
-    table.fill = fill
-    fill(LISTS)
-    return table
 
 
 def test_each_value_has_a_column_of_ids_and_missing_ones_are_0(films):
@@ -157,7 +139,7 @@ def forms(rows):
 
 @pytest.mark.parametrize("form", ["lists", "tuples", "texts", "pandas", "pandas with NaN", "Arrow", "Arrow in chunks"])
 def test_rows_in_memory_get_the_bits_that_prepare_gives_them(films, form):
-    rows = films.fill(LISTS, item=["b", None, "a", None, "x", "b"])
+    rows = pq.read_table(films.fill(LISTS, item=["b", None, "a", None, "x", "b"]).folder / "films.parquet")
     data = films.prepare(categorical=[{**GENRES, "same_ids_as": "item"}, "item"])
     encoder = Encoder.load(data.path)
     assert encoder.columns == ("item", "genres")
@@ -192,7 +174,7 @@ def test_without_such_a_field_the_folder_does_not_say_so(table):
 def test_another_table_is_encoded_alike_and_one_of_another_schema_refused(films):
     meta = films.prepare().meta
     films.fill([["new", "c"], ["a"]])
-    other = prepare(films.save(), cache_dir=films.folder / "cache", valid_fraction=0.0, encoding=meta.encoding)
+    other = films.prepare(encoding=meta.encoding)
     assert other.split("train").ids.tolist() == [[0, 3, 0], [1, 0, 0]]
     assert other.meta.encoding == meta.encoding
     for change in ({"max_values": 2}, {"pooling": "sum"}):
@@ -238,100 +220,8 @@ def test_a_value_alone_may_be_a_category_of_its_own(films):
     assert data.meta.pooled == {}
 
 
-@pytest.mark.parametrize(
-    ("field", "said"),
-    [
-        ({"max_values": 0}, "max_values: got 0"),
-        ({"max_values": 1001}, "max_values: got 1001"),
-        ({"max_values": True}, "max_values: got True"),
-        ({"max_values": 2, "separator": ""}, "separator: got ''"),
-        ({"max_values": 2, "pooling": "max"}, "pooling: got 'max'"),
-        ({"separator": "|"}, "column 'genres': `separator` need `max_values`"),
-        ({"separator": "|", "pooling": "sum"}, "`separator` and `pooling` need `max_values`"),
-        ({"max_values": 2, "same_ids_as": "city"}, "names 'city', which is no categorical column"),
-        ({"max_values": 2, "min_count": 2, "hash_buckets": 10}, "exclude each other"),
-    ],
-)
-def test_fields_that_make_no_sense_are_refused_in_words(films, field, said):
-    with pytest.raises(DataError, match=rf"shop\.yaml.*{said}"):
-        load_schema(films.save(categorical=[{"column": "genres", **field}]))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"categorical": [GENRES, "genres[1]"]}, r"column 'genres\[1\]' has the name of a value of a field with `max_values`"),
-        ({"categorical": [GENRES, dict(GENRES)]}, "field named twice: genres"),
-        ({"tasks": [{"name": "click", "column": "genres", "positive": ["a"]}]}, "column 'genres' is a label and cannot be a feature"),
-        (
-            {"categorical": [{**GENRES, "column": "hour"}], "derived": [{"name": "hour", "column": "time", "as": "hour"}]},
-            "column 'hour' is derived and has one value a row: leave out `max_values`",
-        ),
-        ({"derived": [{"name": "a", "column": "genres", "value": 1000}]}, "got 1000"),
-        ({"derived": [{"name": "a", "column": "genres", "value": 0, "as": "hour"}]}, "needs a `column` with `as` .* or with `value`"),
-        ({"derived": [{"name": "a", "column": "genres", "value": 0, "unit": "s"}]}, "`unit` and `value` exclude each other"),
-        ({"derived": [{"name": "a", "column": "time", "as": "hour", "separator": "|"}]}, "`separator` and `as` exclude each other"),
-        ({"derived": [{"name": "a", "cross": ["b", "c"], "value": 1}]}, "`cross` and `value` exclude each other"),
-    ],
-)
-def test_schemas_that_make_no_sense_are_refused_in_words(films, changes, said):
-    with pytest.raises(DataError, match=rf"shop\.yaml.*{said}"):
-        load_schema(films.save(**changes))
-
-
-@pytest.mark.parametrize(
-    ("cells", "said"),
-    [
-        (["a|b", "c"], r"column 'genres' holds text, .*; give lists, .*`max_values` .* where they end, such as `separator: \"\|\"`"),
-        ([1, 2], "column 'genres' is used as several values and is of type 'int64', which holds one value a cell; give lists"),
-        ([[["a"]]], "is of type 'list<.*whose values are lists or structs themselves"),
-        ([[{"a": 1}]], "whose values are lists or structs themselves"),
-        ([{"a": 1}], "is of type 'struct<.*which holds one value a cell"),
-    ],
-)
-def test_cells_that_hold_no_values_are_refused_by_file_and_column(films, cells, said):
-    films.fill(cells)
-    with pytest.raises(DataError, match=rf"films\.parquet: .*{said}"):
-        films.prepare(categorical=[{"column": "genres", "max_values": 2}])
-
-
-def test_bytes_that_are_no_text_are_refused(films):
-    films.fill([b"a|\xff"])
-    with pytest.raises(DataError, match="column 'genres' is used as several values and is of type 'binary', some of them no UTF-8"):
-        films.prepare()
-
-
-def test_a_list_column_that_is_used_as_one_category_is_refused_with_the_remedy(films):
-    with pytest.raises(DataError, match=r"column 'genres' is used as text .* which `max_values` of a categorical column allows"):
-        films.prepare(categorical=["genres"])
-
-
 def test_a_drafted_schema_makes_a_field_of_lists(films):
     films.fill(LISTS, nested=[[["a"]]] * 6)
     draft = draft_schema([str(films.folder / "films.parquet")])
     assert re.search(r'\{column: "genres", max_values: \d+\}  # varchar\[\], ', draft)
     assert re.search(r'"nested": varchar\[\]\[\], .*: (one value|no field)', draft)
-
-
-def test_a_file_may_not_have_a_column_of_a_values_name(films):
-    films.fill(LISTS, **{"genres[1]": ["x"] * 6})
-    with pytest.raises(DataError, match=r"films\.parquet has the columns genres\[1\], which schema 'shop' derives"):
-        films.prepare()
-
-
-@pytest.mark.parametrize(
-    ("pooled", "said"),
-    [
-        ({"genres": {"columns": ["genres[0]", "genres[2]"], "pooling": "mean"}}, "do not follow each other"),
-        ({"genres": {"columns": ["genres[0]"], "pooling": "max"}}, "its pooling is 'max'"),
-        ({"genres": {"columns": ["genres[0]"]}}, "expected columns and pooling by field"),
-        ({"genres": ["genres[0]"]}, "expected columns and pooling by field"),
-        ({"genres": {"columns": ["shop"], "pooling": "mean"}}, "expected a list of columns of ids"),
-    ],
-)
-def test_a_folder_with_an_impossible_field_is_refused(films, pooled, said):
-    path = films.prepare().path
-    content = json.loads((path / "meta.json").read_text()) | {"pooled": pooled}
-    (path / "meta.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=rf"meta\.json: .*{said}.*; delete .* and prepare the data again"):
-        open_packed(path)

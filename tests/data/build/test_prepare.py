@@ -6,65 +6,10 @@ import errno
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import DataError
-
-
-def test_an_unknown_data_set_is_refused_with_the_known_ones_and_the_way_to_ones_own(tmp_path):
-    with pytest.raises(DataError, match=r"'criteo'; known are census-income, hillstrom, and the path of a schema YAML"):
-        prepare("criteo", cache_dir=tmp_path)
-
-
-def test_a_schema_that_does_not_exist_is_an_unknown_data_set(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.yaml"):
-        prepare(tmp_path / "nowhere.yaml", cache_dir=tmp_path)
-
-
-def test_a_null_character_in_the_path_of_a_schema_is_refused():
-    with pytest.raises(DataError, match=r"data='a\\x00b\.yaml': expected a path, which cannot hold a null character; known data sets are"):
-        prepare("a\0b.yaml")
-
-
-HEADER = "city,price,click"
-
-
-def parquet(table):
-    pq.write_table(pa.table({"city": ["a"], "price": [1]}), table.folder / "t.parquet")
-
-
-@pytest.mark.parametrize(
-    ("change", "files", "said"),
-    [
-        (lambda t: t.write("t.csv", "city,cost,clicks", []), "t.csv", r"t\.csv lacks the columns click, price .* has city, cost, clicks"),
-        (parquet, "t.parquet", r"t\.parquet lacks the columns click .*it has city, price"),
-        (lambda t: t.write("t.csv", f"{HEADER},click", [("a", 2, 1, 0)]), "t.csv", r"t\.csv has the columns click more than once"),
-        (lambda t: None, "t.csv", r"the train file .*t\.csv does not exist"),
-        (lambda t: (t.folder / "test.csv").unlink(), "train.csv", r"the test file .*test\.csv does not exist"),
-        (lambda t: t.write("t.xlsx", HEADER, []), "t.xlsx", r"t\.xlsx is of an unknown kind; expected \.csv, \.csv\.gz or \.parquet"),
-        (lambda t: t.write("t.csv", HEADER, []), "t.csv", "no train rows"),
-        (
-            lambda t: (t.folder / "t.csv").write_bytes(b"\xeb,price,click\na,1,0\n"),
-            "t.csv",
-            r"t\.csv cannot be read: its header is no UTF-8",
-        ),
-        (lambda t: (t.folder / "t.csv").write_bytes(b""), "t.csv", r"t\.csv cannot be read"),
-        (lambda t: t.write("t.csv", HEADER, [("a", 1)]), "t.csv", r"t\.csv, line 2: it has 2 cells, expected 3"),
-        (
-            lambda t: t.write("t.csv", HEADER, [("a", "dear", 1)]),
-            "t.csv",
-            r"t\.csv, line 2: column 'price' holds 'dear', expected a number",
-        ),
-        (lambda t: (t.folder / "t.parquet").write_bytes(b"PAR1xxxx"), "t.parquet", r"t\.parquet cannot be read"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_named_with_the_reason(table, change, files, said):
-    change(table)
-    with pytest.raises(DataError, match=said):
-        table.prepare(files={"train": files, "test": "test.csv"})
 
 
 @pytest.mark.parametrize("options", [{"valid_fraction": -0.1}, {"valid_fraction": 1.0}, {"valid_fraction": float("nan")}, {"seed": -1}])

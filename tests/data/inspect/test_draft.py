@@ -33,7 +33,7 @@ def shop(table, header="user_id;city;price;hour;click;paid;day;constant;token"):
         )
         for i in range(600)
     ]
-    return table.write("shop log.csv", header, rows)
+    return table.write("shop log.csv", header, rows).folder / "shop log.csv"
 
 
 def test_a_draft_names_labels_time_groups_fields_and_numbers(table):
@@ -56,19 +56,6 @@ def test_a_drafted_schema_prepares_its_table_as_csv_and_as_parquet(table):
         data = prepare(drafted, cache_dir=table.folder / "cache")
         assert sum(data.meta.rows.values()) == 600
         assert data.meta.tasks == ("click", "paid")
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ([("x", 5), ("y", 7)], r"t\.csv: no column holds 0 and 1 alone, or true and false, .* a task such as \{name: click, column: event"),
-        ([], r"t\.csv holds no rows; expected a header"),
-    ],
-)
-def test_a_table_without_a_label_or_without_rows_is_refused(table, rows, said):
-    path = table.write("t.csv", "a,b", rows)
-    with pytest.raises(DataError, match=said):
-        draft_schema([str(path)])
 
 
 def drafted_columns(text):
@@ -119,7 +106,7 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
         "history": [[*range(i % 60)] for i in rows],
         "vector": [[i / 7, 1.0] for i in rows],
     }
-    pq.write_table(pa.table(columns), table.folder / "2024-05-01.parquet")
+    table.parquet("2024-05-01.parquet", columns)
     text = draft_schema([str(table.folder / "*.parquet"), str(table.folder / "train.csv")])
     assert drafted_columns(text) == {
         "click": "label",
@@ -132,7 +119,7 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
 
 def test_texts_that_stand_for_no_value_are_found(table):
     rows = [(("NA", "0", "1")[i % 3], ("null", i, i)[i % 3], "ab"[i % 2]) for i in range(90)]
-    text = draft_schema([str(table.write("t.csv", "click,price,city", rows))])
+    text = draft_schema([str(table.write("t.csv", "click,price,city", rows).folder / "t.csv")])
     assert yaml.safe_load(text)["missing_values"] == ["", "NA", "null"]
     assert drafted_columns(text) == {"click": "label", "price": {"buckets": 32, "dense": "log1p"}, "city": {}}
     (table.folder / "drafted.yaml").write_text(text)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcrnn_fast.data import BlockLoader, PackedSplit
-from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.errors import ConfigError
 
 
 def numbered(rows, *, dense=True, weight=True):
@@ -157,18 +157,7 @@ def test_changing_a_batch_in_place_leaves_the_data_alone(table):
     assert split.labels.max() == 1
 
 
-def test_an_empty_split_is_refused():
-    with pytest.raises(DataError, match="split 'train' is empty"):
-        BlockLoader(numbered(0), 4)
-
-
 @pytest.mark.parametrize("argument", ["batch_size", "block_rows", "window_blocks"])
 def test_a_size_below_one_is_refused(argument):
     with pytest.raises(ConfigError, match=f"{argument} is 0, expected at least 1"):
         BlockLoader(numbered(3), **{"batch_size": 2, argument: 0})
-
-
-@pytest.mark.parametrize(("epoch", "start"), [(-1, 0), (0, -1), (0, 3)])
-def test_an_epoch_or_start_out_of_range_is_refused_at_the_call(epoch, start):
-    with pytest.raises(ConfigError, match="expected"):
-        BlockLoader(numbered(3), 2).batches(epoch, start)

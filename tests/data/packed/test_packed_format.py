@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dcrnn_fast.data import PackedMeta, open_packed
+from dcrnn_fast.data import open_packed
 from dcrnn_fast.errors import DataError
 from tests.processes import run_python
 
@@ -68,64 +67,12 @@ def test_an_array_that_cannot_be_opened_is_named(table, damage, array):
         open_packed(file.parent)
 
 
-@pytest.mark.parametrize("replacement", [np.zeros((8, 2), np.int64), np.zeros((8, 3), np.int32), np.array([[print]], object)])
-def test_an_array_of_another_shape_or_type_is_named_with_both_and_nothing_is_unpickled(table, replacement):
-    folder = table.prepare().path
-    np.save(folder / "train.ids.npy", replacement, allow_pickle=True)
-    with pytest.raises(DataError, match=r"train\.ids\.npy holds .* states int32 \[8, 2\]"):
-        open_packed(folder)
-
-
-@pytest.mark.parametrize("change", [{"rows": {"train": 7, "valid": 0, "test": 2}}, {"funnel": True}, {"fields": {"city": 9, "price": 5}}])
-def test_a_tampered_meta_is_refused(table, change):
-    file = table.prepare().path / "meta.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-    with pytest.raises(DataError, match=r"meta\.json does not match its own digest"):
-        open_packed(file.parent)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 999}', "null", "[" * 99_999, "1" * 5000])
-def test_a_meta_that_is_no_meta_is_refused(table, content):
-    file = table.prepare().path / "meta.json"
-    file.write_text(content)
-    with pytest.raises(DataError, match=r"meta\.json"):
-        open_packed(file.parent)
-
-
 def test_an_empty_array_whose_header_asks_for_memory_is_refused_without_reserving_it(table):
     file = table.prepare().path / "valid.ids.npy"
     with file.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, {"shape": (10**12, 2), "fortran_order": False, "descr": "<i4"})
     with pytest.raises(DataError, match=r"valid\.ids\.npy holds int32 \[1000000000000, 2\], but meta\.json states int32 \[0, 2\]"):
         open_packed(file.parent)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"rows": {"train": "8"}}, r"rows is \{'train': '8'\}, expected the number of rows"),
-        ({"rows": {"../train": 8}}, "rows is .* expected the number of rows of train, valid and test"),
-        ({"fields": {"city": -1, "price": 5}}, "fields is .* expected the number of ids by column"),
-        ({"tasks": "click"}, "tasks is 'click', expected a list of texts"),
-        ({"vocabulary": {"city": [1, "a"]}}, "vocabulary is .* expected a list of texts or of rising numbers"),
-        ({"scaling": {"price": {"mean": 1, "std": 0, "treatment": "log1p"}}}, r"scaling is .* std \(above 0\)"),
-        ({"checksums": {"../../etc/hosts": ""}}, "checksums names .* expected "),
-        ({"extra": 1}, "has an unknown one"),
-    ],
-)
-def test_a_sealed_meta_with_entries_of_wrong_types_is_refused_by_entry(table, change, said):
-    file = table.prepare().path / "meta.json"
-    content = {**json.loads(file.read_text()), **change}
-    known = {key: value for key, value in content.items() if key != "extra"}
-    content["digest"] = PackedMeta(**known).computed_digest()
-    file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=rf"meta\.json.*{said}"):
-        open_packed(file.parent, verify=True)
-
-
-def test_a_folder_without_meta_is_no_packed_data_set(tmp_path):
-    with pytest.raises(DataError, match="no packed data set"):
-        open_packed(tmp_path)
 
 
 def test_verify_finds_a_flipped_byte(table):
@@ -136,11 +83,6 @@ def test_verify_finds_a_flipped_byte(table):
     open_packed(file.parent)
     with pytest.raises(DataError, match=r"train\.dense\.npy is damaged"):
         open_packed(file.parent, verify=True)
-
-
-def test_an_unknown_split_is_named_with_the_known_ones(table):
-    with pytest.raises(DataError, match="no split 'dev'; it has train, valid, test"):
-        table.prepare().split("dev")
 
 
 def test_opening_and_loading_need_only_numpy_and_torch(table):
@@ -164,12 +106,6 @@ except DataError as error:
 """
     result = run_python("-c", WITHOUT_EXTRAS + code)
     assert "pip install 'dcrnn_fast[train]'" in result.stdout, result.stderr
-
-
-def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(table):
-    (table.folder / "cache").write_text("a file where the cache folder should be")
-    with pytest.raises(DataError, match=r"cannot be written to .*cache.*DCRNN_FAST_CACHE"):
-        table.prepare()
 
 
 def test_a_full_disk_is_reported_and_leaves_nothing_behind(table, monkeypatch):

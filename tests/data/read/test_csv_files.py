@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-
 import pyarrow.parquet as pq
 import pytest
 
@@ -45,12 +43,6 @@ def test_columns_that_the_schema_does_not_use_may_have_one_name(table):
     assert table.prepare().meta.digest == before.meta.digest
 
 
-def test_an_open_quote_is_one_rejected_row_with_its_first_line(table):
-    table.write("train.csv", "city,price,click", [("a", 1, 0), '"b,2,1', ("c", 3, 1)])
-    with pytest.raises(DataError, match=r"train\.csv, line 3: a quote \(\"\) is not closed"):
-        table.prepare()
-
-
 def test_other_delimiters_quotes_decimals_and_encodings_give_the_same_data(table):
     rows = [("Z;rich", "1,5", 0), ("Köln", "2,25", 1), ("Köln", "", 1)]
     table.write("train.csv", "city,price,click", [f'"{city}",{price.replace(",", ".")},{click}' for city, price, click in rows])
@@ -63,32 +55,9 @@ def test_other_delimiters_quotes_decimals_and_encodings_give_the_same_data(table
     assert table.prepare(csv=written).meta.digest == plain.meta.digest
 
 
-@pytest.mark.parametrize(
-    ("csv", "said"),
-    [
-        ({"delimiter": ",,"}, "at most 1 character"),
-        ({"delimiter": '"'}, "delimiter and quote are both '\"'"),
-        ({"decimal": ","}, "delimiter and decimal are both ','"),
-        ({"encoding": "klingon"}, "encoding is 'klingon', expected one that Python knows"),
-        ({"encoding": "base64"}, "encoding is 'base64', expected one that Python knows"),
-    ],
-)
-def test_a_way_of_writing_that_makes_no_sense_is_refused(table, csv, said):
-    with pytest.raises(DataError, match=said):
-        table.prepare(csv=csv)
-
-
 def test_a_mark_of_byte_order_blank_lines_and_line_breaks_in_quotes_are_read(table):
     (table.folder / "train.csv").write_bytes(b'\xef\xbb\xbf\n"city","price","click"\n\n"two\nlines",1,0\n\nb,2,1\n')
     assert table.prepare().meta.vocabulary["city"] == ["<oov>", "b", "two\nlines"]
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:-12], lambda data: b"city,price,click\na,1,0\n"], ids=["cut", "not compressed"])
-def test_a_damaged_compressed_file_is_refused(table, damage):
-    data = gzip.compress((table.folder / "train.csv").read_bytes())
-    (table.folder / "train.csv.gz").write_bytes(damage(data))
-    with pytest.raises(DataError, match=r"train\.csv\.gz cannot be read"):
-        table.prepare(files={"train": "train.csv.gz", "test": "test.csv"})
 
 
 def test_files_whose_names_hold_marks_of_patterns_are_read(table):
@@ -113,37 +82,8 @@ def test_a_folder_is_its_files(table):
     assert table.prepare(files={"train": "parts", "test": "test.csv"}).meta.rows["train"] == 10
 
 
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ("part-*.csv", r"the train pattern .*part-\*\.csv fits no file"),
-        ("empty", r"the train folder .*empty holds no \.csv, \.csv\.gz, \.parquet file"),
-        (["train.csv", "t*in.csv"], r"the train files name .*train\.csv twice"),
-        ([], r"files\.train: expected a path, a pattern"),
-        (5, r"files\.train: expected a path, a pattern"),
-    ],
-)
-def test_files_that_are_not_there_or_twice_are_refused(table, files, said):
-    (table.folder / "empty").mkdir()
-    with pytest.raises(DataError, match=said):
-        table.prepare(files={"train": files, "test": "test.csv"})
-
-
 def test_a_row_number_counts_within_its_part_file(table):
     table.write("part-1.csv", "city,price,click", [("a", 1, 0)] * 5)
     table.write("part-2.csv", "city,price,click", [("a", 1, 0), ("a", "inf", 0)])
     with pytest.raises(DataError, match=r"part-2\.csv, row 2: column 'price' holds an infinite value"):
         prepare(table.save(files={"train": "part-*.csv", "test": "test.csv"}), cache_dir=table.folder / "cache")
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("a;1,5;0", r"line 2: column 'price' holds '1,5', expected a number with a point; name `csv: \{decimal: \",\"\}` in the schema"),
-        ("a,1,5,0", r"lacks the columns city, click, price .*; it has city;price;click; name its `csv: delimiter` in the schema"),
-    ],
-)
-def test_a_file_that_is_written_in_another_way_than_the_schema_says_is_refused_with_the_key_to_set(table, line, said):
-    (table.folder / "train.csv").write_text(f"city;price;click\n{line}\n")
-    with pytest.raises(DataError, match=said):
-        table.prepare(csv={"delimiter": ";" if ";" in line else ","}, files={"train": "train.csv", "test": "train.csv"})

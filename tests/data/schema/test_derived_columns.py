@@ -17,10 +17,9 @@ from dcrnn_fast.data.read.derive import with_derived
 from dcrnn_fast.data.schema.derived import Derived, derived_columns
 from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
+from tests.data.conftest import CROSS, DAY, HOUR, WEEKDAY
 
 PLACE = Path("log.csv")
-HOUR, WEEKDAY, DAY = ({"name": part, "column": "time", "as": part} for part in ("hour", "weekday", "day"))
-CROSS = {"name": "city_x_device", "cross": ["city", "device"]}
 
 
 def derive(columns, *definitions):
@@ -90,26 +89,6 @@ def test_a_time_zone_moves_instants_over_daylight_saving_and_leaves_a_wall_clock
     assert weekdays == [moment.weekday() for moment in local]
 
 
-@pytest.mark.parametrize(
-    ("cells", "said"),
-    [
-        ([0, SECONDS * 1000], "row 2: column 'time' is used as a time and holds 1717199940000, .* unit s: name theirs, such as `unit: ms`"),
-        ([-(2**63)], "row 1: .* more than 3,000 years from 1970"),
-        ([1.7e300], r"row 1: .* holds 1.7e\+300, which is more than 3,000 years"),
-        ([None, 20240531, 20240601], "row 2: .* holds 20240531, which looks like a date, .* write dates as 2024-05-31, or .* `unit: s`"),
-        (["20240531"], "row 1: .* looks like a date"),
-        (["2024-05-31", "soon"], "row 2: column 'time' is used as a time and holds 'soon', expected a number, or a time such as"),
-        (["2024-05-31T00:00:00Z", "2024-05-31"], "row 2: .* holds '2024-05-31', .* all name a zone"),
-        ([True], "column 'time' is used as a time and is of type 'bool'; convert it to times, dates, or numbers"),
-        ([[1]], "is of type 'list"),
-        ([float("inf")], "infinite"),
-    ],
-)
-def test_what_is_no_time_is_refused_with_its_row(cells, said):
-    with pytest.raises(DataError, match=rf"log\.csv.*{said}"):
-        of_time(cells)
-
-
 def test_numbers_that_look_like_dates_are_seconds_if_the_schema_says_so():
     assert of_time([20240531], unit="s") == [6, 6, 23]
     assert of_time([20240531, 20240599]) == [6, 6, 23]
@@ -136,27 +115,8 @@ def test_an_empty_batch_has_the_columns_too():
     assert derive(empty, HOUR, CROSS) == [[], []]
 
 
-@pytest.fixture
-def log(table):
-    """A table with times, and its schema with derived columns."""
-    rows = [
-        ("a", "x", "2024-05-31T23:59:00", 0),
-        ("a", "y", "2024-06-01T00:10:00", 1),
-        ("b", "x", "", 0),
-        ("a", "x", "2024-06-02T23:00:00", 1),
-    ]
-    for name in ("train.csv", "test.csv"):
-        table.write(name, "city,device,time,click", rows)
-    table.schema |= {
-        "derived": [HOUR, WEEKDAY, CROSS],
-        "categorical": ["hour", {"column": "city_x_device", "min_count": 2}],
-        "numeric": [{"column": "weekday", "buckets": 7, "dense": "standardise"}],
-    }
-    return table
-
-
-def test_derived_columns_become_fields_and_dense_values_as_columns_of_the_files_do(log):
-    data = log.prepare()
+def test_derived_columns_become_fields_and_dense_values_as_columns_of_the_files_do(visits):
+    data = visits.prepare()
     assert data.meta.vocabulary == {
         "hour": ["<oov>", "23", "0", "<missing>"],
         "city_x_device": ["<oov>", "a|x"],
@@ -166,8 +126,8 @@ def test_derived_columns_become_fields_and_dense_values_as_columns_of_the_files_
     np.testing.assert_allclose(data.split("train").dense[:, 0], np.array([-1, 0, 0, 1]) * 1.5**0.5, rtol=1e-6)
 
 
-def test_parquet_files_give_the_same_data_as_csv_files(log):
-    expected = log.prepare()
+def test_parquet_files_give_the_same_data_as_csv_files(visits):
+    expected = visits.prepare()
     rows = pa.table(
         {
             "city": ["a", "a", "b", "a"],
@@ -177,12 +137,12 @@ def test_parquet_files_give_the_same_data_as_csv_files(log):
         }
     )
     for name in ("train.parquet", "test.parquet"):
-        pq.write_table(rows, log.folder / name)
-    assert log.prepare(files={"train": "train.parquet", "test": "test.parquet"}).meta.digest == expected.meta.digest
+        pq.write_table(rows, visits.folder / name)
+    assert visits.prepare(files={"train": "train.parquet", "test": "test.parquet"}).meta.digest == expected.meta.digest
 
 
-def test_a_cross_may_be_hashed_and_a_derived_column_may_group_and_split(log):
-    data = log.prepare(
+def test_a_cross_may_be_hashed_and_a_derived_column_may_group_and_split(visits):
+    data = visits.prepare(
         files={"all": "train.csv"},
         split={"hash": "city_x_device", "test": 0.5},
         categorical=["hour", {"column": "city_x_device", "hash_buckets": 10}],
@@ -208,114 +168,39 @@ def test_adding_a_derived_column_leaves_the_other_columns_as_they_were(table):
     assert '"derived"' not in (before.path / "meta.json").read_text()
 
 
-def test_the_encoding_says_how_columns_were_derived_and_another_table_is_derived_alike(log):
-    first = log.prepare()
+def test_the_encoding_says_how_columns_were_derived_and_another_table_is_derived_alike(visits):
+    first = visits.prepare()
     assert first.meta.encoding["derived"] == {
         "hour": {"column": "time", "as": "hour"},
         "weekday": {"column": "time", "as": "weekday"},
         "city_x_device": {"cross": ["city", "device"]},
     }
-    log.write("test.csv", "city,device,time,click", [("a", "x", "2024-06-03T23:00:00", 1), ("z", "x", "2024-06-03T11:00:00", 1)])
-    other = prepare(log.save(), cache_dir=log.folder / "cache", encoding=first.meta.encoding)
+    visits.write("test.csv", "city,device,time,click", [("a", "x", "2024-06-03T23:00:00", 1), ("z", "x", "2024-06-03T11:00:00", 1)])
+    other = prepare(visits.save(), cache_dir=visits.folder / "cache", encoding=first.meta.encoding)
     assert other.split("test").ids.tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
-def test_the_definitions_of_a_folder_derive_the_same_columns_whatever_their_order(log):
-    definitions = log.prepare(derived=[HOUR, WEEKDAY, {**CROSS, "cross": ["hour", "device"]}]).meta.derived
+def test_the_definitions_of_a_folder_derive_the_same_columns_whatever_their_order(visits):
+    definitions = visits.prepare(derived=[HOUR, WEEKDAY, {**CROSS, "cross": ["hour", "device"]}]).meta.derived
     shuffled = derived_columns({name: definitions[name] for name in sorted(definitions)})
     batch = pa.RecordBatch.from_pydict({"time": ["2024-05-31T23:59:00"], "device": ["x"]})
     assert with_derived(batch, shuffled, Place(PLACE, 0)).to_pydict()["city_x_device"] == ["23|x"]
 
 
-@pytest.mark.parametrize("definition", [{}, {"cross": ["a"]}, {"column": "time", "as": "hour", "to": "x"}, {"cross": ["it", "a"]}])
-def test_a_definition_that_is_none_is_refused(definition):
-    with pytest.raises(ValueError, match=r"derived|unknown key"):
-        derived_columns({"it": definition})
-
-
-@pytest.mark.parametrize(
-    ("derived", "said"),
-    [
-        (
-            [{**HOUR, "timezone": "Europe/Berlin"}, WEEKDAY, CROSS],
-            "column 'hour' is derived by .*Berlin.* in its schema, and by .*'as': 'hour'",
-        ),
-        ([{**HOUR, "as": "day"}, WEEKDAY, CROSS], "column 'hour' is derived by"),
-        ([HOUR, WEEKDAY, {**CROSS, "cross": ["device", "city"]}], "column 'city_x_device' is derived"),
-    ],
-)
-def test_an_encoding_of_columns_that_are_derived_in_another_way_is_refused(log, derived, said):
-    encoding = log.prepare().meta.encoding
-    with pytest.raises(DataError, match=said):
-        prepare(log.save(derived=derived), cache_dir=log.folder / "cache", encoding=encoding)
-
-
-def test_an_encoding_without_the_derived_columns_is_refused(log):
-    meta = log.prepare().meta
+def test_an_encoding_without_the_derived_columns_is_refused(visits):
+    meta = visits.prepare().meta
     with pytest.raises(DataError, match=r"column 'city_x_device' is derived by .*, and by none in the data whose encoding is asked for"):
-        prepare(log.save(), cache_dir=log.folder / "cache", encoding={"vocabulary": meta.vocabulary, "scaling": meta.scaling})
+        visits.prepare(encoding={"vocabulary": meta.vocabulary, "scaling": meta.scaling})
 
 
-def test_derived_columns_may_be_named_before_those_that_they_read(log):
-    schema = load_schema(log.save(derived=[{"name": "all", "cross": ["hour", "city_x_device"]}, HOUR, WEEKDAY, CROSS], categorical=["all"]))
+def test_derived_columns_may_be_named_before_those_that_they_read(visits):
+    schema = load_schema(
+        visits.save(derived=[{"name": "all", "cross": ["hour", "city_x_device"]}, HOUR, WEEKDAY, CROSS], categorical=["all"])
+    )
     assert [one.name for one in schema.derived].index("all") == 3
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"derived": [HOUR, WEEKDAY, CROSS, dict(HOUR)]}, "derived column named twice: hour"),
-        ({"derived": [HOUR, WEEKDAY, CROSS, DAY]}, "derived column 'day' is used nowhere"),
-        ({"derived": [HOUR, WEEKDAY, {**CROSS, "as": "hour"}]}, "`cross` and `as` exclude each other"),
-        ({"derived": [HOUR, WEEKDAY, {**CROSS, "cross": ["city"]}]}, "expected two or more different columns"),
-        ({"derived": [HOUR, WEEKDAY, {**CROSS, "cross": ["city", "city"]}]}, "expected two or more different columns"),
-        ({"derived": [{"name": "hour", "column": "time"}]}, "needs a `column` with `as`"),
-        ({"derived": [{**HOUR, "as": "minute"}]}, "got 'minute': input should be 'hour', 'weekday' or 'day'"),
-        (
-            {"derived": [{**HOUR, "part": "hour"}]},
-            "unknown key 'part'; the known keys are name, column, as, unit, timezone, value, separator, cross",
-        ),
-        ({"derived": [{**HOUR, "timezone": "Mars/Olympus"}]}, "timezone is 'Mars/Olympus', expected a known one, such as Europe/Berlin"),
-        ({"derived": [{**HOUR, "timezone": "../etc/passwd"}]}, "timezone is '../etc/passwd', expected a known one"),
-        ({"derived": [{**HOUR, "name": "time"}]}, "derived column 'time' is a part of 'time', which is derived"),
-        ({"derived": [HOUR, {**WEEKDAY, "column": "hour"}]}, "derived column 'weekday' is a part of 'hour', which is derived"),
-        ({"derived": [{**CROSS, "cross": ["city", "city_x_device"]}]}, "derived columns need themselves: 'city_x_device' is read by"),
-        (
-            {"derived": [{"name": "p", "cross": ["q", "city"]}, {"name": "q", "cross": ["city", "p"]}]},
-            "need themselves: 'p' is read by 'q' is read by 'p'|need themselves: 'q' is read by 'p' is read by 'q'",
-        ),
-        (
-            {"derived": [HOUR, WEEKDAY, {**CROSS, "cross": ["city", "click"]}]},
-            "column 'click', from which 'city_x_device' is derived, is a label",
-        ),
-        ({"numeric": [{"column": "city_x_device", "buckets": 4}]}, "field named twice"),
-        ({"categorical": ["hour"], "numeric": [{"column": "city_x_device", "dense": "log1p"}]}, "'city_x_device' is a cross"),
-    ],
-)
-def test_derived_columns_that_make_no_sense_are_refused_in_words(log, changes, said):
-    with pytest.raises(DataError, match=rf"shop\.yaml.*({said})"):
-        load_schema(log.save(**changes))
-
-
-def test_a_derived_column_with_the_name_of_a_column_of_the_files_is_refused(log):
-    log.write("train.csv", "city,device,time,click,hour", [("a", "x", "2024-05-31", 0, 7)])
-    with pytest.raises(DataError, match=r"train\.csv has the columns hour, which schema 'shop' derives; rename them there or in its"):
-        log.prepare()
-
-
-def test_a_column_that_only_derived_columns_read_must_be_there(log):
-    log.write("train.csv", "city,time,click", [("a", "2024-05-31", 0)])
-    with pytest.raises(DataError, match=r"train\.csv lacks the columns device that schema 'shop' uses"):
-        log.prepare()
-
-
-def test_a_cell_that_is_no_time_stops_with_file_and_row(log):
-    log.write("test.csv", "city,device,time,click", [("a", "x", "2024-05-31", 0), ("a", "x", "soon", 0)])
-    with pytest.raises(DataError, match=r"test\.csv, row 2: column 'time' is used as a time and holds 'soon'"):
-        log.prepare()
-
-
-def test_a_split_by_time_reads_text_with_a_zone(log):
-    log.write("all.csv", "city,device,time,click", [("a", "x", f"2024-05-31T{hour:02}:00:00Z", hour % 2) for hour in range(10)])
-    data = log.prepare(files={"all": "all.csv"}, split={"time": "time", "test": 0.2})
+def test_a_split_by_time_reads_text_with_a_zone(visits):
+    visits.write("all.csv", "city,device,time,click", [("a", "x", f"2024-05-31T{hour:02}:00:00Z", hour % 2) for hour in range(10)])
+    data = visits.prepare(files={"all": "all.csv"}, split={"time": "time", "test": 0.2})
     assert data.meta.rows == {"train": 8, "valid": 0, "test": 2}

@@ -6,9 +6,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data.schema.table import load_schema
-from dcrnn_fast.errors import DataError
-
 
 def labels(table, cells, *, kind="csv", **rule):
     """The train rows' labels, NaN as None, of a table whose label column holds `cells`."""
@@ -59,12 +56,6 @@ def test_a_label_that_is_not_written_as_the_first_one_rejects_its_row(table, cel
     assert {(reject["line"], reject["column"], reject["reason"]) for reject in found} == {(4, "click", reason)}
 
 
-def test_a_word_that_says_neither_is_an_error_in_parquet(table):
-    said = r"train\.parquet, row 2: column 'click' is used as a label and holds 'maybe', expected 0, 1, true, false, or empty"
-    with pytest.raises(DataError, match=said):
-        labels(table, ["true", "maybe"], kind="parquet")
-
-
 @pytest.mark.parametrize("positive", [True, [True], ["paid", True]])
 def test_true_in_positive_stands_for_the_words_that_say_so(table, positive):
     words = ["true", "True", "yes", "ON", "y", "other", None, "1"]
@@ -83,20 +74,9 @@ def test_a_quoted_true_in_positive_stands_for_itself_alone(table):
     assert labels(table, ["true", "True", "yes"], positive=["true"]) == [1, 0, 0]
 
 
-def test_a_positive_that_no_row_has_is_named_with_what_the_column_holds(table):
-    with pytest.raises(DataError, match=r"no train row has 'click' in \[True\]; the column holds \['0', '1'\]"):
-        labels(table, ["1", "0"], positive=True)
-
-
-@pytest.mark.parametrize("positive", [1.5, None, {"a": 1}])
-def test_a_positive_that_is_neither_text_nor_integer_nor_truth_is_refused(table, positive):
-    with pytest.raises(DataError, match=r"`positive` takes text, integers, true and false, got .* put it in quotes"):
-        load_schema(table.save(tasks=[{"name": "click", "column": "click", "positive": [positive]}]))
-
-
 def test_categories_keep_the_text_of_the_file_and_of_parquets_truth_values(table):
     table.write("train.csv", "city,price,click", [("True", 1, 0), ("true", 2, 1), ("true", 2, 1)])
     assert table.prepare().meta.vocabulary["city"] == ["<oov>", "true", "True"]
-    pq.write_table(pa.table({"city": [True, False, None], "price": [1, 2, 3], "click": [0, 1, 1]}), table.folder / "t.parquet")
+    table.parquet("t.parquet", {"city": [True, False, None], "price": [1, 2, 3], "click": [0, 1, 1]})
     found = table.prepare(files={"train": "t.parquet", "test": "t.parquet"}).meta.vocabulary["city"]
     assert found == ["<oov>", "<missing>", "false", "true"]

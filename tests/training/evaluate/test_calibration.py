@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from dcrnn_fast import Ranker
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError
-from dcrnn_fast.support.strict_json import json_digest
+from dcrnn_fast.errors import ConfigError, DataError, TrainingDivergedError
 from dcrnn_fast.training import calibrate, evaluate, train
 from dcrnn_fast.training.evaluate import calibrate as calibrating
 from dcrnn_fast.training.evaluate.calibrate import fit_isotonic, fit_platt
 from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, logits, sigmoid
-from tests.damage import edit_json
 from tests.training.tiny import tiny_config
 
 CELLS = {"colour": [f"c{n}" for n in range(9)] * 5, "shape": [f"s{n}" for n in range(5)] * 9, "size": np.linspace(-2, 2, 45)}
@@ -136,47 +134,6 @@ def test_a_run_whose_test_rows_cannot_be_predicted_stays_as_it_is(copied, monkey
     with pytest.raises(TrainingDivergedError):
         calibrate(copied)
     assert not (copied / "calibration.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda path: path.write_text("{"), "cannot be read"),
-        (lambda path: path.write_text("[1]"), r"holds no calibration: the content is \[1\]"),
-        (edit_json(lambda values: values["maps"]["click"].update(slope=9.0)), "was changed after it was written"),
-    ],
-)
-def test_a_damaged_calibration_is_refused_with_the_remedy(copied, damage, said):
-    calibrate(copied)
-    damage(copied / "calibration.json")
-    with pytest.raises(CheckpointError, match=rf"calibration\.json {said}.*; write it again with dcrnn-fast calibrate, or delete it"):
-        Ranker.load(copied)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda values: values.update(weights="0" * 64), "was fitted to other weights"),
-        (lambda values: values["maps"].pop("click"), "has maps of buy_given_click, expected click, buy_given_click"),
-        (lambda values: values["maps"]["click"].update(slope=-1.0), r"maps\.click\.platt\.slope is -1\.0"),
-        (lambda values: values["maps"].update(click={"method": "magic"}), r"holds no calibration: maps\.click is"),
-        (
-            lambda values: values["maps"].update(
-                click={"method": "isotonic", "rows": 1, "positives": 1, "knots": [0.0, 1.0], "calibrated": [1.0, 0.0]}
-            ),
-            "calibrated logits that never fall",
-        ),
-    ],
-)
-def test_a_sealed_calibration_that_does_not_fit_is_refused(copied, change, said):
-    calibrate(copied)
-    path = copied / "calibration.json"
-    values = json.loads(path.read_text())
-    del values["digest"]
-    change(values)
-    path.write_text(json.dumps({**values, "digest": json_digest(values)}))
-    with pytest.raises(CheckpointError, match=said):
-        Ranker.load(copied)
 
 
 def test_the_command_prints_the_test_rows_before_and_after(copied, command):

@@ -123,20 +123,6 @@ def test_a_single_task_needs_no_chain():
     assert model.negative_rate == RATE
 
 
-@pytest.mark.parametrize(
-    ("rate", "error"), [(0, ValueError), (1.5, ValueError), (float("nan"), ValueError), ("0.1", TypeError), (True, TypeError)]
-)
-def test_a_rate_that_is_none_is_refused(rate, error):
-    with pytest.raises(error, match=r"expected a number in \(0, 1\]"):
-        DCRNN([9]).negative_rate = rate
-
-
-@pytest.mark.parametrize("rate", [0, -0.1, 1.5, "a tenth"])
-def test_a_configured_rate_outside_its_range_is_refused(rate):
-    with pytest.raises(ConfigError, match=r"negative_rate is .*, expected number in \(0, 1\] or null"):
-        load_config(None, {"data": "hillstrom", "negative_rate": rate})
-
-
 def test_a_weight_file_without_the_key_predicts_as_before_and_one_with_a_wrong_rate_is_refused(copied):
     weights = copied / "model.safetensors"
     tensors, about = read_weights(weights)

@@ -9,7 +9,6 @@ import pytest
 
 from dcrnn_fast.data import prepare
 from dcrnn_fast.data.packed.arrays import PackedSplit
-from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.evaluate.metrics import binary_metrics
 from dcrnn_fast.training.evaluate.segments import metrics_by, names_of_ids, segments
@@ -102,12 +101,6 @@ def test_as_served_evaluates_the_served_probabilities_of_each_value(copied):
     for before, after in zip(plain, served, strict=True):
         assert before["metrics"]["click"]["positives"] == after["metrics"]["click"]["positives"]
         assert before["metrics"]["click"]["prediction_mean"] != after["metrics"]["click"]["prediction_mean"]
-
-
-@pytest.mark.parametrize("by", [["color"], [3], "colour", 3, ["importance"], [["colour"]]])
-def test_what_is_no_field_is_refused_with_the_fields(finished, by):
-    with pytest.raises(ConfigError, match=r"by=.*: expected a .*field.* of tiny: shape, colour, size"):
-        evaluate(finished, by=by)
 
 
 def test_the_command_prints_a_table_a_field_and_gives_the_same_in_json(finished, command):
