@@ -29,7 +29,7 @@ def test_files_are_scored_as_the_same_rows_in_memory(ranker, table, tmp_path, ki
 
 def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_path, monkeypatch):
     monkeypatch.setattr(row_files, "BATCH_ROWS", 250)
-    monkeypatch.setattr(import_module("dcrnn_fast.serving.score_files"), "PART_ROWS", 100)
+    monkeypatch.setattr(scoring, "PART_ROWS", 100)
     for part in range(3):
         table[part * 500 : (part + 1) * 500].to_parquet(tmp_path / f"part-{part}.parquet")
     done = []
@@ -45,7 +45,7 @@ def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_pa
 
 def test_a_cell_in_a_later_part_of_a_batch_is_named_by_its_row_in_the_file(ranker, table, tmp_path, monkeypatch):
     monkeypatch.setattr(row_files, "BATCH_ROWS", 250)
-    monkeypatch.setattr(import_module("dcrnn_fast.serving.score_files"), "PART_ROWS", 100)
+    monkeypatch.setattr(scoring, "PART_ROWS", 100)
     table.loc[456, "size"] = float("inf")
     table.to_parquet(tmp_path / "today.parquet")
     with pytest.raises(DataError, match=r"today\.parquet, row 457: column 'size' holds an infinite value"):
