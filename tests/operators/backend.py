@@ -37,6 +37,12 @@ KEEPS = {
 }
 """What the operator of a backend can be asked to keep; the last is what it keeps in training."""
 
+REPEATED = {
+    "full": "Triton's interpreter is slow, and calls of these sizes take all_steps by themselves: tests without a choice make them",
+    "low rank": "Triton's interpreter is slow, and the low-rank cell has no schedules: this test has made the call as 'triton, step'",
+}
+"""By cell, why a test of both schedules runs one of them under the interpreter. test_covering.py checks that it is so; a GPU runs both."""
+
 
 def on(*names: str) -> pytest.MarkDecorator:
     """Run a test on each of these backends, or choices of kernels, through the fixture ``backend``."""
@@ -58,6 +64,8 @@ class Backend:
     device: str
     implementation: Implementation
     namespace: str
+    choice: str = ""
+    """The choice of kernels among :data:`CHOICES`, if the test makes one."""
 
     @property
     def operators(self) -> Any:
@@ -73,21 +81,10 @@ class Backend:
         """The arguments with every tensor on the device."""
         return {name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
 
-    def repeats(self, arguments: dict, dtype: torch.dtype) -> bool:
-        """Whether the chosen schedule makes the interpreter repeat a call that another test makes.
-
-        The interpreter is slow: it gets every case, every dtype and both schedules of each, and no call two times. A schedule that the full
-        cell takes by itself is that of the tests without a choice; ask for such a test alone. The low-rank cell has no schedules: all its
-        tests count under "step". On a GPU every choice runs.
-        """
-        if self.name != "triton" or not self.is_slow:
-            return False
-        from dcrnn_fast.kernels import cost_model, tile_choice
-
-        x0, weight, index = arguments["x0"].to(dtype), arguments["private_weight"], arguments["index"]
-        sizes = tile_choice.Sizes.of(x0, len(index), weight.shape[2], weight.shape[3], arguments["steps"], False)
-        by_itself = cost_model.predicted_schedule(sizes) if arguments.get("projection_index") is None else "all_steps"
-        return tile_choice.schedule(sizes) == by_itself
+    def skip_repeated(self, cell: str) -> None:
+        """End a test of Triton's schedules that would make the interpreter repeat a call."""
+        if self.is_slow and self.choice == "triton, all_steps":
+            pytest.skip(REPEATED[cell])
 
     def cross_rnn(self, **arguments: Any) -> torch.Tensor:
         return functional.cross_rnn(**arguments, backend=self.name)

@@ -13,8 +13,6 @@ from .backend import CHOICES, DTYPES, KEEPS, on, on_every_backend, on_every_gpu_
 from .precision import assert_as_exact_as_plain_pytorch, cast, relative_error, results
 from .problems import DOUBLE, SHAPES, arguments_of, differentiable
 
-REPEATED = "the interpreter makes this call in another test"
-
 
 def check(backend, shape, dtype, **options):
     # states of six steps grow fast, and one row has few values: the median of a few draws is luck; less so in 16 bits, of which the bound
@@ -37,8 +35,7 @@ def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, dty
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["one row", "rows of 8 values", "wide context, untied"])
 def test_every_kernel_is_as_exact(backend, name, dtype):
-    if backend.repeats(arguments_of(backend, **SHAPES[name]), dtype):
-        pytest.skip(REPEATED)
+    backend.skip_repeated("full")
     check(backend, SHAPES[name], dtype)
 
 
@@ -46,8 +43,7 @@ def test_every_kernel_is_as_exact(backend, name, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["one unit", "six steps"])
 def test_either_schedule_of_triton_is_as_exact(backend, name, dtype):
-    if backend.repeats(arguments_of(backend, **SHAPES[name]), dtype):
-        pytest.skip(REPEATED)
+    backend.skip_repeated("full")
     check(backend, SHAPES[name], dtype)
 
 
@@ -55,8 +51,8 @@ def test_either_schedule_of_triton_is_as_exact(backend, name, dtype):
 @pytest.mark.parametrize("shape", [{"cell": "cross"}, {"context_dim": 3, "tied": False}, {"context_dim": 3, "rank": 5}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_state_and_its_gradients_are_as_exact(backend, dtype, shape):
-    if "rank" in shape and backend.repeats(arguments_of(backend, **shape), dtype):
-        pytest.skip(REPEATED)
+    if "rank" in shape:
+        backend.skip_repeated("low rank")
     check(backend, shape, dtype, return_states=True)
 
 
@@ -136,8 +132,8 @@ def test_outputs_and_gradients_have_the_same_bits_on_every_run(backend, dtype, r
 @pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
 def test_a_value_that_is_no_number_stays_in_its_row(backend, rank, value):
     arguments = cast(arguments_of(backend, rank=rank), torch.float32)
-    if rank and backend.repeats(arguments, torch.float32):
-        pytest.skip(REPEATED)
+    if rank:
+        backend.skip_repeated("low rank")
     clean = backend.cross_rnn(**arguments)
     arguments["x0"][3, 2] = value
     got = backend.cross_rnn(**arguments)
@@ -182,8 +178,7 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_unit_nan(backend,
 def test_a_row_number_out_of_range_in_a_projection_makes_its_task_nan(backend, stray):
     """Every unit of the task reads the column of z that has no row."""
     arguments = arguments_of(backend, steps=1, rank=4)
-    if backend.repeats(arguments, DOUBLE):
-        pytest.skip(REPEATED)
+    backend.skip_repeated("low rank")
     clean = backend.cross_rnn(**arguments)
     arguments["projection_index"][1, 2] = stray
     got, *_ = backend.operators.cross_rnn(*backend.operands(arguments, keep=Keep.NOTHING))
