@@ -59,8 +59,7 @@ build/onnx/.installed: | $(VENV)/.dev
 	touch $@
 
 onnx: $(VENV)/.dev build/onnx/.installed
-	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py \
-		tests/serving/test_export_triton_server.py -rs
+	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m pytest tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -rs
 
 # Builds the server of compiled models in C++, server/, with the operators: build/server/dcrnn_fast_server. docs/guide/server.md
 server: $(VENV)/.server

@@ -53,7 +53,6 @@ class Format(str, Enum):
     pt2 = "pt2"
     aoti = "aoti"
     onnx = "onnx"
-    triton_server = "triton-server"
 
 
 class Cpu(str, Enum):
@@ -65,12 +64,10 @@ class Cpu(str, Enum):
 
 def export(
     run: Run,
-    output: Annotated[Path, typer.Option(help="File to write: .pt2, or .onnx with --format onnx; with triton-server, a new folder.")],
+    output: Annotated[Path, typer.Option(help="File to write: .pt2, or .onnx with --format onnx.")],
     format: Annotated[
         Format,
-        typer.Option(
-            help="pt2: PyTorch's graph, for any CPU; aoti: compiled; onnx: for ONNX Runtime; triton-server: ONNX for NVIDIA's server."
-        ),
+        typer.Option(help="pt2: PyTorch's graph, for any CPU; aoti: compiled; onnx: for ONNX Runtime."),
     ] = Format.pt2,
     backend: Annotated[str, typer.Option(help="Backend of the operators: auto, cpp or reference.")] = "auto",
     cpu: Annotated[Cpu, typer.Option(help="With aoti: for CPUs like this one, or for all with x86-64-v3 (AVX2).")] = Cpu.native,

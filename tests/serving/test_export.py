@@ -145,11 +145,9 @@ def test_a_full_disk_is_an_error_that_names_the_output_and_leaves_the_earlier_fi
     [
         ({"output": "shop.bin"}, DataError, r"expected the path of a \.pt2 file"),
         ({"output": "nowhere/shop.pt2"}, DataError, "in a folder that exists"),
-        ({"format": "tflite"}, ConfigError, "expected one of pt2, aoti, onnx, triton-server"),
+        ({"format": "tflite"}, ConfigError, "expected one of pt2, aoti, onnx"),
         ({"cpu": "avx2"}, ConfigError, "cpu='avx2': expected one of native, portable"),
         ({"cpu": "portable"}, ConfigError, "cpu='portable': it chooses the CPUs of format aoti"),
-        ({"format": "triton-server", "output": "a b"}, DataError, "its last part is the model's name"),
-        ({"format": "triton-server", "output": "nowhere/shop"}, DataError, "expected a path in a model repository"),
         ({"format": ["pt2"]}, ConfigError, "expected one of pt2, aoti"),
         ({"seed": -1}, ConfigError, "seed=-1: expected an integer from 0"),
         ({"rows": 0}, ConfigError, "rows=0: expected an integer from 1 to 10,000"),

@@ -24,10 +24,9 @@ from .calibrated import Calibrated
 from .load import inputs_of, load_exported
 from .onnx import check_packages, onnx_program, write_onnx
 from .package import MAX_ROWS, describe
-from .triton_server import config, model_folder, write_model_folder
 
-SUFFIXES = {"pt2": ".pt2", "aoti": ".pt2", "onnx": ".onnx", "triton-server": ""}
-"""The formats, and how their files' names end; the last one is a folder."""
+SUFFIXES = {"pt2": ".pt2", "aoti": ".pt2", "onnx": ".onnx"}
+"""The formats, and how their files' names end."""
 TOLERANCE = 1e-5
 """The greatest difference between a probability of the file and the model's."""
 ROUNDING = 2.0**-19
@@ -63,10 +62,8 @@ def export(
 
     Args:
         run: the folder; ``model.safetensors`` and ``encoder.json`` suffice.
-        output: the file, replaced when all is written and compared; ``.onnx`` for "onnx", else ``.pt2``. For "triton-server", a folder
-            that is not there yet, in a model repository; its name is the model's.
-        format: "pt2", PyTorch's graph, for any CPU; "aoti", compiled, which needs a C++ compiler; "onnx", which needs the extra ``onnx``;
-            "triton-server", ONNX with the configuration of NVIDIA's server.
+        output: the file, replaced when all is written and compared; ``.onnx`` for "onnx", else ``.pt2``.
+        format: "pt2", PyTorch's graph, for any CPU; "aoti", compiled, which needs a C++ compiler; "onnx", which needs the extra ``onnx``.
         backend: of the operators: "cpp", "reference", or "auto", which takes the first of them that can run. For ONNX, the reference.
         cpu: of "aoti": "native", CPUs with all instruction sets of this one, or "portable", those with x86-64-v3 (AVX2).
         rows: how many drawn rows the file and the model score for the comparison, 1 to 10,000. Their ids are uniform in each field's
@@ -93,9 +90,7 @@ def export(
         raise ConfigError(f"cpu={cpu!r}: expected one of {', '.join(CPUS)}")
     if format != "aoti" and cpu != "native":
         raise ConfigError(f"cpu={cpu!r}: it chooses the CPUs of format aoti; a file of format {format} is compiled for none")
-    served = format == "triton-server"
-    output = model_folder("output", output) if served else output_path("output", output, SUFFIXES[format])
-    format = "onnx" if served else format
+    output = output_path("output", output, SUFFIXES[format])
     if format == "aoti":
         check_compiler()
     if format == "onnx":
@@ -120,12 +115,8 @@ def export(
                 write_program(program, texts, made)
             predict = load_exported(made).predict_encoded
         difference = compare(ranker, predict, rows=rows, seed=seed)
-        if served:
-            fields, dense = len(ranker.encoder.num_embeddings), len(ranker.encoder.dense)
-            write_model_folder(output, made, config(output.name, fields, dense, ranker.names), texts)
-        else:
-            with writing_output("output", output) as beside:
-                shutil.copyfile(made, beside)
+        with writing_output("output", output) as beside:
+            shutil.copyfile(made, beside)
     return difference
 
 
