@@ -48,15 +48,14 @@ def train(
     overrides = {key: value for key, value in given.items() if value is not None} | _parse_settings(settings or [])
     if output is None and config is None and "data" in overrides:
         output = _default_output(overrides["data"])
-    of_run = resume and config is None and output is not None and RunFolder(output).holds_run()
-    if of_run and output is not None:
+    if resume and config is None and output is not None and RunFolder(output).holds_run():
         config = RunFolder(output).config
     elif init is not None and config is None:
         if data is None:
             raise ConfigError("--init needs --data, the schema of the new rows: without it the run would train on the old ones again")
         stored_config(init)
-        config, of_run = RunFolder(init).config, True
-    run = training.load_config(config, overrides, of_run=of_run)
+        config = RunFolder(init).config
+    run = training.load_config(config, overrides)
     output = output or _default_output(run.data)
     try:
         result = training.train(run, output, resume=resume, report=choose_report(quiet=quiet))

@@ -113,22 +113,6 @@ class StoppingConfig(_Section):
     )
 
 
-EARLIER: dict[str, Any] = {"precision": "float32", "oov_dropout": 0.0, "model": {"dense_bins": 0, "rank": None}}
-"""What runs did before a key existed, where that is not the key's default."""
-
-
-def with_earlier(values: Any) -> Any:
-    """The content of a run's own configuration; a key that it lacks, because the run is older than the key, means what runs did then."""
-    if not isinstance(values, dict):
-        return values
-    return EARLIER | values | {"model": model_with_earlier(values.get("model", {}))}
-
-
-def model_with_earlier(values: Any) -> Any:
-    """The same for the section ``model`` alone."""
-    return EARLIER["model"] | values if isinstance(values, dict) else values
-
-
 class RunConfig(_Section):
     """Everything that decides the outcome of a run; docs/guide/configuration.md lists the keys.
 
@@ -181,14 +165,12 @@ class RunConfig(_Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, of_run: bool = False) -> RunConfig:
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read a YAML file and apply overrides with dotted keys.
 
     Args:
         path: the file; None starts from the defaults.
         overrides: values by dotted key; ``data`` has no default and must be here or in the file.
-        of_run: the file is the ``config.yaml`` of a run folder. A key that it lacks, because the run is older than the key, then means
-            what the run did.
 
     Raises:
         TypeError: ``path`` or ``overrides`` is of another type.
@@ -198,8 +180,6 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     3
     """
     values: dict[str, Any] = {} if path is None else _read_yaml(path_of("path", path))
-    if of_run:
-        values = with_earlier(values)
     if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(key, str) for key in overrides)):
         raise TypeError(f"overrides={shown(overrides)}: expected values by dotted key, such as {{'optimiser.lr': 0.001}}")
     for dotted, value in (overrides or {}).items():

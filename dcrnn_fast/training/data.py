@@ -93,7 +93,6 @@ def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: Ru
     meta = dataset.meta
     now = {"tasks": list(meta.tasks), "fields": [[name, size] for name, size in meta.fields.items()], "dense": list(meta.dense)}
     now |= {"pooled": meta.pooled, "shared": meta.shared}
-    about = {"pooled": {}, "shared": {}} | dict(about)
     for key, value in now.items():
         if about[key] != value:
             raise DataError(
@@ -108,10 +107,10 @@ def evaluation_warnings(
 ) -> list[str]:
     """What spoils the metrics of a split's rows: fields that are lost there and were not in the run's training rows, labels of one class.
 
-    ``about`` is the description of the run's model; one of an earlier version does not know its training rows, and no field is warned of.
+    ``about`` is the description of the run's model.
     """
     rows, meta = dataset.split(split), dataset.meta
-    lines = lost_fields(about.get("id_shares", {}), id_shares(rows, meta), split, len(rows))
+    lines = lost_fields(about["id_shares"], id_shares(rows, meta), split, len(rows))
     for task in meta.tasks:
         lines += label_warnings(task, split, metrics[task]["rows"], metrics[task]["positives"])
     return lines

@@ -18,7 +18,7 @@ from ..data.packed.meta import OOV
 from ..errors import ConfigError, DataError
 from ..nn.modules import DCRNN
 from ..support.model_inputs import table_rows
-from .config import ModelConfig, RunConfig, model_with_earlier
+from .config import ModelConfig, RunConfig
 from .data import prepare_data
 from .evaluate.constant import with_constant
 from .evaluate.predict import evaluate_split
@@ -61,10 +61,10 @@ def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
     columns: dict[str, Any] = {"tasks": list(meta.tasks), "fields": list(meta.fields), "dense": list(meta.dense)}
     columns |= {"pooled": meta.pooled, "shared": meta.shared}
     for key, names in columns.items():
-        trained = [name for name, _ in about[key]] if key == "fields" else about.get(key, {})
+        trained = [name for name, _ in about[key]] if key == "fields" else about[key]
         if names != trained:
             raise DataError(f"{weights} was trained with {key} {trained}, but {meta.name} has {names}; go on with data of the same columns")
-    models = (ModelConfig.model_validate(values).model_dump() for values in (model_with_earlier(about["model"]), config.model.model_dump()))
+    models = (ModelConfig.model_validate(values).model_dump() for values in (about["model"], config.model.model_dump()))
     before, now = ({key: value for key, value in model.items() if key not in MAY_DIFFER} for model in models)
     before["relation"], now["relation"] = about["relation"], config.model.relation or meta.relation
     if differing := "; ".join(f"model.{key} is {now[key]!r} and was {before[key]!r}" for key in now if now[key] != before[key]):
@@ -95,7 +95,7 @@ def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) 
     Raises :class:`dcrnn_fast.errors.CheckpointError` if other weights than the table's do not fit.
     """
     table, known = model.state_dict()[TABLE].clone(), earlier.tensors[TABLE]
-    sizes, shared = dict(earlier.about["fields"]), earlier.about.get("shared", {})
+    sizes, shared = dict(earlier.about["fields"]), earlier.about["shared"]
     starts = (table_rows(list(fields), list(of.values()), shared)[1] for of in (sizes, fields))
     for size, before, now in zip(sizes.values(), *starts, strict=True):
         table[now : now + size] = known[before : before + size]
@@ -136,7 +136,7 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
 
     model, _ = load_model(earlier.folder.weights, device=device, backend=config.backend)
     cast(DCRNN, model).negative_rate = 1.0  # The rows are those of the log.
-    rates, shares = about.get("base_rates", {}), about.get("id_shares", {})
+    rates, shares = about["base_rates"], about["id_shares"]
     metrics = {
         name: with_constant(evaluate_split(model, as_before(dataset.split(name)), meta, device, ranks), rates) for name in ("train", "test")
     }

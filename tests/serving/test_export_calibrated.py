@@ -205,15 +205,9 @@ def test_the_model_id_is_that_of_weights_encoder_and_calibration(calibrated, sho
     assert Ranker.load(shop / "run").id == others[2]
 
 
-def test_an_earlier_file_without_an_id_is_read(calibrated, tmp_path):
+def test_a_file_without_an_id_or_with_another_type_of_it_is_refused(calibrated, tmp_path):
     folder, _ = calibrated
-
-    def earlier(about):
-        del about["model"], about["calibrated"]
-
-    file = load_exported(rewritten(folder / "shop.pt2", tmp_path / "earlier.pt2", {"extra/dcrnn_fast.json": with_json(earlier)}))
-    assert file.id is None
-    for change in ({"model": 5}, {"calibrated": []}):
+    for change in ({"model": 5}, {"model": None}, {"model": "ab"}, {"calibrated": []}):
         changed = {"extra/dcrnn_fast.json": with_json(lambda about, change=change: about.update(change))}
         with pytest.raises(ExportError, match="no file of"):
             load_exported(rewritten(folder / "shop.pt2", tmp_path / "changed.pt2", changed))

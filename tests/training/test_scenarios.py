@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError
-from dcrnn_fast.training import evaluate, load_config, load_model, train
+from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.evaluate.predict import predict_split
 from dcrnn_fast.training.folder.description import check_description
 from dcrnn_fast.training.folder.weights import read_weights
@@ -56,13 +56,6 @@ def test_an_unseen_category_reads_no_scenarios_trunk(run, dataset):
 def test_a_scenario_that_does_not_fit_the_data_is_refused_before_training(schema, tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):
         train(tiny_config(schema, **change), tmp_path / "run")
-
-
-def test_a_configuration_from_before_there_were_scenarios_has_none(run, tmp_path):
-    text = (run / "config.yaml").read_text()
-    older = "".join(line for line in text.splitlines(keepends=True) if "scenario" not in line)
-    (tmp_path / "config.yaml").write_text(older)
-    assert load_config(tmp_path / "config.yaml", of_run=True).model.scenario is None
 
 
 def test_a_small_weight_file_that_describes_many_scenarios_is_refused(run):

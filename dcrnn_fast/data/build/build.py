@@ -1,7 +1,7 @@
 """Builds a packed folder from the files of a schema, in three steps: read the rows, learn from the train rows, encode batch by batch.
 
-DuckDB parses CSV files and counts texts. Arrow and NumPy do the rest, not SQL, which would change what earlier versions learned: a float as
-text is `1.0` in DuckDB and `1` here, and its average of hillstrom's log1p(history) differs in the 13th digit.
+DuckDB parses CSV files and counts texts. Arrow and NumPy do the rest, because SQL would learn other values: a float as text is `1.0`
+in DuckDB and `1` here, and its average of hillstrom's log1p(history) differs in the 13th digit.
 """
 
 from __future__ import annotations

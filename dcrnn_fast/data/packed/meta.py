@@ -43,7 +43,7 @@ class PackedMeta:
     the content: it covers every other entry, and through `checksums` every array. `shared` maps a field to the field whose ids, and
     embeddings, it has. `derived` says how columns that the files lack were computed, as in the schema. `pooled` maps a field with several
     values to its `columns` in `fields`, one for each value, and to its `pooling`, "mean" or "sum"; there id 0 is no value. Where these
-    three are empty, neither the file nor the digest has them, as in earlier versions.
+    three are empty, neither the file nor the digest has them.
 
     >>> meta = PackedMeta(
     ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,

@@ -26,13 +26,13 @@ class ExportedRanker:
 
     ``encoder`` encodes its rows, ``columns`` are what a table must hold, ``names`` what :meth:`predict` returns, and ``about`` is the
     file's description: its ``kind``, the versions that wrote it, the ``backend``, and the ``operators`` that it calls. ``id`` is the
-    run's :func:`dcrnn_fast.serving.model_id`, or None in a file of an earlier version.
+    run's :func:`dcrnn_fast.serving.model_id`.
     """
 
     def __init__(self, program: Program, package: Package) -> None:
         self.about, self.encoder = package
         self.columns, self.names = self.encoder.columns, tuple(self.about["names"])
-        self.id: str | None = self.about.get("model")
+        self.id: str = self.about["model"]
         self._program = program
 
     def predict(self, table: Any) -> Scores:

@@ -38,9 +38,9 @@ _TYPES: dict[str, type] = {
     "operators": dict,
     "cpu": dict,
     "encoding": str,
+    "calibrated": dict,
+    "model": str,
 }
-_LATER: dict[str, type] = {"calibrated": dict, "model": str}
-"""What files of earlier versions lack."""
 
 
 class Package(NamedTuple):
@@ -108,9 +108,7 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
             f"{path} has format {shown(version)}, and dcrnn_fast {__version__} reads format {FORMAT}; "
             f"export the run again with this version, or install the one that wrote it: {shown(about.get('dcrnn_fast'))}"
         )
-    if not all(type(about.get(key)) is kind for key, kind in (_TYPES | {key: _LATER[key] for key in about.keys() & _LATER}).items()):
-        raise not_exported(path)
-    if "model" in about and not (isinstance(about["model"], str) and re.fullmatch("[0-9a-f]{64}", about["model"])):
+    if not all(type(about.get(key)) is kind for key, kind in _TYPES.items()) or not re.fullmatch("[0-9a-f]{64}", about["model"]):
         raise not_exported(path)
     lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):

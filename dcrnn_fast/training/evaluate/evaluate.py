@@ -78,7 +78,7 @@ def evaluate(
     opened = open_run(run, data=data, split=split, device=device, backend=backend)
     model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
     fields = check_fields(by, meta)
-    rates, negative_rate = about.get("base_rates", {}), about.get("negative_rate", 1.0)
+    rates, negative_rate = about["base_rates"], about["negative_rate"]
     if not as_served:
         cast(DCRNN, model).negative_rate = 1.0
     with deterministic(opened.config.threads):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...errors import CheckpointError
 from ...support.model_inputs import check_negative_rate, check_pooled, check_shared_embeddings
-from ..config import ModelConfig, model_with_earlier
+from ..config import ModelConfig
 from .run_files import first_problem
 
 MAX_UNITS = 2**18
@@ -37,7 +37,7 @@ class _Pooled(BaseModel):
 class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: Annotated[ModelConfig, Field(strict=False), BeforeValidator(model_with_earlier)]
+    model: Annotated[ModelConfig, Field(strict=False)]
     relation: Literal["chain", "independent", "transfer"]
     tasks: Annotated[list[str], Field(min_length=1, max_length=1024)]
     funnel: bool
@@ -45,16 +45,17 @@ class _Description(BaseModel):
     dense: list[str]
     data: _Data
     encoding: str
-    # Earlier versions wrote none of these.
-    shared: dict[str, str] = Field(default_factory=dict)
-    pooled: dict[str, _Pooled] = Field(default_factory=dict)
-    base_rates: dict[str, _Share] = Field(default_factory=dict)
-    negative_rate: float = 1.0
-    id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]] = Field(default_factory=dict)
+    shared: dict[str, str]
+    pooled: dict[str, _Pooled]
+    base_rates: dict[str, _Share]
+    negative_rate: float
+    id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]]
 
     @model_validator(mode="after")
     def _sizes(self) -> _Description:
         model = self.model
+        if missing := ModelConfig.model_fields.keys() - model.model_fields_set:
+            raise ValueError(f"model lacks {min(missing)}")
         check_negative_rate(self.negative_rate, len(self.tasks), self.relation)
         if len({name for name, _ in self.fields}) < len(self.fields):
             raise ValueError("a field is named twice")

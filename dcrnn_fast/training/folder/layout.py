@@ -11,7 +11,7 @@ from ...errors import CheckpointError, ConfigError, RunFolderError
 from ...support import strict_json
 from ...support.files import leftovers
 from ...support.locks import locked
-from ..config import RunConfig, describe_differences, load_config, located, read_config, with_earlier
+from ..config import RunConfig, describe_differences, load_config, located, read_config
 from .checkpoint import checkpoint_folders, recover
 from .run_files import run_folder_errors, write_file, write_json
 
@@ -66,7 +66,7 @@ class RunFolder:
 
     def check_config(self, written: Mapping[str, Any], now: RunConfig, source: Path) -> None:
         """Raise :class:`ConfigError` if ``source`` was written with another configuration than ``now``, that of the run's folder."""
-        if different := describe_differences(read_config(with_earlier(written), str(source)), now, but=MAY_CHANGE):
+        if different := describe_differences(read_config(written, str(source)), now, but=MAY_CHANGE):
             raise ConfigError(
                 f"{source} was written with another configuration than {self.config} holds now: {different}; "
                 "put the old values back, or start a new run in another folder"
@@ -104,7 +104,7 @@ def stored_config(root: Path) -> RunConfig:
     folder = RunFolder(root)
     if not folder.holds_run():
         raise CheckpointError(f"{root} holds no run ({folder.config.name} is missing); name the --output folder of a training run")
-    return load_config(folder.config, of_run=True)
+    return load_config(folder.config)
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def _same_run(folder: RunFolder, config: RunConfig, resume: bool) -> RunConfig:
             "a finished run" if folder.metrics.is_file() else f"an unfinished run (last checkpoint: {newest.name if newest else 'none'})"
         )
         raise RunFolderError(f"{folder.root} already holds {state}; go on with --resume, or choose another --output")
-    stored = located(load_config(folder.config, of_run=True))
+    stored = located(load_config(folder.config))
     left_open = {"device": config.device == "auto", "threads": config.threads is None, "precision": config.precision == "auto"}
     config = config.model_copy(update={key: getattr(stored, key) for key, is_open in left_open.items() if is_open})
     if different := describe_differences(stored, config):

@@ -65,4 +65,6 @@ def first_problem(error: ValidationError, whole: str) -> str:
     """
     problem = error.errors(include_url=False)[0]
     place = ".".join(map(str, problem["loc"])) or whole
+    if problem["type"] == "missing":
+        return f"{place} is missing"
     return f"{place} is {shown(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"

@@ -20,7 +20,7 @@ from ...data.packed.meta import check_encoding
 from ...errors import CheckpointError, ConfigError, DataError
 from ...support import strict_json
 from ...support.files import path_of
-from ..config import ModelConfig, RunConfig, model_with_earlier
+from ..config import ModelConfig, RunConfig
 from ..device import select_backend, select_device
 from .description import check_description
 from .run_files import write_file
@@ -55,14 +55,14 @@ def encoding(meta: PackedMeta) -> dict[str, Any]:
 def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
     """The DCRNN of a description (see :func:`describe`). Raises :class:`ConfigError` if the model refuses an argument."""
     try:
-        options = ModelConfig.model_validate(model_with_earlier(about["model"])).model_dump() | {"relation": about["relation"]}
+        options = ModelConfig.model_validate(about["model"]).model_dump() | {"relation": about["relation"]}
         options["sparse"] = options.pop("embedding") == "sparse"
         return dcrnn_fast.DCRNN(
             dict(about["fields"]),
             num_dense=len(about["dense"]),
             tasks=tuple(about["tasks"]),
-            shared_embeddings=about.get("shared"),
-            pooled=about.get("pooled"),
+            shared_embeddings=about["shared"],
+            pooled=about["pooled"],
             backend=backend,
             device=device,
             **options,
@@ -133,8 +133,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding``, ``base_rates`` (the
         part of positive labels among the training rows, by task), ``id_shares`` (the parts of the training rows that are out of
         vocabulary and missing, by field), ``shared`` (by field with the embeddings of another: that field), ``pooled`` (by field with
-        several values: its columns and its pooling) and ``negative_rate``, by which the model's ``predict`` is corrected. Earlier versions
-        wrote none of the last five.
+        several values: its columns and its pooling) and ``negative_rate``, by which the model's ``predict`` is corrected.
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more
@@ -157,7 +156,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         raise CheckpointError(f"{path} describes no model: {error}; give the model.safetensors of a run folder") from error
     model = build_model(about, device=place, backend=backend)
     load_tensors(model, tensors, path)
-    model.negative_rate = about.get("negative_rate", 1.0)
+    model.negative_rate = about["negative_rate"]
     return model.eval(), about
 
 

@@ -115,7 +115,7 @@ class TaskMetrics(TypedDict):
 class EvaluationRecord(TypedDict):
     """One evaluation on the validation rows, after ``step`` steps, in or at the end of ``epoch`` (from 1); ``valid`` holds the metrics.
 
-    That of the start has step 0, epoch 0 and no ``train_loss``. Earlier versions had none.
+    The evaluation before the first step has step 0, epoch 0 and no ``train_loss``.
     """
 
     epoch: Count
@@ -153,7 +153,7 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
         if not isinstance(state.get("start", {}), dict):
             raise TypeError(f"start is {shown(state['start'])}")
         position = TypeAdapter(Position).validate_python(state["position"])
-        stopping = TypeAdapter(EarlyStopping).validate_python(_by_step(state["stopping"], position))
+        stopping = TypeAdapter(EarlyStopping).validate_python(state["stopping"])
         said = _impossible(position, stopping, step_of(folder))
         if not said:
             return position, stopping
@@ -162,15 +162,6 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
     except (KeyError, TypeError) as error:
         said = f"it lacks an entry or has another type of it: {error}"
     raise damaged(folder, folder / "state.json", f"holds no position of a run: {said}")
-
-
-def _by_step(stopping: Any, at: Position) -> Any:
-    """The state of early stopping, which earlier versions wrote with the number of the best epoch, one evaluation each."""
-    if not isinstance(stopping, Mapping) or "best_epoch" not in stopping:
-        return stopping
-    epoch = stopping["best_epoch"]
-    step = next((record["step"] for record in at.history if record["epoch"] == epoch), epoch)
-    return {key: value for key, value in stopping.items() if key != "best_epoch"} | {"best_step": step}
 
 
 def _impossible(at: Position, stopping: EarlyStopping, step: int | None) -> str:

@@ -177,7 +177,7 @@ class Trainer:
                 f"which have {batches} batches each",
             )
         for key, now in self.environment().items():
-            before = state["environment"].get(key, now)  # earlier versions wrote fewer keys
+            before = state["environment"].get(key)
             if before != now:
                 by = "by the random numbers of dropout" if key == "ranks" else "in the last bits"
                 self.report.note(f"note: {key} was {before} and is {now}: the weights may differ {by} from an uninterrupted run")

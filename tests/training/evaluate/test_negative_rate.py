@@ -123,12 +123,13 @@ def test_a_single_task_needs_no_chain():
     assert model.negative_rate == RATE
 
 
-def test_a_weight_file_without_the_key_predicts_as_before_and_one_with_a_wrong_rate_is_refused(copied):
+def test_a_weight_file_with_a_wrong_rate_or_none_is_refused(copied):
     weights = copied / "model.safetensors"
     tensors, about = read_weights(weights)
     assert about.pop("negative_rate") == 1.0
     export_weights(weights, tensors, about)
-    assert load_model(weights, backend="reference")[0].negative_rate == 1.0
+    with pytest.raises(CheckpointError, match="negative_rate is missing"):
+        load_model(weights, backend="reference")
     for rate, said in (
         (0.0, r"negative_rate=0.0: expected a number in \(0, 1\]"),
         ("1.0", "negative_rate is '1.0'"),

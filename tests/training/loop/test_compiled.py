@@ -7,7 +7,7 @@ import torch
 
 from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.training import load_config, train
+from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.compiled import compiled
 from dcrnn_fast.training.loop.objective import CounterfactualObjective
@@ -59,8 +59,3 @@ def test_a_machine_that_cannot_compile_is_named_and_no_folder_is_made(schema, tm
     with pytest.raises(ConfigError, match=said):
         train(tiny_config(schema, compile=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_run_of_an_earlier_version_was_not_compiled(tmp_path):
-    (tmp_path / "config.yaml").write_text("data: hillstrom\n")
-    assert load_config(tmp_path / "config.yaml", of_run=True).compile is False

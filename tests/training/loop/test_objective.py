@@ -150,8 +150,3 @@ def test_data_without_conditionals_is_refused_before_the_run(tmp_path, changes, 
 def test_values_out_of_range_are_refused(key, value, said):
     with pytest.raises(ConfigError, match=rf"loss\.{key} is .*{said}"):
         load_config(None, {"data": "hillstrom", f"loss.{key}": value})
-
-
-def test_a_run_of_an_earlier_version_had_no_losses_of_conditionals(tmp_path):
-    (tmp_path / "config.yaml").write_text("data: hillstrom\nmodel: {relation: independent}\n")
-    assert load_config(tmp_path / "config.yaml", of_run=True).loss.cvr == "entire_space"

@@ -5,12 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
-from dcrnn_fast.training import Report, load_config, train
-from dcrnn_fast.training.folder.checkpoint import load_checkpoint, save_checkpoint
+from dcrnn_fast.training import Report, train
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import trainer
 from dcrnn_fast.training.loop.pace import CheckpointPace
@@ -113,32 +111,6 @@ def test_a_resumed_run_remembers_its_best_epoch_and_how_long_it_has_waited(schem
     result = train(tiny_config(schema, **overrides), tmp_path / "run", resume=True)
     assert (result["train"]["best_epoch"], result["train"]["epochs"]) == (1, 3)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
-
-
-def older(folder, without):
-    """Make a run folder look as an earlier version left it: without these keys, and early stopping by epochs."""
-    config = yaml.safe_load(folder.config.read_text())
-    for key in without:
-        del config[key]
-    folder.config.write_text(yaml.safe_dump(config))
-    tensors, state = load_checkpoint(folder.newest_checkpoint())
-    step = state["stopping"].pop("best_step")
-    state["stopping"]["best_epoch"] = next(record["epoch"] for record in state["position"]["history"] if record["step"] == step)
-    state["config"] = {key: value for key, value in state["config"].items() if key not in without}
-    del state["environment"]["precision"]
-    save_checkpoint(folder.checkpoints, state["position"]["step"], tensors, state)
-
-
-def test_a_run_of_an_earlier_version_resumes_with_what_it_did_then(schema, tmp_path):
-    then = {"precision": "float32", "oov_dropout": 0.0}
-    train(tiny_config(schema, **then), tmp_path / "whole")
-    interrupted(schema, tmp_path / "run", 10, **then)
-    older(RunFolder(tmp_path / "run"), without=then)
-    notes = Notes()
-    run = load_config(tmp_path / "run" / "config.yaml", of_run=True)
-    train(run, tmp_path / "run", resume=True, report=notes)
-    assert outcome(tmp_path / "run") | {"config.yaml": b""} == outcome(tmp_path / "whole") | {"config.yaml": b""}
-    assert not [line for line in notes.lines if "was None" in line]
 
 
 DRIVER = """
