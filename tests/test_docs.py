@@ -57,6 +57,10 @@ def test_the_readme_is_short():
     assert len(re.findall(r"\]\(", text)) <= 8
 
 
+def test_no_page_is_longer_than_15_kilobytes():
+    assert not [page_id(path) for path in PAGES if path.stat().st_size > 15 * 1024]
+
+
 def test_the_index_names_every_page():
     index = ROOT / "docs" / "README.md"
     for path in ROOT.glob("docs/*/*.md"):
