@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dcrnn_fast import CrossRNN, reference
+
 Call = Callable[[], object]
 CHUNK = 4096
 """Rows whose result in float64 is computed at a time."""
+
+
+class Eager(CrossRNN):
+    """CrossRNN on the operators in plain PyTorch, without the package's checks and choice of a backend."""
+
+    def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
+        """The reference's operator."""
+        return reference.cross_rnn(*tensors, **options)
 
 
 def step(module: nn.Module, x0: Tensor, seed: Tensor | None) -> list[Tensor]:

@@ -14,7 +14,7 @@ from dcrnn_fast import CrossRNN, DCNv2, SharingPlan, reference
 from dcrnn_fast.ops import backends
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
-from .candidates import Call, Marked, Replay, exactly, step
+from .candidates import Call, Eager, Marked, Replay, exactly, step
 from .cases import DTYPES
 from .interleave import figures, rounds, wait
 
@@ -59,7 +59,7 @@ class Comparison:
 
     def add_recurrences(self, plan: SharingPlan, batch: int) -> tuple[Tensor, Tensor | None]:
         """Add CrossRNN by our kernels, by eager PyTorch and in its compiled forms. Returns x0 and the gradient of the output."""
-        eager, exact = reference.CrossRNN(plan, **self.kind), reference.CrossRNN(plan, dtype=torch.float64, device=self.device)
+        eager, exact = Eager(plan, **self.kind), reference.CrossRNN(plan, dtype=torch.float64, device=self.device)
         ours = {name: CrossRNN(plan, backend=name, **self.kind) for name in self.ours}
         for module in (*ours.values(), exact):
             module.load_state_dict(eager.state_dict())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dcrnn_fast import reference
+from dcrnn_fast import DCRNN, CrossRNN, reference
 
 
 @torch.no_grad()
@@ -14,7 +14,7 @@ def gates(model: nn.Module, ids: Tensor, dense: Tensor) -> dict[str, Tensor]:
 
     ``model`` is a DCRNN with ``cell="gated"``, without a rank, with ``dense_bins`` and no ids: the units of its columns lie side by side.
     """
-    if not isinstance(model, reference.DCRNN) or model.plan.cell != "gated" or model.plan.rank is not None or model.num_embeddings:
+    if not isinstance(model, DCRNN) or model.plan.cell != "gated" or model.plan.rank is not None or model.num_embeddings:
         raise TypeError(f"model={type(model).__name__}: expected a DCRNN with a gated cell of full rank and dense_bins, without ids")
     model.eval()
     x0 = model.features(ids, dense)
@@ -24,19 +24,19 @@ def gates(model: nn.Module, ids: Tensor, dense: Tensor) -> dict[str, Tensor]:
     return {name: value.mean((0, 1)).unflatten(0, (model.num_dense, -1)).mean(1) for name, value in values.items()}
 
 
-def first_step(cross: reference.CrossRNN, x0: Tensor) -> tuple[Tensor, Tensor]:
+def first_step(cross: CrossRNN, x0: Tensor) -> tuple[Tensor, Tensor]:
     """a and g [T, B, D] of the first step from x0 [B, D], for a gated cell of full rank that shares its first units."""
     weight, bias = _rows_of_tasks(cross)
     a, q = (torch.einsum("bk,tdk->tbd", x0, weight[:, :, part]) + bias[:, None, :, part] for part in (0, 1))
     return a, torch.sigmoid(q)
 
 
-def _rows_of_tasks(cross: reference.CrossRNN) -> tuple[Tensor, Tensor]:
+def _rows_of_tasks(cross: CrossRNN) -> tuple[Tensor, Tensor]:
     """Each task's weights [T, D, G, D] and biases [T, D, G] at the first step. Trunk units do not read private ones: zeros stand there."""
     plan = cross.plan
     shared, private = (cross.shared_weight, cross.shared_bias), (cross.private_weight, cross.private_bias)
     if plan.kind == "rows":
-        index = cross.index[:, : plan.dim]
+        index = cross.index[:, : plan.dim].expand(plan.num_tasks, -1)
         return reference.param_gather(shared[0], private[0], index), reference.param_gather(shared[1], private[1], index)
     units = len(plan.shared_units)
     weight = shared[0].new_zeros(plan.num_tasks, plan.dim, plan.gates, plan.dim)

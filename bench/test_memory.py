@@ -6,9 +6,9 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from dcrnn_fast import CrossRNN, SharingPlan, reference
+from dcrnn_fast import CrossRNN, SharingPlan
 
-from .candidates import step
+from .candidates import Eager, step
 from .cases import DTYPES, DTYPES_OF, GPU, SHARE_RATIO, STEPS, crossed
 from .resident import CAN_MEASURE, memory_now, memory_peak
 
@@ -35,7 +35,7 @@ def peak(candidate: str, dtype: str, dim: int, batch: int, tasks: int, device: s
     kind = {"dtype": DTYPES[dtype], "device": device}
     backend, _, option = candidate.partition(", ")
     plain = backend in ("eager", "compile")
-    module = reference.CrossRNN(plan, **kind) if plain else CrossRNN(plan, backend=backend, recompute=bool(option), **kind)
+    module = Eager(plan, **kind) if plain else CrossRNN(plan, backend=backend, recompute=bool(option), **kind)
     run = torch.compile(module, fullgraph=True, dynamic=on_cpu) if backend == "compile" else module
     few = 32 if on_cpu else batch
     step(run, torch.randn(few, dim, **kind), torch.randn(tasks, few, dim, **kind))

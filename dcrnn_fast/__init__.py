@@ -35,24 +35,26 @@ if TYPE_CHECKING:
     from . import functional, reference
     from .errors import BackendUnavailable, DcrnnFastError
     from .nn.counterfactual import counterfactual_losses
+    from .nn.layers import GDCN, CrossRNN, DCNv2, PartiallySharedLinear
     from .nn.losses import UncertaintyWeighting
-    from .nn.modules import DCRNN, GDCN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN
+    from .nn.model import DCRNN
     from .nn.optim import RowWiseAdagrad
+    from .nn.scenarios import ScenarioCrossRNN
     from .ops.auto import tune
     from .serving.ranker import Ranker as Ranker  # not in __all__: `import *` must work without the extra `train`
     from .sharing import SharingPlan
 
 _HOMES = {
     "BackendUnavailable": "errors",
-    "CrossRNN": "nn.modules",
-    "DCNv2": "nn.modules",
-    "DCRNN": "nn.modules",
+    "CrossRNN": "nn.layers",
+    "DCNv2": "nn.layers",
+    "DCRNN": "nn.model",
     "DcrnnFastError": "errors",
-    "GDCN": "nn.modules",
-    "PartiallySharedLinear": "nn.modules",
+    "GDCN": "nn.layers",
+    "PartiallySharedLinear": "nn.layers",
     "Ranker": "serving.ranker",
     "RowWiseAdagrad": "nn.optim",
-    "ScenarioCrossRNN": "nn.modules",
+    "ScenarioCrossRNN": "nn.scenarios",
     "SharingPlan": "sharing",
     "UncertaintyWeighting": "nn.losses",
     "counterfactual_losses": "nn.counterfactual",

@@ -1,4 +1,4 @@
-"""The operators, checked and sent to a backend. What they compute stands in :mod:`dcrnn_fast.reference.functional`."""
+"""The operators, checked and sent to a backend. What they compute stands in :mod:`dcrnn_fast.reference.operators`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .ops.backends import BACKENDS, REASONS, cuda_extension, extension, requeste
 from .ops.checks import Projection, check_banks, check_cross_rnn, check_index, index_is_checked
 from .ops.cross_rnn import tf32
 from .ops.registry import Implementation, Keep, no_override, override_by, register, register_inference
-from .reference import functional as reference
+from .reference import operators as reference
 from .sharing import GATES, Cell
 from .support.checks import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
 from dcrnn_fast.data.inspect.base_rates import base_rates
 from dcrnn_fast.nn.losses import task_losses
-from dcrnn_fast.reference import PiecewiseLinearEmbedding
+from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.evaluate.constant import with_constant
 from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics

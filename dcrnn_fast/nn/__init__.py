@@ -1,1 +1,1 @@
-"""The fast modules: the model, its layers, its losses and its optimiser, on a backend."""
+"""The fast modules: the model, its layers, losses and optimiser, and prepared inference. They compute on a backend of the operators."""

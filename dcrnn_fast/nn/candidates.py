@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..reference.model import DCRNN
 from ..support.checks import check_choice, check_count, check_tensor
+
+if TYPE_CHECKING:
+    from .model import DCRNN
 
 
 class Part:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,12 +17,14 @@ from torch.nn.functional import pad
 
 from ..ops import backends
 from ..ops.inference import MULTIPLE
-from ..reference.layers import PartiallySharedLinear
-from ..reference.model import DCRNN
 from ..support.checks import check_sequence
-from ..support.model_inputs import check_dense
+from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import transformed
 from .candidates import Split
+from .layers import PartiallySharedLinear
+
+if TYPE_CHECKING:
+    from .model import DCRNN
 
 Packed = tuple[Tensor, Tensor]
 P = ParamSpec("P")
@@ -71,6 +73,7 @@ class PreparedDCRNN:
         self._layers = [_packed(layer) for layer in (*model.towers, model.head)]
         device = model.embedding.weight.device
         self._device = device.type
+        self._exact = _exact(model.embedding.weight)
         on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
         self._table = _table(model) if on_cpp and not model.pooled else None
@@ -86,7 +89,7 @@ class PreparedDCRNN:
     @_plainly
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
-        return self.model.probabilities_of(self._conditional_logits(ids, dense))
+        return self.model.probabilities(self._conditional_logits(ids, dense))
 
     @_plainly
     def score(
@@ -129,14 +132,14 @@ class PreparedDCRNN:
         split = self._split(tuple(item_fields), tuple(item_numbers))
         split.user.check(user_ids, user_dense)
         split.items.check(item_ids, item_dense)
-        if self._table is not None and (self._bins or not self.model.num_dense):
-            try:
-                x0 = split.features(user_ids, item_ids, user_dense, item_dense, self._table, self._bins)
-            except (RuntimeError, TypeError, ValueError):
-                pass  # as in _features
-            else:
-                return self.model.probabilities_of(self._logits(x0, *split.scenarios(user_ids, item_ids)))
-        return self.predict(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
+        if self._table is None or (self.model.num_dense and not self._bins) or not self._takes(user_dense, item_dense):
+            return self.predict(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
+        try:
+            x0 = split.features(user_ids, item_ids, user_dense, item_dense, self._table, self._bins)
+        except (RuntimeError, TypeError, ValueError):
+            self._check(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
+            raise
+        return self.model.probabilities(self._logits(x0, *split.scenarios(user_ids, item_ids)))
 
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         return self._logits(self._features(ids, dense), *self.model.scenarios_of(ids))
@@ -154,16 +157,27 @@ class PreparedDCRNN:
 
     def _features(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         model = self.model
-        if self._table is not None and (dense is None) == (model.num_dense == 0):
-            try:
-                if self._bins or dense is None:
-                    return torch.ops.dcrnn_fast.features.default(ids, *self._table, *(() if dense is None else (dense, *self._bins)))
-                looked_up = torch.ops.dcrnn_fast.features.default(ids, *self._table)
-                check_dense(dense, ids.shape[0], model.num_dense)
-                return torch.cat([looked_up, *model.dense_features(dense)], dim=1)
-            except (RuntimeError, TypeError, ValueError):
-                pass  # of what the operator refuses, the model takes some dtypes and refuses the rest in its own words
-        return model.features(ids, dense)
+        if self._table is None or (dense is None) != (model.num_dense == 0) or not self._takes(dense):
+            return model.features(ids, dense)
+        numbers = (dense, *self._bins) if self._bins else ()
+        try:
+            x0 = torch.ops.dcrnn_fast.features.default(ids, *self._table, *numbers)
+        except (RuntimeError, TypeError, ValueError):
+            self._check(ids, dense)
+            raise
+        if dense is None or self._bins:
+            return x0
+        check_dense(dense, ids.shape[0], model.num_dense)
+        return torch.cat([x0, *model.dense_features(dense)], dim=1)
+
+    def _takes(self, *numbers: Tensor | None) -> bool:
+        """Whether the operator ``features`` computes numbers of this dtype; for others the model does."""
+        return not self._bins or all([values is None or (isinstance(values, Tensor) and values.dtype == self._exact) for values in numbers])
+
+    def _check(self, ids: Tensor, dense: Tensor | None) -> None:
+        """Where an operator refuses its arguments, say what is wrong with them as the model does."""
+        check_ids(ids, self.model.num_embeddings, self.model.field_names)
+        check_dense(dense, ids.shape[0], self.model.num_dense)
 
 
 def _packed(layer: PartiallySharedLinear) -> Packed:
@@ -189,8 +203,8 @@ def _bins(model: DCRNN) -> tuple[Tensor, ...]:
     """What it reads beside dense numbers, in the dtype in which it computes; nothing in a model that has none or projects them."""
     if model.dense_embedding is None:
         return ()
-    of, dtype = model.dense_embedding, _exact(model.embedding.weight)
-    return tuple(tensor.detach().to(dtype) for tensor in (of.lower, of.scale, of.weight, of.bias))
+    embedding, dtype = model.dense_embedding, _exact(model.embedding.weight)
+    return tuple(tensor.detach().to(dtype) for tensor in (embedding.lower, embedding.scale, embedding.weight, embedding.bias))
 
 
 def _packed_towers(layers: Sequence[Packed]) -> Packed:

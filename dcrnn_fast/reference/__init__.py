@@ -1,14 +1,12 @@
-"""DCRNN in plain PyTorch. It defines what the model computes, and the fast model is tested and measured against it.
+"""DCRNN in plain PyTorch. It says what the fast model and the operators compute: they are tested and measured against it.
 
-``functional`` has the operators, ``layers`` the recurrence and the towers' layer, ``scenarios`` the recurrence with a trunk for
-each scenario, ``model`` the whole model.
+``model`` is the model and ``layers`` its layers, to be read from top to bottom; they share no code with the fast modules or the operators.
+``operators`` has the operators, which are the backend `reference` too.
 """
 
-from .functional import cross_rnn, param_gather
-from .layers import CrossRNN, PartiallySharedLinear
+from .layers import CrossRNN, PartiallySharedLinear, PiecewiseLinearEmbedding, ScenarioCrossRNN
 from .model import DCRNN
-from .numeric import PiecewiseLinearEmbedding
-from .scenarios import ScenarioCrossRNN
+from .operators import cross_rnn, param_gather
 
 __all__ = [
     "DCRNN",

@@ -1,38 +1,45 @@
-"""The recurrence and the towers' layer as modules. The fast modules inherit from them and replace only the operators."""
+"""The layers of DCRNN in plain PyTorch: the recurrence, the towers' layer, the embedding of numbers, and AITM's transfer.
+
+Letters: T tasks, B rows, D units, L steps, G vectors of a unit (W and b, with a gate also V and c), r the rank, N scenarios, E the width
+of an embedding. A bank of weights for untied steps holds one step's rows after another's.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-from ..sharing import SharingPlan, identity_index, round_units
+from ..sharing import SharingPlan, round_units
 from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement, check_ratio
-from . import functional
+from ..support.model_inputs import check_edges, check_scenario
 
 
-def parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
-    """An uninitialised parameter. An empty one needs no gradient, so that DistributedDataParallel does not wait for it."""
-    values = torch.empty(shape, device=device, dtype=dtype)
+def parameter(*shape: int, **kind: Any) -> nn.Parameter:
+    """An uninitialised parameter; one without values needs no gradient."""
+    values = torch.empty(*shape, **kind)
     return nn.Parameter(values, requires_grad=values.numel() > 0)
 
 
-def beside(parts: list[Tensor]) -> Tensor:
-    """Tensors [..., C] side by side; a single one as it is."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+def draw(weight: Tensor, bound: float) -> None:
+    """Uniform in +-bound."""
+    if weight.numel():
+        nn.init.uniform_(weight, -bound, bound)
 
 
 class CrossRNN(nn.Module):
-    """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`.
+    """A cross layer as the cell of a recurrence, for every task of a plan: x0 [B, D] to the last states [T, B, D].
 
-    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G].
-    Weights start uniform in +-1/sqrt(K). Biases start at zero, so gates start half open.
+    From h = x0, L times, ``h = h + g * x0 * a`` with ``a = W u + b`` and ``g = sigmoid(V u + c)``, or g = 1 for the cell "cross". u are
+    the states that a unit reads; with a rank, r projections of them, of which W and V each have their own.
 
-    With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [M, G, D], ``private_projection`` [T, N, G, D]
-    and, with a trunk, ``trunk_projection`` [W * r, G, S]. Projections start uniform in +-sqrt(3/K): they keep the size of the state, so
-    that a cell of low rank starts with updates as large as the full cell's.
+    - "rows": every unit reads all D states. Tasks share the rows of the shared units; each has its own rows for the others.
+    - "trunk": a shared unit reads the shared units alone, so all tasks compute the same there; a private unit reads all. Between them may
+      lie the units of :class:`ScenarioCrossRNN`.
 
     Example:
         >>> import torch
@@ -42,163 +49,142 @@ class CrossRNN(nn.Module):
         torch.Size([2, 4, 8])
     """
 
-    computes_scenarios = False
-    index: Tensor
-    trunk_index: Tensor
-    order: Tensor
-    place: Tensor
-    projection_index: Tensor
-    trunk_projection_index: Tensor
+    scenario_weight: Tensor
+    scenario_bias: Tensor
+    scenario_projection: Tensor
 
     def __init__(self, plan: SharingPlan, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if not isinstance(plan, SharingPlan):
             raise TypeError(f"plan={plan!r}: expected a SharingPlan, got {type(plan).__name__}")
-        check_placement(device, dtype)
-        if plan.scenario_units and not self.computes_scenarios:
+        if plan.scenario_units and not isinstance(self, ScenarioCrossRNN):
             raise ValueError("plan: got one with scenarios, expected one without; ScenarioCrossRNN computes those")
+        check_placement(device, dtype)
         self.plan = plan
-        self._make_parameters(device, dtype)
-        self.contiguous_units = self._order() == tuple(range(plan.dim))
-        for name, values in self._tables().items():
-            self.register_buffer(name, torch.empty(values.shape, dtype=values.dtype, device=device), persistent=False)
+        self._make_parameters(device=device, dtype=dtype)
         self.reset_parameters()
 
-    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def _make_parameters(self, **kind: Any) -> None:
         plan = self.plan
-        shared, private = plan.shared_shape(), plan.private_shape()
-        self.shared_weight = parameter(shared, device, dtype)
-        self.shared_bias = parameter(shared[:-1], device, dtype)
-        self.private_weight = parameter(private, device, dtype)
-        self.private_bias = parameter(private[:-1], device, dtype)
+        self.shared_weight = parameter(*plan.shared_shape(), **kind)
+        self.shared_bias = parameter(*plan.shared_shape()[:-1], **kind)
+        self.private_weight = parameter(*plan.private_shape(), **kind)
+        self.private_bias = parameter(*plan.private_shape()[:-1], **kind)
         if plan.rank is not None:
-            self.shared_projection = parameter(plan.shared_projection_shape(), device, dtype)
-            self.private_projection = parameter(plan.private_projection_shape(), device, dtype)
+            self.shared_projection = parameter(*plan.shared_projection_shape(), **kind)
+            self.private_projection = parameter(*plan.private_projection_shape(), **kind)
             if plan.kind == "trunk":
-                self.trunk_projection = parameter(plan.trunk_projection_shape(), device, dtype)
-
-    def _order(self) -> tuple[int, ...]:
-        """The units in the order in which the levels compute them."""
-        return *self.plan.shared_units, *self.plan.scenario_units, *self.plan.private_units
-
-    def _tables(self) -> dict[str, Tensor]:
-        """The constant index tensors, on the CPU."""
-        plan = self.plan
-        projections = {} if plan.rank is None else {"projection_index": plan.projection_index()}
-        if plan.kind == "rows":
-            return {"index": plan.index(), **projections}
-        if plan.rank is not None:
-            projections["trunk_projection_index"] = identity_index(1, plan.trunk_projection_shape()[0])
-        order = torch.tensor(self._order(), dtype=torch.int64, device="cpu")
-        return {
-            "index": identity_index(plan.num_tasks, plan.private_shape()[1]),
-            "trunk_index": identity_index(1, plan.shared_shape()[0]),
-            "order": order,
-            "place": torch.argsort(order),
-            **projections,
-        }
+                self.trunk_projection = parameter(*plan.trunk_projection_shape(), **kind)
 
     def reset_parameters(self) -> None:
-        """Draw new weights, set the biases to zero, and fill the index tensors (which ``to_empty`` leaves undefined)."""
-        for name, values in self._tables().items():
-            getattr(self, name).copy_(values)
+        """Draw new weights; biases are zero."""
         for weight, bias in ((self.shared_weight, self.shared_bias), (self.private_weight, self.private_bias)):
-            if weight.numel():
-                bound = 1 / math.sqrt(weight.shape[-1])
-                nn.init.uniform_(weight, -bound, bound)
+            draw(weight, 1 / math.sqrt(weight.shape[-1]) if weight.numel() else 0)
             nn.init.zeros_(bias)
-        for name, projection in self.named_parameters(recurse=False):
-            if name.endswith("projection") and projection.numel():
-                bound = math.sqrt(3 / projection.shape[-1])
-                nn.init.uniform_(projection, -bound, bound)
+        for name, projection in self.named_parameters():
+            if name.endswith("projection"):
+                draw(projection, math.sqrt(3 / projection.shape[-1]) if projection.numel() else 0)
 
     def forward(self, x0: Tensor) -> Tensor:
-        """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape."""
-        self._check_input(x0)
-        if self.plan.kind == "trunk":
-            return self._trunk(x0)
-        tensors, options = self.operands()
-        h = self.cross_rnn(x0, *tensors, **options)
-        return h if h.shape[0] == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
+        """x0 [B, D] to each task's last state, [T, B, D]."""
+        return self._last_states(x0, None)
 
-    def operands(self) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-        """What the operator takes beside x0 where tasks share rows: the banks and their index, and its options by name.
-
-        Where all tasks share everything, they are those of one task: one recurrence serves all.
-        """
-        tasks = self.plan.distinct_tasks
-        own = self.private_weight[:tasks], self.private_bias[:tasks], self.index[:tasks]
-        options = {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection(tasks)}
-        return (self.shared_weight, self.shared_bias, *own), options
-
-    def _check_input(self, x0: Tensor) -> None:
+    def _last_states(self, x0: Tensor, scenario: Tensor | None) -> Tensor:
         check_floats("x0", x0, "[B, D]")
         if x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
+        last = []
+        for task in range(self.plan.num_tasks):
+            h = x0
+            for step in range(self.plan.steps):
+                h = h + self._update(h, x0, task, step, scenario)
+            last.append(h)
+        return torch.stack(last)
 
-    def _projection(self, tasks: int) -> dict[str, Tensor]:
-        """The operator's arguments for a cell of low rank and the first ``tasks`` tasks; none for the full cell."""
-        if self.plan.rank is None:
-            return {}
-        own = {"private_projection": self.private_projection[:tasks], "projection_index": self.projection_index[:tasks]}
-        return {"shared_projection": self.shared_projection, **own}
+    def _update(self, h: Tensor, x0: Tensor, task: int, step: int, scenario: Tensor | None) -> Tensor:
+        """``g * x0 * a`` [B, D] of all units at one step."""
+        plan = self.plan
+        shared, middle, private = list(plan.shared_units), list(plan.scenario_units), list(plan.private_units)
 
-    def _trunk_projection(self) -> dict[str, Tensor]:
-        """The same for the trunk, which has no rows of its own bank."""
-        if self.plan.rank is None:
-            return {}
-        no_rows = self.trunk_projection.new_empty(1, 0, *self.trunk_projection.shape[1:])
-        return {
-            "shared_projection": self.trunk_projection,
-            "private_projection": no_rows,
-            "projection_index": self.trunk_projection_index,
-        }
+        def rows(bank: Tensor) -> Tensor:
+            """The rows of this step."""
+            return bank if plan.tied else bank.tensor_split(plan.steps)[step]
 
-    def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
-        """The operator :func:`dcrnn_fast.reference.cross_rnn`."""
-        return functional.cross_rnn(*tensors, **options)
+        projection = trunk_projection = scenario_projection = None
+        if plan.rank is not None:
+            projection = torch.cat([rows(self.shared_projection), rows(self.private_projection[task])])
+            trunk_projection = projection if plan.kind == "rows" else rows(self.trunk_projection)
+            scenario_projection = rows(self.scenario_projection) if middle else None
+        order = [*shared, *middle, *private]  # of the updates, and below a trunk of the columns that a unit reads
+        read_by_private = list(range(plan.dim)) if plan.kind == "rows" else order
+        read_by_shared = list(range(plan.dim)) if plan.kind == "rows" else shared
 
-    def _trunk(self, x0: Tensor) -> Tensor:
-        if not self.contiguous_units:
-            x0 = x0.index_select(1, self.order)
-        states = self._trunk_states(x0)
-        return self._with_private(x0, [] if states is None else [states])
+        updates = []
+        if shared:
+            weight, bias = rows(self.shared_weight), rows(self.shared_bias)
+            updates.append(cell(h[:, read_by_shared], x0[:, shared], weight, bias, trunk_projection))
+        if middle and scenario is not None:
+            update = torch.zeros_like(x0[:, middle])  # where the scenario is unknown
+            for number in range(1, plan.num_scenarios + 1):
+                weight, bias = rows(self.scenario_weight[number - 1]), rows(self.scenario_bias[number - 1])
+                own = cell(h[:, shared + middle], x0[:, middle], weight, bias, scenario_projection)
+                update = torch.where((scenario == number).unsqueeze(1), own, update)
+            updates.append(update)
+        if private:
+            weight, bias = rows(self.private_weight[task]), rows(self.private_bias[task])
+            updates.append(cell(h[:, read_by_private], x0[:, private], weight, bias, projection))
+        return torch.cat(updates, dim=1)[:, sorted(range(plan.dim), key=order.__getitem__)]  # in the order of the units
 
-    def _trunk_states(self, x0: Tensor) -> Tensor | None:
-        """The trunk's states [L + 1, B, S]; None if it has no units."""
-        plan, trunk_units = self.plan, len(self.plan.shared_units)
-        if not trunk_units:
-            return None
-        no_rows = self.shared_weight.new_empty(1, 0, *self.shared_weight.shape[1:]), self.shared_bias.new_empty(1, 0, plan.gates)
-        trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
-        options = {"steps": plan.steps, "cell": plan.cell, "return_states": True, **self._trunk_projection()}
-        return self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]
 
-    def _with_private(self, x0: Tensor, above: list[Tensor]) -> Tensor:
-        """The last states [T, B, D] of all units; ``above`` holds the states [L + 1, B, C] of the levels above the private units."""
-        plan, tasks, steps = self.plan, self.plan.num_tasks, self.plan.steps
-        parts = [states[steps].expand(tasks, -1, -1) for states in above]
-        if plan.private_units:
-            context = beside([states[:steps] for states in above]) if above else None
-            no_rows = self.private_weight.new_empty(0, *self.private_weight.shape[2:]), self.private_bias.new_empty(0, plan.gates)
-            private = (*no_rows, self.private_weight, self.private_bias, self.index)
-            options = {"steps": steps, "cell": plan.cell, "context": context, **self._projection(tasks)}
-            parts.append(self.cross_rnn(x0[:, plan.dim - len(plan.private_units) :], *private, **options))
-        h = torch.cat(parts, dim=-1)
-        return h if self.contiguous_units else h.index_select(-1, self.place)
+def cell(u: Tensor, x0: Tensor, weight: Tensor, bias: Tensor, projection: Tensor | None) -> Tensor:
+    """``g * x0 * a`` of n units [B, n] that read u [B, K]: weight [n, G, K], bias [n, G]; or [n, G, r] with a projection [r, G, K]."""
+    products = []
+    for vector in range(weight.shape[1]):
+        seen = u if projection is None else linear(u, projection[:, vector])
+        products.append(linear(seen, weight[:, vector], bias[:, vector]))
+    a, *gate = products
+    return x0 * a * torch.sigmoid(gate[0]) if gate else x0 * a
 
-    def extra_repr(self) -> str:
-        """The plan in one line."""
-        return self.plan.summary().splitlines()[0]
+
+class ScenarioCrossRNN(CrossRNN):
+    """A cross recurrence with a trunk for each scenario between the trunk of all and the private units.
+
+    A row's scenario is a number from 1 to N, or 0, unknown. A unit of the scenarios reads the shared units and the scenarios' own, with
+    the weights of the row's scenario; in rows of an unknown one it keeps x0. A private unit reads all.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import SharingPlan, reference
+        >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5, num_scenarios=3, scenario_ratio=0.25)
+        >>> reference.ScenarioCrossRNN(plan)(torch.randn(4, 8), torch.tensor([1, 3, 0, 1])).shape
+        torch.Size([2, 4, 8])
+    """
+
+    def _make_parameters(self, **kind: Any) -> None:
+        super()._make_parameters(**kind)
+        self.scenario_weight = parameter(*self.plan.scenario_shape(), **kind)
+        self.scenario_bias = parameter(*self.plan.scenario_shape()[:-1], **kind)
+        if self.plan.rank is not None:
+            self.scenario_projection = parameter(*self.plan.scenario_projection_shape(), **kind)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; biases and the scenarios' W are zero, so that each scenario starts as the unknown one."""
+        super().reset_parameters()
+        nn.init.zeros_(self.scenario_weight)
+        nn.init.zeros_(self.scenario_bias)
+        if self.scenario_weight.numel():
+            draw(self.scenario_weight[:, :, 1:], 1 / math.sqrt(self.scenario_weight.shape[-1]))
+
+    def forward(self, x0: Tensor, scenario: Tensor | None = None) -> Tensor:
+        """x0 [B, D] and each row's scenario [B], None where all are unknown, to each task's last state, [T, B, D]."""
+        if scenario is None:
+            scenario = torch.zeros(x0.shape[0], dtype=torch.int64, device=x0.device)
+        check_scenario(scenario, x0.shape[0], self.plan.num_scenarios)
+        return self._last_states(x0, scenario)
 
 
 class PartiallySharedLinear(nn.Module):
-    """One linear layer per task. All tasks share the first ``round(share_ratio * out_features)`` output rows.
-
-    Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P]. They start uniform
-    in +-1/sqrt(in_features), as those of ``torch.nn.Linear`` do.
-
-    Raises TypeError, ValueError: an argument of a wrong type or outside its range.
+    """One linear layer a task, whose first ``round(share_ratio * out_features)`` rows all tasks share.
 
     Example:
         >>> import torch
@@ -207,8 +193,6 @@ class PartiallySharedLinear(nn.Module):
         >>> layer(torch.randn(2, 5, 8)).shape
         torch.Size([2, 5, 4])
     """
-
-    index: Tensor
 
     def __init__(
         self,
@@ -225,48 +209,107 @@ class PartiallySharedLinear(nn.Module):
             check_count(name, value, maximum=MAX_SIZE)
         check_ratio("share_ratio", share_ratio)
         check_placement(device, dtype)
-        self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
         shared = round_units(share_ratio, out_features)
-        private = out_features - shared
-        self.shared_weight = parameter((shared, in_features), device, dtype)
-        self.shared_bias = parameter((shared,), device, dtype)
-        self.private_weight = parameter((num_tasks, private, in_features), device, dtype)
-        self.private_bias = parameter((num_tasks, private), device, dtype)
-        self.register_buffer("index", torch.empty(num_tasks, out_features, dtype=torch.int32, device=device), persistent=False)
+        self.in_features, self.num_tasks = in_features, num_tasks
+        self.shared_weight = parameter(shared, in_features, **kind)
+        self.shared_bias = parameter(shared, **kind)
+        self.private_weight = parameter(num_tasks, out_features - shared, in_features, **kind)
+        self.private_bias = parameter(num_tasks, out_features - shared, **kind)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights and biases, and fill the index tensor (which ``to_empty`` leaves undefined)."""
-        self.index.copy_(identity_index(self.num_tasks, self.out_features))
-        bound = 1 / math.sqrt(self.in_features)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        """Draw new weights and biases, as ``torch.nn.Linear`` does."""
+        for values in self.parameters():
+            draw(values, 1 / math.sqrt(self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out]. Raises TypeError or ValueError for another dtype or shape."""
+        """x [T, B, in], or [B, in] for all tasks, to [T, B, out]."""
         check_floats("x", x, "[B, in]" if isinstance(x, Tensor) and x.dim() == 2 else "[T, B, in]")
         if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
-            expected = f"[{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]"
-            raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
-        weight, bias = self.of_tasks()
-        return torch.baddbmm(bias.unsqueeze(1), x.expand(self.num_tasks, -1, -1), weight.mT)
+            raise ValueError(f"x: got shape {list(x.shape)}, expected [{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]")
+        outputs = []
+        for task, own in enumerate(x.expand(self.num_tasks, -1, -1)):
+            weight = torch.cat([self.shared_weight, self.private_weight[task]])
+            outputs.append(linear(own, weight, torch.cat([self.shared_bias, self.private_bias[task]])))
+        return torch.stack(outputs)
 
-    def of_tasks(self) -> tuple[Tensor, Tensor]:
-        """Every task's weight [T, out, in] and bias [T, out]."""
-        return self._of_tasks(self.shared_weight, self.private_weight), self._of_tasks(self.shared_bias, self.private_bias)
 
-    def _of_tasks(self, shared: Tensor, private: Tensor) -> Tensor:
-        """Each task's rows [T, out, ...]. Only those of a layer that tasks share in part must be collected."""
-        if not shared.shape[0]:
-            return private
-        if not private.shape[1]:
-            return shared.expand(self.num_tasks, *shared.shape)
-        return self.param_gather(shared, private, self.index)
+class PiecewiseLinearEmbedding(nn.Module):
+    """Dense features [B, N] to N embeddings side by side [B, N * E], each linear between the edges of Q bins (Gorishniy et al., 2022).
 
-    def param_gather(self, shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-        """The operator that collects each task's rows."""
-        return functional.param_gather(shared, private, index)
+    A number reads the whole vectors of the bins below it, and the part of its own bin's that lies below it.
 
-    def extra_repr(self) -> str:
-        """The sizes and the number of shared rows."""
-        return f"{self.in_features} -> {self.out_features}, {self.num_tasks} tasks, {self.shared_weight.shape[0]} rows shared"
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast.reference import PiecewiseLinearEmbedding
+        >>> layer = PiecewiseLinearEmbedding(num_dense=2, embedding_dim=4, bins=3)
+        >>> layer.set_edges([torch.tensor([0.0, 1.0]), torch.tensor([0.0, 5.0, 10.0, 100.0])])
+        >>> layer(torch.tensor([[0.5, 20.0]])).shape
+        torch.Size([1, 8])
+    """
+
+    lower: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        num_dense: int,
+        embedding_dim: int,
+        bins: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight = parameter(num_dense, bins, embedding_dim, **kind)
+        self.bias = parameter(num_dense, embedding_dim, **kind)
+        for name in ("lower", "scale"):  # the lower edge of each bin, and one over its width
+            self.register_buffer(name, torch.empty(num_dense, bins, device=device, dtype=torch.float32))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters; the edges go from -2 to 2."""
+        bins = self.weight.shape[1]
+        self.lower.copy_(torch.linspace(-2, 2, bins + 1)[:-1])
+        self.scale.fill_(bins / 4)
+        for values in (self.weight, self.bias):
+            draw(values, bins**-0.5)
+
+    def set_edges(self, edges: Sequence[Tensor]) -> None:
+        """Take each feature's rising edges, at most Q + 1. A bin that is left over is never entered."""
+        check_edges(edges, *self.lower.shape)
+        self.lower.zero_()
+        self.scale.zero_()
+        for feature, values in enumerate(edges):
+            self.lower[feature, : len(values) - 1] = values[:-1]
+            self.scale[feature, : len(values) - 1] = (1 / values.float().diff()).clamp(max=torch.finfo(torch.float32).max)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, N] to [B, N * E]."""
+        part_of_bin = ((x.to(torch.promote_types(x.dtype, torch.float32)).unsqueeze(2) - self.lower) * self.scale).clamp(0, 1)
+        vectors = torch.einsum("bnq,nqe->bne", part_of_bin.to(self.weight.dtype), self.weight) + self.bias
+        return vectors.flatten(1)
+
+
+class InformationTransfer(nn.Module):
+    """AITM (Xi et al., 2021): each task but the first attends to its own tower state and to what the task before it hands over."""
+
+    def __init__(self, num_tasks: int, width: int, **kind: Any) -> None:
+        super().__init__()
+
+        def one_a_pair() -> nn.ModuleList:
+            return nn.ModuleList(nn.Linear(width, width, **kind) for _ in range(num_tasks - 1))
+
+        self.info, self.query, self.key, self.value = one_a_pair(), one_a_pair(), one_a_pair(), one_a_pair()
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The towers' states [T, B, H] to those after the transfer, [T, B, H]."""
+        after = [states[0]]
+        for task in range(1, len(states)):
+            info, query, key, value = (layers[task - 1] for layers in (self.info, self.query, self.key, self.value))
+            offered = torch.stack([torch.relu(info(after[-1])), states[task]])  # [2, B, H]
+            score = (query(offered) * key(offered)).sum(2) / math.sqrt(states.shape[2])
+            after.append((torch.softmax(score, dim=0).unsqueeze(2) * value(offered)).sum(0))
+        return torch.stack(after)

@@ -14,7 +14,7 @@ import torch
 from ..data import Encoder
 from ..data.encoder.user_items import UserItems
 from ..errors import DataError
-from ..nn.modules import DCRNN
+from ..nn.model import DCRNN
 from ..support.files import path_of
 from ..support.strict_json import json_digest
 from ..training.evaluate.calibration_file import Calibration, read_calibration

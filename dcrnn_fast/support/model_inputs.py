@@ -1,4 +1,4 @@
-"""Checks of a model's inputs: ids, dense features, labels, weights, and how fields share the embedding table.
+"""Checks of a model's arguments and inputs: fields, tasks, ids, dense features, labels, weights. They are no part of what a model computes.
 
 Each message names the argument and the field, what came and what was expected. Checks of values read the tensor, which on a GPU waits for
 the device. A compiled or exported graph leaves them out. There :func:`merge_ids` makes an id outside its field's range fail in the
@@ -9,15 +9,105 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_tensor
+from .checks import MAX_SIZE, check_choice, check_count, check_deviation, check_ratio, check_sequence, check_tensor
 from .pooled_fields import pooling_problem
 from .tracing import observed, values_of
+
+Relation = Literal["chain", "independent", "transfer"]
+"""How a model relates consecutive tasks."""
+
+
+def check_features(
+    num_embeddings: Sequence[int] | Mapping[str, int], num_dense: int, embedding_dim: int, embedding_init_std: float, dense_bins: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The names of a model's columns of ids and their sizes. Raise TypeError or ValueError for an argument that cannot be."""
+    check_sequence("num_embeddings", num_embeddings, "sizes, or a mapping from field names to sizes")
+    sizes: Mapping[Any, int] = num_embeddings if isinstance(num_embeddings, Mapping) else dict(enumerate(num_embeddings))
+    for name, size in sizes.items():
+        check_count(f"num_embeddings[{name!r}]", size, maximum=2**40)
+    check_count("num_dense", num_dense, minimum=0, maximum=MAX_SIZE)
+    check_count("embedding_dim", embedding_dim, maximum=MAX_SIZE)
+    check_deviation("embedding_init_std", embedding_init_std)
+    check_count("dense_bins", dense_bins, minimum=0, maximum=MAX_SIZE)
+    if not sizes and not num_dense:
+        raise ValueError("num_embeddings is empty and num_dense is 0: expected at least one feature")
+    return tuple(map(str, sizes)), tuple(map(int, sizes.values()))
+
+
+def check_tasks(tasks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the tasks, and those of the conditionals between them. Raise TypeError or ValueError unless they are distinct."""
+    check_sequence("tasks", tasks, "task names")
+    tasks = tuple(tasks)
+    if not all(isinstance(task, str) and task for task in tasks):
+        raise TypeError(f"tasks={tasks!r}: expected names, each a string that is not empty")
+    conditionals = tuple(f"{task}_given_{before}" for before, task in pairwise(tasks))
+    predicted = [*tasks, *conditionals]
+    if not tasks or len(set(predicted)) != len(predicted):
+        raise ValueError(f"tasks={tasks!r}: expected at least one task, and distinct names in {predicted}, conditionals included")
+    return tasks, conditionals
+
+
+def check_towers(tower_dims: Sequence[int], tower_share_ratio: float, dropout: float, relation: str) -> None:
+    """Raise TypeError or ValueError unless towers can have these widths, these shared rows, this dropout and this relation."""
+    check_sequence("tower_dims", tower_dims, "widths")
+    for position, width in enumerate(tower_dims):
+        check_count(f"tower_dims[{position}]", width, maximum=MAX_SIZE)
+    check_ratio("tower_share_ratio", tower_share_ratio)
+    check_ratio("dropout", dropout)
+    if dropout == 1:
+        raise ValueError("dropout=1: expected a probability in [0, 1)")
+    check_choice("relation", relation, get_args(Relation))
+
+
+def check_scenario_field(
+    scenario: str | None, scenario_ratio: float, sharing: str, names: Sequence[str], pooled: Mapping[str, Mapping[str, Any]]
+) -> int | None:
+    """The column of ids that names the scenario; None where there is none. Raise ValueError unless it holds one id a row, with a trunk."""
+    check_ratio("scenario_ratio", scenario_ratio)
+    if scenario is None:
+        return None
+    several = {column for field in pooled.values() for column in field["columns"]}
+    check_choice("scenario", scenario, [name for name in names if name not in several])
+    if sharing != "trunk":
+        raise ValueError(f'scenario={scenario!r} with sharing={sharing!r}: expected sharing="trunk", whose units scenarios read')
+    return names.index(scenario)
+
+
+def check_scenario(scenario: Tensor, rows: int, num_scenarios: int) -> tuple[int, int] | None:
+    """The least and the greatest scenario; None where the values cannot be read.
+
+    Raise TypeError, ValueError or IndexError unless ``scenario`` is int64 or int32 [rows] with values in [0, num_scenarios].
+    """
+    check_tensor("scenario", scenario, "integers [B]")
+    if scenario.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"scenario: got dtype {scenario.dtype}, expected torch.int64 (or torch.int32)")
+    if scenario.shape != (rows,):
+        raise ValueError(f"scenario: got shape {list(scenario.shape)}, expected [{rows}], one for each row of x0")
+    values = values_of(scenario, 1)
+    if values is None:
+        return None
+    low, high = torch.stack(values.aminmax()).tolist() if values.numel() else (0, 0)
+    if low < 0 or high > num_scenarios:
+        raise IndexError(f"scenario: got {low if low < 0 else high}, expected values in [0, {num_scenarios}]")
+    return low, high
+
+
+def check_edges(edges: Sequence[Tensor], num_dense: int, bins: int) -> None:
+    """Raise ValueError unless there are 2 to bins + 1 rising, finite edges for each dense feature."""
+    if len(edges) != num_dense:
+        raise ValueError(f"edges: got {len(edges)} tensors, expected one for each of the {num_dense} dense features")
+    for feature, values in enumerate(edges):
+        values = values.to("cpu", torch.float32)
+        rising = values.dim() == 1 and bool((values[1:] > values[:-1]).all()) and bool(values.isfinite().all())
+        if not rising or not 2 <= len(values) <= bins + 1:
+            raise ValueError(f"edges[{feature}]: got {values.tolist()[:8]}, expected 2 to {bins + 1} finite, rising numbers")
 
 
 def check_negative_rate(rate: object, num_tasks: int, relation: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
-from ..nn import modules
+from ..nn import model
 from ..support.checks import check_tensor
 from ..support.model_inputs import check_dense
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
@@ -31,7 +31,7 @@ class Part(NamedTuple):
     column: int
 
 
-class DCRNN(modules.DCRNN):
+class DCRNN(model.DCRNN):
     """:class:`dcrnn_fast.DCRNN` whose embeddings are a torchrec ``EmbeddingBagCollection``, and which reads a ``KeyedJaggedTensor``.
 
     It takes the arguments of :class:`dcrnn_fast.DCRNN` and gives its logits; its keys are the fields, in any order. ``embedding`` is the

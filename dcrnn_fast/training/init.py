@@ -16,7 +16,7 @@ from ..data import PackedDataset, PackedSplit
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields
 from ..data.packed.meta import OOV
 from ..errors import ConfigError, DataError
-from ..nn.modules import DCRNN
+from ..nn.model import DCRNN
 from ..support.model_inputs import table_rows
 from .config import ModelConfig, RunConfig
 from .data import prepare_data

@@ -20,17 +20,17 @@ from dcrnn_fast import (
     reference,
 )
 from dcrnn_fast.data import BlockLoader, PackedSplit, open_packed, prepare
+from dcrnn_fast.nn.cpu_layers import Embedding
 from dcrnn_fast.nn.losses import combine, expectation_calibrator, task_losses
 from dcrnn_fast.nn.relations import InformationTransfer, chain_logits
 from dcrnn_fast.ops import backends
 from dcrnn_fast.reference import PiecewiseLinearEmbedding
-from dcrnn_fast.reference.standard_layers import Embedding
 from dcrnn_fast.training import evaluate, load_config, load_model, train
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, group_auc, task_metrics
-from tests.nn import test_pooled_embeddings, test_shared_embeddings
+from tests.nn import test_pooling, test_shared_embeddings
 from tests.nn.models import SIZES, batch
 from tests.nn.test_inputs import zeros
-from tests.nn.test_pooled_embeddings import pool_of
+from tests.nn.test_pooling import pool_of
 from tests.nn.test_scenarios import PLAN as SCENARIOS
 from tests.refusals import check, row, rows
 
@@ -203,10 +203,10 @@ TABLE = [
     ]),
     row("sparse must be true or false", lambda: DCRNN([3], sparse="yes"), TypeError, "sparse='yes': expected True or False"),
     row("scenarios are no field of several values",
-        lambda: DCRNN(test_pooled_embeddings.SIZES, **test_pooled_embeddings.OPTIONS, scenario="tags[0]", sharing="trunk"),
+        lambda: DCRNN(test_pooling.SIZES, **test_pooling.OPTIONS, scenario="tags[0]", sharing="trunk"),
         ValueError, r"scenario='tags\[0\]': expected one of 'user', 'item'"),
     *rows("what names no columns of one embedding",
-        lambda pooled: DCRNN(test_pooled_embeddings.SIZES, shared_embeddings=test_pooled_embeddings.SHARED, pooled=pooled), None,
+        lambda pooled: DCRNN(test_pooling.SIZES, shared_embeddings=test_pooling.SHARED, pooled=pooled), None,
             within=r"pooled.*{}", cases=[
         ([("tags", [])], TypeError, "expected a mapping from field names to their columns and pooling, got list"),
         ({"tags": ["tags[0]"]}, ValueError, r"\['tags'\] is \['tags\[0\]'\], expected a mapping with columns and pooling"),

@@ -10,8 +10,9 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from dcrnn_fast import DCRNN, CrossRNN, ScenarioCrossRNN, SharingPlan, reference
+from dcrnn_fast.nn import scenarios
 from dcrnn_fast.ops import backends
-from tests.nn.models import SIZES, batch, both_ways, check_swap
+from tests.nn.models import SIZES, batch
 from tests.operators.problems import DOUBLE
 
 N = 3
@@ -28,7 +29,7 @@ PLANS["units in no order"] = SharingPlan("trunk", 2, 6, (1, 4), num_scenarios=N,
 SCENARIOS = torch.tensor([2, 0, 1, 2, 2, 0, 1])  # none of scenario 3, rows out of order
 
 
-def drawn(plan, module=reference.ScenarioCrossRNN):
+def drawn(plan, module=ScenarioCrossRNN):
     """A module in float64 whose parameters are all random: training has moved the scenarios from where they start."""
     layer = module(plan, dtype=DOUBLE)
     with torch.no_grad():
@@ -88,14 +89,14 @@ def results(layer, x0, scenario):
 def test_all_scenarios_on_all_rows_give_what_a_call_for_each_scenario_gives(plan, monkeypatch):
     layer, x0 = drawn(plan), torch.randn(len(SCENARIOS), plan.dim, dtype=DOUBLE)
     expected = results(layer, x0, SCENARIOS)
-    monkeypatch.setattr(reference.scenarios, "may_read_values", lambda tensor: False)
+    monkeypatch.setattr(scenarios, "may_read_values", lambda tensor: False)
     for name, value in results(layer, x0, SCENARIOS).items():
         torch.testing.assert_close(value, expected[name], msg=lambda said, name=name: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_the_fast_recurrence_has_the_references_states_and_gradients(plan):
-    exact, fast = drawn(plan), ScenarioCrossRNN(plan, dtype=DOUBLE)
+    exact, fast = drawn(plan, reference.ScenarioCrossRNN), ScenarioCrossRNN(plan, dtype=DOUBLE)
     fast.load_state_dict(exact.state_dict(), strict=True)
     x0 = torch.randn(len(SCENARIOS), plan.dim, dtype=DOUBLE)
     expected = results(exact, x0, SCENARIOS)
@@ -198,8 +199,8 @@ def test_a_plan_that_scenarios_cannot_have_is_refused(change, message):
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_the_cost_in_parameters_is_what_the_module_has_and_flops_do_not_grow_with_scenarios(plan):
-    for scenarios in (0, 1, 5):
-        one = replace(plan, num_scenarios=scenarios)
+    for number in (0, 1, 5):
+        one = replace(plan, num_scenarios=number)
         assert one.cost().parameters == sum(p.numel() for p in reference.ScenarioCrossRNN(one).parameters())
     added = plan.cost_per_added_scenario()
     assert (added.flops, added.kept_bytes) == (0, 0)
@@ -229,14 +230,6 @@ def trained(model):
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     return model
-
-
-@both_ways
-@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
-def test_swapping_the_models_import_keeps_weights_and_outputs(source, target, rank):
-    before = trained(source(SIZES, rank=rank, **OPTIONS))
-    check_swap(before, target(SIZES, rank=rank, **OPTIONS), batch(40)[0])
-    assert before.cross.scenario_weight.shape[:2] == (SIZES["item"] - 1, 3), "a trunk for each id but 0, round(3/4 * 12) - 6 units"
 
 
 def test_the_model_reads_the_scenario_from_the_named_field():

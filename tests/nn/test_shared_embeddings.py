@@ -3,7 +3,6 @@
 import torch
 
 from dcrnn_fast import DCRNN, reference
-from tests.nn.models import both_ways, check_swap
 
 SIZES = {"last_item": 5, "user": 3, "item": 5}
 SHARED = {"last_item": "item"}
@@ -35,11 +34,6 @@ def test_a_shared_row_gets_the_gradients_of_both_fields():
         model(IDS).square().sum().backward()
     of = apart.embedding.weight.grad
     torch.testing.assert_close(shared.embedding.weight.grad, torch.cat([of[5:8], of[:5] + of[8:]]))
-
-
-@both_ways
-def test_swapping_the_import_keeps_weights_and_outputs(source, target):
-    check_swap(source(SIZES, embedding_dim=4, shared_embeddings=SHARED), target(SIZES, embedding_dim=4, shared_embeddings=SHARED), IDS)
 
 
 def test_a_model_from_the_meta_device_finds_the_shared_rows():

@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from ...data.encoder.run_folder import read_run
 from ...errors import ConfigError, ExportError
-from ...nn.modules import DCRNN
+from ...nn.model import DCRNN
 from ...ops.backends import resolve
 from ...support.files import output_path, path_of, writing_output
 from ...training.evaluate.calibration_file import Calibration
@@ -45,7 +45,7 @@ class Probabilities(nn.Module):
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] by name, of ids [B, F] and dense [B, Nd]."""
-        return self.model.probabilities_of(self.model.conditional_logits(ids, dense))  # predict's no_grad would be a call in the graph
+        return self.model.probabilities(self.model.conditional_logits(ids, dense))  # predict's no_grad would be a call in the graph
 
 
 def export(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...data.inspect.base_rates import event_labels, label_counts
 from ...errors import ConfigError, DataError, shown
-from ...nn.modules import DCRNN
+from ...nn.model import DCRNN
 from ..device import deterministic
 from ..folder.weights import weights_digest
 from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration

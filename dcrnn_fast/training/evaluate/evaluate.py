@@ -13,7 +13,7 @@ from torch import nn
 from ...data import PackedDataset
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, DataError, shown
-from ...nn.modules import DCRNN
+from ...nn.model import DCRNN
 from ...support.files import output_path, path_of
 from ..config import RunConfig
 from ..data import check_same_data, evaluation_warnings, prepare_data

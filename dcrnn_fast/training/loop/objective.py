@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn.counterfactual import counterfactual_losses
-from ...nn.modules import DCRNN
+from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
 from ..config import RunConfig
 
@@ -65,7 +65,7 @@ class CounterfactualObjective(nn.Module):
     def behind_features(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
         """The outputs, from what :meth:`features` and :meth:`scenarios_of` give."""
         states = self.model.cross(x0, *scenarios)
-        z = self.model.logits_of_states(states)
+        z = self.model.tower_logits(states)
         return z if self.imputation is None else torch.cat([z, self.imputation(states[1:])], dim=1)
 
     def loss(self, outputs: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader, PackedDataset
 from ...errors import CheckpointError, DataError, TrainingDivergedError
-from ...nn.modules import DCRNN
+from ...nn.model import DCRNN
 from ..config import RunConfig
 from ..device import select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks

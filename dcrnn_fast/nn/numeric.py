@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..support.model_inputs import check_edges
+
 
 class PiecewiseLinearEmbedding(nn.Module):
     """Dense features [B, N] to N embeddings side by side, [B, N * E].
@@ -26,7 +28,7 @@ class PiecewiseLinearEmbedding(nn.Module):
 
     Example:
         >>> import torch
-        >>> from dcrnn_fast.reference import PiecewiseLinearEmbedding
+        >>> from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
         >>> layer = PiecewiseLinearEmbedding(num_dense=2, embedding_dim=4, bins=3)
         >>> layer.set_edges([torch.tensor([0.0, 1.0]), torch.tensor([0.0, 5.0, 10.0, 100.0])])
         >>> layer(torch.tensor([[0.5, 20.0]])).shape
@@ -66,14 +68,10 @@ class PiecewiseLinearEmbedding(nn.Module):
         Raises ValueError: another number of tensors, or numbers that do not rise, are not finite, or are too many or too few.
         """
         num_dense, bins = self.lower.shape
-        if len(edges) != num_dense:
-            raise ValueError(f"edges: got {len(edges)} tensors, expected one for each of the {num_dense} dense features")
+        check_edges(edges, num_dense, bins)
         lower, scale = torch.zeros(num_dense, bins), torch.zeros(num_dense, bins)
         for feature, values in enumerate(edges):
             values = values.to("cpu", torch.float32)
-            rising = values.dim() == 1 and bool((values[1:] > values[:-1]).all()) and bool(values.isfinite().all())
-            if not rising or not 2 <= len(values) <= bins + 1:
-                raise ValueError(f"edges[{feature}]: got {values.tolist()[:8]}, expected 2 to {bins + 1} finite, rising numbers")
             lower[feature, : len(values) - 1] = values[:-1]
             scale[feature, : len(values) - 1] = 1 / (values[1:] - values[:-1])
         self.lower.copy_(lower)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..sharing import identity_index
-from ..support.checks import check_tensor
-from ..support.tracing import may_read_values, values_of
+from ..support.model_inputs import check_scenario
+from ..support.tracing import may_read_values
 from .layers import CrossRNN, parameter
 
 
@@ -33,9 +33,9 @@ class ScenarioCrossRNN(CrossRNN):
     computes whose weights and biases are zero. The scenarios' W and b start at zero, so that each scenario starts as the unknown one, and
     training moves the frequent ones away from it.
 
-    Parameters beside those of :class:`CrossRNN`: ``scenario_weight`` [N, W * C, G, S + C], ``scenario_bias`` [N, W * C, G]. V starts
-    uniform in +-1/sqrt(S + C). With the plan's rank r the weights have r columns, and ``scenario_projection`` [W * r, G, S + C] projects
-    for all scenarios.
+    The arguments are those of :class:`CrossRNN`. Parameters beside its own: ``scenario_weight`` [N, W * C, G, S + C], ``scenario_bias``
+    [N, W * C, G]. V starts uniform in +-1/sqrt(S + C). With the plan's rank r the weights have r columns, and ``scenario_projection``
+    [W * r, G, S + C] projects for all scenarios.
 
     Rows are sorted by scenario, and the operator is called once for each scenario present. Where code may not read values (compiled and
     exported graphs, captured CUDA graphs, ``vmap``), every scenario computes every row, and each row takes its own: the same result, for
@@ -43,9 +43,9 @@ class ScenarioCrossRNN(CrossRNN):
 
     Example:
         >>> import torch
-        >>> from dcrnn_fast import SharingPlan, reference
+        >>> from dcrnn_fast import ScenarioCrossRNN, SharingPlan
         >>> plan = SharingPlan.from_ratio("trunk", num_tasks=2, dim=8, share_ratio=0.5, num_scenarios=3, scenario_ratio=0.25)
-        >>> reference.ScenarioCrossRNN(plan)(torch.randn(4, 8), torch.tensor([1, 3, 0, 1])).shape
+        >>> ScenarioCrossRNN(plan)(torch.randn(4, 8), torch.tensor([1, 3, 0, 1])).shape
         torch.Size([2, 4, 8])
     """
 
@@ -95,11 +95,7 @@ class ScenarioCrossRNN(CrossRNN):
         self._check_input(x0)
         if scenario is None:
             scenario = torch.zeros(x0.shape[0], dtype=torch.int64, device=x0.device)
-        check_tensor("scenario", scenario, "integers [B]")
-        if scenario.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"scenario: got dtype {scenario.dtype}, expected torch.int64 (or torch.int32)")
-        if scenario.shape != x0.shape[:1]:
-            raise ValueError(f"scenario: got shape {list(scenario.shape)}, expected [{x0.shape[0]}], one for each row of x0")
+        span = check_scenario(scenario, x0.shape[0], self.plan.num_scenarios)
         if not self.contiguous_units:
             x0 = x0.index_select(1, self.order)
         trunk = self._trunk_states(x0)
@@ -107,18 +103,14 @@ class ScenarioCrossRNN(CrossRNN):
         if self.plan.scenario_units:
             first, second = len(self.plan.shared_units), self.plan.scenario_columns
             context = None if trunk is None else trunk[: self.plan.steps]
-            above.append(self._scenario_states(x0[:, first:second], context, scenario))
+            above.append(self._scenario_states(x0[:, first:second], context, scenario, span))
         return self._with_private(x0, above)
 
-    def _scenario_states(self, x0: Tensor, context: Tensor | None, scenario: Tensor) -> Tensor:
+    def _scenario_states(self, x0: Tensor, context: Tensor | None, scenario: Tensor, span: tuple[int, int] | None) -> Tensor:
         """The states [L + 1, B, C] of the scenarios' units, from their x0 [B, C] and the global trunk's states before each step."""
-        if may_read_values(scenario):
-            order, sizes = grouped(scenario, self.plan.num_scenarios)
-            return self._of_groups(x0, context, order, sizes)
-        values = values_of(scenario, 1)
-        if values is not None and values.numel():
-            check_range(values, self.plan.num_scenarios)
-        return self._of_all(x0, context, scenario)
+        if span is None or not may_read_values(scenario):
+            return self._of_all(x0, context, scenario)
+        return self._of_groups(x0, context, *grouped(scenario, self.plan.num_scenarios, span))
 
     def _of_groups(self, x0: Tensor, context: Tensor | None, order: Tensor | None, sizes: list[int]) -> Tensor:
         """One call for each scenario that has rows."""
@@ -162,24 +154,14 @@ class ScenarioCrossRNN(CrossRNN):
         return self.cross_rnn(x0, *no_rows, weight, bias, index, **options)
 
 
-def grouped(scenario: Tensor, num_scenarios: int) -> tuple[Tensor | None, list[int]]:
+def grouped(scenario: Tensor, num_scenarios: int, span: tuple[int, int]) -> tuple[Tensor | None, list[int]]:
     """How to sort rows by scenario: their order [B], or None where all rows have the same; and the rows of each of the N + 1 scenarios.
 
-    Rows of a scenario keep their order. Raises IndexError for a scenario outside [0, N].
+    ``span`` is the least and the greatest scenario. Rows of a scenario keep their order.
     """
-    sizes = [0] * (num_scenarios + 1)
-    if not scenario.numel():
-        return None, sizes
-    low, high = check_range(scenario, num_scenarios)
+    low, high = span
     if low == high:
+        sizes = [0] * (num_scenarios + 1)
         sizes[low] = scenario.numel()
         return None, sizes
     return torch.argsort(scenario, stable=True), torch.bincount(scenario, minlength=num_scenarios + 1).tolist()
-
-
-def check_range(scenario: Tensor, num_scenarios: int) -> tuple[int, int]:
-    """The least and the greatest scenario. Raises IndexError for one outside [0, N]."""
-    low, high = torch.stack(scenario.aminmax()).tolist()
-    if low < 0 or high > num_scenarios:
-        raise IndexError(f"scenario: got {low if low < 0 else high}, expected values in [0, {num_scenarios}]")
-    return low, high

@@ -204,7 +204,28 @@ def test_what_does_not_fit_one_user_and_many_items_is_named(change, error, messa
         model.prepare_inference().score(**{**candidates(model)[0], **change})
 
 
-@pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
+on_cpp = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
+
+
+@on_cpp
+def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken():
+    model = made()
+    prepared = model.prepare_inference()
+    table, sizes, offsets = prepared._table
+    prepared._table = table, sizes.int(), offsets  # the operator refuses them, and the model would not read them
+    for call in (lambda: prepared(*rows(model)), lambda: prepared.score(**candidates(model)[0])):
+        with pytest.raises(ValueError, match="sizes: expected dtype int64"):
+            call()
+
+
+def test_numbers_in_another_dtype_than_the_operators_are_computed_by_the_model():
+    model = made()
+    prepared, (ids, dense) = model.prepare_inference(), rows(model)
+    for other in (dense.double(), dense.bfloat16()):
+        assert torch.equal(prepared._features(ids, other), model.features(ids, other))
+
+
+@on_cpp
 def test_the_users_ids_are_looked_up_once():
     """Of 17 items with two fields, the operator reads 17 rows of two ids, and one row of the user's one id."""
     read = []

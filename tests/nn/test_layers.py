@@ -119,6 +119,16 @@ def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch
     assert [len(h) for h in computed] == [tasks] == [module.plan.distinct_tasks]
 
 
+@pytest.mark.parametrize(("ratio", "rank"), [(0.5, None), (0.5, 2), (1.0, None), (1.0, 2)])
+def test_the_operator_gets_the_same_index_tensors_at_every_call(ratio, rank):
+    """It remembers by the object which of them it has checked, and a check waits for a GPU."""
+    module = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, ratio, rank=rank))
+    (first, options), (second, others) = module.operands(), module.operands()
+    assert first[-1] is second[-1] is module.index
+    if rank is not None:
+        assert options["projection_index"] is others["projection_index"] is module.projection_index
+
+
 def test_dcnv2_is_the_full_rank_cross_network():
     module, x0 = DCNv2(5, 3), torch.randn(4, 5)
     x = x0
@@ -176,11 +186,14 @@ def test_a_partially_shared_linear_is_one_linear_layer_a_task(share_ratio):
     assert layer.shared_weight.shape[0] == round(share_ratio * 5)
 
 
-@pytest.mark.parametrize("module", [PartiallySharedLinear, reference.PartiallySharedLinear], ids=["fast", "reference"])
 @pytest.mark.parametrize("share_ratio", [0, 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_shared_wholly_or_not_at_all_gathers_nothing_and_has_the_bits_of_one_that_does(module, share_ratio, dtype):
-    layer, x, grad = module(20, 9, 2, share_ratio, dtype=dtype), torch.randn(2, 30, 20).to(dtype), torch.randn(2, 30, 9).to(dtype)
+def test_a_layer_shared_wholly_or_not_at_all_gathers_nothing_and_has_the_bits_of_one_that_does(share_ratio, dtype):
+    layer, x, grad = (
+        PartiallySharedLinear(20, 9, 2, share_ratio, dtype=dtype),
+        torch.randn(2, 30, 20).to(dtype),
+        torch.randn(2, 30, 9).to(dtype),
+    )
     weight, bias = (
         reference.param_gather(getattr(layer, f"shared_{name}"), getattr(layer, f"private_{name}"), layer.index)
         for name in ("weight", "bias")

@@ -9,7 +9,6 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from dcrnn_fast import DCRNN, reference
-from tests.nn.models import both_ways, check_swap
 
 SIZES = {"user": 4, "tags[0]": 6, "tags[1]": 6, "tags[2]": 6, "item": 5, "last[0]": 5, "last[1]": 5}
 SHARED = {"tags[1]": "tags[0]", "tags[2]": "tags[0]", "last[0]": "item", "last[1]": "item"}
@@ -99,11 +98,6 @@ def test_gradients_match_finite_differences():
     features = Features(dtype=torch.float64)
     table = features.model.embedding.weight
     assert gradcheck(lambda weight: functional_call(features, {"model.embedding.weight": weight}, (IDS,)), (table,))
-
-
-@both_ways
-def test_swapping_the_import_keeps_weights_and_outputs(source, target):
-    check_swap(source(SIZES, **OPTIONS), target(SIZES, **OPTIONS), IDS)
 
 
 def test_without_such_fields_nothing_changes():

@@ -1,0 +1,352 @@
+"""The recurrence and the towers' layer, for every task and on a backend; and DCN-v2 and GDCN, cross networks for one task."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional
+from ..ops.backends import require
+from ..sharing import Cell, SharingPlan, identity_index, round_units
+from ..support.checks import MAX_SIZE, check_count, check_flag, check_floats, check_placement, check_ratio
+
+
+def parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
+    """An uninitialised parameter. An empty one needs no gradient, so that DistributedDataParallel does not wait for it."""
+    values = torch.empty(shape, device=device, dtype=dtype)
+    return nn.Parameter(values, requires_grad=values.numel() > 0)
+
+
+def beside(parts: list[Tensor]) -> Tensor:
+    """Tensors [..., C] side by side; a single one as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+class CrossRNN(nn.Module):
+    """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
+
+    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G].
+    Weights start uniform in +-1/sqrt(K). Biases start at zero, so gates start half open.
+
+    With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [M, G, D], ``private_projection`` [T, N, G, D]
+    and, with a trunk, ``trunk_projection`` [W * r, G, S]. Projections start uniform in +-sqrt(3/K): they keep the size of the state, so
+    that a cell of low rank starts with updates as large as the full cell's.
+
+    Args:
+        plan: which units tasks share, the number of steps and the cell.
+        backend: "auto", or a backend's name.
+        recompute: do not keep a and g for the backward; compute them again there.
+        device, dtype: of the parameters.
+
+    Raises BackendUnavailable: the named backend cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import CrossRNN, SharingPlan
+        >>> plan = SharingPlan.from_ratio("rows", num_tasks=2, dim=8, share_ratio=0.5, steps=3)
+        >>> CrossRNN(plan)(torch.randn(4, 8)).shape
+        torch.Size([2, 4, 8])
+    """
+
+    computes_scenarios = False
+    index: Tensor
+    trunk_index: Tensor
+    order: Tensor
+    place: Tensor
+    projection_index: Tensor
+    trunk_projection_index: Tensor
+
+    def __init__(
+        self,
+        plan: SharingPlan,
+        *,
+        backend: str = "auto",
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        require(backend)
+        check_flag("recompute", recompute)
+        if not isinstance(plan, SharingPlan):
+            raise TypeError(f"plan={plan!r}: expected a SharingPlan, got {type(plan).__name__}")
+        check_placement(device, dtype)
+        if plan.scenario_units and not self.computes_scenarios:
+            raise ValueError("plan: got one with scenarios, expected one without; ScenarioCrossRNN computes those")
+        self.plan, self.backend, self.recompute = plan, backend, recompute
+        self._make_parameters(device, dtype)
+        self.contiguous_units = self._order() == tuple(range(plan.dim))
+        for name, values in self._tables().items():
+            self.register_buffer(name, torch.empty(values.shape, dtype=values.dtype, device=device), persistent=False)
+        self.reset_parameters()
+
+    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        plan = self.plan
+        shared, private = plan.shared_shape(), plan.private_shape()
+        self.shared_weight = parameter(shared, device, dtype)
+        self.shared_bias = parameter(shared[:-1], device, dtype)
+        self.private_weight = parameter(private, device, dtype)
+        self.private_bias = parameter(private[:-1], device, dtype)
+        if plan.rank is not None:
+            self.shared_projection = parameter(plan.shared_projection_shape(), device, dtype)
+            self.private_projection = parameter(plan.private_projection_shape(), device, dtype)
+            if plan.kind == "trunk":
+                self.trunk_projection = parameter(plan.trunk_projection_shape(), device, dtype)
+
+    def _order(self) -> tuple[int, ...]:
+        """The units in the order in which the levels compute them."""
+        return *self.plan.shared_units, *self.plan.scenario_units, *self.plan.private_units
+
+    def _tables(self) -> dict[str, Tensor]:
+        """The constant index tensors, on the CPU.
+
+        They are whole arguments of the operator at every call, for it remembers by the tensor object which indices it has checked.
+        """
+        plan = self.plan
+        projections = {} if plan.rank is None else {"projection_index": plan.projection_index()[: plan.distinct_tasks]}
+        if plan.kind == "rows":
+            return {"index": plan.index()[: plan.distinct_tasks], **projections}
+        if plan.rank is not None:
+            projections["trunk_projection_index"] = identity_index(1, plan.trunk_projection_shape()[0])
+        order = torch.tensor(self._order(), dtype=torch.int64, device="cpu")
+        return {
+            "index": identity_index(plan.num_tasks, plan.private_shape()[1]),
+            "trunk_index": identity_index(1, plan.shared_shape()[0]),
+            "order": order,
+            "place": torch.argsort(order),
+            **projections,
+        }
+
+    def reset_parameters(self) -> None:
+        """Draw new weights, set the biases to zero, and fill the index tensors (which ``to_empty`` leaves undefined)."""
+        for name, values in self._tables().items():
+            getattr(self, name).copy_(values)
+        for weight, bias in ((self.shared_weight, self.shared_bias), (self.private_weight, self.private_bias)):
+            if weight.numel():
+                bound = 1 / math.sqrt(weight.shape[-1])
+                nn.init.uniform_(weight, -bound, bound)
+            nn.init.zeros_(bias)
+        for name, projection in self.named_parameters(recurse=False):
+            if name.endswith("projection") and projection.numel():
+                bound = math.sqrt(3 / projection.shape[-1])
+                nn.init.uniform_(projection, -bound, bound)
+
+    def forward(self, x0: Tensor) -> Tensor:
+        """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape."""
+        self._check_input(x0)
+        if self.plan.kind == "trunk":
+            return self._trunk(x0)
+        tensors, options = self.operands()
+        h = self.cross_rnn(x0, *tensors, **options)
+        return h if h.shape[0] == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
+
+    def operands(self) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """What the operator takes beside x0 where tasks share rows: the banks and their index, and its options by name.
+
+        Where all tasks share everything, they are those of one task: one recurrence serves all.
+        """
+        banks = self.shared_weight, self.shared_bias, self._distinct(self.private_weight), self._distinct(self.private_bias)
+        return (*banks, self.index), {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection()}
+
+    def _distinct(self, private: Tensor) -> Tensor:
+        """The private bank of the tasks that differ."""
+        tasks = self.plan.distinct_tasks
+        return private if tasks == len(private) else private[:tasks]
+
+    def _check_input(self, x0: Tensor) -> None:
+        check_floats("x0", x0, "[B, D]")
+        if x0.shape[1] != self.plan.dim:
+            raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
+
+    def _projection(self) -> dict[str, Tensor]:
+        """The operator's arguments for a cell of low rank; none for the full cell."""
+        if self.plan.rank is None:
+            return {}
+        own = {"private_projection": self._distinct(self.private_projection), "projection_index": self.projection_index}
+        return {"shared_projection": self.shared_projection, **own}
+
+    def _trunk_projection(self) -> dict[str, Tensor]:
+        """The same for the trunk, which has no rows of its own bank."""
+        if self.plan.rank is None:
+            return {}
+        no_rows = self.trunk_projection.new_empty(1, 0, *self.trunk_projection.shape[1:])
+        return {
+            "shared_projection": self.trunk_projection,
+            "private_projection": no_rows,
+            "projection_index": self.trunk_projection_index,
+        }
+
+    def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
+        """The operator, on this module's backend."""
+        return functional.cross_rnn(*tensors, recompute=self.recompute, backend=self.backend, **options)
+
+    def _trunk(self, x0: Tensor) -> Tensor:
+        if not self.contiguous_units:
+            x0 = x0.index_select(1, self.order)
+        states = self._trunk_states(x0)
+        return self._with_private(x0, [] if states is None else [states])
+
+    def _trunk_states(self, x0: Tensor) -> Tensor | None:
+        """The trunk's states [L + 1, B, S]; None if it has no units."""
+        plan, trunk_units = self.plan, len(self.plan.shared_units)
+        if not trunk_units:
+            return None
+        no_rows = self.shared_weight.new_empty(1, 0, *self.shared_weight.shape[1:]), self.shared_bias.new_empty(1, 0, plan.gates)
+        trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
+        options = {"steps": plan.steps, "cell": plan.cell, "return_states": True, **self._trunk_projection()}
+        return self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]
+
+    def _with_private(self, x0: Tensor, above: list[Tensor]) -> Tensor:
+        """The last states [T, B, D] of all units; ``above`` holds the states [L + 1, B, C] of the levels above the private units."""
+        plan, tasks, steps = self.plan, self.plan.num_tasks, self.plan.steps
+        parts = [states[steps].expand(tasks, -1, -1) for states in above]
+        if plan.private_units:
+            context = beside([states[:steps] for states in above]) if above else None
+            no_rows = self.private_weight.new_empty(0, *self.private_weight.shape[2:]), self.private_bias.new_empty(0, plan.gates)
+            private = (*no_rows, self.private_weight, self.private_bias, self.index)
+            options = {"steps": steps, "cell": plan.cell, "context": context, **self._projection()}
+            parts.append(self.cross_rnn(x0[:, plan.dim - len(plan.private_units) :], *private, **options))
+        h = torch.cat(parts, dim=-1)
+        return h if self.contiguous_units else h.index_select(-1, self.place)
+
+    def extra_repr(self) -> str:
+        """The plan in one line."""
+        return self.plan.summary().splitlines()[0]
+
+
+class PartiallySharedLinear(nn.Module):
+    """One linear layer per task. All tasks share the first ``round(share_ratio * out_features)`` output rows.
+
+    Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P]. They start uniform
+    in +-1/sqrt(in_features), as those of ``torch.nn.Linear`` do. The attribute ``backend`` names the operator's backend ("auto" at first).
+
+    Raises TypeError, ValueError: an argument of a wrong type or outside its range.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import PartiallySharedLinear
+        >>> layer = PartiallySharedLinear(in_features=8, out_features=4, num_tasks=2, share_ratio=0.5)
+        >>> layer(torch.randn(2, 5, 8)).shape
+        torch.Size([2, 5, 4])
+    """
+
+    backend = "auto"
+    index: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_tasks: int,
+        share_ratio: float = 0.0,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_features", in_features), ("out_features", out_features), ("num_tasks", num_tasks)):
+            check_count(name, value, maximum=MAX_SIZE)
+        check_ratio("share_ratio", share_ratio)
+        check_placement(device, dtype)
+        self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
+        shared = round_units(share_ratio, out_features)
+        private = out_features - shared
+        self.shared_weight = parameter((shared, in_features), device, dtype)
+        self.shared_bias = parameter((shared,), device, dtype)
+        self.private_weight = parameter((num_tasks, private, in_features), device, dtype)
+        self.private_bias = parameter((num_tasks, private), device, dtype)
+        self.register_buffer("index", torch.empty(num_tasks, out_features, dtype=torch.int32, device=device), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights and biases, and fill the index tensor (which ``to_empty`` leaves undefined)."""
+        self.index.copy_(identity_index(self.num_tasks, self.out_features))
+        bound = 1 / math.sqrt(self.in_features)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out]. Raises TypeError or ValueError for another dtype or shape."""
+        check_floats("x", x, "[B, in]" if isinstance(x, Tensor) and x.dim() == 2 else "[T, B, in]")
+        if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
+            expected = f"[{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]"
+            raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
+        weight, bias = self.of_tasks()
+        return torch.baddbmm(bias.unsqueeze(1), x.expand(self.num_tasks, -1, -1), weight.mT)
+
+    def of_tasks(self) -> tuple[Tensor, Tensor]:
+        """Every task's weight [T, out, in] and bias [T, out]."""
+        return self._of_tasks(self.shared_weight, self.private_weight), self._of_tasks(self.shared_bias, self.private_bias)
+
+    def _of_tasks(self, shared: Tensor, private: Tensor) -> Tensor:
+        """Each task's rows [T, out, ...]. Only those of a layer that tasks share in part must be collected."""
+        if not shared.shape[0]:
+            return private
+        if not private.shape[1]:
+            return shared.expand(self.num_tasks, *shared.shape)
+        return self.param_gather(shared, private, self.index)
+
+    def param_gather(self, shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+        """The operator that collects each task's rows, on this module's backend."""
+        return functional.param_gather(shared, private, index, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        """The sizes and the number of shared rows."""
+        return f"{self.in_features} -> {self.out_features}, {self.num_tasks} tasks, {self.shared_weight.shape[0]} rows shared"
+
+
+class _SingleTaskCross(CrossRNN):
+    cell: Cell
+
+    def __init__(
+        self,
+        in_features: int,
+        num_layers: int,
+        *,
+        rank: int | None = None,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        plan = SharingPlan.from_ratio("rows", 1, in_features, 1.0, steps=num_layers, cell=self.cell, tied=False, rank=rank)
+        super().__init__(plan, backend=backend, device=device, dtype=dtype)
+
+    def forward(self, x0: Tensor) -> Tensor:
+        """x0 [B, in_features] to [B, in_features]."""
+        return super().forward(x0)[0]
+
+
+class DCNv2(_SingleTaskCross):
+    """The cross network of DCN-v2 (Wang et al., WWW 2021): ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, [B, D] to [B, D].
+
+    It does what torchrec's ``CrossNet(in_features, num_layers)`` does: row l * D + d of ``shared_weight`` [L * D, 1, D] is row d of W_l.
+    With ``rank``, W_l is a product of two thin matrices, ``x_{l+1} = x_0 * (W_l (V_l x_l) + b_l) + x_l``, as in torchrec's
+    ``LowRankCrossNet(in_features, num_layers, low_rank)``: row l * r + j of ``shared_projection`` [L * r, 1, D] is row j of V_l.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCNv2
+        >>> DCNv2(in_features=8, num_layers=3)(torch.randn(4, 8)).shape
+        torch.Size([4, 8])
+    """
+
+    cell = "cross"
+
+
+class GDCN(_SingleTaskCross):
+    """The gated cross network of GDCN (Wang et al., 2023): ``x_{l+1} = x_0 * (W_l x_l + b_l) * sigmoid(V_l x_l + c_l) + x_l``.
+
+    GDCN's gate has no bias. Here it has one, c, which starts at zero. With ``rank``, W_l and V_l have low rank, each with a projection of
+    its own.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import GDCN
+        >>> GDCN(in_features=8, num_layers=3)(torch.randn(4, 8)).shape
+        torch.Size([4, 8])
+    """
+
+    cell = "gated"

@@ -1,0 +1,328 @@
+"""DCRNN, the whole model: one merged embedding table, the cross recurrence, a tower per task, and the relation between tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.backends import require
+from ..sharing import Cell, Sharing, SharingPlan
+from ..support.checks import check_flag, check_placement
+from ..support.model_inputs import (
+    Relation,
+    check_dense,
+    check_features,
+    check_ids,
+    check_labels,
+    check_negative_rate,
+    check_pooled,
+    check_scenario_field,
+    check_shared_embeddings,
+    check_tasks,
+    check_towers,
+    merge_ids,
+    table_rows,
+)
+from .cpu_layers import Dropout, Embedding
+from .inference import PreparedDCRNN
+from .layers import CrossRNN, PartiallySharedLinear
+from .losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
+from .numeric import PiecewiseLinearEmbedding
+from .pooling import pool, spans
+from .relations import InformationTransfer, chain_logits, unsampled_logits
+from .scenarios import ScenarioCrossRNN
+
+
+class DCRNN(nn.Module):
+    """One model that predicts click and consume, or any funnel of tasks (Zhou and Yu, 2023, arXiv 2310.11777).
+
+    We know only the paper's abstract. What it leaves open is our reading. :class:`dcrnn_fast.reference.DCRNN` is the same model, written
+    to be read: it has the same arguments, parameters and results.
+
+    A forward has four stages: :meth:`features` (embeddings), ``cross`` (the recurrence), :meth:`tower_logits` (towers and transfer), and
+    :meth:`event_logits` (the chain of the funnel).
+
+    Args, what it reads:
+        num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
+            With ``pooled``, of each of the C columns of ids.
+        num_dense: N, the number of dense features; 0 for none.
+        embedding_dim: E. The cross recurrence has D = F * E units, plus E for the projected dense features (but see ``dense_bins``).
+        embedding_init_std: the embeddings start normal with this standard deviation and mean 0. A small one makes an id count only once
+            training has moved it, so that rare and unseen ids add little noise; 0 starts all ids equal. It changes no other random number.
+        dense_bins: Q > 0 gives each dense feature an embedding of its own that is linear between the edges of Q bins (see
+            :class:`dcrnn_fast.reference.PiecewiseLinearEmbedding`), so that D = (F + N) * E; 0 projects all dense features to one.
+        shared_embeddings: fields without rows of their own in the embedding table, by name (of a sequence, the position as text). Each
+            reads those of the field that it maps to, which has as many ids: {"last_item": "item"} gives an item one embedding for both.
+        pooled: fields with several values. Each maps to its ``columns``, names in ``num_embeddings`` that follow each other and share one
+            embedding, and to its ``pooling``, "mean" or "sum" of the embeddings of its values. Id 0 is no value; a row without values has
+            zeros. ids are then [B, C], and F counts each such field once: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}.
+        sparse: the embedding table's gradient is a sparse tensor of the rows read, as with ``torch.nn.Embedding(sparse=True)``, so that a
+            training step need not pass over the table. It needs an optimiser for such gradients: :class:`dcrnn_fast.RowWiseAdagrad`,
+            ``torch.optim.SparseAdam``. The weights, and what the model computes, are the same.
+
+    Args, the recurrence and what tasks share of it:
+        tasks: task names in funnel order.
+        steps: L, how often the cross cell is applied.
+        cell: "gated", or "cross" (no gate).
+        tied: True for one set of weights at all steps (an RNN), False for one set per step (a deep cross network).
+        rank: r of the low-rank cell, in which a unit reads r projections of the state instead of the state; None for the full cell.
+        sharing: "rows" (tasks share parameters) or "trunk" (tasks share computation too).
+        share_ratio: fraction of units that tasks share, in [0, 1]; 1 is hard sharing, 0 is none.
+        projection_share_ratio: fraction of the r projections that tasks share, in [0, 1].
+
+    Args, towers and the relation between tasks:
+        tower_dims: widths of each task's hidden tower layers.
+        tower_share_ratio: fraction of each hidden tower layer's rows that tasks share, in [0, 1].
+        dropout: probability in [0, 1) after every hidden tower layer.
+        relation: "chain", "independent" or "transfer" between consecutive tasks.
+
+    Args, scenarios:
+        scenario: the name of the categorical field whose ids are the scenarios (of a sequence, the field's position as text: "0"); None for
+            none. With ``sharing="trunk"``, each scenario then has a trunk of its own below the trunk of all, see
+            :class:`dcrnn_fast.ScenarioCrossRNN`. Rows with id 0 (out of vocabulary) read the trunk of all alone.
+        scenario_ratio: fraction of units in a scenario's trunk, at most 1 - ``share_ratio``; without ``scenario`` it has no effect.
+
+    Args, where it runs:
+        backend: "auto", or the name of the backend that computes the operators.
+        device, dtype: of the parameters.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type or outside its range; the message names it.
+        BackendUnavailable: the named ``backend`` cannot run here.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCRNN
+        >>> model = DCRNN({"user": 100, "item": 50}, tasks=("click", "consume"))
+        >>> ids = torch.tensor([[7, 3], [99, 0], [7, 49]])  # [B, fields]
+        >>> labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])  # [B, tasks]
+        >>> model.loss(model(ids), labels).backward()
+        >>> list(model.eval().predict(ids))
+        ['click', 'consume', 'consume_given_click']
+    """
+
+    sizes: Tensor
+    offsets: Tensor
+    _negative_rate = 1.0
+
+    def __init__(
+        self,
+        num_embeddings: Sequence[int] | Mapping[str, int],
+        *,
+        num_dense: int = 0,
+        embedding_dim: int = 16,
+        embedding_init_std: float = 0.05,
+        dense_bins: int = 0,
+        shared_embeddings: Mapping[str, str] | None = None,
+        pooled: Mapping[str, Mapping[str, Any]] | None = None,
+        sparse: bool = False,
+        tasks: Sequence[str] = ("click", "consume"),
+        steps: int = 3,
+        cell: Cell = "gated",
+        tied: bool = True,
+        rank: int | None = None,
+        sharing: Sharing = "rows",
+        share_ratio: float = 0.5,
+        projection_share_ratio: float = 1.0,
+        tower_dims: Sequence[int] = (128, 64),
+        tower_share_ratio: float = 0.0,
+        dropout: float = 0.0,
+        relation: Relation = "chain",
+        scenario: str | None = None,
+        scenario_ratio: float = 0.25,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        require(backend)
+        check_placement(device, dtype)
+        self.field_names, self.num_embeddings = check_features(num_embeddings, num_dense, embedding_dim, embedding_init_std, dense_bins)
+        self.shared_embeddings = check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
+        self.pooled = check_pooled(pooled, self.field_names, self.shared_embeddings)
+        check_flag("sparse", sparse)
+        self.tasks, self.conditionals = check_tasks(tasks)
+        check_towers(tower_dims, tower_share_ratio, dropout, relation)
+        self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
+
+        self.num_dense, self.relation, self.backend, self.scenario = num_dense, relation, backend, scenario
+        self.embedding_init_std, self.dense_bins = float(embedding_init_std), dense_bins if num_dense else 0
+        self._spans = spans(self.field_names, self.pooled)
+        fields = len(self.field_names) - sum(len(pool["columns"]) - 1 for pool in self.pooled.values())
+        dim = (fields + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
+        scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
+        self.plan = SharingPlan.from_ratio(
+            sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
+            projection_share_ratio=projection_share_ratio, num_scenarios=scenarios,
+            scenario_ratio=0.0 if scenario is None else scenario_ratio,
+        )  # fmt: skip
+
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self._make_table(embedding_dim, sparse=sparse, **place)
+        self.dense_projection = nn.Linear(num_dense, embedding_dim, **place) if num_dense and not dense_bins else None
+        self.dense_embedding = PiecewiseLinearEmbedding(num_dense, embedding_dim, dense_bins, **place) if self.dense_bins else None
+        self.cross = (CrossRNN if scenario is None else ScenarioCrossRNN)(self.plan, backend=backend, **place)
+        widths = [dim, *tower_dims]
+        self.towers = nn.ModuleList(
+            PartiallySharedLinear(below, width, len(self.tasks), tower_share_ratio, **place) for below, width in pairwise(widths)
+        )
+        self.dropout = Dropout(dropout)
+        self.transfer = InformationTransfer(len(self.tasks), widths[-1], **place) if relation == "transfer" else None
+        self.head = PartiallySharedLinear(widths[-1], 1, len(self.tasks), **place)
+        for layer in (*self.towers, self.head):
+            layer.backend = backend
+
+    def _make_table(self, embedding_dim: int, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """One table for all fields: field f's rows start at offsets[f], which fields that share rows have in common."""
+        for name in ("sizes", "offsets"):
+            self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
+        rows, _ = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
+        self.embedding = Embedding(rows, embedding_dim, sparse=sparse, device=device, dtype=dtype)
+        self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
+        self._reset_table()
+
+    def _reset_table(self) -> None:
+        _, offsets = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
+        self.sizes.copy_(torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu"))
+        self.offsets.copy_(torch.tensor(offsets, dtype=torch.int64, device="cpu"))
+        nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters and fill the index tensors. A model built on the meta device needs this after ``to_empty``."""
+        self._reset_table()
+        for module in self.modules():
+            if isinstance(module, (CrossRNN, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
+                module.reset_parameters()
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of values in all parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def negative_rate(self) -> float:
+        """r in (0, 1]: the part of the rows without the first event that was kept in the log the model was trained on; 1 at first.
+
+        Set it, and :meth:`predict` gives the probabilities of the log before. Logits and loss stay those of the sampled rows. Raises
+        TypeError, ValueError: another number, or r < 1 in a model of several tasks without ``relation="chain"``.
+        """
+        return self._negative_rate
+
+    @negative_rate.setter
+    def negative_rate(self, rate: float) -> None:
+        check_negative_rate(rate, len(self.tasks), self.relation)
+        self._negative_rate = float(rate)
+
+    def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
+        """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the dense features, projected or embedded."""
+        checked = check_ids(ids, self.num_embeddings, self.field_names)
+        check_dense(dense, ids.shape[0], self.num_dense)
+        rows = merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings, checked=checked)
+        parts = []
+        if self.num_embeddings:
+            embedded = self.embedding(rows)
+            parts.append(pool(embedded, ids, self._spans) if self.pooled else embedded.flatten(1))
+        return torch.cat([*parts, *self.dense_features(dense)], dim=1)
+
+    def dense_features(self, dense: Tensor | None) -> list[Tensor]:
+        """The part of :meth:`features` that the dense columns give, [B, N'], or nothing where there are none."""
+        if dense is None:
+            return []
+        if self.dense_projection is not None:
+            return [self.dense_projection(dense.to(self.dense_projection.weight.dtype))]
+        return [] if self.dense_embedding is None else [self.dense_embedding(dense)]
+
+    def scenarios_of(self, ids: Tensor) -> tuple[Tensor, ...]:
+        """The scenario [B] of each row, or nothing in a model without scenarios."""
+        return () if self.scenario_column is None else (ids[:, self.scenario_column],)
+
+    def tower_logits(self, states: Tensor) -> Tensor:
+        """The towers' outputs z [B, T], from the recurrence's states [T, B, D]."""
+        for layer in self.towers:
+            states = self.dropout(torch.relu(layer(states)))
+        if self.transfer is not None:
+            states = self.transfer(states)
+        return self.head(states).squeeze(-1).T
+
+    def event_logits(self, z: Tensor) -> Tensor:
+        """Logits [B, T] of each event over all impressions, from the towers' outputs z."""
+        return chain_logits(z) if self.relation == "chain" else z
+
+    def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
+        """The towers' outputs z [B, T]. Under "chain" each is the logit of an event given the one before it."""
+        return self.tower_logits(self.cross(self.features(ids, dense), *self.scenarios_of(ids)))
+
+    def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
+        """Logits [B, T] of each task's event over all impressions, in the order of ``tasks``.
+
+        Args:
+            ids: int64 [B, F], column f in [0, num_embeddings[f]); with ``pooled`` [B, C].
+            dense: floating [B, N], finite; None where num_dense is 0.
+
+        Raises:
+            IndexError: an id outside its field's range; the message names the field.
+            TypeError, ValueError: a wrong dtype or shape, or a dense value that is not finite.
+        """
+        return self.behind_features(self.features(ids, dense), *self.scenarios_of(ids))
+
+    def behind_features(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
+        """The part of :meth:`forward` behind :meth:`features` and :meth:`scenarios_of`, which it takes."""
+        return self.event_logits(self.tower_logits(self.cross(x0, *scenarios)))
+
+    @torch.no_grad()
+    def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
+        """Probabilities [B] by task name, in float32, without gradients.
+
+        Under "chain" also ``"{task}_given_{task before}"`` for every task but the first: "consume_given_click".
+        Call ``eval()`` first: in training mode dropout is active. They are corrected by :attr:`negative_rate`. Arguments and errors as in
+        :meth:`forward`.
+        """
+        return self.probabilities(self.conditional_logits(ids, dense))
+
+    def probabilities(self, z: Tensor) -> dict[str, Tensor]:
+        """What :meth:`predict` returns, from :meth:`conditional_logits` z [B, T]."""
+        z = at_least_float32(z)
+        if self._negative_rate != 1:
+            z = unsampled_logits(z, self._negative_rate)
+        probabilities = dict(zip(self.tasks, torch.sigmoid(self.event_logits(z)).float().unbind(1), strict=True))
+        if self.relation == "chain":
+            probabilities.update(zip(self.conditionals, torch.sigmoid(z[:, 1:]).float().unbind(1), strict=True))
+        return probabilities
+
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        task_weight: Sequence[float] | Tensor | nn.Module | None = None,
+        strict_funnel: bool = True,
+    ) -> Tensor:
+        """The training loss: the cross entropy of each task over its known labels, plus AITM's calibrator under "transfer".
+
+        Args:
+            logits: [B, T] from :meth:`forward`.
+            labels: floating [B, T] in [0, 1]; NaN marks an unknown label.
+            sample_weight: [B], finite and at least 0.
+            task_weight: T fixed weights, or a module from losses [T] to a scalar such as ``UncertaintyWeighting``; None adds the losses up.
+            strict_funnel: under "chain", refuse a row with a later event but not the earlier one.
+
+        Returns:
+            A scalar in float32 (float64 for float64 logits).
+
+        Raises:
+            TypeError, ValueError: a wrong dtype, shape or range, an empty batch, or a broken funnel.
+        """
+        check_labels(logits, labels, self.tasks, funnel=strict_funnel and self.relation == "chain")
+        loss = combine(task_losses(logits, labels, sample_weight), task_weight)
+        if self.relation == "transfer":
+            loss = loss + CALIBRATOR_WEIGHT * expectation_calibrator(logits, sample_weight)
+        return loss
+
+    def prepare_inference(self) -> PreparedDCRNN:
+        """What computes this model's logits and probabilities soonest: in evaluation mode, without gradients, until the weights change."""
+        return PreparedDCRNN(self, self.backend)

@@ -1,0 +1,169 @@
+"""The fast model against the reference, which shares no code with it; and that this comparison alone finds defects in the fast one."""
+
+import pytest
+import torch
+
+from dcrnn_fast import DCRNN, CrossRNN, PartiallySharedLinear, ScenarioCrossRNN, reference
+from dcrnn_fast.nn import layers, model, pooling
+from dcrnn_fast.nn.cpu_layers import Dropout
+from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
+from dcrnn_fast.nn.relations import InformationTransfer
+from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_the_fast_model_and_the_reference_agree(configuration):
+    compare(configuration)
+
+
+def test_both_drop_out_alike():
+    compare_dropout()
+
+
+def test_the_reference_has_no_fast_class_among_its_bases():
+    fast = DCRNN, CrossRNN, ScenarioCrossRNN, PartiallySharedLinear, PiecewiseLinearEmbedding
+    for one in fast:
+        plain = getattr(reference, one.__name__)
+        assert plain not in one.__mro__
+        assert one not in plain.__mro__
+
+
+def test_edges_of_bins_are_taken_alike():
+    fast, plain = PiecewiseLinearEmbedding(2, 3, 4), reference.PiecewiseLinearEmbedding(2, 3, 4)
+    for layer in (fast, plain):
+        layer.set_edges([torch.tensor([0.0, 1.0, 5.0]), torch.tensor([-3.0, -1.0, 0.0, 2.0, 2.5])])
+    for name in ("lower", "scale"):
+        torch.testing.assert_close(getattr(fast, name), getattr(plain, name), msg=name)
+
+
+def after(patch, owner, name, change):
+    """Plant a change of what a function returns; it takes the function's arguments too."""
+    right = getattr(owner, name)
+    patch(owner, name, lambda *args, **options: change(right(*args, **options), *args))
+
+
+def before(patch, owner, name, change):
+    """Plant a change of a function's arguments, by position."""
+    right = getattr(owner, name)
+    patch(owner, name, lambda *args, **options: right(*change(*args), **options))
+
+
+def recurrence(patch, change):
+    """Plant a change of the arguments of the recurrence's operator, by name."""
+    right, names = CrossRNN.cross_rnn, ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index")
+
+    def wrong(self, *tensors, **options):
+        given = {**dict(zip(names, tensors, strict=True)), **options}
+        given = {**given, **change(given)}
+        return right(self, *[given.pop(name) for name in names], **given)
+
+    patch(CrossRNN, "cross_rnn", wrong)
+
+
+def first_steps_index(given):
+    """The index of untied weights that makes every step read those of the first."""
+    dim = given["x0"].shape[1]
+    return {"index": given["index"][:, :dim].repeat(1, given["index"].shape[1] // dim)}
+
+
+def gate_by_the_first_projection(given):
+    """The projections of W for V too."""
+    banks = "shared_projection", "private_projection"
+    return {name: given[name][..., :1, :].expand_as(given[name]) for name in banks if name in given}
+
+
+def mean_of_all_columns(embedded, ids, pooling):
+    """The embeddings of a span, in which columns without a value count too."""
+    total = (embedded * (ids != 0).unsqueeze(-1)).sum(1)
+    return embedded.flatten(1) if pooling is None else total if pooling == "sum" else total / ids.shape[1]
+
+
+def without_scale(self, states):
+    """AITM's attention without the root of the width."""
+    after = [states[0]]
+    for task in range(1, len(states)):
+        u = torch.stack([torch.relu(self.info[task - 1](after[-1])), states[task]])
+        score = (self.query[task - 1](u) * self.key[task - 1](u)).sum(-1, keepdim=True)
+        after.append((torch.softmax(score, dim=0) * self.value[task - 1](u)).sum(0))
+    return torch.stack(after)
+
+
+def without_relu(self, states):
+    """Linear towers."""
+    for layer in self.towers:
+        states = self.dropout(layer(states))
+    return self.head(states if self.transfer is None else self.transfer(states)).squeeze(-1).T
+
+
+def extrapolating(self, x):
+    """Numbers beyond the outer edges go on."""
+    bins = ((x.unsqueeze(-1) - self.lower) * self.scale).to(self.weight.dtype)
+    return (torch.einsum("bnq,nqe->bne", bins, self.weight) + self.bias).flatten(1)
+
+
+DEFECTS = {
+    "the heads of tasks are swapped": lambda patch: after(patch, DCRNN, "tower_logits", lambda z, *_: z.flip(1)),
+    "names of probabilities are swapped": lambda patch: after(
+        patch, DCRNN, "probabilities", lambda p, *_: dict(zip(p, reversed(p.values()), strict=True))
+    ),
+    "no dropout": lambda patch: patch(Dropout, "forward", lambda self, x: x),
+    "dropout does not make up for what it drops": lambda patch: after(
+        patch, Dropout, "forward", lambda out, self, x: out * (1 - self.p) if self.training else out
+    ),
+    "a tower shares a row too many": lambda patch: patch(layers, "round_units", lambda ratio, units: min(round(ratio * units) + 1, units)),
+    "a tower's rows are off by one": lambda patch: after(
+        patch, PartiallySharedLinear, "of_tasks", lambda rows, _: [bank.roll(1, 1) for bank in rows]
+    ),
+    "towers are linear": lambda patch: patch(DCRNN, "tower_logits", without_relu),
+    "tasks own each other's rows": lambda patch: recurrence(patch, lambda given: {"private_weight": given["private_weight"].flip(0)}),
+    "the first row that tasks share serves all units": lambda patch: recurrence(
+        patch, lambda given: {"index": torch.where(given["index"] < len(given["shared_weight"]), 0, given["index"])}
+    ),
+    "the recurrence has no bias": lambda patch: recurrence(
+        patch, lambda given: {name: torch.zeros_like(given[name]) for name in ("shared_bias", "private_bias")}
+    ),
+    "untied steps read the weights of the first": lambda patch: recurrence(patch, first_steps_index),
+    "the gate reads the projection of W": lambda patch: recurrence(patch, gate_by_the_first_projection),
+    "x0 has no gradient": lambda patch: recurrence(patch, lambda given: {"x0": given["x0"].detach()}),
+    "the first state for the last": lambda patch: after(
+        patch, CrossRNN, "cross_rnn", lambda h, _, x0, *tensors: x0.expand_as(h) if h.dim() == 3 else h
+    ),
+    "the trunk's states in reverse": lambda patch: after(patch, CrossRNN, "_trunk_states", lambda h, *_: None if h is None else h.flip(0)),
+    "scenarios are off by one": lambda patch: before(
+        patch, ScenarioCrossRNN, "forward", lambda self, x0, scenario: (self, x0, (scenario - 1).clamp(min=0))
+    ),
+    "an unknown scenario is the first": lambda patch: before(
+        patch, ScenarioCrossRNN, "forward", lambda self, x0, scenario: (self, x0, scenario.clamp(min=1))
+    ),
+    "the mean divides by all columns": lambda patch: patch(pooling, "pool_span", mean_of_all_columns),
+    "id 0 is a value": lambda patch: before(patch, pooling, "pool_span", lambda embedded, ids, kind: (embedded, ids + 1, kind)),
+    "a shared field reads the first rows": lambda patch: after(
+        patch,
+        model,
+        "table_rows",
+        lambda found, names, _, shared: (found[0], [0 if n in shared else o for n, o in zip(names, found[1], strict=True)]),
+    ),
+    "numbers have no outer edges": lambda patch: patch(PiecewiseLinearEmbedding, "forward", extrapolating),
+    "the transfer has no scale": lambda patch: patch(InformationTransfer, "forward", without_scale),
+    "the chain is cut": lambda patch: patch(model, "chain_logits", lambda z: z),
+    "the rate of negatives is forgotten": lambda patch: patch(model, "unsampled_logits", lambda z, rate: z),
+    "the rate of negatives is turned over": lambda patch: before(patch, model, "unsampled_logits", lambda z, rate: (z, 1 / rate)),
+    "an unknown label is a negative": lambda patch: before(
+        patch, model, "task_losses", lambda logits, labels, weight: (logits, labels.nan_to_num(), weight)
+    ),
+    "weights of rows are ignored": lambda patch: before(patch, model, "task_losses", lambda logits, labels, weight: (logits, labels)),
+    "weights of tasks are ignored": lambda patch: before(patch, model, "combine", lambda losses, weight: (losses, None)),
+    "the calibrator weighs 1": lambda patch: patch(model, "CALIBRATOR_WEIGHT", 1.0),
+    "embeddings start with another deviation": lambda patch: after(
+        patch, DCRNN, "_reset_table", lambda _, self: torch.nn.init.normal_(self.embedding.weight, std=0.05)
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", DEFECTS.values(), ids=DEFECTS)
+def test_the_comparison_alone_finds_a_planted_defect(plant, monkeypatch):
+    plant(monkeypatch.setattr)
+    with pytest.raises(AssertionError):  # noqa: PT012 (one of the comparisons raises)
+        compare_dropout()
+        for configuration in CONFIGURATIONS.values():
+            compare(configuration)
