@@ -18,20 +18,24 @@ ROOT = Path(__file__).parents[1]
 Content = Callable[[], str]
 
 
-def excerpt(table: Content, *, lines: tuple[str, ...] = (), columns: tuple[str, ...] = ()) -> Content:
-    """The lines of a table that start with one of ``lines`` and the columns of these names, after the first column. None named: all."""
+def excerpt(table: Content, *, lines: str = "", columns: str = "") -> Content:
+    """The lines of a table that start with one of ``lines`` and the columns of these names, after the first column. None named: all.
+
+    Names stand between semicolons. A line is its cells with " | " behind each.
+    """
+    starts, names = (names.split("; ") if names else [] for names in (lines, columns))
 
     def render() -> str:
         text = table()
         header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n\n")[0].splitlines()]
-        kept = [row for row in rows if not lines or any(" | ".join([*row, ""]).startswith(start) for start in lines)]
-        missing = [start for start in lines if not any(" | ".join([*row, ""]).startswith(start) for row in rows)]
-        positions = [0, *(header.index(name) for name in columns)] if columns else range(len(header))
-        if missing:
+        joined = [" | ".join([*row, ""]) for row in rows]
+        if missing := [start for start in starts if not any(line.startswith(start) for line in joined)]:
             raise SystemExit(f"no line starts with {missing} in this table:\n{text}")
+        kept = [row for row, line in zip(rows, joined, strict=True) if not starts or line.startswith(tuple(starts))]
+        positions = [0, *map(header.index, names)] if names else range(len(header))
         shown = results.markdown([header[at] for at in positions], [[row[at] for at in positions] for row in kept])
-        name = re.findall(r"`bench/results/(\w+\.json)`", text)[-1]
-        return f"{shown}\n\n{machine.line(results.read(name)['machine'])}; `bench/results/{name}`."
+        file = re.findall(r"`bench/results/(\w+\.json)`", text)[-1]
+        return f"{shown}\n\n{machine.line(results.read(file)['machine'])}; `bench/results/{file}`."
 
     return render
 
@@ -70,107 +74,89 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
 
 GUIDE, EVIDENCE = ROOT / "docs" / "guide", ROOT / "docs" / "evidence"
 SECTIONS: dict[Path, Mapping[str, Content]] = {
-    ROOT / "README.md": {"speed": excerpt(speed.full_cell, columns=("forward: torch.compile", "training: torch.compile"))},
+    ROOT / "README.md": {"speed": excerpt(speed.full_cell, columns="forward: torch.compile; training: torch.compile")},
     GUIDE / "packed-data.md": {"scale": sizes.scale},
     GUIDE / "choosing.md": {
         "variants": excerpt(
-            quality.costs,
-            lines=("DCRNN, small |", "DCRNN, medium |", "DCRNN, hard sharing, medium |", "DCRNN, full cell, medium |"),
-        ),
+            quality.costs, lines="DCRNN, small |; DCRNN, medium |; DCRNN, hard sharing, medium |; DCRNN, full cell, medium |"
+        )
     },
     GUIDE / "scenarios.md": {
         "scenarios": excerpt(
             quality.scenarios,
-            lines=tuple(
+            lines="; ".join(
                 f"{data} | {setting} |"
                 for data in ("census-income", "drawn, cosine 0.8", "drawn, cosine 0.2")
                 for setting in ("one model", "scenario trunks", "a model a scenario")
             ),
-            columns=("setting", "all rows: AUC", "rare scenarios: AUC"),
+            columns="setting; all rows: AUC; rare scenarios: AUC",
         )
     },
     GUIDE / "configuration.md": {"compiled step": speed.compiled_step},
     GUIDE / "embedding-tables.md": {
-        "embedding step": excerpt(speed.embedding_step, columns=("dense: AdamW", "sparse: row-wise Adagrad", "sparse / dense"))
+        "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
     },
     GUIDE / "biased-logs.md": {
         "selection bias": excerpt(
             quality.selection_bias,
-            lines=tuple(
+            lines="; ".join(
                 f"{log}: {setting} |"
                 for log in ("one taste", "other rules", "hidden taste")
                 for setting in ("entire_space", "clicked rows", "ipw", "dr")
             ),
-            columns=("all rows: AUC", "all rows: log loss", "P(click): log loss"),
+            columns="all rows: AUC; all rows: log loss; P(click): log loss",
         )
     },
     GUIDE / "sizing.md": {"sizing": sizes.sizing},
     EVIDENCE / "performance.md": {
         "full cell": excerpt(
             speed.full_cell,
-            columns=("forward: eager", "forward: torch.compile", "training: eager", "training: torch.compile", "training: product floor"),
+            columns="forward: eager; forward: torch.compile; training: eager; training: torch.compile; training: product floor",
         ),
         "low rank": excerpt(
             speed.low_rank,
-            lines=("D = 320, rank 32, B = 512,", "D = 624, rank 64, B = 4096,"),
-            columns=("forward: torch.compile", "training: our full cell", "training: torch.compile", "training: product floor"),
+            lines="D = 320, rank 32, B = 512,; D = 624, rank 64, B = 4096,",
+            columns="forward: torch.compile; training: our full cell; training: torch.compile; training: product floor",
         ),
         "training step": speed.training_step,
         "step parts": excerpt(
             speed.step_parts,
-            lines=tuple(
-                f"B = 512: {part} |" for part in ("whole", "recurrence, forward", "recurrence, backward", "outside the recurrence")
-            ),
+            lines="B = 512: whole; B = 512: recurrence, forward; B = 512: recurrence, backward; B = 512: outside the recurrence",
         ),
         "losses": speed.losses_summary,
     },
     EVIDENCE / "quality.md": {
         "models": excerpt(
             quality.comparison,
-            lines=("DCRNN |", "DCN-v2", "GDCN", "a DCRNN for each task |", "SharedBottom |", "MMoE |", "PLE |", "AITM |", "HistGrad"),
-            columns=("census-income", "hillstrom", "movielens-100k", "id-log", "training rows/s, bfloat16", "request, µs"),
+            lines="DCRNN |; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting",
+            columns="census-income; hillstrom; movielens-100k; id-log; training rows/s, bfloat16; request, µs",
         ),
-        "weightings": excerpt(quality.weightings, lines=("uncertainty, all networks |", "DWA, all networks |", "FAMO, all networks |")),
+        "weightings": excerpt(quality.weightings, lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
     },
     EVIDENCE / "synthetic.md": {
         "synthetic": excerpt(
             quality.synthetic,
-            lines=("DCRNN, rows 0.5 |", "DCRNN, hard sharing |", "DCRNN, no sharing |", "MMoE |", "PLE |", "logistic regression"),
-            columns=("cosine 0.0", "cosine 0.5", "cosine 1.0"),
+            lines="DCRNN, rows 0.5; DCRNN, hard sharing; DCRNN, no sharing; MMoE; PLE; logistic regression",
+            columns="cosine 0.0; cosine 0.5; cosine 1.0",
         )
     },
     EVIDENCE / "defaults.md": {
         "ablation": excerpt(
             quality.ablation,
-            lines=(
-                "the defaults |",
-                "full cell |",
-                "no gate |",
-                "hard sharing |",
-                "relation independent |",
-                "relation transfer |",
-                "one projection of the dense columns |",
-                "no OOV dropout |",
-                "embeddings start at 0.35 |",
-                "sparse embeddings |",
-                "learning rate 0.003 |",
-            ),
-            columns=("mean of the sets", "above the defaults", "runs above the constant"),
+            lines="the defaults; full cell |; no gate; hard sharing; relation independent; relation transfer; one projection; "
+            "no OOV dropout; embeddings start at 0.35; sparse embeddings; learning rate 0.003",
+            columns="mean of the sets; above the defaults; runs above the constant",
         ),
-        "rank": excerpt(quality.rank, lines=("census-income |",), columns=("rank", "parameters", "test AUC", "step over the full cell's")),
+        "rank": excerpt(quality.rank, lines="census-income", columns="rank; parameters; test AUC; step over the full cell's"),
         "embedding start": excerpt(
             quality.embedding_start,
-            lines=("0.354 |", "0.1 |", "0.05 |", "0.02 |", "0 |"),
-            columns=("mean of the sets", "above the constant, `log_loss`", "above the constant, `auc`"),
+            lines="0.354 |; 0.1 |; 0.05 |; 0.02 |; 0 |",
+            columns="mean of the sets; above the constant, `log_loss`; above the constant, `auc`",
         ),
     },
     EVIDENCE / "serving.md": {
-        "requests": excerpt(serving.requests, columns=("prepared", "eager", "compiled", "AOTInductor", "ONNX Runtime")),
-        "load": excerpt(
-            serving.load,
-            lines=("1 | 8 |", "200 | 8 |"),
-            columns=("server", "requests/s", "p50 / p99 / p99.9, ms"),
-        ),
+        "requests": excerpt(serving.requests, columns="prepared; eager; compiled; AOTInductor; ONNX Runtime"),
+        "load": excerpt(serving.load, lines="1 | 8 |; 200 | 8 |", columns="server; requests/s; p50 / p99 / p99.9, ms"),
     },
 }
 """The marked tables of README.md and docs/."""
