@@ -60,10 +60,10 @@ def check_flag(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r}: expected True or False, got {type(value).__name__}")
 
 
-def check_sequence(name: str, value: object, of: str) -> None:
+def check_sequence(name: str, value: object, expected: str) -> None:
     """Raise TypeError unless ``value`` can be iterated over and is not a string."""
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}={value!r}: expected a sequence of {of}, got {type(value).__name__}")
+        raise TypeError(f"{name}={value!r}: expected a sequence of {expected}, got {type(value).__name__}")
 
 
 def check_tensor(name: str, value: object, expected: str) -> None:

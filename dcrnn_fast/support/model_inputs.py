@@ -173,7 +173,7 @@ def check_pooled(pooled: object, names: Sequence[str], shared: Mapping[str, str]
         raise TypeError(f"pooled={pooled!r}: expected a mapping from field names to their columns and pooling, got {type(pooled).__name__}")
     if problem := pooling_problem(pooled, names, shared):
         raise ValueError(f"pooled{problem}")
-    return {name: {"columns": list(of["columns"]), "pooling": of["pooling"]} for name, of in pooled.items()}
+    return {name: {"columns": list(pool["columns"]), "pooling": pool["pooling"]} for name, pool in pooled.items()}
 
 
 def table_rows(names: Sequence[str], sizes: Sequence[int], shared: Mapping[str, str]) -> tuple[int, list[int]]:

@@ -21,16 +21,16 @@ def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: M
     """
     position = {column: place for place, column in enumerate(columns)}
     taken: set[str] = set()
-    for name, of in pooled.items():
+    for name, pool in pooled.items():
         if not isinstance(name, str) or name in position:
             return f" names the field {_short(name)}, expected a name that no column of ids has"
-        if not isinstance(of, Mapping) or of.keys() != {"columns", "pooling"}:
-            return f"[{name!r}] is {_short(of)}, expected a mapping with columns and pooling"
-        own = of["columns"]
+        if not isinstance(pool, Mapping) or pool.keys() != {"columns", "pooling"}:
+            return f"[{name!r}] is {_short(pool)}, expected a mapping with columns and pooling"
+        own = pool["columns"]
         if not isinstance(own, (list, tuple)) or not own or not all(isinstance(column, str) and column in position for column in own):
             return f"[{name!r}]: its columns are {_short(own)}, expected a list of columns of ids"
-        if of["pooling"] not in POOLINGS:
-            return f"[{name!r}]: its pooling is {_short(of['pooling'])}, expected one of {', '.join(map(repr, POOLINGS))}"
+        if pool["pooling"] not in POOLINGS:
+            return f"[{name!r}]: its pooling is {_short(pool['pooling'])}, expected one of {', '.join(map(repr, POOLINGS))}"
         shown = f"its columns {', '.join(map(repr, own[:3]))}{', ...' if len(own) > 3 else ''}"
         if [position[column] for column in own] != list(range(position[own[0]], position[own[0]] + len(own))):
             return f"[{name!r}]: {shown} do not follow each other"
@@ -49,7 +49,7 @@ def first_columns(pooled: Mapping[str, Any], columns: Sequence[str]) -> dict[str
     >>> first_columns({"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "sum"}}, ["city", "genres[0]", "genres[1]"])
     {'city': 'city', 'genres': 'genres[0]'}
     """
-    field_of = {column: name for name, of in pooled.items() for column in of["columns"]}
+    field_of = {column: name for name, pool in pooled.items() for column in pool["columns"]}
     first: dict[str, str] = {}
     for column in columns:
         first.setdefault(field_of.get(column, column), column)

@@ -96,7 +96,7 @@ def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) 
     """
     table, known = model.state_dict()[TABLE].clone(), earlier.tensors[TABLE]
     sizes, shared = dict(earlier.about["fields"]), earlier.about["shared"]
-    starts = (table_rows(list(fields), list(of.values()), shared)[1] for of in (sizes, fields))
+    starts = (table_rows(list(fields), list(sized.values()), shared)[1] for sized in (sizes, fields))
     for size, before, now in zip(sizes.values(), *starts, strict=True):
         table[now : now + size] = known[before : before + size]
     load_tensors(model, earlier.tensors | {TABLE: table}, earlier.folder.weights)
@@ -178,8 +178,8 @@ def in_words(start: Mapping[str, Any]) -> list[str]:
             f"was {number(rate.get('earlier'), '.4f')}"
         )
     lines += [
-        f"  {field}: {number(of['now'], '.1%')} of the rows out of vocabulary, was {number(of['earlier'], '.1%')}; "
-        f"{number(of['with_new_ids'], '.1%')} with {of['new_ids']:,} new ids"
-        for field, of in start["oov"].items()
+        f"  {field}: {number(share['now'], '.1%')} of the rows out of vocabulary, was {number(share['earlier'], '.1%')}; "
+        f"{number(share['with_new_ids'], '.1%')} with {share['new_ids']:,} new ids"
+        for field, share in start["oov"].items()
     ]
     return lines + [f"warning: {line}" for line in start["warnings"]]

@@ -73,7 +73,7 @@ def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: in
                 )
             for batch in map(without_views, file.iter_batches(BATCH_ROWS, columns=[field, VECTOR])):
                 codes, texts = texts_of(batch.column(field), field, place)
-                of_rows = np.array(ids.of(texts.to_pylist()), np.int64)[codes]
+                of_rows = np.array(ids.ids(texts.to_pylist()), np.int64)[codes]
                 vectors[of_rows] = _vectors(batch.column(VECTOR), width, place)
                 known[of_rows] = True
                 place = Place(path, place.before + batch.num_rows)

@@ -47,7 +47,7 @@ def test_known_ids_start_from_the_file_and_the_others_as_usual(tmp_path, kind):
 
 def test_texts_of_a_hashed_field_start_the_ids_of_their_hashes(tmp_path):
     tables, _ = started(item=write(tmp_path / "v.parquet", ["a", None], [[1.0, 2.0], [3.0, 4.0]], "item"))
-    (id_,) = Hashes(1000).of(["a"])
+    (id_,) = Hashes(1000).ids(["a"])
     assert tables["item"][id_].tolist() == [1, 2]
     assert (tables["item"] != -1).any(dim=1).sum() == 1
 

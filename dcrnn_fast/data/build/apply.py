@@ -44,7 +44,7 @@ class FittedSchema:
         for task in schema.tasks:
             if task.positive is not None:
                 label = Label(fitting.staged, task)
-                if not any((label.of(batch)[fitting.train[batch.here]] == 1).any() for batch in fitting.staged.batches):
+                if not any((label.values(batch)[fitting.train[batch.here]] == 1).any() for batch in fitting.staged.batches):
                     raise DataError(
                         f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the "
                         f"column holds {sorted(set(fitting.texts([task.column], 1, 20)) - {MISSING})} (at most 20 shown)"
@@ -53,7 +53,7 @@ class FittedSchema:
         buckets: list[Field] = []
         dense: list[DenseScale] = []
         id_columns, shared, computed = schema.id_columns, schema.shared, schema.computed
-        several = {column for of in schema.pooled.values() for column in of["columns"]}
+        several = {column for pool in schema.pooled.values() for column in pool["columns"]}
         columns = len(id_columns) + len(schema.numeric)
         for done, c in enumerate(id_columns):
             progress("learning columns", done, columns)
@@ -131,7 +131,7 @@ class EncodedRows:
             elif field.column in bound:
                 self._ids.append((position, bound[field.column]))
 
-    def of(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         """The arrays of a batch by kind, as the packed format holds them. Raises DataError for rows that break the schema."""
         schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
         ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
@@ -140,12 +140,12 @@ class EncodedRows:
         def fill(part: int) -> None:
             if part < len(self._ids):
                 columns, source = self._ids[part]
-                ids[:, columns] = source.of(batch)
+                ids[:, columns] = source.values(batch)
             else:
                 scaled[:, part - len(self._ids)] = dense[part - len(self._ids)].transform(staged, batch)
 
         list(staged.pool.map(fill, range(len(self._ids) + len(dense))))
-        labels = np.column_stack([label.of(batch) for label in self._labels])
+        labels = np.column_stack([label.values(batch) for label in self._labels])
         if schema.funnel:
             check_funnel(schema, labels, batch.place)
         arrays = {
@@ -153,14 +153,14 @@ class EncodedRows:
             "dense": scaled if dense else None,
             "labels": labels,
             "weight": _weight(staged, batch, schema.weight) if schema.weight is not None else None,
-            "group": self._group.of(batch) if self._group is not None else None,
+            "group": self._group.values(batch) if self._group is not None else None,
         }
         return {kind: array for kind, array in arrays.items() if array is not None}
 
 
 def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:
     """The categorical fields in the schema's order: one that has the ids of another is that field for its own column."""
-    several = {column for of in schema.pooled.values() for column in of["columns"]}
+    several = {column for pool in schema.pooled.values() for column in pool["columns"]}
     fields: list[Field] = []
     for c in schema.id_columns:
         field = replace(categories[c.same_ids_as or c.column], column=c.column)
@@ -169,7 +169,7 @@ def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[F
 
 
 def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.float32]:
-    weight = staged.numbers[column].of(batch)
+    weight = staged.numbers[column].values(batch)
     bad = ~(weight >= 0)
     if bad.any():
         row = bad.argmax()
@@ -189,7 +189,7 @@ def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
 def _check_alike(schema: TableSchema, what: str, by: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
-            ours, theirs = (shown(of[name]) if name in of else "none" for of in (here, there))
+            ours, theirs = (shown(known[name]) if name in known else "none" for known in (here, there))
             raise DataError(
                 f"data set {schema.name!r}: column {name!r} {what} {by} {ours} in its schema, and {by} {theirs} in the data "
                 "whose encoding is asked for; give a schema of the same columns"

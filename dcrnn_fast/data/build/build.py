@@ -66,7 +66,7 @@ def build(
                 of_batch = splits[batch.here]
                 if (of_batch == PAST).all():  # a batch is of one file
                     continue
-                arrays = rows.of(batch)
+                arrays = rows.arrays(batch)
                 for split in np.unique(of_batch):
                     writer.append(SPLITS[split], {kind: array[of_batch == split] for kind, array in arrays.items()})
             progress("encoding rows", staged.rows, staged.rows)

@@ -119,8 +119,8 @@ class _Buckets:
     def __init__(self, numbers: NumberColumn, edges: FloatArray) -> None:
         self._numbers, self._edges = numbers, edges
 
-    def of(self, batch: Batch) -> npt.NDArray[np.int32]:
-        return bucket_ids(self._numbers.of(batch), self._edges).astype(np.int32)
+    def values(self, batch: Batch) -> npt.NDArray[np.int32]:
+        return bucket_ids(self._numbers.values(batch), self._edges).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -155,5 +155,5 @@ class DenseScale:
 
     def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:
         """The values of a batch's rows. Raises DataError for one that float32 cannot hold."""
-        values = staged.numbers[self.column].of(batch)
+        values = staged.numbers[self.column].values(batch)
         return dense_float32(dense_values(values, self.treatment, self.mean, self.std), values, self.column, batch.place)

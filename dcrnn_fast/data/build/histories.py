@@ -86,7 +86,7 @@ class HistoryIds:
             found._in_order = np.memmap(found._ids, np.int32, "r")
         return found
 
-    def of(self, batch: Batch) -> npt.NDArray[np.int32]:
+    def values(self, batch: Batch) -> npt.NDArray[np.int32]:
         """The ids [rows, last] of a batch's rows."""
         stops = np.fromfile(self._stops, np.int64, batch.rows, offset=batch.start * 8)
         numbers = np.fromfile(self._numbers, np.int32, batch.rows, offset=batch.start * 4)
@@ -104,8 +104,8 @@ class HistoryIds:
                 users, event, row, ids, split = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
                 first = np.append(users[:1] != user, users[1:] != users[:-1])
                 user = users[-1]
-                before, of_user = events.of(event, first)
-                _, held_of_user = held.of(event & (split > TRAIN), first)
+                before, of_user = events.before(event, first)
+                _, held_of_user = held.before(event & (split > TRAIN), first)
                 asks = ~event
                 self.behind_held_out += int(np.count_nonzero(held_of_user[asks & (split == TRAIN)]))
                 stream.write(raw_bytes(ids[event], np.int32))
@@ -119,7 +119,7 @@ class _Count:
     def __init__(self) -> None:
         self.total = self._at_first = 0
 
-    def of(self, chosen: Bools, first: Bools) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def before(self, chosen: Bools, first: Bools) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """How many stand before each entry, of all and of its own user; `first` says where a user's entries begin."""
         after = self.total + np.cumsum(chosen, dtype=np.int64)
         before = after - chosen
@@ -133,13 +133,13 @@ def _entries(history: History, staged: StagedTable, sources: Sources) -> Iterato
     lag = history.lag * PER_SECOND["us" if times.moments else history.unit or "s"]
     dates = lag > 0 and not times.moments and history.unit is None
     for batch in staged.batches:
-        time = times.of(batch) + 0.0  # -0.0 is 0.0
+        time = times.values(batch) + 0.0  # -0.0 is 0.0
         _check(history, time, times, batch)
         dates = dates and are_dates(np.clip(time, 0, 2**40).astype(np.int64))
-        user, ids = sources.users.of(batch), sources.items.of(batch)
+        user, ids = sources.users.values(batch), sources.items.values(batch)
         event = (user >= 0) & items.present(batch)
         if sources.label is not None:
-            event &= sources.label.of(batch) == 1
+            event &= sources.label.values(batch) == 1
         row, split = np.arange(batch.start, batch.start + batch.rows), sources.splits[batch.here]
         yield _batch(user, time, np.zeros(batch.rows, bool), time, row, ids, split)
         yield _batch(*(column[event] for column in (user, time + lag, event, time, row, ids, split)))

@@ -32,17 +32,17 @@ class Label:
         positive = reserved_apart(pa.array([text for text in rule.positive if isinstance(text, str)], pa.string()))
         truths = pa.array([word for truth in rule.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
 
-        def of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+        def labels_of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
             hit = pc.or_(pc.is_in(texts, positive), pc.is_in(pc.ascii_lower(texts), truths)).to_numpy()
             return np.where(pc.equal(texts, MISSING).to_numpy(), np.nan, hit).astype(np.float32)
 
-        self._texts = staged.texts[rule.column].map(of, np.float32)
+        self._texts = staged.texts[rule.column].map(labels_of, np.float32)
 
-    def of(self, batch: Batch) -> npt.NDArray[np.float32]:
+    def values(self, batch: Batch) -> npt.NDArray[np.float32]:
         """The labels of a batch. Raises DataError for a number that is neither 0 nor 1 where the rule is the column as it is."""
         if self._rule.positive is not None:
-            return self._texts.of(batch)
-        values = self._numbers.of(batch)
+            return self._texts.values(batch)
+        values = self._numbers.values(batch)
         if self._rule.threshold is not None:
             return np.where(np.isnan(values), np.nan, values >= self._rule.threshold).astype(np.float32)
         strange = ~np.isnan(values) & (values != 0) & (values != 1)

@@ -114,4 +114,4 @@ def _by_hash(schema: TableSchema, staged: StagedTable, database: duckdb.DuckDBPy
 
 
 def _of(staged: StagedTable, splits) -> SplitArray:  # type: ignore[no-untyped-def]
-    return np.concatenate([splits.of(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)
+    return np.concatenate([splits.values(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)

@@ -65,7 +65,7 @@ class NumberColumn:
         """Some rows."""
         return np.fromfile(self._file, np.float64, rows, offset=start * 8)
 
-    def of(self, batch: Batch) -> FloatArray:
+    def values(self, batch: Batch) -> FloatArray:
         """The batch's cells."""
         return self.read(batch.start, batch.rows)
 
@@ -99,12 +99,12 @@ class TimeColumn(NumberColumn):
 
 
 class TextMap:
-    """A value for each text of a column, which `of` looks up for the rows of a batch."""
+    """A value for each text of a column, which `values` looks up for the rows of a batch."""
 
     def __init__(self, column: TextColumn, file: Path, dtype: npt.DTypeLike) -> None:
         self._column, self._file, self._dtype = column, file, np.dtype(dtype)
 
-    def of(self, batch: Batch) -> npt.NDArray[Any]:
+    def values(self, batch: Batch) -> npt.NDArray[Any]:
         """The values of the batch's cells."""
         first, last = self._column.positions[batch.number : batch.number + 2]
         values = np.fromfile(self._file, self._dtype, last - first, offset=first * self._dtype.itemsize)
@@ -207,7 +207,7 @@ class StagedTable:
         """The numbers of the chosen rows that are not missing, as a column of its own; the one selected before is gone."""
         selected = NumberColumn(self._folder / "selected")
         for batch in self.batches:
-            values = column.of(batch)
+            values = column.values(batch)
             selected.append(values[chosen[batch.here] & ~np.isnan(values)])
         selected.finish()
         return selected

@@ -51,7 +51,7 @@ class Fitting:
         """Where the train rows hold the number that is farthest from 0, in words."""
         best, said = -1.0, ""
         for batch in self.staged.batches:
-            values = np.where(self.train[batch.here], self.staged.numbers[name].of(batch), np.nan)
+            values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)
             if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
                 row = int(np.nanargmax(np.abs(values)))
                 best, said = size, f"{batch.place.row(row)}: column {name!r} holds {values[row]:g}"

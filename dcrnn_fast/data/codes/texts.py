@@ -12,7 +12,7 @@ from ..packed.meta import MISSING, OOV
 class Categories:
     """The ids of a field with a vocabulary: a text's position there, 0 for any other text; with `several`, 0 for a missing one too.
 
-    >>> Categories(["<oov>", "a", "b"]).of(["b", "c"])
+    >>> Categories(["<oov>", "a", "b"]).ids(["b", "c"])
     [2, 0]
     """
 
@@ -21,7 +21,7 @@ class Categories:
         if several:
             self._ids.pop(MISSING, None)
 
-    def of(self, texts: Sequence[str]) -> list[int]:
+    def ids(self, texts: Sequence[str]) -> list[int]:
         """The ids of texts as a vocabulary spells them."""
         get = self._ids.get
         return [get(text, 0) for text in texts]
@@ -33,7 +33,7 @@ class Hashes:
     def __init__(self, buckets: int) -> None:
         self._buckets = buckets
 
-    def of(self, texts: Sequence[str]) -> list[int]:
+    def ids(self, texts: Sequence[str]) -> list[int]:
         """The ids of texts as a vocabulary spells them."""
         return [0 if text == MISSING else 1 + self._bucket(text) for text in texts]
 

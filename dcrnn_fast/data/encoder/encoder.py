@@ -69,36 +69,45 @@ class Encoder:
         derived: Mapping[str, Mapping[str, Any]] | None = None,
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.shared, self._derived = dict(shared or {}), _derived(derived or {})
-        self.tasks, self.num_embeddings, self.dense = tuple(tasks), dict(num_embeddings), tuple(dense)
-        self._texts: list[tuple[int, str, Categories | Hashes]] = []
-        edges: dict[str, tuple[int, FloatArray]] = {}
-        known: dict[tuple[str, bool], Categories | Hashes | None] = {}
-        if problem := pooling_problem(pooled or {}, list(self.num_embeddings), self.shared):
+        fields = dict(num_embeddings)
+        self.tasks, self.shared = tuple(tasks), dict(shared or {})
+        if problem := pooling_problem(pooled or {}, list(fields), self.shared):
             raise DataError(f"pooled{problem}")
-        self.pooled = {name: dict(of) for name, of in (pooled or {}).items()}
-        several = {column for of in self.pooled.values() for column in of["columns"]}
+        self.pooled = {name: dict(pool) for name, pool in (pooled or {}).items()}
+        several = {column for pool in self.pooled.values() for column in pool["columns"]}
         vocabulary = whole_vocabulary({"vocabulary": vocabulary, "shared": self.shared, "pooled": self.pooled})
-        for position, (field, size) in enumerate(self.num_embeddings.items()):
+        self._lookups: dict[str, Categories | Hashes] = {}
+        self._edges: dict[str, FloatArray] = {}
+        known: dict[tuple[str, bool], Categories | Hashes | None] = {}
+        for field, size in fields.items():
             entries = vocabulary.get(field)
             owner = self.shared.get(field, field), field in several
             if owner not in known:
                 known[owner] = text_ids(entries or [], size, several=field in several)
-            ids = known[owner]
-            expected = size if isinstance(ids, Hashes) else len(entries or []) + (2 if ids is None else 0)
+            lookup = known[owner]
+            expected = size if isinstance(lookup, Hashes) else len(entries or []) + (2 if lookup is None else 0)
             if entries is None or size != expected:
                 raise DataError(f"field {field!r} has {shown(size)} ids, and its vocabulary is {shown(entries)}: this does not fit")
-            if ids is None:
-                edges[field] = position, np.asarray(entries, dtype=np.float64)
+            if lookup is None:
+                self._edges[field] = np.asarray(entries, dtype=np.float64)
             else:
-                self._texts.append((position, field, ids))
-        self._numbers = tuple(dict.fromkeys([*edges, *self.dense]))
-        self._buckets = [(position, self._numbers.index(field), of) for field, (position, of) in edges.items()]
-        self._scales = _scales(self.dense, self._numbers, scaling)
+                self._lookups[field] = lookup
+        self._scaling = scaling
+        self._arrange(fields, tuple(dense), _derived(derived or {}))
         made = {one.name for one in self._derived}
         sources = [source for one in self._derived for source in one.sources()]
-        self.columns = tuple(name for name in dict.fromkeys([*self.num_embeddings, *self.dense, *sources]) if name not in made)
-        self.text_columns = frozenset({*(field for _, field, _ in self._texts), *sources} - made)
+        self.columns = tuple(name for name in dict.fromkeys([*fields, *self.dense, *sources]) if name not in made)
+        self.text_columns = frozenset({*self._lookups, *sources} - made)
+
+    def _arrange(self, fields: dict[str, int], dense: tuple[str, ...], derived: tuple[Derived, ...]) -> None:
+        """Make the ids of these fields and the values of these dense columns; derive these columns first."""
+        self.num_embeddings, self.dense, self._derived = fields, dense, derived
+        position = {field: place for place, field in enumerate(fields)}
+        self._texts = [(position[field], field, lookup) for field, lookup in self._lookups.items() if field in fields]
+        edges = {field: cuts for field, cuts in self._edges.items() if field in fields}
+        self._numbers = tuple(dict.fromkeys([*edges, *dense]))
+        self._buckets = [(position[field], self._numbers.index(field), cuts) for field, cuts in edges.items()]
+        self._scales = _scales(dense, self._numbers, self._scaling)
 
     @classmethod
     def load(cls, path: str | Path) -> Encoder:
@@ -153,21 +162,15 @@ class Encoder:
         >>> encoder.part(["item"]).encode({"item": ["b", "c"]}).ids.tolist()
         [[2], [0]]
         """
-        part, made = copy(self), {name for name in self.columns if name in columns}
+        part, made, derived = copy(self), {name for name in self.columns if name in columns}, []
         part.columns = tuple(name for name in self.columns if name in made)
         part.text_columns = self.text_columns & made
-        part._derived = ()
         for one in self._derived:
             if made.issuperset(one.sources()):
-                part._derived += (one,)
+                derived.append(one)
                 made.add(one.name)
-        kept = [position for position, field in enumerate(self.num_embeddings) if field in made]
-        part.num_embeddings = {field: size for field, size in self.num_embeddings.items() if field in made}
-        part.dense, part._numbers = (tuple(name for name in names if name in made) for names in (self.dense, self._numbers))
-        part._texts = [(kept.index(position), field, ids) for position, field, ids in self._texts if position in kept]
-        numbers = [self._numbers.index(name) for name in part._numbers]
-        part._buckets = [(kept.index(position), numbers.index(row), of) for position, row, of in self._buckets if position in kept]
-        part._scales = [one for one in (scale.part(self.dense, part.dense, numbers) for scale in self._scales) if one.positions]
+        fields = {field: size for field, size in self.num_embeddings.items() if field in made}
+        part._arrange(fields, tuple(name for name in self.dense if name in made), tuple(derived))
         return part
 
     def _encoded(self, piece: Piece) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -176,7 +179,7 @@ class Encoder:
         ids = np.empty((piece.rows, len(self.num_embeddings)), np.int64)
         for position, column, lookup in self._texts:
             texts, codes = text_cells(piece, column)
-            found = lookup.of(texts)
+            found = lookup.ids(texts)
             ids[:, position] = found if codes is None else np.array(found, np.int64)[codes]
         values = np.empty((len(self._numbers), piece.rows))
         for row, column in enumerate(self._numbers):
@@ -215,12 +218,6 @@ class _Scales(NamedTuple):
     rows: list[int]
     mean: FloatArray
     std: FloatArray
-
-    def part(self, dense: Sequence[str], kept: Sequence[str], numbers: Sequence[int]) -> _Scales:
-        """Those of the dense columns `kept`, where the numbers are those at `numbers` before."""
-        at = [i for i, position in enumerate(self.positions) if dense[position] in kept]
-        positions, rows = [kept.index(dense[self.positions[i]]) for i in at], [numbers.index(self.rows[i]) for i in at]
-        return _Scales(self.treatment, positions, rows, self.mean[at], self.std[at])
 
 
 def _scales(dense: Sequence[str], numbers: Sequence[str], scaling: Mapping[str, Mapping[str, Any]]) -> list[_Scales]:

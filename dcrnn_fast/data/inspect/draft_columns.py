@@ -157,10 +157,10 @@ def _is_number(kind: str) -> bool:
 
 def _answers(database: duckdb.DuckDBPyConnection, source: str, rows: int, asked: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
     """What the first rows of a table answer to the expressions in SQL that are asked of each column."""
-    expressions = ", ".join(expression for of in asked.values() for expression in of)
+    expressions = ", ".join(expression for one_column in asked.values() for expression in one_column)
     answers = database.execute(f"SELECT {expressions} FROM (FROM {source} LIMIT {rows})").fetchone() if expressions else ()
     left = iter(answers or ())
-    return {name: [next(left) for _ in of] for name, of in asked.items()}
+    return {name: [next(left) for _ in one_column] for name, one_column in asked.items()}
 
 
 def _counts(column: str, kind: str) -> list[str]:

@@ -129,7 +129,7 @@ def _warnings(report: dict[str, Any], shares: dict[str, Any], meta: PackedMeta) 
     others = [(split, rows) for split, rows in report["rows"].items() if rows and split != "train"]
     for split, rows in others:
         lines += lost_fields(train, shares[split], split, rows)
-        lines += empty_columns({name: of for name, of in report["dense"].items() if name not in report["fields"]}, split, rows)
+        lines += empty_columns({name: found for name, found in report["dense"].items() if name not in report["fields"]}, split, rows)
     lines += rare_fields(train, meta.pooled)
     for task in meta.tasks:
         counts = report["tasks"][task]

@@ -87,7 +87,7 @@ class PackedMeta:
         return {"vocabulary": self._once(), "scaling": self.scaling} | given
 
     def _once(self) -> dict[str, list[str] | list[float]]:
-        again = {column for of in self.pooled.values() for column in of["columns"] if column in self.shared}
+        again = {column for pool in self.pooled.values() for column in pool["columns"] if column in self.shared}
         return {name: entries for name, entries in self.vocabulary.items() if name not in again}
 
     def content(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def whole_vocabulary(encoding: Mapping[str, Any]) -> dict[str, Any]:
     ['<oov>', 'a']
     """
     vocabulary, shared = encoding["vocabulary"], encoding.get("shared", {})
-    columns = [column for of in encoding.get("pooled", {}).values() for column in of["columns"] if column not in vocabulary]
+    columns = [column for pool in encoding.get("pooled", {}).values() for column in pool["columns"] if column not in vocabulary]
     return {**vocabulary, **{column: vocabulary[shared[column]] for column in columns if shared.get(column) in vocabulary}}
 
 
@@ -186,7 +186,7 @@ def _sharing_problem(shared: Mapping[str, str], vocabulary: Mapping[str, Any], s
 def _pooled_problem(encoding: Mapping[str, Any], columns: Sequence[str] | None) -> str | None:
     """`columns` are those of the ids in their order; None where it is not known."""
     vocabulary, pooled = whole_vocabulary(encoding), encoding.get("pooled", {})
-    together = [column for of in pooled.values() for column in of["columns"]]
+    together = [column for pool in pooled.values() for column in pool["columns"]]
     if problem := pooling_problem(pooled, together if columns is None else columns, encoding.get("shared", {})):
         return f"pooled{problem}"
     for column in together:

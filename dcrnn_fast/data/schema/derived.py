@@ -51,9 +51,9 @@ class Derived(Strict):
             raise ValueError(
                 f"derived column {self.name!r} needs a `column` with `as` (hour, weekday or day) or with `value`, or a `cross` of columns"
             )
-        of = "as" if self.value is None else "value"
-        if stray := [f"`{key}`" for key, belongs in _KEYS.items() if belongs != of and self._given(key)]:
-            raise ValueError(f"derived column {self.name!r}: {', '.join(stray)} and `{of}` exclude each other")
+        way = "as" if self.value is None else "value"
+        if stray := [f"`{key}`" for key, belongs in _KEYS.items() if belongs != way and self._given(key)]:
+            raise ValueError(f"derived column {self.name!r}: {', '.join(stray)} and `{way}` exclude each other")
         if self.timezone is not None and not _is_zone(self.timezone):
             raise ValueError(f"derived column {self.name!r}: timezone is {self.timezone!r}, expected a known one, such as Europe/Berlin")
         return self

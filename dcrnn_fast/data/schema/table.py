@@ -110,8 +110,8 @@ class TableSchema(Strict):
         for name in [*fields, *dense, *of_histories]:
             for column in self._behind(name):
                 if column in not_features:
-                    of = "" if column == name else f", from which {name!r} is derived,"
-                    raise ValueError(f"column {column!r}{of} is {not_features[column]} and cannot be a feature")
+                    origin = "" if column == name else f", from which {name!r} is derived,"
+                    raise ValueError(f"column {column!r}{origin} is {not_features[column]} and cannot be a feature")
         self._check_sharing()
         known = self._used | {one.name for one in self.all_derived}
         check_histories(self.histories, self.categorical, [task.name for task in self.tasks], known)

@@ -17,14 +17,14 @@ from ...training.evaluate.calibration_file import LARGEST, SMALLEST, Calibration
 
 
 class Calibrated(nn.Module):
-    """Gives the calibrated probabilities of a module: ids, and dense where it takes dense, to probabilities [B] in float32 by name.
+    """Gives the calibrated probabilities of a model: ids, and dense where it takes dense, to probabilities [B] in float32 by name.
 
     ``tasks`` and ``negative_rate`` are the model's.
     """
 
-    def __init__(self, of: nn.Module, calibration: Calibration, tasks: Sequence[str], negative_rate: float) -> None:
+    def __init__(self, model: nn.Module, calibration: Calibration, tasks: Sequence[str], negative_rate: float) -> None:
         super().__init__()
-        self.of = of
+        self.model = model
         self.tasks, self.names = tuple(tasks), tuple(calibration.maps)
         rates = [negative_rate if name == tasks[0] else 1.0 for name in self.names]
         # A list, because PyTorch's modules have names of their own that a task may have.
@@ -32,7 +32,7 @@ class Calibrated(nn.Module):
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] by name, of ids [B, F] and dense [B, Nd]."""
-        scores: Mapping[str, Tensor] = self.of(ids) if dense is None else self.of(ids, dense)
+        scores: Mapping[str, Tensor] = self.model(ids) if dense is None else self.model(ids, dense)
         found = {name: calibrated(scores[name]) for name, calibrated in zip(self.names, self.maps, strict=True)}
         for before, task in pairwise(self.tasks):
             if task not in found:
@@ -45,9 +45,9 @@ class _Map(nn.Module):
 
     correction: Tensor
 
-    def __init__(self, of: Platt | Isotonic, negative_rate: float) -> None:
+    def __init__(self, fit: Platt | Isotonic, negative_rate: float) -> None:
         super().__init__()
-        self.line = _Line(of) if isinstance(of, Platt) else _Steps(of)
+        self.line = _Line(fit) if isinstance(fit, Platt) else _Steps(fit)
         self.register_buffer("correction", torch.tensor(math.log(negative_rate), dtype=torch.float64))
 
     def forward(self, probabilities: Tensor) -> Tensor:
@@ -60,10 +60,10 @@ class _Line(nn.Module):
     slope: Tensor
     intercept: Tensor
 
-    def __init__(self, of: Platt) -> None:
+    def __init__(self, fit: Platt) -> None:
         super().__init__()
-        self.register_buffer("slope", torch.tensor(of.slope, dtype=torch.float64))
-        self.register_buffer("intercept", torch.tensor(of.intercept, dtype=torch.float64))
+        self.register_buffer("slope", torch.tensor(fit.slope, dtype=torch.float64))
+        self.register_buffer("intercept", torch.tensor(fit.intercept, dtype=torch.float64))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.slope * z + self.intercept
@@ -76,9 +76,9 @@ class _Steps(nn.Module):
     calibrated: Tensor
     slopes: Tensor
 
-    def __init__(self, of: Isotonic) -> None:
+    def __init__(self, fit: Isotonic) -> None:
         super().__init__()
-        knots, calibrated = torch.tensor(of.knots, dtype=torch.float64), torch.tensor(of.calibrated, dtype=torch.float64)
+        knots, calibrated = torch.tensor(fit.knots, dtype=torch.float64), torch.tensor(fit.calibrated, dtype=torch.float64)
         self.steps = [2**power for power in reversed(range((len(knots) - 1).bit_length()))]
         # Knots at infinity, which no logit reaches, fill up to a power of two, so that the search needs no bounds.
         infinite = knots.new_full((2 ** len(self.steps) - len(knots),), math.inf)

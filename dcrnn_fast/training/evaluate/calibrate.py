@@ -94,9 +94,9 @@ def calibrate(
     tasks, meta = opened.about["tasks"], opened.dataset.meta
     cast(DCRNN, opened.model).negative_rate = 1.0  # The rows are those of the log.
 
-    def predictions(of: str) -> dict[str, Array]:
+    def predictions(split: str) -> dict[str, Array]:
         with deterministic(opened.config.threads):
-            return finite_predictions(opened.model, opened.dataset.split(of), meta, opened.device)
+            return finite_predictions(opened.model, opened.dataset.split(split), meta, opened.device)
 
     fitted_to = predictions(split)
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
@@ -107,7 +107,7 @@ def calibrate(
         "data": meta.name,
         "split": split,
         "file": str(opened.folder.calibration),
-        "maps": {name: {"method": of.method, "rows": of.rows, "positives": of.positives} for name, of in maps.items()},
+        "maps": {name: {"method": fit.method, "rows": fit.rows, "positives": fit.positives} for name, fit in maps.items()},
         "before": metrics_of(before, test, meta),
         "after": metrics_of(calibration.apply(before, tasks), test, meta),
     }

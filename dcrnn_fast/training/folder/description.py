@@ -60,9 +60,9 @@ class _Description(BaseModel):
         if len({name for name, _ in self.fields}) < len(self.fields):
             raise ValueError("a field is named twice")
         check_shared_embeddings(self.shared, [name for name, _ in self.fields], [size for _, size in self.fields])
-        pooled = {name: of.model_dump() for name, of in self.pooled.items()}
+        pooled = {name: pool.model_dump() for name, pool in self.pooled.items()}
         check_pooled(pooled, [name for name, _ in self.fields], self.shared)
-        bins, fields = model.dense_bins, len(self.fields) - sum(len(of.columns) - 1 for of in self.pooled.values())
+        bins, fields = model.dense_bins, len(self.fields) - sum(len(pool.columns) - 1 for pool in self.pooled.values())
         units = (fields + (len(self.dense) if bins else bool(self.dense))) * model.embedding_dim
         if len(self.dense) * bins > MAX_ROWS:
             raise ValueError(f"it asks for {len(self.dense) * bins:,} bins, expected at most {MAX_ROWS:,}")

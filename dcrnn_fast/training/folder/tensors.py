@@ -43,11 +43,11 @@ def check_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source
     own = module.state_dict()
     problems = [f"{name} is missing in the file" for name in own if name not in tensors]
     problems += [f"{name} is unknown to the model" for name in tensors if name not in own]
-    for what, of in (("shape", lambda tensor: list(tensor.shape)), ("dtype", lambda tensor: tensor.dtype)):
+    for what, property_of in (("shape", lambda tensor: list(tensor.shape)), ("dtype", lambda tensor: tensor.dtype)):
         problems += [
-            f"{name} has {what} {of(tensors[name])} in the file and {of(value)} in the model"
+            f"{name} has {what} {property_of(tensors[name])} in the file and {property_of(value)} in the model"
             for name, value in own.items()
-            if name in tensors and of(tensors[name]) != of(value)
+            if name in tensors and property_of(tensors[name]) != property_of(value)
         ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
