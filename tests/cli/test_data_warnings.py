@@ -10,19 +10,12 @@ from rich.console import Console
 from dcrnn_fast.cli.tables import print_report
 from dcrnn_fast.data import data_report
 from dcrnn_fast.data.inspect.oov import id_shares
-from dcrnn_fast.training import Report, evaluate, load_model, train
+from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.folder.weights import export_weights, read_weights
+from tests.training.runs import Notes
 from tests.training.tiny import tiny_config, write_table
 
 LOST = "field 'colour': 100.0% of the test cells that are not missing are out of vocabulary, but 0.0% of the train cells: "
-
-
-class Notes(Report):
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
 
 
 def resaved(folder, **changes):

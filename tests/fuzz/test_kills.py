@@ -13,7 +13,7 @@ import time
 import pytest
 
 from tests.fuzz.writer import write_run
-from tests.training.loop.test_resume import outcome
+from tests.training.runs import outcome
 from tests.training.tiny import tiny_values, write_table
 
 WAYS = ["kill", "wait", "race"]

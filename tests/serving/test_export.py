@@ -15,7 +15,7 @@ from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
 from dcrnn_fast.serving import export, load_exported, score_files
-from dcrnn_fast.serving.export import cpu_kind, package
+from dcrnn_fast.serving.export import cpu_kind
 from dcrnn_fast.serving.export import export as exporting
 from dcrnn_fast.serving.export import load as exported
 from dcrnn_fast.serving.export.archive import check_program
@@ -90,29 +90,6 @@ def test_it_holds_the_runs_encoder_and_neither_pickles_nor_paths(shop, file):
     assert entries["data/sample_inputs/model.pt"] == b""
     assert not [name for name, content in entries.items() if content.startswith((b"PK", b"\x80"))]
     assert b".py" not in entries["models/model.json"]
-
-
-FIELDS = {"a": 5, "b": 7, "g0": 9, "g1": 9}
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"relation": "transfer", "num_dense": 0},
-        {"relation": "independent", "tasks": ("x", "y", "z"), "rank": 3, "tied": False},
-        {"sharing": "trunk", "scenario": "a", "tower_share_ratio": 0.5},
-        {"dense_bins": 4, "pooled": {"g": {"columns": ["g0", "g1"], "pooling": "mean"}}, "shared_embeddings": {"g1": "g0"}},
-    ],
-    ids=str,
-)
-def test_every_kind_of_model_is_exported_and_passes_the_readers_checks(options, tmp_path):
-    model = DCRNN(FIELDS, **({"num_dense": 2, "embedding_dim": 4, "tower_dims": [8]} | options)).eval()
-    exporting.write_program(exporting.traced(model), {package.ABOUT: "{}", package.ENCODER: "{}"}, tmp_path / "model.pt2")
-    program = exported._load_program(tmp_path / "model.pt2")
-    ids = torch.stack([torch.arange(33) % size for size in FIELDS.values()], 1)
-    dense = torch.linspace(-2, 2, 66).view(33, 2) if model.num_dense else None
-    expected = model.predict(ids, dense)
-    torch.testing.assert_close(program(*exported.inputs_of(ids, dense)), expected)
 
 
 def test_a_file_that_would_differ_from_the_model_is_an_error_and_leaves_the_earlier_file(shop, tmp_path, monkeypatch):

@@ -7,24 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from dcrnn_fast import Ranker
-from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.serving import ranker as module
 from dcrnn_fast.serving import score_files
 from dcrnn_fast.training import load_model, train
+from tests.tables import TableFolder
 from tests.training.tiny import SCHEMA, tiny_config
 
 ROWS = {"colour": ["c1", "c8", "unseen"], "shape": ["s0", None, "s4"], "size": [0.5, -1.25, None]}
 
 
 def test_its_scores_are_the_models_on_the_rows_that_prepare_encodes(shop, tmp_path):
-    whole = yaml.safe_dump(SCHEMA | {"files": {"train": str(shop / "tiny.csv"), "test": str(shop / "tiny.csv")}})
-    (tmp_path / "whole.yaml").write_text(whole)
-    encoding = json.loads((shop / "run" / "encoder.json").read_text())
-    rows = prepare(tmp_path / "whole.yaml", cache_dir=tmp_path, encoding=encoding).split("test")
+    folder = TableFolder(tmp_path, **SCHEMA | {"files": {"train": str(shop / "tiny.csv"), "test": str(shop / "tiny.csv")}})
+    rows = folder.prepare(encoding=json.loads((shop / "run" / "encoder.json").read_text())).split("test")
     model, _ = load_model(shop / "run" / "model.safetensors")
     expected = model.predict(torch.from_numpy(np.array(rows.ids)).long(), torch.from_numpy(np.array(rows.dense)))
     ranker = Ranker.load(shop / "run")
@@ -80,17 +77,16 @@ def test_fields_of_several_values_and_derived_columns_are_scored_from_files_as_f
         }
     )
     table.to_csv(tmp_path / "log.csv", index=False)
-    schema = {
-        "name": "log",
-        "files": {"all": "log.csv", "test_fraction": 0.2},
-        "tasks": [{"name": "click", "column": "click"}],
-        "derived": [{"name": "hour", "column": "time", "as": "hour"}],
-        "min_count": 1,
-        "categorical": ["city", {"column": "tags", "max_values": 2, "separator": "|"}],
-        "numeric": [{"column": "hour", "buckets": 4}],
-    }
-    (tmp_path / "log.yaml").write_text(yaml.safe_dump(schema))
-    train(tiny_config(tmp_path / "log.yaml", optimiser__epochs=1), tmp_path / "run")
+    folder = TableFolder(
+        tmp_path,
+        name="log",
+        files={"all": "log.csv", "test_fraction": 0.2},
+        derived=[{"name": "hour", "column": "time", "as": "hour"}],
+        min_count=1,
+        categorical=["city", {"column": "tags", "max_values": 2, "separator": "|"}],
+        numeric=[{"column": "hour", "buckets": 4}],
+    )
+    train(tiny_config(folder.save(), optimiser__epochs=1), tmp_path / "run")
     ranker = Ranker.load(tmp_path / "run")
     score_files(ranker, [tmp_path / "log.csv"], tmp_path / "scores.parquet", keys=["tags"])
     found = pd.read_parquet(tmp_path / "scores.parquet")

@@ -6,6 +6,7 @@ from dcrnn_fast.training import run, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.evaluate import plots
 from tests.training.no_curves import write_numbers
+from tests.training.runs import runs_in
 from tests.training.tiny import tiny_config, write_table
 
 
@@ -43,6 +44,12 @@ def finished(schema, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "finished"
     train(tiny_config(schema), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_of(_cache, tmp_path_factory):
+    """Gives the :class:`tests.training.runs.Run` of a feature."""
+    return runs_in(tmp_path_factory.mktemp("features"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.init import continued_data, grown_encoding, read_earlier
-from tests.training.loop.test_resume import Notes, StoppedError, outcome, stop_at
+from tests.training.runs import Notes, StoppedError, outcome, stop_at
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
 

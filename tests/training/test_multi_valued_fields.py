@@ -1,4 +1,4 @@
-"""Runs on a table of which two fields have several values, one of them a history that shares the items' embeddings."""
+"""A run on a table of which two fields have several values, one of them a list that shares the items' embeddings."""
 
 import json
 
@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
@@ -16,134 +15,83 @@ from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import export_weights
 from dcrnn_fast.training.loop.oov_dropout import OOVDropout
-from tests.training.loop.test_resume import Notes, StoppedError, outcome, stop_at
-from tests.training.tiny import tiny_config
+from tests.training.runs import SEEN, SEVERAL, TAGS, Notes, config_of, write_log
 
-TAGS = {"column": "tags", "max_values": 3, "separator": "|", "pooling": "sum"}
-HISTORY = {"column": "history", "max_values": 4, "same_ids_as": "item"}
-COLUMNS = ["tags[0]", "tags[1]", "tags[2]", *(f"history[{place}]" for place in range(4)), "item"]
-
-
-def write_log(folder, *, seed=0, rename=None, **changes):
-    """A log in which a click means that the item is in its user's history. ``rename`` gives one item and its tags another name."""
-    folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(seed)
-
-    def name(item):
-        return f"i{item}" if f"i{item}" != rename else "novel"
-
-    history = [list(rng.integers(0, 8, length)) for length in rng.integers(0, 5, 600)]
-    item = rng.integers(0, 8, 600)
-    table = {
-        "item": list(map(name, item)),
-        "history": [list(map(name, items)) for items in history],
-        "tags": ["|".join(name(tag) for tag in tags[:3]) for tags in history],
-        "click": [int(i in items) for i, items in zip(item, history, strict=True)],
-    }
-    pq.write_table(pa.table(table), folder / "log.parquet")
-    schema = {
-        "name": "log",
-        "files": {"all": "log.parquet", "test_fraction": 0.3},
-        "categorical": [TAGS, HISTORY, "item"],
-        "tasks": [{"name": "click", "column": "click"}],
-    }
-    path = folder / "log.yaml"
-    path.write_text(yaml.safe_dump(schema | changes))
-    return path
-
-
-def config(schema, **changes):
-    return tiny_config(schema, **{"optimiser__epochs": 1, "checkpoint_every": 2} | changes)
+COLUMNS = ["tags[0]", "tags[1]", "tags[2]", *(f"seen[{place}]" for place in range(4)), "item"]
 
 
 @pytest.fixture(scope="module")
-def log(_cache, tmp_path_factory):
-    return write_log(tmp_path_factory.mktemp("log"))
-
-
-@pytest.fixture(scope="module")
-def run(log, tmp_path_factory):
-    """A finished run. Do not write into it."""
-    folder = tmp_path_factory.mktemp("runs") / "log"
-    notes = Notes()
-    train(config(log), folder, report=notes)
-    assert not [line for line in notes.lines if "field" in line]
-    return folder
+def run(run_of):
+    return run_of(SEVERAL)
 
 
 def test_a_run_builds_the_model_that_pools_and_its_weight_file_brings_it_back(run):
-    model, about = load_model(run / "model.safetensors", backend="reference")
+    model, about = load_model(run.folder / "model.safetensors", backend="reference")
     sizes = dict(about["fields"])
+    assert not [line for line in run.notes if "field" in line]
     assert list(sizes) == COLUMNS
     assert model.pooled == about["pooled"]
     assert about["pooled"]["tags"] == {"columns": COLUMNS[:3], "pooling": "sum"}
     assert model.plan.dim == 3 * 4
     assert model.embedding.num_embeddings == sizes["tags[0]"] + sizes["item"]
-    assert sorted(about["id_shares"]) == ["history", "item", "tags"]
+    assert sorted(about["id_shares"]) == ["item", "seen", "tags"]
 
 
-def test_a_runs_encoder_reads_the_rows_as_the_run_did(log, run):
-    data, encoder = prepare_data(config(log)), Encoder.load(run)
+def test_a_runs_encoder_reads_the_rows_as_the_run_did(run):
+    data, encoder = prepare_data(run.config), Encoder.load(run.folder)
     assert encoder.pooled == data.meta.pooled
-    rows = encoder.encode(pq.read_table(log.parent / "log.parquet")).ids
+    rows = encoder.encode(pq.read_table(run.schema.with_suffix(".parquet"))).ids
     known = {tuple(row) for row in rows.tolist()}
     assert known == {tuple(row) for split in data.splits.values() for row in np.asarray(split.ids).tolist()}
-    model, _ = load_model(run / "model.safetensors", backend="reference")
-    assert model.predict(rows)["click"].shape == (600,)
-    assert evaluate(run)["metrics"]["click"]["rows"] == len(data.split("test"))
+    model, _ = load_model(run.folder / "model.safetensors", backend="reference")
+    assert model.predict(rows)["click"].shape == (700,)
+    assert evaluate(run.folder)["metrics"]["click"]["rows"] == len(data.split("test"))
 
 
-def test_metrics_by_a_field_with_several_values_are_those_of_its_first_one(log, run):
-    data = prepare_data(config(log))
-    entries = evaluate(run, by=["history"])["by"]["history"]
-    first = np.asarray(data.split("test").ids[:, COLUMNS.index("history[0]")])
+def test_metrics_by_a_field_with_several_values_are_those_of_its_first_one(run):
+    data = prepare_data(run.config)
+    entries = evaluate(run.folder, by=["seen"])["by"]["seen"]
+    first = np.asarray(data.split("test").ids[:, COLUMNS.index("seen[0]")])
     names, counts = np.unique(np.array(data.meta.vocabulary["item"])[first], return_counts=True)
     assert {entry["value"]: entry["metrics"]["click"]["rows"] for entry in entries} == dict(zip(names, counts, strict=True))
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(log, run, tmp_path):
-    with pytest.raises(StoppedError):
-        train(config(log), tmp_path / "run", on_step=stop_at(2))
-    train(config(log), tmp_path / "run", resume=True)
-    assert outcome(tmp_path / "run") == outcome(run)
-
-
 def test_a_run_goes_on_with_new_values_in_all_columns(run, tmp_path):
-    tomorrow = write_log(tmp_path / "tomorrow", seed=1, rename="i3")
-    assert evaluate(run, data=str(tomorrow))["warnings"] == []
-    metrics = train(config(tomorrow), tmp_path / "run", init=run)
-    known, grown = (json.loads((folder / "encoder.json").read_text())["vocabulary"] for folder in (run, tmp_path / "run"))
+    tomorrow = write_log(tmp_path / "tomorrow", SEVERAL, seed=1, rename="i3")
+    assert evaluate(run.folder, data=str(tomorrow))["warnings"] == []
+    metrics = train(config_of(SEVERAL, tomorrow), tmp_path / "run", init=run.folder)
+    known, grown = (json.loads((folder / "encoder.json").read_text())["vocabulary"] for folder in (run.folder, tmp_path / "run"))
     assert grown == {field: [*texts, "novel"] for field, texts in known.items()}
     assert sorted(grown) == ["item", "tags[0]"]
-    assert {field: of["new_ids"] for field, of in metrics["init"]["oov"].items()} == {"tags": 1, "history": 1, "item": 1}
+    assert {field: of["new_ids"] for field, of in metrics["init"]["oov"].items()} == {"tags": 1, "seen": 1, "item": 1}
 
 
 @pytest.mark.parametrize("change", [{"pooling": "mean"}, {"max_values": 2}])
 def test_rows_of_a_field_that_is_read_otherwise_are_refused(run, tmp_path, change):
-    other = write_log(tmp_path / "other", categorical=[{**TAGS, **change}, HISTORY, "item"])
+    other = write_log(tmp_path / "other", SEVERAL, categorical=[{**TAGS, **change}, SEEN, "item"])
     with pytest.raises(DataError, match="column 'tags' is read as"):
-        evaluate(run, data=str(other))
+        evaluate(run.folder, data=str(other))
     with pytest.raises(DataError, match=r"was trained with (fields|pooled)"):
-        train(config(other), tmp_path / "run", init=run)
+        train(config_of(SEVERAL, other), tmp_path / "run", init=run.folder)
 
 
-def test_vectors_start_a_field_by_its_own_name(log, tmp_path):
+def test_vectors_start_a_field_by_its_own_name(run, tmp_path):
     file = tmp_path / "v.parquet"
     pq.write_table(pa.table({"tags": ["i2"], "vector": [[3.0] * 4]}), file)
     notes = Notes()
-    settings = config(log, pretrained__tags=str(file), optimiser__lr=1e-9, optimiser__weight_decay=0)
+    settings = config_of(SEVERAL, run.schema, pretrained__tags=str(file), optimiser__lr=1e-9, optimiser__weight_decay=0)
     train(settings, tmp_path / "run", report=notes)
     model, _ = load_model(tmp_path / "run" / "model.safetensors")
-    id_ = Encoder.load(tmp_path / "run").encode({"tags": ["i2"], "history": [[]], "item": ["i1"]}).ids
+    id_ = Encoder.load(tmp_path / "run").encode({"tags": ["i2"], "seen": [[]], "item": ["i1"]}).ids
     torch.testing.assert_close(model.features(id_)[0, :4], torch.full((4,), 3.0))
     assert f"tags: 1 of {dict(zip(model.field_names, model.num_embeddings, strict=True))['tags[0]']} ids start from {file}" in notes.lines
-    for field, said in (("history", "has the embeddings of 'item'"), ("tags[0]", "its fields are tags, history, item")):
+    for field, said in (("seen", "has the embeddings of 'item'"), ("tags[0]", "its fields are tags, seen, item")):
         with pytest.raises(ConfigError, match=said):
-            train(config(log, pretrained={field: str(file)}), tmp_path / field)
+            train(config_of(SEVERAL, run.schema, pretrained={field: str(file)}), tmp_path / field)
 
 
-def test_out_of_vocabulary_dropout_leaves_absent_values_alone(log):
-    data = prepare_data(config(log))
+def test_out_of_vocabulary_dropout_leaves_absent_values_alone(run):
+    data = prepare_data(run.config)
     dropout = OOVDropout(data, alpha=1e9, device=torch.device("cpu"))
     assert not dropout(torch.zeros(4, len(COLUMNS), dtype=torch.int64)).any()
     assert not dropout(torch.from_numpy(np.array(data.split("train").ids[:50], np.int64))).any()
@@ -160,7 +108,7 @@ def test_out_of_vocabulary_dropout_leaves_absent_values_alone(log):
     ],
 )
 def test_a_weight_file_of_an_impossible_field_is_refused(run, tmp_path, pooled):
-    tensors, metadata = read_safetensors(run / "model.safetensors")
+    tensors, metadata = read_safetensors(run.folder / "model.safetensors")
     about = json.loads(metadata["dcrnn_fast"])["about"] | {"pooled": pooled}
     export_weights(tmp_path / "model.safetensors", tensors, about)
     with pytest.raises(CheckpointError, match=r"describes no model: .*pooled"):

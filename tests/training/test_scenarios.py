@@ -11,17 +11,14 @@ from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.evaluate.predict import predict_split
 from dcrnn_fast.training.folder.description import check_description
 from dcrnn_fast.training.folder.weights import read_weights
+from tests.training.runs import SCENARIOS
 from tests.training.tiny import tiny_config
-
-SCENARIOS = {"model__sharing": "trunk", "model__scenario": "shape"}
 
 
 @pytest.fixture(scope="module")
-def run(schema, tmp_path_factory):
-    """The folder of a run with the five shapes as scenarios."""
-    folder = tmp_path_factory.mktemp("runs") / "scenarios"
-    train(tiny_config(schema, **SCENARIOS), folder)
-    return folder
+def run(run_of):
+    """A run with the five shapes as scenarios."""
+    return run_of(SCENARIOS).folder
 
 
 def test_a_run_trains_a_trunk_for_each_id_of_the_field_and_its_model_loads(run, dataset):
@@ -50,7 +47,10 @@ def test_an_unseen_category_reads_no_scenarios_trunk(run, dataset):
     [
         ({"model__scenario": "weekday"}, "does not fit the data set tiny: scenario='weekday': expected one of 'shape', 'colour', 'size'"),
         ({"model__scenario": "shape"}, "does not fit the data set tiny: scenario='shape' with sharing='rows'"),
-        (SCENARIOS | {"model__scenario_ratio": 0.6}, r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5"),
+        (
+            {"model__sharing": "trunk", "model__scenario": "shape", "model__scenario_ratio": 0.6},
+            r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5",
+        ),
     ],
 )
 def test_a_scenario_that_does_not_fit_the_data_is_refused_before_training(schema, tmp_path, change, message):

@@ -1,15 +1,13 @@
 """A small funnel with a group, a weight, a dense column and unknown labels, and runs on it that take a second or two."""
 
-import csv
-
 import numpy as np
-import yaml
 
 from dcrnn_fast.training import load_config, run
 from dcrnn_fast.training.folder.checkpoint import load_checkpoint
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import trainer
 from dcrnn_fast.training.ranks.ranks import ONE
+from tests.tables import TableFolder
 
 SCHEMA = {
     "name": "tiny",
@@ -26,22 +24,18 @@ SCHEMA = {
 
 def write_table(folder, *, rows=1500, seed=0, broken_funnel=False, **changes):
     """Write tiny.csv and tiny.yaml; returns the schema's path. ``changes`` replace keys of the schema."""
-    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     colour, shape, size = rng.integers(0, 9, rows), rng.integers(0, 5, rows), rng.normal(size=rows)
     click = rng.random(rows) < 1 / (1 + np.exp(-(0.5 * (colour - 4) + size * (shape - 2))))
     wanted = rng.random(rows) < 1 / (1 + np.exp(-(shape - 2 + 0.5 * size)))
     buy = wanted if broken_funnel else click & wanted
     unknown = rng.random(rows) < 0.05
-    with open(folder / "tiny.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["colour", "shape", "size", "user", "importance", "clicked", "bought"])
-        for row in range(rows):
-            label = "" if unknown[row] else int(buy[row])
-            writer.writerow([f"c{colour[row]}", f"s{shape[row]}", f"{size[row]:.4f}", f"u{row % 40}", 1 + row % 3, int(click[row]), label])
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(SCHEMA | changes))
-    return path
+    lines = [
+        f"c{colour[row]},s{shape[row]},{size[row]:.4f},u{row % 40},{1 + row % 3},{click[row]:d},{'' if unknown[row] else int(buy[row])}"
+        for row in range(rows)
+    ]
+    table = TableFolder(folder, **SCHEMA | changes)
+    return table.write("tiny.csv", "colour,shape,size,user,importance,clicked,bought", lines).save()
 
 
 def tiny_values(schema, **overrides):

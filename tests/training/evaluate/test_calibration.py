@@ -1,17 +1,18 @@
 """Maps that calibrate each task's probabilities: how they are fitted, what they promise, and where they apply."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError, DataError, TrainingDivergedError
-from dcrnn_fast.training import calibrate, evaluate, train
+from dcrnn_fast.training import calibrate, evaluate
 from dcrnn_fast.training.evaluate import calibrate as calibrating
 from dcrnn_fast.training.evaluate.calibrate import fit_isotonic, fit_platt
 from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, logits, sigmoid
-from tests.training.tiny import tiny_config
+from tests.training.runs import INDEPENDENT
 
 CELLS = {"colour": [f"c{n}" for n in range(9)] * 5, "shape": [f"s{n}" for n in range(5)] * 9, "size": np.linspace(-2, 2, 45)}
 
@@ -109,8 +110,8 @@ def test_the_method_is_platts_unless_another_is_asked_for(copied):
         calibrate(copied, method="sigmoid")
 
 
-def test_independent_tasks_are_calibrated_each(schema, tmp_path):
-    train(tiny_config(schema, optimiser__epochs=1, model__relation="independent"), tmp_path / "run")
+def test_independent_tasks_are_calibrated_each(run_of, tmp_path):
+    shutil.copytree(run_of(INDEPENDENT).folder, tmp_path / "run")
     assert list(calibrate(tmp_path / "run")["maps"]) == ["click", "buy"]
     assert list(Ranker.load(tmp_path / "run").predict(CELLS)) == ["click", "buy"]
 

@@ -12,7 +12,7 @@ from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import evaluate, train
 from dcrnn_fast.training.folder.layout import MAY_CHANGE, RunFolder, stored_config
 from tests.damage import edit_json, flip_a_bit
-from tests.training.loop.test_resume import Notes, interrupted, outcome
+from tests.training.runs import Notes, interrupted, outcome
 from tests.training.tiny import files_below, tiny_config, write_table
 
 IN_USE = "another run writes to {} now; wait until it has ended, stop it, or choose another --output"
@@ -71,7 +71,7 @@ def test_a_run_is_evaluated_while_another_process_writes_to_its_folder(copied):
 
 
 def test_files_that_a_killed_process_left_half_written_are_deleted(schema, finished, tmp_path):
-    interrupted(schema, tmp_path / "run", 10)
+    interrupted(tiny_config(schema), tmp_path / "run", 10)
     leftovers = [f".{name}.77.tmp" for name in ("config.yaml", "metrics.json", "model.safetensors", "encoder.json", "curves.svg")]
     for name in leftovers:
         (tmp_path / "run" / name).write_bytes(b"half")
@@ -115,7 +115,7 @@ def test_a_configuration_edited_after_the_start_is_refused_with_the_keys(schema,
     folder = copied
     if stage == "unfinished":
         folder = tmp_path / "unfinished"
-        interrupted(schema, folder, 5)
+        interrupted(tiny_config(schema), folder, 5)
     elif stage == "results lost":
         RunFolder(folder).metrics.unlink()
     edit_config(folder, **EDITS)
@@ -129,7 +129,7 @@ def test_a_configuration_edited_after_the_start_is_refused_with_the_keys(schema,
 
 
 def test_keys_that_change_no_weight_may_be_edited(schema, finished, tmp_path):
-    interrupted(schema, tmp_path / "run", 5)
+    interrupted(tiny_config(schema), tmp_path / "run", 5)
     moved = write_table(tmp_path / "moved")
     edits = {"data": str(moved), "checkpoint_every": 5, "log_every": 3, "threads": 1, "backend": "reference"}
     assert set(edits) == set(MAY_CHANGE)
@@ -139,7 +139,7 @@ def test_keys_that_change_no_weight_may_be_edited(schema, finished, tmp_path):
 
 
 def test_data_may_be_edited_to_a_relative_path(schema, finished, tmp_path, monkeypatch):
-    interrupted(schema, tmp_path / "run", 5)
+    interrupted(tiny_config(schema), tmp_path / "run", 5)
     write_table(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
     edit_config(tmp_path / "run", data="moved/tiny.yaml")

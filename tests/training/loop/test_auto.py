@@ -6,17 +6,10 @@ import pytest
 
 from dcrnn_fast.ops import auto, backends
 from dcrnn_fast.ops.auto import memory
-from dcrnn_fast.training import Report, train
+from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.layout import RunFolder
+from tests.training.runs import Notes
 from tests.training.tiny import tiny_config
-
-
-class Notes(Report):
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture

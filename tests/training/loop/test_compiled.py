@@ -13,7 +13,7 @@ from dcrnn_fast.training.loop.compiled import compiled
 from dcrnn_fast.training.loop.objective import CounterfactualObjective
 from dcrnn_fast.training.loop.step import BatchGradient
 from dcrnn_fast.training.ranks.ranks import ONE
-from tests.training.loop.test_resume import interrupted, outcome
+from tests.training.runs import interrupted, outcome
 from tests.training.tiny import tiny_config
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def test_the_graph_has_the_loss_and_the_gradients_of_the_model_and_still_checks_
 
 def test_a_run_that_makes_a_graph_first_is_stopped_and_resumed_has_the_bits_of_any_run(schema, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    interrupted(schema, tmp_path / "run", 5, compile=True)
+    interrupted(tiny_config(schema, compile=True), tmp_path / "run", 5)
     train(tiny_config(schema, compile=True), tmp_path / "run", resume=True)
     for name in ("model.safetensors", "curves.svg", "checkpoints/step-00000024/tensors.safetensors"):
         assert outcome(tmp_path / "run")[name] == outcome(finished)[name], name

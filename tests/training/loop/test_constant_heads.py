@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import dcrnn_fast
-from dcrnn_fast.training import Report, train
+from dcrnn_fast.training import train
 from dcrnn_fast.training.loop.start import constant_heads
+from tests.training.runs import Notes
 from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config, write_table
 
 RATES = {"click": 0.2, "buy": 0.05}
@@ -51,14 +52,6 @@ def test_the_first_evaluation_of_a_run_is_the_constants(finished):
         assert first["valid"][task]["log_loss"] == pytest.approx(rates[task]["constant_log_loss"], rel=1e-6), task
 
 
-class Notes(Report):
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-
 def test_a_run_that_learns_nothing_keeps_the_constant_and_says_so(schema, tmp_path, monkeypatch):
     fake_validation(monkeypatch, [0.5, 0.5], log_losses=[9.0, 9.0])
     notes = Notes()
@@ -67,7 +60,7 @@ def test_a_run_that_learns_nothing_keeps_the_constant_and_says_so(schema, tmp_pa
     for task, entry in result["test"].items():
         if task != "buy_given_click":
             assert entry["log_loss"] == pytest.approx(entry["constant_log_loss"], rel=1e-6), task
-    assert [line for line in notes.said if "the run keeps the constant" in line], notes.said
+    assert [line for line in notes.lines if "the run keeps the constant" in line], notes.lines
 
 
 def test_labels_of_pure_noise_never_end_above_the_constant_on_the_validation_rows(tmp_path):

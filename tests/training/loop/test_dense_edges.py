@@ -1,9 +1,10 @@
 import numpy as np
 import torch
 
-from dcrnn_fast.training import load_model, train
+from dcrnn_fast.training import load_model
+from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.loop.start import dense_edges
-from tests.training.tiny import tiny_config
+from tests.training.runs import SCENARIOS
 
 
 def test_edges_rise_from_the_smallest_to_the_largest_value_in_at_most_the_bins():
@@ -28,9 +29,10 @@ def test_a_column_of_one_value_gets_one_bin():
     assert torch.equal(edges, torch.tensor([3.0, 4.0]))
 
 
-def test_a_run_learns_the_edges_from_its_train_rows_and_its_weight_file_keeps_them(schema, dataset, tmp_path):
-    train(tiny_config(schema, optimiser__epochs=1, model__dense_bins=4), tmp_path / "run")
-    model, _ = load_model(tmp_path / "run" / "model.safetensors")
+def test_a_run_learns_the_edges_from_its_train_rows_and_its_weight_file_keeps_them(run_of):
+    run = run_of(SCENARIOS)
+    model, _ = load_model(run.folder / "model.safetensors")
+    dataset = prepare_data(run.config)
     (edges,) = dense_edges(np.asarray(dataset.split("train").dense), bins=4)
     bins = len(edges) - 1
     assert torch.equal(model.dense_embedding.lower[0, :bins], edges[:-1])

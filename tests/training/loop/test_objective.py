@@ -14,6 +14,7 @@ from dcrnn_fast.training.folder.weights import build_model, describe, read_weigh
 from dcrnn_fast.training.loop.objective import CounterfactualObjective
 from dcrnn_fast.training.loop.step import BatchGradient
 from dcrnn_fast.training.ranks.ranks import ONE
+from tests.training.runs import UNCERTAINTY
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
 CPU = torch.device("cpu")
@@ -95,10 +96,9 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(schema, dataset, bat
 
 
 @pytest.fixture(scope="module")
-def run(schema, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "dr"
-    train(tiny_config(schema, loss__cvr="dr", optimiser__epochs=2), folder)
-    return folder
+def run(run_of):
+    """A run with doubly robust losses."""
+    return run_of(UNCERTAINTY).folder
 
 
 def test_the_imputation_is_in_the_checkpoints_and_not_in_the_weights(run, finished):

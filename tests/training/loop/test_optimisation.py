@@ -9,6 +9,7 @@ from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.optim import build_optimiser, learning_rate
 from dcrnn_fast.training.loop.stopping import EarlyStopping
+from tests.training.runs import UNCERTAINTY
 from tests.training.tiny import newest_checkpoint, tiny_config
 
 
@@ -58,9 +59,8 @@ def test_a_run_shorter_than_its_warm_up_is_no_error():
     assert learning_rate(OptimiserConfig(lr=1.0, warmup_steps=100), 3, 4) == pytest.approx(0.04)
 
 
-def test_uncertainty_weighting_trains_its_log_variances(schema, tmp_path):
-    train(tiny_config(schema, loss__weighting="uncertainty"), tmp_path / "run")
-    saved = newest_checkpoint(tmp_path / "run").tensors
+def test_uncertainty_weighting_trains_its_log_variances(run_of):
+    saved = newest_checkpoint(run_of(UNCERTAINTY).folder).tensors
     log_variance = saved["weighting.log_variance"]
     assert log_variance.shape == (2,)
     assert (log_variance != 0).all()

@@ -8,7 +8,7 @@ from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.checkpoint import load_checkpoint, save_checkpoint
 from dcrnn_fast.training.folder.layout import RunFolder
-from tests.training.loop.test_resume import interrupted
+from tests.training.runs import interrupted
 from tests.training.tiny import tiny_config
 
 
@@ -16,7 +16,7 @@ from tests.training.tiny import tiny_config
 def stopped(schema, tmp_path_factory):
     """A run whose newest checkpoint is step 9: one batch after one epoch of 8. Do not write into it."""
     folder = tmp_path_factory.mktemp("runs") / "stopped"
-    interrupted(schema, folder, 10)
+    interrupted(tiny_config(schema), folder, 10)
     return folder
 
 

@@ -8,54 +8,21 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
-from dcrnn_fast.training import Report, train
+from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import trainer
 from dcrnn_fast.training.loop.pace import CheckpointPace
 from tests.damage import truncate
 from tests.processes import run_python
+from tests.training.runs import Notes, StoppedError, interrupted, outcome, stop_at
 from tests.training.tiny import fake_validation, files_below, tiny_config, tiny_values, write_table
-
-
-class StoppedError(Exception):
-    pass
-
-
-class Notes(Report):
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
-
-
-def stop_at(step):
-    def callback(now):
-        if now == step:
-            raise StoppedError
-
-    return callback
-
-
-def outcome(folder):
-    """What must not differ by one bit: best weights, all tensors of the last checkpoints, the curves' numbers, results but for times."""
-    files = files_below(folder)
-    kept = {name: data for name, data in files.items() if name.endswith((".safetensors", ".svg", ".yaml"))}
-    metrics = json.loads(files["metrics.json"])
-    del metrics["train"]["seconds"], metrics["train"]["rows_per_second"], metrics["digest"]
-    return kept | {"metrics.json": metrics}
-
-
-def interrupted(schema, folder, step, **overrides):
-    with pytest.raises(StoppedError):
-        train(tiny_config(schema, **overrides), folder, on_step=stop_at(step))
 
 
 # Epochs have 8 steps.
 # Before the first checkpoint, on one, between two, at an epoch's last step (not yet validated), at the next one's first, at the last.
 @pytest.mark.parametrize("step", [1, 3, 5, 8, 9, 16, 24])
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(schema, finished, tmp_path, step):
-    interrupted(schema, tmp_path / "run", step)
+    interrupted(tiny_config(schema), tmp_path / "run", step)
     train(tiny_config(schema), tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == outcome(finished)
 
@@ -63,7 +30,7 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(schema, finished, tm
 def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "STEPS", 3)
     monkeypatch.setattr(CheckpointPace, "allows", lambda self: False)
-    interrupted(schema, tmp_path / "run", 15, checkpoint_every=None)
+    interrupted(tiny_config(schema, checkpoint_every=None), tmp_path / "run", 15)
     assert RunFolder(tmp_path / "run").newest_checkpoint().name == "step-00000008", "the end of an epoch is not put off"
     train(tiny_config(schema, checkpoint_every=None), tmp_path / "run", resume=True)
     for name in ("model.safetensors", "curves.svg", "checkpoints/step-00000024/tensors.safetensors"):
@@ -71,7 +38,7 @@ def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finish
 
 
 def test_a_run_stopped_many_times_resumes_to_the_same_bits(schema, finished, tmp_path):
-    interrupted(schema, tmp_path / "run", 4)
+    interrupted(tiny_config(schema), tmp_path / "run", 4)
     for step in (7, 13, 22):
         with pytest.raises(StoppedError):
             train(tiny_config(schema), tmp_path / "run", resume=True, on_step=stop_at(step))
@@ -79,34 +46,12 @@ def test_a_run_stopped_many_times_resumes_to_the_same_bits(schema, finished, tmp
     assert outcome(tmp_path / "run") == outcome(finished)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"loss__weighting": "uncertainty", "optimiser__clip_norm": 0.5, "loss__cvr": "dr"},
-        {"model__relation": "transfer", "model__sharing": "trunk", "loss__sample_weight": True},
-        {
-            "early_stopping__every_steps": 3,
-            "early_stopping__patience": 9,
-            "precision": "bfloat16",
-            "oov_dropout": 20.0,
-            "optimiser__embedding_lr": 0.005,
-        },
-        {"model__embedding": "sparse", "optimiser__clip_norm": 0.5, "optimiser__embedding_weight_decay": 0.1, "oov_dropout": 20.0},
-    ],
-)
-def test_other_configurations_resume_to_the_same_bits(schema, tmp_path, overrides):
-    train(tiny_config(schema, **overrides), tmp_path / "whole")
-    interrupted(schema, tmp_path / "run", 11, **overrides)
-    train(tiny_config(schema, **overrides), tmp_path / "run", resume=True)
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
-
-
 def test_a_resumed_run_remembers_its_best_epoch_and_how_long_it_has_waited(schema, tmp_path, monkeypatch):
     overrides = {"optimiser__epochs": 5}
     fake_validation(monkeypatch, [0.9, 0.8, 0.7])
     train(tiny_config(schema, **overrides), tmp_path / "whole")
     fake_validation(monkeypatch, [0.9, 0.8])
-    interrupted(schema, tmp_path / "run", 18, **overrides)
+    interrupted(tiny_config(schema, **overrides), tmp_path / "run", 18)
     fake_validation(monkeypatch, [0.7])
     result = train(tiny_config(schema, **overrides), tmp_path / "run", resume=True)
     assert (result["train"]["best_epoch"], result["train"]["epochs"]) == (1, 3)
@@ -136,7 +81,7 @@ def test_a_process_killed_in_mid_epoch_resumes_to_the_same_bits(schema, finished
 
 
 def test_the_log_of_a_resumed_run_holds_every_step_once(schema, finished, tmp_path):
-    interrupted(schema, tmp_path / "run", 11)
+    interrupted(tiny_config(schema), tmp_path / "run", 11)
     train(tiny_config(schema), tmp_path / "run", resume=True)
 
     def points(folder, tag):
@@ -158,14 +103,14 @@ def test_resuming_a_finished_run_reports_it_and_changes_nothing(schema, finished
 
 
 def test_resuming_with_another_configuration_names_the_keys(schema, tmp_path):
-    interrupted(schema, tmp_path / "run", 5)
+    interrupted(tiny_config(schema), tmp_path / "run", 5)
     with pytest.raises(ConfigError) as caught:
         train(tiny_config(schema, model__dropout=0.5, seed=7), tmp_path / "run", resume=True)
     assert "seed is 7 and was 0; model.dropout is 0.5 and was 0.3" in str(caught.value)
 
 
 def test_an_unfinished_run_is_not_restarted_without_resume(schema, tmp_path):
-    interrupted(schema, tmp_path / "run", 5)
+    interrupted(tiny_config(schema), tmp_path / "run", 5)
     before = files_below(tmp_path / "run")
     with pytest.raises(RunFolderError, match=r"already holds an unfinished run \(last checkpoint: step-00000003\); go on with --resume"):
         train(tiny_config(schema), tmp_path / "run")
@@ -178,7 +123,7 @@ def test_resume_without_a_run_starts_one_and_the_same_seed_gives_the_same_bits(s
 
 
 def test_a_damaged_newest_checkpoint_is_refused_and_deleting_it_falls_back_to_the_same_bits(schema, finished, tmp_path):
-    interrupted(schema, tmp_path / "run", 10)
+    interrupted(tiny_config(schema), tmp_path / "run", 10)
     newest = RunFolder(tmp_path / "run").newest_checkpoint()
     assert newest.name == "step-00000009"
     (newest / "tensors.safetensors").write_bytes(b"torn")
@@ -191,15 +136,15 @@ def test_a_damaged_newest_checkpoint_is_refused_and_deleting_it_falls_back_to_th
 
 def test_a_checkpoint_of_other_rows_is_refused(schema, tmp_path):
     table = write_table(tmp_path, seed=0)
-    interrupted(table, tmp_path / "run", 5)
+    interrupted(tiny_config(table), tmp_path / "run", 5)
     write_table(tmp_path, seed=1)
     with pytest.raises(CheckpointError, match="was trained on other rows than tiny holds"):
         train(tiny_config(table), tmp_path / "run", resume=True)
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_the_keys(schema, tmp_path):
-    interrupted(schema, tmp_path / "small", 5)
-    interrupted(schema, tmp_path / "large", 5, model__embedding_dim=6)
+    interrupted(tiny_config(schema), tmp_path / "small", 5)
+    interrupted(tiny_config(schema, model__embedding_dim=6), tmp_path / "large", 5)
     shutil.rmtree(tmp_path / "small" / "checkpoints")
     shutil.copytree(tmp_path / "large" / "checkpoints", tmp_path / "small" / "checkpoints")
     with pytest.raises(ConfigError, match=r"step-00000003 was written with another .*: model\.embedding_dim is 4 and was 6; put"):

@@ -15,8 +15,8 @@ from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.evaluate import predict as evaluation
 from dcrnn_fast.training.evaluate.predict import evaluate_split
 from dcrnn_fast.training.folder.layout import RunFolder
-from tests.training.loop.test_resume import outcome
 from tests.training.ranks.rank_process import EVALUATED, start_ranks, start_torchrun
+from tests.training.runs import outcome
 from tests.training.tiny import files_below, newest_checkpoint, tiny_values, write_table
 
 PAGE = (Path(__file__).parents[3] / "docs" / "guide" / "many-processes.md").read_text(encoding="utf-8")
