@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""What a result was measured on, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 import torch
 
 import dcrnn_fast
+
+PROCESS = Path("/proc/self")
+CAN_MEASURE_MEMORY = (PROCESS / "clear_refs").exists()
 
 
 def cpu_name() -> str:
@@ -63,3 +66,22 @@ def line(about: dict) -> str:
     card = f"{about['gpu']}, CUDA {about['cuda']}, Triton {about['triton']}, tile sizes {about['tile sizes']}; " if about["gpu"] else ""
     versions = f"PyTorch {about['torch'].partition('+')[0]}, dcrnn_fast {about['dcrnn_fast']}, Python {about['python']}"
     return f"{card}{about['cpu']}, {isa}, {about['threads']} threads, {versions}"
+
+
+def memory_now() -> int:
+    """The resident bytes of this process, from Linux's /proc: every allocator and the kernels' scratch memory count.
+
+    From here, :func:`memory_peak` starts again.
+    """
+    (PROCESS / "clear_refs").write_text("5", encoding="ascii")
+    return _bytes("VmRSS")
+
+
+def memory_peak() -> int:
+    """The most bytes since the last :func:`memory_now`."""
+    return _bytes("VmHWM")
+
+
+def _bytes(field: str) -> int:
+    line = next(line for line in (PROCESS / "status").read_text(encoding="utf-8").splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from dcrnn_fast.support import files
 
 from . import machine, results
+from .studies.study import section
 from .tables import quality, serving, sizes, speed
 
 ROOT = Path(__file__).parents[1]
 Content = Callable[[], str]
+
+
+def study(name: str) -> Content:
+    """The tables of a study."""
+    return partial(section, name)
 
 
 def excerpt(table: Content, *, lines: str = "", columns: str = "") -> Content:
@@ -55,17 +62,17 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
     ),
     "models.md": (
         "Models",
-        {"All models": quality.comparison, "The variants of DCRNN": quality.costs, "Tasks of known relation": quality.synthetic},
+        {"All models": quality.comparison, "The variants of DCRNN": quality.costs, "Tasks of known relation": study("synthetic_tasks")},
     ),
     "options.md": (
         "Options of DCRNN",
         {
-            "Each default changed": quality.ablation,
-            "The start of the embeddings": quality.embedding_start,
-            "The rank": quality.rank,
-            "Scenarios": quality.scenarios,
-            "Selection bias": quality.selection_bias,
-            "Weightings of the losses": quality.weightings,
+            "Each default changed": study("ablation"),
+            "The start of the embeddings": study("embedding_start"),
+            "The rank": study("rank"),
+            "Scenarios": study("scenarios"),
+            "Selection bias": study("selection_bias"),
+            "Weightings of the losses": study("weightings"),
         },
     ),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
@@ -83,7 +90,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     },
     GUIDE / "scenarios.md": {
         "scenarios": excerpt(
-            quality.scenarios,
+            study("scenarios"),
             lines="; ".join(
                 f"{data} | {setting} |"
                 for data in ("census-income", "drawn, cosine 0.8", "drawn, cosine 0.2")
@@ -98,7 +105,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     },
     GUIDE / "biased-logs.md": {
         "selection bias": excerpt(
-            quality.selection_bias,
+            study("selection_bias"),
             lines="; ".join(
                 f"{log}: {setting} |"
                 for log in ("one taste", "other rules", "hidden taste")
@@ -131,25 +138,25 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             lines="DCRNN |; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting",
             columns="census-income; hillstrom; movielens-100k; id-log; training rows/s, bfloat16; request, µs",
         ),
-        "weightings": excerpt(quality.weightings, lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
+        "weightings": excerpt(study("weightings"), lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
     },
     EVIDENCE / "synthetic.md": {
         "synthetic": excerpt(
-            quality.synthetic,
+            study("synthetic_tasks"),
             lines="DCRNN, rows 0.5; DCRNN, hard sharing; DCRNN, no sharing; MMoE; PLE; logistic regression",
             columns="cosine 0.0; cosine 0.5; cosine 1.0",
         )
     },
     EVIDENCE / "defaults.md": {
         "ablation": excerpt(
-            quality.ablation,
+            study("ablation"),
             lines="the defaults; full cell |; no gate; hard sharing; relation independent; relation transfer; one projection; "
             "no OOV dropout; embeddings start at 0.35; sparse embeddings; learning rate 0.003",
             columns="mean of the sets; above the defaults; runs above the constant",
         ),
-        "rank": excerpt(quality.rank, lines="census-income", columns="rank; parameters; test AUC; step over the full cell's"),
+        "rank": excerpt(study("rank"), lines="census-income", columns="rank; parameters; test AUC; step over the full cell's"),
         "embedding start": excerpt(
-            quality.embedding_start,
+            study("embedding_start"),
             lines="0.354 |; 0.1 |; 0.05 |; 0.02 |; 0 |",
             columns="mean of the sets; above the constant, `log_loss`; above the constant, `auc`",
         ),

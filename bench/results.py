@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 
 from dcrnn_fast.ops import backends
@@ -27,30 +25,6 @@ def write(path: Path, content: object) -> None:
 def read(name: str) -> dict:
     """A committed result, by its file's name."""
     return json.loads((COMMITTED / name).read_text(encoding="utf-8"))
-
-
-def run_missing(
-    path: Path,
-    run: Callable[[str, str, int], dict],
-    cases: Iterable[tuple[str, str, int]],
-    *,
-    workers: int,
-    configuration: Mapping[str, object],
-    said: Callable[[dict], str],
-) -> list[dict]:
-    """The rows of all cases (data, setting, seed): those that the file has, and the others, each run now in one of ``workers`` processes.
-
-    Every row is written when it is done, so a killed command goes on where it was. ``said`` tells a row in words.
-    """
-    rows = rows_of_this_machine(path)
-    done = {(row["data"], row["setting"], row["seed"]) for row in rows}
-    left = [case for case in cases if case not in done]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for number, row in enumerate(pool.map(run, *zip(*left, strict=True)) if left else (), start=1):
-            rows.append(row)
-            write(path, {"machine": machine.description(), "configuration": configuration, "rows": rows})
-            print(f"[{number}/{len(left)}] {row['data']}, {row['setting']}, seed {row['seed']}: {said(row)}", flush=True)
-    return rows
 
 
 def case_of(row: dict) -> dict:

@@ -10,7 +10,7 @@ from dcrnn_fast import CrossRNN, SharingPlan
 
 from .candidates import Eager, step
 from .cases import DTYPES, DTYPES_OF, GPU, SHARE_RATIO, STEPS, crossed
-from .resident import CAN_MEASURE, memory_now, memory_peak
+from .machine import CAN_MEASURE_MEMORY, memory_now, memory_peak
 
 FULL = {
     "cpu": [{"D": d, "B": b, "T": t} for d, b, t in ((128, 4096, 2), (624, 4096, 2), (624, 4096, 4), (624, 16384, 2))],
@@ -58,7 +58,7 @@ def peak_in_own_process(*arguments) -> int:
 def test_memory(untimed_comparison):
     comparison = untimed_comparison
     case, on_cpu = comparison.case, comparison.device == "cpu"
-    if on_cpu and not CAN_MEASURE:
+    if on_cpu and not CAN_MEASURE_MEMORY:
         pytest.skip("reads the peak from Linux's /proc")
     ours = [name for name in comparison.ours if not (on_cpu and name == "triton")]
     ours += [f"{name}, recompute" for name in ours]

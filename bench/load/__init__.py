@@ -1,1 +1,1 @@
-"""Load tests of the servers, by the command ``make load``."""
+"""What `make measure NAME=load` serves and how it asks."""

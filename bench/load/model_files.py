@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
@@ -16,8 +16,9 @@ from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.data.encoder.run_folder import ENCODER, WEIGHTS
 from dcrnn_fast.serving import export
 from dcrnn_fast.serving.export.export import Probabilities
-from dcrnn_fast.training import load_config
-from dcrnn_fast.training.folder.weights import build_model, describe, encoding, export_weights
+from dcrnn_fast.training.folder.weights import describe, encoding, export_weights
+
+from ..steps import default_model
 
 DATA = "census-income"
 BODIES, CANDIDATES = 256, 200
@@ -29,10 +30,8 @@ def write_run(folder: Path) -> DCRNN:
     """Write the files of a run whose model has the default configuration for census-income, and no training; the model."""
     folder.mkdir()
     dataset = prepare(DATA)
-    about = describe(load_config(None, {"data": DATA}), dataset)
-    torch.manual_seed(0)
-    model = cast(DCRNN, build_model(about, device=torch.device("cpu"), backend="cpp").eval())
-    export_weights(folder / WEIGHTS, model.state_dict(), about)
+    model, config = default_model(dataset, backend="cpp")
+    export_weights(folder / WEIGHTS, model.eval().state_dict(), describe(config, dataset))
     (folder / ENCODER).write_text(json.dumps(encoding(dataset.meta)), encoding="utf-8")
     return model
 

@@ -22,7 +22,7 @@ from dcrnn_fast.errors import ConfigError, DcrnnFastError
 from dcrnn_fast.support import files
 from dcrnn_fast.training.device import deterministic
 
-from . import extension, plots, report, speed, tables, weighting
+from . import data_sets, extension, plots, report, speed, weighting
 from .models import MODELS, check, space_of
 from .networks import SIZES
 from .protocol import Protocol
@@ -34,7 +34,7 @@ QUICK = Protocol(batch_size=64, evaluations=2, warmup_steps=2, thin=32, max_step
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", nargs="+", choices=tables.NAMES, help="default: all; MovieLens-100K only with --movielens")
+    made.add_argument("--data", nargs="+", choices=data_sets.NAMES, help="default: all; MovieLens-100K only with --movielens")
     made.add_argument("--models", nargs="+", metavar="MODEL", help=f"default: all of {', '.join(MODELS)}")
     made.add_argument("--sizes", nargs="+", choices=SIZES, default=["medium"], help="widths of all networks; several give curves")
     made.add_argument("--tuned-at", choices=SIZES, help="all sizes take the setting chosen at this one; default: each size is tuned")
@@ -78,7 +78,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
     check(models)
     data = given.data
     if data is None:
-        data = [name for name in tables.NAMES if name != "movielens-100k" or given.movielens]
+        data = [name for name in data_sets.NAMES if name != "movielens-100k" or given.movielens]
         if not given.movielens:
             print("without MovieLens-100K: --movielens gives the RecBole wheel, which holds it", flush=True)
     if given.trials > 1 and not given.quick and find_spec("optuna") is None:

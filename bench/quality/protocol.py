@@ -29,9 +29,9 @@ from dcrnn_fast.training.loop.optim import learning_rate
 from dcrnn_fast.training.loop.start import dense_edges
 from dcrnn_fast.training.loop.stopping import EarlyStopping
 
+from .data_sets import one_task
 from .models import MODELS
 from .networks import SIZES, Setting
-from .tables import one_task
 from .trees import Trees
 from .weighting import DEFAULT, Weighting
 

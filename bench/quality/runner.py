@@ -18,7 +18,7 @@ from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.errors import DcrnnFastError
 from dcrnn_fast.training.device import deterministic
 
-from . import tables
+from . import data_sets
 from .models import MODELS, fits
 from .networks import Setting
 from .protocol import Protocol
@@ -45,7 +45,7 @@ class Plan:
 
     def load(self, data: str) -> PackedDataset:
         """The packed data set."""
-        return tables.load(data, self.root, movielens=self.movielens, thin=self.protocol.thin)
+        return data_sets.load(data, self.root, movielens=self.movielens, thin=self.protocol.thin)
 
     def subjects(self) -> list[Subject]:
         """Every model, of each size that it has, on each data set that it fits."""

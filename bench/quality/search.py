@@ -13,10 +13,10 @@ import numpy as np
 from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.errors import ConfigError
 
+from .data_sets import without_test
 from .models import space_of
 from .protocol import fit, metrics, score
 from .spaces import WHOLE, Choice, Space, defaults
-from .tables import without_test
 from .work import Subject, Work
 
 TUNING_SEED = 0

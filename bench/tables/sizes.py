@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .. import machine
+from ..measures.sizing import Inputs
+from ..measures.sizing import table as sizing_table
 from ..results import markdown, read
-from ..sizing import Inputs
-from ..sizing import table as sizing_table
 
 
 def scale() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import machine
 from ..cases import HEADLINE, PASSES
-from ..embedding_step import CANDIDATES
+from ..measures.embedding_step import CANDIDATES
 from ..results import PEERS, case_of, markdown, ratio, read, words
 from ..test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 

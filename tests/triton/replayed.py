@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.fake_gpu import FakeGpu
+from bench.measures.fake_gpu import FakeGpu
 from dcrnn_fast.kernels import launches, tile_choice
 from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
 from dcrnn_fast.ops.cross_rnn import Keep

@@ -1,12 +1,11 @@
 """The model of a table over many GPUs, by cases that were computed by hand."""
 
-import sys
-
 import pytest
 import torch
 
-from bench import sizing
-from bench.sizing import Inputs
+from bench.measures import __main__ as command
+from bench.measures import sizing
+from bench.measures.sizing import Inputs
 from dcrnn_fast import DCRNN
 from dcrnn_fast.training import load_config
 
@@ -80,17 +79,14 @@ def test_the_dense_part_of_the_defaults_is_that_of_the_default_configuration():
     assert model.plan.cost().flops + 2 * towers == usual.dense_flops
 
 
-def test_the_command_prints_the_table_and_writes_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sizing", "--ranks", "8", "--rows", "1000000", "--output", str(tmp_path / "sizing.md")])
-    sizing.main()
+def test_the_command_prints_the_table_and_writes_it(tmp_path, capsys):
+    command.main(["sizing", "--ranks", "8", "--rows", "1000000", "--output", str(tmp_path / "sizing.md")])
     printed = capsys.readouterr().out
     assert printed == (tmp_path / "sizing.md").read_text()
     assert printed.startswith("| GPUs | memory a GPU: row-wise Adagrad |")
     assert "1,000,000 rows x 64" in printed
 
 
-def test_the_command_refuses_a_number_that_is_not_above_0(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sizing", "--batch", "0"])
-    with pytest.raises(SystemExit):
-        sizing.main()
-    assert "expected numbers above 0: batch" in capsys.readouterr().err
+def test_the_command_refuses_a_number_that_is_not_above_0():
+    with pytest.raises(SystemExit, match="expected numbers above 0: batch"):
+        command.main(["sizing", "--batch", "0"])

@@ -5,7 +5,7 @@ from itertools import cycle
 import pytest
 import torch
 
-from bench.step_parts import Clocks, Steps, measure, medians
+from bench.measures.step_parts import Clocks, Steps, measure, medians
 from dcrnn_fast.data import BlockLoader
 from tests.bench.quality.toy import toy
 
@@ -16,10 +16,10 @@ def dataset():
 
 
 @pytest.mark.parametrize("rank", [None, 2], ids=["full", "low rank"])
-@pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
-def test_the_parts_of_a_step_give_its_loss_and_gradients(dataset, rank, low):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_parts_of_a_step_give_its_loss_and_gradients(dataset, rank, precision):
     batch = next(BlockLoader(dataset.split("train"), 64, shuffle=True, seed=0).batches())
-    steps = Steps(rank, low, dataset, cycle([batch]))
+    steps = Steps(rank, precision, dataset, cycle([batch]))
     steps.model.train()
     found = []
     for run in (steps.whole, lambda batch: steps.by_part(batch, Clocks())):

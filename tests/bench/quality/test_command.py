@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from bench.id_heavy_data import write_log
 from bench.quality import __main__ as quality
-from bench.quality import report, tables
+from bench.quality import data_sets, report
+from bench.quality.data_sets import write_log
 from bench.quality.models import MODELS
 from bench.quality.runner import Plan, run
 from bench.quality.speed import flops
@@ -70,10 +70,10 @@ def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
 def test_a_table_is_written_once_and_then_read(tmp_path, monkeypatch):
     """Processes that train at the same time read it: none may write it again."""
     small = {"rows": 300, "users": 30, "items": 20}
-    monkeypatch.setattr(tables, "write_log", lambda seed, folder: write_log(seed, folder, **small))
-    first = tables.load("id-log", tmp_path)
-    monkeypatch.setattr(tables, "write_log", lambda *_: pytest.fail("the table was written again"))
-    assert tables.load("id-log", tmp_path).meta.digest == first.meta.digest
+    monkeypatch.setattr(data_sets, "write_log", lambda seed, folder: write_log(seed, folder, **small))
+    first = data_sets.load("id-log", tmp_path)
+    monkeypatch.setattr(data_sets, "write_log", lambda *_: pytest.fail("the table was written again"))
+    assert data_sets.load("id-log", tmp_path).meta.digest == first.meta.digest
     assert first.split("test").group is not None
 
 

@@ -1,12 +1,11 @@
-"""The logs of `make selection-bias` have the selection bias that they are for, and its table compares settings on the same log."""
+"""The logs of the study of selection bias have the selection bias that they are for, and its table compares settings on the same log."""
 
 import csv
 
 import numpy as np
 import pytest
 
-from bench.selection_bias import PARTS, table
-from bench.selection_data import KINDS, draw, held_out_rows, write_log
+from bench.studies.selection_bias import KINDS, PARTS, draw, held_out_rows, tables, write_log
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,7 +40,7 @@ def row(setting, seed, value):
 
 def test_differences_are_paired_by_log():
     rows = [row("entire_space", 0, 0.5), row("entire_space", 1, 0.7), row("dr", 1, 0.72), row("dr", 0, 0.52)]
-    lines = {line[0]: line[1:] for line in table(rows)}
+    lines = {line[0]: line[1:] for line in tables({"rows": rows})[0][1]}
     assert lines["log: entire_space"][0] == "0.6000"
     assert lines["log: dr"][0] == "0.6200 (+0.0200 ± 0.0000)"
     assert lines["log: the true probabilities"][0] == "0.9000"

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from bench import synthetic_report as report
-from bench import synthetic_tasks as study
-from bench.synthetic_data import BASE_RATE, SIGNAL, Rows, draw, weight_vectors
-from bench.synthetic_gate import first_step, gates
+from bench.studies import __main__ as command
+from bench.studies import study, synthetic_tasks
+from bench.studies import synthetic_report as report
+from bench.studies.synthetic_data import BASE_RATE, SIGNAL, Draw, draw, weight_vectors
+from bench.studies.synthetic_gate import first_step, gates
 from dcrnn_fast import DCRNN
 
 COSINES = (0.0, 0.25, 0.5, 0.75, 1.0)
-MANY = Rows(train=40_000, valid=8, test=8)
+MANY = Draw(train=40_000, valid=8, test=8)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_signal_columns_give_the_scores_and_noise_columns_carry_nothing(drawn):
 
 
 def test_a_smaller_known_share_keeps_some_of_the_same_second_labels_of_the_train_rows_alone():
-    rows = Rows(1000, 50, 50)
+    rows = Draw(1000, 50, 50)
     every, few, fewer = (draw(0.5, 1, known=known, rows=rows).dataset for known in (1.0, 0.1, 0.02))
     labels = [of.split("train").labels for of in (every, few, fewer)]
     known = [~np.isnan(of[:, 1]) for of in labels]
@@ -93,22 +94,16 @@ def test_a_difference_is_paired_over_the_draws():
 
 
 def test_the_quick_command_runs_and_a_second_one_trains_nothing_again(monkeypatch, tmp_path, capsys):
-    class Folder:
-        def __enter__(self):
-            return str(tmp_path)
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(study.tempfile, "TemporaryDirectory", Folder)
-    monkeypatch.setattr(study, "MODELS", {name: study.MODELS[name] for name in ("dcrnn-rows", "single-task")})
-    study.main(["--quick"])
+    monkeypatch.setattr(synthetic_tasks, "MODELS", {name: synthetic_tasks.MODELS[name] for name in ("dcrnn-rows", "single-task")})
+    arguments = ["synthetic_tasks", "--quick", "--output", str(tmp_path / "synthetic_tasks.json")]
+    command.main(arguments)
     first = json.loads((tmp_path / "synthetic_tasks.json").read_text())
     assert {row["model"] for row in first["rows"] if "auc" in row} == {"dcrnn-rows", "single-task", "linear", "best possible"}
-    assert not any("auc" in row for row in first["rows"] if row["seed"] >= study.FIRST_TUNING_SEED), "tuning must not see test rows"
+    tuned = [row for row in first["rows"] if row["seed"] >= synthetic_tasks.FIRST_TUNING_SEED]
+    assert not any("auc" in row for row in tuned), "tuning must not see test rows"
     assert {row["tasks"] for row in first["growth"]} == {1, 2}
     assert (tmp_path / "synthetic_tasks.svg").is_file()
     assert "DCRNN, rows 0.5" in capsys.readouterr().out
-    monkeypatch.setattr(study, "run", lambda *_, **__: pytest.fail("a run that the file holds was made again"))
-    study.main(["--quick"])
+    monkeypatch.setattr(study, "_run", lambda *_: pytest.fail("a run that the file holds was made again"))
+    command.main(arguments)
     assert json.loads((tmp_path / "synthetic_tasks.json").read_text())["rows"] == first["rows"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.weightings import minus_fixed, table
+from bench.studies.weightings import minus_fixed, tables
 
 
 def row(model, weighting, seed, auc, data="hillstrom"):
@@ -27,5 +27,5 @@ def test_a_run_that_diverged_counts_for_nothing():
 
 
 def test_data_that_were_not_run_are_not_measured():
-    lines = {line[0]: line[1:] for line in table(ROWS)}
+    lines = {line[0]: line[1:] for line in tables({"rows": ROWS})[0][1]}
     assert lines["FAMO, DCRNN"] == ["not measured", "+0.0100 (0.0000)", "not measured", "not measured"]

@@ -1,4 +1,4 @@
-"""How many requests does a server answer, and how soon? ``make load`` asks the servers by wrk, in turn, over loopback.
+"""How many requests does a server answer, and how soon? The program wrk asks the servers in turn, over loopback.
 
 The model has the default configuration for census-income and random weights. A request holds raw cells: one row, or the 200 candidates of
 one user. The C++ server runs the AOTInductor package; the same process runs the reference by TorchScript and by ONNX Runtime; and
@@ -8,10 +8,10 @@ package each minute.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tempfile
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training.folder.weights import load_model
 
-from .. import machine, results
-from .clients import wrk
-from .model_files import CANDIDATES, write_bodies, write_exports, write_run, write_torchscript
-from .servers import Command, Server, commands
+from .. import results
+from ..load.clients import wrk
+from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run, write_torchscript
+from ..load.servers import Command, Server, commands
+from .measure import Measure, told
 
-NAME = "load_cpu.json"
 CONNECTIONS, ROWS = (1, 8, 64), (1, CANDIDATES)
 ROUNDS = 3
 SOAKED = 64
@@ -57,7 +57,7 @@ def compare(servers: dict[str, Command], bodies: dict[int, Path], seconds: float
                         "failed": sum(int(one["failed"]) for one in ones),
                     }
                 )
-                print(", ".join(f"{key} {value}" for key, value in found[-1].items()), flush=True)
+                told(found[-1])
     return found
 
 
@@ -88,14 +88,8 @@ def soak(command: Command, bodies: Path, seconds: float, rate: float) -> dict[st
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", type=Path, default=Path("build/server/dcrnn_fast_server"), help="the C++ server's program")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long to ask a server in each round")
-    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: none")
-    parser.add_argument("--only-soak", action="store_true", help="keep the file's other figures")
-    parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
-    given = parser.parse_args()
+def run(options: Namespace) -> dict[str, Any]:
+    """Compare the servers, then soak ours."""
     if shutil.which("wrk") is None:
         raise ConfigError("the load test needs the program wrk: install your system's package wrk")
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
@@ -105,18 +99,21 @@ def main() -> None:
         packages = write_exports(folder / "run", folder, ["aoti", "onnx"])
         reference, _ = load_model(folder / "run" / "model.safetensors", backend="reference")
         write_torchscript(model, reference, folder / "model.ts")  # type: ignore[arg-type]
-        servers = commands(given.server, packages["aoti"], folder / "model.ts", packages["onnx"])
-        kept = results.read(NAME) if given.only_soak else {}
-        rows = kept.get("rows") or compare(servers, bodies, given.seconds)
-        ours = next(iter(servers))
-        content = {"machine": machine.description(), "rows": rows, "soak": kept.get("soak")}
-        if given.soak:
+        servers = commands(options.server, packages["aoti"], folder / "model.ts", packages["onnx"])
+        kept = results.read(FILE) if options.only_soak else {}
+        rows = kept.get("rows") or compare(servers, bodies, options.seconds)
+        ours, soaked = next(iter(servers)), kept.get("soak")
+        if options.soak:
             best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
-            content["soak"] = soak(servers[ours], bodies[1], given.soak, 0.8 * best["requests/s"])
-            print(content["soak"], flush=True)
-    if not given.dry:
-        results.write(results.COMMITTED / NAME, content)
+            soaked = told(soak(servers[ours], bodies[1], options.soak, 0.8 * best["requests/s"]))
+    return {"rows": rows, "soak": soaked}
 
 
-if __name__ == "__main__":
-    main()
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--server", type=Path, default=Path("build/load/dcrnn_fast_server"), help="the C++ server's program")
+    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: none")
+    parser.add_argument("--only-soak", action="store_true", help="keep the file's other figures")
+
+
+FILE = "load_cpu.json"
+MEASURE = Measure("load", run, FILE, seconds=3.0, add_options=add_options)

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dcrnn_fast import DCRNN, CrossRNN, reference
+from dcrnn_fast.data import PackedDataset
+
+from .synthetic_data import SIGNAL
+
+
+def signal_and_noise(networks: Sequence[nn.Module], dataset: PackedDataset) -> dict[str, dict[str, float]]:
+    """Means of :func:`gates` over the networks, of the units of signal columns and of noise columns apart, on test rows."""
+    signal = np.array([name.startswith(SIGNAL) for name in dataset.meta.dense])
+    split = dataset.split("test")
+    ids, dense = torch.from_numpy(split.ids[:2000]).long(), torch.from_numpy(split.dense[:2000])
+    found = [gates(network, ids, dense) for network in networks]
+    means: dict[str, dict[str, float]] = {}
+    for quantity in found[0]:
+        by_column = np.mean([values[quantity].numpy() for values in found], axis=0)
+        means[quantity] = {"signal": float(by_column[signal].mean()), "noise": float(by_column[~signal].mean())}
+    return means
 
 
 @torch.no_grad()

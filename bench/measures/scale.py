@@ -1,6 +1,4 @@
-"""Generates a table in part files, prepares it, and records rows a second and the most memory.
-
-    python -m bench.scale [--rows 10000000] [--kind parquet|csv] [--folder build/scale] [--record]
+"""How long does `prepare` take, and how much memory? It prepares a generated table in part files, of 10 million rows or of --rows.
 
 The table has 38 columns: 18 categorical ones with 2 to 1,000,000 values, 18 numeric ones in buckets and as dense values, and a funnel of
 two labels. 12 of the categorical columns hold text, 6 integers; 5% of the numbers are missing. The first column is the group too.
@@ -8,23 +6,24 @@ two labels. 12 of the categorical columns hold text, 6 integers; 5% of the numbe
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
 import resource
 import tempfile
 import time
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from . import machine, results
+from .. import results
+from .measure import Measure
 
 CATEGORIES = (1_000_000, 300_000, 50_000, 10_000, 2_000, 1_000, 500, 200, 100, 50, 30, 24, 12, 7, 5, 3, 2, 2)
 NUMBERS = 18
 PART_ROWS = 500_000
-RESULT = results.COMMITTED / "scale_prepare.json"
 
 
 def write_part(path: Path, rows: int, seed: int) -> None:
@@ -100,37 +99,36 @@ def measure(folder: Path, answer: multiprocessing.connection.Connection) -> None
     )
 
 
-def main() -> None:
-    """Generate, prepare, print, and record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
-    parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")
-    parser.add_argument("--record", action="store_true", help=f"replace the row in {RESULT}")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=given.folder) as made:
+def run(options: Namespace) -> dict[str, Any]:
+    """Generate, prepare and print; the row replaces that of the same kind and number of rows."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as made:
         folder = Path(made)
         (folder / "parts").mkdir()
-        (folder / "scale.yaml").write_text(json.dumps(schema(given.kind)), encoding="utf-8")
-        for part, first in enumerate(range(0, given.rows, PART_ROWS)):
-            write_part(folder / "parts" / f"part-{part:03}.{given.kind}", min(PART_ROWS, given.rows - first), part)
+        (folder / "scale.yaml").write_text(json.dumps(schema(options.kind)), encoding="utf-8")
+        for part, first in enumerate(range(0, options.rows, PART_ROWS)):
+            write_part(folder / "parts" / f"part-{part:03}.{options.kind}", min(PART_ROWS, options.rows - first), part)
         size = sum(file.stat().st_size for file in (folder / "parts").iterdir())
         spawn = multiprocessing.get_context("spawn")  # a process of its own: the peak is that of `prepare` alone
         receive, send = spawn.Pipe(duplex=False)
         process = spawn.Process(target=measure, args=(folder, send))
         process.start()
         send.close()
-        row = {"kind": given.kind, "files_mb": size / 1e6, **receive.recv()}
+        row = {"kind": options.kind, "files_mb": size / 1e6, **receive.recv()}
         process.join()
     row["rows_per_second"] = row["rows"] / row["seconds"]
     row["load_average"] = os.getloadavg()[1]
     print(json.dumps(row, indent=1))
-    if given.record:
-        known = json.loads(RESULT.read_text(encoding="utf-8"))["runs"] if RESULT.is_file() else []
-        runs = [run for run in known if (run["kind"], run["rows"]) != (row["kind"], row["rows"])]
-        results.write(RESULT, {"machine": machine.description(), "runs": sorted([*runs, row], key=lambda run: (run["kind"], run["rows"]))})
+    known = results.read(FILE)["runs"]
+    runs = [found for found in known if (found["kind"], found["rows"]) != (row["kind"], row["rows"])]
+    return {"runs": sorted([*runs, row], key=lambda found: (found["kind"], found["rows"]))}
 
 
-if __name__ == "__main__":
-    main()
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
+    parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")
+
+
+FILE = "scale_prepare.json"
+MEASURE = Measure("scale", run, FILE, add_options=add_options)

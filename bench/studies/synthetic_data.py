@@ -32,7 +32,7 @@ SIGNAL = "signal"
 """How the names of the columns begin that labels read; the others begin with "noise"."""
 
 
-class Rows(NamedTuple):
+class Draw(NamedTuple):
     """How many rows each split has."""
 
     train: int = 4000
@@ -66,14 +66,14 @@ def threshold() -> float:
     return float(np.quantile(score(rng.normal(size=1_000_000)) + rng.normal(0, NOISE, 1_000_000), 1 - BASE_RATE))
 
 
-def draw(cosine: float, seed: int, *, known: float = 1.0, signal: int = 16, noise: int = 16, rows: Rows | None = None) -> Drawn:
+def draw(cosine: float, seed: int, *, known: float = 1.0, signal: int = 16, noise: int = 16, rows: Draw | None = None) -> Drawn:
     """A data set without ids and with ``signal + noise`` dense columns.
 
     The label of the second task is known in a share ``known`` of the train rows, and in all validation and test rows. One seed gives the
     same inputs, noise, first task and order of columns at every cosine. The labels that a smaller ``known`` leaves are among those of a
     larger one.
     """
-    rng, rows = np.random.default_rng([seed, 18]), rows or Rows()
+    rng, rows = np.random.default_rng([seed, 18]), rows or Draw()
     weights, order = weight_vectors(rng, signal, cosine), rng.permutation(signal + noise)
     splits, scores = {}, {}
     for name, count in rows._asdict().items():

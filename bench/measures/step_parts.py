@@ -1,4 +1,4 @@
-"""Whole training steps and whole requests of DCRNN by part: ``python -m bench.step_parts``.
+"""What takes how long in a training step and in a request? Both of DCRNN, by part.
 
 The model has the default configuration for census-income, with the full cell and with rank 32, in float32 and in bfloat16 autocast. A step
 is cut into parts: each takes the results of the one before as inputs of a graph of its own, so that its forward and its backward have
@@ -8,9 +8,9 @@ features and labels belong to the parts "embedding" and "loss"; a clock of its o
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
@@ -21,13 +21,13 @@ from torch import Tensor
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
 from dcrnn_fast.support.model_inputs import check_dense, check_ids, check_labels
-from dcrnn_fast.training import load_config
-from dcrnn_fast.training.folder.weights import build_model, describe
+from dcrnn_fast.training.device import autocast
 from dcrnn_fast.training.loop.optim import build_optimiser
 
-from . import machine, results
+from ..steps import CPU, default_model
+from .measure import Measure
 
-DATA, NAME = "census-income", "step_parts_cpu.json"
+DATA = "census-income"
 RANKS = (None, 32)
 DTYPES = ("float32", "bfloat16")
 REQUESTS = (1, 64, 512)
@@ -66,14 +66,13 @@ class Clocks:
 class Steps:
     """Training steps of one model, whole or by part, on batches that repeat."""
 
-    def __init__(self, rank: int | None, low: bool, dataset: PackedDataset, batches: Iterator[Batch]) -> None:
-        self.config = load_config(None, {"data": DATA, "model.rank": rank})
-        self.model: Any = build_model(describe(self.config, dataset), device=torch.device("cpu"), backend=self.config.backend)
-        self.optimiser = build_optimiser(self.config, {"model": self.model}, torch.device("cpu"))
-        self.batches, self.low = batches, low
+    def __init__(self, rank: int | None, precision: str, dataset: PackedDataset, batches: Iterator[Batch]) -> None:
+        self.model, self.config = default_model(dataset, {"model.rank": rank})
+        self.optimiser = build_optimiser(self.config, {"model": self.model}, CPU)
+        self.batches, self.precision = batches, precision
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.low)
+        return autocast(self.precision, CPU)
 
     def update(self) -> None:
         self.optimiser.step()
@@ -142,7 +141,7 @@ class Steps:
 
 def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     """The median of each clock in milliseconds, and of the whole without the recurrence."""
-    found = {name: statistics.median(of_round[name] for of_round in rounds) * 1e3 for name in rounds[0]}
+    found = {name: statistics.median(seconds[name] for seconds in rounds) * 1e3 for name in rounds[0]}
     recurrence = sum(value for name, value in found.items() if name.startswith(RECURRENCE))
     found["outside the recurrence"] = found[WHOLE] - recurrence
     return {name: round(value, 4) for name, value in found.items()}
@@ -153,7 +152,7 @@ def measure(dataset: PackedDataset, batch_size: int, seconds: float) -> dict[str
     loader = BlockLoader(dataset.split("train"), max(batch_size, *REQUESTS), shuffle=True, seed=0)
     batches = [Batch(*(None if part is None else part[:batch_size] for part in batch)) for batch in islice(loader.batches(), 8)]
     cases = [{"rank": rank, "dtype": dtype} for dtype in DTYPES for rank in RANKS]
-    models = [Steps(case["rank"], case["dtype"] == "bfloat16", dataset, cycle(batches)) for case in cases]
+    models = [Steps(case["rank"], case["dtype"], dataset, cycle(batches)) for case in cases]
     runs: list[tuple[str, dict[str, Any], Callable[[], dict[str, float]]]] = []
     for case, model in zip(cases, models, strict=True):
         runs.append(("steps", {**case, "B": batch_size}, model.round))
@@ -172,22 +171,18 @@ def measure(dataset: PackedDataset, batch_size: int, seconds: float) -> dict[str
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
-    parser.add_argument("--batch", type=int, default=512, help="rows of a training step")
-    parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
-    arguments = parser.parse_args()
-    found = measure(prepare(DATA), arguments.batch, arguments.seconds)
+def run(options: Namespace) -> dict[str, Any]:
+    """Measure and print."""
+    found = measure(prepare(DATA), options.batch, options.seconds)
     for kind, rows in found.items():
         for row in rows:
             print(kind, ", ".join(f"{key} {value}" for key, value in row.items() if key != "ms"))
             print("".join(f"    {name:26}{value:9.3f} ms\n" for name, value in row["ms"].items()), end="", flush=True)
-    if not arguments.dry:
-        path = results.COMMITTED / NAME
-        results.write(path, {"machine": machine.description(), "data": DATA, **found})
-        print(f"written to {path}")
+    return {"data": DATA, **found}
 
 
-if __name__ == "__main__":
-    main()
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--batch", type=int, default=512, help="rows of a training step")
+
+
+MEASURE = Measure("step_parts", run, "step_parts_cpu.json", seconds=60.0, add_options=add_options)

@@ -1,4 +1,4 @@
-"""What does a training step cost as the embedding table grows? ``make embedding-step`` measures it.
+"""What does a training step cost as the embedding table grows?
 
 A step is the model, the loss, the backward and the optimiser at B = 4096, with one thread: the default configuration, but ten fields and
 embeddings of width 16. The ids are uniform, so nearly every id of a batch is another row: the most work that a batch can give. The
@@ -9,16 +9,16 @@ the model and three steps add to the process at their peak: table, gradients, th
 
 from __future__ import annotations
 
-import argparse
 import time
+from argparse import Namespace
 from collections.abc import Callable
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import dcrnn_fast
 from dcrnn_fast.training import load_config
@@ -27,17 +27,16 @@ from dcrnn_fast.training.folder.checkpoint import save_checkpoint
 from dcrnn_fast.training.loop.optim import Optimisers, build_optimiser
 from dcrnn_fast.training.loop.state import capture
 
-from . import interleave, machine, results
-from .resident import memory_now, memory_peak
+from ..machine import memory_now, memory_peak
+from ..steps import CPU, stepper
+from .measure import Measure, compared
 
-PATH = results.COMMITTED / "embedding_step_cpu.json"
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 FIELDS, WIDTH, BATCH = 10, 16, 4096
 PEERS: dict[str, Any] = {"SparseAdam": torch.optim.SparseAdam, "Adagrad": torch.optim.Adagrad}
 LARGE = 1_000_000
 """Rows from which the memory is measured. Below, it is that of the activations."""
 CANDIDATES = ("dense", "sparse", *PEERS)
-CPU = torch.device("cpu")
 
 
 def trained(candidate: str, rows: int) -> tuple[dcrnn_fast.DCRNN, Optimisers, Callable[[], None]]:
@@ -56,14 +55,12 @@ def trained(candidate: str, rows: int) -> tuple[dcrnn_fast.DCRNN, Optimisers, Ca
     labels = torch.randint(0, 2, (BATCH, 1)).float().expand(-1, 2).contiguous()
     batches = cycle([torch.randint(0, rows // FIELDS, (BATCH, FIELDS)) for _ in range(8)])
 
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
+    def loss(ids: Tensor) -> Tensor:
         with autocast(precision, CPU):
-            logits = model(next(batches))
-        model.loss(logits.float(), labels).backward()
-        optimiser.step()
+            logits = model(ids)
+        return model.loss(logits.float(), labels)
 
-    return model, optimiser, step
+    return model, optimiser, stepper(model, optimiser, loss, batches)
 
 
 def peak(candidate: str, rows: int) -> int:
@@ -90,24 +87,22 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
     """Milliseconds of CPU time a step of each candidate, the ratios of ours to the others, and the peaks in MB."""
     peaks = {f"{name}, MB": round(peak(name, rows) / 1e6) for name in CANDIDATES if rows >= LARGE}
     steps = {name: trained(name, rows)[2] for name in CANDIDATES}
-    times = interleave.rounds(steps, seconds=seconds, minimum=7, stretch=0.0, clock=time.process_time)
+    row = compared({"rows": rows}, steps, ["sparse"], seconds=seconds, minimum=7, clock=time.process_time)
     del steps
-    return {"rows": rows, **interleave.figures(times, ["sparse"]), **peaks, **(checkpoint(rows) if rows >= LARGE else {})}
+    return {**row, **peaks, **(checkpoint(rows) if rows >= LARGE else {})}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long a table size is measured")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    found = []
-    for row in map(partial(measure, seconds=arguments.seconds), ROWS):
-        found.append(row)
-        told = (f"{name} {row[f'{name}, ms']:.1f} ms, {row.get(f'{name}, MB', '-')} MB" for name in CANDIDATES)
-        print(f"{row['rows']:,} rows: {'; '.join(told)}; sparse/dense {row['sparse/dense']:.3f}", flush=True)
-    results.write(PATH, {"machine": machine.description(), "case": {"fields": FIELDS, "width": WIDTH, "B": BATCH}, "rows": found})
-    print(f"written to {PATH}")
+def run(options: Namespace) -> dict[str, Any]:
+    """A row for each size of the table."""
+    case = {"fields": FIELDS, "width": WIDTH, "B": BATCH}
+    return {"case": case, "rows": [measure(rows, options.seconds) for rows in options.rows]}
 
 
-if __name__ == "__main__":
-    main()
+MEASURE = Measure(
+    "embedding_step",
+    run,
+    "embedding_step_cpu.json",
+    seconds=8.0,
+    threads=1,
+    add_options=lambda parser: parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="sizes of the table"),
+)

@@ -1,21 +1,18 @@
-"""The tables and the figure of the tasks whose relation is known (:mod:`bench.synthetic_tasks`)."""
+"""The tables and the figure of the tasks whose relation is known (:mod:`bench.studies.synthetic_tasks`)."""
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dcrnn_fast.support import files
 
-from . import machine
-from .drawing import NO_FRAME, drawn_with
+from .. import machine
+from ..drawing import NO_FRAME, drawn_with
+from .study import Content, Rows, Table, grouped, standard_error
 
-Rows = Sequence[Mapping[str, Any]]
-
-FIGURE = "synthetic_tasks.svg"
 AGAINST = "dcrnn-rows"
 TITLES = {
     "dcrnn-rows": "DCRNN, rows 0.5",
@@ -47,11 +44,7 @@ def difference(rows: Rows, model: str, cosine: float, known: float, task: str | 
     """The mean over the seeds of the model's AUC minus that of ``AGAINST`` on the same draw, and its standard error (NaN for one seed)."""
     ours = aucs(rows, AGAINST, cosine, known, task)
     found = [auc - ours[seed] for seed, auc in aucs(rows, model, cosine, known, task).items()]
-    return _mean_and_error(found)
-
-
-def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.fmean(found), standard_error(found)
 
 
 def present(rows: Rows) -> list[str]:
@@ -75,6 +68,11 @@ def comparison(rows: Rows, conditions: Iterable[tuple[float, float]], task: str 
     return lines
 
 
+def gates(rows: Rows, model: str) -> Rows:
+    """The rows of a model with the gate's values, in which every label is known."""
+    return [row for row in rows if row["model"] == model and "gate" in row and row["known"] == 1]
+
+
 def gate(rows: Rows) -> list[list[str]]:
     """A line for each DCRNN with all labels: means over all draws of the gate's quantities, for units of signal and of noise columns.
 
@@ -82,19 +80,14 @@ def gate(rows: Rows) -> list[list[str]]:
     """
     lines = []
     for model in present(rows):
-        found = [row["gate"] for row in rows if row["model"] == model and "gate" in row and row["known"] == 1]
-        if found:
-            cells = []
-            for quantity in GATE:
-                signal, noise = (statistics.fmean(of[quantity][kind] for of in found) for kind in ("signal", "noise"))
-                cells.append(f"{signal:.3f}, {noise:.3f}")
-            by_seed: dict[int, list[float]] = {}
-            for row in rows:
-                if row["model"] == model and "gate" in row and row["known"] == 1:
-                    by_seed.setdefault(row["seed"], []).append(row["gate"]["gate"]["noise"] - row["gate"]["gate"]["signal"])
-            lines.append(
-                [TITLES[model], *cells, "{:+.3f} ({:.3f})".format(*_mean_and_error(list(map(statistics.fmean, by_seed.values()))))]
-            )
+        if found := gates(rows, model):
+            kinds = ("signal", "noise")
+            cells = [", ".join(f"{statistics.fmean(row['gate'][part][kind] for row in found):.3f}" for kind in kinds) for part in GATE]
+            apart = [
+                statistics.fmean(row["gate"]["gate"]["noise"] - row["gate"]["gate"]["signal"] for row in same)
+                for same in grouped(found, "seed").values()
+            ]
+            lines.append([TITLES[model], *cells, f"{statistics.fmean(apart):+.3f} ({standard_error(apart):.3f})"])
     return lines
 
 
@@ -103,15 +96,15 @@ def growth(rows: Rows, column: str) -> list[list[str]]:
     return [[TITLES[model], *(f"{row[column]:,}" for row in rows if row["model"] == model)] for model in present(rows)]
 
 
-def tables(content: Mapping[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
+def tables(content: Content) -> list[Table]:
     """Headers and lines: AUC by cosine, the second task's AUC by share of known labels, the gate, and costs by number of tasks."""
     study, rows = content["study"], content["rows"]
     columns = [f"cosine {cosine}" for cosine in study["cosines"]]
-    made = [(["AUC, mean of both tasks", *columns], comparison(rows, [(cosine, 1.0) for cosine in study["cosines"]], None))]
-    few = _few(study)
-    if few:
-        columns = [f"cosine {cosine}, {known:.0%} known" for cosine, known in few]
-        made.append((["AUC, second task", *columns], comparison(rows, few, "second")))
+    made: list[Table] = [(["AUC, mean of both tasks", *columns], comparison(rows, [(cosine, 1.0) for cosine in study["cosines"]], None))]
+    if few := _few(study):
+        made.append(
+            (["AUC, second task", *(f"cosine {cosine}, {known:.0%} known" for cosine, known in few)], comparison(rows, few, "second"))
+        )
     made.append((["signal, noise", *GATE.values(), "g: noise minus signal"], gate(rows)))
     for column, title in COSTS.items():
         if column in content["growth"][0]:
@@ -119,19 +112,25 @@ def tables(content: Mapping[str, Any]) -> list[tuple[list[str], list[list[str]]]
     return made
 
 
-def _few(study: Mapping[str, Any]) -> list[tuple[float, float]]:
+def note(content: Content) -> str:
+    draws = len({row["seed"] for row in content["rows"] if "auc" in row})
+    times = "" if "training_rows_per_second" in content["growth"][0] else " Times: not measured."
+    return (
+        f"First two tables: the line of rows 0.5 has its mean test AUC over {draws} draws. The others have their AUC minus it, paired by "
+        "draw, with the standard error in brackets; bold: more than two standard errors from 0. Third table: means over all draws in which "
+        "every label is known; first number: signal columns, second: noise columns. Cost tables: the whole model; FLOPs as plain PyTorch "
+        f"computes the forward pass.{times}"
+    )
+
+
+def _few(study: Content) -> list[tuple[float, float]]:
     """The conditions of the second axis, each cosine's first with all labels."""
     few = [tuple(pair) for pair in study["few"]]
     return [pair for cosine in dict.fromkeys(cosine for cosine, _ in few) for pair in [(cosine, 1.0), *(p for p in few if p[0] == cosine)]]
 
 
-def summary(content: Mapping[str, Any]) -> str:
-    """All tables as plain text."""
-    return "\n\n".join("\n".join("  ".join(line) for line in [header, *lines]) for header, lines in tables(content))
-
-
 @drawn_with(**NO_FRAME)
-def figure(content: Mapping[str, Any], path: Path) -> None:
+def figure(content: Content, path: Path) -> None:
     """Four panels: AUC against DCRNN with half of its rows shared, by cosine and, at two cosines, by known labels; and the gate."""
     from matplotlib import pyplot
 
@@ -170,10 +169,10 @@ def figure(content: Mapping[str, Any], path: Path) -> None:
 
 def _gate_panel(panel: Any, rows: Rows) -> None:
     """A pair of points for each DCRNN: the mean gate of signal and of noise units."""
-    models = [model for model in present(rows) if any(row["model"] == model and "gate" in row for row in rows)]
+    models = [model for model in present(rows) if gates(rows, model)]
     for kind, colour in (("signal", "#1b6ca8"), ("noise", "#c8553d")):
         for x, model in enumerate(models):
-            found = [row["gate"]["gate"][kind] for row in rows if row["model"] == model and "gate" in row and row["known"] == 1]
+            found = [row["gate"]["gate"][kind] for row in gates(rows, model)]
             spread = statistics.stdev(found) if len(found) > 1 else 0.0
             style = {"fmt": "o", "color": colour, "markersize": 5, "elinewidth": 1}
             panel.errorbar(x, statistics.fmean(found), yerr=spread, label=f"{kind} columns" if x == 0 else None, **style)

@@ -1,5 +1,5 @@
-"""How long does a request take? ``make requests`` times prepared, eager and compiled models and those of two formats of ``dcrnn-fast
-export``, interleaved, on one thread.
+"""How long does a request take? Prepared, eager and compiled models and those of two formats of ``dcrnn-fast export`` take turns, on one
+thread.
 
 The model has the default configuration for census-income and random weights; a request is a batch of 1, 64 or 512 rows of ids and dense
 values, and its answer the probabilities of all tasks. Encoding raw columns is no part of it. The reference is the same model in plain
@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,34 +30,24 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-import dcrnn_fast.data
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import BlockLoader, Encoder, PackedDataset, prepare
+from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.data.encoder.user_items import UserItems
 from dcrnn_fast.serving import score_files
 from dcrnn_fast.serving.export.aoti import write_compiled
 from dcrnn_fast.serving.export.export import Probabilities, traced
 from dcrnn_fast.serving.export.onnx import PACKAGES, onnx_program, write_onnx
 from dcrnn_fast.serving.ranker import BATCH
-from dcrnn_fast.training import load_config
-from dcrnn_fast.training.folder.weights import build_model, describe
 
-from . import timed_command
-from .interleave import figures, rounds
+from ..interleave import figures, rounds
+from ..steps import default_model
+from .measure import Measure, compared, told
 
-DATA, NAME = "census-income", "requests_cpu.json"
+DATA = "census-income"
 BATCHES, CANDIDATES, FILE_ROWS = (1, 64, 512), 500, 262_144
 OURS, BFLOAT16, ONNX = "prepared", "prepared in bfloat16", "ONNX Runtime"
 Run = Callable[[], Any]
-
-
-def default_model(backend: str) -> tuple[DCRNN, PackedDataset]:
-    """The model with random weights, always the same, and the data whose columns it has."""
-    dataset = prepare(DATA)
-    about = describe(load_config(None, {"data": DATA}), dataset)
-    torch.manual_seed(0)
-    model: Any = build_model(about, device=torch.device("cpu"), backend=backend).eval()
-    return model, dataset
 
 
 def rows_of(dataset: PackedDataset, batch: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +67,7 @@ def packaged(model: DCRNN, folder: Path) -> Callable[[Tensor, Tensor], Any]:
 def in_onnx(reference: DCRNN, folder: Path) -> Callable[[Tensor, Tensor], Any] | None:
     """The ONNX file of the reference, as ``dcrnn-fast export --format onnx`` writes it, in ONNX Runtime; None where that is missing."""
     if any(find_spec(package) is None for package in PACKAGES):
-        print(f"{ONNX}: not measured: its packages are not installed; make requests installs them into build/onnx")
+        print(f"{ONNX}: not measured: its packages are not installed; the extra onnx holds them")
         return None
     path, names = folder / "model.onnx", [*reference.tasks, *(reference.conditionals if reference.relation == "chain" else ())]
     write_onnx(traced(reference), {}, names, path)
@@ -85,11 +76,11 @@ def in_onnx(reference: DCRNN, folder: Path) -> Callable[[Tensor, Tensor], Any] |
 
 def measure_rows(seconds: float) -> list[dict[str, Any]]:
     """A row for each batch size."""
-    model, dataset = default_model("cpp")
-    reference, _ = default_model("reference")
+    dataset = prepare(DATA)
+    model, reference = (default_model(dataset, backend=backend)[0].eval() for backend in ("cpp", "reference"))
     prepared, halves = model.prepare_inference(), copy.deepcopy(model).bfloat16().prepare_inference()
     compiled = {
-        name: torch.compile(Probabilities(of), dynamic=True) for name, of in (("compiled reference", reference), ("compiled", model))
+        name: torch.compile(Probabilities(each), dynamic=True) for name, each in (("compiled reference", reference), ("compiled", model))
     }
     found = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -99,24 +90,23 @@ def measure_rows(seconds: float) -> list[dict[str, Any]]:
             ids, dense = rows_of(dataset, batch)
             whole: dict[str, Callable[[Tensor, Tensor], Any]] = {
                 OURS: prepared.predict, BFLOAT16: halves.predict, "eager": model.predict, "reference": reference.predict, **compiled,
-                **{name: of for name, of in files.items() if of is not None},
+                **{name: file for name, file in files.items() if file is not None},
             }  # fmt: skip
-            runs: dict[str, Run] = {name: lambda of=of, ids=ids, dense=dense: of(ids, dense) for name, of in whole.items()}
+            runs: dict[str, Run] = {name: lambda call=call, ids=ids, dense=dense: call(ids, dense) for name, call in whole.items()}
             checked(runs, "reference", {BFLOAT16: 0.01})
-            found.append(timed_command.told({"B": batch, **figures(rounds(runs, seconds=seconds, minimum=200, stretch=0.0), [OURS])}))
+            found.append(compared({"B": batch}, runs, [OURS], seconds=seconds, minimum=200))
     return found
 
 
 def raw_rows(encoder: Encoder, count: int) -> pa.Table:
     """The first rows of the data, of the columns that a model reads."""
-    path = Path(dcrnn_fast.data.__file__).parent / "embedded" / f"{DATA}.parquet"
-    return pq.read_table(path, columns=list(encoder.columns)).slice(0, count)
+    return pq.read_table(EMBEDDED / f"{DATA}.parquet", columns=list(encoder.columns)).slice(0, count)
 
 
 def measure_candidates(seconds: float) -> dict[str, Any]:
     """One user's candidates, of whom the user has every second column, from raw cells and encoded."""
-    model, dataset = default_model("cpp")
-    encoder = Encoder.load(dataset.path)
+    dataset = prepare(DATA)
+    model, encoder = default_model(dataset, backend="cpp")[0].eval(), Encoder.load(dataset.path)
     ranker, prepared = Ranker(model, encoder), model.prepare_inference()
     items = raw_rows(encoder, CANDIDATES).to_pydict()
     user = {name: items.pop(name)[0] for name in encoder.columns[::2]}
@@ -138,8 +128,8 @@ def measure_candidates(seconds: float) -> dict[str, Any]:
 
 def measure_files(seconds: float) -> dict[str, Any]:
     """A file of each kind, by the clock and in CPU time, in which the thread that reads and encodes ahead counts too."""
-    model, dataset = default_model("cpp")
-    encoder = Encoder.load(dataset.path)
+    dataset = prepare(DATA)
+    model, encoder = default_model(dataset, backend="cpp")[0].eval(), Encoder.load(dataset.path)
     ranker, table = Ranker(model, encoder), raw_rows(encoder, FILE_ROWS)
     ids, dense = encoder.encode(table)
     assert dense is not None
@@ -170,12 +160,10 @@ def checked(runs: dict[str, Run], exact: str, tolerance: dict[str, float]) -> No
             run()
 
 
-def measure(seconds: float) -> dict[str, Any]:
+def run(options: Namespace) -> dict[str, Any]:
     """Requests of rows and of candidates, and files."""
-    torch.set_num_threads(1)
-    rows, candidates = measure_rows(seconds), timed_command.told(measure_candidates(seconds))
-    return {"rows": rows, "candidates": candidates, "files": timed_command.told(measure_files(seconds))}
+    rows, candidates = measure_rows(options.seconds), told(measure_candidates(options.seconds))
+    return {"data": DATA, "rows": rows, "candidates": candidates, "files": told(measure_files(options.seconds))}
 
 
-if __name__ == "__main__":
-    timed_command.run(__doc__, NAME, DATA, measure, seconds=20.0)
+MEASURE = Measure("requests", run, "requests_cpu.json", seconds=20.0, threads=1)

@@ -1,4 +1,4 @@
-"""What would a table over many GPUs need? A model from bandwidths; nothing is measured: ``python -m bench.sizing --rows 1000000000``.
+"""What would a table over many GPUs need? A model from bandwidths; nothing is measured.
 
 The table lies in even parts on all ranks, as torchrec's row-wise sharding has it. The trainer of this package does not do that: each of its
 ranks holds the whole table. docs/guide/sizing.md says the formulas in words, with the sources of the inputs.
@@ -6,13 +6,14 @@ ranks holds the whole table. docs/guide/sizing.md says the formulas in words, wi
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass, fields, replace
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from dcrnn_fast.support import files
 
-from . import results
+from .. import results
+from .measure import Measure
 
 RANKS = (8, 16, 32, 64, 128, 256)
 ID_BYTES = 8
@@ -139,23 +140,23 @@ def table(inputs: Inputs, ranks: tuple[int, ...] = RANKS) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    usual = Inputs()
+def run(options: Namespace) -> None:
+    """Print the table."""
+    inputs = {field.name: getattr(options, field.name) for field in fields(Inputs)}
+    if bad := [name for name, value in inputs.items() if value <= 0] or [str(count) for count in options.ranks if count <= 0]:
+        raise SystemExit(f"expected numbers above 0: {', '.join(bad)}")
+    found = table(Inputs(**inputs), tuple(options.ranks))
+    print(found)
+    if options.output:
+        files.write_text(options.output, found + "\n")
+
+
+def add_options(parser: ArgumentParser) -> None:
     for field in fields(Inputs):
-        value = getattr(usual, field.name)
+        value = getattr(Inputs(), field.name)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value, help=f"default: {value:,}")
     parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS), help="numbers of GPUs")
-    parser.add_argument("--output", type=Path, help="write the Markdown here too")
-    arguments = vars(parser.parse_args())
-    ranks, output = tuple(arguments.pop("ranks")), arguments.pop("output")
-    if bad := [name for name, value in arguments.items() if value <= 0] or [str(count) for count in ranks if count <= 0]:
-        parser.error(f"expected numbers above 0: {', '.join(bad)}")
-    found = table(replace(usual, **arguments), ranks)
-    print(found)
-    if output:
-        files.write_text(output, found + "\n")
+    parser.add_argument("--output", type=Path, help="write the table here too")
 
 
-if __name__ == "__main__":
-    main()
+MEASURE = Measure("sizing", run, add_options=add_options)

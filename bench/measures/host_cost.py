@@ -1,14 +1,15 @@
-"""How long a call occupies the host before the GPU works: ``python -m bench.host_cost`` measures it without a GPU.
+"""How long does a call occupy the host before the GPU works? Measured without a GPU.
 
-Triton compiles and prepares everything for a driver that launches nothing (:mod:`bench.fake_gpu`), so what the driver itself takes for a
-launch, some microseconds, is not in the figures. The ``cuda`` backend cannot be called without a GPU. The C++ backend stands for it on a
-problem with next to nothing to compute: both go the same way through PyTorch's dispatcher and the checks in C++.
+Triton compiles and prepares everything for a driver that launches nothing (bench/measures/fake_gpu.py), so what the driver itself takes
+for a launch, some microseconds, is not in the figures. The ``cuda`` backend cannot be called without a GPU. The C++ backend stands for it
+on a problem with next to nothing to compute: both go the same way through PyTorch's dispatcher and the checks in C++.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,10 +18,9 @@ import torch
 from dcrnn_fast import functional
 from dcrnn_fast.ops import backends
 
-from . import machine, results
 from .fake_gpu import FakeGpu
+from .measure import Measure
 
-PATH = results.COMMITTED / "host_cost.json"
 CALLS, ROUNDS = 50, 20
 GOALS = {"triton": 60, "cuda": 40}
 """Microseconds of a call in inference, outside of CUDA graphs."""
@@ -94,15 +94,12 @@ def rows() -> list[dict[str, object]]:
     return found
 
 
-def main() -> None:
-    """Measure, print and write the result."""
-    torch.set_num_threads(1)
+def run(options: Namespace) -> dict[str, object]:
+    """Measure and print every case."""
     measured = rows()
     for row in measured:
         print(f"{row['backend']:<8}{row['call']:<30}{row['launches']:>4} launches{row['us']:>8} us ({row['low']} to {row['high']})")
-    results.write(PATH, {"machine": machine.description(), "goals_us": GOALS, "rows": measured})
-    print(f"written to {PATH}")
+    return {"goals_us": GOALS, "rows": measured}
 
 
-if __name__ == "__main__":
-    main()
+MEASURE = Measure("host_cost", run, "host_cost.json", threads=1)

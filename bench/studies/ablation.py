@@ -1,0 +1,146 @@
+"""What does each default buy? ``make study NAME=ablation`` trains today's defaults and each of them changed, on validation rows.
+
+Every setting is the default configuration but for the keys that it names; early stopping keeps the weights that are scored. The data sets
+are the embedded ones (of census-income every third train row), census-income with its numbers as dense columns alone, and two tables of
+mostly ids: MovieLens-100K, split by time, and a log drawn from a known model, another one for each seed. No test row takes part.
+
+A default should have the lowest log loss over the *constant's* (the base rate of the train rows, predicted for every row), averaged over
+tasks, seeds and data sets, and must never be above the constant.
+"""
+
+from __future__ import annotations
+
+import statistics
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dcrnn_fast.data.catalog import EMBEDDED
+
+from ..quality.data_sets import thin_census
+from .study import Content, Row, Rows, Study, Table, defaults, grouped, packed, seeds_of, standard_error, trained
+
+DEFAULT = "the defaults"
+FORMER: dict[str, Any] = {
+    "model.rank": None, "model.dense_bins": 0, "oov_dropout": 0.0, "precision": "float32", "optimiser.weight_decay": 0.1,
+    "optimiser.epochs": 3, "optimiser.lr": 0.003,
+}  # fmt: skip
+"""What the defaults were when rank.json and embedding_start.json were measured."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    "the former defaults": FORMER,
+    "full cell": {"model.rank": None},
+    "full cell, hard sharing": {"model.rank": None, "model.share_ratio": 1.0},
+    "no gate": {"model.cell": "cross"},
+    "untied": {"model.tied": False},
+    "1 step": {"model.steps": 1},
+    "3 steps": {"model.steps": 3},
+    "6 steps": {"model.steps": 6},
+    "share_ratio 0.25": {"model.share_ratio": 0.25},
+    "share_ratio 0.75": {"model.share_ratio": 0.75},
+    "trunk sharing": {"model.sharing": "trunk"},
+    "trunk sharing 0.75": {"model.sharing": "trunk", "model.share_ratio": 0.75},
+    "hard sharing": {"model.share_ratio": 1.0},
+    "no sharing": {"model.share_ratio": 0.0},
+    "relation independent": {"model.relation": "independent"},
+    "relation transfer": {"model.relation": "transfer"},
+    "one projection of the dense columns": {"model.dense_bins": 0},
+    "no OOV dropout": {"oov_dropout": 0.0},
+    "OOV dropout 0.25": {"oov_dropout": 0.25},
+    "embeddings start at 0.02": {"model.embedding_init_std": 0.02},
+    "embeddings start at 0.35": {"model.embedding_init_std": 0.35},
+    "sparse embeddings": {"model.embedding": "sparse"},
+    "embedding_dim 4": {"model.embedding_dim": 4},
+    "embedding_dim 16": {"model.embedding_dim": 16},
+    "weight decay 0.1": {"optimiser.weight_decay": 0.1},
+    "weight decay 1": {"optimiser.weight_decay": 1.0},
+    "learning rate 0.003": {"optimiser.lr": 0.003},
+    "learning rate 0.008": {"optimiser.lr": 0.008},
+    "3 epochs": {"optimiser.epochs": 3},
+    "patience 3": {"early_stopping.patience": 3},
+    "uncertainty weighting": {"loss.weighting": "uncertainty"},
+    "float32": {"precision": "float32"},
+}
+DENSE = "census-income, dense"
+DATA = ("census-income", DENSE, "hillstrom", "movielens-100k", "id-log")
+
+
+def dense_schema(folder: Path) -> str:
+    """The schema of census-income without buckets."""
+    schema = yaml.safe_load((EMBEDDED / "census-income.yaml").read_text(encoding="utf-8"))
+    schema |= {"name": "census-income-dense", "files": schema["files"] | {"all": str(EMBEDDED / "census-income.parquet")}}
+    schema["numeric"] = [{key: value for key, value in column.items() if key != "buckets"} for column in schema["numeric"]]
+    path = folder / "census-income-dense.yaml"
+    path.write_text(yaml.safe_dump(schema), encoding="utf-8")
+    return str(path)
+
+
+def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
+    """The scores of the kept weights on the validation rows, by task."""
+    dataset = thin_census(packed(dense_schema(folder) if data == DENSE else data, seed, options, folder))
+    found = trained(dataset, seed, SETTINGS[setting], folder)
+    keys = ("auc", "log_loss", "constant_log_loss", "calibration")
+    valid = {task: {key: found["valid"][task][key] for key in keys} for task in dataset.meta.tasks}
+    return {"parameters": found["model"]["parameters"], "best_step": found["train"]["best_step"], "valid": valid}
+
+
+def over_constant(row: Row) -> list[float]:
+    """Each task's log loss over the constant's."""
+    return [scores["log_loss"] / scores["constant_log_loss"] for scores in row["valid"].values()]
+
+
+def auc(row: Row) -> float:
+    """The mean of the tasks."""
+    return statistics.fmean(scores["auc"] for scores in row["valid"].values())
+
+
+def means_of_the_sets(rows: Rows) -> dict[tuple[str, int], float]:
+    """By setting and seed, the mean over the data sets of log loss over the constant's; only where every data set was run."""
+    every = grouped(rows, "setting", "seed")
+    return {
+        case: statistics.fmean(statistics.fmean(over_constant(row)) for row in of) for case, of in every.items() if len(of) == len(DATA)
+    }
+
+
+def tables(content: Content) -> list[Table]:
+    """A line for each setting: of each data set log loss over the constant's (AUC), means over the seeds; the mean of the sets; how far
+    that is above the defaults', with the standard error of the difference over the seeds; runs above 1.
+    """
+    rows = content["rows"]
+    by_setting, means, lines = grouped(rows, "setting"), means_of_the_sets(rows), []
+    for setting in (name for name in SETTINGS if name in by_setting):
+        by_data = grouped(by_setting[setting], "data")
+        losses = {data: statistics.fmean(statistics.fmean(over_constant(row)) for row in found) for data, found in by_data.items()}
+        cells = ["not measured"] * len(DATA)
+        for at, data in enumerate(DATA):
+            if data in by_data:
+                cells[at] = f"{losses[data]:.4f} ({statistics.fmean(map(auc, by_data[data])):.4f})"
+        mean = f"{statistics.fmean(losses.values()):.4f}" if len(losses) == len(DATA) else "not measured"
+        apart = [value - means[DEFAULT, seed] for (name, seed), value in means.items() if name == setting and (DEFAULT, seed) in means]
+        error = f" ± {standard_error(apart):.4f}" if len(apart) > 1 else ""
+        difference = f"{statistics.fmean(apart):+.4f}{error}" if apart and setting != DEFAULT else ""
+        above = [max(over_constant(row)) >= 1 for row in by_setting[setting]]
+        lines.append([setting, *cells, mean, difference, f"{sum(above)} of {len(above)}"])
+    return [(["setting", *DATA, "mean of the sets", "above the defaults", "runs above the constant"], lines)]
+
+
+def note(content: Content) -> str:
+    return (
+        f"Log loss over the constant's, mean of the tasks (in brackets: mean AUC) on validation rows, mean of {seeds_of(content)} seeds. "
+        "± is the standard error over the seeds. A run is above the constant if the log loss of any task is."
+    )
+
+
+STUDY = Study(
+    "ablation",
+    run,
+    lambda row: f"AUC {auc(row):.4f}, log loss over the constant's {', '.join(f'{value:.4f}' for value in over_constant(row))}",
+    tables,
+    note,
+    data=DATA,
+    settings=tuple(SETTINGS),
+    about=lambda options: defaults(),
+    quick={"seeds": 1, "data": ["hillstrom"], "settings": [DEFAULT, "1 step"]},
+)
