@@ -1,4 +1,4 @@
-"""``python -m dcrnn_fast info`` without any extra; the other commands are those of ``dcrnn-fast``."""
+"""``python -m dcrnn_fast``: the command ``info`` without any extra, and all commands of ``dcrnn-fast``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What is installed and what can run here, as text. Needs only PyTorch and numpy."""
+"""The page of `dcrnn-fast info`: installed versions and usable backends. Needs only PyTorch and numpy."""
 
 from __future__ import annotations
 

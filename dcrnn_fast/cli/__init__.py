@@ -16,7 +16,7 @@ NEEDED = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich",
 
 
 def missing_modules() -> list[str]:
-    """Those of :data:`NEEDED` that are not installed."""
+    """The modules of :data:`NEEDED` that are not installed."""
     return [name for name in NEEDED if find_spec(name) is None]
 
 

@@ -11,7 +11,7 @@ from ..errors import BackendUnavailable, ConfigError
 
 
 class Dtype(str, Enum):
-    """What the Triton kernels are measured in; tf32 and float32 are float32 tensors."""
+    """The precision in which the Triton kernels are measured; tf32 and float32 are float32 tensors."""
 
     bfloat16 = "bfloat16"
     float16 = "float16"

@@ -48,7 +48,7 @@ def predict(
 
 
 class Format(str, Enum):
-    """What an exported file is."""
+    """The format of an exported file."""
 
     pt2 = "pt2"
     aoti = "aoti"

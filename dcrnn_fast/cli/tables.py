@@ -34,7 +34,7 @@ def output_console() -> Console:
 
 @dataclass
 class Sheet:
-    """A table's title, its columns, of each of which is said whether it holds numbers, and the cells of its rows."""
+    """A table: its title, its columns by name, each with whether it holds numbers, and the cells of its rows."""
 
     title: str
     columns: Mapping[str, bool]
@@ -46,7 +46,7 @@ class Sheet:
 
 
 def print_sheet(console: Console, sheet: Sheet) -> None:
-    """Print a table, of which nothing is cut off.
+    """Print a whole table; nothing is cut off.
 
     Where it is too wide for the console, first its headers break into lines and then its names. Where that is not enough, its lines are
     longer than the console is wide, and a terminal breaks them.
@@ -108,7 +108,7 @@ def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet
 
 
 def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
-    """Of each of a field's segments, see :func:`dcrnn_fast.training.evaluate.segments.metrics_by`, one row a task."""
+    """One row for each segment of a field and task, see :func:`dcrnn_fast.training.evaluate.segments.metrics_by`."""
     means = {"label_mean": "label mean", "prediction_mean": "predicted"}
     numbers = means | {"calibration": "calibration", "log_loss": "log loss", "auc": "AUC"}
     sheet = Sheet(f"By {field}", {field: False, "task": False, "rows": True} | dict.fromkeys(numbers.values(), True))

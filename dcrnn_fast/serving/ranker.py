@@ -71,7 +71,7 @@ class Ranker:
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> Ranker:
-        """The ranker of a run folder, of which ``model.safetensors`` and ``encoder.json`` suffice; it applies ``calibration.json``.
+        """The ranker of a run folder. It reads ``model.safetensors`` and ``encoder.json``, and applies ``calibration.json`` if it is there.
 
         Args:
             path: the folder. Nothing in it is unpickled.
@@ -108,7 +108,7 @@ class Ranker:
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
         """Probabilities [N] in float32 by name of one user's N items, in the order of the items.
 
-        They are those of :meth:`predict` for N rows, each of which repeats the user's cells. But the user's cells are encoded and looked up
+        The result is that of :meth:`predict` for N rows that repeat the user's cells, but the user's cells are encoded and looked up
         once. Where a derived column reads columns of both, rows that repeat the user are made and scored.
 
         Args:
@@ -132,7 +132,7 @@ class Ranker:
         if not isinstance(user, Mapping):
             raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
         split = self._split(frozenset(name for name in self.columns if name in user))
-        if split.mixed:
+        if split.is_mixed:
             return self.predict_encoded(*split.repeated(user, items))
         of_user, of_items = split.encode(user, items)
         user_ids, user_dense = of_user.ids[0].to(self._device), None if of_user.dense is None else of_user.dense[0].to(self._device)
@@ -144,7 +144,7 @@ class Ranker:
         )
 
     def predict_encoded(self, ids: torch.Tensor, dense: torch.Tensor | None) -> Scores:
-        """The same for rows that the encoder has encoded: ids [B, F] int64, dense [B, Nd] float32 or None."""
+        """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None."""
         return self._in_batches(ids, dense, self._prepared.predict)
 
     def _in_batches(self, ids: torch.Tensor, dense: torch.Tensor | None, predict: Predict) -> Scores:

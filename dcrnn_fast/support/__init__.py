@@ -1,1 +1,1 @@
-"""What every layer may use: argument checks, files, locks, JSON and YAML read within bounds, and what PyTorch does around a call."""
+"""Helpers for every layer: argument checks, files, locks, JSON and YAML read within bounds, and what PyTorch does around a call."""

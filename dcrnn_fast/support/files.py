@@ -40,7 +40,7 @@ def output_path(name: str, value: object, *suffixes: str) -> Path:
 
 @contextmanager
 def writing_output(name: str, path: Path) -> Iterator[Path]:
-    """As :func:`replacing`, but if the system refuses, the error is a DataError that names the argument."""
+    """Write a file as :func:`replacing` does; if the system refuses, the error is a DataError that names the argument."""
     try:
         with replacing(path) as beside:
             yield beside
@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> Iterator[Path]:
-    """The files that processes killed inside :func:`replacing` left beside ``path``, and those that living ones write now."""
+    """The files beside ``path`` that killed processes left inside :func:`replacing`, and that living ones write now."""
     return path.parent.glob(f".{escape(path.name)}.*.tmp")
 
 

@@ -13,7 +13,7 @@ POOLINGS = ("mean", "sum")
 
 
 def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: Mapping[str, str]) -> str | None:
-    """What is wrong with `pooled`, as a message says it behind its name; None where it fits a model's columns.
+    """The problem with `pooled`, as a message states it behind the name; None where it fits a model's columns.
 
     >>> from dcrnn_fast.support.pooled_fields import pooling_problem
     >>> pooling_problem({"a": {"columns": ["a[0]", "a[1]"], "pooling": "mean"}}, ["a[0]", "city", "a[1]"], {"a[1]": "a[0]"})

@@ -12,7 +12,7 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 @dataclass(frozen=True)
 class Place:
-    """A process's number ``rank`` among ``count`` ranks, and its number ``local`` among those of its machine."""
+    """A process's number ``rank`` among ``count`` ranks, and its number ``local`` among the ranks of its machine."""
 
     rank: int
     count: int
@@ -37,7 +37,7 @@ def place() -> Place | None:
 
 
 def is_first() -> bool:
-    """Whether this process is rank 0, or alone. It alone speaks to the user."""
+    """Whether this process is rank 0, or alone. Only this one prints for the user."""
     try:
         found = place()
     except ConfigError:

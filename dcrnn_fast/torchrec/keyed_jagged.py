@@ -55,7 +55,7 @@ def _column_sizes(reader: Any) -> Mapping[str, int]:
 def to_keyed_jagged_tensor(ids: Tensor, reader: Any) -> KeyedJaggedTensor:
     """Ids as torchrec's modules read them: a key for each field, in the order of the fields.
 
-    A field of one value has length 1 in every row. A field with several values has those of its columns that are not 0, in their order.
+    A field of one value has length 1 in every row. A field with several values has the ids of its columns that are not 0, in their order.
 
     Args:
         ids: int64 or int32 [B, C], column c in [0, size of c); those of a batch of :class:`dcrnn_fast.data.BlockLoader`, or of ``Encoder``.

@@ -19,11 +19,11 @@ from .keyed_jagged import check_keyed_jagged_tensor, fields_of
 TABLE = "embedding.weight"
 """The merged table of a plain DCRNN."""
 OWN = "embedding."
-"""What the names of torchrec's tables start with in a state_dict."""
+"""How the names of torchrec's tables start in a state_dict."""
 
 
 class Part(NamedTuple):
-    """What this process holds of a table: the table's name, the values, and at which row and column they start."""
+    """A shard of a table that this process holds: the table's name, the values, and the row and the column at which they start."""
 
     table: str
     values: Tensor
@@ -122,7 +122,7 @@ class DCRNN(model.DCRNN):
     def load_plain_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of a :class:`dcrnn_fast.DCRNN` with the same arguments. Each process takes its part of the tables.
 
-        Raises TypeError, ValueError: it is no state_dict, or names or shapes are not those of this model; then no weight has changed.
+        Raises TypeError, ValueError: it is no state_dict, or its names or shapes do not fit this model; then no weight has changed.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, expected the state_dict of a DCRNN")
@@ -147,7 +147,7 @@ class DCRNN(model.DCRNN):
             value.copy_(state[name])
 
     def _parts(self) -> Iterator[Part]:
-        """What this process holds of the tables."""
+        """The shards of the tables that this process holds."""
         for name, weight in self.embedding.state_dict().items():
             table = name.removeprefix("embedding_bags.").removesuffix(".weight")
             if isinstance(weight, ShardedTensor):

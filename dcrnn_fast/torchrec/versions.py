@@ -29,7 +29,7 @@ def installed(*names: str) -> str:
 
 
 def unusable(error: BaseException) -> MissingExtra:
-    """What to raise where torchrec cannot be imported."""
+    """The error to raise where torchrec cannot be imported."""
     found = f"{installed('torchrec')}, {installed('fbgemm-gpu-cpu', 'fbgemm-gpu')} and PyTorch {torch.__version__} are installed"
     why = f"importing torchrec fails with {type(error).__name__}: {shown(str(error))}"
     return MissingExtra(f"dcrnn_fast.torchrec cannot be used: {found}, and {why}. {TESTED}; install these: {INSTALL}")

@@ -207,7 +207,7 @@ def read_config(values: Any, source: str) -> RunConfig:
 
 
 def no_conditionals(cvr: str, why: str) -> str:
-    """What is wrong where ``loss.cvr`` adds losses of conditionals, and there are none."""
+    """The message where ``loss.cvr`` adds losses of conditionals, and there are none."""
     return (
         f"loss.cvr is {cvr!r}, a loss of each event given the one before it, but {why}; it needs several tasks and model.relation: chain. "
         "Otherwise leave it at entire_space"
@@ -237,7 +237,7 @@ def describe_differences(before: RunConfig, now: RunConfig, *, but: Collection[s
 
 
 def allowed(dotted: str) -> str:
-    """What a key of the configuration accepts, in words, such as ``"number in [0, 1]"``."""
+    """The values that a key of the configuration accepts, in words, such as ``"number in [0, 1]"``."""
     schema = RunConfig.model_json_schema()
     node: Any = schema
     for key in dotted.split("."):

@@ -17,7 +17,7 @@ from .folder.layout import RunFolder
 
 
 def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:
-    """The packed data set of a configuration, encoded on first use; ``encoding`` is that of another data set."""
+    """The packed data set of a configuration, encoded on first use: by ``encoding``, that of another data set, if it is given."""
     return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
 
 

@@ -1,4 +1,4 @@
-"""What a run computes on and in: the device, the backend of the operators, the number of threads, the precision."""
+"""Chooses how a run computes: the device, the backend of the operators, the number of threads, the precision."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def read_earlier(root: Path) -> Earlier:
 def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
     """The configuration's data in the earlier run's encoding, with an id for each category of the train rows that it did not know.
 
-    New categories must occur ``min_count`` times, as in any data. Their ids follow those of the earlier run, which keep their meaning.
+    New categories must occur ``min_count`` times, as in any data. Their ids follow the earlier run's ids, which keep their meaning.
     A field of scenarios gets no new ids, because each scenario has weights of its own. Raises what :func:`prepare` raises,
     :class:`DataError` for other tasks or columns than the earlier run's, and :class:`ConfigError` for another model.
     """
@@ -103,7 +103,7 @@ def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) 
 
 
 class _KnownIds:
-    """The ids of a split as an earlier run reads them: it takes those that it did not know for out of vocabulary."""
+    """The ids of a split as an earlier run reads them: it takes ids that it did not know for out of vocabulary."""
 
     def __init__(self, ids: npt.NDArray[np.int32], sizes: list[int]) -> None:
         self._ids, self._sizes = ids, np.array(sizes, dtype=np.int64)
@@ -115,9 +115,9 @@ class _KnownIds:
 
 
 def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device: torch.device, ranks: Ranks = ONE) -> dict[str, Any]:
-    """What the earlier run's weights are worth on new rows, before they are trained further, and how the rows differ from its own.
+    """Evaluate the earlier run's weights on new rows, before they are trained further, and compare the rows with its own.
 
-    ``dataset`` is that of :func:`continued_data`. Ids that the earlier run did not know count as out of vocabulary for its weights.
+    ``dataset`` is the result of :func:`continued_data`. Ids that the earlier run did not know count as out of vocabulary for its weights.
 
     Several ranks, which must all call this, evaluate together. Returns JSON values:
         run: the earlier run's folder.
@@ -135,7 +135,7 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
         return replace(split, ids=cast(Any, _KnownIds(split.ids, list(sizes.values()))))
 
     model, _ = load_model(earlier.folder.weights, device=device, backend=config.backend)
-    cast(DCRNN, model).negative_rate = 1.0  # The rows are those of the log.
+    cast(DCRNN, model).negative_rate = 1.0  # The log's rows are scored as they are.
     rates, shares = about["base_rates"], about["id_shares"]
     metrics = {
         name: with_constant(evaluate_split(model, as_before(dataset.split(name)), meta, device, ranks), rates) for name in ("train", "test")

@@ -74,7 +74,7 @@ def train(
     if config.init is not None and dataset is not None:
         raise ConfigError("dataset and init are both given, but the run that init names decides how data is encoded; give one of them")
     with joined() as ranks, ExitStack() as stack:
-        report = report if ranks.first else Report()
+        report = report if ranks.is_first else Report()
 
         def enter() -> dict[str, Any]:
             folder, stored = stack.enter_context(enter_run(output, config, resume=resume))
@@ -138,14 +138,14 @@ def _train(
         if earlier is not None:
             trainer.start = compare(config, earlier, dataset, device, ranks)
             load_earlier(trainer.model, earlier, dataset.meta.fields)
-        warnings = data_report(dataset)["warnings"] if is_new and ranks.first else []
+        warnings = data_report(dataset)["warnings"] if is_new and ranks.is_first else []
         if newest is not None:
             report.note(f"resuming {folder.root} from {newest.name}")
             trainer.load(newest)
         elif not is_new:
             report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
         ranks.check_same(trainer.where)
-        if is_new and ranks.first:
+        if is_new and ranks.is_first:
             folder.claim(config)
         for line in warnings:
             report.note(f"warning: {line}")

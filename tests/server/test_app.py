@@ -104,7 +104,7 @@ def test_stopping_it_is_not_ready_and_answers_what_it_accepted_within_its_grace(
     open_ = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
     open_.request("GET", "/health/ready")
     assert open_.getresponse().read() == b'{"status": "ready"}'
-    server.application.stopping = True
+    server.application.is_stopping = True
     for method, path, body in (("GET", "/health/ready", None), ("POST", "/v1/score", json.dumps(ONE))):
         open_.request(method, path, body, JSON)
         answer = open_.getresponse()

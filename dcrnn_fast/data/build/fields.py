@@ -51,7 +51,7 @@ class CategoryCode:
         return len(self.vocabulary)
 
     def entries(self) -> list[str] | list[float]:
-        """What meta.json keeps."""
+        """The field's entry in meta.json."""
         return self.vocabulary
 
     def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
@@ -76,7 +76,7 @@ class HashCode:
         return self.buckets + 1
 
     def entries(self) -> list[str] | list[float]:
-        """What meta.json keeps."""
+        """The field's entry in meta.json."""
         return []
 
     def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
@@ -107,7 +107,7 @@ class BucketCode:
         return len(self.edges) + 2
 
     def entries(self) -> list[str] | list[float]:
-        """What meta.json keeps."""
+        """The field's entry in meta.json."""
         return [float(edge) for edge in self.edges]
 
     def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> _Buckets:

@@ -46,7 +46,7 @@ _ENTRIES_AT_ONCE = 1 << 16
 
 
 class Sources(NamedTuple):
-    """What a history is made of, by row: the ids of its items, numbers of its users (-1: none), what its `where` says, and the split."""
+    """The columns that a history is made of: its items' ids, its users' numbers (-1: none), the label of its `where`, and the split."""
 
     items: TextMap
     users: TextMap
@@ -68,7 +68,7 @@ class HistoryIds:
     def collect(
         cls, history: History, staged: StagedTable, sources: Sources, database: duckdb.DuckDBPyConnection, files: Path
     ) -> HistoryIds:
-        """Those of a staged table. `files` is a path, with whose name others begin that are written.
+        """The histories of a staged table's rows. The files that this writes have names that begin with that of `files`.
 
         Raises DataError for a row without a time and, if there is a lag, for numbers that are no times in the history's unit.
         """
@@ -97,7 +97,7 @@ class HistoryIds:
         return ids
 
     def _counted(self, entries: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Of each entry that asks: its row, how many events stand before it, and how many of the last of these are its user's."""
+        """For each entry that asks: its row, the number of events before it, and how many of these, the last ones, are its user's."""
         user, events, held = -2, _Count(), _Count()
         with self._ids.open("wb") as stream:
             for batch in entries:
@@ -120,7 +120,7 @@ class _Count:
         self.total = self._at_first = 0
 
     def before(self, chosen: Bools, first: Bools) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """How many stand before each entry, of all and of its own user; `first` says where a user's entries begin."""
+        """How many chosen entries stand before each entry, of all users and of its own; `first` says where a user's entries begin."""
         after = self.total + np.cumsum(chosen, dtype=np.int64)
         before = after - chosen
         at_first = np.maximum.accumulate(np.where(first, before, self._at_first))
@@ -130,8 +130,8 @@ class _Count:
 
 def _entries(history: History, staged: StagedTable, sources: Sources) -> Iterator[pa.RecordBatch]:
     times, items = staged.times[history.time], staged.texts[history.of]
-    lag = history.lag * PER_SECOND["us" if times.moments else history.unit or "s"]
-    dates = lag > 0 and not times.moments and history.unit is None
+    lag = history.lag * PER_SECOND["us" if times.holds_moments else history.unit or "s"]
+    dates = lag > 0 and not times.holds_moments and history.unit is None
     for batch in staged.batches:
         time = times.values(batch) + 0.0  # -0.0 is 0.0
         _check(history, time, times, batch)
@@ -160,7 +160,7 @@ def _check(history: History, time: FloatArray, times: TimeColumn, batch: Batch) 
         where = batch.place.row(missing.argmax())
         raise DataError(f"{where}: column {history.time!r} orders history {history.name!r} and is empty; fill it, or leave the row out")
     strange = np.abs(time) >= MAX_SECONDS * PER_SECOND[history.unit or "s"]
-    if history.lag and not times.moments and strange.any():
+    if history.lag and not times.holds_moments and strange.any():
         row = strange.argmax()
         raise DataError(
             f"{batch.place.row(row)}: column {history.time!r} holds {shown(float(time[row]))}, which is more than 3,000 years from 1970; "
@@ -175,7 +175,7 @@ def _write(file: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> 
 
 
 def _sorted(database: duckdb.DuckDBPyConnection, file: Path, query: str) -> Iterator[pa.RecordBatch]:
-    """Non-empty batches of what the query makes of the file's rows, as the table `source`."""
+    """The non-empty batches of a query's result; the query reads the file's rows as the table `source`."""
     with pa.OSFile(str(file)) as stream:
         database.register("source", pa.ipc.open_stream(stream))
         try:

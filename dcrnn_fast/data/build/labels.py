@@ -18,11 +18,11 @@ from ..schema.tasks import Rule
 from .staging import Batch, StagedTable
 
 YAML_TRUTHS = {True: (*TRUTHS[True], "on"), False: (*TRUTHS[False], "off")}
-"""What `true` and `false` in `positive` stand for: what a label column may hold in their place, and what else YAML reads as them."""
+"""Words for `true` and `false` in `positive`: the words of a label column, and the other ones that YAML reads as truth values."""
 
 
 class Label:
-    """What a rule says of each row, such as a task's label: 0, 1, or NaN for unknown."""
+    """The value of a rule in each row, such as a task's label: 0, 1, or NaN for unknown."""
 
     def __init__(self, staged: StagedTable, rule: Rule) -> None:
         self._rule = rule
@@ -49,7 +49,7 @@ class Label:
         if strange.any():
             row = strange.argmax()
             raise DataError(
-                f"{batch.place.row(row)}: {self._rule.said}: column {self._rule.column!r} holds {values[row]:g}, expected 0 and 1 "
+                f"{batch.place.row(row)}: {self._rule.title}: column {self._rule.column!r} holds {values[row]:g}, expected 0 and 1 "
                 "(empty: unknown); use `threshold` or `positive`"
             )
         return values.astype(np.float32)

@@ -75,14 +75,14 @@ class NumberColumn:
 
 
 class TimeColumn(NumberColumn):
-    """A column of times as numbers that rise with time, NaN where missing. `moments` says whether they are microseconds since 1970."""
+    """A column of times as numbers that rise with time, NaN where missing. `holds_moments`: are they microseconds since 1970?."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
         self._moments: bool | None = None
 
     @property
-    def moments(self) -> bool:
+    def holds_moments(self) -> bool:
         """Whether the cells are dates or times; otherwise they are numbers."""
         return bool(self._moments)
 
@@ -148,7 +148,7 @@ class TextColumn:
             return pa.ipc.open_file(source).read_all().column("text")
 
     def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
-        """What `values_of` makes of the texts, some at a time, as `dtype`."""
+        """Map the texts by `values_of`, which gets some at a time, to values of `dtype`."""
         texts = self.texts()
         return self.map_positions((values_of(texts.slice(start, MAPPED_TEXTS)) for start in range(0, len(texts), MAPPED_TEXTS)), dtype)
 

@@ -49,10 +49,10 @@ class Fitting:
 
     def largest(self, name: str) -> str:
         """Where the train rows hold the number that is farthest from 0, in words."""
-        best, said = -1.0, ""
+        best, found = -1.0, ""
         for batch in self.staged.batches:
             values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)
             if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
                 row = int(np.nanargmax(np.abs(values)))
-                best, said = size, f"{batch.place.row(row)}: column {name!r} holds {values[row]:g}"
-        return said
+                best, found = size, f"{batch.place.row(row)}: column {name!r} holds {values[row]:g}"
+        return found

@@ -1,4 +1,4 @@
-"""What a number becomes, a bucket's id or a dense value, for `prepare` and `Encoder` alike; and where a number stands. Needs NumPy only."""
+"""Turns a number into a bucket's id or a dense value, for `prepare` and `Encoder` alike; `Place` says where it stands. Needs NumPy only."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Encoded(NamedTuple):
-    """What a model reads of some rows: `ids` [B, F] int64, `dense` [B, Nd] float32 or None."""
+    """The inputs of a model for some rows: `ids` [B, F] int64, `dense` [B, Nd] float32 or None."""
 
     ids: torch.Tensor
     dense: torch.Tensor | None
@@ -111,7 +111,7 @@ class Encoder:
 
     @classmethod
     def load(cls, path: str | Path) -> Encoder:
-        """The encoder of a packed folder, or of a run folder: that of the data that the run was trained on.
+        """The encoder of a packed folder, or of the data that the run of a run folder was trained on.
 
         Of a packed folder it reads meta.json alone, of a run folder encoder.json and the head of model.safetensors; so the folder may hold
         nothing else. Raises TypeError or ValueError for what is no path, DataError for another folder and for a meta.json that is damaged,
@@ -140,18 +140,18 @@ class Encoder:
         return self.encode_pieces(pieces_of(table, self.columns))
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> Encoded:
-        """The same for one or more pieces of a table, which hold the encoder's columns."""
+        """Encode one or more pieces of a table, which hold the encoder's columns, as :meth:`encode` does."""
         done = [self._encoded(piece) for piece in pieces]
         ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
     def encode_batch(self, batch: pa.RecordBatch, place: Place) -> Encoded:
-        """The same for a batch of a file's rows, which begins at `place`; errors name the file and its row."""
+        """Encode a batch of a file's rows, which begins at `place`, as :meth:`encode` does; errors name the file and its row."""
         ids, dense = self._encoded(Piece({name: batch.column(name) for name in self.columns}, batch.num_rows, place))
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
     def part(self, columns: Collection[str]) -> Encoder:
-        """An encoder of the fields and dense columns that can be made of these columns alone; of each row, it gives their ids and values.
+        """An encoder that gives only the ids and dense values that can be made of these columns.
 
         A derived column that reads others too is in no part. The part shares this encoder's vocabularies.
 

@@ -80,7 +80,7 @@ def number_cells(piece: Piece, name: str) -> FloatArray:
 
 
 def derived_too(piece: Piece, derived: Sequence[Derived]) -> Piece:
-    """The piece with its derived columns, each of which reads columns of the piece and derived ones before it."""
+    """The piece with its derived columns. Each reads columns of the piece and earlier derived columns."""
     pa = _pyarrow("derived columns")
     from ..read.derive import with_derived
 
@@ -212,7 +212,7 @@ def _arrow_array(piece: Piece, name: str) -> pa.Array:
 
 
 def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
-    """The error for cells of which Arrow makes no array, with the first that stops it."""
+    """The error for cells that Arrow cannot make an array of; it names the first cell that stops it."""
     low, high = 0, len(cells)
     while high - low > 1:
         middle = (low + high) // 2
@@ -223,7 +223,7 @@ def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
             high = middle
     cell = cells[low] if cells else None
     held = " ".join(shown(cell).split())
-    earlier = next((before for before in cells[:low] if before is not None), None)  # it may be the wrong one of both
+    earlier = next((before for before in cells[:low] if before is not None), None)  # either cell may be the wrong one
     other = "" if earlier is None else f", or those before it, such as {' '.join(shown(earlier).split())} ({type(earlier).__name__})"
     return DataError(
         f"{place.row(low)}: column {name!r} holds {held} ({type(cell).__name__}), expected cells of one type: text, integers of 64 bits, "

@@ -1,4 +1,4 @@
-"""What a run folder says of its model's inputs: encoder.json, and the description at the head of model.safetensors.
+"""Reads how a run folder encodes its model's inputs: encoder.json, and the description at the head of model.safetensors.
 
 The description names the fields with their numbers of ids, which encoder.json lacks. It stands in the file's first bytes, so that no weight
 need be read. Needs the standard library only.
@@ -59,18 +59,18 @@ def _description(file: Path) -> dict[str, Any]:
 
 
 def _describes(about: Any) -> bool:
-    def texts(value: Any) -> bool:
+    def are_texts(value: Any) -> bool:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
-    def field(value: Any) -> bool:
+    def is_field(value: Any) -> bool:
         return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int and 0 < value[1] < 2**31
 
     return (
         isinstance(about, dict)
         and {"tasks", "fields", "dense", "encoding"} <= about.keys()
-        and texts(about["tasks"])
-        and texts(about["dense"])
+        and are_texts(about["tasks"])
+        and are_texts(about["dense"])
         and isinstance(about["fields"], list)
-        and all(map(field, about["fields"]))
+        and all(map(is_field, about["fields"]))
         and len({name for name, _ in about["fields"]}) == len(about["fields"])
     )

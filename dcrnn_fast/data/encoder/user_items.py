@@ -16,7 +16,7 @@ class UserItems:
     """An encoder's columns, divided into the user's and the items'.
 
     ``item_fields`` are the items' fields in the order of their ids, ``item_numbers`` the positions of their dense columns among the
-    encoder's. ``mixed`` says that a derived column reads columns of both, so that it has neither's ids: then take :meth:`repeated`.
+    encoder's. ``is_mixed`` says that a derived column reads columns of both, so that it has neither's ids: then take :meth:`repeated`.
 
     >>> encoder = Encoder(
     ...     tasks=["click"], num_embeddings={"city": 2, "item": 3}, dense=[],
@@ -36,7 +36,7 @@ class UserItems:
         self.item_fields = tuple(self._items.num_embeddings)
         self.item_numbers = tuple(encoder.dense.index(name) for name in self._items.dense)
         parts = self._user, self._items
-        self.mixed = any(
+        self.is_mixed = any(
             sum(map(len, counts)) < len(whole)
             for counts, whole in (
                 ([part.num_embeddings for part in parts], encoder.num_embeddings),
@@ -53,7 +53,7 @@ class UserItems:
         return of_user, _named("items", lambda: self._items.encode(items))
 
     def repeated(self, user: Mapping[str, Any], items: Any) -> Encoded:
-        """Rows of all columns, each of which repeats the user's cells. Raises DataError as :meth:`encode` does."""
+        """Rows of all columns, which repeat the user's cells. Raises DataError as :meth:`encode` does."""
 
         def whole() -> Encoded:
             return self._encoder.encode_pieces(

@@ -1,1 +1,1 @@
-"""What a person should know of data: base rates, ids that training did not see, leaks, and the draft of a schema."""
+"""Reports on data before training: base rates, ids that training did not see, leaks, and the draft of a schema."""

@@ -32,7 +32,7 @@ def event_labels(labels: Array, tasks: Sequence[str], *, funnel: bool) -> dict[s
 
 
 def label_counts(labels: Array) -> tuple[int, int]:
-    """Of labels [N], 0, 1 or NaN for unknown: the number of known ones, and of positive ones.
+    """The number of known and of positive labels; ``labels`` [N] are 0, 1 or NaN for unknown.
 
     >>> label_counts(np.array([1.0, 0.0, np.nan]))
     (2, 1)
@@ -51,7 +51,7 @@ def base_rates(labels: Array, tasks: Sequence[str], *, funnel: bool) -> dict[str
 
 
 def constant_log_loss(rows: int, positives: int, rate: float | None) -> float | None:
-    """The log loss of predicting ``rate`` for ``rows`` rows of which ``positives`` are positive; None where rows or rate are unknown.
+    """The log loss of predicting ``rate`` for ``rows`` rows with ``positives`` positive ones; None where rows or rate are unknown.
 
     As in scikit-learn, a rate of 0 or 1 counts as the nearest number inside (0, 1).
 

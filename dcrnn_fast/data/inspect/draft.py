@@ -142,7 +142,7 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
 
 
 def _name(given: str) -> str:
-    """What to call a table: the name of its file or folder, or of the folder that a pattern looks in."""
+    """The name of a table: the name of its file or folder, or of the folder that a pattern looks in."""
     path = Path(os.path.abspath(given))
     while has_magic(str(path)):
         path = path.parent

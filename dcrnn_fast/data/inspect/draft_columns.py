@@ -1,4 +1,4 @@
-"""What the first rows of a table say of its columns: types, cardinalities, and what a person would see at a glance."""
+"""Reads the first rows of a table for facts about its columns: types, cardinalities, and what a person would see at a glance."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..read.csv_files import sql_path, sql_text
 
 SAMPLE_ROWS = 1_000_000
 LOOK_ROWS = 10_000
-"""Of which texts are looked at more closely."""
+"""Rows whose texts are looked at more closely."""
 TIMES = re.compile("DATE|TIMESTAMP")
 NUMBERS = re.compile(r"^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DOUBLE|FLOAT|DECIMAL.*)$")
 LISTS = re.compile(r"^(?!DOUBLE|FLOAT|DECIMAL)\w+\[\d*\]$")
 CODES = "DIGITS"
 """The kind of a column of a CSV file whose numbers have leading zeros: it holds codes."""
 SEPARATORS = ("|", ";", ",")
-"""What separates the values of a cell, if a tenth of a column's cells holds it. A space may not follow it, as in ordinary text."""
+"""Separators of the values of a cell, if a tenth of a column's cells holds it. A space may not follow it, as in ordinary text."""
 SEPARATED = 0.1
 MISSING_TEXTS = ("NA", "N/A", "NULL", "null", "None", "NaN", "nan", r"\N")
-"""What programs write in a CSV file where there is no value."""
+"""Texts that programs write in a CSV file where there is no value."""
 MOST_VALUES = 20
 OTHER_TIMES = [
     f"{day}{clock}"
@@ -36,7 +36,7 @@ OTHER_TIMES = [
 
 
 class Column(NamedTuple):
-    """What the first rows say of a column.
+    """The facts about a column in the first rows.
 
     `lowest` is None unless it holds numbers. `of_labels` says that it holds 0 and 1 alone, or true and false in words; `is_time` that it
     holds times, and `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many values nearly all cells have at most,
@@ -80,7 +80,7 @@ def csv_options(database: duckdb.DuckDBPyConnection, path: Path, missing: Sequen
 
 
 def missing_texts(database: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
-    """Those of MISSING_TEXTS that are a cell of the CSV file's first rows."""
+    """The texts of MISSING_TEXTS that stand in a cell of the CSV file's first rows."""
     texts = csv_source([path], as_text=True)
     cells = [_quoted(name) for name in _kinds(database, texts)]
     asked = {text: [f"bool_or({' OR '.join(f'{cell} = {sql_text(text)}' for cell in cells)})"] for text in MISSING_TEXTS}
@@ -116,7 +116,7 @@ def read_columns(
 ) -> tuple[list[Column], int]:
     """The columns of the first 1,000,000 rows of `source`, and how many rows these are.
 
-    `texts` is a CSV table with every cell as text, `own_names` are those of :func:`own_names`.
+    `texts` is a CSV table with every cell as text, `own_names` is the result of :func:`own_names`.
     """
     kinds, other = _kinds(database, source), set()
     if texts is not None:
@@ -156,7 +156,7 @@ def _is_number(kind: str) -> bool:
 
 
 def _answers(database: duckdb.DuckDBPyConnection, source: str, rows: int, asked: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
-    """What the first rows of a table answer to the expressions in SQL that are asked of each column."""
+    """The values of SQL expressions, by column, over the first rows of a table."""
     expressions = ", ".join(expression for one_column in asked.values() for expression in one_column)
     answers = database.execute(f"SELECT {expressions} FROM (FROM {source} LIMIT {rows})").fetchone() if expressions else ()
     left = iter(answers or ())

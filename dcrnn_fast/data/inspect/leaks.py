@@ -80,8 +80,8 @@ def _sample(split: PackedSplit, data: PackedDataset) -> _Sample:
 
 def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> dict[str, Any] | None:
     train = samples["train"].classes(task) if "train" in samples else ()
-    held_out = next((name for name in ("valid", "test") if name in samples and _enough(samples[name].classes(task))), None)
-    if not train or not _enough(train) or held_out is None:
+    held_out = next((name for name in ("valid", "test") if name in samples and _has_enough(samples[name].classes(task))), None)
+    if not train or not _has_enough(train) or held_out is None:
         return None
     positive, negative = samples[held_out].classes(task)
     rate = len(train[0]) / (len(train[0]) + len(train[1]))
@@ -113,7 +113,7 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
     }
 
 
-def _enough(classes: tuple[Array, Array]) -> bool:
+def _has_enough(classes: tuple[Array, Array]) -> bool:
     return min(map(len, classes)) >= MIN_CLASS
 
 

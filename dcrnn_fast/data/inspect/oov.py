@@ -29,7 +29,7 @@ BLOCK_ROWS = 65_536
 
 
 def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float | None]]:
-    """Of each field, the shares in [0, 1] of the split's rows that are out of vocabulary ("oov") and missing ("missing").
+    """By field, the shares in [0, 1] of the split's rows that are out of vocabulary ("oov") and missing ("missing").
 
     A share is None where the format cannot tell: "oov" of a bucketed field, "missing" of a categorical field whose vocabulary has no
     missing category, and both if the split has no rows. Reads blocks of rows, so it needs no memory for the whole split.
@@ -128,7 +128,7 @@ def _missing_id(meta: PackedMeta, field: str) -> int | None:
 
 
 def _unreadable(shares: Mapping[str, float | None], kind: str) -> tuple[float | None, float]:
-    """The share that is of `kind`, and the part of the rows of which it is a share: for "oov", those with a value."""
+    """The share of a `kind`, and the part of the rows that it is a share of: for "oov", the rows with a value."""
     share, part = shares.get(kind), 1.0
     if kind == "oov" and share is not None:
         # An integer column with a missing cell is what pandas writes as 240.0: the missing cells must not hide the others.

@@ -1,4 +1,4 @@
-"""What a packed data set holds, in numbers, and what in it will spoil a training run. Needs NumPy only.
+"""Reports on a packed data set: its contents in numbers, and faults that will spoil a training run. Needs NumPy only.
 
 docs/guide/data-report.md explains it.
 """
@@ -31,7 +31,7 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
             and `constant_log_loss`, the log loss of predicting the train rows' base rate.
         fields: by field: `kind` ("categorical", "hashed" or "buckets"), `ids` (the number of embeddings), and by split the share of the
             rows that are `oov` and `missing`, None where the packed format cannot tell (see
-            :func:`dcrnn_fast.data.inspect.oov.id_shares`). Of a field with several values, the shares are those of the first.
+            :func:`dcrnn_fast.data.inspect.oov.id_shares`). A field with several values has the shares of its first one.
         dense: by dense column and split: `mean`, `std`, `min`, `max` of the scaled values. Train has mean 0 and standard deviation 1 except
             for missing cells, which are 0.
         groups: None without a group column, else by split: `groups`, `mean_rows` of a group, `rows_without_group`, and `both_classes`, by

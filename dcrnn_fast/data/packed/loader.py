@@ -150,7 +150,7 @@ class BlockLoader:
         return [None if column is None else _gather(column, window, rows, order) for column in columns]
 
     def _places(self, begin: int, rows: int) -> npt.NDArray[np.int64]:
-        """The place of each of the rows from `begin` on among those of this shard, or -1 for another shard's."""
+        """The place of each row from `begin` on among this shard's rows, or -1 for a row of another shard."""
         row = np.arange(begin, begin + rows)
         batch = row // self.batch_size
         size = np.minimum(self.batch_size, len(self.split) - batch * self.batch_size)
@@ -187,7 +187,7 @@ def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], rows: int, 
 
 
 def _gather_some(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Copy the rows of a window that have a place to it; `places` are those of the window's rows, in the order of the split."""
+    """Copy each row of a window that has a place to that place; `places` has one for each row, in the order of the split."""
     out = np.empty((int((places >= 0).sum()), *column.shape[1:]), dtype=column.dtype)
     at = 0
     for begin, end in window:

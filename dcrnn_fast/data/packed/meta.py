@@ -36,7 +36,7 @@ def unreadable(file: Path, error: OSError) -> UnreadableError:
 
 @dataclass(frozen=True)
 class PackedMeta:
-    """What a packed data set holds.
+    """The contents of a packed data set.
 
     `fields` maps each id column, in order, to its number of ids. `vocabulary[field]` holds the text of each id for a categorical field, and
     the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
@@ -91,7 +91,7 @@ class PackedMeta:
         return {name: entries for name, entries in self.vocabulary.items() if name not in again}
 
     def content(self) -> dict[str, Any]:
-        """What meta.json holds."""
+        """The content of meta.json."""
         content = dataclasses.asdict(dataclasses.replace(self, vocabulary=self._once()))
         return {key: value for key, value in content.items() if value or key not in _OPTIONAL}
 
@@ -163,7 +163,7 @@ def check_encoding(encoding: Any) -> None:
 
 
 def whole_vocabulary(encoding: Mapping[str, Any]) -> dict[str, Any]:
-    """The vocabulary of an encoding with that of every column: those that share another one's in a field with several values lack theirs.
+    """The vocabulary of every column, also of columns that share one in a field with several values, which an encoding leaves out.
 
     >>> pooled = {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}
     >>> whole_vocabulary({"vocabulary": {"tags[0]": ["<oov>", "a"]}, "shared": {"tags[1]": "tags[0]"}, "pooled": pooled})["tags[1]"]
@@ -195,74 +195,78 @@ def _pooled_problem(encoding: Mapping[str, Any], columns: Sequence[str] | None) 
     return None
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_text, value))
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _count(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
 
 
-def _mapping(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(_text, value)) and all(map(fits, value.values()))
+def _mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(_is_text, value)) and all(map(fits, value.values()))
 
 
-def _vocabulary(value: Any) -> bool:
-    return _texts(value) or (isinstance(value, list) and all(map(_finite, value)) and all(a < b for a, b in pairwise(value)))
+def _is_vocabulary(value: Any) -> bool:
+    return _are_texts(value) or (isinstance(value, list) and all(map(_is_finite, value)) and all(a < b for a, b in pairwise(value)))
 
 
-def _scale(value: Any) -> bool:
+def _is_scale(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() == {"treatment", "mean", "std"}
-        and _text(value["treatment"])
-        and _finite(value["mean"])
-        and _finite(value["std"])
+        and _is_text(value["treatment"])
+        and _is_finite(value["mean"])
+        and _is_finite(value["std"])
         and value["std"] > 0
     )
 
 
-def _rows(value: Any) -> bool:
-    return _mapping(_count)(value) and set(value) <= set(SPLITS)
+def _is_rows(value: Any) -> bool:
+    return _mapping_of(_is_count)(value) and set(value) <= set(SPLITS)
 
 
-def _definition(value: Any) -> bool:
-    return isinstance(value, dict) and all(_text(key) and (_text(part) or _texts(part) or _count(part)) for key, part in value.items())
+def _is_definition(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_text(key) and (_is_text(part) or _are_texts(part) or _is_count(part)) for key, part in value.items()
+    )
 
 
-def _pool(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"columns", "pooling"} and _texts(value["columns"]) and _text(value["pooling"])
+def _is_pool(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and value.keys() == {"columns", "pooling"} and _are_texts(value["columns"]) and _is_text(value["pooling"])
+    )
 
 
-def _flag(value: Any) -> bool:
+def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
 _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "name": ("text", _text),
-    "tasks": ("a list of texts", _texts),
-    "funnel": ("true or false", _flag),
-    "relation": ("text", _text),
-    "fields": ("the number of ids by column", _mapping(_count)),
-    "dense": ("a list of texts", _texts),
-    "group": ("text or null", lambda value: value is None or _text(value)),
-    "has_weight": ("true or false", _flag),
-    "rows": ("the number of rows of train, valid and test", _rows),
-    "vocabulary": ("a list of texts or of rising numbers by column", _mapping(_vocabulary)),
-    "scaling": ("treatment, mean and std (above 0) by column", _mapping(_scale)),
-    "checksums": ("text by file", _mapping(_text)),
-    "format_version": ("an integer", _count),
-    "digest": ("text", _text),
-    "shared": ("a field by field", _mapping(_text)),
-    "derived": ("a definition by column", _mapping(_definition)),
-    "pooled": ("columns and pooling by field", _mapping(_pool)),
+    "name": ("text", _is_text),
+    "tasks": ("a list of texts", _are_texts),
+    "funnel": ("true or false", _is_flag),
+    "relation": ("text", _is_text),
+    "fields": ("the number of ids by column", _mapping_of(_is_count)),
+    "dense": ("a list of texts", _are_texts),
+    "group": ("text or null", lambda value: value is None or _is_text(value)),
+    "has_weight": ("true or false", _is_flag),
+    "rows": ("the number of rows of train, valid and test", _is_rows),
+    "vocabulary": ("a list of texts or of rising numbers by column", _mapping_of(_is_vocabulary)),
+    "scaling": ("treatment, mean and std (above 0) by column", _mapping_of(_is_scale)),
+    "checksums": ("text by file", _mapping_of(_is_text)),
+    "format_version": ("an integer", _is_count),
+    "digest": ("text", _is_text),
+    "shared": ("a field by field", _mapping_of(_is_text)),
+    "derived": ("a definition by column", _mapping_of(_is_definition)),
+    "pooled": ("columns and pooling by field", _mapping_of(_is_pool)),
 }
 _OPTIONAL = {"shared", "derived", "pooled"}

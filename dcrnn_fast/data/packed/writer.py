@@ -188,6 +188,6 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     leftovers = [path for path in folder.glob(".*.tmp") if temporary.fullmatch(path.name)]
     if not leftovers:
         return
-    with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # whoever may only read the folder leaves them to its owner
+    with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # a process that may only read the folder leaves them to its owner
         for leftover in leftovers if nobody_writes else ():
             shutil.rmtree(leftover, ignore_errors=True)

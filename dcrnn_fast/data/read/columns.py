@@ -18,7 +18,7 @@ TRUTHS = {True: ("true", "yes", "t", "y"), False: ("false", "no", "f", "n")}
 """How a text says that something is so, or not, in lower case."""
 
 NO_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-"""Layouts of text and bytes that not all of Arrow's functions know, and those that they do."""
+"""Layouts of text and bytes that not all of Arrow's functions know, and the ones that all know."""
 
 # Integers first: a float64 does not hold nanoseconds since 1970.
 _TIMES = (pa.int64(), pa.float64(), *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")))
@@ -93,8 +93,8 @@ def labels_of(column: pa.Array, name: str, place: Place) -> FloatArray:
         column = column.dictionary_decode()
     if is_text(column.type):
         lowered = pc.ascii_lower(column)
-        for said, words in TRUTHS.items():
-            column = pc.if_else(pc.is_in(lowered, pa.array(words, lowered.type)), str(int(said)), column)
+        for truth, words in TRUTHS.items():
+            column = pc.if_else(pc.is_in(lowered, pa.array(words, lowered.type)), str(int(truth)), column)
     return _numbers(column, name, place, "label", "0, 1, true, false, or empty")
 
 

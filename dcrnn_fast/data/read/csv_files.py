@@ -87,7 +87,7 @@ class CsvFile:
         rejects.check()
 
     def truth_columns(self, database: duckdb.DuckDBPyConnection, labels: Collection[str], missing: tuple[str, ...]) -> set[str]:
-        """Those columns of `labels` whose first cell that is not missing says true or false in words; the others hold numbers."""
+        """The columns of `labels` whose first cell that is not missing is a truth value in words; the others hold numbers."""
         found, source = set(), self._source({}, missing, {"ignore_errors": "true"})
         for name in labels:
             alias = self._alias(name)
@@ -147,7 +147,7 @@ def _unpacked(path: Path) -> gzip.GzipFile | io.BufferedReader:
 
 
 def found_encoding(path: Path) -> str:
-    """What a file's byte order mark says, or the first of utf-8, cp1252 and latin-1 that fits its first 64 MiB.
+    """The encoding by a file's byte order mark, or the first of utf-8, cp1252 and latin-1 that fits its first 64 MiB.
 
     Raises OSError, EOFError or zlib.error for a file that cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Columns that a schema derives from those of a table, batch by batch: parts of a time, values of lists, crosses of columns."""
+"""Columns that a schema derives from a table's columns, batch by batch: parts of a time, values of lists, crosses of columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARTS = {"hour": pc.hour, "weekday": pc.day_of_week, "day": pc.day}
 
 
 def with_derived(batch: pa.RecordBatch, derived: Sequence[Derived], place: Place) -> pa.RecordBatch:
-    """The batch with the columns `derived` behind its own, each of which reads columns of the batch and derived ones before it.
+    """The batch with the columns `derived` behind its own. Each reads columns of the batch and earlier derived ones.
 
     The hour is 0 to 23, the weekday 0 (Monday) to 6, the day of the month 1 to 31, as integers, and null where the time is missing. A cross
     is text: the texts of its columns with `|` between them, a backslash before each `|` and backslash of their own, and `<missing>` for a
@@ -94,7 +94,7 @@ def are_dates(numbers: npt.NDArray[np.int64]) -> bool:
 
 
 def _seconds(times: pa.Array, one: Derived, place: Place) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Whole seconds since 1970, and where there is no time."""
+    """Whole seconds since 1970, and which rows have no time."""
     per_second = PER_SECOND[one.unit or "s"]
     if pa.types.is_timestamp(times.type):
         per_second = PER_SECOND[times.type.unit]

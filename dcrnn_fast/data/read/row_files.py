@@ -17,7 +17,7 @@ from .csv_files import BATCH_ROWS, CsvFile
 from .rejects import Rejects
 
 NAMES_CHARACTERS = 1000
-"""Of a file's columns in a message; a damaged header may name columns without end."""
+"""Characters of the names of a file's columns in a message: a damaged header may name columns without end."""
 
 
 def expected_rows(paths: Sequence[Path]) -> int | None:
@@ -38,7 +38,7 @@ def _rows(path: Path) -> int:
 
 
 class RowReader:
-    """Reads some columns of files. A CSV file's `text` columns are read as text, its `numbers` as numbers, of which `truths` may be words.
+    """Reads some columns of files. A CSV file's `text` columns are read as text, its `numbers` as numbers, and `truths` may be words.
 
     `wanted_by` says in errors who uses the columns; no file may have one of the columns `derived`. `scratch` takes copies of files that
     must be unpacked; `rejects` gets the CSV rows that cannot be read.
@@ -106,5 +106,5 @@ class RowReader:
 
 
 def _named(columns: Sequence[str]) -> str:
-    said = ", ".join(columns)
-    return said if len(said) <= NAMES_CHARACTERS else f"{said[:NAMES_CHARACTERS]}..."
+    text = ", ".join(columns)
+    return text if len(text) <= NAMES_CHARACTERS else f"{text[:NAMES_CHARACTERS]}..."

@@ -1,4 +1,4 @@
-"""What DuckDB finds out about the texts of a column. It moves to the disk what its memory does not hold."""
+"""Queries to DuckDB about the texts of a column. It moves to the disk what its memory does not hold."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def first_positions(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray)
 
 
 def hashes(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, prefix: str = "") -> npt.NDArray[np.uint64]:
-    """Of each text, after the prefix, the last 8 bytes of the MD5 of its UTF-8 as a little-endian number."""
+    """A number for each text: the last 8 bytes, little-endian, of the MD5 of prefix and text in UTF-8."""
     database.register("source", pa.table({"text": texts}))
     try:
         found = database.sql("SELECT md5_number_lower($1 || text) FROM source", params=[prefix]).arrow(1 << 16)

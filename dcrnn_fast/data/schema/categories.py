@@ -68,5 +68,5 @@ class Categorical(Strict):
         )
 
     def pooled(self) -> dict[str, Any]:
-        """What a model must know of a field with several values."""
+        """The entry of a field with several values in `pooled`: its columns and its pooling."""
         return {"columns": list(self.value_columns), "pooling": self.pooling or "mean"}

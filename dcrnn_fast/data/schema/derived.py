@@ -42,7 +42,7 @@ class Derived(Strict):
     @model_validator(mode="after")
     def _one_way(self) -> Derived:
         if self.cross is not None:
-            given = [f"`{key}`" for key in ("column", *_KEYS) if self._given(key)]
+            given = [f"`{key}`" for key in ("column", *_KEYS) if self._is_given(key)]
             if given:
                 raise ValueError(f"derived column {self.name!r}: `cross` and {', '.join(given)} exclude each other")
             if len(self.cross) < 2 or len(set(self.cross)) < len(self.cross):
@@ -52,13 +52,13 @@ class Derived(Strict):
                 f"derived column {self.name!r} needs a `column` with `as` (hour, weekday or day) or with `value`, or a `cross` of columns"
             )
         way = "as" if self.value is None else "value"
-        if stray := [f"`{key}`" for key, belongs in _KEYS.items() if belongs != way and self._given(key)]:
+        if stray := [f"`{key}`" for key, belongs in _KEYS.items() if belongs != way and self._is_given(key)]:
             raise ValueError(f"derived column {self.name!r}: {', '.join(stray)} and `{way}` exclude each other")
         if self.timezone is not None and not _is_zone(self.timezone):
             raise ValueError(f"derived column {self.name!r}: timezone is {self.timezone!r}, expected a known one, such as Europe/Berlin")
         return self
 
-    def _given(self, key: str) -> bool:
+    def _is_given(self, key: str) -> bool:
         return getattr(self, "part" if key == "as" else key) is not None
 
     def sources(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Derived(Strict):
         return self.cross if self.cross is not None else (str(self.column),)
 
     def definition(self) -> dict[str, Any]:
-        """What the schema says of it but for its name, as JSON values."""
+        """Its keys in the schema but for the name, as JSON values."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"name"})
 
 
@@ -90,7 +90,7 @@ def derived_columns(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Deriv
 
 
 def in_order(derived: Sequence[Derived]) -> tuple[Derived, ...]:
-    """Each behind those that it reads. Raises ValueError for a name that is there twice, and for columns that need themselves."""
+    """The derived columns, each behind the ones that it reads. Raises ValueError for a repeated name and for a circle of columns."""
     by_name = {one.name: one for one in derived}
     twice = sorted({one.name for one in derived if by_name[one.name] is not one})
     if twice:

@@ -118,7 +118,7 @@ class Csv(Strict):
 
 
 class Split(Strict):
-    """Which rows of `files: {all: ...}` are valid and test: the latest ones by `time`, or those of some values of the column `hash`.
+    """Which rows of `files: {all: ...}` are valid and test: the latest ones by `time`, or the rows with some values of the column `hash`.
 
     `valid` and `test` are parts of the rows (`time`) or of the values (`hash`). Without `valid`, `prepare` draws validation rows.
 

@@ -59,7 +59,7 @@ def check_histories(
 ) -> None:
     """Raise ValueError for a history of what is no categorical column of one value, of an unknown task, or with the name of a column.
 
-    `columns` are those that the schema reads or derives.
+    `columns` are the columns that the schema reads or derives.
     """
     single = [c.column for c in categorical if c.max_values is None]
     for one in histories:

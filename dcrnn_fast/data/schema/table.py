@@ -164,21 +164,21 @@ class TableSchema(Strict):
 
     @property
     def _used(self) -> set[str]:
-        """The columns that become something, or of which others are derived."""
+        """The columns that become an input, a label or a weight, and the columns that others are derived from."""
         sources = {source for one in self.derived for source in one.sources()}
         return self.text_columns() | self.number_columns() | self.time_columns() | sources
 
     def _behind(self, name: str) -> set[str]:
         """A column and all those from which it is derived."""
         behind = {name}
-        for one in reversed(self.derived):  # those that it reads come before it
+        for one in reversed(self.derived):  # the columns that it reads come before it
             if one.name in behind:
                 behind.update(one.sources())
         return behind
 
     @property
     def id_columns(self) -> tuple[Categorical, ...]:
-        """The categorical columns of ids: those of `categorical`, then those of `histories`.
+        """The categorical columns of ids: first `categorical`, then the values of `histories`.
 
         Of one with several values there is a column for each; these share ids.
         """
@@ -187,12 +187,12 @@ class TableSchema(Strict):
 
     @property
     def computed(self) -> set[str]:
-        """Those of the columns of ids that no file holds: the values of histories."""
+        """The columns of ids that no file holds: the values of histories."""
         return {column for c in self._of_histories for column in c.value_columns}
 
     @property
     def all_derived(self) -> tuple[Derived, ...]:
-        """`derived`, and the values of those of the files' columns that have several."""
+        """`derived`, and the single values of the files' columns that hold several."""
         return *self.derived, *(one for c in self._several for one in c.derived())
 
     @property
@@ -202,7 +202,7 @@ class TableSchema(Strict):
 
     @property
     def shared(self) -> dict[str, str]:
-        """By column of ids with those of another: that column."""
+        """By column that has the ids of another column: that other column."""
         return {c.column: c.same_ids_as for c in self.id_columns if c.same_ids_as is not None}
 
     @property
@@ -223,11 +223,11 @@ class TableSchema(Strict):
         return self.relation or ("chain" if self.funnel else "independent")
 
     def event_rule(self, history: History) -> Rule | None:
-        """What makes a row an event of a history: the rule of its `where`, or None if every row is one."""
+        """The rule by which a row is an event of a history, its `where`; None if every row is one."""
         return next((task for task in self.tasks if task.name == history.where), None) if isinstance(history.where, str) else history.where
 
     def shows_labels(self, history: History) -> bool:
-        """Whether a history's `where` depends on a column of which a label is made."""
+        """Whether a history's `where` depends on a column that a label is made of."""
         rule, labels = self.event_rule(history), {task.column for task in self.tasks}
         return rule is not None and not labels.isdisjoint(self._behind(rule.column))
 
@@ -278,7 +278,7 @@ def load_schema(path: Path) -> TableSchema:
 
 
 def _in_words(error: Any) -> str:
-    """What pydantic found, with the value that came where it says only what was expected."""
+    """A problem that pydantic found, in words, with the value that came where pydantic does not show it."""
     if error["type"] == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":

@@ -21,7 +21,7 @@ def _positives(value: Any) -> Any:
 
 
 class Rule(Strict):
-    """What makes a row an event: the column as it is, or `column in positive`, or `column >= threshold`. A missing value is unknown.
+    """A rule for events: the column as it is, or `column in positive`, or `column >= threshold`. A missing value is unknown.
 
     A column as it is holds 0 and 1, or true and false. In `positive`, True stands for the texts true, yes, on, t and y in any case.
 
@@ -36,13 +36,13 @@ class Rule(Strict):
     @model_validator(mode="after")
     def _one_rule(self) -> Rule:
         if self.positive is not None and self.threshold is not None:
-            raise ValueError(f"{self.said}: `positive` and `threshold` exclude each other")
+            raise ValueError(f"{self.title}: `positive` and `threshold` exclude each other")
         if self.positive == ():
-            raise ValueError(f"{self.said}: `positive` is empty")
+            raise ValueError(f"{self.title}: `positive` is empty")
         return self
 
     @property
-    def said(self) -> str:
+    def title(self) -> str:
         """How a message names it."""
         return "a history's `where`"
 
@@ -50,13 +50,13 @@ class Rule(Strict):
 class Task(Rule):
     """A 0/1 label by name; where its rule gives no event it is 0, and where the rule's column is missing it is unknown.
 
-    >>> Task(name="long_view", column="seconds", threshold=18).said
+    >>> Task(name="long_view", column="seconds", threshold=18).title
     "task 'long_view'"
     """
 
     name: str = Field(pattern=TASK_NAME)
 
     @property
-    def said(self) -> str:
+    def title(self) -> str:
         """How a message names it."""
         return f"task {self.name!r}"

@@ -16,7 +16,7 @@ from .cpu_kind import cpu_kind, missing_here, portable_kind
 
 CPUS = ("native", "portable")
 _OPTIONS: dict[str, dict[str, Any]] = {"native": {}, "portable": {"cpp.simdlen": 256, "cpp.march": "x86-64-v3"}}
-"""What AOTInductor is told."""
+"""Options for AOTInductor."""
 
 
 def check_compiler() -> None:

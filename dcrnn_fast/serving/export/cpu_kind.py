@@ -44,7 +44,7 @@ def cpu_kind() -> dict[str, Any]:
 
 
 def missing_here(kind: Mapping[str, Any]) -> str | None:
-    """What code for this :func:`cpu_kind` needs and this machine lacks, in words, or None."""
+    """The reason, in words, why code for this :func:`cpu_kind` does not run on this machine; None if it does."""
     ours = cpu_kind()
     for key in ("system", "machine"):
         if kind.get(key) != ours[key]:

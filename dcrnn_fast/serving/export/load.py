@@ -41,7 +41,7 @@ class ExportedRanker:
         return self.predict_encoded(ids, dense)
 
     def predict_encoded(self, ids: Tensor, dense: Tensor | None) -> Scores:
-        """The same for rows that the encoder has encoded: ids [B, F] int64, dense [B, Nd] float32 or None.
+        """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None.
 
         Raises:
             IndexError: an id outside its field's range; the message names the field.
@@ -59,7 +59,7 @@ class ExportedRanker:
 
 
 def inputs_of(ids: Tensor, dense: Tensor | None) -> tuple[Tensor, ...]:
-    """What a program takes: int64 and float32, side by side in memory."""
+    """The inputs of a program: int64 and float32, contiguous in memory."""
     return (ids.long().contiguous(),) if dense is None else (ids.long().contiguous(), dense.float().contiguous())
 
 

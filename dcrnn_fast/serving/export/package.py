@@ -1,4 +1,4 @@
-"""What an exported file says of itself: ``dcrnn_fast.json``, the description, and ``encoder.json``, which encodes rows for its model."""
+"""The texts in an exported file: ``dcrnn_fast.json``, its description, and ``encoder.json``, which encodes rows for its model."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def describe(
 ) -> dict[str, str]:
     """The texts of :data:`ABOUT` and :data:`ENCODER` by name.
 
-    ``operators`` are those of this package that the file calls, as ``namespace::name``. Their schemas are kept, so that a reader can tell
-    whether its own are the same. ``cpu`` is the :func:`cpu_kind` that compiled code is for, or empty.
+    ``operators`` are the operators of this package that the file calls, as ``namespace::name``. Their schemas are kept, so that a reader
+    can tell whether its own are the same. ``cpu`` is the :func:`cpu_kind` that compiled code is for, or empty.
     """
     encoder, maps = ranker.encoder, {} if ranker.calibration is None else ranker.calibration.maps
     about = {

@@ -38,7 +38,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Limits(NamedTuple):
-    """What a server takes: bytes of a body, rows of a request, rows that wait, and rows that are scored together."""
+    """A server's limits: bytes of a body, rows of a request, rows that wait, and rows that are scored together."""
 
     body_bytes: int = 1_048_576
     rows: int = 10_000
@@ -49,7 +49,7 @@ class Limits(NamedTuple):
 class Application:
     """Answers requests with the ranker of ``load``, which is called at once, and again by :meth:`reload`.
 
-    It is an ASGI application; ``api`` is the FastAPI application inside. ``stopping`` says that it refuses new requests for scores.
+    It is an ASGI application; ``api`` is the FastAPI application inside. ``is_stopping`` says that it refuses new requests for scores.
 
     >>> application = Application(lambda: load_run(Path("runs/shop")))  # doctest: +SKIP
     """
@@ -57,7 +57,7 @@ class Application:
     def __init__(self, load: Callable[[], Served], limits: Limits = Limits(), *, threads: int = 1) -> None:  # noqa: B008 (it is immutable)
         served = load()
         self._load, self.limits = load, limits
-        self.metrics, self.stopping = Metrics(), False
+        self.metrics, self.is_stopping = Metrics(), False
         self.batcher = Batcher(
             max_queue_rows=limits.queue_rows,
             max_batch_rows=limits.batch_rows,
@@ -88,7 +88,7 @@ class Application:
 
     async def score(self, headers: Any, receive: Receive, arrived: float) -> str:
         """The answer to a request for scores, as JSON. Raises :class:`Unusable` and :class:`Refused`."""
-        if self.stopping:
+        if self.is_stopping:
             raise Refused("stopping", "the server is stopping; ask another one")
         _check_type(headers)
         deadline = _deadline(headers.getlist(DEADLINE), arrived)
@@ -134,7 +134,7 @@ class Application:
         self.metrics.set_model(served.id)
 
     def about(self) -> dict[str, Any]:
-        """What /v1/model answers."""
+        """The answer of /v1/model."""
         served, limits = self.served, self.limits
         return {
             "model": served.id,
@@ -175,7 +175,7 @@ def make_api(application: Application) -> FastAPI:
 
     @api.get("/health/ready")
     async def ready() -> Response:
-        if application.stopping:
+        if application.is_stopping:
             return _unavailable("the server is stopping")
         return _json('{"status": "ready"}')
 

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus. Needs the extra ``serve``."""
+"""A server's metrics for Prometheus. Needs the extra ``serve``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server scores with: a run folder or an exported file, with the id that tells one model from another."""
+"""Loads the model that a server scores with: a run folder or an exported file, with the id that tells one model from another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client asks to be scored: JSON, read so that any bytes end in columns of cells or in one line of what is wrong."""
+"""Reads the JSON of a request for scores: any bytes become columns of cells, or an error of one line."""
 
 from __future__ import annotations
 

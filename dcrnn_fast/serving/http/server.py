@@ -60,14 +60,14 @@ class Connection(H11Protocol):
         self.transport.close()
 
     @property
-    def arriving(self) -> bool:
+    def is_arriving(self) -> bool:
         """Whether the next request has not arrived as a whole."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def _time(self) -> None:
-        if self.arriving and self.arrival is None:
+        if self.is_arriving and self.arrival is None:
             self.arrival = self.loop.call_later(ARRIVAL, self.transport.close)
-        elif not self.arriving and self.arrival is not None:
+        elif not self.is_arriving and self.arrival is not None:
             self.arrival.cancel()
             self.arrival = None
 
@@ -129,13 +129,13 @@ class Server(uvicorn.Server):
 
     def _stop(self) -> None:
         if not self.should_exit and self._loop is not None:
-            self.application.stopping = self.should_exit = True
+            self.application.is_stopping = self.should_exit = True
             self._loop.call_later(self.grace, self._give_up)
 
     def _give_up(self) -> None:
         self.application.batcher.close()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, Connection) and connection.arriving:
+            if isinstance(connection, Connection) and connection.is_arriving:
                 connection.transport.close()
 
     def reload(self) -> None:

@@ -17,7 +17,7 @@ def bootstrap_intervals(labels: Array, probabilities: Array, resamples: int, *, 
     """The 2.5% and 97.5% quantiles of ``auc``, ``log_loss`` and ``calibration`` over resamples of the rows with a known label.
 
     ``labels`` [N] are 0, 1 or NaN; ``probabilities`` [N] lie in [0, 1]. Resamples in which a metric is undefined do not count for it; None
-    if it is undefined in all of them. Rows count as independent: where those of one group are alike, the intervals are too narrow.
+    if it is undefined in all of them. Rows count as independent: where the rows of one group are alike, the intervals are too narrow.
 
     >>> rng = np.random.default_rng(0)
     >>> p = rng.random(1000)

@@ -92,7 +92,7 @@ def calibrate(
         raise ConfigError(f"method={shown(method)}: expected one of {', '.join(METHODS)}")
     opened = open_run(run, split=split, device=device, backend=backend)
     tasks, meta = opened.about["tasks"], opened.dataset.meta
-    cast(DCRNN, opened.model).negative_rate = 1.0  # The rows are those of the log.
+    cast(DCRNN, opened.model).negative_rate = 1.0  # The log's rows are scored as they are.
 
     def predictions(split: str) -> dict[str, Array]:
         with deterministic(opened.config.threads):

@@ -90,7 +90,7 @@ class Calibration(BaseModel):
     maps: dict[str, Annotated[Platt | Isotonic, Field(discriminator="method")]]
 
     def apply(self, scores: Mapping[str, Array], tasks: Sequence[str], negative_rate: float = 1.0) -> dict[str, Array]:
-        """Calibrated probabilities [N] in float32 by name, for those of ``DCRNN.predict``.
+        """Calibrated probabilities [N] in float32 by name, for the probabilities of ``DCRNN.predict``.
 
         A later task of a chain is the product of the calibrated one before it and the calibrated conditional, so it is never above it.
         The maps were fitted to rows as they were in the log: ``negative_rate`` is the model's, by which ``scores`` are corrected.
@@ -106,7 +106,7 @@ class Calibration(BaseModel):
 
 
 def calibrated_names(about: Mapping[str, Any]) -> list[str]:
-    """What the maps of a described model are for: each task or, in a chain, the first and each task given the one before."""
+    """The names of the maps for a described model: each task or, in a chain, the first and each task given the one before."""
     tasks = about["tasks"]
     if about["relation"] != "chain":
         return list(tasks)

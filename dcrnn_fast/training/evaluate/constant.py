@@ -1,4 +1,4 @@
-"""The constant: the model that predicts the base rate of the training rows for every row. Whoever trains a model wants to beat it."""
+"""The constant: the model that predicts the base rate of the training rows for every row. A trained model should beat it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def with_constant(metrics: Mapping[str, Mapping[str, Any]], rates: Mapping[str, 
 
 
 def unsampled_rates(rates: Mapping[str, float], tasks: Sequence[str], negative_rate: float) -> dict[str, float]:
-    """Base rates of sampled rows to those of the log before, in which 1 / ``negative_rate`` times as many rows lacked the first event.
+    """The base rates of a log, from those after its sampling: it had 1 / ``negative_rate`` times as many rows without the first event.
 
     >>> unsampled_rates({"click": 0.5, "buy": 0.25, "buy_given_click": 0.5}, ["click", "buy"], 0.25)
     {'click': 0.2, 'buy': 0.1, 'buy_given_click': 0.5}

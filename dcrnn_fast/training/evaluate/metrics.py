@@ -94,7 +94,7 @@ def task_metrics(
 ) -> dict[str, dict[str, Any]]:
     """Metrics of every task, by name.
 
-    ``predictions`` are those of ``DCRNN.predict`` as arrays [N]; ``labels`` [N, T] are in the order of ``tasks``. In a funnel each entry
+    ``predictions`` are what ``DCRNN.predict`` gives, as arrays [N]; ``labels`` [N, T] are in the order of ``tasks``. In a funnel each entry
     has a ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, if the model
     predicts it, ``CVR`` under the key ``{task}_given_{previous}`` (the later event over the rows in which the previous one happened).
     """

@@ -25,7 +25,7 @@ BATCH = 8192
 def predict_split(model: nn.Module, split: PackedSplit, device: torch.device, ranks: Ranks = ONE) -> dict[str, Array]:
     """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode.
 
-    Each of several ranks computes its part of the batches, which are those of one process, and gets the predictions of all.
+    Each of several ranks computes its part of the batches of one process, and gets the predictions of all.
     """
     model.eval()
     loader = BlockLoader(split, BATCH)

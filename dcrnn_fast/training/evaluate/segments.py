@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 TINY = float(np.finfo(np.float64).tiny)
 MOST = 20
-"""Values of a field that are told apart: those of the most rows."""
+"""Values of a field that are told apart: the ones with the most rows."""
 
 
 def check_fields(by: object, meta: PackedMeta) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def metrics_by(
 def segments(ids: Array, name: Callable[[int], str], most: int = MOST) -> Iterator[tuple[dict[str, Any], Array]]:
     """The rows of each id in ``ids`` [N], as ``{"value": its name}`` and their positions, in the order of the ids.
 
-    Of more than ``most`` ids, those of the fewest rows, and of equal counts the highest, come last and together:
+    If there are more than ``most`` ids, the ids with the fewest rows, and of equal counts the highest, come last and together:
     ``{"value": None, "values": their number}``.
 
     >>> [(about, rows.tolist()) for about, rows in segments(np.array([2, 0, 2, 1, 0]), ["<oov>", "a", "b"].__getitem__, most=2)]
@@ -89,7 +89,7 @@ def segments(ids: Array, name: Callable[[int], str], most: int = MOST) -> Iterat
 
 
 def names_of_ids(meta: PackedMeta, field: str) -> Callable[[int], str]:
-    """What an id of a field stands for: a category, a range of numbers, or a bucket of hashes.
+    """The value that an id of a field stands for: a category, a range of numbers, or a bucket of hashes.
 
     >>> meta = PackedMeta(
     ...     "shop", ("click",), False, "independent", {"city": 2, "price": 4, "user": 3}, (), None, False, {"train": 4},

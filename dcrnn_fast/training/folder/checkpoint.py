@@ -32,7 +32,7 @@ _NAME = re.compile(r"step-(\d{8,})")
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds: named tensors on the CPU, and JSON values."""
+    """The contents of a checkpoint: named tensors on the CPU, and JSON values."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]

@@ -65,7 +65,7 @@ class RunFolder:
         return metrics
 
     def check_config(self, written: Mapping[str, Any], now: RunConfig, source: Path) -> None:
-        """Raise :class:`ConfigError` if ``source`` was written with another configuration than ``now``, that of the run's folder."""
+        """Raise :class:`ConfigError` if ``source`` was written with another configuration than ``now``, which the run's folder holds."""
         if different := describe_differences(read_config(written, str(source)), now, but=MAY_CHANGE):
             raise ConfigError(
                 f"{source} was written with another configuration than {self.config} holds now: {different}; "
@@ -77,7 +77,7 @@ class RunFolder:
         write_file(self.config, config.to_yaml().encode())
 
     def remove_leftovers(self) -> None:
-        """Delete what a killed process left half-written, and bring back what it was replacing. Only who holds the lock may call this."""
+        """Delete what a killed process left half-written, and bring back what it was replacing. The caller must hold the lock."""
         for file in (self.config, self.metrics, self.weights, self.encoder, self.calibration, self.curves):
             for beside in leftovers(file):
                 beside.unlink()

@@ -28,7 +28,7 @@ from .tensors import check_tensors, load_tensors, pack_tensors, read_safetensors
 
 
 def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
-    """What a weight file must say for :func:`load_model` to rebuild its model, and for :func:`evaluate` to compare its data with others."""
+    """The description in a weight file: :func:`load_model` rebuilds the model by it, and :func:`evaluate` compares its data with others."""
     meta, rows = dataset.meta, dataset.split("train")
     return {
         "model": config.model.model_dump(mode="json"),

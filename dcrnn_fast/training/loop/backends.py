@@ -1,4 +1,4 @@
-"""What ``auto`` measures for a run before its first step, on a device where it measures."""
+"""Lets ``auto`` measure backends for a run before its first step, on a device where it measures."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ from ..device import autocast
 def compiled(
     model: nn.Module, batch: Batch, precision: str, device: torch.device, *, without_gradients: bool = False
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """``model.forward`` of a DCRNN or its objective in training mode, of which everything behind the embeddings is one compiled graph.
+    """``model.forward`` of a DCRNN or its objective in training mode; everything behind the embeddings is one compiled graph.
 
     The lookup of the embeddings stays as it is: it checks ids and dense values, and its gradient, which may be sparse, is added up in a
     fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
-    ``without_gradients`` makes that of a forward without gradients too. It changes no weight and no random number. Raises
+    ``without_gradients`` makes the graph of a forward without gradients too. It changes no weight and no random number. Raises
     :class:`ConfigError` if it cannot be made here.
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
@@ -42,9 +42,9 @@ def compiled(
                     logits = forward(ids, dense)
             logits.float().sum().backward()
         except Exception as error:
-            said = str(error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"compile is true, but torch.compile does not work here: {said}; it needs a C++ compiler, and on a GPU Triton; "
+                f"compile is true, but torch.compile does not work here: {reason}; it needs a C++ compiler, and on a GPU Triton; "
                 "install it, or set compile: false"
             ) from error
         finally:

@@ -1,4 +1,4 @@
-"""What a training step minimises with ``loss.cvr``: the model's loss, and those of its conditionals over all rows."""
+"""The loss of a training step with ``loss.cvr``: the model's loss, and the losses of its conditionals over all rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CounterfactualObjective(nn.Module):
     """The loss of a chain with ``loss.cvr: ipw`` or ``dr``; to a :class:`.batch_gradient.BatchGradient` it is the model.
 
     Its outputs [B, T], or [B, 2 T - 1] with dr, are the model's conditional logits, of which the loss is computed more exactly than of the
-    events' logits, and behind them those of :class:`Imputation`.
+    events' logits, and behind them the logits of :class:`Imputation`.
     """
 
     def __init__(self, config: RunConfig, model: DCRNN) -> None:
@@ -51,11 +51,11 @@ class CounterfactualObjective(nn.Module):
             self.imputation = Imputation(len(model.tasks) - 1, model.plan.dim, config.model.tower_dims, place)
 
     def features(self, ids: Tensor, dense: Tensor | None) -> Tensor:
-        """Those of the model."""
+        """The model's features of these inputs."""
         return self.model.features(ids, dense)
 
     def scenarios_of(self, ids: Tensor) -> tuple[Tensor, ...]:
-        """Those of the model."""
+        """The model's scenarios of these ids."""
         return self.model.scenarios_of(ids)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:

@@ -36,6 +36,6 @@ class OOVDropout:
         self.offsets = torch.tensor(offsets, dtype=torch.int64, device=device)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """``ids`` int64 [B, F], with those that this step reads as out of vocabulary set to 0."""
+        """``ids`` int64 [B, F]; an id that this step reads as out of vocabulary becomes 0."""
         drop = torch.rand(ids.shape, device=ids.device) < self.probability[ids + self.offsets]
         return ids.masked_fill(drop, 0)

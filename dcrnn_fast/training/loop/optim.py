@@ -1,4 +1,4 @@
-"""What turns the tasks' losses into steps: the weights of the losses, AdamW, and the learning rate of each step."""
+"""Turns the tasks' losses into steps: the weights of the losses, AdamW, and the learning rate of each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: its user by a report, TensorBoard by scalars."""
+"""Tells how a run gets on: its user by a report, TensorBoard by scalars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model has before the first step: heads that predict the base rates, and edges of the numeric embeddings."""
+"""Prepares a model for its first step: heads that predict the base rates, and edges of the numeric embeddings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_ROWS = 1_000_000
 def constant_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence[str], *, chain: bool) -> Iterator[None]:
     """Within the block, a DCRNN predicts ``rates[task]`` for every row; afterwards its heads are what they were.
 
-    The heads' weights are 0 and their biases are the rates' logits, so the weights of such a model are those of the constant.
+    The heads' weights are 0 and their biases are the rates' logits, so such a model is the constant.
 
     Args:
         model: it has one head a task, ``model.head``.
@@ -60,8 +60,8 @@ def _logit(rate: float) -> float:
 def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:
     """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32.
 
-    They are those of :func:`dcrnn_fast.data.codes.quantiles`, by quantiles with frequent values kept apart, between the smallest and the
-    largest value. A column of one value gets one bin above it.
+    Between the smallest and the largest value they are the edges of :func:`dcrnn_fast.data.codes.quantiles.bucket_edges`: quantiles, with
+    frequent values kept apart. A column of one value gets one bin above it.
     """
     rows = dense[:: -(-len(dense) // MOST_ROWS)]
     return [torch.from_numpy(_edges(rows[:, column].astype(np.float64), bins)) for column in range(dense.shape[1])]

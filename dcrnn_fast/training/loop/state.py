@@ -154,18 +154,18 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
             raise TypeError(f"start is {shown(state['start'])}")
         position = TypeAdapter(Position).validate_python(state["position"])
         stopping = TypeAdapter(EarlyStopping).validate_python(state["stopping"])
-        said = _impossible(position, stopping, step_of(folder))
-        if not said:
+        problem = _impossible(position, stopping, step_of(folder))
+        if not problem:
             return position, stopping
     except ValidationError as error:
-        said = first_problem(error, "the position")
+        problem = first_problem(error, "the position")
     except (KeyError, TypeError) as error:
-        said = f"it lacks an entry or has another type of it: {error}"
-    raise damaged(folder, folder / "state.json", f"holds no position of a run: {said}")
+        problem = f"it lacks an entry or has another type of it: {error}"
+    raise damaged(folder, folder / "state.json", f"holds no position of a run: {problem}")
 
 
 def _impossible(at: Position, stopping: EarlyStopping, step: int | None) -> str:
-    """What contradicts itself, in words; empty if nothing does."""
+    """A contradiction in the position, in words; empty if there is none."""
     best, steps = stopping.best_step, [record["step"] for record in at.history]
     if step is not None and at.step != step:
         return f"step is {shown(at.step)}, but the folder is that of step {step}"

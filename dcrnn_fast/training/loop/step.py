@@ -16,7 +16,7 @@ from ..ranks.ranks import Ranks
 
 
 class BatchGradient:
-    """Computes the gradient of a batch of which each rank has its part of the rows.
+    """Computes the gradient of a batch whose rows the ranks divide.
 
     The model sees this rank's rows. The loss sees the logits and labels of all rows on every rank, so that it is the loss of one process
     whatever it is: a mean over known labels is no mean of the ranks' means. Its gradient reaches the weights through the rank's own rows,

@@ -31,7 +31,7 @@ class SparseTable:
         return all_finite(self._table.detach())
 
     def sum(self) -> float:
-        """What is the same on all ranks: the sum of the table before the first step, and later that of what :meth:`all_finite` reads."""
+        """A sum that is the same on all ranks: of the table before the first step, and later of what :meth:`all_finite` reads."""
         return sum(total(part) for part in self._written() or [self._table.detach()])
 
     def _written(self) -> list[Tensor]:

@@ -105,7 +105,7 @@ class Trainer:
         return len(self.loader) * self.config.optimiser.epochs
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether all epochs are trained or early stopping has ended the run."""
         return self.at.epoch >= self.config.optimiser.epochs or self.stopping.should_stop
 
@@ -115,20 +115,20 @@ class Trainer:
         return self.at.rows / self.at.step_seconds if self.at.step_seconds else 0.0
 
     def run(self) -> None:
-        """Train until :attr:`done`."""
+        """Train until :attr:`is_done`."""
         self.report.start(epochs=self.config.optimiser.epochs, total_steps=self.total_steps, step=self.at.step)
         self._clock = time.perf_counter()
         try:
-            log = Scalars if self.ranks.first else NoScalars
+            log = Scalars if self.ranks.is_first else NoScalars
             with log(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
                 if self.start is not None and not self.at.step:
                     # From here on the run no longer needs the earlier one.
-                    if self.ranks.first:
+                    if self.ranks.is_first:
                         write_json(self.folder.encoder, encoding(self.dataset.meta))
                     self.save()
                 if not self.at.history and not self.at.step:
                     self._validate_start()
-                while not self.done:
+                while not self.is_done:
                     self._train_epoch()
                     self.save()
         finally:
@@ -139,7 +139,7 @@ class Trainer:
         self._check_weights()
         self.ranks.check_same(self.where)
         self._tick()
-        if not self.ranks.first:
+        if not self.ranks.is_first:
             return None
         self.scalars.flush()
         tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
@@ -188,13 +188,13 @@ class Trainer:
         restore(tensors, self.modules, self.optimiser, self.device, folder)
 
     def where(self) -> dict[str, Any]:
-        """What must be the same on all ranks."""
+        """The values that must be the same on all ranks."""
         same = {"step": self.at.step, "data": self.dataset.meta.digest, "precision": self.precision, "backend": self.backend}
         return same | weight_sums(self.modules, {EMBEDDING: self.table.sum()} if self.table else {})
 
     def export(self) -> None:
         """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0."""
-        if not self.ranks.first:
+        if not self.ranks.is_first:
             return
         write_json(self.folder.encoder, encoding(self.dataset.meta))
         export_weights(self.folder.weights, self.best, self.about)
@@ -226,7 +226,7 @@ class Trainer:
                     self.save()
                 if self.on_step:
                     self.on_step(self.at.step)
-                if self.done:
+                if self.is_done:
                     return
         self._validate()
         self.at.epoch, self.at.batch, self.at.loss_sum, self.at.loss_rows = self.at.epoch + 1, 0, 0.0, 0

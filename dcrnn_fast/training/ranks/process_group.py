@@ -106,9 +106,9 @@ class ManyRanks(Ranks):
 
     def from_first(self, call: Callable[[], T]) -> T:
         """If the call fails on rank 0, the other ranks raise that they no longer reach it."""
-        value = call() if self.first else None
+        value = call() if self.is_first else None
         shared = self._texts(json.dumps(value, allow_nan=False))[0]
-        return value if self.first else json.loads(shared)  # type: ignore[return-value]
+        return value if self.is_first else json.loads(shared)  # type: ignore[return-value]
 
     def one_after_another(self, call: Callable[[], T]) -> T:
         """The first of a machine has the local rank 0."""

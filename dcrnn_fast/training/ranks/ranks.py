@@ -23,7 +23,7 @@ class Ranks:
     rank, count, local = 0, 1, 0
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is rank 0, which writes the run folder and speaks to the user."""
         return self.rank == 0
 
