@@ -120,7 +120,7 @@ def _hint(size: int | torch.SymInt) -> int:
 
 
 # Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY, with the oldest and newest Triton, except those
-# in _SPILLS. `make resources` and `make resources-oldest` check this. "inputs" has tiles of its own because its loop over tasks needs more
+# in _SPILLS. `make resources`, also with TRITON=3.6.0, checks this. "inputs" has tiles of its own because its loop over tasks needs more
 # registers than "backward".
 _LARGE = [(128, 256, 64, 8, 3), (128, 128, 64, 8, 4), (128, 128, 64, 8, 3)]
 _HALF = {

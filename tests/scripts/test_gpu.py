@@ -363,7 +363,7 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
 def test_make_gpu_needs_no_virtual_environment():
     if not (ROOT / "Makefile").is_file():
         pytest.skip("the tests lie without the Makefile")
-    command = ["make", "--no-print-directory", "-n", "gpu", "PYTHON=python3.12", "GPU_OPTIONS=--only tests"]
+    command = ["make", "--no-print-directory", "-n", "gpu", "PYTHON=python3.12", "OPTIONS=--only tests"]
     own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}  # these tests may run under make
     done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

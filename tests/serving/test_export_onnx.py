@@ -1,4 +1,4 @@
-"""A run's model as ONNX: ONNX Runtime scores as the run does. Without the extra onnx, these tests do not run; `make onnx` installs it."""
+"""A run's model as ONNX: ONNX Runtime scores as the run does. They need the extra onnx: `make extra NAME=onnx`."""
 
 import json
 from importlib.util import find_spec
