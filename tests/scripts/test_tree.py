@@ -30,6 +30,11 @@ def test_a_copy_of_a_copy_has_the_kernels_too(script, sources, copy, tmp_path, m
     assert (tmp_path / "again" / "dcrnn_fast" / "kernels" / "one.py").is_file()
 
 
+def test_a_copy_has_no_license_that_an_older_setuptools_refuses(sources, copy):
+    (sources / "pyproject.toml").write_text('name = "x"\nlicense = "Apache-2.0"\nlicense-files = ["LICENSE"]\nversion = "1"\n')
+    assert (copy()[1] / "pyproject.toml").read_text() == 'name = "x"\nversion = "1"\n'
+
+
 @pytest.mark.parametrize("name", ["_C.so", "one.pyc", "_build_failure.txt", "_build_failure_cuda.txt"])
 def test_what_was_built_is_neither_copied_nor_deleted_in_the_copy(sources, copy, name):
     (sources / "dcrnn_fast" / name).write_text("built in the checkout")
