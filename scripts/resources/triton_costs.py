@@ -32,7 +32,7 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _prediction(B: int, D: int, T: int, L: int, goal: str, **of: str) -> dict[str, Any]:
+def _prediction(B: int, D: int, T: int, L: int, goal: str, **kind: str) -> dict[str, Any]:
     table, costs = import_module("kernels.tile_table"), import_module("kernels.cost_model")
     sizes = table.Sizes(KIND, table.bucket(B * T), D, D, GATES, L, T)
     launches: list[tuple[str, str, int, float]] = []
@@ -44,7 +44,7 @@ def _prediction(B: int, D: int, T: int, L: int, goal: str, **of: str) -> dict[st
     schedule = costs.predicted_schedule(sizes)
     kernel(schedule, L if schedule == table.STEP else 1)
     floor = L * costs.library_seconds(T, B, GATES * D, D, KIND)
-    if of["pass"] == "training":
+    if kind["pass"] == "training":
         weights, unit = T * GATES * D * D, 2 * T * B * D
         launches.append(("start", "", 1, costs.memory_seconds(unit * (2 + 2 * GATES))))
         launches.append(("gather", "", 1, costs.memory_seconds(2 * 2 * weights)))
@@ -57,4 +57,4 @@ def _prediction(B: int, D: int, T: int, L: int, goal: str, **of: str) -> dict[st
     total = sum(count * seconds for _, _, count, seconds in launches)
     rows = [{"kernel": name, "tile": tile, "count": count, "us": round(1e6 * one, 1)} for name, tile, count, one in launches]
     rounded = {"us": round(1e6 * total, 1), "floor_us": round(1e6 * floor, 1), "of_floor": round(total / floor, 2)}
-    return {**of, "B": B, "D": D, "T": T, "L": L, "goal": goal, **rounded, "launches": rows}
+    return {**kind, "B": B, "D": D, "T": T, "L": L, "goal": goal, **rounded, "launches": rows}

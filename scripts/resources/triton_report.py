@@ -76,16 +76,16 @@ def low_rank_tiles() -> Any:
 def low_rank_jobs(name: str, kind: str, arch: int, ranks: list[int], place: int | None) -> Iterator[Job]:
     """The tiles of a kernel of the low-rank cell. Other ranks than COMMON_RANK, and other kinds than bfloat16, are compiled for sm_90
     alone, because a compilation takes seconds. The two small kernels have the forward's tiles, of which one stands for all."""
-    tiles, of = low_rank_tiles(), LOW_RANK[name]
+    tiles, table_name = low_rank_tiles(), LOW_RANK[name]
     if kind == "float16" or (kind != "bfloat16" and arch != 90):
         return
-    small = name != of
+    small = name != table_name
     common = kind != "bfloat16" or arch != 90 or small
-    for rank in [tiles.limit(of, kind, COMMON_RANK)] if common else tiles.limits(of, kind):
+    for rank in [tiles.limit(table_name, kind, COMMON_RANK)] if common else tiles.limits(table_name, kind):
         rank = min(rank, COMMON_RANK) if common else rank
         if rank not in ranks:
             continue
-        found = tiles.candidates(of, kind, 2, rank, table().Card("", 0, SHARED_MEMORY[arch], arch // 10))
+        found = tiles.candidates(table_name, kind, 2, rank, table().Card("", 0, SHARED_MEMORY[arch], arch // 10))
         for tile in chosen(found, 0 if small else place):
             constants = {"RANK": rank, "SLICES": -(-rank // tile.block_k), **tile.constants()}
             yield job_of(name, kind, arch, constants.pop("num_warps"), constants.pop("num_stages"), **constants)
@@ -177,10 +177,10 @@ def failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
 
 def low_rank_failures(job: Job, facts: Mapping[str, Any]) -> list[str]:
     """What is wrong with a kernel of the low-rank cell beside what is wrong with any."""
-    blocks, of = dict(job.constants), LOW_RANK[job.kernel]
-    estimated = low_rank_tiles().shared_bytes(of, tile_of(job), job.kind, blocks["G"], blocks["RANK"])
+    blocks, table_name = dict(job.constants), LOW_RANK[job.kernel]
+    estimated = low_rank_tiles().shared_bytes(table_name, tile_of(job), job.kind, blocks["G"], blocks["RANK"])
     found = []
-    if job.kernel == of and facts["shared"] > estimated:
+    if job.kernel == table_name and facts["shared"] > estimated:
         found.append(f"takes {facts['shared']} bytes of shared memory, low_rank_tiles.shared_bytes estimates {estimated}")
     if job.kind in ("bfloat16", "tf32") and not any(re.fullmatch("HG?MMA|UTC.*MMA", name) for name in facts["products"]):
         found.append(f"uses no tensor cores, but {facts['products']}")

@@ -22,8 +22,8 @@ namespace json = boost::json;
 
 [[noreturn]] void misfit(const std::string& problem) { throw std::runtime_error(problem + "; export the run again"); }
 
-const json::value& part(const json::value& of, std::string_view file, std::string_view key, json::kind kind) {
-  const json::object* const object = of.if_object();
+const json::value& part(const json::value& whole, std::string_view file, std::string_view key, json::kind kind) {
+  const json::object* const object = whole.if_object();
   const json::value* const value = object ? object->if_contains(key) : nullptr;
   if (!value || value->kind() != kind)
     misfit(std::string(file) + ": " + std::string(key) + " is " + (value ? shown(*value) : "absent") + ", expected " +
@@ -134,9 +134,9 @@ void Encoder::Plan::add_fields(const json::value& encoding, const json::array& f
     }
   std::set<std::string, std::less<>> several;
   if (encoding.get_object().contains("pooled"))
-    for (const auto& [name, of] : part(encoding, "encoder.json", "pooled", json::kind::object).get_object())
-      for (const json::value& column : part(of, "encoder.json: pooled", "columns", json::kind::array).get_array()) {
-        if (!column.is_string()) misfit("encoder.json: pooled says " + shown(of) + " of " + in_quotes(name) + ", expected columns");
+    for (const auto& [name, field] : part(encoding, "encoder.json", "pooled", json::kind::object).get_object())
+      for (const json::value& column : part(field, "encoder.json: pooled", "columns", json::kind::array).get_array()) {
+        if (!column.is_string()) misfit("encoder.json: pooled says " + shown(field) + " of " + in_quotes(name) + ", expected columns");
         several.emplace(column.get_string());
       }
 
@@ -237,9 +237,9 @@ std::vector<Column> Encoder::Plan::derive(const std::vector<Source>& sources, st
     const std::size_t source = column(one.sources[0]);
     Column& made = columns[column(one.name)];
     if (one.kind == Derived::cross) {
-      std::vector<const Column*> of;
-      for (const std::string& name : one.sources) of.push_back(&columns[column(name)]);
-      made = crossed(one, of, rows);
+      std::vector<const Column*> sources;
+      for (const std::string& name : one.sources) sources.push_back(&columns[column(name)]);
+      made = crossed(one, sources, rows);
     } else if (one.kind == Derived::value) {
       made = values.try_emplace({source, one.separator}, sources[source], one.separator).first->second.at(one.position);
     } else {
@@ -283,13 +283,13 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
       fill(out.ids, field.position, plan.num_fields, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
     if (buckets.empty() && scales.empty()) continue;
     const std::vector<double> values = numbers(column);
-    for (const Plan::Buckets& of : buckets)
-      fill(out.ids, of.position, plan.num_fields, [&](std::size_t row) -> std::int64_t {
-        return std::isnan(values[row]) ? 0 : std::ranges::upper_bound(of.edges, values[row]) - of.edges.begin() + 1;
+    for (const Plan::Buckets& bucketed : buckets)
+      fill(out.ids, bucketed.position, plan.num_fields, [&](std::size_t row) -> std::int64_t {
+        return std::isnan(values[row]) ? 0 : std::ranges::upper_bound(bucketed.edges, values[row]) - bucketed.edges.begin() + 1;
       });
-    for (const Plan::Scale& of : scales)
-      fill(out.dense, of.position, plan.num_dense, [&](std::size_t row) {
-        const double scaled = ((of.log1p ? signed_log1p(values[row]) : values[row]) - of.mean) / of.std;
+    for (const Plan::Scale& scale : scales)
+      fill(out.dense, scale.position, plan.num_dense, [&](std::size_t row) {
+        const double scaled = ((scale.log1p ? signed_log1p(values[row]) : values[row]) - scale.mean) / scale.std;
         const float rounded = static_cast<float>(std::isnan(scaled) ? 0.0 : scaled);
         if (std::isinf(rounded))
           throw BadRequest(column.source.at(row) + " holds " + std::string(speller(column.cells[row])) +

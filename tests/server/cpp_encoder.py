@@ -23,8 +23,8 @@ FLAGS = ["-std=c++20", "-O0", "-w"]
 DEFECTS = {
     "a value on an edge belongs to the bucket below": (
         "encoder.cpp",
-        "std::ranges::upper_bound(of.edges, values[row])",
-        "std::ranges::lower_bound(of.edges, values[row])",
+        "std::ranges::upper_bound(bucketed.edges, values[row])",
+        "std::ranges::lower_bound(bucketed.edges, values[row])",
     ),
     "reserved texts get no backslash": ("cells.cpp", "is_reserved(cell.text_)", "false"),
     "only the texts without a backslash are reserved": ("cells.cpp", "text.find_first_not_of('\\\\')", "std::size_t{0}"),
