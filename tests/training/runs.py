@@ -113,9 +113,9 @@ FUNNEL: dict[str, dict[str, Any]] = {
     },
     SCENARIOS: {
         "model__sharing": "trunk", "model__scenario": "shape", "model__tower_share_ratio": 0.5, "model__dense_bins": 4,
-        "negative_rate": 0.5, "optimiser__epochs": 3,
+        "model__steps": 1, "negative_rate": 0.5, "optimiser__epochs": 3,
     },
-    TRANSFER: {"model__relation": "transfer", "model__sharing": "trunk", "loss__sample_weight": True},
+    TRANSFER: {"model__relation": "transfer", "model__sharing": "trunk", "model__steps": 2, "loss__sample_weight": True},
     INDEPENDENT: {"model__relation": "independent", "model__rank": 3, "model__tied": False},
 }  # fmt: skip
 """By features, the settings of a run on the tiny funnel."""
