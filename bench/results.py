@@ -19,7 +19,21 @@ PEERS = ("eager", "compile", "floor")
 def write(path: Path, content: object) -> None:
     """Write ``content`` as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, json.dumps(content, indent=1) + "\n")
+    files.write_text(path, as_json(content) + "\n")
+
+
+def as_json(content: object, indent: str = "") -> str:
+    """JSON that a person can read and compare: a mapping that is too long for a line has one line a key, and such a list one a row."""
+    flat = json.dumps(content)
+    if len(indent) + len(flat) <= 140 or not isinstance(content, dict | list):
+        return flat
+    deeper = indent + " "
+    if isinstance(content, dict):
+        lines = [f"{json.dumps(key)}: {as_json(value, deeper)}" for key, value in content.items()]
+    else:
+        lines = [json.dumps(row) for row in content]
+    start, end = "{}" if isinstance(content, dict) else "[]"
+    return start + "\n" + ",\n".join(deeper + line for line in lines) + "\n" + indent + end
 
 
 def read(name: str) -> dict:

@@ -9,9 +9,10 @@ The exit code is 1 if a check fails. The last lines of the output name each fail
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from bench.results import as_json
 
 from ..sources import ROOT
 from . import cuda_report, triton_report
@@ -40,7 +41,7 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 def conclude(result: dict[str, Any], columns: tuple[str, ...], path: Path) -> int:
     """Write the result, print its ``rows`` and whatever has ``failures``, and return the exit code."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    path.write_text(as_json(result) + "\n", encoding="utf-8")
     print(table(result["rows"], columns))
     sections = {name: section for name, section in result.items() if isinstance(section, list)}
     failed = [row for section in sections.values() for row in section if row.get("failures")]
