@@ -33,7 +33,7 @@ def draw() -> None:
             panel.axhline(1, color="#111827", linewidth=0.8)
             for offset, (peer, (label, colour)) in zip((-0.22, 0, 0.22), PEERS.items(), strict=True):
                 ratios = [[r[f"cpp/{peer}"] for r in rows if (r["D"], r["dtype"], r["pass"]) == (dim, dtype, name)] for dim in dims]
-                found = [(x + offset, min(of), statistics.median(of), max(of)) for x, of in enumerate(ratios) if of]
+                found = [(x + offset, min(group), statistics.median(group), max(group)) for x, group in enumerate(ratios) if group]
                 xs, lows, medians, highs = zip(*found, strict=True) if found else [()] * 4
                 panel.vlines(xs, lows, highs, color=colour, linewidth=2, alpha=0.5)
                 panel.plot(xs, medians, "o", color=colour, markersize=5, label=label)

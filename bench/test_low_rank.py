@@ -23,7 +23,7 @@ def cases(grid, device):
 def test_low_rank(comparison):
     case, kind = comparison.case, comparison.kind
     dim, batch, tasks, rank = case["D"], case["B"], case["T"], case["rank"]
-    plan, full = (SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS, rank=of) for of in (rank, None))
+    plan, full = (SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS, rank=limit) for limit in (rank, None))
     x0, seed = comparison.add_recurrences(plan, batch)
     comparison.add("floor", lambda: thin_products(dim, rank, batch, tasks, 2, STEPS, training=comparison.training, **kind))
     if comparison.grid != "smoke":

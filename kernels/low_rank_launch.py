@@ -149,14 +149,14 @@ class _Walk:
             X0=self.want_x0, BANKS=self.want_banks, **problem.constants(self.tile),
         )  # fmt: skip
 
-    def input_gradient(self, of: Tensor, steps: int) -> Tensor:
+    def input_gradient(self, given: Tensor, steps: int) -> Tensor:
         """The gradient of x0, or of all steps of the context."""
         p, problem = self.problem.layout, self.problem
         tile = tile_choice.config("low_rank_forward", problem.problem.sizes)
-        result = torch.empty_like(of)
-        wrap_triton(low_rank_inputs)[p.tiles(tile.block_b, of.shape[-1], tile.block_d), steps](
+        result = torch.empty_like(given)
+        wrap_triton(low_rank_inputs)[p.tiles(tile.block_b, given.shape[-1], tile.block_d), steps](
             result=result, z_gradients=self.z_gradients, terms=self.terms, projection=problem.weights["projection"], **self._grads,
-            C=p.C, T=p.T, X0=of is problem.problem.x0, **problem.constants(tile),
+            C=p.C, T=p.T, X0=given is problem.problem.x0, **problem.constants(tile),
         )  # fmt: skip
         return result
 

@@ -29,9 +29,9 @@ def pytest_collection_modifyitems(config, items):
     """Leave out the tests of other backends than ``--backend`` names."""
     if not (wanted := config.getoption("--backend")):
         return
-    of = {item: getattr(item, "callspec", None) and str(item.callspec.params.get("backend", "")).partition(",")[0] for item in items}
-    config.hook.pytest_deselected(items=[item for item in items if of[item] and of[item] != wanted])
-    items[:] = [item for item in items if not of[item] or of[item] == wanted]
+    backends = {item: getattr(item, "callspec", None) and str(item.callspec.params.get("backend", "")).partition(",")[0] for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if backends[item] and backends[item] != wanted])
+    items[:] = [item for item in items if not backends[item] or backends[item] == wanted]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -61,9 +61,9 @@ LIBRARY: dict[str, tuple[str, Build]] = {
 }
 
 MODELS: dict[str, Model] = {
-    **{name: _network(name, *of) for name, of in NETWORKS.items()},
+    **{name: _network(name, *arguments) for name, arguments in NETWORKS.items()},
     "single-task": _network("single-task", "a DCRNN for each task", _single, one_task_each=True),
-    **{name: _network(name, *of, library=True) for name, of in LIBRARY.items()},
+    **{name: _network(name, *arguments, library=True) for name, arguments in LIBRARY.items()},
     "trees": Model("HistGradientBoosting for each task", TREES),
     "constant": Model("the constant", {}),
 }

@@ -33,7 +33,9 @@ def summarise(runs: Runs, dataset: PackedDataset, work: Work, resamples: int, te
     rows = []
     labels = np.asarray(dataset.split("test").labels)
     for position, task in enumerate(dataset.meta.tasks):
-        values = {subject: {name: [_value(run["test"][task], name) for run in of] for name in METRICS} for subject, of in runs.items()}
+        values = {
+            subject: {name: [_value(run["test"][task], name) for run in its_runs] for name in METRICS} for subject, its_runs in runs.items()
+        }
         bounds = _bounds(runs, labels[:, position], position, work, resamples, tell)
         for subject, of_subject in values.items():
             row: dict[str, Any] = {**subject._asdict(), "task": task, "seeds": len(runs[subject])}

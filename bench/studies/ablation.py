@@ -100,7 +100,9 @@ def means_of_the_sets(rows: Rows) -> dict[tuple[str, int], float]:
     """By setting and seed, the mean over the data sets of log loss over the constant's; only where every data set was run."""
     every = grouped(rows, "setting", "seed")
     return {
-        case: statistics.fmean(statistics.fmean(over_constant(row)) for row in of) for case, of in every.items() if len(of) == len(DATA)
+        case: statistics.fmean(statistics.fmean(over_constant(row)) for row in some)
+        for case, some in every.items()
+        if len(some) == len(DATA)
     }
 
 

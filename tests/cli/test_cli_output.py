@@ -131,9 +131,9 @@ def test_a_pipe_is_160_columns_wide_unless_COLUMNS_says_otherwise(monkeypatch): 
 
 
 def test_a_table_by_segment_shows_each_value_on_one_line_without_control_characters():
-    of = ENTRY | {"label_mean": 0.25, "prediction_mean": 0.5}
+    metrics = ENTRY | {"label_mean": 0.25, "prediction_mean": 0.5}
     values = [{"value": "a\n\x1b[31m[bold]"}, {"value": "b" * 99}, {"value": None, "values": 1200}]
-    sheet = segments_sheet("city", [value | {"metrics": {"click": of}} for value in values])
+    sheet = segments_sheet("city", [value | {"metrics": {"click": metrics}} for value in values])
     assert [row[0] for row in sheet.rows] == ["a\\n\\x1b[31m[bold]", "b" * 37 + "...", "(1,200 others)"]
     console = pipe()
     print_sheet(console, sheet)

@@ -295,14 +295,14 @@ def finding_of(call: Callable[[], Any]) -> str | None:
     return f"the process grew by {grown >> 20} MiB" if grown > MEMORY else None
 
 
-def fuzz(of: Callable[[Originals, st.DrawFn], Callable[[], Any]], originals: Originals, number: int, findings: list[str | None]) -> None:
+def fuzz(make: Callable[[Originals, st.DrawFn], Callable[[], Any]], originals: Originals, number: int, findings: list[str | None]) -> None:
     """Damage and read ten files of a format, and append how each ended."""
 
     @seed(SEED + number)
     @settings(max_examples=10, database=None, derandomize=False, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.data())
     def once(data: st.DataObject) -> None:
-        findings.append(finding_of(of(originals, data.draw)))
+        findings.append(finding_of(make(originals, data.draw)))
 
     once()
 
@@ -313,10 +313,10 @@ def test_damaged_and_made_up_files_end_in_an_error_of_the_package(originals, cap
     distinct: dict[str, str] = {}
     number, stop = 0, time.monotonic() + SECONDS
     while time.monotonic() < stop:
-        of, before = FORMATS[number % len(FORMATS)], len(ends)
-        fuzz(of, originals, number, ends)
+        make, before = FORMATS[number % len(FORMATS)], len(ends)
+        fuzz(make, originals, number, ends)
         for finding in filter(None, ends[before:]):
-            distinct.setdefault(f"{of.__name__}: {finding.strip().splitlines()[-1]}", f"round {number}\n{finding}")
+            distinct.setdefault(f"{make.__name__}: {finding.strip().splitlines()[-1]}", f"round {number}\n{finding}")
         number += 1
     with capsys.disabled():
         sys.stdout.write("".join(f"\n{name}\n{finding}" for name, finding in distinct.items()))

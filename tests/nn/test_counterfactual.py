@@ -63,8 +63,8 @@ def test_with_true_propensities_the_mean_over_draws_of_clicks_is_the_loss_over_a
     }
     away = {}
     for name, values in estimates.items():
-        of = torch.stack(values)
-        away[name] = float((of.mean() - LOG.mean_loss()) / (of.std() / len(of) ** 0.5))
+        losses = torch.stack(values)
+        away[name] = float((losses.mean() - LOG.mean_loss()) / (losses.std() / len(losses) ** 0.5))
     assert abs(away["ipw"]) < 3, away
     assert abs(away["dr"]) < 3, away
     assert abs(away["naive"]) > 100, "in standard errors: this log has no selection bias to show"
@@ -172,8 +172,8 @@ def test_of_a_sampled_log_the_loss_is_that_over_the_rows_of_the_log_before(imput
         uncorrected.append(counterfactual_losses(z, labels, sampled_p[kept], y, propensity_floor=0.0)[0])
 
     def away(values):
-        of = torch.stack(values)
-        return float((of.mean() - LOG.mean_loss()) / (of.std() / len(of) ** 0.5))
+        losses = torch.stack(values)
+        return float((losses.mean() - LOG.mean_loss()) / (losses.std() / len(losses) ** 0.5))
 
     assert abs(away(found)) < 3
     assert abs(away(uncorrected)) > 30, "the rows of the sample convert more often than those of the log"

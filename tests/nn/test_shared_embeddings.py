@@ -32,8 +32,8 @@ def test_a_shared_row_gets_the_gradients_of_both_fields():
     assert torch.equal(shared(IDS), apart(IDS))
     for model in (shared, apart):
         model(IDS).square().sum().backward()
-    of = apart.embedding.weight.grad
-    torch.testing.assert_close(shared.embedding.weight.grad, torch.cat([of[5:8], of[:5] + of[8:]]))
+    gradient = apart.embedding.weight.grad
+    torch.testing.assert_close(shared.embedding.weight.grad, torch.cat([gradient[5:8], gradient[:5] + gradient[8:]]))
 
 
 def test_a_model_from_the_meta_device_finds_the_shared_rows():

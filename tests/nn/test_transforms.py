@@ -149,16 +149,16 @@ def test_a_linearized_model_gives_its_directional_derivatives(sharing):
 def test_forward_and_second_derivatives_of_a_model_are_those_of_the_reference():
     problem = Problem("transfer")
 
-    def of(model):
+    def loss_of(model):
         return lambda bias: problem.loss({**problem.state, "cross.shared_bias": bias}, *problem.rows, model=model)
 
     bias = problem.state["cross.shared_bias"]
-    expected = torch.autograd.functional.hessian(of(problem.plain), bias)
+    expected = torch.autograd.functional.hessian(loss_of(problem.plain), bias)
     assert expected.abs().max() > 1e-3
-    torch.testing.assert_close(hessian(of(problem.fast))(bias), expected)
-    torch.testing.assert_close(jacrev(jacrev(of(problem.fast)))(bias), expected)
+    torch.testing.assert_close(hessian(loss_of(problem.fast))(bias), expected)
+    torch.testing.assert_close(jacrev(jacrev(loss_of(problem.fast)))(bias), expected)
     gradient = problem.gradient(problem.state, *problem.rows)["cross.shared_bias"]
-    torch.testing.assert_close(jacfwd(of(problem.fast))(bias), gradient)
+    torch.testing.assert_close(jacfwd(loss_of(problem.fast))(bias), gradient)
 
 
 REFUSED = {

@@ -190,7 +190,7 @@ TOWERS = {
     "more layers than any use": (lambda a: {"widths": a["widths"][:1].expand(1025)}, "widths: got 1025 layers"),
     "widths in 32 bits": (lambda a: {"widths": a["widths"].int()}, "widths: expected dtype int64"),
 }  # fmt: skip
-HOSTILE = [("features", case, *of) for case, of in FEATURES.items()] + [("towers", case, *of) for case, of in TOWERS.items()]
+HOSTILE = [("features", case, *call) for case, call in FEATURES.items()] + [("towers", case, *call) for case, call in TOWERS.items()]
 
 
 @pytest.mark.parametrize(("name", "change", "message"), [pytest.param(n, c, m, id=f"{n}, {case}") for n, case, c, m in HOSTILE])

@@ -122,11 +122,11 @@ def test_per_sample_gradients_are_those_of_each_sample_alone(backend):
     arguments, _ = problem(backend)
     samples = torch.randn_like(arguments["x0"].expand(2, -1, -1))
 
-    def of(run):
+    def loss_of(run):
         return lambda bias, x0: run(**{**arguments, "shared_bias": bias, "x0": x0}).square().sum()
 
-    found = vmap(grad(of(backend.cross_rnn)), in_dims=(None, 0))(arguments["shared_bias"], samples)
-    expected = [grad(of(reference.cross_rnn))(arguments["shared_bias"], x0) for x0 in samples]
+    found = vmap(grad(loss_of(backend.cross_rnn)), in_dims=(None, 0))(arguments["shared_bias"], samples)
+    expected = [grad(loss_of(reference.cross_rnn))(arguments["shared_bias"], x0) for x0 in samples]
     torch.testing.assert_close(found, torch.stack(expected))
 
 

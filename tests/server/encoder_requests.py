@@ -110,8 +110,8 @@ TRUTHS = ["true", "false"]
 WILD = ["{}", '{"a": 1}', "[]", "[1]", '["a"]', "1e999", "-1e999", '"inf"', "[[1]]", "[{}]", *LARGER]
 
 
-def texts(*of: str) -> list[str]:
-    return [json.dumps(text, ensure_ascii=len(text) % 2 == 0) for text in of]
+def texts(*values: str) -> list[str]:
+    return [json.dumps(text, ensure_ascii=len(text) % 2 == 0) for text in values]
 
 
 KINDS = {
@@ -120,7 +120,7 @@ KINDS = {
     "times": texts(*TIME_TEXTS),
     "zoned": texts(*ZONED),
     "integers": INTEGERS,
-    "exact": INTEGERS + [of for of in LARGE if abs(int(of)) < 2**63],
+    "exact": INTEGERS + [text for text in LARGE if abs(int(text)) < 2**63],
     "larger": INTEGERS + LARGE + LARGER,
     "floats": FLOATS,
     "seconds": SECONDS,
@@ -191,13 +191,13 @@ class Case:
             del self.kinds["clock"]
             self.kinds["time"] = ["seconds", "seconds", "times", "times", "zoned"]
         if random.random() < 0.5:
-            of = random.sample(
+            chosen = random.sample(
                 [name for name in ["plain", "hashed", "bucket", "clock", "other", "tags[0]"] if name in fields or name == "other"], 2
             )
-            derived["both"] = {"cross": of}
+            derived["both"] = {"cross": chosen}
             add("both", [], [], 100_000)
             del self.kinds["both"]
-            if "other" in of:
+            if "other" in chosen:
                 self.kinds["other"] = scalar
             if random.random() < 0.5:
                 derived["all"] = {"cross": ["both", "another"]}

@@ -27,7 +27,7 @@ def case(name, columns, *, texts=None, hashed=None, edges=None, scaling=None, **
     sizes |= {field: buckets + 1 for field, buckets in (hashed or {}).items()}
     pooled, fields = more.get("pooled", {}), {}
     for field, size in sizes.items():
-        own = next((of["columns"] for of in pooled.values() if of["columns"][0] == field), [field])
+        own = next((pool["columns"] for pool in pooled.values() if pool["columns"][0] == field), [field])
         fields |= dict.fromkeys(own, size)
     return {
         "name": name,

@@ -63,7 +63,7 @@ def test_a_run_goes_on_with_new_values_in_all_columns(run, tmp_path):
     known, grown = (json.loads((folder / "encoder.json").read_text())["vocabulary"] for folder in (run.folder, tmp_path / "run"))
     assert grown == {field: [*texts, "novel"] for field, texts in known.items()}
     assert sorted(grown) == ["item", "tags[0]"]
-    assert {field: of["new_ids"] for field, of in metrics["init"]["oov"].items()} == {"tags": 1, "seen": 1, "item": 1}
+    assert {field: share["new_ids"] for field, share in metrics["init"]["oov"].items()} == {"tags": 1, "seen": 1, "item": 1}
 
 
 @pytest.mark.parametrize("change", [{"pooling": "mean"}, {"max_values": 2}])

@@ -34,8 +34,9 @@ def test_the_log_holds_consumes_of_clicked_rows_alone_and_its_last_rows_are_held
 
 
 def row(setting, seed, value):
-    of = {"auc": value, "log_loss": 1 - value, "calibration": 1.0}
-    return {"data": "log", "setting": setting, "seed": seed, "scores": dict.fromkeys(["all", *PARTS], of) | {"truth": of | {"auc": 0.9}}}
+    metrics = {"auc": value, "log_loss": 1 - value, "calibration": 1.0}
+    scores = dict.fromkeys(["all", *PARTS], metrics) | {"truth": metrics | {"auc": 0.9}}
+    return {"data": "log", "setting": setting, "seed": seed, "scores": scores}
 
 
 def test_differences_are_paired_by_log():

@@ -31,13 +31,13 @@ def test_the_weights_have_length_one_and_the_cosine_asked_for(cosine):
 
 
 def test_both_tasks_have_the_same_base_rate_at_every_cosine(drawn):
-    rates = np.array([of.dataset.split("train").labels.mean(axis=0) for of in drawn.values()])
+    rates = np.array([one.dataset.split("train").labels.mean(axis=0) for one in drawn.values()])
     four_errors = 4 * math.sqrt(BASE_RATE * (1 - BASE_RATE) / MANY.train)
     assert np.abs(rates - BASE_RATE).max() < four_errors, rates
 
 
 def test_labels_agree_more_often_the_closer_the_tasks_are(drawn):
-    agreement = [float(np.mean(labels[:, 0] == labels[:, 1])) for labels in (of.dataset.split("train").labels for of in drawn.values())]
+    agreement = [float(np.mean(labels[:, 0] == labels[:, 1])) for labels in (one.dataset.split("train").labels for one in drawn.values())]
     assert agreement == sorted(agreement)
     independent = BASE_RATE**2 + (1 - BASE_RATE) ** 2
     assert agreement[0] == pytest.approx(independent, abs=0.01)
@@ -63,9 +63,9 @@ def test_signal_columns_give_the_scores_and_noise_columns_carry_nothing(drawn):
 def test_a_smaller_known_share_keeps_some_of_the_same_second_labels_of_the_train_rows_alone():
     rows = Draw(1000, 50, 50)
     every, few, fewer = (draw(0.5, 1, known=known, rows=rows).dataset for known in (1.0, 0.1, 0.02))
-    labels = [of.split("train").labels for of in (every, few, fewer)]
-    known = [~np.isnan(of[:, 1]) for of in labels]
-    assert [int(of.sum()) for of in known] == [1000, 100, 20]
+    labels = [one.split("train").labels for one in (every, few, fewer)]
+    known = [~np.isnan(values[:, 1]) for values in labels]
+    assert [int(mask.sum()) for mask in known] == [1000, 100, 20]
     assert not (known[2] & ~known[1]).any()
     np.testing.assert_array_equal(labels[2][known[2]], labels[0][known[2]])
     assert not np.isnan(np.concatenate([labels[2][:, 0], fewer.split("valid").labels[:, 1], fewer.split("test").labels[:, 1]])).any()

@@ -56,12 +56,12 @@ def test_all_rows_of_a_user_are_in_one_split_whatever_else_the_table_holds(table
     users = [f"u{i % 200}" for i in range(1000)]
     changes = logs(table, list(range(1000)), users) | {"categorical": ["user"], "split": {"hash": "user", "valid": 0.2, "test": 0.3}}
     data = table.prepare(**changes)
-    of = {split: {data.meta.vocabulary["user"][i] for i in data.split(split).ids[:, 0]} - {"<oov>"} for split in data.splits}
+    found = {split: {data.meta.vocabulary["user"][i] for i in data.split(split).ids[:, 0]} - {"<oov>"} for split in data.splits}
     expected = {"train": set(), "valid": set(), "test": set()}
     for user in set(users):
         part = int.from_bytes(hashlib.md5(f"0:{user}".encode()).digest()[8:], "little") / 2**64
         expected["test" if part < 0.3 else "valid" if part < 0.5 else "train"].add(user)
-    assert of["train"] == expected["train"]
+    assert found["train"] == expected["train"]
     assert data.meta.rows == {split: 5 * len(users) for split, users in expected.items()}
     assert table.prepare(**changes | {"split": {"hash": "user", "valid": 0.2, "test": 0.3, "seed": 1}}).meta.rows != data.meta.rows
 

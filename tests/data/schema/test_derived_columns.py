@@ -154,7 +154,7 @@ def test_a_cross_may_be_hashed_and_a_derived_column_may_group_and_split(visits):
     for split in ("train", "test"):
         for group, row in zip(data.split(split).group.tolist(), data.split(split).ids[:, 1].tolist(), strict=True):
             by_group.setdefault(group, set()).add((split, row))
-    assert all(len(of) == 1 for of in by_group.values())
+    assert all(len(rows) == 1 for rows in by_group.values())
 
 
 def test_adding_a_derived_column_leaves_the_other_columns_as_they_were(table):

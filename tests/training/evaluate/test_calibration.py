@@ -88,7 +88,7 @@ def test_a_calibrated_run_is_scored_and_evaluated_as_served_by_its_maps_and_eval
     of_test = evaluate(copied)
     result = calibrate(copied)
     after = Ranker.load(copied).predict(CELLS)
-    assert result["maps"] == {name: of | {"method": "platt"} for name, of in result["maps"].items()}
+    assert result["maps"] == {name: fit | {"method": "platt"} for name, fit in result["maps"].items()}
     assert list(result["maps"]) == ["click", "buy_given_click"]
     stored = json.loads((copied / "calibration.json").read_text())["maps"]["click"]
     np.testing.assert_allclose(logits(after["click"]), stored["slope"] * logits(before["click"]) + stored["intercept"], atol=1e-4)

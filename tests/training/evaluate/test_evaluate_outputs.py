@@ -54,7 +54,7 @@ def test_evaluate_gives_an_interval_around_each_metric_the_same_each_time(finish
         for name, (low, high) in entry["intervals"].items():
             assert low < entry[name] < high, (task, name)
     plain = evaluate(finished)["metrics"]
-    assert {task: {name: value for name, value in of.items() if name != "intervals"} for task, of in result["metrics"].items()} == plain
+    assert {task: {name: value for name, value in own.items() if name != "intervals"} for task, own in result["metrics"].items()} == plain
 
 
 def test_the_command_prints_intervals_below_the_numbers_and_gives_them_in_json(finished, command):

@@ -40,9 +40,9 @@ def test_the_segments_of_a_field_have_all_rows_of_each_task(finished, by):
     whole = evaluate(finished)
     assert "by" not in whole
     for entries in by.values():
-        for task, of in whole["metrics"].items():
+        for task, found in whole["metrics"].items():
             for name in ("rows", "positives"):
-                assert sum(entry["metrics"][task][name] for entry in entries) == of[name]
+                assert sum(entry["metrics"][task][name] for entry in entries) == found[name]
 
 
 def test_a_bucketed_field_is_told_apart_by_its_edges_in_their_order(dataset, by):
@@ -88,9 +88,9 @@ def test_a_segment_without_a_known_label_has_no_metrics_but_a_count(dataset):
     ids = np.ones((4, len(meta.fields)), dtype=np.int32)
     split = PackedSplit("test", ids, None, np.zeros((4, 2), np.float32), None, None)
     (entry,) = metrics_by(("shape",), split, meta, {"buy": np.full(4, np.nan)}, {"buy": np.full(4, 0.5)})["shape"]
-    of = entry["metrics"]["buy"]
-    assert of.pop("rows") == of.pop("positives") == 0
-    assert set(of.values()) == {None}
+    found = entry["metrics"]["buy"]
+    assert found.pop("rows") == found.pop("positives") == 0
+    assert set(found.values()) == {None}
 
 
 def test_as_served_evaluates_the_served_probabilities_of_each_value(copied):
@@ -110,11 +110,11 @@ def test_the_command_prints_a_table_a_field_and_gives_the_same_in_json(finished,
     code, text, _ = command("evaluate", "--run", finished, "--by", "colour", "--json")
     lines = out[out.index("By colour") : out.index("By size")].splitlines()
     for entry in json.loads(text)["by"]["colour"]:
-        of = entry["metrics"]["click"]
+        found = entry["metrics"]["click"]
         (line,) = [line for line in lines if f" {entry['value']} " in line]
-        assert f" {of['rows']} " in line
+        assert f" {found['rows']} " in line
         for name in ("label_mean", "prediction_mean", "calibration", "log_loss", "auc"):
-            assert f"{of[name]:.4f}" in line
+            assert f"{found[name]:.4f}" in line
     code, _, err = command("evaluate", "--run", finished, "--by", "price")
     assert code == 2
     assert "by='price': expected a field of tiny" in err
