@@ -181,7 +181,7 @@ class DCRNN(nn.Module):
         """Logits [B, T] of each event over all rows. Under "chain" the probability of event t is sigmoid(z_1) * ... * sigmoid(z_t)."""
         if self.relation != "chain":
             return z
-        log_p = logsigmoid(z.double()).cumsum(1)
+        log_p = logsigmoid(z.double()).cumsum(1).clamp(max=-torch.finfo(torch.float64).tiny)  # below 0: a logit is finite
         return (log_p - torch.log(-torch.expm1(log_p))).to(torch.promote_types(z.dtype, torch.float32))
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
