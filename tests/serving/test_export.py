@@ -76,6 +76,22 @@ def test_files_are_scored_with_it(shop, file, tmp_path):
     assert score_files(load_exported(file), [shop / "tiny.csv"], tmp_path / "scores.parquet") == (1500, 0)
 
 
+@pytest.mark.parametrize(
+    ("ids", "dense", "error", "said"),
+    [
+        ([[0, 10, 0]], [[0.0]], IndexError, "field 'colour' .* has id 10"),
+        ([[-1, 0, 0]], [[0.0]], IndexError, "field 'shape' .* has id -1"),
+        ([[0, 0]], [[0.0]], ValueError, "ids: got shape"),
+        ([[0.0, 0, 0]], [[0.0]], TypeError, "ids: got dtype"),
+        ([[0, 0, 0]], None, ValueError, "dense: got None"),
+        ([[0, 0, 0]], [[float("nan")]], ValueError, "holds NaN or infinity"),
+    ],
+)
+def test_wrong_ids_and_dense_values_are_refused_in_words(file, ids, dense, error, said):
+    with pytest.raises(error, match=said):
+        load_exported(file).predict_encoded(torch.tensor(ids), None if dense is None else torch.tensor(dense))
+
+
 def test_it_names_the_operators_that_it_calls_and_the_versions_that_wrote_it(file, backend):
     about = load_exported(file).about
     assert (about["format"], about["kind"], about["backend"], about["torch"]) == (1, "pt2", backend, torch.__version__)

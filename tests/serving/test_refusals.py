@@ -1,7 +1,6 @@
 """What a ranker, `score_files`, an export and an exported file do not take."""
 
 import pytest
-import torch
 
 import dcrnn_fast
 from dcrnn_fast import Ranker
@@ -45,16 +44,6 @@ def arguments_that_cannot_be_used(changes, ranker, table, tmp_path):
 
 
 TABLE = [
-    *rows("wrong ids and dense values",
-        lambda ids, dense, file: load_exported(file).predict_encoded(torch.tensor(ids), None if dense is None else torch.tensor(dense)),
-        None, cases=[
-        ([[0, 10, 0]], [[0.0]], IndexError, "field 'colour' .* has id 10"),
-        ([[-1, 0, 0]], [[0.0]], IndexError, "field 'shape' .* has id -1"),
-        ([[0, 0]], [[0.0]], ValueError, "ids: got shape"),
-        ([[0.0, 0, 0]], [[0.0]], TypeError, "ids: got dtype"),
-        ([[0, 0, 0]], None, ValueError, "dense: got None"),
-        ([[0, 0, 0]], [[float("nan")]], ValueError, "holds NaN or infinity"),
-    ]),
     *rows("the comparison finds a single wrong probability",
         the_comparison_finds_a_single_wrong_probability, ExportError, said="buy differs by", values=[
         float("nan"), 0.5,
