@@ -60,6 +60,12 @@ inline int64_t values_of(std::initializer_list<int64_t> sizes, const char* what)
   return values_of<std::initializer_list<int64_t>>(sizes, what);
 }
 
+// `leading`, and after it the tensor's sizes from dimension `from` on.
+inline std::vector<int64_t> with_trailing(std::vector<int64_t> leading, const Tensor& tensor, int64_t from) {
+  for (int64_t i = from; i < tensor.dim(); ++i) leading.push_back(tensor.size(i));
+  return leading;
+}
+
 inline int32_t device_type(const Tensor& tensor) {
   int32_t type = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
@@ -141,12 +147,6 @@ inline void check_rows(int64_t num_shared, int64_t num_private, const Tensor& in
   check(num_shared >= 0 && num_shared <= most_rows && num_private >= 0 && num_private <= most_rows, names, ": got ", num_shared, " and ",
         num_private, " rows, expected 0 to ", most_rows, " each");
   check(num_shared + num_private > 0 || index.numel() == 0, "index: got values, expected none: the banks have no rows");
-}
-
-inline void check_index_values(const int32_t* index, int64_t count, int64_t rows, const char* name = "index",
-                               const char* letters = "S + P") {
-  for (int64_t i = 0; i < count; ++i)
-    check(index[i] >= 0 && index[i] < rows, name, ": got ", index[i], ", expected values in [0, ", letters, ") = [0, ", rows, ")");
 }
 
 // Calls body with a value of the C++ type of the tensor's dtype. BFloat16 and Half are the device's types. Refuses dtypes without kernels.

@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import BackendUnavailable
-from .ops import auto
-from .ops.auto.calls import backend_of
-from .ops.backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
-from .ops.checks import Projection, check_banks, check_cross_rnn, check_index, index_is_checked
-from .ops.cross_rnn import tf32
-from .ops.registry import Implementation, Keep, no_override, override_by, register, register_inference
-from .reference import operators as reference
+from .ops import cross_rnn as full_cell
+from .ops import low_rank_cross_rnn as low_rank_cell
+from .ops import param_gather as gather
+from .ops.dispatch import compute, kernel_override
 from .sharing import GATES, Cell
 from .support.checks import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
 
-
-def _reference_cross_rnn(*tensors: Tensor, recompute: bool, **options: Any) -> Tensor:
-    return reference.cross_rnn(*tensors, **options)
-
-
-IMPLEMENTATIONS: dict[str, Implementation] = {"reference": Implementation(reference.param_gather, _reference_cross_rnn, no_override)}
-"""The backends by name, without "triton", which is imported at its first call."""
-if extension() is not None:
-    try:
-        IMPLEMENTATIONS["cpp"] = register("dcrnn_fast", Keep.ACTIVATIONS)
-        register_inference("dcrnn_fast")
-    except BackendUnavailable as error:
-        REASONS["cpp"] = REASONS["cuda"] = f"the C++ extension cannot be used: {error}"
-    else:
-        _cuda = cuda_extension()
-        # one namespace: PyTorch's dispatcher tells a CPU's tensors from a GPU's
-        IMPLEMENTATIONS["cuda"] = IMPLEMENTATIONS["cpp"]._replace(
-            kernel_override=override_by(_cuda.override_kernels) if _cuda else no_override
-        )
-
-
-def _implementation(name: str) -> Implementation:
-    found = IMPLEMENTATIONS.get(name)
-    if found is None:
-        from .ops import triton
-
-        found = triton.IMPLEMENTATION
-    return found
-
-
-def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None]:
-    """Within this context, calls of a backend run the kernels that the choices name; for tests and measurements, in one thread.
-
-    Args:
-        backend: a backend by name.
-        **choices: for "cuda", ``schedule`` ("step", "all_steps") and ``tiles`` ("small", "large"); for "triton", ``schedule``, and the
-            :class:`~dcrnn_fast.kernels.tile_table.Config` of a kernel by its name.
-
-    Raises:
-        ValueError: an unknown backend or choice, or a choice for a backend that has none.
-        BackendUnavailable: the backend cannot run here.
-    """
-    check_choice("backend", backend, tuple(BACKENDS))
-    require(backend)
-    return _implementation(backend).kernel_override(**choices)
+__all__ = ["cross_rnn", "kernel_override", "param_gather"]
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
@@ -94,27 +44,8 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
                 [4., 2.]])
     """
 
-    def check() -> None:
-        check_banks("shared", shared, "private", private, index)
-        check_index(index, shared.shape[0] + private.shape[1])
-
     check_tensor("shared", shared, "floats [S, ...]")
-    chosen = resolve(backend, device=shared.device)
-
-    def run_of(name: str) -> Callable[..., Tensor]:
-        of_backend = _implementation(name).param_gather
-        return lambda *given: of_backend(*given, index)
-
-    def measured() -> str:
-        sizes = *index.shape, shared.shape[0], private.shape[1], math.prod(shared.shape[1:])
-        banks = {"shared": shared, "private": private}
-        return backend_of("param_gather", _name(shared.dtype), banks, [index], sizes, run_of, check)
-
-    def run(name: str) -> Tensor:
-        return _implementation(name).param_gather(shared, private, index)
-
-    choose = measured if _auto_measures(backend, shared) else None
-    return _checked(check, chosen, choose, run, (shared, private), {"index": (index, lambda: shared.shape[0] + private.shape[1])})
+    return compute(gather.Arguments(shared, private, index), backend)
 
 
 def cross_rnn(
@@ -183,79 +114,12 @@ def cross_rnn(
     check_tensor("x0", x0, "floats [B, D]")
     tensors = _autocast(x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection)
     x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection = tensors
-    every = [tensor for tensor in tensors if tensor is not None]
-    indices = {"index": (index, lambda: shared_weight.shape[0] + private_weight.shape[1])}
-    if projection_index is not None:
-        indices["projection_index"] = projection_index, lambda: shared_projection.shape[0] + private_projection.shape[1]
-    projection = Projection(shared_projection, private_projection, projection_index)
-
-    def check() -> None:
-        banks = shared_weight, shared_bias, private_weight, private_bias
-        check_cross_rnn(x0, *banks, index, steps=steps, gates=GATES[cell], context=context, projection=projection)
-        for (name, (places, num_rows)), letters in zip(indices.items(), ("S + P", "M + N"), strict=False):
-            check_index(places, num_rows(), name, letters)
-
-    chosen = resolve(backend, device=x0.device)
-
-    options = {"steps": steps, "cell": cell, "return_states": return_states, "recompute": recompute}
-
-    def measured() -> str:
-        names = [name for name, tensor in zip(auto.INPUTS["cross_rnn"], tensors, strict=True) if tensor is not None]
-        columns, tied = 0 if context is None else context.shape[2], 1 if index.shape[1] == x0.shape[1] else 0
-        rank = 0 if projection_index is None else projection_index.shape[1] * x0.shape[1] // index.shape[1]
-        sizes = x0.shape[1], columns, GATES[cell], index.shape[0], steps, tied, rank, int(return_states), int(recompute)
-        kind = "tf32" if x0.is_cuda and x0.dtype == torch.float32 and tf32() else _name(x0.dtype)
-
-        def run_of(name: str) -> Callable[..., Tensor]:
-            of_backend, more = _implementation(name).cross_rnn, {"projection_index": projection_index, **options}
-            return lambda *values: of_backend(*values[:5], index, **dict(zip(names[5:], values[5:], strict=True)), **more)
-
-        given = dict(zip(names, every, strict=True))
-        return backend_of("cross_rnn", kind, given, [places for places, _ in indices.values()], sizes, run_of, check)
-
-    def run(name: str) -> Tensor:
-        return _implementation(name).cross_rnn(*tensors[:5], index, context=context, **projection._asdict(), **options)
-
-    choose = measured if _auto_measures(backend, x0) else None
-    return _checked(check, chosen, choose, run, every, indices)
-
-
-def _auto_measures(backend: str, tensor: Tensor) -> bool:
-    """Whether ``auto`` chooses by measurements, see :mod:`dcrnn_fast.ops.auto`."""
-    return tensor.device.type in auto.DEVICES and requested(backend) == "auto"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _checked(
-    check: Callable[[], None],
-    chosen: str,
-    choose: Callable[[], str] | None,
-    run: Callable[[str], Tensor],
-    tensors: Sequence[Tensor],
-    indices: Mapping[str, tuple[Tensor, Callable[[], int]]],
-) -> Tensor:
-    """Run after the check, on the backend ``chosen``, or on the one that ``choose`` returns.
-
-    The kernels' operators check their arguments themselves, but for the range of an index on a GPU. So where that is known, they run at
-    once; if that fails, the check runs for a better message. ``tensors`` are all inputs but the indices. Each of these has, beside it, a
-    function that returns the number of rows that it may point to.
-    """
-    name = chosen if choose is None else ""
-    if name != "reference" and not torch.compiler.is_compiling():
-        try:
-            on_cpu = chosen == "cpp" and all([tensor.is_cpu for tensor in (*tensors, *[index for index, _ in indices.values()])])
-            if on_cpu or (chosen != "cpp" and all([index_is_checked(index, num_rows()) for index, num_rows in indices.values()])):
-                name = name or choose()  # type: ignore[misc]
-                if name != "reference":
-                    return run(name)
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-            check()
-            raise
-    check()
-    return run(name or choose())  # type: ignore[misc]
+    inputs = x0, shared_weight, shared_bias, private_weight, private_bias, index
+    projection: tuple[Any, Any, Any] = shared_projection, private_projection, projection_index
+    if shared_projection is None and private_projection is None and projection_index is None:
+        return compute(full_cell.Arguments(*inputs, steps, cell, context, return_states), backend, recompute=recompute)
+    arguments = low_rank_cell.Arguments(*inputs, *projection, steps, cell, context, return_states)
+    return compute(arguments, backend, recompute=recompute)
 
 
 def _autocast(x0: Tensor, *others: Tensor | None) -> Sequence[Any]:

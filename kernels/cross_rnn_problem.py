@@ -1,4 +1,4 @@
-"""The arguments of cross_rnn as its launches need them: contiguous tensors, and one layout of all counts and strides."""
+"""The arguments of both cells as their launches need them: contiguous tensors, and one layout of all counts and strides."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Problem:
-    """The arguments of cross_rnn and of its backward."""
+    """The arguments of cross_rnn and of its backward; of low_rank_cross_rnn, all but the projection."""
 
     layout: Layout
     x0: Tensor
@@ -71,36 +71,27 @@ class Problem:
     sizes: tile_choice.Sizes
 
     @classmethod
-    def of(
-        cls,
-        x0: Tensor,
-        banks: tuple[Tensor, Tensor, Tensor, Tensor],
-        index: Tensor,
-        context: Tensor | None,
-        steps: int,
-        cell: str,
-        return_states: bool,
-        allow_tf32: bool,
-    ) -> Problem:
-        """The problem of an operator's arguments; ``banks`` in the order shared weight, shared bias, private weight, private bias."""
-        (tasks, rows), (batch, dim) = index.shape, x0.shape
+    def of(cls, arguments: Any) -> Problem:
+        """The problem of an operator's arguments, which have the names of its schema."""
+        a = arguments
+        (tasks, rows), (batch, dim) = a.index.shape, a.x0.shape
         if isinstance(tasks, int) and tasks > MAX_TASKS:
             raise ValueError(
                 f"index: got {tasks} tasks, expected at most {MAX_TASKS}, as many as a launch can have; use backend='reference'"
             )
-        steps = int(steps)  # a graph fixes it: each step is a launch
-        columns = 0 if context is None else context.shape[2]
-        layout = Layout(tasks, batch, dim, columns, rows, GATES[cell], steps, banks[0].shape[0], banks[2].shape[1])
-        weight, bias, own_weight, own_bias = banks
+        steps = int(a.steps)  # a graph fixes it: each step is a launch
+        columns = 0 if a.context is None else a.context.shape[2]
+        layout = Layout(tasks, batch, dim, columns, rows, GATES[a.cell], steps, a.shared_weight.shape[0], a.private_weight.shape[1])
+        banks = a.shared_weight.contiguous(), a.shared_bias.contiguous(), a.private_weight.contiguous(), a.private_bias.contiguous()
         return cls(
             layout,
-            x0.contiguous(),
-            (weight.contiguous(), bias.contiguous(), own_weight.contiguous(), own_bias.contiguous()),
-            index.contiguous(),
-            None if context is None else context.contiguous(),
-            return_states,
-            precision(x0.dtype, allow_tf32),
-            tile_choice.Sizes.of(x0, tasks, layout.G, columns + dim, steps, allow_tf32),
+            a.x0.contiguous(),
+            banks,
+            a.index.contiguous(),
+            None if a.context is None else a.context.contiguous(),
+            a.return_states,
+            precision(a.x0.dtype, a.allow_tf32),
+            tile_choice.Sizes.of(a.x0, tasks, layout.G, columns + dim, steps, a.allow_tf32),
         )
 
     def counts(self) -> dict[str, Any]:

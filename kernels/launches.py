@@ -4,11 +4,11 @@ from . import replay
 from .cross_rnn_backward_launch import backward
 from .cross_rnn_forward_launch import forward
 from .cross_rnn_problem import Problem
-from .low_rank_launch import LowRank, low_rank_cross_rnn, low_rank_cross_rnn_backward
+from .low_rank_launch import LowRankProblem, low_rank_cross_rnn, low_rank_cross_rnn_backward
 from .param_gather_launch import gather, sum_rows
 
 __all__ = [
-    "LowRank",
+    "LowRankProblem",
     "Problem",
     "backward",
     "forward",

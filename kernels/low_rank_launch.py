@@ -17,7 +17,7 @@ from torch.library import wrap_triton
 from dcrnn_fast.errors import BackendUnavailable
 
 from . import tile_choice
-from .cross_rnn_problem import Layout, Problem
+from .cross_rnn_problem import Problem
 from .launch_options import alignment, on_device_of
 from .low_rank_backward import low_rank_backward, low_rank_inputs
 from .low_rank_forward import low_rank_forward, low_rank_states
@@ -25,31 +25,27 @@ from .param_gather_launch import gather, sum_rows
 
 
 @dataclass(frozen=True)
-class LowRank:
-    """A problem of cross_rnn with a projection."""
+class LowRankProblem(Problem):
+    """The arguments of low_rank_cross_rnn and of its backward."""
 
-    problem: Problem
     projection: tuple[Tensor, Tensor, Tensor]
     """The shared and the private projections, and their index."""
     rank: int
 
     @classmethod
-    def of(cls, problem: Problem, shared: Tensor, private: Tensor, index: Tensor) -> LowRank:
-        """The problem of an operator's arguments."""
-        p = problem.layout
-        rank = int(index.shape[1] // (p.R // p.D)) if p.D else 1  # a graph fixes it: the kernels are compiled for it
+    def of(cls, arguments: Any) -> LowRankProblem:
+        """The problem of an operator's arguments, which have the names of its schema."""
+        cell, a = Problem.of(arguments), arguments
+        p = cell.layout
+        rank = int(a.projection_index.shape[1] // (p.R // p.D)) if p.D else 1  # a graph fixes it: the kernels are compiled for it
         values = 2 * rank * (p.C + p.D)
         if isinstance(values, int) and values >= 2**31:  # a traced graph may leave it open
             raise BackendUnavailable(
                 f"backend='triton' counts the values of a step's projection in 32 bits: got rank {rank} and {p.C + p.D} columns, expected "
                 "less than 2**30 in all. Use backend='reference'"
             )
-        return cls(replace(problem, sizes=replace(problem.sizes, columns=rank)), (shared, private, index), rank)
-
-    @property
-    def layout(self) -> Layout:
-        """The problem's counts."""
-        return self.problem.layout
+        projection = a.shared_projection, a.private_projection, a.projection_index
+        return cls(**{**vars(cell), "sizes": replace(cell.sizes, columns=rank)}, projection=projection, rank=rank)
 
     @property
     def tied(self) -> bool:
@@ -57,64 +53,64 @@ class LowRank:
         return self.layout.R == self.layout.D
 
     @cached_property
-    def weights(self) -> dict[str, Tensor]:
+    def gathered(self) -> dict[str, Tensor]:
         """What all launches read: the gathered weights and projections, rounded for tf32, and the biases."""
-        _, bias, _, own_bias = self.problem.banks
+        _, bias, _, own_bias = self.banks
         return {
-            "weight": self.problem.weights,
-            "bias": gather(bias, own_bias, self.problem.index),
-            "projection": gather(*self.projection, tf32=self.problem.precision == "tf32"),
+            "weight": self.weights,
+            "bias": gather(bias, own_bias, self.index),
+            "projection": gather(*self.projection, tf32=self.precision == "tf32"),
         }
 
-    def constants(self, tile: tile_choice.Config) -> dict[str, Any]:
+    def tile_constants(self, tile: tile_choice.Config) -> dict[str, Any]:
         """What every kernel is compiled for. The compiler may not fuse multiplications and additions by itself."""
         p = self.layout
         return {
             "B": p.B, "D": p.D, "steps": p.L,
             "G": p.G, "RANK": self.rank, "TIED": self.tied, "SLICES": triton.cdiv(self.rank, tile.block_k),
-            "ALIGN": alignment((p.D, p.C), self.problem.x0), "PRECISION": self.problem.precision, **tile.constants(),
+            "ALIGN": alignment((p.D, p.C), self.x0), "PRECISION": self.precision, **tile.constants(),
             "enable_fp_fusion": False,
         }  # fmt: skip
 
 
-def low_rank_cross_rnn(problem: LowRank, *, keep_activations: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, no states, and z and y or [0]."""
-    p, x0, every = problem.layout, problem.problem.x0, problem.problem.return_states
+def low_rank_cross_rnn(problem: LowRankProblem, *, keep_activations: bool) -> tuple[Tensor, Tensor]:
+    """The output, and z and y or [0]."""
+    p, x0, every = problem.layout, problem.x0, problem.return_states
     out = x0.new_empty(p.T, p.L + 1, p.B, p.D) if every else x0.new_empty(p.T, p.B, p.D)
     activations = x0.new_empty(p.T, p.L if keep_activations else 1, p.B, p.G, problem.rank)
     if every:
         out[:, 0] = x0
     if out.numel():
-        tile = tile_choice.config("low_rank_forward", problem.problem.sizes)
-        context = problem.problem.context
+        tile = tile_choice.config("low_rank_forward", problem.sizes)
+        context = problem.context
         with on_device_of(x0):
             wrap_triton(low_rank_forward)[triton.cdiv(p.B, tile.block_b), p.T](
                 x0=x0, context=x0 if context is None else context, out=out, activations=activations,
-                **problem.weights, C=p.C, out_stride=(p.L + 1) * p.size if every else p.size, out_step=p.size if every else 0,
-                HAS_CONTEXT=p.C > 0, SAVE=keep_activations, **problem.constants(tile),
+                **problem.gathered, C=p.C, out_stride=(p.L + 1) * p.size if every else p.size, out_step=p.size if every else 0,
+                HAS_CONTEXT=p.C > 0, SAVE=keep_activations, **problem.tile_constants(tile),
             )  # fmt: skip
-    return out, x0.new_empty(0), activations if keep_activations else x0.new_empty(0)
+    return out, activations if keep_activations else x0.new_empty(0)
 
 
 def low_rank_cross_rnn_backward(
-    problem: LowRank, grad: Tensor, activations: Tensor, *, x0: bool, banks: bool, context: bool, projections: bool
+    problem: LowRankProblem, grad: Tensor, activations: Tensor, *, x0: bool, banks: bool, context: bool, projections: bool
 ) -> tuple[Tensor, ...]:
     """The gradients of x0, the four banks, the context and the two banks of projections that are wanted; [0] for the others."""
-    p, upstream = problem.layout, problem.problem.context
+    p, upstream = problem.layout, problem.context
 
     def nothing(count: int = 1) -> list[Tensor]:
-        return [problem.problem.x0.new_empty(0) for _ in range(count)]  # each its own: an operator's results may not share memory
+        return [problem.x0.new_empty(0) for _ in range(count)]  # each its own: an operator's results may not share memory
 
-    wanted = [(problem.problem.x0, x0), *((bank, banks) for bank in problem.problem.banks), (upstream, context)]
+    wanted = [(problem.x0, x0), *((bank, banks) for bank in problem.banks), (upstream, context)]
     wanted += [(bank, projections) for bank in problem.projection[:2]]
     if p.B == 0 or p.T == 0 or not any(want for _, want in wanted):
         return tuple(torch.zeros_like(tensor) if want and tensor is not None else nothing()[0] for tensor, want in wanted)
     if activations.dim() == 1:
-        activations = low_rank_cross_rnn(replace(problem, problem=replace(problem.problem, return_states=False)), keep_activations=True)[2]
+        activations = low_rank_cross_rnn(replace(problem, return_states=False), keep_activations=True)[1]
     walk = _Walk(problem, grad.contiguous(), activations.contiguous(), x0=x0, banks=banks)
-    with on_device_of(problem.problem.x0):
+    with on_device_of(problem.x0):
         walk.run()
-        dx0 = [walk.input_gradient(problem.problem.x0, 1)] if x0 else nothing()
+        dx0 = [walk.input_gradient(problem.x0, 1)] if x0 else nothing()
         dcontext = [walk.input_gradient(upstream, p.L)] if context and upstream is not None else nothing()
     of_banks = walk.bank_gradients() if banks else nothing(4)
     return *dx0, *of_banks, *dcontext, *(walk.projection_gradients() if projections else nothing(2))
@@ -123,11 +119,11 @@ def low_rank_cross_rnn_backward(
 class _Walk:
     """The buffers of one backward and its launches."""
 
-    def __init__(self, problem: LowRank, grad: Tensor, activations: Tensor, *, x0: bool, banks: bool) -> None:
-        p, empty, like = problem.layout, problem.problem.x0.new_empty, problem.problem.x0
+    def __init__(self, problem: LowRankProblem, grad: Tensor, activations: Tensor, *, x0: bool, banks: bool) -> None:
+        p, empty, like = problem.layout, problem.x0.new_empty, problem.x0
         wide = torch.promote_types(like.dtype, torch.float32)
         self.problem, self.grad, self.activations, self.want_x0, self.want_banks = problem, grad, activations, x0, banks
-        self.tile = tile_choice.config("low_rank_backward", problem.problem.sizes)
+        self.tile = tile_choice.config("low_rank_backward", problem.sizes)
         self.row_tiles = triton.cdiv(p.B, self.tile.block_b)
         self.d = empty(p.T, p.B, p.D) if p.L > 2 else empty(0)
         self.terms = empty(p.T, p.B, p.D, dtype=wide) if x0 else empty(0, dtype=wide)
@@ -137,26 +133,26 @@ class _Walk:
 
     @property
     def _grads(self) -> dict[str, Any]:
-        p, every = self.problem.layout, self.problem.problem.return_states
+        p, every = self.problem.layout, self.problem.return_states
         return {"grad": self.grad, "grad_stride": (p.L + 1) * p.size if every else p.size, "STATES": every}
 
     def run(self) -> None:
         """All steps."""
         p, problem = self.problem.layout, self.problem
         wrap_triton(low_rank_backward)[self.row_tiles, p.T](
-            x0=problem.problem.x0, activations=self.activations, d=self.d, terms=self.terms, gradients=self.gradients,
-            z_gradients=self.z_gradients, bias_sums=self.sums, **problem.weights, **self._grads, C=p.C,
-            X0=self.want_x0, BANKS=self.want_banks, **problem.constants(self.tile),
+            x0=problem.x0, activations=self.activations, d=self.d, terms=self.terms, gradients=self.gradients,
+            z_gradients=self.z_gradients, bias_sums=self.sums, **problem.gathered, **self._grads, C=p.C,
+            X0=self.want_x0, BANKS=self.want_banks, **problem.tile_constants(self.tile),
         )  # fmt: skip
 
     def input_gradient(self, given: Tensor, steps: int) -> Tensor:
         """The gradient of x0, or of all steps of the context."""
         p, problem = self.problem.layout, self.problem
-        tile = tile_choice.config("low_rank_forward", problem.problem.sizes)
+        tile = tile_choice.config("low_rank_forward", problem.sizes)
         result = torch.empty_like(given)
         wrap_triton(low_rank_inputs)[p.tiles(tile.block_b, given.shape[-1], tile.block_d), steps](
-            result=result, z_gradients=self.z_gradients, terms=self.terms, projection=problem.weights["projection"], **self._grads,
-            C=p.C, T=p.T, X0=given is problem.problem.x0, **problem.constants(tile),
+            result=result, z_gradients=self.z_gradients, terms=self.terms, projection=problem.gathered["projection"], **self._grads,
+            C=p.C, T=p.T, X0=given is problem.x0, **problem.tile_constants(tile),
         )  # fmt: skip
         return result
 
@@ -170,21 +166,21 @@ class _Walk:
         ]
         weights = torch.stack([self._of_weights(product) for product in products], dim=2)
         biases = self._of_weights(self.sums.sum(2).mT)
-        dtype, index = problem.problem.x0.dtype, problem.problem.index
+        dtype, index = problem.x0.dtype, problem.index
         weight, own_weight = sum_rows(weights, index, p.num_shared, p.num_private, dtype)
         bias, own_bias = sum_rows(biases, index, p.num_shared, p.num_private, dtype)
         return [weight, bias, own_weight, own_bias]
 
     def projection_gradients(self) -> list[Tensor]:
         """Of the shared and of the private projections."""
-        p, problem, x0 = self.problem.layout, self.problem, self.problem.problem.x0
+        p, problem, x0 = self.problem.layout, self.problem, self.problem.x0
         left = self.z_gradients.flatten(3).mT  # [L, T, G * r, B]
         products = torch.bmm(left[0], x0.expand(p.T, -1, -1)).unsqueeze(0)
         if p.L > 1:
             later = torch.bmm(left[1:].flatten(0, 1), self._states().flatten(0, 1)).unflatten(0, (p.L - 1, p.T))
             products = torch.cat([products, later])
-        if problem.problem.context is not None:
-            of_context = torch.stack([torch.bmm(left[:, task], problem.problem.context) for task in range(p.T)], dim=1)
+        if problem.context is not None:
+            of_context = torch.stack([torch.bmm(left[:, task], problem.context) for task in range(p.T)], dim=1)
             products = torch.cat([of_context, products], dim=3)
         rows = products.unflatten(2, (p.G, problem.rank)).permute(1, 0, 3, 2, 4)  # [T, L, r, G, K]
         shared, private, index = problem.projection
@@ -199,12 +195,12 @@ class _Walk:
     def _states(self) -> Tensor:
         """The states before every step but the first, [L - 1, T, B, D]."""
         p, problem = self.problem.layout, self.problem
-        states = problem.problem.x0.new_empty(p.L - 1, p.T, p.B, p.D)
-        tile = tile_choice.config("low_rank_forward", problem.problem.sizes)
-        weights = problem.weights
-        with on_device_of(problem.problem.x0):
+        states = problem.x0.new_empty(p.L - 1, p.T, p.B, p.D)
+        tile = tile_choice.config("low_rank_forward", problem.sizes)
+        gathered = problem.gathered
+        with on_device_of(problem.x0):
             wrap_triton(low_rank_states)[p.tiles(tile.block_b, p.D, tile.block_d), p.T](
-                x0=problem.problem.x0, states=states, activations=self.activations, weight=weights["weight"], bias=weights["bias"],
-                **problem.constants(tile),
+                x0=problem.x0, states=states, activations=self.activations, weight=gathered["weight"], bias=gathered["bias"],
+                **problem.tile_constants(tile),
             )  # fmt: skip
         return states

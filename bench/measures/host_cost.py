@@ -51,14 +51,14 @@ def rows() -> list[dict[str, object]]:
     """Measure every case."""
     gpu = FakeGpu().install()
     from dcrnn_fast.kernels import replay
-    from dcrnn_fast.ops import triton
+    from dcrnn_fast.ops import dispatch, triton
 
     # CPU tensors stand for those on a GPU: the backend takes them, and their index counts as checked
     replay.DEVICE = "cpu"
     backends.REASONS["triton"] = None
     backends.BACKENDS["triton"] = replace(backends.BACKENDS["triton"], devices=("cuda", "cpu"))
-    functional.IMPLEMENTATIONS["triton"] = triton.IMPLEMENTATION
-    functional.index_is_checked = lambda index, rows: True  # type: ignore[attr-defined]
+    dispatch.IMPLEMENTATIONS["triton"] = triton.IMPLEMENTATION
+    dispatch.index_is_checked = lambda index, rows: True  # type: ignore[attr-defined]
     found: list[dict[str, object]] = []
 
     def measure(backend: str, what: str, run: Callable[[], object]) -> None:

@@ -8,9 +8,17 @@
 #include <vector>
 
 #include "../bank_index.h"
+#include "../checks.h"
 #include "types.h"
 
 namespace dcrnn_fast::cpu {
+
+inline void check_index_values(const BankIndex& bank, const char* name = "index", const char* letters = "S + P") {
+  const int64_t rows = bank.num_shared + bank.num_private;
+  for (int64_t place = 0; place < bank.tasks * bank.rows; ++place)
+    check(bank.index[place] >= 0 && bank.index[place] < rows, name, ": got ", bank.index[place], ", expected values in [0, ", letters,
+          ") = [0, ", rows, ")");
+}
 
 // Whether the tasks read one bank row by row and the other bank is empty: gradients then need no sums.
 inline bool reads_in_order(const BankIndex& bank) {

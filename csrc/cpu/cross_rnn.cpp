@@ -3,16 +3,6 @@
 
 namespace dcrnn_fast::cpu {
 
-void prepare(Arguments& arguments) {
-  arguments.prepare(aoti_torch_device_type_cpu());
-  const BankIndex bank = arguments.bank();
-  check_index_values(bank.index, bank.tasks * bank.rows, bank.num_shared + bank.num_private);
-  if (!arguments.low_rank()) return;
-  const BankIndex projection = arguments.projection_bank();
-  check_index_values(projection.index, projection.tasks * projection.rows, projection.num_shared + projection.num_private,
-                     "projection_index", "M + N");
-}
-
 namespace {
 
 // A copy of the tensor with zeros appended in dimension `dim`, up to `size`.

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../arguments.h"
+#include "../cross_rnn_arguments.h"
 #include "../interrupt.h"
 #include "bank.h"
 #include "buffer.h"
@@ -14,9 +14,6 @@
 #include "gemm.h"
 
 namespace dcrnn_fast::cpu {
-
-// Checks the arguments, including the values of the index.
-void prepare(Arguments& arguments);
 
 // Appends rows of zeros to x0 and the context until the batch has `rows` rows.
 void pad(Arguments& arguments, int64_t rows);

@@ -1,25 +1,13 @@
 // cross_rnn's backward on the CPU. It works on one chunk of rows at a time, which bounds the scratch memory, in two phases:
-// backward_walk.h, with the tiles side by side on the threads, then backward_weights.h.
+// cross_rnn_backward_walk.h, with the tiles side by side on the threads, then cross_rnn_backward_weights.h.
 #include <torch/csrc/stable/library.h>
 
-#include <tuple>
-
-#include "../text.h"
-#include "backward_walk.h"
-#include "backward_weights.h"
-#include "low_rank_backward.h"
+#include "cross_rnn_backward_walk.h"
+#include "cross_rnn_backward_weights.h"
+#include "results.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
-
-using torch::stable::new_empty;
-using torch::stable::new_zeros;
-
-Tensor new_gradient(const Tensor& like, bool wanted, bool has_work, const std::vector<int64_t>& shape) {
-  if (!wanted) return new_empty(like, {0});
-  if (!has_work) return with_memory([&] { return new_zeros(like, shape); }, "a gradient");
-  return allocated(like, shape, "a gradient");
-}
 
 // A gradient's tensor, and the memory in which it is summed: the tensor's own where the types are the same.
 template <typename T>
@@ -45,16 +33,16 @@ struct Gradient {
 };
 
 template <typename T>
-void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* activations) {
+void walk(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* activations) {
   const BackwardWeights<T> weights(chunk);
   std::vector<std::optional<BackwardWalk<T>>> walks(chunk.tiles_each);  // one a thread, at the first tile of the thread's share
   for (int64_t first = 0; first < chunk.tiles.count; first += chunk.tiles_each) {
     const int64_t last = std::min(first + chunk.tiles_each, chunk.tiles.count);
     chunk.row = chunk.tiles.begin(first), chunk.rows = chunk.tiles.begin(last) - chunk.row;
     torch::stable::parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
-      std::optional<BackwardWalk<T>>& walk = walks[begin - first];
-      if (!walk) walk.emplace(chunk, grad, return_states, activations);
-      for (int64_t i = begin; i < end && !chunk.p.interruption.came(); ++i) walk->run(i, i - first);
+      std::optional<BackwardWalk<T>>& own = walks[begin - first];
+      if (!own) own.emplace(chunk, grad, return_states, activations);
+      for (int64_t i = begin; i < end && !chunk.p.interruption.came(); ++i) own->run(i, i - first);
     });
     chunk.p.interruption.raise();
     if (!chunk.out.weight) continue;
@@ -64,10 +52,8 @@ void run(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* ac
   }
 }
 
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
 template <typename T>
-Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs) {
+CrossRnnGradients backward(const Arguments& arguments, const Tensor& grad, const Tensor& activations, int64_t needs) {
   using A = accumulator<T>;
   const Tensor& like = arguments.x0;
   const Problem<T> p(arguments);
@@ -91,8 +77,8 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
       if (weights) out.weight = data(bank), out.bias = data(bank + 1);
     }
     BackwardChunk<T> chunk(p, out);
-    run(chunk, static_cast<const T*>(grad.const_data_ptr()), return_states,
-        activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr);
+    walk(chunk, static_cast<const T*>(grad.const_data_ptr()), arguments.return_states,
+         activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr);
     if (reduce) {
       const Readers readers(p.bank);
       reduce_rows(p.bank, readers, dweight.get(), data(0), data(2), p.gates * p.columns);
@@ -101,57 +87,21 @@ Outputs backward(const Arguments& arguments, const Tensor& grad, const Tensor& a
   }
   dx0.finish();
   dcontext.finish();
-  return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor, new_empty(like, {0}), new_empty(like, {0})};
+  return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor};
 }
 
-template <typename T>
-Outputs of_low_rank(const Arguments& arguments, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs) {
-  const Tensor& like = arguments.x0;
-  const bool has_work = arguments.batch() && arguments.tasks(), banks = needs & need_banks, projections = needs & need_projections;
-  const auto gradient = [&](const Tensor& input, bool wanted) { return new_gradient(like, wanted, has_work, with_trailing({}, input, 0)); };
-  const Outputs out{gradient(like, needs & need_x0),
-                    gradient(arguments.shared_weight, banks),
-                    gradient(arguments.shared_bias, banks),
-                    gradient(arguments.private_weight, banks),
-                    gradient(arguments.private_bias, banks),
-                    new_gradient(like, needs & need_context, has_work, {arguments.steps, arguments.batch(), arguments.context_columns()}),
-                    gradient(*arguments.shared_projection, projections),
-                    gradient(*arguments.private_projection, projections)};
-  if (!has_work) return out;
-  const auto data = [](const Tensor& tensor, bool wanted) { return wanted ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr; };
-  const auto& [x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection] = out;
-  const LowRankGradients<T> to{banks,
-                               projections,
-                               data(x0, needs & need_x0),
-                               data(context, (needs & need_context) && arguments.context),
-                               data(shared_weight, banks),
-                               data(shared_bias, banks),
-                               data(private_weight, banks),
-                               data(private_bias, banks),
-                               data(shared_projection, projections),
-                               data(private_projection, projections)};
-  low_rank_backward(arguments, static_cast<const T*>(grad.const_data_ptr()),
-                    activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr, return_states, to);
-  return out;
-}
-
-Outputs cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, Tensor x0, Tensor shared_weight, Tensor shared_bias,
-                           Tensor private_weight, Tensor private_bias, Tensor index, int64_t steps, Text cell,
-                           std::optional<Tensor> context, std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
-                           std::optional<Tensor> projection_index, bool return_states, int64_t needs, bool /*allow_tf32*/) {
-  Arguments arguments{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
-                      steps, cell,          context,     shared_projection, private_projection, projection_index};
-  prepare(arguments);
-  arguments.check_backward(grad, states, activations, return_states, needs, context.has_value());
-  grad = dense(grad, "grad"), activations = dense(activations, "activations");
-  return with_type(x0, "x0", [&](auto zero) {
-    using T = decltype(zero);
-    return arguments.low_rank() ? of_low_rank<T>(arguments, grad, activations, return_states, needs)
-                                : backward<T>(arguments, grad, activations, return_states, needs);
+CrossRnnGradients run(Arguments& arguments, const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t needs) {
+  arguments.prepare(aoti_torch_device_type_cpu());
+  check_index_values(arguments.bank());
+  arguments.check_backward(grad, states, activations, needs);
+  return with_type(arguments.x0, "x0", [&](auto zero) {
+    return backward<decltype(zero)>(arguments, dense(grad, "grad"), dense(activations, "activations"), needs);
   });
 }
 
 }  // namespace
 }  // namespace dcrnn_fast::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) { m.impl("cross_rnn_backward", TORCH_BOX(&dcrnn_fast::cpu::cross_rnn_backward)); }
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) {
+  m.impl("cross_rnn_backward", TORCH_BOX(&dcrnn_fast::cross_rnn_backward<&dcrnn_fast::cpu::run>));
+}

@@ -1,16 +1,8 @@
 // cross_rnn's forward on the CPU: a tile of rows goes through all steps of all tasks while it is in cache.
 #include <torch/csrc/stable/library.h>
 
-#include <cstdint>
-#include <tuple>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include "../text.h"
 #include "cross_rnn.h"
-#include "low_rank_forward.h"
+#include "results.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -19,17 +11,6 @@ using torch::stable::clone;
 using torch::stable::contiguous;
 using torch::stable::narrow;
 using torch::stable::new_empty;
-
-// malloc keeps no large blocks for reuse. The system hands them out page by page while the passes write to them: 12000 page faults for 50
-// MB of activations. Pages of 2 MiB, where the system grants them on request, avoid most of these.
-void ask_for_huge_pages([[maybe_unused]] const Tensor& tensor) {
-#if defined(__linux__)
-  constexpr uintptr_t page = 2 << 20, fresh = 32 << 20;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr()), bytes = tensor.numel() * tensor.element_size();
-  const uintptr_t begin = (start + page - 1) / page * page, end = (start + bytes) / page * page;
-  if (bytes >= fresh && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-}
 
 // For 4 to 12 rows in float32, the library's choice of kernel was seen to depend on the number of threads, and so would the bits. Up to 3
 // rows go the same way on any number of threads: a small batch is divided into tiles of 3 rows, which also add in shorter chains than a
@@ -68,32 +49,24 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   p.interruption.raise();
 }
 
-std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight,
-                                             Tensor private_bias, Tensor index, int64_t steps, Text cell, std::optional<Tensor> context,
-                                             std::optional<Tensor> shared_projection, std::optional<Tensor> private_projection,
-                                             std::optional<Tensor> projection_index, bool return_states, int64_t keep,
-                                             bool /*allow_tf32*/) {
-  Arguments arguments{x0,    shared_weight, shared_bias, private_weight,    private_bias,       index,
-                      steps, cell,          context,     shared_projection, private_projection, projection_index};
-  prepare(arguments);
+CrossRnn run(Arguments& arguments, int64_t keep) {
+  arguments.prepare(aoti_torch_device_type_cpu());
+  check_index_values(arguments.bank());
   check_keep(keep);
+  const Tensor x0 = arguments.x0;
   const int64_t batch = arguments.batch();
-  const bool padded =
-      !arguments.low_rank() && is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
+  const bool padded = is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
   if (padded) pad(arguments, steady_rows);
-  Tensor out = allocated(x0, arguments.out_shape(return_states), "x0, steps: the states of all tasks");
-  Tensor activations = allocated(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
-  ask_for_huge_pages(out);
-  ask_for_huge_pages(activations);
+  Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
+  Tensor activations = new_result(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
   if (batch && arguments.tasks())
     with_type(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       T* const kept = keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
-      if (arguments.low_rank()) return low_rank_forward(arguments, static_cast<T*>(out.mutable_data_ptr()), return_states, kept);
-      forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), return_states, kept);
+      forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
     });
   if (padded) {
-    out = clone(narrow(out, return_states ? 2 : 1, 0, batch));
+    out = clone(narrow(out, arguments.return_states ? 2 : 1, 0, batch));
     if (keep) activations = clone(narrow(activations, 2, 0, batch));
     out = contiguous(out), activations = contiguous(activations);
   }
@@ -103,4 +76,4 @@ std::tuple<Tensor, Tensor, Tensor> cross_rnn(Tensor x0, Tensor shared_weight, Te
 }  // namespace
 }  // namespace dcrnn_fast::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) { m.impl("cross_rnn", TORCH_BOX(&dcrnn_fast::cpu::cross_rnn)); }
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) { m.impl("cross_rnn", TORCH_BOX(&dcrnn_fast::cross_rnn<&dcrnn_fast::cpu::run>)); }

@@ -40,7 +40,7 @@ void end_terms(int64_t terms, int64_t plane, O* to, int64_t width) {
 }  // namespace
 
 template <typename T, typename O>
-LowRankProblem<T, O>::LowRankProblem(const Arguments& a, bool backward)
+LowRankProblem<T, O>::LowRankProblem(const LowRankArguments& a, bool backward)
     : tasks(a.tasks()),
       batch(a.batch()),
       dim(a.dim()),
@@ -60,7 +60,7 @@ LowRankProblem<T, O>::LowRankProblem(const Arguments& a, bool backward)
       projections(common ? 1 : tasks) {
   const auto data = [](const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); };
   pack_weights(data(a.shared_weight), data(a.private_weight), data(a.shared_bias), data(a.private_bias), backward);
-  pack_projections(data(*a.shared_projection), data(*a.private_projection), backward);
+  pack_projections(data(a.shared_projection), data(a.private_projection), backward);
 }
 
 template <typename T, typename O>

@@ -8,13 +8,18 @@
 #include <type_traits>
 #include <vector>
 
-#include "../arguments.h"
 #include "../interrupt.h"
+#include "../low_rank_arguments.h"
 #include "bank.h"
 #include "buffer.h"
 #include "low_rank_kernels.h"
 
 namespace dcrnn_fast::cpu {
+
+inline void check_index_values(const LowRankArguments& arguments) {
+  check_index_values(arguments.bank());
+  check_index_values(arguments.projection_bank(), "projection_index", "M + N");
+}
 
 // Calls body with a value of the type of the operands that the products of tensors of type T have on this CPU.
 template <typename T, typename Body>
@@ -29,7 +34,7 @@ struct LowRankProblem {
   using A = accumulator<T>;
 
   // With `backward`, also packs the weights as the backward's products read them.
-  LowRankProblem(const Arguments& arguments, bool backward);
+  LowRankProblem(const LowRankArguments& arguments, bool backward);
 
   int64_t tasks, batch, dim, context, gates, steps, weight_steps, rank;
   int64_t plane, context_plane, rank_plane;  // dim, context and rank, padded

@@ -1,13 +1,22 @@
-// cross_rnn's backward with a projection, on the CPU: the threads walk through their tiles (low_rank_walk.h), and the threads' sums of the
+// low_rank_cross_rnn's backward on the CPU: the threads walk through their tiles (low_rank_walk.h), and the threads' sums of the
 // weights' gradients are added up in a fixed order.
-#include "low_rank_backward.h"
+#include <torch/csrc/stable/library.h>
 
 #include <memory>
 
+#include "dispatch.h"
 #include "low_rank_walk.h"
+#include "results.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
+
+// Which gradients are wanted, and where they go. x0 and context are null where they are not wanted. An empty bank's may be null.
+template <typename T>
+struct Destinations {
+  bool banks, projections;
+  T *x0, *context, *shared_weight, *shared_bias, *private_weight, *private_bias, *shared_projection, *private_projection;
+};
 
 // The threads' sums have so many bytes at most; where they would have more, fewer threads work.
 constexpr int64_t most_bytes = int64_t{1} << 30;
@@ -42,7 +51,7 @@ void add_up(const BankIndex& bank, const std::vector<const accumulator<T>*>& sum
 }
 
 template <typename T, typename O>
-void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations, bool return_states, const LowRankGradients<T>& out) {
+void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations, bool return_states, const Destinations<T>& out) {
   using A = accumulator<T>;
   const LowRankTiles tiles(p.batch, LowRankWalk<T, O>::row_bytes(p));
   std::vector<std::unique_ptr<LowRankSums<T, O>>> sums;
@@ -84,17 +93,50 @@ void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations
   }
 }
 
-}  // namespace
-
 template <typename T>
-void low_rank_backward(const Arguments& arguments, const T* grad, const T* activations, bool return_states,
-                       const LowRankGradients<T>& out) {
-  with_operands<T>([&](auto zero) { backward(LowRankProblem<T, decltype(zero)>(arguments, true), grad, activations, return_states, out); });
+LowRankGradients gradients(const LowRankArguments& a, const Tensor& grad, const Tensor& activations, int64_t needs) {
+  const bool has_work = a.batch() && a.tasks(), banks = needs & need_banks, projections = needs & need_projections;
+  const auto gradient = [&](const Tensor& input, bool wanted) { return new_gradient(a.x0, wanted, has_work, with_trailing({}, input, 0)); };
+  const LowRankGradients out{gradient(a.x0, needs & need_x0),
+                             gradient(a.shared_weight, banks),
+                             gradient(a.shared_bias, banks),
+                             gradient(a.private_weight, banks),
+                             gradient(a.private_bias, banks),
+                             new_gradient(a.x0, needs & need_context, has_work, {a.steps, a.batch(), a.context_columns()}),
+                             gradient(a.shared_projection, projections),
+                             gradient(a.private_projection, projections)};
+  if (!has_work) return out;
+  const auto data = [](const Tensor& tensor, bool wanted) { return wanted ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr; };
+  const auto& [x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection] = out;
+  const Destinations<T> to{banks,
+                           projections,
+                           data(x0, needs & need_x0),
+                           data(context, (needs & need_context) && a.context),
+                           data(shared_weight, banks),
+                           data(shared_bias, banks),
+                           data(private_weight, banks),
+                           data(private_bias, banks),
+                           data(shared_projection, projections),
+                           data(private_projection, projections)};
+  with_operands<T>([&](auto operand) {
+    backward(LowRankProblem<T, decltype(operand)>(a, true), static_cast<const T*>(grad.const_data_ptr()),
+             activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr, a.return_states, to);
+  });
+  return out;
 }
 
-template void low_rank_backward(const Arguments&, const float*, const float*, bool, const LowRankGradients<float>&);
-template void low_rank_backward(const Arguments&, const double*, const double*, bool, const LowRankGradients<double>&);
-template void low_rank_backward(const Arguments&, const BFloat16*, const BFloat16*, bool, const LowRankGradients<BFloat16>&);
-template void low_rank_backward(const Arguments&, const Half*, const Half*, bool, const LowRankGradients<Half>&);
+LowRankGradients run(LowRankArguments& arguments, const Tensor& grad, const Tensor& activations, int64_t needs) {
+  arguments.prepare(aoti_torch_device_type_cpu());
+  check_index_values(arguments);
+  arguments.check_backward(grad, activations, needs);
+  return with_type(arguments.x0, "x0", [&](auto zero) {
+    return gradients<decltype(zero)>(arguments, dense(grad, "grad"), dense(activations, "activations"), needs);
+  });
+}
 
+}  // namespace
 }  // namespace dcrnn_fast::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) {
+  m.impl("low_rank_cross_rnn_backward", TORCH_BOX(&dcrnn_fast::low_rank_cross_rnn_backward<&dcrnn_fast::cpu::run>));
+}

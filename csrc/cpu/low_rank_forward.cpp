@@ -1,7 +1,9 @@
-// cross_rnn's forward with a projection, on the CPU: a tile of rows goes through all steps of all tasks while it is in cache.
-#include "low_rank_forward.h"
+// low_rank_cross_rnn on the CPU: a tile of rows goes through all steps of all tasks while it is in cache.
+#include <torch/csrc/stable/library.h>
 
+#include "dispatch.h"
 #include "low_rank.h"
+#include "results.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -41,16 +43,25 @@ void forward(const LowRankProblem<T, O>& p, T* out, bool return_states, T* activ
   p.interruption.raise();
 }
 
-}  // namespace
-
-template <typename T>
-void low_rank_forward(const Arguments& arguments, T* out, bool return_states, T* activations) {
-  with_operands<T>([&](auto zero) { forward(LowRankProblem<T, decltype(zero)>(arguments, false), out, return_states, activations); });
+LowRankCrossRnn run(LowRankArguments& arguments, bool keep) {
+  arguments.prepare(aoti_torch_device_type_cpu());
+  check_index_values(arguments);
+  const Tensor out = new_result(arguments.x0, arguments.out_shape(), "x0, steps: the states of all tasks");
+  const Tensor activations = new_result(arguments.x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
+  if (arguments.batch() && arguments.tasks())
+    with_type(arguments.x0, "x0", [&](auto zero) {
+      using T = decltype(zero);
+      with_operands<T>([&](auto operand) {
+        forward(LowRankProblem<T, decltype(operand)>(arguments, false), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states,
+                keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr);
+      });
+    });
+  return {out, activations};
 }
 
-template void low_rank_forward(const Arguments&, float*, bool, float*);
-template void low_rank_forward(const Arguments&, double*, bool, double*);
-template void low_rank_forward(const Arguments&, BFloat16*, bool, BFloat16*);
-template void low_rank_forward(const Arguments&, Half*, bool, Half*);
-
+}  // namespace
 }  // namespace dcrnn_fast::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dcrnn_fast, CPU, m) {
+  m.impl("low_rank_cross_rnn", TORCH_BOX(&dcrnn_fast::low_rank_cross_rnn<&dcrnn_fast::cpu::run>));
+}

@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "../arguments.h"
+#include "../param_gather_arguments.h"
 #include "bank.h"
 #include "dispatch.h"
 
@@ -15,7 +15,7 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   check_dtype(shared, "shared");
   shared = dense(shared, "shared"), own = dense(own, "private"), index = dense(index, "index");
   const BankIndex bank{index.const_data_ptr<int32_t>(), index.size(0), index.size(1), shared.size(0), own.size(1)};
-  check_index_values(bank.index, index.numel(), bank.num_shared + bank.num_private);
+  check_index_values(bank);
   Tensor out = allocated(shared, with_trailing({bank.tasks, bank.rows}, shared, 1), "shared, index: the rows of all tasks");
   gather_rows(bank, static_cast<const char*>(shared.const_data_ptr()), static_cast<const char*>(own.const_data_ptr()),
               static_cast<char*>(out.mutable_data_ptr()), values_each(shared, 1) * static_cast<int64_t>(shared.element_size()));
@@ -26,7 +26,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   check_bank_gradient(grad, index, num_shared, num_private, aoti_torch_device_type_cpu());
   grad = dense(grad, "grad"), index = dense(index, "index");
   const BankIndex bank{index.const_data_ptr<int32_t>(), index.size(0), index.size(1), num_shared, num_private};
-  check_index_values(bank.index, index.numel(), bank.num_shared + bank.num_private);
+  check_index_values(bank);
   Tensor shared = allocated(grad, with_trailing({num_shared}, grad, 2), "num_shared: the gradient of the shared rows");
   Tensor own = allocated(grad, with_trailing({bank.tasks, num_private}, grad, 2), "num_private: the gradient of the private rows");
   with_type(grad, "grad", [&](auto zero) {

@@ -7,7 +7,8 @@
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "../arguments.h"
+#include "../low_rank_arguments.h"
+#include "../param_gather_arguments.h"
 #include "cross_rnn.h"
 #include "param_gather.h"
 

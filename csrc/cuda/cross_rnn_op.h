@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <tuple>
 
 #include "binding.h"
 #include "kernel_override.h"
@@ -20,7 +19,8 @@ inline constexpr ScalarType wide_type = std::is_same_v<T, double> ? ScalarType::
 // Kernels round the number of columns up to whole tiles in 32 bits.
 inline constexpr int64_t most_columns = int64_t{1} << 30;
 
-inline void prepare(Arguments& a) {
+template <typename SomeArguments>
+void prepare(SomeArguments& a) {
   a.prepare(kernel_device());
   a.x0 = dense(a.x0, "x0");
   check_grid(a.tasks(), "index: tasks");
@@ -28,7 +28,7 @@ inline void prepare(Arguments& a) {
 }
 
 template <typename T>
-void read_arguments(Problem<T>& p, const Arguments& a, const Current& current, bool allow_tf32) {
+void read_arguments(Problem<T>& p, const Arguments& a, const Current& current) {
   p.x0 = data<const T>(a.x0), p.context = a.context ? data<const T>(*a.context) : nullptr;
   p.shared_weight = data<const T>(a.shared_weight), p.shared_bias = data<const T>(a.shared_bias);
   p.private_weight = data<const T>(a.private_weight), p.private_bias = data<const T>(a.private_bias);
@@ -37,7 +37,7 @@ void read_arguments(Problem<T>& p, const Arguments& a, const Current& current, b
   p.batch = a.batch(), p.tasks = number(a.tasks()), p.dim = number(a.dim()), p.columns = number(a.context_columns());
   p.gates = number(a.gates()), p.steps = number(a.steps), p.rows = number(a.index.size(1));
   p.num_shared = number(a.shared_weight.size(0)), p.num_private = number(a.private_weight.size(1));
-  p.tf32 = allow_tf32, p.device = current.device, p.schedule = schedule_override, p.tiles = tiles_override;
+  p.tf32 = a.allow_tf32, p.device = current.device, p.schedule = schedule_override, p.tiles = tiles_override;
 }
 
 // [tasks, rows, columns] in memory that the tensor does not own.
@@ -75,12 +75,5 @@ inline Tensor new_gradient(const Arguments& a, const std::vector<int64_t>& shape
   if (!wanted) return new_empty(a.x0, {0});
   return a.batch() && a.tasks() ? new_empty(a.x0, shape) : new_zeros(a.x0, shape);
 }
-
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-// The low-rank cell, for prepared arguments; the second for those that check_backward has checked.
-std::tuple<Tensor, Tensor, Tensor> cross_rnn_low_rank(const Arguments& a, bool return_states, int64_t keep, bool allow_tf32);
-Outputs cross_rnn_low_rank_backward(const Arguments& a, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs,
-                                    bool allow_tf32);
 
 }  // namespace dcrnn_fast::cuda

@@ -1,5 +1,5 @@
-// The low-rank cell of the operators cross_rnn and cross_rnn_backward on a GPU: memory, launches, and the matrix products for the gradients
-// of the weights and of the projection.
+// PyTorch's operators low_rank_cross_rnn and low_rank_cross_rnn_backward on a GPU: memory, launches, and the matrix products for the
+// gradients of the weights and of the projection.
 #include "cross_rnn_op.h"
 #include "low_rank.h"
 
@@ -7,13 +7,13 @@ namespace dcrnn_fast::cuda {
 namespace {
 
 template <typename T>
-LowRankProblem<T> low_rank_problem_of(const Arguments& a, const Current& current, bool allow_tf32) {
+LowRankProblem<T> problem_of(const LowRankArguments& a, const Current& current) {
   LowRankProblem<T> p{};
-  read_arguments(p, a, current, allow_tf32);
-  p.shared_projection = data<const T>(*a.shared_projection), p.private_projection = data<const T>(*a.private_projection);
-  p.projection_index = data<const int32_t>(*a.projection_index), p.rank = static_cast<int>(a.rank());
-  p.num_shared_projections = static_cast<int>(a.shared_projection->size(0));
-  p.num_private_projections = static_cast<int>(a.private_projection->size(1));
+  read_arguments(p, a, current);
+  p.shared_projection = data<const T>(a.shared_projection), p.private_projection = data<const T>(a.private_projection);
+  p.projection_index = data<const int32_t>(a.projection_index), p.rank = static_cast<int>(a.rank());
+  p.num_shared_projections = static_cast<int>(a.shared_projection.size(0));
+  p.num_private_projections = static_cast<int>(a.private_projection.size(1));
   return p;
 }
 
@@ -38,30 +38,30 @@ Tensor rank_products(const LowRankProblem<T>& p, const Tensor& like, const T* gr
 }
 
 template <typename T>
-Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations, bool return_states, int64_t needs, bool allow_tf32) {
+LowRankGradients gradients(const LowRankArguments& a, const Tensor& grad, Tensor activations, int64_t needs) {
   using A = accumulator<T>;
   const Current current(a.x0);
-  const LowRankProblem<T> p = low_rank_problem_of<T>(a, current, allow_tf32);
+  const LowRankProblem<T> p = problem_of<T>(a, current);
   const bool need_dx0 = needs & need_x0, need_dcontext = (needs & need_context) && p.columns;
   Tensor dx0 = new_gradient(a, {p.batch, p.dim}, need_dx0);
   Tensor dcontext = new_gradient(a, {p.steps, p.batch, p.columns}, needs & need_context);
-  const Tensor* const inputs[6] = {&a.shared_weight, &a.shared_bias,        &a.private_weight,
-                                   &a.private_bias,  &*a.shared_projection, &*a.private_projection};
+  const Tensor* const inputs[6] = {&a.shared_weight, &a.shared_bias,       &a.private_weight,
+                                   &a.private_bias,  &a.shared_projection, &a.private_projection};
   Tensor banks[6];
   for (int i = 0; i < 6; ++i) banks[i] = new_gradient(a, with_trailing({}, *inputs[i], 0), needs & (i < 4 ? need_banks : need_projections));
   if (p.batch && p.tasks) {
     const bool kept = activations.numel() > 0;
-    if (!kept) activations = new_empty(a.x0, a.activations_shape(keep_activations));
+    if (!kept) activations = new_empty(a.x0, a.activations_shape());
     const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim});
-    const Tensor gradients = new_empty(a.x0, {p.tasks, p.steps, p.batch, p.gates, p.dim}),
-                 rank_gradients = new_empty(a.x0, a.activations_shape(keep_activations));
+    const Tensor step_gradients = new_empty(a.x0, {p.tasks, p.steps, p.batch, p.gates, p.dim}),
+                 rank_gradients = new_empty(a.x0, a.activations_shape());
     const Tensor dx0_sums = new_empty(a.x0, {need_dx0 ? p.tasks : 0, p.batch, p.dim}, wide_type<T>);
     const Tensor dcontext_sums = new_empty(a.x0, {need_dcontext ? p.tasks : 0, p.steps, p.batch, p.columns}, wide_type<T>);
     const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, low_rank_row_tiles(p), p.gates, p.dim}, wide_type<T>);
     const Tensor scratch = new_bytes(a.x0, low_rank_backward_bytes(p, kept));
-    const LowRankWorkspace<T> w{data<T>(states),        data<T>(gradients), data<T>(rank_gradients), data<A>(dx0_sums),
-                                data<A>(dcontext_sums), data<A>(sums),      data<void>(scratch)};
-    check_cuda(low_rank_backward(p, data<const T>(grad), return_states, data<T>(activations), kept, w, data<T>(dx0), data<T>(dcontext),
+    const LowRankWorkspace<T> w{data<T>(states),        data<T>(step_gradients), data<T>(rank_gradients), data<A>(dx0_sums),
+                                data<A>(dcontext_sums), data<A>(sums),           data<void>(scratch)};
+    check_cuda(low_rank_backward(p, data<const T>(grad), a.return_states, data<T>(activations), kept, w, data<T>(dx0), data<T>(dcontext),
                                  current.stream));
     const auto with_inverse = [&](const BankIndex& bank, const auto& body) {
       const Tensor memory = new_inverse(a.x0, bank);
@@ -83,31 +83,36 @@ Outputs run_backward(const Arguments& a, const Tensor& grad, Tensor activations,
   return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext, banks[4], banks[5]};
 }
 
-void check_rank(const Arguments& a) {
+void check_and_prepare(LowRankArguments& a) {
+  prepare(a);
   check(a.rank() <= most_columns, "projection_index: got rank ", a.rank(), ", expected at most ", most_columns, " on a GPU");
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor, Tensor> cross_rnn_low_rank(const Arguments& a, bool return_states, int64_t keep, bool allow_tf32) {
-  check_rank(a);
+LowRankCrossRnn run(LowRankArguments& a, bool keep) {
+  check_and_prepare(a);
   const Current current(a.x0);
-  Tensor out = allocated(a.x0, a.out_shape(return_states), "x0, steps: the states of all tasks");
-  Tensor activations = allocated(a.x0, a.activations_shape(keep), "x0, steps: the activations of all tasks");
+  const Tensor out = allocated(a.x0, a.out_shape(), "x0, steps: the states of all tasks");
+  const Tensor activations = allocated(a.x0, a.activations_shape(keep), "x0, steps: the activations of all tasks");
   with_type(a.x0, "x0", [&](auto zero) {
     using T = decltype(zero);
-    const LowRankProblem<T> p = low_rank_problem_of<T>(a, current, allow_tf32);
-    const Tensor scratch = new_bytes(a.x0, low_rank_forward_bytes(p, keep & keep_activations));
-    check_cuda(low_rank_forward(p, data<T>(out), return_states, data<T>(activations), data<void>(scratch), current.stream));
+    const LowRankProblem<T> p = problem_of<T>(a, current);
+    const Tensor scratch = new_bytes(a.x0, low_rank_forward_bytes(p, keep));
+    check_cuda(low_rank_forward(p, data<T>(out), a.return_states, data<T>(activations), data<void>(scratch), current.stream));
   });
-  return {out, new_empty(a.x0, {0}), activations};
+  return {out, activations};
 }
 
-Outputs cross_rnn_low_rank_backward(const Arguments& a, const Tensor& grad, const Tensor& activations, bool return_states, int64_t needs,
-                                    bool allow_tf32) {
-  check_rank(a);
+LowRankGradients run(LowRankArguments& a, const Tensor& grad, const Tensor& activations, int64_t needs) {
+  check_and_prepare(a);
+  a.check_backward(grad, activations, needs);
   return with_type(a.x0, "x0",
-                   [&](auto zero) { return run_backward<decltype(zero)>(a, grad, activations, return_states, needs, allow_tf32); });
+                   [&](auto zero) { return gradients<decltype(zero)>(a, dense(grad, "grad"), dense(activations, "activations"), needs); });
 }
 
+}  // namespace
 }  // namespace dcrnn_fast::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(DCRNN_FAST_LIBRARY, DCRNN_FAST_DEVICE, m) {
+  m.impl("low_rank_cross_rnn", TORCH_BOX(&dcrnn_fast::low_rank_cross_rnn<&dcrnn_fast::cuda::run>));
+  m.impl("low_rank_cross_rnn_backward", TORCH_BOX(&dcrnn_fast::low_rank_cross_rnn_backward<&dcrnn_fast::cuda::run>));
+}

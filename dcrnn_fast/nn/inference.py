@@ -190,7 +190,8 @@ def _packed(layer: PartiallySharedLinear) -> Packed:
 def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
     tensors, options = model.cross.operands()
-    tasks, operator = model.plan.num_tasks, torch.ops.dcrnn_fast.cross_rnn.default
+    operators, tasks = torch.ops.dcrnn_fast, model.plan.num_tasks
+    operator = (operators.cross_rnn if model.plan.rank is None else operators.low_rank_cross_rnn).default
     return lambda x0: operator(x0, *tensors, **options)[0].expand(tasks, -1, -1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ _libraries: list[Library] = []
 """The registrations, which end when their library is deleted."""
 
 
-def register_derivative(operator: OpOverload, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
+def register_derivative(
+    operator: OpOverload, save: Callable[..., None], gradients: Callable[..., Mapping[str, Tensor]]
+) -> Callable[..., Any]:
     """Register an operator's derivative with PyTorch's dispatcher, and return the function that calls the operator by the shortest way.
 
     ``torch.library.register_autograd`` does nearly the same. But it drops the tangents of forward-mode derivatives, whose result is then
@@ -27,29 +29,11 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
 
     Args:
         operator: without keyword-only arguments.
-        setup_context: ``setup_context(ctx, inputs, output)`` with every argument of the schema in ``inputs``.
-        backward: ``backward(ctx, *grads)``, which returns one gradient or None for each argument.
+        save: ``save(ctx, inputs, output)`` with every argument of the schema in ``inputs``; keeps what the derivative needs.
+        gradients: ``gradients(ctx, *grads)`` returns the gradients by the names of their arguments. Those that nobody needs are dropped.
     """
-
-    class Differentiable(torch.autograd.Function):
-        @staticmethod
-        def forward(*arguments: Any) -> Any:
-            return below_autograd(*arguments)
-
-        @staticmethod
-        def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-            def sample(i: int) -> list[Any]:
-                return [a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)]
-
-            def zeros() -> list[Any]:
-                pairs = zip(arguments, in_dims, strict=True)
-                return [a if dim is None else a.new_zeros(a.movedim(dim, 0).shape[1:]) for a, dim in pairs]
-
-            # without samples, one of zeros tells the shapes
-            outputs = [Differentiable.apply(*sample(i)) for i in range(info.batch_size)] or [Differentiable.apply(*zeros())]
-            if isinstance(outputs[0], Tensor):
-                return torch.stack(outputs)[: info.batch_size], 0
-            return tuple(torch.stack(values)[: info.batch_size] for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
+    names = [argument.name for argument in operator._schema.arguments]
+    defaults = [argument.default_value for argument in operator._schema.arguments]
 
     def below_autograd(*arguments: Any) -> Any:
         try:
@@ -59,9 +43,19 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
             _let_signals_in()
             raise
 
-    Differentiable.setup_context = staticmethod(setup_context)  # type: ignore[method-assign]
-    Differentiable.backward = staticmethod(backward)  # type: ignore[method-assign]
-    defaults = [argument.default_value for argument in operator._schema.arguments]
+    class Differentiable(torch.autograd.Function):
+        forward = staticmethod(below_autograd)
+        setup_context = staticmethod(save)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+            found = gradients(ctx, *grads)
+            return tuple([found.get(name) if need else None for name, need in zip(names, ctx.needs_input_grad, strict=True)])
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+            samples = _samples(info.batch_size, in_dims, arguments)
+            return _stacked([Differentiable.apply(*sample) for sample in samples], info.batch_size)
 
     def dispatched(*arguments: Any) -> Any:
         if transformed():
@@ -80,12 +74,58 @@ def register_derivative(operator: OpOverload, setup_context: Callable[..., None]
     def call(*arguments: Any) -> Any:
         if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
             return operator(*arguments)
-        with_gradient = torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and _any(arguments, _requires_grad)
+        with_gradient = needs_gradient(arguments) and not torch.is_inference_mode_enabled()
         if torch._C._are_functorch_transforms_active():
             with_gradient = _has_rules(operator, with_gradient)
         return Differentiable.apply(*arguments) if with_gradient else below_autograd(*arguments)
 
     return call
+
+
+def needs_gradient(arguments: Sequence[Any]) -> bool:
+    """Whether a call with these arguments, not all of which are tensors, is part of a graph for ``backward()``."""
+    return torch.is_grad_enabled() and _any(arguments, _requires_grad)
+
+
+def save_inputs(ctx: Any, inputs: Sequence[Any], *kept: Tensor) -> None:
+    """Save the inputs of a call, and tensors that its forward kept for the backward."""
+    ctx.num_kept = len(kept)
+    ctx.constants = [None if isinstance(value, Tensor) else value for value in inputs]
+    ctx.save_for_backward(*kept, *[value if isinstance(value, Tensor) else None for value in inputs])
+
+
+def saved_inputs(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Any]]:
+    """What :func:`save_inputs` saved: the kept tensors and the inputs."""
+    saved = ctx.saved_tensors
+    pairs = zip(saved[ctx.num_kept :], ctx.constants, strict=True)
+    return saved[: ctx.num_kept], [constant if tensor is None else tensor for tensor, constant in pairs]
+
+
+def save_nothing(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+    """For an operator without a derivative."""
+
+
+def no_second_derivative(ctx: Any, *grads: Tensor | None) -> Mapping[str, Tensor]:
+    """The derivative of a backward that has none. Raises BackendUnavailable."""
+    raise BackendUnavailable(
+        "backends 'cpp', 'triton' and 'cuda' have no second derivatives (the gradient of a gradient was asked for). Use "
+        "backend='reference', which is differentiable any number of times"
+    )
+
+
+def _samples(count: int, in_dims: Sequence[int | None], arguments: Sequence[Any]) -> list[list[Any]]:
+    """The arguments of each sample of a ``vmap``; without samples, one of zeros, which tells the shapes."""
+    pairs = list(zip(arguments, in_dims, strict=True))
+    if not count:
+        return [[a if dim is None else a.new_zeros(a.movedim(dim, 0).shape[1:]) for a, dim in pairs]]
+    return [[a if dim is None else a.select(dim, i) for a, dim in pairs] for i in range(count)]
+
+
+def _stacked(outputs: list[Any], count: int) -> tuple[Any, Any]:
+    """The outputs of all samples side by side in dimension 0, and these dimensions."""
+    if isinstance(outputs[0], Tensor):
+        return torch.stack(outputs)[:count], 0
+    return tuple(torch.stack(values)[:count] for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
 
 
 def _let_signals_in() -> None:
@@ -106,7 +146,7 @@ def _has_rules(operator: OpOverload, with_gradient: bool) -> bool:
     return False
 
 
-def _any(arguments: tuple[Any, ...], holds: Callable[[Tensor], bool]) -> bool:
+def _any(arguments: Sequence[Any], holds: Callable[[Tensor], bool]) -> bool:
     return any([isinstance(argument, Tensor) and holds(argument) for argument in arguments])
 
 
@@ -118,7 +158,7 @@ def _has_tangent(tensor: Tensor) -> bool:
     return forward_ad.unpack_dual(tensor).tangent is not None
 
 
-def _refuse_transforms(operator: OpOverload, arguments: tuple[Any, ...]) -> None:
+def _refuse_transforms(operator: OpOverload, arguments: Sequence[Any]) -> None:
     """Raise BackendUnavailable if forward mode, or a transform of ``torch.func`` that differentiates, reaches the operator."""
     differentiated = torch._C._are_functorch_transforms_active() and torch.is_grad_enabled() and _any(arguments, _requires_grad)
     if forward_ad._current_level >= 0 and (differentiated or _any(arguments, _has_tangent)):

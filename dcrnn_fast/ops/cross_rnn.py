@@ -1,27 +1,36 @@
-"""The contract of ``cross_rnn``. Its backward is an operator of its own without a derivative: second derivatives are the reference's."""
+"""The operator ``cross_rnn``: its arguments, what they must satisfy, the shapes of its results, and its derivative.
+
+Its backward is an operator of its own without a derivative: second derivatives are the reference's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntFlag
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import BackendUnavailable
-from ..sharing import GATES, Cell
+from ..reference.operators import cross_rnn as plain
+from ..sharing import GATES
 from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
-from .autograd import register_derivative
-from .checks import NO_PROJECTION, Projection, check_cross_rnn
+from .autograd import needs_gradient, no_second_derivative, register_derivative, save_inputs, save_nothing, saved_inputs
+from .checks import check_banks, check_index
+from .schema import with_arguments
+
+if TYPE_CHECKING:
+    from .low_rank_cross_rnn import Arguments as LowRankArguments
+
+INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
+"""The differentiable arguments, in the order of the gradients."""
+SIZES = ("dim", "context", "gates", "tasks", "steps", "tied", "return_states", "recompute")
+"""The sizes on which its time depends, but the batch size: D, C, G, T, L and three options, as 0 or 1."""
 
 
 class Keep(IntFlag):
-    """What a forward keeps for the backward: nothing, the activations a and g, the states between the steps, or both.
-
-    With a projection the activations are z and y, which are few, and the states are never kept.
-    """
+    """What a forward keeps for the backward: nothing, the activations a and g, the states between the steps, or both."""
 
     NOTHING = 0
     ACTIVATIONS = 1
@@ -45,138 +54,173 @@ class Needs(IntFlag):
     PROJECTIONS = 192
 
 
-NEEDS = [1 << place for place in range(8)]
-"""The bits in the order of the gradients: x0, the four banks, the context, the two banks of projections."""
+class Arguments(NamedTuple):
+    """What the operator takes, in the order of its schema; :func:`dcrnn_fast.functional.cross_rnn` explains all but the last two."""
+
+    x0: Tensor
+    shared_weight: Tensor
+    shared_bias: Tensor
+    private_weight: Tensor
+    private_bias: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+    steps: int
+    cell: str = "gated"
+    context: Tensor | None = None
+    return_states: bool = False
+    allow_tf32: bool = False
+    """Whether a GPU may round float32 operands of products to tf32."""
+    keep: int = 0
+    """What the forward returns for the backward, see :class:`Keep`."""
+
+    @property
+    def operator(self) -> str:
+        """Its name."""
+        return "cross_rnn"
+
+    @property
+    def indices(self) -> list[tuple[Tensor, int, str, str]]:
+        """As :func:`.checks.check_index` takes them."""
+        return [(self.index, self.shared_weight.shape[0] + self.private_weight.shape[1], "index", "S + P")]
+
+    def check(self) -> None:
+        """Raise TypeError, ValueError or IndexError unless the arguments fit each other."""
+        self.check_shapes()
+        for index in self.indices:
+            check_index(*index)
+
+    def check_shapes(self) -> None:
+        """The same without reading a value: callers of an operator may have checked nothing."""
+        columns = check_inputs(self)
+        check_weights(self, columns)
+        check_places(self)
+
+    def sizes(self, recompute: bool) -> tuple[int, ...]:
+        """In the order of :data:`SIZES`."""
+        columns, tied = 0 if self.context is None else self.context.shape[2], self.index.shape[1] == self.x0.shape[1]
+        cell = self.x0.shape[1], columns, GATES[self.cell], self.index.shape[0], self.steps
+        return *cell, 1 if tied else 0, int(self.return_states), int(recompute)
+
+    def by_plain_pytorch(self, recompute: bool) -> Tensor:
+        """The result of the reference, which keeps what autograd keeps."""
+        return plain(**dict(zip(self._fields[:-2], self[:-2], strict=True)))  # type: ignore[arg-type]
 
 
-def check_forward(*tensors: Tensor, steps: int, cell: str, context: Tensor | None, projection: Projection = NO_PROJECTION) -> None:
-    """Raise TypeError or ValueError unless the arguments fit each other: callers of an operator may have checked nothing.
+def check_inputs(a: Arguments | LowRankArguments) -> int:
+    """The columns C + D that a cell reads. Raise TypeError or ValueError unless all but the shapes of weights and index fit each other."""
+    check_choice("cell", a.cell, tuple(GATES))
+    if isinstance(a.steps, int):  # a traced graph may leave it open
+        check_count("steps", a.steps, maximum=MAX_STEPS)
+    check_tensor("x0", a.x0, "floats [B, D]")
+    check_memory("x0", a.x0)
+    if a.context is not None:
+        check_tensor("context", a.context, f"floats [{a.steps}, B, C]")
+        check_memory("context", a.context)
+    if a.x0.dim() != 2 or a.x0.shape[1] == 0:
+        raise ValueError(f"x0: got shape {list(a.x0.shape)}, expected [B, D] with D >= 1")
+    batch, dim = a.x0.shape
+    others = {name: getattr(a, name) for name in INPUTS[1:] if name != "context" or a.context is not None}
+    for name, tensor in others.items():
+        check_tensor(name, tensor, "floats")
+    check_alike("x0", a.x0, others)
+    check_banks("shared_weight", a.shared_weight, "private_weight", a.private_weight, a.index)
+    check_banks("shared_bias", a.shared_bias, "private_bias", a.private_bias, a.index)
+    if a.context is None:
+        return dim
+    if a.context.dim() != 3 or tuple(a.context.shape[:2]) != (a.steps, batch):
+        raise ValueError(f"context: got shape {list(a.context.shape)}, expected [{a.steps}, {batch}, C], one state before each step")
+    return dim + a.context.shape[2]
 
-    ``tensors`` are those of the schema, x0 to index.
-    """
-    check_choice("cell", cell, tuple(GATES))
-    if isinstance(steps, int):  # a traced graph may leave it open
-        check_count("steps", steps, maximum=MAX_STEPS)
-    check_cross_rnn(*tensors, steps=steps, gates=GATES[cell], context=context, projection=projection)
+
+def check_weights(a: Arguments | LowRankArguments, columns: int) -> None:
+    """Raise ValueError unless the weights have so many columns, and the biases fit them."""
+    expected = GATES[a.cell], columns
+    if tuple(a.shared_weight.shape[1:]) != expected:
+        raise ValueError(f"shared_weight: got shape {list(a.shared_weight.shape)}, expected [S, {expected[0]}, {columns}]")
+    for kind, dims in (("shared", 2), ("private", 3)):
+        weight, bias = getattr(a, f"{kind}_weight"), getattr(a, f"{kind}_bias")
+        if tuple(bias.shape) != tuple(weight.shape[:dims]):
+            raise ValueError(f"{kind}_bias: got shape {list(bias.shape)}, expected {list(weight.shape[:dims])}")
 
 
-def check_backward(
-    grad: Tensor,
-    states: Tensor,
-    activations: Tensor,
-    *tensors: Tensor,
-    steps: int,
-    cell: str,
-    context: Tensor | None,
-    projection: Projection = NO_PROJECTION,
-    return_states: bool,
-    needs: int,
-) -> None:
-    """The same for the backward: a kept tensor has the shape that the forward gave it, or is [0]."""
-    check_forward(*tensors, steps=steps, cell=cell, context=context, projection=projection)
-    x0, index = tensors[0], tensors[-1]
-    tasks, (batch, dim) = index.shape[0], x0.shape
-    for name, tensor in (("grad", grad), ("states", states), ("activations", activations)):
-        check_tensor(name, tensor, "floats, an output of cross_rnn")
+def check_places(a: Arguments | LowRankArguments) -> None:
+    """Raise ValueError unless the index has a place for each unit, or for each unit at each step."""
+    (_, dim), (_, rows) = a.x0.shape, a.index.shape
+    if rows != dim and rows != a.steps * dim:  # symbolic sizes of a compiled graph do not support "in"
+        raise ValueError(
+            f"index: got {rows} rows a task, expected D = {dim} (weights tied over steps) or steps * D = {a.steps * dim} (untied)"
+        )
+
+
+def check_kept(a: Arguments | LowRankArguments, grad: Tensor, needs: int, most_needs: int, **kept: tuple[Tensor, list[int]]) -> None:
+    """Raise TypeError or ValueError unless a backward's gradient and ``needs`` are right, and what was kept has its shape, or is [0]."""
+    for name, tensor in (("grad", grad), *[(name, tensor) for name, (tensor, _) in kept.items()]):
+        check_tensor(name, tensor, f"floats, an output of {a.operator}")
         check_memory(name, tensor)
-    check_alike("x0", x0, {"grad": grad, "states": states, "activations": activations})
-    expected = [tasks, steps + 1, batch, dim] if return_states else [tasks, batch, dim]
+    check_alike("x0", a.x0, {"grad": grad, **{name: tensor for name, (tensor, _) in kept.items()}})
+    expected = out_shape(a)
     if list(grad.shape) != expected:
-        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {expected}, the shape of cross_rnn's first output")
-    low_rank = projection.projection_index is not None
-    shapes = [0] if low_rank else [tasks, steps - 1, batch, dim], [tasks, steps, batch, GATES[cell], width(x0, index, projection)]
-    for name, tensor, shape in zip(("states", "activations"), (states, activations), shapes, strict=True):
+        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {expected}, the shape of {a.operator}'s first output")
+    for name, (tensor, shape) in kept.items():
         if list(tensor.shape) not in ([0], shape):
             raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {shape}, or [0] where it was not kept")
-    if not 0 <= needs < 256:
-        raise ValueError(f"needs: got {needs}, expected a sum of the bits of Needs, 0 to 255")
-    if needs & Needs.CONTEXT and context is None:
+    if not 0 <= needs <= most_needs:
+        raise ValueError(f"needs: got {needs}, expected a sum of the bits of Needs, 0 to {most_needs}")
+    if needs & Needs.CONTEXT and a.context is None:
         raise ValueError("needs: asks for the gradient of context, which is absent")
-    if needs & Needs.PROJECTIONS and not low_rank:
-        raise ValueError("needs: asks for the gradient of a projection, which is absent")
 
 
-def width(x0: Tensor, index: Tensor, projection: Projection) -> int:
-    """The values of a gate vector that a step's activations hold: r of z or y with a projection, else D of a or g."""
-    if projection.projection_index is None:
-        return x0.shape[1]
-    return projection.projection_index.shape[1] // (index.shape[1] // x0.shape[1])
+def out_shape(a: Arguments | LowRankArguments) -> list[int]:
+    """The last state [T, B, D], or all states [T, L + 1, B, D]."""
+    states = [a.steps + 1] if a.return_states else []
+    return [a.index.shape[0], *states, *a.x0.shape]
 
 
-def _forward(
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    index: Tensor,
-    steps: int,
-    cell: str = "gated",
-    context: Tensor | None = None,
-    shared_projection: Tensor | None = None,
-    private_projection: Tensor | None = None,
-    projection_index: Tensor | None = None,
-    return_states: bool = False,
-    keep: int = 0,
-    allow_tf32: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The output; the states 1 to L - 1, [T, L - 1, B, D], unless the output holds them; the activations a and g, [T, L, B, G, D], or with
-    a projection z and y, [T, L, B, G, r].
-
-    A kept tensor is [0] where ``keep`` does not ask for it.
-    """
-    banks = shared_weight, shared_bias, private_weight, private_bias
-    projection = Projection(shared_projection, private_projection, projection_index)
-    check_forward(x0, *banks, index, steps=steps, cell=cell, context=context, projection=projection)
-    if keep & Keep.STATES and projection_index is not None:
-        raise ValueError(f"keep: got {keep}, expected 0 (nothing) or 1 (activations) with a projection")
-    tasks, (batch, dim) = index.shape[0], x0.shape
-    out = x0.new_empty(tasks, steps + 1, batch, dim) if return_states else x0.new_empty(tasks, batch, dim)
-    states = x0.new_empty(tasks, steps - 1, batch, dim) if keep & Keep.STATES and not return_states else x0.new_empty(0)
-    activations = x0.new_empty(0)
-    if keep & Keep.ACTIVATIONS:
-        activations = x0.new_empty(tasks, steps, batch, GATES[cell], width(x0, index, projection))
-    return out, states, activations
+def _states_shape(a: Arguments) -> list[int]:
+    return [a.index.shape[0], a.steps - 1, *a.x0.shape]
 
 
-def _backward(
-    grad: Tensor,
-    states: Tensor,
-    activations: Tensor,
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    index: Tensor,
-    steps: int,
-    cell: str,
-    context: Tensor | None,
-    shared_projection: Tensor | None,
-    private_projection: Tensor | None,
-    projection_index: Tensor | None,
-    return_states: bool,
-    needs: int,
-    allow_tf32: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x0, the four banks, the context and the two banks of projections; [0] for one that ``needs`` does not name.
-
-    What was not kept comes as [0].
-    """
-    banks = shared_weight, shared_bias, private_weight, private_bias
-    projection = Projection(shared_projection, private_projection, projection_index)
-    options: dict[str, Any] = {"steps": steps, "cell": cell, "context": context, "return_states": return_states, "needs": needs}
-    check_backward(grad, states, activations, x0, *banks, index, projection=projection, **options)
-
-    def gradient(tensor: Tensor | None, needed: int) -> Tensor:
-        return x0.new_empty(tensor.shape) if needed and tensor is not None else x0.new_empty(0)
-
-    of_banks = [gradient(bank, needs & Needs.BANKS) for bank in banks]
-    of_projections = [gradient(bank, needs & Needs.PROJECTIONS) for bank in projection[:2]]
-    return gradient(x0, needs & Needs.X0), *of_banks, gradient(context, needs & Needs.CONTEXT), *of_projections  # type: ignore[return-value]
+def _activations_shape(a: Arguments) -> list[int]:
+    batch, dim = a.x0.shape
+    return [a.index.shape[0], a.steps, batch, GATES[a.cell], dim]
 
 
-DECLARATIONS: dict[str, Callable[..., Any]] = {"cross_rnn": _forward, "cross_rnn_backward": _backward}
+def check_backward(grad: Tensor, states: Tensor, activations: Tensor, needs: int, *arguments: Any) -> Arguments:
+    """The forward's arguments. Raise TypeError or ValueError unless they and the backward's fit each other."""
+    a = Arguments(*arguments)
+    a.check_shapes()
+    kept = {"states": (states, _states_shape(a)), "activations": (activations, _activations_shape(a))}
+    check_kept(a, grad, needs, Needs.X0 | Needs.BANKS | Needs.CONTEXT, **kept)
+    return a
+
+
+def shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty results: the output; the states 1 to L - 1 unless the output holds them, and the activations, [0] where they are not kept."""
+    a = Arguments(*arguments)
+    a.check_shapes()
+    empty = a.x0.new_empty
+    states = empty(_states_shape(a)) if a.keep & Keep.STATES and not a.return_states else empty(0)
+    return empty(out_shape(a)), states, empty(_activations_shape(a)) if a.keep & Keep.ACTIVATIONS else empty(0)
+
+
+def gradient_shapes(grad: Tensor, states: Tensor, activations: Tensor, needs: int, *arguments: Any) -> tuple[Tensor, ...]:
+    """Empty gradients of :data:`INPUTS`, [0] for one that is not asked for."""
+    a = check_backward(grad, states, activations, needs, *arguments)
+    return empty_gradients([(a.x0, Needs.X0), *[(bank, Needs.BANKS) for bank in a[1:5]], (a.context, Needs.CONTEXT)], needs)
+
+
+def empty_gradients(inputs: list[tuple[Any, int]], needs: int) -> tuple[Tensor, ...]:
+    """A tensor in the shape of each input of which ``needs`` has a bit; [0] for the others."""
+    like = inputs[0][0].new_empty
+    return tuple([like(tensor.shape) if needs & bits and tensor is not None else like(0) for tensor, bits in inputs])
+
+
+DECLARATIONS = {
+    "cross_rnn": with_arguments(shapes, Arguments, 3),
+    "cross_rnn_backward": with_arguments(
+        gradient_shapes, Arguments, len(INPUTS), grad=Tensor, states=Tensor, activations=Tensor, needs=int
+    ),
+}
+"""By the operator's name, the function that computes the shapes for tracing; its signature is the schema."""
 
 
 @constant_in_graphs
@@ -186,76 +230,49 @@ def tf32() -> bool:
     return (torch.backends.fp32_precision if setting == "none" else setting) == "tf32"  # type: ignore[attr-defined]
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, steps, cell, context, shared_projection, private_projection, projection_index, return_states, keep, allow_tf32 = inputs
-    out, states, activations = output
-    ctx.mark_non_differentiable(states, activations)
-    ctx.set_materialize_grads(False)
-    states_in_out = return_states and bool(keep & Keep.STATES)
-    projection = shared_projection, private_projection, projection_index
-    ctx.save_for_backward(out if states_in_out else states, activations, *tensors, context, *projection)
-    ctx.constants = steps, cell, return_states, allow_tf32, states_in_out
+def allows_tf32(x0: Tensor, device: str) -> bool:
+    """Whether a call's products may be computed in tf32, on the type of device on which PyTorch's setting counts."""
+    return x0.dtype == torch.float32 and x0.device.type == device and tf32()
 
 
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    pass
+def bits_of_needs(fields: tuple[str, ...], inputs: tuple[str, ...]) -> list[int]:
+    """For each argument its bit of :class:`Needs`, or 0."""
+    return [1 << inputs.index(name) if name in inputs else 0 for name in fields]
 
 
-def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
-    raise BackendUnavailable(
-        "backends 'cpp', 'triton' and 'cuda' have no second derivatives (the gradient of a gradient was asked for). Use "
-        "backend='reference', which is differentiable any number of times"
-    )
-
-
-def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[..., Tensor]:
+def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them.
-
-    That function takes x0, the four banks and the index, and the options of :func:`dcrnn_fast.functional.cross_rnn` by name.
 
     Args:
         namespace: as in ``torch.ops.<namespace>``.
         keeps: what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
-    operators = getattr(torch.ops, namespace)
+    operators, bits = getattr(torch.ops, namespace), bits_of_needs(Arguments._fields, INPUTS)
 
-    def gradients(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        out, states, activations = output
+        ctx.mark_non_differentiable(states, activations)
+        ctx.set_materialize_grads(False)
+        a = Arguments(*inputs)
+        ctx.states_in_out = a.return_states and bool(a.keep & Keep.STATES)
+        save_inputs(ctx, inputs, out if ctx.states_in_out else states, activations)
+
+    def gradients(ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor]:
         if grad is None:
-            return (None,) * 15
-        states, activations, *tensors = ctx.saved_tensors
-        tensors, optional = tensors[:6], tensors[6:]  # the context and the projection
-        steps, cell, return_states, allow_tf32, states_in_out = ctx.constants
-        if states_in_out:
-            states = states[:, 1:steps]
-        needed = *ctx.needs_input_grad[:5], *ctx.needs_input_grad[8:11]
-        needs = sum([bit for bit, need in zip(NEEDS, needed, strict=True) if need])
-        found = backward(grad, states, activations, *tensors, steps, cell, *optional, return_states, needs, allow_tf32)
-        kept = [gradient if need else None for gradient, need in zip(found, needed, strict=True)]
-        return *kept[:5], None, None, None, *kept[5:], None, None, None, None
+            return {}
+        (states, activations), inputs = saved_inputs(ctx)
+        a = Arguments(*inputs)
+        if ctx.states_in_out:
+            states = states[:, 1 : a.steps]
+        needs = sum([bit for bit, need in zip(bits, ctx.needs_input_grad, strict=True) if need])
+        return dict(zip(INPUTS, backward(grad, states, activations, needs, *a[:-1]), strict=True))
 
-    forward = register_derivative(operators.cross_rnn.default, _save, gradients)
-    backward = register_derivative(operators.cross_rnn_backward.default, _save_nothing, _no_second_derivative)
-    keep_all, keep_for_recompute = int(keeps), int(keeps & ~Keep.ACTIVATIONS)
+    def compute(a: Arguments, recompute: bool) -> Tensor:
+        keep = (keeps & ~Keep.ACTIVATIONS if recompute else keeps) if needs_gradient(a) else Keep.NOTHING
+        out: Tensor = forward(*a[:-2], allows_tf32(a.x0, tf32_device), int(keep))[0]  # an enum, which a graph does not leave open
+        return out
 
-    def cross_rnn(
-        *tensors: Tensor,
-        steps: int,
-        cell: Cell = "gated",
-        context: Tensor | None = None,
-        shared_projection: Tensor | None = None,
-        private_projection: Tensor | None = None,
-        projection_index: Tensor | None = None,
-        return_states: bool = False,
-        recompute: bool = False,
-    ) -> Tensor:
-        optional = context, shared_projection, private_projection
-        with_gradient = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in (*tensors, *optional)])
-        keep = (keep_for_recompute if recompute else keep_all) if with_gradient else 0
-        if projection_index is not None:
-            keep &= ~Keep.STATES
-        x0 = tensors[0]
-        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and tf32()
-        return forward(*tensors, steps, cell, *optional, projection_index, return_states, int(keep), allow_tf32)[0]
-
-    return cross_rnn
+    forward = register_derivative(operators.cross_rnn.default, save, gradients)
+    backward = register_derivative(operators.cross_rnn_backward.default, save_nothing, no_second_derivative)
+    return compute

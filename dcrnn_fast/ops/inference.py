@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 from ..support.checks import FLOATING, check_memory, check_tensor
-from .autograd import register_derivative
+from .autograd import register_derivative, save_nothing
 
 MULTIPLE = 16
 """The widths of a tower's hidden layers are multiples of it."""
@@ -109,12 +109,8 @@ DECLARATIONS: dict[str, Callable[..., Any]] = {"features": _features, "towers": 
 def register_derivatives(namespace: str) -> None:
     """Make a derivative of these operators an error that says what to do instead."""
     for name in DECLARATIONS:
-        register_derivative(getattr(getattr(torch.ops, namespace), name).default, _save_nothing, _no_derivative)
+        register_derivative(getattr(getattr(torch.ops, namespace), name).default, save_nothing, _no_derivative)
 
 
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    pass
-
-
-def _no_derivative(ctx: Any, *grads: Tensor | None) -> None:
+def _no_derivative(ctx: Any, *grads: Tensor | None) -> Mapping[str, Tensor]:
     raise BackendUnavailable("the operators features and towers are for inference and have no derivative: train the model itself")

@@ -19,7 +19,7 @@ from ..sharing import GATES, Cell
 from ..support import accuracy, files
 from . import triton as _operators  # noqa: F401  registers torch.ops.dcrnn_fast_triton
 from .auto import memory
-from .registry import Keep, Needs
+from .cross_rnn import Arguments, Keep, Needs
 
 CHECKED_ROWS = 512
 """So many rows at the start and at the end of a batch are compared with the reference."""
@@ -145,8 +145,8 @@ class _Problem:
         index = torch.arange(dim, dtype=torch.int32, device=device).repeat(tasks, 1)
         context = normal(steps, batch, context_dim) if context_dim else None
         grad = normal(tasks, batch, dim)
-        self.arguments, self.allow_tf32 = (x0, *banks, index, steps, cell, context, None, None, None, False), kind == "tf32"
-        self.sizes = Sizes.of(x0, tasks, gates, columns, steps, self.allow_tf32)
+        self.arguments = Arguments(x0, *banks, index, steps, cell, context, allow_tf32=kind == "tf32", keep=Keep.BOTH)
+        self.sizes = Sizes.of(x0, tasks, gates, columns, steps, self.arguments.allow_tf32)
         _, states, activations = self._forward()
         self.saved = grad, states, activations
         self.exact = []
@@ -161,15 +161,15 @@ class _Problem:
 
     def _forward(self) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
-            return torch.ops.dcrnn_fast_triton.cross_rnn(*self.arguments, Keep.BOTH, self.allow_tf32)
+            return torch.ops.dcrnn_fast_triton.cross_rnn(*self.arguments)
 
     def run(self, kernel: str) -> dict[int, Tensor]:
         """The results of the operator that launches the kernel: 0 the output, 1 the gradient of x0, 2 that of the context."""
         if kernel in SCHEDULES:
             return {0: self._forward()[0]}
-        needs = Needs.X0 | Needs.CONTEXT if self.arguments[8] is not None else Needs.X0
+        needs = Needs.X0 | Needs.CONTEXT if self.arguments.context is not None else Needs.X0
         with torch.no_grad():
-            found = torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, *self.arguments, needs, self.allow_tf32)
+            found = torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, needs, *self.arguments[:-1])
         dx0, dcontext = found[0], found[5]
         return {1: dx0, 2: dcontext} if needs & Needs.CONTEXT else {1: dx0}
 

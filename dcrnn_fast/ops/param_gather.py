@@ -1,16 +1,62 @@
-"""The contract of ``param_gather``. Its backward is linear, and the derivative of the backward is ``param_gather`` again."""
+"""The operator ``param_gather``: its arguments, what they must satisfy, the shapes of its results, and its derivative.
+
+Its backward is linear, and the derivative of the backward is ``param_gather`` again.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..reference.operators import param_gather as plain
 from ..support.checks import FLOATING, check_memory, check_tensor
 from .autograd import register_derivative
-from .checks import check_banks, check_rows
+from .checks import check_banks, check_index, check_rows
+
+INPUTS = ("shared", "private")
+"""The differentiable arguments."""
+SIZES = ("tasks", "rows", "shared", "private", "values")
+"""The sizes on which its time depends: T, R, S, P and the values of a row."""
+
+
+class Arguments(NamedTuple):
+    """What the operator takes, in the order of its schema: [S, ...], [T, P, ...] and int32 [T, R]."""
+
+    shared: Tensor
+    private: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+
+    @property
+    def operator(self) -> str:
+        """Its name."""
+        return "param_gather"
+
+    @property
+    def indices(self) -> list[tuple[Tensor, int, str, str]]:
+        """As :func:`.checks.check_index` takes them."""
+        return [(self.index, self.shared.shape[0] + self.private.shape[1], "index", "S + P")]
+
+    def check(self) -> None:
+        """Raise TypeError, ValueError or IndexError unless the arguments fit each other."""
+        self.check_shapes()
+        for index in self.indices:
+            check_index(*index)
+
+    def check_shapes(self) -> None:
+        """The same without reading a value."""
+        check_banks("shared", self.shared, "private", self.private, self.index)
+
+    def sizes(self, recompute: bool) -> tuple[int, ...]:
+        """In the order of :data:`SIZES`."""
+        return *self.index.shape, self.shared.shape[0], self.private.shape[1], math.prod(self.shared.shape[1:])
+
+    def by_plain_pytorch(self, recompute: bool) -> Tensor:
+        """The result of the reference."""
+        return plain(*self)
 
 
 def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> None:
@@ -30,23 +76,24 @@ def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: in
     check_rows(num_shared, num_private, index, "num_shared, num_private")
 
 
-def _forward(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-    """[S, ...], [T, P, ...] and int32 [T, R] to [T, R, ...]."""
+def shapes(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
+    """An empty result, [T, R, ...]."""
     check_banks("shared", shared, "private", private, index)
     return shared.new_empty(*index.shape, *shared.shape[1:])
 
 
-def _backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
-    """The gradients of shared and private from that of the gathered rows."""
+def gradient_shapes(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
+    """Empty gradients of shared and private."""
     check_backward(grad, index, num_shared, num_private)
     trailing = grad.shape[2:]
     return grad.new_empty(num_shared, *trailing), grad.new_empty(index.shape[0], num_private, *trailing)
 
 
-DECLARATIONS: dict[str, Callable[..., Any]] = {"param_gather": _forward, "param_gather_backward": _backward}
+DECLARATIONS: dict[str, Callable[..., Any]] = {"param_gather": shapes, "param_gather_backward": gradient_shapes}
+"""By the operator's name, the function that computes the shapes for tracing; its signature is the schema."""
 
 
-def register_autograd(namespace: str) -> Callable[..., Tensor]:
+def register_autograd(namespace: str) -> Callable[[Arguments, bool], Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them."""
     operators = getattr(torch.ops, namespace)
 
@@ -55,17 +102,21 @@ def register_autograd(namespace: str) -> Callable[..., Tensor]:
         ctx.save_for_backward(index)
         ctx.rows = shared.shape[0], private.shape[1]
 
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def gradients(ctx: Any, grad: Tensor) -> dict[str, Tensor]:
         (index,) = ctx.saved_tensors
-        return *gather_backward(grad, index, *ctx.rows), None
+        return dict(zip(INPUTS, gather_backward(grad, index, *ctx.rows), strict=True))
 
     def save_index(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(inputs[1])
 
-    def double_backward(ctx: Any, shared: Tensor, private: Tensor) -> tuple[Tensor, None, None, None]:
+    def gradient_of_gradients(ctx: Any, shared: Tensor, private: Tensor) -> dict[str, Tensor]:
         (index,) = ctx.saved_tensors
-        return gather(shared, private, index), None, None, None
+        return {"grad": gather(shared, private, index)}
 
-    gather = register_derivative(operators.param_gather.default, save, backward)
-    gather_backward = register_derivative(operators.param_gather_backward.default, save_index, double_backward)
-    return gather
+    def compute(arguments: Arguments, recompute: bool) -> Tensor:
+        result: Tensor = gather(*arguments)
+        return result
+
+    gather = register_derivative(operators.param_gather.default, save, gradients)
+    gather_backward = register_derivative(operators.param_gather_backward.default, save_index, gradient_of_gradients)
+    return compute

@@ -7,31 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.library import custom_op, infer_schema, triton_op
 
-from ..errors import BackendUnavailable
 from ..kernels import INTERPRETED
-from . import cross_rnn, inference, param_gather
+from . import cross_rnn, inference, low_rank_cross_rnn, param_gather
 from .cross_rnn import Keep, Needs
+from .schema import register_shapes
 
 __all__ = ["Implementation", "Keep", "Needs", "no_override", "override_by", "register", "register_inference"]
 
-DECLARATIONS: dict[str, Callable[..., Any]] = {**param_gather.DECLARATIONS, **cross_rnn.DECLARATIONS}
+CONTRACTS = (param_gather, cross_rnn, low_rank_cross_rnn)
+DECLARATIONS = {name: declaration for contract in CONTRACTS for name, declaration in contract.DECLARATIONS.items()}
 """Every operator of the contract by name. The signature is the schema, the body computes the shapes for tracing."""
 
 
 class Implementation(NamedTuple):
-    """What a backend offers to :mod:`dcrnn_fast.functional`.
+    """What a backend offers to :mod:`.dispatch`.
 
+    ``compute`` holds, by the operator's name, the functions from its arguments, and whether to recompute, to the output.
     ``kernel_override(**choices)`` is a context manager within which calls run the kernels that the choices name.
     """
 
-    param_gather: Callable[..., Tensor]
-    cross_rnn: Callable[..., Tensor]
+    compute: Mapping[str, Callable[[Any, bool], Tensor]]
     kernel_override: Callable[..., AbstractContextManager[None]]
 
 
@@ -67,32 +69,26 @@ def register(
     for name, declaration in DECLARATIONS.items():
         operator = f"{namespace}::{name}"
         if functions is not None:
+            function = functions[name]
+            function.__signature__ = signature(declaration)  # type: ignore[attr-defined]
             # PyTorch's compiler looks into a triton_op and compiles its kernels; it can do nothing with interpreted ones.
-            (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(functions[name])
+            (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(function)
         elif declare:
             torch.library.define(operator, infer_schema(declaration, mutates_args=()))
-        _register_shapes(operator, declaration)
-    return Implementation(
-        param_gather.register_autograd(namespace), cross_rnn.register_autograd(namespace, keeps, tf32_device), kernel_override
-    )
+        register_shapes(operator, declaration)
+    compute: dict[str, Callable[[Any, bool], Tensor]] = {
+        "param_gather": param_gather.register_autograd(namespace),
+        "cross_rnn": cross_rnn.register_autograd(namespace, keeps, tf32_device),
+        "low_rank_cross_rnn": low_rank_cross_rnn.register_autograd(namespace, tf32_device),
+    }
+    return Implementation(compute, kernel_override)
 
 
 def register_inference(namespace: str) -> None:
     """Give a namespace of operators in C++ the contract of :mod:`.inference`. Raises BackendUnavailable as :func:`register` does."""
     for name, declaration in inference.DECLARATIONS.items():
-        _register_shapes(f"{namespace}::{name}", declaration)
+        register_shapes(f"{namespace}::{name}", declaration)
     inference.register_derivatives(namespace)
-
-
-def _register_shapes(operator: str, declaration: Callable[..., Any]) -> None:
-    """Register what computes the shapes for tracing, once the operator has the declaration's schema."""
-    namespace, _, name = operator.partition("::")
-    found = getattr(getattr(torch.ops, namespace), name, None)
-    schema = infer_schema(declaration, mutates_args=())
-    expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
-    if found is None or str(found.default._schema) != expected:
-        raise BackendUnavailable(f"it was built from other sources, which lack {operator} or its schema; run: pip install -e .")
-    torch.library.register_fake(operator, declaration)
 
 
 def override_by(override_kernels: Callable[..., None]) -> Callable[..., AbstractContextManager[None]]:

@@ -146,21 +146,21 @@ void run() {
   expect_close("param_gather_backward: private", dprivate, private_count);
 
   const std::string cell = "gated";
-  const std::optional<Tensor> context, projection, projection_index;  // no context, and no projection: the full cell
+  const std::optional<Tensor> context;  // none
   const bool return_states = false, allow_tf32 = false;
   const int64_t keep = 1;  // the activations, so that the backward does not compute them again
   const auto [out, states, activations] =
       call<Tensor, Tensor, Tensor>("dcrnn_fast::cross_rnn", x0, shared_weight, shared_bias, private_weight, private_bias, index, L, cell,
-                                   context, projection, projection, projection_index, return_states, keep, allow_tf32);
+                                   context, return_states, allow_tf32, keep);
   expect_close("cross_rnn", out, p.states());
 
   const int64_t needs = 1 | 2 | 4 | 8 | 16;  // the gradients of the first five inputs; there is no context
   Tensor grad = torch::stable::empty_like(out);
   torch::stable::fill_(grad, 1.0);
-  const auto [dx0, dshared_weight, dshared_bias, dprivate_weight, dprivate_bias, dcontext, dshared_projection, dprivate_projection] =
-      call<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>(
-          "dcrnn_fast::cross_rnn_backward", grad, states, activations, x0, shared_weight, shared_bias, private_weight, private_bias, index,
-          L, cell, context, projection, projection, projection_index, return_states, needs, allow_tf32);
+  const auto [dx0, dshared_weight, dshared_bias, dprivate_weight, dprivate_bias, dcontext] =
+      call<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>("dcrnn_fast::cross_rnn_backward", grad, states, activations, needs, x0,
+                                                           shared_weight, shared_bias, private_weight, private_bias, index, L, cell,
+                                                           context, return_states, allow_tf32);
   expect_close("cross_rnn_backward: x0", dx0, differences(p, p.x0));
   expect_close("cross_rnn_backward: shared_weight", dshared_weight, differences(p, p.shared_weight));
   expect_close("cross_rnn_backward: shared_bias", dshared_bias, differences(p, p.shared_bias));

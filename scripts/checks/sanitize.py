@@ -19,7 +19,7 @@ from typing import NamedTuple
 from .. import tree
 
 COPY = tree.ROOT / "build" / "sanitize"
-TESTS = ("tests/cpu", *(f"tests/operators/test_{name}arguments.py" for name in ("", "projection_")))
+TESTS = ("tests/cpu", *(f"tests/operators/test_{name}arguments.py" for name in ("", "low_rank_")))
 TESTS += tuple(f"tests/operators/test_{name}.py" for name in ("cross_rnn", "cross_rnn_cpp", "param_gather", "inference_operators"))
 TESTS += ("-k", "cpp or test_isa or inference_operators")
 FUZZERS = ("tests/fuzz",)
@@ -66,11 +66,11 @@ DEFECTS = (
         isas=("avx512", "avx2", "baseline"),
     ),
     Defect(
-        "csrc/arguments.cpp",
+        "csrc/cross_rnn_arguments.cpp",
         "steps >= 1 && steps <= most_steps",
         "steps >= 1",
         "torch.ops.dcrnn_fast.cross_rnn(torch.randn(40, 16), *banks, plan.index()[:, :0], 2**62)",
-        ("runtime error: signed integer overflow", "arguments.cpp"),
+        ("runtime error: signed integer overflow", "cross_rnn_arguments.cpp"),
     ),
 )
 PRELUDE = """

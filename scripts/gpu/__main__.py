@@ -41,7 +41,7 @@ PARTS = (
     "tests/operators/test_planted_defects.py",
     "tests/operators/test_stack.py",
     "tests/operators/test_arguments.py",
-    "tests/operators/test_projection_arguments.py",
+    "tests/operators/test_low_rank_arguments.py",
     "tests/operators",
     "tests/triton",
 )

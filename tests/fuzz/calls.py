@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcrnn_fast import functional
-from dcrnn_fast.ops import backends
+from dcrnn_fast.ops import backends, dispatch, low_rank_cross_rnn
 from dcrnn_fast.ops.registry import Needs
 
 from ..strategies import FIELDS, TENSORS, problem
@@ -23,7 +23,7 @@ NAMESPACES = ("dcrnn_fast", "dcrnn_fast_triton")
 def operators() -> list[str]:
     """The registered operators, as "namespace::name"."""
     if backends.REASONS["triton"] is None:
-        functional._implementation("triton")
+        dispatch.implementation("triton")
     found = [name.partition(".")[0] for name in torch._C._dispatch_get_all_op_names()]
     return sorted(name for name in found if name.partition("::")[0] in NAMESPACES)
 
@@ -70,25 +70,35 @@ def _gather_backward(target: str, recipe: dict[str, Any]) -> Arguments:
 
 
 def _cross(target: str, recipe: dict[str, Any]) -> Arguments:
-    arguments, _ = problem(recipe)
+    options = {"return_states": recipe["return_states"]}
     if target.startswith("functional."):
-        return {**arguments, "return_states": recipe["return_states"], "recompute": recipe["recompute"]}
-    return {**arguments, "return_states": recipe["return_states"], "keep": 0 if recipe["recompute"] else 1, "allow_tf32": False}
+        return {**problem(recipe)[0], **options, "recompute": recipe["recompute"]}
+    return {**_of_cell(target, recipe)[0], **options, "allow_tf32": False, "keep": 0 if recipe["recompute"] else 1}
+
+
+def _low_rank(target: str, recipe: dict[str, Any]) -> Arguments:
+    return {**_cross(target, recipe), "keep": not recipe["recompute"]}
+
+
+def _of_cell(target: str, recipe: dict[str, Any]) -> tuple[Arguments, Tensor]:
+    """The tensors and options of the operator's cell, and a gradient for its output."""
+    if name_of(target).startswith("low_rank"):
+        return problem({**recipe, "rank": recipe["rank"] or 1})
+    arguments, cotangent = problem({**recipe, "rank": None})
+    return {name: value for name, value in arguments.items() if name not in low_rank_cross_rnn.PROJECTION}, cotangent
 
 
 def _cross_backward(target: str, recipe: dict[str, Any]) -> Arguments:
-    arguments, cotangent = problem(recipe)
-    options = {"return_states": recipe["return_states"], "allow_tf32": False}
-    keep = 0 if recipe["recompute"] else 3 if "triton" in target and recipe["rank"] is None else 1
-    out, states, activations = function(target.removesuffix("_backward"))(**arguments, **options, keep=keep)
-    if recipe["return_states"] and keep == 3:
-        states = out[:, 1 : recipe["steps"]].clone()
-    needs = recipe["needs"] & ~(Needs.CONTEXT if arguments["context"] is None else 0)
-    needs &= ~(Needs.PROJECTIONS if recipe["rank"] is None else 0)
-    return {
-        "grad": cotangent, "states": states, "activations": activations, **arguments, "return_states": recipe["return_states"],
-        "needs": int(needs), "allow_tf32": False,
-    }  # fmt: skip
+    call, low_rank = valid(target.removesuffix("_backward"), recipe), name_of(target).startswith("low_rank")
+    if call["keep"] and "triton" in target and not low_rank:
+        call["keep"] = 3
+    out, *kept = function(target.removesuffix("_backward"))(**call)
+    if call["return_states"] and call["keep"] == 3:
+        kept[0] = out[:, 1 : recipe["steps"]].clone()
+    names = ("activations",) if low_rank else ("states", "activations")
+    needs = recipe["needs"] & ~(Needs.CONTEXT if call["context"] is None else 0) & ~(0 if low_rank else Needs.PROJECTIONS)
+    del call["keep"]
+    return {"grad": _of_cell(target, recipe)[1], **dict(zip(names, kept, strict=True)), "needs": int(needs), **call}
 
 
 VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
@@ -96,6 +106,8 @@ VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
     "param_gather_backward": _gather_backward,
     "cross_rnn": _cross,
     "cross_rnn_backward": _cross_backward,
+    "low_rank_cross_rnn": _low_rank,
+    "low_rank_cross_rnn_backward": _cross_backward,
     **inference_calls.VALID,
 }
 """A valid call of each operator. An operator that is registered and not listed here fails the fuzzer."""
@@ -129,7 +141,7 @@ def check_contract(target: str, arguments: Arguments) -> None:
     hold(dim >= 1 and rows in (dim, steps * dim), "rows of index")
     context = 0 if arguments["context"] is None else is_shaped(arguments, "context", steps, batch, None).shape[2]
     columns, width = context + dim, dim
-    low_rank = any(arguments.get(name) is not None for name in ("shared_projection", "private_projection", "projection_index"))
+    low_rank = any(arguments.get(name) is not None for name in low_rank_cross_rnn.PROJECTION)
     if low_rank:
         common = len(is_shaped(arguments, "shared_projection", None, gates, columns))
         own = is_shaped(arguments, "private_projection", tasks, None, gates, columns).shape[1]
@@ -145,14 +157,14 @@ def check_contract(target: str, arguments: Arguments) -> None:
     if low_rank:
         index_in(places, common + own)
     triton = "triton" in target and not low_rank
-    if "keep" in arguments:
+    if "keep" in arguments and not low_rank:
         hold(arguments["keep"] in (range(4) if triton else range(2)), "keep")
     if name.endswith("backward"):
         out = (tasks, steps + 1, batch, dim) if arguments["return_states"] else (tasks, batch, dim)
         is_shaped(arguments, "grad", *out)
         kept = {"activations": (tasks, steps, batch, gates, width), "states": (tasks, steps - 1, batch, dim) if triton else (0,)}
         for what, shape in kept.items():
-            if arguments[what].numel():
+            if what in arguments and arguments[what].numel():
                 is_shaped(arguments, what, *shape)
         hold(not arguments["needs"] & Needs.CONTEXT or arguments["context"] is not None, "needs the gradient of no context")
         hold(not arguments["needs"] & Needs.PROJECTIONS or low_rank, "needs the gradient of no projection")
@@ -171,8 +183,8 @@ def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
         found: tuple[np.ndarray, ...] = (oracle.gather(numbers["shared"], numbers["private"], numbers["index"]),)
     elif name == "param_gather_backward":
         found = oracle.scatter(numbers["grad"], numbers["index"], int(numbers["num_shared"]), int(numbers["num_private"]))
-    elif name == "cross_rnn" and numbers["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
-        states = oracle.cross_rnn(**{n: numbers[n] for n in (*TENSORS, "index", "projection_index", "steps", "cell")})
+    elif name.endswith("cross_rnn") and numbers["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
+        states = oracle.cross_rnn(**{n: numbers.get(n) for n in (*TENSORS, "index", "projection_index", "steps", "cell")})
         found = (states if numbers["return_states"] else states[:, -1],)
     else:
         found = ()
@@ -181,10 +193,10 @@ def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
 
 def shapes(target: str, arguments: Arguments) -> list[list[int]] | None:
     """The shapes of the results where :func:`exact` does not tell them all."""
-    if name_of(target) != "cross_rnn_backward":
+    if not name_of(target).endswith("cross_rnn_backward"):
         return None
     needs, asked = int(arguments["needs"]), []
-    for bit, name in enumerate(TENSORS):
+    for bit, name in enumerate(TENSORS if "projection_index" in arguments else TENSORS[:6]):
         bits = Needs.BANKS if 0 < bit < 5 else Needs.PROJECTIONS if bit > 5 else 1 << bit
         wanted = needs & bits and arguments[name] is not None
         asked.append(list(arguments[name].shape) if wanted else [0])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dcrnn_fast import functional
-from dcrnn_fast.ops import backends
+from dcrnn_fast.ops import backends, cross_rnn, dispatch, low_rank_cross_rnn
 from dcrnn_fast.ops.registry import Implementation, Keep
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -35,7 +35,9 @@ KEEPS = {
     "cuda": (Keep.NOTHING, Keep.ACTIVATIONS),
     "triton": (Keep.NOTHING, Keep.ACTIVATIONS, Keep.STATES, Keep.BOTH),
 }
-"""What the operator of a backend can be asked to keep; the last is what it keeps in training."""
+"""What the operator of the full cell can be asked to keep; the last is what it keeps in training."""
+
+Call = cross_rnn.Arguments | low_rank_cross_rnn.Arguments
 
 REPEATED = {
     "full": "Triton's interpreter is slow, and calls of these sizes take all_steps by themselves: tests without a choice make them",
@@ -92,14 +94,19 @@ class Backend:
     def param_gather(self, *arguments: torch.Tensor) -> torch.Tensor:
         return functional.param_gather(*arguments, backend=self.name)
 
-    def operands(self, arguments: dict, *, return_states: bool = False, keep: int | None = None) -> tuple:
-        """The operator's own positional arguments; ``keep`` by default as in training, which keeps no states with a projection."""
-        names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index", "steps", "cell", "context")
-        optional = ("shared_projection", "private_projection", "projection_index")
-        tensors = *(arguments[name] for name in names), *(arguments.get(name) for name in optional)
-        if keep is None:
-            keep = KEEPS[self.name][-1] if tensors[-1] is None else Keep.ACTIVATIONS
-        return *tensors, return_states, int(keep)
+    def operands(self, arguments: dict, **options: Any) -> Call:
+        """The arguments of the cell's operator; ``keep`` by default as in training."""
+        if "projection_index" in arguments:
+            return low_rank_cross_rnn.Arguments(**arguments, **{"keep": True, **options})
+        return cross_rnn.Arguments(**arguments, **{"keep": int(KEEPS[self.name][-1]), **options})
+
+    def forward(self, call: Call) -> tuple[torch.Tensor, ...]:
+        """The output, and what is kept for the backward."""
+        return getattr(self.operators, call.operator)(*call)
+
+    def backward(self, call: Call, grad: torch.Tensor, *kept: torch.Tensor, needs: int) -> tuple[torch.Tensor, ...]:
+        """The gradients, in the order of the operator's INPUTS."""
+        return getattr(self.operators, f"{call.operator}_backward")(grad, *kept, int(needs), *call[:-1])
 
     def kernel_override(self, **choice: str) -> AbstractContextManager[None]:
         return functional.kernel_override(self.name, **choice)
@@ -120,10 +127,10 @@ def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
         implementation = _on_host()
         monkeypatch.setitem(backends.REASONS, "cuda", None)
         monkeypatch.setitem(backends.BACKENDS, "cuda", replace(backends.BACKENDS["cuda"], devices=("cuda", "cpu")))
-        monkeypatch.setitem(functional.IMPLEMENTATIONS, "cuda", implementation)
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "cuda", implementation)
         return Backend(name, "cpu", implementation, "dcrnn_fast_on_host")
     namespace = "dcrnn_fast_triton" if name == "triton" else "dcrnn_fast"
-    return Backend(name, "cuda" if on_gpu else "cpu", functional._implementation(name), namespace)
+    return Backend(name, "cuda" if on_gpu else "cpu", dispatch.implementation(name), namespace)
 
 
 @cache

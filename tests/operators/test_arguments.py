@@ -168,7 +168,7 @@ WRONG = {
 def test_an_operator_checks_its_arguments_itself(backend, change, message):
     arguments = backend.of(cross_arguments(context_dim=2))
     with pytest.raises(REFUSED, match=message):
-        backend.operators.cross_rnn(*backend.operands({**arguments, **change(arguments)}))
+        backend.forward(backend.operands({**arguments, **change(arguments)}))
 
 
 @on("cpp")
@@ -177,7 +177,7 @@ def test_the_compiled_operator_reads_the_index_on_a_cpu(backend):
     for stray in (5, 2**31 - 1, -1):  # the banks have rows 0 to 4
         index = arguments["index"].index_fill(1, torch.tensor([2]), stray)
         with pytest.raises(REFUSED, match=f"index: got {stray}"):
-            backend.operators.cross_rnn(*backend.operands({**arguments, "index": index}))
+            backend.forward(backend.operands({**arguments, "index": index}))
         with pytest.raises(REFUSED, match=f"index: got {stray}"):
             backend.operators.param_gather(arguments["shared_bias"], arguments["private_bias"], index)
     with pytest.raises(REFUSED, match="index: got"):
@@ -188,8 +188,8 @@ def test_the_compiled_operator_reads_the_index_on_a_cpu(backend):
 def test_the_backward_checks_what_the_forward_gave_it(backend):
     """Every size, not their product: a flat tensor of the right length is another layout of memory."""
     arguments = backend.of(cross_arguments())
-    *call, _ = backend.operands(arguments)
-    out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments))
+    call = backend.operands(arguments)
+    out, states, activations = backend.forward(call)
     for change, message in (
         ((out, states, activations[1:]), "activations: got shape"),
         ((out, states, activations.mT), "activations: got shape"),
@@ -207,18 +207,18 @@ def test_the_backward_checks_what_the_forward_gave_it(backend):
         ((freed(out), states, activations), "grad: got shape .* in a storage of 0 bytes"),
     ):
         with pytest.raises(REFUSED, match=message):
-            backend.operators.cross_rnn_backward(*change, *call, int(Needs.X0 | Needs.BANKS))
+            backend.backward(call, *change, needs=Needs.X0 | Needs.BANKS)
 
 
 @on_kernels
 def test_the_backward_refuses_needs_that_it_cannot_meet(backend):
     arguments = backend.of(cross_arguments())
-    *call, _ = backend.operands(arguments)
-    kept = backend.operators.cross_rnn(*backend.operands(arguments))
-    refused = (Needs.CONTEXT, "context"), (Needs.SHARED_PROJECTION, "projection"), (256, "needs: got 256"), (-1, "needs: got -1")
+    call = backend.operands(arguments)
+    kept = backend.forward(call)
+    refused = (Needs.CONTEXT, "context"), (Needs.SHARED_PROJECTION, "needs: got 64"), (256, "needs: got 256"), (-1, "needs: got -1")
     for needs, message in refused:
         with pytest.raises(REFUSED, match=message):
-            backend.operators.cross_rnn_backward(*kept, *call, int(needs))
+            backend.backward(call, *kept, needs=needs)
 
 
 @on_kernels
@@ -258,7 +258,7 @@ def test_the_gathers_backward_checks_its_arguments_itself(backend):
 @on("cpp", "cuda")
 def test_a_compiled_operator_that_keeps_no_states_says_so(backend):
     with pytest.raises(REFUSED, match="keep: got 2, expected 0"):
-        backend.operators.cross_rnn(*backend.operands(backend.of(cross_arguments()), keep=Keep.STATES))
+        backend.forward(backend.operands(backend.of(cross_arguments()), keep=int(Keep.STATES)))
 
 
 @on_every_backend

@@ -18,7 +18,7 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
 def launches(backend, arguments, **choice):
     """The kernels of a forward and their grids and numbers."""
     with recorded() as made, backend.kernel_override(**choice):
-        backend.operators.cross_rnn(*backend.operands(arguments))
+        backend.forward(backend.operands(arguments))
     assert made
     return [(one.name, one.grid, one.integers) for one in made]
 

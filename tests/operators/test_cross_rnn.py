@@ -167,7 +167,7 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_unit_nan(backend,
     arguments = arguments_of(backend, steps=1)
     clean = backend.cross_rnn(**arguments)
     arguments["index"][1, 4] = stray
-    got, *_ = backend.operators.cross_rnn(*backend.operands(arguments))
+    got, *_ = backend.forward(backend.operands(arguments))
     assert torch.isnan(got[1, :, 4]).all()
     got[1, :, 4] = clean[1, :, 4]
     assert torch.equal(got, clean)
@@ -181,7 +181,7 @@ def test_a_row_number_out_of_range_in_a_projection_makes_its_task_nan(backend, s
     backend.skip_repeated("low rank")
     clean = backend.cross_rnn(**arguments)
     arguments["projection_index"][1, 2] = stray
-    got, *_ = backend.operators.cross_rnn(*backend.operands(arguments, keep=Keep.NOTHING))
+    got, *_ = backend.forward(backend.operands(arguments, keep=False))
     assert torch.isnan(got[1]).all()
     assert torch.equal(got[0], clean[0])
 
@@ -228,7 +228,7 @@ def test_float16_overflows_no_sooner_with_a_context_than_plain_pytorch(backend, 
 def test_the_forward_keeps_what_it_is_asked_to_keep(backend):
     arguments = arguments_of(backend)
     for keep in KEEPS[backend.name]:
-        _, states, activations = backend.operators.cross_rnn(*backend.operands(arguments, keep=keep))
+        _, states, activations = backend.forward(backend.operands(arguments, keep=int(keep)))
         assert states.shape == ((2, 2, 20, 17) if keep & Keep.STATES else (0,))
         assert activations.shape == ((2, 3, 20, 2, 17) if keep & Keep.ACTIVATIONS else (0,))
 
@@ -236,9 +236,8 @@ def test_the_forward_keeps_what_it_is_asked_to_keep(backend):
 @on_kernels
 def test_a_low_rank_keeps_the_projected_values_alone(backend):
     arguments = arguments_of(backend, rank=3)
-    for keep, shape in ((Keep.NOTHING, (0,)), (Keep.ACTIVATIONS, (2, 3, 20, 2, 3))):
-        _, states, activations = backend.operators.cross_rnn(*backend.operands(arguments, keep=keep))
-        assert states.shape == (0,)
+    for keep, shape in ((False, (0,)), (True, (2, 3, 20, 2, 3))):
+        _, activations = backend.forward(backend.operands(arguments, keep=keep))
         assert activations.shape == shape
 
 
@@ -247,14 +246,13 @@ def test_a_low_rank_keeps_the_projected_values_alone(backend):
 @pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
 def test_the_backward_computes_again_what_was_not_kept(backend, rank, return_states):
     arguments = arguments_of(backend, context_dim=2, rank=rank)
-    found = []
-    for keep in KEEPS[backend.name] if rank is None else (Keep.NOTHING, Keep.ACTIVATIONS):
+    needs, found = Needs.X0 | Needs.BANKS | Needs.CONTEXT | (Needs.PROJECTIONS if rank else 0), []
+    for keep in map(int, KEEPS[backend.name] if rank is None else (False, True)):
         call = backend.operands(arguments, return_states=return_states, keep=keep)
-        out, states, activations = backend.operators.cross_rnn(*call)
+        out, *kept = backend.forward(call)
         if return_states and keep & Keep.STATES:
-            states = out[:, 1:3]
-        needs = int(Needs.X0 | Needs.BANKS | Needs.CONTEXT | (Needs.PROJECTIONS if rank else 0))
-        found.append(backend.operators.cross_rnn_backward(torch.ones_like(out), states, activations, *call[:-1], needs))
+            kept[0] = out[:, 1:3]
+        found.append(backend.backward(call, torch.ones_like(out), *kept, needs=needs))
     for gradients in found[1:]:
         for got, want in zip(gradients, found[0], strict=True):
             torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)

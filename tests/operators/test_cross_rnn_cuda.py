@@ -76,14 +76,10 @@ def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_other_gradients_have_the_same_bits_where_that_of_x0_is_not_asked_for(backend, steps, dtype):
-    operands = list(backend.operands(cast(arguments_of(backend, context_dim=8, dim=24, steps=steps), dtype)))
-    out, _, activations = backend.operators.cross_rnn(*operands, False)
+    call = backend.operands(cast(arguments_of(backend, context_dim=8, dim=24, steps=steps), dtype))
+    out, *kept = backend.forward(call)
     grad = torch.randn_like(out)
-
-    def gradients(needs):
-        return backend.operators.cross_rnn_backward(grad, out.new_empty(0), activations, *operands[:-1], needs, False)
-
-    every, others = gradients(63), gradients(62)
+    every, others = (backend.backward(call, grad, *kept, needs=needs) for needs in (63, 62))
     assert others[0].numel() == 0
     for got, want in zip(others[1:], every[1:], strict=True):
         assert torch.equal(got, want)
@@ -95,15 +91,15 @@ def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
     none = torch.zeros(0, 0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 0, 2, device=backend.device)
     index = torch.zeros(0, 2**30 + 1, dtype=torch.int32, device=backend.device)
     with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
-        backend.operators.cross_rnn(empty, *weight, *none, index, 1, "gated", None, None, None, None, False, 0, False)
+        backend.operators.cross_rnn(empty, *weight, *none, index, 1)
 
 
 def test_a_projection_row_out_of_range_makes_its_column_nan(backend):
     """Nothing is read outside the banks, and the other columns of z and y keep their bits."""
     arguments = cast(arguments_of(backend, rank=5, steps=1), torch.float32)
-    clean = backend.operators.cross_rnn(*backend.operands(arguments))[2]
+    clean = backend.forward(backend.operands(arguments))[1]
     arguments["projection_index"][1, 3] = 2**31 - 1
-    kept = backend.operators.cross_rnn(*backend.operands(arguments))[2]
+    kept = backend.forward(backend.operands(arguments))[1]
     assert torch.isnan(kept[1, :, :, :, 3]).all()
     kept[1, :, :, :, 3] = clean[1, :, :, :, 3]
     assert torch.equal(kept, clean)

@@ -28,7 +28,7 @@ def test_without_gradients_nothing_is_kept(backend):
 def test_the_backward_computes_the_gradients_that_are_needed_and_no_others(backend, rank):
     arguments = arguments_of(backend, context_dim=2, rank=rank)
     call = backend.operands(arguments)
-    out, *kept = backend.operators.cross_rnn(*call)
+    out, *kept = backend.forward(call)
     leaves = cast(arguments, DOUBLE)
     inputs = differentiable(leaves)
     order = [*list(inputs)[:4], "private_bias", "context", *(["shared_projection"] if rank else [])]
@@ -36,7 +36,7 @@ def test_the_backward_computes_the_gradients_that_are_needed_and_no_others(backe
     of_each = [Needs.X0, *[Needs.BANKS] * 4, Needs.CONTEXT, *[Needs.PROJECTIONS] * (len(order) - 6)]
     all_needs = [need for need in Needs if rank or not need & Needs.PROJECTIONS]
     for needs in (0, *all_needs, Needs.BANKS, Needs.X0 | Needs.CONTEXT):
-        got = backend.operators.cross_rnn_backward(torch.ones_like(out), *kept, *call[:-1], int(needs))
+        got = backend.backward(call, torch.ones_like(out), *kept, needs=needs)
         for some, full, bits in zip(got, gradients, of_each, strict=False):
             assert some.shape == (full.shape if needs & bits else (0,))
             assert not needs & bits or torch.equal(some, full)

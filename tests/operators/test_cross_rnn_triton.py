@@ -31,15 +31,14 @@ def errors(operators, backend, steps, rows=24, rank=None):
     leaves = [exact[name].requires_grad_() for name in names]
     out = reference.cross_rnn(**exact)
     expected = [out.detach(), *torch.autograd.grad(out, leaves, seed)]
-    given = {name: backend.of({name: value})[name] for name, value in cast(arguments, torch.float32).items()}
-    tensors = [given[name] for name in (*NAMES[:5], "index")]
-    rest = (steps, "gated", given["context"], *(given.get(name) for name in (*PROJECTIONS, "projection_index")), False)
-    keep, needs = (Keep.BOTH, 63) if rank is None else (Keep.ACTIVATIONS, 255)
+    low_rank = rank is not None
+    options = {"allow_tf32": True, "keep": True if low_rank else int(Keep.BOTH)}
+    call = backend.operands(backend.of(cast(arguments, torch.float32)), **options)
     with torch.no_grad():
-        out, states, activations = operators.cross_rnn(*tensors, *rest, int(keep), True)
-        grad = seed.float().to(out.device)
-        got = [out, *operators.cross_rnn_backward(grad, states, activations, *tensors, *rest, needs, True)]
-    triples = zip(("out", *names), got[: 1 + len(names)], expected, strict=True)
+        out, *kept = getattr(operators, call.operator)(*call)
+        grad, needs = seed.float().to(out.device), 255 if low_rank else 63
+        got = [out, *getattr(operators, f"{call.operator}_backward")(grad, *kept, needs, *call[:-1])]
+    triples = zip(("out", *names), got, expected, strict=True)
     return {name: relative_error(one, right) for name, one, right in triples if "bias" not in name}
 
 
@@ -77,7 +76,7 @@ def test_a_stray_row_of_a_projection_makes_its_task_nan_and_no_other(backend, st
     arguments = backend.of(cross_arguments(batch=20, dim=17, rank=4))
     clean = backend.cross_rnn(**arguments)
     arguments["projection_index"][1, 2] = stray
-    got, *_ = backend.operators.cross_rnn(*backend.operands(arguments))
+    got, *_ = backend.forward(backend.operands(arguments))
     assert torch.isnan(got[1]).all()
     assert torch.equal(got[0], clean[0])
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dcrnn_fast import functional
+from dcrnn_fast.ops import dispatch
 
 from .backend import on
 from .precision import assert_as_exact_as_plain_pytorch
@@ -32,7 +32,7 @@ LOW_RANK_DEFECTS = {
 
 
 def check(backend, implementation, monkeypatch, recompute=False, **rank):
-    monkeypatch.setitem(functional.IMPLEMENTATIONS, "triton", implementation)
+    monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "triton", implementation)
     arguments = backend.of(cross_arguments(batch=20, dim=70, **rank))
     assert_as_exact_as_plain_pytorch(arguments, torch.float32, backend="triton", draws=1, recompute=recompute)
 

@@ -41,21 +41,20 @@ def _fresh_compiler():
 def test_cross_rnn_passes_opcheck(backend, options):
     arguments = backend.of(cross_arguments(dtype=torch.float32, **options))
     differentiable(arguments)
-    operators, keeps = backend.operators, KEEPS[backend.name]
-    if "rank" in options:
-        keeps = Keep.NOTHING, Keep.ACTIVATIONS
-    cases = (False, keeps[-1], False), (True, keeps[-1], True), (True, keeps[-2], False), (False, 0, False)
+    low_rank, inputs = "rank" in options, Needs.X0 | Needs.BANKS | (Needs.CONTEXT if "context_dim" in options else 0)
+    keeps = (False, True) if low_rank else KEEPS[backend.name]
+    cases = (False, keeps[-1], False), (True, keeps[-1], True), (True, keeps[-2], False), (False, keeps[0], False)
     for return_states, keep, allow_tf32 in (cases[0], (True, keeps[-2], True)) if backend.is_slow else cases:
-        call = *backend.operands(arguments, return_states=return_states, keep=keep), allow_tf32
-        torch.library.opcheck(operators.cross_rnn.default, call)
+        keep = keep if low_rank else int(keep)
+        call = backend.operands(arguments, return_states=return_states, keep=keep, allow_tf32=allow_tf32)
+        operator, of_backward = (getattr(backend.operators, f"{call.operator}{which}").default for which in ("", "_backward"))
+        torch.library.opcheck(operator, call)
         given = [value.detach() if isinstance(value, torch.Tensor) else value for value in call]
-        out, states, activations = operators.cross_rnn(*given)
-        if return_states and keep & Keep.STATES:
-            states = out[:, 1 : arguments["steps"]]
-        of_context = Needs.CONTEXT if "context_dim" in options else 0
-        needs = Needs.X0 | Needs.BANKS | of_context | (Needs.PROJECTIONS if "rank" in options else 0)
-        backward = torch.randn_like(out), states, activations, *given[:-2], int(needs), allow_tf32
-        torch.library.opcheck(operators.cross_rnn_backward.default, backward)
+        out, *kept = operator(*given)
+        if return_states and not low_rank and keep & Keep.STATES:
+            kept[0] = out[:, 1 : arguments["steps"]]
+        needs = int(inputs | (Needs.PROJECTIONS if low_rank else 0))
+        torch.library.opcheck(of_backward, (torch.randn_like(out), *kept, needs, *given[:-1]))
 
 
 @on_kernels

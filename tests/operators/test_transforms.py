@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 from torch.func import functionalize, grad, jacfwd, jacrev, jvp, vmap
 
 from dcrnn_fast import BackendUnavailable, functional, reference
+from dcrnn_fast.ops import dispatch
 
 from .backend import on, on_every_backend, on_kernels
 from .problems import cross_arguments
@@ -35,7 +36,7 @@ def test_a_kernel_refuses_forward_mode(backend):
     cases = (
         (as_function_of(arguments, backend.cross_rnn, "x0"), arguments["x0"], direction),
         (lambda private: backend.param_gather(banks[0], private, banks[2]), banks[1], torch.ones_like(banks[1])),
-        (lambda x0: backend.operators.cross_rnn(*backend.operands({**arguments, "x0": x0}))[0], arguments["x0"], direction),
+        (lambda x0: backend.forward(backend.operands({**arguments, "x0": x0}))[0], arguments["x0"], direction),
         (lambda private: backend.operators.param_gather(banks[0], private, banks[2]), banks[1], torch.ones_like(banks[1])),
     )
     for run, point, tangent in cases:
@@ -148,7 +149,7 @@ def test_jacrev_gives_the_reference_jacobian(backend):
 def test_an_operator_called_under_grad_without_its_derivative_says_what_to_call(backend):
     arguments, _ = problem(backend)
     with pytest.raises(BackendUnavailable, match=r"Call the functions of dcrnn_fast\.functional"):
-        grad(lambda x0: backend.operators.cross_rnn(*backend.operands({**arguments, "x0": x0}))[0].sum())(arguments["x0"])
+        grad(lambda x0: backend.forward(backend.operands({**arguments, "x0": x0}))[0].sum())(arguments["x0"])
 
 
 @on_kernels
@@ -168,7 +169,7 @@ def test_functionalize_with_a_derivative_or_another_transform_is_refused(backend
 
 def test_a_compiled_gradient_of_a_kernel_says_what_to_call():
     """PyTorch's compiler traces no derivative of an operator under ``torch.func``."""
-    if "cpp" not in functional.IMPLEMENTATIONS:
+    if "cpp" not in dispatch.IMPLEMENTATIONS:
         pytest.skip("the backend cpp cannot run here")
     arguments, _ = problem()
     run = as_function_of(arguments, partial(functional.cross_rnn, backend="cpp"), "x0")

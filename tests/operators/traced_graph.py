@@ -19,15 +19,10 @@ from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from triton.backends.compiler import GPUTarget
 
 from dcrnn_fast.kernels import tile_choice
-from dcrnn_fast.ops import triton as operators
+from dcrnn_fast.ops import cross_rnn, low_rank_cross_rnn, param_gather
+from dcrnn_fast.ops.triton import IMPLEMENTATION
 
-CASES = {
-    "all_steps, states": {"return_states": True},
-    "step, untied, recompute": {"recompute": True},
-    "all_steps, no context": {},
-    "low rank": {},
-    "gather": {},
-}
+CASES = "all_steps, states", "step, untied, recompute", "all_steps, no context", "low rank", "gather"
 OPEN_STEPS = "all_steps, open steps"
 
 
@@ -98,13 +93,16 @@ def trace(case, open_sizes):
         torch._dynamo.mark_dynamic(inputs[0], 0)
         torch._dynamo.mark_dynamic(inputs[6], 1)
 
+    compute = IMPLEMENTATION.compute
+
     def step(*tensors):
         context = tensors[6] if columns else None
         if case == "gather":
-            return operators.IMPLEMENTATION.param_gather(tensors[1], tensors[3], tensors[5])
-        names = ("shared_projection", "private_projection", "projection_index")
-        projection = dict(zip(names, tensors[7:], strict=True)) if "low rank" in case else {}
-        return operators.IMPLEMENTATION.cross_rnn(*tensors[:6], steps=steps, context=context, **projection, **CASES.get(case, {}))
+            return compute["param_gather"](param_gather.Arguments(tensors[1], tensors[3], tensors[5]), False)
+        options = {"steps": steps, "context": context, "return_states": "states" in case}
+        if "low rank" in case:
+            return compute["low_rank_cross_rnn"](low_rank_cross_rnn.Arguments(*tensors[:6], *tensors[7:], **options), False)
+        return compute["cross_rnn"](cross_rnn.Arguments(*tensors[:6], **options), "recompute" in case)
 
     backend = aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=partial(print_launches, open_sizes=open_sizes))
     compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True if open_sizes in ("every", "steps") else None)

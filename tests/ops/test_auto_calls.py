@@ -8,9 +8,10 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcrnn_fast import DCRNN, functional, reference, tune
-from dcrnn_fast.ops import auto, backends
+from dcrnn_fast.ops import auto, backends, dispatch
 from dcrnn_fast.ops import checks as operands
 from dcrnn_fast.ops.auto import decision, memory
+from dcrnn_fast.ops.cross_rnn import Arguments
 from tests.operators.problems import cross_arguments
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -26,7 +27,7 @@ def test_the_public_operator_takes_the_candidate_that_was_chosen(monkeypatch):
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3)
     functional.cross_rnn(**{**arguments, "x0": arguments["x0"].requires_grad_()})
     (key, names), *others = taken
-    assert key == auto.Key("cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0, 0), 64)
+    assert key == auto.Key("cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0), 64)
     assert "reference" in names
     assert not others
     functional.cross_rnn(**arguments, backend="reference")
@@ -99,7 +100,7 @@ def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeyp
     header, *rows = str(found).splitlines()
     assert header.split() == ["operator", "kind", "gradients", "sizes", "batch", "choice"]
     assert rows[0].startswith("cross_rnn     float32  none ")
-    assert "dim=16 context=0 gates=2 tasks=2 steps=3 tied=1 rank=0 return_states=0 recompute=0" in rows[0]
+    assert "dim=16 context=0 gates=2 tasks=2 steps=3 tied=1 return_states=0 recompute=0" in rows[0]
     assert len(rows) == len(found)
 
 
@@ -175,12 +176,12 @@ def test_nothing_is_measured_where_somebody_would_see_it_or_there_is_nothing_to_
 def quick(monkeypatch):
     """As on a GPU whose index was checked before: a planted backend whose operator checks its arguments itself."""
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
-    monkeypatch.setattr(functional, "resolve", lambda name, device: "reference")
-    monkeypatch.setattr(functional, "index_is_checked", lambda index, rows: True)
-    monkeypatch.setitem(functional.IMPLEMENTATIONS, "candidate", functional.IMPLEMENTATIONS["cpp"])
+    monkeypatch.setattr(dispatch, "resolve", lambda name, device: "reference")
+    monkeypatch.setattr(dispatch, "index_is_checked", lambda index, rows: True)
+    monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "candidate", dispatch.IMPLEMENTATIONS["cpp"])
     monkeypatch.setenv(auto.ENVIRONMENT, "cached")
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
-    memory.remember("cpu", {auto.Key("cross_rnn", "float32", (), (8, 0, 2, 2, 3, 1, 0, 0, 0), 64): auto.Choice("candidate")})
+    memory.remember("cpu", {auto.Key("cross_rnn", "float32", (), (8, 0, 2, 2, 3, 1, 0, 0), 64): auto.Choice("candidate")})
     return arguments
 
 
@@ -192,15 +193,15 @@ def test_a_known_kernel_checks_its_arguments_itself(quick, monkeypatch):
     def check(*arguments, **options):
         raise AssertionError("checked twice")
 
-    monkeypatch.setattr(functional, "check_cross_rnn", check)
+    monkeypatch.setattr(Arguments, "check", check)
     functional.cross_rnn(**quick)
     with pytest.raises(AssertionError, match="checked twice"):  # plain PyTorch checks nothing itself
         functional.cross_rnn(**{**quick, "x0": quick["x0"].double()})
 
 
 def test_a_call_that_may_not_be_measured_is_checked_once(quick, monkeypatch):
-    checks, check = [], functional.check_cross_rnn
-    monkeypatch.setattr(functional, "check_cross_rnn", lambda *given, **options: checks.append(1) or check(*given, **options))
+    checks, check = [], Arguments.check
+    monkeypatch.setattr(Arguments, "check", lambda arguments: checks.append(1) or check(arguments))
     functional.cross_rnn(**{**quick, "x0": quick["x0"].repeat(9, 1)})
     assert len(checks) == 1
 
@@ -226,8 +227,8 @@ def test_a_wrong_argument_of_a_known_kernel_is_named_as_ever(quick, change, erro
 
 def test_wrong_arguments_are_refused_before_they_are_measured(monkeypatch, caplog):
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
-    monkeypatch.setattr(functional, "resolve", lambda name, device: "reference")
-    monkeypatch.setattr(functional, "index_is_checked", lambda index, rows: True)
+    monkeypatch.setattr(dispatch, "resolve", lambda name, device: "reference")
+    monkeypatch.setattr(dispatch, "index_is_checked", lambda index, rows: True)
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
     with pytest.raises(ValueError, match="shared_bias: got shape"):
         functional.cross_rnn(**{**arguments, "shared_bias": torch.zeros(3, 2)})

@@ -5,7 +5,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from dcrnn_fast import CrossRNN, SharingPlan, functional, tune
-from dcrnn_fast.ops import auto, backends
+from dcrnn_fast.ops import auto, backends, dispatch
 from dcrnn_fast.ops.auto import calls, memory
 from tests.operators.problems import cross_arguments
 
@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 BANKS = auto.INPUTS["cross_rnn"][1:5]
-KEY = auto.Key("cross_rnn", "float32", BANKS, (8, 0, 2, 2, 3, 1, 0, 0, 0), 64)
+KEY = auto.Key("cross_rnn", "float32", BANKS, (8, 0, 2, 2, 3, 1, 0, 0), 64)
 KERNEL, PLAIN = "dcrnn_fast.cross_rnn.default", "plain PyTorch"
 
 
@@ -67,7 +67,7 @@ def test_a_compiled_graph_takes_what_every_measured_batch_size_took(model, choic
     assert compiled.graphs == [expected], "one graph serves every batch size"
 
 
-@pytest.mark.parametrize("change", [{"needs": ()}, {"kind": "bfloat16"}, {"sizes": (8, 0, 2, 2, 4, 1, 0, 0, 0)}], ids=str)
+@pytest.mark.parametrize("change", [{"needs": ()}, {"kind": "bfloat16"}, {"sizes": (8, 0, 2, 2, 4, 1, 0, 0)}], ids=str)
 def test_a_choice_of_another_size_is_not_taken(model, change):
     plant("cpp", key=KEY._replace(**change))
     compiled = Compiled(model)
@@ -140,7 +140,7 @@ def captured(monkeypatch):
     taken = []
     monkeypatch.setenv(auto.ENVIRONMENT, "measure")
     monkeypatch.setattr(calls, "may_read_values", lambda tensor: False)
-    monkeypatch.setattr(functional, "_implementation", lambda name: taken.append(name) or functional.IMPLEMENTATIONS[name])
+    monkeypatch.setattr(dispatch, "implementation", lambda name: taken.append(name) or dispatch.IMPLEMENTATIONS[name])
     return taken
 
 

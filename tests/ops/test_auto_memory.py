@@ -18,7 +18,7 @@ from dcrnn_fast.ops.auto import decision, memory
 from tests.ops.planted import Planted, crashing, out_of_memory, problem, wrong_output
 
 CPU = torch.device("cpu")
-KEY = auto.Key("cross_rnn", "float32", ("x0",), (8, 0, 2, 2, 3, 1, 0, 0, 0), 64)
+KEY = auto.Key("cross_rnn", "float32", ("x0",), (8, 0, 2, 2, 3, 1, 0, 0), 64)
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -148,7 +148,7 @@ def test_the_digest_holds_the_kernels_and_the_extensions(monkeypatch):
         assert any(file.startswith(f"{name}.") for file in seen) == (importlib.util.find_spec(f"dcrnn_fast.{name}") is not None)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": "dcrnn_fast auto 2"}', "\x00"])
+@pytest.mark.parametrize("content", ["", "[]", '{"format": "dcrnn_fast auto 3"}', "\x00"])
 def test_a_damaged_file_is_a_warning_and_is_replaced(fast, content, caplog):
     path = memory.user_file("cpu")
     path.parent.mkdir(parents=True)

@@ -95,7 +95,7 @@ def test_wrong_ids_and_dense_values_are_refused_in_words(file, ids, dense, error
 def test_it_names_the_operators_that_it_calls_and_the_versions_that_wrote_it(file, backend):
     about = load_exported(file).about
     assert (about["format"], about["kind"], about["backend"], about["torch"]) == (1, "pt2", backend, torch.__version__)
-    assert set(about["operators"]) == ({"dcrnn_fast::cross_rnn"} if backend == "cpp" else set())
+    assert set(about["operators"]) == ({"dcrnn_fast::low_rank_cross_rnn"} if backend == "cpp" else set())
     assert about["tasks"] == ["click", "buy"]
 
 

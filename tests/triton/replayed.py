@@ -6,7 +6,7 @@ import torch
 from bench.measures.fake_gpu import FakeGpu
 from dcrnn_fast.kernels import launches, tile_choice
 from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
-from dcrnn_fast.ops.cross_rnn import Keep
+from dcrnn_fast.ops.cross_rnn import Arguments, Keep
 from tests.operators.problems import cross_arguments
 
 GPU = FakeGpu().install()
@@ -38,13 +38,10 @@ def forward(arguments, **options):
         return tensor
 
     torch.Tensor.new_empty = noted
-    tensors = [arguments[name] for name in names]
-    full_cell, kept = (None, None, None), (options.get("return_states", False), int(options.get("keep", 0)))
-    rest = arguments["steps"], arguments["cell"], arguments["context"], *full_cell, *kept
-    out = torch.ops.dcrnn_fast_triton.cross_rnn(*tensors, *rest)
+    out = torch.ops.dcrnn_fast_triton.cross_rnn(*Arguments(**arguments, **options))
     GPU.noting = False
     torch.Tensor.new_empty = new_empty
-    known = dict(zip(names, tensors, strict=True)) | {"context": arguments["context"]}
+    known = {name: arguments[name] for name in (*names, "context")}
     known |= dict(zip(("out", "states", "activations"), out, strict=True))
     words = {tensor.data_ptr(): name for name, tensor in known.items() if tensor is not None and tensor.numel()}
 
@@ -59,7 +56,7 @@ def forward(arguments, **options):
 
 def check(name, schedule="step", batch=32, return_states=False, keep=0, **sizes):
     """Compare a call that is prepared with one that is repeated, with another x0 at another address."""
-    options = {"return_states": return_states, "keep": keep}
+    options = {"return_states": return_states, "keep": int(keep)}
     first = cross_arguments(batch=batch, dim=64, dtype=torch.bfloat16, **sizes)
     with tile_choice.kernel_override(schedule=schedule), torch.no_grad():
         prepared = forward(first, **options)

@@ -13,6 +13,7 @@ import triton.language as tl
 from triton.runtime.errors import InterpreterError
 
 from dcrnn_fast.kernels import INTERPRETED, launches, tile_choice, tile_table
+from dcrnn_fast.ops import cross_rnn, low_rank_cross_rnn
 from dcrnn_fast.ops.registry import Needs
 from dcrnn_fast.ops.triton import functions
 
@@ -36,28 +37,29 @@ def cross_launches(B, D, T, L, *, C=0, tied=True, states=False, keep=3, schedule
     banks = empty(shared, 2, C + D), empty(shared, 2), empty(T, private, 2, C + D), empty(T, private, 2)
     context = empty(L, B, C).to(dtype) if C else None
     tensors = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32)
-    arguments = *tensors, L, "gated", context, None, None, None, states
+    call = cross_rnn.Arguments(*tensors, L, context=context, return_states=states, keep=keep)
     needs = Needs.X0 | Needs.BANKS | (Needs.CONTEXT if C else 0)
     with recorded() as found, tile_choice.kernel_override(schedule=schedule):
-        out, kept, activations = OPERATORS["cross_rnn"](*arguments, keep, False)
+        out, kept, activations = OPERATORS["cross_rnn"](*call)
         if states and keep & 2:
             kept = out[:, 1:L]
         if backward:
-            OPERATORS["cross_rnn_backward"](torch.empty_like(out), kept, activations, *arguments, int(needs), False)
+            OPERATORS["cross_rnn_backward"](torch.empty_like(out), kept, activations, int(needs), *call[:-1])
     return found, rows - 1
 
 
-def low_rank_launches(B, D, T, L, *, rank=8, C=0, tied=True, states=False, keep=1, dtype=torch.bfloat16):
+def low_rank_launches(B, D, T, L, *, rank=8, C=0, tied=True, states=False, keep=True, dtype=torch.bfloat16):
     """The same of the low-rank cell."""
     rows, places = (D, rank) if tied else (L * D, L * rank)
     banks = [empty(rows, 2, rank), empty(rows, 2), empty(T, rows, 2, rank), empty(T, rows, 2)]
     context = empty(L, B, C).to(dtype) if C else None
-    arguments = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32), L, "gated", context
+    tensors = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32)
     projection = empty(places, 2, C + D).to(dtype), empty(T, places, 2, C + D).to(dtype), empty(T, places, dtype=torch.int32)
+    call = low_rank_cross_rnn.Arguments(*tensors, *projection, L, context=context, return_states=states, keep=keep)
     needs = Needs.X0 | Needs.BANKS | Needs.PROJECTIONS | (Needs.CONTEXT if C else 0)
     with recorded() as found:
-        out, states_, activations = OPERATORS["cross_rnn"](*arguments, *projection, states, keep, False)
-        OPERATORS["cross_rnn_backward"](torch.empty_like(out), states_, activations, *arguments, *projection, states, int(needs), False)
+        out, activations = OPERATORS["low_rank_cross_rnn"](*call)
+        OPERATORS["low_rank_cross_rnn_backward"](torch.empty_like(out), activations, int(needs), *call[:-1])
     return found, 2 * min(rows, places) - 1
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,35 +13,26 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...support.tracing import may_read_values, observed, transformed
 from ..backends import BACKENDS, REASONS
+from ..cross_rnn import tf32
 from . import decision
-from .choice import STATIC, Key, bucket
+from .choice import INPUTS, STATIC, Key, bucket
 from .examiner import Problem, Run, numbers
 
 
-def backend_of(
-    operator: str,
-    kind: str,
-    inputs: Mapping[str, Tensor],
-    indices: Sequence[Tensor],
-    sizes: Sequence[int],
-    run_of: Callable[[str], Run],
-    check: Callable[[], None],
-) -> str:
+def measured_backend(arguments: Any, recompute: bool, implementation: Callable[[str], Any]) -> str:
     """The backend that ``auto`` takes for a call on a device where it measures.
 
     Args:
-        operator: "cross_rnn" or "param_gather".
-        kind: the dtype as the products see it.
-        inputs: the differentiable inputs by name, in the order of :data:`~dcrnn_fast.ops.auto.choice.INPUTS`, without those that are None.
-        indices: the index of the banks, and that of the projection where there is one.
-        sizes: see :data:`~dcrnn_fast.ops.auto.choice.SIZES`.
-        check: raises if the arguments do not fit each other; called before a measurement.
-        run_of: returns the operator of a backend, from the differentiable inputs to the output.
+        arguments: of an operator, as :class:`..cross_rnn.Arguments`. They are checked before a measurement.
+        recompute: as in :func:`dcrnn_fast.functional.cross_rnn`.
+        implementation: what a backend offers, see :class:`..registry.Implementation`.
     """
-    tensors = list(inputs.values())
-    first = tensors[0]
     if transformed():
         return STATIC
+    operator, first = arguments.operator, arguments[0]
+    inputs = {name: getattr(arguments, name) for name in INPUTS[operator] if getattr(arguments, name) is not None}
+    tensors, indices, sizes = list(inputs.values()), [index for index, *_ in arguments.indices], arguments.sizes(recompute)
+    kind = _kind(operator, first)
     needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
     needs = tuple([name for name, need in zip(inputs, needed, strict=True) if need])
     if torch.compiler.is_compiling():
@@ -49,20 +42,39 @@ def backend_of(
         return STATIC
     if _is_empty(operator, first, indices[0]):
         return STATIC
-    has_batch = operator == "cross_rnn"
-    key = Key(operator, kind, needs, tuple(sizes), bucket(first.shape[0]) if has_batch else 0)
+    key = Key(operator, kind, needs, sizes, bucket(first.shape[0]) if _has_batch(operator) else 0)
     if not may_read_values(first):
         return decision.backend_in_capture(key, first.device)
 
+    def candidates() -> dict[str, Run]:
+        by_backend = {name: implementation(name).compute[operator] for name in _candidates(first.device.type)}
+        return {name: partial(_run, compute, arguments, tuple(inputs), recompute) for name, compute in by_backend.items()}
+
     def problem() -> Problem:
-        if has_batch:
+        if _has_batch(operator):
             with_rows = {"x0": 0, "context": 1}
             row_dimension = {i: with_rows[name] for i, name in enumerate(inputs) if name in with_rows}
             return Problem(tuple(tensors), row_dimension, tuple(needed), kind)
         # rows are copied whatever they hold, and a bias that starts at zero would show nothing
         return Problem(tuple([numbers(tensor).to(tensor.dtype) for tensor in tensors]), {}, tuple(needed), kind)
 
-    return decision.backend_for(key, first.device, lambda: {name: run_of(name) for name in _candidates(first.device.type)}, problem, check)
+    return decision.backend_for(key, first.device, candidates, problem, arguments.check)
+
+
+def _run(compute: Callable[[Any, bool], Tensor], arguments: Any, names: tuple[str, ...], recompute: bool, *inputs: Tensor) -> Tensor:
+    """Compute with other inputs in place of those of a call."""
+    return compute(arguments._replace(**dict(zip(names, inputs, strict=True))), recompute)
+
+
+def _kind(operator: str, first: Tensor) -> str:
+    """The dtype as the products see it."""
+    if operator != "param_gather" and first.is_cuda and first.dtype == torch.float32 and tf32():
+        return "tf32"
+    return str(first.dtype).removeprefix("torch.")
+
+
+def _has_batch(operator: str) -> bool:
+    return operator != "param_gather"
 
 
 def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Sequence[int], tensors: Sequence[Tensor]) -> str:
@@ -79,7 +91,7 @@ def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Se
 
 def _is_empty(operator: str, first: Tensor, index: Tensor) -> bool:
     """Whether the output has no values."""
-    return index.numel() == 0 or 0 in (first.shape if operator == "cross_rnn" else first.shape[1:])
+    return index.numel() == 0 or 0 in (first.shape if _has_batch(operator) else first.shape[1:])
 
 
 def _candidates(device: str) -> list[str]:

@@ -6,23 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .. import cross_rnn, low_rank_cross_rnn, param_gather
+
 STATIC = "reference"
 """What is taken where nothing was measured: the one implementation that needs no check."""
 
-INPUTS = {
-    "cross_rnn": (
-        "x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", "shared_projection", "private_projection",
-    ),
-    "param_gather": ("shared", "private"),
-}  # fmt: skip
-"""The differentiable inputs of each operator, in the order in which ``auto`` is given them."""
-
-SIZES = {
-    "cross_rnn": ("dim", "context", "gates", "tasks", "steps", "tied", "rank", "return_states", "recompute"),
-    "param_gather": ("tasks", "rows", "shared", "private", "values"),
-}
-"""The sizes on which the time of each operator depends, but the batch size: D, C, G, T, L, the rank (0 for the full cell) and three
-options, as 0 or 1; and T, R, S, P and the values of a row."""
+CONTRACTS = {"param_gather": param_gather, "cross_rnn": cross_rnn, "low_rank_cross_rnn": low_rank_cross_rnn}
+INPUTS = {name: contract.INPUTS for name, contract in CONTRACTS.items()}
+"""The differentiable inputs of each operator."""
+SIZES = {name: contract.SIZES for name, contract in CONTRACTS.items()}
+"""The sizes on which the time of each operator depends, but the batch size."""
 
 
 class Key(NamedTuple):

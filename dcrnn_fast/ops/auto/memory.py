@@ -22,7 +22,7 @@ from .choice import INPUTS, SIZES, Choice, Key
 
 logger = logging.getLogger("dcrnn_fast")
 
-FORMAT = "dcrnn_fast auto 2"
+FORMAT = "dcrnn_fast auto 3"
 
 KERNELS, OPERATORS = Path(tile_file.__file__).parent, Path(__file__).parents[1]
 

@@ -2,7 +2,7 @@
 // of db.
 #pragma once
 
-#include "backward_chunk.h"
+#include "cross_rnn_backward_chunk.h"
 
 namespace dcrnn_fast::cpu {
 

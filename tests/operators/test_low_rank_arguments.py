@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dcrnn_fast import functional
-from dcrnn_fast.ops.registry import Keep, Needs
+from dcrnn_fast.ops.registry import Needs
 
 from .backend import on, on_every_backend, on_kernels
 from .problems import REFUSED, cross_arguments, freed
@@ -77,28 +77,30 @@ WRONG = {
 def test_an_operator_checks_its_projection_itself(backend, change):
     arguments = backend.of(cross_arguments(rank=4, projection_share_ratio=0.5))
     with pytest.raises(REFUSED, match=r"projection|weight"):
-        backend.operators.cross_rnn(*backend.operands({**arguments, **change(arguments)}))
+        backend.forward(backend.operands({**arguments, **change(arguments)}))
 
 
 @on_kernels
-def test_an_operator_keeps_no_states_of_a_low_rank(backend):
-    with pytest.raises(REFUSED, match=r"keep: got [23], expected 0 \(nothing\) or 1 \(activations\)"):
-        backend.operators.cross_rnn(*backend.operands(backend.of(cross_arguments(rank=3)), keep=Keep.BOTH))
+def test_the_backward_of_a_low_rank_refuses_needs_that_it_cannot_meet(backend):
+    call = backend.operands(backend.of(cross_arguments(rank=3)))
+    kept = backend.forward(call)
+    for needs, message in ((Needs.CONTEXT, "context"), (256, "needs: got 256"), (-1, "needs: got -1")):
+        with pytest.raises(REFUSED, match=message):
+            backend.backward(call, *kept, needs=needs)
 
 
 @on_kernels
 def test_the_backward_of_a_low_rank_checks_what_the_forward_gave_it(backend):
     arguments = backend.of(cross_arguments(rank=3))
-    *call, _ = backend.operands(arguments)
-    out, states, activations = backend.operators.cross_rnn(*backend.operands(arguments, keep=Keep.ACTIVATIONS))
+    call = backend.operands(arguments)
+    out, activations = backend.forward(call)
     for change, message in (
-        ((out, states, activations[..., :2]), "activations: got shape"),
-        ((out, states, activations.mT), "activations: got shape"),
-        ((out, out[:, None], activations), "states: got shape"),
-        ((out[..., :2], states, activations), "grad: got shape"),
+        ((out, activations[..., :2]), "activations: got shape"),
+        ((out, activations.mT), "activations: got shape"),
+        ((out[..., :2], activations), "grad: got shape"),
     ):
         with pytest.raises(REFUSED, match=message):
-            backend.operators.cross_rnn_backward(*change, *call, int(Needs.X0))
+            backend.backward(call, *change, needs=Needs.X0)
 
 
 @on("cpp")
@@ -107,4 +109,4 @@ def test_the_compiled_operator_reads_the_index_of_a_projection_on_a_cpu(backend)
     for stray in (4, 2**31 - 1, -1):
         index = arguments["projection_index"].index_fill(1, torch.tensor([2]), stray)
         with pytest.raises(REFUSED, match=f"projection_index: got {stray}"):
-            backend.operators.cross_rnn(*backend.operands({**arguments, "projection_index": index}))
+            backend.forward(backend.operands({**arguments, "projection_index": index}))

@@ -3,7 +3,7 @@
 // every run.
 #pragma once
 
-#include "backward_chunk.h"
+#include "cross_rnn_backward_chunk.h"
 
 namespace dcrnn_fast::cpu {
 
