@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import statistics
 
-import matplotlib
-
-matplotlib.use("svg")
-from matplotlib import pyplot
-
 from dcrnn_fast.support import files
 
 from . import machine
 from .cases import PASSES
+from .drawing import NO_FRAME, drawn_with
 from .results import COMMITTED, read
 
 PEERS = {"eager": ("PyTorch, eager", "#1b6ca8"), "compile": ("torch.compile", "#c8553d"), "floor": ("product floor", "#6b7280")}
 TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3)
-STYLE = {"svg.hashsalt": "dcrnn_fast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
+@drawn_with(**NO_FRAME)
 def draw() -> None:
     """One panel for each dtype and pass. For each D, a line from the fastest to the slowest case, and a point at their median."""
+    from matplotlib import pyplot
+
     result = read("cross_rnn_cpu.json")
     rows = result["rows"]
     dtypes, dims = sorted({row["dtype"] for row in rows}, reverse=True), sorted({row["D"] for row in rows})
-    pyplot.rcParams.update(STYLE)
     figure, axes = pyplot.subplots(len(dtypes), 2, figsize=(9, 3.1 * len(dtypes)), sharex=True, sharey=True, squeeze=False)
     for line, dtype in zip(axes, dtypes, strict=True):
         line[0].set_ylabel("our time / peer's time (below 1: faster)")

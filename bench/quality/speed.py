@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle, islice
+from itertools import cycle
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import interleave
-from dcrnn_fast.data import BlockLoader, PackedDataset
+from bench.steps import batches_of, stepper
+from dcrnn_fast.data import Batch, BlockLoader, PackedDataset
 
 from .models import AGAINST, MODELS
 from .networks import SIZES, Setting
@@ -56,18 +57,13 @@ def _build(subject: Subject, setting: Setting, dataset: PackedDataset) -> Any:
 def training(model: Any, setting: Setting, dataset: PackedDataset, rows: int, *, low: bool) -> Callable[[], None]:
     """A function that makes one training step. Parameters, loss and optimiser are float32; ``low``: the forward in bfloat16 autocast."""
     optimiser = torch.optim.AdamW(parameter_groups({"model": model}, setting["weight_decay"]), lr=setting["lr"], fused=True)
-    batches = cycle(list(islice(BlockLoader(dataset.split("train"), rows, shuffle=True, seed=0).batches(), 8)))
-    model.train()
 
-    def step() -> None:
-        batch = next(batches)
-        optimiser.zero_grad(set_to_none=True)
+    def loss(batch: Batch) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             logits = model(batch.ids, batch.dense)
-        model.loss(logits.float(), batch.labels).backward()
-        optimiser.step()
+        return model.loss(logits.float(), batch.labels)
 
-    return step
+    return stepper(model, optimiser, loss, cycle(batches_of(dataset, rows)))
 
 
 def inference(model: Any, dataset: PackedDataset, rows: int, *, low: bool) -> Callable[[], None]:

@@ -26,12 +26,7 @@ TITLES = {
     "best possible": "the score itself",
 }
 GATE = {"gate": "mean of g", "without the gate": "mean of abs(x0 a)", "update": "mean of abs(g x0 a)"}
-COSTS = {
-    "parameters": "parameters",
-    "flops": "FLOPs a row",
-    "training_rows_per_second": "training rows/s",
-    "inference_rows_per_second": "inference rows/s",
-}
+COSTS = {"parameters": "parameters", "flops": "FLOPs a row"}
 
 
 def aucs(rows: Rows, model: str, cosine: float, known: float, task: str | None) -> dict[int, float]:
@@ -106,20 +101,17 @@ def tables(content: Content) -> list[Table]:
             (["AUC, second task", *(f"cosine {cosine}, {known:.0%} known" for cosine, known in few)], comparison(rows, few, "second"))
         )
     made.append((["signal, noise", *GATE.values(), "g: noise minus signal"], gate(rows)))
-    for column, title in COSTS.items():
-        if column in content["growth"][0]:
-            made.append(([title, *(f"T = {number}" for number in study["tasks"])], growth(content["growth"], column)))
-    return made
+    numbers = [f"T = {number}" for number in study["tasks"]]
+    return made + [([title, *numbers], growth(content["growth"], column)) for column, title in COSTS.items()]
 
 
 def note(content: Content) -> str:
     draws = len({row["seed"] for row in content["rows"] if "auc" in row})
-    times = "" if "training_rows_per_second" in content["growth"][0] else " Times: not measured."
     return (
         f"First two tables: the line of rows 0.5 has its mean test AUC over {draws} draws. The others have their AUC minus it, paired by "
         "draw, with the standard error in brackets; bold: more than two standard errors from 0. Third table: means over all draws in which "
         "every label is known; first number: signal columns, second: noise columns. Cost tables: the whole model; FLOPs as plain PyTorch "
-        f"computes the forward pass.{times}"
+        "computes the forward pass. Times: not measured."
     )
 
 

@@ -3,17 +3,15 @@
 Every model of the quality harness that is named in ``MODELS`` trains by its protocol and with the setting of its trial 0, but for what
 ``Scope`` says: smaller batches, and a learning rate chosen for each model by the validation log loss on draws that are not used again. Test
 AUC is measured on fresh rows for each cosine of the tasks and, at two cosines, for three shares of train rows whose second label is known.
-After training we also look into DCRNN's gate. Costs by the number of tasks come from models with random weights; ``--times SECONDS``
-measures times too, which needs an idle machine.
+After training we also look into DCRNN's gate. Costs by the number of tasks come from models with random weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,11 @@ import numpy as np
 from dcrnn_fast import DCRNN
 from dcrnn_fast.data import PackedDataset
 
-from .. import interleave
 from ..quality import models as harness
-from ..quality import speed
 from ..quality.networks import SIZES
 from ..quality.protocol import Protocol, fit, metrics
 from ..quality.spaces import defaults
+from ..quality.speed import flops
 from .study import Row, Rows, Study
 from .synthetic_data import TASKS, Draw, draw
 from .synthetic_gate import signal_and_noise
@@ -137,37 +134,24 @@ def linear(dataset: PackedDataset) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def growth(scope: Scope, seconds: float) -> list[dict[str, Any]]:
-    """Parameters and FLOPs a row of each model for each number of tasks; if ``seconds``, rows a second with one thread too."""
+def growth(scope: Scope) -> list[dict[str, Any]]:
+    """Parameters and FLOPs a row of each model, with random weights, for each number of tasks."""
     drawn, rows = draw(0.5, 0, rows=scope.rows).dataset, []
     for count in scope.tasks:
         meta = dataclasses.replace(drawn.meta, tasks=tuple(f"task {number}" for number in range(count)))
         splits = {name: dataclasses.replace(split, labels=np.tile(split.labels[:, :1], count)) for name, split in drawn.splits.items()}
-        dataset, costs = dataclasses.replace(drawn, meta=meta, splits=splits), {}
-        training, inference = {}, {}
+        dataset = dataclasses.replace(drawn, meta=meta, splits=splits)
         for model, (name, _) in MODELS.items():
-            build, options = harness.MODELS[name].build, setting(model, scope, scope.lrs[0])
+            build = harness.MODELS[name].build
             assert build is not None
-            made = partial(build, meta, options, SIZES[SIZE])
-            costs[model] = {"model": model, "tasks": count, "parameters": sum(p.numel() for p in made().parameters())}
-            costs[model]["flops"] = round(speed.flops(made(), dataset))
-            training[model] = speed.training(made(), options, dataset, scope.batch_size, low=False)
-            inference[model] = speed.inference(made(), dataset, len(splits["test"]), low=False)
-        if seconds:
-            for column, candidates, batch in (("training", training, scope.batch_size), ("inference", inference, len(splits["test"]))):
-                for model, times in interleave.rounds(candidates, seconds=seconds, minimum=5, stretch=0.01).items():
-                    costs[model][f"{column}_rows_per_second"] = round(batch / statistics.median(times))
-        rows += costs.values()
+            made = build(meta, setting(model, scope, scope.lrs[0]), SIZES[SIZE])
+            costs = {"parameters": sum(parameter.numel() for parameter in made.parameters()), "flops": round(flops(made, dataset))}
+            rows.append({"model": model, "tasks": count, **costs})
     return rows
 
 
 def told(row: Row) -> str:
     return "AUC {:.4f} {:.4f}".format(*(row["auc"][task] for task in TASKS)) if "auc" in row else f"log loss {row['log_loss']:.4f}"
-
-
-def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--times", type=float, default=0.0, metavar="SECONDS", help="how long each comparison of times is measured")
-    parser.set_defaults(scope=Scope())
 
 
 STUDY = Study(
@@ -180,8 +164,8 @@ STUDY = Study(
     cases=cases,
     about=lambda options: {"study": dataclasses.asdict(options.scope)},
     start=lambda options: harness.check([name for name, _ in MODELS.values()]),
-    finish=lambda content, options: {"lr": chosen(content["rows"], options.scope), "growth": growth(options.scope, options.times)},
+    finish=lambda content, options: {"lr": chosen(content["rows"], options.scope), "growth": growth(options.scope)},
     draw=figure,
-    add_options=add_options,
+    add_options=lambda parser: parser.set_defaults(scope=Scope()),
     quick={"scope": QUICK},
 )
