@@ -11,7 +11,6 @@ from dcrnn_fast.cli.tables import print_report
 from dcrnn_fast.data import data_report
 from dcrnn_fast.data.inspect.oov import id_shares
 from dcrnn_fast.training import evaluate, load_model, train
-from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from tests.training.runs import Notes
 from tests.training.tiny import tiny_config, write_table
 
@@ -112,11 +111,3 @@ def test_evaluate_warns_of_labels_of_one_class(finished, tmp_path):
     )
     (line,) = evaluate(finished, data=str(table))["warnings"]
     assert line.startswith("task 'click': all 450 known labels of the test rows are 0: AUC is undefined there")
-
-
-def test_evaluate_says_nothing_of_the_fields_of_a_run_that_does_not_know_its_shares(copied, tmp_path):
-    tensors, about = read_weights(copied / "model.safetensors")
-    del about["id_shares"]
-    export_weights(copied / "model.safetensors", tensors, about)
-    assert evaluate(copied)["warnings"] == []
-    assert evaluate(copied, data=str(resaved(tmp_path)))["warnings"] == []
