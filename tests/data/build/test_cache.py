@@ -38,7 +38,7 @@ def test_a_damaged_cache_entry_is_built_anew(table):
 
 
 def test_an_entry_that_another_process_repaired_meanwhile_stays(table, monkeypatch):
-    from dcrnn_fast.data.packed.arrays import arrays as packed
+    from dcrnn_fast.data.packed import arrays as packed
 
     repaired, looks = table.prepare().path, []
 
