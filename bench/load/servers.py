@@ -28,7 +28,7 @@ class Command(NamedTuple):
 def commands(program: Path, aoti: Path, torchscript: Path, onnx: Path) -> dict[str, Command]:
     """The servers' commands by name, ours first; those that are not built are left out, with a word."""
     if not program.is_file():
-        raise ConfigError(f"{program} does not exist; build the C++ servers first: make server-peers")
+        raise ConfigError(f"{program} does not exist; build the C++ servers first: make measure NAME=load does")
     threads = ["--port", "0", "--threads", str(max(1, (os.cpu_count() or 1) // 2))]
     found = {OURS: Command([str(program), "--model", str(aoti), *threads], {})}
     for name, engine, file in (("C++, TorchScript", "torchscript", torchscript), ("C++, ONNX Runtime", "onnxruntime", onnx)):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from dcrnn_fast.errors import DcrnnFastError
+
 from .. import machine, results
 from .measure import NAMES, measure
 
@@ -37,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(given.options)
     if asked.threads is not None:
         torch.set_num_threads(asked.threads)
-    content = asked.run(options)
+    try:
+        content = asked.run(options)
+    except DcrnnFastError as error:
+        raise SystemExit(f"error: {error}") from None
     if content is not None and not options.dry:
         results.write(options.output, {"machine": machine.description(), **content})
         print(f"written to {options.output}")
