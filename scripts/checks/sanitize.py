@@ -19,8 +19,8 @@ from typing import NamedTuple
 from .. import tree
 
 COPY = tree.ROOT / "build" / "sanitize"
-TESTS = ("tests/cpu", *(f"tests/operators/test_{name}arguments.py" for name in ("", "low_rank_")))
-TESTS += tuple(f"tests/operators/test_{name}.py" for name in ("cross_rnn", "cross_rnn_cpp", "param_gather", "inference_operators"))
+FILES = ("arguments", "low_rank_arguments", "cross_rnn", "cross_rnn_cpp", "param_gather")
+TESTS = ("tests/cpu", *(f"tests/operators/test_{name}.py" for name in FILES), "tests/ops/test_inference_operators.py")
 TESTS += ("-k", "cpp or test_isa or inference_operators")
 FUZZERS = ("tests/fuzz",)
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..operators.inference_problems import exact_of, features_arguments, plain_features, plain_towers, towers_arguments
+from ..ops.inference_problems import exact_of, features_arguments, plain_features, plain_towers, towers_arguments
 from ..strategies import DTYPES
 from .contract import Arguments, StrayIndexError, hold, is_shaped, same_floats
 

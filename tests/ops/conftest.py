@@ -5,6 +5,10 @@ import pytest
 from dcrnn_fast.ops import auto
 from dcrnn_fast.ops.auto import memory
 
+from ..operators.conftest import backend
+
+__all__ = ["backend"]
+
 
 @pytest.fixture
 def unmeasured(tmp_path, monkeypatch):

@@ -2,6 +2,10 @@ import pytest
 
 from dcrnn_fast.kernels import tile_choice, tile_file
 
+from ..operators.conftest import backend
+
+__all__ = ["backend"]
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):

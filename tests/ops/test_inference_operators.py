@@ -9,9 +9,9 @@ from dcrnn_fast import BackendUnavailable
 from dcrnn_fast.ops import backends
 from dcrnn_fast.support import accuracy
 
-from .backend import DTYPES
+from ..operators.backend import DTYPES
+from ..operators.problems import REFUSED, freed
 from .inference_problems import features_arguments, plain_features, plain_towers, towers_arguments
-from .problems import REFUSED, freed
 
 pytestmark = [
     pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here"),

@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from dcrnn_fast.reference import cross_rnn, param_gather
 
-from .problems import DOUBLE, cross_arguments, differentiable
+from ..operators.problems import DOUBLE, cross_arguments, differentiable
 
 
 def gather_by_definition(shared, private, index):

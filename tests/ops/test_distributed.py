@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dcrnn_fast import DCRNN
 from tests.nn.models import SIZES, batch
 
-from .backend import on_every_backend, opened
+from ..operators.backend import on_every_backend, opened
 
 CASES = [
     (SIZES, "rows", 0.5, "chain"),

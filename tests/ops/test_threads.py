@@ -6,9 +6,9 @@ import torch
 
 from dcrnn_fast import functional
 
+from ..operators.backend import on
+from ..operators.problems import cross_arguments, differentiable
 from ..processes import run_python
-from .backend import on
-from .problems import cross_arguments, differentiable
 
 pytestmark = on("cpp")
 

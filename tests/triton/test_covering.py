@@ -7,10 +7,10 @@ pytest.importorskip("triton")
 
 from dcrnn_fast.kernels import INTERPRETED
 
-from ..triton.programs import recorded
-from .backend import CHOICES, REPEATED, Backend, on
-from .precision import cast
-from .problems import SHAPES, arguments_of
+from ..operators.backend import CHOICES, REPEATED, Backend, on
+from ..operators.precision import cast
+from ..operators.problems import SHAPES, arguments_of
+from .programs import recorded
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
 
