@@ -3,6 +3,7 @@ import pytest
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.serving import export
+from dcrnn_fast.serving.export.export import TOLERANCE
 from tests.shop import calibrated_shop, compiled, shop
 
 __all__ = ["calibrated_shop", "compiled", "shop"]
@@ -14,11 +15,16 @@ def _cache(own_cache):
 
 
 @pytest.fixture(scope="session")
-def file(shop, tmp_path_factory):
-    """The run as an exported program. Do not write into it."""
+def exported(shop, tmp_path_factory):
+    """The run as an exported program that calls the operators in C++. Do not write into it."""
     path = tmp_path_factory.mktemp("exported") / "shop.pt2"
-    export(shop / "run", path, backend="cpp")
+    assert export(shop / "run", path, backend="cpp") <= TOLERANCE
     return path
+
+
+@pytest.fixture(scope="session")
+def file(exported):
+    return exported
 
 
 @pytest.fixture(scope="session")

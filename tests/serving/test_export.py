@@ -34,7 +34,9 @@ def backend(request):
 
 
 @pytest.fixture(scope="module")
-def file(shop, backend, tmp_path_factory):
+def file(request, shop, backend, tmp_path_factory):
+    if backend == "cpp":
+        return request.getfixturevalue("exported")
     path = tmp_path_factory.mktemp(f"exported-{backend}") / "shop.pt2"
     assert export(shop / "run", path, backend=backend) <= exporting.TOLERANCE
     return path
