@@ -43,7 +43,7 @@ REPEATED = {
     "full": "Triton's interpreter is slow, and calls of these sizes take all_steps by themselves: tests without a choice make them",
     "low rank": "Triton's interpreter is slow, and the low-rank cell has no schedules: this test has made the call as 'triton, step'",
 }
-"""By cell, why a test of both schedules runs one of them under the interpreter; a GPU runs both. tests/triton/test_covering.py checks it."""
+"""By cell, why a test of both schedules runs one of them under the interpreter; a GPU runs both. tests/triton/test_covering.py checks."""
 
 
 def on(*names: str) -> pytest.MarkDecorator:
