@@ -1,5 +1,5 @@
-// The backward's plan and memory for a chunk, some neighbouring tiles of rows: cross_rnn_backward_walk.h fills the memory, and cross_rnn_backward_weights.h
-// multiplies it to dW. da|dq are the gradients of a and of the gate's argument q, side by side.
+// The backward's plan and memory for a chunk, some neighbouring tiles of rows: cross_rnn_backward_walk.h fills the memory, and
+// cross_rnn_backward_weights.h multiplies it to dW. da|dq are the gradients of a and of the gate's argument q, side by side.
 #pragma once
 
 #include "cross_rnn.h"

@@ -1,5 +1,5 @@
-// How the kernels of csrc/cuda are launched, as lines of JSON for scripts/resources/cuda_report.py: for every kernel a function of its name, with its
-// template parameters. A C++ compiler suffices: tests/cuda_on_host/shim.h stands for CUDA.
+// How the kernels of csrc/cuda are launched, as lines of JSON for scripts/resources/cuda_report.py: for every kernel a function of its
+// name, with its template parameters. A C++ compiler suffices: tests/cuda_on_host/shim.h stands for CUDA.
 #include <string>
 
 #include "cross_rnn_backward_kernels.h"
