@@ -1,4 +1,4 @@
-"""Options that several commands have, each declared once."""
+"""Options that several commands have. One whose help differs is declared with its command."""
 
 from __future__ import annotations
 

@@ -66,18 +66,20 @@ class LiveReport(PlainReport):
         self._bar.stop()
 
 
-class _Silent:
-    def __enter__(self) -> _Silent:
+class RowProgress:
+    """Progress that shows nothing; others show it."""
+
+    def __enter__(self) -> RowProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        pass
+        """``done`` of ``total`` rows, or of a number that is not known."""
 
 
-class _Lines(_Silent):
+class _Lines(RowProgress):
     """One line every few seconds, and one for each step."""
 
     def __init__(self, console: Console) -> None:
@@ -96,7 +98,7 @@ class _Lines(_Silent):
         self._console.print(f"{what}: {done:,}{f' of {total:,}' if total else ''}{left}", markup=False, highlight=False, soft_wrap=True)
 
 
-class _Bar(_Silent):
+class _Bar(RowProgress):
     """A live bar with the rows a second and the remaining time."""
 
     def __init__(self, console: Console) -> None:
@@ -128,10 +130,10 @@ def choose_report(*, quiet: bool = False) -> Report:
     return LiveReport(console) if _is_live(console) else PlainReport(console)
 
 
-def row_progress(*, quiet: bool) -> _Silent:
+def row_progress(*, quiet: bool) -> RowProgress:
     """The progress of reading and scoring rows, for a ``with`` block, on standard error: a live bar in a terminal, lines, or nothing."""
     if quiet:
-        return _Silent()
+        return RowProgress()
     console = Console(stderr=True)
     return _Bar(console) if _is_live(console) else _Lines(console)
 

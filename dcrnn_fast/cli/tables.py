@@ -154,7 +154,7 @@ def labels_sheet(report: Mapping[str, Any]) -> Sheet:
     for task, by_split in report["tasks"].items():
         for split, found in by_split.items():
             counts = (f"{found['rows']:,}", f"{found['positives']:,}")
-            sheet.add(task, split, *counts, _number(found["base_rate"]), _number(found["constant_log_loss"]))
+            sheet.add(task, split, *counts, _value_or_dash(found["base_rate"]), _value_or_dash(found["constant_log_loss"]))
     return sheet
 
 
@@ -175,7 +175,7 @@ def dense_sheet(report: Mapping[str, Any]) -> Sheet | None:
     sheet = Sheet("Dense columns, scaled", {"column": False, "split": False} | dict.fromkeys(names, True))
     for column, by_split in report["dense"].items():
         for split, found in by_split.items():
-            sheet.add(column, split, *(_number(found[name]) for name in names))
+            sheet.add(column, split, *(_value_or_dash(found[name]) for name in names))
     return sheet if report["dense"] else None
 
 
@@ -204,7 +204,7 @@ def features_sheet(report: Mapping[str, Any]) -> Sheet | None:
     return sheet if sheet.rows else None
 
 
-def _number(value: float | None) -> str:
+def _value_or_dash(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 4) + 0.0:.4f}"  # The sum makes a zero of a negative zero.
 
 

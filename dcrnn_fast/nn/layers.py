@@ -28,12 +28,12 @@ def beside(parts: list[Tensor]) -> Tensor:
 class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
 
-    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G].
-    Weights start uniform in +-1/sqrt(K). Biases start at zero, so gates start half open.
+    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G]. K is D,
+    or with a trunk its number of units. Weights start uniform in +-1/sqrt(n) for n columns. Biases start at zero, so gates start half open.
 
     With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [M, G, D], ``private_projection`` [T, N, G, D]
-    and, with a trunk, ``trunk_projection`` [W * r, G, S]. Projections start uniform in +-sqrt(3/K): they keep the size of the state, so
-    that a cell of low rank starts with updates as large as the full cell's.
+    and, with a trunk, ``trunk_projection`` [W * r, G, K], W the number of steps with weights of their own. Projections start uniform in
+    +-sqrt(3/n): they keep the size of the state, so that a cell of low rank starts with updates as large as the full cell's.
 
     Args:
         plan: which units tasks share, the number of steps and the cell.
@@ -169,7 +169,7 @@ class CrossRNN(nn.Module):
         return {"shared_projection": self.shared_projection, **own}
 
     def _trunk_projection(self) -> dict[str, Tensor]:
-        """The same for the trunk, which has no rows of its own bank."""
+        """The same for the trunk, whose private bank is empty."""
         if self.plan.rank is None:
             return {}
         no_rows = self.trunk_projection.new_empty(1, 0, *self.trunk_projection.shape[1:])
@@ -265,8 +265,8 @@ class PartiallySharedLinear(nn.Module):
         """Draw new weights and biases, and fill the index tensor (which ``to_empty`` leaves undefined)."""
         self.index.copy_(identity_index(self.num_tasks, self.out_features))
         bound = 1 / math.sqrt(self.in_features)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        for values in self.parameters():
+            nn.init.uniform_(values, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [T, B, in] (or [B, in], the same for every task) to [T, B, out]. Raises TypeError or ValueError for another dtype or shape."""

@@ -18,7 +18,7 @@ class Span(NamedTuple):
 
 
 def spans(columns: Sequence[str], pooled: Mapping[str, Any]) -> list[Span]:
-    """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.pooled_fields`.
+    """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.support.pooled_fields`.
 
     >>> from dcrnn_fast.nn.pooling import spans
     >>> spans(["city", "day", "tags[0]", "tags[1]"], {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}})

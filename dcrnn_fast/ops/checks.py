@@ -1,4 +1,4 @@
-"""Checks of the operators' tensors. As in :mod:`.inputs`, each message names the argument, what came and what was expected."""
+"""Checks of the operators' tensors. Each message names the argument, what came and what was expected."""
 
 from __future__ import annotations
 

@@ -68,10 +68,10 @@ def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None
 
 
 def compute(arguments: Arguments, backend: str, *, recompute: bool = False) -> Tensor:
-    """The output of an operator, for arguments that nobody has checked, but that the first is a tensor.
+    """The output of an operator. Nobody has checked the arguments yet, but for this: the first is a tensor.
 
-    The kernels' operators check their arguments themselves, but for the values of an index on a GPU. So where those are known, the
-    kernel runs at once. If it fails, the check here says why in better words.
+    The operator of a kernel checks its arguments, except the values of an index on a GPU. Where those were checked before, the kernel runs
+    at once, and ``arguments.check()`` runs only if it fails, for a better message.
     """
     name = resolve(backend, device=arguments[0].device)
     measures = arguments[0].device.type in auto.DEVICES and requested(backend) == "auto"

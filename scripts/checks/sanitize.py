@@ -1,7 +1,7 @@
 """Runs the C++ kernels' tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer. ``make sanitize``.
 
 The script copies the sources to build/sanitize/ and builds and tests them there; the installed extension stays as it is. Then it plants
-two defects in the copy, a read past the end of a row and a signed overflow, and fails unless the sanitizers find both.
+defects in the copy, two reads past the end of a row and a signed overflow, and fails unless the sanitizers find each.
 
 With the argument ``fuzz`` it runs the fuzzers there instead, and plants nothing. ``make fuzz SANITIZE=1``.
 """

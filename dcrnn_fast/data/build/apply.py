@@ -18,7 +18,7 @@ from ..packed.meta import MISSING, OOV
 from ..read.text_queries import first_positions
 from ..schema.histories import History
 from ..schema.table import TableSchema
-from .fields import BucketCode, CategoryCode, DenseScale, HashCode
+from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds
 from .labels import Label, check_funnel
 from .staging import Batch, Progress, StagedTable, TextColumn, TextMap

@@ -36,7 +36,7 @@ class Imputation(nn.Module):
 
 
 class CounterfactualObjective(nn.Module):
-    """The loss of a chain with ``loss.cvr: ipw`` or ``dr``; to a :class:`.batch_gradient.BatchGradient` it is the model.
+    """The loss of a chain with ``loss.cvr: ipw`` or ``dr``; to a :class:`.gradient.BatchGradient` it is the model.
 
     Its outputs [B, T], or [B, 2 T - 1] with dr, are the model's conditional logits, of which the loss is computed more exactly than of the
     events' logits, and behind them the logits of :class:`Imputation`.

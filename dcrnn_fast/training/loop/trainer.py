@@ -33,6 +33,7 @@ from ..folder.weights import build_model, describe, encoding, export_weights
 from ..ranks.ranks import ONE, Ranks
 from .backends import measured_backends
 from .compiled import compiled
+from .gradient import BatchGradient
 from .objective import CounterfactualObjective
 from .oov_dropout import OOVDropout
 from .optim import EMBEDDING, build_optimiser, build_weighting, clip_gradients, learning_rate
@@ -40,7 +41,6 @@ from .pace import STEPS, CheckpointPace
 from .progress import NoScalars, Report, Scalars
 from .start import constant_heads, dense_edges
 from .state import EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
-from .step import BatchGradient
 from .stopping import EarlyStopping
 from .table_checks import sparse_table
 

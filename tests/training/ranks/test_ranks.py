@@ -8,7 +8,7 @@ from dcrnn_fast.errors import ConfigError, RanksError
 from dcrnn_fast.support.torchrun import Place
 from dcrnn_fast.training.device import device_of_rank
 from dcrnn_fast.training.folder.weights import build_model, describe
-from dcrnn_fast.training.loop.step import BatchGradient
+from dcrnn_fast.training.loop.gradient import BatchGradient
 from dcrnn_fast.training.ranks.process_group import ManyRanks, _attempt
 from dcrnn_fast.training.ranks.ranks import ONE
 from tests.training.tiny import tiny_config

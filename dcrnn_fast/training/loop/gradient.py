@@ -28,7 +28,7 @@ class BatchGradient:
     Args:
         config: of the run; from its seed and the step, each of several ranks draws random numbers of its own.
         model: a DCRNN, on ``device``; it computes in ``precision``.
-        task_weight: that of the loss, see :func:`.optimisation.build_weighting`.
+        task_weight: that of the loss, see :func:`.optim.build_weighting`.
         id_dropout: what changes the ids of a training step, or None.
         forward: computes the model's logits; the model itself, or its compiled form.
         ranks: those that call this together.
