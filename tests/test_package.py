@@ -110,7 +110,8 @@ import sys
 sys.modules["dcrnn_fast._C_cuda"] = None
 import torch
 torch.version.cuda = "13.0"
-from dcrnn_fast import BackendUnavailable, DCRNN, backends
+from dcrnn_fast import BackendUnavailable, DCRNN
+from dcrnn_fast.ops import backends
 assert backends.resolve("auto") in ("cpp", "reference")
 try:
     DCRNN([3, 4], backend="cuda")
@@ -127,7 +128,8 @@ def test_without_the_extension_the_package_runs_and_info_says_why():
 import sys
 sys.modules["dcrnn_fast._C"] = None
 import torch
-from dcrnn_fast import DCRNN, backends, info
+from dcrnn_fast import DCRNN, info
+from dcrnn_fast.ops import backends
 assert backends.resolve("auto") == "reference"
 DCRNN([3, 4])(torch.zeros(2, 2, dtype=torch.int64))
 print(info.render())

@@ -67,7 +67,7 @@ def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(isa):
 # The gate's weights are the identity, so that its argument is x0 itself; the operator keeps the gate for the backward.
 SIGMOID = """
 import torch
-import dcrnn_fast
+import dcrnn_fast.functional
 torch.manual_seed(0)
 dim = 37
 near, far = torch.linspace(-20, 20, 1000 * dim), torch.linspace(-200, 200, 1000 * dim)
@@ -110,7 +110,7 @@ def test_the_gate_is_within_one_and_a_half_epsilon_over_a_wide_range_and_lets_na
 
 
 RESOLVE_AND_PRINT_ERRORS = """
-from dcrnn_fast import backends
+from dcrnn_fast.ops import backends
 for names in ((), ("cpp",)):
     try:
         backends.resolve(*names)

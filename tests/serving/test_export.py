@@ -232,9 +232,9 @@ def test_portable_code_needs_less_than_this_cpus_own():
     assert set(cpu_kind.portable_kind()["instructions"]) < set(cpu_kind.cpu_kind()["instructions"])
 
 
-def test_without_a_compiler_nothing_is_compiled(shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    with pytest.raises(ExportError, match=r"format aoti needs a C\+\+ compiler.*--format pt2"):
+def test_without_a_compiler_nothing_is_compiled(shop, tmp_path):
+    missing = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with missing, pytest.raises(ExportError, match=r"format aoti needs a C\+\+ compiler.*--format pt2"):
         export(shop / "run", tmp_path / "shop.pt2", format="aoti")
     assert not list(tmp_path.iterdir())
 
