@@ -28,8 +28,8 @@ FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-
 # A plugin that pytest loads in every process. Without it, a broken build would be skipped, or an installed one would be tested instead.
 GUARD = f"""
 from pathlib import Path
-from dcrnn_fast import _C
 from dcrnn_fast.ops import backends
+from dcrnn_fast import _C  # after PyTorch, whose libraries it needs
 path = Path(_C.__file__)
 assert path.is_relative_to({str(COPY)!r}), f"{{path}} is under test, not the sanitized build"
 assert all(name in path.read_bytes() for name in (b"__asan_init", b"__ubsan_handle")), f"{{path}} was built without the sanitizers"
