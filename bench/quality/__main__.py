@@ -69,10 +69,10 @@ def _whole(text: str) -> int:
 
 
 def plan_of(given: argparse.Namespace) -> Plan:
-    """What the arguments ask for. Without torch-rechub, or without MovieLens-100K, the default leaves them out and says so."""
+    """What the arguments ask for. The default leaves out models whose package is not installed, and MovieLens-100K, and says so."""
     models = given.models
     if models is None:
-        models = [name for name, model in MODELS.items() if not model.library or find_spec("torch_rechub")]
+        models = [name for name, model in MODELS.items() if model.installed]
         if len(models) < len(MODELS):
             print(f"without {', '.join(MODELS.keys() - set(models))}: run pip install 'dcrnn_fast[quality]'", flush=True)
     check(models)
@@ -116,7 +116,7 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
     for data in plan.data:
         dataset = plan.load(data)
         done = finished(plan, work, data, dataset.meta.digest)
-        rows += report.summarise(done, dataset, work, resamples, tell)
+        rows += report.summarise(done, dataset, work, resamples, tell, plan.tuned_at)
         left_out = ("digest", "space", "history", "setting", "parameters")
         runs += [{key: value for key, value in run.items() if key not in left_out} for of_subject in done.values() for run in of_subject]
         settings = {subject: of_subject[0]["setting"] for subject, of_subject in done.items()}

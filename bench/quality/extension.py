@@ -13,6 +13,7 @@ from dcrnn_fast.errors import ConfigError
 from .models import MODELS
 from .networks import SIZES, Setting
 from .protocol import Protocol
+from .report import differences, peer_of, values_of
 from .work import Subject
 
 LISTS = ("chosen", "rows", "speeds", "runs")
@@ -38,16 +39,43 @@ def settings(report: Mapping[str, Any]) -> dict[Subject, Setting]:
 
 
 def extended(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Both reports as one. A subject that both have is that of ``now``. Earlier speeds stay only where the same machine measured them."""
+    """Both reports as one. A subject that both have is that of ``now``.
+
+    Earlier speeds stay where their setting does, unless another machine measured new ones: no two machines stand in one table. A new
+    subject whose DCRNN did not run again is compared with the earlier runs of it, over the seeds alone.
+    """
     merged: dict[str, Any] = {**now, "spaces": {**before["spaces"], **now["spaces"]}}
     merged["protocol"] = {**now["protocol"], "tuned_at": now["protocol"]["tuned_at"] or before["protocol"]["tuned_at"]}
     data = list(dict.fromkeys(row["data"] for row in [*before["rows"], *now["rows"]]))
     order = {name: at for at, name in enumerate([*MODELS, *SIZES])}
+    if not now["speeds"]:
+        merged["machine"] = before["machine"]
     for name in LISTS:
-        new, comparable = {subject_of(row) for row in now[name]}, name != "speeds" or before["machine"] == now["machine"]
-        rows = [row for row in before[name] if comparable and subject_of(row) not in new] + list(now[name])
+        kept = [row for row in before[name] if name != "speeds" or _same_speed(row, before, merged)]
+        new = {subject_of(row) for row in now[name]}
+        rows = [row for row in kept if subject_of(row) not in new] + list(now[name])
         merged[name] = sorted(rows, key=lambda row: (data.index(row["data"]), order[row["model"]], order.get(row["size"], 0)))
+    merged["rows"] = [_compared(row, merged) for row in merged["rows"]]
     return merged
+
+
+def _same_speed(row: Mapping[str, Any], before: Mapping[str, Any], merged: Mapping[str, Any]) -> bool:
+    subject = subject_of(row)
+    return before["machine"] == merged["machine"] and settings(before)[subject] == settings(merged)[subject]
+
+
+def _compared(row: Mapping[str, Any], merged: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row, with its differences from DCRNN where it has none yet and both have the same seeds."""
+    subject = subject_of(row)
+    peer = peer_of(subject, map(subject_of, merged["runs"]), merged["protocol"]["tuned_at"])
+    own, peers = (sorted(_runs(merged, one), key=lambda run: run["seed"]) for one in (subject, peer))
+    if "auc_difference" in row or peer in (None, subject) or [run["seed"] for run in own] != [run["seed"] for run in peers]:
+        return row
+    return {**row, **differences(values_of(own, row["task"]), values_of(peers, row["task"]))}
+
+
+def _runs(report: Mapping[str, Any], subject: Subject | None) -> list[Mapping[str, Any]]:
+    return [run for run in report["runs"] if subject_of(run) == subject]
 
 
 def subject_of(row: Mapping[str, Any]) -> Subject:

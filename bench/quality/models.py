@@ -16,7 +16,7 @@ from dcrnn_fast.errors import ConfigError, shown
 
 from . import rechub
 from .networks import Apart, CrossTrunk, Setting, Size, dcrnn
-from .spaces import COMMON, OWN, TREES, Choice, Space
+from .spaces import CATBOOST, COMMON, LIGHTGBM, OWN, TREES, Choice, Space
 
 Build = Callable[[PackedMeta, Setting, Size], nn.Module]
 
@@ -29,7 +29,13 @@ class Model:
     space: Space
     build: Build | None = None
     one_task_each: bool = False
-    library: bool = False
+    needs: str | None = None
+    """The package of the extra ``quality`` that it is part of."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there."""
+        return self.needs is None or find_spec(self.needs) is not None
 
 
 def _single(meta: PackedMeta, setting: Setting, size: Size) -> nn.Module:
@@ -39,8 +45,8 @@ def _single(meta: PackedMeta, setting: Setting, size: Size) -> nn.Module:
     return networks[0] if len(networks) == 1 else Apart(networks)
 
 
-def _network(name: str, title: str, build: Build, *, one_task_each: bool = False, library: bool = False) -> Model:
-    return Model(title, COMMON | OWN[name], build, one_task_each, library)
+def _network(name: str, title: str, build: Build, *, one_task_each: bool = False, needs: str | None = None) -> Model:
+    return Model(title, COMMON | OWN[name], build, one_task_each, needs)
 
 
 NETWORKS: dict[str, tuple[str, Build]] = {
@@ -63,8 +69,10 @@ LIBRARY: dict[str, tuple[str, Build]] = {
 MODELS: dict[str, Model] = {
     **{name: _network(name, *arguments) for name, arguments in NETWORKS.items()},
     "single-task": _network("single-task", "a DCRNN for each task", _single, one_task_each=True),
-    **{name: _network(name, *arguments, library=True) for name, arguments in LIBRARY.items()},
+    **{name: _network(name, *arguments, needs="torch_rechub") for name, arguments in LIBRARY.items()},
     "trees": Model("HistGradientBoosting for each task", TREES),
+    "lightgbm": Model("LightGBM for each task", LIGHTGBM, needs="lightgbm"),
+    "catboost": Model("CatBoost for each task", CATBOOST, needs="catboost"),
     "constant": Model("the constant", {}),
 }
 
@@ -84,10 +92,10 @@ def fits(name: str, meta: PackedMeta) -> bool:
 
 
 def check(names: list[str]) -> None:
-    """Raise ConfigError for an unknown model, and for one whose library is not installed."""
+    """Raise ConfigError for an unknown model, and for one whose package is not installed."""
     for name in names:
         if name not in MODELS:
             raise ConfigError(f"--models {shown(name)}: expected {', '.join(MODELS)}")
-    lacking = [name for name in names if MODELS[name].library]
-    if lacking and find_spec("torch_rechub") is None:
-        raise ConfigError(f"--models {' '.join(lacking)} need torch-rechub: run pip install 'dcrnn_fast[quality]', or leave them out")
+    if lacking := [name for name in names if not MODELS[name].installed]:
+        packages = ", ".join(sorted({str(MODELS[name].needs).replace("_", "-") for name in lacking}))
+        raise ConfigError(f"--models {' '.join(lacking)} need {packages}: run pip install 'dcrnn_fast[quality]', or leave them out")

@@ -32,7 +32,7 @@ from dcrnn_fast.training.loop.stopping import EarlyStopping
 from .data_sets import one_task
 from .models import MODELS
 from .networks import SIZES, Setting
-from .trees import Trees
+from .trees import KINDS, Trees
 from .weighting import DEFAULT, Weighting
 
 EVALUATION_BATCH = 8192
@@ -115,8 +115,8 @@ def fit(name: str, dataset: PackedDataset, setting: Setting, *, seed: int, size:
     model = MODELS[name]
     if name == "constant":
         return _constant(dataset)
-    if name == "trees":
-        trees = Trees(dataset, setting, seed, protocol.max_rounds)
+    if name in KINDS:
+        trees = Trees(name, dataset, setting, seed, protocol.max_rounds)
         labels = torch.from_numpy(np.array(dataset.split("valid").labels))
         loss = mean_log_loss(torch.from_numpy(trees.logits(dataset.split("valid"))).float(), labels)
         return Fitted(trees.logits, None, [(max(trees.rounds), loss)], trees.seconds)

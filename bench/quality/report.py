@@ -22,21 +22,38 @@ METRICS = ("auc", "gauc", "log_loss", "relative_log_loss", "calibration")
 Runs = Mapping[Subject, Sequence[Mapping[str, Any]]]
 
 
-def peer_of(subject: Subject, subjects: Iterable[Subject]) -> Subject | None:
-    """The DCRNN to compare with: of the same size, or the first one where the model has no size."""
+def peer_of(subject: Subject, subjects: Iterable[Subject], tuned_at: str | None) -> Subject | None:
+    """The DCRNN to compare with: of the same size; for a model without sizes, of the tuned size, or the first one."""
     candidates = [other for other in subjects if (other.data, other.model) == (subject.data, AGAINST)]
-    return next((other for other in candidates if other.size == subject.size), candidates[0] if candidates else None)
+    sizes = (tuned_at if subject.size == ONE_SIZE else subject.size,)
+    return next((other for other in candidates if other.size in sizes), candidates[0] if candidates else None)
 
 
-def summarise(runs: Runs, dataset: PackedDataset, work: Work, resamples: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+def values_of(runs: Sequence[Mapping[str, Any]], task: str) -> dict[str, list[float | None]]:
+    """By metric, the values of the runs of a subject on the test rows."""
+    return {name: [_value(run["test"][task], name) for run in runs] for name in METRICS}
+
+
+def differences(own: Mapping[str, Sequence[float | None]], peers: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]:
+    """The entries of a row that compare :func:`values_of` a subject with those of its peer, seed by seed."""
+    row: dict[str, float | None] = {}
+    for name in ("auc", "log_loss"):
+        pairs = [pair for pair in zip(own[name], peers[name], strict=True) if None not in pair]
+        found = over_seeds(*zip(*pairs, strict=True)) if pairs else {}
+        row |= {f"{name}_difference" + ("" if key == "mean" else f"_{key}"): value for key, value in found.items()}
+    return row
+
+
+def summarise(
+    runs: Runs, dataset: PackedDataset, work: Work, resamples: int, tell: Callable[[str], None], tuned_at: str | None
+) -> list[dict[str, Any]]:
     """One row a subject and task of one data set: means and standard deviations over the seeds, and the differences from DCRNN."""
     rows = []
     labels = np.asarray(dataset.split("test").labels)
     for position, task in enumerate(dataset.meta.tasks):
-        values = {
-            subject: {name: [_value(run["test"][task], name) for run in its_runs] for name in METRICS} for subject, its_runs in runs.items()
-        }
-        bounds = _bounds(runs, labels[:, position], position, work, resamples, tell)
+        values = {subject: values_of(its_runs, task) for subject, its_runs in runs.items()}
+        peers = {subject: peer_of(subject, runs, tuned_at) for subject in runs}
+        bounds = _bounds(runs, peers, labels[:, position], position, work, resamples, tell)
         for subject, of_subject in values.items():
             row: dict[str, Any] = {**subject._asdict(), "task": task, "seeds": len(runs[subject])}
             row["parameters"] = runs[subject][0]["parameters"]
@@ -44,12 +61,9 @@ def summarise(runs: Runs, dataset: PackedDataset, work: Work, resamples: int, te
                 known = [number for number in numbers if number is not None]
                 row[name] = statistics.fmean(known) if known else None
                 row[f"{name}_std"] = statistics.stdev(known) if len(known) > 1 else None
-            peer = peer_of(subject, runs)
+            peer = peers[subject]
             if peer and peer != subject:
-                for name in ("auc", "log_loss"):
-                    pairs = [pair for pair in zip(of_subject[name], values[peer][name], strict=True) if None not in pair]
-                    found = over_seeds(*zip(*pairs, strict=True)) if pairs else {}
-                    row |= {f"{name}_difference" + ("" if key == "mean" else f"_{key}"): value for key, value in found.items()}
+                row |= differences(of_subject, values[peer])
                 if subject in bounds:
                     row |= dict(zip(("auc_difference_low", "auc_difference_high"), bounds[subject], strict=True))
             rows.append(row)
@@ -64,7 +78,13 @@ def _value(entry: Mapping[str, Any], name: str) -> float | None:
 
 
 def _bounds(
-    runs: Runs, labels: np.ndarray, position: int, work: Work, resamples: int, tell: Callable[[str], None]
+    runs: Runs,
+    peers: Mapping[Subject, Subject | None],
+    labels: np.ndarray,
+    position: int,
+    work: Work,
+    resamples: int,
+    tell: Callable[[str], None],
 ) -> dict[Subject, tuple[float, float]]:
     """The bootstrap's interval of each subject that has a DCRNN to compare with."""
     known = labels[~np.isnan(labels)]
@@ -72,7 +92,7 @@ def _bounds(
         return {}
     bounds = {}
     for peer in [subject for subject in runs if subject.model == AGAINST]:
-        group = [subject for subject in runs if peer_of(subject, runs) == peer]
+        group = [subject for subject in runs if peers[subject] == peer]
         tell(f"{peer.data}, {peer.size}: {resamples} resamples of the test rows, task {position + 1}")
         scores = {
             str(subject): np.stack([work.logits(subject, f"seed-{run['seed']}")[:, position] for run in runs[subject]]) for subject in group

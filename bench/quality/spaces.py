@@ -1,7 +1,7 @@
 """The search spaces: what a tuning trial may choose. Trial 0 of every model takes the defaults written here.
 
-All networks have ``COMMON``. ``OWN`` adds what makes the size of each. Gradient-boosted trees share no option with a network and have a
-space of their own. The constant has nothing to tune.
+All networks have ``COMMON``. ``OWN`` adds what makes the size of each. Gradient-boosted trees share no option with a network; each
+library has a space of its own. The constant has nothing to tune.
 """
 
 from __future__ import annotations
@@ -72,8 +72,27 @@ TREES: Space = {
     "l2_regularization": Number(1e-3, 10.0, 1e-2, log=True),
     "max_features": Number(0.2, 1.0, 1.0),
 }
+LIGHTGBM: Space = {
+    "learning_rate": Number(0.02, 0.3, 0.1, log=True),
+    "num_leaves": Choice((7, 15, 31, 63, 127), 31),
+    "min_data_in_leaf": Number(5, 200, 20, log=True),
+    "lambda_l2": Number(1e-3, 10.0, 1e-2, log=True),
+    "feature_fraction": Number(0.2, 1.0, 1.0),
+    "cat_smooth": Number(1.0, 50.0, 10.0, log=True),
+    "cat_l2": Number(1.0, 300.0, 10.0, log=True),
+    "max_cat_threshold": Choice((8, 32, 128), 32),
+}
+CATBOOST: Space = {
+    "learning_rate": Number(0.02, 0.3, 0.1, log=True),
+    "depth": Choice((4, 6, 8), 6),
+    "l2_leaf_reg": Number(0.3, 30.0, 3.0, log=True),
+    "random_strength": Number(0.1, 10.0, 1.0, log=True),
+    "rsm": Number(0.2, 1.0, 1.0),
+    "one_hot_max_size": Choice((2, 30), 2),
+    "max_ctr_complexity": Choice((1, 2, 4), 4),
+}
 
-WHOLE = ("epochs", "min_samples_leaf")
+WHOLE = ("epochs", "min_samples_leaf", "min_data_in_leaf")
 """Numbers that are whole."""
 
 

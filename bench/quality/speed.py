@@ -23,7 +23,7 @@ from .models import AGAINST, MODELS
 from .networks import SIZES, Setting
 from .protocol import Protocol, parameter_groups, start_embeddings
 from .search import TUNING_SEED
-from .trees import Trees
+from .trees import KINDS, Trees
 from .work import Subject
 
 DTYPES = ("float32", "bfloat16")
@@ -87,7 +87,7 @@ def measure(
     for subject in networks:
         model = _build(subject, chosen[subject], dataset)
         rows[subject] |= {"parameters": sum(p.numel() for p in model.parameters()), "flops": round(flops(model, dataset))}
-    trees = {s: Trees(dataset, chosen[s], TUNING_SEED, protocol.max_rounds) for s in chosen if s.model == "trees"}
+    trees = {s: Trees(s.model, dataset, chosen[s], TUNING_SEED, protocol.max_rounds) for s in chosen if s.model in KINDS}
     for dtype in DTYPES:
         low = dtype == "bfloat16"
         for task, column in TASKS.items():

@@ -1,76 +1,63 @@
-"""scikit-learn's HistGradientBoostingClassifier, one for each task.
-
-A field of at most 255 categories is categorical to it; of larger fields and of bucketed numbers it sees the ids as ordered numbers, without
-any use of the labels. Dense columns stay as they are. Its rounds end as the networks' steps do, by the log loss of the validation rows, and
-the best round is kept.
-"""
+"""Gradient-boosted trees by three libraries, one classifier for each task. What each does with categories stands in boosters.py."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits
+import torch
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
 
+from .boosters import Booster, CatBoost, Histogram, LightGBM, Rows
 from .networks import Setting
 
-CATEGORIES = 255
-ROUNDS, PATIENCE = 500, 20
+KINDS: dict[str, Callable[..., Booster]] = {"trees": Histogram, "lightgbm": LightGBM, "catboost": CatBoost}
+"""By the model's name."""
+ROUNDS = 500
 
 
 def columns(split: PackedSplit) -> np.ndarray:
-    """The features [N, F + Nd] in float32."""
+    """The features [N, F + Nd] in float32. Of a field with several values, each is a column; bucketed numbers are the buckets' numbers."""
     ids = np.asarray(split.ids, dtype=np.float32)
     return ids if split.dense is None else np.concatenate([ids, split.dense], axis=1)
 
 
-def categorical(meta: PackedMeta) -> list[bool]:
-    """Which columns hold categories, not numbers."""
+def categories(meta: PackedMeta) -> list[int]:
+    """How many categories each column holds; 0 where it holds numbers. Id 0, out of vocabulary, is a category like any other."""
 
-    def is_category(field: str) -> bool:
+    def count(field: str) -> int:
         texts = meta.vocabulary[field]
-        return meta.fields[field] <= CATEGORIES and not (texts and isinstance(texts[0], float))
+        return 0 if texts and isinstance(texts[0], float) else meta.fields[field]
 
-    return [*map(is_category, meta.fields), *[False] * len(meta.dense)]
+    return [*map(count, meta.fields), *[0] * len(meta.dense)]
 
 
 class Trees:
-    """The fitted classifiers of all tasks. ``rounds`` has the number of trees of each."""
+    """The fitted classifiers of all tasks, by the library of the model ``name``. ``rounds`` has the number of trees of each."""
 
-    def __init__(self, dataset: PackedDataset, setting: Setting, seed: int, rounds: int = ROUNDS) -> None:
-        begin, (train, valid) = time.perf_counter(), (dataset.split(name) for name in ("train", "valid"))
+    def __init__(self, name: str, dataset: PackedDataset, setting: Setting, seed: int, rounds: int = ROUNDS) -> None:
+        begin, sizes = time.perf_counter(), categories(dataset.meta)
+        train, valid = dataset.split("train"), dataset.split("valid")
         x_train, x_valid = columns(train), columns(valid)
-        self.models: list[HistGradientBoostingClassifier] = []
-        self.rounds: list[int] = []
+        self.models: list[Booster] = []
         for task in range(len(dataset.meta.tasks)):
             known, checked = (~np.isnan(split.labels[:, task]) for split in (train, valid))
-            y_train, y_valid = train.labels[known, task], valid.labels[checked, task]
-            options: dict[str, Any] = {**setting, "categorical_features": categorical(dataset.meta), "random_state": seed}
-            with threadpool_limits(1):
-                model = HistGradientBoostingClassifier(max_iter=rounds, early_stopping=True, n_iter_no_change=PATIENCE, tol=0.0, **options)
-                model.fit(x_train[known], y_train, X_val=x_valid[checked], y_val=y_valid)
-                best = max(1, int(np.argmax(model.validation_score_)))  # the score before the first round is there too
-                if best < model.n_iter_:  # the same first rounds: of a fit, each follows from those before it
-                    model = HistGradientBoostingClassifier(max_iter=best, early_stopping=False, **options)
-                    model.fit(x_train[known], y_train)
-            self.models.append(model)
-            self.rounds.append(best)
+            rows = Rows(x_train[known], train.labels[known, task]), Rows(x_valid[checked], valid.labels[checked, task])
+            self.models.append(KINDS[name](sizes, setting, seed, rounds, *rows))
+        self.rounds = [model.rounds for model in self.models]
         self.seconds = time.perf_counter() - begin
 
     def logits(self, split: PackedSplit) -> np.ndarray:
         """[N, T]."""
         return self.on(columns(split))
 
-    def on(self, x: np.ndarray) -> np.ndarray:
+    def on(self, x: np.ndarray, threads: int = 1) -> np.ndarray:
         """The logits [N, T] of features [N, F + Nd]."""
-        return np.stack([model.decision_function(x) for model in self.models], axis=1)
+        return np.stack([model.logits(x, threads) for model in self.models], axis=1)
 
     def caller(self, split: PackedSplit, rows: int) -> Callable[[], object]:
-        """Predicts the first ``rows`` rows of a split."""
-        x = columns(split)[:rows]
-        return lambda: self.on(x)
+        """Predicts the first ``rows`` rows of a split with as many threads as PyTorch takes."""
+        x, threads = columns(split)[:rows], torch.get_num_threads()
+        return lambda: self.on(x, threads)

@@ -7,11 +7,12 @@ import json
 import pytest
 
 from bench.quality import __main__ as quality
-from bench.quality import data_sets, report
+from bench.quality import data_sets, models, report
 from bench.quality.data_sets import write_log
 from bench.quality.models import MODELS
 from bench.quality.runner import Plan, run
 from bench.quality.speed import flops
+from bench.quality.trees import KINDS
 from dcrnn_fast import DCRNN
 from tests.bench.quality.toy import toy
 
@@ -32,11 +33,13 @@ def kept(monkeypatch, tmp_path):
 
 
 def test_the_quick_command_runs_models_of_each_kind_and_writes_every_report(kept, capsys):
-    assert quality.main(["--quick", "--models", "dcrnn", "dcnv2", "trees"]) == 0
+    trees = {name for name in KINDS if MODELS[name].installed}
+    assert quality.main(["--quick", "--models", "dcrnn", "dcnv2", *trees]) == 0
     result = json.loads((kept / "quality.json").read_text())
-    assert {row["model"] for row in result["rows"]} == {"dcrnn", "dcnv2", "trees"}
+    assert {row["model"] for row in result["rows"]} == {"dcrnn", "dcnv2", *trees}
     assert {row["task"] for row in result["rows"]} == {"visit", "conversion"}
-    assert all(row["bfloat16"]["training_rows_per_second"] > 0 for row in result["speeds"] if row["model"] != "trees")
+    assert all(row["bfloat16"]["training_rows_per_second"] > 0 for row in result["speeds"] if row["model"] not in trees)
+    assert all(row["float32"]["request_microseconds"] > 0 for row in result["speeds"])
     rows = list(csv.DictReader((kept / "quality.csv").read_text().splitlines()))
     assert len(rows) == len(result["rows"])
     assert float(rows[0]["auc"]) == result["rows"][0]["auc"]
@@ -65,6 +68,15 @@ def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+def test_a_model_whose_package_is_missing_is_refused_and_the_default_leaves_it_out(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(models, "find_spec", lambda package: None)
+    assert quality.main(["--models", "lightgbm", "ple", "dcrnn", "--work", str(tmp_path)]) == 2
+    assert "--models lightgbm ple need lightgbm, torch-rechub: run pip install 'dcrnn_fast[quality]'" in capsys.readouterr().err
+    plan = quality.plan_of(quality.parser().parse_args([]))
+    assert not {"lightgbm", "catboost", "ple"} & set(plan.models)
+    assert "without " in capsys.readouterr().out
 
 
 def test_a_table_is_written_once_and_then_read(tmp_path, monkeypatch):

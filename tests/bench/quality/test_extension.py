@@ -18,9 +18,11 @@ SETTING = {
 }  # fmt: skip
 
 
-def report_of(*subjects, machine="here", speeds=(), tuned_at=None):
+def report_of(*subjects, machine="here", speeds=(), tuned_at=None, setting=SETTING, auc=0.7):
     rows = [{**subject._asdict(), "task": task} for subject in subjects for task in ("visit", "conversion")]
-    chosen = [{**subject._asdict(), "setting": SETTING} for subject in subjects]
+    chosen = [{**subject._asdict(), "setting": setting} for subject in subjects]
+    metrics = {"auc": auc, "log_loss": 0.5, "calibration": 1.0, "constant_log_loss": 0.6}
+    tests = {"test": {"visit": metrics, "conversion": metrics}}
     return {
         "machine": machine,
         "protocol": {"trials": 20, "tuned_at": tuned_at},
@@ -28,7 +30,7 @@ def report_of(*subjects, machine="here", speeds=(), tuned_at=None):
         "chosen": chosen,
         "rows": rows,
         "speeds": [subject._asdict() for subject in speeds],
-        "runs": [subject._asdict() for subject in subjects],
+        "runs": [{**subject._asdict(), "seed": seed, **tests} for subject in subjects for seed in (1, 2)],
     }
 
 
@@ -62,9 +64,29 @@ def test_what_is_measured_again_replaces_the_earlier_result():
 
 
 @pytest.mark.parametrize(("machine", "kept"), [("here", True), ("another", False)])
-def test_earlier_speeds_stay_only_where_the_same_machine_measured_them(machine, kept):
-    before = report_of(MEDIUM, machine=machine, speeds=[MEDIUM])
-    assert bool(extension.extended(before, report_of(MEDIUM._replace(size="small")))["speeds"]) == kept
+def test_earlier_speeds_stay_only_beside_those_that_the_same_machine_measured(machine, kept):
+    small = MEDIUM._replace(size="small")
+    both = extension.extended(report_of(MEDIUM, machine=machine, speeds=[MEDIUM]), report_of(small, speeds=[small]))
+    assert {extension.subject_of(row) for row in both["speeds"]} == ({MEDIUM, small} if kept else {small})
+    assert both["machine"] == "here"
+
+
+def test_without_new_speeds_the_earlier_ones_stay_and_so_does_the_name_of_their_machine():
+    both = extension.extended(report_of(MEDIUM, machine="another", speeds=[MEDIUM]), report_of(MEDIUM._replace(size="small")))
+    assert (both["machine"], both["speeds"]) == ("another", [MEDIUM._asdict()])
+
+
+def test_the_speed_of_another_setting_is_dropped():
+    again = report_of(MEDIUM, setting={**SETTING, "width": 64})
+    assert extension.extended(report_of(MEDIUM, speeds=[MEDIUM]), again)["speeds"] == []
+
+
+def test_a_new_model_is_compared_with_the_earlier_runs_of_the_tuned_size():
+    before = extension.extended(report_of(MEDIUM, tuned_at="medium"), report_of(MEDIUM._replace(size="small"), auc=0.6))
+    both = extension.extended(before, report_of(Subject("hillstrom", "trees", "one"), auc=0.8))
+    rows = {extension.subject_of(row).model: row for row in both["rows"] if row["size"] != "small"}
+    assert rows["trees"]["auc_difference"] == pytest.approx(0.1)
+    assert "auc_difference" not in rows["dcrnn"]
 
 
 def test_the_size_at_which_the_earlier_report_was_tuned_is_remembered():

@@ -11,7 +11,8 @@ from bench.quality.models import MODELS, fits
 from bench.quality.networks import SIZES
 from bench.quality.protocol import fit, mean_log_loss, metrics
 from bench.quality.spaces import COMMON
-from bench.quality.work import Subject, Work
+from bench.quality.trees import KINDS
+from bench.quality.work import ONE_SIZE, Subject, Work
 from dcrnn_fast.errors import ConfigError
 from tests.bench.quality.toy import PROTOCOL, setting_of, toy
 
@@ -24,9 +25,9 @@ def dataset():
     return toy()
 
 
-def needs_library(name):
-    if MODELS[name].library:
-        pytest.importorskip("torch_rechub")
+def needs_package(name):
+    if MODELS[name].needs:
+        pytest.importorskip(MODELS[name].needs)
 
 
 def trained(name, dataset, **changes):
@@ -39,7 +40,7 @@ def silent(line):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_gives_a_logit_a_row_and_task_and_trains_all_its_parameters(name, dataset):
-    needs_library(name)
+    needs_package(name)
     assert fits(name, dataset.meta)
     model = MODELS[name].build(dataset.meta, setting_of(name), SIZES["small"])
     split = dataset.split("train")
@@ -51,17 +52,17 @@ def test_a_network_gives_a_logit_a_row_and_task_and_trains_all_its_parameters(na
     assert not without, f"no gradient reaches {without}"
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "trees"])
+@pytest.mark.parametrize("name", [*NETWORKS, *KINDS])
 def test_every_model_beats_the_constant_where_the_labels_can_be_learnt(name, dataset):
-    needs_library(name)
+    needs_package(name)
     logits = trained(name, dataset, epochs=15).logits(dataset.split("test"))
     for task, found in metrics(dataset, "test", logits).items():
         assert found["log_loss"] < 0.9 * found["constant_log_loss"], task
 
 
-@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.library])
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.needs == "torch_rechub"])
 def test_a_model_of_the_library_trains_without_batch_normalisation(name, dataset):
-    needs_library(name)
+    needs_package(name)
     model = MODELS[name].build(dataset.meta, setting_of(name, batch_norm=False), SIZES["small"])
     assert not any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules())
     logits = trained(name, dataset, batch_norm=False).logits(dataset.split("test"))
@@ -86,7 +87,7 @@ def test_the_constant_has_its_own_log_loss(dataset):
 
 
 def test_the_networks_of_the_funnel_never_order_its_events_wrongly(dataset):
-    needs_library("esmm")
+    needs_package("esmm")
     for name in ("dcrnn", "esmm"):
         click, buy = trained(name, dataset).logits(dataset.split("test")).T
         assert (buy <= click).all(), name
@@ -108,28 +109,6 @@ def test_a_run_ends_after_the_patience_without_a_better_evaluation(dataset):
     assert len(losses) - 1 - losses.index(min(losses)) == PROTOCOL.patience
 
 
-def test_the_trees_kept_are_those_of_the_best_round(dataset):
-    """They are fitted anew with as many rounds: their loss is the best one of the first fit."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    from bench.quality.trees import Trees, categorical, columns
-
-    setting = setting_of("trees", learning_rate=0.3, max_features=0.5)
-    trees = Trees(dataset, setting, seed=1, rounds=100)
-    train, valid = dataset.split("train"), dataset.split("valid")
-    whole = HistGradientBoostingClassifier(
-        **setting, max_iter=trees.rounds[0], early_stopping=False, random_state=1, categorical_features=categorical(dataset.meta)
-    ).fit(columns(train), train.labels[:, 0])
-    assert trees.rounds[0] < 100
-    np.testing.assert_array_equal(trees.logits(valid)[:, 0], whole.decision_function(columns(valid)))
-
-
-def test_buckets_of_numbers_are_no_categories_to_the_trees(dataset):
-    from bench.quality.trees import categorical
-
-    assert categorical(dataset.meta) == [True, True, False, False]
-
-
 def test_all_networks_are_tuned_over_the_same_common_options():
     for name in NETWORKS:
         assert COMMON.items() <= MODELS[name].space.items(), name
@@ -139,27 +118,34 @@ def tuned(folder, dataset, trials=3, subject=SUBJECT):
     return search.tune(Work(folder, PROTOCOL), subject, dataset, trials, silent)
 
 
-def settings(folder):
-    files = sorted(Work(folder, PROTOCOL).folder(SUBJECT).glob("trial-???.json"))
-    return [Work(folder, PROTOCOL).read(SUBJECT, file.stem, "toy")["setting"] for file in files]
+def settings(folder, subject=SUBJECT):
+    files = sorted(Work(folder, PROTOCOL).folder(subject).glob("trial-???.json"))
+    return [Work(folder, PROTOCOL).read(subject, file.stem, "toy")["setting"] for file in files]
 
 
-def test_no_choice_depends_on_the_labels_of_the_test_rows(dataset, tmp_path):
+SUBJECTS = [SUBJECT, *(Subject("toy", name, ONE_SIZE) for name in KINDS)]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.model)
+def test_no_choice_depends_on_the_labels_of_the_test_rows(subject, dataset, tmp_path):
     pytest.importorskip("optuna")
+    needs_package(subject.model)
     split = dataset.split("test")
     other = dataclasses.replace(split, labels=np.random.default_rng(0).permutation(split.labels))
     permuted = dataclasses.replace(dataset, splits=dict(dataset.splits) | {"test": other})
     found = {}
     for name, data in (("own", dataset), ("permuted", permuted)):
-        work, chosen = Work(tmp_path / name, PROTOCOL), tuned(tmp_path / name, data)
-        found[name] = chosen, search.final_runs(work, SUBJECT, data, chosen, 1, silent)[0]
-    assert settings(tmp_path / "own") == settings(tmp_path / "permuted")
+        work, chosen = Work(tmp_path / name, PROTOCOL), tuned(tmp_path / name, data, subject=subject)
+        found[name] = chosen, search.final_runs(work, subject, data, chosen, 1, silent)[0]
+    assert settings(tmp_path / "own", subject) == settings(tmp_path / "permuted", subject)
     assert found["own"][0]["setting"] == found["permuted"][0]["setting"]
     assert found["own"][1]["history"] == found["permuted"][1]["history"]
     assert found["own"][1]["test"] != found["permuted"][1]["test"]
 
 
-def test_trials_and_final_runs_never_hold_the_test_rows_while_they_train(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.model)
+def test_trials_and_final_runs_never_hold_the_test_rows_while_they_train(subject, dataset, tmp_path, monkeypatch):
+    needs_package(subject.model)
     seen, real = [], protocol.fit
 
     def watched(name, data, *arguments, **options):
@@ -167,8 +153,8 @@ def test_trials_and_final_runs_never_hold_the_test_rows_while_they_train(dataset
         return real(name, data, *arguments, **options)
 
     monkeypatch.setattr(search, "fit", watched)
-    chosen = tuned(tmp_path, dataset, trials=1)
-    search.final_runs(Work(tmp_path, PROTOCOL), SUBJECT, dataset, chosen, 2, silent)
+    chosen = tuned(tmp_path, dataset, trials=1, subject=subject)
+    search.final_runs(Work(tmp_path, PROTOCOL), subject, dataset, chosen, 2, silent)
     assert seen == [{"train", "valid"}] * 3
 
 

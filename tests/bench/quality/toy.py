@@ -34,6 +34,23 @@ def toy(rows=600, seed=0, dense=1):
     return PackedDataset(Path("toy"), meta, splits)
 
 
+def log_of_ids(rows=8000, items=300, seed=0):
+    """click depends on the item alone, and ids say nothing by their order. More items than HistGradientBoosting takes as categories."""
+    rng = np.random.default_rng(seed)
+    rate = 1 / (1 + np.exp(-rng.normal(0, 2, items)))
+    splits = {}
+    for name, count in (("train", rows), ("valid", rows // 2), ("test", rows // 2)):
+        ids = np.stack([rng.integers(0, items, count), rng.integers(0, 4, count)], axis=1).astype(np.int32)
+        labels = (rng.random(count) < rate[ids[:, 0]]).astype(np.float32)[:, None]
+        splits[name] = PackedSplit(name, ids, None, labels, None, None)
+    meta = PackedMeta(
+        name="log", tasks=("click",), funnel=False, relation="independent", fields={"item": items, "device": 4}, dense=(), group=None,
+        has_weight=False, rows={name: len(split) for name, split in splits.items()}, scaling={}, checksums={}, format_version=1,
+        vocabulary={"item": ["a"] * items, "device": ["b"] * 4}, digest="log",
+    )  # fmt: skip
+    return PackedDataset(Path("log"), meta, splits)
+
+
 def setting_of(model, **changes):
     """The model's defaults, with a high learning rate and more epochs, or as given."""
     space = MODELS[model].space
