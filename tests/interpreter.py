@@ -2,8 +2,9 @@
 
 The interpreter replaces the functions of ``triton.language`` again at each call of a helper function, where one time a launch is enough. It
 computes each sum and product of 32-bit integers two times, the second time for a check of overflow that it makes in debug mode alone. It
-makes the type of a block, the constants that are its shape, and the table of NumPy's dtypes anew for each operation. It takes a bfloat16
-apart and puts it together as a float32, which a table of all 65536 values gives too.
+makes the type of a block, the constants that are its shape, and the table of NumPy's dtypes anew for each operation. It finds out for each
+sum, product and comparison that its operands have one type and one shape, and makes a block of a number anew. It takes a bfloat16 apart and
+puts it together as a float32, which a table of all 65536 values gives too, and a float32 likewise, whose first 16 bits are its bfloat16.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import triton.language as tl
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
 PLACES = (
@@ -27,6 +29,9 @@ PLACES = (
     (interpreter.interpreter_builder, "options"),
     (tl.block_type, "__init__"),
     (tl.tensor, "__init__"),
+    (TritonSemantic, "binary_op_type_checking_impl"),
+    (TritonSemantic, "broadcast_impl_value"),
+    (TritonSemantic, "cast"),
 )
 """What :func:`hasten` replaces."""
 
@@ -37,15 +42,18 @@ def hasten() -> None:
     """Leave the work out, in this process. With a Triton whose interpreter lacks one of the places, nothing changes."""
     if None in AS_TRITON_HAS_THEM:
         return
-    replace_functions, numpy_dtype, convert, options, make_block_type, make_tensor = AS_TRITON_HAS_THEM
+    replace_functions, numpy_dtype, convert, options, make_block_type, make_tensor, match, broadcast, cast = AS_TRITON_HAS_THEM
     _put(
         [
             _once_a_launch(replace_functions),
             _looked_up(numpy_dtype),
-            _from_a_table(convert),
+            _by_bits(convert),
             replace(options, sanitize_overflow=False),
             _copied(make_block_type, _name_of_block),
             _tensor(make_tensor),
+            _matched(match),
+            _planned(broadcast),
+            _given_back(cast),
         ]
     )
 
@@ -100,12 +108,18 @@ def _looked_up(numpy_dtype: Callable[[tl.dtype], Any]) -> Callable[[tl.dtype], A
     return looked_up
 
 
-def _from_a_table(convert: Callable[..., Any]) -> Callable[..., Any]:
+def _by_bits(convert: Callable[..., Any]) -> Callable[..., Any]:
+    """A bfloat16 becomes a float32 by a table, and a float32 without subnormal numbers the bfloat16 that begins with its bits."""
     table = convert(np.arange(2**16, dtype=np.uint16), tl.bfloat16, tl.float32, None)
 
     def converted(values: Any, given: tl.dtype, wanted: tl.dtype, rounding: Any) -> Any:
-        widens = given.name == "bf16" and wanted.name == "fp32"
-        return table[values.view(np.uint16)] if widens else convert(values, given, wanted, rounding)
+        if (given.name, wanted.name) == ("bf16", "fp32"):
+            return table[values.view(np.uint16)]
+        if (given.name, wanted.name, rounding) == ("fp32", "bf16", None):
+            bits = values.view(np.uint32)
+            if not (((bits & 0x7FFFFFFF) - 1).astype(np.uint32) < 0x7FFFFF).any():
+                return (bits >> 16).astype(np.uint16)
+        return convert(values, given, wanted, rounding)
 
     return converted
 
@@ -137,3 +151,77 @@ def _tensor(construct: Callable[..., None]) -> Callable[..., None]:
         self.handle, self.type = handle, type
 
     return make
+
+
+def _given_back(cast: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a tensor back that has the type already."""
+
+    def given_back(self: TritonSemantic, tensor: Any, wanted: tl.dtype, *rounding: Any, **named: Any) -> Any:
+        same = tensor.type.scalar.name == wanted.scalar.name
+        return tensor if same else cast(self, tensor, wanted, *rounding, **named)
+
+    return given_back
+
+
+Operands = Callable[..., tuple[Any, Any]]
+"""A method that gives two operands one type or one shape."""
+
+
+def _planned(broadcast: Operands) -> Operands:
+    """Give two tensors one shape as others of their types were given it."""
+    plans: dict[tuple[str, str], tuple[Any, Any]] = {}
+
+    def filled(self: TritonSemantic, tensor: Any, wanted: Any) -> Any:
+        if wanted is None:
+            return tensor
+        if tensor.type.is_block():
+            return self.tensor(self.builder.create_broadcast(tensor.handle, wanted.shape), wanted)
+        return self.tensor(self.builder.create_splat(wanted, tensor.handle), wanted)
+
+    def planned(self: TritonSemantic, left: Any, right: Any) -> tuple[Any, Any]:
+        types = left.type.name, right.type.name
+        if types in plans:
+            first, second = plans[types]
+            return filled(self, left, first), filled(self, right, second)
+        found = broadcast(self, left, right)
+        if all(len(before.shape) in (0, len(after.shape)) for before, after in zip((left, right), found, strict=True)):
+            plans[types] = tuple(None if after is before else after.type for before, after in zip((left, right), found, strict=True))
+        return found
+
+    return planned
+
+
+def _matched(match: Operands) -> Operands:
+    """Compare the types of two operands once. A number beside a tensor becomes the block that it became beside another one of the type."""
+    of_one_type: set[Any] = set()
+    blocks: dict[Any, Any] = {}
+
+    def beside(self: TritonSemantic, number: float, tensor: Any, first: bool, flags: Any, options: Any) -> tuple[Any, Any]:
+        bits = number.hex() if isinstance(number, float) else number  # 0.0 == -0.0
+        key = first, type(number), bits, tensor.type.name, flags, *options.items()
+        if key not in blocks:
+            found = match(self, *((number, tensor) if first else (tensor, number)), *flags, **options)
+            block, same = found if first else reversed(found)
+            if same is not tensor:
+                return found
+            block.handle.data.flags.writeable = False
+            blocks[key] = block
+        return (blocks[key], tensor) if first else (tensor, blocks[key])
+
+    def matched(self: TritonSemantic, left: Any, right: Any, *flags: Any, **options: Any) -> tuple[Any, Any]:
+        left_is_tensor, right_is_tensor = isinstance(left, tl.tensor), isinstance(right, tl.tensor)
+        if left_is_tensor and isinstance(right, int | float):
+            return beside(self, right, left, False, flags, options)
+        if right_is_tensor and isinstance(left, int | float):
+            return beside(self, left, right, True, flags, options)
+        if not (left_is_tensor and right_is_tensor):
+            return match(self, left, right, *flags, **options)
+        types = left.type.name, right.type.name, flags, *options.items()
+        if types in of_one_type:
+            return self.broadcast_impl_value(left, right)
+        found = match(self, left, right, *flags, **options)
+        if found[0].dtype == left.dtype and found[1].dtype == right.dtype:
+            of_one_type.add(types)
+        return found
+
+    return matched

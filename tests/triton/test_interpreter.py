@@ -77,7 +77,7 @@ def test_a_dtype_is_that_of_tritons_table():
 def test_a_float_becomes_another_one_with_the_bits_of_tritons_interpreter(given, wanted):
     every = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
     values = every if given == tl.bfloat16 else (every.astype(np.uint32) << 16) + 0x8001
-    for some in (values, values[:, ::2], values[:1, :1]):
+    for some in (values, values[:, ::2], values[:1, :1], values[1:127], values[130:256, 1::3]):
         with as_triton_has_it():
             expected = interpreter._convert_float(some, given, wanted, None)
         found = interpreter._convert_float(some, given, wanted, None)
