@@ -73,9 +73,10 @@ def _errors(
 ) -> dict[str, list[tuple[float, float]]]:
     """Adds the errors of more draws, ours and plain PyTorch's, until each result has so many; the output and every gradient by name."""
     states = options.get("return_states", False)
+    of_states = [arguments["steps"] + 1] if states else []
     while len(errors.get("out", ())) < draws:
         given = cast({**arguments, "x0": torch.randn_like(arguments["x0"])}, dtype)
-        seed = torch.randn_like(reference.cross_rnn(**cast(given, torch.float64), return_states=states)).to(dtype)
+        seed = torch.randn(len(arguments["index"]), *of_states, *given["x0"].shape, dtype=torch.float64, device=given["x0"].device).to(dtype)
         exact = results(reference.cross_rnn, cast(given, torch.float64), seed, return_states=states)
         plain = results(reference.cross_rnn, cast(given, dtype), seed, return_states=states)
         fast = results(functional.cross_rnn, cast(given, dtype), seed, backend=backend, **options)

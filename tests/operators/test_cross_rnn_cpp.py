@@ -32,11 +32,14 @@ CPU_SHAPES = {
 """Over ``cross_arguments()``, of which the batch has four rows."""
 
 
+VARIANTS = [(cell, return_states) for cell in ("gated", "cross") for return_states in (False, True)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("return_states", [False, True], ids=["last", "states"])
-@pytest.mark.parametrize("cell", ["gated", "cross"])
 @pytest.mark.parametrize("shape", CPU_SHAPES.values(), ids=CPU_SHAPES)
-def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, cell, return_states, dtype):
+def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, dtype):
+    """Every shape in every dtype and in every variant, and every dtype in every variant, but not every three together."""
+    cell, return_states = VARIANTS[(DTYPES.index(dtype) + list(CPU_SHAPES.values()).index(shape)) % 4]
     assert_as_exact_as_plain_pytorch(cross_arguments(**{**shape, "cell": cell}), dtype, return_states=return_states)
 
 
