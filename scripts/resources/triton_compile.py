@@ -98,6 +98,8 @@ def load(folder: Path) -> None:
     os.environ.pop("TRITON_INTERPRET", None)  # interpreted functions cannot be compiled
     package = ModuleType("kernels")
     package.__path__ = [str(folder)]
+    for name in [name for name in sys.modules if name.startswith("kernels.")]:
+        del sys.modules[name]
     sys.modules["kernels"] = package
 
 

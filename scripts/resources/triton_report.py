@@ -259,7 +259,7 @@ def low_rank_variants(name: str, integers: list[str]) -> Iterator[tuple[str, Job
 def compile_all(jobs: set[Job], folder: Path) -> dict[Job, dict[str, Any]]:
     """Compile in as many processes as there are cores. A job that ends its process fails, and so do those that waited for it."""
     facts: dict[Job, dict[str, Any]] = {}
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # which has imported Triton already
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=load, initargs=(folder,)) as pool:
         pending = {pool.submit(compiled, job): job for job in jobs}
         for done in as_completed(pending):

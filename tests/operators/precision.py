@@ -76,7 +76,9 @@ def _errors(
     of_states = [arguments["steps"] + 1] if states else []
     while len(errors.get("out", ())) < draws:
         given = cast({**arguments, "x0": torch.randn_like(arguments["x0"])}, dtype)
-        seed = torch.randn(len(arguments["index"]), *of_states, *given["x0"].shape, dtype=torch.float64, device=given["x0"].device).to(dtype)
+        seed = torch.randn(len(arguments["index"]), *of_states, *given["x0"].shape, dtype=torch.float64, device=given["x0"].device).to(
+            dtype
+        )
         exact = results(reference.cross_rnn, cast(given, torch.float64), seed, return_states=states)
         plain = results(reference.cross_rnn, cast(given, dtype), seed, return_states=states)
         fast = results(functional.cross_rnn, cast(given, dtype), seed, backend=backend, **options)

@@ -49,17 +49,21 @@ def planted(tmp_path):
     return plant
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def resources():
     """Runs scripts.resources, and returns its exit code, its output and the result.
 
-    It runs in its own process, where the TRITON_INTERPRET that the tests set does not count.
+    It runs in forks of another process, where the TRITON_INTERPRET that the tests set does not count.
     """
+    command = [sys.executable, "-m", "tests.scripts.resources_in_forks"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-    def run(language, output, *options):
-        command = [sys.executable, "-m", "scripts.resources", language, "--output", str(output), *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert output.is_file(), f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
-        return done.returncode, done.stdout, json.loads(output.read_text(encoding="utf-8"))
+        def run(language, output, *options):
+            process.stdin.write(json.dumps([language, "--output", str(output), *options]) + "\n")
+            process.stdin.flush()
+            code, printed = json.loads(process.stdout.readline())
+            assert output.is_file(), printed[-4000:]
+            return code, printed, json.loads(output.read_text(encoding="utf-8"))
 
-    return run
+        yield run
+        process.stdin.close()

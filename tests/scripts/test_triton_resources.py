@@ -1,45 +1,23 @@
-"""scripts.resources triton: every tile configuration fits, spills nothing, uses its tensor cores; it finds planted defects.
+"""scripts.resources triton finds planted defects.
 
-Here it compiles a small tile of each kernel, for sm_90 and bfloat16 alone. `make resources`, which CI runs too, compiles every tile for
-every architecture and dtype, and every variant of the kernels.
+`make resources`, which CI runs too, compiles the kernels as they are: every tile for every architecture and dtype, and every variant.
 """
 
-import json
-import os
 from itertools import product
 
 import pytest
 
 pytest.importorskip("triton")
-from filelock import FileLock
 
 from dcrnn_fast.kernels import low_rank_tiles, tile_table
 
 SMALL = ("--tile", "-2")
-SHORT = ("--archs", "90", "--kinds", "bfloat16", "--ranks", "64", *SMALL, "--sections", "rows", "fusion")
-
-
-@pytest.fixture(scope="session")
-def result(tmp_path_factory, resources):
-    """One run for all tests: if they run in several processes, the first one's."""
-    folder = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent
-    output = folder / "triton_resources.json"
-    with FileLock(folder / "triton_resources.lock"):
-        return json.loads(output.read_text(encoding="utf-8")) if output.is_file() else resources("triton", output, *SHORT)[2]
 
 
 def failed(rows, word):
     """The failures with this word, and what names their rows."""
     shown = ("kernel", "kind", "arch", "rank", "tile", "warps", "stages", "variant")
     return [(*(row.get(name) for name in shown), failure) for row in rows for failure in row["failures"] if word in failure]
-
-
-def test_every_kernel_compiles_fits_spills_nothing_and_uses_tensor_cores_and_wide_loads(result):
-    assert result["rows"]
-    assert result["fusion"]
-    assert not failed(result["rows"] + result["fusion"], "")
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100, 120])
