@@ -44,7 +44,7 @@ test: $(VENV)/.dev ## Runs every test that needs no further packages and no GPU.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations 25 --durations-min 2
 
 # torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java.
-TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py
+TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -k onnx
 TESTS_torchrec := tests/torchrec tests/test_docstrings.py -k torchrec
 TESTS_spark := tests/examples/test_spark_encode.py
 extra: $(if $(TESTS_$(NAME)),build/$(NAME)/.installed)

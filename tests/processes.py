@@ -1,9 +1,12 @@
-"""Python in a process of its own."""
+"""Python in a process of its own, and ranks as processes."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import torch.multiprocessing
 
 import dcrnn_fast
 
@@ -20,3 +23,9 @@ def run_python(*arguments, **environment):
         timeout=600,
         check=False,
     )
+
+
+def run_ranks(rank_main, *arguments, count=2):
+    """Runs ``rank_main(rank, *arguments)`` as so many processes, which are forks of one that has imported its module."""
+    multiprocessing.set_forkserver_preload([rank_main.__module__])
+    torch.multiprocessing.start_processes(rank_main, arguments, nprocs=count, start_method="forkserver")

@@ -7,11 +7,12 @@ from itertools import cycle
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dcrnn_fast import DCRNN, tune
 from dcrnn_fast.ops import auto, backends
 from dcrnn_fast.ops.auto import decision, memory, tuning
+
+from ..processes import run_ranks
 
 pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="plants the C++ kernels as the faster candidate")
 
@@ -63,7 +64,7 @@ def rank_main(rank, folder):
 def ranks(tmp_path_factory):
     """What each of two ranks found."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, args=(str(folder),), nprocs=2)
+    run_ranks(rank_main, str(folder))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -4,14 +4,15 @@ import os
 
 import pytest
 import torch
+import torch._dynamo  # which DistributedDataParallel imports in each process
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from dcrnn_fast import DCRNN
 from tests.nn.models import SIZES, batch
 
 from ..operators.backend import on_every_backend, opened
+from ..processes import run_ranks
 
 CASES = [
     (SIZES, "rows", 0.5, "chain"),
@@ -57,7 +58,7 @@ def rank_main(rank, name, results):
 def test_two_ranks_give_the_gradients_of_one(backend, tmp_path):
     if backend.device == "cuda":
         pytest.skip("two ranks need two GPUs")
-    mp.spawn(rank_main, args=(backend.name, str(tmp_path)), nprocs=2)
+    run_ranks(rank_main, backend.name, str(tmp_path))
     for number, case in enumerate(cases_of(backend)):
         model, (ids, dense, labels) = model_and_batch(backend.name, *case)
         model.loss(model(ids, dense), labels).backward()
