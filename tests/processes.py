@@ -25,7 +25,17 @@ def run_python(*arguments, **environment):
     )
 
 
+def forks():
+    """The context of processes that are forked from one that has imported everything: they start in no time.
+
+    The first test to ask starts that one, and it serves all tests of the session. So its modules are the same for all.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.fuzz.preload", "tests.fuzz.writer", "tests.training.ranks.rank_process"])
+    return context
+
+
 def run_ranks(rank_main, *arguments, count=2):
-    """Runs ``rank_main(rank, *arguments)`` as so many processes, which are forks of one that has imported its module."""
-    multiprocessing.set_forkserver_preload([rank_main.__module__])
+    """Runs ``rank_main(rank, *arguments)`` as so many forks."""
+    forks()
     torch.multiprocessing.start_processes(rank_main, arguments, nprocs=count, start_method="forkserver")

@@ -5,7 +5,6 @@ tests.fuzz.hostile CASE`` makes one call again, in this process.
 """
 
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -24,6 +23,7 @@ import dcrnn_fast
 from dcrnn_fast import BackendUnavailable
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
+from ..processes import forks
 from ..strategies import FIELDS, SMALL, draw
 from . import calls, mutations
 from .campaign import Campaign, Case
@@ -201,8 +201,7 @@ class Worker:
     """A process that judges cases; a new one after a crash. It is forked from a server that has everything imported."""
 
     def __init__(self, seconds: float = SECONDS_A_CALL, prepare: tuple[Any, ...] = ()):
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.fuzz.preload"])
+        self.context = forks()
         self.seconds, self.prepare, self.process = seconds, prepare, None
         self.folder = tempfile.TemporaryDirectory()
         self.report = Path(self.folder.name, "stderr.txt")

@@ -1,4 +1,4 @@
-"""What the processes of the hostile fuzzer have imported when they start. The server that they are forked from imports this module."""
+"""What the processes of the hostile fuzzer have imported when they start. The server that tests fork processes from imports this module."""
 
 import os
 

@@ -3,7 +3,6 @@
 FUZZ_MINUTES=M repeats this M minutes with a new seed; FUZZ_SEED=S begins with the runs of that seed.
 """
 
-import multiprocessing
 import os
 import random
 import secrets
@@ -13,6 +12,7 @@ import time
 import pytest
 
 from tests.fuzz.writer import write_run
+from tests.processes import forks
 from tests.training.runs import outcome
 from tests.training.tiny import tiny_values, write_table
 
@@ -25,8 +25,7 @@ class Writers:
 
     def __init__(self, values, place):
         self.values, self.place = values, place
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.fuzz.writer"])
+        self.context = forks()
 
     def start(self, stop=0, wait=False):
         ours, theirs = self.context.Pipe()

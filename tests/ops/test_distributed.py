@@ -4,7 +4,6 @@ import os
 
 import pytest
 import torch
-import torch._dynamo  # which DistributedDataParallel imports in each process
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 

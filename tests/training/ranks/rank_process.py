@@ -1,7 +1,6 @@
 """Ranks of a run, forked from a process that has imported everything: they start in no time."""
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from dcrnn_fast.training import load_config, run, train
 from dcrnn_fast.training.evaluate import predict as evaluation
 from dcrnn_fast.training.loop.trainer import Trainer
 from dcrnn_fast.training.ranks import process_group
+from tests.processes import forks
 from tests.training.no_curves import write_numbers
 from tests.training.ranks import late_imports  # noqa: F401
 
@@ -31,8 +31,7 @@ EVALUATED = 32
 
 def forked(target, *arguments):
     """A process that runs ``target``; the last of its arguments is a pipe, whose other end is returned too."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = forks()
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(*arguments, theirs))
     process.start()
