@@ -135,7 +135,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     EVIDENCE / "quality.md": {
         "models": excerpt(
             quality.comparison,
-            lines="DCRNN |; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting",
+            lines="DCRNN |; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting; LightGBM; CatBoost",
             columns="census-income; hillstrom; movielens-100k; id-log; training rows/s, bfloat16; request, µs",
         ),
         "weightings": excerpt(study("weightings"), lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
