@@ -104,7 +104,7 @@ ctest: $(VENV)/.dev ## Tests the C++ library, the CUDA kernels compiled for the 
 resources: $(if $(TRITON),build/triton-$(TRITON)/.installed)
 resources: $(VENV)/.dev ## Compiles every Triton kernel for every GPU and checks what it takes. TRITON=3.6.0: by that Triton.
 	$(if $(TRITON),PYTHONPATH=build/triton-$(TRITON)) $(BIN)/python -m scripts.resources triton \
-		$(if $(TRITON),--output build/triton-$(TRITON)/resources.json)
+		$(if $(TRITON),--output build/triton-$(TRITON)/resources.json) $(OPTIONS)
 
 cuda-check: $(VENV)/.dev ## The same for every CUDA kernel; without nvcc it says so and passes.
 	$(BIN)/python -m scripts.resources cuda
