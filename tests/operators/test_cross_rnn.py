@@ -143,12 +143,14 @@ def test_a_value_that_is_no_number_stays_in_its_row(backend, rank, value):
 
 
 @on_kernels
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(("rank", "recompute"), [(None, False), (None, True), (4, False)], ids=["kept", "recomputed", "low rank"])
 @pytest.mark.parametrize("batch", [1, 3, 5])
-def test_rows_that_a_kernel_adds_to_a_small_batch_reach_no_gradient(backend, batch, recompute):
+def test_rows_that_a_kernel_adds_to_a_small_batch_reach_no_gradient(backend, batch, rank, recompute):
     """Infinite weights close a gate for good, and the gradients are finite. In a row of zeros such a gate is 0 * inf = NaN."""
-    arguments = cast(arguments_of(backend, batch=batch, steps=1, share_ratio=0), torch.float32)
+    arguments = cast(arguments_of(backend, batch=batch, steps=1, share_ratio=0, rank=rank), torch.float32)
     arguments["x0"].abs_().add_(0.1)
+    if rank:
+        arguments["shared_projection"].abs_().add_(0.1)  # y > 0
     arguments["private_weight"][:, 3, 1] = -torch.inf
     gradients = {}
     for run in (reference.cross_rnn, functools.partial(backend.cross_rnn, recompute=recompute)):

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from dcrnn_fast import reference
-
 from .backend import CHOICES, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, float32_precision, results
 from .problems import DOUBLE, SHAPES, arguments_of, cross_arguments
@@ -103,19 +101,3 @@ def test_a_projection_row_out_of_range_makes_its_column_nan(backend):
     assert torch.isnan(kept[1, :, :, :, 3]).all()
     kept[1, :, :, :, 3] = clean[1, :, :, :, 3]
     assert torch.equal(kept, clean)
-
-
-def test_infinite_weights_of_a_low_rank_gate_reach_no_gradient_of_added_rows(backend):
-    """A kernel adds rows of zeros to a small batch: there, a gate that infinite weights close is 0 * inf = NaN."""
-    arguments = cast(arguments_of(backend, batch=3, steps=1, share_ratio=0, rank=4), torch.float32)
-    arguments["x0"].abs_().add_(0.1)
-    arguments["shared_projection"].abs_().add_(0.1)  # y > 0
-    arguments["private_weight"][:, 3, 1] = -torch.inf
-    found = {}
-    for run in (reference.cross_rnn, backend.cross_rnn):
-        inputs = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
-        banks = inputs["private_weight"].requires_grad_(), inputs["private_bias"].requires_grad_()
-        found[run] = torch.autograd.grad(run(**inputs).sum(), banks)
-    expected, got = found.values()
-    assert all(torch.isfinite(gradient).all() for gradient in expected)
-    torch.testing.assert_close(got, expected)
