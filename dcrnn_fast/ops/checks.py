@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -14,6 +16,13 @@ _checked_index: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 MAX_ROWS = 2**24
 """The most rows of a bank: the backward of a gather keeps a number for each."""
+
+
+def check_arguments(arguments: Any) -> None:
+    """Raise TypeError, ValueError or IndexError unless the arguments of an operator fit each other."""
+    arguments.check_shapes()
+    for index in arguments.indices:
+        check_index(*index)
 
 
 def check_index(index: Tensor, rows: int, name: str = "index", letters: str = "S + P") -> None:

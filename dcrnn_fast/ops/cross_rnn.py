@@ -17,7 +17,7 @@ from ..sharing import GATES
 from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_inputs, save_nothing, saved_inputs
-from .checks import check_banks, check_index
+from .checks import check_banks
 from .schema import with_arguments
 
 if TYPE_CHECKING:
@@ -82,14 +82,8 @@ class Arguments(NamedTuple):
         """As :func:`.checks.check_index` takes them."""
         return [(self.index, self.shared_weight.shape[0] + self.private_weight.shape[1], "index", "S + P")]
 
-    def check(self) -> None:
-        """Raise TypeError, ValueError or IndexError unless the arguments fit each other."""
-        self.check_shapes()
-        for index in self.indices:
-            check_index(*index)
-
     def check_shapes(self) -> None:
-        """The same without reading a value: callers of an operator may have checked nothing."""
+        """Raise TypeError, ValueError or IndexError unless the arguments fit each other, but for the values of an index."""
         columns = check_inputs(self)
         check_weights(self, columns)
         check_places(self)

@@ -14,7 +14,7 @@ from ..support.checks import check_choice
 from . import auto, cross_rnn, low_rank_cross_rnn, param_gather
 from .auto.calls import measured_backend
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
-from .checks import index_is_checked
+from .checks import check_arguments, index_is_checked
 from .registry import Implementation, Keep, no_override, override_by, register, register_inference
 
 Arguments = param_gather.Arguments | cross_rnn.Arguments | low_rank_cross_rnn.Arguments
@@ -71,7 +71,7 @@ def compute(arguments: Arguments, backend: str, *, recompute: bool = False) -> T
     """The output of an operator. Nobody has checked the arguments yet, but for this: the first is a tensor.
 
     The operator of a kernel checks its arguments, except the values of an index on a GPU. Where those were checked before, the kernel runs
-    at once, and ``arguments.check()`` runs only if it fails, for a better message.
+    at once, and ``check_arguments`` runs only if it fails, for a better message.
     """
     name = resolve(backend, device=arguments[0].device)
     measures = arguments[0].device.type in auto.DEVICES and requested(backend) == "auto"
@@ -83,9 +83,9 @@ def compute(arguments: Arguments, backend: str, *, recompute: bool = False) -> T
                 if name != "reference":  # which checks nothing
                     return _computed(arguments, name, recompute)
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-            arguments.check()
+            check_arguments(arguments)
             raise
-    arguments.check()
+    check_arguments(arguments)
     if measures:
         name = measured_backend(arguments, recompute, implementation)
     return _computed(arguments, name, recompute)

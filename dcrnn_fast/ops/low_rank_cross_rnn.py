@@ -15,7 +15,7 @@ from ..reference.operators import cross_rnn as plain
 from ..sharing import GATES
 from ..support.checks import check_alike, check_tensor
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_inputs, save_nothing, saved_inputs
-from .checks import check_banks, check_index
+from .checks import check_banks
 from .cross_rnn import (
     Needs,
     allows_tf32,
@@ -76,14 +76,8 @@ class Arguments(NamedTuple):
             (self.projection_index, self.shared_projection.shape[0] + self.private_projection.shape[1], "projection_index", "M + N"),
         ]
 
-    def check(self) -> None:
-        """Raise TypeError, ValueError or IndexError unless the arguments fit each other."""
-        self.check_shapes()
-        for index in self.indices:
-            check_index(*index)
-
     def check_shapes(self) -> None:
-        """The same without reading a value: callers of an operator may have checked nothing."""
+        """Raise TypeError, ValueError or IndexError unless the arguments fit each other, but for the values of an index."""
         columns = check_inputs(self)
         check_places(self)
         _check_projection(self, columns)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..reference.operators import param_gather as plain
 from ..support.checks import FLOATING, check_memory, check_tensor
 from .autograd import register_derivative
-from .checks import check_banks, check_index, check_rows
+from .checks import check_banks, check_rows
 
 INPUTS = ("shared", "private")
 """The differentiable arguments."""
@@ -40,14 +40,8 @@ class Arguments(NamedTuple):
         """As :func:`.checks.check_index` takes them."""
         return [(self.index, self.shared.shape[0] + self.private.shape[1], "index", "S + P")]
 
-    def check(self) -> None:
-        """Raise TypeError, ValueError or IndexError unless the arguments fit each other."""
-        self.check_shapes()
-        for index in self.indices:
-            check_index(*index)
-
     def check_shapes(self) -> None:
-        """The same without reading a value."""
+        """Raise TypeError, ValueError or IndexError unless the arguments fit each other, but for the values of an index."""
         check_banks("shared", self.shared, "private", self.private, self.index)
 
     def sizes(self, recompute: bool) -> tuple[int, ...]:

@@ -193,15 +193,15 @@ def test_a_known_kernel_checks_its_arguments_itself(quick, monkeypatch):
     def check(*arguments, **options):
         raise AssertionError("checked twice")
 
-    monkeypatch.setattr(Arguments, "check", check)
+    monkeypatch.setattr(Arguments, "check_shapes", check)
     functional.cross_rnn(**quick)
     with pytest.raises(AssertionError, match="checked twice"):  # plain PyTorch checks nothing itself
         functional.cross_rnn(**{**quick, "x0": quick["x0"].double()})
 
 
 def test_a_call_that_may_not_be_measured_is_checked_once(quick, monkeypatch):
-    checks, check = [], Arguments.check
-    monkeypatch.setattr(Arguments, "check", lambda arguments: checks.append(1) or check(arguments))
+    checks, check = [], Arguments.check_shapes
+    monkeypatch.setattr(Arguments, "check_shapes", lambda arguments: checks.append(1) or check(arguments))
     functional.cross_rnn(**{**quick, "x0": quick["x0"].repeat(9, 1)})
     assert len(checks) == 1
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...support.tracing import may_read_values, observed, transformed
 from ..backends import BACKENDS, REASONS
+from ..checks import check_arguments
 from ..cross_rnn import tf32
 from . import decision
 from .choice import INPUTS, STATIC, Key, bucket
@@ -58,7 +59,7 @@ def measured_backend(arguments: Any, recompute: bool, implementation: Callable[[
         # rows are copied whatever they hold, and a bias that starts at zero would show nothing
         return Problem(tuple([numbers(tensor).to(tensor.dtype) for tensor in tensors]), {}, tuple(needed), kind)
 
-    return decision.backend_for(key, first.device, candidates, problem, arguments.check)
+    return decision.backend_for(key, first.device, candidates, problem, partial(check_arguments, arguments))
 
 
 def _run(compute: Callable[[Any, bool], Tensor], arguments: Any, names: tuple[str, ...], recompute: bool, *inputs: Tensor) -> Tensor:
