@@ -34,7 +34,7 @@ SHAPES = {
     "no rows": {"rows": 0},
     "no banks": {"shared": 0, "private": 0},
     "empty rows": {"trailing": (2, 0)},
-    "five tasks, many rows": {"tasks": 5, "rows": 500, "shared": 70, "private": 90},
+    "five tasks, many rows": {"tasks": 5, "rows": 300, "shared": 30, "private": 40},
     "more rows than a program searches at once": {"rows": 1100, "shared": 7, "private": 9},
 }
 
