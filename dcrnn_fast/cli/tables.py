@@ -159,13 +159,14 @@ def labels_sheet(report: Mapping[str, Any]) -> Sheet:
 
 
 def fields_sheet(report: Mapping[str, Any]) -> Sheet:
-    """One row a field: its ids, and the shares that are out of vocabulary and missing in each split."""
+    """One row a field: its ids, the shares that are out of vocabulary and missing in each split, and the strength of OOV dropout."""
     columns = [(kind, split) for kind in ("oov", "missing") for split in report["rows"]]
     numbers = {f"{'OOV' if kind == 'oov' else kind} {split}": True for kind, split in columns}
     title = "Fields: embeddings, and shares of the rows that are out of vocabulary (OOV) and missing; -: cannot be told"
-    sheet = Sheet(title, {"field": False, "kind": False, "ids": True} | numbers)
+    sheet = Sheet(title, {"field": False, "kind": False, "ids": True} | numbers | {"OOV dropout": True})
     for name, found in report["fields"].items():
-        sheet.add(name, found["kind"], f"{found['ids']:,}", *(_share(found[kind][split]) for kind, split in columns))
+        shares = [_share(found[kind][split]) for kind, split in columns]
+        sheet.add(name, found["kind"], f"{found['ids']:,}", *shares, f"{found['oov_dropout']:.3g}" if "oov_dropout" in found else "-")
     return sheet
 
 

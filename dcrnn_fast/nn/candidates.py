@@ -9,22 +9,25 @@ import torch
 from torch import Tensor
 
 from ..support.checks import check_choice, check_count, check_tensor
+from .lookup import Lookup
 
 if TYPE_CHECKING:
     from .model import DCRNN
+
+Lookups = tuple[Lookup, Lookup | None]
+"""Of the embeddings and of the first-order term."""
 
 
 class Part:
     """The user's columns, or the items': of ids by position ``fields``, and of dense numbers by position ``numbers``."""
 
-    def __init__(self, whose: str, model: DCRNN, fields: Sequence[int], numbers: Sequence[int]) -> None:
+    def __init__(self, whose: str, model: DCRNN, fields: Sequence[int], numbers: Sequence[int], lookups: Lookups | None) -> None:
         self._whose = whose
-        self._operands: tuple[Tensor, Tensor, Tensor] | None = None
-        self._bins: tuple[Tensor, ...] = ()
         device = model.embedding.weight.device
         self.fields = torch.tensor(fields, dtype=torch.int64, device=device)
         self.numbers = torch.tensor(numbers, dtype=torch.int64, device=device)
         self.blocks = torch.cat([self.fields, len(model.num_embeddings) + self.numbers])  # of x0, one a field and a binned number
+        self.lookups = [None if lookup is None else lookup.part(self.fields, self.numbers) for lookup in lookups or ()]
 
     def check(self, ids: Tensor, dense: Tensor | None) -> None:
         """Raise TypeError or ValueError unless ids are [F] of the user or [N, F] of items, and dense too, or None where F is 0."""
@@ -41,24 +44,15 @@ class Part:
                 raise ValueError(f"{self._whose}_{name}: got shape {shape}, expected {words}")
             rows = shape[:-1]
 
-    def features(self, row: Tensor, ids: Tensor, dense: Tensor | None, table: Sequence[Tensor], bins: Sequence[Tensor]) -> Tensor:
-        """Copies [B, D] of a row of x0 with this part in it, by the operator ``features``.
-
-        It reads ``table`` and ``bins``, the same at each call.
-        """
-        if self._operands is None:
-            weight, sizes, offsets = table
-            self._bins = tuple(tensor[self.numbers] for tensor in bins)
-            self._operands = weight, sizes[self.fields], offsets[self.fields]  # last: another thread may look
-        numbers = (dense, *self._bins) if len(self.numbers) else (None,) * 5
-        return torch.ops.dcrnn_fast.features.default(ids, *self._operands, *numbers, row, self.blocks)
-
 
 class Split:
     """A model's columns, divided into the items' and the user's, which are all others."""
 
-    def __init__(self, model: DCRNN, item_fields: Sequence[str], item_numbers: Sequence[int]) -> None:
-        """Raises TypeError, ValueError: a field or a number that the model does not have, or one given twice."""
+    def __init__(self, model: DCRNN, item_fields: Sequence[str], item_numbers: Sequence[int], lookups: Lookups | None = None) -> None:
+        """``lookups`` are those of the whole model, which :meth:`features` needs.
+
+        Raises TypeError, ValueError: a field or a number that the model does not have, or one given twice.
+        """
         names = model.field_names
         for field in item_fields:
             check_choice("item_fields: a field", field, names)
@@ -68,8 +62,8 @@ class Split:
             if len(set(given)) < len(given):
                 raise ValueError(f"{name}={list(given)}: expected each one once")
         fields = [names.index(field) for field in item_fields]
-        self.items = Part("item", model, fields, list(item_numbers))
-        self.user = Part("user", model, _others(len(names), fields), _others(model.num_dense, item_numbers))
+        self.items = Part("item", model, fields, list(item_numbers), lookups)
+        self.user = Part("user", model, _others(len(names), fields), _others(model.num_dense, item_numbers), lookups)
         self._scenario = model.scenario_column
 
     def scenarios(self, user_ids: Tensor, item_ids: Tensor) -> tuple[Tensor, ...]:
@@ -91,19 +85,20 @@ class Split:
         return _side_by_side(self.user.numbers, user, self.items.numbers, items, rows)
 
     def features(
-        self,
-        user_ids: Tensor,
-        item_ids: Tensor,
-        user_dense: Tensor | None,
-        item_dense: Tensor | None,
-        table: Sequence[Tensor],
-        bins: Sequence[Tensor],
-    ) -> Tensor:
-        """x0 [N, D] by the operator ``features``, of the user once."""
-        weight = table[0]
-        nothing = weight.new_zeros((len(self.user.blocks) + len(self.items.blocks)) * weight.shape[1])
-        user = self.user.features(nothing, user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), table, bins)
-        return self.items.features(user[0], item_ids, item_dense, table, bins)
+        self, user_ids: Tensor, item_ids: Tensor, user_dense: Tensor | None, item_dense: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """x0 [N, D] and the parts of the first-order term [N, (F + N) * T] by the operator ``features``, of the user once."""
+        found: list[Tensor | None] = []
+        for user, items in zip(self.user.lookups, self.items.lookups, strict=True):
+            if user is None or items is None:
+                found.append(None)
+                continue
+            nothing = user.table.new_zeros((len(self.user.blocks) + len(self.items.blocks)) * user.table.shape[1])
+            row = user(user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), nothing, self.user.blocks)[0]
+            found.append(items(item_ids, item_dense, row, self.items.blocks))
+        x0, sums = found
+        assert x0 is not None
+        return x0, sums
 
 
 def _others(count: int, taken: Sequence[int]) -> list[int]:

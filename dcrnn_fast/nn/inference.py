@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import transformed
 from .candidates import Split
 from .layers import PartiallySharedLinear
+from .lookup import embeddings, exact, first_order
 
 if TYPE_CHECKING:
     from .model import DCRNN
@@ -73,12 +74,12 @@ class PreparedDCRNN:
         self._layers = [_packed(layer) for layer in (*model.towers, model.head)]
         device = model.embedding.weight.device
         self._device = device.type
-        self._exact = _exact(model.embedding.weight)
+        self._exact = exact(model.embedding.weight)
         on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
-        self._table = _table(model) if on_cpp and not model.pooled else None
-        self._bins = _bins(model) if self._table is not None else ()
-        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers))
+        self._lookups = (embeddings(model), first_order(model)) if on_cpp and not model.pooled else None
+        self._binned = model.dense_embedding is not None
+        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, self._lookups))
         self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
 
     @_plainly
@@ -132,19 +133,23 @@ class PreparedDCRNN:
         split = self._split(tuple(item_fields), tuple(item_numbers))
         split.user.check(user_ids, user_dense)
         split.items.check(item_ids, item_dense)
-        if self._table is None or (self.model.num_dense and not self._bins) or not self._takes(user_dense, item_dense):
+        if self._lookups is None or (self.model.num_dense and not self._binned) or not self._takes(user_dense, item_dense):
             return self.predict(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
         try:
-            x0 = split.features(user_ids, item_ids, user_dense, item_dense, self._table, self._bins)
+            x0, parts = split.features(user_ids, item_ids, user_dense, item_dense)
         except (RuntimeError, TypeError, ValueError):
             self._check(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
             raise
-        return self.model.probabilities(self._logits(x0, *split.scenarios(user_ids, item_ids)))
+        return self.model.probabilities(self._logits(x0, self._first_order(parts), *split.scenarios(user_ids, item_ids)))
 
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
-        return self._logits(self._features(ids, dense), *self.model.scenarios_of(ids))
+        return self._logits(*self._inputs(ids, dense))
 
-    def _logits(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
+    def _logits(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
+        z = self._tower_logits(x0, *scenarios)
+        return z if first_order is None else z.add_(first_order)
+
+    def _tower_logits(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
         states = self._cross(x0, *scenarios)  # [T, B, D]
         if self._towers is not None:
             return torch.ops.dcrnn_fast.towers.default(states, *self._towers)
@@ -155,24 +160,31 @@ class PreparedDCRNN:
         weight, bias = self._layers[-1]
         return torch.baddbmm(bias, states, weight).squeeze(-1).T
 
-    def _features(self, ids: Tensor, dense: Tensor | None) -> Tensor:
+    def _inputs(self, ids: Tensor, dense: Tensor | None) -> tuple[Any, ...]:
+        """What :meth:`dcrnn_fast.DCRNN.inputs` gives."""
         model = self.model
-        if self._table is None or (dense is None) != (model.num_dense == 0) or not self._takes(dense):
-            return model.features(ids, dense)
-        numbers = (dense, *self._bins) if self._bins else ()
+        if self._lookups is None or (dense is None) != (model.num_dense == 0) or not self._takes(dense):
+            return model.inputs(ids, dense)
         try:
-            x0 = torch.ops.dcrnn_fast.features.default(ids, *self._table, *numbers)
+            embedded, numbers = self._lookups
+            x0 = embedded(ids, dense)
+            first = self._first_order(None if numbers is None else numbers(ids, dense))
         except (RuntimeError, TypeError, ValueError):
             self._check(ids, dense)
             raise
-        if dense is None or self._bins:
-            return x0
-        check_dense(dense, ids.shape[0], model.num_dense)
-        return torch.cat([x0, *model.dense_features(dense)], dim=1)
+        if dense is not None and not self._binned:
+            check_dense(dense, ids.shape[0], model.num_dense)
+            x0 = torch.cat([x0, *model.dense_features(dense)], dim=1)
+            first = None if first is None else first + model.first_order_of_numbers(dense)
+        return x0, first, *model.scenarios_of(ids)
+
+    def _first_order(self, parts: Tensor | None) -> Tensor | None:
+        """The term [B, T], of what fields and binned numbers hold [B, (F + N) * T]."""
+        return None if parts is None else parts.unflatten(1, (-1, len(self.model.tasks))).sum(1)
 
     def _takes(self, *numbers: Tensor | None) -> bool:
         """Whether the operator ``features`` computes numbers of this dtype; for others the model does."""
-        return not self._bins or all([values is None or (isinstance(values, Tensor) and values.dtype == self._exact) for values in numbers])
+        return not self._binned or all([n is None or (isinstance(n, Tensor) and n.dtype == self._exact) for n in numbers])
 
     def _check(self, ids: Tensor, dense: Tensor | None) -> None:
         """Where an operator refuses its arguments, say what is wrong with them as the model does."""
@@ -195,19 +207,6 @@ def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     return lambda x0: operator(x0, *tensors, **options)[0].expand(tasks, -1, -1)
 
 
-def _table(model: DCRNN) -> tuple[Tensor, ...]:
-    """What the operator ``features`` reads beside the ids."""
-    return model.embedding.weight.detach(), model.sizes, model.offsets
-
-
-def _bins(model: DCRNN) -> tuple[Tensor, ...]:
-    """What it reads beside dense numbers, in the dtype in which it computes; nothing in a model that has none or projects them."""
-    if model.dense_embedding is None:
-        return ()
-    embedding, dtype = model.dense_embedding, _exact(model.embedding.weight)
-    return tuple(tensor.detach().to(dtype) for tensor in (embedding.lower, embedding.scale, embedding.weight, embedding.bias))
-
-
 def _packed_towers(layers: Sequence[Packed]) -> Packed:
     """What the operator ``towers`` reads: each task's layers in a row [T, P], the head last, and the widths of the hidden ones.
 
@@ -222,8 +221,4 @@ def _packed_towers(layers: Sequence[Packed]) -> Packed:
     weight, bias = layers[-1]
     parts += [pad(weight, (0, 0, 0, below)), bias]
     packed = torch.cat([part.flatten(1) for part in parts], dim=1)
-    return packed.to(_exact(packed)), torch.tensor(widths, dtype=torch.int64)
-
-
-def _exact(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return packed.to(exact(packed)), torch.tensor(widths, dtype=torch.int64)

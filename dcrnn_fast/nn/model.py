@@ -1,8 +1,8 @@
-"""DCRNN, the whole model: one merged embedding table, the cross recurrence, a tower per task, and the relation between tasks."""
+"""DCRNN, the whole model: embeddings, the cross recurrence, a tower per task, the first-order term, and the relation between tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..support.model_inputs import (
     table_rows,
 )
 from .cpu_layers import Dropout, Embedding
+from .first_order import FirstOrder, with_first_order
 from .inference import PreparedDCRNN
 from .layers import CrossRNN, PartiallySharedLinear
 from .losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
@@ -43,8 +44,8 @@ class DCRNN(nn.Module):
     We know only the paper's abstract. What it leaves open is our reading. :class:`dcrnn_fast.reference.DCRNN` is the same model, written
     to be read: it has the same arguments, parameters and results.
 
-    A forward has four stages: :meth:`features` (embeddings), ``cross`` (the recurrence), :meth:`tower_logits` (towers and transfer), and
-    :meth:`event_logits` (the chain of the funnel).
+    A forward has four stages: :meth:`inputs` (embeddings and the first-order term), ``cross`` (the recurrence), :meth:`tower_logits`
+    (towers and transfer), and :meth:`event_logits` (the chain of the funnel).
 
     Args, what it reads:
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
@@ -60,9 +61,11 @@ class DCRNN(nn.Module):
         pooled: fields with several values. Each maps to its ``columns``, names in ``num_embeddings`` that follow each other and share one
             embedding, and to its ``pooling``, "mean" or "sum" of the embeddings of its values. Id 0 is no value; a row without values has
             zeros. ids are then [B, C], and F counts each such field once: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}.
-        sparse: the embedding table's gradient is a sparse tensor of the rows read, as with ``torch.nn.Embedding(sparse=True)``, so that a
-            training step need not pass over the table. It needs an optimiser for such gradients: :class:`dcrnn_fast.RowWiseAdagrad`,
+        sparse: the gradients of the tables of ids are sparse tensors of the rows read, as with ``torch.nn.Embedding(sparse=True)``, so
+            that a training step need not pass over the table. It needs an optimiser for such gradients: :class:`dcrnn_fast.RowWiseAdagrad`,
             ``torch.optim.SparseAdam``. The weights, and what the model computes, are the same.
+        first_order: each id and each number adds to the towers' outputs what it says about each task by itself, see
+            :class:`.first_order.FirstOrder`; False leaves this to the recurrence.
 
     Args, the recurrence and what tasks share of it:
         tasks: task names in funnel order.
@@ -108,6 +111,8 @@ class DCRNN(nn.Module):
     sizes: Tensor
     offsets: Tensor
     _negative_rate = 1.0
+    id_dropout: Callable[[Tensor], Tensor] | None = None
+    """In training mode, changes the ids [B, C] whose embeddings are read. The first-order term reads them as they are."""
 
     def __init__(
         self,
@@ -120,6 +125,7 @@ class DCRNN(nn.Module):
         shared_embeddings: Mapping[str, str] | None = None,
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
         sparse: bool = False,
+        first_order: bool = True,
         tasks: Sequence[str] = ("click", "consume"),
         steps: int = 3,
         cell: Cell = "gated",
@@ -145,6 +151,7 @@ class DCRNN(nn.Module):
         self.shared_embeddings = check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
         self.pooled = check_pooled(pooled, self.field_names, self.shared_embeddings)
         check_flag("sparse", sparse)
+        check_flag("first_order", first_order)
         self.tasks, self.conditionals = check_tasks(tasks)
         check_towers(tower_dims, tower_share_ratio, dropout, relation)
         self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
@@ -162,6 +169,7 @@ class DCRNN(nn.Module):
         )  # fmt: skip
 
         place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.first_order = self._first_order(sparse=sparse, **place) if first_order else None
         self._make_table(embedding_dim, sparse=sparse, **place)
         self.dense_projection = nn.Linear(num_dense, embedding_dim, **place) if num_dense and not dense_bins else None
         self.dense_embedding = PiecewiseLinearEmbedding(num_dense, embedding_dim, dense_bins, **place) if self.dense_bins else None
@@ -185,6 +193,10 @@ class DCRNN(nn.Module):
         self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
         self._reset_table()
 
+    def _first_order(self, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> FirstOrder:
+        (rows, _), bins = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings), max(1, self.dense_bins)
+        return FirstOrder(rows, len(self.tasks), self.num_dense, bins, sparse=sparse, device=device, dtype=dtype)
+
     def _reset_table(self) -> None:
         _, offsets = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
         self.sizes.copy_(torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu"))
@@ -195,13 +207,19 @@ class DCRNN(nn.Module):
         """Draw new parameters and fill the index tensors. A model built on the meta device needs this after ``to_empty``."""
         self._reset_table()
         for module in self.modules():
-            if isinstance(module, (CrossRNN, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
+            if isinstance(module, (CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
                 module.reset_parameters()
 
     @property
     def num_parameters(self) -> int:
         """The number of values in all parameters."""
         return sum(p.numel() for p in self.parameters())
+
+    @property
+    def id_tables(self) -> list[Tensor]:
+        """The tables that ids index: the embeddings, and the first-order term's. With ``sparse=True`` their gradients are sparse."""
+        first = [] if self.first_order is None or self.first_order.table is None else [self.first_order.table.weight]
+        return [self.embedding.weight, *first]
 
     @property
     def negative_rate(self) -> float:
@@ -217,16 +235,44 @@ class DCRNN(nn.Module):
         check_negative_rate(rate, len(self.tasks), self.relation)
         self._negative_rate = float(rate)
 
+    def inputs(self, ids: Tensor, dense: Tensor | None = None) -> tuple[Any, ...]:
+        """What :meth:`behind_inputs` takes: x0 [B, D], the first-order term [B, T] or None, and, of a model with scenarios, them [B]."""
+        checked = self._check(ids, dense)
+        read = self.id_dropout(ids) if self.id_dropout is not None and self.training else ids
+        return self._embedded(read, dense, checked), self.first_order_term(ids, dense, checked=checked), *self.scenarios_of(read)
+
     def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the dense features, projected or embedded."""
+        return self._embedded(ids, dense, self._check(ids, dense))
+
+    def _check(self, ids: Tensor, dense: Tensor | None) -> bool:
+        """Raise for ids and dense features that the model cannot read. False where it could not see the ids' values."""
         checked = check_ids(ids, self.num_embeddings, self.field_names)
         check_dense(dense, ids.shape[0], self.num_dense)
-        rows = merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings, checked=checked)
-        parts = []
+        return checked
+
+    def _rows(self, ids: Tensor, checked: bool) -> Tensor:
+        return merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings, checked=checked)
+
+    def _embedded(self, ids: Tensor, dense: Tensor | None, checked: bool) -> Tensor:
+        parts, rows = [], self._rows(ids, checked)
         if self.num_embeddings:
             embedded = self.embedding(rows)
             parts.append(pool(embedded, ids, self._spans) if self.pooled else embedded.flatten(1))
         return torch.cat([*parts, *self.dense_features(dense)], dim=1)
+
+    def first_order_term(self, ids: Tensor, dense: Tensor | None = None, *, checked: bool = False) -> Tensor | None:
+        """What ids and dense features add to the towers' outputs, [B, T]; None without the term. ``checked`` says that ids are in range."""
+        if self.first_order is None:
+            return None
+        rows = self._rows(ids, checked)
+        return self.first_order.of_ids(rows, ids, self._spans) + self.first_order_of_numbers(dense)
+
+    def first_order_of_numbers(self, dense: Tensor | None) -> Tensor | float:
+        """The part of the first-order term [B, T] that the dense columns give; 0 where there are none."""
+        if self.first_order is None or dense is None:
+            return 0.0
+        return self.first_order.of_numbers(dense.unsqueeze(2) if self.dense_embedding is None else self.dense_embedding.bins(dense))
 
     def dense_features(self, dense: Tensor | None) -> list[Tensor]:
         """The part of :meth:`features` that the dense columns give, [B, N'], or nothing where there are none."""
@@ -241,7 +287,7 @@ class DCRNN(nn.Module):
         return () if self.scenario_column is None else (ids[:, self.scenario_column],)
 
     def tower_logits(self, states: Tensor) -> Tensor:
-        """The towers' outputs z [B, T], from the recurrence's states [T, B, D]."""
+        """The towers' outputs [B, T], from the recurrence's states [T, B, D]."""
         for layer in self.towers:
             states = self.dropout(torch.relu(layer(states)))
         if self.transfer is not None:
@@ -249,12 +295,13 @@ class DCRNN(nn.Module):
         return self.head(states).squeeze(-1).T
 
     def event_logits(self, z: Tensor) -> Tensor:
-        """Logits [B, T] of each event over all impressions, from the towers' outputs z."""
+        """Logits [B, T] of each event over all impressions, from :meth:`conditional_logits` z."""
         return chain_logits(z) if self.relation == "chain" else z
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """The towers' outputs z [B, T]. Under "chain" each is the logit of an event given the one before it."""
-        return self.tower_logits(self.cross(self.features(ids, dense), *self.scenarios_of(ids)))
+        """z [B, T], the towers' outputs and the first-order term. Under "chain" each is the logit of an event given the one before it."""
+        x0, first_order, *scenarios = self.inputs(ids, dense)
+        return with_first_order(self.tower_logits(self.cross(x0, *scenarios)), first_order)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T] of each task's event over all impressions, in the order of ``tasks``.
@@ -267,11 +314,11 @@ class DCRNN(nn.Module):
             IndexError: an id outside its field's range; the message names the field.
             TypeError, ValueError: a wrong dtype or shape, or a dense value that is not finite.
         """
-        return self.behind_features(self.features(ids, dense), *self.scenarios_of(ids))
+        return self.behind_inputs(*self.inputs(ids, dense))
 
-    def behind_features(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
-        """The part of :meth:`forward` behind :meth:`features` and :meth:`scenarios_of`, which it takes."""
-        return self.event_logits(self.tower_logits(self.cross(x0, *scenarios)))
+    def behind_inputs(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
+        """The part of :meth:`forward` behind :meth:`inputs`, which it takes."""
+        return self.event_logits(with_first_order(self.tower_logits(self.cross(x0, *scenarios)), first_order))
 
     @torch.no_grad()
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:

@@ -78,7 +78,10 @@ class PiecewiseLinearEmbedding(nn.Module):
         self.scale.copy_(scale.clamp(max=torch.finfo(torch.float32).max))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, N] to [B, N * E] in the dtype of the parameters. A value is compared with the edges in float32 at least."""
+        """x [B, N] to [B, N * E] in the dtype of the parameters."""
+        return torch.baddbmm(self.bias.unsqueeze(1), self.bins(x).transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
+
+    def bins(self, x: Tensor) -> Tensor:
+        """How far x [B, N] lies in each bin, [B, N, Q] in [0, 1]. A value is compared with the edges in float32 at least."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        encoded = ((x.unsqueeze(-1) - self.lower) * self.scale).clamp(0, 1).to(self.weight.dtype)  # [B, N, Q]
-        return torch.baddbmm(self.bias.unsqueeze(1), encoded.transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
+        return ((x.unsqueeze(-1) - self.lower) * self.scale).clamp(0, 1).to(self.weight.dtype)

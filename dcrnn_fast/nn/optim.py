@@ -1,4 +1,4 @@
-"""An optimiser whose step costs what the rows of the batch cost, however large the table is."""
+"""An optimiser for tables of ids. With sparse gradients its step costs what the rows of the batch cost, however large a table is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..support.checks import check_deviation
 
 
 class RowWiseAdagrad(torch.optim.Optimizer):
-    """Adagrad (Duchi et al., JMLR 2011) with one state value a row, for tables whose gradients are sparse.
+    """Adagrad (Duchi et al., JMLR 2011) with one state value a row, for tables of ids with sparse gradients or dense ones.
 
     It is the rule of fbgemm's ``EXACT_ROWWISE_ADAGRAD``, with decoupled weight decay. Of each row r [E] that the batch has read, with
     gradient g, and with no change to the others::
@@ -20,20 +20,21 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         s_r = s_r + mean(g ** 2)
         r   = (1 - lr * weight_decay) * r - lr * g / (sqrt(s_r) + eps)
 
-    A row decays only in the steps that read it. The state is ``sum`` [N] for a table [N, E].
+    A row decays only in the steps that read it; in a dense gradient, a row of zeros was not read. The state is ``sum`` [N] for a table
+    [N, E].
 
     Args:
         params: tables [N, E] in float32 or float64, or groups of them as in every optimiser of :mod:`torch.optim`.
         lr, weight_decay, eps: finite and at least 0. A row's first step has about ``lr`` as its root mean square.
 
-    Raises TypeError, ValueError: an argument of a wrong type or outside its range, a parameter that is no such table, or, in
-    :meth:`step`, a gradient that is not sparse; the message names it.
+    Raises TypeError, ValueError: an argument of a wrong type or outside its range, or a parameter that is no such table; the message
+    names it.
 
     Example:
         >>> import torch
         >>> from dcrnn_fast import DCRNN, RowWiseAdagrad
         >>> model = DCRNN([1000, 500], sparse=True)
-        >>> optimiser = RowWiseAdagrad([model.embedding.weight], lr=0.05)
+        >>> optimiser = RowWiseAdagrad(model.id_tables, lr=0.05)
         >>> model(torch.tensor([[7, 3], [7, 0]])).sum().backward()
         >>> optimiser.step()
         >>> int((optimiser.state[model.embedding.weight]["sum"] > 0).sum())
@@ -60,7 +61,7 @@ class RowWiseAdagrad(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update the rows that the gradients name."""
+        """Update the rows that were read."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -72,13 +73,18 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         return loss
 
     def _update(self, table: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        if not gradient.is_sparse:
-            raise TypeError("RowWiseAdagrad: got a dense gradient, expected a sparse one, as of DCRNN(sparse=True)")
-        gradient = gradient.coalesce()  # adds up the gradients of a row that was read twice
-        rows, values = gradient.indices()[0], gradient.values()
         state = self.state[table]
         if not state:
             state["sum"] = torch.zeros(table.shape[0], device=table.device, dtype=table.dtype)
+        if not gradient.is_sparse:
+            state["sum"].add_(gradient.square().mean(dim=1))
+            if group["weight_decay"]:
+                table.sub_(table * gradient.any(dim=1, keepdim=True), alpha=group["lr"] * group["weight_decay"])
+            rates = state["sum"].sqrt().add_(group["eps"]).reciprocal_().mul_(group["lr"])
+            table.addcmul_(gradient, rates[:, None], value=-1)
+            return
+        gradient = gradient.coalesce()  # adds up the gradients of a row that was read twice
+        rows, values = gradient.indices()[0], gradient.values()
         sums = state["sum"].index_select(0, rows).add_(values.square().mean(dim=1))
         state["sum"].index_copy_(0, rows, sums)
         rates = sums.sqrt_().add_(group["eps"]).reciprocal_().mul_(group["lr"])

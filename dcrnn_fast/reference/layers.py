@@ -288,9 +288,34 @@ class PiecewiseLinearEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, N] to [B, N * E]."""
-        part_of_bin = ((x.to(torch.promote_types(x.dtype, torch.float32)).unsqueeze(2) - self.lower) * self.scale).clamp(0, 1)
-        vectors = torch.einsum("bnq,nqe->bne", part_of_bin.to(self.weight.dtype), self.weight) + self.bias
+        vectors = torch.einsum("bnq,nqe->bne", self.bins(x).to(self.weight.dtype), self.weight) + self.bias
         return vectors.flatten(1)
+
+    def bins(self, x: Tensor) -> Tensor:
+        """The part of each bin that lies below x [B, N]: [B, N, Q] in [0, 1]."""
+        return ((x.to(torch.promote_types(x.dtype, torch.float32)).unsqueeze(2) - self.lower) * self.scale).clamp(0, 1)
+
+
+class FirstOrder(nn.Module):
+    """A number for each id and task, and for each bin of each dense feature and task; :meth:`forward` adds up those of a row."""
+
+    def __init__(self, rows: int, num_tasks: int, num_dense: int, bins: int, *, sparse: bool, **kind: Any) -> None:
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(torch.zeros(rows, num_tasks, **kind), freeze=rows == 0, sparse=sparse)
+        self.dense_weight = nn.Parameter(torch.empty(num_dense, bins, num_tasks, **kind)) if num_dense else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Go back to zeros."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, fields: Tensor, bins: Tensor | None) -> Tensor:
+        """[B, T], of what the table holds for the fields of a row [B, F, T], and of the bins [B, N, Q] of the dense features."""
+        term = fields.sum(1)
+        if bins is not None and self.dense_weight is not None:
+            term = term + torch.einsum("bnq,nqt->bt", bins.to(self.dense_weight.dtype), self.dense_weight)
+        return term
 
 
 class InformationTransfer(nn.Module):

@@ -3,7 +3,7 @@
     ids [B, F], dense [B, N]
       -> x0 [B, D]          the embeddings of all fields side by side             DCRNN.features
       -> h  [T, B, D]       the cross recurrence, for each task                   CrossRNN, or ScenarioCrossRNN
-      -> z  [B, T]          towers, transfer and head                             DCRNN.conditional_logits
+      -> z  [B, T]          towers, transfer and head, and the first-order term   DCRNN.conditional_logits
       -> logits [B, T]      under "chain", of events by the chain rule            DCRNN.event_logits
 
 It shares no code with the fast modules in ``dcrnn_fast/nn``, nor with the operators; its parameters have the same names and start alike.
@@ -36,7 +36,7 @@ from ..support.model_inputs import (
     check_tasks,
     check_towers,
 )
-from .layers import CrossRNN, InformationTransfer, PartiallySharedLinear, PiecewiseLinearEmbedding, ScenarioCrossRNN
+from .layers import CrossRNN, FirstOrder, InformationTransfer, PartiallySharedLinear, PiecewiseLinearEmbedding, ScenarioCrossRNN
 
 
 class DCRNN(nn.Module):
@@ -61,6 +61,7 @@ class DCRNN(nn.Module):
         shared_embeddings: Mapping[str, str] | None = None,
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
         sparse: bool = False,
+        first_order: bool = True,
         tasks: Sequence[str] = ("click", "consume"),
         steps: int = 3,
         cell: Cell = "gated",
@@ -84,6 +85,7 @@ class DCRNN(nn.Module):
         self.shared_embeddings = check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
         self.pooled = check_pooled(pooled, self.field_names, self.shared_embeddings)
         check_flag("sparse", sparse)
+        check_flag("first_order", first_order)
         self.tasks, self.conditionals = check_tasks(tasks)
         check_towers(tower_dims, tower_share_ratio, dropout, relation)
         self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
@@ -98,7 +100,11 @@ class DCRNN(nn.Module):
         own = {name: size for name, size in sizes.items() if name not in self.shared_embeddings}
         start = dict(zip(own, accumulate(own.values(), initial=0), strict=False))
         self.starts = [start[self.shared_embeddings.get(name, name)] for name in sizes]
-        self.embedding = nn.Embedding(sum(own.values()), embedding_dim, sparse=sparse, **kind)
+        rows = sum(own.values())
+        self.first_order = None
+        if first_order:
+            self.first_order = FirstOrder(rows, len(self.tasks), num_dense, max(1, dense_bins), sparse=sparse, **kind)
+        self.embedding = nn.Embedding(rows, embedding_dim, sparse=sparse, **kind)
         self.embedding.weight.requires_grad_(bool(sizes))
         nn.init.normal_(self.embedding.weight, std=embedding_init_std)
 
@@ -130,7 +136,7 @@ class DCRNN(nn.Module):
         """Draw new parameters."""
         nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
         for module in self.modules():
-            if isinstance(module, (CrossRNN, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
+            if isinstance(module, (CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
                 module.reset_parameters()
 
     @property
@@ -152,30 +158,39 @@ class DCRNN(nn.Module):
         """x0 [B, D]: the embeddings of all fields side by side, then the dense features, embedded or projected."""
         check_ids(ids, self.num_embeddings, self.field_names)
         check_dense(dense, ids.shape[0], self.num_dense)
-        vectors = self.embedding(ids + torch.tensor(self.starts, dtype=torch.int64, device=ids.device))  # [B, columns, E]
-        parts = []
-        for name, columns in self.columns.items():
-            if name not in self.pooled:
-                parts.append(vectors[:, columns[0]])
-                continue
-            held = (ids[:, columns] != 0).unsqueeze(2)  # id 0 is no value
-            total = torch.where(held, vectors[:, columns], 0).sum(1)
-            parts.append(total / held.sum(1).clamp(min=1).to(total.dtype) if self.pooled[name]["pooling"] == "mean" else total)
+        parts = [self.by_field(self.embedding, ids).flatten(1)]
         if dense is not None and self.dense_projection is not None:
             parts.append(self.dense_projection(dense.to(self.dense_projection.weight.dtype)))
         if dense is not None and self.dense_embedding is not None:
             parts.append(self.dense_embedding(dense))
         return torch.cat(parts, dim=1)
 
+    def by_field(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        """[B, F, width]: for each field the table's row of its id, or the sum or mean of the rows of its ids."""
+        vectors = table(ids + torch.tensor(self.starts, dtype=torch.int64, device=ids.device))  # [B, columns, width]
+        fields = []
+        for name, columns in self.columns.items():
+            if name not in self.pooled:
+                fields.append(vectors[:, columns[0]])
+                continue
+            held = (ids[:, columns] != 0).unsqueeze(2)  # id 0 is no value
+            total = torch.where(held, vectors[:, columns], 0).sum(1)
+            fields.append(total / held.sum(1).clamp(min=1).to(total.dtype) if self.pooled[name]["pooling"] == "mean" else total)
+        return torch.stack(fields, dim=1) if fields else vectors
+
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """z [B, T], the outputs of the towers. Under "chain" each is the logit of an event given the one before it."""
+        """z [B, T], the outputs of the towers and the first-order term. Under "chain" each is an event's logit given the one before it."""
         x0 = self.features(ids, dense)
         states = self.cross(x0) if self.scenario_column is None else self.cross(x0, ids[:, self.scenario_column])
         for layer in self.towers:
             states = self.dropout(torch.relu(layer(states)))
         if self.transfer is not None:
             states = self.transfer(states)
-        return self.head(states).squeeze(2).T
+        z = self.head(states).squeeze(2).T
+        if self.first_order is None:
+            return z
+        bins = None if dense is None else dense.unsqueeze(2) if self.dense_embedding is None else self.dense_embedding.bins(dense)
+        return z + self.first_order(self.by_field(self.first_order.table, ids), bins)
 
     def event_logits(self, z: Tensor) -> Tensor:
         """Logits [B, T] of each event over all rows. Under "chain" the probability of event t is sigmoid(z_1) * ... * sigmoid(z_t)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,21 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
 from ..nn import model
+from ..nn.first_order import FirstOrder
 from ..support.checks import check_tensor
 from ..support.model_inputs import check_dense
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
 
-TABLE = "embedding.weight"
-"""The merged table of a plain DCRNN."""
-OWN = "embedding."
+COLLECTIONS = {"embedding": "embedding.weight", "first_order_tables": "first_order.table.weight"}
+"""The collections of torchrec's tables, and the merged table of a plain DCRNN in whose place each one is."""
+OWN = tuple(f"{name}." for name in COLLECTIONS)
 """How the names of torchrec's tables start in a state_dict."""
 
 
 class Part(NamedTuple):
-    """A shard of a table that this process holds: the table's name, the values, and the row and the column at which they start."""
+    """A shard of a table that this process holds: its collection, its name, the values, and the row and the column at which they start."""
 
+    collection: str
     table: str
     values: Tensor
     row: int
@@ -35,8 +37,9 @@ class DCRNN(model.DCRNN):
     """:class:`dcrnn_fast.DCRNN` whose embeddings are a torchrec ``EmbeddingBagCollection``, and which reads a ``KeyedJaggedTensor``.
 
     It takes the arguments of :class:`dcrnn_fast.DCRNN` and gives its logits; its keys are the fields, in any order. ``embedding`` is the
-    collection. It has a table for each field with rows of its own; a field in ``shared_embeddings`` reads another's. :func:`shard` divides
-    the tables among the processes of a job.
+    collection. It has a table for each field with rows of its own; a field in ``shared_embeddings`` reads another's. A second collection,
+    ``first_order_tables``, has the tables of the first-order term; a row has a number for each task and zeros up to a multiple of 4, as
+    fbgemm's tables need it. :func:`shard` divides all tables among the processes of a job.
 
     Raises TypeError, ValueError: as :class:`dcrnn_fast.DCRNN`, and for no field, ``sparse=True`` and another ``dtype`` than float32; in
     the forward as :func:`from_keyed_jagged_tensor`.
@@ -71,24 +74,55 @@ class DCRNN(model.DCRNN):
             if column in readers:
                 # A module's name may have no dot, and be no attribute of the module that holds it.
                 self.tables[f"t{position}_{column.replace('.', '_')}"] = size, readers[column]
+        start = partial(nn.init.normal_, std=self.embedding_init_std)
+        self.embedding = self._collection(embedding_dim, start, device)
+        self.first_order_tables = None
+        if self.first_order is not None:
+            tasks = len(self.tasks)
+            self.first_order_tables = self._collection(tasks + -tasks % 4, nn.init.zeros_, device, after="_first_order")
+
+    def _collection(
+        self, width: int, start: Callable[[Tensor], Tensor], device: torch.device | str | None, after: str = ""
+    ) -> EmbeddingBagCollection:
         # A table pools in one way only, and fields that share it may not: all are sums, and the model divides.
         configs = [
             EmbeddingBagConfig(
-                name=name,
-                embedding_dim=embedding_dim,
+                name=name + after,
+                embedding_dim=width,
                 num_embeddings=size,
                 feature_names=names,
                 pooling=PoolingType.SUM,
-                init_fn=partial(nn.init.normal_, std=self.embedding_init_std),
+                init_fn=start,
             )
             for name, (size, names) in self.tables.items()
         ]
-        place = torch.get_default_device() if device is None else torch.device(device)
-        self.embedding = EmbeddingBagCollection(tables=configs, device=place)
+        return EmbeddingBagCollection(tables=configs, device=torch.get_default_device() if device is None else torch.device(device))
+
+    def _first_order(self, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> FirstOrder:
+        return FirstOrder(None, len(self.tasks), self.num_dense, max(1, self.dense_bins), device=device, dtype=dtype)
 
     def _reset_table(self) -> None:
         for part in self._parts():
-            nn.init.normal_(part.values, std=self.embedding_init_std)
+            if part.collection == "embedding":
+                nn.init.normal_(part.values, std=self.embedding_init_std)
+            else:
+                nn.init.zeros_(part.values)
+
+    @property
+    def id_tables(self) -> list[Tensor]:
+        """The tables of both collections."""
+        return [table for name in self._collections() for table in getattr(self, name).parameters()]
+
+    def _collections(self) -> list[str]:
+        return [name for name in COLLECTIONS if getattr(self, name) is not None]
+
+    def inputs(self, ids: KeyedJaggedTensor, dense: Tensor | None = None) -> tuple[Any, ...]:
+        """What :meth:`behind_inputs` takes, see :meth:`dcrnn_fast.DCRNN.inputs`."""
+        x0 = self.features(ids, dense)
+        if self.first_order_tables is None:
+            return x0, None, *self.scenarios_of(ids)
+        of_ids = self._read(self.first_order_tables, ids).sum(1)[:, : len(self.tasks)]
+        return x0, of_ids + self.first_order_of_numbers(dense), *self.scenarios_of(ids)
 
     def features(self, ids: KeyedJaggedTensor, dense: Tensor | None = None) -> Tensor:
         """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the dense features, projected or embedded."""
@@ -96,11 +130,15 @@ class DCRNN(model.DCRNN):
         if not ids.stride():
             raise ValueError("ids: got no rows, expected at least one, as torchrec's tables do")
         check_dense(dense, ids.stride(), self.num_dense)
-        embedded, parts = self.embedding(ids), []
+        return torch.cat([self._read(self.embedding, ids).flatten(1), *self.dense_features(dense)], dim=1)
+
+    def _read(self, collection: nn.Module, ids: KeyedJaggedTensor) -> Tensor:
+        """What a collection holds for each field, [B, F, width]: of a field with several values, the sum or mean of theirs."""
+        embedded, parts = collection(ids), []
         for field in self.fields:
             sums = embedded[field.name]
             parts.append(sums / ids[field.name].lengths().clamp(min=1)[:, None] if field.pooling == "mean" else sums)
-        return torch.cat([*parts, *self.dense_features(dense)], dim=1)
+        return torch.stack(parts, dim=1)
 
     def scenarios_of(self, ids: KeyedJaggedTensor) -> tuple[Tensor, ...]:
         """The scenario [B] of each row, or nothing in a model without scenarios."""
@@ -112,11 +150,16 @@ class DCRNN(model.DCRNN):
         After :func:`shard` every process must call it: ``parallel.module.plain_state_dict()``. Rank 0 gets the weights, with all tables
         in its memory, and the others None.
         """
-        state = self.state_dict()
-        tables = [_gathered(state[f"{OWN}embedding_bags.{name}.weight"]) for name in self.tables]  # every rank sends its parts
+        state, found = self.state_dict(), {}
+        for name in self._collections():
+            weights = [value for key, value in state.items() if key.startswith(f"{name}.")]  # in the order of the tables
+            found[COLLECTIONS[name]] = torch.cat([_gathered(weight) for weight in weights])  # every rank sends its parts
         if not isinstance(self.embedding, EmbeddingBagCollection) and torch.distributed.get_rank():
             return None
-        return {TABLE: torch.cat(tables)} | {name: value.detach() for name, value in state.items() if not name.startswith(OWN)}
+        if self.first_order_tables is not None:
+            first = COLLECTIONS["first_order_tables"]
+            found[first] = found[first][:, : len(self.tasks)].contiguous()
+        return found | {name: value.detach() for name, value in state.items() if not name.startswith(OWN)}
 
     @torch.no_grad()
     def load_plain_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -128,7 +171,9 @@ class DCRNN(model.DCRNN):
             raise TypeError(f"state: got {type(state).__name__}, expected the state_dict of a DCRNN")
         own = {name: value for name, value in self.state_dict().items() if not name.startswith(OWN)}
         rows = sum(size for size, _ in self.tables.values())
-        shapes = {TABLE: [rows, self.embedding_dim]} | {name: list(value.shape) for name, value in own.items()}
+        widths = {"embedding": self.embedding_dim, "first_order_tables": len(self.tasks)}
+        shapes = {COLLECTIONS[name]: [rows, widths[name]] for name in self._collections()}
+        shapes |= {name: list(value.shape) for name, value in own.items()}
         if state.keys() != shapes.keys():
             lacking, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
             raise ValueError(f"state: lacks {lacking}, has unknown {unknown}; expected the state_dict of a DCRNN with the same arguments")
@@ -142,19 +187,22 @@ class DCRNN(model.DCRNN):
             start += size
         for part in self._parts():
             first, (height, width) = starts[part.table] + part.row, part.values.shape
-            part.values.copy_(state[TABLE][first : first + height, part.column : part.column + width])
+            given = state[COLLECTIONS[part.collection]][first : first + height, part.column : part.column + width]
+            part.values.zero_()
+            part.values[:, : given.shape[1]] = given
         for name, value in own.items():
             value.copy_(state[name])
 
     def _parts(self) -> Iterator[Part]:
         """The shards of the tables that this process holds."""
-        for name, weight in self.embedding.state_dict().items():
-            table = name.removeprefix("embedding_bags.").removesuffix(".weight")
-            if isinstance(weight, ShardedTensor):
-                for shard in weight.local_shards():
-                    yield Part(table, shard.tensor, *shard.metadata.shard_offsets)
-            else:
-                yield Part(table, weight, 0, 0)
+        for collection in self._collections():
+            for name, weight in getattr(self, collection).state_dict().items():
+                table = name.removeprefix("embedding_bags.").removesuffix(".weight").removesuffix("_first_order")
+                if isinstance(weight, ShardedTensor):
+                    for shard in weight.local_shards():
+                        yield Part(collection, table, shard.tensor, *shard.metadata.shard_offsets)
+                else:
+                    yield Part(collection, table, weight, 0, 0)
 
 
 def _gathered(weight: Tensor | ShardedTensor) -> Tensor:

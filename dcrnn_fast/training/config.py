@@ -39,6 +39,7 @@ class ModelConfig(_Section):
     embedding_init_std: Annotated[float, Field(ge=0, le=10)] = Field(
         default=0.05, description="standard deviation with which the embeddings start; 0 starts all ids equal"
     )
+    first_order: bool = Field(default=True, description="a number for each id and task, and for each bin of a number, added to the logits")
     steps: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="applications of the cross cell")
     cell: Literal["gated", "cross"] = Field(default="gated", description="cross cell with or without the gate")
     tied: bool = Field(default=True, description="the same weights at every step")
@@ -81,6 +82,12 @@ class OptimiserConfig(_Section):
     )
     embedding_weight_decay: Annotated[float, Field(ge=0, le=10)] | None = Field(
         default=None, description="decoupled decay of the embeddings; null: weight_decay, or 0 for sparse embeddings"
+    )
+    first_order_lr: Annotated[float, Field(gt=0, le=10)] = Field(
+        default=0.1, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
+    )
+    first_order_weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0, description="decoupled decay of the rows of that table that a step reads"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
 
@@ -144,8 +151,10 @@ class RunConfig(_Section):
         default="auto", description="what a training step multiplies in; auto: bfloat16 where the device is fast in it"
     )
     compile: bool = Field(default=False, description="let torch.compile make a graph of the training step's model")
-    oov_dropout: Annotated[float, Field(ge=0, le=10**6)] = Field(
-        default=1.0, description="an id seen n times is read as out of vocabulary with probability oov_dropout / (oov_dropout + n)"
+    oov_dropout: Annotated[float, Field(ge=0, le=10**6)] | Literal["auto"] = Field(
+        default="auto",
+        description="an id seen n times is read as out of vocabulary with probability oov_dropout / (oov_dropout + n); auto: of each field "
+        "at least 1, and such that training reads as many cells as unseen as the validation rows hold",
     )
     checkpoint_every: Positive | None = Field(
         default=None, description="steps between checkpoints; null: 200, or more while writing takes long. One more after every epoch"
@@ -292,6 +301,8 @@ def _explain(source: str, problem: dict[str, Any]) -> str:
 def _in_words(node: Mapping[str, Any]) -> str:
     if "anyOf" in node:
         return " or ".join(_in_words(option) for option in node["anyOf"])
+    if "const" in node:
+        return str(node["const"])
     if "enum" in node:
         return "one of " + ", ".join(map(str, node["enum"]))
     if "pattern" in node:  # only that of paths

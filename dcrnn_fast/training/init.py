@@ -27,7 +27,8 @@ from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_encoding, read_weights
 from .ranks.ranks import ONE, Ranks
 
-TABLE = "embedding.weight"
+EMBEDDING = "embedding.weight"
+TABLES = (EMBEDDING, "first_order.table.weight")
 MAY_DIFFER = ("dropout", "embedding_init_std", "relation")
 """Keys of the section ``model`` that change neither a weight's shape nor what it means. The relation is compared with the data's own."""
 
@@ -92,14 +93,16 @@ def grown_encoding(encoding: Mapping[str, Any], vocabulary: Mapping[str, list[An
 def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) -> None:
     """Copy the earlier run's weights into a model of ``fields`` (the number of ids by field). Rows of new ids keep what they start with.
 
-    Raises :class:`dcrnn_fast.errors.CheckpointError` if other weights than the table's do not fit.
+    Raises :class:`dcrnn_fast.errors.CheckpointError` if other weights than the tables' do not fit.
     """
-    table, known = model.state_dict()[TABLE].clone(), earlier.tensors[TABLE]
+    state = model.state_dict()
+    tables = {name: state[name].clone() for name in TABLES if name in state}
     sizes, shared = dict(earlier.about["fields"]), earlier.about["shared"]
     starts = (table_rows(list(fields), list(sized.values()), shared)[1] for sized in (sizes, fields))
     for size, before, now in zip(sizes.values(), *starts, strict=True):
-        table[now : now + size] = known[before : before + size]
-    load_tensors(model, earlier.tensors | {TABLE: table}, earlier.folder.weights)
+        for name, table in tables.items():
+            table[now : now + size] = earlier.tensors[name][before : before + size]
+    load_tensors(model, earlier.tensors | tables, earlier.folder.weights)
 
 
 class _KnownIds:

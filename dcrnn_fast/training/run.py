@@ -21,7 +21,7 @@ from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, enter_run
 from .folder.tensors import load_tensors
 from .folder.weights import read_encoding, read_weights
-from .init import TABLE, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
+from .init import EMBEDDING, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .loop.progress import Report
 from .loop.trainer import Trainer
 from .pretrained import start_from_vectors
@@ -133,7 +133,7 @@ def _train(
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step, ranks=ranks)
         if newest is None:
-            for line in start_from_vectors(trainer.model.state_dict()[TABLE], config.pretrained, dataset.meta):
+            for line in start_from_vectors(trainer.model.state_dict()[EMBEDDING], config.pretrained, dataset.meta):
                 report.note(line)
         if earlier is not None:
             trainer.start = compare(config, earlier, dataset, device, ranks)
@@ -149,6 +149,8 @@ def _train(
             folder.claim(config)
         for line in warnings:
             report.note(f"warning: {line}")
+        if config.oov_dropout == "auto" and is_new and (line := trainer.oov_dropout.in_words()):
+            report.note(line)
         for line in in_words(trainer.start) if earlier is not None and trainer.start else ():
             report.note(line)
         trainer.run()
@@ -172,6 +174,9 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
     trainer.export()
     best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
+    early = trainer.config.early_stopping
+    why = f"{early.patience} evaluations brought no better {early.monitor}" if trainer.stopping.should_stop else "all epochs are trained"
+    trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights of step {best['step']}")
     if not best["step"]:
         kept = "the constant" if trainer.start is None else "the weights of the earlier run"
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}")
@@ -187,6 +192,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "best_step": best["step"],
             "steps": at.step,
             "loss": at.history[-1]["train_loss"],
+            "oov_dropout": trainer.oov_dropout.strengths,
         },
         "model": {
             "parameters": trainer.model.num_parameters,

@@ -16,6 +16,7 @@ CONFIGURATIONS = {
     "numbers alone": {"num_embeddings": {}},
     "one hard tower": {"tower_dims": (4,), "tower_share_ratio": 1.0},
     "no tower": {"tower_dims": ()},
+    "no first-order term": {"first_order": False},
     "sparse table": {"sparse": True, "embedding_init_std": 0.3},
     "shared embeddings": {"num_embeddings": {"last": 11, **SIZES}, "shared_embeddings": {"last": "item"}},
     "several values": {

@@ -211,8 +211,9 @@ on_cpp = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the bac
 def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken():
     model = made()
     prepared = model.prepare_inference()
-    table, sizes, offsets = prepared._table
-    prepared._table = table, sizes.int(), offsets  # the operator refuses them, and the model would not read them
+    embeddings, first_order = prepared._lookups
+    wrong = embeddings.sizes.int()  # the operator refuses them, and the model would not read them
+    prepared._lookups = embeddings._replace(sizes=wrong), first_order
     for call in (lambda: prepared(*rows(model)), lambda: prepared.score(**candidates(model)[0])):
         with pytest.raises(ValueError, match="sizes: expected dtype int64"):
             call()
@@ -222,12 +223,12 @@ def test_numbers_in_another_dtype_than_the_operators_are_computed_by_the_model()
     model = made()
     prepared, (ids, dense) = model.prepare_inference(), rows(model)
     for other in (dense.double(), dense.bfloat16()):
-        assert torch.equal(prepared._features(ids, other), model.features(ids, other))
+        assert torch.equal(prepared._inputs(ids, other)[0], model.features(ids, other))
 
 
 @on_cpp
 def test_the_users_ids_are_looked_up_once():
-    """Of 17 items with two fields, the operator reads 17 rows of two ids, and one row of the user's one id."""
+    """Of 17 items with two fields, the operator reads 17 rows of two ids, and one row of the user's one id, in each of two tables."""
     read = []
 
     class Record(TorchDispatchMode):
@@ -240,4 +241,4 @@ def test_the_users_ids_are_looked_up_once():
     prepared = model.prepare_inference()
     with Record():
         prepared.score(**candidates(model)[0])
-    assert sorted(read) == [[1, 1], [17, 2]]
+    assert sorted(read) == [[1, 1], [1, 1], [17, 2], [17, 2]]

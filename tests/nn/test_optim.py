@@ -76,11 +76,15 @@ def test_a_restored_optimiser_goes_on_with_the_same_bits():
     assert torch.equal(whole, resumed)
 
 
-def test_a_dense_gradient_is_refused():
-    table = nn.Parameter(torch.zeros(3, 2))
-    table.grad = torch.ones(3, 2)
-    with pytest.raises(TypeError, match=r"got a dense gradient, expected a sparse one, as of DCRNN\(sparse=True\)"):
-        RowWiseAdagrad([table]).step()
+def test_a_dense_gradient_moves_a_table_as_the_sparse_one_of_its_rows_does():
+    sparse = table_with_gradient([1, 4], torch.randn(2, 3))
+    dense = nn.Parameter(sparse.detach().clone())
+    optimisers = [RowWiseAdagrad([table], lr=0.3, weight_decay=0.2) for table in (sparse, dense)]
+    for _ in range(3):
+        dense.grad = sparse.grad.to_dense()
+        for optimiser in optimisers:
+            optimiser.step()
+        torch.testing.assert_close(dense, sparse, rtol=1e-12, atol=1e-12)
 
 
 @MODELS
@@ -130,13 +134,14 @@ class PassesOver(TorchDispatchMode):
 
 def test_no_operator_of_a_training_step_passes_over_the_table_or_its_state():
     model = DCRNN([100_000, 50_000], embedding_dim=4, tower_dims=(8,), sparse=True, backend="reference")
-    of_table = RowWiseAdagrad([model.embedding.weight], weight_decay=0.1)
-    others = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter is not model.embedding.weight])
+    tables = {id(table) for table in model.id_tables}
+    of_tables = RowWiseAdagrad(model.id_tables, weight_decay=0.1)
+    others = torch.optim.AdamW([parameter for parameter in model.parameters() if id(parameter) not in tables])
     ids, labels = torch.randint(0, 50_000, (8, 2)), torch.ones(8, 2)
 
     def step():
         model.loss(model(ids), labels).backward()
-        of_table.step()
+        of_tables.step()
         others.step()
         model.zero_grad()
 

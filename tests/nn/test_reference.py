@@ -6,6 +6,7 @@ import torch
 from dcrnn_fast import DCRNN, CrossRNN, PartiallySharedLinear, ScenarioCrossRNN, reference
 from dcrnn_fast.nn import layers, model, pooling
 from dcrnn_fast.nn.cpu_layers import Dropout
+from dcrnn_fast.nn.first_order import FirstOrder
 from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.relations import InformationTransfer
 from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout
@@ -154,6 +155,17 @@ DEFECTS = {
     "weights of rows are ignored": lambda patch: before(patch, model, "task_losses", lambda logits, labels, weight: (logits, labels)),
     "weights of tasks are ignored": lambda patch: before(patch, model, "combine", lambda losses, weight: (losses, None)),
     "the calibrator weighs 1": lambda patch: patch(model, "CALIBRATOR_WEIGHT", 1.0),
+    "the first-order term is lost": lambda patch: patch(model, "with_first_order", lambda z, term: z),
+    "the first-order terms of tasks are swapped": lambda patch: before(
+        patch, model, "with_first_order", lambda z, term: (z, None if term is None else term.flip(1))
+    ),
+    "the first-order term reads no numbers": lambda patch: after(patch, FirstOrder, "of_numbers", lambda sums, *_: 0 * sums),
+    "the first-order term counts what is no value": lambda patch: after(
+        patch, FirstOrder, "of_ids", lambda sums, self, rows, ids, cut: self.table(rows).sum(1)
+    ),
+    "the first-order term starts at random": lambda patch: patch(
+        FirstOrder, "reset_parameters", lambda self: torch.nn.init.normal_(self.table.weight)
+    ),
     "embeddings start with another deviation": lambda patch: after(
         patch, DCRNN, "_reset_table", lambda _, self: torch.nn.init.normal_(self.embedding.weight, std=0.05)
     ),

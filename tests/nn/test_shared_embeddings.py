@@ -27,8 +27,8 @@ def test_a_shared_row_gets_the_gradients_of_both_fields():
     """The model with sharing is the one without whose rows of last_item are kept equal to those of item."""
     shared, apart = (reference.DCRNN(SIZES, embedding_dim=2, shared_embeddings=given) for given in (SHARED, None))
     weights = shared.state_dict()
-    table = weights["embedding.weight"]
-    apart.load_state_dict({**weights, "embedding.weight": torch.cat([table[3:], table])})
+    tables = {name: weights[name] for name in ("embedding.weight", "first_order.table.weight")}
+    apart.load_state_dict({**weights, **{name: torch.cat([table[3:], table]) for name, table in tables.items()}})
     assert torch.equal(shared(IDS), apart(IDS))
     for model in (shared, apart):
         model(IDS).square().sum().backward()

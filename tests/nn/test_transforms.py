@@ -147,7 +147,7 @@ def test_a_linearized_model_gives_its_directional_derivatives(sharing):
 
 
 def test_forward_and_second_derivatives_of_a_model_are_those_of_the_reference():
-    problem = Problem("transfer")
+    problem = Problem("transfer", rows=2)
 
     def loss_of(model):
         return lambda bias: problem.loss({**problem.state, "cross.shared_bias": bias}, *problem.rows, model=model)

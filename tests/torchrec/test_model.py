@@ -58,6 +58,9 @@ def test_its_gradients_are_those_of_the_plain_model():
     model.loss(model(to_keyed_jagged_tensor(ids, model), dense), labels).backward()
     tables = torch.cat([bag.weight.grad for bag in model.embedding.embedding_bags.values()])
     torch.testing.assert_close(tables, plain.embedding.weight.grad, rtol=1e-5, atol=1e-7)
+    first = torch.cat([bag.weight.grad for bag in model.first_order_tables.embedding_bags.values()])
+    torch.testing.assert_close(first[:, :2], plain.first_order.table.weight.grad, rtol=1e-5, atol=1e-7)
+    assert not first[:, 2:].any()
     torch.testing.assert_close(model.head.private_weight.grad, plain.head.private_weight.grad, rtol=1e-5, atol=1e-7)
 
 

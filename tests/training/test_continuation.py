@@ -74,13 +74,16 @@ def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(finished
     earlier, about = load_model(finished / "model.safetensors")
     start = {name.removeprefix("model."): value for name, value in newest_checkpoint(tmp_path / "run").tensors.items()}
     for name, value in earlier.state_dict().items():
-        if name != "embedding.weight":
+        if name not in ("embedding.weight", "first_order.table.weight"):
             assert torch.equal(start[name], value), name
     sizes = dict(about["fields"])
     assert list(sizes) == ["shape", "colour", "size"]
     end = sizes["shape"] + sizes["colour"]
     table, old = start["embedding.weight"], earlier.embedding.weight
     assert torch.equal(torch.cat([table[:end], table[end + 1 :]]), old)
+    first = start["first_order.table.weight"]
+    assert torch.equal(torch.cat([first[:end], first[end + 1 :]]), earlier.first_order.table.weight)
+    assert not first[end].any()
     assert 0 < table[end].abs().max() < 0.5
     assert not (old == table[end]).all(dim=1).any()
 

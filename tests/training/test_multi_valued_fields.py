@@ -92,7 +92,7 @@ def test_vectors_start_a_field_by_its_own_name(run, tmp_path):
 
 def test_out_of_vocabulary_dropout_leaves_absent_values_alone(run):
     data = prepare_data(run.config)
-    dropout = OOVDropout(data, alpha=1e9, device=torch.device("cpu"))
+    dropout = OOVDropout(data, 1e9, device=torch.device("cpu"))
     assert not dropout(torch.zeros(4, len(COLUMNS), dtype=torch.int64)).any()
     assert not dropout(torch.from_numpy(np.array(data.split("train").ids[:50], np.int64))).any()
 

@@ -93,7 +93,7 @@ def test_a_run_does_not_go_on_with_fields_that_share_otherwise(run, tmp_path):
 
 def test_out_of_vocabulary_dropout_counts_an_item_in_all_fields_that_share_it(run):
     data = prepare_data(run.config)
-    dropout = OOVDropout(data, alpha=10.0, device=torch.device("cpu"))
+    dropout = OOVDropout(data, 10.0, device=torch.device("cpu"))
     ids = data.split("train").ids
     for item in range(1, data.meta.fields["item"]):
         counts = int((ids[:, [0, 2]] == item).sum())

@@ -16,6 +16,7 @@ from .base_rates import Array, constant_log_loss, event_labels, label_counts, la
 from .dense import dense_moments, empty_columns
 from .leaks import leak_warnings, single_feature_auc
 from .oov import id_shares, is_categorical, lost_fields, rare_fields
+from .oov_dropout import oov_strengths
 
 
 def data_report(data: PackedDataset) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
             and `constant_log_loss`, the log loss of predicting the train rows' base rate.
         fields: by field: `kind` ("categorical", "hashed" or "buckets"), `ids` (the number of embeddings), and by split the share of the
             rows that are `oov` and `missing`, None where the packed format cannot tell (see
-            :func:`dcrnn_fast.data.inspect.oov.id_shares`). A field with several values has the shares of its first one.
+            :func:`dcrnn_fast.data.inspect.oov.id_shares`). A field with several values has the shares of its first one. Of a categorical
+            field also `oov_dropout`, see :func:`dcrnn_fast.data.inspect.oov_dropout.oov_strengths`.
         dense: by dense column and split: `mean`, `std`, `min`, `max` of the scaled values. Train has mean 0 and standard deviation 1 except
             for missing cells, which are 0.
         groups: None without a group column, else by split: `groups`, `mean_rows` of a group, `rows_without_group`, and `both_classes`, by
@@ -55,6 +57,7 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         raise TypeError(f"data={shown(data)}: expected a PackedDataset, as prepare and open_packed return it, got {type(data).__name__}")
     meta, splits = data.meta, data.splits
     shares = {name: id_shares(split, meta) for name, split in splits.items()}
+    strengths = oov_strengths(data) if {"train", "valid"} <= splits.keys() else {}
     report = {
         "name": meta.name,
         "digest": meta.digest,
@@ -63,6 +66,7 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         "fields": {
             field: {"kind": _kind(meta, column), "ids": meta.fields[column]}
             | {kind: {name: shares[name][field][kind] for name in splits} for kind in ("oov", "missing")}
+            | ({"oov_dropout": strengths[field]} if field in strengths else {})
             for field, column in meta.first_columns.items()
         },
         "dense": _dense(data),

@@ -78,7 +78,7 @@ class TableSchema(Strict):
     weight: Column | None = None
     funnel: bool = False
     relation: Literal["chain", "independent", "transfer"] | None = None
-    min_count: int = Field(default=5, ge=1)
+    min_count: int = Field(default=1, ge=1)
     missing_values: tuple[str, ...] = ("",)
     max_rejects: int = Field(default=0, ge=0)
 

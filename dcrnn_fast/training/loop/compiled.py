@@ -16,26 +16,26 @@ from ..device import autocast
 def compiled(
     model: nn.Module, batch: Batch, precision: str, device: torch.device, *, without_gradients: bool = False
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """``model.forward`` of a DCRNN or its objective in training mode; everything behind the embeddings is one compiled graph.
+    """``model.forward`` of a DCRNN or its objective in training mode; everything behind its ``inputs`` is one compiled graph.
 
-    The lookup of the embeddings stays as it is: it checks ids and dense values, and its gradient, which may be sparse, is added up in a
-    fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
+    The lookups in the tables of ids stay as they are: they check ids and dense values, and their gradients, which may be sparse, are added
+    up in a fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
     ``without_gradients`` makes the graph of a forward without gradients too. It changes no weight and no random number. Raises
     :class:`ConfigError` if it cannot be made here.
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
     of_model: Any = model
-    graph = torch.compile(lambda x0, *scenarios: of_model.behind_features(x0, *scenarios), dynamic=True, fullgraph=True)
+    graph = torch.compile(lambda *inputs: of_model.behind_inputs(*inputs), dynamic=True, fullgraph=True)
 
     def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
-        return graph(of_model.features(ids, dense), *of_model.scenarios_of(ids))
+        return graph(*of_model.inputs(ids, dense))
 
     ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
-    try:
-        of_model.features(ids, dense)
-    except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
-        return forward
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            of_model.inputs(ids, dense)
+        except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
+            return forward
         try:
             for gradients in (False, True) if without_gradients else (True,):
                 with torch.set_grad_enabled(gradients), autocast(precision, device):

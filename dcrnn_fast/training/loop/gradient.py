@@ -29,7 +29,6 @@ class BatchGradient:
         config: of the run; from its seed and the step, each of several ranks draws random numbers of its own.
         model: a DCRNN, on ``device``; it computes in ``precision``.
         task_weight: that of the loss, see :func:`.optim.build_weighting`.
-        id_dropout: what changes the ids of a training step, or None.
         forward: computes the model's logits; the model itself, or its compiled form.
         ranks: those that call this together.
     """
@@ -39,7 +38,6 @@ class BatchGradient:
         config: RunConfig,
         model: nn.Module,
         task_weight: nn.Module | Tensor | None,
-        id_dropout: Callable[[Tensor], Tensor] | None,
         *,
         forward: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         precision: str,
@@ -47,7 +45,7 @@ class BatchGradient:
         ranks: Ranks,
     ) -> None:
         self.options, self.seed, self.micro_batches = config.loss, config.seed, config.optimiser.micro_batches
-        self.model, self.task_weight, self.id_dropout = model, task_weight, id_dropout
+        self.model, self.task_weight = model, task_weight
         self.forward = forward or model
         self.precision, self.device, self.ranks = precision, device, ranks
 
@@ -89,8 +87,6 @@ class BatchGradient:
         return loss.detach(), labels.shape[0]
 
     def _logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
-        if self.id_dropout:
-            ids = self.id_dropout(ids)
         with autocast(self.precision, self.device):
             return self.forward(ids, dense).float()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn.counterfactual import counterfactual_losses
+from ...nn.first_order import with_first_order
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
 from ..config import RunConfig
@@ -50,22 +51,18 @@ class CounterfactualObjective(nn.Module):
             place = model.embedding.weight.device
             self.imputation = Imputation(len(model.tasks) - 1, model.plan.dim, config.model.tower_dims, place)
 
-    def features(self, ids: Tensor, dense: Tensor | None) -> Tensor:
-        """The model's features of these inputs."""
-        return self.model.features(ids, dense)
-
-    def scenarios_of(self, ids: Tensor) -> tuple[Tensor, ...]:
-        """The model's scenarios of these ids."""
-        return self.model.scenarios_of(ids)
+    def inputs(self, ids: Tensor, dense: Tensor | None) -> tuple[Any, ...]:
+        """The model's inputs of these ids and dense features."""
+        return self.model.inputs(ids, dense)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The outputs, with the arguments and errors of the model."""
-        return self.behind_features(self.features(ids, dense), *self.scenarios_of(ids))
+        return self.behind_inputs(*self.inputs(ids, dense))
 
-    def behind_features(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
-        """The outputs, from what :meth:`features` and :meth:`scenarios_of` give."""
+    def behind_inputs(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
+        """The outputs, from what :meth:`inputs` gives."""
         states = self.model.cross(x0, *scenarios)
-        z = self.model.tower_logits(states)
+        z = with_first_order(self.model.tower_logits(states), first_order)
         return z if self.imputation is None else torch.cat([z, self.imputation(states[1:])], dim=1)
 
     def loss(self, outputs: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:

@@ -14,7 +14,7 @@ import dcrnn_fast
 from ...errors import ConfigError
 from ..config import OptimiserConfig, RunConfig
 
-EMBEDDING = "model.embedding.weight"
+EMBEDDING, FIRST_ORDER = "model.embedding.weight", "model.first_order.table.weight"
 SPARSE_LR, SPARSE_DECAY = 0.05, 0.0
 """The defaults of ``optimiser.embedding_lr`` and ``embedding_weight_decay`` with ``model.embedding: sparse``."""
 
@@ -56,26 +56,28 @@ def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.dev
 
 
 def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device: torch.device) -> Optimisers:
-    """AdamW over all parameters, with PyTorch's fused kernel where there is one; biases and log variances do not decay.
+    """AdamW with PyTorch's fused kernel where there is one, and row-wise Adagrad; biases and log variances do not decay.
 
-    The table of the embeddings has its own peak learning rate and decay and, with ``model.embedding: sparse``, row-wise Adagrad. A group's
-    ``lr_scale`` multiplies :func:`learning_rate`.
+    Row-wise Adagrad trains the table of the first-order term and, with ``model.embedding: sparse``, that of the embeddings; both have
+    their own peak learning rates and decays. A group's ``lr_scale`` multiplies :func:`learning_rate`.
     """
     options, sparse = config.optimiser, config.model.embedding == "sparse"
     usual_lr, usual_decay = (SPARSE_LR, SPARSE_DECAY) if sparse else (options.lr, options.weight_decay)
-    embedding_decay = usual_decay if options.embedding_weight_decay is None else options.embedding_weight_decay
     embedding_lr = usual_lr if options.embedding_lr is None else options.embedding_lr
-    groups: dict[str, dict[str, Any]] = {
-        "decayed": {"params": [], "weight_decay": options.weight_decay, "lr_scale": 1.0},
-        "constant": {"params": [], "weight_decay": 0.0, "lr_scale": 1.0},
-        "embedding": {"params": [], "weight_decay": embedding_decay, "lr_scale": embedding_lr / options.lr},
-    }
+    embedding_decay = usual_decay if options.embedding_weight_decay is None else options.embedding_weight_decay
+
+    def group(lr: float, decay: float) -> dict[str, Any]:
+        return {"params": [], "weight_decay": decay, "lr_scale": lr / options.lr}
+
+    decayed, constant = group(options.lr, options.weight_decay), group(options.lr, 0.0)
+    own = {EMBEDDING: group(embedding_lr, embedding_decay), FIRST_ORDER: group(options.first_order_lr, options.first_order_weight_decay)}
     for name, parameter in named_parameters(modules):
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
-        groups["embedding" if name == EMBEDDING else "constant" if exempt else "decayed"]["params"].append(parameter)
-    tables = [groups.pop("embedding")] if sparse else []
-    adamw = torch.optim.AdamW([*groups.values()], lr=options.lr, fused=device.type in ("cpu", "cuda"))
-    return Optimisers(adamw, dcrnn_fast.RowWiseAdagrad(tables, lr=embedding_lr)) if sparse else Optimisers(adamw)
+        own.get(name, constant if exempt else decayed)["params"].append(parameter)
+    tables = [table for name, table in own.items() if table["params"] and (sparse or name == FIRST_ORDER)]
+    dense = [decayed, constant] if sparse else [decayed, constant, own[EMBEDDING]]
+    adamw = torch.optim.AdamW(dense, lr=options.lr, fused=device.type in ("cpu", "cuda"))
+    return Optimisers(adamw, dcrnn_fast.RowWiseAdagrad(tables, lr=options.lr)) if tables else Optimisers(adamw)
 
 
 def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn.Parameter]]:

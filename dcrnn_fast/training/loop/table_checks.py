@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from ...nn.optim import RowWiseAdagrad
 from ..config import OptimiserConfig
 from ..folder.tensors import all_finite, total
-from .optim import Optimisers
+from .optim import Optimisers, named_parameters
 
 
 class SparseTable:
@@ -42,10 +44,13 @@ class SparseTable:
         return [self._optimiser.state[self._table]["sum"], torch.index_select(self._table.detach(), 0, rows)]
 
 
-def sparse_table(options: OptimiserConfig, optimiser: Optimisers) -> SparseTable | None:
-    """The table that row-wise Adagrad trains; None if nothing is trained so."""
-    for part in optimiser.parts:
-        if isinstance(part, RowWiseAdagrad):
-            ((group, (table,)),) = ((group, group["params"]) for group in part.param_groups)
-            return SparseTable(table, part, options.lr * group["lr_scale"] * group["weight_decay"])
-    return None
+def sparse_tables(options: OptimiserConfig, optimiser: Optimisers, modules: Mapping[str, nn.Module]) -> dict[str, SparseTable]:
+    """The tables that row-wise Adagrad trains, by the names that :func:`.optim.named_parameters` gives them."""
+    names = {id(parameter): name for name, parameter in named_parameters(modules)}
+    return {
+        names[id(table)]: SparseTable(table, part, options.lr * group["lr_scale"] * group["weight_decay"])
+        for part in optimiser.parts
+        if isinstance(part, RowWiseAdagrad)
+        for group in part.param_groups
+        for table in group["params"]
+    }

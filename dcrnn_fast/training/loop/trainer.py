@@ -36,13 +36,13 @@ from .compiled import compiled
 from .gradient import BatchGradient
 from .objective import CounterfactualObjective
 from .oov_dropout import OOVDropout
-from .optim import EMBEDDING, build_optimiser, build_weighting, clip_gradients, learning_rate
+from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate
 from .pace import STEPS, CheckpointPace
 from .progress import NoScalars, Report, Scalars
 from .start import constant_heads, dense_edges
 from .state import EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 from .stopping import EarlyStopping
-from .table_checks import sparse_table
+from .table_checks import sparse_tables
 
 
 class Trainer:
@@ -67,6 +67,9 @@ class Trainer:
         if self.model.dense_embedding is not None:
             edges = dense_edges(np.asarray(dataset.split("train").dense), config.model.dense_bins)
             self.model.dense_embedding.set_edges(edges)  # type: ignore[union-attr, operator]
+        self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device)
+        if any(self.oov_dropout.strengths.values()):
+            self.model.id_dropout = self.oov_dropout  # type: ignore[assignment]
         self.task_weight = build_weighting(config, dataset.meta.tasks, device)
         self.modules: dict[str, nn.Module] = {"model": self.model}
         if isinstance(self.task_weight, nn.Module):
@@ -77,10 +80,10 @@ class Trainer:
             if objective.imputation is not None:
                 self.modules["imputation"] = objective.imputation
         self.optimiser = build_optimiser(config, self.modules, device)
-        self.table = sparse_table(config.optimiser, self.optimiser)
+        is_sparse = config.model.embedding == "sparse"
+        self.tables = sparse_tables(config.optimiser, self.optimiser, self.modules) if is_sparse else {}
         self.pace = CheckpointPace()
         self.precision = select_precision(config.precision, device)
-        oov_dropout = OOVDropout(dataset, config.oov_dropout, device) if config.oov_dropout else None
         part = {"shards": ranks.count, "shard": ranks.rank}
         self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed, **part)
         forward = None
@@ -88,7 +91,7 @@ class Trainer:
             micro = config.optimiser.micro_batches > 1
             forward = compiled(objective, next(self.loader.batches()), self.precision, device, without_gradients=micro)
         self.gradient = BatchGradient(
-            config, objective, self.task_weight, oov_dropout, forward=forward, precision=self.precision, device=device, ranks=ranks
+            config, objective, self.task_weight, forward=forward, precision=self.precision, device=device, ranks=ranks
         )
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
@@ -190,7 +193,7 @@ class Trainer:
     def where(self) -> dict[str, Any]:
         """The values that must be the same on all ranks."""
         same = {"step": self.at.step, "data": self.dataset.meta.digest, "precision": self.precision, "backend": self.backend}
-        return same | weight_sums(self.modules, {EMBEDDING: self.table.sum()} if self.table else {})
+        return same | weight_sums(self.modules, {name: table.sum() for name, table in self.tables.items()})
 
     def export(self) -> None:
         """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0."""
@@ -306,7 +309,8 @@ class Trainer:
             raise self._diverged(f"the weights {', '.join(bad[:3])} are no longer finite at step {self.at.step}")
 
     def _finite(self, name: str, value: Tensor) -> bool:
-        return self.table.all_finite() if self.table and f"model.{name}" == EMBEDDING else all_finite(value)
+        table = self.tables.get(f"model.{name}")
+        return all_finite(value) if table is None else table.all_finite()
 
     def _tick(self) -> None:
         now = time.perf_counter()

@@ -74,7 +74,7 @@ def test_the_dense_part_of_the_defaults_is_that_of_the_default_configuration():
         [2] * usual.ids, embedding_dim=usual.width, steps=of_model.steps, rank=of_model.rank, tower_dims=of_model.tower_dims,
         device=torch.device("meta"),
     )  # fmt: skip
-    assert model.num_parameters - model.embedding.weight.numel() == usual.dense_parameters
+    assert model.num_parameters - sum(table.numel() for table in model.id_tables) == usual.dense_parameters
     towers = sum(weight.numel() for name, weight in model.named_parameters() if name.startswith(("towers", "head")) and "weight" in name)
     assert model.plan.cost().flops + 2 * towers == usual.dense_flops
 

@@ -35,7 +35,8 @@ def test_every_part_has_a_clock_and_the_recurrence_is_taken_off_the_whole(datase
     assert [(row["rank"], row["dtype"], row["B"]) for row in found["steps"]] == [
         (None, "float32", 64), (32, "float32", 64), (None, "bfloat16", 64), (32, "bfloat16", 64),
     ]  # fmt: skip
-    parts = {f"{name}, {way}" for name in ("embedding", "recurrence", "towers", "dropout", "loss") for way in ("forward", "backward")}
+    names = ("embedding", "recurrence", "towers", "dropout", "first-order term", "loss")
+    parts = {f"{name}, {way}" for name in names for way in ("forward", "backward")}
     for row in found["steps"]:
         assert set(row["ms"]) == parts | {"whole", "optimiser", "checks, of these", "outside the recurrence"}
     assert medians([{"whole": 5e-3, "recurrence": 3e-3}])["outside the recurrence"] == pytest.approx(2.0)

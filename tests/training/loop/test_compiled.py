@@ -29,7 +29,7 @@ def test_the_graph_has_the_loss_and_the_gradients_of_the_model_and_still_checks_
     model = model if cvr == "entire_space" else CounterfactualObjective(config, model)
     found, graph = [], compiled(model, batch, "float32", CPU)
     for forward in (None, graph):
-        loss, _ = BatchGradient(config, model, None, None, forward=forward, precision="float32", device=CPU, ranks=ONE)(batch, 0)
+        loss, _ = BatchGradient(config, model, None, forward=forward, precision="float32", device=CPU, ranks=ONE)(batch, 0)
         found.append((loss, {name: value.grad for name, value in model.named_parameters() if value.grad is not None}))
         model.zero_grad()
     torch.testing.assert_close(found[1], found[0])

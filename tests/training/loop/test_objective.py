@@ -33,7 +33,7 @@ def batch(dataset):
 
 
 def gradients(config, objective, batch):
-    loss, _ = BatchGradient(config, objective, None, None, precision="float32", device=CPU, ranks=ONE)(batch, 0)
+    loss, _ = BatchGradient(config, objective, None, precision="float32", device=CPU, ranks=ONE)(batch, 0)
     return loss, {name: value.grad for name, value in objective.named_parameters() if value.grad is not None}
 
 
@@ -55,7 +55,7 @@ def test_a_step_minimises_the_models_loss_and_those_of_its_conditionals(schema, 
         expected = expected + 0.5 * counterfactual_losses(z[:, 1:], batch.labels, p, y, **about).sum()
         expected = expected + counterfactual_losses(imputation, batch.labels, p, **about).sum()
     weights = torch.tensor([1.0, 3.0])
-    found, _ = BatchGradient(config, objective, weights, None, precision="float32", device=CPU, ranks=ONE)(batch, 0)
+    found, _ = BatchGradient(config, objective, weights, precision="float32", device=CPU, ranks=ONE)(batch, 0)
     torch.testing.assert_close(found, expected.detach())
     gradient = model.head.private_weight.grad.clone()
     model.zero_grad()

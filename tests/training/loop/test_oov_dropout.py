@@ -1,7 +1,12 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
+from dcrnn_fast.data.inspect.oov_dropout import MOST
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop.oov_dropout import OOVDropout
 from tests.training.test_run import weights
@@ -9,8 +14,8 @@ from tests.training.tiny import tiny_config
 
 
 def test_a_rare_id_is_read_as_out_of_vocabulary_more_often_than_a_frequent_one(dataset):
-    """The probability is alpha / (alpha + n) for an id that the train rows hold n times."""
-    dropout = OOVDropout(dataset, alpha=100.0, device=torch.device("cpu"))
+    """The probability is strength / (strength + n) for an id that the train rows hold n times."""
+    dropout = OOVDropout(dataset, 100.0, torch.device("cpu"))
     ids = torch.from_numpy(np.array(dataset.split("train").ids)).long()
     torch.manual_seed(0)
     replaced = torch.stack([(dropout(ids) == 0).double() for _ in range(50)]).mean(dim=0)
@@ -24,7 +29,7 @@ def test_a_rare_id_is_read_as_out_of_vocabulary_more_often_than_a_frequent_one(d
 def test_a_bucketed_field_keeps_its_ids(dataset):
     """Its id 0 is no category: it means that the number is missing."""
     ids = torch.from_numpy(np.array(dataset.split("train").ids)).long()
-    read = OOVDropout(dataset, alpha=10**6, device=torch.device("cpu"))(ids)
+    read = OOVDropout(dataset, 10**6, torch.device("cpu"))(ids)
     assert not read[:, :2].any()
     assert torch.equal(read[:, 2], ids[:, 2])
 
@@ -32,3 +37,72 @@ def test_a_bucketed_field_keeps_its_ids(dataset):
 def test_out_of_vocabulary_dropout_trains_the_row_of_unseen_ids(schema, finished, tmp_path):
     train(tiny_config(schema, oov_dropout=0.0), tmp_path / "off")
     assert weights(tmp_path / "off") != weights(finished)
+
+
+def log(train_ids, valid_ids, **meta):
+    """A data set of these ids. Column f is a field of its own unless ``meta`` says more."""
+    splits = {name: np.array(ids, np.int32) for name, ids in (("train", train_ids), ("valid", valid_ids))}
+    size = 1 + max(int(ids.max()) for ids in splits.values())
+    fields = {f"field{column}": size for column in range(len(train_ids[0]))}
+    words = {field: ["<oov>", *map(str, range(1, size))] for field in fields}
+    rows = {name: len(ids) for name, ids in splits.items()}
+    about = PackedMeta("log", ("click",), False, "independent", fields, (), None, False, rows, words, {}, {}, 1, **meta)
+    made = {name: PackedSplit(name, ids, None, np.zeros((len(ids), 1), np.float32), None, None) for name, ids in splits.items()}
+    return PackedDataset(Path("log"), about, made)
+
+
+def part_read_as_unseen(dataset, draws=400):
+    """By column, the part of the train cells, and the strengths."""
+    dropout, ids = OOVDropout(dataset, "auto", torch.device("cpu")), torch.from_numpy(np.array(dataset.split("train").ids)).long()
+    torch.manual_seed(0)
+    read = torch.stack([dropout(ids) for _ in range(draws)])
+    return (read == 0).double().mean(dim=(0, 1)).tolist(), dropout.strengths
+
+
+def test_training_reads_as_many_cells_as_unseen_as_the_validation_rows_hold():
+    """Of the first field 60% are new there, of the second none: each has a strength of its own."""
+    train_ids = [[1 + row % 20, 1 + row % 4] for row in range(200)]
+    valid_ids = [[0 if row < 60 else 1, 1] for row in range(100)]
+    parts, strengths = part_read_as_unseen(log(train_ids, valid_ids))
+    assert parts[0] == pytest.approx(0.6, abs=0.01)
+    assert strengths["field0"] == pytest.approx(15, rel=1e-3)  # each id occurs 10 times: 15 / (15 + 10)
+    assert strengths["field1"] == 1
+
+
+def test_cells_that_are_unseen_in_training_anyway_count():
+    train_ids = [[0] if row % 2 else [1] for row in range(100)]
+    parts, _ = part_read_as_unseen(log(train_ids, [[0], [0], [0], [1]]))
+    assert parts[0] == pytest.approx(0.75, abs=0.01)
+
+
+def test_where_all_validation_cells_are_new_some_of_the_ids_are_still_read():
+    parts, _ = part_read_as_unseen(log([[1 + row % 5] for row in range(100)], [[0]] * 10))
+    assert parts[0] == pytest.approx(MOST, abs=0.01)
+
+
+def test_fields_that_share_embeddings_count_together_and_are_solved_apart():
+    train_ids = [[1 + row % 5, 1 + row % 5] for row in range(100)]
+    valid_ids = [[0, 1]] * 5 + [[1, 1]] * 5
+    parts, strengths = part_read_as_unseen(log(train_ids, valid_ids, shared={"field1": "field0"}))
+    assert parts[0] == pytest.approx(0.5, abs=0.01)
+    assert strengths["field0"] == pytest.approx(40, rel=1e-3)  # 20 cells an id in each of the two fields
+    assert strengths["field1"] == 1
+
+
+def test_of_several_values_the_cells_before_the_last_known_one_are_judged():
+    """An empty place and an unseen value are both id 0; places are filled from the first on, so a 0 before a known id was unseen."""
+    pooled = {"tags": {"columns": ["field0", "field1", "field2"], "pooling": "mean"}}
+    shared = {"field1": "field0", "field2": "field0"}
+    train_ids = [[1 + row % 4, 1 + row % 4, 0] for row in range(100)]
+    valid_ids = [[0, 1, 0], [2, 1, 0], [1, 0, 0], [0, 0, 0]]  # of two judged cells one is unseen
+    parts, strengths = part_read_as_unseen(log(train_ids, valid_ids, pooled=pooled, shared=shared))
+    assert list(strengths) == ["tags"]
+    assert parts == [pytest.approx(0.5, abs=0.01), pytest.approx(0.5, abs=0.01), 1.0]
+
+
+def test_a_run_says_which_fields_it_reads_as_unseen_often_and_keeps_the_strengths(finished):
+    strong = OOVDropout(log([[1 + row % 20, 1] for row in range(200)], [[0, 1], [0, 1], [0, 1], [1, 1]]), "auto", torch.device("cpu"))
+    assert strong.in_words().endswith("no train row has: field0 30")
+    kept = json.loads((finished / "metrics.json").read_text())["train"]["oov_dropout"]
+    assert kept.keys() == {"shape", "colour"}
+    assert min(kept.values()) >= 1

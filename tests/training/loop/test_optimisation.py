@@ -84,7 +84,9 @@ def test_the_embeddings_have_a_learning_rate_and_a_decay_of_their_own(schema, da
     (own,) = [group for group in groups if any(parameter is model.embedding.weight for parameter in group["params"])]
     assert len(own["params"]) == 1
     assert (own["lr_scale"], own["weight_decay"]) == (0.25, 0.7)
-    assert {group["lr_scale"] for group in groups if group is not own} == {1.0}
+    (first,) = [group for group in groups if any(parameter is model.first_order.table.weight for parameter in group["params"])]
+    assert (first["lr_scale"], first["weight_decay"]) == (config.optimiser.first_order_lr / 0.02, 0.0)
+    assert {group["lr_scale"] for group in groups if group is not own and group is not first} == {1.0}
 
 
 def test_biases_and_log_variances_do_not_decay_and_everything_else_does(schema, dataset):
@@ -96,4 +98,5 @@ def test_biases_and_log_variances_do_not_decay_and_everything_else_does(schema, 
     decays = {names[id(parameter)]: group["weight_decay"] for group in optimiser.param_groups for parameter in group["params"]}
     assert set(decays) == set(names.values())
     for name, decay in decays.items():
-        assert decay == (0.0 if name.endswith(("bias", "log_variance")) else config.optimiser.weight_decay), name
+        exempt = name.endswith(("bias", "log_variance")) or name == "first_order.table.weight"
+        assert decay == (0.0 if exempt else config.optimiser.weight_decay), name

@@ -48,12 +48,13 @@ def test_its_weight_file_brings_the_sparse_table_back(sparse_run):
     assert (model.embedding.sparse, about["model"]["embedding"]) == (True, "sparse")
 
 
-def test_the_table_alone_has_row_wise_adagrad_with_its_own_rate_and_no_decay(schema, dataset):
+def test_the_tables_alone_have_row_wise_adagrad_with_a_rate_of_their_own_and_no_decay(schema, dataset):
     model, optimiser = built(schema, dataset, **SPARSE)
     adamw, rows = optimiser.parts
     assert isinstance(rows, RowWiseAdagrad)
-    assert [parameter is model.embedding.weight for group in rows.param_groups for parameter in group["params"]] == [True]
-    assert len(adamw.param_groups[0]["params"] + adamw.param_groups[1]["params"]) == len([*model.parameters()]) - 1
+    trained = [id(parameter) for group in rows.param_groups for parameter in group["params"]]
+    assert trained == [id(table) for table in model.id_tables]
+    assert len(adamw.param_groups[0]["params"] + adamw.param_groups[1]["params"]) == len([*model.parameters()]) - 2
     own = group_of_table(model, optimiser)
     assert own["lr_scale"] * 0.02 == pytest.approx(SPARSE_LR)  # 0.02 is the tiny run's optimiser.lr
     assert own["weight_decay"] == SPARSE_DECAY

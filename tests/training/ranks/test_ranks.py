@@ -55,7 +55,7 @@ def gradient_of(schema, dataset, ranks=ONE, **options):
     config = tiny_config(schema, **options)
     torch.manual_seed(0)
     model = build_model(describe(config, dataset), device=CPU, backend="reference")
-    return BatchGradient(config, model, None, None, precision="float32", device=CPU, ranks=ranks)
+    return BatchGradient(config, model, None, precision="float32", device=CPU, ranks=ranks)
 
 
 class Alone(ManyRanks):
