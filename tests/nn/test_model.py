@@ -243,3 +243,21 @@ def test_a_model_can_be_copied_and_pickled():
 def test_sizes_and_ratios_may_be_numpy_scalars():
     model = DCRNN(np.array([5, 6]), embedding_dim=np.int64(4), share_ratio=np.float32(0.5), steps=np.int32(2))
     assert model(torch.tensor([[4, 5]])).shape == (1, 2)
+
+
+def test_dropped_ids_change_what_the_embeddings_read_in_training_and_not_the_first_order_term():
+    model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
+    torch.nn.init.normal_(model.first_order.table.weight)
+    model.id_dropout = torch.zeros_like
+    x0, first_order = model.inputs(ids)
+    assert torch.equal(x0, model.features(torch.zeros_like(ids)))
+    assert torch.equal(first_order, model.first_order_term(ids))
+    assert torch.equal(model.eval().inputs(ids)[0], model.features(ids))
+
+
+def test_ids_are_checked_before_they_are_dropped():
+    model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
+    model.id_dropout = torch.zeros_like
+    ids[0, 1] = 11
+    with pytest.raises(IndexError, match="'item'"):
+        model(ids)
