@@ -88,7 +88,7 @@ def ranker_of(maps, *, chain=True, rate=1.0, seed=0):
         relation="chain" if chain else "independent",
     )
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
+        torch.nn.init.normal_(parameter, std=0.6)
     model.negative_rate = rate
     return Ranker(model, encoder, calibration_of(maps, chain), "ab")
 
