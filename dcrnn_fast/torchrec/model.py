@@ -39,7 +39,7 @@ class DCRNN(model.DCRNN):
     It takes the arguments of :class:`dcrnn_fast.DCRNN` and gives its logits; its keys are the fields, in any order. ``embedding`` is the
     collection. It has a table for each field with rows of its own; a field in ``shared_embeddings`` reads another's. A second collection,
     ``first_order_tables``, has the tables of the first-order term; a row has a number for each task and zeros up to a multiple of 4, as
-    fbgemm's tables need it. :func:`shard` divides all tables among the processes of a job.
+    fbgemm's tables need it. :func:`shard` divides the tables of a model without the term among the processes of a job.
 
     Raises TypeError, ValueError: as :class:`dcrnn_fast.DCRNN`, and for no field, ``sparse=True`` and another ``dtype`` than float32; in
     the forward as :func:`from_keyed_jagged_tensor`.
@@ -152,7 +152,8 @@ class DCRNN(model.DCRNN):
         """
         state, found = self.state_dict(), {}
         for name in self._collections():
-            weights = [value for key, value in state.items() if key.startswith(f"{name}.")]  # in the order of the tables
+            after = "" if name == "embedding" else "_first_order"
+            weights = [state[f"{name}.embedding_bags.{table}{after}.weight"] for table in self.tables]  # in one order on every rank
             found[COLLECTIONS[name]] = torch.cat([_gathered(weight) for weight in weights])  # every rank sends its parts
         if not isinstance(self.embedding, EmbeddingBagCollection) and torch.distributed.get_rank():
             return None

@@ -14,8 +14,11 @@ from torchrec.distributed.types import ShardingPlan
 import dcrnn_fast
 from dcrnn_fast.torchrec import DCRNN, shard, to_keyed_jagged_tensor
 
-from .models import OPTIONS, SIZES, batch
+from .models import OPTIONS as ALL_OPTIONS
+from .models import SIZES, batch
 from .ranks import RANKS, on_two_ranks
+
+OPTIONS = ALL_OPTIONS | {"first_order": False}
 
 ROWS, STEPS = 24, 5
 
@@ -43,10 +46,8 @@ def steps_of(model, predict, optimisers, rows):
 
 def one_process():
     model = start()
-    dense = [value for name, value in model.named_parameters() if name not in ("embedding.weight", "first_order.table.weight")]
-    embeddings, first_order = model.id_tables
-    tables = [{"params": [embeddings], "lr": 0.05}, {"params": [first_order], "lr": 0.1}]
-    optimisers = [torch.optim.SGD(dense, lr=0.1), dcrnn_fast.RowWiseAdagrad(tables)]
+    dense = [value for name, value in model.named_parameters() if name != "embedding.weight"]
+    optimisers = [torch.optim.SGD(dense, lr=0.1), dcrnn_fast.RowWiseAdagrad(model.id_tables, lr=0.05)]
     return steps_of(model, model, optimisers, slice(None)), model.state_dict()
 
 
@@ -55,9 +56,9 @@ def train(rank, folder):
     model = DCRNN(SIZES, **OPTIONS, device="meta")
     parallel = shard(model, lr=0.05)
     held = sum(value.numel() for name, value in parallel.named_parameters() if name.startswith("embedding."))
-    drawn = torch.cat([part.values.flatten() for part in model._parts() if part.collection == "embedding"]).std().item()
+    drawn = torch.cat([part.values.flatten() for part in model._parts()]).std().item()
     parallel.module.load_plain_state_dict(start().state_dict())
-    dense = [value for name, value in parallel.named_parameters() if not name.startswith(("embedding.", "first_order_tables."))]
+    dense = [value for name, value in parallel.named_parameters() if not name.startswith("embedding.")]
     predict = lambda ids, dense: parallel(to_keyed_jagged_tensor(ids, model), dense)  # noqa: E731
     losses = steps_of(model, predict, [torch.optim.SGD(dense, lr=0.1)], slice(rank * ROWS // RANKS, (rank + 1) * ROWS // RANKS))
     state = parallel.module.plain_state_dict()
