@@ -112,9 +112,8 @@ def write_log(
 
     The logit of a click and that of a consume after a click each add up a bias of the user, of the item, of the hour and of the device,
     and the product of a user's and an item's vector. With ``min_count=1`` every id of the train rows has an embedding, however rare it is.
-    With a ``lifetime``, each item is shown during this part of the log alone, from a random time on, as news are: most items of the
-    validation rows are then new.
-    Returns the schema.
+    With a ``lifetime``, each item is shown during this part of the log alone, from a random time on, as news are, so that validation rows
+    show new ones: with 0.3, more than a third of them. Returns the schema.
     """
     rng = np.random.default_rng([seed, 13])
     user, item = (rng.choice(count, rows, p=_long_tail(rng, count)) for count in (users, items))

@@ -82,9 +82,20 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     """The scores of the kept weights on the validation rows, by task."""
     dataset = thin_census(packed(dense_schema(folder) if data == DENSE else data, seed, options, folder))
     found = trained(dataset, seed, SETTINGS[setting], folder)
+    return {"parameters": found["model"]["parameters"], **scores(found, dataset.meta.tasks)}
+
+
+def scores(found: dict[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
+    """The step that a run kept, and its metrics of each task on the validation rows, without those of conditionals."""
     keys = ("auc", "log_loss", "constant_log_loss", "calibration")
-    valid = {task: {key: found["valid"][task][key] for key in keys} for task in dataset.meta.tasks}
-    return {"parameters": found["model"]["parameters"], "best_step": found["train"]["best_step"], "valid": valid}
+    return {
+        "best_step": found["train"]["best_step"],
+        "valid": {task: {key: found["valid"][task][key] for key in keys} for task in tasks},
+    }
+
+
+def told(row: Row) -> str:
+    return f"AUC {auc(row):.4f}, log loss over the constant's {', '.join(f'{value:.4f}' for value in over_constant(row))}"
 
 
 def over_constant(row: Row) -> list[float]:
@@ -143,7 +154,7 @@ def note(content: Content) -> str:
 STUDY = Study(
     "ablation",
     run,
-    lambda row: f"AUC {auc(row):.4f}, log loss over the constant's {', '.join(f'{value:.4f}' for value in over_constant(row))}",
+    told,
     tables,
     note,
     data=DATA,

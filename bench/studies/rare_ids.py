@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..quality.data_sets import thin_census
-from .ablation import DEFAULT, auc, note, over_constant, table_of
+from .ablation import DEFAULT, note, scores, table_of, told
 from .study import Content, Study, Table, defaults, packed, trained
 
 FORMER = "min_count 5, OOV dropout 1, no first-order term"
@@ -34,9 +34,7 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     keys = dict(SETTINGS[setting])
     dataset = thin_census(packed(data, seed, options, folder, min_count=keys.pop("min_count", 1)))
     found = trained(dataset, seed, keys, folder)
-    kept = ("auc", "log_loss", "constant_log_loss", "calibration")
-    valid = {task: {key: found["valid"][task][key] for key in kept} for task in dataset.meta.tasks}
-    return {"best_step": found["train"]["best_step"], "oov_dropout": found["train"]["oov_dropout"], "valid": valid}
+    return {"oov_dropout": found["train"]["oov_dropout"], **scores(found, dataset.meta.tasks)}
 
 
 def tables(content: Content) -> list[Table]:
@@ -46,7 +44,7 @@ def tables(content: Content) -> list[Table]:
 STUDY = Study(
     "rare_ids",
     run,
-    lambda row: f"AUC {auc(row):.4f}, log loss over the constant's {', '.join(f'{value:.4f}' for value in over_constant(row))}",
+    told,
     tables,
     note,
     data=DATA,

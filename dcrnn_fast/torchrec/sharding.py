@@ -47,7 +47,7 @@ def shard(model: DCRNN, *, lr: float = 0.05, eps: float = 1e-8, device: torch.de
     for name, value in (("lr", lr), ("eps", eps)):
         check_deviation(name, value)
     if model.first_order is not None:
-        raise ValueError("model: got first_order=True, expected False: tables of the first-order term are not sharded yet")
+        raise ValueError("model: got first_order=True, expected a DCRNN(..., first_order=False): its tables cannot be sharded yet")
     if model.embedding_dim % 4:
         raise ValueError(f"model: got embedding_dim={model.embedding_dim}, expected a multiple of 4, which fbgemm's sharded tables need")
     check_placement(device, None)

@@ -207,7 +207,7 @@ def read_config(values: Any, source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(source, dict(problem)) for problem in error.errors()]
+        problems = list(dict.fromkeys(_explain(source, dict(problem)) for problem in error.errors()))
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError("; ".join(problems[:5]) + more) from None
     if (relation := config.model.relation) not in (None, "chain") and config.loss.cvr != "entire_space":
@@ -282,8 +282,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+_BRANCHES = ("constrained-float", "literal['auto']")
+"""How pydantic names the types of ``oov_dropout`` behind the key: it reports a value that fits neither of them once for each."""
+
+
 def _explain(source: str, problem: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
+    if location[-1] in _BRANCHES:
+        location.pop()
     dotted = ".".join(location)
     if problem["type"] == "missing":
         return f"{source}: {dotted} is missing, expected {allowed(dotted)}"

@@ -21,11 +21,12 @@ def test_a_models_embedding_and_dropout_are_these_and_those_of_the_reference_pyt
     assert (type(plain.embedding), type(plain.dropout)) == (nn.Embedding, nn.Dropout)
 
 
-def gradients(dtype, shape):
+def gradients(dtype, shape, width=8):
     """The gradients of our embedding and of PyTorch's, of the same weights, and their sum in float64."""
-    ours, torchs, exact = Embedding(50, 8, dtype=dtype), nn.Embedding(50, 8, dtype=dtype), nn.Embedding(50, 8, dtype=DOUBLE)
+    ours, torchs = Embedding(50, width, dtype=dtype), nn.Embedding(50, width, dtype=dtype)
+    exact = nn.Embedding(50, width, dtype=DOUBLE)
     ours.load_state_dict(torchs.state_dict())
-    rows, grad = torch.randint(0, 50, shape), torch.randn(*shape, 8).to(dtype)
+    rows, grad = torch.randint(0, 50, shape), torch.randn(*shape, width).to(dtype)
     assert torch.equal(ours(rows), torchs(rows))
     for layer in (ours, torchs, exact):
         layer(rows).backward(grad.to(layer.weight.dtype))
@@ -34,14 +35,16 @@ def gradients(dtype, shape):
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 @pytest.mark.parametrize("shape", [(700, 7), (0, 3)], ids=str)
-def test_an_embeddings_rows_and_gradient_have_the_bits_of_pytorchs(dtype, shape):
-    ours, torchs, _ = gradients(dtype, shape)
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_an_embeddings_rows_and_gradient_have_the_bits_of_pytorchs(dtype, shape, width):
+    ours, torchs, _ = gradients(dtype, shape, width)
     assert torch.equal(ours, torchs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_gradient_of_a_table_in_16_bits_is_rounded_once(dtype):
-    ours, torchs, exact = ((gradient.double()) for gradient in gradients(dtype, (700, 7)))
+@pytest.mark.parametrize("width", [2, 8])
+def test_the_gradient_of_a_table_in_16_bits_is_rounded_once(dtype, width):
+    ours, torchs, exact = ((gradient.double()) for gradient in gradients(dtype, (700, 7), width))
     torch.testing.assert_close(ours, exact, rtol=torch.finfo(dtype).eps, atol=1e-4)
     assert (ours - exact).norm() <= (torchs - exact).norm()
 

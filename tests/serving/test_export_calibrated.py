@@ -70,7 +70,7 @@ def test_the_module_computes_what_the_calibration_applies(maps, chain, rate):
 
 
 def ranker_of(maps, *, chain=True, rate=1.0, seed=0):
-    """A ranker of drawn weights, large enough that its probabilities lie far apart."""
+    """A ranker of drawn weights, so large that its probabilities lie far apart, and that some are 0 or 1 in float32."""
     encoder = Encoder(
         tasks=TASKS,
         num_embeddings={"item": 50, "shop": 7},
@@ -88,7 +88,7 @@ def ranker_of(maps, *, chain=True, rate=1.0, seed=0):
         relation="chain" if chain else "independent",
     )
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.6)
+        torch.nn.init.normal_(parameter, std=0.7)
     model.negative_rate = rate
     return Ranker(model, encoder, calibration_of(maps, chain), "ab")
 

@@ -135,7 +135,7 @@ def test_weights_of_another_model_are_refused_and_change_nothing():
     [
         ({"model": dcrnn_fast.DCRNN([4])}, TypeError, "model: got DCRNN, expected a dcrnn_fast.torchrec.DCRNN"),
         ({"model": DCRNN([4], embedding_dim=6, first_order=False)}, ValueError, "model: got embedding_dim=6, expected a multiple of 4"),
-        ({"model": DCRNN([4])}, ValueError, "model: got first_order=True, expected False"),
+        ({"model": DCRNN([4])}, ValueError, "model: got first_order=True, expected a DCRNN"),
         ({"lr": -1}, ValueError, "lr=-1: expected a finite number of at least 0"),
         ({"eps": "x"}, TypeError, "eps='x': expected a finite number"),
         ({"device": "nowhere"}, ValueError, "device='nowhere': expected a device"),

@@ -52,6 +52,7 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
         ("data: x\npretrained: {city: 3}", "pretrained.city is 3, expected text without a null character"),
         ("data: x\npretrained: v.parquet", "pretrained is 'v.parquet', expected a mapping of fields to text without a null character"),
         ("data: x\nmodel: 3", "model is 3, expected a section of keys"),
+        ("data: x\noov_dropout: often", "oov_dropout is 'often', expected number in [0, 1000000] or auto"),
         ("data: x\noptimiser: {lr: 0}", "optimiser.lr is 0, expected number in (0, 10]"),
         ("data: x\noptimiser: {lr: quick}", "optimiser.lr is 'quick', expected number in (0, 10]"),
         ("data: x\nthreads: 0", "threads is 0, expected integer in [1, 4096] or null"),

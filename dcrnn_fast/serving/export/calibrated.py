@@ -44,14 +44,16 @@ class _Map(nn.Module):
     """Probabilities [B] in float32 to calibrated ones in float64. All numbers are buffers: formats keep these in float64."""
 
     correction: Tensor
+    bounds: Tensor
 
     def __init__(self, fit: Platt | Isotonic, negative_rate: float) -> None:
         super().__init__()
         self.line = _Line(fit) if isinstance(fit, Platt) else _Steps(fit)
         self.register_buffer("correction", torch.tensor(math.log(negative_rate), dtype=torch.float64))
+        self.register_buffer("bounds", torch.tensor([SMALLEST, LARGEST], dtype=torch.float64))
 
     def forward(self, probabilities: Tensor) -> Tensor:
-        p = probabilities.double().clamp(SMALLEST, LARGEST)
+        p = torch.minimum(torch.maximum(probabilities.double(), self.bounds[0]), self.bounds[1])
         z = torch.log(p) - torch.log1p(-p) - self.correction
         return torch.sigmoid(self.line(z) + self.correction)
 
