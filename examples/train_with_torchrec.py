@@ -22,11 +22,12 @@ def main(data: str, output: str) -> None:
     packed = prepare(data)
     meta, rows = packed.meta, packed.split("train")
     fields = {"num_embeddings": meta.fields, "shared_embeddings": meta.shared, "pooled": meta.pooled}
-    options = {**fields, "num_dense": len(meta.dense), "tasks": meta.tasks, "relation": meta.relation, "rank": 32, "first_order": False}
+    options = {**fields, "num_dense": len(meta.dense), "tasks": meta.tasks, "relation": meta.relation, "rank": 32}
 
     model = DCRNN(**options, device="meta")
     parallel = shard(model, lr=0.05)  # the tables: row-wise Adagrad, in the backward
-    optimiser = torch.optim.AdamW([p for name, p in parallel.named_parameters() if not name.startswith("embedding.")], lr=0.005)
+    tables = ("embedding.", "first_order_tables.")
+    optimiser = torch.optim.AdamW([p for name, p in parallel.named_parameters() if not name.startswith(tables)], lr=0.005)
     loader = BlockLoader(rows, BATCH, shuffle=True, shards=ranks, shard=rank)
     for epoch in range(EPOCHS):
         total = 0.0

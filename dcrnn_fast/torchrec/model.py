@@ -39,7 +39,7 @@ class DCRNN(model.DCRNN):
     It takes the arguments of :class:`dcrnn_fast.DCRNN` and gives its logits; its keys are the fields, in any order. ``embedding`` is the
     collection. It has a table for each field with rows of its own; a field in ``shared_embeddings`` reads another's. A second collection,
     ``first_order_tables``, has the tables of the first-order term; a row has a number for each task and zeros up to a multiple of 4, as
-    fbgemm's tables need it. :func:`shard` divides the tables of a model without the term among the processes of a job.
+    fbgemm's tables need it. :func:`shard` divides all tables among the processes of a job.
 
     Raises TypeError, ValueError: as :class:`dcrnn_fast.DCRNN`, and for no field, ``sparse=True`` and another ``dtype`` than float32; in
     the forward as :func:`from_keyed_jagged_tensor`.

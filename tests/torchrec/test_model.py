@@ -134,8 +134,7 @@ def test_weights_of_another_model_are_refused_and_change_nothing():
     ("options", "error", "said"),
     [
         ({"model": dcrnn_fast.DCRNN([4])}, TypeError, "model: got DCRNN, expected a dcrnn_fast.torchrec.DCRNN"),
-        ({"model": DCRNN([4], embedding_dim=6, first_order=False)}, ValueError, "model: got embedding_dim=6, expected a multiple of 4"),
-        ({"model": DCRNN([4])}, ValueError, "model: got first_order=True, expected a DCRNN"),
+        ({"model": DCRNN([4], embedding_dim=6)}, ValueError, "model: got embedding_dim=6, expected a multiple of 4"),
         ({"lr": -1}, ValueError, "lr=-1: expected a finite number of at least 0"),
         ({"eps": "x"}, TypeError, "eps='x': expected a finite number"),
         ({"device": "nowhere"}, ValueError, "device='nowhere': expected a device"),
@@ -144,4 +143,4 @@ def test_weights_of_another_model_are_refused_and_change_nothing():
 )
 def test_what_cannot_be_sharded_is_refused(options, error, said):
     with pytest.raises(error, match=said):
-        shard(**{"model": DCRNN([4], first_order=False), **options})
+        shard(**{"model": DCRNN([4]), **options})
