@@ -15,10 +15,10 @@ from .problems import DOUBLE, SHAPES, arguments_of, differentiable
 
 
 def check(backend, shape, dtype, **options):
-    # GPU kernels are slow on a CPU, and what seems wrong in one draw is judged by more. States of six steps grow fast, and one row has few
-    # values: there, one draw's error is luck
-    one_row = 3 if backend.name == "triton" else 9
-    draws = None if not backend.is_slow else 5 if shape.get("steps") == 6 else one_row if shape.get("batch") == 1 else 1
+    # states of six steps grow fast, and one row has few values: the median of a few draws is luck; less so in 16 bits, of which the bound
+    # allows a rounding
+    few = shape.get("batch") == 1 and backend.name != "triton"  # whose interpreter takes seconds for a draw
+    draws = None if not backend.is_slow else 9 if shape.get("steps") == 6 or few else 1 if dtype.itemsize == 2 else 3
     assert_as_exact_as_plain_pytorch(arguments_of(backend, **shape), dtype, backend=backend.name, draws=draws, **options)
 
 
@@ -70,8 +70,8 @@ def test_recomputing_the_activations_is_as_exact(backend, name, dtype):
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("rank", [None, 2], ids=["full", "low rank"])
 def test_gradients_match_finite_differences(backend, rank, tied, cell, return_states, recompute):
-    if backend.is_slow and (recompute != return_states or (cell == "cross") == tied or (recompute == tied) == (rank is None)):
-        pytest.skip("an eighth of the combinations: GPU kernels are slow on a CPU")
+    if backend.is_slow and (recompute != return_states or (cell == "cross") == tied):
+        pytest.skip("a quarter of the combinations: GPU kernels are slow on a CPU")
     size = 2 if backend.is_slow else 3
     shape = {"batch": size, "dim": size, "steps": 2, "context_dim": size - 1}
     arguments = arguments_of(backend, **shape, cell=cell, tied=tied, rank=rank, projection_share_ratio=0.5)
