@@ -117,9 +117,10 @@ auto with_memory(const Make& make, const Words&... words) {
   }
 }
 
-// An uninitialised tensor of the dtype and device of another one.
-inline Tensor allocated(const Tensor& like, const std::vector<int64_t>& sizes, const char* what) {
-  return with_memory([&] { return torch::stable::new_empty(like, sizes); }, what);
+// An uninitialised tensor of the device of another one, and of its dtype unless another is given.
+inline Tensor allocated(const Tensor& like, const std::vector<int64_t>& sizes, const char* what,
+                        std::optional<ScalarType> dtype = std::nullopt) {
+  return with_memory([&] { return torch::stable::new_empty(like, sizes, dtype); }, what);
 }
 
 // The tensor itself if it is contiguous, else a copy.

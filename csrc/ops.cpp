@@ -54,12 +54,15 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   //      bias[n] + sum_q clamp((dense[:, n] - lower[n, q]) scale[n, q], 0, 1) weight[n, q].
   // With row [K E] and places int64 [F + N] in [0, K) -> [B, K E]: copies of row, in which these F + N blocks of E values lie at their
   // places.
+  // And with first_order [V, T] and, where there are numbers, first_order_weight [N, Q, T] -> float64 [B, T], the sum over fields and
+  // numbers of the same rows of first_order and the same parts of first_order_weight; without -> [B, 0].
   m.def(
       "features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, Tensor? dense=None, Tensor? lower=None, Tensor? scale=None, "
-      "Tensor? weight=None, Tensor? bias=None, Tensor? row=None, Tensor? places=None) -> Tensor");
+      "Tensor? weight=None, Tensor? bias=None, Tensor? row=None, Tensor? places=None, Tensor? first_order=None, "
+      "Tensor? first_order_weight=None) -> (Tensor, Tensor)");
 
   // states [T, B, D], widths int64 [n] of the hidden layers, multiples of 16, packed [T, P]: of each task layer by layer its weights
   // [in, out] and biases [out], then the head's weights [in] and bias; float32, or float64 beside float64 states
-  //   -> [B, T]: the head of the last layer's relu
-  m.def("towers(Tensor states, Tensor packed, Tensor widths) -> Tensor");
+  //   -> [B, T]: the head of the last layer's relu, and a term float64 [B, T] if there is one
+  m.def("towers(Tensor states, Tensor packed, Tensor widths, Tensor? term=None) -> Tensor");
 }

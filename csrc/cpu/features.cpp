@@ -1,10 +1,12 @@
-// features on the CPU: the recurrence's input x0 of rows of ids and numbers, which inference computes at once. It has no derivative.
+// features on the CPU: the recurrence's input x0 of rows of ids and numbers, and their first-order term, which inference computes at
+// once. It has no derivative.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <tuple>
 
 #include "../checks.h"
 #include "bank.h"
@@ -33,7 +35,7 @@ struct Bins {
     return all;
   }
 
-  // `parts` has room for a number's bins.
+  // Leaves in `parts` how much of each bin the number fills.
   void embed(int64_t row, int64_t n, A* parts, A* to) const {
     const A value = x[row * numbers + n];
     for (int64_t q = 0; q < bins; ++q) {
@@ -54,6 +56,47 @@ struct Bins {
     for (int64_t q = 0; q < bins; ++q)
       for (int c = 0; c < columns; ++c) sums[c] += parts[q] * vectors[q * width + c];
     for (int c = 0; c < columns; ++c) to[c] = sums[c];
+  }
+};
+
+// The sum over a row's fields and numbers of what each id, and each bin of a number, says of the tasks. In float64, sums over some of the
+// fields add up to the sum over all, but for what no float32 shows.
+template <typename T>
+struct FirstOrder {
+  int64_t tasks = 0;
+  const T* table = nullptr;
+  const accumulator<T>* weight = nullptr;
+  double* out = nullptr;
+
+  void add_ids(const int64_t* offsets, const auto* ids, int64_t fields, double* sums) const {
+    int64_t t = 0;
+    for (; t + 2 <= tasks; t += 2) add_ids<2>(offsets, ids, fields, t, sums);
+    for (; t < tasks; ++t) add_ids<1>(offsets, ids, fields, t, sums);
+  }
+
+  // `parts` is how much of each of the number's bins is filled.
+  void add_number(int64_t n, const accumulator<T>* parts, int64_t bins, double* sums) const {
+    int64_t t = 0;
+    for (; t + 2 <= tasks; t += 2) add_number<2>(n, parts, bins, t, sums);
+    for (; t < tasks; ++t) add_number<1>(n, parts, bins, t, sums);
+  }
+
+ private:
+  // The sums of some tasks stay in registers.
+  template <int some>
+  void add_ids(const int64_t* offsets, const auto* ids, int64_t fields, int64_t t, double* sums) const {
+    double found[some] = {};
+    for (int64_t f = 0; f < fields; ++f)
+      for (int i = 0; i < some; ++i) found[i] += static_cast<accumulator<T>>(table[(offsets[f] + ids[f]) * tasks + t + i]);
+    for (int i = 0; i < some; ++i) sums[t + i] += found[i];
+  }
+
+  template <int some>
+  void add_number(int64_t n, const accumulator<T>* parts, int64_t bins, int64_t t, double* sums) const {
+    accumulator<T> found[some] = {};
+    for (int64_t q = 0; q < bins; ++q)
+      for (int i = 0; i < some; ++i) found[i] += parts[q] * weight[(n * bins + q) * tasks + t + i];
+    for (int i = 0; i < some; ++i) sums[t + i] += found[i];
   }
 };
 
@@ -107,7 +150,8 @@ void check_ids(const Lookup& l, const Id* ids, int64_t batch) {
 }
 
 template <typename T, typename Id>
-void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Layout& layout, const Id* ids, int64_t batch, T* out) {
+void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const FirstOrder<T>& first, const Layout& layout, const Id* ids,
+             int64_t batch, T* out) {
   using A = accumulator<T>;
   const int64_t dim = layout.bytes / static_cast<int64_t>(sizeof(T));
   std::atomic<bool> refused{false};
@@ -116,8 +160,12 @@ void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Layout& la
     for (int64_t row = begin; row < end; ++row) {
       T* const to = out + row * dim;
       if (layout.row && layout.bytes) std::memcpy(static_cast<void*>(to), layout.row, layout.bytes);
-      const bool fits = bins.finite(row) && look_up(l, layout, ids + row * l.fields, reinterpret_cast<char*>(to));
+      const Id* const of_row = ids + row * l.fields;
+      const bool fits = bins.finite(row) && look_up(l, layout, of_row, reinterpret_cast<char*>(to));
       if (!fits) return refused.store(true);
+      double* const sums = first.out + row * first.tasks;
+      std::fill_n(sums, first.tasks, 0.0);
+      first.add_ids(l.offsets, of_row, l.fields, sums);
       for (int64_t n = 0; n < bins.numbers; ++n) {
         T* const embedding = to + layout.place(l.fields + n) * bins.width;
         if constexpr (is_low<T>) {
@@ -126,6 +174,7 @@ void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const Layout& la
         } else {
           bins.embed(row, n, parts.get(), embedding);
         }
+        first.add_number(n, parts.get(), bins.bins, sums);
       }
     }
   });
@@ -150,9 +199,10 @@ void check_places(const Tensor& row, const Tensor& places, int64_t width) {
     check(place[i] >= 0 && place[i] < blocks, "places: got ", place[i], ", expected a place in [0, ", blocks, ")");
 }
 
-Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::optional<Tensor> numbers, std::optional<Tensor> lower,
-                std::optional<Tensor> scale, std::optional<Tensor> weight, std::optional<Tensor> bias, std::optional<Tensor> row,
-                std::optional<Tensor> places) {
+std::tuple<Tensor, Tensor> features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::optional<Tensor> numbers,
+                                    std::optional<Tensor> lower, std::optional<Tensor> scale, std::optional<Tensor> weight,
+                                    std::optional<Tensor> bias, std::optional<Tensor> row, std::optional<Tensor> places,
+                                    std::optional<Tensor> first_order, std::optional<Tensor> first_order_weight) {
   const int32_t cpu = aoti_torch_device_type_cpu();
   check_memory(ids, "ids", cpu), check_memory(table, "table", cpu), check_memory(sizes, "sizes", cpu),
       check_memory(offsets, "offsets", cpu);
@@ -200,8 +250,29 @@ Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::opt
     check_places(*row, *places, width);
     dim = row->size(0);
   }
+
+  check(first_order_weight.has_value() == (first_order && numbers),
+        "first_order_weight: expected one with numbers and first_order, and none without");
+  int64_t tasks = 0;
+  if (first_order) {
+    check_memory(*first_order, "first_order", cpu), check_dim(*first_order, "first_order", 2);
+    check(first_order->scalar_type() == table.scalar_type(), "first_order: expected the table's dtype");
+    check_size(*first_order, "first_order", 0, table.size(0));
+    tasks = first_order->size(1);
+    first_order = dense(*first_order, "first_order");
+  }
+  if (first_order_weight) {
+    check_memory(*first_order_weight, "first_order_weight", cpu), check_dim(*first_order_weight, "first_order_weight", 3);
+    check(first_order_weight->scalar_type() == exact, "first_order_weight: expected dtype ",
+          exact == ScalarType::Double ? "float64" : "float32", " beside table");
+    check_size(*first_order_weight, "first_order_weight", 0, count), check_size(*first_order_weight, "first_order_weight", 1, bins);
+    check_size(*first_order_weight, "first_order_weight", 2, tasks);
+    first_order_weight = dense(*first_order_weight, "first_order_weight");
+  }
   values_of({batch, dim}, "ids, dense: the features");
+  values_of({batch, tasks}, "ids, first_order: the term");
   Tensor out = allocated(table, {batch, dim}, "ids, dense: the features");
+  Tensor term = allocated(table, {batch, tasks}, "ids, first_order: the term", ScalarType::Double);
   with_type(table, "table", [&](auto zero) {
     using T = decltype(zero);
     using A = accumulator<T>;
@@ -210,15 +281,19 @@ Tensor features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, std::opt
     Bins<A> of;
     const auto data = [](const std::optional<Tensor>& tensor) { return static_cast<const A*>(tensor->const_data_ptr()); };
     if (numbers) of = {count, bins, width, data(numbers), data(lower), data(scale), data(weight), data(bias)};
+    FirstOrder<T> first{tasks};
+    first.out = static_cast<double*>(term.mutable_data_ptr());
+    if (first_order) first.table = static_cast<const T*>(first_order->const_data_ptr());
+    if (first_order_weight) first.weight = data(first_order_weight);
     Layout layout{dim * static_cast<int64_t>(sizeof(T))};
     if (row) layout.places = places->const_data_ptr<int64_t>(), layout.row = row->const_data_ptr();
     T* const to = static_cast<T*>(out.mutable_data_ptr());
     if (narrow)
-      compute(lookup, of, layout, ids.const_data_ptr<int32_t>(), batch, to);
+      compute(lookup, of, first, layout, ids.const_data_ptr<int32_t>(), batch, to);
     else
-      compute(lookup, of, layout, ids.const_data_ptr<int64_t>(), batch, to);
+      compute(lookup, of, first, layout, ids.const_data_ptr<int64_t>(), batch, to);
   });
-  return out;
+  return {out, term};
 }
 
 }  // namespace

@@ -65,7 +65,7 @@ void tower(const Layers& layers, Rows<const A> states, int64_t rows, const A* pa
 }
 
 template <typename T>
-void compute(const Layers& layers, const Tensor& states, const accumulator<T>* packed, T* z) {
+void compute(const Layers& layers, const Tensor& states, const accumulator<T>* packed, const double* term, T* z) {
   using A = accumulator<T>;
   const int64_t tasks = states.size(0), batch = states.size(1), values = layers.values();
   const T* const data = static_cast<const T*>(states.const_data_ptr());
@@ -87,14 +87,17 @@ void compute(const Layers& layers, const Tensor& states, const accumulator<T>* p
           from = given;
         }
         tower(layers, from, rows, packed + task * values, one.get(), other.get(), found.get(), 1);
-        for (int64_t r = 0; r < rows; ++r) z[(row + r) * tasks + task] = T(found.get()[r]);
+        for (int64_t r = 0; r < rows; ++r) {
+          const int64_t at = (row + r) * tasks + task;
+          z[at] = term ? T(static_cast<A>(found.get()[r] + term[at])) : T(found.get()[r]);
+        }
       }
     }
   });
   interruption.raise();
 }
 
-Tensor towers(Tensor states, Tensor packed, Tensor widths) {
+Tensor towers(Tensor states, Tensor packed, Tensor widths, std::optional<Tensor> term) {
   const int32_t cpu = aoti_torch_device_type_cpu();
   check_memory(states, "states", cpu), check_memory(packed, "packed", cpu), check_memory(widths, "widths", cpu);
   check_dim(states, "states", 3), check_dim(packed, "packed", 2), check_dim(widths, "widths", 1);
@@ -115,12 +118,19 @@ Tensor towers(Tensor states, Tensor packed, Tensor widths) {
   check_size(packed, "packed", 0, states.size(0)), check_size(packed, "packed", 1, layers.values());
   packed = dense(packed, "packed");
   if (states.size(2) > 1 && states.stride(2) != 1) states = dense(states, "states");
+  if (term) {
+    check_memory(*term, "term", cpu), check_dim(*term, "term", 2);
+    check(term->scalar_type() == ScalarType::Double, "term: expected dtype float64");
+    check_size(*term, "term", 0, states.size(1)), check_size(*term, "term", 1, states.size(0));
+    term = dense(*term, "term");
+  }
   values_of({states.size(0), states.size(1)}, "states: the logits");
   Tensor z = allocated(states, {states.size(1), states.size(0)}, "states: the logits");
   if (z.numel())
     with_type(states, "states", [&](auto zero) {
       using T = decltype(zero);
-      compute<T>(layers, states, static_cast<const accumulator<T>*>(packed.const_data_ptr()), static_cast<T*>(z.mutable_data_ptr()));
+      const double* const added = term ? term->const_data_ptr<double>() : nullptr;
+      compute<T>(layers, states, static_cast<const accumulator<T>*>(packed.const_data_ptr()), added, static_cast<T*>(z.mutable_data_ptr()));
     });
   return z;
 }

@@ -14,20 +14,17 @@ from .lookup import Lookup
 if TYPE_CHECKING:
     from .model import DCRNN
 
-Lookups = tuple[Lookup, Lookup | None]
-"""Of the embeddings and of the first-order term."""
-
 
 class Part:
     """The user's columns, or the items': of ids by position ``fields``, and of dense numbers by position ``numbers``."""
 
-    def __init__(self, whose: str, model: DCRNN, fields: Sequence[int], numbers: Sequence[int], lookups: Lookups | None) -> None:
+    def __init__(self, whose: str, model: DCRNN, fields: Sequence[int], numbers: Sequence[int], lookup: Lookup | None) -> None:
         self._whose = whose
         device = model.embedding.weight.device
         self.fields = torch.tensor(fields, dtype=torch.int64, device=device)
         self.numbers = torch.tensor(numbers, dtype=torch.int64, device=device)
         self.blocks = torch.cat([self.fields, len(model.num_embeddings) + self.numbers])  # of x0, one a field and a binned number
-        self.lookups = [None if lookup is None else lookup.part(self.fields, self.numbers) for lookup in lookups or ()]
+        self.lookup = None if lookup is None else lookup.part(self.fields, self.numbers)
 
     def check(self, ids: Tensor, dense: Tensor | None) -> None:
         """Raise TypeError or ValueError unless ids are [F] of the user or [N, F] of items, and dense too, or None where F is 0."""
@@ -48,8 +45,8 @@ class Part:
 class Split:
     """A model's columns, divided into the items' and the user's, which are all others."""
 
-    def __init__(self, model: DCRNN, item_fields: Sequence[str], item_numbers: Sequence[int], lookups: Lookups | None = None) -> None:
-        """``lookups`` are those of the whole model, which :meth:`features` needs.
+    def __init__(self, model: DCRNN, item_fields: Sequence[str], item_numbers: Sequence[int], lookup: Lookup | None = None) -> None:
+        """``lookup`` is that of the whole model, which :meth:`features` needs.
 
         Raises TypeError, ValueError: a field or a number that the model does not have, or one given twice.
         """
@@ -62,8 +59,8 @@ class Split:
             if len(set(given)) < len(given):
                 raise ValueError(f"{name}={list(given)}: expected each one once")
         fields = [names.index(field) for field in item_fields]
-        self.items = Part("item", model, fields, list(item_numbers), lookups)
-        self.user = Part("user", model, _others(len(names), fields), _others(model.num_dense, item_numbers), lookups)
+        self.items = Part("item", model, fields, list(item_numbers), lookup)
+        self.user = Part("user", model, _others(len(names), fields), _others(model.num_dense, item_numbers), lookup)
         self._scenario = model.scenario_column
 
     def scenarios(self, user_ids: Tensor, item_ids: Tensor) -> tuple[Tensor, ...]:
@@ -87,18 +84,14 @@ class Split:
     def features(
         self, user_ids: Tensor, item_ids: Tensor, user_dense: Tensor | None, item_dense: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """x0 [N, D] and the parts of the first-order term [N, (F + N) * T] by the operator ``features``, of the user once."""
-        found: list[Tensor | None] = []
-        for user, items in zip(self.user.lookups, self.items.lookups, strict=True):
-            if user is None or items is None:
-                found.append(None)
-                continue
-            nothing = user.table.new_zeros((len(self.user.blocks) + len(self.items.blocks)) * user.table.shape[1])
-            row = user(user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), nothing, self.user.blocks)[0]
-            found.append(items(item_ids, item_dense, row, self.items.blocks))
-        x0, sums = found
-        assert x0 is not None
-        return x0, sums
+        """x0 [N, D] and the first-order term float64 [N, T], or None, by the operator ``features``, of the user once."""
+        user, items = self.user.lookup, self.items.lookup
+        assert user is not None
+        assert items is not None
+        nothing = user.table.new_zeros((len(self.user.blocks) + len(self.items.blocks)) * user.table.shape[1])
+        row, of_user = user(user_ids.unsqueeze(0), None if user_dense is None else user_dense.unsqueeze(0), nothing, self.user.blocks)
+        x0, term = items(item_ids, item_dense, row[0], self.items.blocks)
+        return x0, None if term is None or of_user is None else term.add_(of_user)
 
 
 def _others(count: int, taken: Sequence[int]) -> list[int]:

@@ -22,7 +22,7 @@ from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import transformed
 from .candidates import Split
 from .layers import PartiallySharedLinear
-from .lookup import embeddings, exact, first_order
+from .lookup import exact, lookup
 
 if TYPE_CHECKING:
     from .model import DCRNN
@@ -77,9 +77,9 @@ class PreparedDCRNN:
         self._exact = exact(model.embedding.weight)
         on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
-        self._lookups = (embeddings(model), first_order(model)) if on_cpp and not model.pooled else None
+        self._lookup = lookup(model) if on_cpp and not model.pooled else None
         self._binned = model.dense_embedding is not None
-        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, self._lookups))
+        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, self._lookup))
         self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
 
     @_plainly
@@ -133,26 +133,27 @@ class PreparedDCRNN:
         split = self._split(tuple(item_fields), tuple(item_numbers))
         split.user.check(user_ids, user_dense)
         split.items.check(item_ids, item_dense)
-        if self._lookups is None or (self.model.num_dense and not self._binned) or not self._takes(user_dense, item_dense):
+        if self._lookup is None or (self.model.num_dense and not self._binned) or not self._takes(user_dense, item_dense):
             return self.predict(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
         try:
-            x0, parts = split.features(user_ids, item_ids, user_dense, item_dense)
+            inputs = split.features(user_ids, item_ids, user_dense, item_dense)
         except (RuntimeError, TypeError, ValueError):
             self._check(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
             raise
-        return self.model.probabilities(self._logits(x0, self._first_order(parts), *split.scenarios(user_ids, item_ids)))
+        return self.model.probabilities(self._logits(*inputs, *split.scenarios(user_ids, item_ids)))
 
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         return self._logits(*self._inputs(ids, dense))
 
     def _logits(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
-        z = self._tower_logits(x0, *scenarios)
-        return z if first_order is None else z.add_(first_order)
-
-    def _tower_logits(self, x0: Tensor, *scenarios: Tensor) -> Tensor:
         states = self._cross(x0, *scenarios)  # [T, B, D]
         if self._towers is not None:
-            return torch.ops.dcrnn_fast.towers.default(states, *self._towers)
+            term = None if first_order is None else first_order.double()
+            return torch.ops.dcrnn_fast.towers.default(states, *self._towers, term)
+        z = self._tower_logits(states)
+        return z if first_order is None else z.add_(first_order)
+
+    def _tower_logits(self, states: Tensor) -> Tensor:
         for weight, bias in self._layers[:-1]:
             states = torch.baddbmm(bias, states, weight).relu_()
         if self.model.transfer is not None:
@@ -163,12 +164,10 @@ class PreparedDCRNN:
     def _inputs(self, ids: Tensor, dense: Tensor | None) -> tuple[Any, ...]:
         """What :meth:`dcrnn_fast.DCRNN.inputs` gives."""
         model = self.model
-        if self._lookups is None or (dense is None) != (model.num_dense == 0) or not self._takes(dense):
+        if self._lookup is None or (dense is None) != (model.num_dense == 0) or not self._takes(dense):
             return model.inputs(ids, dense)
         try:
-            embedded, numbers = self._lookups
-            x0 = embedded(ids, dense)
-            first = self._first_order(None if numbers is None else numbers(ids, dense))
+            x0, first = self._lookup(ids, dense)
         except (RuntimeError, TypeError, ValueError):
             self._check(ids, dense)
             raise
@@ -177,10 +176,6 @@ class PreparedDCRNN:
             x0 = torch.cat([x0, *model.dense_features(dense)], dim=1)
             first = None if first is None else first + model.first_order_of_numbers(dense)
         return x0, first, *model.scenarios_of(ids)
-
-    def _first_order(self, parts: Tensor | None) -> Tensor | None:
-        """The term [B, T], of what fields and binned numbers hold [B, (F + N) * T]."""
-        return None if parts is None else parts.unflatten(1, (-1, len(self.model.tasks))).sum(1)
 
     def _takes(self, *numbers: Tensor | None) -> bool:
         """Whether the operator ``features`` computes numbers of this dtype; for others the model does."""

@@ -56,24 +56,34 @@ def _features(
     bias: Tensor | None = None,
     row: Tensor | None = None,
     places: Tensor | None = None,
-) -> Tensor:
+    first_order: Tensor | None = None,
+    first_order_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """ids [B, F], a table [V, E], sizes and offsets [F], and of N binned numbers dense [B, N] and their parameters, to [B, (F + N) * E].
 
-    With row [K * E] and places [F + N], to [B, K * E]: copies of the row, in which these blocks of E values lie at their places.
+    With row [K * E] and places [F + N], to [B, K * E]: copies of the row, in which these blocks of E values lie at their places. And with
+    first_order [V, T], and its weight [N, Q, T] of the numbers' Q bins, to the first-order term float64 [B, T]; without, [B, 0].
     """
     numbers = {"dense": dense, "lower": lower, "scale": scale, "weight": weight, "bias": bias}
     whole, exact = (torch.int64,), _exact("table", table)
     dtypes: dict[str, tuple[torch.dtype, ...]] = {"ids": (torch.int64, torch.int32), "table": FLOATING, "sizes": whole, "offsets": whole}
     dims = {"ids": 2, "table": 2, "sizes": 1, "offsets": 1, "dense": 2, "lower": 2, "scale": 2, "weight": 3, "bias": 2}
     tensors = {"ids": ids, "table": table, "sizes": sizes, "offsets": offsets, **numbers, "row": row, "places": places}
-    dtypes |= dict.fromkeys(numbers, exact) | {"row": (table.dtype,), "places": whole}
-    _check(tensors, dtypes, dims | {"row": 1, "places": 1})
+    tensors |= {"first_order": first_order, "first_order_weight": first_order_weight}
+    dtypes |= dict.fromkeys((*numbers, "first_order_weight"), exact) | dict.fromkeys(("row", "first_order"), (table.dtype,))
+    dtypes["places"] = whole
+    _check(tensors, dtypes, dims | {"row": 1, "places": 1, "first_order": 2, "first_order_weight": 3})
     (batch, fields), width = ids.shape, table.shape[1]
+    tasks = 0 if first_order is None else first_order.shape[1]
     _fits("sizes", sizes, fields)
     _fits("offsets", offsets, fields)
+    if first_order is not None:
+        _fits("first_order", first_order, table.shape[0], tasks)
     given = [tensor for tensor in numbers.values() if tensor is not None]
+    if (first_order_weight is not None) != bool(given and first_order is not None):
+        raise ValueError("first_order_weight: expected one with numbers and first_order, and none without")
     if not given:
-        return table.new_empty(batch, _width_of_row(row, places, fields, width))
+        return table.new_empty(batch, _width_of_row(row, places, fields, width)), table.new_empty(batch, tasks, dtype=torch.float64)
     if dense is None or lower is None or scale is None or weight is None or bias is None:
         raise ValueError("dense, lower, scale, weight, bias: got some of them, expected all five, or none")
     count, bins = lower.shape
@@ -81,7 +91,9 @@ def _features(
     _fits("scale", scale, count, bins)
     _fits("weight", weight, count, bins, width)
     _fits("bias", bias, count, width)
-    return table.new_empty(batch, _width_of_row(row, places, fields + count, width))
+    if first_order_weight is not None:
+        _fits("first_order_weight", first_order_weight, count, bins, tasks)
+    return table.new_empty(batch, _width_of_row(row, places, fields + count, width)), table.new_empty(batch, tasks, dtype=torch.float64)
 
 
 def _width_of_row(row: Tensor | None, places: Tensor | None, blocks: int, width: int) -> int:
@@ -93,13 +105,16 @@ def _width_of_row(row: Tensor | None, places: Tensor | None, blocks: int, width:
     return row.shape[0]
 
 
-def _towers(states: Tensor, packed: Tensor, widths: Tensor) -> Tensor:
-    """states [T, B, D], each task's packed layers [T, P] and the hidden layers' widths [n] to logits [B, T]."""
-    dtypes = {"states": FLOATING, "packed": _exact("states", states), "widths": (torch.int64,)}
-    _check({"states": states, "packed": packed, "widths": widths}, dtypes, {"states": 3, "packed": 2, "widths": 1})
+def _towers(states: Tensor, packed: Tensor, widths: Tensor, term: Tensor | None = None) -> Tensor:
+    """states [T, B, D], each task's packed layers [T, P], the hidden layers' widths [n] and a term float64 [B, T] to logits [B, T]."""
+    dtypes = {"states": FLOATING, "packed": _exact("states", states), "widths": (torch.int64,), "term": (torch.float64,)}
+    tensors = {"states": states, "packed": packed, "widths": widths, "term": term}
+    _check(tensors, dtypes, {"states": 3, "packed": 2, "widths": 1, "term": 2})
     tasks, batch, _ = states.shape
     if packed.shape[0] != tasks:
         raise ValueError(f"packed: got shape {list(packed.shape)}, expected [{tasks}, P]")
+    if term is not None:
+        _fits("term", term, batch, tasks)
     return states.new_empty(batch, tasks)
 
 

@@ -174,7 +174,7 @@ def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
     """Results by their place, by the oracle where it has no need of kept tensors."""
     name = name_of(target)
     if name in inference_calls.CHECKS:
-        return {0: inference_calls.exact(name, arguments)}
+        return dict(enumerate(inference_calls.exact(name, arguments)))
     numbers = {n: v.double().numpy() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
     for index in ("index", "projection_index"):
         if isinstance(numbers.get(index), Tensor):

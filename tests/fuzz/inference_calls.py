@@ -16,14 +16,15 @@ def features(target: str, recipe: dict[str, Any]) -> Arguments:
     numbers = None if recipe["context_dim"] is None else recipe["context_dim"]
     return features_arguments(
         batch=recipe["batch"], fields=recipe["tasks"], numbers=numbers or 0, bins=recipe["steps"], width=recipe["dim"],
-        more=None if recipe["seed"] % 2 else recipe["seed"] % 3, dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"],
+        more=None if recipe["seed"] % 2 else recipe["seed"] % 3, tasks=recipe["seed"] % 5 or None, dtype=DTYPES[recipe["dtype"]],
+        seed=recipe["seed"],
     )  # fmt: skip
 
 
 def towers(target: str, recipe: dict[str, Any]) -> Arguments:
     return towers_arguments(
         tasks=recipe["tasks"], batch=recipe["batch"], dim=recipe["dim"], widths=(16,) * (recipe["steps"] - 1),
-        dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"],
+        with_term=recipe["seed"] % 2 == 0, dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"],
     )  # fmt: skip
 
 
@@ -53,6 +54,14 @@ def check_features(arguments: Arguments) -> None:
         if not bool(((places >= 0) & (places < blocks)).all()):
             raise StrayIndexError("places out of the row")
     rows = len(table)
+    first_order, weight = arguments["first_order"], arguments["first_order_weight"]
+    hold((weight is not None) == bool(given and first_order is not None), "first_order_weight alone")
+    if first_order is not None:
+        is_shaped(arguments, "first_order", rows, None)
+        hold(first_order.dtype == table.dtype, "dtype of first_order")
+    if weight is not None:
+        is_shaped(arguments, "first_order_weight", *arguments["lower"].shape, first_order.shape[1])
+        hold(weight.dtype == exact_of(table.dtype), "dtype of first_order_weight")
     if not bool(((sizes >= 0) & (sizes <= rows) & (offsets >= 0) & (offsets <= rows - sizes)).all()):
         raise StrayIndexError("fields out of the table")
     if not bool(((ids >= 0) & (ids < sizes)).all()):
@@ -69,12 +78,14 @@ def check_towers(arguments: Arguments) -> None:
         values, below = values + (below + 1) * width, width
     is_shaped(arguments, "packed", len(states), values + below + 1)
     hold(packed.dtype == exact_of(states.dtype), "dtype of packed")
+    if arguments["term"] is not None:
+        hold(is_shaped(arguments, "term", states.shape[1], len(states)).dtype == torch.float64, "dtype of term")
 
 
-def exact(name: str, arguments: Arguments) -> Tensor:
-    """The result in float64."""
+def exact(name: str, arguments: Arguments) -> tuple[Tensor, ...]:
+    """The results in float64."""
     wide = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
-    return (plain_features if name == "features" else plain_towers)(**wide)
+    return plain_features(**wide) if name == "features" else (plain_towers(**wide),)
 
 
 VALID = {"features": features, "towers": towers}

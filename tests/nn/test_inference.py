@@ -211,9 +211,8 @@ on_cpp = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the bac
 def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken():
     model = made()
     prepared = model.prepare_inference()
-    embeddings, first_order = prepared._lookups
-    wrong = embeddings.sizes.int()  # the operator refuses them, and the model would not read them
-    prepared._lookups = embeddings._replace(sizes=wrong), first_order
+    wrong = prepared._lookup.sizes.int()  # the operator refuses them, and the model would not read them
+    prepared._lookup = prepared._lookup._replace(sizes=wrong)
     for call in (lambda: prepared(*rows(model)), lambda: prepared.score(**candidates(model)[0])):
         with pytest.raises(ValueError, match="sizes: expected dtype int64"):
             call()
@@ -228,7 +227,7 @@ def test_numbers_in_another_dtype_than_the_operators_are_computed_by_the_model()
 
 @on_cpp
 def test_the_users_ids_are_looked_up_once():
-    """Of 17 items with two fields, the operator reads 17 rows of two ids, and one row of the user's one id, in each of two tables."""
+    """Of 17 items with two fields, the operator reads 17 rows of two ids, and one row of the user's one id."""
     read = []
 
     class Record(TorchDispatchMode):
@@ -241,4 +240,4 @@ def test_the_users_ids_are_looked_up_once():
     prepared = model.prepare_inference()
     with Record():
         prepared.score(**candidates(model)[0])
-    assert sorted(read) == [[1, 1], [1, 1], [17, 2], [17, 2]]
+    assert sorted(read) == [[1, 1], [17, 2]]

@@ -25,8 +25,17 @@ OPERATORS = {
 on_both = pytest.mark.parametrize("name", OPERATORS)
 
 
+def outputs(of_call):
+    return of_call if isinstance(of_call, tuple) else (of_call,)
+
+
 def call(name, arguments):
-    return getattr(torch.ops.dcrnn_fast, name)(**arguments)
+    """The outputs of the operator: of features x0 and the first-order term, of towers one."""
+    return outputs(getattr(torch.ops.dcrnn_fast, name)(**arguments))
+
+
+def same(some, others):
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
 def widened(arguments):
@@ -39,13 +48,14 @@ def assert_as_exact_as_plain_pytorch(name, dtype, **shape):
     errors = []
     for seed in range(min(9, accuracy.draws(shape["batch"]))):
         arguments = made(**{**common, **shape}, dtype=dtype, seed=seed)
-        exact, got = plain(**widened(arguments)), call(name, arguments)
-        assert got.dtype == dtype
-        assert got.shape == exact.shape
-        errors.append([accuracy.relative_error(value, exact) for value in (got, plain(**arguments))])
-    error, peer = (statistics.median(column) for column in zip(*errors, strict=True))
-    bound = accuracy.largest_error(peer, str(dtype).removeprefix("torch."))
-    assert error <= bound, f"relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound:.2e}"
+        exact, got, peer = outputs(plain(**widened(arguments))), call(name, arguments), outputs(plain(**arguments))
+        assert [value.dtype for value in got] == [dtype, torch.float64][: len(got)]
+        assert [value.shape for value in got] == [value.shape for value in exact]
+        errors.append([[accuracy.relative_error(*pair) for pair in zip(values, exact, strict=True)] for values in (got, peer)])
+    for output in range(len(errors[0][0])):
+        error, peer = (statistics.median(draw[whose][output] for draw in errors) for whose in (0, 1))
+        bound = accuracy.largest_error(peer, str(dtype).removeprefix("torch."))
+        assert error <= bound, f"output {output}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound:.2e}"
 
 
 @on_both
@@ -59,10 +69,11 @@ SHAPES = {
     "features": [
         {"numbers": 0}, {"fields": 0}, {"fields": 1, "numbers": 1, "bins": 1}, {"width": 1}, {"width": 7}, {"width": 33}, {"bins": 40},
         {"more": 0}, {"more": 5}, {"more": 3, "numbers": 0, "width": 33}, {"more": 2, "fields": 0},
+        {"tasks": None}, {"tasks": 1}, {"tasks": 9}, {"tasks": 0}, {"tasks": 2, "width": 0},
     ],
     "towers": [
         {"tasks": 1}, {"tasks": 5, "dim": 33}, {"widths": ()}, {"widths": (16,)}, {"widths": (48, 96, 16), "dim": 1},
-        {"widths": (), "dim": 130}, {"dim": 0}, {"tasks": 0},
+        {"widths": (), "dim": 130}, {"dim": 0}, {"tasks": 0}, {"with_term": False},
     ],
 }  # fmt: skip
 
@@ -74,27 +85,27 @@ def test_every_shape_is_as_exact_as_plain_pytorch(name, shape, dtype):
 
 
 def test_embeddings_are_copied_bit_for_bit_for_both_kinds_of_ids():
-    arguments = features_arguments(batch=50, numbers=0, width=8, dtype=torch.bfloat16)
+    arguments = features_arguments(batch=50, numbers=0, width=8, tasks=None, dtype=torch.bfloat16)
     expected = plain_features(**arguments)
-    assert torch.equal(call("features", arguments), expected)
-    assert torch.equal(call("features", {**arguments, "ids": arguments["ids"].int()}), expected)
+    assert same(call("features", arguments), expected)
+    assert same(call("features", {**arguments, "ids": arguments["ids"].int()}), expected)
 
 
 @on_both
 def test_a_row_has_the_same_bits_in_any_batch_and_for_any_number_of_threads(name):
     made, _, common = OPERATORS[name]
     arguments = made(**common, batch=400, dtype=torch.float32)
-    row = {"features": ("ids", "dense"), "towers": ("states",)}[name]
-    alone = call(name, {**arguments, **{n: arguments[n][7:8] if name == "features" else arguments[n][:, 7:8] for n in row}})
+    row = {"features": ("ids", "dense"), "towers": ("states", "term")}[name]
+    alone = call(name, {**arguments, **{n: arguments[n][:, 7:8] if n == "states" else arguments[n][7:8] for n in row}})
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
         together = call(name, arguments)
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(together, call(name, arguments))
+    assert same(together, call(name, arguments))
     if name == "features":
-        assert torch.equal(together[7:8], alone)
+        assert same([value[7:8] for value in together], alone)
 
 
 @on_both
@@ -105,14 +116,14 @@ def test_strided_arguments_are_read_right(name):
     for argument, value in arguments.items():
         room = torch.stack([value, value + 9], dim=-1)
         for strided in (room[..., 0], value.mT.contiguous().mT if value.dim() > 1 else value):
-            assert torch.equal(call(name, {**arguments, argument: strided}), expected), argument
+            assert same(call(name, {**arguments, argument: strided}), expected), argument
 
 
 def test_states_that_all_tasks_share_are_read_where_they_are():
     arguments = towers_arguments(dtype=torch.float32)
     shared = arguments["states"][:1].expand(2, -1, -1)
     got = call("towers", {**arguments, "states": shared})
-    assert torch.equal(got, call("towers", {**arguments, "states": shared.contiguous()}))
+    assert same(got, call("towers", {**arguments, "states": shared.contiguous()}))
 
 
 @on_both
@@ -130,7 +141,7 @@ def test_a_derivative_is_refused_in_words(name):
     floating = {"features": "table", "towers": "states"}[name]
     arguments[floating].requires_grad_()
     with pytest.raises(BackendUnavailable, match="for inference and have no derivative"):
-        call(name, arguments).sum().backward()
+        call(name, arguments)[0].sum().backward()
 
 
 NAN = float("nan")
@@ -149,7 +160,9 @@ FEATURES = {
     "ids of other fields": (lambda a: {"ids": a["ids"][:, :2]}, r"sizes: got shape \[3\], expected size 2"),
     "ids without memory": (lambda a: {"ids": freed(a["ids"])}, "ids: got shape .* storage of 0 bytes"),
     "a table of integers": (lambda a: {"table": a["table"].int()}, "table: expected float32"),
-    "a table that is too short": (lambda a: {"table": a["table"][:-1]}, "sizes, offsets: got .* ids from row"),
+    "a table that is too short": (
+        lambda a: {"table": a["table"][:-1], "first_order": a["first_order"][:-1]}, "sizes, offsets: got .* ids from row",
+    ),
     "a table of another width": (lambda a: {"table": a["table"][:, :3]}, r"weight: got shape"),
     "a table of another dtype": (lambda a: {"table": a["table"].float()}, "dense: expected dtype float32 beside table"),
     "a negative offset": (lambda a: {"offsets": a["offsets"] - 1}, "sizes, offsets: got"),
@@ -172,6 +185,21 @@ FEATURES = {
     "a row of parts of blocks": (lambda a: in_a_row(a, row=torch.zeros(27).double()), "row: got 27 values, expected a multiple"),
     "a row without memory": (lambda a: in_a_row(a, row=freed(torch.zeros(28).double())), "row: got shape .* storage of 0 bytes"),
     "a bias of another width": (lambda a: {"bias": a["bias"][:, 1:]}, r"bias: got shape"),
+    "a term without the numbers' part": (lambda a: {"first_order_weight": None}, "first_order_weight: expected one with numbers"),
+    "a numbers' part without a term": (lambda a: {"first_order": None}, "first_order_weight: expected one with numbers"),
+    "a term of fewer rows": (lambda a: {"first_order": a["first_order"][1:]}, "first_order: got shape"),
+    "a term of another dtype": (lambda a: {"first_order": a["first_order"].float()}, "first_order: expected the table's dtype"),
+    "a term without memory": (lambda a: {"first_order": freed(a["first_order"])}, "first_order: got shape .* storage of 0 bytes"),
+    "a flat term": (lambda a: {"first_order": a["first_order"][:, 0]}, "first_order: got shape"),
+    "a term of more tasks": (lambda a: {"first_order": a["first_order"].repeat(1, 2)}, "first_order_weight: got shape"),
+    "a numbers' part of other numbers": (lambda a: {"first_order_weight": a["first_order_weight"][1:]}, "first_order_weight: got shape"),
+    "a numbers' part of other bins": (lambda a: {"first_order_weight": a["first_order_weight"][:, 1:]}, "first_order_weight: got shape"),
+    "a numbers' part of another dtype": (
+        lambda a: {"first_order_weight": a["first_order_weight"].float()}, "first_order_weight: expected dtype float64",
+    ),
+    "a numbers' part without memory": (
+        lambda a: {"first_order_weight": freed(a["first_order_weight"])}, "first_order_weight: got shape .* storage of 0 bytes",
+    ),
 }  # fmt: skip
 TOWERS = {
     "integer states": (lambda a: {"states": a["states"].int()}, "states: expected float32"),
@@ -188,6 +216,10 @@ TOWERS = {
     "widths that wrap around": (lambda a: {"widths": a["widths"] * 0 + 2**62}, "widths: got 4611686018427387904, expected"),
     "widths whose product wraps around": (lambda a: {"widths": a["widths"] * 0 + 2**30}, "widths: got layers of more than"),
     "more layers than any use": (lambda a: {"widths": a["widths"][:1].expand(1025)}, "widths: got 1025 layers"),
+    "a term of other rows": (lambda a: {"term": a["term"][1:]}, r"term: got shape \[3, 2\]"),
+    "a term of other tasks": (lambda a: {"term": a["term"][:, 1:]}, r"term: got shape \[4, 1\]"),
+    "a term in 32 bits": (lambda a: {"term": a["term"].float()}, "term: expected dtype float64"),
+    "a term without memory": (lambda a: {"term": freed(a["term"])}, "term: got shape .* storage of 0 bytes"),
     "widths in 32 bits": (lambda a: {"widths": a["widths"].int()}, "widths: expected dtype int64"),
 }  # fmt: skip
 HOSTILE = [("features", case, *call) for case, call in FEATURES.items()] + [("towers", case, *call) for case, call in TOWERS.items()]
