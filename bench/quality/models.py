@@ -66,9 +66,13 @@ LIBRARY: dict[str, tuple[str, Build]] = {
     "esmm": ("ESMM", rechub.EntireSpace),
 }
 
+SHIPPED = "shipped"
+"""DCRNN as ``dcrnn-fast train`` trains it, with its defaults: the trainer's own code, no trial and no choice."""
+
 MODELS: dict[str, Model] = {
     **{name: _network(name, *arguments) for name, arguments in NETWORKS.items()},
     "single-task": _network("single-task", "a DCRNN for each task", _single, one_task_each=True),
+    SHIPPED: Model("DCRNN by `dcrnn-fast train`, untuned", {}),
     **{name: _network(name, *arguments, needs="torch_rechub") for name, arguments in LIBRARY.items()},
     "trees": Model("HistGradientBoosting for each task", TREES),
     "lightgbm": Model("LightGBM for each task", LIGHTGBM, needs="lightgbm"),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bench.quality import protocol, search
-from bench.quality.models import MODELS, fits
+from bench.quality.data_sets import without_test
+from bench.quality.models import MODELS, SHIPPED, fits
 from bench.quality.networks import SIZES
 from bench.quality.protocol import fit, mean_log_loss, metrics
 from bench.quality.spaces import COMMON
@@ -84,6 +85,13 @@ def test_the_constant_has_its_own_log_loss(dataset):
     for found in metrics(dataset, "test", logits).values():
         assert found["log_loss"] == pytest.approx(found["constant_log_loss"], rel=1e-6)
         assert found["auc"] == 0.5
+
+
+def test_the_trainer_as_it_is_shipped_gives_logits_of_its_best_weights(dataset):
+    fitted = fit(SHIPPED, without_test(dataset), {}, seed=1, size=ONE_SIZE, protocol=PROTOCOL)
+    valid = dataset.split("valid")
+    kept = mean_log_loss(torch.from_numpy(fitted.logits(valid)), torch.from_numpy(valid.labels))
+    assert kept == pytest.approx(min(loss for _, loss in fitted.history), rel=1e-5)
 
 
 def test_the_networks_of_the_funnel_never_order_its_events_wrongly(dataset):
