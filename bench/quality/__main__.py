@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--resamples", type=_whole, default=1000, help="of the test rows, for the bootstrap")
     made.add_argument("--seconds", type=float, default=20.0, help="how long each of the six speeds of a data set is measured")
     made.add_argument("--no-speeds", action="store_true", help="leave out the costs, for example on a busy machine")
+    made.add_argument("--report", default="quality", metavar="NAME", help="of the reports' files (default: quality)")
     made.add_argument("--record", action="store_true", help="write the results to bench/results/ too")
     made.add_argument("--quick", action="store_true", help="each model once, for a few steps on a part of hillstrom: does it run?")
     return made
@@ -137,12 +138,13 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def write(result: dict[str, Any], folder: Path) -> None:
+def write(result: dict[str, Any], folder: Path, name: str) -> None:
     """The reports that bench/results/ has too."""
-    results.write(folder / "quality.json", result)
-    files.write_text(folder / "quality.md", report.as_markdown(result) + "\n")
+    results.write(folder / f"{name}.json", result)
+    files.write_text(folder / f"{name}.md", report.as_markdown(result) + "\n")
+    plots.draw_distances(result, folder / f"{name}_auc.svg")
     if result["speeds"]:
-        plots.draw(result, folder)
+        plots.draw_costs(result, folder / f"{name}_training.svg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,13 +167,13 @@ def _run(plan: Plan, given: argparse.Namespace, *, workers: int, resamples: int,
     result = gather(plan, resamples, seconds)
     if plan.settings:
         result = extension.extended(extension.read(given.extend, plan.protocol), result)
-    write(result, plan.root)
-    files.write_text(plan.root / "quality.csv", report.as_csv(result))
+    write(result, plan.root, given.report)
+    files.write_text(plan.root / f"{given.report}.csv", report.as_csv(result))
     print(report.as_markdown(result))
     if given.record and not given.quick:
-        write(result, results.COMMITTED)
+        write(result, results.COMMITTED, given.report)
     if not given.quick:
-        print(f"written to {plan.root}/quality.*" + (f" and {results.COMMITTED}" if given.record else ""))
+        print(f"written to {plan.root}/{given.report}.*" + (f" and {results.COMMITTED}" if given.record else ""))
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -131,38 +131,44 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """One short table: the mean test AUC of the tasks on each data set, and the costs on the first one. Bold: the best of a column."""
+    """One short table: the mean test AUC of the tasks on each data set, the mean rank, and the costs on the first set. Bold: the best of
+    a column.
+    """
     shown = of_tuned_size(result)
     sets = list(dict.fromkeys(row["data"] for row in shown["rows"]))
+    models = list(dict.fromkeys((row["model"], row["size"]) for row in shown["rows"]))
+    columns = [_column([list(by_seed(result["runs"], data, *key).values()) for key in models], ".4f", max) for data in sets]
+    ranks = mean_ranks(result, sets, [key for key in models if key[0] != "constant"])
+    columns.append(_column([ranks.get(key, []) for key in models], ".1f", min))
     costs = {(row["model"], row["size"]): row for row in shown["speeds"] if row["data"] == sets[0]}
-    names, values, spreads = [], [], []
-    for key in dict.fromkeys((row["model"], row["size"]) for row in shown["rows"]):
-        names.append(title(dict(zip(("model", "size"), key, strict=True)), shown["rows"]))
-        aucs = [_mean_aucs(result["runs"], data, *key) for data in sets]
-        spreads.append([statistics.stdev(of_set) if len(of_set) > 1 else None for of_set in aucs])
-        speeds = [costs.get(key, {}).get(dtype, {}).get("training_rows_per_second") for dtype in DTYPES]
-        request = costs.get(key, {}).get("float32", {}).get("request_microseconds")
-        values.append([*(statistics.fmean(of_set) if of_set else None for of_set in aucs), *speeds, request])
-    columns = []
-    for at, column in enumerate(zip(*values, strict=True)):
-        known = [value for value in column if value is not None]
-        best = (max if at < len(sets) + len(DTYPES) else min)(known, default=None)
-        digits = ".4f" if at < len(sets) else ",.0f"
-        texts = ["-" if value is None else f"**{value:{digits}}**" if value == best else f"{value:{digits}}" for value in column]
-        if at < len(sets):
-            texts = [text + (f" ± {spread[at]:.4f}" if spread[at] else "") for text, spread in zip(texts, spreads, strict=True)]
-        columns.append(texts)
-    return markdown(
-        ["", *sets, *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"],
-        [list(line) for line in zip(names, *columns, strict=True)],
-    )
+    header = ["", *sets, "mean rank"]
+    if costs:
+        for dtype in DTYPES:
+            speeds = [costs.get(key, {}).get(dtype, {}).get("training_rows_per_second") for key in models]
+            columns.append(_column([[] if speed is None else [speed] for speed in speeds], ",.0f", max))
+        requests = [costs.get(key, {}).get("float32", {}).get("request_microseconds") for key in models]
+        columns.append(_column([[] if request is None else [request] for request in requests], ",.0f", min))
+        header += [*(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"]
+    names = [title(dict(zip(("model", "size"), key, strict=True)), shown["rows"]) for key in models]
+    return markdown(header, [list(line) for line in zip(names, *columns, strict=True)])
+
+
+def _column(values: Sequence[Sequence[float]], digits: str, best_of: Callable[..., float]) -> list[str]:
+    """Means with standard deviations, "-" where there is no value, and the best in bold."""
+    means = [statistics.fmean(of_model) if of_model else None for of_model in values]
+    best, texts = best_of([mean for mean in means if mean is not None], default=None), []
+    for mean, of_model in zip(means, values, strict=True):
+        text = "-" if mean is None else f"**{mean:{digits}}**" if mean == best else f"{mean:{digits}}"
+        spread = statistics.stdev(of_model) if len(of_model) > 1 else 0.0
+        texts.append(text + (f" ± {spread:{digits}}" if spread else ""))
+    return texts
 
 
 def budget(result: Mapping[str, Any], data: str) -> str:
     """What each variant and size of DCRNN costs, and the mean test AUC of the tasks, from the cheapest training to the dearest."""
     lines = []
     for row in result["speeds"]:
-        aucs = _mean_aucs(result["runs"], row["data"], row["model"], row["size"])
+        aucs = list(by_seed(result["runs"], row["data"], row["model"], row["size"]).values())
         if row["data"] == data and row["model"].startswith("dcrnn") and aucs:
             speeds = [row[dtype]["training_rows_per_second"] for dtype in DTYPES]
             spread = f" ± {statistics.stdev(aucs):.4f}" if len(aucs) > 1 else ""
@@ -180,13 +186,28 @@ def of_tuned_size(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result, **kept}
 
 
-def _mean_aucs(runs: Iterable[Mapping[str, Any]], data: str, model: str, size: str) -> list[float]:
-    """By seed, the mean over the tasks of the test AUC."""
-    found = []
+def by_seed(runs: Iterable[Mapping[str, Any]], data: str, model: str, size: str) -> dict[int, float]:
+    """The mean over the tasks of the test AUC."""
+    found = {}
     for run in runs:
         if (run["data"], run["model"], run["size"]) == (data, model, size):
-            aucs = [entry["auc"] for name, entry in run["test"].items() if entry["auc"] is not None]
-            found += [statistics.fmean(aucs)] if aucs else []
+            aucs = [entry["auc"] for entry in run["test"].values() if entry["auc"] is not None]
+            if aucs:
+                found[run["seed"]] = statistics.fmean(aucs)
+    return found
+
+
+def mean_ranks(result: Mapping[str, Any], sets: Sequence[str], models: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[float]]:
+    """By seed, the mean over the data sets of a model's rank by AUC, 1 for the best; of the models that every data set has."""
+    aucs = {key: [by_seed(result["runs"], data, *key) for data in sets] for key in models}
+    whole = {key: of_sets for key, of_sets in aucs.items() if all(of_sets)}
+    seeds = sorted(set.intersection(*(set(of_set) for of_sets in whole.values() for of_set in of_sets))) if whole else []
+    found: dict[tuple[str, str], list[float]] = {}
+    for key, of_sets in whole.items():
+        ranks = [
+            [1 + sum(other[at][seed] > of_set[seed] for other in whole.values()) for at, of_set in enumerate(of_sets)] for seed in seeds
+        ]
+        found[key] = [statistics.fmean(of_seed) for of_seed in ranks]
     return found
 
 

@@ -45,7 +45,7 @@ def test_the_quick_command_runs_models_of_each_kind_and_writes_every_report(kept
     assert float(rows[0]["auc"]) == result["rows"][0]["auc"]
     assert (kept / "quality.md").read_text().strip() == report.as_markdown(result)
     assert "DCN-v2 and towers" in capsys.readouterr().out
-    assert {path.name for path in kept.glob("*.svg")} == {"quality_training.svg", "quality_request.svg"}
+    assert {path.name for path in kept.glob("*.svg")} == {"quality_training.svg", "quality_auc.svg"}
 
 
 def test_the_quick_command_runs_a_model_of_the_library(kept):
