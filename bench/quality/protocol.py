@@ -188,7 +188,7 @@ def _shipped(dataset: PackedDataset, seed: int) -> Fitted:
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(None, {"data": dataset.meta.name, "seed": seed, "threads": 1})
         metrics = train(config, Path(folder) / "run", dataset=blind)
-        model, _ = load_model(Path(folder) / "run" / "model.safetensors")
+        model, _ = load_model(Path(folder) / "run")
     loss = mean_over_tasks(metrics["valid"], "log_loss", dataset.meta.tasks)
     steps, best = metrics["train"]["steps"], metrics["train"]["best_step"]
     history = [(best, math.inf if loss is None else loss)]

@@ -23,6 +23,7 @@ from ...support.files import path_of
 from ..config import ModelConfig, RunConfig
 from ..device import select_backend, select_device
 from .description import check_description
+from .layout import RunFolder
 from .run_files import write_file
 from .tensors import check_tensors, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
@@ -124,7 +125,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
     """Rebuild the model of a run from its ``model.safetensors``.
 
     Args:
-        path: the file; nothing in it is unpickled.
+        path: the file, or the run folder that holds it; nothing in it is unpickled.
         device: where the model's parameters go.
         backend: backend of the operators, see ``dcrnn-fast info``.
 
@@ -148,6 +149,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
     """
     path, place = path_of("path", path), select_device(str(device))
     select_backend(backend, place)
+    if path.is_dir():
+        path = RunFolder(path).weights
     tensors, about = read_weights(path)
     try:
         # On the meta device a model takes no memory, whatever sizes the description asks for.

@@ -14,6 +14,12 @@ from dcrnn_fast.training.folder.weights import export_weights
 from dcrnn_fast.training.loop.trainer import Trainer
 
 
+def test_a_model_is_loaded_from_its_file_or_from_the_run_folder(finished):
+    by_file, by_folder = load_model(finished / "model.safetensors"), load_model(str(finished))
+    assert by_file[1] == by_folder[1]
+    assert all(torch.equal(one, other) for one, other in zip(by_file[0].parameters(), by_folder[0].parameters(), strict=True))
+
+
 def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
     model, about = load_model(finished / "model.safetensors", backend="reference")
     assert not model.training
