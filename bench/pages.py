@@ -137,7 +137,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
         "models": excerpt(
             quality.comparison,
             lines="DCRNN |; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting; LightGBM; CatBoost",
-            columns="census-income; hillstrom; movielens-100k; id-log; training rows/s, bfloat16; request, µs",
+            columns="census-income; hillstrom; movielens-100k; id-log; mean rank; training rows/s, bfloat16; request, µs",
         ),
         "weightings": excerpt(study("weightings"), lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
     },
