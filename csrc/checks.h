@@ -128,6 +128,34 @@ inline Tensor dense(const Tensor& tensor, const char* name) {
   return with_memory([&] { return torch::stable::contiguous(tensor); }, name, ": a contiguous copy of shape ", shape(tensor));
 }
 
+inline const char* words_of(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Half:
+      return "float16";
+    default:
+      return "int64";
+  }
+}
+
+// The tensor of the CPU made contiguous, if it has this dtype and these sizes, of which -1 is any.
+inline Tensor taken(const Tensor& tensor, const char* name, ScalarType dtype, std::initializer_list<int64_t> sizes) {
+  check_memory(tensor, name, aoti_torch_device_type_cpu());
+  check(tensor.scalar_type() == dtype, name, ": expected dtype ", words_of(dtype));
+  check_dim(tensor, name, static_cast<int64_t>(sizes.size()));
+  int64_t dimension = 0;
+  for (const int64_t size : sizes) {
+    if (size >= 0) check_size(tensor, name, dimension, size);
+    ++dimension;
+  }
+  return dense(tensor, name);
+}
+
 inline void check_alike_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
   check(device_type(tensor) == device_type(other) && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ",
         other_name);

@@ -204,71 +204,39 @@ std::tuple<Tensor, Tensor> features(Tensor ids, Tensor table, Tensor sizes, Tens
                                     std::optional<Tensor> bias, std::optional<Tensor> row, std::optional<Tensor> places,
                                     std::optional<Tensor> first_order, std::optional<Tensor> first_order_weight) {
   const int32_t cpu = aoti_torch_device_type_cpu();
-  check_memory(ids, "ids", cpu), check_memory(table, "table", cpu), check_memory(sizes, "sizes", cpu),
-      check_memory(offsets, "offsets", cpu);
-  check_dim(ids, "ids", 2), check_dim(table, "table", 2), check_dim(sizes, "sizes", 1), check_dim(offsets, "offsets", 1);
+  check_memory(ids, "ids", cpu), check_memory(table, "table", cpu);
+  check_dim(ids, "ids", 2), check_dim(table, "table", 2), check_dtype(table, "table");
   const bool narrow = ids.scalar_type() == ScalarType::Int;
   check(narrow || ids.scalar_type() == ScalarType::Long, "ids: expected dtype int64 or int32");
-  check(sizes.scalar_type() == ScalarType::Long, "sizes: expected dtype int64");
-  check(offsets.scalar_type() == ScalarType::Long, "offsets: expected dtype int64");
-  check_dtype(table, "table");
-  const int64_t batch = ids.size(0), fields = ids.size(1), width = table.size(1);
-  check_size(sizes, "sizes", 0, fields), check_size(offsets, "offsets", 0, fields);
-
-  const std::pair<std::optional<Tensor>&, const char*> of_numbers[] = {
-      {numbers, "dense"}, {lower, "lower"}, {scale, "scale"}, {weight, "weight"}, {bias, "bias"}};
+  const int64_t batch = ids.size(0), fields = ids.size(1), width = table.size(1), any = -1;
   const auto exact = table.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  for (const auto& [tensor, name] : of_numbers) {
-    check(tensor.has_value() == numbers.has_value(), "dense, lower, scale, weight, bias: got some of them, expected all five, or none");
-    if (!tensor) continue;
-    check_memory(*tensor, name, cpu);
-    check(tensor->scalar_type() == exact, name, ": expected dtype ", exact == ScalarType::Double ? "float64" : "float32", " beside table");
-  }
+  sizes = taken(sizes, "sizes", ScalarType::Long, {fields}), offsets = taken(offsets, "offsets", ScalarType::Long, {fields});
+
+  for (const auto* tensor : {&lower, &scale, &weight, &bias})
+    check(tensor->has_value() == numbers.has_value(), "dense, lower, scale, weight, bias: got some of them, expected all five, or none");
   int64_t count = 0, bins = 0;
   if (numbers) {
-    check_dim(*numbers, "dense", 2), check_dim(*lower, "lower", 2), check_dim(*scale, "scale", 2);
-    check_dim(*weight, "weight", 3), check_dim(*bias, "bias", 2);
-    count = numbers->size(1), bins = lower->size(1);
-    check_size(*numbers, "dense", 0, batch), check_size(*lower, "lower", 0, count), check_size(*weight, "weight", 1, bins);
-    for (int64_t i = 0; i < 2; ++i) check_size(*scale, "scale", i, lower->size(i));
-    check_size(*weight, "weight", 0, count), check_size(*weight, "weight", 2, width);
-    check_size(*bias, "bias", 0, count), check_size(*bias, "bias", 1, width);
+    numbers = taken(*numbers, "dense", exact, {batch, any}), count = numbers->size(1);
+    lower = taken(*lower, "lower", exact, {count, any}), bins = lower->size(1);
+    scale = taken(*scale, "scale", exact, {count, bins}), weight = taken(*weight, "weight", exact, {count, bins, width});
+    bias = taken(*bias, "bias", exact, {count, width});
   }
-  for (const auto& [tensor, name] : of_numbers)
-    if (tensor) tensor = dense(*tensor, name);
-  ids = dense(ids, "ids"), table = dense(table, "table"), sizes = dense(sizes, "sizes"), offsets = dense(offsets, "offsets");
+  ids = dense(ids, "ids"), table = dense(table, "table");
   check_fields(sizes, offsets, table.size(0));
 
   int64_t dim = (fields + count) * width;
   check(row.has_value() == places.has_value(), "row, places: got one of them, expected both, or none");
   if (row) {
-    check_memory(*row, "row", cpu), check_memory(*places, "places", cpu), check_dim(*row, "row", 1), check_dim(*places, "places", 1);
-    check(row->scalar_type() == table.scalar_type(), "row: expected the table's dtype");
-    check(places->scalar_type() == ScalarType::Long, "places: expected dtype int64");
-    check_size(*places, "places", 0, fields + count);
-    row = dense(*row, "row"), places = dense(*places, "places");
+    row = taken(*row, "row", table.scalar_type(), {any}), places = taken(*places, "places", ScalarType::Long, {fields + count});
     check_places(*row, *places, width);
     dim = row->size(0);
   }
 
   check(first_order_weight.has_value() == (first_order && numbers),
         "first_order_weight: expected one with numbers and first_order, and none without");
-  int64_t tasks = 0;
-  if (first_order) {
-    check_memory(*first_order, "first_order", cpu), check_dim(*first_order, "first_order", 2);
-    check(first_order->scalar_type() == table.scalar_type(), "first_order: expected the table's dtype");
-    check_size(*first_order, "first_order", 0, table.size(0));
-    tasks = first_order->size(1);
-    first_order = dense(*first_order, "first_order");
-  }
-  if (first_order_weight) {
-    check_memory(*first_order_weight, "first_order_weight", cpu), check_dim(*first_order_weight, "first_order_weight", 3);
-    check(first_order_weight->scalar_type() == exact, "first_order_weight: expected dtype ",
-          exact == ScalarType::Double ? "float64" : "float32", " beside table");
-    check_size(*first_order_weight, "first_order_weight", 0, count), check_size(*first_order_weight, "first_order_weight", 1, bins);
-    check_size(*first_order_weight, "first_order_weight", 2, tasks);
-    first_order_weight = dense(*first_order_weight, "first_order_weight");
-  }
+  if (first_order) first_order = taken(*first_order, "first_order", table.scalar_type(), {table.size(0), any});
+  const int64_t tasks = first_order ? first_order->size(1) : 0;
+  if (first_order_weight) first_order_weight = taken(*first_order_weight, "first_order_weight", exact, {count, bins, tasks});
   values_of({batch, dim}, "ids, dense: the features");
   values_of({batch, tasks}, "ids, first_order: the term");
   Tensor out = allocated(table, {batch, dim}, "ids, dense: the features");

@@ -98,16 +98,9 @@ void compute(const Layers& layers, const Tensor& states, const accumulator<T>* p
 }
 
 Tensor towers(Tensor states, Tensor packed, Tensor widths, std::optional<Tensor> term) {
-  const int32_t cpu = aoti_torch_device_type_cpu();
-  check_memory(states, "states", cpu), check_memory(packed, "packed", cpu), check_memory(widths, "widths", cpu);
-  check_dim(states, "states", 3), check_dim(packed, "packed", 2), check_dim(widths, "widths", 1);
-  check_dtype(states, "states");
-  const bool twice = states.scalar_type() == ScalarType::Double;
-  check(packed.scalar_type() == (twice ? ScalarType::Double : ScalarType::Float), "packed: expected dtype ", twice ? "float64" : "float32",
-        " beside states");
-  check(widths.scalar_type() == ScalarType::Long, "widths: expected dtype int64");
+  check_memory(states, "states", aoti_torch_device_type_cpu()), check_dim(states, "states", 3), check_dtype(states, "states");
+  widths = taken(widths, "widths", ScalarType::Long, {-1});
   check(widths.size(0) <= most_layers, "widths: got ", widths.size(0), " layers, expected at most ", most_layers);
-  widths = dense(widths, "widths");
   Layers layers{states.size(2), {}};
   for (int64_t i = 0; i < widths.size(0); ++i) {
     const int64_t width = widths.const_data_ptr<int64_t>()[i];
@@ -115,15 +108,10 @@ Tensor towers(Tensor states, Tensor packed, Tensor widths, std::optional<Tensor>
           most_size);
     layers.widths.push_back(width);
   }
-  check_size(packed, "packed", 0, states.size(0)), check_size(packed, "packed", 1, layers.values());
-  packed = dense(packed, "packed");
+  const auto exact = states.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  packed = taken(packed, "packed", exact, {states.size(0), layers.values()});
   if (states.size(2) > 1 && states.stride(2) != 1) states = dense(states, "states");
-  if (term) {
-    check_memory(*term, "term", cpu), check_dim(*term, "term", 2);
-    check(term->scalar_type() == ScalarType::Double, "term: expected dtype float64");
-    check_size(*term, "term", 0, states.size(1)), check_size(*term, "term", 1, states.size(0));
-    term = dense(*term, "term");
-  }
+  if (term) term = taken(*term, "term", ScalarType::Double, {states.size(1), states.size(0)});
   values_of({states.size(0), states.size(1)}, "states: the logits");
   Tensor z = allocated(states, {states.size(1), states.size(0)}, "states: the logits");
   if (z.numel())
