@@ -150,16 +150,13 @@ class PreparedDCRNN:
         if self._towers is not None:
             term = None if first_order is None else first_order.double()
             return torch.ops.dcrnn_fast.towers.default(states, *self._towers, term)
-        z = self._tower_logits(states)
-        return z if first_order is None else z.add_(first_order)
-
-    def _tower_logits(self, states: Tensor) -> Tensor:
         for weight, bias in self._layers[:-1]:
             states = torch.baddbmm(bias, states, weight).relu_()
         if self.model.transfer is not None:
             states = self.model.transfer(states)
         weight, bias = self._layers[-1]
-        return torch.baddbmm(bias, states, weight).squeeze(-1).T
+        z = torch.baddbmm(bias, states, weight).squeeze(-1).T
+        return z if first_order is None else z.add_(first_order)
 
     def _inputs(self, ids: Tensor, dense: Tensor | None) -> tuple[Any, ...]:
         """What :meth:`dcrnn_fast.DCRNN.inputs` gives."""
