@@ -108,7 +108,11 @@ def binding_includes(nvcc: str) -> list[str]:
 
 
 def compile_all(nvcc: str, folder: Path, jobs: list[tuple[str, int]], includes: list[str]) -> list[Compiled]:
-    """Compile as many files at a time as there are cores. ``includes`` are the options for files of the CPU."""
+    """Compile as many files at a time as there are cores. ``includes`` are the options for files of the CPU.
+
+    The CPU's part of a kernel file is the same for every GPU: the file's first job alone compiles it.
+    """
+    first = dict(reversed(jobs))
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def one(job: tuple[str, int]) -> Compiled:
@@ -116,7 +120,8 @@ def compile_all(nvcc: str, folder: Path, jobs: list[tuple[str, int]], includes: 
             path = str(Path(source).relative_to("csrc"))  # a copy of csrc may have another name
             if arch:
                 target = f"{Path(temporary) / Path(source).stem}_{arch}.o"
-                command = [nvcc, *KERNEL_FLAGS, "-gencode", f"arch=compute_{arch},code=sm_{arch}", "-c", path, "-o", target]
+                parts = "-c" if arch == first[source] else "-cubin"
+                command = [nvcc, *KERNEL_FLAGS, "-gencode", f"arch=compute_{arch},code=sm_{arch}", parts, path, "-o", target]
             else:
                 command = [*host_compiler(), *BINDING_FLAGS, *includes, path]
             output, failed = run(command, folder)
