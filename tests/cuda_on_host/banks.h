@@ -24,7 +24,7 @@ struct Wavefronts {
   int64_t accesses = 0, taken = 0, least = 0;
 };
 
-// Where launches count, if anywhere. Only the first block of a launch counts, and its threads must be fibers.
+// Where launches count, if anywhere. Only the first block of a launch counts.
 inline std::map<std::string, Wavefronts>* counted = nullptr;
 
 inline Wavefronts wavefronts(const Access* const (&lanes)[32]) {

@@ -10,8 +10,7 @@
 //    passes with both.
 //  - Where `counted` asks for it, the memory banks of shared memory, see banks.h.
 //  - Misaligned vector accesses to shared memory and copies that are never waited for end the program. So do a barrier that some threads
-//  never
-//    reach, and a sanitizer's findings. With DCRNN_HOST_THREADS a missing barrier is a data race, which ThreadSanitizer finds.
+//    never reach, and a sanitizer's findings. A missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
 //  - Blocks that run at the same time, caches, and the order in which blocks see each other's writes.
@@ -57,10 +56,11 @@ namespace dcrnn_fast::cuda {
 
 namespace host {
 
-// What one lane shows the others: an address, or up to eight 32-bit values.
+// What one lane shows the others: an address, 32-bit values, or the values of its registers in a product.
 union Shown {
   const void* address;
-  uint32_t words[8];
+  uint32_t words[2];
+  float values[12];
 };
 
 struct Warp {
@@ -108,17 +108,20 @@ struct Thread {
   std::vector<Access> accesses{};  // to shared memory, while it counts
 };
 
-inline thread_local Thread* current = nullptr;
+// The thread whose turn it is.
+inline thread_local Thread* running = nullptr;
+DCRNN_UNWATCHED inline Thread* current() { return running; }
+DCRNN_UNWATCHED inline void set_current(Thread* thread) { running = thread; }
 
 inline void wait_at(Barrier& barrier) {
-  Thread* const thread = current;
+  Thread* const thread = current();
   barrier.arrive_and_wait();
-  current = thread;  // others may have had their turns
+  set_current(thread);  // others may have had their turns
 }
 
 [[noreturn]] inline void stop(const char* words) {
-  const dim3 block = current->block_index;
-  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, block.x, block.y, current->thread_index.x);
+  const dim3 block = current()->block_index;
+  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, block.x, block.y, current()->thread_index.x);
   std::abort();
 }
 
@@ -128,15 +131,15 @@ inline void check_aligned(const void* pointer, size_t bytes) {
 
 inline void access_shared(const void* at, unsigned bytes, const std::source_location& where) {
   check_aligned(at, bytes);
-  if (current->counts) current->accesses.push_back({where.file_name(), where.line(), bytes, reinterpret_cast<uintptr_t>(at)});
+  if (current()->counts) current()->accesses.push_back({where.file_name(), where.line(), bytes, reinterpret_cast<uintptr_t>(at)});
 }
 
-inline unsigned lane() { return current->thread_index.x % 32; }
+inline unsigned lane() { return current()->thread_index.x % 32; }
 
 // Shows `mine` to the warp, and returns what every lane shows in this round.
 inline const Shown* exchange(const Shown& mine) {
-  Warp& warp = current->block->warps[current->thread_index.x / 32];
-  Shown(&shown)[32] = warp.shown[current->round_of_warp++ % 2];
+  Warp& warp = current()->block->warps[current()->thread_index.x / 32];
+  Shown(&shown)[32] = warp.shown[current()->round_of_warp++ % 2];
   shown[lane()] = mine;
   wait_at(warp.together);
   return shown;
@@ -158,15 +161,15 @@ To bits_of(const From& from) {
 
 }  // namespace host
 
-#define threadIdx (::dcrnn_fast::cuda::host::current->thread_index)
-#define blockIdx (::dcrnn_fast::cuda::host::current->block_index)
-#define gridDim (::dcrnn_fast::cuda::host::current->grid_size)
-#define blockDim (::dcrnn_fast::cuda::host::current->block_size)
+#define threadIdx (::dcrnn_fast::cuda::host::current()->thread_index)
+#define blockIdx (::dcrnn_fast::cuda::host::current()->block_index)
+#define gridDim (::dcrnn_fast::cuda::host::current()->grid_size)
+#define blockDim (::dcrnn_fast::cuda::host::current()->block_size)
 
 inline unsigned fresh_thread_index() { return threadIdx.x; }
-inline unsigned char* shared_memory() { return host::current->block->shared.data()->bytes; }
+inline unsigned char* shared_memory() { return host::current()->block->shared.data()->bytes; }
 
-inline void __syncthreads() { host::wait_at(host::current->block->together); }
+inline void __syncthreads() { host::wait_at(host::current()->block->together); }
 
 inline float widen(BFloat16 x) { return host::bits_of<float>(static_cast<uint32_t>(x.bits) << 16); }
 
@@ -223,16 +226,16 @@ void write_shared(void* to, const Value& value, const std::source_location& wher
 inline void copy_async(void* to, const void* from, bool present, const std::source_location& where = std::source_location::current()) {
   host::access_shared(to, 16, where);
   if (present) host::check_aligned(from, 16);
-  std::vector<host::Copy>& open = host::current->copies.back();
+  std::vector<host::Copy>& open = host::current()->copies.back();
   open.push_back({to, from, present});
   if (host::copies_arrive_early) open.back().arrive();
 }
 
-inline void commit_copies() { host::current->copies.emplace_back(); }
+inline void commit_copies() { host::current()->copies.emplace_back(); }
 
 template <int pending>
 void wait_for_copies() {
-  std::vector<std::vector<host::Copy>>& copies = host::current->copies;
+  std::vector<std::vector<host::Copy>>& copies = host::current()->copies;
   while (copies.size() > pending + 1u) {
     if (!host::copies_arrive_early)
       for (const host::Copy& copy : copies.front()) copy.arrive();
@@ -264,34 +267,39 @@ inline void load_matrices_transposed(uint32_t (&out)[4], const void* row,
   }
 }
 
-// Value k (0 to 15, or 0 to 7 of 32-bit values) of a row or column. A register of lane l holds the four bytes of it that belong to l % 4.
+// The values in a register.
 template <typename T>
-float value_of_fragment(uint32_t chunk0, uint32_t chunk1, unsigned k) {
-  constexpr unsigned in_chunk = 16 / sizeof(T), in_word = 4 / sizeof(T);
-  const uint32_t word = k < in_chunk ? chunk0 : chunk1;
-  T out;
-  std::memcpy(&out, reinterpret_cast<const unsigned char*>(&word) + k % in_word * sizeof(T), sizeof(T));
-  if constexpr (std::is_same_v<T, float>)
-    return out;
-  else
-    return widen(out);
+void values_of(uint32_t word, float* out) {
+  T values[4 / sizeof(T)];
+  std::memcpy(values, &word, 4);
+  for (const T& value : values) {
+    if constexpr (std::is_same_v<T, float>)
+      *out++ = value;
+    else
+      *out++ = widen(value);
+  }
 }
 
+// Of a row or column, lane l holds the four bytes that belong to l % 4 of the first 16 in one register, of the other 16 in another.
 template <typename T>
 void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t right0, uint32_t right1) {
-  host::Shown mine{};
-  std::memcpy(mine.words, left, sizeof left);
-  mine.words[4] = right0, mine.words[5] = right1;
+  constexpr unsigned in_word = 4 / sizeof(T);
+  host::Shown mine;
+  for (unsigned i = 0; i < 4; ++i) values_of<T>(left[i], mine.values + i * in_word);
+  values_of<T>(right0, mine.values + 4 * in_word);
+  values_of<T>(right1, mine.values + 5 * in_word);
   const host::Shown* const shown = host::exchange(mine);
-  constexpr unsigned in_chunk = 16 / sizeof(T), in_word = 4 / sizeof(T);
+  const unsigned lane = host::lane();
   for (unsigned i = 0; i < 4; ++i) {
-    const unsigned row = host::lane() / 4, half = i / 2, column = 2 * (host::lane() % 4) + i % 2;
-    for (unsigned k = 0; k < 2 * in_chunk; ++k) {
-      const unsigned holder = k % in_chunk / in_word;
-      const uint32_t* const a = shown[4 * row + holder].words;
-      const uint32_t* const b = shown[4 * column + holder].words;
-      acc[i] += value_of_fragment<T>(a[half], a[half + 2], k) * value_of_fragment<T>(b[4], b[5], k);
-    }
+    const unsigned row = lane / 4, half = i / 2, column = 2 * (lane % 4) + i % 2;
+    float sum = acc[i];
+    for (unsigned second = 0; second < 2; ++second)
+      for (unsigned holder = 0; holder < 4; ++holder) {
+        const float* const a = shown[4 * row + holder].values + (half + 2 * second) * in_word;
+        const float* const b = shown[4 * column + holder].values + (4 + second) * in_word;
+        for (unsigned k = 0; k < in_word; ++k) sum += a[k] * b[k];
+      }
+    acc[i] = sum;
   }
 }
 
@@ -305,7 +313,7 @@ cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared
   block.accesses.resize(threads);
   host::run_together(threads, [&](unsigned index) {
     host::Thread thread{&block, grid, dim3(threads), dim3(index), dim3()};
-    host::current = &thread;
+    host::set_current(&thread);
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
         if (index == 0)
