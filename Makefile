@@ -97,7 +97,8 @@ sanitize: $(VENV)/.dev ## Tests the C++ kernels under AddressSanitizer and UBSan
 	$(BIN)/python -m scripts.checks.sanitize
 
 ctest: $(VENV)/.dev ## Tests the C++ library, the CUDA kernels compiled for the CPU, and that each file of the server compiles.
-	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=CHECK
+	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=CHECK \
+		-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0
 	cmake --build build/cmake -j $$(nproc)
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
 

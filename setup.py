@@ -4,6 +4,7 @@
 CUDA build of PyTorch are, a GPU or not, for ``TORCH_CUDA_ARCH_LIST`` (default: 8.0 to 12.0, as far as the nvcc knows them). What went wrong
 is written to ``_build_failure*.txt`` in the package, which ``python -m dcrnn_fast info`` shows: pip hides a build's output.
 ``DCRNN_FAST_CPP=0`` skips both extensions, ``DCRNN_FAST_CUDA=0`` the second; ``1`` makes a failure fatal, and so does ``FORCE_CUDA=1``.
+``DCRNN_FAST_O`` is the level of optimisation of the CPU's code (default: 3).
 """
 
 import os
@@ -65,7 +66,7 @@ def extension(name: str, groups: tuple[str, ...], device: str, libraries: list[s
     """An extension of the package."""
     made = Extension(f"dcrnn_fast.{name}", sources(*groups), language="c++", optional=WANTED[name] != "1")
     cxx = [
-        "-O3",
+        f"-O{os.environ.get('DCRNN_FAST_O', '3')}",
         "-std=c++20",
         "-fvisibility=hidden",
         "-fno-math-errno",

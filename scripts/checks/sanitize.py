@@ -108,8 +108,9 @@ def library(name: str) -> str:
 
 
 def build() -> None:
-    """Compile what changed in the copy."""
-    environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": FLAGS, "DCRNN_FAST_CPP": "1"}  # 1: a failed build is an error
+    """Compile what changed in the copy. With -O1, which takes half the time of -O3 and removes fewer of the accesses to watch."""
+    environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": FLAGS, "DCRNN_FAST_O": "1"}
+    environment["DCRNN_FAST_CPP"] = "1"  # a failed build is an error
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
