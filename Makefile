@@ -8,18 +8,21 @@ BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninj
 
 # While PyTorch's threads wait for one another they keep the CPU busy, which on a loaded machine costs more than the work itself.
 export OMP_WAIT_POLICY := passive
+# Python keeps the modules that it compiled: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server serve-fuzz abi clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice.
+# Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice. It
+# leaves it to Python to compile the modules that a process imports, a small part of all.
 # The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
 $(VENV)/.%: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(BUILD_REQUIREMENTS)
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[$*]'
+	$(BIN)/python -m pip install --quiet --no-compile $(BUILD_REQUIREMENTS)
+	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation -e '.[$*]'
 	ln -sfn ../kernels dcrnn_fast/kernels
 	touch $@
 
@@ -33,7 +36,7 @@ PACKAGES_schemathesis := --no-deps schemathesis==4.32.5 graphql-core harfile hyp
 PACKAGES_triton-$(TRITON) := --no-deps triton==$(TRITON)
 build/%/.installed: | $(VENV)/.dev
 	rm -rf build/$*
-	$(BIN)/python -m pip install --quiet --target build/$* $(PACKAGES_$*)
+	$(BIN)/python -m pip install --quiet --no-compile --target build/$* $(PACKAGES_$*)
 	touch $@
 
 demo: $(VENV)/.train ## Trains on the embedded data, in minutes.
