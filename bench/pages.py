@@ -69,6 +69,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
         {
             "Each default changed": study("ablation"),
             "The start of the embeddings": study("embedding_start"),
+            "How embeddings are trained": study("id_optimiser"),
             "The rank": study("rank"),
             "Rare ids": study("rare_ids"),
             "Scenarios": study("scenarios"),
@@ -154,6 +155,10 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             lines="the defaults; full cell |; no gate; hard sharing; relation independent; relation transfer; one projection; "
             "no OOV dropout; embeddings start at 0.35; sparse embeddings; learning rate 0.003",
             columns="mean of the sets; above the defaults; runs above the constant",
+        ),
+        "embeddings": excerpt(
+            study("id_optimiser"),
+            columns="census-income; movielens-100k; id-log; id-log, new items; mean of the sets; above the defaults",
         ),
         "rank": excerpt(study("rank"), lines="census-income", columns="rank; parameters; test AUC; step over the full cell's"),
         "rare ids": excerpt(

@@ -14,18 +14,21 @@ from ..support.checks import check_deviation
 class RowWiseAdagrad(torch.optim.Optimizer):
     """Adagrad (Duchi et al., JMLR 2011) with one state value a row, for tables of ids with sparse gradients or dense ones.
 
-    It is the rule of fbgemm's ``EXACT_ROWWISE_ADAGRAD``, with decoupled weight decay. Of each row r [E] that the batch has read, with
-    gradient g, and with no change to the others::
+    Of each row r [E] that the batch has read, with gradient g, and with no change to the others::
 
         s_r = s_r + mean(g ** 2)
-        r   = (1 - lr * weight_decay) * r - lr * g / (sqrt(s_r) + eps)
+        r   = (1 - lr * weight_decay) * r - lr * g / (sqrt(s_r + prior * m) + eps)
+
+    m is the mean of mean(g ** 2) over these rows. With ``prior=0`` this is the rule of fbgemm's ``EXACT_ROWWISE_ADAGRAD``, by which a row's
+    first step has about ``lr`` as its root mean square, however small its gradient is. A prior counts as so many earlier steps of each row
+    with the batch's mean gradient: a row that is read less often moves less.
 
     A row decays only in the steps that read it; in a dense gradient, a row of zeros was not read. The state is ``sum`` [N] for a table
     [N, E].
 
     Args:
         params: tables [N, E] in float32 or float64, or groups of them as in every optimiser of :mod:`torch.optim`.
-        lr, weight_decay, eps: finite and at least 0. A row's first step has about ``lr`` as its root mean square.
+        lr, weight_decay, eps, prior: finite and at least 0.
 
     Raises TypeError, ValueError: an argument of a wrong type or outside its range, or a parameter that is no such table; the message
     names it.
@@ -48,10 +51,12 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         *,
         weight_decay: float = 0.0,
         eps: float = 1e-8,
+        prior: float = 0.0,
     ) -> None:
-        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("eps", eps)):
+        options = {"lr": lr, "weight_decay": weight_decay, "eps": eps, "prior": prior}
+        for name, value in options.items():
             check_deviation(name, value)
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "eps": eps})
+        super().__init__(params, options)
         for group in self.param_groups:
             for table in group["params"]:
                 if table.dim() != 2 or table.dtype not in (torch.float32, torch.float64):
@@ -77,16 +82,25 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         if not state:
             state["sum"] = torch.zeros(table.shape[0], device=table.device, dtype=table.dtype)
         if not gradient.is_sparse:
-            state["sum"].add_(gradient.square().mean(dim=1))
+            squares, read = gradient.square().mean(dim=1), gradient.any(dim=1)
+            state["sum"].add_(squares)
             if group["weight_decay"]:
-                table.sub_(table * gradient.any(dim=1, keepdim=True), alpha=group["lr"] * group["weight_decay"])
-            rates = state["sum"].sqrt().add_(group["eps"]).reciprocal_().mul_(group["lr"])
+                table.sub_(table * read[:, None], alpha=group["lr"] * group["weight_decay"])
+            rates = _rates(state["sum"].clone(), squares.sum() / read.sum().clamp(min=1), group)
             table.addcmul_(gradient, rates[:, None], value=-1)
             return
         gradient = gradient.coalesce()  # adds up the gradients of a row that was read twice
         rows, values = gradient.indices()[0], gradient.values()
-        sums = state["sum"].index_select(0, rows).add_(values.square().mean(dim=1))
+        squares = values.square().mean(dim=1)
+        sums = state["sum"].index_select(0, rows).add_(squares)
         state["sum"].index_copy_(0, rows, sums)
-        rates = sums.sqrt_().add_(group["eps"]).reciprocal_().mul_(group["lr"])
+        rates = _rates(sums, squares.mean(), group)
         updated = table.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"]).addcmul_(values, rates[:, None], value=-1)
         table.index_copy_(0, rows, updated)
+
+
+def _rates(sums: Tensor, mean: Tensor, group: dict[str, Any]) -> Tensor:
+    """What each row's gradient is multiplied by, in the memory of ``sums``; ``mean`` is that of the batch's squares."""
+    if group["prior"]:
+        sums.add_(mean * group["prior"])
+    return sums.sqrt_().add_(group["eps"]).reciprocal_().mul_(group["lr"])

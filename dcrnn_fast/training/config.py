@@ -33,7 +33,7 @@ class ModelConfig(_Section):
     """Arguments of :class:`dcrnn_fast.DCRNN` that do not follow from the data."""
 
     embedding: Literal["dense", "sparse"] = Field(
-        default="dense", description="gradient and optimiser of the embeddings: of the whole table, or of the rows that a step reads"
+        default="sparse", description="gradient and optimiser of the embeddings: of the whole table, or of the rows that a step reads"
     )
     embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(default=8, description="width of a field's embedding")
     embedding_init_std: Annotated[float, Field(ge=0, le=10)] = Field(
@@ -78,10 +78,13 @@ class OptimiserConfig(_Section):
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
     final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
     embedding_lr: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        default=None, description="peak learning rate of the embeddings; null: lr, or 0.05 for sparse embeddings"
+        default=None, description="peak learning rate of the embeddings; null: 0.1, or lr for dense embeddings"
     )
     embedding_weight_decay: Annotated[float, Field(ge=0, le=10)] | None = Field(
-        default=None, description="decoupled decay of the embeddings; null: weight_decay, or 0 for sparse embeddings"
+        default=None, description="decoupled decay of the embeddings; null: 0, or weight_decay for dense embeddings"
+    )
+    embedding_prior: Annotated[float, Field(ge=0, le=10**9)] = Field(
+        default=64.0, description="steps that each row of sparse embeddings counts as having had: the higher, the less rare ids move"
     )
     first_order_lr: Annotated[float, Field(gt=0, le=10)] = Field(
         default=0.1, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
@@ -114,9 +117,9 @@ class StoppingConfig(_Section):
     """Early stopping, on the validation rows alone."""
 
     monitor: Literal["auc", "log_loss"] = Field(default="log_loss", description="mean over the tasks on the validation rows")
-    patience: Positive = Field(default=2, description="evaluations without a better value before the run stops")
+    patience: Positive = Field(default=8, description="evaluations without a better value before the run stops")
     every_steps: Positive | None = Field(
-        default=None, description="steps between evaluations inside an epoch; null: at the end of an epoch alone"
+        default=None, description="steps between evaluations, apart from that at the end of each epoch; null: four evaluations an epoch"
     )
 
 

@@ -36,6 +36,16 @@ def test_a_step_follows_the_formula_row_by_row():
     torch.testing.assert_close(optimiser.state[table]["sum"], sums)
 
 
+def test_a_prior_counts_as_steps_of_each_row_with_the_mean_gradient_of_the_batch():
+    values = torch.randn(3, 3, dtype=torch.float64)
+    table = table_with_gradient([1, 4, 0], values)
+    before = table.detach().clone()
+    RowWiseAdagrad([table], lr=0.1, prior=5.0).step()
+    squares = (values**2).mean(dim=1)
+    expected = before[[1, 4, 0]] - 0.1 * values / (squares + 5 * squares.mean()).sqrt()[:, None]
+    torch.testing.assert_close(table.detach()[[1, 4, 0]], expected)
+
+
 def test_rows_that_a_step_does_not_read_keep_their_bits():
     table = table_with_gradient([2, 2], torch.ones(2, 3))
     before = table.detach().clone()
@@ -51,10 +61,13 @@ def test_the_state_is_one_value_a_row():
     assert {name: value.shape for name, value in optimiser.state[table].items()} == {"sum": (6,)}
 
 
-def test_a_step_without_rows_changes_nothing():
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+def test_a_step_without_rows_changes_nothing(layout):
     table = table_with_gradient([], torch.zeros(0, 3))
+    if layout == "dense":
+        table.grad = table.grad.to_dense()
     before = table.detach().clone()
-    RowWiseAdagrad([table], weight_decay=1.0).step()
+    RowWiseAdagrad([table], weight_decay=1.0, prior=5.0).step()
     assert torch.equal(table, before)
 
 
@@ -76,10 +89,11 @@ def test_a_restored_optimiser_goes_on_with_the_same_bits():
     assert torch.equal(whole, resumed)
 
 
-def test_a_dense_gradient_moves_a_table_as_the_sparse_one_of_its_rows_does():
+@pytest.mark.parametrize("prior", [0.0, 5.0])
+def test_a_dense_gradient_moves_a_table_as_the_sparse_one_of_its_rows_does(prior):
     sparse = table_with_gradient([1, 4], torch.randn(2, 3))
     dense = nn.Parameter(sparse.detach().clone())
-    optimisers = [RowWiseAdagrad([table], lr=0.3, weight_decay=0.2) for table in (sparse, dense)]
+    optimisers = [RowWiseAdagrad([table], lr=0.3, weight_decay=0.2, prior=prior) for table in (sparse, dense)]
     for _ in range(3):
         dense.grad = sparse.grad.to_dense()
         for optimiser in optimisers:

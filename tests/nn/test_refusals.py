@@ -198,6 +198,7 @@ TABLE = [
     *rows("a bad argument", lambda params, options: RowWiseAdagrad(params, **options), None, cases=[
         ([torch.zeros(3, 2)], {"lr": -1.0}, ValueError, "lr=-1.0: expected a finite number of at least 0"),
         ([torch.zeros(3, 2)], {"weight_decay": "1"}, TypeError, "weight_decay='1'"),
+        ([torch.zeros(3, 2)], {"prior": -1.0}, ValueError, "prior=-1.0: expected a finite number of at least 0"),
         ([torch.zeros(3)], {}, ValueError, r"params: got torch.float32 \[3\], expected tables \[rows, width\]"),
         ([torch.zeros(3, 2, dtype=torch.bfloat16)], {}, ValueError, "params: got torch.bfloat16"),
     ]),

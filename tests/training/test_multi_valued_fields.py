@@ -79,8 +79,8 @@ def test_vectors_start_a_field_by_its_own_name(run, tmp_path):
     file = tmp_path / "v.parquet"
     pq.write_table(pa.table({"tags": ["i2"], "vector": [[3.0] * 4]}), file)
     notes = Notes()
-    settings = config_of(SEVERAL, run.schema, pretrained__tags=str(file), optimiser__lr=1e-9, optimiser__weight_decay=0)
-    train(settings, tmp_path / "run", report=notes)
+    small = {"optimiser__lr": 1e-9, "optimiser__embedding_lr": 1e-9, "optimiser__weight_decay": 0}
+    train(config_of(SEVERAL, run.schema, pretrained__tags=str(file), **small), tmp_path / "run", report=notes)
     model, _ = load_model(tmp_path / "run" / "model.safetensors")
     id_ = Encoder.load(tmp_path / "run").encode({"tags": ["i2"], "seen": [[]], "item": ["i1"]}).ids
     torch.testing.assert_close(model.features(id_)[0, :4], torch.full((4,), 3.0))

@@ -104,7 +104,8 @@ def test_only_fields_of_categories_have_vectors():
 def test_a_run_trains_on_from_the_vectors_and_resumes_without_the_file(schema, tmp_path):
     file = tmp_path / "v.parquet"
     write(file, ["c1", "c3"], [[3.0] * 4, [-3.0] * 4], "colour")
-    config = tiny_config(schema, pretrained__colour=str(file), optimiser__lr=1e-6, optimiser__weight_decay=0, optimiser__epochs=1)
+    small = {"optimiser__lr": 1e-6, "optimiser__embedding_lr": 1e-6, "optimiser__weight_decay": 0}
+    config = tiny_config(schema, pretrained__colour=str(file), **small, optimiser__epochs=1)
     notes = Notes()
     with pytest.raises(StoppedError):
         train(config, tmp_path / "run", report=notes, on_step=stop_at(4))

@@ -169,6 +169,14 @@ def test_every_steps_evaluates_inside_an_epoch_and_keeps_the_best_weights(schema
     assert torch.equal(asked[2][1], asked[-1][1]), "the test rows are evaluated with other weights than those of the best evaluation"
 
 
+@pytest.mark.parametrize(("batch_size", "steps"), [(128, [0, 2, 4, 6, 8, 10, 12, 14, 16]), (350, [0, 1, 2, 3, 4, 5, 6])], ids=["8", "3"])
+def test_a_run_evaluates_four_times_an_epoch_or_after_each_of_fewer_steps(schema, tmp_path, batch_size, steps):
+    options = {"optimiser__epochs": 2, "optimiser__batch_size": batch_size, "early_stopping__patience": 100}
+    train(tiny_config(schema, early_stopping__every_steps=None, **options), tmp_path / "run")
+    history = newest_checkpoint(tmp_path / "run").state["position"]["history"]
+    assert [record["step"] for record in history] == steps
+
+
 @pytest.mark.parametrize(
     ("has", "taken"),
     [

@@ -78,7 +78,8 @@ def test_a_run_goes_on_with_new_items_in_both_fields(run, tmp_path):
 def test_the_rows_of_known_items_start_from_the_earlier_runs_weights(run, tmp_path):
     """The learning rate is too small to move them."""
     tomorrow = write_log(tmp_path / "tomorrow", SHARED, seed=1, rename="i3")
-    train(config_of(SHARED, tomorrow, optimiser__lr=1e-12, optimiser__weight_decay=0.0), tmp_path / "run", init=run.folder)
+    small = {"optimiser__lr": 1e-12, "optimiser__embedding_lr": 1e-12, "optimiser__weight_decay": 0.0}
+    train(config_of(SHARED, tomorrow, **small), tmp_path / "run", init=run.folder)
     before, after = (load_model(folder / "model.safetensors")[0] for folder in (run.folder, tmp_path / "run"))
     sizes = dict(zip(before.field_names, before.num_embeddings, strict=True))
     ids = torch.tensor([[a, b, c] for a, b, c in zip(*(np.arange(200) % sizes[name] for name in sizes), strict=True)])

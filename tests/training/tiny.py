@@ -39,7 +39,7 @@ def write_table(folder, *, rows=1500, seed=0, broken_funnel=False, **changes):
 
 
 def tiny_values(schema, **overrides):
-    """Dotted settings of a run of 3 epochs of 8 steps, with dropout, a checkpoint every 3 steps and one thread."""
+    """Dotted settings of a run of 3 epochs of 8 steps, with dropout, a checkpoint every 3 steps, an evaluation an epoch and one thread."""
     return {
         "data": str(schema),
         "threads": 1,
@@ -54,6 +54,8 @@ def tiny_values(schema, **overrides):
         "optimiser.epochs": 3,
         "optimiser.warmup_steps": 4,
         "optimiser.lr": 0.02,
+        "early_stopping.every_steps": 10**9,
+        "early_stopping.patience": 2,
     } | overrides
 
 

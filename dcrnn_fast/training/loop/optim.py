@@ -15,7 +15,7 @@ from ...errors import ConfigError
 from ..config import OptimiserConfig, RunConfig
 
 EMBEDDING, FIRST_ORDER = "model.embedding.weight", "model.first_order.table.weight"
-SPARSE_LR, SPARSE_DECAY = 0.05, 0.0
+SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
 """The defaults of ``optimiser.embedding_lr`` and ``embedding_weight_decay`` with ``model.embedding: sparse``."""
 
 
@@ -70,7 +70,8 @@ def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device:
         return {"params": [], "weight_decay": decay, "lr_scale": lr / options.lr}
 
     decayed, constant = group(options.lr, options.weight_decay), group(options.lr, 0.0)
-    own = {EMBEDDING: group(embedding_lr, embedding_decay), FIRST_ORDER: group(options.first_order_lr, options.first_order_weight_decay)}
+    embedding = group(embedding_lr, embedding_decay) | ({"prior": options.embedding_prior} if sparse else {})
+    own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, options.first_order_weight_decay)}
     for name, parameter in named_parameters(modules):
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
         own.get(name, constant if exempt else decayed)["params"].append(parameter)

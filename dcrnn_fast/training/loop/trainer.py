@@ -44,6 +44,9 @@ from .state import EvaluationRecord, Position, TaskMetrics, capture, keep, resto
 from .stopping import EarlyStopping
 from .table_checks import sparse_tables
 
+EVALUATIONS = 4
+"""An epoch, unless ``early_stopping.every_steps`` says how often."""
+
 
 class Trainer:
     """Trains one model on one data set inside one run folder."""
@@ -214,7 +217,6 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Train to the end of the epoch, or until early stopping ends the run inside it."""
-        every = self.config.early_stopping.every_steps
         self.model.train()
         if self.at.batch < len(self.loader):
             for batch in self.loader.batches(epoch=self.at.epoch, start=self.at.batch):
@@ -222,7 +224,7 @@ class Trainer:
                 due = self.at.step % (self.config.checkpoint_every or STEPS) == 0
                 if due or self.at.step % self.config.log_every == 0:
                     self._flush()
-                if every and self.at.step % every == 0 and self.at.batch < len(self.loader):
+                if self._evaluates and self.at.batch < len(self.loader):
                     self._validate()
                     self.model.train()
                 if due and (self.config.checkpoint_every or self.ranks.from_first(self.pace.allows)):
@@ -233,6 +235,14 @@ class Trainer:
                     return
         self._validate()
         self.at.epoch, self.at.batch, self.at.loss_sum, self.at.loss_rows = self.at.epoch + 1, 0, 0.0, 0
+
+    @property
+    def _evaluates(self) -> bool:
+        """Whether an evaluation inside the epoch is due at this step."""
+        every, batches = self.config.early_stopping.every_steps, len(self.loader)
+        if every:
+            return self.at.step % every == 0
+        return self.at.batch * EVALUATIONS // batches > (self.at.batch - 1) * EVALUATIONS // batches
 
     def _step(self, batch: Batch) -> None:
         started = time.perf_counter()

@@ -38,7 +38,7 @@ def test_weights_that_are_no_longer_finite_are_named_and_never_saved(schema, tmp
     monkeypatch.setattr(Trainer, "_step", step)
     said = rf"weights embedding\.weight are no longer finite at step {diverges_at}; {kept}"
     with pytest.raises(TrainingDivergedError, match=said):
-        train(tiny_config(schema), tmp_path / "run")
+        train(tiny_config(schema, model__embedding="dense"), tmp_path / "run")
 
 
 def test_validation_predictions_that_are_not_finite_stop_the_run(schema, tmp_path, monkeypatch):

@@ -60,10 +60,15 @@ def test_the_tables_alone_have_row_wise_adagrad_with_a_rate_of_their_own_and_no_
     assert own["weight_decay"] == SPARSE_DECAY
 
 
-def test_its_learning_rate_and_decay_can_be_set(schema, dataset):
-    options = {"optimiser__embedding_lr": 0.1, "optimiser__embedding_weight_decay": 0.7}
+def test_its_learning_rate_decay_and_prior_can_be_set(schema, dataset):
+    options = {"optimiser__embedding_lr": 0.2, "optimiser__embedding_weight_decay": 0.7, "optimiser__embedding_prior": 3.0}
     own = group_of_table(*built(schema, dataset, **SPARSE, **options))
-    assert (own["lr_scale"], own["weight_decay"]) == (pytest.approx(5.0), 0.7)
+    assert (own["lr_scale"], own["weight_decay"], own["prior"]) == (pytest.approx(10.0), 0.7, 3.0)
+
+
+def test_the_prior_is_that_of_the_embeddings_alone(schema, dataset):
+    _, optimiser = built(schema, dataset, **SPARSE)
+    assert [group["prior"] for group in optimiser.parts[1].param_groups] == [64.0, 0.0]
 
 
 def test_clipping_scales_sparse_and_dense_gradients_by_the_norm_of_all():
@@ -79,7 +84,7 @@ def test_clipping_scales_sparse_and_dense_gradients_by_the_norm_of_all():
 
 
 def test_a_checkpoint_of_another_optimiser_is_refused(schema, dataset, tmp_path):
-    model, optimiser = built(schema, dataset)
+    model, optimiser = built(schema, dataset, model__embedding="dense")
     ids, dense, labels, _ = (part[:8] for part in next(iter(batches(dataset))))
     model.loss(model(ids, dense), labels, strict_funnel=False).backward()
     optimiser.step()
