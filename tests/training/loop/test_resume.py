@@ -37,6 +37,14 @@ def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finish
         assert outcome(tmp_path / "run")[name] == outcome(finished)[name], name
 
 
+def test_a_run_that_evaluates_four_times_an_epoch_resumes_to_the_same_bits(schema, tmp_path):
+    options = {"early_stopping__every_steps": None, "early_stopping__patience": 8, "optimiser__epochs": 2}
+    train(tiny_config(schema, **options), tmp_path / "whole")
+    interrupted(tiny_config(schema, **options), tmp_path / "run", 11)  # after a checkpoint at step 9 and an evaluation after step 10
+    train(tiny_config(schema, **options), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
 def test_a_run_stopped_many_times_resumes_to_the_same_bits(schema, finished, tmp_path):
     interrupted(tiny_config(schema), tmp_path / "run", 4)
     for step in (7, 13, 22):
