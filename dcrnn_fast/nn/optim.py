@@ -81,6 +81,7 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         state = self.state[table]
         if not state:
             state["sum"] = torch.zeros(table.shape[0], device=table.device, dtype=table.dtype)
+        gradient = _added_up(gradient)
         if not gradient.is_sparse:
             squares, read = gradient.square().mean(dim=1), gradient.any(dim=1)
             state["sum"].add_(squares)
@@ -89,7 +90,6 @@ class RowWiseAdagrad(torch.optim.Optimizer):
             rates = _rates(state["sum"].clone(), squares.sum() / read.sum().clamp(min=1), group)
             table.addcmul_(gradient, rates[:, None], value=-1)
             return
-        gradient = gradient.coalesce()  # adds up the gradients of a row that was read twice
         rows, values = gradient.indices()[0], gradient.values()
         squares = values.square().mean(dim=1)
         sums = state["sum"].index_select(0, rows).add_(squares)
@@ -97,6 +97,15 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         rates = _rates(sums, squares.mean(), group)
         updated = table.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"]).addcmul_(values, rates[:, None], value=-1)
         table.index_copy_(0, rows, updated)
+
+
+def _added_up(gradient: Tensor) -> Tensor:
+    """A sparse gradient that lists each row once: a row that was read twice has the sum. It is dense if it listed more rows than there are,
+    since adding into all of them is then sooner than sorting.
+    """
+    if not gradient.is_sparse or gradient.is_coalesced() or gradient._nnz() <= gradient.shape[0]:
+        return gradient.coalesce() if gradient.is_sparse else gradient
+    return gradient._values().new_zeros(gradient.shape).index_add_(0, gradient._indices()[0], gradient._values())
 
 
 def _rates(sums: Tensor, mean: Tensor, group: dict[str, Any]) -> Tensor:
