@@ -62,7 +62,12 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
     ),
     "models.md": (
         "Models",
-        {"All models": quality.comparison, "The variants of DCRNN": quality.costs, "Tasks of known relation": study("synthetic_tasks")},
+        {
+            "All models": quality.comparison,
+            "All models, untuned": quality.untuned,
+            "The variants of DCRNN": quality.costs,
+            "Tasks of known relation": study("synthetic_tasks"),
+        },
     ),
     "options.md": (
         "Options of DCRNN",
@@ -137,7 +142,8 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     EVIDENCE / "quality.md": {
         "models": excerpt(
             quality.comparison,
-            lines="DCRNN |; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting; LightGBM; CatBoost",
+            lines="DCRNN |; DCRNN by; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; "
+            "HistGradientBoosting; LightGBM; CatBoost",
             columns="census-income; hillstrom; movielens-100k; id-log; mean rank; training rows/s, bfloat16; request, µs",
         ),
         "weightings": excerpt(study("weightings"), lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),

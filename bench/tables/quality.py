@@ -18,6 +18,17 @@ def comparison() -> str:
     return f"{headline(result)}\n\n{about}"
 
 
+def untuned() -> str:
+    """The same without tuning: each model by its defaults."""
+    result = read("quality_untuned.json")
+    command = "make quality OPTIONS='--trials 1 --report quality_untuned --no-speeds'"
+    about = (
+        f"Mean test AUC of the tasks ± standard deviation over {result['protocol']['seeds']} seeds; bold: the best of a column. "
+        f"{machine.line(result['machine'])}; `{command}`, `bench/results/quality_untuned.json`."
+    )
+    return f"{headline(result)}\n\n{about}"
+
+
 def _source(result: dict) -> str:
     """How the results came to be."""
     trials = result["protocol"]["trials"]
