@@ -113,5 +113,5 @@ def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
     with files.replacing(path) as beside:
-        figure.savefig(beside, format="svg", metadata={"Date": None})
+        figure.savefig(beside, format="svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
