@@ -92,9 +92,10 @@ measure: $(VENV)/.dev ## Measures time or memory: NAME=requests, load, scale... 
 		$(BIN)/python -m bench.measures $(or $(NAME),--help) $(OPTIONS)
 	$(BIN)/python -m bench.pages
 
+# Each fuzzer has its minutes by the clock, and waits half of them for processes that it starts: a process for each file of them.
 fuzz: export FUZZ_MINUTES := $(or $(MINUTES),1)
 fuzz: $(VENV)/.dev ## Runs every fuzzer for MINUTES=1, with a new seed or FUZZ_SEED=S. SANITIZE=1: on the sanitizers' build.
-	$(if $(SANITIZE),$(BIN)/python -m scripts.checks.sanitize fuzz,OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto --dist loadfile)
+	$(if $(SANITIZE),$(BIN)/python -m scripts.checks.sanitize fuzz,OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n 4 --dist loadfile)
 
 sanitize: $(VENV)/.dev ## Tests the C++ kernels under AddressSanitizer and UBSan, which must find planted defects.
 	$(BIN)/python -m scripts.checks.sanitize
