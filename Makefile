@@ -92,7 +92,7 @@ measure: $(VENV)/.dev ## Measures time or memory: NAME=requests, load, scale... 
 		$(BIN)/python -m bench.measures $(or $(NAME),--help) $(OPTIONS)
 	$(BIN)/python -m bench.pages
 
-# Each fuzzer has its minutes by the clock, and waits half of them for processes that it starts: a process for each file of them.
+# A fuzzer runs for its minutes by the clock and waits half of them for processes that it starts. So the four files run at the same time.
 fuzz: export FUZZ_MINUTES := $(or $(MINUTES),1)
 fuzz: $(VENV)/.dev ## Runs every fuzzer for MINUTES=1, with a new seed or FUZZ_SEED=S. SANITIZE=1: on the sanitizers' build.
 	$(if $(SANITIZE),$(BIN)/python -m scripts.checks.sanitize fuzz,OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n 4 --dist loadfile)

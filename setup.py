@@ -33,6 +33,9 @@ def wanted(name: str) -> str:
     return value
 
 
+LEVEL = os.environ.get("DCRNN_FAST_O", "3")
+if LEVEL not in ("0", "1", "2", "3"):
+    raise SystemExit(f"DCRNN_FAST_O={LEVEL!r}: expected a level of optimisation, 0 to 3")
 WANTED = {"_C": wanted("DCRNN_FAST_CPP"), "_C_cuda": wanted("DCRNN_FAST_CUDA")}
 if os.environ.get("FORCE_CUDA") == "1" and WANTED["_C_cuda"] == "auto":
     WANTED["_C_cuda"] = "1"
@@ -66,7 +69,7 @@ def extension(name: str, groups: tuple[str, ...], device: str, libraries: list[s
     """An extension of the package."""
     made = Extension(f"dcrnn_fast.{name}", sources(*groups), language="c++", optional=WANTED[name] != "1")
     cxx = [
-        f"-O{os.environ.get('DCRNN_FAST_O', '3')}",
+        f"-O{LEVEL}",
         "-std=c++20",
         "-fvisibility=hidden",
         "-fno-math-errno",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,6 @@ def means_of_the_sets(rows: Rows, data: Sequence[str] = DATA) -> dict[tuple[str,
     }
 
 
-def tables(content: Content) -> list[Table]:
-    """What :func:`table_of` says of all settings and data sets."""
-    return [table_of(content["rows"], SETTINGS, DATA)]
-
-
 def table_of(rows: Rows, settings: Iterable[str], data_sets: Sequence[str]) -> Table:
     """A line for each setting: of each data set log loss over the constant's (AUC), means over the seeds; the mean of the sets; how far
     that is above the defaults', with the standard error of the difference over the seeds; runs above 1.
@@ -151,14 +146,21 @@ def note(content: Content) -> str:
     )
 
 
-STUDY = Study(
-    "ablation",
-    run,
-    told,
-    tables,
-    note,
-    data=DATA,
-    settings=tuple(SETTINGS),
-    about=lambda options: defaults(),
-    quick={"seeds": 1, "data": ["hillstrom"], "settings": [DEFAULT, "1 step"]},
-)
+def study_of(
+    name: str, run: Callable[..., dict[str, Any]], settings: Mapping[str, Any], *, quick: str, data: Sequence[str] = DATA
+) -> Study:
+    """A study of this form: what each setting changes from the defaults. ``quick`` is the setting that a quick run has beside them."""
+    return Study(
+        name,
+        run,
+        told,
+        lambda content: [table_of(content["rows"], settings, data)],
+        note,
+        data=data,
+        settings=tuple(settings),
+        about=lambda options: defaults(),
+        quick={"seeds": 1, "data": ["hillstrom"], "settings": [DEFAULT, quick]},
+    )
+
+
+STUDY = study_of("ablation", run, SETTINGS, quick="1 step")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..quality.data_sets import thin_census
-from .ablation import DEFAULT, note, scores, table_of, told
+from .ablation import DEFAULT, scores, study_of
 from .rare_ids import DATA
-from .study import Content, Study, Table, defaults, packed, trained
+from .study import packed, trained
 
 ONCE: dict[str, Any] = {"early_stopping.every_steps": 10**9, "early_stopping.patience": 2}
 """At the end of the epoch alone."""
@@ -32,18 +32,4 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     return scores(trained(dataset, seed, SETTINGS[setting], folder), dataset.meta.tasks)
 
 
-def tables(content: Content) -> list[Table]:
-    return [table_of(content["rows"], SETTINGS, DATA)]
-
-
-STUDY = Study(
-    "id_optimiser",
-    run,
-    told,
-    tables,
-    note,
-    data=DATA,
-    settings=tuple(SETTINGS),
-    about=lambda options: defaults(),
-    quick={"seeds": 1, "data": ["hillstrom"], "settings": [DEFAULT, "AdamW"]},
-)
+STUDY = study_of("id_optimiser", run, SETTINGS, quick="AdamW", data=DATA)

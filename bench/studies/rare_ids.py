@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..quality.data_sets import thin_census
-from .ablation import DEFAULT, note, scores, table_of, told
-from .study import Content, Study, Table, defaults, packed, trained
+from .ablation import DEFAULT, scores, study_of
+from .study import packed, trained
 
 FORMER = "min_count 5, OOV dropout 1, no first-order term"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -37,18 +37,4 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     return {"oov_dropout": found["train"]["oov_dropout"], **scores(found, dataset.meta.tasks)}
 
 
-def tables(content: Content) -> list[Table]:
-    return [table_of(content["rows"], SETTINGS, DATA)]
-
-
-STUDY = Study(
-    "rare_ids",
-    run,
-    told,
-    tables,
-    note,
-    data=DATA,
-    settings=tuple(SETTINGS),
-    about=lambda options: defaults(),
-    quick={"seeds": 1, "data": ["hillstrom"], "settings": [DEFAULT, "no first-order term"]},
-)
+STUDY = study_of("rare_ids", run, SETTINGS, quick="no first-order term", data=DATA)

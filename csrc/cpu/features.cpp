@@ -59,8 +59,8 @@ struct Bins {
   }
 };
 
-// The sum over a row's fields and numbers of what each id, and each bin of a number, says of the tasks. In float64, sums over some of the
-// fields add up to the sum over all, but for what no float32 shows.
+// The sum over a row's fields and numbers of what each id, and each bin of a number, says of the tasks. It is summed in
+// float64: the sum over the user's fields and that over an item's then add up to what one sum over all fields gives in float32.
 template <typename T>
 struct FirstOrder {
   int64_t tasks = 0;

@@ -103,8 +103,10 @@ def _added_up(gradient: Tensor) -> Tensor:
     """A sparse gradient that lists each row once: a row that was read twice has the sum. It is dense if it listed more rows than there are,
     since adding into all of them is then sooner than sorting.
     """
-    if not gradient.is_sparse or gradient.is_coalesced() or gradient._nnz() <= gradient.shape[0]:
-        return gradient.coalesce() if gradient.is_sparse else gradient
+    if not gradient.is_sparse:
+        return gradient
+    if gradient.is_coalesced() or gradient._nnz() <= gradient.shape[0]:
+        return gradient.coalesce()
     return gradient._values().new_zeros(gradient.shape).index_add_(0, gradient._indices()[0], gradient._values())
 
 
