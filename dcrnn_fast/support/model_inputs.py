@@ -208,7 +208,7 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
         if num_dense:
             raise ValueError(f"dense: got None, expected floats [{batch}, {num_dense}]; the model was built with num_dense={num_dense}")
         return
-    check_tensor("dense", dense, f"floats [{batch}, {num_dense}]")
+    check_tensor("dense", dense, f"floats [B, {num_dense}]")  # not the number: a graph would then hold for it alone
     if num_dense == 0:
         raise ValueError(f"dense: got shape {list(dense.shape)}, expected None; the model was built with num_dense=0")
     if not dense.is_floating_point():
@@ -266,7 +266,7 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
 
 def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
     """Raise TypeError or ValueError unless ``sample_weight`` is a real [B], finite and not negative."""
-    check_tensor("sample_weight", sample_weight, f"numbers [{batch}]")
+    check_tensor("sample_weight", sample_weight, "numbers [B]")
     if sample_weight.is_complex():
         raise TypeError(f"sample_weight: got dtype {sample_weight.dtype}, expected real numbers")
     if tuple(sample_weight.shape) != (batch,):
