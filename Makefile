@@ -43,8 +43,8 @@ demo: $(VENV)/.train ## Trains on the embedded data, in minutes.
 	$(BIN)/dcrnn-fast demo
 
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
-test: $(VENV)/.dev ## Runs every test that needs no further packages and no GPU.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations 25 --durations-min 2
+test: $(VENV)/.dev ## Runs every test that needs no further packages, no GPU and no server in C++, which ctest builds.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp -n auto --dist worksteal --durations 25 --durations-min 2
 
 # torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java.
 TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -k onnx
@@ -100,11 +100,13 @@ fuzz: $(VENV)/.dev ## Runs every fuzzer for MINUTES=1, with a new seed or FUZZ_S
 sanitize: $(VENV)/.dev ## Tests the C++ kernels under AddressSanitizer and UBSan, which must find planted defects.
 	$(BIN)/python -m scripts.checks.sanitize
 
-ctest: $(VENV)/.dev ## Tests the C++ library, the CUDA kernels compiled for the CPU, and that each file of the server compiles.
-	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=CHECK \
-		-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0
+ctest: $(VENV)/.dev ## Tests the C++ library, the server in C++, and the CUDA kernels compiled for the CPU.
+	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=ON \
+		-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0
 	cmake --build build/cmake -j $$(nproc)
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
+	OMP_NUM_THREADS=1 DCRNN_FAST_SERVER=$(abspath build/cmake/dcrnn_fast_server) \
+		$(BIN)/python -m pytest tests/server/cpp --durations 10 --durations-min 2
 
 resources: $(if $(TRITON),build/triton-$(TRITON)/.installed)
 resources: $(VENV)/.dev ## Compiles every Triton kernel for every GPU and checks what it takes. TRITON=3.6.0: by that Triton.

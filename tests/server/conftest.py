@@ -3,8 +3,6 @@ import pytest
 from dcrnn_fast import Ranker
 from tests.shop import calibrated_shop, compiled, shop
 
-from .cpp_server import built
-
 __all__ = ["calibrated_shop", "compiled", "shop"]
 
 
@@ -16,9 +14,3 @@ def _cache(own_cache):
 @pytest.fixture(scope="session")
 def ranker(calibrated_shop):
     return Ranker.load(calibrated_shop / "run")
-
-
-@pytest.fixture(scope="session")
-def cpp_program():
-    """The server in C++."""
-    return built()

@@ -13,9 +13,9 @@ import pytest
 
 from tests.serving.archives import rewritten, with_json
 
-from .calls import exchange, get, metrics, score
-from .contract import ONE, ROWS, assert_scores, table, wait_for
-from .cpp_server import CppServer
+from ..calls import exchange, get, metrics, score
+from ..contract import ONE, ROWS, assert_scores, table, wait_for
+from .server import CppServer
 
 ABOUT = "extra/dcrnn_fast.json"
 BODY = json.dumps(ONE).encode()

@@ -1,11 +1,11 @@
-"""The contract of docs/guide/server.md, of the server in C++; what it alone has is in test_cpp_server.py."""
+"""The contract of docs/guide/server.md, of the server in C++; what it alone has is in test_server.py."""
 
 import shutil
 
 import pytest
 
-from .contract import *  # noqa: F403
-from .cpp_server import CppServer
+from ..contract import *  # noqa: F403
+from .server import CppServer
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from dcrnn_fast.data import catalog
 from dcrnn_fast.serving import export
 from dcrnn_fast.training import load_config, train
 
-from .calls import score
-from .contract import assert_scores
-from .cpp_server import CppServer
+from ..calls import score
+from ..contract import assert_scores
+from .server import CppServer
 
 SMALL = {
     "threads": 1,

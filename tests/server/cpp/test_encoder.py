@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from . import cpp_encoder
-from .encoder_requests import Case, expected
+from ..encoder_requests import Case, expected
+from . import encoder
 
-VECTORS = Path(__file__).parents[1] / "serving" / "encoder_vectors.json"
+VECTORS = Path(__file__).parents[2] / "serving" / "encoder_vectors.json"
 SHOP = {
     "vocabulary": {"city": ["<oov>", "<missing>", "Oslo", "7", "true"], "price": [2.0, 5.0], "tags[0]": ["<oov>", "a"]},
     "scaling": {"price": {"treatment": "standardise", "mean": 4.5, "std": 2.0}},
@@ -22,8 +22,8 @@ ABOUT = {"fields": [["city", 5], ["price", 4], ["tags[0]", 2]], "dense": ["price
 
 @pytest.fixture(scope="module")
 def binary():
-    cpp_encoder.skip_unless_buildable()
-    return cpp_encoder.program()
+    encoder.skip_unless_buildable()
+    return encoder.program()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def answers(binary, tmp_path):
     """The program's answers of the encoder SHOP, or of another one."""
 
     def run(*requests, encoding=SHOP, about=ABOUT):
-        return cpp_encoder.run(binary, encoding, about, list(requests), tmp_path)
+        return encoder.run(binary, encoding, about, list(requests), tmp_path)
 
     return run
 
@@ -50,7 +50,7 @@ def answers(binary, tmp_path):
 def difference(binary, cases, folder, **environment):
     """The first request of which the program makes something else than Python, in words; None where there is none."""
     for case, requests, wanted in cases:
-        found = cpp_encoder.run(binary, case.encoding, case.about, requests, folder, **environment)
+        found = encoder.run(binary, case.encoding, case.about, requests, folder, **environment)
         for request, want, got in zip(requests, wanted, found, strict=True):
             if (None if "error" in got else (got["ids"], got["dense"])) != want:
                 return f"request {request}\nof {json.dumps(case.encoding)} {case.about}\nPython: {want}\nC++: {got}"
@@ -63,14 +63,14 @@ def test_random_requests_get_the_bits_that_python_gives_or_are_refused_by_both(b
     assert (found := difference(binary, cases, tmp_path)) is None, found
 
 
-@pytest.mark.parametrize("number", range(len(cpp_encoder.DEFECTS)), ids=list(cpp_encoder.DEFECTS))
+@pytest.mark.parametrize("number", range(len(encoder.DEFECTS)), ids=list(encoder.DEFECTS))
 def test_the_comparison_finds_planted_defects(number, binary, cases, tmp_path):
-    planted = cpp_encoder.program(planted=True)
+    planted = encoder.program(planted=True)
     assert difference(planted, cases, tmp_path, PLANTED=str(number)) is not None
 
 
 def test_without_a_planted_defect_the_same_program_is_right(binary, cases, tmp_path):
-    assert difference(cpp_encoder.program(planted=True), cases[:10], tmp_path, PLANTED="-1") is None
+    assert difference(encoder.program(planted=True), cases[:10], tmp_path, PLANTED="-1") is None
 
 
 def test_the_documented_vectors_hold(answers):
@@ -227,5 +227,5 @@ def test_a_long_or_strange_cell_is_shown_short_in_the_message(answers):
 )
 def test_an_encoder_that_the_program_cannot_follow_is_refused(binary, tmp_path, encoding, about, words):
     with pytest.raises(AssertionError) as caught:
-        cpp_encoder.run(binary, encoding, about, [], tmp_path)
+        encoder.run(binary, encoding, about, [], tmp_path)
     assert words in str(caught.value)

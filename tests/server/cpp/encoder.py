@@ -15,7 +15,7 @@ import pytest
 
 from dcrnn_fast.support.locks import locked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SERVER = ROOT / "server"
 SOURCES = ["cells.cpp", "time_parts.cpp", "derived.cpp", "text_ids.h", "encoder.cpp", "encode_main.cpp"]
 FLAGS = ["-std=c++20", "-O0", "-w"]
