@@ -43,8 +43,10 @@ demo: $(VENV)/.train ## Trains on the embedded data, in minutes.
 	$(BIN)/dcrnn-fast demo
 
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
-test: $(VENV)/.dev ## Runs every test that needs no further packages, no GPU and no server in C++, which ctest builds.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp -n auto --dist worksteal --durations 25 --durations-min 2
+# Tests of what another target builds or checks run there: ctest, resources and cuda-check.
+test: $(VENV)/.dev ## Runs the tests of the package, which need no further packages and no GPU.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp --ignore tests/scripts/resources \
+		-n auto --dist worksteal --durations 25 --durations-min 2
 
 # torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java.
 TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -k onnx
@@ -110,10 +112,12 @@ ctest: $(VENV)/.dev ## Tests the C++ library, the server in C++, and the CUDA ke
 
 resources: $(if $(TRITON),build/triton-$(TRITON)/.installed)
 resources: $(VENV)/.dev ## Compiles every Triton kernel for every GPU and checks what it takes. TRITON=3.6.0: by that Triton.
+	$(if $(TRITON),,$(BIN)/python -m pytest tests/scripts/resources/test_triton.py)
 	$(if $(TRITON),PYTHONPATH=build/triton-$(TRITON)) $(BIN)/python -m scripts.resources triton \
 		$(if $(TRITON),--output build/triton-$(TRITON)/resources.json) $(OPTIONS)
 
 cuda-check: $(VENV)/.dev ## The same for every CUDA kernel; without nvcc it says so and passes.
+	$(BIN)/python -m pytest tests/scripts/resources/test_cuda.py
 	$(BIN)/python -m scripts.resources cuda
 
 # By the machine's own Python, whose PyTorch fits its GPU.

@@ -197,6 +197,7 @@ def test_missing_extras_are_named_with_the_command_that_installs_them(command, m
 
 def test_demo_trains_and_prints_one_table_and_the_plots(command, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "DATA", ("hillstrom",))
+    monkeypatch.setattr(demo, "load_config", lambda file, values: training.load_config(file, values | {"optimiser.epochs": 1}))
     monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
     monkeypatch.chdir(tmp_path)
     code, out, err = command("demo")

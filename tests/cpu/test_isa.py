@@ -12,48 +12,44 @@ from ..processes import run_python
 pytestmark = pytest.mark.skipif(backends.extension() is None, reason=f"no C++ kernels here: {backends.REASONS['cpp']}")
 
 
-def run(isa, *arguments):
-    return run_python(*arguments, DCRNN_FAST_ISA=isa, DCRNN_FAST_BACKEND=None)
-
-
-@cache
-def info(isa):
-    done = run(isa, "-m", "dcrnn_fast", "info")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
-def isa(request):
-    if "this CPU lacks" in info(request.param):
-        pytest.skip(f"this CPU lacks {request.param}")
-    return request.param
-
-
-RUN_AND_PRINT_ERRORS = """
-import json, sys, traceback
-errors = []
-for code in sys.argv[1:]:
+RUN = """
+import json, runpy, sys, traceback
+from contextlib import redirect_stdout
+from io import StringIO
+codes, sys.argv[1:] = sys.argv[1:], ["info"]
+with redirect_stdout(StringIO()) as printed:
+    runpy.run_module("dcrnn_fast", run_name="__main__")
+said = {"info": printed.getvalue()}
+for code in [] if "this CPU lacks" in said["info"] else codes:
     try:
         exec(code, {})
-        errors.append("")
+        said[code] = ""
     except BaseException:
-        errors.append(traceback.format_exc())
-print(json.dumps(errors))
+        said[code] = traceback.format_exc()
+print(json.dumps(said))
 """
 
 
 @cache
-def errors(isa):
-    """What EXACTNESS and SIGMOID end with, nothing if all is well, in one process."""
-    done = run(isa, "-c", RUN_AND_PRINT_ERRORS, EXACTNESS, SIGMOID)
+def said(isa, *codes):
+    """What a process with these instruction sets prints on ``info``, and then ends with in each of the codes: "" if all is well."""
+    done = run_python("-c", RUN, *codes, DCRNN_FAST_ISA=isa, DCRNN_FAST_BACKEND=None)
     assert done.returncode == 0, f"with DCRNN_FAST_ISA={isa}:\n{done.stderr}"
-    return dict(zip((EXACTNESS, SIGMOID), json.loads(done.stdout), strict=True))
+    return json.loads(done.stdout)
 
 
-def test_info_shows_the_set_in_use(isa):
-    assert f"CPU kernels for {isa}\n" in info(isa)
-    assert "auto on CPU  cpp" in info(isa)
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def found(request):
+    """What the process of these instruction sets has said."""
+    answer = said(request.param, EXACTNESS, SIGMOID)
+    if "this CPU lacks" in answer["info"]:
+        pytest.skip(f"this CPU lacks {request.param}")
+    return {"isa": request.param, **answer}
+
+
+def test_info_shows_the_set_in_use(found):
+    assert f"CPU kernels for {found['isa']}\n" in found["info"]
+    assert "auto on CPU  cpp" in found["info"]
 
 
 EXACTNESS = """
@@ -77,8 +73,8 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 """
 
 
-def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(isa):
-    assert not errors(isa)[EXACTNESS], errors(isa)[EXACTNESS]
+def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(found):
+    assert not found[EXACTNESS], found[EXACTNESS]
 
 
 # The gate's weights are the identity, so that its argument is x0 itself; the operator keeps the gate for the backward.
@@ -122,23 +118,25 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 """
 
 
-def test_the_gate_is_within_one_and_a_half_epsilon_over_a_wide_range_and_lets_nan_pass(isa):
-    assert not errors(isa)[SIGMOID], errors(isa)[SIGMOID]
+def test_the_gate_is_within_one_and_a_half_epsilon_over_a_wide_range_and_lets_nan_pass(found):
+    assert not found[SIGMOID], found[SIGMOID]
 
 
-RESOLVE_AND_PRINT_ERRORS = """
+ERRORS = """
 from dcrnn_fast.ops import backends
+told = []
 for names in ((), ("cpp",)):
     try:
         backends.resolve(*names)
     except Exception as error:
-        print(f"{type(error).__name__}: {error}")
+        told.append(f"{type(error).__name__}: {error}")
+raise RuntimeError("; ".join(told))
 """
 
 
 def test_a_set_that_is_unknown_is_an_error_that_names_the_sets():
     expected = "DCRNN_FAST_ISA='sse9': expected avx512, avx2 or baseline"
-    assert f"auto on CPU  none: {expected}" in info("sse9")
-    done = run("sse9", "-c", RESOLVE_AND_PRINT_ERRORS)
-    assert f"ConfigError: {expected}" in done.stdout, done.stderr
-    assert f"BackendUnavailable: backend='cpp' cannot be used: {expected}" in done.stdout
+    answer = said("sse9", ERRORS)
+    assert f"auto on CPU  none: {expected}" in answer["info"]
+    assert f"ConfigError: {expected}" in answer[ERRORS]
+    assert f"BackendUnavailable: backend='cpp' cannot be used: {expected}" in answer[ERRORS]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .conftest import ROOT
+from ..conftest import ROOT
 
 
 @pytest.fixture
