@@ -25,6 +25,7 @@ __all__ = [
     "ScenarioCrossRNN",
     "SharingPlan",
     "UncertaintyWeighting",
+    "checked",
     "counterfactual_losses",
     "functional",
     "reference",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .ops.auto import tune
     from .serving.ranker import Ranker as Ranker  # not in __all__: `import *` must work without the extra `train`
     from .sharing import SharingPlan
+    from .support.model_inputs import checked
 
 _HOMES = {
     "BackendUnavailable": "errors",
@@ -57,6 +59,7 @@ _HOMES = {
     "ScenarioCrossRNN": "nn.scenarios",
     "SharingPlan": "sharing",
     "UncertaintyWeighting": "nn.losses",
+    "checked": "support.model_inputs",
     "counterfactual_losses": "nn.counterfactual",
     "tune": "ops.auto",
 }

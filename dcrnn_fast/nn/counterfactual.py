@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..support.checks import check_floats, check_ratio
 from ..support.model_inputs import check_negative_rate, check_sample_weight
-from ..support.tracing import may_read_values
+from ..support.tracing import inputs_are_checked, may_read_values
 from .losses import at_least_float32
 
 FLOOR = 0.1
@@ -106,7 +106,7 @@ def _check(z: Tensor, labels: Tensor, propensity: Tensor, imputed: Tensor | None
         )
     for name, value in ({"propensity": propensity} | ({} if imputed is None else {"imputed": imputed})).items():
         check_floats(name, value, "[B, T - 1]", like=("z", z))
-        if may_read_values(value) and not bool(((value >= 0) & (value <= 1)).all()):
+        if not inputs_are_checked() and may_read_values(value) and not bool(((value >= 0) & (value <= 1)).all()):
             raise ValueError(f"{name}: got a value outside [0, 1], expected probabilities")
-    if may_read_values(labels) and not bool(((labels >= 0) & (labels <= 1) | torch.isnan(labels)).all()):
+    if not inputs_are_checked() and may_read_values(labels) and not bool(((labels >= 0) & (labels <= 1) | torch.isnan(labels)).all()):
         raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement
 from ..support.model_inputs import check_sample_weight
-from ..support.tracing import values_of
+from ..support.tracing import inputs_are_checked, values_of
 
 CALIBRATOR_WEIGHT = 0.6
 """The weight that AITM gives :func:`expectation_calibrator`."""
@@ -89,7 +89,7 @@ def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | 
         raise TypeError(f"task_weight: got {got} ({error}), expected {len(losses)} numbers, a tensor, or a module") from error
     if weight.shape != losses.shape:
         raise ValueError(f"task_weight: got shape {list(weight.shape)}, expected {list(losses.shape)}, one weight per task")
-    values = values_of(weight, 1)
+    values = None if inputs_are_checked() else values_of(weight, 1)
     if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
         raise ValueError(f"task_weight: got {values.tolist()}, expected finite weights of at least 0")
     return (losses * weight).sum()

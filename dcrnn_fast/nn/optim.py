@@ -81,7 +81,8 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         state = self.state[table]
         if not state:
             state["sum"] = torch.zeros(table.shape[0], device=table.device, dtype=table.dtype)
-        gradient = _added_up(gradient)
+        if gradient.is_sparse and gradient._nnz() > gradient.shape[0]:  # adding into all rows is then sooner than sorting
+            gradient = gradient._values().new_zeros(gradient.shape).index_add_(0, gradient._indices()[0], gradient._values())
         if not gradient.is_sparse:
             squares, read = gradient.square().mean(dim=1), gradient.any(dim=1)
             state["sum"].add_(squares)
@@ -90,24 +91,30 @@ class RowWiseAdagrad(torch.optim.Optimizer):
             rates = _rates(state["sum"].clone(), squares.sum() / read.sum().clamp(min=1), group)
             table.addcmul_(gradient, rates[:, None], value=-1)
             return
-        rows, values = gradient.indices()[0], gradient.values()
+        rows, values, own = each_row_once(gradient, wait=table.is_cpu)
         squares = values.square().mean(dim=1)
         sums = state["sum"].index_select(0, rows).add_(squares)
         state["sum"].index_copy_(0, rows, sums)
-        rates = _rates(sums, squares.mean(), group)
+        rates = _rates(sums, squares.mean() if own is None else (squares * own).sum() / own.sum(), group)
         updated = table.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"]).addcmul_(values, rates[:, None], value=-1)
         table.index_copy_(0, rows, updated)
 
 
-def _added_up(gradient: Tensor) -> Tensor:
-    """A sparse gradient that lists each row once: a row that was read twice has the sum. It is dense if it listed more rows than there are,
-    since adding into all of them is then sooner than sorting.
+def each_row_once(gradient: Tensor, *, wait: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The rows that a sparse gradient lists [n], the sum of each one's values [n, E], and None.
+
+    How many they are, a GPU knows first. Unless it may ``wait`` for that, n is the number that the gradient lists, which is known: the last
+    row and its sum stand at the places that are left over, and the third result [n] says which are none of these.
     """
-    if not gradient.is_sparse:
-        return gradient
-    if gradient.is_coalesced() or gradient._nnz() <= gradient.shape[0]:
-        return gradient.coalesce()
-    return gradient._values().new_zeros(gradient.shape).index_add_(0, gradient._indices()[0], gradient._values())
+    if wait or not gradient._nnz():
+        gradient = gradient.coalesce()
+        return gradient.indices()[0], gradient.values(), None
+    rows, order = gradient._indices()[0].sort(stable=True)
+    place = torch.cat([rows.new_zeros(1), (rows[1:] != rows[:-1]).cumsum(0)])  # of each, among the rows without repeats
+    sums = torch.zeros_like(gradient._values()).index_add_(0, place, gradient._values()[order])
+    every = torch.arange(len(rows), device=rows.device)
+    kept = torch.minimum(every, place[-1])
+    return torch.zeros_like(rows).index_copy_(0, place, rows)[kept], sums[kept], every <= place[-1]
 
 
 def _rates(sums: Tensor, mean: Tensor, group: dict[str, Any]) -> Tensor:

@@ -32,13 +32,18 @@ def check_index(index: Tensor, rows: int, name: str = "index", letters: str = "S
         low, high = (int(bound) for bound in values.aminmax())
         if low < 0 or high >= rows:
             raise IndexError(f"{name}: got {low if low < 0 else high}, expected values in [0, {letters}) = [0, {rows})")
-        if not (index.is_cpu or index.is_inference()):
+        if remembers(index):
             _checked_index[index] = (index._version, rows)
 
 
 def index_is_checked(index: Tensor, rows: int) -> bool:
     """Whether :func:`check_index` has passed this index on a GPU for so many rows, and nobody has changed it since."""
-    return not (index.is_cpu or index.is_inference()) and _checked_index.get(index) == (index._version, rows)
+    return remembers(index) and _checked_index.get(index) == (index._version, rows)
+
+
+def remembers(index: Tensor) -> bool:
+    """Whether an index is read once: on a GPU, if PyTorch counts its changes."""
+    return not (index.is_cpu or index.is_inference())
 
 
 def check_rows(num_shared: int, num_private: int, index: Tensor, names: str, index_name: str = "index") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from ..data.encoder.user_items import UserItems
 from ..errors import DataError
 from ..nn.model import DCRNN
 from ..support.files import path_of
+from ..support.model_inputs import checked
 from ..support.strict_json import json_digest
 from ..training.evaluate.calibration_file import Calibration, read_calibration
 from ..training.folder.layout import RunFolder
@@ -68,6 +70,7 @@ class Ranker:
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
         self._split = lru_cache(64)(lambda user_columns: UserItems(encoder, user_columns))
         self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
+        self._checks = self._device.type != "cpu"  # where the model's own checks would wait for the device
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> Ranker:
@@ -145,7 +148,8 @@ class Ranker:
 
     def predict_encoded(self, ids: torch.Tensor, dense: torch.Tensor | None) -> Scores:
         """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None."""
-        return self._in_batches(ids, dense, self._prepared.predict)
+        with checked(self.model, ids, dense) if self._checks else nullcontext():
+            return self._in_batches(ids, dense, self._prepared.predict)
 
     def _in_batches(self, ids: torch.Tensor, dense: torch.Tensor | None, predict: Predict) -> Scores:
         parts: list[dict[str, torch.Tensor]] = []

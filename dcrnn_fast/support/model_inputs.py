@@ -1,14 +1,15 @@
 """Checks of a model's arguments and inputs: fields, tasks, ids, dense features, labels, weights. They are no part of what a model computes.
 
 Each message names the argument and the field, what came and what was expected. Checks of values read the tensor, which on a GPU waits for
-the device. A compiled or exported graph leaves them out. There :func:`merge_ids` makes an id outside its field's range fail in the
-embedding lookup, so it never reads another field's row.
+the device; :func:`checked` makes them before. A compiled or exported graph leaves them out. There :func:`merge_ids` makes an id outside its
+field's range fail in the embedding lookup, so it never reads another field's row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from .checks import MAX_SIZE, check_choice, check_count, check_deviation, check_ratio, check_sequence, check_tensor
 from .pooled_fields import pooling_problem
-from .tracing import observed, values_of
+from .tracing import inputs_are_checked, inputs_checked, observed, values_of
 
 Relation = Literal["chain", "independent", "transfer"]
 """How a model relates consecutive tasks."""
@@ -123,19 +124,70 @@ def check_negative_rate(rate: object, num_tasks: int, relation: str) -> None:
         )
 
 
+@contextmanager
+def checked(
+    model: Any,
+    ids: Tensor,
+    dense: Tensor | None = None,
+    labels: Tensor | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+    strict_funnel: bool = True,
+) -> Iterator[None]:
+    """Check a batch while it is on the CPU. Inside the block, the model reads no values to check them, so a step on a GPU waits for none.
+
+    Inside the block, give the model these values alone, as they are or copied to its device: it finds no stray id there. The block holds
+    for this thread.
+
+    Args:
+        model: a :class:`dcrnn_fast.DCRNN`, or the reference.
+        ids, dense: of the model's ``forward``.
+        labels, sample_weight, strict_funnel: of its ``loss``; None if you call none.
+
+    Raises:
+        IndexError, TypeError, ValueError: what ``forward`` and ``loss`` raise for these inputs.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import DCRNN, checked
+        >>> model = DCRNN({"user": 100, "item": 50})
+        >>> ids, labels = torch.tensor([[7, 3], [99, 0]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> with checked(model, ids, labels=labels):
+        ...     model.loss(model(ids.to("cpu", non_blocking=True)), labels).backward()  # "cuda" in place of "cpu"
+    """
+    check_ids(ids, model.num_embeddings, model.field_names)
+    check_dense(dense, ids.shape[0], model.num_dense)
+    if labels is not None:
+        shape = [ids.shape[0], len(model.tasks)]
+        check_tensor("labels", labels, f"floats [B, {shape[1]}]")
+        if list(labels.shape) != shape:
+            raise ValueError(f"labels: got shape {list(labels.shape)}, expected {shape}, one column for each of {list(model.tasks)}")
+        if ids.shape[0]:
+            check_labels(labels, labels, model.tasks, funnel=strict_funnel and model.relation == "chain")
+    if sample_weight is not None:
+        check_sample_weight(sample_weight, ids.shape[0])
+    with inputs_checked():
+        yield
+
+
+def _values(tensor: Tensor, dims: int) -> Tensor | None:
+    """:func:`.tracing.values_of`, or None where the caller has checked them."""
+    return None if inputs_are_checked() else values_of(tensor, dims)
+
+
 def check_ids(ids: Tensor, sizes: Sequence[int], names: Sequence[str]) -> bool:
     """Raise TypeError, ValueError or IndexError unless ``ids`` is int64 or int32 [B, F] with column f in [0, sizes[f]).
 
-    False where the values could not be read.
+    False where the values could not be read, and nobody has checked them before.
     """
     check_tensor("ids", ids, f"integers [B, {len(sizes)}]")
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids: got dtype {ids.dtype}, expected torch.int64 (or torch.int32)")
     if ids.dim() != 2 or ids.shape[1] != len(sizes):
         raise ValueError(f"ids: got shape {list(ids.shape)}, expected [B, {len(sizes)}], one column per field")
-    values = values_of(ids, 2)
+    values = _values(ids, 2)
     if values is None:
-        return False
+        return inputs_are_checked()
     if values.numel() == 0:
         return True
     highest = values.amax(dim=0).tolist()
@@ -215,7 +267,7 @@ def check_dense(dense: Tensor | None, batch: int, num_dense: int) -> None:
         raise TypeError(f"dense: got dtype {dense.dtype}, expected a floating dtype")
     if tuple(dense.shape) != (batch, num_dense):
         raise ValueError(f"dense: got shape {list(dense.shape)}, expected [{batch}, {num_dense}]")
-    values = values_of(dense, 2)
+    values = _values(dense, 2)
     if values is not None and values.numel() and not all(map(math.isfinite, _range(values))):
         finite = torch.isfinite(values).all(dim=0)
         raise ValueError(f"dense: column {int(finite.long().argmin())} holds NaN or infinity; fill missing values before the model")
@@ -241,7 +293,7 @@ def check_labels(logits: Tensor, labels: Tensor, tasks: Sequence[str], funnel: b
         raise ValueError(f"labels: got shape {list(labels.shape)}, expected {list(logits.shape)} as logits has")
     if labels.shape[0] == 0:
         raise ValueError("labels: got an empty batch, expected at least one row; a loss over no rows is undefined")
-    values = values_of(labels, 2)
+    values = _values(labels, 2)
     if values is None:
         return
     filled = torch.nan_to_num(values.detach(), nan=1.0)
@@ -271,6 +323,6 @@ def check_sample_weight(sample_weight: Tensor, batch: int) -> None:
         raise TypeError(f"sample_weight: got dtype {sample_weight.dtype}, expected real numbers")
     if tuple(sample_weight.shape) != (batch,):
         raise ValueError(f"sample_weight: got shape {list(sample_weight.shape)}, expected [{batch}]")
-    values = values_of(sample_weight, 1)
+    values = _values(sample_weight, 1)
     if values is not None and not bool((torch.isfinite(values) & (values >= 0)).all()):
         raise ValueError("sample_weight: got a negative or non-finite value, expected finite weights of at least 0")

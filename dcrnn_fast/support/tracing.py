@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import local
 from typing import TypeVar
 
 import torch
@@ -47,6 +49,28 @@ def constant_in_graphs(function: Function) -> Function:
     """Does what ``torch.compiler.assume_constant_result`` does, which would import the compiler, and so double the time of our import."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+class _Caller(local):
+    has_checked = False
+
+
+_caller = _Caller()
+
+
+@contextmanager
+def inputs_checked() -> Iterator[None]:
+    """Inside the block, this thread's caller has checked the values of a model's inputs: to read them on a device would wait for it."""
+    before, _caller.has_checked = _caller.has_checked, True
+    try:
+        yield
+    finally:
+        _caller.has_checked = before
+
+
+def inputs_are_checked() -> bool:
+    """Whether the call is inside a block of :func:`inputs_checked`. A graph that is recorded may meet other inputs."""
+    return not traced() and _caller.has_checked
 
 
 def may_read_values(tensor: Tensor) -> bool:

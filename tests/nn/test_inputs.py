@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN
+from dcrnn_fast import DCRNN, checked, reference
 from tests.nn.models import SIZES, batch
 
 NAN, INF = float("nan"), float("inf")
@@ -95,3 +95,52 @@ def test_an_unknown_label_breaks_no_funnel(model, labels):
 def test_a_consume_without_a_click_is_taken_without_the_chain_or_when_the_funnel_is_not_strict(relation, strict):
     model = DCRNN(SIZES, embedding_dim=4, relation=relation)
     assert torch.isfinite(model.loss(zeros(1, 2), torch.tensor([[0.0, 1.0]]), strict_funnel=strict))
+
+
+@pytest.fixture
+def whole():
+    """A batch with labels and weights, which the model takes."""
+    ids, dense, labels = batch(num_dense=2)
+    return {"ids": ids, "dense": dense, "labels": labels, "sample_weight": torch.ones(9)}
+
+
+STRAY = {
+    "an id": ("ids", 99, IndexError, r"field 'item' \(column 1\) has id 99"),
+    "a number": ("dense", NAN, ValueError, "dense: column 1 holds NaN"),
+    "a label": ("labels", 2.0, ValueError, r"labels: got a value outside \[0, 1\]"),
+    "a weight": ("sample_weight", -1.0, ValueError, "sample_weight: got a negative"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "error", "message"), STRAY.values(), ids=STRAY)
+def test_a_batch_is_checked_before_it_goes_to_the_device(model, whole, name, value, error, message):
+    whole[name].select(-1, 1).fill_(value)
+    with pytest.raises(error, match=message), checked(model, **whole):
+        pytest.fail("the block began")
+
+
+@pytest.mark.parametrize("kind", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
+def test_what_was_checked_is_not_read_again_and_gives_the_same_loss(kind, whole):
+    model = kind(SIZES, embedding_dim=4, num_dense=2)
+
+    def loss(ids, dense, labels, sample_weight):
+        return model.loss(model(ids, dense), labels, sample_weight=sample_weight)
+
+    expected, looked = loss(**whole), []
+    with checked(model, **whole), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "tolist", lambda value: looked.append(value))
+        patch.setattr(torch.Tensor, "__bool__", lambda value: looked.append(value))
+        found = loss(**whole)
+    assert torch.equal(found, expected)
+    assert not looked
+    whole["ids"][5, 1] = 99
+    with pytest.raises(IndexError, match="field 'item'"):
+        loss(**whole)
+
+
+def test_labels_of_another_shape_are_refused_before_the_block(model, whole):
+    with (
+        pytest.raises(ValueError, match=r"labels: got shape \[9, 1\], expected \[9, 2\]"),
+        checked(model, **whole | {"labels": zeros(9, 1)}),
+    ):
+        pytest.fail("the block began")

@@ -8,6 +8,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcrnn_fast import DCRNN, RowWiseAdagrad, reference
+from dcrnn_fast.nn import optim
+from dcrnn_fast.nn.optim import each_row_once
 from tests.nn.models import SIZES, batch
 
 MODELS = pytest.mark.parametrize("model", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
@@ -44,6 +46,18 @@ def test_a_prior_counts_as_steps_of_each_row_with_the_mean_gradient_of_the_batch
     squares = (values**2).mean(dim=1)
     expected = before[[1, 4, 0]] - 0.1 * values / (squares + 5 * squares.mean()).sqrt()[:, None]
     torch.testing.assert_close(table.detach()[[1, 4, 0]], expected)
+
+
+@pytest.mark.parametrize("rows", [[2], [1, 4, 1, 0], [3, 3, 3, 3, 3], [5, 0, 5, 1, 0, 2]], ids=str)
+def test_a_step_that_does_not_wait_for_the_number_of_rows_moves_them_alike(rows, monkeypatch):
+    table = table_with_gradient(rows, torch.randn(len(rows), 3))
+    other = nn.Parameter(table.detach().clone())
+    other.grad = table.grad.clone()
+    options = {"lr": 0.1, "weight_decay": 0.5, "prior": 5.0}
+    RowWiseAdagrad([table], **options).step()
+    monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=False))
+    RowWiseAdagrad([other], **options).step()
+    torch.testing.assert_close(other.detach(), table.detach())
 
 
 def test_rows_that_a_step_does_not_read_keep_their_bits():

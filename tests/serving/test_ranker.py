@@ -10,9 +10,11 @@ import torch
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import CheckpointError, DataError
+from dcrnn_fast.ops import checks
 from dcrnn_fast.serving import ranker as module
 from dcrnn_fast.serving import score_files
 from dcrnn_fast.training import load_model, train
+from tests.reads import recorded
 from tests.tables import TableFolder
 from tests.training.tiny import SCHEMA, tiny_config
 
@@ -44,6 +46,25 @@ def test_rows_are_scored_alike_whatever_the_batch(shop, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 7)
     for name, values in ranker.predict(table).items():
         np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_on_a_gpu_rows_are_checked_before_they_go_there(shop, monkeypatch, is_checked):
+    ranker, found = Ranker.load(shop / "run", backend="reference"), []
+    rows = ranker.encoder.encode(ROWS)
+    predict = ranker._prepared.predict
+
+    def recording(*arguments):
+        with recorded(found):
+            return predict(*arguments)
+
+    monkeypatch.setattr(ranker._prepared, "predict", recording)
+    monkeypatch.setattr(ranker, "_checks", is_checked)
+    monkeypatch.setattr(checks, "remembers", lambda index: True)
+    ranker.predict_encoded(*rows)
+    found.clear()
+    ranker.predict_encoded(*rows)
+    assert bool(found) is not is_checked
 
 
 def test_no_rows_have_no_scores(shop):

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from ...data import Batch
 from ...data.packed.loader import part_of
+from ...support.model_inputs import checked
 from ..config import RunConfig
 from ..device import autocast
 from ..ranks.ranks import Ranks
+from .objective import CounterfactualObjective
 
 
 class BatchGradient:
@@ -52,9 +54,15 @@ class BatchGradient:
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
         """The loss over all ranks' rows of the batch, a scalar, and their number. Each parameter then has the gradient of that loss.
 
-        Raises IndexError, TypeError, ValueError: the model refuses the batch.
+        The batch is checked on the CPU, so that nothing waits for a GPU. Raises IndexError, TypeError, ValueError: the model refuses it.
         """
-        ids, dense, labels, weight = (None if part is None else part.to(self.device, non_blocking=True) for part in batch)
+        model = self.model.model if isinstance(self.model, CounterfactualObjective) else self.model
+        weight = batch.weight if self.options.sample_weight else None
+        with checked(model, batch.ids, batch.dense, batch.labels, sample_weight=weight, strict_funnel=self.options.strict_funnel):
+            return self._of_checked(batch, step)
+
+    def _of_checked(self, batch: Batch, step: int) -> tuple[Tensor, int]:
+        ids, dense, labels, weight = (None if part is None else self._on_device(part) for part in batch)
         assert ids is not None
         assert labels is not None
         micro = [part_of(len(ids), self.micro_batches, number) for number in range(self.micro_batches)]
@@ -85,6 +93,10 @@ class BatchGradient:
                 logits_of(number).backward(own_logits.grad[rows])  # type: ignore[index]
         self.ranks.add_gradients(self.model.parameters())
         return loss.detach(), labels.shape[0]
+
+    def _on_device(self, part: Tensor) -> Tensor:
+        """A copy that a GPU makes while the CPU goes on; for that, the memory must be pinned."""
+        return (part.pin_memory() if self.device.type == "cuda" else part).to(self.device, non_blocking=True)
 
     def _logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         with autocast(self.precision, self.device):

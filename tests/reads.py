@@ -1,0 +1,37 @@
+"""Records what reads values of tensors. On a GPU each read waits until all kernels before it have run."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+READS = ("tolist", "item", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
+OPERATORS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_coalesce", "_unique2", "unique_dim", "unique_consecutive"}
+"""The operators whose result, or its size, the CPU has to know."""
+
+
+class Operators(TorchDispatchMode):
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.partition("::")[2]
+        self.found.extend([name] if name in OPERATORS else [])
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def recorded(found):
+    """Inside the block, what reads values is listed in ``found``."""
+    with pytest.MonkeyPatch.context() as patch, Operators(found):
+        for name in READS:
+            original = getattr(torch.Tensor, name)
+
+            def reading(*arguments, _name=name, _original=original, **options):
+                found.append(_name)
+                return _original(*arguments, **options)
+
+            patch.setattr(torch.Tensor, name, reading)
+        yield

@@ -1,0 +1,64 @@
+"""A training step reads no value of a tensor on the device: on a GPU each such read waits until all kernels before it have run."""
+
+from contextlib import nullcontext
+from functools import wraps
+
+import pytest
+
+from dcrnn_fast.nn import optim
+from dcrnn_fast.ops import checks
+from dcrnn_fast.training import train
+from dcrnn_fast.training.loop import gradient
+from dcrnn_fast.training.loop.optim import Optimisers
+from tests.reads import recorded
+from tests.training.tiny import tiny_config
+
+
+@pytest.fixture
+def reads(schema, tmp_path, monkeypatch):
+    """Trains an epoch with these options as on a GPU, where an index is read once; returns what the steps after the first one read, from
+    the copy of the batch to the device on.
+    """
+
+    def run(**options):
+        found = []
+
+        def recording(method):
+            @wraps(method)
+            def call(*arguments):
+                with recorded(found):
+                    return method(*arguments)
+
+            return call
+
+        original = optim.each_row_once
+        monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: original(gradient, wait=False))
+        monkeypatch.setattr(gradient.BatchGradient, "_of_checked", recording(gradient.BatchGradient._of_checked))
+        monkeypatch.setattr(Optimisers, "step", recording(Optimisers.step))
+        monkeypatch.setattr(checks, "remembers", lambda index: True)
+        config = tiny_config(schema, **{"optimiser__epochs": 1, **options})
+        train(config, tmp_path / "run", on_step=lambda step: found.clear() if step == 1 else None)
+        return found
+
+    return run
+
+
+RUNS = {
+    "the defaults": {},
+    "embeddings by AdamW": {"model__embedding": "dense"},
+    "clipped gradients and micro-batches": {"optimiser__clip_norm": 1.0, "optimiser__micro_batches": 2},
+    "weights of tasks": {"loss__task_weight": [1.0, 2.0]},
+    "a learned weighting": {"loss__weighting": "uncertainty"},
+    "doubly robust": {"loss__cvr": "dr"},
+    "transfer": {"model__relation": "transfer"},
+}
+
+
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+def test_a_training_step_reads_no_value_on_the_device(reads, options):
+    assert reads(**options) == []
+
+
+def test_a_step_whose_batch_was_not_checked_before_is_found(reads, monkeypatch):
+    monkeypatch.setattr(gradient, "checked", lambda *_, **__: nullcontext())
+    assert set(reads()) >= {"tolist", "__bool__"}
