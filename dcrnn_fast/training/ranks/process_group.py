@@ -52,13 +52,17 @@ def process_group(here: Place) -> Iterator[Ranks]:
     own = not dist.is_initialized()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, group = None, None
-    with _reaching_others(here.rank):
-        if own:
-            shared, *_ = next(rendezvous("env://", here.rank, here.count, timeout=TIMEOUT))
-            store = dist.PrefixStore(f"dcrnn_fast/{_attempt()}", shared)
-            dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
-        else:
-            group = dist.new_group(backend=backend, timeout=TIMEOUT)
+    try:
+        with _reaching_others(here.rank):
+            if own:
+                shared, *_ = next(rendezvous("env://", here.rank, here.count, timeout=TIMEOUT))
+                store = dist.PrefixStore(f"dcrnn_fast/{_attempt()}", shared)
+                dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
+            else:
+                group = dist.new_group(backend=backend, timeout=TIMEOUT)
+    except RanksError as error:  # another rank has met this one, failed, and ended already
+        error.shown_by_another_rank = not _is_first_to_fail(store)
+        raise
     try:
         yield ManyRanks(here, group)
     except DcrnnFastError as error:

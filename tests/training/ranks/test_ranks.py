@@ -1,7 +1,10 @@
 """What one rank does: its device, its random numbers, what it says, and how it compares itself with others."""
 
+from importlib import import_module
+
 import pytest
 import torch
+from torch import distributed as dist
 
 from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import ConfigError, RanksError
@@ -9,7 +12,7 @@ from dcrnn_fast.support.torchrun import Place
 from dcrnn_fast.training.device import device_of_rank
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.gradient import BatchGradient
-from dcrnn_fast.training.ranks.process_group import ManyRanks, _attempt
+from dcrnn_fast.training.ranks.process_group import ManyRanks, _attempt, process_group
 from dcrnn_fast.training.ranks.ranks import ONE
 from tests.training.tiny import tiny_config
 
@@ -133,3 +136,20 @@ def test_a_restart_on_one_machine_reads_nothing_that_the_start_before_left(monke
     if agents:
         monkeypatch.setenv("GROUP_WORLD_SIZE", agents)
     assert _attempt() == attempt
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_rank_that_meets_one_that_has_failed_leaves_the_message_to_it(monkeypatch, has_ended):
+    """On a loaded machine, the other may have ended before this one has joined the group."""
+    store = dist.HashStore()
+    if has_ended:
+        dist.PrefixStore("dcrnn_fast/0", store).add("dcrnn_fast/failed", 1)
+
+    def refused(*_, **__):
+        raise RuntimeError("Connection reset by peer")
+
+    monkeypatch.setattr(import_module("torch.distributed.rendezvous"), "rendezvous", lambda *_, **__: iter([(store, 1, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", refused)
+    with pytest.raises(RanksError, match="rank 1 does not reach the other ranks") as caught, process_group(Place(1, 2, 1)):
+        pytest.fail("the block began")
+    assert caught.value.shown_by_another_rank is has_ended
