@@ -108,16 +108,16 @@ ctest: $(VENV)/.dev ## Tests the C++ library, the server in C++, and the CUDA ke
 	cmake --build build/cmake -j $$(nproc)
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
 	OMP_NUM_THREADS=1 DCRNN_FAST_SERVER=$(abspath build/cmake/dcrnn_fast_server) \
-		$(BIN)/python -m pytest tests/server/cpp --durations 10 --durations-min 2
+		$(BIN)/python -m pytest tests/server/cpp -n auto --dist worksteal --durations 10 --durations-min 2
 
 resources: $(if $(TRITON),build/triton-$(TRITON)/.installed)
 resources: $(VENV)/.dev ## Compiles every Triton kernel for every GPU and checks what it takes. TRITON=3.6.0: by that Triton.
-	$(if $(TRITON),,$(BIN)/python -m pytest tests/scripts/resources/test_triton.py)
+	$(if $(TRITON),,$(BIN)/python -m pytest tests/scripts/resources/test_triton.py -n auto)
 	$(if $(TRITON),PYTHONPATH=build/triton-$(TRITON)) $(BIN)/python -m scripts.resources triton \
 		$(if $(TRITON),--output build/triton-$(TRITON)/resources.json) $(OPTIONS)
 
 cuda-check: $(VENV)/.dev ## The same for every CUDA kernel; without nvcc it says so and passes.
-	$(BIN)/python -m pytest tests/scripts/resources/test_cuda.py
+	$(BIN)/python -m pytest tests/scripts/resources/test_cuda.py -n auto
 	$(BIN)/python -m scripts.resources cuda
 
 # By the machine's own Python, whose PyTorch fits its GPU.
