@@ -43,8 +43,8 @@ demo: $(VENV)/.train ## Trains on the embedded data, in minutes.
 	$(BIN)/dcrnn-fast demo
 
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
-# Tests of what another target builds or checks run there: ctest, resources and cuda-check.
-test: $(VENV)/.dev ## Runs the tests of the package, which need no further packages and no GPU.
+# ctest tests the server in C++, which it builds; resources and cuda-check test that they find defects.
+test: $(VENV)/.dev ## Tests the package; needs no further packages and no GPU.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp --ignore tests/scripts/resources \
 		-n auto --dist worksteal --durations 25 --durations-min 2
 
@@ -107,7 +107,7 @@ ctest: $(VENV)/.dev ## Tests the C++ library, the server in C++, and the CUDA ke
 		-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0
 	cmake --build build/cmake -j $$(nproc)
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
-	OMP_NUM_THREADS=1 DCRNN_FAST_SERVER=$(abspath build/cmake/dcrnn_fast_server) \
+	OMP_NUM_THREADS=1 DCRNN_FAST_SERVER_PROGRAM=$(abspath build/cmake/dcrnn_fast_server) \
 		$(BIN)/python -m pytest tests/server/cpp -n auto --dist worksteal --durations 10 --durations-min 2
 
 resources: $(if $(TRITON),build/triton-$(TRITON)/.installed)

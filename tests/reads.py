@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 READS = ("tolist", "item", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
 OPERATORS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_coalesce", "_unique2", "unique_dim", "unique_consecutive"}
-"""The operators whose result, or its size, the CPU has to know."""
+"""The operators whose result, or its size, the CPU has to know; so it is with indexing by a mask."""
 
 
 class Operators(TorchDispatchMode):
@@ -18,7 +18,9 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name.partition("::")[2]
-        self.found.extend([name] if name in OPERATORS else [])
+        indices = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
+        by_mask = any(index is not None and index.dtype == torch.bool for index in indices)
+        self.found.extend([name] if name in OPERATORS or by_mask else [])
         return func(*args, **(kwargs or {}))
 
 

@@ -136,8 +136,8 @@ def checked(
 ) -> Iterator[None]:
     """Check a batch while it is on the CPU. Inside the block, the model reads no values to check them, so a step on a GPU waits for none.
 
-    Inside the block, give the model these values alone, as they are or copied to its device: it finds no stray id there. The block holds
-    for this thread.
+    Inside the block, give models these values alone, as they are or copied to a device: a stray id is not found there, and may read another
+    field's row. The block holds for this thread.
 
     Args:
         model: a :class:`dcrnn_fast.DCRNN`, or the reference.
@@ -145,7 +145,7 @@ def checked(
         labels, sample_weight, strict_funnel: of its ``loss``; None if you call none.
 
     Raises:
-        IndexError, TypeError, ValueError: what ``forward`` and ``loss`` raise for these inputs.
+        IndexError, TypeError, ValueError: what ``forward`` and ``loss`` raise for these inputs; TypeError for another model.
 
     Example:
         >>> import torch
@@ -155,6 +155,8 @@ def checked(
         >>> with checked(model, ids, labels=labels):
         ...     model.loss(model(ids.to("cpu", non_blocking=True)), labels).backward()  # "cuda" in place of "cpu"
     """
+    if not hasattr(model, "field_names"):
+        raise TypeError(f"model: got {type(model).__name__}, expected a DCRNN; of one that is wrapped, as by DDP, pass the model inside")
     check_ids(ids, model.num_embeddings, model.field_names)
     check_dense(dense, ids.shape[0], model.num_dense)
     if labels is not None:

@@ -144,3 +144,8 @@ def test_labels_of_another_shape_are_refused_before_the_block(model, whole):
         checked(model, **whole | {"labels": zeros(9, 1)}),
     ):
         pytest.fail("the block began")
+
+
+def test_another_model_is_refused(whole):
+    with pytest.raises(TypeError, match=r"model: got Embedding, expected a DCRNN"), checked(torch.nn.Embedding(2, 2), whole["ids"]):
+        pytest.fail("the block began")

@@ -8,6 +8,7 @@ import pytest
 from dcrnn_fast.serving.http import PACKAGES
 
 from .contract import *  # noqa: F403
+from .contract_in_use import *  # noqa: F403
 from .on_a_thread import OnAThread
 
 pytestmark = pytest.mark.skipif(

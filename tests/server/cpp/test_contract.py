@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from ..contract import *  # noqa: F403
+from ..contract_in_use import *  # noqa: F403
 from .server import CppServer
 
 

@@ -14,7 +14,8 @@ import pytest
 from tests.serving.archives import rewritten, with_json
 
 from ..calls import exchange, get, metrics, score
-from ..contract import ONE, ROWS, assert_scores, table, wait_for
+from ..contract import ONE, ROWS, assert_scores, table
+from ..contract_in_use import wait_for
 from .server import CppServer
 
 ABOUT = "extra/dcrnn_fast.json"

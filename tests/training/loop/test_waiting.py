@@ -6,6 +6,7 @@ from functools import wraps
 import pytest
 
 from dcrnn_fast.nn import optim
+from dcrnn_fast.nn.optim import each_row_once
 from dcrnn_fast.ops import checks
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop import gradient
@@ -20,7 +21,7 @@ def reads(schema, tmp_path, monkeypatch):
     the copy of the batch to the device on.
     """
 
-    def run(**options):
+    def run(waiting=False, **options):
         found = []
 
         def recording(method):
@@ -31,8 +32,7 @@ def reads(schema, tmp_path, monkeypatch):
 
             return call
 
-        original = optim.each_row_once
-        monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: original(gradient, wait=False))
+        monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=waiting))
         monkeypatch.setattr(gradient.BatchGradient, "_of_checked", recording(gradient.BatchGradient._of_checked))
         monkeypatch.setattr(Optimisers, "step", recording(Optimisers.step))
         monkeypatch.setattr(checks, "remembers", lambda index: True)
@@ -43,8 +43,11 @@ def reads(schema, tmp_path, monkeypatch):
     return run
 
 
+FEW_ROWS = {"model__embedding": "sparse", "optimiser__batch_size": 4}
+"""A batch that reads fewer rows than the tables have: their gradients stay sparse."""
 RUNS = {
     "the defaults": {},
+    "sparse gradients": FEW_ROWS,
     "embeddings by AdamW": {"model__embedding": "dense"},
     "clipped gradients and micro-batches": {"optimiser__clip_norm": 1.0, "optimiser__micro_batches": 2},
     "weights of tasks": {"loss__task_weight": [1.0, 2.0]},
@@ -62,3 +65,7 @@ def test_a_training_step_reads_no_value_on_the_device(reads, options):
 def test_a_step_whose_batch_was_not_checked_before_is_found(reads, monkeypatch):
     monkeypatch.setattr(gradient, "checked", lambda *_, **__: nullcontext())
     assert set(reads()) >= {"tolist", "__bool__"}
+
+
+def test_a_step_that_waits_for_the_number_of_rows_read_is_found(reads):
+    assert "_coalesce" in reads(waiting=True, **FEW_ROWS)
