@@ -20,7 +20,7 @@ from .cross_rnn_backward_inputs import cross_rnn_backward_context, cross_rnn_bac
 from .cross_rnn_forward_launch import forward, launch_step
 from .cross_rnn_problem import Problem
 from .launch_options import on_device_of
-from .param_gather_launch import sum_rows
+from .param_gather_launch import readers_of, sum_rows
 from .weight_gradient import StepGradients, WeightGradient
 
 START_UNITS = 32
@@ -49,8 +49,9 @@ def backward(
     if not banks:
         return walk.dx0, nothing(0), nothing(0), nothing(0), nothing(0), walk.dcontext
     bias_rows = walk.sums.sum((1, 2)) if p.R == p.D else walk.sums.sum(2).flatten(1, 2)
-    weight, own_weight = sum_rows(walk.weights.rows(), problem.index, p.num_shared, p.num_private, problem.x0.dtype)
-    bias, own_bias = sum_rows(bias_rows, problem.index, p.num_shared, p.num_private, problem.x0.dtype)
+    readers = readers_of(problem.index, p.num_shared, p.num_private)
+    weight, own_weight = sum_rows(walk.weights.rows(), readers, problem.x0.dtype)
+    bias, own_bias = sum_rows(bias_rows, readers, problem.x0.dtype)
     return walk.dx0, weight, bias, own_weight, own_bias, walk.dcontext
 
 

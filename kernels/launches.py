@@ -5,7 +5,7 @@ from .cross_rnn_backward_launch import backward
 from .cross_rnn_forward_launch import forward
 from .cross_rnn_problem import Problem
 from .low_rank_launch import LowRankProblem, low_rank_cross_rnn, low_rank_cross_rnn_backward
-from .param_gather_launch import gather, sum_rows
+from .param_gather_launch import gather, readers_of, sum_rows
 
 __all__ = [
     "LowRankProblem",
@@ -15,6 +15,7 @@ __all__ = [
     "gather",
     "low_rank_cross_rnn",
     "low_rank_cross_rnn_backward",
+    "readers_of",
     "replay",
     "sum_rows",
 ]

@@ -21,7 +21,7 @@ from .cross_rnn_problem import Problem
 from .launch_options import alignment, on_device_of
 from .low_rank_backward import low_rank_backward, low_rank_inputs
 from .low_rank_forward import low_rank_forward, low_rank_states
-from .param_gather_launch import gather, sum_rows
+from .param_gather_launch import gather, readers_of, sum_rows
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ class _Walk:
         ]
         weights = torch.stack([self._of_weights(product) for product in products], dim=2)
         biases = self._of_weights(self.sums.sum(2).mT)
-        dtype, index = problem.x0.dtype, problem.index
-        weight, own_weight = sum_rows(weights, index, p.num_shared, p.num_private, dtype)
-        bias, own_bias = sum_rows(biases, index, p.num_shared, p.num_private, dtype)
+        readers = readers_of(problem.index, p.num_shared, p.num_private)
+        weight, own_weight = sum_rows(weights, readers, problem.x0.dtype)
+        bias, own_bias = sum_rows(biases, readers, problem.x0.dtype)
         return [weight, bias, own_weight, own_bias]
 
     def projection_gradients(self) -> list[Tensor]:
@@ -184,7 +184,7 @@ class _Walk:
             products = torch.cat([of_context, products], dim=3)
         rows = products.unflatten(2, (p.G, problem.rank)).permute(1, 0, 3, 2, 4)  # [T, L, r, G, K]
         shared, private, index = problem.projection
-        return [*sum_rows(self._of_weights(rows), index, shared.shape[0], private.shape[1], x0.dtype)]
+        return [*sum_rows(self._of_weights(rows), readers_of(index, shared.shape[0], private.shape[1]), x0.dtype)]
 
     def _of_weights(self, of_steps: Tensor) -> Tensor:
         """From [T, L, rows, ...] the gradients of all weights of a task: one step after another, or of tied ones the sum, not rounded."""

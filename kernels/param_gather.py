@@ -1,4 +1,4 @@
-"""param_gather: gathers rows of a shared and a private bank by index. Its backward has one program for each bank row.
+"""param_gather: gathers rows of a shared and a private bank by index. Its backward lists the places that read each bank row, and sums.
 
 With T tasks, R rows a task, S shared and P private rows of N values::
 
@@ -33,35 +33,70 @@ def param_gather_rows(
 
 
 @triton.jit
-def param_gather_sum(
-    grad, index, shared, private, T, R, N, num_shared, num_private, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr
+def param_gather_readers(
+    index, readers, ranges, T, R, num_shared, num_private, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr
 ):  # fmt: skip
-    """The gradient of one bank row: the sum over the places that read it, by task, then by row.
+    """The inverse of an index: for each bank row the places t * R + r that read it, by task, then by row.
 
-    There are no atomics, so every run gives the same bits. The program searches the whole index for its row, which is short
-    compared with the gradient.
+    A program lists those of BLOCK_S rows of the shared bank, or of a task's private bank, which this task's places alone read. It goes
+    through these places twice: first it counts those of lower rows of the bank, then it knows where each list begins. ``readers`` [2, T, R]
+    has the lists of the shared rows, then those of each task's own rows; ``ranges`` [S + T * P, 2] where in it each row's list begins and
+    ends. A value out of range is in no list.
+    """
+    shared_blocks, private_blocks = tl.cdiv(num_shared, BLOCK_S), tl.cdiv(num_private, BLOCK_S)
+    block = tl.program_id(0)
+    first_task, last_task, lowest, count = 0, T, 0, num_shared
+    first_row, list_start = tl.cast(0, tl.int64), tl.cast(0, tl.int64)
+    if block >= shared_blocks:
+        first_task = (block - shared_blocks) // private_blocks
+        last_task = first_task + 1
+        block = (block - shared_blocks) % private_blocks
+        lowest, count = num_shared, num_private
+        first_row = num_shared + tl.cast(first_task, tl.int64) * num_private
+        list_start = (tl.cast(T, tl.int64) + first_task) * R
+    row = block * BLOCK_S + tl.arange(0, BLOCK_S)
+    wanted, there = lowest + row, row < count
+    start = tl.zeros((BLOCK_S,), dtype=tl.int64) + list_start
+    for task in range(first_task, last_task):
+        of_task = index + tl.cast(task, tl.int64) * R
+        for at in range(0, R, BLOCK_R):
+            r = at + tl.arange(0, BLOCK_R)
+            value = tl.load(of_task + r, mask=r < R, other=-1)
+            lower = (value >= lowest)[None, :] & (value[None, :] < wanted[:, None])
+            start += tl.sum(lower.to(tl.int32), axis=1)
+    end = start
+    for task in range(first_task, last_task):
+        first_place = tl.cast(task, tl.int64) * R
+        for at in range(0, R, BLOCK_R):
+            r = at + tl.arange(0, BLOCK_R)
+            value = tl.load(index + first_place + r, mask=r < R, other=-1)
+            reads = (value[None, :] == wanted[:, None]) & there[:, None]
+            before = tl.cumsum(reads.to(tl.int32), axis=1) - 1
+            tl.store(readers + end[:, None] + before, (first_place + r)[None, :], mask=reads)
+            end += tl.sum(reads.to(tl.int32), axis=1)
+    tl.store(ranges + 2 * (first_row + row), start, mask=there)
+    tl.store(ranges + 2 * (first_row + row) + 1, end, mask=there)
+
+
+@triton.jit
+def param_gather_sum(
+    grad, readers, ranges, shared, private, N, bank_rows, num_shared, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    """The gradients of bank rows: each the sum over the places that read the row, by task, then by row.
+
+    There are no atomics, so every run gives the same bits. Narrow rows share a program, which goes on to the end of the longest list.
     """
     column_tiles = tl.cdiv(N, BLOCK_N)
-    bank_row = tl.program_id(0) // column_tiles
+    row = (tl.program_id(0) // column_tiles).to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)
     n = tl.program_id(0) % column_tiles * BLOCK_N + tl.arange(0, BLOCK_N)
-    first_task, last_task, wanted = 0, T, bank_row
-    target = shared + bank_row.to(tl.int64) * N
-    if bank_row >= num_shared:
-        own = bank_row - num_shared
-        first_task = own // num_private
-        last_task = first_task + 1
-        wanted = num_shared + own % num_private
-        target = private + own.to(tl.int64) * N
+    there = row < bank_rows
+    first = tl.load(ranges + 2 * row, mask=there, other=0)
+    last = tl.load(ranges + 2 * row + 1, mask=there, other=0)
     ACC: tl.constexpr = tl.float64 if grad.dtype.element_ty == tl.float64 else tl.float32
-    total = tl.zeros((BLOCK_N,), dtype=ACC)
-    for task in range(first_task, last_task):
-        first = tl.cast(task, tl.int64) * R
-        for start in range(0, R, BLOCK_R):
-            r = start + tl.arange(0, BLOCK_R)
-            hit = tl.load(index + first + r, mask=r < R, other=-1) == wanted
-            found = -1
-            for _ in range(tl.sum(hit.to(tl.int32))):
-                found = tl.min(tl.where(hit & (r > found), r, R))
-                at = (first + found) * N + n
-                total += tl.load(grad + at, mask=n < N, other=0.0).to(ACC)
-    store(target + n, total, n < N)
+    total = tl.zeros((BLOCK_S, BLOCK_N), dtype=ACC)
+    for number in range(tl.max(last - first)):
+        reads = first + number < last
+        place = tl.load(readers + first + number, mask=reads, other=0)
+        total += tl.load(grad + place[:, None] * N + n[None, :], mask=reads[:, None] & (n < N)[None, :], other=0.0).to(ACC)
+    target = tl.multiple_of(tl.where(row < num_shared, shared + row * N, private + (row - num_shared) * N), ALIGN)
+    store(target[:, None] + n[None, :], total, there[:, None] & (n < N)[None, :])

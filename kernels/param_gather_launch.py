@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
 from .launch_options import alignment, on_device_of
-from .param_gather import param_gather_rows, param_gather_sum
+from .param_gather import param_gather_readers, param_gather_rows, param_gather_sum
 
 GATHER_COLUMNS, GATHER_VALUES = 1024, 2048
 """Columns and values of a tile of the gather, at most."""
-SUM_ROWS, SUM_COLUMNS = 128, 512
-"""Rows of the index that a program searches at a time, and columns of a tile of the sum, at most. Twice as many spill registers."""
+LIST_ROWS, LIST_PLACES = 16, 128
+"""Bank rows that a program lists the readers of, and places that it compares with them at a time, at most."""
+SUM_VALUES = 512
+"""Values of a tile of the sum, at most: of one bank row, or of several narrow ones."""
 
 
 def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False) -> Tensor:
@@ -33,19 +37,43 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
     return out
 
 
-def sum_rows(grad: Tensor, index: Tensor, num_shared: int, num_private: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Gradients of the banks, [S, ...] and [T, P, ...] in ``dtype``, from that of the gathered rows [T, R, ...]."""
+class Readers(NamedTuple):
+    """The places that read each bank row, as :func:`.param_gather.param_gather_readers` lists them, and the sizes S and P of the banks."""
+
+    readers: Tensor
+    ranges: Tensor
+    num_shared: int
+    num_private: int
+
+
+def readers_of(index: Tensor, num_shared: int, num_private: int) -> Readers:
+    """The inverse of an index int32 [T, R]; one serves the sums of all gradients by this index."""
     tasks, rows = index.shape
-    shared = grad.new_empty(num_shared, *grad.shape[2:], dtype=dtype)
-    private = grad.new_empty(tasks, num_private, *grad.shape[2:], dtype=dtype)
+    readers = index.new_empty(2 * tasks * rows, dtype=torch.int64)
+    ranges = index.new_empty(num_shared + tasks * num_private, 2, dtype=torch.int64)
+    if readers.numel() and ranges.numel():
+        blocks = triton.cdiv(num_shared, LIST_ROWS) + tasks * triton.cdiv(num_private, LIST_ROWS)
+        with on_device_of(index):
+            wrap_triton(param_gather_readers)[(blocks,)](
+                index.contiguous(), readers, ranges, tasks, rows, num_shared, num_private,
+                BLOCK_S=LIST_ROWS, BLOCK_R=min(triton.next_power_of_2(rows), LIST_PLACES),
+            )  # fmt: skip
+    return Readers(readers, ranges, num_shared, num_private)
+
+
+def sum_rows(grad: Tensor, of: Readers, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Gradients of the banks, [S, ...] and [T, P, ...] in ``dtype``, from that of the gathered rows [T, R, ...]."""
+    shared = grad.new_empty(of.num_shared, *grad.shape[2:], dtype=dtype)
+    private = grad.new_empty(grad.shape[0], of.num_private, *grad.shape[2:], dtype=dtype)
     if grad.numel() == 0:
         return shared.zero_(), private.zero_()
-    size, bank_rows = grad[0, 0].numel(), num_shared + tasks * num_private
+    size, bank_rows = grad[0, 0].numel(), of.ranges.shape[0]
     if bank_rows:
-        block_r, block_n = min(triton.next_power_of_2(rows), SUM_ROWS), min(triton.next_power_of_2(size), SUM_COLUMNS)
+        block_n = min(triton.next_power_of_2(size), SUM_VALUES)
+        block_s = min(triton.next_power_of_2(bank_rows), SUM_VALUES // block_n)
         with on_device_of(grad):
-            wrap_triton(param_gather_sum)[(bank_rows * triton.cdiv(size, block_n),)](
-                grad.contiguous(), index.contiguous(), shared, private, tasks, rows, size, num_shared, num_private,
-                BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
+            wrap_triton(param_gather_sum)[(triton.cdiv(bank_rows, block_s) * triton.cdiv(size, block_n),)](
+                grad.contiguous(), of.readers, of.ranges, shared, private, size, bank_rows, of.num_shared,
+                ALIGN=alignment((size,), shared, private), BLOCK_S=block_s, BLOCK_N=block_n, enable_fp_fusion=False,
             )  # fmt: skip
     return shared, private

@@ -77,6 +77,7 @@ class CrossRNN(nn.Module):
         if plan.scenario_units and not self.computes_scenarios:
             raise ValueError("plan: got one with scenarios, expected one without; ScenarioCrossRNN computes those")
         self.plan, self.backend, self.recompute = plan, backend, recompute
+        self.distinct_tasks = plan.distinct_tasks  # which a forward need not count again
         self._make_parameters(device, dtype)
         self.contiguous_units = self._order() == tuple(range(plan.dim))
         for name, values in self._tables().items():
@@ -106,9 +107,9 @@ class CrossRNN(nn.Module):
         They are whole arguments of the operator at every call, for it remembers by the tensor object which indices it has checked.
         """
         plan = self.plan
-        projections = {} if plan.rank is None else {"projection_index": plan.projection_index()[: plan.distinct_tasks]}
+        projections = {} if plan.rank is None else {"projection_index": plan.projection_index()[: self.distinct_tasks]}
         if plan.kind == "rows":
-            return {"index": plan.index()[: plan.distinct_tasks], **projections}
+            return {"index": plan.index()[: self.distinct_tasks], **projections}
         if plan.rank is not None:
             projections["trunk_projection_index"] = identity_index(1, plan.trunk_projection_shape()[0])
         order = torch.tensor(self._order(), dtype=torch.int64, device="cpu")
@@ -153,8 +154,7 @@ class CrossRNN(nn.Module):
 
     def _distinct(self, private: Tensor) -> Tensor:
         """The private bank of the tasks that differ."""
-        tasks = self.plan.distinct_tasks
-        return private if tasks == len(private) else private[:tasks]
+        return private if self.distinct_tasks == len(private) else private[: self.distinct_tasks]
 
     def _check_input(self, x0: Tensor) -> None:
         check_floats("x0", x0, "[B, D]")

@@ -18,7 +18,8 @@ from .registry import Keep, Needs, register
 def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
     """The operators of the contract by the launches of :mod:`dcrnn_fast.kernels.launches`, or of a copy of it."""
     # plain names: PyTorch looks through these functions for the kernels that an operator launches
-    forward, backward, gather, sum_rows = launches.forward, launches.backward, launches.gather, launches.sum_rows
+    forward, backward, gather = launches.forward, launches.backward, launches.gather
+    readers_of, sum_rows = launches.readers_of, launches.sum_rows
     low_rank, low_rank_backward = launches.low_rank_cross_rnn, launches.low_rank_cross_rnn_backward
     replay = launches.replay
 
@@ -28,7 +29,7 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
 
     def param_gather_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
         gather_contract.check_backward(grad, index, num_shared, num_private)
-        return sum_rows(grad, index, num_shared, num_private, grad.dtype)
+        return sum_rows(grad, readers_of(index, num_shared, num_private), grad.dtype)
 
     def cross_rnn(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         a = full_cell.Arguments(*arguments)

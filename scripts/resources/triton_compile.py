@@ -29,6 +29,7 @@ KERNELS = {
     "low_rank_backward": ("low_rank_backward", "low_rank_backward"),
     "low_rank_inputs": ("low_rank_backward", "low_rank_inputs"),
     "gather": ("param_gather", "param_gather_rows"),
+    "gather_readers": ("param_gather", "param_gather_readers"),
     "gather_sum": ("param_gather", "param_gather_sum"),
 }
 TILED = {"step": "step", "all_steps": "all_steps", "backward": "backward", "x0": "inputs", "context": "inputs"}
@@ -44,11 +45,12 @@ ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp
 BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private", "weight", "bias", "projection")
 STATES = ("x0", "states", "context", "out", "activations")
 GRADIENTS = ("grad", "d", "dx0", "terms", "gradients", "bias_sums", "dcontext", "z_gradients", "result")
-POINTERS = ("index", *BANKS, *STATES, *GRADIENTS)
+PLACES = {"index": "*i32", "readers": "*i64", "ranges": "*i64"}
+POINTERS = (*PLACES, *BANKS, *STATES, *GRADIENTS)
 ACCUMULATED = ("terms", "bias_sums")
-SIZES = ("B", "D", "C", "R", "N", "T", "places", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
+SIZES = (*"BDCRNT", "places", "bank_rows", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
 """Integers that always fit in 32 bits. The others are distances in memory, which exceed them for a large batch."""
-ODD = ("B", "T", "places", "num_shared", "num_private", "steps", "slots", "first_slot")
+ODD = ("B", "T", "places", "bank_rows", "num_shared", "num_private", "steps", "slots", "first_slot")
 """Integers that need not be multiples of 16 where D and C are."""
 
 HEAVIEST: dict[str, dict[str, Any]] = {
@@ -135,7 +137,7 @@ def compiled(job: Job) -> dict[str, Any]:
             continue
         if name in POINTERS:
             element = "fp32" if name in ACCUMULATED and job.kind != "float64" else ELEMENT[job.kind]
-            signature[name] = "*i32" if name == "index" else f"*{element}"
+            signature[name] = PLACES.get(name, f"*{element}")
         else:
             signature[name] = "i64" if job.wide and name not in SIZES else "i32"
         if job.aligned if name in POINTERS else job.divisible and name not in ODD:

@@ -23,6 +23,7 @@ import dcrnn_fast
 from dcrnn_fast import BackendUnavailable
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
+from ..memory import growth
 from ..processes import forks
 from ..strategies import FIELDS, SMALL, draw
 from . import calls, mutations
@@ -80,7 +81,7 @@ def judged(case: Case) -> str | None:
     for name, change in changes.items():
         if change.call is not None:
             call = _inside(change.call, call, name)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = growth()
     torch.use_deterministic_algorithms(True)  # fills memory that PyTorch allocates with NaN
     try:
         results = call(**given)
@@ -93,8 +94,7 @@ def judged(case: Case) -> str | None:
         words = None if shapes_alone else wrong(target, meanings, results)
     finally:
         torch.use_deterministic_algorithms(False)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return words or (f"took {grown >> 20} MiB" if grown > MEMORY else None)
+    return words or (f"took {grown() >> 20} MiB" if grown() > MEMORY else None)
 
 
 def _inside(transform: Callable[..., Any], call: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import sys
 import time
@@ -41,6 +40,7 @@ from dcrnn_fast.training.folder.tensors import canonical_json, pack_tensors
 from dcrnn_fast.training.folder.weights import export_weights, read_encoding, read_weights
 from dcrnn_fast.training.loop.trainer import Trainer
 from tests.fuzz.damaged import changed_bytes, changed_value
+from tests.memory import growth
 from tests.training.tiny import tiny_config, tiny_values, write_table
 
 SECONDS = 60 * float(os.environ.get("FUZZ_MINUTES", 0)) or 3.0
@@ -283,7 +283,7 @@ FORMATS = (
 
 def finding_of(call: Callable[[], Any]) -> str | None:
     """What is wrong with the end of a call: another exception than the documented ones, or too much memory."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = growth()
     try:
         call()
     except DcrnnFastError as error:
@@ -291,8 +291,7 @@ def finding_of(call: Callable[[], Any]) -> str | None:
             return f"a message of {len(str(error))} characters: {str(error)[:200]}..."
     except Exception:
         return traceback.format_exc(limit=-4)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-    return f"the process grew by {grown >> 20} MiB" if grown > MEMORY else None
+    return f"the process grew by {grown() >> 20} MiB" if grown() > MEMORY else None
 
 
 def fuzz(make: Callable[[Originals, st.DrawFn], Callable[[], Any]], originals: Originals, number: int, findings: list[str | None]) -> None:

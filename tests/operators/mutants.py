@@ -19,6 +19,7 @@ import dcrnn_fast.kernels
 from dcrnn_fast.kernels.cross_rnn_backward import _gate
 from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
 from dcrnn_fast.kernels.low_rank_backward import _add_slices
+from dcrnn_fast.kernels.param_gather import param_gather_readers
 from dcrnn_fast.kernels.tiles import add_product, bank_rows, dot, inside
 from dcrnn_fast.ops.registry import Implementation, Keep, register
 from dcrnn_fast.ops.triton import functions
@@ -70,6 +71,14 @@ def wrong_inside(b, B, n, N):
 def wrong_bank_rows(shared, private, index, unit, num_shared, num_private, row_size, task, ALIGN: tl.constexpr):
     """Reads the first task's private rows for every task."""
     return bank_rows(shared, private, index, unit, num_shared, num_private, row_size, task * 0, ALIGN)
+
+
+@triton.jit
+def wrong_param_gather_readers(
+    index, readers, ranges, T, R, num_shared, num_private, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr
+):  # fmt: skip
+    """Lists the places of the first task alone."""
+    param_gather_readers(index, readers, ranges, 1, R, num_shared, num_private, BLOCK_S, BLOCK_R)
 
 
 @triton.jit

@@ -15,6 +15,7 @@ DEFECTS = {
     "a mask one column too wide": ("add_product", "out"),
     "a mask one unit too narrow": ("inside", "out"),
     "another task's private row": ("bank_rows", "out"),
+    "the readers of other tasks left out": ("param_gather_readers", "gradient of shared_weight"),
     "the derivative of the gate dropped": ("_dq", "gradient of"),
     "the end of a product left out of dh": ("add_gradient_product", "gradient of"),
     "x0's gradient of the steps lost": ("add_dx0", "gradient of x0"),

@@ -204,6 +204,7 @@ def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend, open_
         "cross_rnn_backward_x0: dx0",
         "cross_rnn_backward_context: dcontext",
         "cross_rnn_backward_context: dcontext",
+        "param_gather_readers: readers, ranges",
         "param_gather_sum: shared, private",
         "param_gather_sum: shared, private",
     ]
@@ -217,7 +218,7 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
     adding, middle_adding = (launch.replace("gradients", "terms, gradients") for launch in (start, middle))
     end, context = "cross_rnn_backward_x0: dx0", "cross_rnn_backward_context: dcontext"
     rows, sums, again = "param_gather_rows: out", "param_gather_sum: shared, private", "cross_rnn_step: activations"
-    forward = "cross_rnn_all_steps: states, activations"
+    readers, forward = "param_gather_readers: readers, ranges", "cross_rnn_all_steps: states, activations"
     expected = {
         "all_steps, states": [cross + " [3, ?, ?]", forward, start, rows, middle, middle, end, context, context],
         "step, untied, recompute": [
@@ -226,13 +227,13 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
         ],
         "all_steps, no context": [cross, "cross_rnn_all_steps: states, out, activations", start, rows, middle, middle, end],
     }  # fmt: skip
-    lines = [[case, f"sizes: {launches[0]}", *launches[1:], sums, sums] for case, launches in expected.items()]
+    lines = [[case, f"sizes: {launches[0]}", *launches[1:], readers, sums, sums] for case, launches in expected.items()]
     low_rank = [
         "low rank", f"sizes: {cross} [?, 2, ?] [?, ?, 2, ?] [?, ?] [3, ?, ?]", rows, rows, rows, "low_rank_forward: out, activations",
         rows, rows, rows, "low_rank_backward: d, terms, gradients, z_gradients, bias_sums", "low_rank_inputs: result",
-        "low_rank_inputs: result", sums, sums, "low_rank_states: states", sums,
+        "low_rank_inputs: result", readers, sums, sums, "low_rank_states: states", readers, sums,
     ]  # fmt: skip
-    gather = ["gather", "sizes: [?, ?, ?] [?, ?, ?, ?] [?, ?]", rows, sums]
+    gather = ["gather", "sizes: [?, ?, ?] [?, ?, ?, ?] [?, ?]", rows, readers, sums]
     assert graphs()["every"] == [*(line for case in lines for line in case), *low_rank, *gather]
 
 

@@ -170,7 +170,7 @@ def test_at_odd_sizes_no_program_of_the_low_rank_cell_leaves_its_tensors(options
         run_without_memory(launch, list(product(*map(range, (*launch.grid, 1, 1)[:3]))), last_row)
 
 
-@pytest.mark.parametrize("kernel", ["param_gather_rows", "param_gather_sum"])
+@pytest.mark.parametrize("kernel", ["param_gather_rows", "param_gather_readers"])
 def test_an_index_of_more_than_two_billion_values_is_read_inside_its_memory(kernel):
     found, last_row = gather_launches(rows=1, columns=1, tasks=2**25 + 8, gathered=64)
     for launch in found:

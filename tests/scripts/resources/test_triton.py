@@ -42,7 +42,8 @@ def test_the_fixed_blocks_are_those_of_the_launches(script):
     assert script("resources.triton_report").FIXED == {
         "start": {"BLOCK_D": backward.START_UNITS},
         "gather": {"BLOCK_R": gather.GATHER_VALUES // gather.GATHER_COLUMNS, "BLOCK_N": gather.GATHER_COLUMNS},
-        "gather_sum": {"BLOCK_R": gather.SUM_ROWS, "BLOCK_N": gather.SUM_COLUMNS},
+        "gather_readers": {"BLOCK_S": gather.LIST_ROWS, "BLOCK_R": gather.LIST_PLACES},
+        "gather_sum": {"BLOCK_S": 1, "BLOCK_N": gather.SUM_VALUES},
     }
 
 
