@@ -82,6 +82,8 @@ def test_a_whole_training_step_compiles_into_one_graph_with_a_dynamic_batch(back
     """Inductor generates the code on a GPU. On a CPU, where its C++ compiler takes most of the time of a case, it does so for the default
     model's case; the others run the same graphs, of the forward and the backward, by PyTorch's operators. The first graph serves all
     numbers of rows."""
+    if backend.name == "cuda" and backend.is_slow:
+        pytest.skip("compiled for the CPU, its operators are registered as those of cpp; a GPU's are compiled here")
     compiler = "inductor" if backend.device != "cpu" or (backend.name, sharing, rank) == ("cpp", "rows", 3) else "aot_eager"
     options = {"steps": 2, "sharing": sharing, "relation": relation, "rank": rank, "tower_dims": (8, 4)}
     model = DCRNN(SIZES, embedding_dim=4, num_dense=2, **options, backend=backend.name, device=backend.device)
@@ -190,10 +192,9 @@ def graphs():
 
 
 @on("triton")
-@pytest.mark.parametrize("open_sizes", ["static", "batch"])
-def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend, open_sizes):
+def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend):
     """A graph traced without the interpreter holds each launch, and beside it just the buffers that the kernel writes."""
-    assert graphs()[open_sizes] == [
+    assert graphs()["batch"] == [
         "cross_rnn_step: states, activations",
         "cross_rnn_step: states, activations",
         "cross_rnn_step: out, activations",
