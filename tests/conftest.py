@@ -22,16 +22,17 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--backend", help="of the tests that run on several backends, run those of this one alone")
+    parser.addoption("--backend", help="of the tests that run on several backends, run those of these alone, for example triton,cuda")
 
 
 def pytest_collection_modifyitems(config, items):
     """Leave out the tests of other backends than ``--backend`` names."""
-    if not (wanted := config.getoption("--backend")):
+    if not config.getoption("--backend"):
         return
+    wanted = config.getoption("--backend").split(",")
     backends = {item: getattr(item, "callspec", None) and str(item.callspec.params.get("backend", "")).partition(",")[0] for item in items}
-    config.hook.pytest_deselected(items=[item for item in items if backends[item] and backends[item] != wanted])
-    items[:] = [item for item in items if not backends[item] or backends[item] == wanted]
+    config.hook.pytest_deselected(items=[item for item in items if backends[item] and backends[item] not in wanted])
+    items[:] = [item for item in items if not backends[item] or backends[item] in wanted]
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -4,7 +4,8 @@ The script copies the sources to build/gpu/tree, builds them there for this card
 
     smoke      one forward and backward of every kernel beside float64, in under a minute
     headline   the headline benchmark
-    tests      the operators' tests, part by part
+    trainer    training rows/s on a generated table, if its packages are there: --packages fetches them beforehand, where there is a network
+    tests      the operators' tests on Triton and CUDA; a later call leaves out those that passed
     tune       tile sizes
     bench      every benchmark
     sanitizer  compute-sanitizer, tool by tool
@@ -22,8 +23,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,20 +36,7 @@ from .. import tree
 from .results import Results
 from .runner import Command, Runner, Step
 
-PARTS = (
-    "tests/operators/test_param_gather.py",
-    "tests/operators/test_cross_rnn.py",
-    "tests/operators/test_cross_rnn_kept.py",
-    "tests/operators/test_cross_rnn_cuda.py",
-    "tests/operators/test_on_gpu.py",
-    "tests/operators/test_planted_defects.py",
-    "tests/operators/test_stack.py",
-    "tests/operators/test_arguments.py",
-    "tests/operators/test_low_rank_arguments.py",
-    "tests/operators",
-    "tests/triton",
-)
-"""The parts of the tests, in their order. A folder stands for its files that are no parts of their own."""
+TESTS = ("tests/operators", "tests/triton")
 HEADLINE_FILES = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
 HEADLINE = (*HEADLINE_FILES, "--benchmark", "--grid", "headline", "--device", "cuda", "--missing", "--record")
 BENCHMARKS = ("bench", "--benchmark", "--grid", "full", "--device", "cuda", "--missing", "--record")
@@ -54,21 +45,22 @@ WITHOUT_EXTENSION = ("-k", "not the_extension")
 """Leaves out the tests of the extension, on a machine that could not build it."""
 
 FOLDER = tree.ROOT / "build" / "gpu"
-CHOICES = ("smoke", "headline", "tests", "tune", "bench", "sanitizer")
+WHEELS, PACKAGES = FOLDER / "wheels", FOLDER / "packages"
+"""What the trainer needs and a machine with a GPU may lack: as it travels along with the sources, by Python's version, and unpacked."""
+FETCHED = (("pydantic", "platformdirs", "duckdb"), ("--no-deps", "tensorboard", "protobuf", "absl-py"))
+CHOICES = ("smoke", "headline", "trainer", "tests", "tune", "bench", "sanitizer")
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
 
-def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) -> list[Step]:
+def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path, passed: Path) -> list[Step]:
     """The steps on a GPU, in their order."""
     pytest, device = (python, "-m", "pytest", "-p", "no:cacheprovider"), (python, "-m", "scripts.gpu.device")
     spread = ("-n", str(WORKERS), "--dist", "worksteal") if find_spec("xdist") else ()
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (WORKERS if spread else 1)))}
     measured, uncached = {"DCRNN_FAST_TUNING": str(tuned)}, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     collect = (*pytest, "-p", "scripts.gpu.bare", "--collect-only", "-q")
-    parts = []
-    for part in PARTS:
-        left_out = [f"--ignore={other}" for other in PARTS if other != part and Path(other).is_relative_to(part)]
-        parts.append((part, *left_out, *(() if extension else WITHOUT_EXTENSION)))
+    resumed = ("-p", "scripts.gpu.resumed_tests", "--passed", str(passed), "--backend", "triton,cuda")
+    of_build = () if extension else WITHOUT_EXTENSION
     sanitized = []
     for tool in TOOLS:
         options = ("--as-allocated",) if tool == "initcheck" else ()
@@ -87,10 +79,16 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path) 
             dry=(Command((*collect, *HEADLINE)), Command((*pytest, "-q", *HEADLINE_FILES))),
         ),
         Step(
-            "tests",
-            tuple(Command((*pytest, *spread, *part), threads, name=part[0]) for part in parts),
+            "trainer",
+            (Command((*device, "train")),),
             needs=("smoke",),
-            dry=(Command((*collect, *(part for part in PARTS if not part.endswith(".py")))),),
+            dry=(Command((*device, "train", "--rows", "2000", "--batch-sizes", "256")),),
+        ),
+        Step(
+            "tests",
+            (Command((*pytest, *spread, *resumed, *of_build, *TESTS), threads, name="tests"),),
+            needs=("smoke",),
+            dry=(Command((*collect, *resumed, *TESTS)),),
         ),
         Step(
             "tune",
@@ -145,8 +143,11 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
         if not runner.run(Step("build", (Command((python, "setup.py", "build_ext", "--inplace", "--force"), wanted),))):
             for left_over in (runner.where / "dcrnn_fast").glob("_C*.so"):
                 left_over.unlink()  # of other sources, or half of these
+    if (lacking := found.get("trainer")) != "ready":
+        print(f"gpu: the trainer is left out: no {lacking}; --packages fetches them where there is a network", flush=True)
+        options.only = [name for name in options.only if name != "trainer"]
     built = {name: any((runner.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda")}
-    chosen = steps(python, options.only, extension=built["_C"], tuned=results.tuning)
+    chosen = steps(python, options.only, extension=built["_C"], tuned=results.tuning, passed=results.tests)
     if card is None:
         for step in chosen:
             runner.run(Step(step.name, step.dry, needs=("build",)))
@@ -169,6 +170,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--headline", action="store_true", help="the same as --only smoke,headline")
     parser.add_argument("--minutes", type=float, default=8, help="start nothing new after so many minutes (default: 8; 0: no limit)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from the results.tar.gz of an earlier call")
+    parser.add_argument("--packages", metavar="PYTHON", help="fetch what the trainer needs for that Python, for example 3.12, and stop")
     parser.add_argument("--no-build", action="store_true", help="use what an earlier call built")
     options = parser.parse_args(arguments)
     options.only = ["smoke", "headline"] if options.headline else options.only.split(",")
@@ -177,16 +179,41 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def fetch(version: str) -> int:
+    """Put the packages that the trainer needs, for a Python on Linux, into :data:`WHEELS`. Returns the exit code."""
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:")
+    platforms = ("manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64")
+    options = (*(f"--platform={name}" for name in platforms), f"--python-version={version}", f"--dest={WHEELS / version}")
+    for packages in FETCHED:
+        if code := subprocess.run([*pip, *options, *packages], check=False).returncode:
+            return code
+    size = sum(path.stat().st_size for path in (WHEELS / version).iterdir())
+    print(f"gpu: {size >> 20} MiB in {WHEELS.relative_to(tree.ROOT)}; carry this folder along with the sources")
+    return 0
+
+
+def unpack_wheels() -> Path | None:
+    """The folder of the packages that travelled along for this Python, if there are any."""
+    wheels = list((WHEELS / f"{sys.version_info.major}.{sys.version_info.minor}").glob("*.whl"))
+    shutil.rmtree(PACKAGES, ignore_errors=True)
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(PACKAGES)
+    return PACKAGES if wheels else None
+
+
 def main() -> int:
     """Run what the command line asks for, and print the summary last."""
     options = parse()
+    if options.packages:
+        return fetch(options.packages)
     ends = None if options.minutes == 0 else time.monotonic() + 60 * options.minutes
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = Results(FOLDER, FOLDER / "tree")
     sources = results.copy_sources()
     if options.resume:
         results.unpack(options.resume)
-    runner = Runner(results.logs, results.where, ends=ends)
+    runner = Runner(results.logs, results.where, ends=ends, packages=unpack_wheels())
     code = run(runner, results, options, sources=sources)
     packed = results.pack(runner)
     print(f"{results.summary(runner)}\ngpu: everything is in {packed}", flush=True)

@@ -1,4 +1,4 @@
-"""What scripts.gpu runs on the GPU, each in its own process: ``report``, ``smoke``, ``small`` and ``tune``."""
+"""What scripts.gpu runs on the GPU, each in its own process: ``report``, ``smoke``, ``small``, ``train`` and ``tune``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ SMALL: tuple[dict[str, Any], ...] = (
 SMOKE = SMALL[-2:]
 """The full cell and the low-rank one."""
 
+TRAINER = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "yaml")
+"""Modules that training needs beside PyTorch and NumPy."""
 CEILINGS = {"float32": 1e-4, "bfloat16": 5e-2}
 """The largest relative errors, by dtype."""
 
@@ -54,6 +59,7 @@ def report() -> int:
             print(f"{name}: {getattr(__import__(name), '__version__', 'present')}")
         except ImportError as error:
             print(f"{name}: absent ({error})")
+    print(f"trainer: {', '.join(name for name in TRAINER if find_spec(name) is None) or 'ready'}")
     if torch.version.cuda is None:
         print(f"no CUDA device: PyTorch {torch.__version__} was built without CUDA")
     elif not torch.cuda.is_available():
@@ -118,22 +124,49 @@ def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dic
     return max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() would pass over NaN
 
 
+def train(rows: int, batch_sizes: Sequence[int]) -> int:
+    """Train one epoch on a generated table with the defaults, and with larger batches. Prints rows/s of the steps alone."""
+    import json
+
+    import torch
+
+    from bench.measures.scale import PART_ROWS, schema, write_part
+    from dcrnn_fast.data import prepare_folder
+    from dcrnn_fast.training import load_config
+    from dcrnn_fast.training import train as train_run
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "parts").mkdir()
+        (folder / "scale.yaml").write_text(json.dumps(schema("parquet")), encoding="utf-8")
+        for part, first in enumerate(range(0, rows, PART_ROWS)):
+            write_part(folder / "parts" / f"part-{part:03}.parquet", min(PART_ROWS, rows - first), part)
+        begin = time.monotonic()
+        data = prepare_folder(folder / "scale.yaml", folder / "packed")
+        print(f"{rows:,} rows prepared in {time.monotonic() - begin:.0f} s", flush=True)
+        for size in batch_sizes:
+            keys = {"data": data.meta.name, "device": device, "optimiser.epochs": 1, "optimiser.batch_size": size}
+            metrics = train_run(load_config(None, keys), folder / f"run-{size}", dataset=data)
+            print(f"batches of {size}: {metrics['train']['rows_per_second']:,.0f} training rows/s", flush=True)
+    return 0
+
+
 def tune(minutes: float | None, dry_run: bool) -> int:
-    """Measure tile sizes for the benchmarks' sizes that the user's file lacks. If a size fails, the others go on.
+    """Measure tile sizes for the headline's sizes that the user's file lacks. If a size fails, the others go on.
 
     With ``dry_run``, say what would be measured on a card with an H100's sizes.
     """
     import torch
 
-    from bench.cases import GPU, crossed
+    from bench.cases import GPU_HEADLINE
     from dcrnn_fast.kernels import tile_file, tile_table
     from dcrnn_fast.kernels.tile_table import Sizes
     from dcrnn_fast.ops import measure_tiles as tile_measuring
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False
-    for size in crossed(**GPU):
-        dim, batch, tasks = size["D"], size["B"], size["T"]
+    for dim, batch, tasks in dict.fromkeys((size["D"], size["B"], size["T"]) for size in GPU_HEADLINE):
         for kind, dtype in (("bfloat16", torch.bfloat16), ("tf32", torch.float32)):
             if ends is not None and time.monotonic() > ends:
                 print("the minutes are used up; what was measured is kept")
@@ -157,15 +190,19 @@ def tune(minutes: float | None, dry_run: bool) -> int:
 
 
 def main() -> int:
-    """Run one of the four."""
+    """Run one of the five."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("report", "smoke", "small", "tune"))
+    parser.add_argument("what", choices=("report", "smoke", "small", "train", "tune"))
+    parser.add_argument("--rows", type=int, default=2_000_000, help="with train: of the table")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 4096], help="with train")
     parser.add_argument("--minutes", type=float, help="with tune: start nothing new after so many minutes")
     parser.add_argument("--as-allocated", action="store_true", help="with small: do not fill new memory")
     parser.add_argument("--dry-run", action="store_true", help="with small and tune: say what would run, on a machine without a GPU too")
     options = parser.parse_args()
     if options.what == "report":
         return report()
+    if options.what == "train":
+        return train(options.rows, options.batch_sizes)
     if options.what == "tune":
         return tune(options.minutes, options.dry_run)
     shapes = SMALL if options.what == "small" else SMOKE

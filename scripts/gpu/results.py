@@ -15,7 +15,7 @@ from typing import Any
 from .. import tree
 from .runner import Runner
 
-KEPT = re.compile(r"(logs|results)/\w[\w.-]*|(tuning|passed)\.json|sources\.txt")
+KEPT = re.compile(r"(logs|results)/\w[\w.-]*|(tuning|passed)\.json|(sources|tests)\.txt")
 """The names in results.tar.gz. A file of another name is never unpacked."""
 LARGEST = 64 << 20
 """Bytes of the largest file that is unpacked."""
@@ -27,7 +27,7 @@ class Results:
     def __init__(self, folder: Path, where: Path) -> None:
         self.folder, self.where = folder, where
         self.logs, self.tuning, self.passed = folder / "logs", folder / "tuning.json", folder / "passed.json"
-        self.sources = folder / "sources.txt"
+        self.sources, self.tests = folder / "sources.txt", folder / "tests.txt"
 
     def copy_sources(self) -> str:
         """Copy the sources, and return their hash. What was measured on others is deleted: no later call can take it for its own."""
@@ -37,6 +37,7 @@ class Results:
             shutil.rmtree(self.logs, ignore_errors=True)
             self.tuning.unlink(missing_ok=True)
             self.passed.unlink(missing_ok=True)
+            self.tests.unlink(missing_ok=True)
             self.sources.write_text(sources, encoding="utf-8")
         self.logs.mkdir(exist_ok=True)
         return sources
@@ -49,6 +50,8 @@ class Results:
         known = _read(self.passed)
         if {name: known.get(name) for name in stamp} == stamp:
             runner.passed_before |= set(known.get("passed", ()))
+        else:
+            self.tests.unlink(missing_ok=True)
         if _read(self.tuning).get("card") != stamp["card"]:
             self.tuning.unlink(missing_ok=True)
 
@@ -61,7 +64,7 @@ class Results:
 
         def pack_what_was_measured() -> None:
             nonlocal packed
-            measured = [*(self.where / tree.RESULTS).glob("*"), *self.folder.glob(self.tuning.name)]
+            measured = [*(self.where / tree.RESULTS).glob("*"), *(path for path in (self.tuning, self.tests) if path.is_file())]
             newest = max((path.stat().st_mtime for path in measured), default=0.0)
             if newest > packed:
                 packed = newest

@@ -66,8 +66,8 @@ def last_lines(log: Path) -> str:
 class Runner:
     """Runs steps one after another within a time budget, each with its own log."""
 
-    def __init__(self, logs: Path, where: Path, *, ends: float | None = None) -> None:
-        self.logs, self.where, self.ends = logs, where, ends
+    def __init__(self, logs: Path, where: Path, *, ends: float | None = None, packages: Path | None = None) -> None:
+        self.logs, self.where, self.ends, self.packages = logs, where, ends, packages
         self.outcomes: dict[str, Outcome] = {}
         self.passed_before: set[str] = set()
         self.changed: Callable[[], None] = lambda: None
@@ -138,7 +138,8 @@ class Runner:
     def _call(self, arguments: list[str], environment: Mapping[str, str], log: TextIO, left: float | None) -> str:
         """Run a command, and return why it failed, or nothing. When its time is up, it is ended together with its children."""
         inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-        paths = [str(self.where), *filter(None, [inherited.get("PYTHONPATH")])]  # what the user carries along stays visible
+        carried = [str(self.packages)] if self.packages else []
+        paths = [str(self.where), *carried, *filter(None, [inherited.get("PYTHONPATH")])]
         settings = {**inherited, "PYTHONPATH": os.pathsep.join(paths), **environment}
         try:
             process = subprocess.Popen(arguments, cwd=self.where, env=settings, stdout=log, stderr=log, start_new_session=True)

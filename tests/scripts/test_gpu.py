@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 
 import pytest
 import torch
@@ -49,11 +50,13 @@ def device(gpu, results, monkeypatch):
     logs.mkdir()
     results.sources.write_text("abc")
 
-    def run(*arguments, codes=None, sources="abc", ends=None, build=0, card="Test Card"):
-        (where / "scripts" / "gpu" / "device.py").write_text(f"print('capability: 9.0'); print('card: {card}')\n")
+    def run(*arguments, codes=None, sources="abc", ends=None, build=0, card="Test Card", trainer="ready"):
+        (where / "scripts" / "gpu" / "device.py").write_text(
+            f"print('capability: 9.0'); print('card: {card}'); print('trainer: {trainer}')\n"
+        )
         (where / "setup.py").write_text(f"import os; print(os.environ['TORCH_CUDA_ARCH_LIST']); raise SystemExit({build})")
 
-        def steps(python, only, *, extension, tuned):
+        def steps(python, only, *, extension, tuned, passed):
             code = codes or {}
             return [
                 gpu.Step(
@@ -64,7 +67,7 @@ def device(gpu, results, monkeypatch):
                     ),
                     step.needs,
                 )
-                for step in gpu.steps_of(python, only, extension=extension, tuned=tuned)
+                for step in gpu.steps_of(python, only, extension=extension, tuned=tuned, passed=passed)
             ]
 
         runner = gpu.Runner(logs, where, ends=ends)
@@ -74,7 +77,7 @@ def device(gpu, results, monkeypatch):
     return run
 
 
-ALL_PASSED = dict.fromkeys(["environment", "build", "smoke", "headline", "tests", "tune", "bench", "sanitizer"], "passed")
+ALL_PASSED = dict.fromkeys(["environment", "build", "smoke", "headline", "trainer", "tests", "tune", "bench", "sanitizer"], "passed")
 
 
 def test_the_steps_run_in_order_each_with_its_log(device):
@@ -97,10 +100,9 @@ def test_nothing_is_timed_after_a_red_smoke_test(device):
 
 
 def test_tile_sizes_and_benchmarks_wait_for_every_test(device):
-    code, outcomes, runner = device(codes={"tests/operators": 1})
+    code, outcomes, runner = device(codes={"tests": 1})
     assert code == 1
     assert outcomes == {**ALL_PASSED, "tests": "failed", "tune": "not run", "bench": "not run"}
-    assert "tests/triton" in runner.log("tests").read_text(), "a step's further parts run all the same"
     assert "exit code 1" in runner.outcomes["tests"].why
 
 
@@ -113,12 +115,13 @@ def test_after_a_red_build_the_kernels_without_one_run_and_what_was_built_before
 
 
 def test_a_part_that_passed_does_not_run_again_on_the_same_sources_and_card(gpu, device):
-    code, outcomes, _ = device("--only", "smoke,tests", codes={"tests/operators": 1})
-    assert (code, outcomes["tests"]) == (1, "failed")
-    code, outcomes, runner = device("--only", "smoke,tests,bench")
-    assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
-    runs = [line for line in runner.log("tests").read_text().splitlines() if line in gpu.PARTS]
-    assert runs == [*gpu.PARTS, "tests/operators"]
+    code, outcomes, runner = device("--only", "smoke,sanitizer", codes={"racecheck": 1})
+    assert (code, outcomes["sanitizer"]) == (1, "failed")
+    assert "synccheck" in runner.log("sanitizer").read_text(), "a step's further parts run all the same"
+    code, outcomes, runner = device("--only", "smoke,sanitizer")
+    assert (code, outcomes["sanitizer"]) == (0, "passed")
+    runs = [line for line in runner.log("sanitizer").read_text().splitlines() if line in gpu.TOOLS]
+    assert runs == [*gpu.TOOLS, "racecheck"]
 
 
 @pytest.mark.parametrize("changed", [{"sources": "other"}, {"card": "Other Card"}])
@@ -251,8 +254,66 @@ def test_a_build_that_is_older_than_its_sources_is_not_used(device, results, cap
         device("--no-build")
 
 
-def test_every_part_of_the_tests_is_there(gpu):
-    assert [part for part in gpu.PARTS if not (ROOT / part).exists()] == []
+def resumed_pytest(folder, *options):
+    """What pytest prints with the plugin that leaves out what passed."""
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "scripts.gpu.resumed_tests",
+        "--passed",
+        "passed.txt",
+        "-p",
+        "no:cacheprovider",
+        *options,
+    ]
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def test_without_its_packages_the_trainer_is_left_out_in_words(device, capsys):
+    assert "trainer" not in device(trainer="duckdb, pydantic")[1]
+    assert "the trainer is left out: no duckdb, pydantic; --packages fetches them" in capsys.readouterr().out
+
+
+def test_packages_travel_along_for_one_python(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "WHEELS", tmp_path / "wheels")
+    monkeypatch.setattr(gpu, "PACKAGES", tmp_path / "packages")
+    assert gpu.unpack_wheels() is None
+    for version, text in (("2.7", "old"), (f"{sys.version_info.major}.{sys.version_info.minor}", "right")):
+        (tmp_path / "wheels" / version).mkdir(parents=True)
+        with zipfile.ZipFile(tmp_path / "wheels" / version / "carried-1-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("carried.py", f"print({text!r})")
+    runner = gpu.Runner(tmp_path, tmp_path, packages=gpu.unpack_wheels())
+    assert runner.run(gpu.Step("import", (gpu.Command((sys.executable, "-c", "import carried")),)))
+    assert runner.log("import").read_text().splitlines()[-1] == "right"
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "xdist"])
+def test_a_later_call_leaves_out_the_tests_that_passed(script, tmp_path, monkeypatch, options):
+    script("gpu.resumed_tests")
+    (tmp_path / "test_one.py").write_text(
+        "import os, pytest\n"
+        "def test_passes(): pass\n"
+        "@pytest.mark.skip\ndef test_skipped(): pass\n"
+        "def test_fails_first(): assert 'LATER' in os.environ\n"
+        "@pytest.fixture\ndef wrong():\n    yield\n    assert 'LATER' in os.environ\n"
+        "def test_ends_wrong(wrong): pass\n"
+    )
+    code, said = resumed_pytest(tmp_path, *options)
+    assert (code, "1 failed, 2 passed, 1 skipped, 1 error" in said) == (1, True), said
+    monkeypatch.setenv("LATER", "1")
+    code, said = resumed_pytest(tmp_path, *options)
+    assert (code, "2 passed" in said) == (0, True), said
+    code, said = resumed_pytest(tmp_path, *options)
+    assert code == 0, said
+    assert len((tmp_path / "passed.txt").read_text().splitlines()) == 4
+
+
+def test_the_tests_that_come_first_are_there(script):
+    assert [name for name in script("gpu.resumed_tests").FIRST if not (ROOT / "tests" / "operators" / name).is_file()] == []
 
 
 def test_a_command_that_outlives_its_time_is_ended_and_one_that_stops_itself_is_told_it(gpu, tmp_path):

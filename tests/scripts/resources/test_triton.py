@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("triton")
 
 from dcrnn_fast.kernels import low_rank_tiles, tile_table
+from tests.processes import run_python
 
 SMALL = ("--tile", "-2")
 
@@ -115,3 +116,12 @@ def test_a_kernel_that_pytorchs_compiler_would_write_without_what_it_calls_is_re
     assert not failed(content["rows"], "")
     assert failed(content["reemission"], "does not compile as PyTorch's compiler writes it")
     assert code == 1
+
+
+def test_every_kernel_with_a_planted_defect_compiles(script):
+    script("resources.triton_compile")
+    done = run_python("-m", "tests.scripts.resources.compiled_mutants")
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if not line.endswith(": compiles")] == []
