@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -18,15 +19,15 @@ SMOKE = {"D": 17, "B": 9, "T": 2}
 HEADLINE = ({"D": 128, "B": 64, "T": 2}, {"D": 256, "B": 512, "T": 2}, {"D": 624, "B": 4096, "T": 2})
 """A small request, a medium and a large batch."""
 
-GPU_HEADLINE = (
+GPU_HEADLINE: tuple[dict[str, Any], ...] = (
     {"pass": "forward", "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2},
     {"pass": "training", "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2},
     {"pass": "forward", "dtype": "bfloat16", "D": 256, "B": 256, "T": 2},
 )
-"""The cases for which docs/inside/triton.md states goals on an H100."""
+"""The cases for which docs/inside/triton.md states goals on an H100; `make gpu` measures tile sizes for them."""
 
 GPU = {"T": (2, 1, 4), "D": (624, 256, 128, 1024), "B": (8192, 256, 2048, 65536)}
-"""The full grid on a GPU, what matters most first. scripts/gpu/device.py measures tile sizes for it."""
+"""The full grid on a GPU, what matters most first."""
 
 
 def crossed(**axes: Sequence) -> list[dict]:

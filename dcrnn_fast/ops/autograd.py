@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
 from torch.library import Library
@@ -77,8 +78,11 @@ def register_derivative(
         with_gradient = needs_gradient(arguments) and not torch.is_inference_mode_enabled()
         if torch._C._are_functorch_transforms_active():
             with_gradient = _has_rules(operator, with_gradient)
-        return Differentiable.apply(*arguments) if with_gradient else below_autograd(*arguments)
+            return Differentiable.apply(*arguments) if with_gradient else below_autograd(*arguments)
+        return apply(*unwrap_dead_wrappers(arguments)) if with_gradient else below_autograd(*arguments)
 
+    # what Function.apply calls in the end; on the way it reads the signature of the forward, at every call, for as long as a small product
+    apply = super(torch.autograd.Function, Differentiable).apply
     return call
 
 
