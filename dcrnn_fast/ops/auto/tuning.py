@@ -32,7 +32,7 @@ class Choices(dict[Key, Choice]):
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
+def tune(model: torch.nn.Module, *inputs: Tensor, training: bool = True) -> Choices:
     """Measure beforehand all that ``auto`` needs for a model and a batch: for training and for inference.
 
     Call it before the first request is served, or before a model is wrapped for several processes. While a process group of more than one
@@ -43,6 +43,7 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
     Args:
         model: a module of this package with ``backend="auto"``, on its device; it may be compiled.
         *inputs: what it is called with, such as ``ids`` and ``dense``, in the size that will be used.
+        training: False measures for inference alone.
 
     Returns:
         The choice for each size that came up; empty on a CPU. ``print`` shows them as a table.
@@ -58,12 +59,12 @@ def tune(model: torch.nn.Module, *inputs: Tensor) -> Choices:
         >>> print(dcrnn_fast.tune(model, torch.zeros(8, 1, dtype=torch.int64)))
         nothing to measure: on this device auto's choice is fixed
     """
-    return _of_rank_0(model, inputs) if decision.many_ranks() else _measured(model, inputs)
+    return _of_rank_0(model, inputs, training) if decision.many_ranks() else _measured(model, inputs, training)
 
 
-def _measured(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
-    found, training = Choices(), {module: module.training for module in model.modules()}
-    trainable = not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
+def _measured(model: torch.nn.Module, inputs: Sequence[Tensor], training: bool) -> Choices:
+    found, modes = Choices(), {module: module.training for module in model.modules()}
+    trainable = training and not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
     token = tuned.set(found)
     try:
         model.eval()  # no dropout: the sizes are the same, and no random number is drawn
@@ -76,18 +77,18 @@ def _measured(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
                     model(*given)
     finally:
         tuned.reset(token)
-        for module, before in training.items():
+        for module, before in modes.items():
             module.training = before
     return found
 
 
-def _of_rank_0(model: torch.nn.Module, inputs: Sequence[Tensor]) -> Choices:
+def _of_rank_0(model: torch.nn.Module, inputs: Sequence[Tensor], training: bool) -> Choices:
     """What rank 0 measures, on every rank."""
     device = next((tensor.device for tensor in (*model.parameters(), *inputs)), torch.device("cpu"))
     card, message = decision.card_name(device), [""]
     if torch.distributed.get_rank() == 0:
         try:
-            found = _measured(model, inputs)
+            found = _measured(model, inputs, training)
             rows = [{**memory.row_of(key, choice), "lasting": choice.lasting} for key, choice in found.items()]
             message = [json.dumps({"card": card, "choices": rows})]
         except Exception as error:

@@ -89,8 +89,10 @@ class Trainer:
         self.precision = select_precision(config.precision, device)
         part = {"shards": ranks.count, "shard": ranks.rank}
         self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed, **part)
+        measured = measured_backends(config, self.model, self.loader, dataset, self.precision, device, report)
+        self.backend = measured or select_backend(config.backend, device)
         forward = None
-        if config.compile:
+        if config.compile:  # a graph takes what is known when it is made
             micro = config.optimiser.micro_batches > 1
             forward = compiled(objective, next(self.loader.batches()), self.precision, device, without_gradients=micro)
         self.gradient = BatchGradient(
@@ -102,8 +104,6 @@ class Trainer:
         self.start: dict[str, Any] | None = None  # of a run that starts from an earlier one's weights: how the two compare
         self._window = torch.zeros((), dtype=torch.float64, device=device)
         self._window_rows = 0
-        measured = measured_backends(config, self.model, self.loader, self.precision, device, report)
-        self.backend = measured or select_backend(config.backend, device)
 
     @property
     def total_steps(self) -> int:
