@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
-from . import tile_choice
+from . import replay, tile_choice
 from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_step
 from .cross_rnn_backward_inputs import cross_rnn_backward_context, cross_rnn_backward_x0
 from .cross_rnn_forward_launch import forward, launch_step
 from .cross_rnn_problem import Problem
-from .launch_options import on_device_of
+from .launch_options import divide_up, on_device_of
 from .param_gather_launch import readers_of, sum_rows
 from .weight_gradient import StepGradients, WeightGradient
 
@@ -67,7 +66,7 @@ class _Walk:
         self.want_x0, self.want_banks, self.want_context = x0, banks, context and p.C > 0
         self.recompute = activations.dim() == 1
         self.tile = tile_choice.config("backward", problem.sizes)
-        self.row_tiles = triton.cdiv(p.B, self.tile.block_b)
+        self.row_tiles = divide_up(p.B, self.tile.block_b)
         self.gradients = StepGradients(p, problem.x0, slots=min(2, p.L) if self.recompute else p.L)
         self.d_slots = p.L - 1 if x0 and not self.recompute else min(1, p.L - 1)
         self.d = empty(p.T, self.d_slots, p.B, p.D)
@@ -143,14 +142,16 @@ class _Walk:
     def _start(self) -> None:
         p, problem = self.problem.layout, self.problem
         constants = problem.constants()
-        wrap_triton(cross_rnn_backward_start)[self.row_tiles * triton.cdiv(p.D, START_UNITS), p.T](
+        replay.launch(
+            wrap_triton(cross_rnn_backward_start), (self.row_tiles * divide_up(p.D, START_UNITS), p.T),
             grad=self.grad, B=p.B, D=p.D, **self._grad(), **self._gate(p.L - 1), G=p.G, ALIGN=constants["ALIGN"],
             BLOCK_B=self.tile.block_b, BLOCK_D=START_UNITS, num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
 
     def _step(self, step: int) -> None:
         p, problem = self.problem.layout, self.problem
-        wrap_triton(cross_rnn_backward_step)[p.tiles(self.tile.block_b, p.D, self.tile.block_d), p.T](
+        replay.launch(
+            wrap_triton(cross_rnn_backward_step), (p.tiles(self.tile.block_b, p.D, self.tile.block_d), p.T),
             grad=self.grad, d=self.d, B=p.B, D=p.D, C=p.C, **self._grad(), state_at=step * p.size,
             d_read=step % self.d_slots * p.size, d_write=(step - 1) % self.d_slots * p.size, d_stride=self.d_slots * p.size,
             **self._gate(step - 1), **self._weight(step),
@@ -161,7 +162,8 @@ class _Walk:
         p, problem = self.problem.layout, self.problem
         tile = tile_choice.config("inputs", problem.sizes)
         one = p.L == 1
-        wrap_triton(cross_rnn_backward_x0)[(p.tiles(tile.block_b, p.D, tile.block_d),)](
+        replay.launch(
+            wrap_triton(cross_rnn_backward_x0), (p.tiles(tile.block_b, p.D, tile.block_d),),
             dx0=self.dx0, gradients=self.gradients.buffer, grad=self.grad, d=self.grad if one else self.d, activations=self.activations,
             terms=self.terms, B=p.B, D=p.D, C=p.C, T=p.T, steps=p.L, **self._weight(0), **self._grad(),
             d_stride=self.d_slots * p.size, activations_stride=self.activations_stride,
@@ -172,7 +174,8 @@ class _Walk:
         """The context's gradient of ``count`` steps in one launch."""
         p, problem = self.problem.layout, self.problem
         tile = tile_choice.config("inputs", problem.sizes)
-        wrap_triton(cross_rnn_backward_context)[p.tiles(tile.block_b, p.C, tile.block_d), count](
+        replay.launch(
+            wrap_triton(cross_rnn_backward_context), (p.tiles(tile.block_b, p.C, tile.block_d), count),
             dcontext=self.dcontext, gradients=self.gradients.buffer, B=p.B, D=p.D, C=p.C, T=p.T, context_at=p.context_at(first),
             **self._weight(first), read_step=p.plane, weight_step=p.step_rows * p.G * (p.C + p.D),
             **problem.constants(), **tile.constants(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
@@ -10,7 +9,7 @@ from . import replay, tile_choice
 from .cross_rnn_all_steps import cross_rnn_all_steps
 from .cross_rnn_forward import cross_rnn_step
 from .cross_rnn_problem import Problem
-from .launch_options import on_device_of
+from .launch_options import divide_up, on_device_of
 
 
 def forward(problem: Problem, *, keep_states: bool, keep_activations: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,7 +74,7 @@ def _all_steps(problem: Problem, states: Tensor, slots: int, first_slot: int, ou
     tile = tile_choice.config("all_steps", problem.sizes)
     save = activations.numel() > 0
     replay.launch(
-        wrap_triton(cross_rnn_all_steps), (triton.cdiv(p.B, tile.block_b), p.T),
+        wrap_triton(cross_rnn_all_steps), (divide_up(p.B, tile.block_b), p.T),
         x0=problem.x0, states=states, context=_context(problem), out=out, activations=activations if save else out,
         **problem.bank_pointers(), **problem.counts(), steps=p.L, rows_a_step=p.step_rows,
         slots=slots, first_slot=first_slot, states_stride=slots * p.size,

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import triton
 from torch import Tensor
 
 from dcrnn_fast.sharing import GATES
 
 from . import tile_choice
-from .launch_options import alignment, precision
+from .launch_options import alignment, divide_up, precision
 from .param_gather_launch import gather
 
 MAX_TASKS = 65535
@@ -54,7 +53,7 @@ class Layout:
 
     def tiles(self, block_b: int, columns: int, block_d: int) -> int:
         """Programs that cover B rows and ``columns`` columns."""
-        return triton.cdiv(self.B, block_b) * triton.cdiv(columns, block_d)
+        return divide_up(self.B, block_b) * divide_up(columns, block_d)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device_of(tensor)
 
 
+def divide_up(number: int, by: int) -> int:
+    """The quotient, rounded up. On the host, Triton's ``cdiv`` takes as long as a launch."""
+    return -(-number // by)
+
+
 def alignment(sizes: tuple[int, ...], *banks: Tensor) -> int:
     """The largest power of two, at most 16, that divides the bytes of rows of ``sizes`` values and the addresses of ``banks``.
 

@@ -10,15 +10,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
 from dcrnn_fast.errors import BackendUnavailable
 
-from . import tile_choice
+from . import replay, tile_choice
 from .cross_rnn_problem import Problem
-from .launch_options import alignment, on_device_of
+from .launch_options import alignment, divide_up, on_device_of
 from .low_rank_backward import low_rank_backward, low_rank_inputs
 from .low_rank_forward import low_rank_forward, low_rank_states
 from .param_gather_launch import gather, readers_of, sum_rows
@@ -67,7 +66,7 @@ class LowRankProblem(Problem):
         p = self.layout
         return {
             "B": p.B, "D": p.D, "steps": p.L,
-            "G": p.G, "RANK": self.rank, "TIED": self.tied, "SLICES": triton.cdiv(self.rank, tile.block_k),
+            "G": p.G, "RANK": self.rank, "TIED": self.tied, "SLICES": divide_up(self.rank, tile.block_k),
             "ALIGN": alignment((p.D, p.C), self.x0), "PRECISION": self.precision, **tile.constants(),
             "enable_fp_fusion": False,
         }  # fmt: skip
@@ -84,7 +83,8 @@ def low_rank_cross_rnn(problem: LowRankProblem, *, keep_activations: bool) -> tu
         tile = tile_choice.config("low_rank_forward", problem.sizes)
         context = problem.context
         with on_device_of(x0):
-            wrap_triton(low_rank_forward)[triton.cdiv(p.B, tile.block_b), p.T](
+            replay.launch(
+                wrap_triton(low_rank_forward), (divide_up(p.B, tile.block_b), p.T),
                 x0=x0, context=x0 if context is None else context, out=out, activations=activations,
                 **problem.gathered, C=p.C, out_stride=(p.L + 1) * p.size if every else p.size, out_step=p.size if every else 0,
                 HAS_CONTEXT=p.C > 0, SAVE=keep_activations, **problem.tile_constants(tile),
@@ -124,7 +124,7 @@ class _Walk:
         wide = torch.promote_types(like.dtype, torch.float32)
         self.problem, self.grad, self.activations, self.want_x0, self.want_banks = problem, grad, activations, x0, banks
         self.tile = tile_choice.config("low_rank_backward", problem.sizes)
-        self.row_tiles = triton.cdiv(p.B, self.tile.block_b)
+        self.row_tiles = divide_up(p.B, self.tile.block_b)
         self.d = empty(p.T, p.B, p.D) if p.L > 2 else empty(0)
         self.terms = empty(p.T, p.B, p.D, dtype=wide) if x0 else empty(0, dtype=wide)
         self.gradients = empty(p.T, p.L, p.B, p.G, p.D) if banks else empty(0)
@@ -139,7 +139,8 @@ class _Walk:
     def run(self) -> None:
         """All steps."""
         p, problem = self.problem.layout, self.problem
-        wrap_triton(low_rank_backward)[self.row_tiles, p.T](
+        replay.launch(
+            wrap_triton(low_rank_backward), (self.row_tiles, p.T),
             x0=problem.x0, activations=self.activations, d=self.d, terms=self.terms, gradients=self.gradients,
             z_gradients=self.z_gradients, bias_sums=self.sums, **problem.gathered, **self._grads, C=p.C,
             X0=self.want_x0, BANKS=self.want_banks, **problem.tile_constants(self.tile),
@@ -150,7 +151,8 @@ class _Walk:
         p, problem = self.problem.layout, self.problem
         tile = tile_choice.config("low_rank_forward", problem.sizes)
         result = torch.empty_like(given)
-        wrap_triton(low_rank_inputs)[p.tiles(tile.block_b, given.shape[-1], tile.block_d), steps](
+        replay.launch(
+            wrap_triton(low_rank_inputs), (p.tiles(tile.block_b, given.shape[-1], tile.block_d), steps),
             result=result, z_gradients=self.z_gradients, terms=self.terms, projection=problem.gathered["projection"], **self._grads,
             C=p.C, T=p.T, X0=given is problem.x0, **problem.tile_constants(tile),
         )  # fmt: skip
@@ -199,7 +201,8 @@ class _Walk:
         tile = tile_choice.config("low_rank_forward", problem.sizes)
         gathered = problem.gathered
         with on_device_of(problem.x0):
-            wrap_triton(low_rank_states)[p.tiles(tile.block_b, p.D, tile.block_d), p.T](
+            replay.launch(
+                wrap_triton(low_rank_states), (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
                 x0=problem.x0, states=states, activations=self.activations, weight=gathered["weight"], bias=gathered["bias"],
                 **problem.tile_constants(tile),
             )  # fmt: skip

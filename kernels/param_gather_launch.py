@@ -9,7 +9,8 @@ import triton
 from torch import Tensor
 from torch.library import wrap_triton
 
-from .launch_options import alignment, on_device_of
+from . import replay
+from .launch_options import alignment, divide_up, on_device_of
 from .param_gather import param_gather_readers, param_gather_rows, param_gather_sum
 
 GATHER_COLUMNS, GATHER_VALUES = 1024, 2048
@@ -30,8 +31,10 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
     block_n = min(triton.next_power_of_2(size), GATHER_COLUMNS)
     block_r = max(1, GATHER_VALUES // block_n)
     with on_device_of(shared):
-        wrap_triton(param_gather_rows)[(triton.cdiv(places, block_r) * triton.cdiv(size, block_n),)](
-            shared, private, index, out, places, index.shape[1], size, shared.shape[0], private.shape[1],
+        replay.launch(
+            wrap_triton(param_gather_rows), (divide_up(places, block_r) * divide_up(size, block_n),),
+            shared=shared, private=private, index=index, out=out, places=places, R=index.shape[1], N=size,
+            num_shared=shared.shape[0], num_private=private.shape[1],
             ALIGN=alignment((size,), shared, private), TF32=tf32, BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
         )  # fmt: skip
     return out
@@ -40,7 +43,7 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
 class Readers(NamedTuple):
     """The places that read each bank row, as :func:`.param_gather.param_gather_readers` lists them, and the sizes S and P of the banks."""
 
-    readers: Tensor
+    places: Tensor
     ranges: Tensor
     num_shared: int
     num_private: int
@@ -49,31 +52,34 @@ class Readers(NamedTuple):
 def readers_of(index: Tensor, num_shared: int, num_private: int) -> Readers:
     """The inverse of an index int32 [T, R]; one serves the sums of all gradients by this index."""
     tasks, rows = index.shape
-    readers = index.new_empty(2 * tasks * rows, dtype=torch.int64)
+    places = index.new_empty(2 * tasks * rows, dtype=torch.int64)
     ranges = index.new_empty(num_shared + tasks * num_private, 2, dtype=torch.int64)
-    if readers.numel() and ranges.numel():
-        blocks = triton.cdiv(num_shared, LIST_ROWS) + tasks * triton.cdiv(num_private, LIST_ROWS)
+    if places.numel() and ranges.numel():
+        blocks = divide_up(num_shared, LIST_ROWS) + tasks * divide_up(num_private, LIST_ROWS)
         with on_device_of(index):
-            wrap_triton(param_gather_readers)[(blocks,)](
-                index.contiguous(), readers, ranges, tasks, rows, num_shared, num_private,
+            replay.launch(
+                wrap_triton(param_gather_readers), (blocks,),
+                index=index.contiguous(), readers=places, ranges=ranges, T=tasks, R=rows, num_shared=num_shared, num_private=num_private,
                 BLOCK_S=LIST_ROWS, BLOCK_R=min(triton.next_power_of_2(rows), LIST_PLACES),
             )  # fmt: skip
-    return Readers(readers, ranges, num_shared, num_private)
+    return Readers(places, ranges, num_shared, num_private)
 
 
-def sum_rows(grad: Tensor, of: Readers, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def sum_rows(grad: Tensor, readers: Readers, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Gradients of the banks, [S, ...] and [T, P, ...] in ``dtype``, from that of the gathered rows [T, R, ...]."""
-    shared = grad.new_empty(of.num_shared, *grad.shape[2:], dtype=dtype)
-    private = grad.new_empty(grad.shape[0], of.num_private, *grad.shape[2:], dtype=dtype)
+    shared = grad.new_empty(readers.num_shared, *grad.shape[2:], dtype=dtype)
+    private = grad.new_empty(grad.shape[0], readers.num_private, *grad.shape[2:], dtype=dtype)
     if grad.numel() == 0:
         return shared.zero_(), private.zero_()
-    size, bank_rows = grad[0, 0].numel(), of.ranges.shape[0]
+    size, bank_rows = grad[0, 0].numel(), readers.ranges.shape[0]
     if bank_rows:
         block_n = min(triton.next_power_of_2(size), SUM_VALUES)
         block_s = min(triton.next_power_of_2(bank_rows), SUM_VALUES // block_n)
         with on_device_of(grad):
-            wrap_triton(param_gather_sum)[(triton.cdiv(bank_rows, block_s) * triton.cdiv(size, block_n),)](
-                grad.contiguous(), of.readers, of.ranges, shared, private, size, bank_rows, of.num_shared,
+            replay.launch(
+                wrap_triton(param_gather_sum), (divide_up(bank_rows, block_s) * divide_up(size, block_n),),
+                grad=grad.contiguous(), readers=readers.places, ranges=readers.ranges, shared=shared, private=private,
+                N=size, bank_rows=bank_rows, num_shared=readers.num_shared,
                 ALIGN=alignment((size,), shared, private), BLOCK_S=block_s, BLOCK_N=block_n, enable_fp_fusion=False,
             )  # fmt: skip
     return shared, private

@@ -1,8 +1,9 @@
-"""Repeats the launches of an earlier forward. Preparing a launch takes the host longer than a small kernel takes the GPU.
+"""Repeats launches. Preparing one takes the host longer than a small kernel takes the GPU.
 
-A :class:`Recording` holds of each launch the compiled kernel, the grid and all arguments, in which places stand for the tensors of a call.
-It serves calls with the same :func:`key`: the same weights at the same addresses, and inputs of the same shape. Such a call needs no
-other check of its arguments.
+:func:`launch` starts every kernel. It remembers what Triton compiled for the same constants and numbers, so that Triton need not look at
+them again. A forward, which is called most, is repeated as a whole. A :class:`Recording` holds of each launch the compiled kernel, the grid
+and all arguments, in which places stand for the tensors of a call. It serves calls with the same :func:`key`: the same weights at the same
+addresses, and inputs of the same shape. Such a call needs no other check of its arguments.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias"
 """The places of a call's tensors; those of its output, states and activations follow."""
 DEVICE = "cuda"
 """The type of devices whose launches are repeated; tests on a fake GPU replace it."""
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+"""What a launch says beside the kernel's arguments; always in the same order."""
 MOST = 1024
-"""Recordings that are kept. When there are more, all are forgotten."""
+"""Recordings that are kept, and compiled kernels. When there are more, all are forgotten."""
 
 Key = tuple[object, ...]
 _recordings: dict[Key, Recording] = {}
+_compiled: dict[Key, triton.compiler.CompiledKernel] = {}
+"""By the device, the kernel, and what Triton may compile it for: all numbers and options, and each tensor's dtype and alignment."""
 _current = threading.local()
 
 
@@ -136,8 +141,23 @@ def made(*buffers: Tensor) -> None:
 
 
 def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
-    """Launch a kernel, and record it where a recording is made."""
-    compiled = kernel[grid](**arguments)
+    """Launch a kernel on the current device, and record it where a recording is made."""
     recording = getattr(_current, "recording", None)
+    if INTERPRETED or not isinstance(kernel, triton.JITFunction):
+        compiled = kernel[grid](**arguments)  # a graph that is traced has the launch as a node
+    else:
+        values = [arguments[name] for name in kernel.arg_names]
+        options = [arguments[name] for name in arguments if name in OPTIONS]
+        tensors = [(value.dtype, value.data_ptr() % 16) if isinstance(value, Tensor) else value for value in values]
+        known = (torch.cuda.current_device() if DEVICE == "cuda" else 0, kernel, *tensors, *options)
+        compiled = _compiled.get(known)
+        if compiled is None:
+            compiled = kernel[grid](**arguments)
+            if isinstance(compiled, triton.compiler.CompiledKernel):
+                if len(_compiled) >= MOST:
+                    _compiled.clear()
+                _compiled[known] = compiled
+        else:
+            compiled[(*grid, 1, 1)[:3]](*[value.data_ptr() if isinstance(value, Tensor) else value for value in values])
     if recording is not None:
         recording.add(kernel, compiled, grid, arguments)

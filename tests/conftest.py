@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--backend"):
         return
     wanted = config.getoption("--backend").split(",")
+    if unknown := set(wanted) - {"reference", "cpp", "triton", "cuda"}:
+        raise pytest.UsageError(f"--backend {unknown.pop()}: expected names of reference, cpp, triton, cuda, with commas between")
     backends = {item: getattr(item, "callspec", None) and str(item.callspec.params.get("backend", "")).partition(",")[0] for item in items}
     config.hook.pytest_deselected(items=[item for item in items if backends[item] and backends[item] not in wanted])
     items[:] = [item for item in items if not backends[item] or backends[item] in wanted]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +15,6 @@ def growth() -> Callable[[], int]:
     The system's record of the highest is of the whole life of a process: what an earlier test took would hide what this one takes. Linux
     begins it anew.
     """
-    if not (PROCESS / "clear_refs").exists():
-        before = _highest()
-        return lambda: _highest() - before
     (PROCESS / "clear_refs").write_text("5")
     before = _status("VmRSS")
     return lambda: _status("VmHWM") - before
@@ -28,7 +24,3 @@ def _status(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", (PROCESS / "status").read_text())
     assert found
     return int(found[1]) << 10
-
-
-def _highest() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -52,14 +52,14 @@ CHOICES = ("smoke", "headline", "trainer", "tests", "tune", "bench", "sanitizer"
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
 
-def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path, passed: Path) -> list[Step]:
+def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path, tests_passed: Path) -> list[Step]:
     """The steps on a GPU, in their order."""
     pytest, device = (python, "-m", "pytest", "-p", "no:cacheprovider"), (python, "-m", "scripts.gpu.device")
     spread = ("-n", str(WORKERS), "--dist", "worksteal") if find_spec("xdist") else ()
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (WORKERS if spread else 1)))}
     measured, uncached = {"DCRNN_FAST_TUNING": str(tuned)}, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     collect = (*pytest, "-p", "scripts.gpu.bare", "--collect-only", "-q")
-    resumed = ("-p", "scripts.gpu.resumed_tests", "--passed", str(passed), "--backend", "triton,cuda")
+    resumed = ("-p", "scripts.gpu.resumed_tests", "--passed", str(tests_passed), "--backend", "triton,cuda")
     of_build = () if extension else WITHOUT_EXTENSION
     sanitized = []
     for tool in TOOLS:
@@ -80,7 +80,7 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path, 
         ),
         Step(
             "trainer",
-            (Command((*device, "train")),),
+            (Command((*device, "train"), name="trainer"),),
             needs=("smoke",),
             dry=(Command((*device, "train", "--rows", "2000", "--batch-sizes", "256")),),
         ),
@@ -143,11 +143,11 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
         if not runner.run(Step("build", (Command((python, "setup.py", "build_ext", "--inplace", "--force"), wanted),))):
             for left_over in (runner.where / "dcrnn_fast").glob("_C*.so"):
                 left_over.unlink()  # of other sources, or half of these
-    if (lacking := found.get("trainer")) != "ready":
-        print(f"gpu: the trainer is left out: no {lacking}; --packages fetches them where there is a network", flush=True)
+    if "trainer" in options.only and found.get("trainer lacks", "nothing") != "nothing":
+        print(f"gpu: the trainer is left out: no {found['trainer lacks']}; see --packages", flush=True)
         options.only = [name for name in options.only if name != "trainer"]
     built = {name: any((runner.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda")}
-    chosen = steps(python, options.only, extension=built["_C"], tuned=results.tuning, passed=results.tests)
+    chosen = steps(python, options.only, extension=built["_C"], tuned=results.tuning, tests_passed=results.tests)
     if card is None:
         for step in chosen:
             runner.run(Step(step.name, step.dry, needs=("build",)))
@@ -170,7 +170,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--headline", action="store_true", help="the same as --only smoke,headline")
     parser.add_argument("--minutes", type=float, default=8, help="start nothing new after so many minutes (default: 8; 0: no limit)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from the results.tar.gz of an earlier call")
-    parser.add_argument("--packages", metavar="PYTHON", help="fetch what the trainer needs for that Python, for example 3.12, and stop")
+    parser.add_argument("--packages", metavar="PYTHON", help="fetch pydantic, duckdb... for that Python, such as 3.12, and stop")
     parser.add_argument("--no-build", action="store_true", help="use what an earlier call built")
     options = parser.parse_args(arguments)
     options.only = ["smoke", "headline"] if options.headline else options.only.split(",")

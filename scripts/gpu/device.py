@@ -59,7 +59,7 @@ def report() -> int:
             print(f"{name}: {getattr(__import__(name), '__version__', 'present')}")
         except ImportError as error:
             print(f"{name}: absent ({error})")
-    print(f"trainer: {', '.join(name for name in TRAINER if find_spec(name) is None) or 'ready'}")
+    print(f"trainer lacks: {', '.join(name for name in TRAINER if find_spec(name) is None) or 'nothing'}")
     if torch.version.cuda is None:
         print(f"no CUDA device: PyTorch {torch.__version__} was built without CUDA")
     elif not torch.cuda.is_available():

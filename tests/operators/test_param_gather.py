@@ -126,6 +126,20 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_row_nan(backend):
     assert torch.equal(got, clean)
 
 
+@on_gpu_kernels
+def test_a_row_number_out_of_range_that_no_check_saw_reaches_no_gradient(backend):
+    *_, index = banks(backend)
+    grad = torch.randn(2, 9, 5, device=backend.device)
+    wrong = (0, 2), (0, 7), (1, 4), (1, 8)
+    for place, value in zip(wrong, (7, -1, 2**31 - 1, -(2**31)), strict=True):
+        index[place] = value
+    got = backend.operators.param_gather_backward(grad, index, 3, 4)
+    for place in wrong:
+        index[place], grad[place] = 0, 0
+    for a, b in zip(got, backend.operators.param_gather_backward(grad, index, 3, 4), strict=True):
+        assert torch.equal(a, b)
+
+
 @on_kernels
 def test_a_row_that_no_place_reads_has_a_gradient_of_zero_in_every_dtype(backend):
     index = torch.zeros(1, 2, dtype=torch.int32, device=backend.device)

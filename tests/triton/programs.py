@@ -108,6 +108,8 @@ class _Address:
 def run_without_memory(launch: Launch, programs: list[Program], index: int) -> None:
     """Compute every address that some programs of a launch would read or write. Each integer that they read is ``index``; floats are 0.
 
+    The sums of :mod:`dcrnn_fast.kernels.param_gather` find one reader of each row, at the end of their list: the last place.
+
     Raises:
         triton.runtime.errors.InterpreterError: an address is outside of every tensor, or an operation on 32-bit integers overflows.
     """
@@ -121,6 +123,7 @@ def run_without_memory(launch: Launch, programs: list[Program], index: int) -> N
         return addresses.setdefault(id(value), _Address(value, len(addresses))) if isinstance(value, torch.Tensor) else value
 
     arguments = {name: address(value) for name, value in launch.arguments.items()}
+    names = {one.place + 1: name for name, one in arguments.items() if isinstance(one, _Address)}
     sizes = np.zeros(len(addresses) + 2, dtype=np.uint64)
     sizes[1:-1] = [one.bytes for one in addresses.values()]
 
@@ -131,11 +134,21 @@ def run_without_memory(launch: Launch, programs: list[Program], index: int) -> N
         if used.size and not (offset < sizes[np.minimum(tensor, len(sizes) - 1).astype(int)]).all():
             raise AssertionError(f"{launch.name} leaves a tensor at program {builder.grid_idx}")
 
+    def integers(pointers: Any, mask: Any) -> Any:
+        """What is read at these addresses."""
+        given = launch.arguments
+        if "ranges" not in given or not mask.any():
+            return index
+        count, (at, *_) = given["readers"].numel(), np.broadcast_arrays(pointers, mask)[0][np.broadcast_to(mask, pointers.shape)]
+        if names[int(at >> np.uint64(48))] == "ranges":
+            return count - 1 + (pointers & np.uint64(2**48 - 1)).astype(np.int64) // 8 % 2
+        return count // 2 - 1 if names[int(at >> np.uint64(48))] == "readers" else index
+
     def load(pointers: Any, mask: Any, other: Any, *options: Any) -> Any:
         check(pointers, mask)
         element = pointers.get_element_ty()
         absent = np.zeros((), dtype=interpreter._get_np_dtype(element)) if other is None else other.data
-        values = np.where(mask.data, index if element.is_int() else 0, absent)
+        values = np.where(mask.data, integers(pointers.data, mask.data) if element.is_int() else 0, absent)
         return interpreter.TensorHandle(np.broadcast_to(values, pointers.data.shape).astype(absent.dtype), element)
 
     def store(pointers: Any, value: Any, mask: Any, *options: Any) -> None:

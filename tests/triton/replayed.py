@@ -1,4 +1,4 @@
-"""Whether a repeated forward launches what a prepared one does; run as a module, in a process without the interpreter."""
+"""Whether repeated launches are those that Triton prepares; run as a module, in a process without the interpreter."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from bench.measures.fake_gpu import FakeGpu
 from dcrnn_fast.kernels import launches, tile_choice
 from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
-from dcrnn_fast.ops.cross_rnn import Arguments, Keep
+from dcrnn_fast.ops.cross_rnn import Arguments, Keep, Needs
+from dcrnn_fast.ops.low_rank_cross_rnn import Arguments as LowRankArguments
 from tests.operators.problems import cross_arguments
 
 GPU = FakeGpu().install()
@@ -76,6 +77,54 @@ def count(arguments, **options):
     return len(launches.replay._recordings)
 
 
+def addressed(value):
+    return value.data_ptr() if isinstance(value, torch.Tensor) else value
+
+
+def check_launches(name, run):
+    """Each launch has its own arguments, when Triton prepares it and when it is repeated with what was compiled."""
+    wanted, launch = [], launches.replay.launch
+
+    def noted(kernel, grid, **arguments):
+        wanted.append((kernel.__name__, (*grid, 1, 1)[:3], tuple(addressed(arguments[name]) for name in kernel.arg_names)))
+        launch(kernel, grid, **arguments)
+
+    launches.replay._compiled.clear()
+    launches.replay.launch = noted
+    for turn in ("prepared", "repeated"):
+        before = len(launches.replay._compiled)
+        GPU.launches.clear()
+        wanted.clear()
+        GPU.noting = True
+        run()
+        GPU.noting = False
+        found = [(one.kernel, one.grid, tuple(map(addressed, one.arguments))) for one in GPU.launches]
+        assert found == wanted, f"{name}, {turn}: {found} instead of {wanted}"
+        assert len(launches.replay._compiled) == before or turn == "prepared", f"{name}: was compiled again"
+        assert launches.replay._compiled
+    launches.replay.launch = launch
+    print(f"{name}: {len(wanted)} launches")  # noqa: T201
+
+
+def check_gradients():
+    """The launches of a forward with its backward, of both cells."""
+    operators = torch.ops.dcrnn_fast_triton
+    for name, rank in (("full", None), ("low rank", 16)):
+        given = cross_arguments(batch=32, dim=64, context_dim=16, rank=rank, dtype=torch.bfloat16)
+        kind, keep = (Arguments, {"keep": int(Keep.BOTH)}) if rank is None else (LowRankArguments, {"keep": True})
+        call = kind(**given, **keep)
+        needs = int(Needs.X0 | Needs.BANKS | Needs.CONTEXT | (Needs.PROJECTIONS if rank else 0))
+
+        def run(call=call, needs=needs):
+            operator = call.operator
+            out, *kept = getattr(operators, operator)(*call)
+            getattr(operators, f"{operator}_backward")(torch.zeros_like(out), *kept, needs, *call[:-1])
+            launches.replay._recordings.clear()  # the forward's launches are repeated one by one
+
+        with torch.no_grad():
+            check_launches(name, run)
+
+
 def check_what_is_prepared_again():
     """Each change makes a recording of its own, or none."""
     first = cross_arguments(batch=32, dim=64, dtype=torch.bfloat16)
@@ -109,4 +158,5 @@ def check_what_is_prepared_again():
 if __name__ == "__main__":
     for name, case in CASES.items():
         check(name, **case)
+    check_gradients()
     check_what_is_prepared_again()

@@ -170,7 +170,7 @@ def test_at_odd_sizes_no_program_of_the_low_rank_cell_leaves_its_tensors(options
         run_without_memory(launch, list(product(*map(range, (*launch.grid, 1, 1)[:3]))), last_row)
 
 
-@pytest.mark.parametrize("kernel", ["param_gather_rows", "param_gather_readers"])
+@pytest.mark.parametrize("kernel", ["param_gather_rows", "param_gather_readers", "param_gather_sum"])
 def test_an_index_of_more_than_two_billion_values_is_read_inside_its_memory(kernel):
     found, last_row = gather_launches(rows=1, columns=1, tasks=2**25 + 8, gathered=64)
     for launch in found:
@@ -185,9 +185,28 @@ def _short_offsets(x, out, B, D, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _short_places(
+    grad, readers, ranges, shared, private, N, bank_rows, num_shared, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
+    first = tl.load(ranges + 2 * row, mask=row < bank_rows, other=0)
+    for number in range(tl.max(tl.load(ranges + 2 * row + 1, mask=row < bank_rows, other=0) - first)):
+        place = tl.load(readers + first + number, mask=row < bank_rows, other=0).to(tl.int32)
+        tl.store(shared + row, tl.load(grad + place * N, mask=row < bank_rows), mask=row < num_shared)
+
+
+@triton.jit
 def _no_mask(x, out, B, D, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     tl.store(out + at * D, tl.load(x + at * D))
+
+
+def test_sums_that_number_the_places_with_32_bits_are_found():
+    found, last_row = gather_launches(rows=2**5, columns=65535 * 512)
+    launch = next(launch for launch in found if launch.name == "param_gather_sum")
+    run_without_memory(launch, corners(launch.grid), last_row)
+    with pytest.raises(InterpreterError, match="int32 overflow"):
+        run_without_memory(replace(launch, kernel=_short_places), [(0, 0, 0)], last_row)
 
 
 @pytest.mark.parametrize(("kernel", "error"), [(_short_offsets, "int32 overflow"), (_no_mask, "leaves a tensor")], ids=["32 bits", "mask"])

@@ -33,6 +33,8 @@ def main():
             copy = import_module(f"{package}.{module}")
             if wrong in called(getattr(copy, function), []):
                 break
+        else:
+            raise SystemExit(f"{name}: no kernel calls it")
         sys.modules[f"kernels.{module}"] = copy
         job = triton_compile.job_of(kernel, "tf32" if "tf32" in name else "bfloat16", 90, 4, **BLOCKS)
         sys.stdout.write(f"{name} in {function}: {triton_compile.compiled(job).get('error', 'compiles')}\n")
