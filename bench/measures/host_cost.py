@@ -47,6 +47,21 @@ def problem(batch: int, dim: int, tasks: int, dtype: torch.dtype, *, requires_gr
     return *(torch.randn(*shape, dtype=dtype).requires_grad_(requires_grad) for shape in shapes), index
 
 
+def low_rank(batch: int, dim: int, tasks: int, rank: int, dtype: torch.dtype, *, requires_grad: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors of a call of the low-rank cell, by name; all tasks share the projection."""
+    x0, _, shared_bias, _, private_bias, index = problem(batch, dim, tasks, dtype, requires_grad=requires_grad)
+    half = dim // 2
+    shapes = {
+        "shared_weight": (half, 2, rank),
+        "private_weight": (tasks, dim - half, 2, rank),
+        "shared_projection": (rank, 2, dim),
+        "private_projection": (tasks, 0, 2, dim),
+    }
+    banks = {name: torch.randn(*shape, dtype=dtype).requires_grad_(requires_grad) for name, shape in shapes.items()}
+    places = torch.arange(rank, dtype=torch.int32).repeat(tasks, 1)
+    return {"x0": x0, "shared_bias": shared_bias, "private_bias": private_bias, "index": index, **banks, "projection_index": places}
+
+
 def rows() -> list[dict[str, object]]:
     """Measure every case."""
     gpu = FakeGpu().install()
@@ -88,6 +103,15 @@ def rows() -> list[dict[str, object]]:
                 measure("triton", "inference", lambda: forward(tensors))
                 measure("triton", "inference, prepared anew", prepared_anew)
             measure("triton", "forward and backward, D = 16", training)
+    thin, thin_trained = low_rank(256, 256, 2, 32, torch.bfloat16), low_rank(16, 16, 2, 8, torch.bfloat16, requires_grad=True)
+    leaves = [tensor for tensor in thin_trained.values() if tensor.requires_grad and tensor.numel()]
+
+    def thin_forward(given: dict[str, torch.Tensor]) -> torch.Tensor:
+        return functional.cross_rnn(**given, steps=3, backend="triton")  # type: ignore[arg-type]
+
+    with torch.no_grad():
+        measure("triton", "low rank, inference", lambda: thin_forward(thin))
+    measure("triton", "low rank, forward and backward, D = 16", lambda: torch.autograd.grad(thin_forward(thin_trained).sum(), leaves))
     tiny = problem(1, 8, 1, torch.float32)
     with torch.no_grad():
         measure("cpp", "inference, B = 1, D = 8", lambda: forward(tiny, "cpp"))
@@ -98,7 +122,7 @@ def run(options: Namespace) -> dict[str, object]:
     """Measure and print every case."""
     measured = rows()
     for row in measured:
-        print(f"{row['backend']:<8}{row['call']:<30}{row['launches']:>4} launches{row['us']:>8} us ({row['low']} to {row['high']})")
+        print(f"{row['backend']:<8}{row['call']:<40}{row['launches']:>4} launches{row['us']:>8} us ({row['low']} to {row['high']})")
     return {"goals_us": GOALS, "rows": measured}
 
 
