@@ -254,25 +254,6 @@ def test_a_build_that_is_older_than_its_sources_is_not_used(device, results, cap
         device("--no-build")
 
 
-def resumed_pytest(folder, *options):
-    """What pytest prints with the plugin that leaves out what passed."""
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "scripts.gpu.resumed_tests",
-        "--passed",
-        "passed.txt",
-        "-p",
-        "no:cacheprovider",
-        *options,
-    ]
-    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout
-
-
 def test_without_its_packages_the_trainer_is_left_out_in_words(device, capsys):
     assert "trainer" not in device(lacks="duckdb, pydantic")[1]
     assert "the trainer is left out: no duckdb, pydantic; see --packages" in capsys.readouterr().out
@@ -289,31 +270,6 @@ def test_packages_travel_along_for_one_python(gpu, tmp_path, monkeypatch):
     runner = gpu.Runner(tmp_path, tmp_path, packages=gpu.unpack_wheels())
     assert runner.run(gpu.Step("import", (gpu.Command((sys.executable, "-c", "import carried")),)))
     assert runner.log("import").read_text().splitlines()[-1] == "right"
-
-
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "xdist"])
-def test_a_later_call_leaves_out_the_tests_that_passed(script, tmp_path, monkeypatch, options):
-    script("gpu.resumed_tests")
-    (tmp_path / "test_one.py").write_text(
-        "import os, pytest\n"
-        "def test_passes(): pass\n"
-        "@pytest.mark.skip\ndef test_skipped(): pass\n"
-        "def test_fails_first(): assert 'LATER' in os.environ\n"
-        "@pytest.fixture\ndef wrong():\n    yield\n    assert 'LATER' in os.environ\n"
-        "def test_ends_wrong(wrong): pass\n"
-    )
-    code, said = resumed_pytest(tmp_path, *options)
-    assert (code, "1 failed, 2 passed, 1 skipped, 1 error" in said) == (1, True), said
-    monkeypatch.setenv("LATER", "1")
-    code, said = resumed_pytest(tmp_path, *options)
-    assert (code, "2 passed, 1 skipped" in said) == (0, True), said
-    code, said = resumed_pytest(tmp_path, *options)
-    assert (code, "passed" in said, "1 skipped" in said) == (0, False, True), "what is skipped may run another time"
-    assert len((tmp_path / "passed.txt").read_text().splitlines()) == 3
-
-
-def test_the_tests_that_come_first_are_there(script):
-    assert [name for name in script("gpu.resumed_tests").FIRST if not (ROOT / "tests" / "operators" / name).is_file()] == []
 
 
 def test_a_command_that_outlives_its_time_is_ended_and_one_that_stops_itself_is_told_it(gpu, tmp_path):
