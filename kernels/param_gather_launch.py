@@ -15,7 +15,7 @@ from .param_gather import param_gather_readers, param_gather_rows, param_gather_
 
 GATHER_COLUMNS, GATHER_VALUES = 1024, 2048
 """Columns and values of a tile of the gather, at most."""
-LIST_ROWS, LIST_PLACES = 16, 128
+LIST_ROWS, LIST_PLACES = 8, 128
 """Bank rows that a program lists the readers of, and places that it compares with them at a time, at most."""
 SUM_VALUES = 512
 """Values of a tile of the sum, at most: of one bank row, or of several narrow ones."""

@@ -11,7 +11,7 @@ from triton import JITFunction
 from scripts.resources import triton_compile
 from tests.operators import mutants
 
-BLOCKS = {"BLOCK_B": 32, "BLOCK_D": 32, "BLOCK_K": 16, "BLOCK_R": 16, "BLOCK_S": 16, "BLOCK_N": 128, "RANK": 24, "SLICES": 2}
+BLOCKS = {"BLOCK_B": 32, "BLOCK_D": 32, "BLOCK_K": 16, "BLOCK_R": 16, "BLOCK_S": 8, "BLOCK_N": 128, "RANK": 24, "SLICES": 2}
 
 
 def called(function, found):
