@@ -42,12 +42,11 @@ build/%/.installed: | $(VENV)/.dev
 demo: $(VENV)/.train ## Trains on the embedded data, in minutes.
 	$(BIN)/dcrnn-fast demo
 
-# One thread for each test process: the processes share the cores, and more threads make every small operation wait. One process more than
-# there are cores: some tests wait for others, or for the disk.
+# One thread for each test process: the processes share the cores, and more threads make every small operation wait.
 # ctest tests the server in C++, which it builds; resources and cuda-check test that they find defects.
 test: $(VENV)/.dev ## Tests the package; needs no further packages and no GPU.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp --ignore tests/scripts/resources \
-		-n $$(($$(nproc) + 1)) --dist worksteal --durations 25 --durations-min 2
+		-n auto --dist worksteal --durations 25 --durations-min 2
 
 # torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java.
 TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -k onnx
