@@ -148,8 +148,8 @@ def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
     else:
         values = [arguments[name] for name in kernel.arg_names]
         options = [arguments[name] for name in arguments if name in OPTIONS]
-        tensors = [(value.dtype, value.data_ptr() % 16) if isinstance(value, Tensor) else value for value in values]
-        known = (torch.cuda.current_device() if DEVICE == "cuda" else 0, kernel, *tensors, *options)
+        kinds = [(value.dtype, value.data_ptr() % 16) if isinstance(value, Tensor) else value for value in values]
+        known = (torch.cuda.current_device() if DEVICE == "cuda" else 0, kernel, *kinds, *options)
         compiled = _compiled.get(known)
         if compiled is None:
             compiled = kernel[grid](**arguments)

@@ -48,6 +48,7 @@ FOLDER = tree.ROOT / "build" / "gpu"
 WHEELS, PACKAGES = FOLDER / "wheels", FOLDER / "packages"
 """What the trainer needs and a machine with a GPU may lack: as it travels along with the sources, by Python's version, and unpacked."""
 FETCHED = (("pydantic", "platformdirs", "duckdb"), ("--no-deps", "tensorboard", "protobuf", "absl-py"))
+"""What pip downloads, call by call; tensorboard without the packages that only its viewer needs."""
 CHOICES = ("smoke", "headline", "trainer", "tests", "tune", "bench", "sanitizer")
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
@@ -181,6 +182,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def fetch(version: str) -> int:
     """Put the packages that the trainer needs, for a Python on Linux, into :data:`WHEELS`. Returns the exit code."""
+    shutil.rmtree(WHEELS / version, ignore_errors=True)
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:")
     platforms = ("manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64")
     options = (*(f"--platform={name}" for name in platforms), f"--python-version={version}", f"--dest={WHEELS / version}")

@@ -138,7 +138,7 @@ class Runner:
     def _call(self, arguments: list[str], environment: Mapping[str, str], log: TextIO, left: float | None) -> str:
         """Run a command, and return why it failed, or nothing. When its time is up, it is ended together with its children."""
         inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-        carried = [str(self.packages)] if self.packages else []
+        carried = [str(self.packages)] if self.packages else []  # and what the user carries along stays visible
         paths = [str(self.where), *carried, *filter(None, [inherited.get("PYTHONPATH")])]
         settings = {**inherited, "PYTHONPATH": os.pathsep.join(paths), **environment}
         try:

@@ -46,7 +46,7 @@ def assert_as_exact_as_plain_pytorch(
     """Each result's error is at most :func:`dcrnn_fast.support.accuracy.largest_error`, as medians over draws of x0 and the seed.
 
     A gradient may have few values, whose error is luck: one that seems too inexact is judged by more draws, unless it is so in every draw,
-    and those are at least nine, or the error is four times the bound.
+    and those are at least three, or the error is four times the bound.
     With ``ceiling``, where plain PyTorch computes in another precision, that alone is asked for.
     """
     errors: dict[str, list[tuple[float, float]]] = {}
@@ -61,7 +61,7 @@ def assert_as_exact_as_plain_pytorch(
             error, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
             if not error <= bound(peer):  # NaN is wrong
                 wrong.append(f"{name} in {dtype}: relative error {error:.2e}, plain PyTorch {peer:.2e}, at most {bound(peer):.2e}")
-                sure = count >= 9 or not error <= 4 * bound(peer)
+                sure = count >= 3 or not error <= 4 * bound(peer)
                 clear = clear or (sure and not any(one <= bound(of_plain) for one, of_plain in pairs))
         if not wrong or clear:
             break

@@ -15,10 +15,10 @@ from .problems import DOUBLE, SHAPES, arguments_of, differentiable
 
 
 def check(backend, shape, dtype, **options):
-    # states of six steps grow fast, and one row has few values: the error of one draw is luck; less so in 16 bits, of which the bound
+    # states of six steps grow fast, and one row has few values: the median of a few draws is luck; less so in 16 bits, of which the bound
     # allows a rounding
-    lucky = shape.get("steps") == 6 or shape.get("batch") == 1
-    draws = None if not backend.is_slow else 1 if dtype.itemsize == 2 and not lucky else 3
+    few = shape.get("batch") == 1 and backend.name != "triton"  # whose interpreter takes seconds for a draw
+    draws = None if not backend.is_slow else 9 if shape.get("steps") == 6 or few else 1 if dtype.itemsize == 2 else 3
     assert_as_exact_as_plain_pytorch(arguments_of(backend, **shape), dtype, backend=backend.name, draws=draws, **options)
 
 

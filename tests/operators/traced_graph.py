@@ -1,7 +1,7 @@
 """Prints the launches of traced training steps and what each writes, as PyTorch's compiler sees them. Needs no GPU: nothing is run.
 
-It traces three times. The first line of each, such as "# batch", says which sizes the graph leaves open: "batch" the batch, "every" all of
-them, "steps" the steps too. With "every", the operators are traced in both schedules and with their options, and a line says
+It traces four times. The first line of each, such as "# batch", says which sizes the graph leaves open: "static" none, "batch" the batch,
+"every" all of them, "steps" the steps too. With "every", the operators are traced in both schedules and with their options, and a line says
 which sizes the graph fixed nevertheless.
 """
 
@@ -120,7 +120,7 @@ def trace(case, open_sizes):
 def main():
     if not torch.cuda.is_available():
         triton.runtime.driver.set_active(Driver())
-    for open_sizes, case in {"batch": "step", "steps": OPEN_STEPS}.items():
+    for open_sizes, case in {"static": "step", "batch": "step", "steps": OPEN_STEPS}.items():
         sys.stdout.write(f"# {open_sizes}\n")
         trace(case, open_sizes)
     sys.stdout.write("# every\n")

@@ -364,14 +364,15 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
     if torch.cuda.is_available():
         pytest.skip("of machines without a GPU")
     # the dry run of every step takes half a minute: CI makes it by scripts.gpu itself
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build", "--only", "sanitizer"])
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build", "--only", "tune,sanitizer"])
     code = gpu.main()
     said = capsys.readouterr().out
     logs = gpu.FOLDER / "logs"
     assert code == 3, said + "".join(path.read_text() for path in logs.glob("*.log"))[-3000:]
     assert "\ngpu: no CUDA device: PyTorch" in said
-    for step in ("environment", "sanitizer"):
+    for step in ("environment", "tune", "sanitizer"):
         assert re.search(rf"^{step} +passed", said, re.MULTILINE), said
+    assert "D=624, B=8192, T=2" in (logs / "tune.log").read_text()
     assert (gpu.FOLDER.parent / "out" / "results.tar.gz").is_file()
 
 
