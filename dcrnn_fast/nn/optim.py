@@ -87,7 +87,7 @@ class RowWiseAdagrad(torch.optim.Optimizer):
             squares, read = gradient.square().mean(dim=1), gradient.any(dim=1)
             state["sum"].add_(squares)
             if group["weight_decay"]:
-                table.sub_(table * read[:, None], alpha=group["lr"] * group["weight_decay"])
+                table.sub_(table * read[:, None] * (group["lr"] * group["weight_decay"]))
             rates = _rates(state["sum"].clone(), squares.sum() / read.sum().clamp(min=1), group)
             table.addcmul_(gradient, rates[:, None], value=-1)
             return

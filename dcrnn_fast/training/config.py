@@ -154,6 +154,7 @@ class RunConfig(_Section):
         default="auto", description="what a training step multiplies in; auto: bfloat16 where the device is fast in it"
     )
     compile: bool = Field(default=False, description="let torch.compile make a graph of the training step's model")
+    cuda_graph: bool = Field(default=True, description="launch a training step on a GPU as one CUDA graph; false: kernel by kernel")
     oov_dropout: Annotated[float, Field(ge=0, le=10**6)] | Literal["auto"] = Field(
         default="auto",
         description="an id seen n times is read as out of vocabulary with probability oov_dropout / (oov_dropout + n); auto: of each field "

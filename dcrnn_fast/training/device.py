@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
+from ..data import Batch
 from ..errors import ConfigError
 from ..ops import backends
 from .ranks.ranks import Ranks
@@ -91,3 +92,19 @@ def select_precision(name: str, device: torch.device) -> str:
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The block in which a training step computes its logits."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A copy on the device, which a GPU makes while the CPU goes on."""
+    return each(batch, lambda part: pinned(part, device).to(device, non_blocking=True))
+
+
+def each(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    """A batch of what ``change`` makes of each tensor."""
+    ids, dense, labels, weight = (None if part is None else change(part) for part in batch)
+    return Batch(ids, dense, labels, weight)  # type: ignore[arg-type]
+
+
+def pinned(part: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on the CPU, in memory from which a GPU copies without its help."""
+    return part.pin_memory() if device.type == "cuda" else part

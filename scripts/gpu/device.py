@@ -125,7 +125,10 @@ def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dic
 
 
 def train(rows: int, batch_sizes: Sequence[int]) -> int:
-    """Train one epoch on a generated table with the defaults, and with larger batches. Prints rows/s of the steps alone."""
+    """Train one epoch on a generated table with the defaults, and with larger batches: with steps as CUDA graphs, and kernel by kernel.
+
+    Prints rows/s of the steps alone. Fails if the two do not end with the same weights.
+    """
     import json
 
     import torch
@@ -134,6 +137,7 @@ def train(rows: int, batch_sizes: Sequence[int]) -> int:
     from dcrnn_fast.data import prepare_folder
     from dcrnn_fast.training import load_config
     from dcrnn_fast.training import train as train_run
+    from dcrnn_fast.training.folder.layout import RunFolder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as made:
@@ -145,11 +149,18 @@ def train(rows: int, batch_sizes: Sequence[int]) -> int:
         begin = time.monotonic()
         data = prepare_folder(folder / "scale.yaml", folder / "packed")
         print(f"{rows:,} rows prepared in {time.monotonic() - begin:.0f} s", flush=True)
+        differ = False
         for size in batch_sizes:
-            keys = {"data": data.meta.name, "device": device, "optimiser.epochs": 1, "optimiser.batch_size": size}
-            metrics = train_run(load_config(None, keys), folder / f"run-{size}", dataset=data)
-            print(f"batches of {size}: {metrics['train']['rows_per_second']:,.0f} training rows/s", flush=True)
-    return 0
+            weights = []
+            for graph in (True, False):
+                keys = {"data": data.meta.name, "device": device, "optimiser.epochs": 1, "optimiser.batch_size": size, "cuda_graph": graph}
+                run = RunFolder(folder / f"run-{size}-{graph}")
+                rate = train_run(load_config(None, keys), run.root, dataset=data)["train"]["rows_per_second"]
+                weights.append(run.weights.read_bytes())
+                print(f"batches of {size}, {'as one launch' if graph else 'kernel by kernel'}: {rate:,.0f} training rows/s", flush=True)
+            differ |= weights[0] != weights[1]
+            print(f"both with batches of {size} end with {'other' if weights[0] != weights[1] else 'the same'} weights", flush=True)
+    return int(differ)
 
 
 def tune(minutes: float | None, dry_run: bool) -> int:

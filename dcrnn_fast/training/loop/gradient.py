@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -51,20 +52,18 @@ class BatchGradient:
         self.forward = forward or model
         self.precision, self.device, self.ranks = precision, device, ranks
 
-    def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
-        """The loss over all ranks' rows of the batch, a scalar, and their number. Each parameter then has the gradient of that loss.
+    def checked(self, batch: Batch) -> AbstractContextManager[None]:
+        """The block for a batch that is on the CPU, where it is checked now, so that nothing waits for a GPU.
 
-        The batch is checked on the CPU, so that nothing waits for a GPU. Raises IndexError, TypeError, ValueError: the model refuses it.
+        Raises IndexError, TypeError, ValueError: the model refuses it.
         """
         model = self.model.model if isinstance(self.model, CounterfactualObjective) else self.model
         weight = batch.weight if self.options.sample_weight else None
-        with checked(model, batch.ids, batch.dense, batch.labels, sample_weight=weight, strict_funnel=self.options.strict_funnel):
-            return self._of_checked(batch, step)
+        return checked(model, batch.ids, batch.dense, batch.labels, sample_weight=weight, strict_funnel=self.options.strict_funnel)
 
-    def _of_checked(self, batch: Batch, step: int) -> tuple[Tensor, int]:
-        ids, dense, labels, weight = (None if part is None else self._on_device(part) for part in batch)
-        assert ids is not None
-        assert labels is not None
+    def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
+        """The loss over all ranks' rows of a batch on the device, a scalar, and their number. Parameters then have the loss's gradient."""
+        ids, dense, labels, weight = batch
         micro = [part_of(len(ids), self.micro_batches, number) for number in range(self.micro_batches)]
 
         def logits_of(number: int) -> Tensor:
@@ -93,10 +92,6 @@ class BatchGradient:
                 logits_of(number).backward(own_logits.grad[rows])  # type: ignore[index]
         self.ranks.add_gradients(self.model.parameters())
         return loss.detach(), labels.shape[0]
-
-    def _on_device(self, part: Tensor) -> Tensor:
-        """A copy that a GPU makes while the CPU goes on; for that, the memory must be pinned."""
-        return (part.pin_memory() if self.device.type == "cuda" else part).to(self.device, non_blocking=True)
 
     def _logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         with autocast(self.precision, self.device):

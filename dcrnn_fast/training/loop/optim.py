@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 import dcrnn_fast
 
 from ...errors import ConfigError
+from ...nn.optim import each_row_once
 from ..config import OptimiserConfig, RunConfig
+from ..device import pinned
 
 EMBEDDING, FIRST_ORDER = "model.embedding.weight", "model.first_order.table.weight"
 SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
@@ -20,15 +23,40 @@ SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
 
 
 class Optimisers:
-    """Optimisers that step together, each with parameters of its own: what the trainer and its checkpoints need of one optimiser."""
+    """Optimisers that step together, each with parameters of its own: what the trainer and its checkpoints need of one optimiser.
+
+    On a GPU their learning rates stand in a tensor, which a recorded step reads anew.
+    """
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
+        self.rates: Tensor | None = None
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
+
+    def set_rate(self, rate: float) -> None:
+        """Let the next step have this learning rate, times each group's ``lr_scale``."""
+        values: Iterable[Any] = [rate * group["lr_scale"] for group in self.param_groups]
+        if self.rates is not None:
+            self.rates.copy_(pinned(torch.tensor(values, dtype=torch.float32), self.rates.device), non_blocking=True)
+            values = self.rates.unbind()
+        for group, value in zip(self.param_groups, values, strict=True):
+            group["lr"] = value
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        """The block in which a CUDA graph records a step. AdamW has the option ``capturable``; elsewhere it would warn of it."""
+        groups = [group for group in self.param_groups if "capturable" in group]
+        for group in groups:
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group in groups:
+                group["capturable"] = False
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or set them to zero."""
@@ -93,14 +121,21 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:
     values = []
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()  # a row that is listed twice counts with the sum
-            values.append(parameter.grad.values())
+            parameter.grad = _added_up(parameter.grad)
+            values.append(parameter.grad._values())
         elif parameter.grad is not None:
             values.append(parameter.grad)
     with torch.no_grad():
         scale = (max_norm / (nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
         for value in values:
             value.mul_(scale)
+
+
+def _added_up(gradient: Tensor) -> Tensor:
+    """A sparse gradient that lists each row once, with the sum of its values. On a GPU the last row may follow again, with zeros."""
+    rows, values, own = each_row_once(gradient, wait=gradient.is_cpu)
+    values = values if own is None else values * own[:, None]
+    return torch.sparse_coo_tensor(rows[None], values, gradient.shape, check_invariants=False, is_coalesced=own is None)
 
 
 def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader, PackedDataset
-from ...errors import CheckpointError, DataError, TrainingDivergedError
+from ...errors import CheckpointError, ConfigError, DataError, TrainingDivergedError
 from ...nn.model import DCRNN
 from ..config import RunConfig
-from ..device import select_backend, select_precision
+from ..device import on_device, select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
 from ..folder.checkpoint import damaged, load_checkpoint, save_checkpoint
@@ -34,6 +34,7 @@ from ..ranks.ranks import ONE, Ranks
 from .backends import measured_backends
 from .compiled import compiled
 from .gradient import BatchGradient
+from .graph import RepeatedStep, recorder_for
 from .objective import CounterfactualObjective
 from .oov_dropout import OOVDropout
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate
@@ -98,6 +99,10 @@ class Trainer:
         self.gradient = BatchGradient(
             config, objective, self.task_weight, forward=forward, precision=self.precision, device=device, ranks=ranks
         )
+        self.repeated: RepeatedStep | None = None
+        if recorder := recorder_for(config, device, ranks):
+            self.optimiser.rates = torch.zeros(len(self.optimiser.param_groups), device=device)
+            self.repeated = RepeatedStep(self._work, self.optimiser, config.optimiser.batch_size, device, recorder)
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
         self.best: dict[str, Tensor] = {}
@@ -247,19 +252,14 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         started = time.perf_counter()
         config = self.config
-        rate = learning_rate(config.optimiser, self.at.step, self.total_steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.set_rate(learning_rate(config.optimiser, self.at.step, self.total_steps))
         try:
-            loss, rows = self.gradient(batch, self.at.step)
+            with self.gradient.checked(batch):
+                rows = self.repeated(batch) if self.repeated else self._work(on_device(batch, self.device))
+        except ConfigError:
+            raise
         except (IndexError, TypeError, ValueError) as error:
             raise DataError(f"{self.dataset.meta.name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
-        if config.optimiser.clip_norm is not None:
-            parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
-            clip_gradients(parameters, config.optimiser.clip_norm)
-        self.optimiser.step()
-        self._window += loss.double() * rows
         self._window_rows += rows
         self.at.step += 1
         self.at.batch += 1
@@ -267,10 +267,23 @@ class Trainer:
         self.at.step_seconds += time.perf_counter() - started
         self.report.step(step=self.at.step, epoch=self.at.epoch + 1, rows_per_second=self.rows_per_second)
 
+    def _work(self, batch: Batch) -> int:
+        """What a step does on the device, with a batch that is there; returns the number of rows of all ranks."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, rows = self.gradient(batch, self.at.step)
+        if self.config.optimiser.clip_norm is not None:
+            parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
+            clip_gradients(parameters, self.config.optimiser.clip_norm)
+        self.optimiser.step()
+        self._window += loss.double() * rows
+        return rows
+
     def _flush(self) -> None:
         if not self._window_rows:
             return
-        total = float(self._window)
+        started = time.perf_counter()
+        total = float(self._window)  # waits for the steps that a GPU has not yet done
+        self.at.step_seconds += time.perf_counter() - started
         if not math.isfinite(total):
             raise self._diverged(f"the training loss became {total} at or shortly before step {self.at.step}")
         self.at.loss_sum += total

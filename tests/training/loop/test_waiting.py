@@ -5,12 +5,11 @@ from functools import wraps
 
 import pytest
 
-from dcrnn_fast.nn import optim
+from dcrnn_fast.nn import optim as nn_optim
 from dcrnn_fast.nn.optim import each_row_once
 from dcrnn_fast.ops import checks
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop import gradient
-from dcrnn_fast.training.loop.optim import Optimisers
+from dcrnn_fast.training.loop import gradient, optim, trainer
 from tests.reads import recorded
 from tests.training.tiny import tiny_config
 
@@ -32,9 +31,9 @@ def reads(schema, tmp_path, monkeypatch):
 
             return call
 
-        monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=waiting))
-        monkeypatch.setattr(gradient.BatchGradient, "_of_checked", recording(gradient.BatchGradient._of_checked))
-        monkeypatch.setattr(Optimisers, "step", recording(Optimisers.step))
+        for module in (optim, nn_optim):
+            monkeypatch.setattr(module, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=waiting))
+        monkeypatch.setattr(trainer.Trainer, "_work", recording(trainer.Trainer._work))
         monkeypatch.setattr(checks, "remembers", lambda index: True)
         config = tiny_config(schema, **{"optimiser__epochs": 1, **options})
         train(config, tmp_path / "run", on_step=lambda step: found.clear() if step == 1 else None)
@@ -43,11 +42,12 @@ def reads(schema, tmp_path, monkeypatch):
     return run
 
 
-FEW_ROWS = {"model__embedding": "sparse", "optimiser__batch_size": 4}
+FEW_ROWS = {"model__embedding": "sparse", "optimiser__batch_size": 8}
 """A batch that reads fewer rows than the tables have: their gradients stay sparse."""
 RUNS = {
     "the defaults": {},
     "sparse gradients": FEW_ROWS,
+    "clipped sparse gradients": {**FEW_ROWS, "optimiser__clip_norm": 1.0},
     "embeddings by AdamW": {"model__embedding": "dense"},
     "clipped gradients and micro-batches": {"optimiser__clip_norm": 1.0, "optimiser__micro_batches": 2},
     "weights of tasks": {"loss__task_weight": [1.0, 2.0]},

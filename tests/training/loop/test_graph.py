@@ -1,0 +1,158 @@
+"""A training step that is recorded once and launched again, as a CUDA graph is, trains the same bits as one that is not."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+
+from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.nn import optim as table_optim
+from dcrnn_fast.nn.optim import each_row_once
+from dcrnn_fast.ops import checks
+from dcrnn_fast.training import train
+from dcrnn_fast.training.loop import optim, trainer
+from dcrnn_fast.training.loop.graph import FIRST_STEPS, RepeatedStep, recorder_for
+from dcrnn_fast.training.ranks.ranks import ONE
+from tests.training.loop.recorded_steps import RecordedOperators, Recording, computing
+from tests.training.tiny import newest_checkpoint, tiny_config
+
+EPOCHS, FULL_STEPS = 2, 14
+"""Of 1,050 - 105 training rows an epoch has 8 batches of 128 rows, of which the last one is short."""
+
+
+class StopError(Exception):
+    """Ends a run, whose last checkpoint is then up to 2 steps old."""
+
+
+def stop_at(last):
+    def stop(step):
+        if step == last:
+            raise StopError
+
+    return stop
+
+
+class Unrecorded(RecordedOperators):
+    """Does the work itself each time."""
+
+    def record(self, work):
+        return work
+
+
+class NoOperators(RecordedOperators):
+    """Launches nothing."""
+
+    def record(self, work):
+        super().record(work)
+        return lambda: None
+
+
+@pytest.fixture
+def trained(schema, tmp_path, monkeypatch):
+    """Trains as on a GPU with these options, and returns the tensors of the last checkpoint."""
+    for module in (optim, table_optim):
+        monkeypatch.setattr(module, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=False))
+    monkeypatch.setattr(checks, "remembers", lambda index: True)
+
+    def run(name, recorder, *, resume=False, on_step=None, **options):
+        monkeypatch.setattr(trainer, "recorder_for", lambda *_: recorder)
+        config = tiny_config(schema, **{"optimiser__epochs": EPOCHS, "backend": "cpp", **options})
+        with suppress(StopError):
+            train(config, tmp_path / name, resume=resume, on_step=on_step)
+        return newest_checkpoint(tmp_path / name)[0]
+
+    return run
+
+
+def differing(one, other):
+    """The names of tensors that have not the same bits."""
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+RUNS = {
+    "the defaults": {},
+    "by plain PyTorch": {"backend": "reference"},
+    "the full cell": {"model__rank": None},
+    "gradients that stay sparse": {"optimiser__batch_size": 8, "optimiser__clip_norm": 0.1},
+    "embeddings by AdamW": {"model__embedding": "dense", "optimiser__clip_norm": 0.1},
+    "a learned weighting": {"loss__weighting": "uncertainty"},
+    "weighted rows": {"loss__sample_weight": True, "loss__task_weight": [1.0, 2.0]},
+    "doubly robust": {"loss__cvr": "dr"},
+    "transfer in bfloat16": {"model__relation": "transfer", "precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+def test_a_recorded_step_trains_the_same_bits(trained, options):
+    recorder = RecordedOperators()
+    one_by_one = trained("one by one", Unrecorded(), on_step=stop_at(16), **options)
+    assert differing(one_by_one, trained("recorded", recorder, on_step=stop_at(16), **options)) == []
+    assert recorder.launches
+
+
+def test_full_batches_are_launched_as_one_after_the_first_steps(trained):
+    recorder = RecordedOperators()
+    trained("run", recorder)
+    assert (recorder.records, recorder.launches) == (1, FULL_STEPS - FIRST_STEPS)
+
+
+def test_a_resumed_run_that_records_ends_with_the_same_bits(trained):
+    whole = trained("whole", RecordedOperators())
+    trained("stopped", RecordedOperators(), on_step=stop_at(10))
+    assert differing(whole, trained("stopped", RecordedOperators(), resume=True)) == []
+
+
+def test_outside_of_the_launch_a_step_copies_its_batch_and_its_rates(trained, monkeypatch):
+    found = []
+
+    def traced(method):
+        def call(self, *arguments):
+            with Recording() as recording:
+                result = method(self, *arguments)
+            found.append([func._schema.name for func, *_ in recording.calls])
+            return result
+
+        return call
+
+    monkeypatch.setattr(optim.Optimisers, "set_rate", traced(optim.Optimisers.set_rate))
+    monkeypatch.setattr(RepeatedStep, "__call__", traced(RepeatedStep.__call__))
+    trained("run", NoOperators(), optimiser__epochs=1)
+    rates, step = found[-4:-2]  # of the last full batch
+    assert rates.count("aten::copy_") == 1
+    assert step == ["aten::copy_"] * 4, "ids, dense, labels, weight"
+
+
+def test_one_launch_stands_for_so_many_operators(schema, trained):
+    """docs/guide/configuration.md names the number. A GPU's step may have some more kernels: of sums, of sorted rows."""
+    recorder = RecordedOperators()
+    trained("run", recorder, on_step=stop_at(FIRST_STEPS + 1), model__tower_dims=[128, 64], model__embedding_dim=16)
+    assert len(computing(recorder.calls)) <= 190
+
+
+def test_a_rate_that_is_no_tensor_is_found(trained, monkeypatch):
+    def fixed(self, rate):
+        for group in self.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+
+    monkeypatch.setattr(optim.Optimisers, "set_rate", fixed)
+    assert differing(trained("one by one", Unrecorded()), trained("recorded", RecordedOperators()))
+
+
+def test_a_step_that_waits_for_the_device_is_refused(trained, monkeypatch):
+    monkeypatch.setattr(checks, "remembers", lambda index: False)
+    with pytest.raises(ConfigError, match=r"cuda_graph is true, but the training step cannot be recorded: .*set cuda_graph: false"):
+        trained("run", RecordedOperators(), backend="reference")
+
+
+@pytest.mark.parametrize(
+    ("device", "options"),
+    [
+        ("cpu", {}),
+        ("cuda", {"cuda_graph": False}),
+        ("cuda", {"optimiser__micro_batches": 2}),
+        ("cuda", {"model__scenario": "shape", "model__sharing": "trunk"}),
+    ],
+)
+def test_no_step_is_recorded_where_it_cannot_be(schema, device, options):
+    assert recorder_for(tiny_config(schema, **options), torch.device(device), ONE) is None
