@@ -118,7 +118,7 @@ resources: $(VENV)/.dev ## Compiles every Triton kernel for every GPU and checks
 
 cuda-check: $(VENV)/.dev ## The same for every CUDA kernel; without nvcc it says so and passes.
 	$(BIN)/python -m pytest tests/scripts/resources/test_cuda.py -n auto
-	$(BIN)/python -m scripts.resources cuda
+	$(BIN)/python -m scripts.resources cuda $(OPTIONS)
 
 # By the machine's own Python, whose PyTorch fits its GPU.
 gpu: ## Runs what needs a GPU: tests, tile sizes, benchmarks, sanitizers. OPTIONS='--minutes 30'; --help lists more.

@@ -19,10 +19,11 @@ from ..ops import backends
 from ..ops.inference import MULTIPLE
 from ..support.checks import check_sequence
 from ..support.model_inputs import check_dense, check_ids
-from ..support.tracing import transformed
+from ..support.tracing import inputs_checked, transformed
 from .candidates import Split
 from .layers import PartiallySharedLinear
 from .lookup import exact, lookup
+from .request_graphs import RequestGraphs, recorder_for
 
 if TYPE_CHECKING:
     from .model import DCRNN
@@ -81,6 +82,12 @@ class PreparedDCRNN:
         self._binned = model.dense_embedding is not None
         self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, self._lookup))
         self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
+        self._graphs = self._recorded(model)
+
+    @_plainly
+    def _recorded(self, model: DCRNN) -> RequestGraphs | None:
+        recorder = recorder_for(model)
+        return None if recorder is None else RequestGraphs(lambda ids, dense: self._logits(*self._inputs(ids, dense)), model, recorder)
 
     @_plainly
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
@@ -143,6 +150,11 @@ class PreparedDCRNN:
         return self.model.probabilities(self._logits(*inputs, *split.scenarios(user_ids, item_ids)))
 
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
+        if self._graphs is not None:
+            self._check(ids, dense)
+            with inputs_checked():
+                found = self._graphs(ids, dense)
+                return self._logits(*self._inputs(ids, dense)) if found is None else found
         return self._logits(*self._inputs(ids, dense))
 
     def _logits(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:

@@ -111,8 +111,8 @@ class Ranker:
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
         """Probabilities [N] in float32 by name of one user's N items, in the order of the items.
 
-        The result is that of :meth:`predict` for N rows that repeat the user's cells, but the user's cells are encoded and looked up
-        once. Where a derived column reads columns of both, rows that repeat the user are made and scored.
+        The result is that of :meth:`predict` for N rows that repeat the user's cells, but the user's cells are encoded once, and on a CPU
+        looked up once. Where a derived column reads columns of both, rows that repeat the user are made and scored.
 
         Args:
             user: a cell for each of the user's columns.
@@ -138,7 +138,9 @@ class Ranker:
         if split.is_mixed:
             return self.predict_encoded(*split.repeated(user, items))
         of_user, of_items = split.encode(user, items)
-        user_ids, user_dense = of_user.ids[0].to(self._device), None if of_user.dense is None else of_user.dense[0].to(self._device)
+        if self._checks:
+            return self.predict_encoded(*split.rows(of_user, of_items))
+        user_ids, user_dense = of_user.ids[0], None if of_user.dense is None else of_user.dense[0]
         return self._in_batches(
             *of_items,
             lambda ids, dense: self._prepared.score(
@@ -152,11 +154,12 @@ class Ranker:
             return self._in_batches(ids, dense, self._prepared.predict)
 
     def _in_batches(self, ids: torch.Tensor, dense: torch.Tensor | None, predict: Predict) -> Scores:
-        parts: list[dict[str, torch.Tensor]] = []
+        parts: list[torch.Tensor] = []
         for start in range(0, max(len(ids), 1), BATCH):
             rows = slice(start, start + BATCH)
-            parts.append(predict(ids[rows].to(self._device), None if dense is None else dense[rows].to(self._device)))
-        scores = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in self.names}
+            found = predict(ids[rows].to(self._device), None if dense is None else dense[rows].to(self._device))
+            parts.append(torch.stack([found[name] for name in self.names]))
+        scores = dict(zip(self.names, torch.cat(parts, dim=1).cpu().numpy(), strict=True))  # a GPU is waited for once
         if self.calibration is None:
             return scores
         return self.calibration.apply(scores, self.model.tasks, self.model.negative_rate)

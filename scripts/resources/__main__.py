@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         language = languages.add_parser(name, description=module.__doc__)
         path = ROOT / "bench" / "results" / f"{name}_resources.json"
         language.add_argument("--output", type=Path, default=path, help=f"where the result goes (default: bench/results/{path.name})")
+        language.add_argument("--recorded", action="store_true", help="compile a part and compare, if that file is of the same sources")
         language.add_argument("--archs", nargs="+", type=int, choices=archs, default=archs, help="only these GPUs")
         module.add_options(language)
         language.set_defaults(module=module)

@@ -12,8 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from ..sources import ROOT, sources
-from .cuda_compile import ALL_STEPS_DIM, LOW_RANK, Compiled, binding_includes, compile_all, find_nvcc, kernels_of, run, shapes_of, target_of
+from .cuda_compile import (
+    ALL_STEPS_DIM,
+    LOW_RANK,
+    SHIM,
+    Compiled,
+    binding_includes,
+    compile_all,
+    find_nvcc,
+    kernels_of,
+    run,
+    shapes_of,
+    target_of,
+)
 from .multiprocessor import MULTIPROCESSORS, SHARED_MEMORY, programs
+from .recorded import digest_of, recorded_result, with_differences
 
 COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "static_shared", "dynamic_shared", "blocks", "occupancy")
 """What is printed of a row, after its names."""
@@ -66,28 +79,40 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def report(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Compile the sources, and return the result, or None if there is no nvcc."""
-    nvcc, folder = find_nvcc(), options.sources.resolve()
+    """Compile the sources, and return the result, or None if there is no nvcc; or the recorded one, once sm_90 is compared."""
+    nvcc = find_nvcc()
     if nvcc is None:
         print("cuda-check: skipped: nvcc was not found; install the CUDA toolkit, or name it in CUDA_HOME")
         return None
+    versions = {"nvcc": run([nvcc, "--version"], options.sources)[0].splitlines()[-1]}
+    folders = (options.sources, options.sources / "cuda", SHIM)
+    digest = digest_of((file for folder in folders for file in folder.iterdir() if file.is_file()), versions, options)
+    recorded = recorded_result(options, digest)
+    if recorded is None:
+        return compiled_report(nvcc, options, versions, digest)
+    part = argparse.Namespace(**vars(options) | {"archs": [90]})
+    return with_differences(recorded, compiled_report(nvcc, part, versions, digest))
+
+
+def compiled_report(nvcc: str, options: argparse.Namespace, versions: dict[str, str], digest: str) -> dict[str, Any]:
+    """Compile the sources, and return the result."""
+    folder = options.sources.resolve()
     chosen = [source for source in sources("cuda") if not options.only or Path(source).stem in options.only]
     if not chosen:
         raise SystemExit(f"cuda-check: csrc/sources.txt has no CUDA source called {' or '.join(options.only)}")
     kernels = [source for source in chosen if source.endswith(".cu")]
-    bindings = [source for source in chosen if source not in kernels]
-    versions, includes = {"nvcc": run([nvcc, "--version"], folder)[0].splitlines()[-1]}, []
+    bindings, includes = [source for source in chosen if source not in kernels], []
     if bindings:
         try:
             includes = binding_includes(nvcc)
-            versions["torch"] = sys.modules["torch"].__version__
+            versions = versions | {"torch": sys.modules["torch"].__version__}
         except ImportError:
             print(f"cuda-check: skipped {', '.join(bindings)}: PyTorch is not installed")
             bindings = []
-
     compiled = compile_all(nvcc, folder, [*product(kernels, options.archs), *product(bindings, [0])], includes)
     rows, problem = rows_of(compiled, folder)
     return {
+        "digest": digest,
         "versions": versions,
         "case": {"all_steps": {"D": ALL_STEPS_DIM}, "low_rank": {"D": ALL_STEPS_DIM, "r": LOW_RANK}},
         "files": [{"source": one.source, "arch": target_of(one.arch), "failures": one.failures()} for one in (*compiled, *problem)],

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..sources import KERNELS as KERNEL_FILES
 from .multiprocessor import SHARED_MEMORY, programs
+from .recorded import digest_of, recorded_result, with_differences
 from .triton_compile import ELEMENT, HEAVIEST, KERNELS, LOW_RANK, SIZES, TILED, Job, arguments, compiled, job_of, load, run_tool
 from .triton_costs import lines, predictions
 from .triton_loops import loop_failures
@@ -291,6 +292,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
+    """Compile the kernels, and return the result; or the recorded one, once each kernel's last tile for every GPU has been compared."""
+    digest = digest_of(options.kernels.glob("*.py"), versions(), options)
+    recorded = recorded_result(options, digest)
+    if recorded is None:
+        return compiled_report(options, digest)
+    part = argparse.Namespace(**vars(options) | {"kinds": ["bfloat16"], "tile": -1, "sections": ["rows"]})
+    return with_differences(recorded, compiled_report(part, digest))
+
+
+def compiled_report(options: argparse.Namespace, digest: str) -> dict[str, Any]:
     """Compile the kernels, and return the result."""
     load(options.kernels)
     jobs = list(rows_to_compile(options.names, options.kinds, options.archs, options.ranks, options.tile))
@@ -312,6 +323,7 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     predicted = predictions()
     print("\n".join(lines(predicted)))
     return {
+        "digest": digest,
         "versions": versions(),
         "case": {"tasks": TASKS, "steps": STEPS, "sizes": CASES},
         "rows": [row_of(job, facts[job]) for job in rows],

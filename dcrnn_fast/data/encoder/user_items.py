@@ -52,6 +52,17 @@ class UserItems:
             of_user = Encoded(torch.empty(1, 0, dtype=torch.int64), None)
         return of_user, _named("items", lambda: self._items.encode(items))
 
+    def rows(self, user: Encoded, items: Encoded) -> Encoded:
+        """The items' rows with the user's ids and numbers in each, of what :meth:`encode` gives."""
+        fields, numbers = list(self._encoder.num_embeddings), list(self._encoder.dense)
+        ids = torch.empty(len(items.ids), len(fields), dtype=torch.int64)
+        dense = torch.empty(len(items.ids), len(numbers)) if numbers else None
+        for part, encoded in ((self._user, user), (self._items, items)):
+            ids[:, [fields.index(name) for name in part.num_embeddings]] = encoded.ids
+            if dense is not None and encoded.dense is not None:
+                dense[:, [numbers.index(name) for name in part.dense]] = encoded.dense
+        return Encoded(ids, dense)
+
     def repeated(self, user: Mapping[str, Any], items: Any) -> Encoded:
         """Rows of all columns, which repeat the user's cells. Raises DataError as :meth:`encode` does."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
 from ...data import Batch
 from ...errors import ConfigError
+from ...support.cuda_graph import CudaGraphs
 from ..config import RunConfig
 from ..device import each, on_device, pinned
 from ..ranks.ranks import Ranks
@@ -16,29 +16,6 @@ from .optim import Optimisers
 
 FIRST_STEPS = 3
 """Steps that are not recorded: they measure backends, compile kernels, and make what the optimisers keep."""
-
-
-class CudaGraphs:
-    """Records work on a stream of its own. Work before runs there too, so that autograd's nodes belong to it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
-
-    @contextmanager
-    def unrecorded(self) -> Iterator[None]:
-        """Work in the block is launched behind all that was launched before it. The CPU waits for nothing."""
-        others = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(others)
-        with torch.cuda.stream(self._stream):
-            yield
-        others.wait_stream(self._stream)
-
-    def record(self, work: Callable[[], object]) -> Callable[[], None]:
-        """What launches ``work`` again, with the same memory. ``work`` has no effect now. RuntimeError: it waits for the device."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            work()
-        return graph.replay
 
 
 def recorder_for(config: RunConfig, device: torch.device, ranks: Ranks) -> CudaGraphs | None:
@@ -62,7 +39,7 @@ class RepeatedStep:
         work: takes a batch on the device and returns its number of rows. It reads nothing from the device, and what differs between steps
             stands in tensors: the batch, the optimisers' rates and counts of steps.
         rows: of a batch that is recorded.
-        recorder: :class:`CudaGraphs`, or what records on a CPU in a test.
+        recorder: :class:`.cuda_graph.CudaGraphs`, or what records on a CPU in a test.
     """
 
     def __init__(self, work: Callable[[Batch], int], optimiser: Optimisers, rows: int, device: torch.device, recorder: CudaGraphs) -> None:
@@ -75,7 +52,7 @@ class RepeatedStep:
         """Do the work with a batch on the CPU. Raises :class:`ConfigError` if it cannot be recorded."""
         if self._still_unrecorded or len(batch.ids) != self._rows:
             self._still_unrecorded -= len(batch.ids) == self._rows
-            with self._recorder.unrecorded():
+            with self._recorder.in_order():
                 return self._work(on_device(batch, self._device))
         if self._batch is None:
             self._batch = each(batch, lambda part: torch.empty_like(part, device=self._device))

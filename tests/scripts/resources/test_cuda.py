@@ -64,6 +64,16 @@ def test_a_binding_that_does_not_compile_is_reported(spoiled):
     assert "no_such_file.h" in content["files"][0]["failures"][0]
 
 
+def test_a_recorded_result_stands_until_a_source_changes(check, planted):
+    assert check("--only", "param_gather")[0] == 0
+    code, words, content = check("--only", "param_gather", "--recorded")
+    rows = len(content["rows"])
+    assert (code, f"{rows} of {rows} recorded rows compiled again, 0 not as recorded" in words) == (0, True)
+    changed = planted(ROOT / "csrc", "cuda/param_gather_kernels.h", r"\Z", "// changed\n")
+    code, words, _ = check("--only", "param_gather", "--recorded", "--sources", str(changed))
+    assert (code, "compiling all" in words) == (0, True)
+
+
 def test_a_kernel_that_the_script_does_not_know_is_reported(spoiled):
     code, _, content = spoiled("cuda/param_gather.cu", r"\Z", "__global__ void unknown_kernel() {}\n")
     assert code == 1

@@ -3,6 +3,7 @@
 `make resources`, which CI runs too, compiles the kernels as they are: every tile for every architecture and dtype, and every variant.
 """
 
+import json
 from itertools import product
 
 import pytest
@@ -116,6 +117,55 @@ def test_a_kernel_that_pytorchs_compiler_would_write_without_what_it_calls_is_re
     assert not failed(content["rows"], "")
     assert failed(content["reemission"], "does not compile as PyTorch's compiler writes it")
     assert code == 1
+
+
+GATHER = ("--archs", "90", "--sections", "rows", "--kinds", "bfloat16", "--names", "gather", "gather_sum")
+
+
+@pytest.fixture
+def recorded(resources, tmp_path):
+    """A function that runs the report on two kernels with ``--recorded``, after a first run without; and the file of both."""
+    found = tmp_path / "found.json"
+    assert resources("triton", found, *GATHER)[0] == 0
+    return (lambda *options: resources("triton", found, *GATHER, "--recorded", *options)), found
+
+
+def test_a_recorded_result_stands_where_nothing_has_changed(recorded):
+    run, found = recorded
+    before = found.read_text(encoding="utf-8")
+    code, words, _ = run()
+    assert "2 of 2 recorded rows compiled again, 0 not as recorded" in words
+    assert code == 0
+    assert found.read_text(encoding="utf-8") == before
+
+
+def test_a_recorded_row_that_the_compiler_does_not_repeat_is_a_failure(recorded):
+    run, found = recorded
+    content = json.loads(found.read_text(encoding="utf-8"))
+    content["rows"][0]["registers"] -= 1
+    found.write_text(json.dumps(content), encoding="utf-8")
+    code, words, content = run()
+    assert "1 not as recorded" in words
+    assert failed(content["rows"], "this is not as recorded")
+    assert code == 1
+
+
+def test_a_recorded_failure_stays_a_failure(recorded):
+    run, found = recorded
+    content = json.loads(found.read_text(encoding="utf-8"))
+    content["rows"].append({**content["rows"][0], "failures": ["spills"]})
+    found.write_text(json.dumps(content), encoding="utf-8")
+    code, words, _ = run()
+    assert "gather bfloat16" in words.partition("FAILED: ")[2]
+    assert code == 1
+
+
+def test_everything_is_compiled_again_after_a_change_of_a_kernel(script, recorded, planted):
+    run, _ = recorded
+    copy = planted(script("sources").KERNELS, "param_gather.py", r"(?m)^$", "# changed")
+    code, words, content = run("--kernels", str(copy))
+    assert "compiling all" in words
+    assert (code, len(content["rows"])) == (0, 2)
 
 
 def test_every_kernel_with_a_planted_defect_compiles(script):

@@ -13,7 +13,7 @@ from dcrnn_fast.training import train
 from dcrnn_fast.training.loop import optim, trainer
 from dcrnn_fast.training.loop.graph import FIRST_STEPS, RepeatedStep, recorder_for
 from dcrnn_fast.training.ranks.ranks import ONE
-from tests.training.loop.recorded_steps import RecordedOperators, Recording, computing
+from tests.recorded_operators import RecordedOperators, Recording, computing
 from tests.training.tiny import newest_checkpoint, tiny_config
 
 EPOCHS, FULL_STEPS = 2, 14

@@ -1,4 +1,4 @@
-"""A stand-in for a CUDA graph on a CPU: it records the operators of a step, and repeats them with the same tensors and numbers."""
+"""A stand-in for a CUDA graph on a CPU: it records the operators of some work, and repeats them with the same tensors and numbers."""
 
 from contextlib import nullcontext
 
@@ -30,15 +30,16 @@ class Recording(TorchDispatchMode):
 
 
 class RecordedOperators:
-    """Has the methods of :class:`dcrnn_fast.training.loop.graph.CudaGraphs`.
+    """Has the methods of :class:`dcrnn_fast.support.cuda_graph.CudaGraphs`.
 
-    ``records`` counts what was recorded, ``launches`` how often that was done again; ``calls`` are its operators.
+    ``records`` counts what was recorded, ``launches`` how often that was done again; ``calls`` are the operators
+    of the last record.
     """
 
     def __init__(self):
         self.records, self.launches, self.calls = 0, 0, []
 
-    def unrecorded(self):
+    def in_order(self):
         return nullcontext()
 
     def record(self, work):
@@ -51,15 +52,14 @@ class RecordedOperators:
             for tensor, before in reversed(recording.before):
                 tensor.copy_(before)
         self.records, self.calls = self.records + 1, recording.calls
-        return self._again
+        return lambda: self._again(recording.calls)
 
-    def _again(self):
+    def _again(self, calls):
         self.launches += 1
         with torch.no_grad():
-            for func, args, kwargs, result in self.calls:
-                again = func(*args, **kwargs)
-                if any(returned.alias_info is None for returned in func._schema.returns):  # neither a view nor written in place
-                    for old, new in zip(parts(result), parts(again), strict=True):
+            for func, args, kwargs, result in calls:
+                for old, new in zip(parts(result), parts(func(*args, **kwargs)), strict=True):
+                    if old.data_ptr() != new.data_ptr():  # neither a view nor written in place
                         old.copy_(new)
 
 
