@@ -39,6 +39,11 @@ def tile_work(kernel: str, config: Config, sizes: Sizes) -> tuple[int, int]:
 
 def predicted_seconds(kernel: str, config: Config, sizes: Sizes) -> float:
     """The time of one launch of a kernel."""
+    return max(limits(kernel, config, sizes).values())
+
+
+def limits(kernel: str, config: Config, sizes: Sizes) -> dict[str, float]:
+    """The least time of one launch by each of what may limit it."""
     rows = ceil(sizes.rows / sizes.tasks) if kernel == "inputs" else sizes.rows
     row_tiles, unit_tiles = ceil(rows / config.block_b), ceil(sizes.dim / config.block_d)
     programs, tiles = (row_tiles, unit_tiles * sizes.steps) if kernel == ALL_STEPS else (row_tiles * unit_tiles, 1)
@@ -46,14 +51,18 @@ def predicted_seconds(kernel: str, config: Config, sizes: Sizes) -> float:
     neighbours = min(8 // config.num_warps, ceil(programs / sizes.card.multiprocessors))
     flops, moved = tile_work(kernel, config, sizes)
     elements = config.block_b * config.block_d * _bytes_a_unit(kernel, sizes)
-    products = max(_product_seconds(flops, moved, sizes.kind) * neighbours, _waits(kernel, config, sizes))
-    tile = products + neighbours * elements / _BYTES_A_MULTIPROCESSOR + _TILE_SECONDS
     waves = ceil(programs / (neighbours * sizes.card.multiprocessors))
-    return max(
-        waves * tiles * tile,
-        programs * tiles * (moved + elements) / _L2_BYTES,
-        programs * tiles * elements / _MEMORY_BYTES,
-    )
+
+    def tile_by_tile(product_seconds: float) -> float:
+        return waves * tiles * (product_seconds + neighbours * elements / _BYTES_A_MULTIPROCESSOR + _TILE_SECONDS)
+
+    return {
+        "tensor cores": tile_by_tile(flop_seconds(flops, sizes.kind) * _MULTIPROCESSORS * neighbours),
+        "operands of a multiprocessor": tile_by_tile(moved / _BYTES_A_MULTIPROCESSOR * neighbours),
+        "waits for loads": tile_by_tile(_waits(kernel, config, sizes)),
+        "L2 cache": programs * tiles * (moved + elements) / _L2_BYTES,
+        "memory": programs * tiles * elements / _MEMORY_BYTES,
+    }
 
 
 def predicted(kernel: str, sizes: Sizes) -> Config:
@@ -84,6 +93,11 @@ def library_seconds(batch: int, rows: int, columns: int, long: int, kind: str) -
     return max(seconds, tiles * moved / _L2_BYTES)
 
 
+def flop_seconds(flops: int, kind: str) -> float:
+    """The time of so many FLOPs on all tensor cores."""
+    return flops / (_SUSTAINED * _FLOPS[kind])
+
+
 def memory_seconds(moved: int) -> float:
     """The time to read and write so many bytes of memory."""
     return moved / _MEMORY_BYTES
@@ -91,7 +105,7 @@ def memory_seconds(moved: int) -> float:
 
 def _product_seconds(flops: int, moved: int, kind: str) -> float:
     """The time of a tile's product on one multiprocessor."""
-    return max(flops * _MULTIPROCESSORS / (_SUSTAINED * _FLOPS[kind]), moved / _BYTES_A_MULTIPROCESSOR)
+    return max(flop_seconds(flops, kind) * _MULTIPROCESSORS, moved / _BYTES_A_MULTIPROCESSOR)
 
 
 def _terms(kernel: str, sizes: Sizes) -> int:

@@ -6,9 +6,30 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dcrnn_fast.nn import cpu_layers
+from dcrnn_fast.nn import optim as table_optim
+from dcrnn_fast.ops import checks
+from dcrnn_fast.training.loop import optim as training_optim
+
 READS = ("tolist", "item", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
 OPERATORS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_coalesce", "_unique2", "unique_dim", "unique_consecutive"}
-"""The operators whose result, or its size, the CPU has to know; so it is with indexing by a mask."""
+CHECKING = {"index_add", "index_add_", "index_copy", "index_copy_", "index_put_", "scatter_add", "scatter_add_"}
+OPERATORS |= CHECKING
+"""The operators whose result, or its size, the CPU has to know; so it is with indexing by a mask. And those that, with deterministic
+algorithms, check rows of a GPU on the CPU.
+"""
+
+
+def as_on_a_gpu(monkeypatch):
+    """Let a training step on a CPU take the operators that it takes on a GPU, where an index has been read once."""
+    monkeypatch.setattr(checks, "remembers", lambda index: True)
+    for module in (table_optim, training_optim):
+        monkeypatch.setattr(module, "on_gpu", lambda tensor: True)
+
+    def embedded(self, rows):
+        return torch.nn.functional.embedding(rows, self.weight, sparse=self.sparse)
+
+    monkeypatch.setattr(cpu_layers.Embedding, "forward", embedded)
 
 
 class Operators(TorchDispatchMode):

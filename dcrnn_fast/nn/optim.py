@@ -82,7 +82,7 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         if not state:
             state["sum"] = torch.zeros(table.shape[0], device=table.device, dtype=table.dtype)
         if gradient.is_sparse and gradient._nnz() > gradient.shape[0]:  # adding into all rows is then sooner than sorting
-            gradient = gradient._values().new_zeros(gradient.shape).index_add_(0, gradient._indices()[0], gradient._values())
+            gradient = added(gradient._values().new_zeros(gradient.shape), gradient._indices()[0], gradient._values())
         if not gradient.is_sparse:
             squares, read = gradient.square().mean(dim=1), gradient.any(dim=1)
             state["sum"].add_(squares)
@@ -91,13 +91,13 @@ class RowWiseAdagrad(torch.optim.Optimizer):
             rates = _rates(state["sum"].clone(), squares.sum() / read.sum().clamp(min=1), group)
             table.addcmul_(gradient, rates[:, None], value=-1)
             return
-        rows, values, own = each_row_once(gradient, wait=table.is_cpu)
+        rows, values, own = each_row_once(gradient, wait=not on_gpu(table))
         squares = values.square().mean(dim=1)
         sums = state["sum"].index_select(0, rows).add_(squares)
-        state["sum"].index_copy_(0, rows, sums)
+        written(state["sum"], rows, sums)
         rates = _rates(sums, squares.mean() if own is None else (squares * own).sum() / own.sum(), group)
         updated = table.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"]).addcmul_(values, rates[:, None], value=-1)
-        table.index_copy_(0, rows, updated)
+        written(table, rows, updated)
 
 
 def each_row_once(gradient: Tensor, *, wait: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -111,10 +111,29 @@ def each_row_once(gradient: Tensor, *, wait: bool) -> tuple[Tensor, Tensor, Tens
         return gradient.indices()[0], gradient.values(), None
     rows, order = gradient._indices()[0].sort(stable=True)
     place = torch.cat([rows.new_zeros(1), (rows[1:] != rows[:-1]).cumsum(0)])  # of each, among the rows without repeats
-    sums = torch.zeros_like(gradient._values()).index_add_(0, place, gradient._values()[order])
+    sums = added(torch.zeros_like(gradient._values()), place, gradient._values()[order])
     every = torch.arange(len(rows), device=rows.device)
     kept = torch.minimum(every, place[-1])
-    return torch.zeros_like(rows).index_copy_(0, place, rows)[kept], sums[kept], every <= place[-1]
+    return written(torch.zeros_like(rows), place, rows)[kept], sums[kept], every <= place[-1]
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether the CPU would wait for the tensor's device."""
+    return not tensor.is_cpu
+
+
+def added(target: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+    """``target.index_add_(0, rows, values)``, with which the CPU waits for a GPU to check the rows if algorithms are deterministic."""
+    if on_gpu(target):
+        return torch._index_put_impl_(target, [rows], values, accumulate=True, unsafe=True)
+    return target.index_add_(0, rows, values)
+
+
+def written(target: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+    """``target.index_copy_(0, rows, values)``, as :func:`added`. A row that is listed twice has the same values."""
+    if on_gpu(target):
+        return torch._index_put_impl_(target, [rows], values, unsafe=True)
+    return target.index_copy_(0, rows, values)
 
 
 def _rates(sums: Tensor, mean: Tensor, group: dict[str, Any]) -> Tensor:

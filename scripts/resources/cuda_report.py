@@ -86,7 +86,7 @@ def report(options: argparse.Namespace) -> dict[str, Any] | None:
         return None
     versions = {"nvcc": run([nvcc, "--version"], options.sources)[0].splitlines()[-1]}
     folders = (options.sources, options.sources / "cuda", SHIM)
-    digest = digest_of((file for folder in folders for file in folder.iterdir() if file.is_file()), versions, options)
+    digest = digest_of("cuda", (file for folder in folders for file in folder.iterdir() if file.is_file()), versions, options)
     recorded = recorded_result(options, digest)
     if recorded is None:
         return compiled_report(nvcc, options, versions, digest)

@@ -13,14 +13,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+LANGUAGES = {"triton", "cuda"}
 NO_CAUSE = ("output", "recorded", "module", "kernels", "sources")
 """Options that do not decide the result. Of a folder of sources the content counts, not the name."""
 
 
-def digest_of(sources: Iterable[Path], versions: Mapping[str, str], options: argparse.Namespace) -> str:
-    """A digest of all that decides a result. It is of the files' bytes: a changed comment changes it too."""
-    found = hashlib.sha256()
-    scripts = (file for file in Path(__file__).parent.iterdir() if file.suffix in (".py", ".h"))
+def digest_of(language: str, sources: Iterable[Path], versions: Mapping[str, str], options: argparse.Namespace) -> str:
+    """A digest of all that decides a language's result. It is of the files' bytes: a changed comment changes it too."""
+    found, others = hashlib.sha256(), LANGUAGES - {language}
+    scripts = (file for file in Path(__file__).parent.glob("*.*") if file.name.partition("_")[0] not in others)
     for file in [*sorted(sources), *sorted(scripts)]:
         found.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     chosen = {name: value for name, value in vars(options).items() if name not in NO_CAUSE}

@@ -293,7 +293,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result; or the recorded one, once each kernel's last tile for every GPU has been compared."""
-    digest = digest_of(options.kernels.glob("*.py"), versions(), options)
+    digest = digest_of("triton", options.kernels.glob("*.py"), versions(), options)
     recorded = recorded_result(options, digest)
     if recorded is None:
         return compiled_report(options, digest)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dcrnn_fast
 
 from ...errors import ConfigError
-from ...nn.optim import each_row_once
+from ...nn.optim import each_row_once, on_gpu
 from ..config import OptimiserConfig, RunConfig
 from ..device import pinned
 
@@ -133,7 +133,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:
 
 def _added_up(gradient: Tensor) -> Tensor:
     """A sparse gradient that lists each row once, with the sum of its values. On a GPU the last row may follow again, with zeros."""
-    rows, values, own = each_row_once(gradient, wait=gradient.is_cpu)
+    rows, values, own = each_row_once(gradient, wait=not on_gpu(gradient))
     values = values if own is None else values * own[:, None]
     return torch.sparse_coo_tensor(rows[None], values, gradient.shape, check_invariants=False, is_coalesced=own is None)
 

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.nn import optim as table_optim
-from dcrnn_fast.nn.optim import each_row_once
 from dcrnn_fast.ops import checks
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop import optim, trainer
 from dcrnn_fast.training.loop.graph import FIRST_STEPS, RepeatedStep, recorder_for
 from dcrnn_fast.training.ranks.ranks import ONE
+from tests.reads import as_on_a_gpu
 from tests.recorded_operators import RecordedOperators, Recording, computing
 from tests.training.tiny import newest_checkpoint, tiny_config
 
@@ -50,9 +49,7 @@ class NoOperators(RecordedOperators):
 @pytest.fixture
 def trained(schema, tmp_path, monkeypatch):
     """Trains as on a GPU with these options, and returns the tensors of the last checkpoint."""
-    for module in (optim, table_optim):
-        monkeypatch.setattr(module, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=False))
-    monkeypatch.setattr(checks, "remembers", lambda index: True)
+    as_on_a_gpu(monkeypatch)
 
     def run(name, recorder, *, resume=False, on_step=None, **options):
         monkeypatch.setattr(trainer, "recorder_for", lambda *_: recorder)

@@ -5,12 +5,11 @@ from functools import wraps
 
 import pytest
 
-from dcrnn_fast.nn import optim as nn_optim
+from dcrnn_fast.nn import optim
 from dcrnn_fast.nn.optim import each_row_once
-from dcrnn_fast.ops import checks
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop import gradient, optim, trainer
-from tests.reads import recorded
+from dcrnn_fast.training.loop import gradient, trainer
+from tests.reads import as_on_a_gpu, recorded
 from tests.training.tiny import tiny_config
 
 
@@ -31,10 +30,10 @@ def reads(schema, tmp_path, monkeypatch):
 
             return call
 
-        for module in (optim, nn_optim):
-            monkeypatch.setattr(module, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=waiting))
+        as_on_a_gpu(monkeypatch)
+        if waiting:
+            monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=True))
         monkeypatch.setattr(trainer.Trainer, "_work", recording(trainer.Trainer._work))
-        monkeypatch.setattr(checks, "remembers", lambda index: True)
         config = tiny_config(schema, **{"optimiser__epochs": 1, **options})
         train(config, tmp_path / "run", on_step=lambda step: found.clear() if step == 1 else None)
         return found
@@ -69,3 +68,8 @@ def test_a_step_whose_batch_was_not_checked_before_is_found(reads, monkeypatch):
 
 def test_a_step_that_waits_for_the_number_of_rows_read_is_found(reads):
     assert "_coalesce" in reads(waiting=True, **FEW_ROWS)
+
+
+def test_a_step_that_checks_the_rows_of_tables_on_the_cpu_is_found(reads, monkeypatch):
+    monkeypatch.setattr(optim, "added", lambda target, rows, values: target.index_add_(0, rows, values))
+    assert set(reads()) == {"index_add_"}
