@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from ..ops import backends
 from ..ops.inference import MULTIPLE
 from ..support.checks import check_sequence
+from ..support.cuda_graph import CudaGraphs
 from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import inputs_checked, transformed
 from .candidates import Split
@@ -82,12 +83,13 @@ class PreparedDCRNN:
         self._binned = model.dense_embedding is not None
         self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, self._lookup))
         self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
-        self._graphs = self._recorded(model)
+        self._graphs: RequestGraphs | None = None
+        if recorder := recorder_for(model):
+            self._graphs = self._recorded(recorder)
 
     @_plainly
-    def _recorded(self, model: DCRNN) -> RequestGraphs | None:
-        recorder = recorder_for(model)
-        return None if recorder is None else RequestGraphs(lambda ids, dense: self._logits(*self._inputs(ids, dense)), model, recorder)
+    def _recorded(self, recorder: CudaGraphs) -> RequestGraphs:
+        return RequestGraphs(lambda ids, dense: self._logits(*self._inputs(ids, dense)), self.model, recorder)
 
     @_plainly
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:

@@ -87,7 +87,8 @@ class RowWiseAdagrad(torch.optim.Optimizer):
             squares, read = gradient.square().mean(dim=1), gradient.any(dim=1)
             state["sum"].add_(squares)
             if group["weight_decay"]:
-                table.sub_(table * read[:, None] * (group["lr"] * group["weight_decay"]))
+                decay, rows = group["lr"] * group["weight_decay"], table * read[:, None]
+                table.sub_(rows * decay) if isinstance(decay, Tensor) else table.sub_(rows, alpha=decay)
             rates = _rates(state["sum"].clone(), squares.sum() / read.sum().clamp(min=1), group)
             table.addcmul_(gradient, rates[:, None], value=-1)
             return
@@ -124,14 +125,14 @@ def on_gpu(tensor: Tensor) -> bool:
 
 def added(target: Tensor, rows: Tensor, values: Tensor) -> Tensor:
     """``target.index_add_(0, rows, values)``, with which the CPU waits for a GPU to check the rows if algorithms are deterministic."""
-    if on_gpu(target):
+    if on_gpu(target) and torch.are_deterministic_algorithms_enabled():
         return torch._index_put_impl_(target, [rows], values, accumulate=True, unsafe=True)
     return target.index_add_(0, rows, values)
 
 
 def written(target: Tensor, rows: Tensor, values: Tensor) -> Tensor:
     """``target.index_copy_(0, rows, values)``, as :func:`added`. A row that is listed twice has the same values."""
-    if on_gpu(target):
+    if on_gpu(target) and torch.are_deterministic_algorithms_enabled():
         return torch._index_put_impl_(target, [rows], values, unsafe=True)
     return target.index_copy_(0, rows, values)
 

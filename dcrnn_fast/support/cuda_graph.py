@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
+
+_one_at_a_time = Lock()
+"""PyTorch records one CUDA graph of a process at a time."""
 
 
 class CudaGraphs:
@@ -22,13 +27,24 @@ class CudaGraphs:
         """Work in the block is launched behind all that was launched before it. The CPU waits for nothing."""
         others = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(others)
-        with torch.cuda.stream(self._stream):
-            yield
-        others.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            others.wait_stream(self._stream)
 
     def record(self, work: Callable[[], object]) -> Callable[[], None]:
-        """What launches ``work`` again, with the same memory. ``work`` has no effect now. RuntimeError: it waits for the device."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        """What launches ``work`` again, with the same memory. ``work`` has no effect now.
+
+        Raises RuntimeError, which says why: it waits for the device, or does what a CUDA graph cannot do again.
+        """
+        graph, others = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        with _one_at_a_time, torch.cuda.device(self._device):
+            gc.collect()  # a graph that is freed while another one is recorded spoils that
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                    work()
+            except RuntimeError as error:
+                torch.cuda.set_stream(others)  # PyTorch leaves the other one where the end of the record fails too
+                raise RuntimeError(str(error.__context__ or error)) from error
         return graph.replay

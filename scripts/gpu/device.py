@@ -159,8 +159,25 @@ def train(rows: int, batch_sizes: Sequence[int]) -> int:
                 weights.append(run.weights.read_bytes())
                 print(f"batches of {size}, {'as one launch' if graph else 'kernel by kernel'}: {rate:,.0f} training rows/s", flush=True)
             differ |= weights[0] != weights[1]
+            _compare_requests(run.weights, data, device)
             print(f"both with batches of {size} end with {'other' if weights[0] != weights[1] else 'the same'} weights", flush=True)
     return int(differ)
+
+
+def _compare_requests(weights: Path, data: Any, device: str) -> None:
+    """Compare requests, which a GPU records, with the model's own logits."""
+    import torch
+
+    from dcrnn_fast import DCRNN
+    from dcrnn_fast.data import BlockLoader
+    from dcrnn_fast.training import load_model
+
+    model = cast(DCRNN, load_model(weights, device=device)[0].eval())
+    prepared, batch = model.prepare_inference(), next(BlockLoader(data.split("test"), 513).batches())
+    for rows in (1, 5, 64, 512, 513):
+        given = [None if part is None else part[:rows].to(device) for part in (batch.ids, batch.dense)]
+        torch.testing.assert_close(prepared(*given), model(*given).detach(), rtol=1e-3, atol=1e-4)
+    print("requests have the model's logits", flush=True)
 
 
 def tune(minutes: float | None, dry_run: bool) -> int:

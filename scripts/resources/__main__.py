@@ -38,17 +38,19 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
-def conclude(result: dict[str, Any], columns: tuple[str, ...], path: Path) -> int:
-    """Write the result, print its ``rows`` and whatever has ``failures``, and return the exit code."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_json(result) + "\n", encoding="utf-8")
+def conclude(result: dict[str, Any], columns: tuple[str, ...], path: Path, *, recorded: bool) -> int:
+    """Write the result unless it is a recorded one, print its ``rows`` and whatever has ``failures``, and return the exit code."""
+    if not recorded:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(as_json(result) + "\n", encoding="utf-8")
     print(table(result["rows"], columns))
     sections = {name: section for name, section in result.items() if isinstance(section, list)}
     failed = [row for section in sections.values() for row in section if row.get("failures")]
     for row in failed:
         names = [row[name] if isinstance(row[name], str) else f"{name}={shown(row[name])}" for name in (*KEY, "variant") if name in row]
         print(f"FAILED: {' '.join(names)}: {'; '.join(row['failures'])}")
-    print(f"{', '.join(f'{len(section)} {name}' for name, section in sections.items())}, {len(failed)} failed; written to {path}")
+    counted = ", ".join(f"{len(section)} {name}" for name, section in sections.items())
+    print(f"{counted}, {len(failed)} failed; {'see' if recorded else 'written to'} {path}")
     return int(bool(failed))
 
 
@@ -69,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         language.set_defaults(module=module)
     options = parser.parse_args(arguments)
     result = options.module.report(options)
-    return 0 if result is None else conclude(result, options.module.COLUMNS, options.output)
+    return 0 if result is None else conclude(result, options.module.COLUMNS, options.output, recorded=options.recorded)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def report(options: argparse.Namespace) -> dict[str, Any] | None:
     recorded = recorded_result(options, digest)
     if recorded is None:
         return compiled_report(nvcc, options, versions, digest)
-    part = argparse.Namespace(**vars(options) | {"archs": [90]})
+    part = argparse.Namespace(**vars(options) | {"archs": [90] if 90 in options.archs else options.archs[:1]})
     return with_differences(recorded, compiled_report(nvcc, part, versions, digest))
 
 

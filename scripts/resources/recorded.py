@@ -21,7 +21,8 @@ NO_CAUSE = ("output", "recorded", "module", "kernels", "sources")
 def digest_of(language: str, sources: Iterable[Path], versions: Mapping[str, str], options: argparse.Namespace) -> str:
     """A digest of all that decides a language's result. It is of the files' bytes: a changed comment changes it too."""
     found, others = hashlib.sha256(), LANGUAGES - {language}
-    scripts = (file for file in Path(__file__).parent.glob("*.*") if file.name.partition("_")[0] not in others)
+    here = Path(__file__)
+    scripts = (file for file in here.parent.glob("*.*") if file != here and file.name.partition("_")[0] not in others)
     for file in [*sorted(sources), *sorted(scripts)]:
         found.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     chosen = {name: value for name, value in vars(options).items() if name not in NO_CAUSE}

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -293,11 +295,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result; or the recorded one, once each kernel's last tile for every GPU has been compared."""
-    digest = digest_of("triton", options.kernels.glob("*.py"), versions(), options)
+    torch = version("torch") if find_spec("torch") else "none"  # which writes what "reemission" compiles
+    digest = digest_of("triton", options.kernels.glob("*.py"), versions() | {"torch": torch.partition("+")[0]}, options)
     recorded = recorded_result(options, digest)
     if recorded is None:
         return compiled_report(options, digest)
-    part = argparse.Namespace(**vars(options) | {"kinds": ["bfloat16"], "tile": -1, "sections": ["rows"]})
+    part = argparse.Namespace(**vars(options) | {"kinds": options.kinds[:1], "tile": -1, "sections": ["rows"]})
     return with_differences(recorded, compiled_report(part, digest))
 
 

@@ -1,5 +1,7 @@
 """Requests on a GPU take recorded work, with the logits of a call with as many rows. A CPU's stand-in for CUDA graphs records here."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -84,3 +86,27 @@ def test_an_id_outside_its_field_is_refused_by_name(recorder):
 
 def test_on_a_cpu_nothing_is_recorded():
     assert request_graphs.recorder_for(made()) is None
+
+
+def test_a_request_that_cannot_be_recorded_is_an_error_that_names_the_way_out(recorder, monkeypatch):
+    def waiting(work):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(recorder, "record", waiting)
+    with pytest.raises(RuntimeError, match=r"a request of 1 rows cannot .*: operation not permitted .*; set DCRNN_FAST_CUDA_GRAPHS=0"):
+        made().prepare_inference()
+
+
+def test_the_environment_variable_is_1_or_0(monkeypatch):
+    monkeypatch.setenv("DCRNN_FAST_CUDA_GRAPHS", "no")
+    with pytest.raises(ValueError, match="DCRNN_FAST_CUDA_GRAPHS='no': expected 1 or 0"):
+        request_graphs.recorder_for(made())
+
+
+def test_requests_of_many_threads_have_their_own_results(recorder):
+    model = made(torch.float64)
+    prepared, (ids, dense) = model.prepare_inference(), rows(model, 64)
+    expected = model(ids, dense).detach()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda row: prepared(ids[row : row + 1], dense[row : row + 1]), range(64)))
+    torch.testing.assert_close(torch.cat(found), expected, rtol=1e-10, atol=1e-10)

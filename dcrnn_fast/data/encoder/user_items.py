@@ -56,7 +56,7 @@ class UserItems:
         """The items' rows with the user's ids and numbers in each, of what :meth:`encode` gives."""
         fields, numbers = list(self._encoder.num_embeddings), list(self._encoder.dense)
         ids = torch.empty(len(items.ids), len(fields), dtype=torch.int64)
-        dense = torch.empty(len(items.ids), len(numbers)) if numbers else None
+        dense = torch.empty(len(items.ids), len(numbers), dtype=torch.float32) if numbers else None
         for part, encoded in ((self._user, user), (self._items, items)):
             ids[:, [fields.index(name) for name in part.num_embeddings]] = encoded.ids
             if dense is not None and encoded.dense is not None:

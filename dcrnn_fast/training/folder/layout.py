@@ -16,8 +16,8 @@ from .checkpoint import checkpoint_folders, recover
 from .run_files import run_folder_errors, write_file, write_json
 
 # Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
-# bits, of which the run says so in a note; the other two decide when something is written, not what is trained.
-MAY_CHANGE = ("data", "threads", "backend", "checkpoint_every", "log_every")
+# bits, of which the run says so in a note; the others decide how steps are launched and when something is written, not what is trained.
+MAY_CHANGE = ("data", "threads", "backend", "cuda_graph", "checkpoint_every", "log_every")
 
 
 class RunFolder:

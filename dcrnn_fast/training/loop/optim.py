@@ -30,7 +30,9 @@ class Optimisers:
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
-        self.rates: Tensor | None = None
+        device = next(parameter.device for group in self.param_groups for parameter in group["params"])
+        rates = torch.zeros(len(self.param_groups), device=device, dtype=torch.float32)
+        self.rates = rates if on_gpu(rates) else None
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader, PackedDataset
-from ...errors import CheckpointError, ConfigError, DataError, TrainingDivergedError
+from ...errors import CheckpointError, DataError, TrainingDivergedError
 from ...nn.model import DCRNN
 from ..config import RunConfig
 from ..device import on_device, select_backend, select_precision
@@ -101,7 +101,6 @@ class Trainer:
         )
         self.repeated: RepeatedStep | None = None
         if recorder := recorder_for(config, device, ranks):
-            self.optimiser.rates = torch.zeros(len(self.optimiser.param_groups), device=device)
             self.repeated = RepeatedStep(self._work, self.optimiser, config.optimiser.batch_size, device, recorder)
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
@@ -253,13 +252,10 @@ class Trainer:
         started = time.perf_counter()
         config = self.config
         self.optimiser.set_rate(learning_rate(config.optimiser, self.at.step, self.total_steps))
-        try:
-            with self.gradient.checked(batch):
-                rows = self.repeated(batch) if self.repeated else self._work(on_device(batch, self.device))
-        except ConfigError:
-            raise
-        except (IndexError, TypeError, ValueError) as error:
-            raise DataError(f"{self.dataset.meta.name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
+        with ExitStack() as block:
+            with self._naming_the_batch():
+                block.enter_context(self.gradient.checked(batch))
+            rows = self.repeated(batch) if self.repeated else self._work(on_device(batch, self.device))
         self._window_rows += rows
         self.at.step += 1
         self.at.batch += 1
@@ -270,13 +266,21 @@ class Trainer:
     def _work(self, batch: Batch) -> int:
         """What a step does on the device, with a batch that is there; returns the number of rows of all ranks."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss, rows = self.gradient(batch, self.at.step)
+        with self._naming_the_batch():
+            loss, rows = self.gradient(batch, self.at.step)
         if self.config.optimiser.clip_norm is not None:
             parameters = (parameter for group in self.optimiser.param_groups for parameter in group["params"])
             clip_gradients(parameters, self.config.optimiser.clip_norm)
         self.optimiser.step()
         self._window += loss.double() * rows
         return rows
+
+    @contextmanager
+    def _naming_the_batch(self) -> Iterator[None]:
+        try:
+            yield
+        except (IndexError, TypeError, ValueError) as error:
+            raise DataError(f"{self.dataset.meta.name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
 
     def _flush(self) -> None:
         if not self._window_rows:

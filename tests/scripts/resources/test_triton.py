@@ -144,10 +144,11 @@ def test_a_recorded_row_that_the_compiler_does_not_repeat_is_a_failure(recorded)
     content = json.loads(found.read_text(encoding="utf-8"))
     content["rows"][0]["registers"] -= 1
     found.write_text(json.dumps(content), encoding="utf-8")
-    code, words, content = run()
+    code, words, after = run()
     assert "1 not as recorded" in words
-    assert failed(content["rows"], "this is not as recorded")
-    assert code == 1
+    assert "FAILED: gather bfloat16 sm_90" in words
+    assert "compiled again, this is not as recorded" in words
+    assert (code, after) == (1, content)
 
 
 def test_a_recorded_failure_stays_a_failure(recorded):

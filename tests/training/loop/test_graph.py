@@ -31,13 +31,6 @@ def stop_at(last):
     return stop
 
 
-class Unrecorded(RecordedOperators):
-    """Does the work itself each time."""
-
-    def record(self, work):
-        return work
-
-
 class NoOperators(RecordedOperators):
     """Launches nothing."""
 
@@ -83,7 +76,7 @@ RUNS = {
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 def test_a_recorded_step_trains_the_same_bits(trained, options):
     recorder = RecordedOperators()
-    one_by_one = trained("one by one", Unrecorded(), on_step=stop_at(16), **options)
+    one_by_one = trained("one by one", None, on_step=stop_at(16), **options)
     assert differing(one_by_one, trained("recorded", recorder, on_step=stop_at(16), **options)) == []
     assert recorder.launches
 
@@ -121,7 +114,7 @@ def test_outside_of_the_launch_a_step_copies_its_batch_and_its_rates(trained, mo
 
 
 def test_one_launch_stands_for_so_many_operators(schema, trained):
-    """docs/guide/configuration.md names the number. A GPU's step may have some more kernels: of sums, of sorted rows."""
+    """docs/guide/gpu.md names the number. A GPU's step may have some more kernels: of sums, of sorted rows."""
     recorder = RecordedOperators()
     trained("run", recorder, on_step=stop_at(FIRST_STEPS + 1), model__tower_dims=[128, 64], model__embedding_dim=16)
     assert len(computing(recorder.calls)) <= 190
@@ -133,7 +126,7 @@ def test_a_rate_that_is_no_tensor_is_found(trained, monkeypatch):
             group["lr"] = rate * group["lr_scale"]
 
     monkeypatch.setattr(optim.Optimisers, "set_rate", fixed)
-    assert differing(trained("one by one", Unrecorded()), trained("recorded", RecordedOperators()))
+    assert differing(trained("one by one", None), trained("recorded", RecordedOperators()))
 
 
 def test_a_step_that_waits_for_the_device_is_refused(trained, monkeypatch):
