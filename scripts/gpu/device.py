@@ -175,8 +175,8 @@ def _compare_requests(weights: Path, data: Any, device: str) -> None:
     model = cast(DCRNN, load_model(weights, device=device)[0].eval())
     prepared, batch = model.prepare_inference(), next(BlockLoader(data.split("test"), 513).batches())
     for rows in (1, 5, 64, 512, 513):
-        given = [None if part is None else part[:rows].to(device) for part in (batch.ids, batch.dense)]
-        torch.testing.assert_close(prepared(*given), model(*given).detach(), rtol=1e-3, atol=1e-4)
+        ids, dense = batch.ids[:rows].to(device), None if batch.dense is None else batch.dense[:rows].to(device)
+        torch.testing.assert_close(prepared(ids, dense), model(ids, dense).detach(), rtol=1e-3, atol=1e-4)
     print("requests have the model's logits", flush=True)
 
 
