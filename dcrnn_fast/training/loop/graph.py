@@ -33,7 +33,7 @@ def recorder_for(config: RunConfig, device: torch.device, ranks: Ranks) -> CudaG
 class RepeatedStep:
     """The work of a training step: launched kernel by kernel at first, and for a batch of another size; else by what was recorded.
 
-    Both ways give the same bits: the kernels are the same, and a graph's random numbers go on from where the generator is.
+    Both ways are to give the same bits: the kernels are the same, and a graph's random numbers go on from where the generator is.
 
     Args:
         work: takes a batch on the device and returns its number of rows. It reads nothing from the device, and what differs between steps
