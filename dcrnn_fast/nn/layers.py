@@ -25,7 +25,7 @@ def beside(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
-def in_order(units: Tensor, order: Tensor) -> Tensor:
+def reordered(units: Tensor, order: Tensor) -> Tensor:
     """Units [..., C] in another order. The gradient of ``index_select`` costs less on a CPU, and may wait for a GPU."""
     return units.index_select(-1, order) if units.is_cpu else units[..., order]
 
@@ -190,7 +190,7 @@ class CrossRNN(nn.Module):
 
     def _trunk(self, x0: Tensor) -> Tensor:
         if not self.contiguous_units:
-            x0 = in_order(x0, self.order)
+            x0 = reordered(x0, self.order)
         states = self._trunk_states(x0)
         return self._with_private(x0, [] if states is None else [states])
 
@@ -215,7 +215,7 @@ class CrossRNN(nn.Module):
             options = {"steps": steps, "cell": plan.cell, "context": context, **self._projection()}
             parts.append(self.cross_rnn(x0[:, plan.dim - len(plan.private_units) :], *private, **options))
         h = torch.cat(parts, dim=-1)
-        return h if self.contiguous_units else in_order(h, self.place)
+        return h if self.contiguous_units else reordered(h, self.place)
 
     def extra_repr(self) -> str:
         """The plan in one line."""

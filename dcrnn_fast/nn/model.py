@@ -371,5 +371,9 @@ class DCRNN(nn.Module):
         return loss
 
     def prepare_inference(self) -> PreparedDCRNN:
-        """What computes this model's logits and probabilities soonest: in evaluation mode, without gradients, until the weights change."""
+        """What computes this model's logits and probabilities soonest: in evaluation mode, without gradients, until the weights change.
+
+        On a GPU it records CUDA graphs for requests of up to 512 rows; ``DCRNN_FAST_CUDA_GRAPHS=0`` in the environment does without them.
+        Raises RuntimeError if they cannot be recorded.
+        """
         return PreparedDCRNN(self, self.backend)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 ROWS = (1, 8, 64, 512)
 """The numbers of rows that have a graph. A request takes the next larger one, whose other rows repeat earlier ids; no row reads another."""
-
-
 WARM_UP = 3
 """Calls before the record, of as many rows: they choose backends and compile kernels."""
 ENVIRONMENT = "DCRNN_FAST_CUDA_GRAPHS"
@@ -27,7 +25,10 @@ ENVIRONMENT = "DCRNN_FAST_CUDA_GRAPHS"
 
 
 def recorder_for(model: DCRNN) -> CudaGraphs | None:
-    """What records requests of a model, or None: on a CPU, and with scenarios, whose rows the CPU has to count."""
+    """What records requests of a model; None on a CPU, with scenarios, whose rows the CPU has to count, and where the user wants none.
+
+    Raises ValueError: the environment variable is neither 1 nor 0.
+    """
     device = model.embedding.weight.device
     wanted = os.environ.get(ENVIRONMENT, "1")
     if wanted not in ("0", "1"):
@@ -69,8 +70,10 @@ class RequestGraphs:
         return launch, found[-1]
 
     def __call__(self, ids: Tensor, dense: Tensor | None) -> Tensor | None:
-        """Logits [B, T] of checked inputs, or None where no graph takes them: for many rows, for numbers of another dtype, on another
-        device, and while the caller records a graph."""
+        """Logits [B, T] of checked inputs, or None where no graph takes them.
+
+        None takes more than 512 rows or no row, numbers of another dtype, tensors on another device, and a call that is being recorded.
+        """
         rows = next((rows for rows in ROWS if len(ids) <= rows), None)
         same = ids.device == self._ids.device and (dense is None or self._dense is None or _alike(dense, self._dense))
         if rows is None or not len(ids) or not same or (ids.is_cuda and torch.cuda.is_current_stream_capturing()):

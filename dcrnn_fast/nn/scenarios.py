@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..sharing import identity_index
 from ..support.model_inputs import check_scenario
 from ..support.tracing import may_read_values
-from .layers import CrossRNN, in_order, parameter
+from .layers import CrossRNN, parameter, reordered
 
 
 class ScenarioCrossRNN(CrossRNN):
@@ -97,7 +97,7 @@ class ScenarioCrossRNN(CrossRNN):
             scenario = torch.zeros(x0.shape[0], dtype=torch.int64, device=x0.device)
         span = check_scenario(scenario, x0.shape[0], self.plan.num_scenarios)
         if not self.contiguous_units:
-            x0 = in_order(x0, self.order)
+            x0 = reordered(x0, self.order)
         trunk = self._trunk_states(x0)
         above = [] if trunk is None else [trunk]
         if self.plan.scenario_units:

@@ -16,7 +16,7 @@ _one_at_a_time = Lock()
 class CudaGraphs:
     """Records work on a stream of its own. Work before runs there too, so that autograd's nodes belong to it.
 
-    All that one of these records shares memory for what is not kept, and must not be launched at the same time.
+    What it records shares memory for intermediate results, so one launch must end before the next one starts.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -95,29 +95,23 @@ def _low_rank_bound(B: int, D: int, T: int, L: int, r: int, goal: str, name: str
     unit, thin, rows, columns = T * B * D, L * T * B * GATES * r, T * GATES * D * r, T * GATES * r * D
     product = 2 * GATES * T * B * D * r  # of a step: all units with the rank's columns, in one direction
     work = [
-        ("gathers", 1, 0, 2 * (rows + columns)),
-        ("low_rank_forward", 1, 2 * L * product, B * D + unit + rows + columns + (thin if name == "training" else 0)),
+        ("gathers", 0, 2 * (rows + columns)),
+        ("low_rank_forward", 2 * L * product, B * D + unit + rows + columns + (thin if name == "training" else 0)),
     ]
     if name == "training":
         gates = L * GATES * unit  # da and dq of all steps
         work += [
-            ("gathers again", 1, 0, 2 * (rows + columns)),
-            ("low_rank_backward", 1, 3 * L * product, 2 * unit + gates + 3 * thin + (8 * L + 4) // ITEMSIZE * unit + rows + columns),
-            ("low_rank_states", 1, L * product, thin + B * D + (L - 1) * unit + rows),
-            ("low_rank_inputs", 1, L * product, thin + unit + B * D + columns),
-            ("products of dW and dV", 1, L * product, gates + thin + rows),
-            ("products of dP and dQ", 1, L * product, thin + B * D + (L - 1) * unit + columns),
+            ("gathers again", 0, 2 * (rows + columns)),
+            ("low_rank_backward", 3 * L * product, 2 * unit + gates + 3 * thin + (8 * L + 4) // ITEMSIZE * unit + rows + columns),
+            ("low_rank_states", L * product, thin + B * D + (L - 1) * unit + rows),
+            ("low_rank_inputs", L * product, thin + unit + B * D + columns),
+            ("products of dW and dV", L * product, gates + thin + rows),
+            ("products of dP and dQ", L * product, thin + B * D + (L - 1) * unit + columns),
         ]
     launches, total = [], 0.0
-    for kernel, count, flops, values in work:
+    for kernel, flops, values in work:
         seconds = {"tensor cores": costs.flop_seconds(flops, KIND), "memory": costs.memory_seconds(ITEMSIZE * values)}
         bound = max(seconds, key=seconds.__getitem__)
-        total += count * seconds[bound]
-        rounded = {
-            "us": round(1e6 * seconds[bound], 1),
-            "bound": bound,
-            "gflop": round(flops / 1e9, 2),
-            "mb": round(ITEMSIZE * values / 1e6, 2),
-        }
-        launches.append({"kernel": kernel, "tile": "", "count": count, **rounded})
+        total += seconds[bound]
+        launches.append(_launch(kernel, "", 1, seconds[bound], bound, flops, values))
     return {"pass": name, "B": B, "D": D, "T": T, "L": L, "rank": r, "goal": goal, "us": round(1e6 * total, 1), "launches": launches}

@@ -295,8 +295,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result; or the recorded one, once each kernel's last tile for every GPU has been compared."""
-    torch = version("torch") if find_spec("torch") else "none"  # which writes what "reemission" compiles
-    digest = digest_of("triton", options.kernels.glob("*.py"), versions() | {"torch": torch.partition("+")[0]}, options)
+    pytorch = version("torch") if find_spec("torch") else "none"  # it writes what "reemission" compiles
+    digest = digest_of("triton", options.kernels.glob("*.py"), versions() | {"torch": pytorch.partition("+")[0]}, options)
     recorded = recorded_result(options, digest)
     if recorded is None:
         return compiled_report(options, digest)
