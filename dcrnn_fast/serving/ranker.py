@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from ..support.model_inputs import checked
 from ..support.strict_json import json_digest
 from ..training.evaluate.calibration_file import Calibration, read_calibration
 from ..training.folder.layout import RunFolder
-from ..training.folder.weights import load_model, weights_digest
+from ..training.folder.weights import load_sealed, read_encoding
 
 Scores = dict[str, npt.NDArray[np.float32]]
 Predict = Callable[[torch.Tensor, "torch.Tensor | None"], dict[str, torch.Tensor]]
@@ -40,6 +41,33 @@ def model_id(weights: str, encoding: str, calibration: Calibration | None) -> st
     """
     calibrated = None if calibration is None else json_digest(calibration.model_dump())
     return json_digest({"calibration": calibrated, "encoder": encoding, "weights": weights})
+
+
+class Run(NamedTuple):
+    """What a :class:`Ranker` is made of, and the encoding that its encoder has."""
+
+    model: DCRNN
+    encoder: Encoder
+    calibration: Calibration | None
+    id: str
+    encoding: dict[str, Any]
+
+
+def read_run(path: str | Path, *, device: str, backend: str) -> Run:
+    """The parts of a run, which belong together even if files are replaced meanwhile; see :meth:`Ranker.load`.
+
+    The weight file, opened once, holds the digest of its encoder, and a calibration holds that of its weights; so another run's file is an
+    error. A link that leads to the folder is followed once.
+    """
+    path = path_of("path", path)
+    folder = RunFolder(Path(real) if (real := os.path.realpath(path)) != os.path.abspath(path) else path)
+    if not folder.encoder.is_file():
+        raise DataError(f"{path} is no run folder, which holds {folder.encoder.name}; name the --output folder of a training run")
+    model, about, weights = load_sealed(folder.weights, device=device, backend=backend)
+    encoding = read_encoding(folder.encoder, about)
+    encoder = Encoder(tasks=about["tasks"], num_embeddings=dict(about["fields"]), dense=about["dense"], **encoding)
+    calibration = read_calibration(folder.calibration, about, weights)
+    return Run(cast(DCRNN, model), encoder, calibration, model_id(weights, about["encoding"], calibration), encoding)
 
 
 class Ranker:
@@ -88,12 +116,8 @@ class Ranker:
             DataError: the folder holds no run.
             ConfigError, BackendUnavailable: device or backend cannot be used.
         """
-        folder = RunFolder(path_of("path", path))
-        encoder = Encoder.load(folder.root)
-        model, about = load_model(folder.weights, device=device, backend=backend)
-        weights = weights_digest(folder.weights)
-        calibration = read_calibration(folder.calibration, about, weights)
-        return cls(cast(DCRNN, model), encoder, calibration, model_id(weights, about["encoding"], calibration))
+        run = read_run(path, device=device, backend=backend)
+        return cls(run.model, run.encoder, run.calibration, run.id)
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order.

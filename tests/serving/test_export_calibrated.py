@@ -17,7 +17,7 @@ from dcrnn_fast.serving.export import package
 from dcrnn_fast.serving.export.calibrated import Calibrated
 from dcrnn_fast.training import calibrate
 from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, read_calibration
-from dcrnn_fast.training.folder.weights import read_weights, weights_digest
+from dcrnn_fast.training.folder.weights import read_sealed
 
 from .archives import rewritten, with_json
 from .test_export import ROWS, assert_same
@@ -99,7 +99,8 @@ def graph(ranker):
 
 def through_pt2(ranker, path):
     exporting.write_program(graph(ranker), {package.ABOUT: "{}", package.ENCODER: "{}"}, path / "model.pt2")
-    program = exported._load_program(path / "model.pt2")
+    with (path / "model.pt2").open("rb") as file:
+        program = exported._load_program(file, path)
     return torch.inference_mode()(lambda ids, dense: program(ids))
 
 
@@ -196,8 +197,7 @@ def test_a_calibrated_run_is_exported_and_its_file_scores_as_it_and_names_the_me
 def test_the_model_id_is_that_of_weights_encoder_and_calibration(calibrated, shop, tmp_path):
     folder, _ = calibrated
     file, run = load_exported(folder / "shop.pt2"), folder / "run"
-    _, about = read_weights(run / "model.safetensors")
-    weights = weights_digest(run / "model.safetensors")
+    _, about, weights = read_sealed(run / "model.safetensors")
     calibration = read_calibration(run / "calibration.json", about, weights)
     assert file.id == file.about["model"] == Ranker.load(run).id == model_id(weights, about["encoding"], calibration)
     others = model_id("", about["encoding"], calibration), model_id(weights, "", calibration), model_id(weights, about["encoding"], None)

@@ -11,6 +11,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,25 +40,38 @@ _TEXTS = {"rounding_mode", "approximate"}
 """The only text arguments that an aten operator may have; others are names of files and the like."""
 
 
-def read_extra(path: Path) -> dict[str, str]:
-    """The texts that describe an exported file, by name. Every byte of the file is read, and compared with its checksum.
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """An exported file, opened once: all that is read of it is of one file, even if another one takes its place.
 
-    Raises ExportError: the file is missing, damaged, or no archive.
+    Raises ExportError: the file is missing, or cannot be read, there or in the block.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("an export compresses nothing, so that no entry is larger than the file")
-            damaged = archive.testzip()
-            named = {name.partition("/")[2]: name for name in archive.namelist()}
-            if damaged is None:
-                return {name: archive.read(named[f"extra/{name}"]).decode() for name in (ABOUT, ENCODER) if f"extra/{name}" in named}
+        with path.open("rb") as file:
+            yield file
     except FileNotFoundError as error:
         raise ExportError(f"{path} does not exist; write it with `dcrnn-fast export`") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
-        raise ExportError(f"{path} is damaged, or no file of `dcrnn-fast export`; export the run again") from error
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_extra(file: BinaryIO, path: Path) -> dict[str, str]:
+    """The texts that describe an exported file, by name. Every byte of the file is read, and compared with its checksum.
+
+    Raises ExportError that names ``path``: the file is damaged, or no archive.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("an export compresses nothing, so that no entry is larger than the file")
+            damaged, names = archive.testzip(), archive.namelist()
+            named = {name.partition("/")[2]: name for name in names}
+            if len(named) < len(names):
+                raise ValueError("it has an entry twice, and readers differ in which one they take")
+            if damaged is None:
+                return {name: archive.read(named[f"extra/{name}"]).decode() for name in (ABOUT, ENCODER) if f"extra/{name}" in named}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError) as error:
+        raise ExportError(f"{path} is damaged, or no file of `dcrnn-fast export`; export the run again") from error
     raise ExportError(f"{path} is damaged: its entry {damaged} does not have its checksum; export the run again")
 
 

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ...data.encoder.run_folder import read_run
 from ...errors import ConfigError, ExportError
 from ...nn.model import DCRNN
 from ...ops.backends import resolve
 from ...support.files import output_path, path_of, writing_output
 from ...training.evaluate.calibration_file import Calibration
-from ..ranker import Ranker, Scores
+from ..ranker import Ranker, Scores, read_run
 from .aoti import CPUS, check_compiler, kind_of, write_compiled
 from .calibrated import Calibrated
 from .load import inputs_of, load_exported
@@ -97,14 +96,14 @@ def export(
         check_packages()
     kind = kind_of(cpu) if format == "aoti" else {}
     backend = _backend(backend, format)
-    ranker = Ranker.load(run, device="cpu", backend=backend)
-    encoding = {key: value for key, value in read_run(run).items() if key not in ("tasks", "num_embeddings", "dense")}
+    parts = read_run(run, device="cpu", backend=backend)
+    ranker = Ranker(parts.model, parts.encoder, parts.calibration, parts.id)
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
         made = Path(scratch) / f"model{SUFFIXES[format]}"
         program = traced(ranker.model, ranker.calibration)
         calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
         operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
-        texts = describe(format, ranker, encoding, backend, operators, kind)
+        texts = describe(format, ranker, parts.encoding, backend, operators, kind)
         if format == "onnx":
             write_onnx(program, texts, ranker.names, made)
             predict = onnx_program(made, ranker.names)

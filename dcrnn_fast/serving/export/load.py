@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ...errors import ExportError, shown
 from ...support.files import path_of
 from ...support.model_inputs import check_dense, check_ids
 from ..ranker import BATCH, Scores
-from .archive import check_program, read_extra
+from .archive import check_program, opened, read_extra
 from .package import Package, not_exported, read_package
 
 Program = Callable[..., Mapping[str, Tensor]]
@@ -83,13 +83,18 @@ def load_exported(path: str | Path) -> ExportedRanker:
     path = path_of("path", path)
     if path.suffix == ".onnx":
         raise ExportError(f"{path}: ONNX Runtime loads files of format onnx; give a .pt2 file of `dcrnn-fast export`")
-    package = read_package(read_extra(path), path)
-    loaders: dict[str, Callable[[Path], Program]] = {"pt2": _load_program, "aoti": _load_compiled}
+    with opened(path) as file:
+        return _load(file, path)
+
+
+def _load(file: BinaryIO, path: Path) -> ExportedRanker:
+    package = read_package(read_extra(file, path), path)
+    loaders: dict[str, Callable[[BinaryIO, Path], Program]] = {"pt2": _load_program, "aoti": _load_compiled}
     if package.about["kind"] not in loaders:
         raise not_exported(path)
+    file.seek(0)
     try:
-        program = loaders[package.about["kind"]](path)
-        ranker = ExportedRanker(program, package)
+        ranker = ExportedRanker(loaders[package.about["kind"]](file, path), package)
         fields, dense = len(package.encoder.num_embeddings), len(package.encoder.dense)
         ranker.predict_encoded(torch.zeros(1, fields, dtype=torch.int64), torch.zeros(1, dense) if dense else None)
     except ExportError:
@@ -103,21 +108,20 @@ def load_exported(path: str | Path) -> ExportedRanker:
     return ranker
 
 
-def _load_program(path: Path) -> Program:
+def _load_program(file: BinaryIO, path: Path) -> Program:
     from torch.export.pt2_archive._package import load_pt2
 
-    with path.open("rb") as file:
-        check_program(file, path)
-        file.seek(0)
-        return cast(Program, load_pt2(file).exported_programs["model"].module())
+    check_program(file, path)
+    file.seek(0)
+    return cast(Program, load_pt2(file).exported_programs["model"].module())
 
 
-def _load_compiled(path: Path) -> Program:
+def _load_compiled(file: BinaryIO, path: Path) -> Program:
     # PyTorch warns where this CPU has other instruction sets than the file's code, even if it has more; read_package has compared them.
     logger = logging.getLogger("torch.export.pt2_archive._package")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return cast(Program, torch._inductor.aoti_load_package(str(path)))
+        return cast(Program, torch._inductor.aoti_load_package(file))
     finally:
         logger.setLevel(level)

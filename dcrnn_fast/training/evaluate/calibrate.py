@@ -11,7 +11,6 @@ from ...data.inspect.base_rates import event_labels, label_counts
 from ...errors import ConfigError, DataError, shown
 from ...nn.model import DCRNN
 from ..device import deterministic
-from ..folder.weights import weights_digest
 from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
 from .evaluate import open_run
 from .predict import finite_predictions, metrics_of
@@ -101,7 +100,7 @@ def calibrate(
     fitted_to = predictions(split)
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
     maps = {name: _fit(name, fitted_to[name], events[name], method, split) for name in calibrated_names(opened.about)}
-    calibration = Calibration(weights=weights_digest(opened.folder.weights), split=split, maps=maps)  # type: ignore[arg-type]
+    calibration = Calibration(weights=opened.weights, split=split, maps=maps)  # type: ignore[arg-type]
     before, test = predictions("test"), opened.dataset.split("test")
     result = {
         "data": meta.name,

@@ -19,7 +19,7 @@ from ..config import RunConfig
 from ..data import check_same_data, evaluation_warnings, prepare_data
 from ..device import deterministic, select_backend, select_device
 from ..folder.layout import RunFolder, stored_config
-from ..folder.weights import load_model, read_encoding, weights_digest
+from ..folder.weights import load_sealed, read_encoding
 from .bootstrap import FEWEST, bootstrap_intervals
 from .calibration_file import read_calibration
 from .constant import unsampled_rates, with_constant
@@ -85,7 +85,7 @@ def evaluate(
         predicted = finite_predictions(model, rows, meta, opened.device)
     if as_served:
         rates = unsampled_rates(rates, meta.tasks, negative_rate)
-        if calibration := read_calibration(opened.folder.calibration, about, weights_digest(opened.folder.weights)):
+        if calibration := read_calibration(opened.folder.calibration, about, opened.weights):
             predicted = calibration.apply(predicted, meta.tasks, negative_rate)
     metrics, labels = metrics_of(predicted, rows, meta), np.asarray(rows.labels)
     events = event_labels(labels, meta.tasks, funnel=meta.funnel)
@@ -108,12 +108,13 @@ def evaluate(
 
 
 class OpenRun(NamedTuple):
-    """A run with its best weights and the data to evaluate them on."""
+    """A run with its best weights, their digest, and the data to evaluate them on."""
 
     folder: RunFolder
     config: RunConfig
     model: nn.Module
     about: dict[str, Any]
+    weights: str
     dataset: PackedDataset
     device: torch.device
 
@@ -128,10 +129,10 @@ def open_run(
     config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
     place = select_device(config.device)
     select_backend(config.backend, place)
-    model, about = load_model(folder.weights, device=place, backend=config.backend)
+    model, about, weights = load_sealed(folder.weights, device=place, backend=config.backend)
     own = data is None and config.init is None
     dataset = prepare_data(config, None if own else read_encoding(folder.encoder, about))
     check_same_data(about, dataset, folder, same_rows=data is None)
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
-    return OpenRun(folder, config, model, about, dataset, place)
+    return OpenRun(folder, config, model, about, weights, dataset, place)

@@ -70,12 +70,11 @@ def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
     return tensor.reshape(-1).split(2**22)
 
 
-def read_safetensors(path: Path, *, metadata_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, or no tensors. Raises :class:`CheckpointError` that names the file and what to do."""
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises :class:`CheckpointError` that names the file and what to do."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            names = [] if metadata_only else file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (it is no mapping)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; go on with --resume to write it, or name another run folder") from error
     except (SafetensorError, OSError) as error:

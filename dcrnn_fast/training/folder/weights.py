@@ -83,23 +83,22 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises :class:`CheckpointError` if the file is missing, damaged or tampered with, or its description is none.
     """
+    return read_sealed(path)[:2]
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`read_weights` returns, and the digest over both. The file is opened once: another one may take its place meanwhile."""
     tensors, metadata = read_safetensors(path)
     try:
         sealed = strict_json.parse(metadata["dcrnn_fast"])
-        about = sealed["about"]
-        intact = tensor_digest(tensors, about) == sealed["digest"]
+        about, digest = sealed["about"], sealed["digest"]
+        intact = tensor_digest(tensors, about) == digest
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} has no dcrnn_fast description; give the model.safetensors of a run folder") from error
     if not intact:
         raise _changed(path)
     check_description(about, path)
-    return tensors, about
-
-
-def weights_digest(path: Path) -> str:
-    """The digest that a weight file holds, which :func:`read_weights` compares with its content. Raises :class:`CheckpointError`."""
-    _, metadata = read_safetensors(path, metadata_only=True)
-    return strict_json.parse(metadata["dcrnn_fast"])["digest"]
+    return tensors, about, digest
 
 
 def read_encoding(path: Path, about: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -147,11 +146,15 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         model, about = load_model("runs/census/model.safetensors")
         probabilities = model.predict(ids)  # ids: int64 [B, len(about["fields"])]
     """
-    path, place = path_of("path", path), select_device(str(device))
+    path = path_of("path", path)
+    return load_sealed(RunFolder(path).weights if path.is_dir() else path, device=device, backend=backend)[:2]
+
+
+def load_sealed(path: Path, *, device: str | torch.device, backend: str) -> tuple[nn.Module, dict[str, Any], str]:
+    """What :func:`load_model` returns of a weight file, and the digest over its content."""
+    place = select_device(str(device))
     select_backend(backend, place)
-    if path.is_dir():
-        path = RunFolder(path).weights
-    tensors, about = read_weights(path)
+    tensors, about, digest = read_sealed(path)
     try:
         # On the meta device a model takes no memory, whatever sizes the description asks for.
         check_tensors(build_model(about, device=torch.device("meta"), backend=backend), tensors, path)
@@ -160,7 +163,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
     model = build_model(about, device=place, backend=backend)
     load_tensors(model, tensors, path)
     model.negative_rate = about["negative_rate"]
-    return model.eval(), about
+    return model.eval(), about, digest
 
 
 def _changed(path: Path) -> CheckpointError:
