@@ -1,4 +1,7 @@
 // Serves a model that `dcrnn-fast export --format aoti` wrote: docs/guide/server.md.
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -16,6 +19,7 @@ namespace asio = boost::asio;
 namespace dcrnn_fast::server {
 namespace {
 
+constexpr rlim_t kReserved = 256;                // descriptors that are no connection's: files, threads, clients too many
 constexpr std::chrono::seconds kLastAnswers{1};  // to say to those who wait in vain that the server stops
 
 // Loads the model anew, in a thread of its own. What is asked for before a load begins is one load.
@@ -57,7 +61,22 @@ void await_signals(asio::signal_set& signals, Reload reload, Stop stop) {
   });
 }
 
-void serve(const Options& options) {
+// How many connections the limit of open files, which is raised as far as it may be, leaves room for: at most `wanted`.
+std::size_t allowed_connections(std::size_t wanted) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= wanted + kReserved) return wanted;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted + kReserved);
+  setrlimit(RLIMIT_NOFILE, &limit);
+  const std::size_t allowed = std::clamp<std::size_t>(limit.rlim_cur - std::min<rlim_t>(kReserved, limit.rlim_cur / 2), 1, wanted);
+  if (allowed < wanted)
+    std::fprintf(stderr, "warning: --max-connections %zu: the limit of open files leaves room for %zu; raise it by `ulimit -n`\n", wanted,
+                 allowed);
+  return allowed;
+}
+
+void serve(Options options) {
+  options.http.connections = allowed_connections(options.http.connections);
   // These two are never destroyed, so that no signal kills the process while it loads its model or ends.
   static auto& io = *new asio::io_context;
   const auto control = asio::make_strand(io);

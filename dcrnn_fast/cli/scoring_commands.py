@@ -93,6 +93,7 @@ def serve(
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 10_000,
     max_queue_rows: Annotated[int, typer.Option(min=1, help="Rows that wait; more are refused.")] = 100_000,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="Rows of waiting requests that are scored together.")] = 512,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections; for one more, the longest idle one ends.")] = 1000,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads that score.")] = 1,
     grace: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to answer what was accepted, once it is stopped.")] = 10,
     backend: Annotated[str, typer.Option(help="With --run: backend of the operators, see `dcrnn-fast info`.")] = "auto",
@@ -120,6 +121,7 @@ def serve(
     gc.collect()
     gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
     try:
-        Server(Application(load, limits, threads=threads), bound, grace=grace).serve_until_stopped()
+        application = Application(load, limits, threads=threads)
+        Server(application, bound, grace=grace, max_connections=max_connections).serve_until_stopped()
     finally:
         gc.unfreeze()

@@ -1,10 +1,11 @@
-// The MD5 digest of a text (RFC 1321), by which hashed fields choose their buckets.
+// The MD5 digest of a text (RFC 1321), by which hashed fields choose their buckets, and by which a package says what its encoder is.
 #pragma once
 
 #include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <string_view>
 
 namespace dcrnn_fast::server {
@@ -45,6 +46,16 @@ inline std::array<std::uint32_t, 4> md5(std::string_view text) {
   std::memcpy(last + end - 8, &bits, 8);
   for (std::size_t at = 0; at < end; at += 64) add(last + at);
   return state;
+}
+
+// The digest in hex.
+inline std::string md5_hex(std::string_view text) {
+  constexpr char digits[] = "0123456789abcdef";
+  const auto state = md5(text);
+  std::string hex;
+  for (const std::uint32_t word : state)
+    for (unsigned shift = 0; shift < 32; shift += 8) hex += {digits[word >> (shift + 4) & 15], digits[word >> shift & 15]};
+  return hex;
 }
 
 }  // namespace dcrnn_fast::server

@@ -10,6 +10,7 @@
 #include <boost/beast/http.hpp>
 #include <cstdio>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <sstream>
 #include <unordered_set>
@@ -27,6 +28,7 @@ constexpr std::uint32_t kHeaderBytes = 16 << 10;
 constexpr std::size_t kBufferBytes = 64 << 10;
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 constexpr std::chrono::seconds kLinger{2};
+constexpr std::chrono::milliseconds kLast{500};  // that an idle connection stays once the server stops
 constexpr std::size_t kLingerBytes = 16 << 20;
 
 using Parser = http::request_parser<http::string_body>;
@@ -44,6 +46,19 @@ Request request_of(const Parser& parser, Clock::time_point arrived) {
                   .arrived = arrived};
   if (deadline != message.end()) request.deadline = plain(deadline->value());
   return request;
+}
+
+// Why a request is refused by its head, which another reader might understand otherwise; 200 and nothing if it is not.
+Answer refused_head(const Parser& parser) {
+  const auto& head = parser.get();
+  const auto coding = head.find(http::field::transfer_encoding);
+  if (coding != head.end() && (head.count(http::field::transfer_encoding) > 1 || !beast::iequals(coding->value(), "chunked")))
+    return error_answer(400, "Transfer-Encoding is not chunked alone");
+  if (head.version() == 11 && head.count(http::field::host) != 1) return error_answer(400, "the request has not one Host");
+  for (const auto field : {http::field::content_type, http::field::content_encoding})
+    if (head.count(field) > 1) return error_answer(415, std::string(http::to_string(field)) + " is there twice");
+  if (head.count("X-Deadline-Ms") > 1) return error_answer(400, "X-Deadline-Ms is there twice, expected one whole number");
+  return {};
 }
 
 http::response<http::string_body> response_of(Answer answer, unsigned version, bool keep_alive, bool head) {
@@ -71,6 +86,8 @@ struct HttpServer::State {
   tcp::acceptor acceptor;
   std::mutex mutex;  // of what follows
   std::unordered_set<Session*> sessions;
+  std::map<std::uint64_t, Session*> idle;  // those that wait for a request, in the order in which they began to
+  std::uint64_t waits = 0;
   std::function<void()> done;  // once it is stopped
 };
 
@@ -79,7 +96,11 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(tcp::socket socket, std::shared_ptr<HttpServer::State> server) : stream_(std::move(socket)), server_(std::move(server)) {
     const std::lock_guard lock(server_->mutex);
     server_->sessions.insert(this);
-    one_too_many_ = server_->sessions.size() > server_->options.connections;
+    if (server_->sessions.size() <= server_->options.connections) return;
+    one_too_many_ = server_->idle.empty();
+    if (one_too_many_) return;
+    server_->idle.begin()->second->end_if_idle();
+    server_->idle.erase(server_->idle.begin());
   }
   ~Session() {
     const std::lock_guard lock(server_->mutex);
@@ -90,23 +111,31 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<void> run() {
     beast::error_code ignored;
     stream_.socket().set_option(tcp::no_delay(true), ignored);
-    for (bool open = true; open;) {
+    if (one_too_many_) {
+      const Answer answer = server_->service.overload("the server has too many connections; try again");
+      const Request none{.arrived = Clock::now()};
+      if (co_await send(answer, none, 11, false)) co_await linger();
+    }
+    for (bool open = !one_too_many_; open;) {
       open = co_await request_begins();
       if (open) open = co_await exchange();
     }
     stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
   }
 
-  // Ends the connection: at once, or only if no request has begun.
-  void end(bool at_once) {
-    if (auto self = weak_from_this().lock())
-      asio::post(stream_.get_executor(), [self = std::move(self), at_once] {
-        if (at_once) {
-          self->stream_.close();
-        } else if (self->idle_ && self->nothing_came()) {
-          self->stream_.cancel();
-        }
+  // Ends the connection at once.
+  void end() {
+    if (auto self = weak_from_this().lock()) asio::post(stream_.get_executor(), [self = std::move(self)] { self->stream_.close(); });
+  }
+
+  // Ends the connection after a while, unless a request has begun then.
+  void end_if_idle(Clock::duration wait = {}) {
+    if (auto self = weak_from_this().lock()) {
+      const auto timer = std::make_shared<asio::steady_timer>(stream_.get_executor(), wait);
+      timer->async_wait([self = std::move(self), timer](const beast::error_code&) {
+        if (self->is_idle_ && self->nothing_came()) self->stream_.cancel();
       });
+    }
   }
 
   auto executor() { return stream_.get_executor(); }
@@ -115,13 +144,21 @@ class Session : public std::enable_shared_from_this<Session> {
   // Waits for the first bytes of a request.
   asio::awaitable<bool> request_begins() {
     if (buffer_.size() > 0) co_return true;  // it came with the one before
-    if (server_->service.stopping() && nothing_came()) co_return false;
-    idle_ = true;
-    stream_.expires_after(one_too_many_ ? kLinger : server_->options.idle);
+    set_idle(true);
+    stream_.expires_after(server_->options.idle);
     const auto [error, size] = co_await stream_.async_read_some(buffer_.prepare(4096), kAwait);
-    idle_ = false;
+    set_idle(false);
     buffer_.commit(size);
     co_return !error;
+  }
+
+  void set_idle(bool is_idle) {
+    const std::lock_guard lock(server_->mutex);
+    is_idle_ = is_idle;
+    if (is_idle)
+      server_->idle.emplace(wait_ = server_->waits++, this);
+    else
+      server_->idle.erase(wait_);
   }
 
   bool nothing_came() const {
@@ -134,24 +171,21 @@ class Session : public std::enable_shared_from_this<Session> {
     Parser parser;
     parser.header_limit(kHeaderBytes);
     parser.body_limit(server_->service.limits().body_bytes);
-    stream_.expires_after(one_too_many_ ? kLinger : server_->options.transfer);
+    stream_.expires_after(server_->options.transfer);
     auto [error, size] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
     const auto arrived = Clock::now();
-    const bool read = !one_too_many_;  // else the body is not read: so many are held at once, and no more
+    Answer answer = error ? Answer{} : refused_head(parser);
+    const bool read = answer.status == 200;  // else the body is not read
     if (read && !error && beast::iequals(parser.get()[http::field::expect], "100-continue"))
       std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
     if (read && !error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
     // Named objects, here and in Service::answer: GCC 12 ends the lives of temporaries in co_await and co_return twice.
     const Request request = request_of(parser, arrived);
-    Answer answer = error ? problem(error) : Answer{};
+    if (error) answer = problem(error);
     if (error && answer.status == 200) co_return false;
     bool keep_alive = !error && parser.keep_alive() && read;
     stream_.expires_never();
-    if (!error && !read) {
-      answer = server_->service.overload("the server has too many connections; try again");
-    } else if (!error) {
-      answer = co_await server_->service.answer(request);
-    }
+    if (!error && read) answer = co_await server_->service.answer(request);
     keep_alive = keep_alive && !server_->service.stopping();
     const bool sent = co_await send(answer, request, error ? 11 : parser.get().version(), keep_alive);
     if (sent && (error || !read)) co_await linger();
@@ -193,7 +227,8 @@ class Session : public std::enable_shared_from_this<Session> {
   beast::tcp_stream stream_;
   std::shared_ptr<HttpServer::State> server_;
   beast::flat_buffer buffer_{kBufferBytes};
-  bool one_too_many_ = false, idle_ = false;
+  bool one_too_many_ = false, is_idle_ = false;
+  std::uint64_t wait_ = 0;
 };
 
 namespace {
@@ -260,14 +295,14 @@ void HttpServer::stop(std::function<void()> done) {
     state->acceptor.close();  // so no session begins behind what follows
     const std::lock_guard lock(state->mutex);
     state->done = done;
-    for (Session* const session : state->sessions) session->end(false);
+    for (Session* const session : state->sessions) session->end_if_idle(kLast);
     if (state->sessions.empty()) state->done();
   });
 }
 
 void HttpServer::abort() {
   const std::lock_guard lock(state_->mutex);
-  for (Session* const session : state_->sessions) session->end(true);
+  for (Session* const session : state_->sessions) session->end();
 }
 
 }  // namespace dcrnn_fast::server

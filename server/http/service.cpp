@@ -50,14 +50,17 @@ std::string_view trimmed(std::string_view text) {
 
 // "application/json", whatever follows but for another charset than UTF-8.
 bool is_json(std::string_view content_type) {
-  const auto semicolon = content_type.find(';');
-  if (!same_without_case(trimmed(content_type.substr(0, semicolon)), "application/json")) return false;
-  if (semicolon == std::string_view::npos) return true;
-  const std::string_view more = trimmed(content_type.substr(semicolon + 1));
   constexpr std::string_view charset = "charset=";
-  if (!same_without_case(more.substr(0, charset.size()), charset)) return true;
-  const std::string_view name = more.substr(charset.size());
-  return same_without_case(name, "utf-8") || same_without_case(name, "\"utf-8\"");
+  auto semicolon = content_type.find(';');
+  if (!same_without_case(trimmed(content_type.substr(0, semicolon)), "application/json")) return false;
+  while (semicolon != std::string_view::npos) {
+    content_type.remove_prefix(semicolon + 1);
+    semicolon = content_type.find(';');
+    const std::string_view more = trimmed(content_type.substr(0, semicolon)), name = more.substr(std::min(charset.size(), more.size()));
+    if (!same_without_case(more.substr(0, charset.size()), charset)) continue;
+    if (!same_without_case(name, "utf-8") && !same_without_case(name, "\"utf-8\"")) return false;
+  }
+  return true;
 }
 
 // Why a request is not scored whatever its body is; 200 and nothing if it may be.
@@ -76,7 +79,7 @@ Clock::time_point deadline_of(const Request& request) {
   const std::string_view text = *request.deadline;
   int milliseconds = 0;
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), milliseconds);
-  if (error != std::errc() || stop != text.data() + text.size() || milliseconds < 1 || milliseconds > kLongestDeadline)
+  if (error != std::errc() || stop != text.data() + text.size() || milliseconds > kLongestDeadline || text[0] == '0' || text[0] == '-')
     throw BadRequest("header X-Deadline-Ms: got " + shown_bytes(text) + ", expected a whole number of milliseconds from 1 to 600000");
   return request.arrived + std::chrono::milliseconds(milliseconds);
 }

@@ -72,7 +72,7 @@ void Archive::read_directory(std::uint64_t size) {
     const std::string name = directory.substr(at + kListedSize, name_size), local = bytes_of(file_, header, kEntrySize);
     if (number(local, 0, 4) != kEntry) throw Damaged("an entry is not where its directory says");
     const std::uint64_t begin = std::uint64_t{header} + kEntrySize + number(local, 26, 2) + number(local, 28, 2);
-    entries_[name.substr(name.find('/') + 1)] = {begin, plain, checksum};
+    if (!entries_.emplace(name.substr(name.find('/') + 1), Entry{begin, plain, checksum}).second) throw Damaged("it has an entry twice");
     at += kListedSize + name_size + number(directory, at + 30, 2) + number(directory, at + 32, 2);
   }
 }

@@ -13,6 +13,7 @@
 #include <sstream>
 #include <string_view>
 
+#include "../encoder/md5.h"
 #include "../json/json_text.h"
 #include "archive.h"
 
@@ -120,9 +121,11 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
   const std::string none = path + " is no file of `dcrnn-fast export`, or was changed after it was written";
   if (!archive.has(kAbout) || !archive.has(kEncoder)) throw ModelError(none + "; export the run again");
   try {
-    const json::value about_value = parse_json(archive.read(kAbout)), encoding = parse_json(archive.read(kEncoder));
+    const std::string encoder = archive.read(kEncoder);
+    const json::value about_value = parse_json(archive.read(kAbout)), encoding = parse_json(encoder);
     const json::object& about = about_value.as_object();
     check_fit(about, path);
+    if (about.at("encoder_md5").as_string() != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
     const auto names = texts_of(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
     auto model = std::make_shared<Model>(Model{.id = id_of(about),

@@ -45,12 +45,18 @@ def score(url, request, **headers) -> Answer:
     return call(url, "POST", "/v1/score", body.encode() if isinstance(body, str) else body, JSON | named)
 
 
-def exchange(url, sent: bytes, *, until: int | None = None) -> bytes:
-    """What comes back for raw bytes: all of it, or as much as holds ``until`` status lines."""
+def connected(url) -> socket.socket:
     place = urlsplit(url)
+    return socket.create_connection((place.hostname, place.port), timeout=60)
+
+
+def exchange(url, sent: bytes, *, until: int | None = None, sends_no_more: bool = False) -> bytes:
+    """What comes back for raw bytes: all of it, or as much as holds ``until`` status lines."""
     received = b""
-    with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+    with connected(url) as connection:
         connection.sendall(sent)
+        if sends_no_more:
+            connection.shutdown(socket.SHUT_WR)
         while until is None or len(re.findall(rb"HTTP/1\.1 \d", received)) < until or not received.endswith(b"}"):
             part = connection.recv(1 << 16)
             if not part:

@@ -248,6 +248,58 @@ def test_head_gives_the_head_of_get(server, path):
     assert (found.status, found.text, found.headers["content-type"]) == (200, "", whole.headers["content-type"])
 
 
+# What a proxy before the server may read otherwise
+
+
+BODY = json.dumps(ONE)
+
+
+def raw(path="/v1/score", host="Host: a", body=BODY, **headers):
+    """The bytes of a request for scores; a header that is a list is there more than once, one that is None not at all."""
+    named = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    named |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"POST {path} HTTP/1.1", *([host] if host else [])]
+    for name, values in named.items():
+        lines += [f"{name}: {value}" for value in (values if isinstance(values, list) else [values]) if value is not None]
+    return "\r\n".join([*lines, "", body]).encode("latin-1")
+
+
+CHUNKED = f"{len(BODY):x}\r\n{BODY}\r\n0\r\n\r\n"
+AMBIGUOUS = {
+    "another coding before chunked": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="gzip, chunked"), 400),
+    "another coding in a line before": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding=["gzip", "chunked"]), 400),
+    "no coding": (raw(Content_Length=None, Transfer_Encoding="identity"), 400),
+    "chunked and a length": (raw(body=CHUNKED, Transfer_Encoding="chunked"), 400),
+    "two lengths": (raw(Content_Length=["3", "5"]), 400),
+    "no host": (raw(host=None), 400),
+    "two hosts": (raw(host="Host: a\r\nHost: b"), 400),
+    "two content types": (raw(Content_Type=["application/json", "text/plain"]), 415),
+    "two encodings": (raw(Content_Encoding=["identity", "gzip"]), 415),
+    "another charset": (raw(Content_Type="application/json; charset=utf-16"), 415),
+    "another charset behind": (raw(Content_Type="application/json; a=b; Charset=UTF-16"), 415),
+    "two deadlines": (raw(X_Deadline_Ms=["600000", "600000"]), 400),
+    "a deadline with a zero before": (raw(X_Deadline_Ms="0600"), 400),
+    "another spelling of the path": (raw("/v1/%73core"), 404),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_two_readers_may_read_otherwise_is_refused(server, name):
+    sent, status = AMBIGUOUS[name]
+    assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent, until=1)) == [b"%d" % status]
+
+
+def test_a_request_of_this_form_is_scored(server):
+    """Otherwise the refusals above might be due to the form."""
+    assert exchange(server.url, raw(), until=1).startswith(b"HTTP/1.1 200")
+    assert exchange(server.url, raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked"), until=1).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_sends_no_more_gets_all_its_answers(server):
+    received = exchange(server.url, raw() * 2, until=None, sends_no_more=True)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"200"]
+
+
 # Limits
 
 

@@ -5,12 +5,14 @@ import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from .calls import exchange, get, metrics, score
-from .contract import BIG_BODY, BIG_ROWS, ONE, ROWS, assert_scores, error_of, table
+from .calls import JSON, connected, exchange, get, metrics, score
+from .contract import BIG_BODY, BIG_ROWS, ONE, ROWS, assert_scores, error_of, raw, table
 
 # What a server says of itself
 
@@ -95,6 +97,49 @@ def test_http_that_is_none_ends_its_connection_alone(server):
     assert score(server.url, ONE).status == 200
 
 
+# Too many
+
+
+def test_for_one_connection_more_the_longest_idle_one_ends(start):
+    server = start(max_connections=3)
+    idle = [connected(server.url) for _ in range(3)]
+    for one in idle[1:]:
+        one.sendall(raw())
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    for _ in range(2):
+        assert get(server.url, "/health/live").status == 200
+    assert idle[0].recv(1) == b""
+    for one in idle:
+        one.close()
+
+
+def test_where_none_is_idle_one_connection_more_is_a_503_at_once(start):
+    server = start(max_connections=3)
+    begun = [connected(server.url) for _ in range(3)]
+    for one in begun:
+        one.sendall(raw()[:-1])
+    while get(server.url, "/health/live").status != 503:  # until the server has read what was sent
+        pass
+    for sent in (b"", raw(), raw()[:-5]):
+        received = exchange(server.url, sent)
+        assert received.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1\r\n" in received.lower()
+    for one in begun:
+        one.sendall(raw()[-1:])
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        one.close()
+    assert metrics(server.url)['dcrnn_fast_rejected_total{reason="overload"}'] >= 4
+
+
+def test_more_idle_connections_than_it_takes_deny_nobody_an_answer(start):
+    server = start(max_connections=40)
+    idle = [connected(server.url) for _ in range(100)]
+    assert get(server.url, "/health/live").status == 200
+    assert sum(one.recv(1) == b"" for one in idle[:50]) == 50
+    for one in idle:
+        one.close()
+
+
 # Reload and stop
 
 
@@ -141,6 +186,30 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start, ranker):
     assert_scores(score(server.url, {"columns": ROWS}), ranker.predict(ROWS))
     assert get(server.url, "/health/ready").status == 200
     assert metrics(server.url)['dcrnn_fast_reloads_total{result="ok"}'] == 0
+
+
+def test_stopped_it_loses_no_request_of_a_busy_connection(start):
+    server, ready = start(), threading.Barrier(25)
+
+    def ask():
+        """Asks on one connection until an answer says that it is the last one."""
+        place, answers = urlsplit(server.url), 0
+        connection = HTTPConnection(place.hostname, place.port, timeout=60)
+        while True:
+            connection.request("POST", "/v1/score", json.dumps(ONE), JSON)
+            answer = connection.getresponse()
+            answer.read()
+            answers += answer.status == 200
+            if answer.getheader("Connection", "").lower() == "close":
+                return answers
+            if answers == 3:
+                ready.wait(60)
+
+    with ThreadPoolExecutor(24) as pool:
+        asked = [pool.submit(ask) for _ in range(24)]
+        ready.wait(60)
+        assert server.stop() == 0
+        assert all(one.result() >= 3 for one in asked)
 
 
 def test_stopped_it_answers_what_it_accepted_and_ends_with_0(start, ranker):

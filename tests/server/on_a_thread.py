@@ -9,14 +9,14 @@ from dcrnn_fast.serving.http.model import load_run
 class OnAThread:
     """A server of a run folder, with the methods that the contract asks for. Options are those of the command, as ``max_rows=100``."""
 
-    def __init__(self, served, *, load=load_run, grace=10.0, threads=1, **limits):
+    def __init__(self, served, *, load=load_run, grace=10.0, threads=1, max_connections=1000, **limits):
         from dcrnn_fast.serving.http.app import Application, Limits
         from dcrnn_fast.serving.http.server import Server, bind
 
         named = {name.removeprefix("max_"): value for name, value in limits.items()}
         self.served = served
         self.application = Application(partial(load, served), Limits(**named), threads=threads)
-        self._server = Server(self.application, bind("127.0.0.1", 0), grace=grace)
+        self._server = Server(self.application, bind("127.0.0.1", 0), grace=grace, max_connections=max_connections)
         self.url, self.reload = self._server.url, self._server.reload
         self._thread = threading.Thread(target=self._server.serve_until_stopped, daemon=True)
         self._thread.start()

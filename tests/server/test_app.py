@@ -136,7 +136,7 @@ def test_a_failure_is_a_503_that_says_so_and_the_next_request_is_scored(serve, r
 
 @needs_packages
 def test_a_request_that_does_not_arrive_in_time_is_closed(serve, ranker, monkeypatch):
-    from dcrnn_fast.serving.http import server as http_server
+    from dcrnn_fast.serving.http import connections as http_server
 
     monkeypatch.setattr(http_server, "ARRIVAL", 0.05)
     place = urlsplit(serve(ranker).url)
@@ -153,7 +153,7 @@ def test_a_request_that_does_not_arrive_in_time_is_closed(serve, ranker, monkeyp
 
 @needs_packages
 def test_a_request_that_came_in_part_with_the_one_before_is_closed_in_time(serve, ranker, monkeypatch):
-    from dcrnn_fast.serving.http import server as http_server
+    from dcrnn_fast.serving.http import connections as http_server
 
     monkeypatch.setattr(http_server, "ARRIVAL", 0.05)
     place = urlsplit(serve(ranker).url)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import zipfile
 
 import pytest
@@ -51,6 +52,15 @@ def test_a_compressed_archive_is_refused(file, tmp_path):
             copy.writestr(name, archive.read(name))
     with pytest.raises(ExportError, match="is damaged"):
         load_exported(tmp_path / "small.pt2")
+
+
+def test_an_archive_with_an_entry_twice_is_refused(file, tmp_path):
+    """Readers differ in which one they take."""
+    shutil.copyfile(file, tmp_path / "twice.pt2")
+    with zipfile.ZipFile(tmp_path / "twice.pt2", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(next(name for name in archive.namelist() if name.endswith("extra/encoder.json")), b"{}")
+    with pytest.raises(ExportError, match="is damaged"):
+        load_exported(tmp_path / "twice.pt2")
 
 
 def first_node(change):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ def describe(
     can tell whether its own are the same. ``cpu`` is the :func:`cpu_kind` that compiled code is for, or empty.
     """
     encoder, maps = ranker.encoder, {} if ranker.calibration is None else ranker.calibration.maps
+    encoder_text = json.dumps(encoding, indent=1)
     about = {
         "format": FORMAT,
         "kind": kind,
@@ -74,9 +76,10 @@ def describe(
         "operators": {name: _schema(name) for name in sorted(operators)},
         "cpu": dict(cpu),
         "encoding": strict_json.json_digest(encoding),
+        "encoder_md5": hashlib.md5(encoder_text.encode(), usedforsecurity=False).hexdigest(),  # of the bytes, for the server in C++
         "model": ranker.id,
     }
-    return {ABOUT: json.dumps(about, indent=1), ENCODER: json.dumps(encoding, indent=1)}
+    return {ABOUT: json.dumps(about, indent=1), ENCODER: encoder_text}
 
 
 def read_package(texts: Mapping[str, str], path: Path) -> Package:

@@ -27,7 +27,7 @@ from .model import Served
 from .request import Unusable, read_request
 from .schema import describe_api
 
-JSON = "application/json"
+JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 INLINE = 32_768
 """Bodies of more bytes are parsed and encoded on another thread, so that small requests need not wait for them."""
@@ -78,13 +78,20 @@ class Application:
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
+                if self.is_stopping:
+                    message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
                 self.metrics.requests.labels(str(message["status"])).inc()
                 if scope["path"] == "/v1/score":
                     self.metrics.seconds.observe(time.monotonic() - arrived)
             await send(message)
 
+        if {b"transfer-encoding", b"content-length"} <= {name for name, _ in scope["headers"]}:
+            told_twice = "the request has both Transfer-Encoding and Content-Length, so that readers differ in where it ends; send one"
+            await _error(HTTPStatus.BAD_REQUEST, told_twice, {"Connection": "close"})(scope, receive, counted)
+            return
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        await self.api({**scope, "method": method, "arrived": arrived}, receive, counted)
+        path = scope["raw_path"].decode("latin-1")  # as it came: what a proxy lets through by its spelling must have no other one
+        await self.api({**scope, "method": method, "path": path, "arrived": arrived}, receive, counted)
 
     async def score(self, headers: Any, receive: Receive, arrived: float) -> str:
         """The answer to a request for scores, as JSON. Raises :class:`Unusable` and :class:`Refused`."""
@@ -209,9 +216,10 @@ def _numbers(values: npt.NDArray[np.float32]) -> str:
 
 
 def _check_type(headers: Any) -> None:
-    kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "identity")
-    if kind.partition(";")[0].strip().lower() != JSON:
-        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind[:100]!r}, expected {JSON}")
+    kind, encoding = (", ".join(headers.getlist(name)) for name in ("content-type", "content-encoding"))
+    parts = [part.strip().lower() for part in kind.split(";")]
+    if parts[0] != JSON or any(part.startswith("charset=") and part not in UTF_8 for part in parts):
+        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind[:100]!r}, expected {JSON} in UTF-8")
     if encoding.strip().lower() not in ("identity", ""):
         raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding is {encoding[:100]!r}; send the body as it is")
 
@@ -220,7 +228,7 @@ def _deadline(values: list[str], arrived: float) -> float | None:
     if not values:
         return None
     value = values[0]
-    if len(values) > 1 or not re.fullmatch("[0-9]{1,6}", value) or not 1 <= int(value) <= MAX_DEADLINE:
+    if len(values) > 1 or not re.fullmatch("[1-9][0-9]{0,5}", value) or int(value) > MAX_DEADLINE:
         raise Unusable(
             HTTPStatus.BAD_REQUEST, f"X-Deadline-Ms is {', '.join(values)[:100]!r}, expected one whole number from 1 to {MAX_DEADLINE:,}"
         )

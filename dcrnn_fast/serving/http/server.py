@@ -1,83 +1,32 @@
-"""The process around the HTTP interface: its socket, its signals, and slow or broken clients. Needs the extra ``serve``."""
+"""The process around the HTTP interface: its socket, its signals, and its end. Needs the extra ``serve``."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...errors import ConfigError
 from .app import Application
-
-ARRIVAL = 10.0
-"""Seconds within which a whole request must arrive."""
-_BROKEN = json.dumps({"error": "the request is no HTTP"}).encode()
-
-
-class Connection(H11Protocol):
-    """A connection that is closed if a request does not arrive in time, and that answers broken HTTP as any other error."""
-
-    arrival: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Give the first request its time."""
-        super().connection_made(transport)
-        self._time()
-
-    def data_received(self, data: bytes) -> None:
-        """Read on. Time runs until the request is whole."""
-        super().data_received(data)
-        self._time()
-
-    def on_response_complete(self) -> None:
-        """Give a request its time that came before this answer, as a part."""
-        super().on_response_complete()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._time()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the time."""
-        super().connection_lost(exc)
-        if self.arrival is not None:
-            self.arrival.cancel()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, unless an answer has begun."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            head = (
-                f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(_BROKEN)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + _BROKEN)
-        self.transport.close()
-
-    @property
-    def is_arriving(self) -> bool:
-        """Whether the next request has not arrived as a whole."""
-        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
-
-    def _time(self) -> None:
-        if self.is_arriving and self.arrival is None:
-            self.arrival = self.loop.call_later(ARRIVAL, self.transport.close)
-        elif not self.is_arriving and self.arrival is not None:
-            self.arrival.cancel()
-            self.arrival = None
+from .connections import SURPLUS, Connection, Connections, Once, TooMany, allowed_connections
 
 
 class Server(uvicorn.Server):
-    """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where."""
+    """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where.
+
+    It has at most ``max_connections`` connections, fewer where the limit of open files is lower. For one more, that which is idle for the
+    longest time ends; if none is idle, the client gets a 503.
+    """
 
     should_exit: bool
 
-    def __init__(self, application: Application, bound: socket.socket, *, grace: float = 10.0) -> None:
+    def __init__(self, application: Application, bound: socket.socket, *, grace: float = 10.0, max_connections: int = 1000) -> None:
         config = uvicorn.Config(
             application,
             http=Connection,
@@ -92,6 +41,9 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=int(grace) + 2,
         )
         super().__init__(config)
+        self.server_state: Connections = Connections()
+        self.max_connections = allowed_connections(max_connections)
+        self._wanted, self._too_many, self._once = max_connections, 0, Once()
         host, port = bound.getsockname()[:2]
         self.application, self.bound, self.grace = application, bound, grace
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -102,15 +54,58 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, take signals, and say where."""
         self._loop = asyncio.get_running_loop()
+        self.bound.setblocking(False)
+        self.bound.listen(self.config.backlog)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stop)
             self._loop.add_signal_handler(signal.SIGHUP, self.reload)
             if _EARLY.is_set():
                 self.reload()
-        await super().startup(sockets=sockets)
+        await super().startup(sockets=[])
+        self._accepting = self._loop.create_task(self._accept())
+        if self.max_connections < self._wanted:
+            sys.stderr.write(
+                f"warning: --max-connections {self._wanted:,}: the limit of open files leaves room for {self.max_connections:,}; "
+                "raise it by `ulimit -n`\n"
+            )
+            sys.stderr.flush()
         sys.stdout.write(f"listening on {self.url}\n")
         sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, answer what has come, and end all connections."""
+        self._accepting.cancel()
+        self.server_state.is_stopping = True
+        await super().shutdown(sockets=sockets)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._too_many >= SURPLUS:
+                await asyncio.sleep(0.02)
+            client = None
+            try:
+                client, _ = await loop.sock_accept(self.bound)
+                await loop.connect_accepted_socket(self._protocol, client)
+            except OSError as error:
+                if client is not None:
+                    client.close()
+                self._once.say(f"warning: a connection cannot be taken: {error.strerror or error}")
+                await asyncio.sleep(0.1)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Of the next connection."""
+        state = self.server_state
+        if len(state.connections) < self.max_connections or state.end_one():
+            return Connection(config=self.config, server_state=state, app_state=self.lifespan.state)
+        self._once.say(f"warning: all {self.max_connections:,} connections are in use, and further clients get a 503")
+        self.application.metrics.rejected.labels("overload").inc()
+        self._too_many += 1
+        return TooMany(self._one_less)
+
+    def _one_less(self) -> None:
+        self._too_many -= 1
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

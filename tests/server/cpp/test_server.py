@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -79,6 +80,17 @@ def test_a_package_that_does_not_fit_is_refused_with_the_remedy(cpp_program, com
     assert code == 1
     assert str(path) in said
     assert re.search(words, said), said
+
+
+def test_a_package_with_the_encoder_of_another_model_or_an_entry_twice_is_refused(cpp_program, compiled, tmp_path):
+    path = rewritten(compiled, tmp_path / "shop.pt2", {"extra/encoder.json": lambda text: text.replace(b'"c1"', b'"c9"', 1)})
+    code, said = refused(cpp_program, "--model", path)
+    assert (code, "its encoder is another model's" in said) == (1, True), said
+    shutil.copyfile(compiled, path)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(next(name for name in archive.namelist() if name.endswith("extra/encoder.json")), b"{}")
+    code, said = refused(cpp_program, "--model", path)
+    assert (code, "it has an entry twice" in said) == (1, True), said
 
 
 def test_a_package_without_its_code_is_refused(cpp_program, compiled, tmp_path):
@@ -190,19 +202,6 @@ def test_a_request_that_does_not_arrive_and_a_connection_without_one_are_ended(s
     assert score(server.url, ONE).status == 200
 
 
-def test_one_connection_too_many_is_answered_and_ended(start):
-    server = start(max_connections=1)
-    with connected(server) as kept:
-        kept.sendall(POST)
-        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
-        for sent in (POST, POST[:-5]):  # its body is not waited for
-            received = exchange(server.url, sent)
-            assert received.startswith(b"HTTP/1.1 503")
-            assert b"Retry-After: 1\r\n" in received
-        kept.sendall(POST)
-        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
-
-
 def test_when_it_stops_it_answers_what_has_begun_and_is_not_ready(start, ranker):
     server = start()
     with connected(server) as begun, connected(server) as probe, connected(server) as idle:
@@ -213,7 +212,7 @@ def test_when_it_stops_it_answers_what_has_begun_and_is_not_ready(start, ranker)
         server.ask_to_stop()
         assert answer_of(idle) == b""
         begun.sendall(POST[-10:])
-        probe.sendall(b"dy HTTP/1.1\r\n\r\n")
+        probe.sendall(b"dy HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = answer_of(begun)
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"Connection: close\r\n" in answer
