@@ -23,6 +23,10 @@ class OnAThread:
         while self._thread.is_alive() and not self._server.started:
             self._thread.join(0.002)
 
+    @property
+    def open_connections(self):
+        return len(self._server.server_state.connections)
+
     def ask_to_stop(self):
         self._server.stop()
 

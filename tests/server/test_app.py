@@ -1,5 +1,6 @@
 """What the server in Python does beside the contract: its pages, its guards, lists in cells, and what happens when it fails or stops."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -23,7 +24,7 @@ from dcrnn_fast.serving.http.model import Served
 from dcrnn_fast.training import train
 from tests.training.tiny import tiny_config
 
-from .calls import JSON, call, get, metrics, score
+from .calls import JSON, call, connected, get, metrics, score
 from .contract import ONE, assert_scores, error_of
 from .on_a_thread import OnAThread
 
@@ -161,6 +162,40 @@ def test_a_request_that_came_in_part_with_the_one_before_is_closed_in_time(serve
     with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n" + begun)
         assert connection.makefile("rb").read().count(b"live") == 1
+
+
+@needs_packages
+def test_a_client_that_takes_no_answer_is_ended(serve, ranker, monkeypatch):
+    from dcrnn_fast.serving.http import connections
+
+    monkeypatch.setattr(connections, "TAKING", 0.05)
+    server = serve(ranker)
+    large = next(part for part in get(server.url, "/docs").text.split('"') if part.endswith("bundle.js"))
+    size, received = len(get(server.url, large).text.encode()), 0
+    with connected(server.url) as connection:
+        connection.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % large.encode() * 10)
+        while server.open_connections:
+            pass
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(1 << 20):
+                received += len(part)
+    assert received < 10 * size
+
+
+@needs_packages
+def test_a_client_that_takes_its_answers_slowly_gets_them_all(serve, ranker, monkeypatch):
+    from dcrnn_fast.serving.http import connections
+
+    monkeypatch.setattr(connections, "TAKING", 0.5)
+    server = serve(ranker)
+    large = next(part for part in get(server.url, "/docs").text.split('"') if part.endswith("bundle.js"))
+    size, received = len(get(server.url, large).text.encode()), 0
+    with connected(server.url) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % large.encode() * 5)
+        while received < 5 * size:
+            received += len(part := connection.recv(1 << 15))
+            assert part, "the connection ended before all answers had come"
 
 
 @needs_packages

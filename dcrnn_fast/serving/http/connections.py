@@ -190,14 +190,18 @@ class Once:
             sys.stderr.flush()
 
 
-def allowed_connections(wanted: int) -> int:
-    """How many connections the limit of open files has room for, at most ``wanted``. It is raised as far as this process may."""
+def allowed_connections(wanted: int) -> tuple[int, int]:
+    """How many connections, at most ``wanted``, and how many clients beyond them the limit of open files has room for.
+
+    It is raised as far as this process may.
+    """
     import resource  # there is none on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + RESERVED
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
+        return wanted, SURPLUS
     soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, min(wanted, soft - min(RESERVED, soft // 2)))
+    reserved = min(RESERVED, soft // 2)
+    return max(1, min(wanted, soft - reserved)), max(1, reserved * SURPLUS // RESERVED)

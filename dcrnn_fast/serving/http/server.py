@@ -14,7 +14,7 @@ import uvicorn
 
 from ...errors import ConfigError
 from .app import Application
-from .connections import SURPLUS, Connection, Connections, Once, TooMany, allowed_connections
+from .connections import Connection, Connections, Once, TooMany, allowed_connections
 
 
 class Server(uvicorn.Server):
@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.server_state: Connections = Connections()
-        self.max_connections = allowed_connections(max_connections)
+        self.max_connections, self._most_too_many = allowed_connections(max_connections)
         self._wanted, self._too_many, self._once = max_connections, 0, Once()
         host, port = bound.getsockname()[:2]
         self.application, self.bound, self.grace = application, bound, grace
@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while self._too_many >= SURPLUS:
+            while self._too_many >= self._most_too_many:
                 await asyncio.sleep(0.02)
             client = None
             try:
