@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..data.read.text_queries import open_database
 from ..data.schema.files import Csv
 from ..errors import DataError, shown
 from ..support.checks import check_count
-from ..support.files import output_path, path_of, writing_output
+from ..support.files import output_path, path_of, scratch_folder, writing_output
 from .export.load import ExportedRanker
 from .ranker import Ranker
 
@@ -84,7 +83,7 @@ def score_files(
         raise DataError(f"output {output}: {min(lost)} is one of the input files and would be lost; choose another output")
     rejects = Rejects(max_rejects, rejected.name)
     text = {*(ranker.encoder.text_columns), *(key for key in keys if key not in ranker.columns)}
-    with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch, open_database(Path(scratch)) as database:
+    with scratch_folder() as scratch, open_database(scratch) as database:
         reader = RowReader(
             text=text,
             numbers={*ranker.columns} - text,

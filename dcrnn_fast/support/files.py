@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from .locks import locked
+
+SCRATCH = "dcrnn_fast-"
+"""How the names of temporary folders begin."""
 
 
 def path_of(name: str, value: object) -> Path:
@@ -67,6 +72,29 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the block, in the system's temporary one. First, those of killed processes are deleted there.
+
+    Raises OSError if it cannot be made or locked.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            if left.is_symlink() or left.stat().st_uid != os.getuid():
+                continue
+            with locked(left / ".lock") as is_left:
+                if is_left:
+                    shutil.rmtree(left)
+    with ExitStack() as stack:
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process took it for one that was left, as it had no lock yet
+                if stack.enter_context(locked(folder / ".lock")):
+                    break
+        yield folder
 
 
 def leftovers(path: Path) -> Iterator[Path]:

@@ -12,6 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from ...errors import ConfigError, ExportError
+from .archive import archive_file
 from .cpu_kind import cpu_kind, missing_here, portable_kind
 
 CPUS = ("native", "portable")
@@ -53,8 +54,10 @@ def write_compiled(program: ExportedProgram, texts: Mapping[str, str], path: Pat
     from torch._inductor import config
 
     try:
-        with torch.no_grad(), config.patch(_OPTIONS[cpu]):
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        with torch.no_grad(), config.patch(_OPTIONS[cpu]), archive_file(path) as file:
+            torch._inductor.aoti_compile_and_package(program, package_path=file)
+    except OSError:
+        raise
     except Exception as error:
         raise ExportError(
             f"AOTInductor cannot compile the model: {' '.join(str(error).split())[-600:]}; "

@@ -7,6 +7,7 @@ have.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -38,6 +39,28 @@ _NAME = re.compile(r"[A-Za-z0-9_.:+-]{0,1000}")
 _FORBIDDEN = {"as_graph", "as_custom_obj", "as_operator", "stack_trace", "nn_module_stack", "source_fn_stack"}
 _TEXTS = {"rounding_mode", "approximate"}
 """The only text arguments that an aten operator may have; others are names of files and the like."""
+
+
+class _Archive(io.BufferedWriter):
+    """PyTorch's writer ends the process if a write fails. So the failure is kept, and the writer does not see it."""
+
+    problem: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.problem = self.problem or error
+            return memoryview(data).nbytes
+
+
+@contextmanager
+def archive_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write an archive to. Raises OSError in the end if not all was written."""
+    with _Archive(io.FileIO(path, "w")) as file:
+        yield file
+    if file.problem is not None:
+        raise file.problem
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from torch.export import Dim, ExportedProgram
 from ...errors import ConfigError, ExportError
 from ...nn.model import DCRNN
 from ...ops.backends import resolve
-from ...support.files import output_path, path_of, writing_output
+from ...support.files import output_path, path_of, scratch_folder, writing_output
 from ...training.evaluate.calibration_file import Calibration
 from ..ranker import Ranker, Scores, read_run
 from .aoti import CPUS, check_compiler, kind_of, write_compiled
+from .archive import archive_file
 from .calibrated import Calibrated
 from .load import inputs_of, load_exported
 from .onnx import check_packages, onnx_program, write_onnx
@@ -98,8 +100,8 @@ def export(
     backend = _backend(backend, format)
     parts = read_run(run, device="cpu", backend=backend)
     ranker = Ranker(parts.model, parts.encoder, parts.calibration, parts.id)
-    with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
-        made = Path(scratch) / f"model{SUFFIXES[format]}"
+    with _room_for_the_file(), scratch_folder() as scratch:
+        made = scratch / f"model{SUFFIXES[format]}"
         program = traced(ranker.model, ranker.calibration)
         calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
         operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
@@ -117,6 +119,17 @@ def export(
         with writing_output("output", output) as beside:
             shutil.copyfile(made, beside)
     return difference
+
+
+@contextmanager
+def _room_for_the_file() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"the temporary folder {tempfile.gettempdir()} cannot take the file: {error.strerror or error}; make room there, or name "
+            "another folder in the environment variable TMPDIR"
+        ) from error
 
 
 def traced(model: DCRNN, calibration: Calibration | None = None) -> ExportedProgram:
@@ -137,7 +150,8 @@ def write_program(program: ExportedProgram, texts: Mapping[str, str], path: Path
             del node.meta[key]
     program.example_inputs = None
     program._guards_code = []
-    torch.export.save(program, path, extra_files=dict(texts))
+    with archive_file(path) as file:
+        torch.export.save(program, file, extra_files=dict(texts))
 
 
 def compare(ranker: Ranker, predict: Callable[..., Mapping[str, object]], *, rows: int, seed: int) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +116,9 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
         raise not_exported(path)
     lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
+        raise not_exported(path)
+    tasks = about["tasks"]
+    if about["names"] not in (tasks, [*tasks, *(f"{task}_given_{before}" for before, task in pairwise(tasks))]):
         raise not_exported(path)
     return about
 

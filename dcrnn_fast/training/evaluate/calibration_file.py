@@ -116,7 +116,7 @@ def calibrated_names(about: Mapping[str, Any]) -> list[str]:
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Replace the file in one step, with a digest over its content. Raises :class:`dcrnn_fast.errors.RunFolderError`."""
     values = calibration.model_dump()
-    write_json(path, {**values, "digest": strict_json.json_digest(values)})
+    write_json(path, {**values, "digest": strict_json.json_digest(values)}, "calibrate again")
 
 
 def read_calibration(path: Path, about: Mapping[str, Any], weights: str) -> Calibration | None:

@@ -15,9 +15,9 @@ from ...errors import RunFolderError, shown
 from ...support import files
 
 _REMEDIES = {
-    errno.ENOSPC: "the disk is full; free some space and go on with --resume",
-    errno.EDQUOT: "the disk quota is used up; free some space and go on with --resume",
-    errno.EFBIG: "the file would exceed the largest size allowed here; raise the limit (ulimit -f) and go on with --resume",
+    errno.ENOSPC: "the disk is full; free some space and {again}",
+    errno.EDQUOT: "the disk quota is used up; free some space and {again}",
+    errno.EFBIG: "the file would exceed the largest size allowed here; raise the limit (ulimit -f) and {again}",
     errno.EROFS: "the file system is read-only; choose another --output",
     errno.EACCES: "no permission to write there; choose another --output",
     errno.EPERM: "no permission to write there; choose another --output",
@@ -31,14 +31,14 @@ _REMEDIES = {
 
 
 @contextmanager
-def run_folder_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write ``path`` into a :class:`RunFolderError` that says what to do."""
+def run_folder_errors(path: Path, again: str = "go on with --resume") -> Iterator[None]:
+    """Turn the operating system's refusal to write ``path`` into a :class:`RunFolderError` that says what to do, with room ``again``."""
     try:
         yield
     except RunFolderError:
         raise
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "choose another --output")
+        remedy = _REMEDIES.get(error.errno or 0, "choose another --output").format(again=again)
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 
@@ -48,9 +48,10 @@ def write_file(path: Path, data: bytes) -> None:
         files.write_bytes(path, data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, again: str = "go on with --resume") -> None:
     """Replace a JSON file in one step. Raises :class:`ValueError` for NaN and infinities, which JSON cannot hold."""
-    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    with run_folder_errors(path, again):
+        files.write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def first_problem(error: ValidationError, whole: str) -> str:

@@ -19,6 +19,8 @@ def test_a_full_disk_is_a_run_folder_error_and_leaves_the_old_file(tmp_path, mon
     with pytest.raises(RunFolderError, match=r"metrics\.json: No space left on device; the disk is full"):
         write_file(path, b"new")
     assert (os.listdir(tmp_path), path.read_bytes()) == (["metrics.json"], b"old")
+    with pytest.raises(RunFolderError, match="the disk is full; free some space and calibrate again"):
+        write_json(path, {}, "calibrate again")
 
 
 def test_json_files_refuse_nan(tmp_path):
