@@ -16,7 +16,7 @@ from dcrnn_fast.errors import ConfigError, shown
 
 from . import rechub
 from .networks import Apart, CrossTrunk, Setting, Size, dcrnn
-from .spaces import CATBOOST, COMMON, LIGHTGBM, OWN, TREES, Choice, Space
+from .spaces import CATBOOST, COMMON, LIGHTGBM, OWN, TRAINER, TREES, Choice, Space
 
 Build = Callable[[PackedMeta, Setting, Size], nn.Module]
 
@@ -66,13 +66,14 @@ LIBRARY: dict[str, tuple[str, Build]] = {
     "esmm": ("ESMM", rechub.EntireSpace),
 }
 
-SHIPPED = "shipped"
-"""DCRNN as ``dcrnn-fast train`` trains it, with its defaults: the trainer's own code, no trial and no choice."""
+SHIPPED, TRAINED = "shipped", "trained"
+"""DCRNN as ``dcrnn-fast train`` trains it, by the trainer's own code: with its defaults, no trial and no choice; and tuned."""
 
 MODELS: dict[str, Model] = {
     **{name: _network(name, *arguments) for name, arguments in NETWORKS.items()},
     "single-task": _network("single-task", "a DCRNN for each task", _single, one_task_each=True),
     SHIPPED: Model("DCRNN by `dcrnn-fast train`, untuned", {}),
+    TRAINED: Model("DCRNN by `dcrnn-fast train`, tuned", TRAINER),
     **{name: _network(name, *arguments, needs="torch_rechub") for name, arguments in LIBRARY.items()},
     "trees": Model("HistGradientBoosting for each task", TREES),
     "lightgbm": Model("LightGBM for each task", LIGHTGBM, needs="lightgbm"),

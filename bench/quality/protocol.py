@@ -34,8 +34,8 @@ from dcrnn_fast.training.loop.start import dense_edges
 from dcrnn_fast.training.loop.stopping import EarlyStopping
 
 from .data_sets import one_task
-from .models import MODELS, SHIPPED
-from .networks import SIZES, Setting
+from .models import MODELS, SHIPPED, TRAINED
+from .networks import SIZES, Setting, widths
 from .trees import KINDS, Trees
 from .weighting import DEFAULT, Weighting
 
@@ -119,8 +119,8 @@ def fit(name: str, dataset: PackedDataset, setting: Setting, *, seed: int, size:
     model = MODELS[name]
     if name == "constant":
         return _constant(dataset)
-    if name == SHIPPED:
-        return _shipped(dataset, seed)
+    if name in (SHIPPED, TRAINED):
+        return _by_the_trainer(dataset, setting, seed)
     if name in KINDS:
         trees = Trees(name, dataset, setting, seed, protocol.max_rounds)
         labels = torch.from_numpy(np.array(dataset.split("valid").labels))
@@ -181,12 +181,15 @@ def _fitted(model: nn.Module, history: list[tuple[int, float]], begin: float) ->
     return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin, (model,))
 
 
-def _shipped(dataset: PackedDataset, seed: int) -> Fitted:
-    """The trainer with its defaults. It reads test rows at its end, and gets the validation rows in their place."""
+def _by_the_trainer(dataset: PackedDataset, setting: Setting, seed: int) -> Fitted:
+    """The trainer with its defaults but for the setting. It reads test rows at its end, and gets the validation rows in their place."""
     begin = time.perf_counter()
     blind = dataclasses.replace(dataset, splits={**dataset.splits, "test": dataset.split("valid")})
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(None, {"data": dataset.meta.name, "seed": seed, "threads": 1})
+        keys = {key: value for key, value in setting.items() if key != "width"}
+        if "width" in setting:
+            keys["model.tower_dims"] = list(widths(setting, SIZES["medium"]))
+        config = load_config(None, {"data": dataset.meta.name, "seed": seed, "threads": 1, **keys})
         metrics = train(config, Path(folder) / "run", dataset=blind)
         model, _ = load_model(Path(folder) / "run")
     loss = mean_over_tasks(metrics["valid"], "log_loss", dataset.meta.tasks)

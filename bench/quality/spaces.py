@@ -65,6 +65,22 @@ OWN: dict[str, Space] = {
     "esmm": WIDTH | NORM,
 }
 
+TRAINER: Space = {
+    "optimiser.lr": Number(1e-3, 2e-2, 5e-3, log=True),
+    "optimiser.weight_decay": Number(1e-3, 3.0, 0.3, log=True),
+    "optimiser.embedding_prior": Number(4.0, 1024.0, 64.0, log=True),
+    "optimiser.epochs": Number(1, 8, 6, log=True),
+    "oov_dropout": Choice(("auto", 0.25, 1.0), "auto"),
+    "model.dropout": Number(0.0, 0.5, 0.3),
+    "model.steps": STEPS["steps"],
+    "model.rank": RANK["rank"],
+    "model.share_ratio": RATIO["share_ratio"],
+    "model.first_order": Choice((False, True), True),
+    "width": Choice((32, 64, 128), 64),
+    "loss.weighting": COMMON["weighting"],
+}
+"""Of DCRNN in its own trainer, by the keys of its configuration; trial 0 is the trainer's defaults. ``width`` is as in ``WIDTH``."""
+
 TREES: Space = {
     "learning_rate": Number(0.02, 0.3, 0.1, log=True),
     "max_leaf_nodes": Choice((7, 15, 31, 63, 127), 31),
@@ -92,7 +108,7 @@ CATBOOST: Space = {
     "max_ctr_complexity": Choice((1, 2, 4), 4),
 }
 
-WHOLE = ("epochs", "min_samples_leaf", "min_data_in_leaf")
+WHOLE = ("epochs", "optimiser.epochs", "min_samples_leaf", "min_data_in_leaf")
 """Numbers that are whole."""
 
 

@@ -8,10 +8,10 @@ import torch
 
 from bench.quality import protocol, search
 from bench.quality.data_sets import without_test
-from bench.quality.models import MODELS, SHIPPED, fits
+from bench.quality.models import MODELS, SHIPPED, TRAINED, fits
 from bench.quality.networks import SIZES
 from bench.quality.protocol import fit, mean_log_loss, metrics
-from bench.quality.spaces import COMMON
+from bench.quality.spaces import COMMON, defaults
 from bench.quality.trees import KINDS
 from bench.quality.work import ONE_SIZE, Subject, Work
 from dcrnn_fast.errors import ConfigError
@@ -92,6 +92,21 @@ def test_the_trainer_as_it_is_shipped_gives_logits_of_its_best_weights(dataset):
     valid = dataset.split("valid")
     kept = mean_log_loss(torch.from_numpy(fitted.logits(valid)), torch.from_numpy(valid.labels))
     assert kept == pytest.approx(min(loss for _, loss in fitted.history), rel=1e-5)
+
+
+def test_trial_0_of_the_trainer_is_the_trainer_as_it_is_shipped(dataset):
+    logits = []
+    for name in (SHIPPED, TRAINED):
+        fitted = fit(name, without_test(dataset), defaults(MODELS[name].space), seed=1, size=ONE_SIZE, protocol=PROTOCOL)
+        logits.append(fitted.logits(dataset.split("valid")))
+    assert np.array_equal(*logits)
+
+
+def test_the_trainer_takes_the_keys_of_a_trial(dataset):
+    setting = defaults(MODELS[TRAINED].space) | {"width": 32, "model.steps": 1, "optimiser.epochs": 1}
+    (model,) = fit(TRAINED, without_test(dataset), setting, seed=1, size=ONE_SIZE, protocol=PROTOCOL).networks
+    assert model.cross.steps == 1
+    assert [layer.private_weight.shape[1] for layer in model.towers] == [32, 16]
 
 
 def test_the_networks_of_the_funnel_never_order_its_events_wrongly(dataset):
