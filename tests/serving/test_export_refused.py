@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import zipfile
 
@@ -31,8 +32,11 @@ def test_missing_and_damaged_files_are_refused(file, tmp_path):
         load_exported(tmp_path / "absent.pt2")
     with pytest.raises(ExportError, match="ONNX Runtime loads"):
         load_exported(tmp_path / "shop.onnx")
-    with pytest.raises(ExportError, match="cannot be read"):
-        load_exported(tmp_path)
+    os.mkfifo(tmp_path / "pipe.pt2")
+    (tmp_path / "device.pt2").symlink_to("/dev/zero")
+    for path in (tmp_path, tmp_path / "pipe.pt2", tmp_path / "device.pt2"):
+        with pytest.raises(ExportError, match="cannot be read: it is no regular file"):
+            load_exported(path)
     content = file.read_bytes()
     for part, changed in {
         "empty": b"",

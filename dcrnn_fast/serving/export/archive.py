@@ -69,6 +69,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
     Raises ExportError: the file is missing, or cannot be read, there or in the block.
     """
+    if path.exists() and not path.is_file():
+        raise ExportError(f"{path} cannot be read: it is no regular file")  # a pipe might never end, and cannot be read twice
     try:
         with path.open("rb") as file:
             yield file
