@@ -68,6 +68,7 @@ std::size_t allowed_connections(std::size_t wanted) {
   if (limit.rlim_cur >= wanted + kReserved) return wanted;
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted + kReserved);
   setrlimit(RLIMIT_NOFILE, &limit);
+  getrlimit(RLIMIT_NOFILE, &limit);
   const std::size_t allowed = std::clamp<std::size_t>(limit.rlim_cur - std::min<rlim_t>(kReserved, limit.rlim_cur / 2), 1, wanted);
   if (allowed < wanted)
     std::fprintf(stderr, "warning: --max-connections %zu: the limit of open files leaves room for %zu; raise it by `ulimit -n`\n", wanted,

@@ -18,8 +18,8 @@ from typing import Any
 from ..errors import DataError
 from .locks import locked
 
-SCRATCH = "dcrnn_fast-"
-"""How the names of temporary folders begin."""
+SCRATCH, IN_USE = "dcrnn_fast.scratch-", ".in-use"
+"""How the names of temporary folders begin, and the file in each that is locked while it is used. No user's folder has both."""
 
 
 def path_of(name: str, value: object) -> Path:
@@ -82,17 +82,16 @@ def scratch_folder() -> Iterator[Path]:
     """
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         with suppress(OSError):
-            if left.is_symlink() or left.stat().st_uid != os.getuid():
-                continue
-            with locked(left / ".lock") as is_left:
-                if is_left:
-                    shutil.rmtree(left)
+            if not left.is_symlink() and left.stat().st_uid == os.getuid() and (left / IN_USE).is_file():
+                with locked(left / IN_USE) as is_left:
+                    if is_left:
+                        shutil.rmtree(left)
     with ExitStack() as stack:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            with suppress(FileNotFoundError):  # another process took it for one that was left, as it had no lock yet
-                if stack.enter_context(locked(folder / ".lock")):
+            with suppress(FileNotFoundError):  # another process found it between the making of its lock and the locking
+                if stack.enter_context(locked(folder / IN_USE)):
                     break
         yield folder
 

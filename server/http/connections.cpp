@@ -28,6 +28,7 @@ constexpr std::uint32_t kHeaderBytes = 16 << 10;
 constexpr std::size_t kBufferBytes = 64 << 10;
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 constexpr std::chrono::seconds kLinger{2};
+constexpr std::size_t kRefused = 64;             // clients that are told at once that they are too many
 constexpr std::chrono::milliseconds kLast{500};  // that an idle connection stays once the server stops
 constexpr std::size_t kLingerBytes = 16 << 20;
 
@@ -52,9 +53,11 @@ Request request_of(const Parser& parser, Clock::time_point arrived) {
 Answer refused_head(const Parser& parser) {
   const auto& head = parser.get();
   const auto coding = head.find(http::field::transfer_encoding);
-  if (coding != head.end() && (head.count(http::field::transfer_encoding) > 1 || !beast::iequals(coding->value(), "chunked")))
-    return error_answer(400, "Transfer-Encoding is not chunked alone");
-  if (head.version() == 11 && head.count(http::field::host) != 1) return error_answer(400, "the request has not one Host");
+  const auto hosts = head.count(http::field::host);
+  if (coding != head.end() &&
+      (head.count(http::field::transfer_encoding) > 1 || !beast::iequals(coding->value(), "chunked") || head.version() == 10))
+    return error_answer(400, "Transfer-Encoding is not chunked alone, or in HTTP/1.0");
+  if (hosts > 1 || (head.version() == 11 && hosts == 0)) return error_answer(400, "the request has not one Host");
   for (const auto field : {http::field::content_type, http::field::content_encoding})
     if (head.count(field) > 1) return error_answer(415, std::string(http::to_string(field)) + " is there twice");
   if (head.count("X-Deadline-Ms") > 1) return error_answer(400, "X-Deadline-Ms is there twice, expected one whole number");
@@ -87,7 +90,8 @@ struct HttpServer::State {
   std::mutex mutex;  // of what follows
   std::unordered_set<Session*> sessions;
   std::map<std::uint64_t, Session*> idle;  // those that wait for a request, in the order in which they began to
-  std::uint64_t waits = 0;
+  std::uint64_t last_wait = 0;
+  std::size_t admitted = 0;    // of the sessions, those that are neither one too many nor ending to make room
   std::function<void()> done;  // once it is stopped
 };
 
@@ -96,14 +100,11 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(tcp::socket socket, std::shared_ptr<HttpServer::State> server) : stream_(std::move(socket)), server_(std::move(server)) {
     const std::lock_guard lock(server_->mutex);
     server_->sessions.insert(this);
-    if (server_->sessions.size() <= server_->options.connections) return;
-    one_too_many_ = server_->idle.empty();
-    if (one_too_many_) return;
-    server_->idle.begin()->second->end_if_idle();
-    server_->idle.erase(server_->idle.begin());
   }
   ~Session() {
     const std::lock_guard lock(server_->mutex);
+    leave();
+    server_->idle.erase(wait_);
     server_->sessions.erase(this);
     if (server_->done && server_->sessions.empty()) server_->done();
   }
@@ -111,12 +112,14 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<void> run() {
     beast::error_code ignored;
     stream_.socket().set_option(tcp::no_delay(true), ignored);
-    if (one_too_many_) {
+    bool open = co_await admitted();
+    if (!open && few_are_refused()) {
       const Answer answer = server_->service.overload("the server has too many connections; try again");
       const Request none{.arrived = Clock::now()};
-      if (co_await send(answer, none, 11, false)) co_await linger();
+      const bool sent = co_await send(answer, none, 11, false);
+      if (sent) co_await linger();
     }
-    for (bool open = !one_too_many_; open;) {
+    while (open) {
       open = co_await request_begins();
       if (open) open = co_await exchange();
     }
@@ -128,10 +131,10 @@ class Session : public std::enable_shared_from_this<Session> {
     if (auto self = weak_from_this().lock()) asio::post(stream_.get_executor(), [self = std::move(self)] { self->stream_.close(); });
   }
 
-  // Ends the connection after a while, unless a request has begun then.
-  void end_if_idle(Clock::duration wait = {}) {
+  // Ends the connection in a moment, unless a request has begun then.
+  void end_if_idle() {
     if (auto self = weak_from_this().lock()) {
-      const auto timer = std::make_shared<asio::steady_timer>(stream_.get_executor(), wait);
+      const auto timer = std::make_shared<asio::steady_timer>(stream_.get_executor(), kLast);
       timer->async_wait([self = std::move(self), timer](const beast::error_code&) {
         if (self->is_idle_ && self->nothing_came()) self->stream_.cancel();
       });
@@ -141,10 +144,55 @@ class Session : public std::enable_shared_from_this<Session> {
   auto executor() { return stream_.get_executor(); }
 
  private:
+  // Takes a place among the connections, or that of the one which is idle for the longest time. False if there is none.
+  asio::awaitable<bool> admitted() {
+    for (bool is_there_one = true; is_there_one;) {
+      std::shared_ptr<Session> oldest;
+      {
+        const std::lock_guard lock(server_->mutex);
+        is_admitted_ = server_->admitted < server_->options.connections;
+        if (is_admitted_) {
+          ++server_->admitted;
+        } else if (!server_->idle.empty()) {
+          oldest = server_->idle.begin()->second->weak_from_this().lock();
+          server_->idle.erase(server_->idle.begin());
+        }
+      }
+      is_there_one = oldest != nullptr;
+      if (!is_there_one) break;
+      const auto ask = [oldest]() -> asio::awaitable<void> {
+        oldest->make_room();
+        co_return;
+      };
+      co_await asio::co_spawn(oldest->executor(), ask, asio::use_awaitable);
+    }
+    co_return is_admitted_;
+  }
+
+  // Ends the connection and gives its place away, if it still waits for a request.
+  void make_room() {
+    if (!is_idle_ || !nothing_came()) return;
+    stream_.cancel();
+    const std::lock_guard lock(server_->mutex);
+    leave();
+  }
+
+  // The caller holds the lock.
+  void leave() {
+    if (is_admitted_) --server_->admitted;
+    is_admitted_ = false;
+  }
+
+  bool few_are_refused() const {
+    const std::lock_guard lock(server_->mutex);
+    return server_->sessions.size() <= server_->options.connections + kRefused;
+  }
+
   // Waits for the first bytes of a request.
   asio::awaitable<bool> request_begins() {
     if (buffer_.size() > 0) co_return true;  // it came with the one before
     set_idle(true);
+    if (server_->service.stopping()) end_if_idle();
     stream_.expires_after(server_->options.idle);
     const auto [error, size] = co_await stream_.async_read_some(buffer_.prepare(4096), kAwait);
     set_idle(false);
@@ -156,7 +204,7 @@ class Session : public std::enable_shared_from_this<Session> {
     const std::lock_guard lock(server_->mutex);
     is_idle_ = is_idle;
     if (is_idle)
-      server_->idle.emplace(wait_ = server_->waits++, this);
+      server_->idle.emplace(wait_ = ++server_->last_wait, this);
     else
       server_->idle.erase(wait_);
   }
@@ -227,8 +275,8 @@ class Session : public std::enable_shared_from_this<Session> {
   beast::tcp_stream stream_;
   std::shared_ptr<HttpServer::State> server_;
   beast::flat_buffer buffer_{kBufferBytes};
-  bool one_too_many_ = false, is_idle_ = false;
-  std::uint64_t wait_ = 0;
+  bool is_admitted_ = false, is_idle_ = false;
+  std::uint64_t wait_ = 0;  // the key of its place among the idle
 };
 
 namespace {
@@ -295,7 +343,7 @@ void HttpServer::stop(std::function<void()> done) {
     state->acceptor.close();  // so no session begins behind what follows
     const std::lock_guard lock(state->mutex);
     state->done = done;
-    for (Session* const session : state->sessions) session->end_if_idle(kLast);
+    for (Session* const session : state->sessions) session->end_if_idle();
     if (state->sessions.empty()) state->done();
   });
 }

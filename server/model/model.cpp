@@ -125,7 +125,8 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
     const json::value about_value = parse_json(archive.read(kAbout)), encoding = parse_json(encoder);
     const json::object& about = about_value.as_object();
     check_fit(about, path);
-    if (about.at("encoder_md5").as_string() != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
+    const json::value* const digest = about.if_contains("encoder_md5");  // a file of before has none
+    if (digest == nullptr || digest->as_string() != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
     const auto names = texts_of(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
     auto model = std::make_shared<Model>(Model{.id = id_of(about),

@@ -27,6 +27,12 @@ class OnAThread:
     def open_connections(self):
         return len(self._server.server_state.connections)
 
+    @property
+    def unsent_bytes(self):
+        """Of each connection that has some."""
+        sizes = [one.transport.get_write_buffer_size() for one in list(self._server.server_state.connections)]
+        return [size for size in sizes if size]
+
     def ask_to_stop(self):
         self._server.stop()
 

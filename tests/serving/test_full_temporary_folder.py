@@ -11,7 +11,7 @@ import torch
 from dcrnn_fast.serving.export.archive import archive_file
 from dcrnn_fast.serving.export.export import export, traced
 from dcrnn_fast.support import files
-from dcrnn_fast.support.files import SCRATCH, scratch_folder
+from dcrnn_fast.support.files import IN_USE, SCRATCH, scratch_folder
 from dcrnn_fast.support.locks import locked
 
 MOUNT = "mount -t tmpfs -o size=$0 tmpfs $1"
@@ -31,7 +31,7 @@ def test_export_says_that_there_is_no_room(shop, tmp_path):
     done = subprocess.run(["unshare", "-Urm", "sh", "-c", f"{MOUNT} && {export_it}", *arguments], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    assert f"the temporary folder {full} cannot take the file: No space left on device" in done.stderr
+    assert f"the temporary folder {full} cannot be used: No space left on device" in done.stderr
     assert not (tmp_path / "shop.pt2").exists()
 
 
@@ -44,17 +44,21 @@ def test_pytorchs_writer_does_not_end_the_process(ranker):
 
 def test_what_a_killed_command_left_is_deleted_and_what_is_in_use_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
-    (left := tmp_path / f"{SCRATCH}left").mkdir()
-    (left / "model.pt2").write_bytes(b"weights")
+    left, own = tmp_path / f"{SCRATCH}left", tmp_path / f"{SCRATCH}of-a-user"
+    for folder in (left, own):
+        folder.mkdir()
+        (folder / "model.pt2").write_bytes(b"weights")
+    (left / IN_USE).touch()
     (other := tmp_path / "other").mkdir()
     (tmp_path / f"{SCRATCH}link").symlink_to(other)
     with scratch_folder() as first, scratch_folder() as second:
         assert not left.exists()
         assert first.is_dir()
         assert second.is_dir()
-        with locked(first / ".lock") as is_free:
+        with locked(first / IN_USE) as is_free:
             assert not is_free
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{SCRATCH}link", "other"]
+    assert set(tmp_path.iterdir()) == {tmp_path / f"{SCRATCH}link", other, own}
+    assert (own / "model.pt2").exists()
     assert not list(other.iterdir())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from ...errors import ConfigError, ExportError
-from .archive import archive_file
+from .archive import NO_ROOM, archive_file
 from .cpu_kind import cpu_kind, missing_here, portable_kind
 
 CPUS = ("native", "portable")
@@ -56,9 +56,9 @@ def write_compiled(program: ExportedProgram, texts: Mapping[str, str], path: Pat
     try:
         with torch.no_grad(), config.patch(_OPTIONS[cpu]), archive_file(path) as file:
             torch._inductor.aoti_compile_and_package(program, package_path=file)
-    except OSError:
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
         raise ExportError(
             f"AOTInductor cannot compile the model: {' '.join(str(error).split())[-600:]}; "
             "mend the C++ compiler, or export with --format pt2"

@@ -7,6 +7,7 @@ have.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -39,6 +40,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.:+-]{0,1000}")
 _FORBIDDEN = {"as_graph", "as_custom_obj", "as_operator", "stack_trace", "nn_module_stack", "source_fn_stack"}
 _TEXTS = {"rounding_mode", "approximate"}
 """The only text arguments that an aten operator may have; others are names of files and the like."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class _Archive(io.BufferedWriter):

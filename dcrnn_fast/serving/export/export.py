@@ -127,8 +127,8 @@ def _room_for_the_file() -> Iterator[None]:
         yield
     except OSError as error:
         raise ExportError(
-            f"the temporary folder {tempfile.gettempdir()} cannot take the file: {error.strerror or error}; make room there, or name "
-            "another folder in the environment variable TMPDIR"
+            f"the temporary folder {tempfile.gettempdir()} cannot be used: {error.strerror or error}; make room there, or name another "
+            "folder in the environment variable TMPDIR"
         ) from error
 
 

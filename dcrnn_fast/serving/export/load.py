@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,7 +16,7 @@ from ...errors import ExportError, shown
 from ...support.files import path_of
 from ...support.model_inputs import check_dense, check_ids
 from ..ranker import BATCH, Scores
-from .archive import check_program, opened, read_extra
+from .archive import NO_ROOM, check_program, opened, read_extra
 from .package import Package, not_exported, read_package
 
 Program = Callable[..., Mapping[str, Tensor]]
@@ -100,6 +101,11 @@ def _load(file: BinaryIO, path: Path) -> ExportedRanker:
     except ExportError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise ExportError(
+                f"{path} cannot be loaded by way of the temporary folder {tempfile.gettempdir()}: {error.strerror}; make room there, or name "
+                "another folder in the environment variable TMPDIR"
+            ) from error
         theirs = shown(package.about["torch"])
         raise ExportError(
             f"{path} was written with PyTorch {theirs}, and PyTorch {torch.__version__} cannot load it: they do not fit, or the file was "

@@ -75,22 +75,23 @@ class Application:
             await self.api(scope, receive, send)
             return
         arrived = time.monotonic()
+        path = scope["raw_path"].decode("latin-1")  # as it came: what a proxy lets through by its spelling must have no other one
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 if self.is_stopping:
                     message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
                 self.metrics.requests.labels(str(message["status"])).inc()
-                if scope["path"] == "/v1/score":
+                if path == "/v1/score":
                     self.metrics.seconds.observe(time.monotonic() - arrived)
             await send(message)
 
-        if {b"transfer-encoding", b"content-length"} <= {name for name, _ in scope["headers"]}:
-            told_twice = "the request has both Transfer-Encoding and Content-Length, so that readers differ in where it ends; send one"
-            await _error(HTTPStatus.BAD_REQUEST, told_twice, {"Connection": "close"})(scope, receive, counted)
+        names = {name for name, _ in scope["headers"]}
+        if b"transfer-encoding" in names and (b"content-length" in names or scope["http_version"] == "1.0"):
+            unclear = "Transfer-Encoding is there beside Content-Length, or in HTTP/1.0, so that readers differ in where the request ends"
+            await _error(HTTPStatus.BAD_REQUEST, unclear, {"Connection": "close"})(scope, receive, counted)
             return
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        path = scope["raw_path"].decode("latin-1")  # as it came: what a proxy lets through by its spelling must have no other one
         await self.api({**scope, "method": method, "path": path, "arrived": arrived}, receive, counted)
 
     async def score(self, headers: Any, receive: Receive, arrived: float) -> str:
@@ -216,7 +217,10 @@ def _numbers(values: npt.NDArray[np.float32]) -> str:
 
 
 def _check_type(headers: Any) -> None:
-    kind, encoding = (", ".join(headers.getlist(name)) for name in ("content-type", "content-encoding"))
+    for name in ("Content-Type", "Content-Encoding"):
+        if len(headers.getlist(name)) > 1:
+            raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{name} is there twice")
+    kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
     parts = [part.strip().lower() for part in kind.split(";")]
     if parts[0] != JSON or any(part.startswith("charset=") and part not in UTF_8 for part in parts):
         raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind[:100]!r}, expected {JSON} in UTF-8")

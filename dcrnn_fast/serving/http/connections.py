@@ -7,7 +7,7 @@ import json
 import select
 import sys
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -19,13 +19,13 @@ ARRIVAL = 10.0
 TAKING = 30.0
 """Seconds within which a client must take what it was answered."""
 LINGER = 2.0
-"""Seconds that a client may send on after its last answer: a socket that is closed with unread bytes takes the answer back."""
+"""Seconds that a client beyond the limit may send on: a socket that is closed with unread bytes takes its answer back."""
 LAST = 0.5
 """Seconds that an idle connection stays once the server stops, for a request that is on its way."""
 SURPLUS = 64
 """The most clients that are told at once that they are too many; further ones wait to be accepted."""
 RESERVED = 256
-"""Descriptors that are no connection's: files, threads, those too many."""
+"""Descriptors that are no connection's: those of files, libraries, and clients beyond the limit."""
 
 
 def error(status: str, message: str, *headers: str) -> bytes:
@@ -36,18 +36,23 @@ def error(status: str, message: str, *headers: str) -> bytes:
 
 
 class Connections(ServerState):
-    """All connections of a server. ``idle`` holds those of whose next request nothing has come, the one that waits longest first."""
+    """All connections of a server.
+
+    ``idle`` holds those of whose next request nothing has come, the one that waits longest first; ``too_many``, which are not among
+    ``connections``, the clients beyond the limit.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.idle: dict[Connection, None] = {}
+        self.too_many: set[TooMany] = set()
         self.is_stopping = False
 
     def end_one(self) -> bool:
         """End the connection that is idle for the longest time. Returns whether there was one."""
-        for connection in list(self.idle):
-            del self.idle[connection]
-            if connection.nothing_came():
+        for connection in self.idle:
+            if connection.nothing_came() and not connection.transport.get_write_buffer_size():
+                del self.idle[connection]
                 connection.transport.close()
                 return True
         return False
@@ -64,12 +69,13 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Give the first request its time."""
         super().connection_made(transport)
-        self._time()
+        self._watch_arrival()
 
     def data_received(self, data: bytes) -> None:
         """Read on. Time runs until the request is whole."""
         super().data_received(data)
-        self._time()
+        self._watch_arrival()
+        self._watch_taking()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what came as a whole from a client that sends no more, and then close."""
@@ -81,32 +87,31 @@ class Connection(H11Protocol):
         super().on_response_complete()
         if self.is_half_closed and self.is_arriving:
             self.transport.close()
+        self._end_arrival()
         if self.cycle is not None and not self.cycle.response_complete:
-            self._time()
+            self._watch_arrival()
+        self._watch_taking()
         self._note_idle()
         if self.server_state.is_stopping:
             self.shutdown()
-        if self.taking is None and self.transport.get_write_buffer_size():
-            self.taking = self.loop.call_later(TAKING, self._abort)
 
     def pause_writing(self) -> None:
         """Give the client its time to take what is written."""
         super().pause_writing()
-        if self.taking is None:
-            self.taking = self.loop.call_later(TAKING, self._abort)
+        self._watch_taking()
 
     def resume_writing(self) -> None:
-        """The client takes what is written."""
+        """Give the client its time to take the rest."""
         super().resume_writing()
-        self._cancel_taking()
+        self._watch_taking()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the times."""
         super().connection_lost(exc)
         self.server_state.idle.pop(self, None)
-        self._cancel_taking()
-        if self.arrival is not None:
-            self.arrival.cancel()
+        self._end_arrival()
+        if self.taking is not None:
+            self.taking.cancel()
 
     def shutdown(self) -> None:
         """Once the server stops, an idle connection stays a moment, for a request that is on its way; its answer is the last."""
@@ -129,13 +134,27 @@ class Connection(H11Protocol):
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    def _time(self) -> None:
-        if self.is_arriving and self.arrival is None:
+    def _watch_arrival(self) -> None:
+        if not self.is_arriving:
+            self._end_arrival()
+        elif self.arrival is None:
             self.arrival = self.loop.call_later(ARRIVAL, self.transport.close)
-        elif not self.is_arriving and self.arrival is not None:
+        self._note_idle()
+
+    def _end_arrival(self) -> None:
+        if self.arrival is not None:
             self.arrival.cancel()
             self.arrival = None
-        self._note_idle()
+
+    def _watch_taking(self) -> None:
+        """Begin anew: the client has taken some, or there is something new to take."""
+        if self.taking is not None:
+            self.taking.cancel()
+        self.taking = self.loop.call_later(TAKING, self._end_taking) if self.transport.get_write_buffer_size() else None
+
+    def _end_taking(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _note_idle(self) -> None:
         self.server_state.idle.pop(self, None)
@@ -147,47 +166,45 @@ class Connection(H11Protocol):
         if self in self.server_state.idle and self.nothing_came():
             self.transport.close()
 
-    def _abort(self) -> None:
-        self.taking = None
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-
-    def _cancel_taking(self) -> None:
-        if self.taking is not None:
-            self.taking.cancel()
-            self.taking = None
-
 
 class TooMany(asyncio.Protocol):
     """A client that is told that it is one too many. Nobody reads what it sends."""
 
-    def __init__(self, gone: Callable[[], None]) -> None:
-        self._gone = gone
+    def __init__(self, state: Connections) -> None:
+        self.state = state
 
     def connection_made(self, transport: Any) -> None:
         """Answer at once."""
+        self.state.too_many.add(self)
+        self.end = asyncio.get_running_loop().call_later(LINGER, transport.abort)
         transport.write(error("503 Service Unavailable", "the server has too many connections; try again", "retry-after: 1"))
-        transport.write_eof()
-        self._end = asyncio.get_running_loop().call_later(LINGER, transport.abort)
+        with suppress(OSError):  # it has gone
+            transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self._end.cancel()
-        self._gone()
+        self.state.too_many.discard(self)
+        self.end.cancel()
 
 
-class Once:
-    """Says a line on stderr, at most once a minute."""
+def warn(line: str) -> None:
+    """Say a line on stderr, if anybody can hear it."""
+    with suppress(OSError, AttributeError, ValueError):  # its reader has gone, or there is none
+        sys.stderr.write(f"warning: {line}\n")
+        sys.stderr.flush()
+
+
+class Seldom:
+    """Warns, at most once a minute."""
 
     def __init__(self) -> None:
-        self._said = -60.0
+        self._last = -60.0
 
-    def say(self, line: str) -> None:
-        """Say it, or leave it."""
-        if time.monotonic() - self._said >= 60:
-            self._said = time.monotonic()
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+    def warn(self, line: str) -> None:
+        """Say the line, or leave it."""
+        if time.monotonic() - self._last >= 60:
+            self._last = time.monotonic()
+            warn(line)
 
 
 def allowed_connections(wanted: int) -> tuple[int, int]:
@@ -201,7 +218,8 @@ def allowed_connections(wanted: int) -> tuple[int, int]:
     needed = wanted + RESERVED
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted, SURPLUS
-    soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with suppress(ValueError, OSError):  # macOS calls a limit infinite that is not
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     reserved = min(RESERVED, soft // 2)
     return max(1, min(wanted, soft - reserved)), max(1, reserved * SURPLUS // RESERVED)

@@ -14,14 +14,14 @@ import uvicorn
 
 from ...errors import ConfigError
 from .app import Application
-from .connections import Connection, Connections, Once, TooMany, allowed_connections
+from .connections import Connection, Connections, Seldom, TooMany, allowed_connections, warn
 
 
 class Server(uvicorn.Server):
     """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where.
 
-    It has at most ``max_connections`` connections, fewer where the limit of open files is lower. For one more, that which is idle for the
-    longest time ends; if none is idle, the client gets a 503.
+    It has at most ``max_connections`` connections, fewer where the limit of open files is lower. For one more, the connection ends that is
+    idle for the longest time; if none is idle, the client gets a 503.
     """
 
     should_exit: bool
@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state: Connections = Connections()
         self.max_connections, self._most_too_many = allowed_connections(max_connections)
-        self._wanted, self._too_many, self._once = max_connections, 0, Once()
+        self._wanted, self._seldom = max_connections, Seldom()
         host, port = bound.getsockname()[:2]
         self.application, self.bound, self.grace = application, bound, grace
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -65,11 +65,10 @@ class Server(uvicorn.Server):
         await super().startup(sockets=[])
         self._accepting = self._loop.create_task(self._accept())
         if self.max_connections < self._wanted:
-            sys.stderr.write(
-                f"warning: --max-connections {self._wanted:,}: the limit of open files leaves room for {self.max_connections:,}; "
-                "raise it by `ulimit -n`\n"
+            warn(
+                f"--max-connections {self._wanted:,}: the limit of open files leaves room for {self.max_connections:,}; "
+                "raise it by `ulimit -n`"
             )
-            sys.stderr.flush()
         sys.stdout.write(f"listening on {self.url}\n")
         sys.stdout.flush()
 
@@ -82,30 +81,27 @@ class Server(uvicorn.Server):
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while self._too_many >= self._most_too_many:
+            while len(self.server_state.too_many) >= self._most_too_many:
                 await asyncio.sleep(0.02)
             client = None
             try:
                 client, _ = await loop.sock_accept(self.bound)
                 await loop.connect_accepted_socket(self._protocol, client)
-            except OSError as error:
+            except Exception as error:  # such as too many open files
                 if client is not None:
                     client.close()
-                self._once.say(f"warning: a connection cannot be taken: {error.strerror or error}")
+                self._seldom.warn(f"a connection cannot be taken: {getattr(error, 'strerror', None) or error}")
                 await asyncio.sleep(0.1)
 
     def _protocol(self) -> asyncio.Protocol:
         """Of the next connection."""
-        state = self.server_state
+        state, metrics = self.server_state, self.application.metrics
         if len(state.connections) < self.max_connections or state.end_one():
             return Connection(config=self.config, server_state=state, app_state=self.lifespan.state)
-        self._once.say(f"warning: all {self.max_connections:,} connections are in use, and further clients get a 503")
-        self.application.metrics.rejected.labels("overload").inc()
-        self._too_many += 1
-        return TooMany(self._one_less)
-
-    def _one_less(self) -> None:
-        self._too_many -= 1
+        self._seldom.warn(f"all {self.max_connections:,} connections are in use, and further clients get a 503")
+        metrics.rejected.labels("overload").inc()
+        metrics.requests.labels("503").inc()
+        return TooMany(state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
