@@ -66,6 +66,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "All models": quality.comparison,
             "All models, untuned": quality.untuned,
             "The variants of DCRNN": quality.costs,
+            "A million rows": study("large_log"),
             "Tasks of known relation": study("synthetic_tasks"),
         },
     ),
@@ -73,6 +74,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
         "Options of DCRNN",
         {
             "Each default changed": study("ablation"),
+            "Each number among them changed": study("ablation_numbers"),
             "The start of the embeddings": study("embedding_start"),
             "How embeddings are trained": study("id_optimiser"),
             "The rank": study("rank"),
@@ -147,6 +149,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             "HistGradientBoosting; LightGBM; CatBoost",
             columns="census-income; hillstrom; movielens-100k; id-log; mean rank; training rows/s, bfloat16; request, µs",
         ),
+        "large log": excerpt(study("large_log"), lines="best possible; DCRNN by; DCN-v2; PLE; LightGBM; CatBoost"),
         "weightings": excerpt(study("weightings"), lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
     },
     EVIDENCE / "synthetic.md": {

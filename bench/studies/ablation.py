@@ -29,29 +29,30 @@ FORMER: dict[str, Any] = {
     "optimiser.epochs": 3, "optimiser.lr": 0.003,
 }  # fmt: skip
 """What the defaults were when rank.json and embedding_start.json were measured."""
-SETTINGS: dict[str, dict[str, Any]] = {
-    DEFAULT: {},
+PARTS: dict[str, dict[str, Any]] = {
     "no first-order term": {"model.first_order": False},
     "AdamW for embeddings": {"model.embedding": "dense"},
-    "embedding_prior 0": {"optimiser.embedding_prior": 0.0},
     "one evaluation an epoch": {"early_stopping.every_steps": 10**9, "early_stopping.patience": 2},
     "no OOV dropout": {"oov_dropout": 0.0},
-    "OOV dropout 1": {"oov_dropout": 1.0},
     "full cell": {"model.rank": None},
     "no gate": {"model.cell": "cross"},
-    "untied": {"model.tied": False},
-    "1 step": {"model.steps": 1},
-    "3 steps": {"model.steps": 3},
-    "share_ratio 0.25": {"model.share_ratio": 0.25},
-    "share_ratio 0.75": {"model.share_ratio": 0.75},
     "hard sharing": {"model.share_ratio": 1.0},
     "no sharing": {"model.share_ratio": 0.0},
     "trunk sharing": {"model.sharing": "trunk"},
     "relation independent": {"model.relation": "independent"},
     "relation transfer": {"model.relation": "transfer"},
     "one projection of the dense columns": {"model.dense_bins": 0},
-    "embeddings start at 0.02": {"model.embedding_init_std": 0.02},
     "embeddings start at 0.35": {"model.embedding_init_std": 0.35},
+}
+NUMBERS: dict[str, dict[str, Any]] = {
+    "embedding_prior 0": {"optimiser.embedding_prior": 0.0},
+    "OOV dropout 1": {"oov_dropout": 1.0},
+    "untied": {"model.tied": False},
+    "1 step": {"model.steps": 1},
+    "3 steps": {"model.steps": 3},
+    "share_ratio 0.25": {"model.share_ratio": 0.25},
+    "share_ratio 0.75": {"model.share_ratio": 0.75},
+    "embeddings start at 0.02": {"model.embedding_init_std": 0.02},
     "embedding_dim 4": {"model.embedding_dim": 4},
     "embedding_dim 16": {"model.embedding_dim": 16},
     "weight decay 0.1": {"optimiser.weight_decay": 0.1},
@@ -62,6 +63,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no dropout": {"model.dropout": 0.0},
     "uncertainty weighting": {"loss.weighting": "uncertainty"},
 }
+"""Settings of a second study, :mod:`bench.studies.ablation_numbers`."""
+SETTINGS = {DEFAULT: {}, **PARTS, **NUMBERS}
 DENSE = "census-income, dense"
 DATA = ("census-income", DENSE, "hillstrom", "movielens-100k", "id-log")
 
@@ -161,4 +164,4 @@ def study_of(
     )
 
 
-STUDY = study_of("ablation", run, SETTINGS, quick="1 step")
+STUDY = study_of("ablation", run, {DEFAULT: {}, **PARTS}, quick="no gate")

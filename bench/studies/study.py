@@ -27,7 +27,10 @@ from .. import machine, results
 from ..quality.data_sets import write_log, write_movielens
 from ..quality.runner import one_thread_in_new_processes
 
-NAMES = ("ablation", "embedding_start", "id_optimiser", "rank", "rare_ids", "scenarios", "selection_bias", "synthetic_tasks", "weightings")
+NAMES = (
+    "ablation", "ablation_numbers", "embedding_start", "id_optimiser", "large_log", "rank", "rare_ids", "scenarios", "selection_bias",
+    "synthetic_tasks", "weightings",
+)  # fmt: skip
 MOVIELENS = "movielens-100k"
 
 Row = Mapping[str, Any]

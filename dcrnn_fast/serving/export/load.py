@@ -103,7 +103,7 @@ def _load(file: BinaryIO, path: Path) -> ExportedRanker:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise ExportError(
-                f"{path} cannot be loaded by way of the temporary folder {tempfile.gettempdir()}: {error.strerror}; make room there, or name "
+                f"{path} cannot be loaded through the temporary folder {tempfile.gettempdir()}: {error.strerror}; make room there, or name "
                 "another folder in the environment variable TMPDIR"
             ) from error
         theirs = shown(package.about["torch"])

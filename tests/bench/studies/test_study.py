@@ -95,7 +95,7 @@ def test_without_its_wheel_movielens_is_left_out(monkeypatch, capsys, tmp_path):
     found = []
     monkeypatch.setattr(command, "complete", lambda asked, path, options: found.extend(options.data) or {})
     monkeypatch.setattr(command, "section", lambda name, content: "the table")
-    command.main(["ablation", "--settings", "1 step", "--output", str(tmp_path / "x.json")])
+    command.main(["ablation", "--settings", "no gate", "--output", str(tmp_path / "x.json")])
     assert "movielens-100k" not in found
     assert len(found) == 4
     assert "without MovieLens-100K" in capsys.readouterr().out
