@@ -113,11 +113,15 @@ def section(name: str, content: Content | None = None) -> str:
 def complete(asked: Study, path: Path, options: Namespace) -> dict[str, Any]:
     """Run each case that the file at ``path`` lacks, and write every row at once: a killed command goes on where it was.
 
-    Rows of another machine, version or configuration are dropped.
+    Rows of another machine, version or configuration are dropped with ``options.replace``; else they end the command.
     """
     about = json.loads(json.dumps({"machine": machine.description(), **asked.about(options)}))
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    content = known if about.items() <= known.items() else {**about, "rows": []}
+    if known and (told := "; ".join(_differences(known, about))):
+        if not options.replace:
+            raise SystemExit(f"{path} holds {len(known['rows'])} rows that these could not stand beside: {told}; --replace drops them")
+        known = {}
+    content = known or {**about, "rows": []}
     rows = content["rows"]
     asked.start(options)
     with processes(options.workers) as over:
@@ -131,6 +135,16 @@ def complete(asked: Study, path: Path, options: Namespace) -> dict[str, Any]:
     results.write(path, content)
     asked.draw(content, path.with_suffix(".svg"))
     return content
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """In words, each entry of ``now`` that was another one."""
+    for key, value in now.items():
+        was = before.get(key)
+        if isinstance(value, dict) and isinstance(was, dict):
+            yield from (f"{key}, {told}" for told in _differences(was, value))
+        elif was != value:
+            yield f"{key} was {was} and is {value}"
 
 
 def _left(asked: Study, rows: Rows, options: Namespace) -> list[tuple[Any, ...]]:

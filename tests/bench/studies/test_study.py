@@ -21,7 +21,7 @@ def toy(**more):
 
 @pytest.fixture
 def options():
-    return Namespace(workers=0, data=["one", "two"], settings=["a"], seeds=2, movielens=None)
+    return Namespace(workers=0, data=["one", "two"], settings=["a"], seeds=2, movielens=None, replace=False)
 
 
 @pytest.fixture
@@ -46,12 +46,17 @@ def test_every_case_is_run_once_and_a_new_one_later(asked, options, tmp_path, ca
 
 
 @pytest.mark.parametrize("changed", [{"machine": {}}, {"configuration": 2}])
-def test_rows_of_another_machine_or_configuration_are_dropped(changed, options, tmp_path, monkeypatch):
+def test_rows_of_another_machine_or_configuration_are_dropped_if_asked(changed, options, tmp_path, monkeypatch):
     made = toy(about=lambda options: {"configuration": 1})
     monkeypatch.setattr(study, "study", lambda name: made)
     path = tmp_path / "toy.json"
     rows = complete(made, path, options)["rows"]
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed, "rows": [{**rows[0], "value": "old"}]}))
+    before = path.read_text()
+    with pytest.raises(SystemExit, match=rf"toy\.json holds 1 rows .*{next(iter(changed))}.* was .*--replace"):
+        complete(made, path, options)
+    assert path.read_text() == before
+    options.replace = True
     assert complete(made, path, options)["rows"] == rows
 
 
