@@ -116,7 +116,7 @@ def write_log(
     show new ones: with 0.3, more than a third of them. Returns the schema.
     """
     rng = np.random.default_rng([seed, 13])
-    user, item = (rng.choice(count, rows, p=_long_tail(rng, count)) for count in (users, items))
+    user, item = (rng.choice(count, rows, p=long_tail(rng, count)) for count in (users, items))
     if lifetime is not None:
         shown, now = rng.uniform(-lifetime, 1, items), np.linspace(0, 1, rows)
         while (other := np.flatnonzero((now < shown[item]) | (now > shown[item] + lifetime))).size:
@@ -136,7 +136,8 @@ def write_log(
     return write_table(folder, name, columns, ("click", "consume"), table, valid=0.2, test=0.1, min_count=min_count)
 
 
-def _long_tail(rng: np.random.Generator, count: int) -> np.ndarray:
+def long_tail(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The probability of each id: a few are frequent, most are rare."""
     weight = rng.permutation((np.arange(count) + 10.0) ** -0.9)
     return weight / weight.sum()
 

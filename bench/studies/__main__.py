@@ -31,7 +31,7 @@ def parser(asked: Study, about: str | None) -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=2, help="runs at a time, of one thread each; 0: in this process")
     made.add_argument("--output", type=Path, help=f"default: bench/results/{asked.name}.json")
     made.add_argument(
-        "--replace", action="store_true", help="drop rows of another machine, version or configuration, which are refused else"
+        "--replace", action="store_true", help="drop rows of another machine, version or configuration; without it, they end the command"
     )
     made.add_argument("--quick", action="store_true", help="a small part of it, by default in a temporary folder: does it run?")
     asked.add_options(made)

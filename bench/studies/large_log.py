@@ -22,6 +22,7 @@ from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
 from dcrnn_fast.training.device import deterministic
 
 from ..quality import models as harness
+from ..quality.data_sets import long_tail
 from ..quality.models import SHIPPED
 from ..quality.protocol import Protocol, fit, metrics
 from ..quality.spaces import defaults
@@ -88,12 +89,6 @@ def alike(rng: np.random.Generator, shared: float, *shape: int) -> np.ndarray:
     """Standard normal values [*shape, 2] whose correlation along the last axis is ``shared``."""
     common, own = rng.normal(size=(*shape, 1)), rng.normal(size=(*shape, len(TASKS)))
     return np.sqrt(shared) * common + np.sqrt(1 - shared) * own
-
-
-def long_tail(rng: np.random.Generator, count: int) -> np.ndarray:
-    """The probability of each id: a few are frequent, most are rare."""
-    weight = rng.permutation((np.arange(count) + 10.0) ** -0.9)
-    return weight / weight.sum()
 
 
 def encode(ids: dict[str, np.ndarray], train: int) -> tuple[np.ndarray, dict[str, int]]:

@@ -231,6 +231,17 @@ def test_clients_that_take_nothing_do_not_make_room_that_is_not_there(serve, ran
 
 
 @needs_packages
+def test_a_stop_ends_clients_that_take_no_answer_without_a_trace(serve, ranker, caplog):
+    server = serve(ranker, grace=0.2)
+    path = next(part for part in get(server.url, "/docs").text.split('"') if part.endswith("bundle.js"))
+    with connected(server.url) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 10)
+        until(lambda: server.unsent_bytes)
+        assert server.stop() == 0
+    assert caplog.text == ""
+
+
+@needs_packages
 @pytest.mark.parametrize("stderr", [None, "closed"])
 def test_it_accepts_on_where_nobody_hears_its_warnings(serve, ranker, monkeypatch, stderr):
     server = serve(ranker, max_connections=1)

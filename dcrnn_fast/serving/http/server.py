@@ -126,7 +126,9 @@ class Server(uvicorn.Server):
     def _give_up(self) -> None:
         self.application.batcher.close()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, Connection) and connection.is_arriving:
+            if isinstance(connection, Connection) and connection.transport.get_write_buffer_size():
+                connection.transport.abort()
+            elif isinstance(connection, Connection) and connection.is_arriving:
                 connection.transport.close()
 
     def reload(self) -> None:
