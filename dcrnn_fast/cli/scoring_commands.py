@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import warnings
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ def predict(
     ] = None,
     backend: Annotated[str, BACKEND] = "auto",
     device: Annotated[str, DEVICE] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop where a field has lost the ids that it had in the train rows.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score the rows of files of any size with the best weights of a run."""
@@ -36,9 +39,12 @@ def predict(
     if schema is not None:
         given = load_schema(schema)
         reading = {"csv": given.csv, "missing_values": given.missing_values, "max_rejects": given.max_rejects}
-    ranker = Ranker.load(run, device=device, backend=backend)
-    with row_progress(quiet=quiet) as progress:
+    ranker = Ranker.load(run, device=device, backend=backend, strict=strict)
+    with warnings.catch_warnings(record=True) as caught, row_progress(quiet=quiet) as progress:
+        warnings.simplefilter("always")
         rows, rejected = score_files(ranker, inputs, output, keys=keys or (), progress=progress, **reading)
+    for one in caught:
+        sys.stderr.write(f"warning: {one.message}\n")
     if quiet:
         return
     lines = [f"{rows:,} rows scored: {', '.join(ranker.names)}"]

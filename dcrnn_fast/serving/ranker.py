@@ -23,6 +23,7 @@ from ..support.strict_json import json_digest
 from ..training.evaluate.calibration_file import Calibration, read_calibration
 from ..training.folder.layout import RunFolder
 from ..training.folder.weights import load_sealed, read_encoding
+from .unseen import Cells, Unseen, cells_of
 
 Scores = dict[str, npt.NDArray[np.float32]]
 Predict = Callable[[torch.Tensor, "torch.Tensor | None"], dict[str, torch.Tensor]]
@@ -44,13 +45,14 @@ def model_id(weights: str, encoding: str, calibration: Calibration | None) -> st
 
 
 class Run(NamedTuple):
-    """What a :class:`Ranker` is made of, and the encoding that its encoder has."""
+    """What a :class:`Ranker` is made of, the encoding that its encoder has, and its fields with the rates of the train rows."""
 
     model: DCRNN
     encoder: Encoder
     calibration: Calibration | None
     id: str
     encoding: dict[str, Any]
+    cells: list[Cells]
 
 
 def read_run(path: str | Path, *, device: str, backend: str) -> Run:
@@ -67,7 +69,8 @@ def read_run(path: str | Path, *, device: str, backend: str) -> Run:
     encoding = read_encoding(folder.encoder, about)
     encoder = Encoder(tasks=about["tasks"], num_embeddings=dict(about["fields"]), dense=about["dense"], **encoding)
     calibration = read_calibration(folder.calibration, about, weights)
-    return Run(cast(DCRNN, model), encoder, calibration, model_id(weights, about["encoding"], calibration), encoding)
+    cells = cells_of(encoder, encoding, about["id_shares"])
+    return Run(cast(DCRNN, model), encoder, calibration, model_id(weights, about["encoding"], calibration), encoding, cells)
 
 
 class Ranker:
@@ -75,7 +78,8 @@ class Ranker:
 
     Take one from :meth:`load`. ``encoder``, ``model`` and ``calibration`` (or None) are its parts, ``columns`` what a table must hold, and
     ``names`` what :meth:`predict` returns: the tasks and, in a funnel, each task given the one before it. ``id`` is that of
-    :func:`dcrnn_fast.serving.model_id`, or None where no run's files say it.
+    :func:`dcrnn_fast.serving.model_id`, or None where no run's files say it. ``unseen`` counts the cells of scored rows that the model does
+    not know; it is None where no run's files say how many the train rows had.
 
     Example, of a model that no run has trained:
         >>> from dcrnn_fast import DCRNN, Ranker
@@ -94,6 +98,7 @@ class Ranker:
         if of_model != (encoder.num_embeddings, len(encoder.dense), encoder.tasks):
             raise DataError("model and encoder do not fit: they have other fields, dense columns or tasks; take both from one run folder")
         self.model, self.encoder, self.calibration, self.id = model.eval(), encoder, calibration, id
+        self.unseen: Unseen | None = None
         self.columns = encoder.columns
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
         self._split = lru_cache(64)(lambda user_columns: UserItems(encoder, user_columns))
@@ -101,13 +106,15 @@ class Ranker:
         self._checks = self._device.type != "cpu"  # where the model's own checks would wait for the device
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> Ranker:
+    def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto", strict: bool = False) -> Ranker:
         """The ranker of a run folder. It reads ``model.safetensors`` and ``encoder.json``, and applies ``calibration.json`` if it is there.
 
         Args:
             path: the folder. Nothing in it is unpickled.
             device: "auto" (the GPU if there is one), "cpu", "cuda" or "cuda:N".
             backend: of the operators, see ``dcrnn-fast info``.
+            strict: a field that has lost the ids which it had in the train rows is an error of :meth:`predict` and :meth:`score`. By
+                default it is a warning, once.
 
         Raises:
             TypeError, ValueError: ``path`` is no path.
@@ -117,7 +124,9 @@ class Ranker:
             ConfigError, BackendUnavailable: device or backend cannot be used.
         """
         run = read_run(path, device=device, backend=backend)
-        return cls(run.model, run.encoder, run.calibration, run.id)
+        ranker = cls(run.model, run.encoder, run.calibration, run.id)
+        ranker.unseen = Unseen(run.encoder, run.cells, strict=strict)
+        return ranker
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order.
@@ -130,6 +139,7 @@ class Ranker:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
         ids, dense = self.encoder.encode(table)
+        self._warn()
         return self.predict_encoded(ids, dense)
 
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
@@ -160,8 +170,11 @@ class Ranker:
             raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
         split = self._split(frozenset(name for name in self.columns if name in user))
         if split.is_mixed:
-            return self.predict_encoded(*split.repeated(user, items))
+            repeated = split.repeated(user, items)
+            self._warn()
+            return self.predict_encoded(*repeated)
         of_user, of_items = split.encode(user, items)
+        self._warn()
         if self._checks:
             return self.predict_encoded(*split.rows(of_user, of_items))
         user_ids, user_dense = of_user.ids[0], None if of_user.dense is None else of_user.dense[0]
@@ -176,6 +189,10 @@ class Ranker:
         """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None."""
         with checked(self.model, ids, dense) if self._checks else nullcontext():
             return self._in_batches(ids, dense, self._prepared.predict)
+
+    def _warn(self) -> None:
+        if self.unseen is not None:
+            self.unseen.warn()
 
     def _in_batches(self, ids: torch.Tensor, dense: torch.Tensor | None, predict: Predict) -> Scores:
         parts: list[torch.Tensor] = []

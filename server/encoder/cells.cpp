@@ -112,9 +112,12 @@ class ListKinds {
   bool scanned_[Cell::number + 1] = {}, held_[Cell::number + 1] = {}, inexact_ = false;
 };
 
-// As Arrow does: the shortest digits that read back, and an exponent below 1e-6 and from 1e10 on.
+// A whole number has its digits. Another one is written as Arrow does: the shortest digits that read back, and an exponent below 1e-6 and
+// from 1e10 on.
 std::string_view float_text(double value, std::string& out) {
   char buffer[40];
+  if (std::abs(value) < kExact && value == std::floor(value))
+    return out.assign(buffer, std::to_chars(buffer, std::end(buffer), static_cast<std::int64_t>(value)).ptr);
   char* end = std::to_chars(buffer, std::end(buffer), value, std::chars_format::scientific).ptr;
   if (!std::isfinite(value)) return out.assign(buffer, end);
   const std::string_view text(buffer, end - buffer);
@@ -135,6 +138,16 @@ std::string_view float_text(double value, std::string& out) {
   return out.append(digits, 0, whole).append(".").append(digits, whole);
 }
 
+// The digits of a text that is a whole number with a point, as a float is written, such as 12.0; empty for another text.
+std::string_view whole_number(std::string_view text) {
+  const std::size_t point = text.find('.');
+  if (!text.ends_with('0') || point == text.npos || text.find_first_not_of('0', point + 1) != text.npos) return {};
+  const std::string_view whole = text.substr(0, point);
+  const std::string_view digits = whole.substr(whole.starts_with('-'));
+  const bool is_whole = !digits.empty() && digits.find_first_not_of("0123456789") == digits.npos && (digits[0] != '0' || whole == "0");
+  return is_whole ? whole : std::string_view();
+}
+
 // Whether a text reads as one of the two that a vocabulary reserves, whatever backslashes stand before it.
 bool is_reserved(std::string_view text) {
   if (!text.ends_with('>')) return false;
@@ -142,7 +155,26 @@ bool is_reserved(std::string_view text) {
   return text == kMissing || text == kOov;
 }
 
+// A text as a number of a CSV file is read: spaces around it, a + before its -, and a _ between two digits do not count.
+std::string as_in_csv(std::string_view text) {
+  constexpr std::string_view spaces = " \t\n\v\f\r";
+  const auto is_digit = [&](std::size_t at) { return at < text.size() && text[at] >= '0' && text[at] <= '9'; };
+  text.remove_prefix(std::min(text.find_first_not_of(spaces), text.size()));
+  text = text.substr(0, text.find_last_not_of(spaces) + 1);
+  if (text.starts_with("+-")) text.remove_prefix(1);
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i)
+    if (text[i] != '_' || !is_digit(i - 1) || !is_digit(i + 1)) plain += text[i];
+  return plain;
+}
+
 }  // namespace
+
+void check_digits(const Column& column) {
+  for (std::size_t row = 0; row < column.cells.size(); ++row)
+    if (const Cell& cell = column.cells[row]; cell.kind == Cell::number && std::abs(cell.number_) >= kExact && std::isfinite(cell.number_))
+      refuse(column.source, row, cell, "an integer or text, for from 2^53 on a float may have lost digits");
+}
 
 bool parse_number(std::string_view text, double& value) {
   if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
@@ -182,7 +214,7 @@ Column single_values(const Source& source, bool within64) {
     } else if (cell.kind != kind && cell.kind != Cell::missing) {
       refuse(source, row, cell, words(kind) + " or null, like the cells before it; give all cells of a column one type");
     }
-    column.cells[row] = cell;
+    column.cells[row] = cell.kind == Cell::text && cell.text_.empty() ? Cell() : cell;
   }
   return column;
 }
@@ -256,7 +288,7 @@ std::vector<double> numbers(const Column& column) {
     const Cell& cell = column.cells[row];
     double value = std::numeric_limits<double>::quiet_NaN();
     if (cell.kind == Cell::text) {
-      if (!parse_number(cell.text_, value)) refuse(column.source, row, cell, "a number, or null if it is missing");
+      if (!parse_number(as_in_csv(cell.text_), value)) refuse(column.source, row, cell, "a number, or null if it is missing");
     } else if (cell.kind != Cell::missing) {
       value = as_number(column.source, row, cell).number_;
     }
@@ -271,6 +303,7 @@ std::string_view Speller::operator()(const Cell& cell) {
     case Cell::missing:
       return kMissing;
     case Cell::text:
+      if (const std::string_view whole = whole_number(cell.text_); !whole.empty()) return whole;
       return is_reserved(cell.text_) ? std::string_view(buffer_.assign("\\").append(cell.text_)) : cell.text_;
     case Cell::integer: {
       char digits[20];

@@ -51,7 +51,8 @@ struct Column {
   const Cell& cell(std::size_t row) const { return cells[source.shared ? 0 : row]; }
 };
 
-// The column of cells that hold one value each. Integers next to other numbers become numbers. `within64` refuses integers beyond 64 bits.
+// The column of cells that hold one value each; an empty text is missing. Integers next to other numbers become numbers. `within64` refuses
+// integers beyond 64 bits.
 Column single_values(const Source& source, bool within64);
 
 // The values of cells that are lists or, if there is a `separator`, text that it divides. Null and the empty text are no values.
@@ -71,6 +72,9 @@ class Values {
   std::vector<Cell> values_;
   std::vector<std::size_t> ends_;  // of each row's values
 };
+
+// Throws BadRequest for a whole number among a column's texts that is a float which may have lost digits.
+void check_digits(const Column& column);
 
 // float64, NaN where missing. Throws BadRequest for text that is no number, for integers beyond 2^53 and for infinite numbers.
 std::vector<double> numbers(const Column& column);

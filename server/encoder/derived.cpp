@@ -99,6 +99,7 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
   out.texts.resize(out.cells.size());
   Speller speller;
   for (const Column* const column : columns) {
+    check_digits(*column);
     const std::size_t size = column->source.shared && !shared ? speller(column->cell(0)).size() : 0;
     if (size > kMostShared / rows)
       throw BadRequest(column->source.at(0) + " holds " + std::to_string(size) + " characters for each of " + std::to_string(rows) +

@@ -41,6 +41,12 @@ double number(const json::value& value, const std::string& what) {
 // last bit; rounded to float32 after scaling, none of 16 million values did.
 double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std::log1p(std::abs(value)), value); }
 
+bool has_one_text(const Column& column) {
+  Speller speller;
+  const std::string first(speller(column.cells.front()));
+  return std::ranges::all_of(column.cells, [&](const Cell& cell) { return speller(cell) == first; });
+}
+
 }  // namespace
 
 struct Encoder::Plan {
@@ -261,8 +267,8 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
   std::size_t rows = 0;
   const std::vector<Source> sources = plan.sources(request, max_rows, rows);
   const std::vector<Column> derived = plan.derive(sources, rows);
-  Encoded out{static_cast<std::int64_t>(rows), std::vector<std::int64_t>(rows * plan.num_fields),
-              std::vector<float>(rows * plan.num_dense)};
+  Encoded out{static_cast<std::int64_t>(rows), std::vector<std::int64_t>(rows * plan.num_fields), std::vector<float>(rows * plan.num_dense),
+              std::vector<bool>(plan.num_fields)};
   Speller speller;
   for (std::size_t at = 0; at < plan.uses.size(); ++at) {
     Column own;
@@ -278,15 +284,25 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
         for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = value(row);
       }
     };
+    const auto has_one_id = [&](std::size_t position) {
+      std::size_t row = 1;
+      while (row < rows && out.ids[row * plan.num_fields + position] == out.ids[position]) ++row;
+      return row == rows;
+    };
     const auto& [texts, buckets, scales] = plan.uses[at];
-    for (const Plan::TextField& field : texts)
+    if (!texts.empty()) check_digits(column);
+    for (const Plan::TextField& field : texts) {
       fill(out.ids, field.position, plan.num_fields, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
+      out.alike[field.position] = has_one_id(field.position) && (out.ids[field.position] != 0 || has_one_text(column));
+    }
     if (buckets.empty() && scales.empty()) continue;
     const std::vector<double> values = numbers(column);
-    for (const Plan::Buckets& bucketed : buckets)
+    for (const Plan::Buckets& bucketed : buckets) {
       fill(out.ids, bucketed.position, plan.num_fields, [&](std::size_t row) -> std::int64_t {
         return std::isnan(values[row]) ? 0 : std::ranges::upper_bound(bucketed.edges, values[row]) - bucketed.edges.begin() + 1;
       });
+      out.alike[bucketed.position] = has_one_id(bucketed.position);
+    }
     for (const Plan::Scale& scale : scales)
       fill(out.dense, scale.position, plan.num_dense, [&](std::size_t row) {
         const double scaled = ((scale.log1p ? signed_log1p(values[row]) : values[row]) - scale.mean) / scale.std;

@@ -12,11 +12,13 @@
 
 namespace dcrnn_fast::server {
 
-// What the model reads of some rows, row by row: `ids` [rows, F], `dense` [rows, Nd].
+// What the model reads of some rows, row by row: `ids` [rows, F], `dense` [rows, Nd]; and of each column of ids whether all its cells are
+// one, `alike` [F].
 struct Encoded {
   std::int64_t rows = 0;
   std::vector<std::int64_t> ids;
   std::vector<float> dense;
+  std::vector<bool> alike;
 };
 
 // Immutable once made, so that threads may share it.

@@ -46,7 +46,7 @@ void Metrics::request(unsigned status) {
   if (found != kStatuses.end()) ++requests_[static_cast<std::size_t>(found - kStatuses.begin())];
 }
 
-std::string Metrics::text(const std::string& model_id) const {
+std::string Metrics::text(const std::string& model_id, const std::vector<Unseen::Field>& fields) const {
   std::string out;
   family(out, "dcrnn_fast_requests_total", "counter", "Answers by HTTP status.");
   for (std::size_t i = 0; i < kStatuses.size(); ++i)
@@ -70,6 +70,15 @@ std::string Metrics::text(const std::string& model_id) const {
   line(out, "dcrnn_fast_reloads_total", "result", "failed", std::to_string(reloads_[1]));
   family(out, "dcrnn_fast_model_info", "gauge", "The model that scores new requests.");
   line(out, "dcrnn_fast_model_info", "model", model_id, "1");
+  const auto rates = [&](const std::string& name, const char* help, auto&& rate_of) {
+    family(out, name.c_str(), "gauge", help);
+    for (const Unseen::Field& field : fields)
+      if (const std::optional<double> rate = rate_of(field)) line(out, name, "field", field.name, decimal(*rate));
+  };
+  rates("dcrnn_fast_oov_rate", "Of the cells of about the last rows, those out of vocabulary.", [](auto& one) { return one.now.oov; });
+  rates("dcrnn_fast_missing_rate", "Of the cells of about the last rows, those missing.", [](auto& one) { return one.now.missing; });
+  rates("dcrnn_fast_train_oov_rate", "Of the train rows' cells, those out of vocabulary.", [](auto& one) { return one.trained.oov; });
+  rates("dcrnn_fast_train_missing_rate", "Of the train rows' cells, those missing.", [](auto& one) { return one.trained.missing; });
   return out;
 }
 

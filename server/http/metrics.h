@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "../model/unseen.h"
+
 namespace dcrnn_fast::server {
 
 // Prometheus's histogram: how many values were at most each bound, and their sum.
@@ -38,7 +40,7 @@ class Metrics {
   std::atomic<std::int64_t> queue_rows{0};
 
   // The text of GET /metrics, version 0.0.4.
-  std::string text(const std::string& model_id) const;
+  std::string text(const std::string& model_id, const std::vector<Unseen::Field>& fields) const;
 
  private:
   static constexpr std::array<unsigned, 7> kStatuses{200, 400, 404, 405, 413, 415, 503};

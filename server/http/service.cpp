@@ -132,7 +132,7 @@ Answer Service::without_scoring(const Request& request) const {
                         "nothing is at " + shown_bytes(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
   if (request.method != "GET" && request.method != "HEAD") return not_allowed(request.method, "GET, HEAD");
   if (path == kLive) return {.body = R"({"status":"live"})"};
-  if (path == kMetrics) return {.body = metrics_.text(models_.current()->id), .content_type = "text/plain; version=0.0.4"};
+  if (path == kMetrics) return {.body = metrics_text(), .content_type = "text/plain; version=0.0.4"};
   if (path == kModel) return model_answer(*models_.current(), limits_);
   if (stopping()) return error_answer(503, "the server is stopping");
   return {.body = R"({"status":"ready"})"};
@@ -148,6 +148,7 @@ Answer Service::prepared(const Request& request, Job& job) {
       return error_answer(413, "the request has " + std::to_string(rows) + " rows, and at most " + std::to_string(limits_.rows) +
                                    " are allowed; divide it, or start the server with a larger --max-rows");
     job.rows = job.model->encoder.encode(body.get_object(), limits_.rows);
+    for (const std::string& line : job.model->unseen->add(job.rows)) std::fprintf(stderr, "warning: %s\n", line.c_str());
     return {};
   } catch (const BadRequest& error) {
     return error_answer(400, error.what());
@@ -168,6 +169,11 @@ Answer Service::answer_of(const Job& job, Job::State state) {
     default:
       return failed();
   }
+}
+
+std::string Service::metrics_text() const {
+  const std::shared_ptr<const Model> model = models_.current();
+  return metrics_.text(model->id, model->unseen->fields());
 }
 
 Answer Service::failed() { return refused(Refusal::failed, "the server could not score the request; try again"); }

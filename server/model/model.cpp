@@ -136,6 +136,7 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
                                                .names = names,
                                                .tasks = texts_of(about.at("tasks")),
                                                .encoder = Encoder(encoding, about_value),
+                                               .unseen = std::make_unique<Unseen>(about.if_contains("cells"), fields),
                                                .engine = load_engine({file.path(), names, fields, dense, threads})});
     score_a_row(*model, fields, dense);
     return model;

@@ -10,6 +10,7 @@
 
 #include "../encoder/encoder.h"
 #include "engine.h"
+#include "unseen.h"
 
 namespace dcrnn_fast::server {
 
@@ -24,6 +25,7 @@ struct Model {
   std::string written_by, torch;  // the versions that wrote it
   std::vector<std::string> names, tasks;
   Encoder encoder;
+  std::unique_ptr<Unseen> unseen;
   std::unique_ptr<Engine> engine;
 };
 

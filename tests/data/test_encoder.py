@@ -28,7 +28,7 @@ COLUMNS = {
     "whole": [7, 2**62, -7, 1, 0, 7, 1, 2, 3, 4, 5, 6],
     "code": [7, None, -7, 1, 0, 7, 1, 2, 3, 4, 5, 6],
     "truth": [True, None, False, True, True, True, True, True, False, None, None, True],
-    "float": [7.0, None, -0.0, 1e20, 0.1, 7.0, 1e-7, 123456789.5, float("nan"), 2.0, 2.0, 2.0],
+    "float": [7.0, None, -0.0, 1e15, 0.1, 7.0, 1e-7, 123456789.5, float("nan"), 2.0, 2.0, 2.0],
     "day": [datetime.date(2024, 5, day + 1) if day else None for day in range(12)],
     "bucketed": [1.5, None, -2.0, 0.0, 0.0, 0.0, 3.0, -0.0, 9.0, float("nan"), 1e-300, 1.5],
     "empty": [None] * 12,

@@ -1,12 +1,13 @@
 """The HTTP interface of docs/guide/server.md, as tests that every server passes: scores, errors and limits.
 
-A module of tests takes them by ``from .contract import *``, those of a server in use by ``from .contract_in_use import *``, and gives three
+A module of tests takes them by ``from .contract import *``, those of a server in use by ``from .contract_in_use import *``, and gives four
 fixtures:
 
 ``ranker``: the :class:`dcrnn_fast.Ranker` of what is served, a run on the table of ``tests/training/tiny.py``;
 ``start``: ``start(**options)`` starts a server of its own for the test, with ``max_rows=100`` for ``--max-rows 100``, and stops it
 afterwards;
-``server``: one with ``--max-body-bytes 65536 --max-rows 500``, for all tests of the module.
+``server``: one with ``--max-body-bytes 65536 --max-rows 500``, for all tests of the module;
+``logged``: ``logged(server)`` is what a server of ``start`` has written to stderr.
 
 A server has ``url``; ``reload()``, which asks it to load again what it serves, and does not wait; ``stop()``, which asks it to stop,
 waits, and returns its exit code; and ``served``, the path of what it serves, of which the server that ``start`` gives has a copy of its
@@ -100,7 +101,10 @@ def test_shared_cells_alone_are_one_row(server, ranker, more):
         {"colour": ["c\u00e9\U0001f600", '\\x>"\n\0']},
         {"colour": ["", " c1"]},
         {"colour": ["<oov>", "<missing>"]},
-        {"colour": [-0.0, 1e300]},
+        {"colour": [-0.0, 1.5e15]},
+        {"colour": ["1500000000000000.0", "7.0"]},
+        {"size": [" 1", "1_000.5"]},
+        {"size": ["", "-1.5"]},
         {"colour": [None, None]},
         {"size": [True, False]},
         {"size": [-0.0, 12345678901]},
@@ -145,6 +149,7 @@ def test_a_body_in_chunks_is_read(server, ranker):
         ({"columns": ROWS | {"colour": ["c1", 2, "c3", "c4"]}}, "row 2.*colour"),
         ({"columns": ROWS | {"colour": ["c1", ["c2"], "c3", "c4"]}}, "row 2.*colour"),
         ({"columns": ROWS | {"colour": ["c1", {"a": 1}, "c3", "c4"]}}, "row 2.*colour"),
+        ({"columns": ROWS | {"colour": [1.0, 2.5, 1e16, None]}}, "row 3.*colour.*digits"),
         ({"columns": ROWS, "shared": {"size": 1}}, "size"),
         ({"columns": ROWS | {"colour": "c1"}}, "colour"),
         ({"columns": ROWS | {"colour": {"c1": 1}}}, "colour"),

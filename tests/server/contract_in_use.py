@@ -53,6 +53,42 @@ def test_metrics_count_requests_rows_and_batches(start):
     assert [found[f'dcrnn_fast_reloads_total{{result="{result}"}}'] for result in ("ok", "failed")] == [0, 0]
 
 
+def test_metrics_show_how_many_cells_of_a_field_are_unknown(start):
+    server = start()
+    rates = {name: f'dcrnn_fast_{name}_rate{{field="colour"}}' for name in ("oov", "train_oov")}
+    assert rates["oov"] not in metrics(server.url)
+    for _ in range(3):
+        score(server.url, {"columns": ROWS})
+    found = metrics(server.url)
+    assert found[rates["oov"]] == pytest.approx(0.25)
+    assert found[rates["train_oov"]] == 0
+    assert found['dcrnn_fast_missing_rate{field="size"}'] == pytest.approx(0.25)
+    assert found['dcrnn_fast_train_missing_rate{field="size"}'] == 0
+
+
+def test_a_cell_that_all_rows_of_a_request_have_counts_once(start):
+    server = start()
+    score(server.url, {"columns": ROWS | {"colour": ["c1", "c2", "c1", "c2"]}})
+    for cells in (
+        {"columns": {**ROWS, "colour": ["new"] * 4}},
+        {"columns": {"shape": ["s1"] * 9, "size": [1.5] * 9}, "shared": {"colour": "new"}},
+    ):
+        score(server.url, cells)
+    assert metrics(server.url)['dcrnn_fast_oov_rate{field="colour"}'] == pytest.approx(2 / 6)
+
+
+def test_a_field_that_lost_its_ids_is_logged_once(start, logged):
+    server = start()
+    for row in range(60):
+        score(server.url, {"columns": {"colour": [f"C{row}", f"D{row}"], "shape": ["s1", "s2"], "size": [row, row + 1]}})
+    text = logged(server)
+    assert (
+        text.count("warning: field 'colour': 100.0% of the scored cells are out of vocabulary or missing, but 0.0% of the train cells: ")
+        == 1
+    )
+    assert len(text.splitlines()) == 1
+
+
 # Many at once
 
 

@@ -30,6 +30,7 @@ TEXTS = [
         "x" * 55,
     ],
     *["x" * 56, "x" * 64, "x" * 200, "7", "-0", "1e+10", "true", "false", "\x00", "<missing>>", "\\", "\\|", "inf", "0.1"],
+    *["7.0", "-7.00", "007.0", "-0.0", "0.0", "7.", ".0", "7.0 ", "1.0.0"],
 ]
 NUMBER_TEXTS = [
     "1.5",
@@ -45,6 +46,7 @@ NUMBER_TEXTS = [
     "2e-324",
     "00012",
     "123456789012345678901234567890",
+    *[" 1", "7\t", "+-1", "1_000", "1_2_3_4.5_6", ""],
 ]
 TIME_TEXTS = [
     *["2024-05-31", "2024-05-31 10", "1969-12-31T23:59", "2024-02-29T10:20:30", "2024-12-31T23:59:59.123456", "1677-01-01"],
@@ -85,12 +87,12 @@ FLOATS = [
         "123456789.5",
         "9999999999.0",
         "1e10",
-        "1E22",
         "5e-324",
         "1e-999",
     ],
-    *["1.7976931348623157e308", "9007199254740993.0", "3.4e38", "-1e300", "1717113600.75", "2.2250738585072014e-308", "1e23", "8.41e21"],
+    *["12345678901.5", "-98765432109876.5", "9007199254740991.0", "1717113600.75", "2.2250738585072014e-308"],
 ]
+HUGE = ["1E22", "1.7976931348623157e308", "9007199254740993.0", "3.4e38", "-1e300", "1e23", "8.41e21"]
 SECONDS = [
     "0",
     "-1",
@@ -124,11 +126,12 @@ KINDS = {
     "larger": INTEGERS + LARGE + LARGER,
     "floats": FLOATS,
     "seconds": SECONDS,
+    "huge": FLOATS + HUGE,
     "numbers": INTEGERS + FLOATS,
     "truths": TRUTHS,
     "numbers and truths": FLOATS + TRUTHS,
     "whole": INTEGERS + TRUTHS,
-    "any": texts(*TEXTS, *NO_TIMES) + INTEGERS + LARGE + FLOATS + TRUTHS + WILD,
+    "any": texts(*TEXTS, *NO_TIMES) + INTEGERS + LARGE + FLOATS + HUGE + TRUTHS + WILD,
 }
 
 
@@ -152,7 +155,8 @@ class Case:
         if random.random() < 0.5:
             add("same", scalar, vocabulary["plain"])
             shared["same"] = "plain"
-        numeric = ["integers", "integers", "floats", "numbers", "truths", "numbers and truths", "number text"]
+        numeric = ["integers", "integers", "huge", "numbers", "truths", "numbers and truths", "number text"]
+        numeric.append(random.choice(["huge", "exact"]))
         if random.random() < 0.7:
             edges = sorted({float(random.choice([-2.5, 0, 1, 7, 0.1, 1e10, -7, 42, 9007199254740992])) for _ in range(random.randrange(5))})
             add("bucket", numeric, edges, len(edges) + 2)
@@ -219,7 +223,8 @@ class Case:
             "1e-7",
             "10000000000",
             "-0.0",
-            "1e+22",
+            "1.23456789015e+10",
+            "9007199254740991",
             "18446744073709551616",
             "\\\\<missing>",
         ]

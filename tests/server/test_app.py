@@ -51,6 +51,8 @@ def serve():
 class Held:
     """A ranker that scores when it may: it stands for a slow one."""
 
+    unseen = None
+
     def __init__(self, ranker):
         self.ranker, self.encoder, self.columns, self.names = ranker, ranker.encoder, ranker.columns, ranker.names
         self.called, self.may_go_on = threading.Semaphore(0), threading.Semaphore(0)

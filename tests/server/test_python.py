@@ -24,6 +24,11 @@ def server(calibrated_shop):
 
 
 @pytest.fixture
+def logged(capsys):
+    return lambda server: capsys.readouterr().err
+
+
+@pytest.fixture
 def start(calibrated_shop, tmp_path):
     running = []
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ...errors import DataError
 from ..codes.numbers import Place
 from ..packed.meta import MISSING
-from ..read.columns import TRUTHS, reserved_apart
+from ..read.columns import TRUTHS, spelled
 from ..schema.table import TableSchema
 from ..schema.tasks import Rule
 from .staging import Batch, StagedTable
@@ -29,7 +29,7 @@ class Label:
         if rule.positive is None:
             self._numbers = staged.numbers[rule.column]
             return
-        positive = reserved_apart(pa.array([text for text in rule.positive if isinstance(text, str)], pa.string()))
+        positive = spelled(pa.array([text for text in rule.positive if isinstance(text, str)], pa.string()))
         truths = pa.array([word for truth in rule.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
 
         def labels_of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:

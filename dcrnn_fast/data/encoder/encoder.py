@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ..schema.derived import Derived
 
 
+Watch = Callable[[tuple[str, ...], npt.NDArray[np.int64], "npt.NDArray[np.bool_] | None"], None]
+"""Takes the names of columns, encoded rows of them [B, F], and, of more rows than one, whether all cells of a column are one [F]."""
+
+
 class Encoded(NamedTuple):
     """The inputs of a model for some rows: `ids` [B, F] int64, `dense` [B, Nd] float32 or None."""
 
@@ -40,7 +44,8 @@ class Encoder:
 
     `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, `shared`
     maps fields to those whose ids they have, `pooled` those with several values to their columns. `columns` are the columns that a table
-    must hold; a file holds the `text_columns` among them as text. A model is built from the encoder:
+    must hold; a file holds the `text_columns` among them as text. `watch`, if it is set, gets all rows that are encoded. A model is built
+    from the encoder:
     `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared,
     pooled=encoder.pooled)`. `vocabulary`, `scaling`, `shared`, `derived` and `pooled` are those of :class:`PackedMeta`. Take an encoder
     from :meth:`load`.
@@ -93,6 +98,7 @@ class Encoder:
             else:
                 self._lookups[field] = lookup
         self._scaling = scaling
+        self.watch: Watch | None = None
         self._arrange(fields, tuple(dense), _derived(derived or {}))
         made = {one.name for one in self._derived}
         sources = [source for one in self._derived for source in one.sources()]
@@ -177,10 +183,14 @@ class Encoder:
         if self._derived:
             piece = derived_too(piece, self._derived)
         ids = np.empty((piece.rows, len(self.num_embeddings)), np.int64)
+        is_watched = self.watch is not None and piece.rows > 1
+        varied = []
         for position, column, lookup in self._texts:
             texts, codes = text_cells(piece, column)
             found = lookup.ids(texts)
             ids[:, position] = found if codes is None else np.array(found, np.int64)[codes]
+            if is_watched and not ids[:, position].any() and not _are_alike(texts if codes is None else codes):
+                varied.append(position)
         values = np.empty((len(self._numbers), piece.rows))
         for row, column in enumerate(self._numbers):
             values[row] = number_cells(piece, column)
@@ -194,7 +204,16 @@ class Encoder:
             scaled = dense_values(values[rows], treatment, mean, std)
             for at, position in enumerate(positions):
                 dense[:, position] = dense_float32(scaled[at], values[rows[at]], self.dense[position], piece.place)
+        if self.watch is not None and piece.rows:
+            alike = (ids == ids[0]).all(0) if is_watched else None
+            if alike is not None:
+                alike[varied] = False  # unknown texts have one id
+            self.watch(tuple(self.num_embeddings), ids, alike)
         return ids, dense
+
+
+def _are_alike(cells: Sequence[str] | npt.NDArray[np.int32]) -> bool:
+    return bool((cells == cells[0]).all()) if isinstance(cells, np.ndarray) else cells.count(cells[0]) == len(cells)
 
 
 def _derived(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...]:

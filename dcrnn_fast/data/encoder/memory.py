@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...errors import DataError, shown
 from ..codes.numbers import FloatArray, Place
-from ..packed.meta import MISSING, RESERVED
+from ..packed.meta import MISSING, RESERVED, WHOLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -144,8 +144,12 @@ def _plain_texts(column: Any) -> list[str] | None:
         joined.encode()
     except ValueError:  # half of a surrogate pair, or more digits than Python writes
         return None
+    if ".0" in joined:  # a whole number with a point, as a float is written
+        texts = [number[1] if (number := re.fullmatch(WHOLE, text)) else text for text in texts]
     if ">" in joined:
         texts = ["\\" + text if re.fullmatch(RESERVED, text) else text for text in texts]
+    if "" in texts:
+        texts = [text or MISSING for text in texts]
     if known is cells:
         return texts
     left = iter(texts)

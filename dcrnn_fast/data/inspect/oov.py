@@ -75,7 +75,7 @@ def lost_fields(train: Shares, other: Shares, split: str, rows: int) -> list[str
     vocabulary or out of it. Fewer than 20 cells give no warning.
 
     >>> print(*lost_fields({"city": {"oov": 0.1}}, {"city": {"oov": 0.97}}, "test", 500))  # doctest: +ELLIPSIS
-    field 'city': 97.0% of the test cells that are not missing are out of vocabulary, but 10.0% of the train cells: ...
+    field 'city': 97.0% of the test cells are out of vocabulary or missing, but 10.0% of the train cells: ...
     """
     lines = []
     for field, shares in other.items():
@@ -84,6 +84,8 @@ def lost_fields(train: Shares, other: Shares, split: str, rows: int) -> list[str
             if before is None or now is None or part * rows < MIN_ROWS:
                 continue
             if now >= NEARLY_ALL > before and 1 - before >= DROP * (1 - now):
+                if kind == "oov" and shares.get("missing") is None:
+                    words = "are out of vocabulary or missing"
                 lines.append(
                     f"field {field!r}: {now:.1%} of the {split} cells {words}, but {before:.1%} of the train cells: there the field tells "
                     f"the model nothing; {remedy}"
@@ -113,8 +115,8 @@ def rare_fields(train: Shares, several: Collection[str] = ()) -> list[str]:
 _KINDS = {
     "oov": (
         "that are not missing are out of vocabulary",
-        "compare the texts in the files, as 240 and 240.0 are two categories; if the categories are really new, leave the field out or use "
-        "coarser ones",
+        "compare its texts with those of the train rows, as 7 and 007 are two categories; if the categories are really new, train on newer "
+        "rows, use coarser categories, or leave the field out",
     ),
     "missing": ("are missing", "check that the file fills the column, and how it writes missing values"),
 }
@@ -131,7 +133,7 @@ def _unreadable(shares: Mapping[str, float | None], kind: str) -> tuple[float | 
     """The share of a `kind`, and the part of the rows that it is a share of: for "oov", the rows with a value."""
     share, part = shares.get(kind), 1.0
     if kind == "oov" and share is not None:
-        # An integer column with a missing cell is what pandas writes as 240.0: the missing cells must not hide the others.
+        # A column that is spelled in another way may have missing cells too: they must not hide the others.
         part = 1 - (shares.get("missing") or 0.0)
         share = share / part if part > 0 else None
     return share, part

@@ -23,6 +23,8 @@ OOV, MISSING = "<oov>", "<missing>"
 """How a vocabulary spells the categories that it does not know, and a cell without a value."""
 RESERVED = rf"\\*(?:{OOV}|{MISSING})"
 """The texts before which a vocabulary puts a backslash, as a regular expression: what would otherwise read as one of these two."""
+WHOLE = r"(0|-?[1-9][0-9]*)\.0+"
+"""A text that is a whole number with a point, as a float is written; a vocabulary spells it as the group."""
 
 
 class UnreadableError(DataError):

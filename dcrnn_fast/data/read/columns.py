@@ -12,10 +12,13 @@ import pyarrow.compute as pc
 
 from ...errors import DataError, shown
 from ..codes.numbers import FloatArray, Place, check_finite
-from ..packed.meta import MISSING, RESERVED
+from ..packed.meta import MISSING, RESERVED, WHOLE
 
 TRUTHS = {True: ("true", "yes", "t", "y"), False: ("false", "no", "f", "n")}
 """How a text says that something is so, or not, in lower case."""
+
+EXACT = {2: 2**11, 4: 2**24, 8: 2**53}
+"""From here on a float of so many bytes does not hold every whole number."""
 
 NO_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 """Layouts of text and bytes that not all of Arrow's functions know, and the ones that all know."""
@@ -32,15 +35,25 @@ class Texts(NamedTuple):
 
 
 def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
-    """A column as text. Raises DataError for a type that has no text: struct, list, map, bytes that are no UTF-8, an unknown time zone."""
+    """A column as text. The same number has the same text, whatever its type, and an empty text is missing.
+
+    Raises DataError for a type that has no text (struct, list, map, bytes that are no UTF-8, an unknown time zone), and for a whole number
+    whose float may have lost digits.
+    """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_dictionary(column.type) and pa.types.is_floating(kind):
+        column = column.dictionary_decode()
     try:
         if pa.types.is_nested(kind):
             raise pa.ArrowInvalid("a cell holds more than one value, which `max_values` of a categorical column allows")
         # A dictionary's values become text once each; its cells stay codes, which keeps a batch of long texts small.
         coded = column if pa.types.is_dictionary(column.type) else None
-        texts = _text(column if coded is None else coded.dictionary).dictionary_encode()
+        texts = _text(column if coded is None else coded.dictionary, name, place).dictionary_encode()
         texts.dictionary.validate(full=True)  # Parquet files may call any bytes text.
+        words = _without_empty(spelled(texts.dictionary))
+        if not words.equals(texts.dictionary):
+            again = words.dictionary_encode()
+            texts = pa.DictionaryArray.from_arrays(pc.take(again.indices, texts.indices), again.dictionary)
         indices = texts.indices if coded is None else pc.take(texts.indices, coded.indices)
         missing = len(texts.dictionary)
         codes = pc.fill_null(indices, missing).to_numpy(zero_copy_only=False)
@@ -52,7 +65,7 @@ def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
             renumbered = np.full(missing + 1, len(kept), dtype=np.int32)
             renumbered[kept] = np.arange(len(kept), dtype=np.int32)
             used, codes = used.take(pa.array(kept)), renumbered[codes]
-        return Texts(codes.astype(np.int32, copy=False), pa.concat_arrays([reserved_apart(used), pa.array([MISSING], pa.string())]))
+        return Texts(codes.astype(np.int32, copy=False), pa.concat_arrays([used, pa.array([MISSING], pa.string())]))
     except pa.ArrowException as error:
         raise DataError(
             f"{place.path}: column {name!r} is used as text and is of type {shown(str(kind))}: {_one_line(error)}; "
@@ -60,23 +73,30 @@ def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
         ) from error
 
 
-def reserved_apart(texts: pa.Array) -> pa.Array:
-    r"""Texts as a vocabulary spells them: one that is itself `<missing>` or `<oov>` gets a backslash before it.
+def spelled(texts: pa.Array) -> pa.Array:
+    r"""Texts as a vocabulary spells them: of 12.0 the 12; one that is itself `<missing>` or `<oov>` gets a backslash before it.
 
-    >>> reserved_apart(pa.array(["a", "<missing>", "\\<oov>"])).to_pylist() == ["a", "\\<missing>", "\\\\<oov>"]
+    >>> spelled(pa.array(["12.0", "1.5", "<missing>", "\\<oov>"])).to_pylist() == ["12", "1.5", "\\<missing>", "\\\\<oov>"]
     True
     """
-    return pc.replace_substring_regex(texts, f"^({RESERVED})$", r"\\\1")
+    return pc.replace_substring_regex(pc.replace_substring_regex(texts, f"^{WHOLE}$", r"\1"), f"^({RESERVED})$", r"\\\1")
 
 
 def numbers_of(column: pa.Array, name: str, place: Place) -> FloatArray:
-    """A column as float64, NaN where missing. Raises DataError for text that is no number, for infinities and for other types."""
+    """A column as float64, NaN where missing or an empty text.
+
+    Text is read as DuckDB reads that of CSV files. Raises DataError for text that is no number, for infinities and for other types.
+    """
     return _numbers(column, name, place, "number", "a number, or empty")
 
 
 def _numbers(column: pa.Array, name: str, place: Place, used: str, expected: str) -> FloatArray:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if is_text(column.type):
+        column = pc.replace_substring_regex(pc.ascii_trim_whitespace(_without_empty(column)), r"^\+-", "-")
+        for _ in range(2):  # 1_2_3: two underscores may share a digit
+            column = pc.replace_substring_regex(column, "([0-9])_([0-9])", r"\1\2")
     try:
         if pa.types.is_decimal(column.type):
             column = column.cast(pa.string())  # Arrow's direct cast multiplies by the scale and misses the nearest float.
@@ -122,6 +142,7 @@ def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if is_text(column.type):
+        column = _without_empty(column)
         for kind in _TIMES:
             try:
                 return column.cast(kind)
@@ -182,10 +203,34 @@ def _first_bad(column: pa.Array, wanted: pa.DataType) -> int:
     return low
 
 
-def _text(values: pa.Array) -> pa.Array:
+def _text(values: pa.Array, name: str, place: Place) -> pa.Array:
     if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), None, values)
-    return values.cast(pa.string())
+        return _float_text(values, name, place)
+    texts = values.cast(pa.string())
+    if pa.types.is_decimal(values.type):
+        whole = pc.match_substring_regex(texts, "^-?[0-9]+(\\.0*)?$")
+        fractions = pc.if_else(whole, None, texts).cast(pa.float64())
+        texts = pc.if_else(whole, texts, _float_text(fractions, name, place))
+    return texts
+
+
+def _float_text(values: pa.Array, name: str, place: Place) -> pa.Array:
+    exact = EXACT[values.type.byte_width]
+    values = values.cast(pa.float32()) if values.type == pa.float16() else values
+    values = pc.if_else(pc.is_nan(values), None, values)
+    whole = pc.and_(pc.is_finite(values), pc.equal(values, pc.floor(values)))
+    lost = pc.index(pc.and_(whole, pc.greater_equal(pc.abs(values), exact)), True).as_py()
+    if lost >= 0:
+        raise DataError(
+            f"{place.row(lost)}: column {name!r} is used as text and holds {values[lost].as_py():.17g} as a float, which from {exact:,} on "
+            "does not hold every whole number: it may have lost digits; give integers or text, in pandas Int64 or str"
+        )
+    digits = pc.if_else(whole, values, 0).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(whole, digits, values.cast(pa.string()))
+
+
+def _without_empty(texts: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(texts, ""), None, texts)
 
 
 def _one_line(error: Exception) -> str:

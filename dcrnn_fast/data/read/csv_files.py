@@ -64,7 +64,7 @@ class CsvFile:
     def batches(
         self, database: duckdb.DuckDBPyConnection, types: Mapping[str, str], missing: tuple[str, ...], rejects: Rejects
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of the columns in `types` (column to SQL type), a cell in `missing` as null; `rejects` gets the rows that cannot be read.
+        """Batches of the columns in `types` (column to SQL type), null for an empty cell or one in `missing`; `rejects` gets the others.
 
         Raises DataError for more of them than `rejects` allows, and for a file that cannot be read.
         """
@@ -114,7 +114,7 @@ class CsvFile:
             "escape": sql_text(self._written.quote),
             "decimal_separator": sql_text(self._written.decimal),
             "columns": f"{{{columns}}}",
-            "nullstr": f"[{', '.join(map(sql_text, missing))}]",
+            "nullstr": f"[{', '.join(map(sql_text, dict.fromkeys(('', *missing))))}]",
             "maximum_line_size": str(LINE_BYTES),
             **more,
         }

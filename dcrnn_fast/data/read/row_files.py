@@ -76,8 +76,6 @@ class RowReader:
     def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
         wanted = sorted(self._text | self._numbers)
         if path.suffix != ".parquet":
-            if not self._missing:
-                raise DataError(f"{path} is a CSV file, and missing_values is empty; name at least one text, such as '', the empty cell")
             file = CsvFile(path, self._csv, self._scratch)
             self._check(path, wanted, file.columns)
             words = file.truth_columns(self._database, self._truths & self._numbers, self._missing)

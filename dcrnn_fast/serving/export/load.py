@@ -16,6 +16,7 @@ from ...errors import ExportError, shown
 from ...support.files import path_of
 from ...support.model_inputs import check_dense, check_ids
 from ..ranker import BATCH, Scores
+from ..unseen import Unseen
 from .archive import NO_ROOM, check_program, opened, read_extra
 from .package import Package, not_exported, read_package
 
@@ -27,18 +28,20 @@ class ExportedRanker:
 
     ``encoder`` encodes its rows, ``columns`` are what a table must hold, ``names`` what :meth:`predict` returns, and ``about`` is the
     file's description: its ``kind``, the versions that wrote it, the ``backend``, and the ``operators`` that it calls. ``id`` is the
-    run's :func:`dcrnn_fast.serving.model_id`.
+    run's :func:`dcrnn_fast.serving.model_id`. ``unseen`` counts the cells of scored rows that the model does not know.
     """
 
-    def __init__(self, program: Program, package: Package) -> None:
-        self.about, self.encoder = package
+    def __init__(self, program: Program, package: Package, *, strict: bool = False) -> None:
+        self.about, self.encoder, cells = package
         self.columns, self.names = self.encoder.columns, tuple(self.about["names"])
         self.id: str = self.about["model"]
+        self.unseen = Unseen(self.encoder, cells, strict=strict)
         self._program = program
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order; see :meth:`Ranker.predict`."""
         ids, dense = self.encoder.encode(table)
+        self.unseen.warn()
         return self.predict_encoded(ids, dense)
 
     def predict_encoded(self, ids: Tensor, dense: Tensor | None) -> Scores:
@@ -64,12 +67,13 @@ def inputs_of(ids: Tensor, dense: Tensor | None) -> tuple[Tensor, ...]:
     return (ids.long().contiguous(),) if dense is None else (ids.long().contiguous(), dense.float().contiguous())
 
 
-def load_exported(path: str | Path) -> ExportedRanker:
+def load_exported(path: str | Path, *, strict: bool = False) -> ExportedRanker:
     """The ranker of a file that ``dcrnn-fast export --format pt2`` or ``aoti`` wrote.
 
     Args:
         path: the file. Nothing in it is unpickled. A file of format aoti holds machine code: load one only if you would run a program
             from its author. Of a file of format pt2, the graph is checked first: it may call PyTorch's and this package's operators alone.
+        strict: a field that has lost the ids which it had in the train rows is an error of ``predict``, and not a warning.
 
     Raises:
         TypeError, ValueError: ``path`` is no path.
@@ -85,17 +89,17 @@ def load_exported(path: str | Path) -> ExportedRanker:
     if path.suffix == ".onnx":
         raise ExportError(f"{path}: ONNX Runtime loads files of format onnx; give a .pt2 file of `dcrnn-fast export`")
     with opened(path) as file:
-        return _load(file, path)
+        return _load(file, path, strict)
 
 
-def _load(file: BinaryIO, path: Path) -> ExportedRanker:
+def _load(file: BinaryIO, path: Path, strict: bool) -> ExportedRanker:
     package = read_package(read_extra(file, path), path)
     loaders: dict[str, Callable[[BinaryIO, Path], Program]] = {"pt2": _load_program, "aoti": _load_compiled}
     if package.about["kind"] not in loaders:
         raise not_exported(path)
     file.seek(0)
     try:
-        ranker = ExportedRanker(loaders[package.about["kind"]](file, path), package)
+        ranker = ExportedRanker(loaders[package.about["kind"]](file, path), package, strict=strict)
         fields, dense = len(package.encoder.num_embeddings), len(package.encoder.dense)
         ranker.predict_encoded(torch.zeros(1, fields, dtype=torch.int64), torch.zeros(1, dense) if dense else None)
     except ExportError:

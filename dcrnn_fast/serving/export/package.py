@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from ...errors import DataError, ExportError, shown
 from ...ops.backends import extension_missing_reason
 from ...support import strict_json
 from ..ranker import Ranker
+from ..unseen import Cells, read_cells
 from .cpu_kind import missing_here
 
 FORMAT = 1
@@ -46,14 +47,21 @@ _TYPES: dict[str, type] = {
 
 
 class Package(NamedTuple):
-    """The description of an exported file, checked, and its encoder."""
+    """The description of an exported file, checked, its encoder, and its fields with the rates of the train rows."""
 
     about: dict[str, Any]
     encoder: Encoder
+    cells: list[Cells]
 
 
 def describe(
-    kind: str, ranker: Ranker, encoding: Mapping[str, Any], backend: str, operators: set[str], cpu: Mapping[str, Any]
+    kind: str,
+    ranker: Ranker,
+    encoding: Mapping[str, Any],
+    cells: Sequence[Cells],
+    backend: str,
+    operators: set[str],
+    cpu: Mapping[str, Any],
 ) -> dict[str, str]:
     """The texts of :data:`ABOUT` and :data:`ENCODER` by name.
 
@@ -71,6 +79,7 @@ def describe(
         "names": list(ranker.names),
         "fields": [[name, size] for name, size in encoder.num_embeddings.items()],
         "dense": list(encoder.dense),
+        "cells": [list(one) for one in cells],
         "rows": [1, MAX_ROWS],
         "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
@@ -93,7 +102,11 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
     _check_operators(about, path)
     if about["kind"] == "aoti":
         _check_machine(about, path)
-    return Package(about, _encoder(about, texts, path))
+    try:
+        cells = read_cells(about.get("cells", []), len(about["fields"]))  # a file of before has none
+    except ValueError as error:
+        raise not_exported(path) from error
+    return Package(about, _encoder(about, texts, path), cells)
 
 
 def not_exported(path: Path) -> ExportError:

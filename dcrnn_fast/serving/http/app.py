@@ -22,6 +22,7 @@ from ... import __version__
 from ...errors import DataError
 from .batching import Batcher, Job, Refused
 from .body import BodyReader, Receive
+from .connections import warn
 from .metrics import Metrics
 from .model import Served
 from .request import Unusable, read_request
@@ -119,6 +120,8 @@ class Application:
             ids, dense = ranker.encoder.encode(request.table(ranker.columns))
         except DataError as error:
             raise Unusable(HTTPStatus.BAD_REQUEST, str(error)) from error
+        while ranker.unseen is not None and ranker.unseen.news:
+            warn(ranker.unseen.news.pop(0))
         return Job(ranker, ids, dense, deadline)
 
     def reload(self) -> bool:
@@ -189,7 +192,7 @@ def make_api(application: Application) -> FastAPI:
 
     @api.get("/metrics")
     async def metrics() -> Response:
-        return Response(application.metrics.text(), headers={"Content-Type": PROMETHEUS})
+        return Response(application.metrics.text(application.served.ranker.unseen), headers={"Content-Type": PROMETHEUS})
 
     @api.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from ..unseen import Unseen
+
 REASONS = ("overload", "deadline", "stopping", "failed")
 RESULTS = ("ok", "failed")
+RATES = {
+    "oov": "The part of a field's cells that is out of vocabulary, of the last rows.",
+    "missing": "The part of a field's cells that is missing, of the last rows.",
+    "train_oov": "The part of a field's cells that was out of vocabulary, of the train rows.",
+    "train_missing": "The part of a field's cells that was missing, of the train rows.",
+}
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 
@@ -26,6 +34,7 @@ class Metrics:
         self.rejected = Counter("dcrnn_fast_rejected", "Requests that were answered 503, by reason.", ["reason"], registry=registry)
         self.reloads = Counter("dcrnn_fast_reloads", "Loads of the model after the first one, by result.", ["result"], registry=registry)
         self._model = Gauge("dcrnn_fast_model_info", "1, with the id of the model that scores.", ["model"], registry=registry)
+        self._rates = {name: Gauge(f"dcrnn_fast_{name}_rate", help, ["field"], registry=registry) for name, help in RATES.items()}
         for reason in REASONS:
             self.rejected.labels(reason)
         for result in RESULTS:
@@ -36,6 +45,13 @@ class Metrics:
         self._model.clear()
         self._model.labels(model).set(1)
 
-    def text(self) -> bytes:
+    def text(self, unseen: Unseen | None) -> bytes:
         """All of them in the text format, version 0.0.4."""
+        for gauge in self._rates.values():
+            gauge.clear()
+        if unseen is not None:
+            for rows, rates in (("", unseen.rates()), ("train_", unseen.trained())):
+                for field, shares in rates.items():
+                    for kind, share in shares.items():
+                        self._rates[f"{rows}{kind}"].labels(field).set(share)
         return generate_latest(self._registry)

@@ -46,6 +46,9 @@ def _id(ranker: Ranker | ExportedRanker) -> str:
 
 def _tried(served: Served, path: Path) -> Served:
     scores = served.ranker.predict({name: [None] for name in served.ranker.columns})
+    if served.ranker.unseen is not None:
+        served.ranker.unseen.clear()
+        served.ranker.unseen.by_request = True
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise DataError(f"{path} gives a row of missing cells no finite score; train again, and see the run's log")
     return served

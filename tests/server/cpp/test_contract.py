@@ -18,6 +18,11 @@ def server(cpp_program, compiled, tmp_path_factory):
 
 
 @pytest.fixture
+def logged():
+    return lambda server: server.errors.read_text()
+
+
+@pytest.fixture
 def start(cpp_program, compiled, tmp_path):
     running = []
 

@@ -1,0 +1,154 @@
+"""A field that has lost the ids which it had in the train rows is said by whatever scores: once, or as an error."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from dcrnn_fast import Ranker
+from dcrnn_fast.cli.commands import app
+from dcrnn_fast.errors import DataError, ExportError
+from dcrnn_fast.serving import load_exported, score_files
+from dcrnn_fast.serving.unseen import WINDOW
+from tests.serving.archives import rewritten, with_json
+
+LOST = "field 'colour': 100.0% of the scored cells are out of vocabulary or missing, but 0.0% of the train cells"
+
+
+@pytest.fixture(params=["run", "exported"])
+def load(request, shop, exported):
+    """Loads a ranker of its own."""
+    path = shop / "run" if request.param == "run" else exported
+    return lambda **options: (Ranker.load if request.param == "run" else load_exported)(path, **options)
+
+
+def said(what, *arguments):
+    """The warnings that a call gives."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        what(*arguments)
+    return [str(one.message) for one in caught]
+
+
+def lost(table):
+    """The table with other texts in one column."""
+    return table.assign(colour="C" + table["colour"])
+
+
+def test_the_rows_of_the_table_it_was_trained_on_give_no_warning(load, table):
+    assert said(load().predict, table) == []
+
+
+def test_a_field_that_lost_its_ids_is_a_warning_once(load, table):
+    ranker = load()
+    (line,) = said(ranker.predict, lost(table))
+    assert line.startswith(LOST)
+    assert "as 7 and 007 are two categories" in line
+    assert said(ranker.predict, lost(table)) == []
+
+
+def test_a_field_without_cells_is_a_warning(load, table):
+    (line,) = said(load().predict, table.assign(shape=None))
+    assert line.startswith("field 'shape': 100.0% of the scored cells are out of vocabulary or missing, but 0.0% of the train cells")
+    (line,) = said(load().predict, table.assign(size=np.nan))
+    assert line.startswith("field 'size': 100.0% of the scored cells are missing")
+
+
+def test_a_strict_ranker_refuses_the_rows_each_time(load, table):
+    ranker = load(strict=True)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"field 'colour': 100\.0% of the scored cells"):
+            ranker.predict(lost(table))
+    assert said(load(strict=True).predict, table) == []
+
+
+def test_rows_that_come_one_by_one_are_counted_too(load, table):
+    ranker, rows = load(), lost(table)
+    lines = [line for row in range(64) for line in said(ranker.predict, rows[row : row + 1])]
+    assert [line.partition(": ")[0] for line in lines] == ["field 'colour'"]
+
+
+def test_the_candidates_of_a_new_user_are_no_warning(load, table):
+    """One unknown text in all rows of a small table may be one user's."""
+    rows = table.assign(colour="new")
+    assert said(load().predict, rows[:500]) == []
+    assert len(said(load().predict, rows)) == 1, "a table of 1,500 rows is no user's"
+
+
+def test_new_users_one_after_another_are_a_warning(load, table):
+    ranker = load()
+    lines = [line for user in range(40) for line in said(ranker.predict, table[:100].assign(colour=f"new{user}"))]
+    assert len(lines) == 1
+
+
+def test_the_user_and_the_items_of_a_ranking_are_counted(shop, table):
+    ranker = Ranker.load(shop / "run")
+    items = table[["shape", "size"]][:300]
+    for user in range(19):
+        assert said(ranker.score, {"colour": f"new{user}"}, items) == []
+    assert ranker.unseen.rates()["colour"]["oov"] == 1.0
+    assert ranker.unseen.rates()["shape"]["oov"] == 0.0
+    (line,) = said(ranker.score, {"colour": "c1"}, items.assign(shape="S" + items["shape"]).loc[np.repeat(items.index, 70)])
+    assert line.startswith("field 'shape'")
+
+
+def test_rates_are_those_of_the_last_rows(shop, table):
+    ranker = Ranker.load(shop / "run")
+    for _ in range(2 * WINDOW // len(table)):
+        ranker.predict(table)
+    assert ranker.unseen.rates()["colour"]["oov"] == 0.0
+    for _ in range(WINDOW // len(table) // 2):
+        assert said(ranker.predict, lost(table)) == []
+    assert 0.3 < ranker.unseen.rates()["colour"]["oov"] < 0.5
+    assert len(said(ranker.predict, pd.concat([lost(table)] * (WINDOW // len(table) + 1)))) == 1
+
+
+def test_half_of_the_ids_is_no_lost_field_and_its_rate_is_known(shop, table):
+    ranker = Ranker.load(shop / "run")
+    half = table.assign(colour=table["colour"].where(table.index % 2 == 0, "C" + table["colour"]))
+    assert said(ranker.predict, half) == []
+    assert ranker.unseen.rates()["colour"]["oov"] == pytest.approx(0.5)
+
+
+def test_files_are_watched_and_the_command_says_it_or_stops(shop, table, tmp_path):
+    lost(table).to_parquet(tmp_path / "today.parquet")
+    inputs = ["--run", str(shop / "run"), "--input", str(tmp_path / "today.parquet"), "--output", str(tmp_path / "scores.parquet")]
+    (line,) = said(score_files, Ranker.load(shop / "run"), [tmp_path / "today.parquet"], tmp_path / "other.parquet")
+    assert line.startswith(LOST)
+    result = CliRunner().invoke(app, ["predict", *inputs, "--quiet"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith(f"warning: {LOST}")
+    assert len(result.stderr.splitlines()) == 1
+    (tmp_path / "scores.parquet").unlink()
+    result = CliRunner().invoke(app, ["predict", *inputs, "--strict"])
+    assert isinstance(result.exception, DataError)
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        7,
+        [7],
+        [["colour", 0, 1, 0.0]],
+        [["colour", 9, 1, 0.0, 0.0]],
+        [["colour", 0, -1, 0.0, 0.0]],
+        [["colour", 0, 1, 1.5, 0.0]],
+        [[None] * 5],
+    ],
+    ids=json.dumps,
+)
+def test_a_file_whose_fields_are_none_is_refused(exported, tmp_path, cells):
+    changed = rewritten(exported, tmp_path / "changed.pt2", {"extra/dcrnn_fast.json": with_json(lambda about: about.update(cells=cells))})
+    with pytest.raises(ExportError, match="is no file of `dcrnn-fast export`"):
+        load_exported(changed)
+
+
+def test_a_file_of_before_is_read_and_counts_nothing(exported, table, tmp_path):
+    changed = rewritten(exported, tmp_path / "before.pt2", {"extra/dcrnn_fast.json": with_json(lambda about: about.pop("cells"))})
+    ranker = load_exported(changed)
+    assert said(ranker.predict, lost(table)) == []
+    assert ranker.unseen.rates() == {}
