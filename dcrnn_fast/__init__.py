@@ -35,6 +35,7 @@ __all__ = [
 if TYPE_CHECKING:
     from . import functional, reference
     from .errors import BackendUnavailable, DcrnnFastError
+    from .estimator import FunnelClassifier as FunnelClassifier  # not in __all__: `import *` must work without the extra `train`
     from .nn.counterfactual import counterfactual_losses
     from .nn.layers import GDCN, CrossRNN, DCNv2, PartiallySharedLinear
     from .nn.losses import UncertaintyWeighting
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from .nn.optim import RowWiseAdagrad
     from .nn.scenarios import ScenarioCrossRNN
     from .ops.auto import tune
-    from .serving.ranker import Ranker as Ranker  # not in __all__: `import *` must work without the extra `train`
+    from .serving.ranker import Ranker as Ranker  # nor this
     from .sharing import SharingPlan
     from .support.model_inputs import checked
 
@@ -52,6 +53,7 @@ _HOMES = {
     "DCNv2": "nn.layers",
     "DCRNN": "nn.model",
     "DcrnnFastError": "errors",
+    "FunnelClassifier": "estimator",
     "GDCN": "nn.layers",
     "PartiallySharedLinear": "nn.layers",
     "Ranker": "serving.ranker",
@@ -64,24 +66,25 @@ _HOMES = {
     "tune": "ops.auto",
 }
 """The module that holds each name."""
+_OF_TRAIN = {"FunnelClassifier", "Ranker"}
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for. Raises MissingExtra for `Ranker` where the packages of the extra `train` are missing."""
-    if name in ("functional", "reference"):
+    """Import what is asked for. Raises MissingExtra for what needs the extra `train` where its packages are missing."""
+    if name in ("functional", "reference", "data", "training"):
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         home = import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:
-        if name != "Ranker":
+        if name not in _OF_TRAIN:
             raise
         from .errors import MissingExtra
 
-        raise MissingExtra(f"dcrnn_fast.Ranker needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+        raise MissingExtra(f"dcrnn_fast.{name} needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
     return getattr(home, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "Ranker"})
+    return sorted({*globals(), *__all__, *_OF_TRAIN, "data", "training"})

@@ -21,7 +21,7 @@ def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -
     return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
 
 
-def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
+def check_rows(config: RunConfig, dataset: PackedDataset, *, needs_test: bool = True) -> None:
     """Refuse data on which a run would fail only after hours.
 
     Raises :class:`DataError` for a split without rows, and for train rows without a label or, under the relation chain, with a broken
@@ -43,7 +43,7 @@ def check_rows(config: RunConfig, dataset: PackedDataset) -> None:
         raise ConfigError(
             f"loss.sample_weight is true, but {name} has no weight column; name one as `weight` in the schema, or set it to false"
         )
-    for split in ("train", "valid", "test"):
+    for split in ("train", "valid", *(["test"] if needs_test else [])):
         if not len(dataset.split(split)):
             remedy = "use a larger valid_fraction, or a validation file with rows" if split == "valid" else "correct `files` in its schema"
             raise DataError(f"{name} has no {split} rows; {remedy}")

@@ -49,7 +49,8 @@ def train(
         output: the run folder; it must be new or empty, or hold this very run if ``resume`` is set. No other run may write to it now.
         resume: go on after the newest checkpoint, or start if there is none; a finished run is read, not trained again.
         init: the folder of an earlier run of the same model, from whose weights and vocabulary this one starts; replaces ``config.init``.
-        dataset: packed data to use instead of preparing ``config.data``; not with ``init``, which decides the encoding.
+        dataset: packed data to use instead of preparing ``config.data``; not with ``init``, which decides the encoding. It may have no test
+            rows; then there are no metrics of these.
         report: receives the progress; by default nothing is shown.
         on_step: called with the number of steps done, after every step.
 
@@ -128,8 +129,9 @@ def _train(
         )
     newest = None if is_new else folder.newest_checkpoint()
     earlier = read_earlier(Path(config.init)) if config.init is not None and newest is None else None
+    is_given = dataset is not None
     dataset = dataset or ranks.one_after_another(lambda: _prepare(config, folder, earlier))
-    check_rows(config, dataset)
+    check_rows(config, dataset, needs_test=not is_given)
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step, ranks=ranks)
         if newest is None:
@@ -180,7 +182,8 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     if not best["step"]:
         kept = "the constant" if trainer.start is None else "the weights of the earlier run"
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}")
-    test = evaluate_split(trainer.model, trainer.dataset.split("test"), meta, trainer.device, trainer.ranks)
+    rows = trainer.dataset.split("test")
+    test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks) if len(rows) else {}
     metrics = {
         "test": with_constant(test, rates),
         "valid": with_constant(best["valid"], rates),

@@ -68,7 +68,6 @@ def test_sample_weights_without_a_weight_column_are_refused(tmp_path):
     [
         ("train", no_rows, "auc", DataError, "tiny has no train rows"),
         ("valid", no_rows, "auc", DataError, "tiny has no valid rows"),
-        ("test", no_rows, "auc", DataError, "tiny has no test rows"),
         ("train", no_labels, "auc", DataError, "every label of the train rows is unknown"),
         ("valid", no_labels, "auc", ConfigError, "early_stopping.monitor is 'auc'" + UNKNOWN),
         ("valid", no_labels, "log_loss", ConfigError, "early_stopping.monitor is 'log_loss'" + UNKNOWN),
@@ -82,6 +81,18 @@ def test_rows_on_which_a_run_would_fail_later_are_refused_with_fitting_advice(
     message = refused(error, config, tmp_path / "run", with_split(dataset, name, change))
     assert expected in message
     assert ("use log_loss" in message) == (change is no_positives)
+
+
+def test_a_table_without_test_rows_is_refused(tmp_path):
+    table = write_table(tmp_path, files={"train": "tiny.csv", "test": "none.csv"})
+    (tmp_path / "none.csv").write_text((tmp_path / "tiny.csv").read_text().partition("\n")[0] + "\n")
+    assert "tiny has no test rows; correct `files`" in refused(DataError, tiny_config(table), tmp_path / "run")
+
+
+def test_a_data_set_that_is_given_may_have_no_test_rows(schema, dataset, tmp_path):
+    metrics = train(tiny_config(schema, optimiser__epochs=1), tmp_path / "run", dataset=with_split(dataset, "test", no_rows))
+    assert metrics["test"] == {}
+    assert metrics["valid"]["click"]["rows"] == 105
 
 
 def test_validation_rows_of_one_class_can_be_monitored_by_log_loss(schema, dataset, tmp_path):

@@ -58,6 +58,19 @@ def pieces_of(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
         )
 
 
+def arrow_table(table: Any, name: str) -> pa.Table:
+    """All columns of a table, which messages call `name`. Raises DataError as :func:`pieces_of` does, and for cells of several types."""
+    pa = _pyarrow("a table")
+    if hasattr(table, "__arrow_c_stream__") and not _is_pandas(table):
+        return pa.table(table)
+    names = list(table.columns) if _is_pandas(table) else list(table) if isinstance(table, Mapping) else []
+    if unnamed := [one for one in names if not isinstance(one, str)]:
+        raise DataError(f"{name} has the column {unnamed[0]!r}, expected names that are text; rename its columns")
+    (piece,) = pieces_of(table, names)
+    piece = piece._replace(place=Place(Path(name), 0))
+    return pa.table({column: _arrow_array(piece, column) for column in names})
+
+
 def text_cells(piece: Piece, name: str) -> tuple[Sequence[str], npt.NDArray[np.int32] | None]:
     """Texts as a vocabulary spells them, and for each row the position of its text, or None where the texts are the rows'."""
     if (plain := _plain_texts(piece.columns[name])) is not None:

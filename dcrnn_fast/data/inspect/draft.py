@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from ...errors import DataError
 from ..read.csv_files import found_encoding, write_plain
 from ..read.sources import expand
 from ..read.text_queries import open_database
-from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, missing_texts, own_names, parquet_source, read_columns
+from .draft_columns import NUMBERS, TIMES, Column, csv_options, csv_source, implies, missing_texts, own_names, parquet_source, read_columns
 
 FEW, MANY = 50, 1_000_000
 LABEL = re.compile(
@@ -28,12 +29,15 @@ TIME = re.compile(r"(^|_)(time|date|day|timestamp|ts)(_|$|s$)", re.I)
 USER = re.compile(r"(^|_)(user|member|customer|visitor|uid|session)", re.I)
 
 
-def draft_schema(inputs: Sequence[str]) -> str:
+def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> str:
     """A schema YAML for the files that `inputs` name: paths, patterns or folders, CSV or Parquet, relative to the working directory.
 
-    It reads at most the first 1,000,000 rows: of the CSV files if the first file is one, else of the Parquet files, and of the first file
-    alone if that is not UTF-8. Raises DataError for files that cannot be read or hold no rows, and for a table without a column that holds
-    0 and 1 alone, or true and false: nothing in it is a label as it is.
+    `tasks` are the label columns, in the order of the funnel; without them, columns that hold 0 and 1 alone and are named like labels. If
+    each event implies the one before it in all rows that are read, the draft has `funnel: true`. It reads at most the first 1,000,000 rows:
+    of the CSV files if the first file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
+
+    Raises DataError for files that cannot be read or hold no rows, for a task that is no column, and for a table without a column that
+    holds 0 and 1 alone, or true and false: nothing in it is a label as it is.
     """
     paths = [path for given in inputs for path in expand("the input", Path(os.path.abspath(given)))]
     csv, first = not paths[0].name.endswith(".parquet"), paths[0]
@@ -49,6 +53,9 @@ def draft_schema(inputs: Sequence[str]) -> str:
             source = csv_source(paths, written.get("decimal", "."), missing) if csv else parquet_source(paths)
             texts = csv_source(paths, as_text=True) if csv else None
             columns, rows = read_columns(database, source, texts, own_names(database, paths[0]))
+            if rows:
+                labels = _labels(columns, tasks, first, rows)
+                is_funnel = len(labels) > 1 and implies(database, source, labels)
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         if "sniffing" in words:
@@ -58,7 +65,18 @@ def draft_schema(inputs: Sequence[str]) -> str:
         raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
         raise DataError(f"{first} holds no rows; expected a header with the column names, and rows below it")
-    binary = [column for column in columns if column.of_labels and column.named]
+    return _yaml(written, missing, [column for column in columns if column not in labels], labels, is_funnel, rows, inputs)
+
+
+def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path, rows: int) -> list[Column]:
+    named = {column.name: column for column in columns if column.named}
+    if tasks is not None:
+        if lacking := [task for task in tasks if task not in named]:
+            near = difflib.get_close_matches(lacking[0], named, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(named)}"
+            raise DataError(f"tasks: {first} has no column {lacking[0]!r}; {meant}")
+        return [named[task] for task in tasks]
+    binary = [column for column in named.values() if column.of_labels]
     labels = [column for column in binary if LABEL.search(column.name)] or binary[:1]
     if not labels:
         raise DataError(
@@ -66,7 +84,7 @@ def draft_schema(inputs: Sequence[str]) -> str:
             "write the schema by hand, with a task such as {name: click, column: event, positive: [click]} or {name: long_view, column: "
             "seconds, threshold: 30}"
         )
-    return _yaml(written, missing, [column for column in columns if column not in labels], labels, rows, inputs)
+    return labels
 
 
 def _yaml(
@@ -74,6 +92,7 @@ def _yaml(
     missing: Sequence[str],
     features: Sequence[Column],
     labels: Sequence[Column],
+    is_funnel: bool,
     rows: int,
     inputs: Sequence[str],
 ) -> str:
@@ -110,6 +129,7 @@ def _yaml(
         f"# Drafted from the first {rows:,} rows. Check every line: the labels and their order, and columns known only after the event.\n",
         f"name: {_text(name)}\nfiles: {{all: {files}{in_files}}}\n{csv}{split}",
         "tasks:  # in the order of the funnel\n" + "\n".join(tasks.values()) + "\n",
+        "funnel: true  # in these rows each event implies the one before it\n" if is_funnel else "",
         f"group: {_text(users[0].name)}\n" if users else "",
         "categorical:\n" + "\n".join(categorical) + "\n" if categorical else "",
         "numeric:\n" + "\n".join(numeric) + "\n" if numeric else "",
@@ -132,6 +152,8 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return "its name in the file is empty, or that of another column; rename it there"
     if column.distinct < 2:
         return "one value"
+    if column.of_labels and LABEL.search(column.name):
+        return "a label? As a feature it would tell the events"
     if column.is_time and not column.is_iso:
         return "a time; write it as 2024-05-31 or 2024-05-31T23:59:00 to split by it"
     if column.values is not None:

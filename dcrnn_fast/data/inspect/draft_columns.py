@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,6 +146,19 @@ def read_columns(
         own = own_names.get(name, name)
         columns.append(Column(own or name, kind, distinct, missing, low, of_labels, *of_time, values, separator, bool(own)))
     return columns, rows
+
+
+def implies(database: duckdb.DuckDBPyConnection, source: str, labels: Sequence[Column]) -> bool:
+    """Whether in the first rows each label is positive where the next one is, and the last one is so somewhere."""
+    is_so = [
+        f"lower({_quoted(one.name)}) IN ('1', {', '.join(map(sql_text, TRUTHS[True]))})"
+        if one.kind == "VARCHAR"
+        else f"{_quoted(one.name)}::DOUBLE = 1"
+        for one in labels
+    ]
+    broken = [f"bool_or({later} AND NOT {earlier})" for earlier, later in pairwise(is_so)]
+    (found,) = _answers(database, source, SAMPLE_ROWS, {"": [f"NOT ({' OR '.join(broken)}) AND bool_or({is_so[-1]})"]}).values()
+    return bool(found[0])
 
 
 def _kinds(database: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:

@@ -1,0 +1,196 @@
+"""From a DataFrame to a ranker: an estimator by scikit-learn's conventions. It drafts the schema, trains, and scores."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+
+from .cli.progress import choose_report
+from .data import prepare
+from .data.codes.numbers import Place
+from .data.encoder.memory import arrow_table
+from .data.inspect.draft import draft_schema
+from .data.read.columns import labels_of, times_of
+from .errors import ConfigError, DataError, shown
+from .serving.ranker import Ranker
+from .support.files import path_of
+from .training import load_config, train
+
+VALID = 0.1
+"""The part of the rows that tells when to stop, where there is no ``eval_set``."""
+NUMBER = {"buckets": 32, "dense": "standardise"}
+"""How a column that is named in ``numeric`` is read."""
+
+
+class FunnelClassifier(BaseEstimator):
+    """One model for the events of a table's rows, such as click and order, as ``dcrnn-fast train`` trains it.
+
+    Args:
+        tasks: the label columns, in the order of the funnel: 0 and 1, or true and false; missing is unknown.
+        time: a column of times, which is no feature. The latest tenth of the rows are then the validation rows; otherwise they are drawn.
+        group: a column such as the user, by which GAUC groups rows.
+        weight: a column of numbers >= 0 that weight the rows.
+        funnel: whether each event implies the one before it, so that the model multiplies conditional probabilities. None: whether it is
+            so in all rows.
+        categorical, numeric, histories: columns, or what a schema holds under these keys. None: all columns as
+            :func:`dcrnn_fast.data.draft_schema` reads them.
+        config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``.
+        random_state: the seed of the run, and of the validation rows.
+        verbose: show the progress.
+
+    Once it is fitted, ``ranker_`` is the :class:`dcrnn_fast.Ranker` that scores, ``schema_`` the schema as a dict, ``metrics_`` are those
+    of the validation rows by task, and ``feature_names_in_`` the columns that it reads.
+
+    Example::
+
+        model = FunnelClassifier(tasks=["click", "order"], time="ts", group="user_id").fit(frame)
+        model.predict_proba(new_frame)["order"]
+        model.save("runs/monday")  # for Ranker.load, and for dcrnn-fast predict, export and serve
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str] = ("click",),
+        *,
+        time: str | None = None,
+        group: str | None = None,
+        weight: str | None = None,
+        funnel: bool | None = None,
+        categorical: Sequence[Any] | None = None,
+        numeric: Sequence[Any] | None = None,
+        histories: Sequence[Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        random_state: int = 0,
+        verbose: bool = True,
+    ) -> None:
+        self.tasks, self.time, self.group, self.weight, self.funnel = tasks, time, group, weight, funnel
+        self.categorical, self.numeric, self.histories = categorical, numeric, histories
+        self.config, self.random_state, self.verbose = config, random_state, verbose
+
+    def fit(self, X: Any, y: Any = None, *, eval_set: Any = None) -> FunnelClassifier:
+        """Train on the rows of a table, which holds the labels.
+
+        Args:
+            X: a pandas or polars DataFrame, an Arrow table, or a mapping of column names to lists or arrays; of a table larger than
+                memory the path of its Parquet file, which needs ``eval_set``.
+            y: None.
+            eval_set: validation rows, as ``X``.
+
+        Raises:
+            DataError: a column is missing or cannot be used; the message names it.
+            ConfigError: a value of ``config`` cannot be used.
+        """
+        if y is not None:
+            raise DataError(f"y={shown(y)}: the labels are columns of X, which tasks names; leave y out")
+        folder = TemporaryDirectory(prefix="dcrnn_fast.estimator-")
+        root = Path(folder.name)
+        schema, run = root / "schema.yaml", root / "run"
+        self.schema_ = self._schema(root, *self._files(root, X, eval_set))
+        schema.write_text(yaml.safe_dump(self.schema_, sort_keys=False), encoding="utf-8")
+        own = {"data": str(schema), "seed": self.random_state, "loss.sample_weight": self.weight is not None}
+        config = load_config(None, own | dict(self.config or {}))
+        dataset = prepare(schema, cache_dir=root / "cache")
+        self.metrics_ = train(config, run, dataset=dataset, report=choose_report(quiet=not self.verbose))["valid"]
+        shutil.rmtree(root / "cache")
+        self._folder, self.ranker_ = folder, Ranker.load(run, device=config.device, backend=config.backend)
+        self.feature_names_in_ = np.array(self.ranker_.columns, dtype=object)
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        """A column of probabilities for each task, and in a funnel for each task given the one before it.
+
+        Of a pandas DataFrame it is one with the same index, of a polars DataFrame one of polars, otherwise an Arrow table. Raises
+        DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
+        """
+        scores = self._fitted().predict(X)
+        library = type(X).__module__.partition(".")[0]
+        if library == "pandas":
+            import pandas as pd
+
+            return pd.DataFrame(scores, index=X.index)
+        if library == "polars":
+            import polars as pl
+
+            return pl.DataFrame(scores)
+        return pa.table(scores)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of the tasks' AUC on rows that hold the labels. Unknown labels do not count."""
+        scores, table, found = self._fitted().predict(X), arrow_table(X, "X"), []
+        for task in self.tasks:
+            labels = labels_of(table.column(task).combine_chunks(), task, Place(Path("X"), 0))
+            known = ~np.isnan(labels)
+            found.append(roc_auc_score(labels[known], scores[task][known]))
+        return float(np.mean(found))
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the run folder to ``path``, which must not exist, and return it."""
+        self._fitted()
+        path = path_of("path", path)
+        if path.exists():
+            raise ConfigError(f"{path} exists; delete it, or choose another folder")
+        shutil.copytree(Path(self._folder.name) / "run", path)
+        return path
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "ranker_")
+
+    def _fitted(self) -> Ranker:
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError("this FunnelClassifier is not fitted yet; call fit first")
+        return self.ranker_
+
+    def _files(self, root: Path, X: Any, eval_set: Any) -> tuple[Path, Path, pa.Schema]:
+        """Parquet files of the train and the validation rows, and their columns."""
+        if isinstance(X, (str, Path)):
+            if not isinstance(eval_set, (str, Path)):
+                raise DataError(f"eval_set is {shown(eval_set)}: X is a path, so give the path of the validation rows' Parquet file")
+            return Path(X).absolute(), Path(eval_set).absolute(), pq.read_schema(X)
+        rows = arrow_table(X, "X")
+        if eval_set is None:
+            is_valid = self._is_valid(rows)
+            rows, valid = rows.filter(pa.array(~is_valid)), rows.filter(pa.array(is_valid))
+        else:
+            valid = arrow_table(eval_set, "eval_set")
+        for name, table in (("train", rows), ("valid", valid)):
+            pq.write_table(table, root / f"{name}.parquet")
+        return root / "train.parquet", root / "valid.parquet", rows.schema
+
+    def _is_valid(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        order = np.random.default_rng(self.random_state).permutation(len(rows))
+        if self.time is not None:
+            if self.time not in rows.column_names:
+                raise DataError(f"time={self.time!r}: X has no such column; it has {', '.join(rows.column_names)}")
+            times = times_of(rows.column(self.time).combine_chunks(), self.time, Place(Path("X"), 0)).values
+            order = np.argsort(np.where(np.isnan(times), -np.inf, times), kind="stable")
+        is_valid = np.zeros(len(rows), bool)
+        is_valid[order[len(rows) - round(VALID * len(rows)) :]] = True
+        return is_valid
+
+    def _schema(self, root: Path, rows: Path, valid: Path, columns: pa.Schema) -> dict[str, Any]:
+        """The schema of the rows: drafted, but for what the arguments say."""
+        pq.write_table(columns.empty_table(), root / "none.parquet")  # every row teaches or tells when to stop
+        schema: dict[str, Any] = yaml.safe_load(draft_schema([str(rows)], tasks=list(self.tasks)))
+        schema |= {"name": "frame", "files": {"train": str(rows), "valid": str(valid), "test": str(root / "none.parquet")}}
+        schema.pop("split", None)
+        given = {"categorical": self.categorical, "numeric": self.numeric, "histories": self.histories}
+        named = {kind: [{"column": one} if isinstance(one, str) else dict(one) for one in value or ()] for kind, value in given.items()}
+        named["numeric"] = [one if one.keys() - {"column"} else one | NUMBER for one in named["numeric"]]
+        taken = {self.time, self.weight, *(one.get("column") for kind in ("categorical", "numeric") for one in named[kind])}
+        for kind, value in given.items():
+            drafted = [one for one in schema.get(kind, ()) if one["column"] not in taken]
+            schema[kind] = drafted if value is None else named[kind]
+        others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
+        return schema | {key: value for key, value in others.items() if value is not None}

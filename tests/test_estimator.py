@@ -1,0 +1,213 @@
+"""FunnelClassifier: a table in memory becomes a ranker, by scikit-learn's conventions."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import check_estimator
+
+from dcrnn_fast import FunnelClassifier, Ranker
+from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.training import evaluate, load_config, train
+from tests.event_frames import events
+from tests.refusals import check, row
+
+TASKS = ["click", "order"]
+QUICK = {"optimiser.epochs": 1, "optimiser.batch_size": 64, "optimiser.warmup_steps": 4, "device": "cpu", "threads": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(own_cache):
+    pass
+
+
+def quick(**arguments):
+    """An estimator of one epoch that says nothing."""
+    return FunnelClassifier(**{"tasks": TASKS, "config": QUICK, "verbose": False} | arguments)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return events(3000)
+
+
+@pytest.fixture(scope="module")
+def fitted(frame):
+    return quick(time="ts", group="user_id").fit(frame)
+
+
+def test_it_reads_every_column_that_is_no_label_and_no_time(fitted):
+    assert sorted(fitted.feature_names_in_) == ["city", "item_id", "price", "user_id"]
+    assert fitted.schema_["funnel"] is True
+    assert fitted.schema_["group"] == "user_id"
+
+
+def test_its_probabilities_are_a_frame_of_the_same_kind_with_a_column_for_each_task(fitted, frame):
+    found = fitted.predict_proba(frame[100:110])
+    assert list(found.columns) == ["click", "order", "order_given_click"]
+    assert list(found.index) == list(range(100, 110))
+    assert ((found > 0) & (found < 1)).all().all()
+    assert (found["order"] <= found["click"]).all()
+    table = fitted.predict_proba(pa.Table.from_pandas(frame[100:110]))
+    assert isinstance(table, pa.Table)
+    np.testing.assert_array_equal(table["order"].to_numpy(), found["order"])
+
+
+def test_a_polars_frame_gives_a_polars_frame(fitted, frame):
+    polars = pytest.importorskip("polars")
+    found = fitted.predict_proba(polars.from_pandas(frame[:5]))
+    assert isinstance(found, polars.DataFrame)
+    np.testing.assert_array_equal(found["order"].to_numpy(), fitted.predict_proba(frame[:5])["order"])
+
+
+def test_it_learns(frame):
+    model = FunnelClassifier(tasks=TASKS, verbose=False).fit(frame)
+    assert model.score(events(2000, seed=1)) > 0.6
+    assert model.metrics_["click"]["auc"] > 0.6
+
+
+def test_its_saved_run_scores_as_it_does(fitted, frame, tmp_path):
+    path = fitted.save(tmp_path / "monday")
+    for name, values in Ranker.load(path).predict(frame).items():
+        np.testing.assert_array_equal(values, fitted.predict_proba(frame)[name])
+    with pytest.raises(ConfigError, match="monday exists"):
+        fitted.save(path)
+
+
+def test_the_latest_rows_are_validation_rows(frame):
+    shuffled = frame.sample(frac=1, random_state=0)
+    late = frame["ts"].rank(method="first") > 2700
+    given = quick(time="ts").fit(frame[~late], eval_set=frame[late]).metrics_
+    assert quick(time="ts").fit(shuffled).metrics_["click"]["positives"] == given["click"]["positives"] == frame["click"][late].sum()
+
+
+def test_a_seed_gives_the_same_model(frame):
+    one, other = (quick(random_state=3).fit(frame).predict_proba(frame) for _ in range(2))
+    pd.testing.assert_frame_equal(one, other)
+    assert not quick(random_state=4).fit(frame).predict_proba(frame).equals(one)
+
+
+def test_the_estimator_and_a_run_of_its_schema_are_one(frame, tmp_path):
+    """So is a plain loop over the same steps: what `train` computes is what the commands compute."""
+    model = quick(time="ts").fit(frame)
+    late = frame["ts"].rank(method="first") > 2700
+    frame[~late].to_parquet(tmp_path / "train.parquet")
+    frame[late].to_parquet(tmp_path / "valid.parquet")
+    files = {role: str(tmp_path / f"{name}.parquet") for role, name in (("train", "train"), ("valid", "valid"), ("test", "valid"))}
+    (tmp_path / "frame.yaml").write_text(json.dumps(model.schema_ | {"files": files}))
+    train(load_config(None, QUICK | {"data": str(tmp_path / "frame.yaml")}), tmp_path / "run")
+    for name, values in Ranker.load(tmp_path / "run").predict(frame).items():
+        np.testing.assert_array_equal(values, model.predict_proba(frame)[name])
+    assert evaluate(tmp_path / "run", split="test")["metrics"]["click"]["auc"] == model.metrics_["click"]["auc"]
+
+
+def test_columns_may_be_named_and_others_are_then_left_out(frame):
+    model = quick(categorical=["item_id", {"column": "user_id", "hash_buckets": 100}], numeric=[]).fit(frame)
+    assert sorted(model.feature_names_in_) == ["item_id", "user_id"]
+    model = quick(numeric=["item_id"], categorical=["city"]).fit(frame)
+    assert model.schema_["numeric"] == [{"column": "item_id", "buckets": 32, "dense": "standardise"}]
+
+
+def test_a_label_that_is_no_task_is_no_feature(frame):
+    assert "order" not in quick(tasks=["click"]).fit(frame).feature_names_in_
+
+
+def test_tasks_that_are_no_funnel_are_independent(frame):
+    model = quick(tasks=["click", "night"]).fit(frame.assign(night=(frame["ts"].dt.hour < 12).astype(int)))
+    assert list(model.predict_proba(frame)) == ["click", "night"]
+
+
+def test_rows_may_be_weighted(frame):
+    model = quick(weight="w").fit(frame.assign(w=np.where(frame["city"] == "Oslo", 0.0, 1.0)))
+    assert "w" not in model.feature_names_in_
+    assert not model.predict_proba(frame).equals(quick().fit(frame).predict_proba(frame))
+
+
+def test_ids_that_became_floats_are_the_same_ids(fitted, frame):
+    """As pandas makes of an integer column once a cell is missing."""
+    floats = frame.assign(user_id=frame["user_id"].astype(float), item_id=frame["item_id"].astype(float))
+    pd.testing.assert_frame_equal(fitted.predict_proba(floats), fitted.predict_proba(frame))
+
+
+def test_a_table_on_the_disk_is_named_by_its_path(frame, tmp_path):
+    for name, rows in (("train", frame[:2700]), ("valid", frame[2700:])):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+    model = quick().fit(tmp_path / "train.parquet", eval_set=tmp_path / "valid.parquet")
+    pd.testing.assert_frame_equal(model.predict_proba(frame), quick().fit(frame[:2700], eval_set=frame[2700:]).predict_proba(frame))
+
+
+def test_progress_goes_to_stderr_unless_it_is_quiet(frame, capsys):
+    FunnelClassifier(tasks=TASKS, config=QUICK).fit(frame)
+    assert "epoch 1/1" in capsys.readouterr().err
+    quick().fit(frame)
+    assert capsys.readouterr() == ("", "")
+
+
+REFUSED = [
+    row("before it is fitted", lambda: quick().predict_proba({"city": ["Oslo"]}), NotFittedError, "call fit first"),
+    row("a task that is no column", lambda frame: quick(tasks=["clik"]).fit(frame), DataError, "no column 'clik'; did you mean 'click'"),
+    row("a time that is no column", lambda frame: quick(time="when").fit(frame), DataError, "time='when': X has no such column; it has ts"),
+    row("labels apart", lambda frame: quick().fit(frame, frame["click"]), DataError, "the labels are columns of X, which tasks names"),
+    row("a path alone", lambda tmp_path: quick().fit(tmp_path / "t.parquet"), DataError, "eval_set is None: X is a path, so give the path"),
+    row("a broken funnel", lambda frame: quick(funnel=True, tasks=["order", "click"]).fit(frame), DataError, "click"),
+    row("a column of several types", lambda frame: quick().fit(frame.assign(city=[1, "a"] * 1500)), DataError, "column 'city'"),
+    row("a name that is no text", lambda frame: quick().fit(frame.rename(columns={"city": 7})), DataError, "X has the column 7, expected"),
+    row("an unknown key", lambda frame: quick(config={"model.stepps": 3}).fit(frame), ConfigError, "model.stepps"),
+    row("scoring without a column", lambda fitted, frame: fitted.predict_proba(frame[["city"]]), DataError, "lacks the columns"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "said"), REFUSED)
+def test_it_is_refused(request, call, error, said):
+    check(request, call, error, said)
+
+
+WITHOUT_TABLES = [
+    "check_fit_score_takes_y",
+    "check_estimators_overwrite_params",
+    "check_dont_overwrite_parameters",
+    "check_estimators_fit_returns_self",
+    "check_readonly_memmap_input",
+    "check_n_features_in_after_fitting",
+    "check_positive_only_tag_during_fit",
+    "check_estimators_dtypes",
+    "check_complex_data",
+    "check_dtype_object",
+    "check_estimators_empty_data_messages",
+    "check_pipeline_consistency",
+    "check_estimators_nan_inf",
+    "check_estimator_sparse_tag",
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
+    "check_f_contiguous_array_estimator",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_fit2d_1sample",
+    "check_fit2d_1feature",
+    "check_dict_unchanged",
+    "check_fit_idempotent",
+    "check_fit_check_is_fitted",
+    "check_n_features_in",
+    "check_fit2d_predict1d",
+]
+"""scikit-learn's checks that fit an array of numbers and labels apart. The labels of a funnel are columns of the table that is given."""
+PICKLED = ["check_estimators_pickle"]
+"""What is fitted is a run folder: `save` keeps it, and nothing is unpickled."""
+
+
+def test_it_keeps_scikit_learns_conventions():
+    results = check_estimator(FunnelClassifier(verbose=False), on_fail=None, on_skip=None)
+    failed = {one["check_name"] for one in results if one["status"] == "failed"}
+    assert failed <= {*WITHOUT_TABLES, *PICKLED}
+    assert sum(one["status"] == "passed" for one in results) >= 12
+
+
+def test_a_clone_is_not_fitted_and_has_its_parameters(fitted):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    with pytest.raises(NotFittedError):
+        copy.predict_proba({})
