@@ -5,7 +5,9 @@ The command line prints the message of a :class:`DcrnnFastError` and exits with 
 
 from __future__ import annotations
 
+import difflib
 import reprlib
+from collections.abc import Iterable
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -71,6 +73,16 @@ class TrainingDivergedError(DcrnnFastError, ArithmeticError):
 
 class RanksError(DcrnnFastError, RuntimeError):
     """The processes of a run cannot go on together: one of them has ended or hangs, or they do not hold the same weights."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question about the known name that is nearest, for the end of a message; empty if none is near.
+
+    >>> did_you_mean("usr_id", ["item_id", "user_id"])
+    "; did you mean 'user_id'?"
+    """
+    near = difflib.get_close_matches(name, [one for one in known if isinstance(one, str)], 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def shown(value: object) -> str:

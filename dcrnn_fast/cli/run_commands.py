@@ -32,6 +32,7 @@ def train(
 ) -> None:
     """Train, keep the weights that are best on validation rows, and evaluate them on the test rows."""
     from .. import training
+    from ..data import known_data_sets
     from ..training.folder.layout import RunFolder, stored_config
     from .progress import choose_report
     from .tables import output_console, print_lines, print_metrics
@@ -55,6 +56,11 @@ def train(
             raise ConfigError("--init needs --data, the schema of the new rows: without it the run would train on the old ones again")
         stored_config(init)
         config = RunFolder(init).config
+    if config is None and "data" not in overrides:
+        raise ConfigError(
+            f"--data is missing: give an embedded data set ({', '.join(known_data_sets())}), the schema of your own table, which "
+            "`dcrnn-fast inspect --input TABLE` drafts, or a packed folder"
+        )
     run = training.load_config(config, overrides)
     output = output or _default_output(run.data)
     try:

@@ -169,6 +169,11 @@ def _schema_path(data: str | Path) -> Path:
         raise DataError(f"{error}; known data sets are {', '.join(known_data_sets())}") from None
     if path.suffix in {".yaml", ".yml"} and os.path.isfile(path):
         return path
+    if path.name.endswith((".csv", ".csv.gz", ".parquet")) and os.path.isfile(path):
+        name = path.name.partition(".")[0]
+        raise DataError(
+            f"{path} is a table: draft its schema by `dcrnn-fast inspect --input {path} > {name}.yaml`, check that, and name {name}.yaml"
+        )
     raise DataError(
         f"unknown data set {str(data)!r}; known are {', '.join(known_data_sets())}, and the path of a schema YAML (.yaml) of your own "
         "table or of a packed folder works too (docs/guide/schema.md)"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import DataError, shown
+from ...errors import DataError, did_you_mean, shown
 from ..codes.numbers import FloatArray, Place
 from ..packed.meta import MISSING, RESERVED, WHOLE
 
@@ -112,7 +112,8 @@ def _is_pandas(table: Any) -> bool:
 def _check_columns(wanted: Sequence[str], present: Iterable[Any]) -> None:
     missing = [name for name in wanted if name not in present]
     if missing:
-        raise DataError(f"table lacks the columns {', '.join(missing)}, which the encoder reads; it has {', '.join(map(str, present))}")
+        has = f"it has {', '.join(map(str, present))}{did_you_mean(missing[0], present)}"
+        raise DataError(f"table lacks the columns {', '.join(missing)}, which the encoder reads; {has}")
     if isinstance(present, list):
         repeated = [name for name in wanted if present.count(name) > 1]
         if repeated:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pyarrow as pa
 
-from ...errors import DataError
+from ...errors import DataError, did_you_mean
 from ..read.csv_files import found_encoding, write_plain
 from ..read.sources import expand
 from ..read.text_queries import open_database
@@ -72,9 +71,8 @@ def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path,
     named = {column.name: column for column in columns if column.named}
     if tasks is not None:
         if lacking := [task for task in tasks if task not in named]:
-            near = difflib.get_close_matches(lacking[0], named, 1)
-            meant = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(named)}"
-            raise DataError(f"tasks: {first} has no column {lacking[0]!r}; {meant}")
+            has = f"it has {', '.join(named)}"
+            raise DataError(f"tasks: {first} has no column {lacking[0]!r}; {has}{did_you_mean(lacking[0], named)}")
         return [named[task] for task in tasks]
     binary = [column for column in named.values() if column.of_labels]
     labels = [column for column in binary if LABEL.search(column.name)] or binary[:1]

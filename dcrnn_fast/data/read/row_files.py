@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import DataError
+from ...errors import DataError, did_you_mean
 from ..codes.numbers import Place
 from ..schema.files import Csv
 from .columns import without_views
@@ -92,7 +92,7 @@ class RowReader:
     def _check(self, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
         if missing := [name for name in wanted if name not in present]:
             remedy = "; name its `csv: delimiter` in the schema" if len(present) == 1 and path.suffix != ".parquet" else ""
-            has = f"it has {_named(present)}{remedy}"
+            has = f"it has {_named(present)}{remedy or did_you_mean(missing[0], present)}"
             raise DataError(f"{path} lacks the columns {_named(missing)} that {self._wanted_by} uses; {has}")
         if derived := [name for name in self._derived if name in present]:
             raise DataError(
