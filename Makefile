@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := passive
 # Python keeps the modules that it compiled: the tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server serve-fuzz abi clean
+.PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server attack abi clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,13 +102,14 @@ fuzz: $(VENV)/.dev ## Runs every fuzzer for MINUTES=1, with a new seed or FUZZ_S
 sanitize: $(VENV)/.dev ## Tests the C++ kernels under AddressSanitizer and UBSan, which must find planted defects.
 	$(BIN)/python -m scripts.checks.sanitize
 
-ctest: $(VENV)/.dev ## Tests the C++ library, the server in C++, and the CUDA kernels compiled for the CPU.
+ctest: $(VENV)/.dev build/schemathesis/.installed ## Tests the C++ library, the server in C++, and the CUDA kernels compiled for the CPU.
 	cmake -B build/cmake -DPython3_EXECUTABLE=$(abspath $(BIN))/python -DDCRNN_FAST_SERVER=ON \
 		-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0
 	cmake --build build/cmake -j $$(nproc)
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
 	OMP_NUM_THREADS=1 DCRNN_FAST_SERVER_PROGRAM=$(abspath build/cmake/dcrnn_fast_server) \
 		$(BIN)/python -m pytest tests/server/cpp -n auto --dist worksteal --durations 10 --durations-min 2
+	$(ATTACK) --program build/cmake/dcrnn_fast_server --only cpp --short
 
 resources: $(if $(TRITON),build/triton-$(TRITON)/.installed)
 resources: $(VENV)/.dev ## Compiles every Triton kernel for every GPU and checks what it takes. TRITON=3.6.0: by that Triton.
@@ -131,9 +132,13 @@ endef
 server: $(VENV)/.server ## Builds the server in C++: build/server/dcrnn_fast_server.
 	$(call build_server,build/server)
 
-# Schemathesis asks what the server's OpenAPI description allows and forbids.
-serve-fuzz: $(VENV)/.dev build/schemathesis/.installed ## Fuzzes a server over HTTP. SERVER=URL: one that runs, in any language.
-	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/schemathesis) $(BIN)/python -m tests.server.fuzz $(if $(SERVER),--url $(SERVER))
+# Schemathesis asks what the server's OpenAPI description allows and forbids. SERVER_PROGRAM=PATH names a server in C++ that is built.
+# `make ctest` attacks the one that it builds.
+ATTACK = OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/schemathesis) $(BIN)/python -m tests.server.attack
+attack: $(VENV)/.dev build/schemathesis/.installed ## Attacks both servers. SHORT=1, ONLY=python or cpp; SERVER=URL: fuzzes one that runs.
+	$(if $(SERVER)$(SERVER_PROGRAM)$(filter python,$(ONLY)),,$(call build_server,build/server))
+	$(ATTACK) $(if $(SERVER),--url $(SERVER),--program $(or $(SERVER_PROGRAM),build/server/dcrnn_fast_server)) \
+		$(if $(SHORT),--short) $(if $(ONLY),--only $(ONLY))
 
 abi: $(VENV)/.dev ## Tests a build for one PyTorch in another, the oldest and the newest, or ABI='2.10.0 2.13.0'. Downloads gigabytes.
 	$(BIN)/python -m scripts.checks.abi $(ABI)

@@ -126,6 +126,26 @@ def test_a_request_is_scored_or_refused_when_the_queue_is_short(start, ranker):
     assert metrics(server.url)['dcrnn_fast_rejected_total{reason="overload"}'] == full
 
 
+def test_what_is_no_http_counts_as_a_400(start):
+    server = start()
+    assert exchange(server.url, raw(host=None)).startswith(b"HTTP/1.1 400")
+    assert metrics(server.url)['dcrnn_fast_requests_total{status="400"}'] == 1
+
+
+LONG = "x" * 8_000_000
+ANSWERED_EARLY = {
+    "no HTTP": raw(host=None, body=LONG),
+    "a broken chunk": raw(body="zz\r\n" + LONG, Content_Length=None, Transfer_Encoding="chunked"),
+    "a length beside chunks": raw(body=f"{len(LONG):x}\r\n{LONG}\r\n0\r\n\r\n", Transfer_Encoding="chunked"),
+    "an unknown path and no other request": raw("/nowhere", body=LONG, Connection="close"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERED_EARLY)
+def test_a_client_that_still_sends_megabytes_gets_its_refusal(server, name):
+    assert exchange(server.url, ANSWERED_EARLY[name], until=1).startswith(b"HTTP/1.1 4")
+
+
 def test_http_that_is_none_ends_its_connection_alone(server):
     for sent in (b"\r\nnonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n" * 20):
         received = exchange(server.url, sent)

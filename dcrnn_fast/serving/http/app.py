@@ -8,8 +8,10 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +22,27 @@ from starlette.exceptions import HTTPException
 
 from ... import __version__
 from ...errors import DataError
+from ..export.load import ExportedRanker
+from ..ranker import Ranker, Scores
 from .batching import Batcher, Job, Refused
 from .body import BodyReader, Receive
 from .connections import warn
 from .metrics import Metrics
 from .model import Served
-from .request import Unusable, read_request
+from .request import ScoreRequest, Unusable, read_request
 from .schema import describe_api
 
 JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 INLINE = 32_768
-"""Bodies of more bytes are parsed and encoded on another thread, so that small requests need not wait for them."""
+"""Bodies of more bytes are parsed on another thread, so that small requests need not wait for them."""
+INLINE_ROWS = 512
+"""Requests of more rows are encoded there, and their answers written."""
 DEADLINE = "x-deadline-ms"
 MAX_DEADLINE = 600_000
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+T = TypeVar("T")
 
 
 class Limits(NamedTuple):
@@ -67,6 +74,7 @@ class Application:
             waiting=self.metrics.queue_rows.set,
         )
         self._bodies = BodyReader(limits.body_bytes)
+        self._aside = ThreadPoolExecutor(1, "aside")  # several would take turns with the event loop, which would wait for all of them
         self.api = make_api(self)
         self._take(served)
 
@@ -103,19 +111,19 @@ class Application:
         deadline = _deadline(headers.getlist(DEADLINE), arrived)
         async with self._bodies.reading(receive, headers) as body:
             served = self.served
-            if len(body) > INLINE:
-                job = await asyncio.to_thread(self._job, served, body, deadline)
-            else:
-                job = self._job(served, body, deadline)
+            read = partial(read_request, body, max_rows=self.limits.rows)
+            request = await self._done(read, is_long=len(body) > INLINE)
+            is_long = request.rows > INLINE_ROWS
+            job = await self._done(partial(self._job, served.ranker, request, deadline), is_long=is_long)
         self.batcher.submit(job)
         scores = await asyncio.wrap_future(job.done)
         self.metrics.rows.inc(job.rows)
-        listed = ", ".join(f"{json.dumps(name)}: [{_numbers(values)}]" for name, values in scores.items())
-        return f'{{"model": {json.dumps(served.id)}, "rows": {job.rows}, "scores": {{{listed}}}}}'
+        return await self._done(partial(_answer, served.id, job.rows, scores), is_long=is_long)
 
-    def _job(self, served: Served, body: bytes, deadline: float | None) -> Job:
-        request = read_request(body, max_rows=self.limits.rows)
-        ranker = served.ranker
+    async def _done(self, work: Callable[[], T], *, is_long: bool) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work) if is_long else work()
+
+    def _job(self, ranker: Ranker | ExportedRanker, request: ScoreRequest, deadline: float | None) -> Job:
         try:
             ids, dense = ranker.encoder.encode(request.table(ranker.columns))
         except DataError as error:
@@ -211,6 +219,11 @@ def make_api(application: Application) -> FastAPI:
 
     setattr(api, "openapi", lambda: describe_api(application.about()))  # noqa: B010 (mypy takes no assignment to a method)
     return api
+
+
+def _answer(model: str, rows: int, scores: Scores) -> str:
+    listed = ", ".join(f"{json.dumps(name)}: [{_numbers(values)}]" for name, values in scores.items())
+    return f'{{"model": {json.dumps(model)}, "rows": {rows}, "scores": {{{listed}}}}}'
 
 
 def _numbers(values: npt.NDArray[np.float32]) -> str:

@@ -7,6 +7,7 @@ import json
 import select
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +20,7 @@ ARRIVAL = 10.0
 TAKING = 30.0
 """Seconds within which a client must take what it was answered."""
 LINGER = 2.0
-"""Seconds that a client beyond the limit may send on: a socket that is closed with unread bytes takes its answer back."""
+"""Seconds that a client with its last answer may send on: a socket that is closed with unread bytes takes the answer back."""
 LAST = 0.5
 """Seconds that an idle connection stays once the server stops, for a request that is on its way."""
 SURPLUS = 64
@@ -39,11 +40,12 @@ class Connections(ServerState):
     """All connections of a server.
 
     ``idle`` holds those of whose next request nothing has come, the one that waits longest first; ``too_many``, which are not among
-    ``connections``, the clients beyond the limit.
+    ``connections``, the clients beyond the limit. ``count`` is called with the status of an answer that the application does not give.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[str], None]) -> None:
         super().__init__()
+        self.count = count
         self.idle: dict[Connection, None] = {}
         self.too_many: set[TooMany] = set()
         self.is_stopping = False
@@ -58,21 +60,56 @@ class Connections(ServerState):
         return False
 
 
+class Ending:
+    """A transport that ends in two steps where a client was answered before its request had come: it may send on for a while."""
+
+    def __init__(self, transport: Any, connection: Connection) -> None:
+        self._transport, self._connection = transport, connection
+        self.is_begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether no other request will be read."""
+        return self.is_begun or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Begin to end, if a body may be on its way; end, if not or if this is the second time."""
+        cycle = self._connection.cycle
+        if not self.is_closing() and cycle is not None and cycle.response_complete and cycle.more_body:
+            self.begin()
+        else:
+            self._transport.close()
+
+    def begin(self) -> None:
+        """Say that no other answer comes, and read on, but to forget it."""
+        if not self.is_closing():
+            self.is_begun = True
+            with suppress(OSError):  # it has gone
+                self._transport.write_eof()
+            self._transport.resume_reading()
+            asyncio.get_running_loop().call_later(LINGER, self._transport.close)
+
+
 class Connection(H11Protocol):
     """A connection that is closed if a request does not arrive, or an answer is not taken, in time."""
 
     server_state: Connections
+    transport: Any
     arrival: asyncio.TimerHandle | None = None
     taking: asyncio.TimerHandle | None = None
     is_half_closed = False
 
     def connection_made(self, transport: Any) -> None:
         """Give the first request its time."""
-        super().connection_made(transport)
+        super().connection_made(Ending(transport, self))  # type: ignore[arg-type]
         self._watch_arrival()
 
     def data_received(self, data: bytes) -> None:
         """Read on. Time runs until the request is whole."""
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         self._watch_arrival()
         self._watch_taking()
@@ -80,7 +117,7 @@ class Connection(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what came as a whole from a client that sends no more, and then close."""
         self.is_half_closed = True
-        return not self.is_arriving
+        return not self.is_arriving and not self.transport.is_closing()
 
     def on_response_complete(self) -> None:
         """Give a request its time that came before this answer, as a part, and the client its time to take the answer."""
@@ -119,9 +156,17 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, unless an answer has begun."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(error("400 Bad Request", "the request is no HTTP"))
-        self.transport.close()
+        is_begun = self.cycle is not None and not self.cycle.response_complete
+        if is_begun and self.cycle.response_started:
+            self.transport.close()
+            return
+        self.transport.write(error("400 Bad Request", "the request is no HTTP"))
+        self.server_state.count("400")
+        self.transport.begin()
+        self._end_arrival()
+        if is_begun:  # nobody hears what the application answers
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     @property
     def is_arriving(self) -> bool:

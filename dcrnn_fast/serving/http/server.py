@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=int(grace) + 2,
         )
         super().__init__(config)
-        self.server_state: Connections = Connections()
+        self.server_state: Connections = Connections(lambda status: application.metrics.requests.labels(status).inc())
         self.max_connections, self._most_too_many = allowed_connections(max_connections)
         self._wanted, self._seldom = max_connections, Seldom()
         host, port = bound.getsockname()[:2]
@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
             return Connection(config=self.config, server_state=state, app_state=self.lifespan.state)
         self._seldom.warn(f"all {self.max_connections:,} connections are in use, and further clients get a 503")
         metrics.rejected.labels("overload").inc()
-        metrics.requests.labels("503").inc()
+        state.count("503")
         return TooMany(state)
 
     @contextlib.contextmanager

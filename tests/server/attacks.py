@@ -1,0 +1,346 @@
+"""The attacks of `make attack`: what hostile clients and a careless operator do to a server, and what it must do then.
+
+Each takes a :class:`Target`, a :class:`Form` and an empty folder, and returns in words what it measured, or raises :class:`Found`. What
+depends on the machine's speed has loose bounds, in the short form above all, which runs where others work too.
+"""
+
+import itertools
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from .calls import JSON, connected, get, metrics
+from .contract import ROWS, raw
+from .fuzz import fuzz
+from .process import Process
+
+IDLE, BUSY, ASKING = 1200, 24, 4
+"""Connections of the attacks; the last: those that ask while files are replaced, and for the memory."""
+MOST_FILES = 1024
+PERIOD = 0.003
+"""Seconds from one replacement of the served file to the next."""
+MOST_LINES = 100
+"""On stderr, of one server under one attack."""
+SLACK, A_REQUEST, A_RELOAD = 8 << 20, 200, 500_000
+"""Bytes by which the memory may grow: at all, for each request, for each reload."""
+SCORED = json.dumps({"columns": ROWS})
+LARGE = json.dumps({"columns": {"size": [1] * 10_000}, "shared": {"colour": "c1", "shape": "s0"}})
+
+
+class Form(NamedTuple):
+    """How much is asked; ``median`` and ``longest`` bound the seconds in which /health/live answers."""
+
+    lives: int
+    slow: int
+    stops: int
+    reloads: int
+    requests: int
+    examples: int
+    median: float
+    longest: float
+
+
+FULL = Form(lives=300, slow=60, stops=5, reloads=30, requests=50_000, examples=300, median=0.2, longest=2.0)
+SHORT = Form(lives=50, slow=15, stops=1, reloads=5, requests=3000, examples=40, median=2.0, longest=2.0)
+
+
+class Found(Exception):  # noqa: N818 (it is no error of this program)
+    """A broken promise."""
+
+
+def require(condition: bool, words: str) -> None:
+    if not condition:
+        raise Found(words)
+
+
+class Target(NamedTuple):
+    """A server to attack: its command, which the path of what it serves follows, and two models that it may serve.
+
+    ``expected`` holds by a model's id its scores of ``ROWS``. A client must take its answer within ``taking`` seconds.
+    """
+
+    name: str
+    words: list[Any]
+    models: tuple[Path, Path]
+    expected: dict[str, dict[str, Any]]
+    taking: float = 30.0
+
+    @contextmanager
+    def served(self, folder, *more, **options):
+        """A process that serves the first model by the name ``folder / "served"``, and has written few lines when the block ends."""
+        place(self.models[0], folder / "served")
+        with Process([*self.words, folder / "served", *more], folder / "errors", **options) as server:
+            yield server
+            lines = server.lines
+            require(len(lines) < MOST_LINES, f"it wrote {len(lines)} lines to stderr, expected fewer than {MOST_LINES}: {lines[-1:]}")
+
+    def check(self, status: int, body: bytes) -> str:
+        """The id of the model in an answer to ``SCORED``, whose scores must be that model's."""
+        require(status == 200, f"a request was answered with {status}: {body[:200]!r}")
+        content = json.loads(body)
+        require(content["model"] in self.expected, f"an answer has the id {content['model']}, expected one of {list(self.expected)}")
+        for name, values in self.expected[content["model"]].items():
+            found = np.array(content["scores"][name], float)
+            right = found.shape == values.shape and np.allclose(found, values, rtol=1e-5, atol=1e-7)
+            require(right, f"beside the id {content['model']} the scores {name} are {found}, expected {values}")
+        return content["model"]
+
+
+def place(model, at):
+    """Give a file, or a link to a folder, another name by a rename."""
+    beside = at.with_name("beside")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(model) if model.is_dir() else os.link(model, beside)
+    os.replace(beside, at)
+    beside.unlink(missing_ok=True)  # a rename leaves it where both are one file
+
+
+class Client:
+    """One connection that asks for scores again and again; ``is_last`` says that the answer was its last one."""
+
+    def __init__(self, url):
+        self._connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+        self.is_last = False
+
+    def ask(self, body):
+        self._connection.request("POST", "/v1/score", body, JSON)
+        answer = self._connection.getresponse()
+        text = answer.read()
+        self.is_last = answer.getheader("Connection", "").lower() == "close"
+        return answer.status, text
+
+    def close(self):
+        self._connection.close()
+
+
+def live(url):
+    """The seconds in which /health/live answered, on a connection of its own."""
+    start = time.perf_counter()
+    status = get(url, "/health/live").status
+    require(status == 200, f"/health/live was answered with {status}")
+    return time.perf_counter() - start
+
+
+def told(seconds, form):
+    """The latencies in words, when they are within the form's bounds."""
+    middle, longest = median(seconds), max(seconds)
+    words = f"/health/live within {1000 * middle:.1f} ms (median) and {1000 * longest:.0f} ms (longest) of {len(seconds)}"
+    require(middle <= form.median and longest <= form.longest, f"{words}, expected {form.median} s and {form.longest} s")
+    return words
+
+
+def takes_little(url):
+    """A connection that waits for nothing, and of whose answers the system holds few bytes."""
+    place = urlsplit(url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((place.hostname, place.port))
+    connection.setblocking(False)
+    return connection
+
+
+def score_once(target, url):
+    client = Client(url)
+    try:
+        return target.check(*client.ask(SCORED))
+    finally:
+        client.close()
+
+
+def idle_clients(target, form, folder):
+    """1,200 connections that ask for nothing, at a server that may open 1,024 files: others are answered at once."""
+    with target.served(folder, most_files=MOST_FILES) as server:
+        idle = [connected(server.url) for _ in range(IDLE)]
+        seconds = [live(server.url) for _ in range(form.lives)]
+        score_once(target, server.url)
+        for one in idle:
+            one.close()
+        return f"{len(idle):,} connections, {told(seconds, form)}, {len(server.lines)} lines on stderr"
+
+
+def slow_clients(target, form, folder):
+    """Clients that ask for large answers and take nothing: others are answered, and the server ends these in time."""
+    with target.served(folder, "--max-queue-rows", "1000000") as server:  # a short refusal would need nobody to take it
+        score_once(target, server.url)
+        before, start, seconds = server.open_files, time.monotonic(), []
+        slow, held, rows, last = [takes_little(server.url) for _ in range(form.slow)], 0, 0.0, start
+        while (now := time.monotonic()) - start < 2 or server.open_files > before + 2:
+            if now - start < 1:
+                for one in slow:
+                    with suppress(BlockingIOError):  # the server reads no more before it has answered
+                        one.send(raw(body=LARGE) * 20)
+            held = max(held, server.open_files - before)
+            seconds.append(live(server.url))
+            rows, scored = metrics(server.url)["dcrnn_fast_rows_total"], rows
+            last = now if rows > scored else last
+            require(now - last < 2 * target.taking + 10, f"clients that take nothing stay for {now - last:.0f} s: {target.taking} at most")
+            time.sleep(0.02)
+        require(held >= form.slow - 1, f"it held {held} slow clients at once, expected {form.slow}")
+        score_once(target, server.url)
+        for one in slow:
+            one.close()
+        return (
+            f"{form.slow} clients that take nothing ended {now - last:.0f} s after the last scores, {told(seconds, form)}, "
+            f"{len(server.lines)} lines on stderr"
+        )
+
+
+def a_stop_under_load(target, form, folder):
+    """SIGTERM while 24 connections ask without a pause: each request is answered, none is reset, and the exit code is 0."""
+
+    def ask_to_the_last(url, under_load):
+        client, statuses = Client(url), []
+        try:
+            while not client.is_last:
+                status, body = client.ask(SCORED)
+                statuses.append(status)
+                if len(statuses) == 3:
+                    under_load.release()
+                if status != 503 or not client.is_last:
+                    target.check(status, body)
+        except (OSError, HTTPException) as error:
+            raise Found(f"a request was lost after {len(statuses)} answers on its connection: {error!r}") from error
+        finally:
+            if len(statuses) < 3:
+                under_load.release()
+            client.close()
+        return statuses
+
+    statuses = []
+    for _ in range(form.stops):
+        with target.served(folder) as server, ThreadPoolExecutor(BUSY) as pool:
+            under_load = threading.Semaphore(0)
+            asked = [pool.submit(ask_to_the_last, server.url, under_load) for _ in range(BUSY)]
+            for _ in range(BUSY):
+                under_load.acquire()
+            code = server.stop()
+            for one in asked:
+                statuses += one.result()
+            require(code == 0, f"the exit code is {code}, expected 0")
+    return f"{form.stops} stops under {BUSY} connections: {len(statuses)} answers, {statuses.count(503)} of them 503, and none lost"
+
+
+def files_replaced(target, form, folder):
+    """The served file is another model every 3 ms, while it is loaded again and again: scores belong to the id beside them."""
+    over = threading.Event()
+
+    def replace():
+        for model in itertools.cycle(reversed(target.models)):
+            place(model, folder / "served")
+            if over.wait(PERIOD):
+                return
+
+    def ask(url):
+        client = Client(url)
+        try:
+            while not over.is_set():
+                ids.append(target.check(*client.ask(SCORED)))
+        finally:
+            client.close()
+
+    with target.served(folder) as server, ThreadPoolExecutor(ASKING + 1) as pool:
+        ids, seconds = [], []
+        asked = [pool.submit(ask, server.url) for _ in range(ASKING)]
+        replacing = pool.submit(replace)
+        try:
+            for number in range(10 * form.reloads):
+                if number >= form.reloads and len(set(ids)) == 2:
+                    break
+                load_again(server, seconds)
+        finally:
+            over.set()
+        for one in [replacing, *asked]:
+            one.result()
+        good, bad = reloads(server)
+        times = [ids.count(one) for one in target.expected]
+        require(
+            good > bad and min(times) > 0, f"{good} reloads worked, {bad} did not, and models scored {times} times; expected most, both"
+        )
+        return f"{good} reloads, {bad} refused, models scored {times} times and rightly, {told(seconds, form)}"
+
+
+def reloads(server):
+    found = metrics(server.url)
+    return [int(found[f'dcrnn_fast_reloads_total{{result="{result}"}}']) for result in ("ok", "failed")]
+
+
+def load_again(server, seconds):
+    """Ask for a reload and wait until it is done."""
+    before, start = sum(reloads(server)), time.monotonic()
+    server.reload()
+    seconds.append(live(server.url))
+    while sum(reloads(server)) == before:
+        seconds.append(live(server.url))
+        require(time.monotonic() - start < 60, "a reload takes more than 60 s")
+
+
+def memory_kept(target, form, folder):
+    """Requests, of which one in ten is refused, and reloads leave no memory behind."""
+
+    def ask(url, numbers):
+        client = Client(url)
+        for number in numbers:
+            new = {"colour": [f"c{number % 11}", f"n{number}"], "shape": ["s0", None], "size": [number, 0.5], f"x{number}": [1, 2]}
+            status, body = client.ask(json.dumps({"columns": new | ({"size": ["no"]} if number % 10 == 0 else {})}))
+            expected = 400 if number % 10 == 0 else 200
+            require(status == expected, f"a request was answered with {status}, expected {expected}: {body[:200]!r}")
+        client.close()
+
+    def ask_all(server, first, count):
+        with ThreadPoolExecutor(ASKING) as pool:
+            asked = [pool.submit(ask, server.url, range(first + one, first + count, ASKING)) for one in range(ASKING)]
+            for one in asked:
+                one.result()
+        return server.memory
+
+    with target.served(folder) as server:
+        warm = form.requests // 10
+        for _ in range(3):
+            load_again(server, [])
+        start = ask_all(server, 0, warm)
+        asked = ask_all(server, warm, form.requests) - start
+        for _ in range(form.reloads):
+            load_again(server, [])
+        loaded = ask_all(server, warm + form.requests, warm) - start - asked
+        words = f"{start >> 20} MiB resident, {asked / 2**20:+.1f} after {form.requests:,} requests, {loaded / 2**20:+.1f} after"
+        words += f" {form.reloads} reloads"
+        most = SLACK + A_REQUEST * form.requests, SLACK + A_RELOAD * form.reloads
+        bounds = f"expected at most {most[0] / 2**20:.0f} and {most[1] / 2**20:.0f} more"
+        require(asked <= most[0] and loaded <= most[1], f"{words}, {bounds}")
+        return words
+
+
+def fuzz_by_the_description(target, form, folder):
+    """Requests that the server's description allows and forbids are scored and refused."""
+    with target.served(folder) as server:
+        return fuzz_at(server.url, folder, form.examples)
+
+
+def fuzz_at(url, folder, examples, seed=1):
+    require(find_spec("schemathesis") is not None, "the fuzz needs schemathesis, which `make attack` installs")
+    counted, problem = fuzz(url, folder, examples=examples, seed=seed)
+    require(not problem, problem)
+    return f"answers by status: {counted}"
+
+
+ATTACKS: dict[str, Callable[[Target, Form, Path], str]] = {
+    "idle": idle_clients,
+    "slow": slow_clients,
+    "stop": a_stop_under_load,
+    "replace": files_replaced,
+    "memory": memory_kept,
+    "fuzz": fuzz_by_the_description,
+}
