@@ -5,9 +5,11 @@ What a user names as an output is checked before the work (:func:`output_path`),
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +31,18 @@ def path_of(name: str, value: object) -> Path:
     if "\0" in os.fspath(value):
         raise ValueError(f"{name}={value!r}: expected a path, which cannot hold a null character")
     return Path(value)
+
+
+def regular_file(path: Path) -> Path:
+    """``path``, for a reader to open: a pipe that nobody writes to would never open, and a device never end.
+
+    Raises IsADirectoryError for a folder, OSError for what is no file either, and what the system raises for one that it does not find.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file", str(path))
+    return path
 
 
 def output_path(name: str, value: object, *suffixes: str) -> Path:
@@ -82,18 +96,31 @@ def scratch_folder() -> Iterator[Path]:
     """
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         with suppress(OSError):
-            if not left.is_symlink() and left.stat().st_uid == os.getuid() and (left / IN_USE).is_file():
-                with locked(left / IN_USE) as is_left:
-                    if is_left:
-                        shutil.rmtree(left)
+            if left.is_symlink() or left.stat().st_uid != os.getuid():
+                continue
+            if not (left / IN_USE).is_file():
+                left.rmdir()  # Its process was killed before it locked it. A user's folder, which holds something, stays.
+                continue
+            with locked(left / IN_USE) as is_left:
+                if is_left:
+                    _remove_scratch(left)
     with ExitStack() as stack:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(_remove_scratch, folder)
             with suppress(FileNotFoundError):  # another process found it between the making of its lock and the locking
                 if stack.enter_context(locked(folder / IN_USE)):
                     break
         yield folder
+
+
+def _remove_scratch(folder: Path) -> None:
+    """Delete a temporary folder if the system lets it. The lock goes last: what a kill leaves without one is empty."""
+    with suppress(OSError):
+        for inside in folder.iterdir():
+            if inside.name != IN_USE:
+                shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def leftovers(path: Path) -> Iterator[Path]:

@@ -8,13 +8,15 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .files import regular_file
+
 MAX_DEPTH = 100
 MAX_DIGITS = 20
 
 
 def load(path: Path) -> Any:
     """The content of a JSON file. Raises OSError if it cannot be read, and ValueError as :func:`parse` does."""
-    return parse(path.read_text(encoding="utf-8"))
+    return parse(regular_file(path).read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ..errors import shown
+from .files import regular_file
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -21,7 +22,7 @@ LARGEST_INT = 2**64
 
 def load(path: Path) -> Any:
     """The content of a YAML file. Raises OSError if it cannot be read, ValueError for anything but plain YAML of at most 1 MiB."""
-    with path.open("rb") as stream:
+    with regular_file(path).open("rb") as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:  # before it is decoded: what was cut off must not be taken for the whole
         raise ValueError(f"it is longer than {MAX_BYTES:,} bytes, which settings never are")
@@ -39,11 +40,10 @@ def parse(text: str) -> Any:
         raise ValueError(f"it is longer than {MAX_BYTES:,} characters, which settings never are")
     try:
         return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise ValueError(f"line {mark.line + 1}: {error.problem}" if mark else str(error.problem)) from error
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        mark = getattr(error, "problem_mark", None)
+        problem = " ".join(str(getattr(error, "problem", error)).split())[:300]  # PyYAML repeats tags of any length
+        raise ValueError(f"line {mark.line + 1}: {problem}" if mark else problem) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,16 +60,16 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def flatten_mapping(self, node: Any) -> None:
         first: dict[Any, Any] = {}
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
                 continue
-            key = self.construct_object(key_node, deep=True)
+            key = "<<" if key_node.tag == "tag:yaml.org,2002:merge" else self.construct_object(key_node, deep=True)
             if first.setdefault(key, key_node) is not key_node:
                 problem = f"key {shown(key)} is given twice, first in line {first[key].start_mark.line + 1}; remove one of them"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-        return super().construct_mapping(node, deep=deep)
+        super().flatten_mapping(node)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:

@@ -66,7 +66,8 @@ def expand(where: str, path: Path, *, in_schema: bool = False) -> list[Path]:
     elif os.path.isfile(path):
         files = [path]
     else:
-        raise DataError(f"{where} file {path} does not exist or cannot be read{hint}")
+        problem = "is no regular file" if os.path.exists(path) else "does not exist or cannot be read"
+        raise DataError(f"{where} file {path} {problem}{hint}")
     for file in files:
         if not file.name.endswith(KINDS):
             raise DataError(f"{where} file {file} is of an unknown kind; expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")

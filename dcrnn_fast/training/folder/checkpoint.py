@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, shown
 from ...support import strict_json
-from ...support.files import sync
+from ...support.files import regular_file, sync
 from .run_files import run_folder_errors
 from .tensors import pack_tensors
 
@@ -111,7 +111,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{state_file} has format {shown(state.get('format'))}, this version reads format {FORMAT}; start a new run")
     try:
-        packed = tensor_file.read_bytes()
+        packed = regular_file(tensor_file).read_bytes()
     except OSError as error:
         raise damaged(folder, tensor_file, f"cannot be read ({error.strerror})") from error
     if len(packed) != size:

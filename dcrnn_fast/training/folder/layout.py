@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -113,8 +115,8 @@ def enter_run(root: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[
 
     Yields the folder, and the resumed run's configuration or None for a new run. The folder of a new run holds nothing but its lock:
     :meth:`RunFolder.claim` writes the configuration once the data and the model are known to fit. If the block ends without it, nothing
-    stays that was not there before. Raises :class:`RunFolderError` if the folder cannot be made, holds something else, or is in use, and
-    :class:`ConfigError` that names the keys in which a resumed run's configuration differs.
+    stays that was not there before. Raises :class:`RunFolderError` if the folder cannot be made or written, holds something else, or is in
+    use, and :class:`ConfigError` that names the keys in which a resumed run's configuration differs.
     """
     folder = RunFolder(root)
     with ExitStack() as stack:
@@ -131,9 +133,19 @@ def enter_run(root: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[
             stack.callback(_remove_lock_unless_claimed, folder)
             folder.remove_leftovers()
             stored = _same_run(folder, config, resume) if folder.holds_run() else None
+            if stored and not folder.metrics.is_file():
+                _check_writable(folder)
             if not stored and _names(root) != {folder.lock.name}:
                 raise _foreign(root)
         yield folder, stored
+
+
+def _check_writable(folder: RunFolder) -> None:
+    """A run that goes on must not find out at its next checkpoint, or in TensorBoard's thread, that it may not write."""
+    for place in (folder.root, folder.checkpoints, folder.tensorboard):
+        if place.exists() and not os.access(place, os.W_OK | os.X_OK):
+            with run_folder_errors(place):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _remove_lock_unless_claimed(folder: RunFolder) -> None:

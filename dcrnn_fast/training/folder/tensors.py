@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...errors import CheckpointError
+from ...support.files import regular_file
 from ...support.strict_json import canonical_json
 
 
@@ -73,7 +74,7 @@ def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file. Raises :class:`CheckpointError` that names the file and what to do."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(regular_file(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (it is no mapping)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; go on with --resume to write it, or name another run folder") from error
