@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from .cli.progress import choose_report
 from .data import prepare
@@ -23,10 +25,10 @@ from .data.codes.numbers import Place
 from .data.encoder.memory import arrow_table
 from .data.inspect.draft import draft_schema
 from .data.read.columns import labels_of, times_of
-from .errors import ConfigError, DataError, shown
+from .errors import ConfigError, DataError, did_you_mean, shown
 from .serving.ranker import Ranker
 from .support.files import path_of
-from .training import load_config, train
+from .training import Report, load_config, train
 
 VALID = 0.1
 """The part of the rows that tells when to stop, where there is no ``eval_set``."""
@@ -44,11 +46,14 @@ class FunnelClassifier(BaseEstimator):
         weight: a column of numbers >= 0 that weight the rows.
         funnel: whether each event implies the one before it, so that the model multiplies conditional probabilities. None: whether it is
             so in all rows.
-        categorical, numeric, histories: columns, or what a schema holds under these keys. None: all columns as
-            :func:`dcrnn_fast.data.draft_schema` reads them.
+        categorical, numeric: columns, or what a schema holds under these keys. None: those that
+            :func:`dcrnn_fast.data.draft_schema` finds, without the columns that the other argument names.
+        histories: what a schema holds under this key.
         config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``.
-        random_state: the seed of the run, and of the validation rows.
+        random_state: the seed of the run, and of the validation rows; also what else scikit-learn takes for one.
         verbose: show the progress.
+
+    Leave out columns that are known only after the event, such as a revenue: they would tell the label.
 
     Once it is fitted, ``ranker_`` is the :class:`dcrnn_fast.Ranker` that scores, ``schema_`` the schema as a dict, ``metrics_`` are those
     of the validation rows by task, and ``feature_names_in_`` the columns that it reads.
@@ -72,7 +77,7 @@ class FunnelClassifier(BaseEstimator):
         numeric: Sequence[Any] | None = None,
         histories: Sequence[Any] | None = None,
         config: Mapping[str, Any] | None = None,
-        random_state: int = 0,
+        random_state: Any = 0,
         verbose: bool = True,
     ) -> None:
         self.tasks, self.time, self.group, self.weight, self.funnel = tasks, time, group, weight, funnel
@@ -94,18 +99,21 @@ class FunnelClassifier(BaseEstimator):
         """
         if y is not None:
             raise DataError(f"y={shown(y)}: the labels are columns of X, which tasks names; leave y out")
-        folder = TemporaryDirectory(prefix="dcrnn_fast.estimator-")
-        root = Path(folder.name)
-        schema, run = root / "schema.yaml", root / "run"
-        self.schema_ = self._schema(root, *self._files(root, X, eval_set))
-        schema.write_text(yaml.safe_dump(self.schema_, sort_keys=False), encoding="utf-8")
-        own = {"data": str(schema), "seed": self.random_state, "loss.sample_weight": self.weight is not None}
+        if isinstance(self.tasks, str) or not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise DataError(f"tasks={self.tasks!r}: expected a list of different columns; put a single one in a list")
+        root = Path(tempfile.mkdtemp(prefix="dcrnn_fast.estimator-"))
+        weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
+        path, run, report = root / "schema.yaml", root / "run", choose_report(quiet=not self.verbose)
+        seed = self.random_state if isinstance(self.random_state, int) else check_random_state(self.random_state).randint(2**31)
+        schema = self._schema(root, *self._files(root, X, eval_set, seed), report)
+        path.write_text(yaml.safe_dump(schema, sort_keys=False), encoding="utf-8")
+        own = {"data": str(path), "seed": seed, "loss.sample_weight": self.weight is not None}
         config = load_config(None, own | dict(self.config or {}))
-        dataset = prepare(schema, cache_dir=root / "cache")
-        self.metrics_ = train(config, run, dataset=dataset, report=choose_report(quiet=not self.verbose))["valid"]
+        metrics = train(config, run, dataset=prepare(path, cache_dir=root / "cache"), report=report)
         shutil.rmtree(root / "cache")
-        self._folder, self.ranker_ = folder, Ranker.load(run, device=config.device, backend=config.backend)
-        self.feature_names_in_ = np.array(self.ranker_.columns, dtype=object)
+        ranker = Ranker.load(run, device=config.device, backend=config.backend)
+        self.schema_, self.metrics_, self.ranker_, self._run = schema, metrics["valid"], ranker, run
+        self.feature_names_in_ = np.array(ranker.columns, dtype=object)
         return self
 
     def predict_proba(self, X: Any) -> Any:
@@ -114,7 +122,8 @@ class FunnelClassifier(BaseEstimator):
         Of a pandas DataFrame it is one with the same index, of a polars DataFrame one of polars, otherwise an Arrow table. Raises
         DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
         """
-        scores = self._fitted().predict(X)
+        check_is_fitted(self, "ranker_")
+        scores = self.ranker_.predict(X)
         library = type(X).__module__.partition(".")[0]
         if library == "pandas":
             import pandas as pd
@@ -128,39 +137,36 @@ class FunnelClassifier(BaseEstimator):
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of the tasks' AUC on rows that hold the labels. Unknown labels do not count."""
-        scores, table, found = self._fitted().predict(X), arrow_table(X, "X"), []
-        for task in self.tasks:
-            labels = labels_of(table.column(task).combine_chunks(), task, Place(Path("X"), 0))
+        check_is_fitted(self, "ranker_")
+        scores, table, found = self.ranker_.predict(X), arrow_table(X, "X"), []
+        for task in self.schema_["tasks"]:
+            _check_column("tasks", task["column"], table.column_names)
+            labels = labels_of(table.column(task["column"]).combine_chunks(), task["column"], Place(Path("X"), 0))
             known = ~np.isnan(labels)
-            found.append(roc_auc_score(labels[known], scores[task][known]))
+            found.append(roc_auc_score(labels[known], scores[task["name"]][known]))
         return float(np.mean(found))
 
     def save(self, path: str | Path) -> Path:
         """Copy the run folder to ``path``, which must not exist, and return it."""
-        self._fitted()
+        check_is_fitted(self, "ranker_")
         path = path_of("path", path)
         if path.exists():
             raise ConfigError(f"{path} exists; delete it, or choose another folder")
-        shutil.copytree(Path(self._folder.name) / "run", path)
+        shutil.copytree(self._run, path)
         return path
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "ranker_")
-
-    def _fitted(self) -> Ranker:
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError("this FunnelClassifier is not fitted yet; call fit first")
-        return self.ranker_
-
-    def _files(self, root: Path, X: Any, eval_set: Any) -> tuple[Path, Path, pa.Schema]:
+    def _files(self, root: Path, X: Any, eval_set: Any, seed: int) -> tuple[Path, Path, pa.Schema]:
         """Parquet files of the train and the validation rows, and their columns."""
         if isinstance(X, (str, Path)):
             if not isinstance(eval_set, (str, Path)):
                 raise DataError(f"eval_set is {shown(eval_set)}: X is a path, so give the path of the validation rows' Parquet file")
-            return Path(X).absolute(), Path(eval_set).absolute(), pq.read_schema(X)
+            try:
+                return Path(X).absolute(), Path(eval_set).absolute(), pq.read_schema(X)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"X is {str(X)!r}, expected the path of a Parquet file: {' '.join(str(error).split())[:200]}") from error
         rows = arrow_table(X, "X")
         if eval_set is None:
-            is_valid = self._is_valid(rows)
+            is_valid = self._is_valid(rows, seed)
             rows, valid = rows.filter(pa.array(~is_valid)), rows.filter(pa.array(is_valid))
         else:
             valid = arrow_table(eval_set, "eval_set")
@@ -168,21 +174,27 @@ class FunnelClassifier(BaseEstimator):
             pq.write_table(table, root / f"{name}.parquet")
         return root / "train.parquet", root / "valid.parquet", rows.schema
 
-    def _is_valid(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
-        order = np.random.default_rng(self.random_state).permutation(len(rows))
+    def _is_valid(self, rows: pa.Table, seed: int) -> npt.NDArray[np.bool_]:
+        count = round(VALID * len(rows))
+        if not count:
+            raise DataError(f"X has {len(rows)} rows, too few to keep a tenth of them for validation; give more, or eval_set")
+        order = np.random.default_rng(seed).permutation(len(rows))
         if self.time is not None:
-            if self.time not in rows.column_names:
-                raise DataError(f"time={self.time!r}: X has no such column; it has {', '.join(rows.column_names)}")
+            _check_column("time", self.time, rows.column_names)
             times = times_of(rows.column(self.time).combine_chunks(), self.time, Place(Path("X"), 0)).values
             order = np.argsort(np.where(np.isnan(times), -np.inf, times), kind="stable")
         is_valid = np.zeros(len(rows), bool)
-        is_valid[order[len(rows) - round(VALID * len(rows)) :]] = True
+        is_valid[order[-count:]] = True
         return is_valid
 
-    def _schema(self, root: Path, rows: Path, valid: Path, columns: pa.Schema) -> dict[str, Any]:
-        """The schema of the rows: drafted, but for what the arguments say."""
+    def _schema(self, root: Path, rows: Path, valid: Path, columns: pa.Schema, report: Report) -> dict[str, Any]:
+        """The schema of the rows: drafted, but for what the arguments say. Reports what is read, and what the draft leaves out."""
+        for argument in ("group", "weight", "time"):
+            if (name := getattr(self, argument)) is not None:
+                _check_column(argument, name, columns.names)
         pq.write_table(columns.empty_table(), root / "none.parquet")  # every row teaches or tells when to stop
-        schema: dict[str, Any] = yaml.safe_load(draft_schema([str(rows)], tasks=list(self.tasks)))
+        draft = draft_schema([str(rows)], tasks=list(self.tasks))
+        schema: dict[str, Any] = yaml.safe_load(draft)
         schema |= {"name": "frame", "files": {"train": str(rows), "valid": str(valid), "test": str(root / "none.parquet")}}
         schema.pop("split", None)
         given = {"categorical": self.categorical, "numeric": self.numeric, "histories": self.histories}
@@ -192,5 +204,13 @@ class FunnelClassifier(BaseEstimator):
         for kind, value in given.items():
             drafted = [one for one in schema.get(kind, ()) if one["column"] not in taken]
             schema[kind] = drafted if value is None else named[kind]
+        report.note(f"reads {', '.join(one.get('column', one.get('name')) for kind in given for one in schema[kind])}")
+        for line in draft.partition("# Left out:\n")[2].splitlines():
+            report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
         return schema | {key: value for key, value in others.items() if value is not None}
+
+
+def _check_column(argument: str, name: str, columns: Sequence[str]) -> None:
+    if name not in columns:
+        raise DataError(f"{argument}: X has no column {name!r}; it has {', '.join(columns)}{did_you_mean(name, columns)}")

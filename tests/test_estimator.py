@@ -64,6 +64,42 @@ def test_a_polars_frame_gives_a_polars_frame(fitted, frame):
     np.testing.assert_array_equal(found["order"].to_numpy(), fitted.predict_proba(frame[:5])["order"])
 
 
+@pytest.mark.parametrize("kind", [None, "Categorical"])
+def test_it_is_fitted_on_a_polars_frame_as_on_a_pandas_one(frame, kind):
+    polars = pytest.importorskip("polars")
+    rows = polars.from_pandas(frame[:1500])
+    rows = rows if kind is None else rows.with_columns(city=polars.col("city").cast(polars.Categorical))
+    found = quick(time="ts").fit(rows).predict_proba(rows)
+    np.testing.assert_array_equal(found["order"].to_numpy(), quick(time="ts").fit(frame[:1500]).predict_proba(frame[:1500])["order"])
+
+
+def test_a_failed_fit_leaves_what_was_fitted(frame):
+    model = quick().fit(frame[:600])
+    before = model.predict_proba(frame[:9])
+    with pytest.raises(ConfigError):
+        model.set_params(tasks=["order"], config={"model.steps": 0}).fit(frame[:600])
+    pd.testing.assert_frame_equal(model.predict_proba(frame[:9]), before)
+    assert len(model.schema_["tasks"]) == 2
+
+
+def test_a_task_whose_name_is_no_word_is_scored(frame):
+    assert (
+        0
+        <= quick(tasks=["my click"])
+        .fit(frame[:600].rename(columns={"click": "my click"}))
+        .score(frame[:600].rename(columns={"click": "my click"}))
+        <= 1
+    )
+
+
+def test_it_says_what_it_reads_and_what_it_leaves_out(frame, capsys):
+    FunnelClassifier(tasks=["click"], config=QUICK).fit(frame[:600].assign(one=1))
+    said = capsys.readouterr().err
+    assert "reads user_id, item_id, city, price" in said
+    assert "leaves out" in said
+    assert "order" in said
+
+
 def test_it_learns(frame):
     model = FunnelClassifier(tasks=TASKS, verbose=False).fit(frame)
     assert model.score(events(2000, seed=1)) > 0.6
@@ -148,9 +184,26 @@ def test_progress_goes_to_stderr_unless_it_is_quiet(frame, capsys):
 
 
 REFUSED = [
-    row("before it is fitted", lambda: quick().predict_proba({"city": ["Oslo"]}), NotFittedError, "call fit first"),
-    row("a task that is no column", lambda frame: quick(tasks=["clik"]).fit(frame), DataError, "no column 'clik'; it has .*; did you mean 'click'"),
-    row("a time that is no column", lambda frame: quick(time="when").fit(frame), DataError, "time='when': X has no such column; it has ts"),
+    row("before it is fitted", lambda: quick().predict_proba({"city": ["Oslo"]}), NotFittedError, "is not fitted yet"),
+    row(
+        "a task that is no column",
+        lambda frame: quick(tasks=["clik"]).fit(frame),
+        DataError,
+        r"no column 'clik'; it has .*; did you mean 'click'\?",
+    ),
+    row(
+        "a task that is no list",
+        lambda frame: quick(tasks="click").fit(frame),
+        DataError,
+        "tasks='click': expected a list of different",
+    ),
+    row("a task twice", lambda frame: quick(tasks=["click", "click"]).fit(frame), DataError, "expected a list of different columns"),
+    row("a group that is no column", lambda frame: quick(group="usr_id").fit(frame), DataError, r"did you mean 'user_id'\?"),
+    row("too few rows", lambda frame: quick().fit(frame[:4]), DataError, "X has 4 rows, too few to keep a tenth"),
+    row("no Parquet file", lambda: quick().fit(__file__, eval_set=__file__), DataError, "expected the path of a Parquet file"),
+    row("a table that is none", lambda frame: quick().fit(frame, eval_set=7), DataError, "eval_set is of type int, expected a pandas"),
+    row("a score without labels", lambda fitted, frame: fitted.score(frame.drop(columns="order")), DataError, "X has no column 'order'"),
+    row("a time that is no column", lambda frame: quick(time="when").fit(frame), DataError, "time: X has no column 'when'; it has ts"),
     row("labels apart", lambda frame: quick().fit(frame, frame["click"]), DataError, "the labels are columns of X, which tasks names"),
     row("a path alone", lambda tmp_path: quick().fit(tmp_path / "t.parquet"), DataError, "eval_set is None: X is a path, so give the path"),
     row("a broken funnel", lambda frame: quick(funnel=True, tasks=["order", "click"]).fit(frame), DataError, "click"),

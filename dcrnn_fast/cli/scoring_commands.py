@@ -40,11 +40,9 @@ def predict(
         given = load_schema(schema)
         reading = {"csv": given.csv, "missing_values": given.missing_values, "max_rejects": given.max_rejects}
     ranker = Ranker.load(run, device=device, backend=backend, strict=strict)
-    with warnings.catch_warnings(record=True) as caught, row_progress(quiet=quiet) as progress:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(), row_progress(quiet=quiet) as progress:
+        warnings.showwarning = lambda message, *_: sys.stderr.write(f"warning: {message}\n")  # type: ignore[assignment]
         rows, rejected = score_files(ranker, inputs, output, keys=keys or (), progress=progress, **reading)
-    for one in caught:
-        sys.stderr.write(f"warning: {one.message}\n")
     if quiet:
         return
     lines = [f"{rows:,} rows scored: {', '.join(ranker.names)}"]

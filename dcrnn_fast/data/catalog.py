@@ -71,6 +71,7 @@ def prepare(
     sources = {role: [file_sha256(file) for file in files] for role, files in paths.items()}
     key = {
         "format": FORMAT_VERSION,
+        "spelling": 2,  # the rules by which cells become texts and numbers
         "schema": schema.model_dump(mode="json"),
         "sources": sources,
         "seed": seed,

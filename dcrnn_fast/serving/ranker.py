@@ -139,7 +139,8 @@ class Ranker:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
         ids, dense = self.encoder.encode(table)
-        self._warn()
+        if self.unseen is not None:
+            self.unseen.warn()
         return self.predict_encoded(ids, dense)
 
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
@@ -171,10 +172,13 @@ class Ranker:
         split = self._split(frozenset(name for name in self.columns if name in user))
         if split.is_mixed:
             repeated = split.repeated(user, items)
-            self._warn()
+            of_user = of_items = repeated
+        else:
+            of_user, of_items = split.encode(user, items)
+        if self.unseen is not None:
+            self.unseen.warn()
+        if split.is_mixed:
             return self.predict_encoded(*repeated)
-        of_user, of_items = split.encode(user, items)
-        self._warn()
         if self._checks:
             return self.predict_encoded(*split.rows(of_user, of_items))
         user_ids, user_dense = of_user.ids[0], None if of_user.dense is None else of_user.dense[0]
@@ -189,10 +193,6 @@ class Ranker:
         """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None."""
         with checked(self.model, ids, dense) if self._checks else nullcontext():
             return self._in_batches(ids, dense, self._prepared.predict)
-
-    def _warn(self) -> None:
-        if self.unseen is not None:
-            self.unseen.warn()
 
     def _in_batches(self, ids: torch.Tensor, dense: torch.Tensor | None, predict: Predict) -> Scores:
         parts: list[torch.Tensor] = []

@@ -21,7 +21,7 @@ WINDOW = 8192
 REQUEST = 1000
 """A table of at most so many rows may be the candidates of one user."""
 FEW = 32
-"""So many calls of one row are counted together."""
+"""So many calls of at most so many rows are counted together."""
 _LOCK = threading.Lock()
 
 
@@ -59,51 +59,66 @@ def read_cells(rows: Any, columns: int) -> list[Cells]:
     return [Cells(*row) for row in rows]
 
 
+class Rows(NamedTuple):
+    """Encoded rows of some columns that were not counted yet, see :meth:`Unseen.add`."""
+
+    columns: tuple[str, ...]
+    ids: npt.NDArray[np.int64]
+    alike: npt.NDArray[np.bool_] | None
+
+    def weights(self, by_request: bool) -> npt.NDArray[np.float64]:
+        """How much each cell [B, F] counts."""
+        weights = np.ones(self.ids.shape)
+        if self.alike is not None and (by_request or len(self.ids) <= REQUEST):
+            weights[:, self.alike] /= len(self.ids)
+        return weights
+
+
 class Unseen:
     """The cells of an encoder's rows that are out of vocabulary and missing, by field.
 
-    A field is lost by the rule of :func:`dcrnn_fast.data.inspect.oov.lost_fields`. With ``strict`` the encoder then raises DataError, else
-    ``news`` gets a line, once. An unknown text that all rows of a small table have counts once, since it may be one new user's; with
-    ``by_request``, so does any cell that all rows of a call have.
+    A field is lost by the rule of :func:`dcrnn_fast.data.inspect.oov.lost_fields`. With ``strict`` the encoder then raises DataError and
+    the rows so far are forgotten; else :meth:`news` has a line, once. A cell that all rows of a small table have counts once, since they
+    may be one user's; with ``by_request``, so does one of a large table.
     """
 
     def __init__(self, encoder: Encoder, cells: Sequence[Cells], *, strict: bool = False) -> None:
         self.cells, self.strict, self.by_request = list(cells), strict, False
-        self.news: list[str] = []
         self._columns = list(encoder.num_embeddings)
         self._places: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
-        self._is_category = np.array([one.oov is not None for one in self.cells])
-        self._missing_id = np.array([-1 if one.missing_id is None else one.missing_id for one in self.cells])
+        self._is_category = np.array([one.oov is not None for one in self.cells], bool)
+        self._missing_id = np.array([-1 if one.missing_id is None else one.missing_id for one in self.cells], np.int64)
         self.clear()
         encoder.watch = self.add
 
     def clear(self) -> None:
         """Forget all rows."""
         self._totals = np.zeros((3, len(self.cells)))
-        self._waiting: list[tuple[tuple[str, ...], npt.NDArray[np.int64]]] = []
+        self._waiting: list[Rows] = []
         self._told: set[str] = set()
+        self._news: list[str] = []
 
     def add(self, columns: tuple[str, ...], ids: npt.NDArray[np.int64], alike: npt.NDArray[np.bool_] | None) -> None:
-        """Count rows of these columns; ``alike`` says of each column whether all its cells are one."""
+        """Count rows of these columns; ``alike`` says of each column whether all its cells are one, or is None for one row."""
+        is_small = len(ids) <= FEW
         with _LOCK:
-            if len(ids) > 1:
-                self._count(columns, ids, alike)
-            else:
-                self._waiting.append((columns, ids.copy()))
-                if len(self._waiting) < FEW:
-                    return
-                self._count_waiting()
-            lines = self._lost()
+            self._waiting.append(Rows(columns, ids.copy() if is_small else ids, alike))
+            if is_small and not self.strict and len(self._waiting) < FEW:
+                return
+            added = self._count_waiting()
+            lines = self._lost(added if len(ids) > REQUEST else self._totals)  # a table is judged by itself
+            self._news += [line for field, line in lines.items() if field not in self._told]
+            self._told.update(lines)
+            if lines and self.strict:
+                self.clear()
         if lines and self.strict:
             raise DataError(next(iter(lines.values())))
-        self.news += [line for field, line in lines.items() if field not in self._told]
-        self._told.update(lines)
 
     def rates(self) -> dict[str, dict[str, float]]:
         """By field, the parts "oov" and "missing" of the cells counted so far, where the field has such cells."""
         with _LOCK:
             self._count_waiting()
-            return {one.field: self._shares(at) for at, one in enumerate(self.cells)}
+            return {one.field: self._shares(at, self._totals) for at, one in enumerate(self.cells)}
 
     def trained(self) -> dict[str, dict[str, float]]:
         """By field, the same of the train rows."""
@@ -112,47 +127,46 @@ class Unseen:
             for one in self.cells
         }
 
+    def news(self) -> list[str]:
+        """A line for each field that is lost and was not told yet."""
+        with _LOCK:
+            news, self._news = self._news, []
+        return news
+
     def warn(self) -> None:
         """Give the news as Python's warnings."""
-        while self.news:
-            warnings.warn(self.news.pop(0), stacklevel=3)
+        for line in self.news():
+            warnings.warn(line, stacklevel=3)
 
-    def _count_waiting(self) -> None:
-        by_columns: dict[tuple[str, ...], list[npt.NDArray[np.int64]]] = {}
-        for columns, ids in self._waiting:
-            by_columns.setdefault(columns, []).append(ids)
-        self._waiting = []
-        for columns, rows in by_columns.items():
-            self._count(columns, np.concatenate(rows), None)
+    def _count_waiting(self) -> npt.NDArray[np.float64]:
+        """Count what waits. Returns by how much the totals [3, fields] have grown."""
+        waiting, self._waiting, added = self._waiting, [], np.zeros_like(self._totals)
+        for columns in dict.fromkeys(rows.columns for rows in waiting):
+            if columns not in self._places:
+                here = [(at, columns.index(name)) for at, one in enumerate(self.cells) if (name := self._columns[one.column]) in columns]
+                self._places[columns] = [at for at, _ in here], [place for _, place in here]
+            at, places = self._places[columns]
+            same = [rows for rows in waiting if rows.columns == columns]
+            ids = np.concatenate([rows.ids for rows in same])[:, places]
+            weights = np.concatenate([rows.weights(self.by_request) for rows in same])[:, places]
+            unknown, missing = (ids == 0) & self._is_category[at], ids == self._missing_id[at]
+            added[:, at] += np.stack([weights.sum(0), (weights * unknown).sum(0), (weights * missing).sum(0)])
+        room = np.maximum(WINDOW - added[0], 0)
+        self._totals = self._totals * np.minimum(1, room / np.maximum(self._totals[0], 1)) + added
+        return added
 
-    def _count(self, columns: tuple[str, ...], ids: npt.NDArray[np.int64], alike: npt.NDArray[np.bool_] | None) -> None:
-        if columns not in self._places:
-            here = [(at, columns.index(name)) for at, one in enumerate(self.cells) if (name := self._columns[one.column]) in columns]
-            self._places[columns] = [at for at, _ in here], [place for _, place in here]
-        at, places = self._places[columns]
-        block = ids[:, places]
-        missing = (block == self._missing_id[at]).sum(0)
-        unknown = np.where(self._is_category[at], (block == 0).sum(0), 0)
-        weight = np.ones(len(at))
-        if alike is not None and (self.by_request or len(ids) <= REQUEST):
-            weight[alike[places] & (self.by_request | (missing == 0))] /= len(ids)
-        new = np.stack([np.full(len(at), len(ids)), unknown, missing]) * weight
-        before = self._totals[:, at]
-        room = np.maximum(WINDOW - new[0], 0)
-        self._totals[:, at] = before * np.minimum(1, room / np.maximum(before[0], 1)) + new
-
-    def _shares(self, at: int) -> dict[str, float]:
-        rows, unknown, missing = self._totals[:, at].tolist()
+    def _shares(self, at: int, totals: npt.NDArray[np.float64]) -> dict[str, float]:
+        rows, unknown, missing = totals[:, at].tolist()
         one = self.cells[at]
         kinds = (("oov", unknown, one.oov), ("missing", missing, one.missing))
         return {kind: count / rows for kind, count, trained in kinds if rows and trained is not None}
 
-    def _lost(self) -> dict[str, str]:
-        rows, unknown, missing = self._totals
+    def _lost(self, totals: npt.NDArray[np.float64]) -> dict[str, str]:
+        rows, unknown, missing = totals
         lines: dict[str, str] = {}
         for at in map(int, np.flatnonzero((rows >= MIN_ROWS) & (unknown + missing >= 0.9 * rows))):
             one = self.cells[at]
             trained = {one.field: {"oov": one.oov, "missing": one.missing}}
-            for line in lost_fields(trained, {one.field: self._shares(at)}, "scored", round(rows[at])):
+            for line in lost_fields(trained, {one.field: self._shares(at, totals)}, "scored", round(rows[at])):
                 lines[one.field] = line
         return lines

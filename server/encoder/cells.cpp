@@ -172,7 +172,7 @@ std::string as_in_csv(std::string_view text) {
 
 void check_digits(const Column& column) {
   for (std::size_t row = 0; row < column.cells.size(); ++row)
-    if (const Cell& cell = column.cells[row]; cell.kind == Cell::number && std::abs(cell.number_) >= kExact && std::isfinite(cell.number_))
+    if (const Cell& cell = column.cells[row]; cell.kind == Cell::number && std::abs(cell.number_) >= kExact)
       refuse(column.source, row, cell, "an integer or text, for from 2^53 on a float may have lost digits");
 }
 

@@ -108,6 +108,7 @@ class Encoder:
     def _arrange(self, fields: dict[str, int], dense: tuple[str, ...], derived: tuple[Derived, ...]) -> None:
         """Make the ids of these fields and the values of these dense columns; derive these columns first."""
         self.num_embeddings, self.dense, self._derived = fields, dense, derived
+        self._names = tuple(fields)
         position = {field: place for place, field in enumerate(fields)}
         self._texts = [(position[field], field, lookup) for field, lookup in self._lookups.items() if field in fields]
         edges = {field: cuts for field, cuts in self._edges.items() if field in fields}
@@ -208,7 +209,7 @@ class Encoder:
             alike = (ids == ids[0]).all(0) if is_watched else None
             if alike is not None:
                 alike[varied] = False  # unknown texts have one id
-            self.watch(tuple(self.num_embeddings), ids, alike)
+            self.watch(self._names, ids, alike)
         return ids, dense
 
 

@@ -62,8 +62,18 @@ def arrow_table(table: Any, name: str) -> pa.Table:
     """All columns of a table, which messages call `name`. Raises DataError as :func:`pieces_of` does, and for cells of several types."""
     pa = _pyarrow("a table")
     if hasattr(table, "__arrow_c_stream__") and not _is_pandas(table):
-        return pa.table(table)
-    names = list(table.columns) if _is_pandas(table) else list(table) if isinstance(table, Mapping) else []
+        from ..read.columns import plain
+
+        found = pa.table(table)
+        return pa.table(
+            {
+                one: pa.chunked_array(map(plain, found[one].chunks), plain(found[one].slice(0, 0).combine_chunks()).type)
+                for one in found.column_names
+            }
+        )
+    if not (_is_pandas(table) or isinstance(table, Mapping)):
+        raise DataError(f"{name} is of type {type(table).__name__}, expected a pandas or polars DataFrame, an Arrow table, or a mapping")
+    names = list(table.columns) if _is_pandas(table) else list(table)
     if unnamed := [one for one in names if not isinstance(one, str)]:
         raise DataError(f"{name} has the column {unnamed[0]!r}, expected names that are text; rename its columns")
     (piece,) = pieces_of(table, names)

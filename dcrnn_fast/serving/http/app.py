@@ -128,8 +128,8 @@ class Application:
             ids, dense = ranker.encoder.encode(request.table(ranker.columns))
         except DataError as error:
             raise Unusable(HTTPStatus.BAD_REQUEST, str(error)) from error
-        while ranker.unseen is not None and ranker.unseen.news:
-            warn(ranker.unseen.news.pop(0))
+        for line in ranker.unseen.news() if ranker.unseen is not None else ():
+            warn(line)
         return Job(ranker, ids, dense, deadline)
 
     def reload(self) -> bool:
