@@ -65,9 +65,23 @@ void Batcher::drop() {
     if (job->leave(Job::dropped)) job->answer();
 }
 
+// The system keeps a model's code in memory until the threads that have called it end, for their thread-local variables. So each model has
+// threads of its own.
 void Batcher::work() {
-  while (const auto batch = next())
-    if (!batch->empty()) score(*batch);
+  std::optional<Batch> batch = next();
+  while (batch) {
+    std::thread([this, &batch] {
+      const Model* model = nullptr;
+      while (batch && (batch->empty() || model == nullptr || batch->front()->model.get() == model)) {
+        if (!batch->empty()) {
+          model = batch->front()->model.get();
+          score(*batch);
+        }
+        batch.reset();  // it holds its model
+        batch = next();
+      }
+    }).join();
+  }
 }
 
 // What waits, up to the limit and of one model; no batch when the server ends.

@@ -8,10 +8,12 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <set>
 #include <sstream>
 #include <string_view>
+#include <thread>
 
 #include "../encoder/md5.h"
 #include "../json/json_text.h"
@@ -115,7 +117,9 @@ void check_fit(const json::object& about, const std::string& path) {
 
 }  // namespace
 
-std::shared_ptr<const Model> load_model(const std::string& path, std::size_t threads) {
+namespace {
+
+std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) {
   const Opened file(path);
   Archive archive(file.path(), path);
   const std::string none = path + " is no file of `dcrnn-fast export`, or was changed after it was written";
@@ -129,7 +133,7 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
     if (digest == nullptr || digest->as_string() != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
     const auto names = texts_of(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
-    auto model = std::make_shared<Model>(Model{.id = id_of(about),
+    auto model = std::make_unique<Model>(Model{.id = id_of(about),
                                                .kind = std::string(about.at("kind").as_string()),
                                                .written_by = std::string(about.at("dcrnn_fast").as_string()),
                                                .torch = std::string(about.at("torch").as_string()),
@@ -146,6 +150,14 @@ std::shared_ptr<const Model> load_model(const std::string& path, std::size_t thr
     const std::string_view said = error.what();
     throw ModelError(none + " (" + std::string(said.substr(0, std::min<std::size_t>(said.find('\n'), 300))) + "); export the run again");
   }
+}
+
+}  // namespace
+
+// The thread that loads a model and the one that deletes it end at once, so that the system can unload the model's code: see Batcher::work.
+std::shared_ptr<const Model> load_model(const std::string& path, std::size_t threads) {
+  std::unique_ptr<const Model> model = std::async(std::launch::async, load, path, threads).get();
+  return {model.release(), [](const Model* old) { std::thread([old] { delete old; }).join(); }};
 }
 
 }  // namespace dcrnn_fast::server

@@ -34,7 +34,7 @@ PERIOD = 0.003
 """Seconds from one replacement of the served file to the next."""
 MOST_LINES = 100
 """On stderr, of one server under one attack."""
-SLACK, A_REQUEST, A_RELOAD = 8 << 20, 200, 500_000
+SLACK, A_REQUEST, A_RELOAD = 4 << 20, 50, 50_000
 """Bytes by which the memory may grow: at all, for each request, for each reload."""
 SCORED = json.dumps({"columns": ROWS})
 LARGE = json.dumps({"columns": {"size": [1] * 10_000}, "shared": {"colour": "c1", "shape": "s0"}})
@@ -54,7 +54,7 @@ class Form(NamedTuple):
 
 
 FULL = Form(lives=300, slow=60, stops=5, reloads=30, requests=50_000, examples=300, median=0.2, longest=10.0)
-SHORT = Form(lives=50, slow=15, stops=1, reloads=5, requests=3000, examples=40, median=2.0, longest=2.0)
+SHORT = Form(lives=50, slow=15, stops=1, reloads=5, requests=3000, examples=40, median=2.0, longest=10.0)
 
 
 class Found(Exception):  # noqa: N818 (it is no error of this program)

@@ -232,7 +232,7 @@ def _float_text(values: pa.Array, name: str, place: Place) -> pa.Array:
     exact = EXACT[values.type.byte_width]
     values = values.cast(pa.float32()) if values.type == pa.float16() else values
     values = pc.if_else(pc.is_nan(values), None, values)
-    whole = pc.and_(pc.is_finite(values), pc.equal(values, pc.floor(values)))
+    whole = pc.equal(values, pc.floor(values))  # so is infinity
     lost = pc.index(pc.and_(whole, pc.greater_equal(pc.abs(values), exact)), True).as_py()
     if lost >= 0:
         raise DataError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +18,13 @@ from .archive import NO_ROOM, archive_file
 from .cpu_kind import cpu_kind, missing_here, portable_kind
 
 CPUS = ("native", "portable")
-_OPTIONS: dict[str, dict[str, Any]] = {"native": {}, "portable": {"cpp.simdlen": 256, "cpp.march": "x86-64-v3"}}
-"""Options for AOTInductor."""
+UNLOADABLE = "-fno-gnu-unique"
+"""A flag for g++, whose code the system could otherwise not unload: each reload of a server would keep the whole model of before."""
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "native": {"cpp.march": f"native {UNLOADABLE}"} if platform.machine() == "x86_64" and sys.platform == "linux" else {},
+    "portable": {"cpp.simdlen": 256, "cpp.march": f"x86-64-v3 {UNLOADABLE}"},
+}
+"""Options for AOTInductor, which writes `cpp.march` as it is into the compiler's command."""
 
 
 def check_compiler() -> None:

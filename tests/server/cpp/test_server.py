@@ -45,6 +45,18 @@ def refused(program, *arguments):
     return done.returncode, done.stderr
 
 
+def test_a_reload_keeps_no_model_of_before_in_memory(start):
+    """Of its code, whose file is gone, at most that of two models: the threads that called the last ones may not have ended yet."""
+    server = start()
+    for number in range(1, 9):
+        assert score(server.url, ONE).status == 200
+        server.reload()
+        wait_for(server, 'dcrnn_fast_reloads_total{result="ok"}', number)
+    with open(f"/proc/{server.process.pid}/maps") as maps:
+        kept = {line.split()[4] for line in maps if "aotinductor" in line and line.rstrip().endswith("(deleted)")}
+    assert len(kept) <= 2, f"the code of {len(kept)} models is in memory after 8 reloads"
+
+
 def connected(server):
     place = urlsplit(server.url)
     return socket.create_connection((place.hostname, place.port), timeout=60)
