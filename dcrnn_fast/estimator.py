@@ -111,6 +111,8 @@ class FunnelClassifier(BaseEstimator):
         config = load_config(None, own | dict(self.config or {}))
         metrics = train(config, run, dataset=prepare(path, cache_dir=root / "cache"), report=report)
         shutil.rmtree(root / "cache")
+        for rows in root.glob("*.parquet"):
+            rows.unlink()
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run = schema, metrics["valid"], ranker, run
         self.feature_names_in_ = np.array(ranker.columns, dtype=object)

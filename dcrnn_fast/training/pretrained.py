@@ -18,6 +18,7 @@ from ..data.codes.numbers import Place
 from ..data.codes.texts import Categories, Hashes, text_ids
 from ..data.read.columns import texts_of, without_views
 from ..errors import ConfigError, DataError
+from ..support.files import regular_file
 from ..support.model_inputs import table_rows
 
 VECTOR = "vector"
@@ -65,7 +66,7 @@ def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: in
     known, vectors = np.zeros(size, dtype=bool), np.zeros((size, width), np.float32)
     place = Place(path, 0)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(regular_file(path)) as file:
             if missing := {field, VECTOR} - set(file.schema_arrow.names):
                 raise DataError(
                     f"{path} lacks the column {min(missing)!r}; pretrained.{field} needs the columns {field!r} and {VECTOR!r}, and it has "
@@ -82,7 +83,7 @@ def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: in
     known[0] = False
     if not known.any():
         raise DataError(
-            f"{path}: the field knows none of its {place.before:,} keys; write column {field!r} as the table's, such as 7 and not 7.0"
+            f"{path}: the field knows none of its {place.before:,} keys; write column {field!r} as the table's, such as 7 and not 007"
         )
     return known, vectors
 

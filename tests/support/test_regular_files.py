@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from dcrnn_fast.data.codes.texts import Categories
+from dcrnn_fast.data.encoder.run_folder import _description
+from dcrnn_fast.data.packed.arrays import file_sha256
 from dcrnn_fast.data.read.sources import expand
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.support import strict_json, strict_yaml
 from dcrnn_fast.support.files import regular_file
 from dcrnn_fast.training.folder.tensors import read_safetensors
+from dcrnn_fast.training.pretrained import _read
 
 
 @pytest.fixture
@@ -52,3 +56,13 @@ def test_what_is_not_there_is_said_to_be_missing(places):
 def test_a_table_that_is_no_file_is_not_said_to_be_missing(places, name):
     with pytest.raises(DataError, match=f"^the input file {name} is no regular file$"):
         expand("the input", Path(name))
+
+
+def test_vectors_and_a_runs_weights_that_are_pipes_are_refused_at_once(places):
+    """What read them would wait for a writer for ever."""
+    with pytest.raises(CheckpointError, match="pipe cannot be read"):
+        _description(Path("pipe"))
+    with pytest.raises(DataError, match="it is no regular file"):
+        _read(Path("pipe"), "item", Categories(["<oov>", "a"]), 2, 4)
+    with pytest.raises(DataError, match=r"pipe .*no regular file"):
+        file_sha256(Path("pipe"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import CheckpointError, DataError, shown
 from ...support import strict_json
+from ...support.files import regular_file
 from ..packed.meta import check_encoding
 
 ENCODER, WEIGHTS = "encoder.json", "model.safetensors"
@@ -41,7 +42,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def _description(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
+        with regular_file(file).open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             if size > min(MAX_HEAD, os.fstat(stream.fileno()).st_size):
                 raise ValueError("its head is longer than the file")

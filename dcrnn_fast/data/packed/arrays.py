@@ -25,7 +25,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from ...errors import DataError, shown
-from ...support.files import path_of
+from ...support.files import path_of, regular_file
 from .meta import DTYPES, PackedMeta, read_meta, unreadable
 
 META = "meta.json"
@@ -100,7 +100,7 @@ def file_sha256(file: Path) -> str:
     """The SHA-256 of a file, in hex, read in pieces. Raises DataError for a file that cannot be read."""
     hasher = hashlib.sha256()
     try:
-        with file.open("rb") as stream:
+        with regular_file(file).open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 hasher.update(chunk)
     except OSError as error:
@@ -113,7 +113,7 @@ def file_sha256(file: Path) -> str:
 def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     remedy = f"delete {file.parent} and prepare the data again"
     try:
-        with file.open("rb") as stream:
+        with regular_file(file).open("rb") as stream:
             found, by_columns, found_dtype = _header(stream)
             begin, size = stream.tell(), os.fstat(stream.fileno()).st_size
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
