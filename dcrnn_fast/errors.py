@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -75,13 +74,14 @@ class RanksError(DcrnnFastError, RuntimeError):
     """The processes of a run cannot go on together: one of them has ended or hangs, or they do not hold the same weights."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: list[str]) -> str:
     """A question about the known name that is nearest, for the end of a message; empty if none is near.
 
+    >>> from dcrnn_fast.errors import did_you_mean
     >>> did_you_mean("usr_id", ["item_id", "user_id"])
     "; did you mean 'user_id'?"
     """
-    near = difflib.get_close_matches(name, [one for one in known if isinstance(one, str)], 1)
+    near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

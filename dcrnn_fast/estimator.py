@@ -215,4 +215,4 @@ class FunnelClassifier(BaseEstimator):
 
 def _check_column(argument: str, name: str, columns: Sequence[str]) -> None:
     if name not in columns:
-        raise DataError(f"{argument}: X has no column {name!r}; it has {', '.join(columns)}{did_you_mean(name, columns)}")
+        raise DataError(f"{argument}: X has no column {name!r}; it has {', '.join(columns)}{did_you_mean(name, list(columns))}")

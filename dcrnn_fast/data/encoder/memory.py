@@ -122,7 +122,7 @@ def _is_pandas(table: Any) -> bool:
 def _check_columns(wanted: Sequence[str], present: Iterable[Any]) -> None:
     missing = [name for name in wanted if name not in present]
     if missing:
-        has = f"it has {', '.join(map(str, present))}{did_you_mean(missing[0], present)}"
+        has = f"it has {', '.join(map(str, present))}{did_you_mean(missing[0], [one for one in present if isinstance(one, str)])}"
         raise DataError(f"table lacks the columns {', '.join(missing)}, which the encoder reads; {has}")
     if isinstance(present, list):
         repeated = [name for name in wanted if present.count(name) > 1]

@@ -72,7 +72,7 @@ def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path,
     if tasks is not None:
         if lacking := [task for task in tasks if task not in named]:
             has = f"it has {', '.join(named)}"
-            raise DataError(f"tasks: {first} has no column {lacking[0]!r}; {has}{did_you_mean(lacking[0], named)}")
+            raise DataError(f"tasks: {first} has no column {lacking[0]!r}; {has}{did_you_mean(lacking[0], list(named))}")
         return [named[task] for task in tasks]
     binary = [column for column in named.values() if column.of_labels]
     labels = [column for column in binary if LABEL.search(column.name)] or binary[:1]

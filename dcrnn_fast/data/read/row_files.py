@@ -92,7 +92,7 @@ class RowReader:
     def _check(self, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
         if missing := [name for name in wanted if name not in present]:
             remedy = "; name its `csv: delimiter` in the schema" if len(present) == 1 and path.suffix != ".parquet" else ""
-            has = f"it has {_named(present)}{remedy or did_you_mean(missing[0], present)}"
+            has = f"it has {_named(present)}{remedy or did_you_mean(missing[0], list(present))}"
             raise DataError(f"{path} lacks the columns {_named(missing)} that {self._wanted_by} uses; {has}")
         if derived := [name for name in self._derived if name in present]:
             raise DataError(
