@@ -70,6 +70,8 @@ def main():
     parser.add_argument("--program", default=os.environ.get("DCRNN_FAST_SERVER_PROGRAM"), help="the server in C++")
     parser.add_argument("--only", choices=["python", "cpp"], help="one of the two servers")
     parser.add_argument("--attack", choices=list(ATTACKS), help="one of the attacks")
+    parser.add_argument("--requests", type=int, help="of the memory attack: millions soak a server for hours")
+    parser.add_argument("--reloads", type=int, help="of the memory attack")
     parser.add_argument("--short", action="store_true", help="less of each, in about a minute a server")
     given = parser.parse_args()
     if given.only == "cpp" and not given.program:
@@ -77,6 +79,7 @@ def main():
     if given.only != "python" and given.program and not Path(given.program).is_file():
         parser.error(f"--program {given.program}: there is no such file; `make server` builds build/server/dcrnn_fast_server")
     form = SHORT if given.short else FULL
+    form = form._replace(requests=given.requests or form.requests, reloads=given.reloads or form.reloads)
     if given.url:
         return int(not run(given.url, lambda folder: fuzz_at(given.url.rstrip("/"), folder, form.examples)))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -91,7 +91,7 @@ DEFECTS = {
     "it ends with 1": (a_stop_under_load, "the exit code is 1, expected 0"),
     "one in many fails": (a_stop_under_load, "a request was answered with 500"),
     "scores of the next model": (files_replaced, "beside the id a{12} the scores click are"),
-    "each request is kept": (memory_kept, "after 400 requests.*expected at most 4 and"),
+    "each request is kept": (memory_kept, "after 400 requests.*expected at most 8 MiB"),
 }
 
 
