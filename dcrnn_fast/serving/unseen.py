@@ -67,10 +67,10 @@ class Rows(NamedTuple):
     alike: npt.NDArray[np.bool_] | None
 
     def weights(self, by_request: bool) -> npt.NDArray[np.float64]:
-        """How much each cell [B, F] counts."""
-        weights = np.ones(self.ids.shape)
+        """How much each cell of a column [F] counts."""
+        weights = np.ones(self.ids.shape[1])
         if self.alike is not None and (by_request or len(self.ids) <= REQUEST):
-            weights[:, self.alike] /= len(self.ids)
+            weights[self.alike] /= len(self.ids)
         return weights
 
 
@@ -147,10 +147,13 @@ class Unseen:
                 self._places[columns] = [at for at, _ in here], [place for _, place in here]
             at, places = self._places[columns]
             same = [rows for rows in waiting if rows.columns == columns]
-            ids = np.concatenate([rows.ids for rows in same])[:, places]
-            weights = np.concatenate([rows.weights(self.by_request) for rows in same])[:, places]
-            unknown, missing = (ids == 0) & self._is_category[at], ids == self._missing_id[at]
-            added[:, at] += np.stack([weights.sum(0), (weights * unknown).sum(0), (weights * missing).sum(0)])
+            begins = np.cumsum([0, *(len(rows.ids) for rows in same[:-1])])
+            ids = np.concatenate([rows.ids for rows in same]) if len(same) > 1 else same[0].ids
+            ids = ids if places == list(range(ids.shape[1])) else ids[:, places]
+            weights = np.stack([rows.weights(self.by_request)[places] for rows in same])  # [calls, fields]
+            for total, counted in ((0, None), (1, (ids == 0) & self._is_category[at]), (2, ids == self._missing_id[at])):
+                counts = np.diff([*begins, len(ids)])[:, None] if counted is None else np.add.reduceat(counted, begins, dtype=np.int32)
+                added[total, at] += (counts * weights).sum(0)
         room = np.maximum(WINDOW - added[0], 0)
         self._totals = self._totals * np.minimum(1, room / np.maximum(self._totals[0], 1)) + added
         return added
