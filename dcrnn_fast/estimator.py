@@ -45,7 +45,7 @@ class FunnelClassifier(BaseEstimator):
         group: a column such as the user, by which GAUC groups rows.
         weight: a column of numbers >= 0 that weight the rows.
         funnel: whether each event implies the one before it, so that the model multiplies conditional probabilities. None: whether it is
-            so in all rows.
+            so in the first million rows.
         categorical, numeric: columns, or what a schema holds under these keys. None: those that
             :func:`dcrnn_fast.data.draft_schema` finds, without the columns that the other argument names.
         histories: what a schema holds under this key.

@@ -115,10 +115,6 @@ void check_fit(const json::object& about, const std::string& path) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) {
   const Opened file(path);
   Archive archive(file.path(), path);

@@ -14,3 +14,21 @@ def _cache(own_cache):
 @pytest.fixture(scope="session")
 def ranker(calibrated_shop):
     return Ranker.load(calibrated_shop / "run")
+
+
+@pytest.fixture
+def serve():
+    """Starts a server in Python of a ranker."""
+    from dcrnn_fast.serving.http.model import Served
+
+    from .on_a_thread import OnAThread
+
+    running = []
+
+    def begin(ranker, **options):
+        running.append(OnAThread(ranker, load=lambda ranker: Served(ranker, "unknown", "run", "0", "0"), **options))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.stop()
