@@ -1,15 +1,12 @@
 // dcrnn_fast_encode ENCODER_JSON DESCRIPTION_JSON < requests.jsonl
 //
 // Prints for each request a line of JSON: {"ids": [[...], ...], "dense": [[...], ...]}, dense values as the bits of their float32, or
-// {"error": "..."}. With --repeat N as the third argument it encodes each request N times and prints to stderr what one took.
+// {"error": "..."}.
 #include <bit>
 #include <boost/json/array.hpp>
-#include <boost/json/monotonic_resource.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <ctime>
 #include <exception>
 #include <fstream>
 #include <iostream>
@@ -38,14 +35,6 @@ json::value read_json(const char* path) {
   }
 }
 
-Encoded encoded(const Encoder& encoder, std::string_view line) {
-  json::monotonic_resource memory;
-  const json::value request = parse_json(line, &memory);
-  if (!request.is_object() || big_integer(request))
-    throw BadRequest("the request is " + shown(request) + ", expected an object with columns");
-  return encoder.encode(request.get_object(), kMaxRows);
-}
-
 template <typename T, typename Shown>
 json::array rows_of(const std::vector<T>& values, std::int64_t rows, Shown&& shown) {
   json::array out;
@@ -57,15 +46,11 @@ json::array rows_of(const std::vector<T>& values, std::int64_t rows, Shown&& sho
   return out;
 }
 
-json::object answer(const Encoder& encoder, std::string_view line, long repeats) {
+json::object answer(const Encoder& encoder, std::string_view line) {
   try {
-    const std::clock_t start = std::clock();
-    for (long i = 1; i < repeats; ++i) encoded(encoder, line);
-    const Encoded found = encoded(encoder, line);
-    if (repeats > 1) {
-      const double took = 1e6 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-      std::fprintf(stderr, "%lld rows: %.1f us of a CPU, parsing included\n", static_cast<long long>(found.rows), took / repeats);
-    }
+    const json::value request = parse_json(line);
+    if (!request.is_object()) throw BadRequest("the request is " + shown(request) + ", expected an object with columns");
+    const Encoded found = encoder.encode(request.get_object(), kMaxRows);
     return {{"ids", rows_of(found.ids, found.rows, [](std::int64_t id) { return id; })},
             {"dense", rows_of(found.dense, found.rows, [](float value) { return std::bit_cast<std::uint32_t>(value); })}};
   } catch (const BadRequest& error) {
@@ -76,15 +61,13 @@ json::object answer(const Encoder& encoder, std::string_view line, long repeats)
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool repeated = argc == 5 && std::string_view(argv[3]) == "--repeat";
-  if (argc != 3 && !repeated) {
-    std::fprintf(stderr, "usage: %s ENCODER_JSON DESCRIPTION_JSON [--repeat N] < requests.jsonl\n", argv[0]);
+  if (argc != 3) {
+    std::fprintf(stderr, "usage: %s ENCODER_JSON DESCRIPTION_JSON < requests.jsonl\n", argv[0]);
     return 2;
   }
   try {
     const Encoder encoder(read_json(argv[1]), read_json(argv[2]));
-    for (std::string line; std::getline(std::cin, line);)
-      std::cout << json::serialize(answer(encoder, line, repeated ? std::atol(argv[4]) : 1)) << '\n';
+    for (std::string line; std::getline(std::cin, line);) std::cout << json::serialize(answer(encoder, line)) << '\n';
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -257,7 +257,6 @@ std::vector<Column> Encoder::Plan::derive(const std::vector<Source>& sources, st
 
 Encoder::Encoder(const json::value& encoding, const json::value& about) : plan_(std::make_unique<const Plan>(encoding, about)) {}
 Encoder::Encoder(Encoder&&) noexcept = default;
-Encoder& Encoder::operator=(Encoder&&) noexcept = default;
 Encoder::~Encoder() = default;
 
 const std::vector<std::string>& Encoder::columns() const { return plan_->wanted; }

@@ -28,7 +28,6 @@ class Encoder {
   // other, and for what this encoder does not support.
   Encoder(const boost::json::value& encoding, const boost::json::value& about);
   Encoder(Encoder&&) noexcept;
-  Encoder& operator=(Encoder&&) noexcept;
   ~Encoder();
 
   // The rows of {"columns": {column: [cell, ...]}, "shared": {column: cell}}, 1 to `max_rows`. A shared cell is looked up once. Throws

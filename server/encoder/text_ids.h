@@ -23,7 +23,8 @@ class TextIds {
       : size_(size), hashed_(entries.empty()) {
     std::size_t bytes = 0;
     for (const boost::json::value& entry : entries) {
-      if (!entry.is_string()) throw std::runtime_error(what + " holds " + entry_kind(entry) + ", expected texts; export the run again");
+      if (!entry.is_string())
+        throw std::runtime_error(what + " holds " + boost::json::to_string(entry.kind()).data() + ", expected texts; export the run again");
       bytes += entry.get_string().size();
     }
     letters_.reserve(bytes);
@@ -54,7 +55,6 @@ class TextIds {
     const std::uint64_t upper = digest[2] | static_cast<std::uint64_t>(digest[3]) << 32;
     return static_cast<std::int64_t>(upper % static_cast<std::uint64_t>(size_ - 1));
   }
-  static std::string entry_kind(const boost::json::value& entry) { return boost::json::to_string(entry.kind()).data(); }
 
   std::int64_t size_;
   bool hashed_;

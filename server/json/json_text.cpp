@@ -27,7 +27,7 @@ class Builder {
  public:
   constexpr static std::size_t max_object_size = -1, max_array_size = -1, max_key_size = -1, max_string_size = -1;
 
-  explicit Builder(json::storage_ptr storage) { stack_.reset(std::move(storage)); }
+  Builder() { stack_.reset(); }
 
   bool on_document_begin(Error&) { return true; }
   bool on_document_end(Error&) { return true; }
@@ -123,18 +123,13 @@ std::string json_of(const json::value& value) {
   return out;
 }
 
-std::string escaped(std::string_view name) {
-  const std::string text = json_of(json::value(name));
-  return text.substr(1, text.size() - 2);
-}
-
 }  // namespace
 
-json::value parse_json(std::string_view text, json::storage_ptr storage) {
+json::value parse_json(std::string_view text) {
   json::parse_options options;
   options.max_depth = kMaxDepth;
   options.numbers = json::number_precision::precise;
-  json::basic_parser<Builder> parser(options, std::move(storage));
+  json::basic_parser<Builder> parser(options);
   Error error;
   const std::size_t read = parser.write_some(false, text.data(), text.size(), error);
   if (!error && read < text.size()) error = json::error::extra_data;
@@ -154,6 +149,9 @@ std::string shown(const json::value& value) { return cut(json_of(value), kShown)
 
 std::string shown(std::string_view text) { return shown(json::value(text)); }
 
-std::string in_quotes(std::string_view name) { return "'" + cut(escaped(name), kShown) + "'"; }
+std::string in_quotes(std::string_view name) {
+  const std::string text = json_of(json::value(name));
+  return "'" + cut(std::string_view(text).substr(1, text.size() - 2), kShown) + "'";
+}
 
 }  // namespace dcrnn_fast::server

@@ -1,7 +1,6 @@
 // JSON, read strictly, so that any bytes end in plain values or in a BadRequest of one line.
 #pragma once
 
-#include <boost/json/storage_ptr.hpp>
 #include <boost/json/value.hpp>
 #include <stdexcept>
 #include <string>
@@ -16,9 +15,8 @@ struct BadRequest : std::runtime_error {
 
 // The value of a JSON text in UTF-8. Numbers are rounded to the nearest double, 1e999 to infinity, as Python's json does. Throws BadRequest
 // for what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of nesting, for integers of more than
-// 4,300 digits, and for a text that is only an integer beyond 64 bits. The value's parts live in `storage`: pass a
-// boost::json::monotonic_resource to parse sooner.
-boost::json::value parse_json(std::string_view text, boost::json::storage_ptr storage = {});
+// 4,300 digits, and for a text that is only an integer beyond 64 bits.
+boost::json::value parse_json(std::string_view text);
 
 // The digits of an integer beyond 64 bits, which parse_json keeps; nullptr for any other value.
 const boost::json::string* big_integer(const boost::json::value& value);
