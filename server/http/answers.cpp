@@ -1,14 +1,23 @@
 #include "answers.h"
 
 #include <boost/json.hpp>
+#include <charconv>
 #include <cmath>
 
-#include "../json/decimals.h"
 #include "../json/json_text.h"
 
 namespace json = boost::json;
 
 namespace dcrnn_fast::server {
+namespace {
+
+// The shortest decimal that reads back as the same float32.
+void append_shortest(std::string& out, float value) {
+  char text[32];
+  out.append(text, std::to_chars(text, std::end(text), value).ptr);
+}
+
+}  // namespace
 
 Answer error_answer(unsigned status, std::string_view message) {
   return {.status = status, .body = json::serialize(json::object{{"error", message}})};

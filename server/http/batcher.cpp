@@ -68,48 +68,47 @@ void Batcher::drop() {
 // The system keeps a model's code in memory until the threads that have called it end, for their thread-local variables. So each model has
 // threads of its own.
 void Batcher::work() {
-  std::optional<Batch> batch = next();
-  while (batch) {
+  Batch batch = next();
+  while (!batch.empty()) {
     std::thread([this, &batch] {
-      const Model* model = nullptr;
-      while (batch && (batch->empty() || model == nullptr || batch->front()->model.get() == model)) {
-        if (!batch->empty()) {
-          model = batch->front()->model.get();
-          score(*batch);
-        }
-        batch.reset();  // it holds its model
+      const Model* const model = batch.front()->model.get();
+      while (!batch.empty() && batch.front()->model.get() == model) {
+        score(batch);
+        batch.clear();  // it holds its model
         batch = next();
       }
     }).join();
   }
 }
 
-// What waits, up to the limit and of one model; no batch when the server ends.
-std::optional<Batcher::Batch> Batcher::next() {
+// What waits, up to the limit and of one model; nothing when the server ends.
+Batcher::Batch Batcher::next() {
   Batch batch;
-  std::vector<std::shared_ptr<Job>> late;
-  {
-    std::unique_lock lock(mutex_);
-    arrived_.wait(lock, [this] { return ending_ || !queue_.empty(); });
-    if (queue_.empty()) return std::nullopt;
-    const auto now = Clock::now();
-    std::int64_t rows = 0;
-    while (!queue_.empty()) {
-      auto& job = queue_.front();
-      const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= limits_.batch_rows);
-      if (!fits) break;
-      queued_rows_ -= job->rows.rows;
-      if (job->deadline < now) {
-        if (job->give_up()) late.push_back(std::move(job));
-      } else if (job->leave(Job::scoring)) {
-        rows += job->rows.rows;
-        batch.push_back(std::move(job));
+  while (batch.empty()) {
+    Batch late;
+    {
+      std::unique_lock lock(mutex_);
+      arrived_.wait(lock, [this] { return ending_ || !queue_.empty(); });
+      if (queue_.empty()) break;
+      const auto now = Clock::now();
+      std::int64_t rows = 0;
+      while (!queue_.empty()) {
+        auto& job = queue_.front();
+        const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= limits_.batch_rows);
+        if (!fits) break;
+        queued_rows_ -= job->rows.rows;
+        if (job->deadline < now) {
+          if (job->leave(Job::late)) late.push_back(std::move(job));
+        } else if (job->leave(Job::scoring)) {
+          rows += job->rows.rows;
+          batch.push_back(std::move(job));
+        }
+        queue_.pop_front();
       }
-      queue_.pop_front();
+      metrics_.queue_rows = queued_rows_;
     }
-    metrics_.queue_rows = queued_rows_;
+    for (const auto& job : late) job->answer();
   }
-  for (const auto& job : late) job->answer();
   return batch;
 }
 

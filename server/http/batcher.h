@@ -9,7 +9,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <vector>
 
@@ -31,8 +30,6 @@ struct Job {
   std::vector<float> scores;     // [names, rows], when scored
   std::atomic<State> state{waiting};
 
-  // Whether the caller, whose deadline passed, may forget the job: no thread has begun to score it.
-  bool give_up() { return leave(late); }
   bool leave(State next) {
     State expected = waiting;
     return state.compare_exchange_strong(expected, next);
@@ -58,7 +55,7 @@ class Batcher {
  private:
   using Batch = std::vector<std::shared_ptr<Job>>;
   void work();
-  std::optional<Batch> next();
+  Batch next();
   void score(const Batch& batch);
 
   const Limits limits_;

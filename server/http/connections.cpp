@@ -34,18 +34,16 @@ constexpr std::size_t kLingerBytes = 16 << 20;
 
 using Parser = http::request_parser<http::string_body>;
 
-std::string_view plain(beast::string_view text) { return {text.data(), text.size()}; }
-
 Request request_of(const Parser& parser, Clock::time_point arrived) {
   const auto& message = parser.get();
   const auto deadline = message.find("X-Deadline-Ms");
-  Request request{.method = plain(message.method_string()),
-                  .target = plain(message.target()),
-                  .content_type = plain(message[http::field::content_type]),
-                  .content_encoding = plain(message[http::field::content_encoding]),
+  Request request{.method = message.method_string(),
+                  .target = message.target(),
+                  .content_type = message[http::field::content_type],
+                  .content_encoding = message[http::field::content_encoding],
                   .body = message.body(),
                   .arrived = arrived};
-  if (deadline != message.end()) request.deadline = plain(deadline->value());
+  if (deadline != message.end()) request.deadline = deadline->value();
   return request;
 }
 
@@ -146,7 +144,7 @@ class Session : public std::enable_shared_from_this<Session> {
  private:
   // Takes a place among the connections, or that of the one which is idle for the longest time. False if there is none.
   asio::awaitable<bool> admitted() {
-    for (bool is_there_one = true; is_there_one;) {
+    for (;;) {
       std::shared_ptr<Session> oldest;
       {
         const std::lock_guard lock(server_->mutex);
@@ -158,15 +156,13 @@ class Session : public std::enable_shared_from_this<Session> {
           server_->idle.erase(server_->idle.begin());
         }
       }
-      is_there_one = oldest != nullptr;
-      if (!is_there_one) break;
+      if (oldest == nullptr) co_return is_admitted_;
       const auto ask = [oldest]() -> asio::awaitable<void> {
         oldest->make_room();
         co_return;
       };
       co_await asio::co_spawn(oldest->executor(), ask, asio::use_awaitable);
     }
-    co_return is_admitted_;
   }
 
   // Ends the connection and gives its place away, if it still waits for a request.

@@ -1,11 +1,16 @@
 #include "metrics.h"
 
 #include <algorithm>
-
-#include "../json/decimals.h"
+#include <charconv>
 
 namespace dcrnn_fast::server {
 namespace {
+
+// The shortest decimal that reads back as the same double, without an exponent.
+std::string decimal(double value) {
+  char text[400];
+  return {text, std::to_chars(text, std::end(text), value, std::chars_format::fixed).ptr};
+}
 
 void family(std::string& out, const char* name, const char* type, const char* help) {
   out.append("# HELP ").append(name).append(" ").append(help).append("\n# TYPE ").append(name).append(" ").append(type).append("\n");

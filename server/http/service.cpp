@@ -5,6 +5,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/string.hpp>
 #include <boost/json.hpp>
 #include <charconv>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "answers.h"
 
 namespace asio = boost::asio;
+namespace beast = boost::beast;
 namespace json = boost::json;
 
 namespace dcrnn_fast::server {
@@ -23,11 +25,6 @@ constexpr std::string_view kScore = "/v1/score", kModel = "/v1/model", kLive = "
 constexpr int kLongestDeadline = 600'000;
 
 std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
-
-bool same_without_case(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; };
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
-}
 
 // Bytes that HTTP allows and UTF-8 may not.
 std::string shown_bytes(std::string_view bytes) {
@@ -52,13 +49,13 @@ std::string_view trimmed(std::string_view text) {
 bool is_json(std::string_view content_type) {
   constexpr std::string_view charset = "charset=";
   auto semicolon = content_type.find(';');
-  if (!same_without_case(trimmed(content_type.substr(0, semicolon)), "application/json")) return false;
+  if (!beast::iequals(trimmed(content_type.substr(0, semicolon)), "application/json")) return false;
   while (semicolon != std::string_view::npos) {
     content_type.remove_prefix(semicolon + 1);
     semicolon = content_type.find(';');
     const std::string_view more = trimmed(content_type.substr(0, semicolon)), name = more.substr(std::min(charset.size(), more.size()));
-    if (!same_without_case(more.substr(0, charset.size()), charset)) continue;
-    if (!same_without_case(name, "utf-8") && !same_without_case(name, "\"utf-8\"")) return false;
+    if (!beast::iequals(more.substr(0, charset.size()), charset)) continue;
+    if (!beast::iequals(name, "utf-8") && !beast::iequals(name, "\"utf-8\"")) return false;
   }
   return true;
 }
@@ -68,7 +65,7 @@ Answer score_refusal(const Request& request) {
   if (request.method != "POST") return not_allowed(request.method, "POST");
   if (!is_json(request.content_type))
     return error_answer(415, "Content-Type is " + shown_bytes(request.content_type) + ", expected application/json in UTF-8");
-  if (!request.content_encoding.empty() && !same_without_case(request.content_encoding, "identity"))
+  if (!request.content_encoding.empty() && !beast::iequals(request.content_encoding, "identity"))
     return error_answer(415, "Content-Encoding is " + shown_bytes(request.content_encoding) + "; send the body as it is");
   return {};
 }
@@ -100,7 +97,7 @@ asio::awaitable<Job::State> outcome_of(Job& job, asio::steady_timer& answered) {
     answered.expires_at(job.state == Job::waiting ? job.deadline : Clock::time_point::max());
     if (job.state != Job::waiting && job.state != Job::scoring) co_return job.state;
     co_await answered.async_wait(asio::as_tuple(asio::use_awaitable));
-    if (job.state == Job::waiting && Clock::now() >= job.deadline && job.give_up()) co_return Job::late;
+    if (Clock::now() >= job.deadline) job.leave(Job::late);
   }
 }
 
@@ -132,10 +129,11 @@ Answer Service::without_scoring(const Request& request) const {
                         "nothing is at " + shown_bytes(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
   if (request.method != "GET" && request.method != "HEAD") return not_allowed(request.method, "GET, HEAD");
   if (path == kLive) return {.body = R"({"status":"live"})"};
-  if (path == kMetrics) return {.body = metrics_text(), .content_type = "text/plain; version=0.0.4"};
-  if (path == kModel) return model_answer(*models_.current(), limits_);
-  if (stopping()) return error_answer(503, "the server is stopping");
-  return {.body = R"({"status":"ready"})"};
+  if (path == kReady && stopping()) return error_answer(503, "the server is stopping");
+  if (path == kReady) return {.body = R"({"status":"ready"})"};
+  const std::shared_ptr<const Model> model = models_.current();
+  if (path == kModel) return model_answer(*model, limits_);
+  return {.body = metrics_.text(model->id, model->unseen->fields()), .content_type = "text/plain; version=0.0.4"};
 }
 
 Answer Service::prepared(const Request& request, Job& job) {
@@ -169,11 +167,6 @@ Answer Service::answer_of(const Job& job, Job::State state) {
     default:
       return failed();
   }
-}
-
-std::string Service::metrics_text() const {
-  const std::shared_ptr<const Model> model = models_.current();
-  return metrics_.text(model->id, model->unseen->fields());
 }
 
 Answer Service::failed() { return refused(Refusal::failed, "the server could not score the request; try again"); }

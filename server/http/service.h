@@ -59,7 +59,6 @@ class Service {
   Answer answer_of(const Job& job, Job::State state);
   Answer refused(Refusal reason, std::string_view message);
   Answer failed();
-  std::string metrics_text() const;
 
   const Limits limits_;
   const Models& models_;
