@@ -12,13 +12,14 @@
 
 namespace dcrnn_fast::server {
 
+// parse_options has the defaults.
 struct Options {
   std::string model;
-  HttpOptions http;
-  Limits limits;
+  HttpOptions http{};
+  Limits limits{};
   Batcher::Limits scoring{};
   std::size_t io_threads = 0;
-  std::chrono::seconds grace{10};
+  std::chrono::seconds grace{};
   bool help = false;
 };
 

@@ -118,16 +118,12 @@ void Batcher::score(const Batch& batch) {
   try {
     if (batch.size() > 1) rows = &(all = joined(batch));
     metrics_.batch_rows.observe(static_cast<double>(rows->rows));
-    std::vector<float> scores = batch.front()->model->engine->run(rows->ids, rows->dense, rows->rows);
+    const std::vector<float> scores = batch.front()->model->engine->run(rows->ids, rows->dense, rows->rows);
     metrics_.scored(rows->rows);
-    if (batch.size() == 1) {
-      batch.front()->scores = std::move(scores);
-    } else {
-      std::int64_t start = 0;
-      for (const auto& job : batch) {
-        job->scores = part_of(scores, all.rows, start, job->rows.rows);
-        start += job->rows.rows;
-      }
+    std::int64_t start = 0;
+    for (const auto& job : batch) {
+      job->scores = part_of(scores, rows->rows, start, job->rows.rows);
+      start += job->rows.rows;
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "scoring %lld rows failed: %s\n", static_cast<long long>(rows->rows), error.what());

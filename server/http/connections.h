@@ -14,10 +14,10 @@ namespace dcrnn_fast::server {
 
 struct HttpOptions {
   std::string host = "127.0.0.1";
-  unsigned short port = 8000;  // 0: a free one
-  std::size_t connections = 1000;
-  std::chrono::seconds transfer{30};  // for a request to arrive whole, and for an answer to be taken
-  std::chrono::seconds idle{75};      // between requests
+  unsigned short port;  // 0: a free one
+  std::size_t connections;
+  std::chrono::seconds transfer;  // for a request to arrive whole, and for an answer to be taken
+  std::chrono::seconds idle;      // between requests
 };
 
 class HttpServer {

@@ -30,8 +30,8 @@ struct Answer {
 Answer error_answer(unsigned status, std::string_view message);
 
 struct Limits {
-  std::uint64_t body_bytes = 1 << 20;
-  std::int64_t rows = 10'000, queue_rows = 100'000;
+  std::uint64_t body_bytes;
+  std::int64_t rows, queue_rows;
 };
 
 class Service {

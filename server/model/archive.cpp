@@ -15,7 +15,7 @@ struct Damaged : std::runtime_error {
 };
 
 // The zip format: little-endian numbers, a directory of all entries at the end, and after it a record that says where the directory begins.
-constexpr std::uint32_t kEnd = 0x06054b50, kListed = 0x02014b50, kEntry = 0x04034b50, kElsewhere = 0xffffffff;
+constexpr std::uint32_t kListed = 0x02014b50, kEntry = 0x04034b50, kElsewhere = 0xffffffff;
 constexpr std::size_t kEndSize = 22, kListedSize = 46, kEntrySize = 30, kLongestComment = 0xffff;
 
 std::uint32_t number(const std::string& bytes, std::size_t at, std::size_t size) {
@@ -37,7 +37,6 @@ std::string bytes_of(std::ifstream& file, std::uint64_t start, std::uint64_t siz
 
 Archive::Archive(const std::string& path, const std::string& shown) : file_(path, std::ios::binary | std::ios::ate) {
   if (!file_) throw ModelError(shown + " cannot be read; write it with `dcrnn-fast export --format aoti`");
-  std::string damaged;
   try {
     read_directory(static_cast<std::uint64_t>(file_.tellg()));
     for (const auto& [name, entry] : entries_)
@@ -56,7 +55,7 @@ void Archive::read_directory(std::uint64_t size) {
   const std::uint64_t tail_size = std::min<std::uint64_t>(size, kEndSize + kLongestComment);
   const std::string tail = bytes_of(file_, size - tail_size, tail_size);
   const std::size_t end = tail.rfind("PK\x05\x06");
-  if (end == std::string::npos || number(tail, end, 4) != kEnd) throw Damaged("it is no zip archive");
+  if (end == std::string::npos) throw Damaged("it is no zip archive");
   const std::uint32_t count = number(tail, end + 10, 2), directory_size = number(tail, end + 12, 4), start = number(tail, end + 16, 4);
   if (start == kElsewhere || std::uint64_t{start} + directory_size > size) throw Damaged("its directory is beyond its first 4 GB");
   const std::string directory = bytes_of(file_, start, directory_size);

@@ -49,10 +49,7 @@ std::vector<std::string> texts_of(const json::value& list) {
   return texts;
 }
 
-std::string id_of(const json::object& about) {
-  const json::value* const digest = about.if_contains("model");
-  return digest == nullptr ? "unknown" : std::string(digest->as_string()).substr(0, 12);
-}
+std::string text_of(const json::object& about, const char* key) { return std::string(about.at(key).as_string()); }
 
 void score_a_row(const Model& model, std::size_t fields, std::size_t dense) {
   const std::vector<std::int64_t> ids(fields);
@@ -62,8 +59,6 @@ void score_a_row(const Model& model, std::size_t fields, std::size_t dense) {
 }
 
 std::string as_json(const json::value& value) { return json::serialize(value).substr(0, 100); }
-
-std::string text_of(const json::object& about, const char* key) { return std::string(about.at(key).as_string()); }
 
 // "2.13" of "2.13.0+cpu".
 std::string release(const std::string& version) { return version.substr(0, version.find('.', version.find('.') + 1)); }
@@ -129,10 +124,10 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
     if (digest == nullptr || digest->as_string() != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
     const auto names = texts_of(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
-    auto model = std::make_unique<Model>(Model{.id = id_of(about),
-                                               .kind = std::string(about.at("kind").as_string()),
-                                               .written_by = std::string(about.at("dcrnn_fast").as_string()),
-                                               .torch = std::string(about.at("torch").as_string()),
+    auto model = std::make_unique<Model>(Model{.id = text_of(about, "model").substr(0, 12),
+                                               .kind = text_of(about, "kind"),
+                                               .written_by = text_of(about, "dcrnn_fast"),
+                                               .torch = text_of(about, "torch"),
                                                .names = names,
                                                .tasks = texts_of(about.at("tasks")),
                                                .encoder = Encoder(encoding, about_value),

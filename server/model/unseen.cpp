@@ -31,11 +31,12 @@ std::string percent(double share) {
   return text;
 }
 
-// Of the cells that are not missing, those that are out of vocabulary, and how many cells that is a part of.
-std::optional<double> unknown_of_known(const Unseen::Rates& rates, double& part) {
-  part = 1 - rates.missing.value_or(0);
-  if (!rates.oov || part <= 0) return std::nullopt;
-  return *rates.oov / part;
+double known(const Unseen::Rates& rates) { return 1 - rates.missing.value_or(0); }
+
+// Of the cells that are not missing, those that are out of vocabulary.
+std::optional<double> unknown_of_known(const Unseen::Rates& rates) {
+  if (!rates.oov || known(rates) <= 0) return std::nullopt;
+  return *rates.oov / known(rates);
 }
 
 // The rule of dcrnn_fast.data.inspect.oov.lost_fields.
@@ -49,9 +50,8 @@ std::string line(const Unseen::Field& field, double now, const char* are, double
 }
 
 std::string lost(const Unseen::Field& field) {
-  double part = 1, part_before = 1;
-  const auto before = unknown_of_known(field.trained, part_before), now = unknown_of_known(field.now, part);
-  if (is_lost(before, now, part * field.rows))
+  const auto before = unknown_of_known(field.trained), now = unknown_of_known(field.now);
+  if (is_lost(before, now, known(field.now) * field.rows))
     return line(field, *now, field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", *before,
                 "compare its texts with those of the train rows, as 7 and 007 are two categories; if the categories are really new, train "
                 "on newer rows, or use coarser categories");
