@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py scripts/sources.py $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
+SOURCES := pyproject.toml setup.py scripts/build_backend.py scripts/sources.py $(wildcard csrc/* csrc/cpu/* csrc/cuda/*)
 CPP_AND_CUDA := $$(git ls-files '*.h' '*.cpp' '*.cu' '*.inl')
 BUILD_REQUIREMENTS := 'torch>=2.10' numpy 'pybind11>=2.13' 'setuptools>=77' ninja
 
@@ -18,12 +18,10 @@ help: ## Lists the targets.
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice. It
 # leaves it to Python to compile the modules that a process imports, a small part of all.
-# The link gives kernels/ its installed name, dcrnn_fast.kernels, to mypy, import-linter and editors too.
 $(VENV)/.%: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile $(BUILD_REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation -e '.[$*]'
-	ln -sfn ../kernels dcrnn_fast/kernels
 	touch $@
 
 # Packages that stay in build/, out of the virtual environment.

@@ -7,6 +7,7 @@ is written to ``_build_failure*.txt`` in the package, which ``python -m dcrnn_fa
 ``DCRNN_FAST_O`` is the level of optimisation of the CPU's code (default: 3).
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -167,6 +168,21 @@ class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
             print(f"dcrnn_fast: {name} was not built ({error}); the package will run on its other backends")
 
 
+def package_dir() -> dict[str, str]:
+    """Where the packages lie.
+
+    For an editable installation, a link stands where ``dcrnn_fast.kernels`` is imported from. Then setuptools writes the path of this
+    folder, which editors and type checkers follow, and no import hook, which they do not.
+    """
+    link = ROOT / "dcrnn_fast" / "kernels"
+    if "editable_wheel" in sys.argv:
+        with contextlib.suppress(OSError):  # no links on this file system
+            if not link.is_dir():
+                link.symlink_to(Path("..") / "kernels", target_is_directory=True)
+            return {"": "."}
+    return {"dcrnn_fast.kernels": "kernels"}
+
+
 extensions = []
 if WANTED["_C"] != "0":
     extensions.append(extension("_C", ("shared", "cpu", "python"), "cpu", []))
@@ -176,7 +192,7 @@ if WANTED["_C_cuda"] != "0":
 
 setup(
     packages=sorted({*find_packages(include=["dcrnn_fast", "dcrnn_fast.*"]), "dcrnn_fast.kernels"}),
-    package_dir={"dcrnn_fast.kernels": "kernels"},
+    package_dir=package_dir(),
     package_data={"dcrnn_fast": ["py.typed", *REPORTS.values(), "data/embedded/*"], "dcrnn_fast.kernels": ["tuned/*.json"]},
     ext_modules=extensions,
     cmdclass={"build_ext": build_ext},
