@@ -19,7 +19,6 @@ def forward(problem: Problem, *, keep_states: bool, keep_activations: bool) -> t
     slots = p.L - 1 if keep_states else min(2, p.L - 1)
     states = x0.new_empty(0) if problem.return_states else x0.new_empty(p.T, slots, p.B, p.D)
     activations = x0.new_empty(p.T, p.L, p.B, p.G, p.D) if keep_activations else x0.new_empty(0)
-    replay.made(out, states, activations)
     if problem.return_states:
         out[:, 0] = x0
     if out.numel():

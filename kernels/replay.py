@@ -1,9 +1,9 @@
-"""Repeats launches. Preparing one takes the host longer than a small kernel takes the GPU.
+"""Repeats an operator's calls. Preparing one takes the host longer than small kernels take the GPU.
 
-:func:`launch` starts every kernel. It remembers what Triton compiled for the same constants and numbers, so that Triton need not look at
-them again. A forward, which is called most, is repeated as a whole. A :class:`Recording` holds of each launch the compiled kernel, the grid
-and all arguments, in which places stand for the tensors of a call. It serves calls with the same :func:`key`: the same weights at the same
-addresses, and inputs of the same shape. Such a call needs no other check of its arguments.
+The first call of its kind runs as it is written. So does the second, and is noted: what it allocates, what it asks of PyTorch, and
+its launches. Later calls run the :class:`Recording`: the same on their own tensors, without a check or a decision of Python. What they have
+in common with the noted call is all that these depend on: shapes, strides, dtypes, devices, alignment, options, and the choice of tiles.
+To note a call takes as long as several calls, so sizes that do not come again are not worth it.
 """
 
 from __future__ import annotations
@@ -11,153 +11,256 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 from torch.nn import Parameter
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from . import INTERPRETED, tile_choice
 from .launch_options import on_device_of
 
-INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index", "context")
-"""The places of a call's tensors; those of its output, states and activations follow."""
 DEVICE = "cuda"
-"""The type of devices whose launches are repeated; tests on a fake GPU replace it."""
-OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
-"""What a launch says beside the kernel's arguments; always in the same order."""
+"""The type of devices whose calls are repeated; tests on a fake GPU replace it."""
 MOST = 1024
-"""Recordings that are kept, and compiled kernels. When there are more, all are forgotten."""
+"""Recordings that are kept. When there are more, all are forgotten."""
 
-Key = tuple[object, ...]
-_recordings: dict[Key, Recording] = {}
-_compiled: dict[Key, triton.compiler.CompiledKernel] = {}
-"""By the device, the kernel, and what Triton may compile it for: all numbers and options, and each tensor's dtype and alignment."""
+Slots = list[Any]
+"""The tensors of a call: its arguments, then what it makes."""
+_recordings: dict[object, Recording | bool | None] = {}
+"""By what calls have in common, see :func:`_key`: None after one call, False where the second one could not be noted."""
 _current = threading.local()
 
 
-@dataclass
+class _Place(NamedTuple):
+    """Where a tensor's values lie: behind those of a slot's tensor by a number of values. ``whole``: it is this tensor."""
+
+    slot: int
+    offset: int
+    whole: bool
+
+
+class _Step(NamedTuple):
+    """A step of a recording: a function of the slots, the slots that it reads, and the one that it fills or None."""
+
+    run: Callable[[Slots], None]
+    reads: Sequence[int]
+    fills: int | None
+
+
 class Recording:
-    """The launches of a forward, and the shapes of its output, states and activations."""
+    """The steps of a call, each with the slots that nothing reads after it, and the slots of its results."""
 
-    places: dict[int, int]
-    """The places of the call's tensors by ``id``, while it is made."""
-    launches: list[tuple[Callable[..., None], list[Any], list[tuple[int, int]]]] = field(default_factory=list)
-    buffers: list[list[int]] = field(default_factory=list)
-    usable: bool = True
+    def __init__(self, inputs: Sequence[Tensor], steps: Sequence[_Step], results: Sequence[int], num_made: int) -> None:
+        self.bytes = [_bytes_read(tensor) for tensor in inputs]
+        needed, kept = set(results), []
+        for step in reversed(steps):
+            if step.fills is None or step.fills in needed:
+                kept.append((step.run, [slot for slot in step.reads if slot not in needed]))
+                needed.update(step.reads)
+        self.steps, self.results, self.made = kept[::-1], tuple(results), [None] * num_made
 
-    def add(self, kernel: Any, compiled: Any, grid: Sequence[int], arguments: dict[str, Any]) -> None:
-        """Add a launch. One that a graph traced, or with a tensor that has no place, makes the recording unusable."""
-        if not isinstance(compiled, triton.compiler.CompiledKernel):
-            self.usable = False
-            return
-        values = [arguments[name] for name in kernel.arg_names]
-        tensors = [(at, self.places.get(id(value), -1)) for at, value in enumerate(values) if isinstance(value, Tensor)]
-        self.usable = self.usable and all(place >= 0 for _, place in tensors)
-        for at, _ in tensors:
-            values[at] = None
-        self.launches.append((compiled[(*grid, 1, 1)[:3]], values, tensors))
+    def has_memory(self, arguments: Sequence[Any]) -> bool:
+        """Whether each tensor's values lie in its storage, whose memory a caller may have freed."""
+        tensors = [value for value in arguments if isinstance(value, Tensor)]
+        return all(
+            [
+                tensor.storage_offset() * tensor.element_size() + read <= tensor.untyped_storage().nbytes()
+                for tensor, read in zip(tensors, self.bytes, strict=True)
+            ]
+        )
 
-    def run(self, inputs: Sequence[Tensor | None], *, return_states: bool, keep_states: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Launch everything for these inputs, and return the output, states and activations as the forward does."""
-        x0 = inputs[0]
-        assert x0 is not None
-        out, states, activations = (x0.new_empty(shape) for shape in self.buffers)
-        if return_states:
-            out[:, 0] = x0
-        pointers = [0 if tensor is None else tensor.data_ptr() for tensor in (*inputs, out, states, activations)]
-        with on_device_of(x0):
-            for launch, values, tensors in self.launches:
-                arguments = list(values)
-                for at, place in tensors:
-                    arguments[at] = pointers[place]
-                launch(*arguments)
-        return out, states if keep_states else x0.new_empty(0), activations
+    def run(self, arguments: Sequence[Any]) -> Any:
+        """The results for these arguments, of which the first is a tensor: one tensor, or a tuple."""
+        slots: Slots = [value for value in arguments if isinstance(value, Tensor)]
+        slots += self.made
+        with on_device_of(arguments[0]):
+            for step, unread in self.steps:
+                step(slots)
+                for slot in unread:
+                    slots[slot] = None
+        found = tuple([slots[slot] for slot in self.results])
+        return found if len(found) > 1 else found[0]
 
 
-def key(inputs: Sequence[Tensor | None], *options: object) -> Key | None:
-    """What a call must have in common with another one to have its launches repeated, or None if they cannot be.
-
-    ``inputs`` are x0, the banks, the index and the context; ``options`` are what the launches depend on besides.
-    """
-    if INTERPRETED:
-        return None
-    found: list[object] = [tile_choice.changes(), *options]
-    for tensor in inputs:
-        if tensor is None:
-            continue
-        if type(tensor) not in (Tensor, Parameter) or tensor.layout != torch.strided or tensor.is_nested:
-            return None
-        if tensor.device.type != DEVICE or not tensor.is_contiguous():
-            return None
-        found += (tensor.shape, tensor.dtype, tensor.device)
-    # the address of a weight stands for its memory, which was checked when the launches were recorded
-    found += [tensor.data_ptr() for tensor in inputs[1:6]]  # type: ignore[union-attr]
-    for tensor in (inputs[0], inputs[6]):
-        if tensor is not None:
-            address = tensor.data_ptr()
-            end = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
-            if not address or end > tensor.untyped_storage().nbytes():
-                return None
-            found.append(address % 16)
-    return tuple(found)
-
-
-def find(wanted: Key | None) -> Recording | None:
-    """The recording of these launches, or None."""
-    return None if wanted is None else _recordings.get(wanted)
+def repeat(name: str, arguments: Sequence[Any]) -> Recording | None:
+    """The recording of a call like this one of an operator, or None; also where memory was freed, which the operator's checks say."""
+    recording = _recordings.get(_key(name, arguments))
+    return recording if isinstance(recording, Recording) and recording.has_memory(arguments) else None
 
 
 @contextmanager
-def recorded(wanted: Key | None, inputs: Sequence[Tensor | None]) -> Iterator[None]:
-    """Record what is launched inside the block, unless ``wanted`` is None."""
-    if wanted is None:
-        yield
+def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], Any]]:
+    """Record a call of an operator inside the block, if one like it came before. Give the function that it yields the results; it returns
+    them."""
+    wanted = _key(name, arguments)
+    if wanted is None or _recordings.get(wanted, False) is not None:
+        yield lambda results: results
+        if wanted is not None and wanted not in _recordings:
+            if len(_recordings) >= MOST:
+                _recordings.clear()
+            _recordings[wanted] = None
         return
-    recording = Recording({id(tensor): place for place, tensor in enumerate(inputs) if tensor is not None})
-    # one tensor in two places: in a later call they may be two
-    recording.usable = len(recording.places) == sum(tensor is not None for tensor in inputs)
-    _current.recording = recording
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    recorder = _current.recorder = _Recorder(tensors)
     try:
-        yield
+        with recorder:
+            yield recorder.end
     finally:
-        _current.recording = None
-    if recording.usable and recording.launches:
-        recording.places = {}
-        if len(_recordings) >= MOST:
-            _recordings.clear()
-        _recordings[wanted] = recording
-
-
-def made(*buffers: Tensor) -> None:
-    """Tell the recording, if one is made, the output, states and activations before they are launched on."""
-    recording = getattr(_current, "recording", None)
-    if recording is not None:
-        first = len(INPUTS)
-        recording.buffers = [list(tensor.shape) for tensor in buffers]
-        recording.places.update({id(tensor): first + place for place, tensor in enumerate(buffers)})
+        _current.recorder = None
+    made = recorder.num_slots - len(tensors)
+    _recordings[wanted] = recorder.usable and Recording(tensors, recorder.steps, recorder.results, made)
 
 
 def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
     """Launch a kernel on the current device, and record it where a recording is made."""
-    recording = getattr(_current, "recording", None)
-    if INTERPRETED or not isinstance(kernel, triton.JITFunction):
-        compiled = kernel[grid](**arguments)  # a graph that is traced has the launch as a node
-    else:
+    recorder = getattr(_current, "recorder", None)
+    if recorder is None:
+        kernel[grid](**arguments)  # a graph that is traced has the launch as a node
+        return
+    with torch._C.DisableTorchFunction():  # what Triton asks of the tensors is not the recorder's
+        compiled = kernel[grid](**arguments)
+        recorder.note_launch(kernel, compiled, grid, arguments)
+
+
+def _key(name: str, arguments: Sequence[Any]) -> object:
+    """What a call of an operator must have in common with another one to be repeated, or None if it cannot be."""
+    if INTERPRETED:
+        return None
+    found: list[object] = [name, tile_choice.changes()]
+    for value in arguments:
+        if not isinstance(value, Tensor):
+            found.append(value)
+            continue
+        if type(value) not in (Tensor, Parameter) or value.layout != torch.strided or value.is_nested:
+            return None
+        device = value.device
+        if device.type != DEVICE:
+            return None
+        found += (value.shape, value.stride(), value.dtype, device, value.data_ptr() % 16)
+    return tuple(found)
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes what a call asks of PyTorch, and its launches."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.steps: list[_Step] = []
+        self.results: list[int] = []
+        self.num_slots = len(inputs)
+        self.places: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        """Of each tensor its :class:`_Place`."""
+        self.views: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        """Of each view that a step reads its slot."""
+        for slot, tensor in enumerate(inputs):
+            self.places[tensor] = _Place(slot, 0, whole=True)
+        # one tensor in two places: in a later call they may be two
+        self.usable = len(self.places) == len(inputs)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function, and note it if it makes or changes a tensor."""
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        name = function.__name__
+        if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
+            self._note(function, args, kwargs, None)
+            return result
+        made = [value for value in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(value, Tensor)]
+        for tensor in [tensor for tensor in made if tensor not in self.places]:
+            base = next((value for value in args if isinstance(value, Tensor) and _shares_memory(value, tensor)), None)
+            place = None if base is None else self.places.get(base)
+            if base is None:
+                self.places[tensor] = _Place(self._new_slot(), 0, whole=True)
+                self._note(function, args, kwargs, self.num_slots - 1)
+                self.usable = self.usable and tensor is result
+            elif place is not None:
+                self.places[tensor] = _Place(place.slot, place.offset + tensor.storage_offset() - base.storage_offset(), whole=False)
+        return result
+
+    def end(self, results: Any) -> Any:
+        """Note the results, one tensor or a tuple, and return them."""
+        self.results = [self._slot(tensor) for tensor in (results if isinstance(results, tuple) else [results])]
+        return results
+
+    def note_launch(self, kernel: Any, compiled: Any, grid: Sequence[int], arguments: dict[str, Any]) -> None:
+        """Note a launch. One that a graph traced, or with a tensor from elsewhere, makes the recording unusable."""
         values = [arguments[name] for name in kernel.arg_names]
-        options = [arguments[name] for name in arguments if name in OPTIONS]
-        kinds = [(value.dtype, value.data_ptr() % 16) if isinstance(value, Tensor) else value for value in values]
-        known = (torch.cuda.current_device() if DEVICE == "cuda" else 0, kernel, *kinds, *options)
-        compiled = _compiled.get(known)
-        if compiled is None:
-            compiled = kernel[grid](**arguments)
-            if isinstance(compiled, triton.compiler.CompiledKernel):
-                if len(_compiled) >= MOST:
-                    _compiled.clear()
-                _compiled[known] = compiled
-        else:
-            compiled[(*grid, 1, 1)[:3]](*[value.data_ptr() if isinstance(value, Tensor) else value for value in values])
-    if recording is not None:
-        recording.add(kernel, compiled, grid, arguments)
+        tensors = [(at, value) for at, value in enumerate(values) if isinstance(value, Tensor)]
+        if not isinstance(compiled, triton.compiler.CompiledKernel) or any(value not in self.places for _, value in tensors):
+            self.usable = False
+            return
+        addresses = [(at, self.places[value].slot, self.places[value].offset * value.element_size()) for at, value in tensors]
+        for at, _ in tensors:
+            values[at] = None
+        launcher = compiled[(*grid, 1, 1)[:3]]
+
+        def run(slots: Slots) -> None:
+            given = list(values)
+            for at, slot, offset in addresses:
+                given[at] = slots[slot].data_ptr() + offset
+            launcher(*given)
+
+        self.steps.append(_Step(run, [slot for _, slot, _ in addresses], None))
+
+    def _note(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any], fills: int | None) -> None:
+        """Note a call of PyTorch, whose tensors are among its arguments by place, or a list there."""
+        values = list(args)
+        single = [(at, self._slot(value)) for at, value in enumerate(args) if isinstance(value, Tensor)]
+        several = [(at, [self._slot(tensor) for tensor in value]) for at, value in enumerate(args) if _holds_tensors(value)]
+        self.usable = self.usable and not any(isinstance(value, Tensor) for value in kwargs.values())
+        for at, _ in (*single, *several):
+            values[at] = None
+
+        def run(slots: Slots) -> None:
+            given = list(values)
+            for at, slot in single:
+                given[at] = slots[slot]
+            for at, held in several:
+                given[at] = [slots[slot] for slot in held]
+            result = function(*given, **kwargs)
+            if fills is not None:
+                slots[fills] = result
+
+        reads = [slot for _, slot in single] + [slot for _, held in several for slot in held]
+        self.steps.append(_Step(run, reads, fills))
+
+    def _slot(self, tensor: Tensor) -> int:
+        """The slot of a tensor. A view gets one of its own when a step reads it."""
+        place = self.places.get(tensor)
+        if place is None:  # it comes from elsewhere
+            self.usable = False
+            return 0
+        if place.whole:
+            return place.slot
+        if tensor not in self.views:
+            self.views[tensor] = fills = self._new_slot()
+            shape, stride = tensor.shape, tensor.stride()
+
+            def run(slots: Slots) -> None:
+                memory = slots[place.slot]
+                slots[fills] = memory.as_strided(shape, stride, memory.storage_offset() + place.offset)
+
+            self.steps.append(_Step(run, [place.slot], fills))
+        return self.views[tensor]
+
+    def _new_slot(self) -> int:
+        self.num_slots += 1
+        return self.num_slots - 1
+
+
+def _bytes_read(tensor: Tensor) -> int:
+    """The bytes from a tensor's first value to the end of its last one."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size() if tensor.numel() else 0
+
+
+def _shares_memory(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.untyped_storage()._cdata == other.untyped_storage()._cdata
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(one, Tensor) for one in value)

@@ -85,7 +85,7 @@ class WeightGradient:
         """[T, R, G, K] in the index's order of rows."""
         p = self.problem.layout
         found = [part for part in self.parts if part is not None]
-        return torch.cat(found, dim=1).view(p.T, p.R, p.G, p.C + p.D)
+        return (found[0] if len(found) == 1 else torch.cat(found, dim=1)).view(p.T, p.R, p.G, p.C + p.D)
 
 
 def _sum(total: Tensor | None, product: Tensor) -> Tensor:

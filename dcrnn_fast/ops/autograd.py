@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from ..support.tracing import transformed
 
 _libraries: list[Library] = []
 """The registrations, which end when their library is deleted."""
+REPEATS: dict[str, Callable[[str, Sequence[Any]], Any]] = {}
+"""By namespace a function that finds how to repeat a call of an operator without the dispatcher, or None; see
+:mod:`dcrnn_fast.kernels.replay`."""
 
 
 def register_derivative(
@@ -35,10 +39,18 @@ def register_derivative(
     """
     names = [argument.name for argument in operator._schema.arguments]
     defaults = [argument.default_value for argument in operator._schema.arguments]
+    namespace, _, name = operator._schema.name.partition("::")
+    profiles = torch.autograd._profiler_enabled
 
     def below_autograd(*arguments: Any) -> Any:
+        repeat = REPEATS.get(namespace)
         try:
             with torch._C._AutoDispatchBelowAutograd():
+                if repeat is not None and not _watched():
+                    recording = repeat(name, arguments)
+                    if recording is not None:
+                        with torch.profiler.record_function(operator._schema.name) if profiles() else nullcontext():
+                            return recording.run(arguments)
                 return operator(*arguments)
         except RuntimeError:
             _let_signals_in()
@@ -66,10 +78,10 @@ def register_derivative(
             return Differentiable.apply(*arguments, *defaults[len(arguments) :])
         return below_autograd(*arguments)
 
-    library = Library(operator.namespace, "FRAGMENT")
+    library = Library(namespace, "FRAGMENT")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators")  # a triton_op has a kernel of PyTorch's own there
-        library.impl(operator._schema.name.partition("::")[2], dispatched, "Autograd", allow_override=True)
+        library.impl(name, dispatched, "Autograd", allow_override=True)
     _libraries.append(library)
 
     def call(*arguments: Any) -> Any:
@@ -130,6 +142,11 @@ def _stacked(outputs: list[Any], count: int) -> tuple[Any, Any]:
     if isinstance(outputs[0], Tensor):
         return torch.stack(outputs)[:count], 0
     return tuple(torch.stack(values)[:count] for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
+
+
+def _watched() -> bool:
+    """Whether somebody sees or replaces the operators that are called, and so must meet each."""
+    return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active() or torch.jit.is_tracing())
 
 
 def _let_signals_in() -> None:

@@ -12,6 +12,7 @@ from ..kernels import launches, tile_choice
 from . import cross_rnn as full_cell
 from . import low_rank_cross_rnn as low_rank_cell
 from . import param_gather as gather_contract
+from .autograd import REPEATS
 from .registry import Keep, Needs, register
 
 
@@ -21,42 +22,43 @@ def functions(launches: ModuleType) -> dict[str, Callable[..., Any]]:
     forward, backward, gather = launches.forward, launches.backward, launches.gather
     readers_of, sum_rows = launches.readers_of, launches.sum_rows
     low_rank, low_rank_backward = launches.low_rank_cross_rnn, launches.low_rank_cross_rnn_backward
-    replay = launches.replay
+    recorded = launches.replay.recorded
 
-    def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-        gather_contract.Arguments(shared, private, index).check_shapes()
-        return gather(shared, private, index)
+    def param_gather(*arguments: Any) -> Tensor:
+        gather_contract.Arguments(*arguments).check_shapes()
+        with recorded("param_gather", arguments) as noted:
+            return noted(gather(*arguments))
 
-    def param_gather_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
-        gather_contract.check_backward(grad, index, num_shared, num_private)
-        return sum_rows(grad, readers_of(index, num_shared, num_private), grad.dtype)
+    def param_gather_backward(grad: Tensor, *index_and_sizes: Any) -> tuple[Tensor, Tensor]:
+        gather_contract.check_backward(grad, *index_and_sizes)
+        with recorded("param_gather_backward", (grad, *index_and_sizes)) as noted:
+            return noted(sum_rows(grad, readers_of(*index_and_sizes), grad.dtype))
 
-    def cross_rnn(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        a = full_cell.Arguments(*arguments)
+    def cross_rnn(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        a = full_cell.Arguments(*given)  # the dispatcher drops those that equal their defaults
         if not 0 <= a.keep <= Keep.BOTH:
             raise ValueError(f"keep: got {a.keep}, expected 0 (nothing), 1 (activations), 2 (states) or 3 (both)")
-        inputs, keep_states = (*a[:6], a.context), bool(a.keep & Keep.STATES)
-        wanted = replay.key(inputs, a.steps, a.cell, a.return_states, a.keep, a.allow_tf32)
-        recording = replay.find(wanted)
-        if recording is not None:
-            return recording.run(inputs, return_states=a.return_states, keep_states=keep_states and not a.return_states)
         a.check_shapes()
-        problem = launches.Problem.of(a)
-        with replay.recorded(wanted, inputs):
-            return forward(problem, keep_states=keep_states, keep_activations=bool(a.keep & Keep.ACTIVATIONS))
+        with recorded("cross_rnn", a) as noted:
+            problem = launches.Problem.of(a)
+            return noted(forward(problem, keep_states=bool(a.keep & Keep.STATES), keep_activations=bool(a.keep & Keep.ACTIVATIONS)))
 
-    def cross_rnn_backward(grad: Tensor, states: Tensor, activations: Tensor, needs: int, *arguments: Any) -> tuple[Tensor, ...]:
-        problem = launches.Problem.of(full_cell.check_backward(grad, states, activations, needs, *arguments))
-        return backward(problem, grad, states, activations, **_wanted(needs))
+    def cross_rnn_backward(grad: Tensor, states: Tensor, activations: Tensor, needs: int, *given: Any) -> tuple[Tensor, ...]:
+        a = full_cell.check_backward(grad, states, activations, needs, *given)
+        with recorded("cross_rnn_backward", (grad, states, activations, needs, *a[:-1])) as noted:
+            return noted(backward(launches.Problem.of(a), grad, states, activations, **_wanted(needs)))
 
-    def low_rank_cross_rnn(*arguments: Any) -> tuple[Tensor, Tensor]:
-        a = low_rank_cell.Arguments(*arguments)
+    def low_rank_cross_rnn(*given: Any) -> tuple[Tensor, Tensor]:
+        a = low_rank_cell.Arguments(*given)
         a.check_shapes()
-        return low_rank(launches.LowRankProblem.of(a), keep_activations=a.keep)
+        with recorded("low_rank_cross_rnn", a) as noted:
+            return noted(low_rank(launches.LowRankProblem.of(a), keep_activations=a.keep))
 
-    def low_rank_cross_rnn_backward(grad: Tensor, activations: Tensor, needs: int, *arguments: Any) -> tuple[Tensor, ...]:
-        problem = launches.LowRankProblem.of(low_rank_cell.check_backward(grad, activations, needs, *arguments))
-        return low_rank_backward(problem, grad, activations, **_wanted(needs), projections=bool(needs & Needs.PROJECTIONS))
+    def low_rank_cross_rnn_backward(grad: Tensor, activations: Tensor, needs: int, *given: Any) -> tuple[Tensor, ...]:
+        a = low_rank_cell.check_backward(grad, activations, needs, *given)
+        with recorded("low_rank_cross_rnn_backward", (grad, activations, needs, *a[:-1])) as noted:
+            problem = launches.LowRankProblem.of(a)
+            return noted(low_rank_backward(problem, grad, activations, **_wanted(needs), projections=bool(needs & Needs.PROJECTIONS)))
 
     every = param_gather, param_gather_backward, cross_rnn, cross_rnn_backward, low_rank_cross_rnn, low_rank_cross_rnn_backward
     return {function.__name__: function for function in every}
@@ -67,4 +69,5 @@ def _wanted(needs: int) -> dict[str, bool]:
     return {"x0": bool(needs & Needs.X0), "banks": bool(needs & Needs.BANKS), "context": bool(needs & Needs.CONTEXT)}
 
 
+REPEATS["dcrnn_fast_triton"] = launches.replay.repeat
 IMPLEMENTATION = register("dcrnn_fast_triton", Keep.BOTH, functions(launches), tile_choice.kernel_override)

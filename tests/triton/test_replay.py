@@ -1,5 +1,6 @@
-"""A forward of the same weights and sizes repeats the launches of the one before, with its own tensors."""
+"""A call of an operator that is like one before it repeats what that one did, with its own tensors."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -10,10 +11,144 @@ import torch
 from dcrnn_fast.ops import backends
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.skipif(torch.cuda.is_available() and backends.REASONS["triton"] is not None, reason="no Triton kernels here")
+
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.compiler import CompiledKernel
+
+from dcrnn_fast import functional
+from dcrnn_fast.kernels import INTERPRETED, replay
+from tests.operators.precision import results
+from tests.operators.problems import cross_arguments
+
+CASES = {
+    "full": {},
+    "full, untied with a context": {"tied": False, "context_dim": 3},
+    "full, every state": {"return_states": True},
+    "full, computed again": {"recompute": True},
+    "full, one step": {"steps": 1},
+    "full, without a gate": {"cell": "cross"},
+    "low rank": {"rank": 3},
+    "low rank, untied with a context": {"rank": 3, "tied": False, "context_dim": 3},
+    "low rank, every state, computed again": {"rank": 3, "return_states": True, "recompute": True},
+    "low rank, one step": {"rank": 3, "steps": 1},
+}
 
 
-def test_a_repeated_forward_launches_what_a_prepared_one_does():
+class Interpreted(CompiledKernel):
+    """Stands for a compiled kernel: takes a launch's arguments in order, tensors as addresses, and has the interpreter run them."""
+
+    module = None
+
+    def __init__(self, kernel, arguments):
+        self.kernel = kernel
+        self.dtypes = {name: value.dtype for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+        self.options = {name: value for name, value in arguments.items() if name not in kernel.arg_names}
+
+    def __getitem__(self, grid):
+        def run(*values):
+            given = dict(zip(self.kernel.arg_names, values, strict=True))
+            for name, dtype in self.dtypes.items():
+                given[name] = tensor_at(given[name], dtype)
+            self.kernel[grid](**given, **self.options)
+
+        return run
+
+
+def tensor_at(address, dtype):
+    """A tensor that begins at an address; the interpreter reads no more of it."""
+    if not address:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer((ctypes.c_char * dtype.itemsize).from_address(address), dtype=dtype)
+
+
+@pytest.fixture
+def repeats(monkeypatch):
+    """Calls on the CPU are recorded and repeated; yields the number of calls that were repeated, by operator."""
+    if not INTERPRETED:
+        pytest.skip("the interpreter stands for a GPU")
+
+    def launch(kernel, grid, **arguments):
+        kernel[grid](**arguments)
+        recorder = getattr(replay._current, "recorder", None)
+        if recorder is not None:
+            recorder.note_launch(kernel, Interpreted(kernel, arguments), grid, arguments)
+
+    counts = []
+    run = replay.Recording.run
+
+    def counted(recording, arguments):
+        counts.append(recording)
+        return run(recording, arguments)
+
+    for name, value in {"INTERPRETED": False, "DEVICE": "cpu", "launch": launch, "_recordings": {}}.items():
+        monkeypatch.setattr(replay, name, value)
+    monkeypatch.setattr(replay.Recording, "run", counted)
+    return counts
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_repeated_step_computes_what_the_reference_computes(case, repeats):
+    options = {name: case[name] for name in ("return_states", "recompute") if name in case}
+    sizes = {name: value for name, value in case.items() if name not in options}
+    for seed in (0, 1, 2):  # other values at other addresses
+        given = {**cross_arguments(batch=5, dim=6, seed=seed, **sizes), **options}
+        upstream = torch.randn(functional.cross_rnn(**given, backend="reference").shape, dtype=torch.float64)
+        found = results(functional.cross_rnn, given, upstream, backend="triton")
+        assert len(repeats) == (2 if seed == 2 else 0), "the third step repeats its forward and its backward"
+        expected = results(functional.cross_rnn, given, upstream, backend="reference")
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_launch_that_is_not_noted_gives_wrong_numbers(repeats, monkeypatch):
+    monkeypatch.setattr(replay._Recorder, "note_launch", lambda *_: None)
+    for seed in (0, 1, 2):
+        given = cross_arguments(batch=5, dim=6, seed=seed)
+        found = functional.cross_rnn(**given, backend="triton")
+        assert torch.allclose(found, functional.cross_rnn(**given, backend="reference")) == (seed < 2)
+
+
+class Watching(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_mode_that_watches_operators_meets_a_repeated_one(repeats):
+    given = cross_arguments(batch=5, dim=6)
+    for _ in range(2):
+        functional.cross_rnn(**given, backend="triton")
+    with Watching() as mode:
+        functional.cross_rnn(**given, backend="triton")
+    assert mode.names[-1] == "dcrnn_fast_triton.cross_rnn.default"
+
+
+def test_a_profile_names_a_repeated_operator(repeats):
+    given = cross_arguments(batch=5, dim=6)
+    for _ in range(2):
+        functional.cross_rnn(**given, backend="triton")
+    with torch.profiler.profile() as profile:
+        functional.cross_rnn(**given, backend="triton")
+    assert "dcrnn_fast_triton::cross_rnn" in {event.key for event in profile.key_averages()}
+
+
+def test_tensors_in_two_places_are_not_recorded_at_every_call(repeats, monkeypatch):
+    given = cross_arguments(batch=2, dim=2, share_ratio=1)
+    given["x0"] = given["shared_bias"]
+    made = []
+    monkeypatch.setattr(replay, "_Recorder", lambda inputs, kind=replay._Recorder: made.append(1) or kind(inputs))
+    for _ in range(4):
+        functional.cross_rnn(**given, backend="triton")
+    assert (len(made), len(repeats)) == (1, 0)
+
+
+def test_repeated_launches_are_those_that_triton_prepares():
+    if torch.cuda.is_available() and backends.REASONS["triton"] is not None:
+        pytest.skip("no Triton kernels here")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.triton.replayed"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
