@@ -107,19 +107,16 @@ Encoder::Plan::Plan(const json::value& encoding, const json::value& about) {
     if (!name.is_string()) misfit("dcrnn_fast.json: dense holds " + shown(name) + ", expected a name");
     names.emplace_back(name.get_string());
   }
-  for (const Derived& one : derived) names.insert(names.end(), one.sources.begin(), one.sources.end());
-  std::set<std::string, std::less<>> made, read_by_derived;
+  std::set<std::string, std::less<>> made, read_by_derived, single(names.begin(), names.end());
   for (const Derived& one : derived) {
     made.insert(one.name);
+    names.insert(names.end(), one.sources.begin(), one.sources.end());
     read_by_derived.insert(one.sources.begin(), one.sources.end());
+    if (one.kind != Derived::value) single.insert(one.sources.begin(), one.sources.end());
   }
   for (const std::string& name : names)
     if (!made.contains(name) && column_of.emplace(name, wanted.size()).second) wanted.push_back(name);
   for (const Derived& one : derived) column_of.emplace(one.name, column_of.size());
-  std::set<std::string, std::less<>> single;
-  for (std::size_t at = 0; at < fields.size() + dense.size(); ++at) single.insert(names[at]);
-  for (const Derived& one : derived)
-    if (one.kind != Derived::value) single.insert(one.sources.begin(), one.sources.end());
   for (const std::string& name : wanted) {
     wanted_by_derived.push_back(read_by_derived.contains(name));
     wanted_as_cells.push_back(single.contains(name));
@@ -255,9 +252,7 @@ std::vector<Column> Encoder::Plan::derive(const std::vector<Source>& sources, st
   return columns;
 }
 
-Encoder::Encoder(const json::value& encoding, const json::value& about) : plan_(std::make_unique<const Plan>(encoding, about)) {}
-Encoder::Encoder(Encoder&&) noexcept = default;
-Encoder::~Encoder() = default;
+Encoder::Encoder(const json::value& encoding, const json::value& about) : plan_(std::make_shared<const Plan>(encoding, about)) {}
 
 const std::vector<std::string>& Encoder::columns() const { return plan_->wanted; }
 

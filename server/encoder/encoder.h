@@ -27,8 +27,6 @@ class Encoder {
   // `encoding` is encoder.json, `about` dcrnn_fast.json, both read by parse_json. Throws std::runtime_error for what does not fit each
   // other, and for what this encoder does not support.
   Encoder(const boost::json::value& encoding, const boost::json::value& about);
-  Encoder(Encoder&&) noexcept;
-  ~Encoder();
 
   // The rows of {"columns": {column: [cell, ...]}, "shared": {column: cell}}, 1 to `max_rows`. A shared cell is looked up once. Throws
   // BadRequest. The request must come from parse_json, which keeps integers beyond 64 bits.
@@ -39,7 +37,7 @@ class Encoder {
 
  private:
   struct Plan;
-  std::unique_ptr<const Plan> plan_;
+  std::shared_ptr<const Plan> plan_;
 };
 
 }  // namespace dcrnn_fast::server

@@ -47,12 +47,11 @@ Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<fl
 }
 
 Answer model_answer(const Model& model, const Limits& limits) {
-  const auto list = [](const std::vector<std::string>& texts) { return json::array(texts.begin(), texts.end()); };
   return {.body = json::serialize(json::object{
               {"model", model.id},
-              {"names", list(model.names)},
-              {"tasks", list(model.tasks)},
-              {"columns", list(model.encoder.columns())},
+              {"names", json::value_from(model.names)},
+              {"tasks", json::value_from(model.tasks)},
+              {"columns", json::value_from(model.encoder.columns())},
               {"kind", model.kind},
               {"dcrnn_fast", model.written_by},
               {"torch", model.torch},
