@@ -11,7 +11,8 @@
 namespace dcrnn_fast::cpu {
 
 // The blocks that no call uses now, at most `limit` bytes in the whole process. No thread waits for the lock, since a forked child may find
-// it locked forever: a thread that does not get the lock takes memory from the system and returns it there.
+// it locked forever: a thread that does not get the lock takes memory from the system, which is not kept. Kept, one block for each call
+// that did not get the lock would add up to the limit.
 class Pool {
  public:
   static Pool& instance() {
@@ -19,7 +20,9 @@ class Pool {
     return *pool;
   }
 
+  // A block, and its size; 0 if it is not to be kept.
   std::pair<void*, size_t> take(size_t bytes) {
+    size_t size = 0;
     if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) {
       const auto block = free_.lower_bound(bytes);
       if (block != free_.end() && block->first <= 2 * bytes) {
@@ -28,13 +31,14 @@ class Pool {
         free_.erase(block);
         return taken;
       }
+      size = bytes;
     }
-    return {::operator new(bytes, alignment), bytes};  // no more than asked for: AddressSanitizer then sees an overrun of one byte
+    return {::operator new(bytes, alignment), size};  // no more than asked for: AddressSanitizer then sees an overrun of one byte
   }
 
   void give(void* data, size_t bytes) {
 #if !defined(__SANITIZE_ADDRESS__)  // it must see that the block is no longer in use
-    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock && kept_ + bytes <= limit) {
+    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock && bytes > 0 && kept_ + bytes <= limit) {
       free_.emplace(bytes, data);
       kept_ += bytes;
       return;
