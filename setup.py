@@ -1,9 +1,9 @@
 """Builds the extensions where they can be built; without a compiler the package installs and runs on the reference.
 
-``dcrnn_fast._C`` has the operators' schemas and CPU kernels, ``dcrnn_fast._C_cuda`` the CUDA kernels. The latter is built where nvcc and a
-CUDA build of PyTorch are, a GPU or not, for ``TORCH_CUDA_ARCH_LIST`` (default: 8.0 to 12.0, as far as the nvcc knows them). What went wrong
-is written to ``_build_failure*.txt`` in the package, which ``python -m dcrnn_fast info`` shows: pip hides a build's output.
-``DCRNN_FAST_CPP=0`` skips both extensions, ``DCRNN_FAST_CUDA=0`` the second; ``1`` makes a failure fatal, and so does ``FORCE_CUDA=1``.
+``dcrnn_fast._C`` has the operators' schemas and CPU kernels, ``dcrnn_fast._C_cuda`` the CUDA kernels. The latter takes minutes and is
+built where ``DCRNN_FAST_CUDA`` or ``FORCE_CUDA`` asks for it, a GPU or not, for ``TORCH_CUDA_ARCH_LIST`` (default: 8.0 to 12.0, as far as
+the nvcc knows them). What went wrong is written to ``_build_failure*.txt`` in the package, which ``python -m dcrnn_fast info`` shows: pip
+hides a build's output. ``auto`` builds an extension where it can, ``1`` makes a failure fatal, ``DCRNN_FAST_CPP=0`` skips both.
 ``DCRNN_FAST_O`` is the level of optimisation of the CPU's code (default: 3).
 """
 
@@ -26,9 +26,9 @@ MINIMUM_TORCH = "0x020a000000000000"  # 2.10 in TORCH_TARGET_VERSION's encoding:
 ARCHITECTURES = ("8.0", "9.0", "10.0", "12.0")
 
 
-def wanted(name: str) -> str:
+def wanted(name: str, default: str) -> str:
     """ "0", "1" or "auto" from the environment."""
-    value = os.environ.get(name, "auto")
+    value = os.environ.get(name, default)
     if value not in ("auto", "0", "1"):
         raise SystemExit(f"{name}={value!r}: expected 0 (skip the extension), 1 (require it) or auto")
     return value
@@ -37,9 +37,8 @@ def wanted(name: str) -> str:
 LEVEL = os.environ.get("DCRNN_FAST_O", "3")
 if LEVEL not in ("0", "1", "2", "3"):
     raise SystemExit(f"DCRNN_FAST_O={LEVEL!r}: expected a level of optimisation, 0 to 3")
-WANTED = {"_C": wanted("DCRNN_FAST_CPP"), "_C_cuda": wanted("DCRNN_FAST_CUDA")}
-if os.environ.get("FORCE_CUDA") == "1" and WANTED["_C_cuda"] == "auto":
-    WANTED["_C_cuda"] = "1"
+FORCED = "1" if os.environ.get("FORCE_CUDA") == "1" else "0"
+WANTED = {"_C": wanted("DCRNN_FAST_CPP", "auto"), "_C_cuda": wanted("DCRNN_FAST_CUDA", FORCED)}
 if WANTED["_C"] == "0":
     WANTED["_C_cuda"] = "0"  # it needs the schemas
 

@@ -35,8 +35,12 @@ class Backend:
 
 
 EXTENSIONS = {
-    "_C": ("C++", "_build_failure.txt", "install a C++20 compiler"),
-    "_C_cuda": ("CUDA", "_build_failure_cuda.txt", f"install the CUDA {torch.version.cuda} toolkit"),
+    "_C": ("C++", "_build_failure.txt", "install a C++20 compiler and run: pip install -e ."),
+    "_C_cuda": (
+        "CUDA",
+        "_build_failure_cuda.txt",
+        f"it is built on demand, by the CUDA {torch.version.cuda} toolkit: DCRNN_FAST_CUDA=1 pip install -e .",
+    ),
 }
 """The extensions by module: what they are, the file in which ``setup.py`` reports a failed build, and what to do without one."""
 
@@ -84,7 +88,7 @@ def _missing_reason(name: str) -> str:
             import_module(f"dcrnn_fast.{name}")
         except ImportError as error:
             return f"the {language} extension does not load beside PyTorch {torch.__version__}: {error}"
-    return f"the {language} extension was not built; {remedy} and run: pip install -e ."
+    return f"the {language} extension was not built; {remedy}"
 
 
 def _isa_error() -> str | None:

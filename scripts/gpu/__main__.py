@@ -136,7 +136,7 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
         refuse_old_builds(runner.where)
         runner.passed_before.add("build")
     else:
-        wanted = {"DCRNN_FAST_CPP": os.environ.get("DCRNN_FAST_CPP", "auto")}
+        wanted = {name: os.environ.get(name, "auto") for name in ("DCRNN_FAST_CPP", "DCRNN_FAST_CUDA")}
         if "capability" in found:
             wanted["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST", found["capability"])
         else:  # nothing is timed; with --force, a later build by other options compiles again
