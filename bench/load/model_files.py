@@ -16,7 +16,7 @@ from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.data.encoder.run_folder import ENCODER, WEIGHTS
 from dcrnn_fast.serving import export
 from dcrnn_fast.serving.export.export import Probabilities
-from dcrnn_fast.training.folder.weights import describe, encoding, export_weights
+from dcrnn_fast.training.folder.weights import describe, export_weights
 
 from ..steps import default_model
 
@@ -32,7 +32,7 @@ def write_run(folder: Path) -> DCRNN:
     dataset = prepare(DATA)
     model, config = default_model(dataset, backend="cpp")
     export_weights(folder / WEIGHTS, model.eval().state_dict(), describe(config, dataset))
-    (folder / ENCODER).write_text(json.dumps(encoding(dataset.meta)), encoding="utf-8")
+    (folder / ENCODER).write_text(json.dumps(dataset.meta.encoding), encoding="utf-8")
     return model
 
 

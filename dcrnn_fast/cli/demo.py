@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) 
     )
 
 
-def demo_sheet(results: list[dict[str, Any]]) -> Sheet:
+def demo_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
     """One row a run and task: test metrics, seconds of the whole training, rows/s of the training steps."""
     numeric = dict.fromkeys(("AUC", "log loss", "seconds", "rows/s", "parameters"), True)
     sheet = Sheet("DCRNN on the test rows", {"data set": False, "task": False} | numeric | {"backend": False})

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ..data import Encoder
+from ..data.encoder.run_folder import read_encoding
 from ..data.encoder.user_items import UserItems
 from ..errors import DataError
 from ..nn.model import DCRNN
@@ -22,7 +23,7 @@ from ..support.model_inputs import checked
 from ..support.strict_json import json_digest
 from ..training.evaluate.calibration_file import Calibration, read_calibration
 from ..training.folder.layout import RunFolder
-from ..training.folder.weights import load_sealed, read_encoding
+from ..training.folder.weights import load_sealed
 from .unseen import Cells, Unseen, cells_of
 
 Scores = dict[str, npt.NDArray[np.float32]]
@@ -133,11 +134,15 @@ class Ranker:
 
         Args:
             table: a mapping of column names to lists or arrays, a pandas or polars DataFrame, an Arrow table or record batch; see
-                :meth:`dcrnn_fast.data.Encoder.encode`. It needs no labels. Other columns than :attr:`columns` are ignored.
+                :meth:`dcrnn_fast.data.Encoder.encode`. It needs no labels. Other columns than :attr:`columns` are ignored. A mapping of
+                column names to single cells, such as ``{"user": "u7", "item": 3}``, is one row: the arrays then have one element.
 
         Raises:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
+        cells = [table[name] for name in self.columns if name in table] if isinstance(table, Mapping) else []
+        if cells and all(isinstance(cell, (str, bytes)) or not hasattr(cell, "__len__") for cell in cells):
+            table = {name: [table[name]] for name in self.columns if name in table}
         ids, dense = self.encoder.encode(table)
         if self.unseen is not None:
             self.unseen.warn()

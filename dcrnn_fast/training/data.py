@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data import PackedDataset, prepare
+from ..data import PackedDataset, PackedMeta, prepare
 from ..data.inspect.base_rates import label_warnings
 from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
 from ..errors import ConfigError, DataError
@@ -91,15 +92,17 @@ def _check_funnel(dataset: PackedDataset) -> None:
 def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: RunFolder, *, same_rows: bool) -> None:
     """Raise :class:`DataError` if a data set has other columns than the run's or, with ``same_rows``, other rows."""
     meta = dataset.meta
-    now = {"tasks": list(meta.tasks), "fields": [[name, size] for name, size in meta.fields.items()], "dense": list(meta.dense)}
-    now |= {"pooled": meta.pooled, "shared": meta.shared}
-    for key, value in now.items():
-        if about[key] != value:
-            raise DataError(
-                f"{folder.weights} was trained with {key} {about[key]}, but {meta.name} has {value}; evaluate on data of the same columns"
-            )
+    check_same_columns(about, meta, [[name, size] for name, size in meta.fields.items()], folder.weights, "evaluate on")
     if same_rows and about["data"]["digest"] != meta.digest:
         raise DataError(f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway")
+
+
+def check_same_columns(about: Mapping[str, Any], meta: PackedMeta, fields: list[Any], weights: Path, use: str) -> None:
+    """Raise :class:`DataError` if data has other tasks, ``fields`` or dense columns than ``about`` says of the weights' data."""
+    now = {"tasks": list(meta.tasks), "fields": fields, "dense": list(meta.dense), "pooled": meta.pooled, "shared": meta.shared}
+    for key, value in now.items():
+        if about[key] != value:
+            raise DataError(f"{weights} was trained with {key} {about[key]}, but {meta.name} has {value}; {use} data of the same columns")
 
 
 def evaluation_warnings(

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from ..data import PackedDataset, PackedSplit
+from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields
 from ..data.packed.meta import OOV
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..nn.model import DCRNN
 from ..support.model_inputs import table_rows
 from .config import ModelConfig, RunConfig
-from .data import prepare_data
+from .data import check_same_columns, prepare_data
 from .evaluate.constant import with_constant
 from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, stored_config
 from .folder.tensors import load_tensors
-from .folder.weights import load_model, read_encoding, read_weights
+from .folder.weights import load_model, read_weights
 from .ranks.ranks import ONE, Ranks
 
 EMBEDDING = "embedding.weight"
@@ -59,12 +60,7 @@ def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
     """
     meta = prepare_data(config).meta
     about, weights = earlier.about, earlier.folder.weights
-    columns: dict[str, Any] = {"tasks": list(meta.tasks), "fields": list(meta.fields), "dense": list(meta.dense)}
-    columns |= {"pooled": meta.pooled, "shared": meta.shared}
-    for key, names in columns.items():
-        trained = [name for name, _ in about[key]] if key == "fields" else about[key]
-        if names != trained:
-            raise DataError(f"{weights} was trained with {key} {trained}, but {meta.name} has {names}; go on with data of the same columns")
+    check_same_columns(about | {"fields": [name for name, _ in about["fields"]]}, meta, list(meta.fields), weights, "go on with")
     models = (ModelConfig.model_validate(values).model_dump() for values in (about["model"], config.model.model_dump()))
     before, now = ({key: value for key, value in model.items() if key not in MAY_DIFFER} for model in models)
     before["relation"], now["relation"] = about["relation"], config.model.relation or meta.relation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 
 from ..data import PackedDataset, data_report
-from ..errors import CheckpointError, ConfigError, shown
+from ..data.encoder.run_folder import read_encoding
+from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..support.files import path_of
 from .config import RunConfig, located, read_config
 from .data import check_rows, prepare_data
@@ -18,9 +20,10 @@ from .device import deterministic, device_of_rank, select_backend, select_precis
 from .evaluate.constant import with_constant
 from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
-from .folder.layout import RunFolder, enter_run
+from .evaluate.result import Result
+from .folder.layout import OVERWRITE, RunFolder, enter_run
 from .folder.tensors import load_tensors
-from .folder.weights import read_encoding, read_weights
+from .folder.weights import read_weights
 from .init import EMBEDDING, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .loop.progress import Report
 from .loop.trainer import Trainer
@@ -33,12 +36,13 @@ def train(
     config: RunConfig,
     output: str | Path,
     *,
-    resume: bool = False,
+    resume: bool | None = None,
+    overwrite: bool = False,
     init: str | Path | None = None,
     dataset: PackedDataset | None = None,
     report: Report | None = None,
     on_step: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Train, keep the weights that are best on the validation rows, and evaluate them once on the test rows.
 
     Under ``torchrun``, all processes must call this alike: they train one model together (docs/guide/many-processes.md). Rank 0 alone
@@ -46,8 +50,12 @@ def train(
 
     Args:
         config: see :func:`load_config`.
-        output: the run folder; it must be new or empty, or hold this very run if ``resume`` is set. No other run may write to it now.
-        resume: go on after the newest checkpoint, or start if there is none; a finished run is read, not trained again.
+        output: the run folder; new, empty, or one that holds a run, see ``resume`` and ``overwrite``. No other run may write to it now.
+        resume: go on after the newest checkpoint, or start if there is none; a finished run is read, not trained again. By default, None, a
+            finished run of this configuration and these rows is read, so that a notebook's cell may run twice, and a run that is not
+            finished is an error; with False every run is one.
+        overwrite: train anew where the folder holds a run, and delete that run's files once the data and the model are known to fit. Other
+            files stay.
         init: the folder of an earlier run of the same model, from whose weights and vocabulary this one starts; replaces ``config.init``.
         dataset: packed data to use instead of preparing ``config.data``; not with ``init``, which decides the encoding. It may have no test
             rows; then there are no metrics of these.
@@ -56,7 +64,7 @@ def train(
 
     Returns:
         What ``metrics.json`` holds but its digest: ``test`` and ``valid`` (metrics by task), ``train``, ``model``, ``data``, ``config``;
-        with ``init`` also ``init``, see :func:`dcrnn_fast.training.init.compare`.
+        with ``init`` also ``init``, see :func:`dcrnn_fast.training.init.compare`. A notebook shows it as a table.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -74,20 +82,26 @@ def train(
     config = located(config if init is None else config.model_copy(update={"init": str(path_of("init", init))}))
     if config.init is not None and dataset is not None:
         raise ConfigError("dataset and init are both given, but the run that init names decides how data is encoded; give one of them")
+    if overwrite and (resume or config.init == os.path.abspath(output)):
+        raise ConfigError(f"overwrite=True would delete the run in {output}, which resume or init needs; leave one of them out")
     with joined() as ranks, ExitStack() as stack:
         report = report if ranks.is_first else Report()
 
         def enter() -> dict[str, Any]:
-            folder, stored = stack.enter_context(enter_run(output, config, resume=resume))
+            folder, stored = stack.enter_context(enter_run(output, config, resume=resume, overwrite=overwrite))
             metrics = _finished(folder, stored, report) if stored and folder.metrics.is_file() else None
+            if metrics and stored and (resume is None or dataset is not None):
+                now = (dataset or _prepare(stored, folder, None)).meta
+                if now.digest != metrics["data"]["digest"]:
+                    raise DataError(f"the run in {output} was trained on other rows than {now.name} has; name another folder; {OVERWRITE}")
             return {"metrics": metrics, "config": (stored or config).to_dict(), "is_new": stored is None}
 
         found = ranks.from_first(enter)
         if found["metrics"]:
-            return found["metrics"]
+            return Result(found["metrics"])
         folder = RunFolder(output)
         config = read_config(found["config"], str(folder.config))
-        return _train(config, folder, dataset, report, on_step, ranks, is_new=found["is_new"])
+        return Result(_train(config, folder, dataset, report, on_step, ranks, is_new=found["is_new"]))
 
 
 def _finished(folder: RunFolder, config: RunConfig, report: Report) -> dict[str, Any] | None:
@@ -194,6 +208,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "best_epoch": best["epoch"],
             "best_step": best["step"],
             "steps": at.step,
+            "stopped": why,
             "loss": at.history[-1]["train_loss"],
             "oov_dropout": trainer.oov_dropout.strengths,
         },

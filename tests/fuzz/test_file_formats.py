@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from dcrnn_fast import DcrnnFastError
 from dcrnn_fast.data import BlockLoader, Encoder, PackedMeta, open_packed, prepare
+from dcrnn_fast.data.encoder.run_folder import read_encoding
 from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.support.strict_json import json_digest
 from dcrnn_fast.training import Report, load_config, load_model, train
@@ -37,7 +38,7 @@ from dcrnn_fast.training.evaluate.calibration_file import read_calibration
 from dcrnn_fast.training.folder.checkpoint import _sealed, load_checkpoint
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.tensors import canonical_json, pack_tensors
-from dcrnn_fast.training.folder.weights import export_weights, read_encoding, read_weights
+from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from dcrnn_fast.training.loop.trainer import Trainer
 from tests.fuzz.damaged import changed_bytes, changed_value
 from tests.memory import growth

@@ -40,6 +40,26 @@ def test_a_mapping_without_labels_with_unseen_and_missing_cells_is_scored(shop):
     assert (scores["buy"] <= scores["click"]).all()
 
 
+def test_single_cells_are_one_row(shop):
+    ranker = Ranker.load(shop / "run")
+    found = ranker.predict({"colour": "c1", "shape": None, "size": np.float32(0.5), "user": ["u1", "u2"]})
+    expected = ranker.predict({"colour": ["c1"], "shape": [None], "size": [0.5]})
+    assert {name: values.tolist() for name, values in found.items()} == {name: values.tolist() for name, values in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"colour": "c1", "shape": ["s0"], "size": [0.5]}, "column 'colour' is 'c1', expected a list"),
+        ({"colour": "c1", "shape": "s0"}, "lacks the columns size, .*; it has (colour|shape), "),
+        ({"colour": "c1", "shape": "s0", "size": "large"}, "row 1: column 'size' .* holds 'large'"),
+    ],
+)
+def test_a_row_of_single_cells_that_cannot_be_read_is_refused(shop, row, said):
+    with pytest.raises(DataError, match=said):
+        Ranker.load(shop / "run").predict(row)
+
+
 def test_rows_are_scored_alike_whatever_the_batch(shop, monkeypatch):
     ranker, table = Ranker.load(shop / "run"), pd.read_csv(shop / "tiny.csv")
     whole = ranker.predict(table)

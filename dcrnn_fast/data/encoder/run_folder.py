@@ -7,6 +7,7 @@ need be read. Needs the standard library only.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,26 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises CheckpointError for a file that is missing, damaged or made up, and for an encoder.json of another model.
     """
     about = _description(folder / WEIGHTS)
-    file = folder / ENCODER
+    encoding = read_encoding(folder / ENCODER, about)
+    return {"tasks": about["tasks"], "num_embeddings": dict(about["fields"]), "dense": about["dense"], **encoding}
+
+
+def read_encoding(file: Path, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How the columns of a run's data became ids and dense values: what :func:`dcrnn_fast.data.prepare` takes as ``encoding``.
+
+    ``about`` describes the weights; it is None where none are written yet. Raises CheckpointError if the file is missing, damaged or not
+    the described one.
+    """
     try:
-        encoding = strict_json.load(file)
+        encoding: dict[str, Any] = strict_json.load(file)
         check_encoding(encoding)
     except DataError as error:
-        raise CheckpointError(f"{file}: {error}; {REMEDY}") from error
+        raise CheckpointError(f"{file}: {error}; {REMEDY}, or start a new run") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}); {REMEDY}") from error
-    if strict_json.json_digest(encoding) != about["encoding"]:
+    if about is not None and strict_json.json_digest(encoding) != about["encoding"]:
         raise CheckpointError(f"{file} was changed after it was written: its digest does not match; {REMEDY}")
-    return {"tasks": about["tasks"], "num_embeddings": dict(about["fields"]), "dense": about["dense"], **encoding}
+    return encoding
 
 
 def _description(file: Path) -> dict[str, Any]:

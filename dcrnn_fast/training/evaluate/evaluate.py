@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...data import PackedDataset
+from ...data.encoder.run_folder import read_encoding
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, DataError, shown
 from ...nn.model import DCRNN
@@ -19,7 +20,7 @@ from ..config import RunConfig
 from ..data import check_same_data, evaluation_warnings, prepare_data
 from ..device import deterministic, select_backend, select_device
 from ..folder.layout import RunFolder, stored_config
-from ..folder.weights import load_sealed, read_encoding
+from ..folder.weights import load_sealed
 from .bootstrap import FEWEST, bootstrap_intervals
 from .calibration_file import read_calibration
 from .constant import unsampled_rates, with_constant

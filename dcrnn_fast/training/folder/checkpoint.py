@@ -78,12 +78,16 @@ def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state:
                 os.replace(replaced, final)
             shutil.rmtree(beside, ignore_errors=True)
             raise
-        # Rename a folder before emptying it: a process killed in between must not leave half a checkpoint that looks like a whole one.
         for old in [*root.glob(replaced.name), *checkpoint_folders(root)[:-KEEP]]:
-            doomed = root / ".step-old.tmp"
-            os.replace(old, doomed)
-            shutil.rmtree(doomed)
+            delete_checkpoint(old)
     return final
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint. A process killed meanwhile leaves no half of one that looks like a whole one: it has another name by then."""
+    doomed = folder.with_name(".step-old.tmp")
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
 
 
 def recover(root: Path) -> None:

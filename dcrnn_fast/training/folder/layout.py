@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ from ...support import strict_json
 from ...support.files import leftovers
 from ...support.locks import locked
 from ..config import RunConfig, describe_differences, load_config, located, read_config
-from .checkpoint import checkpoint_folders, recover
+from .checkpoint import checkpoint_folders, delete_checkpoint, recover
 from .run_files import run_folder_errors, write_file, write_json
 
 # Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
 # bits, of which the run says so in a note; the others decide how steps are launched and when something is written, not what is trained.
 MAY_CHANGE = ("data", "threads", "backend", "cuda_graph", "checkpoint_every", "log_every")
+OVERWRITE = "--overwrite (in Python overwrite=True) replaces the run"
 
 
 class RunFolder:
@@ -75,7 +77,15 @@ class RunFolder:
             )
 
     def claim(self, config: RunConfig) -> None:
-        """Write the configuration. From then on the folder belongs to this run."""
+        """Delete the files of a run that this one replaces, and write the configuration. From then on the folder belongs to this run."""
+        with run_folder_errors(self.root):
+            self.metrics.unlink(missing_ok=True)  # A kill leaves an unfinished run of before, and then a new one without a checkpoint.
+            for checkpoint in checkpoint_folders(self.checkpoints):
+                delete_checkpoint(checkpoint)
+            for file in (self.weights, self.encoder, self.calibration, self.curves):
+                file.unlink(missing_ok=True)
+            if self.tensorboard.exists():
+                shutil.rmtree(self.tensorboard)
         write_file(self.config, config.to_yaml().encode())
 
     def remove_leftovers(self) -> None:
@@ -110,13 +120,15 @@ def stored_config(root: Path) -> RunConfig:
 
 
 @contextmanager
-def enter_run(root: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[RunFolder, RunConfig | None]]:
+def enter_run(root: Path, config: RunConfig, *, resume: bool | None, overwrite: bool) -> Iterator[tuple[RunFolder, RunConfig | None]]:
     """Make the folder of a new run, or enter the folder of a run to resume, and keep every other run out for the block.
 
-    Yields the folder, and the resumed run's configuration or None for a new run. The folder of a new run holds nothing but its lock:
-    :meth:`RunFolder.claim` writes the configuration once the data and the model are known to fit. If the block ends without it, nothing
-    stays that was not there before. Raises :class:`RunFolderError` if the folder cannot be made or written, holds something else, or is in
-    use, and :class:`ConfigError` that names the keys in which a resumed run's configuration differs.
+    Yields the folder, and the resumed run's configuration or None for a new run. The folder of a new run holds nothing but its lock, or
+    the run that it is to ``overwrite``: :meth:`RunFolder.claim` writes the configuration once the data and the model are known to fit. If
+    the block ends without it, nothing is changed. ``resume`` is None where a finished run is entered, and no other.
+
+    Raises :class:`RunFolderError` if the folder cannot be made or written, holds something else, or is in use, and :class:`ConfigError`
+    that names the keys in which a resumed run's configuration differs.
     """
     folder = RunFolder(root)
     with ExitStack() as stack:
@@ -132,10 +144,13 @@ def enter_run(root: Path, config: RunConfig, *, resume: bool) -> Iterator[tuple[
                 raise RunFolderError(f"another run writes to {root} now; wait until it has ended, stop it, or choose another --output")
             stack.callback(_remove_lock_unless_claimed, folder)
             folder.remove_leftovers()
-            stored = _same_run(folder, config, resume) if folder.holds_run() else None
+            holds_run = folder.holds_run()
+            stored = _same_run(folder, config, resume) if holds_run and not overwrite else None
             if stored and not folder.metrics.is_file():
                 _check_writable(folder)
-            if not stored and _names(root) != {folder.lock.name}:
+            if holds_run and overwrite:
+                load_config(folder.config)  # which refuses the file of another program that has this name
+            elif not stored and _names(root) != {folder.lock.name}:
                 raise _foreign(root)
         yield folder, stored
 
@@ -168,18 +183,17 @@ def _foreign(root: Path) -> RunFolderError:
     return RunFolderError(f"{root} is not empty and holds no run; choose an empty --output folder")
 
 
-def _same_run(folder: RunFolder, config: RunConfig, resume: bool) -> RunConfig:
-    newest = folder.newest_checkpoint()
-    if not resume:
-        state = (
-            "a finished run" if folder.metrics.is_file() else f"an unfinished run (last checkpoint: {newest.name if newest else 'none'})"
-        )
-        raise RunFolderError(f"{folder.root} already holds {state}; go on with --resume, or choose another --output")
+def _same_run(folder: RunFolder, config: RunConfig, resume: bool | None) -> RunConfig:
+    newest, is_finished = folder.newest_checkpoint(), folder.metrics.is_file()
+    if not resume and not (resume is None and is_finished):
+        state = "a finished run" if is_finished else f"an unfinished run (last checkpoint: {newest.name if newest else 'none'})"
+        raise RunFolderError(f"{folder.root} already holds {state}; go on with --resume, or choose another --output; {OVERWRITE}")
     stored = located(load_config(folder.config))
     left_open = {"device": config.device == "auto", "threads": config.threads is None, "precision": config.precision == "auto"}
     config = config.model_copy(update={key: getattr(stored, key) for key, is_open in left_open.items() if is_open})
     if different := describe_differences(stored, config):
         raise ConfigError(
-            f"{folder.root} belongs to a run of another configuration: {different}; resume with the run's own, or choose another --output"
+            f"{folder.root} belongs to a run of another configuration: {different}; resume with the run's own, or choose another --output; "
+            f"{OVERWRITE}"
         )
     return stored

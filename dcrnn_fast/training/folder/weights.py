@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 import dcrnn_fast
 
-from ...data import PackedDataset, PackedMeta
+from ...data import PackedDataset
 from ...data.inspect.base_rates import base_rates
 from ...data.inspect.oov import id_shares
-from ...data.packed.meta import check_encoding
-from ...errors import CheckpointError, ConfigError, DataError
+from ...errors import CheckpointError, ConfigError
 from ...support import strict_json
 from ...support.files import path_of
 from ..config import ModelConfig, RunConfig
@@ -41,16 +40,11 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "shared": dict(meta.shared),
         "pooled": dict(meta.pooled),
         "data": {"name": meta.name, "digest": meta.digest},
-        "encoding": strict_json.json_digest(encoding(meta)),
+        "encoding": strict_json.json_digest(meta.encoding),
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
         "id_shares": id_shares(rows, meta),
         "negative_rate": config.negative_rate or 1.0,
     }
-
-
-def encoding(meta: PackedMeta) -> dict[str, Any]:
-    """How the table's columns became ids and dense values; :func:`dcrnn_fast.data.prepare` takes it to encode another table alike."""
-    return meta.encoding
 
 
 def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
@@ -96,28 +90,11 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} has no dcrnn_fast description; give the model.safetensors of a run folder") from error
     if not intact:
-        raise _changed(path)
+        raise CheckpointError(
+            f"{path} was changed after it was written: its digest does not match; restore it, or go on with --resume to write it again"
+        )
     check_description(about, path)
     return tensors, about, digest
-
-
-def read_encoding(path: Path, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The :func:`encoding` of the run's data. Raises :class:`CheckpointError` if the file is missing, damaged or not the described one.
-
-    ``about`` is None where no weights are written yet, and nothing describes it.
-    """
-    try:
-        stored: dict[str, Any] = strict_json.load(path)
-        intact = about is None or strict_json.json_digest(stored) == about["encoding"]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); restore it, or go on with --resume to write it again") from error
-    if not intact:
-        raise _changed(path)
-    try:
-        check_encoding(stored)
-    except DataError as error:
-        raise CheckpointError(f"{path}: {error}; restore the file, or start a new run") from error
-    return stored
 
 
 def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend: str = "auto") -> tuple[nn.Module, dict[str, Any]]:
@@ -164,9 +141,3 @@ def load_sealed(path: Path, *, device: str | torch.device, backend: str) -> tupl
     load_tensors(model, tensors, path)
     model.negative_rate = about["negative_rate"]
     return model.eval(), about, digest
-
-
-def _changed(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{path} was changed after it was written: its digest does not match; restore it, or go on with --resume to write it again"
-    )

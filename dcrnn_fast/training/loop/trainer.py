@@ -29,7 +29,7 @@ from ..folder.checkpoint import damaged, load_checkpoint, save_checkpoint
 from ..folder.layout import RunFolder
 from ..folder.run_files import write_json
 from ..folder.tensors import all_finite, check_tensors
-from ..folder.weights import build_model, describe, encoding, export_weights
+from ..folder.weights import build_model, describe, export_weights
 from ..ranks.ranks import ONE, Ranks
 from .backends import measured_backends
 from .compiled import compiled
@@ -39,7 +39,7 @@ from .objective import CounterfactualObjective
 from .oov_dropout import OOVDropout
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate
 from .pace import STEPS, CheckpointPace
-from .progress import NoScalars, Report, Scalars
+from .progress import Report, Scalars
 from .start import constant_heads, dense_edges
 from .state import EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 from .stopping import EarlyStopping
@@ -129,12 +129,11 @@ class Trainer:
         self.report.start(epochs=self.config.optimiser.epochs, total_steps=self.total_steps, step=self.at.step)
         self._clock = time.perf_counter()
         try:
-            log = Scalars if self.ranks.is_first else NoScalars
-            with log(self.folder.tensorboard, after_step=self.at.step) as self.scalars:
+            with Scalars(self.folder.tensorboard, after_step=self.at.step, writes=self.ranks.is_first) as self.scalars:
                 if self.start is not None and not self.at.step:
                     # From here on the run no longer needs the earlier one.
                     if self.ranks.is_first:
-                        write_json(self.folder.encoder, encoding(self.dataset.meta))
+                        write_json(self.folder.encoder, self.dataset.meta.encoding)
                     self.save()
                 if not self.at.history and not self.at.step:
                     self._validate_start()
@@ -206,7 +205,7 @@ class Trainer:
         """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0."""
         if not self.ranks.is_first:
             return
-        write_json(self.folder.encoder, encoding(self.dataset.meta))
+        write_json(self.folder.encoder, self.dataset.meta.encoding)
         export_weights(self.folder.weights, self.best, self.about)
 
     def environment(self) -> dict[str, Any]:
