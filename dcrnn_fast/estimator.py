@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
 from .cli.progress import choose_report
@@ -24,10 +24,11 @@ from .data import prepare
 from .data.codes.numbers import Place
 from .data.encoder.memory import arrow_table
 from .data.inspect.draft import draft_schema
+from .data.inspect.draft_columns import SAMPLE_ROWS
 from .data.read.columns import labels_of, times_of
 from .errors import ConfigError, DataError, did_you_mean, shown
 from .serving.ranker import Ranker
-from .support.files import path_of
+from .support.files import path_of, scratch_folder
 from .training import Report, load_config, train
 
 VALID = 0.1
@@ -103,18 +104,16 @@ class FunnelClassifier(BaseEstimator):
             raise DataError(f"tasks={self.tasks!r}: expected a list of different columns; put a single one in a list")
         root = Path(tempfile.mkdtemp(prefix="dcrnn_fast.estimator-"))
         weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
-        path, run, report = root / "schema.yaml", root / "run", choose_report(quiet=not self.verbose)
+        run, report = root / "run", choose_report(quiet=not self.verbose)
         seed = self.random_state if isinstance(self.random_state, int) else check_random_state(self.random_state).randint(2**31)
-        schema = self._schema(root, *self._files(root, X, eval_set, seed), report)
-        path.write_text(yaml.safe_dump(schema, sort_keys=False), encoding="utf-8")
-        own = {"data": str(path), "seed": seed, "loss.sample_weight": self.weight is not None}
+        tables = self._tables(X, eval_set, seed)
+        schema = self._schema(tables, report)
+        own = {"data": schema["name"], "seed": seed, "loss.sample_weight": self.weight is not None}
         config = load_config(None, own | dict(self.config or {}))
-        metrics = train(config, run, dataset=prepare(path, cache_dir=root / "cache"), report=report)
+        result = train(config, run, dataset=prepare(schema, tables, cache_dir=root / "cache"), report=report)
         shutil.rmtree(root / "cache")
-        for rows in root.glob("*.parquet"):
-            rows.unlink()
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
-        self.schema_, self.metrics_, self.ranker_, self._run = schema, metrics["valid"], ranker, run
+        self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
         self.feature_names_in_ = np.array(ranker.columns, dtype=object)
         return self
 
@@ -157,24 +156,27 @@ class FunnelClassifier(BaseEstimator):
         shutil.copytree(self._run, path)
         return path
 
-    def _files(self, root: Path, X: Any, eval_set: Any, seed: int) -> tuple[Path, Path, pa.Schema]:
-        """Parquet files of the train and the validation rows, and their columns."""
+    def _repr_html_(self) -> str:
+        """In a notebook: scikit-learn's picture of it and, once it is fitted, the results."""
+        return estimator_html_repr(self) + (self._result._repr_html_() if hasattr(self, "_result") else "")
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+
+    def _tables(self, X: Any, eval_set: Any, seed: int) -> dict[str, Any]:
+        """The train and the validation rows, and none for a test: every row teaches or tells when to stop."""
         if isinstance(X, (str, Path)):
             if not isinstance(eval_set, (str, Path)):
                 raise DataError(f"eval_set is {shown(eval_set)}: X is a path, so give the path of the validation rows' Parquet file")
             try:
-                return Path(X).absolute(), Path(eval_set).absolute(), pq.read_schema(X)
+                return {"train": X, "valid": eval_set, "test": pq.read_schema(X).empty_table()}
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"X is {str(X)!r}, expected the path of a Parquet file: {' '.join(str(error).split())[:200]}") from error
         rows = arrow_table(X, "X")
-        if eval_set is None:
-            is_valid = self._is_valid(rows, seed)
-            rows, valid = rows.filter(pa.array(~is_valid)), rows.filter(pa.array(is_valid))
-        else:
-            valid = arrow_table(eval_set, "eval_set")
-        for name, table in (("train", rows), ("valid", valid)):
-            pq.write_table(table, root / f"{name}.parquet")
-        return root / "train.parquet", root / "valid.parquet", rows.schema
+        if eval_set is not None:
+            return {"train": rows, "valid": arrow_table(eval_set, "eval_set"), "test": rows.slice(0, 0)}
+        is_valid = self._is_valid(rows, seed)
+        return {"train": rows.filter(pa.array(~is_valid)), "valid": rows.filter(pa.array(is_valid)), "test": rows.slice(0, 0)}
 
     def _is_valid(self, rows: pa.Table, seed: int) -> npt.NDArray[np.bool_]:
         count = round(VALID * len(rows))
@@ -189,16 +191,23 @@ class FunnelClassifier(BaseEstimator):
         is_valid[order[-count:]] = True
         return is_valid
 
-    def _schema(self, root: Path, rows: Path, valid: Path, columns: pa.Schema, report: Report) -> dict[str, Any]:
+    def _schema(self, tables: Mapping[str, Any], report: Report) -> dict[str, Any]:
         """The schema of the rows: drafted, but for what the arguments say. Reports what is read, and what the draft leaves out."""
         for argument in ("group", "weight", "time"):
             if (name := getattr(self, argument)) is not None:
-                _check_column(argument, name, columns.names)
-        pq.write_table(columns.empty_table(), root / "none.parquet")  # every row teaches or tells when to stop
-        draft = draft_schema([str(rows)], tasks=list(self.tasks))
-        schema: dict[str, Any] = yaml.safe_load(draft)
-        schema |= {"name": "frame", "files": {"train": str(rows), "valid": str(valid), "test": str(root / "none.parquet")}}
-        schema.pop("split", None)
+                _check_column(argument, name, tables["test"].column_names)
+        with scratch_folder() as folder:
+            rows = tables["train"]
+            if isinstance(rows, pa.Table):
+                pq.write_table(rows.slice(0, SAMPLE_ROWS), folder / "X.parquet")
+                rows = folder / "X.parquet"
+            try:
+                draft = draft_schema([str(rows)], tasks=list(self.tasks))
+            except DataError as error:
+                raise DataError(str(error).replace(str(folder / "X.parquet"), "X")) from error
+        schema: dict[str, Any] = yaml.safe_load(draft) | {"name": "frame"}
+        for key in ("files", "split"):
+            schema.pop(key, None)
         given = {"categorical": self.categorical, "numeric": self.numeric, "histories": self.histories}
         named = {kind: [{"column": one} if isinstance(one, str) else dict(one) for one in value or ()] for kind, value in given.items()}
         named["numeric"] = [one if one.keys() - {"column"} else one | NUMBER for one in named["numeric"]]

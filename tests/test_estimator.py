@@ -73,6 +73,13 @@ def test_it_is_fitted_on_a_polars_frame_as_on_a_pandas_one(frame, kind):
     np.testing.assert_array_equal(found["order"].to_numpy(), quick(time="ts").fit(frame[:1500]).predict_proba(frame[:1500])["order"])
 
 
+def test_a_notebook_shows_its_results_once_it_is_fitted(fitted):
+    page = fitted._repr_mimebundle_()["text/html"]
+    assert "the run ended, as all epochs are trained" in page
+    assert f"<td>order</td><td>{fitted.metrics_['order']['auc']:.4f}</td>" in page
+    assert "<caption>" not in quick()._repr_html_()
+
+
 def test_a_failed_fit_leaves_what_was_fitted(frame):
     model = quick().fit(frame[:600])
     before = model.predict_proba(frame[:9])

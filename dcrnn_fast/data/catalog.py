@@ -5,18 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, shown
-from ..support.files import path_of
+from ..support.files import path_of, scratch_folder
 from .packed.arrays import META, PackedDataset, file_sha256, open_packed
 from .packed.meta import FORMAT_VERSION, check_encoding
 from .packed.writer import open_or_discard, remove_leftovers
 
+if TYPE_CHECKING:
+    from .schema.table import TableSchema
+
 EMBEDDED = Path(__file__).parent / "embedded"
+ROLES = {"all", "train", "valid", "test", "past"}
+
+
+@contextmanager
+def _extra_packages() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"duckdb", "pyarrow", "pydantic", "yaml", "platformdirs"}:
+            raise
+        raise DataError(f"preparing data needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
 
 
 def known_data_sets() -> tuple[str, ...]:
@@ -33,8 +48,10 @@ def default_cache_dir() -> Path:
     return user_cache_path("dcrnn_fast")
 
 
+@_extra_packages()
 def prepare(
-    data: str | Path,
+    data: str | Path | Mapping[str, Any] | TableSchema,
+    tables: Any = None,
     *,
     cache_dir: str | Path | None = None,
     seed: int = 0,
@@ -43,42 +60,58 @@ def prepare(
 ) -> PackedDataset:
     """The packed form of a data set, encoded on the first call and opened from the cache afterwards.
 
-    `data` is the name of an embedded data set, the path of a schema YAML, or a folder that `prepare_folder` wrote; the latter is opened as
-    it is, whatever `seed` and `valid_fraction` say. If the data has no validation split, `valid_fraction` in [0, 1) of the train rows,
-    drawn with `seed`, become one. `encoding` is that of another data set's `meta`: this data is then encoded alike, and fits a model
-    trained on the other. Without it, vocabularies and scales are learned from the train rows. The cache key covers the schema, the
-    checksums of the source files, `seed`, `valid_fraction`, `encoding` and the format version. A damaged cache entry is built again, and
-    what a killed process left half-written is deleted.
+    `data` is the name of an embedded data set, a schema (the path of a YAML file, or a dict of what it holds), or a folder that
+    `prepare_folder` wrote; the latter is opened as it is, whatever `seed` and `valid_fraction` say. `tables` has the rows in place of the
+    schema's `files`: a pandas or polars DataFrame, an Arrow table, a mapping of columns to lists or arrays, or the path of a file. A
+    mapping whose keys are train, valid, test or past has one of these for each, however the schema splits; test may be left out.
 
-    Raises DataError for an argument outside its range, an unknown data set, an invalid schema, a file that cannot be used, an
+    If the data has no validation split, `valid_fraction` in [0, 1) of the train rows, drawn with `seed`, become one. `encoding` is that of
+    another data set's `meta`: this data is then encoded alike, and fits a model trained on the other. Without it, vocabularies and scales
+    are learned from the train rows. The cache key covers the schema, the checksums of the rows, `seed`, `valid_fraction`, `encoding` and
+    the format version. A damaged cache entry is built again, and what a killed process left half-written is deleted.
+
+    Raises DataError for an argument outside its range, an unknown data set, an invalid schema, a file or table that cannot be used, an
     `encoding` of other columns, a cache that cannot be written, or a missing package of the extra `train`.
+
+    >>> schema = {"name": "shop", "split": {"time": "ts", "test": 0.25}, "categorical": ["item"]}
+    >>> schema["tasks"] = [{"name": "buy", "column": "buy"}]
+    >>> prepare(schema, {"ts": range(8), "item": [3, 5] * 4, "buy": [0, 1] * 4}).meta.rows
+    {'train': 5, 'valid': 1, 'test': 2}
     """
     _check_draw(seed, valid_fraction)
     if encoding is not None:
         check_encoding(encoding)
-    if (folder := _packed_folder(data)) is not None:
-        return _opened(folder, encoding)
-    path = _schema_path(data)
-    with _extra_packages():
-        from .build.build import build
-        from .read.sources import source_paths
-        from .schema.table import load_schema
+    is_path = isinstance(data, (str, os.PathLike)) and str(data) not in known_data_sets()
+    if is_path and tables is None and os.path.isfile(os.path.join(str(data), META)):
+        packed = open_packed(str(data))
+        if encoding not in (None, packed.meta.encoding):
+            raise DataError(
+                f"{data} has another encoding than the one asked for: a packed folder keeps its own; give the schema of its table instead"
+            )
+        return packed
+    cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
+    key = {"seed": seed, "valid_fraction": valid_fraction} | ({} if encoding is None else {"encoding": encoding})
+    if tables is None:
+        return _cached(*_schema(data), cache, key)
+    with scratch_folder() as folder:
+        schema = _in_files(data, tables, folder)
+        try:
+            return _cached(schema, folder, cache, key)
+        except DataError as error:
+            raise DataError(re.sub(rf"{re.escape(str(folder))}/(\w+)\.parquet", r"tables[\1]", str(error))) from error
 
-        cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
 
-    schema = load_schema(path)
-    paths = source_paths(schema, path.parent)
-    sources = {role: [file_sha256(file) for file in files] for role, files in paths.items()}
-    key = {
+def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, Any]) -> PackedDataset:
+    from .build.build import build
+    from .read.sources import source_paths
+
+    paths = source_paths(schema, folder)
+    key = options | {
         "format": FORMAT_VERSION,
         "spelling": 2,  # the rules by which cells become texts and numbers
         "schema": schema.model_dump(mode="json"),
-        "sources": sources,
-        "seed": seed,
-        "valid_fraction": valid_fraction,
+        "sources": {role: [file_sha256(file) for file in files] for role, files in paths.items()},
     }
-    if encoding is not None:
-        key["encoding"] = encoding
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     target = cache / f"{schema.name}-{digest[:16]}"
     try:
@@ -90,12 +123,54 @@ def prepare(
     remove_leftovers(cache)
     if cached and (data_set := open_or_discard(target)):
         return data_set
-    build(target, schema, paths, seed=seed, valid_fraction=valid_fraction, encoding=encoding)
+    build(target, schema, paths, **options)
     return open_packed(target)
 
 
+def _in_files(data: Any, tables: Any, folder: Path) -> TableSchema:
+    """The schema with the rows of tables, which this writes into a folder, in place of its files."""
+    import pyarrow.parquet as pq
+
+    from .encoder.memory import arrow_table
+    from .schema.table import schema_of
+
+    content = data if isinstance(data, Mapping) else _schema(data)[0].model_dump(mode="json", by_alias=True, exclude_unset=True)
+    given, by_role = content.get("files"), dict(tables) if isinstance(tables, Mapping) and tables.keys() <= ROLES else {"all": tables}
+    files = {key: value for key, value in given.items() if key not in ROLES} if isinstance(given, Mapping) and "all" in by_role else {}
+    rows = {role: table for role, table in by_role.items() if not isinstance(table, (str, os.PathLike))}
+    files |= {role: f"{role}.parquet" if role in rows else os.path.abspath(table) for role, table in by_role.items()}
+    if has_no_test := "train" in rows and "test" not in files:
+        files["test"] = "test.parquet"
+    content = {key: value for key, value in content.items() if key != "split" or "all" in by_role}
+    schema = schema_of({**content, "files": files}, "given as data")
+    wanted = set().union(*schema.file_columns())
+    written = {role: arrow_table(table, f"tables[{role}]", wanted) for role, table in rows.items()}
+    if has_no_test:
+        written["test"] = written["train"].slice(0, 0)
+    for role, table in written.items():
+        pq.write_table(table, folder / f"{role}.parquet")
+    return schema
+
+
+@_extra_packages()
+def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> str:
+    """A schema YAML for the files that `inputs` name: paths, patterns or folders, CSV or Parquet, relative to the working directory.
+
+    `tasks` are the label columns, in the order of the funnel; without them, columns that hold 0 and 1 alone and are named like labels. If
+    each event implies the one before it in all rows that are read, the draft has `funnel: true`. It reads at most the first 1,000,000 rows:
+    of the CSV files if the first file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
+
+    Raises DataError for files that cannot be read or hold no rows, for a task that is no column, and for a table without a column that
+    holds 0 and 1 alone, or true and false: nothing in it is a label as it is.
+    """
+    from .inspect.draft import draft_schema as drafted
+
+    return drafted(inputs, tasks=tasks)
+
+
+@_extra_packages()
 def prepare_folder(
-    schema: str | Path,
+    schema: str | Path | Mapping[str, Any] | TableSchema,
     output: str | Path,
     *,
     inputs: Sequence[str] = (),
@@ -105,7 +180,7 @@ def prepare_folder(
 ) -> PackedDataset:
     """Encode a table into the folder `output`, which must not exist. `prepare(output)` opens it, and so does a run with `data: output`.
 
-    `schema` is the path of a schema YAML. `inputs`, paths, patterns or folders relative to the working directory, replace the `all` of its
+    `schema` is one as `prepare` takes it. `inputs`, paths, patterns or folders relative to the working directory, replace the `all` of its
     `files`. `seed` and `valid_fraction` are those of `prepare`. `progress` is called with what is being done, how much of it is done, and
     how much there is, or None if that is not known. Rejected rows are in the folder's rejects.parquet. Memory does not grow with the
     table, but for a few bytes a row; while it works, the disk holds the columns twice.
@@ -113,35 +188,18 @@ def prepare_folder(
     Raises DataError as `prepare` does, and for an `output` that exists.
     """
     _check_draw(seed, valid_fraction)
-    path, target = _schema_path(schema), path_of("output", output).absolute()
-    with _extra_packages():
-        from .build.build import build
-        from .read.sources import source_paths, with_inputs
-        from .schema.table import load_schema
+    from .build.build import build
+    from .read.sources import source_paths, with_inputs
+
+    target = path_of("output", output).absolute()
     if os.path.lexists(target):
         raise DataError(f"{output} exists; delete it, or choose another folder")
-    table = load_schema(path)
+    table, folder = _schema(schema)
     if inputs:
         table = with_inputs(table, inputs)
     remove_leftovers(target.parent, target.name)
-    build(target, table, source_paths(table, path.parent), seed=seed, valid_fraction=valid_fraction, progress=progress)
+    build(target, table, source_paths(table, folder), seed=seed, valid_fraction=valid_fraction, progress=progress)
     return open_packed(target)
-
-
-def _packed_folder(data: str | Path) -> Path | None:
-    """`data` as a path, if it is a packed folder."""
-    if not isinstance(data, (str, os.PathLike)) or "\0" in os.fspath(data) or str(data) in known_data_sets():
-        return None
-    return Path(data) if os.path.isfile(Path(data) / META) else None
-
-
-def _opened(folder: Path, encoding: Mapping[str, Any] | None) -> PackedDataset:
-    packed = open_packed(folder)
-    if encoding is not None and encoding != packed.meta.encoding:
-        raise DataError(
-            f"{folder} has another encoding than the one asked for: a packed folder keeps its own; give the schema of its table instead"
-        )
-    return packed
 
 
 def _check_draw(seed: int, valid_fraction: float) -> None:
@@ -151,25 +209,21 @@ def _check_draw(seed: int, valid_fraction: float) -> None:
         raise DataError(f"seed is {shown(seed)}, expected a whole number of at least 0 and less than 2**64")
 
 
-@contextmanager
-def _extra_packages() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"duckdb", "pyarrow", "pydantic", "yaml", "platformdirs"}:
-            raise
-        raise DataError(f"preparing data needs the package {error.name}: pip install 'dcrnn_fast[train]'") from error
+def _schema(data: Any) -> tuple[TableSchema, Path]:
+    """The schema that `data` is or names, and the folder where its relative paths start."""
+    from .schema.table import TableSchema, load_schema, schema_of
 
-
-def _schema_path(data: str | Path) -> Path:
-    if str(data) in known_data_sets():
-        return EMBEDDED / f"{data}.yaml"
+    if isinstance(data, (Mapping, TableSchema)):
+        return data if isinstance(data, TableSchema) else schema_of(data, "given as data"), Path.cwd()
+    if not isinstance(data, (str, os.PathLike)):
+        expected = "expected a path, a schema or the name of a data set; a table comes behind its schema: prepare(schema, table)"
+        raise TypeError(f"data is of type {type(data).__name__}, {expected}")
     try:
-        path = path_of("data", data)
+        path = EMBEDDED / f"{data}.yaml" if str(data) in known_data_sets() else path_of("data", data)
     except ValueError as error:
         raise DataError(f"{error}; known data sets are {', '.join(known_data_sets())}") from None
     if path.suffix in {".yaml", ".yml"} and os.path.isfile(path):
-        return path
+        return load_schema(path), path.parent
     if path.name.endswith((".csv", ".csv.gz", ".parquet")) and os.path.isfile(path):
         name = path.name.partition(".")[0]
         raise DataError(

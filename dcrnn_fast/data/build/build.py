@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import numpy as np
 from ...errors import DataError
 from ..packed.meta import FORMAT_VERSION, SPLITS, PackedMeta
 from ..packed.writer import PackedWriter, writing_packed
-from ..read.rejects import Rejects
+from ..read.rejects import FILE, Rejects
 from ..read.text_queries import open_database
 from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema
-from .history_leaks import Collecting
+from .history_leaks import collected
 from .splits import PAST, split_rows
 from .staging import Progress, read_tables
 from .train_rows import Fitting
@@ -55,8 +56,9 @@ def build(
                 splits = split_rows(schema, staged, roles, database, seed=seed, valid_fraction=valid_fraction)
                 fitting = Fitting(staged, splits, database)
                 encoder = FittedSchema.fit(schema, fitting, progress) if encoding is None else FittedSchema.restore(schema, encoding)
-                collecting = Collecting(schema, staged, splits, database, staging, progress, teaches=encoding is None)
-                rows = EncodedRows(encoder, staged, database, collecting)
+                here: dict[str, Any] = {"schema": schema, "staged": staged, "splits": splits, "database": database, "folder": staging}
+                collect = partial(collected, **here, progress=progress, teaches=encoding is None)
+                rows = EncodedRows(encoder, staged, database, collect)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {' '.join(str(error).split())[:500]}") from error
         counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
@@ -71,7 +73,7 @@ def build(
                     writer.append(SPLITS[split], {kind: array[of_batch == split] for kind, array in arrays.items()})
             progress("encoding rows", staged.rows, staged.rows)
             writer.finish()
-        rejects.write(folder)
+        rejects.write_file(folder / FILE)
         shutil.rmtree(staging)
     return len(rejects)
 

@@ -21,6 +21,7 @@ from ...errors import DataError, shown
 from ..codes.numbers import FloatArray
 from ..packed.writer import raw_bytes
 from ..read.derive import MAX_SECONDS, PER_SECOND, are_dates
+from ..read.text_queries import answer
 from ..schema.histories import History
 from .labels import Label
 from .splits import TRAIN, SplitArray
@@ -41,8 +42,8 @@ _ENTRIES = pa.schema(
 )
 _IN_ORDER = 'SELECT "user", event, "row", id, split FROM source ORDER BY "user", moment, event, "time", "row"'
 _ENDS = pa.schema([("row", pa.int64()), ("stop", pa.int64()), ("number", pa.int32())])
-_BY_ROW = 'SELECT stop, number FROM source ORDER BY "row"'
 _ENTRIES_AT_ONCE = 1 << 16
+_BY_ROW = 'SELECT stop, number FROM source ORDER BY "row"'
 
 
 class Sources(NamedTuple):
@@ -177,8 +178,4 @@ def _write(file: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> 
 def _sorted(database: duckdb.DuckDBPyConnection, file: Path, query: str) -> Iterator[pa.RecordBatch]:
     """The non-empty batches of a query's result; the query reads the file's rows as the table `source`."""
     with pa.OSFile(str(file)) as stream:
-        database.register("source", pa.ipc.open_stream(stream))
-        try:
-            yield from (batch for batch in database.sql(query).arrow(_ENTRIES_AT_ONCE) if batch.num_rows)
-        finally:
-            database.unregister("source")
+        yield from (batch for batch in answer(database, pa.ipc.open_stream(stream), query, at_once=_ENTRIES_AT_ONCE) if batch.num_rows)

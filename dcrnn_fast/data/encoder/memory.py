@@ -6,7 +6,7 @@ Lists and arrays of one plain type are read without Arrow, which takes longer th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,22 +58,23 @@ def pieces_of(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
         )
 
 
-def arrow_table(table: Any, name: str) -> pa.Table:
-    """All columns of a table, which messages call `name`. Raises DataError as :func:`pieces_of` does, and for cells of several types."""
+def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) -> pa.Table:
+    """The columns of a table, which messages call `name`: those that are `wanted`, or all if one of these is not there.
+
+    Raises DataError as :func:`pieces_of` does, and for cells of several types.
+    """
     pa = _pyarrow("a table")
-    if hasattr(table, "__arrow_c_stream__") and not _is_pandas(table):
+    is_mapping = _is_pandas(table) or isinstance(table, Mapping)
+    if not is_mapping and not hasattr(table, "__arrow_c_stream__"):
+        raise DataError(f"{name} is of type {type(table).__name__}, expected a pandas or polars DataFrame, an Arrow table, or a mapping")
+    table = table if is_mapping else pa.table(table)
+    present = table.column_names if not is_mapping else list(table.columns) if _is_pandas(table) else list(table)
+    names = present if wanted is None or not set(wanted) <= set(present) else [one for one in present if one in wanted]
+    if not is_mapping:
         from ..read.columns import plain
 
-        found = pa.table(table)
-        return pa.table(
-            {
-                one: pa.chunked_array(map(plain, found[one].chunks), plain(found[one].slice(0, 0).combine_chunks()).type)
-                for one in found.column_names
-            }
-        )
-    if not (_is_pandas(table) or isinstance(table, Mapping)):
-        raise DataError(f"{name} is of type {type(table).__name__}, expected a pandas or polars DataFrame, an Arrow table, or a mapping")
-    names = list(table.columns) if _is_pandas(table) else list(table)
+        empty = {one: plain(table[one].slice(0, 0).combine_chunks()).type for one in names}
+        return pa.table({one: pa.chunked_array(map(plain, table[one].chunks), kind) for one, kind in empty.items()})
     if unnamed := [one for one in names if not isinstance(one, str)]:
         raise DataError(f"{name} has the column {unnamed[0]!r}, expected names that are text; rename its columns")
     (piece,) = pieces_of(table, names)

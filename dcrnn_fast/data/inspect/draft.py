@@ -29,15 +29,7 @@ USER = re.compile(r"(^|_)(user|member|customer|visitor|uid|session)", re.I)
 
 
 def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> str:
-    """A schema YAML for the files that `inputs` name: paths, patterns or folders, CSV or Parquet, relative to the working directory.
-
-    `tasks` are the label columns, in the order of the funnel; without them, columns that hold 0 and 1 alone and are named like labels. If
-    each event implies the one before it in all rows that are read, the draft has `funnel: true`. It reads at most the first 1,000,000 rows:
-    of the CSV files if the first file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
-
-    Raises DataError for files that cannot be read or hold no rows, for a task that is no column, and for a table without a column that
-    holds 0 and 1 alone, or true and false: nothing in it is a label as it is.
-    """
+    """See :func:`dcrnn_fast.data.draft_schema`."""
     paths = [path for given in inputs for path in expand("the input", Path(os.path.abspath(given)))]
     csv, first = not paths[0].name.endswith(".parquet"), paths[0]
     paths = [path for path in paths if path.name.endswith(".parquet") != csv]
@@ -170,5 +162,6 @@ def _name(given: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A text, or a list of texts, as YAML reads it."""
-    return json.dumps(value, ensure_ascii=False)
+    """A text, or a list of texts, as YAML reads it: characters that it refuses, or takes for the end of a line, by their numbers."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)

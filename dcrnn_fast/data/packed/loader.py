@@ -143,11 +143,9 @@ class BlockLoader:
         rows = int((window[:, 1] - window[:, 0]).sum())
         order = np.random.default_rng([self.seed, epoch, number + 1]).permutation(rows) if self.shuffle else None
         columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
-        if self.shards > 1:
-            places = self._places(begin, rows)
-            places = places if order is None else places[order]
-            return [None if column is None else _gather_some(column, window, places) for column in columns]
-        return [None if column is None else _gather(column, window, rows, order) for column in columns]
+        places = self._places(begin, rows)
+        places = places if order is None else places[order]
+        return [None if column is None else _gather(column, window, places) for column in columns]
 
     def _places(self, begin: int, rows: int) -> npt.NDArray[np.int64]:
         """The place of each row from `begin` on among this shard's rows, or -1 for a row of another shard."""
@@ -175,18 +173,7 @@ def _check_whole(name: str, value: object, *, smallest: int) -> None:
         raise ConfigError(f"{name} is {value}, expected at least {smallest}")
 
 
-def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], rows: int, order: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
-    """Copy each block once, to the places that its rows have in the shuffled window."""
-    out = np.empty((rows, *column.shape[1:]), dtype=column.dtype)
-    at = 0
-    for begin, end in window:
-        size = int(end - begin)
-        out[slice(at, at + size) if order is None else order[at : at + size]] = column[begin:end]
-        at += size
-    return out
-
-
-def _gather_some(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """Copy each row of a window that has a place to that place; `places` has one for each row, in the order of the split."""
     out = np.empty((int((places >= 0).sum()), *column.shape[1:]), dtype=column.dtype)
     at = 0

@@ -232,10 +232,6 @@ def _is_scale(value: Any) -> bool:
     )
 
 
-def _is_rows(value: Any) -> bool:
-    return _mapping_of(_is_count)(value) and set(value) <= set(SPLITS)
-
-
 def _is_definition(value: Any) -> bool:
     return isinstance(value, dict) and all(
         _is_text(key) and (_is_text(part) or _are_texts(part) or _is_count(part)) for key, part in value.items()
@@ -261,7 +257,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "dense": ("a list of texts", _are_texts),
     "group": ("text or null", lambda value: value is None or _is_text(value)),
     "has_weight": ("true or false", _is_flag),
-    "rows": ("the number of rows of train, valid and test", _is_rows),
+    "rows": ("the number of rows of train, valid and test", lambda value: _mapping_of(_is_count)(value) and set(value) <= set(SPLITS)),
     "vocabulary": ("a list of texts or of rising numbers by column", _mapping_of(_is_vocabulary)),
     "scaling": ("treatment, mean and std (above 0) by column", _mapping_of(_is_scale)),
     "checksums": ("text by file", _mapping_of(_is_text)),

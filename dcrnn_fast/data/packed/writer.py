@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,10 @@ def writing_packed(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent / LOCK, shared=True, wait=True), _temporary_folder(path) as beside:
+        with locked(path.parent / LOCK, shared=True, wait=True), ExitStack() as stack:
+            beside = _temporary_name(path)
+            beside.mkdir()
+            stack.callback(shutil.rmtree, beside, ignore_errors=True)
             yield beside
             try:
                 os.rename(beside, path)
@@ -131,22 +134,15 @@ def open_or_discard(path: Path) -> PackedDataset | None:
     An entry is judged and renamed while nobody else writes to the folder above, so what another process has built again stays. What the
     system does not read now stays too. Raises DataError for an entry that is not read, or that is damaged and cannot be replaced.
     """
-    try:
-        return open_packed(path)
-    except UnreadableError:
-        raise
-    except DataError:
-        pass
+    if found := _if_whole(path):
+        return found
     discarded = _temporary_name(path)
     try:
         with locked(path.parent / LOCK, wait=True):
-            try:
-                return open_packed(path)
-            except UnreadableError:
-                raise
-            except DataError:
-                with suppress(FileNotFoundError):  # Another process discarded it, and has not built it again yet.
-                    os.rename(path, discarded)
+            if found := _if_whole(path):
+                return found
+            with suppress(FileNotFoundError):  # Another process discarded it, and has not built it again yet.
+                os.rename(path, discarded)
     except NoLocksError as error:
         raise _no_locks(path, error) from error
     except OSError as error:
@@ -158,6 +154,15 @@ def open_or_discard(path: Path) -> PackedDataset | None:
     return None
 
 
+def _if_whole(path: Path) -> PackedDataset | None:
+    try:
+        return open_packed(path)
+    except UnreadableError:
+        raise
+    except DataError:
+        return None
+
+
 def _no_locks(path: Path, error: NoLocksError) -> DataError:
     return DataError(
         f"packed data cannot be written to {path}: {error.strerror}; choose a cache folder on a local disk (DCRNN_FAST_CACHE); Windows "
@@ -167,16 +172,6 @@ def _no_locks(path: Path, error: NoLocksError) -> DataError:
 
 def _temporary_name(path: Path) -> Path:
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    beside = _temporary_name(path)
-    beside.mkdir()
-    try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

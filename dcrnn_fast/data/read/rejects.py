@@ -51,10 +51,6 @@ class Rejects:
         remedy = f"correct the file, or set `max_rejects`, now {self._limit:,}, higher in the schema: such rows go to {self._kept_in}"
         raise DataError(f"{first.file}, line {first.line:,}: {first.reason}; the line is {shown(first.text)}; {remedy}")
 
-    def write(self, folder: Path) -> None:
-        """Write rejects.parquet to the folder, see :meth:`write_file`."""
-        self.write_file(folder / FILE)
-
     def write_file(self, path: Path) -> None:
         """Write a Parquet file, if a row was rejected: file, line, column, reason, text."""
         if self._found:

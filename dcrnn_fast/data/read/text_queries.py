@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -25,36 +27,33 @@ def open_database(folder: Path) -> duckdb.DuckDBPyConnection:
     return database
 
 
+def answer(database: duckdb.DuckDBPyConnection, rows: Any, query: str, *values: Any, at_once: int = 1 << 16) -> Iterator[pa.RecordBatch]:
+    """The batches of a query's result; the query reads the rows, a table or a stream of Arrow's, as the table `source`."""
+    database.register("source", rows)
+    try:
+        yield from database.sql(query, params=list(values)).arrow(at_once)
+    finally:
+        database.unregister("source")
+
+
 def counted(
     database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, counts: npt.NDArray[np.int64], min_count: int, limit: int | None = None
 ) -> list[str]:
     """The texts whose `counts` sum to at least `min_count`: the most frequent first, then in the order of their code points."""
-    table = pa.table({"text": texts, "n": pa.array(counts)})
     query = "SELECT text FROM source GROUP BY text HAVING sum(n) >= $1 ORDER BY sum(n) DESC, text"
-    database.register("source", table)
-    try:
-        found = database.sql(query if limit is None else f"{query} LIMIT {limit}", params=[min_count]).arrow(1 << 16)
-        return [text for batch in found for text in batch.column(0).to_pylist()]
-    finally:
-        database.unregister("source")
+    query = query if limit is None else f"{query} LIMIT {limit}"
+    found = answer(database, pa.table({"text": texts, "n": pa.array(counts)}), query, min_count)
+    return [text for batch in found for text in batch.column(0).to_pylist()]
 
 
 def first_positions(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """For each position, the first position that holds the same text."""
-    database.register("source", pa.table({"text": texts, "position": pa.array(np.arange(len(texts)))}))
     query = "SELECT first FROM (SELECT position, min(position) OVER (PARTITION BY text) AS first FROM source) ORDER BY position"
-    try:
-        found = database.sql(query).arrow(1 << 16)
-        return np.concatenate([batch.column(0).to_numpy() for batch in found] or [np.zeros(0, np.int64)])
-    finally:
-        database.unregister("source")
+    found = answer(database, pa.table({"text": texts, "position": pa.array(np.arange(len(texts)))}), query)
+    return np.concatenate([batch.column(0).to_numpy() for batch in found] or [np.zeros(0, np.int64)])
 
 
 def hashes(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, prefix: str = "") -> npt.NDArray[np.uint64]:
     """A number for each text: the last 8 bytes, little-endian, of the MD5 of prefix and text in UTF-8."""
-    database.register("source", pa.table({"text": texts}))
-    try:
-        found = database.sql("SELECT md5_number_lower($1 || text) FROM source", params=[prefix]).arrow(1 << 16)
-        return np.concatenate([batch.column(0).to_numpy() for batch in found] or [np.zeros(0, np.uint64)])
-    finally:
-        database.unregister("source")
+    found = answer(database, pa.table({"text": texts}), "SELECT md5_number_lower($1 || text) FROM source", prefix)
+    return np.concatenate([batch.column(0).to_numpy() for batch in found] or [np.zeros(0, np.uint64)])

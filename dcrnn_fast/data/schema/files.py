@@ -122,8 +122,8 @@ class Split(Strict):
 
     `valid` and `test` are parts of the rows (`time`) or of the values (`hash`). Without `valid`, `prepare` draws validation rows.
 
-    >>> Split(time="day", valid=0.1, test=0.2).columns()
-    {'day'}
+    >>> Split(time="day", valid=0.1, test=0.2).seed
+    0
     """
 
     time: Column | None = None
@@ -141,7 +141,3 @@ class Split(Strict):
         if self.time is not None and "seed" in self.model_fields_set:
             raise ValueError("`seed` belongs to `hash`: a split by time draws nothing")
         return self
-
-    def columns(self) -> set[str]:
-        """The column that decides."""
-        return {column for column in (self.time, self.hash) if column is not None}

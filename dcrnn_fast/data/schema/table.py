@@ -5,7 +5,7 @@ docs/guide/schema.md explains it by example. Every unknown key is an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -269,12 +269,17 @@ def load_schema(path: Path) -> TableSchema:
     if not isinstance(content, dict):
         held = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise DataError(f"schema {path} {held}, expected a mapping with name, files, tasks, ... (see docs/guide/schema.md)")
+    return schema_of(content, str(path))
+
+
+def schema_of(content: Mapping[str, Any], source: str) -> TableSchema:
+    """The schema that a YAML file of this content has. Raises DataError as :func:`load_schema` does; it names the `source`."""
     try:
-        return TableSchema.model_validate(content)
+        return TableSchema.model_validate(dict(content))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {_in_words(e)}" for e in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise DataError(f"schema {path} is not valid (see docs/guide/schema.md): {'; '.join(problems[:5])}{more}") from error
+        raise DataError(f"schema {source} is not valid (see docs/guide/schema.md): {'; '.join(problems[:5])}{more}") from error
 
 
 def _in_words(error: Any) -> str:

@@ -176,6 +176,14 @@ def test_labels_whose_names_differ_in_signs_alone_are_two_tasks(tmp_path):
     assert prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta.tasks == ("click_a", "task1_click_a")
 
 
+@pytest.mark.parametrize("sign", ["\x00", "\t", "\n", "\x1b", "\x7f", "\x85", "\u2028", "\ufeff", "\ufffe", "\U0001f600"])
+def test_a_name_with_a_control_character_is_read_back_as_it_is(tmp_path, sign):
+    name = f"a{sign}b"
+    pq.write_table(pa.table({"click": [1, 0] * 60, name: ["x", "y"] * 60}), tmp_path / "shop.parquet")
+    (tmp_path / "shop.yaml").write_text(draft_schema([str(tmp_path / "shop.parquet")]))
+    assert list(prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta.fields) == [name]
+
+
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_labels_that_are_floats_because_some_are_missing_are_labels(tmp_path, missing):
     table = pa.table({"click": pa.array([1.0, 0.0, missing] * 50), "price": [0.0, 0.5, 1.0] * 50, "city": ["a", "b", "a"] * 50})
