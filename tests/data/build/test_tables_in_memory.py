@@ -1,0 +1,119 @@
+"""`prepare` of a schema and of tables in memory: the same data as of the same rows in a file."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+
+from dcrnn_fast.data import prepare
+from dcrnn_fast.data.schema.table import TableSchema
+from dcrnn_fast.errors import DataError
+from tests.event_frames import events
+from tests.refusals import check, row
+
+COLUMNS = {
+    "name": "shop",
+    "categorical": ["user_id", "item_id", "city"],
+    "numeric": [{"column": "price", "buckets": 8, "dense": "standardise"}],
+    "tasks": [{"name": "click", "column": "click"}, {"name": "order", "column": "order"}],
+    "funnel": True,
+    "group": "user_id",
+}
+SCHEMA = COLUMNS | {"split": {"time": "ts", "valid": 0.1, "test": 0.2}}
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return events(400)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def of_file(frame, cache):
+    """The rows in a Parquet file, as a schema's YAML names it."""
+    frame.to_parquet(cache / "log.parquet")
+    (cache / "shop.yaml").write_text(yaml.safe_dump(SCHEMA | {"files": {"all": "log.parquet"}}))
+    return prepare(cache / "shop.yaml", cache_dir=cache).meta
+
+
+def test_a_table_of_any_kind_gives_what_its_file_gives(frame, cache, of_file):
+    polars = pytest.importorskip("polars")
+    lists = {name: frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
+    for table in (frame, polars.from_pandas(frame), pa.Table.from_pandas(frame), lists, cache / "log.parquet"):
+        assert prepare(SCHEMA, table, cache_dir=cache).meta.checksums == of_file.checksums
+
+
+def test_the_schema_may_be_an_object_or_a_path_whose_files_are_not_read(frame, cache, of_file):
+    elsewhere = SCHEMA | {"files": {"all": "nowhere.csv"}}
+    (cache / "elsewhere.yaml").write_text(yaml.safe_dump(elsewhere))
+    for schema in (TableSchema.model_validate(elsewhere), elsewhere, cache / "elsewhere.yaml"):
+        assert prepare(schema, frame, cache_dir=cache).meta.checksums == of_file.checksums
+
+
+def test_the_same_tables_are_encoded_once(frame, cache):
+    first = prepare(SCHEMA, frame, cache_dir=cache)
+    assert prepare(SCHEMA, frame.copy(), cache_dir=cache).path == first.path
+    assert prepare(SCHEMA, frame[:399], cache_dir=cache).path != first.path
+
+
+def test_a_table_for_each_split_needs_none_for_a_test(frame, cache):
+    tables = {"train": frame[:300], "valid": pa.Table.from_pandas(frame[300:])}
+    assert prepare(COLUMNS, tables, cache_dir=cache).meta.rows == {"train": 300, "valid": 100, "test": 0}
+    data = prepare(COLUMNS, tables | {"test": cache / "log.parquet"}, cache_dir=cache)
+    assert np.isnan(data.split("valid").labels).sum() == 0
+    assert data.meta.rows["test"] == 400
+
+
+def test_tables_by_split_are_split_whatever_the_schema_says(frame, cache):
+    tables = {"train": frame[:300], "valid": frame[300:], "test": frame[350:]}
+    for schema in (SCHEMA, COLUMNS | {"files": {"all": "log.csv", "test_fraction": 0.5}}):
+        assert prepare(schema, tables, cache_dir=cache).meta.rows == {"train": 300, "valid": 100, "test": 50}
+
+
+def test_a_column_that_the_schema_does_not_name_may_hold_anything(frame, cache, of_file):
+    odd = frame.assign(odd=[{}, 1, "a", None] * 100)
+    odd[7] = 0
+    assert prepare(SCHEMA, odd, cache_dir=cache).meta.checksums == of_file.checksums
+
+
+def test_a_schema_in_python_takes_the_files_that_it_names(cache, of_file):
+    data = prepare(SCHEMA | {"files": {"all": str(cache / "log.parquet")}}, cache_dir=cache)
+    assert data.meta.checksums == of_file.checksums
+
+
+REFUSED = [
+    row("no table", lambda: prepare(SCHEMA, 7), DataError, r"tables\[all\] is of type int, expected a pandas or polars DataFrame"),
+    row("no table for a split", lambda frame: prepare(COLUMNS, {"train": frame, "valid": 7}), DataError, r"tables\[valid\] is of type int"),
+    row("no schema", lambda frame: prepare(frame), TypeError, r"data is of type DataFrame, expected .*: prepare\(schema, table\)"),
+    row("a wrong key", lambda frame: prepare(SCHEMA | {"grup": "a"}, frame), DataError, "schema given as data is not valid .*'grup'"),
+    row("no split", lambda frame: prepare(COLUMNS, frame), DataError, "files given as `all` need a `split`"),
+    row(
+        "a wrong cell",
+        lambda frame, cache: prepare(SCHEMA, frame.assign(click=[0, 5] * 200), cache_dir=cache),
+        DataError,
+        r"^tables\[all\], row 2: task 'click': column 'click' holds 5, expected 0 and 1",
+    ),
+    row(
+        "a column that is not there",
+        lambda frame, cache: prepare(SCHEMA, frame.rename(columns={"price": "prise"}), cache_dir=cache),
+        DataError,
+        r"^tables\[all\] lacks the columns price that schema 'shop' uses; it has .*prise.*did you mean 'prise'\?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "said"), REFUSED)
+def test_it_is_refused(request, call, error, said):
+    check(request, call, error, said)
+
+
+def test_a_table_in_memory_is_written_nowhere_but_to_the_cache(frame, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    prepare(SCHEMA, pd.DataFrame(frame), cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "temporary").iterdir()) == []
