@@ -83,6 +83,36 @@ def label_warnings(task: str, split: str, rows: int, positives: int) -> list[str
     return []
 
 
+def masked_by(labels: Array, tasks: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """By task whose labels are known only where another task has one class, of its two: that task, and the class.
+
+    >>> masked_by(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, np.nan]]), ("click", "buy"))
+    {'buy': ('click', 1)}
+    """
+    found = {}
+    for task, own in zip(tasks, labels.T, strict=True):
+        for other, column in zip(tasks, labels.T, strict=True):
+            among = column[~np.isnan(own)]
+            if len(among) and (among == among[0]).all() and (column == 0).any() and (column == 1).any():
+                found[task] = other, int(among[0])
+    return found
+
+
+def group_warnings(task: str, split: str, group: str, groups: int, usable: int) -> list[str]:
+    """A warning if fewer than ten groups of a split hold both classes of a task.
+
+    >>> group_warnings("click", "test", "user", groups=500, usable=40)
+    []
+    """
+    if usable >= MIN_CLASS:
+        return []
+    effect = "it says little there" if usable else "it is undefined there"
+    return [
+        f"task {task!r}: {usable:,} of the {groups:,} groups {group!r} of the {split} rows hold both classes, and GAUC is of these alone: "
+        f"{effect}; use more {split} rows, or a coarser group"
+    ]
+
+
 def rate_warnings(task: str, split: str, train: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """A warning if the odds of a task's event differ twofold or more between train and a split, and by more than chance.
 

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import shown
 from ..packed.arrays import PackedDataset, PackedSplit
 from ..packed.meta import PackedMeta
-from .base_rates import Array, constant_log_loss, event_labels, label_counts, label_warnings, rate_warnings
+from .base_rates import Array, constant_log_loss, event_labels, group_warnings, label_counts, label_warnings, masked_by, rate_warnings
 from .dense import dense_moments, empty_columns
 from .leaks import leak_warnings, single_feature_auc
 from .oov import id_shares, is_categorical, lost_fields, rare_fields
@@ -73,7 +73,8 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         "groups": None if meta.group is None else {name: _groups(split, data) for name, split in splits.items()},
         "single_feature_auc": single_feature_auc(data),
     }
-    return report | {"warnings": _warnings(report, shares, meta)}
+    masked = masked_by(np.asarray(splits["train"].labels), meta.tasks) if "train" in splits else {}
+    return report | {"warnings": _warnings(report, shares, meta, masked)}
 
 
 def _kind(meta: PackedMeta, field: str) -> str:
@@ -128,18 +129,31 @@ def _groups(split: PackedSplit, data: PackedDataset) -> dict[str, Any]:
     }
 
 
-def _warnings(report: dict[str, Any], shares: dict[str, Any], meta: PackedMeta) -> list[str]:
+def _warnings(report: dict[str, Any], shares: dict[str, Any], meta: PackedMeta, masked: dict[str, tuple[str, int]]) -> list[str]:
     lines, train = [], shares.get("train", {})
     others = [(split, rows) for split, rows in report["rows"].items() if rows and split != "train"]
     for split, rows in others:
         lines += lost_fields(train, shares[split], split, rows)
         lines += empty_columns({name: found for name, found in report["dense"].items() if name not in report["fields"]}, split, rows)
     lines += rare_fields(train, meta.pooled)
+    warned = set()
+    for task, event in zip(report["tasks"], (*meta.tasks, *meta.tasks[1:]), strict=False):  # in a funnel, conditionals follow the tasks
+        for split, rows in report["rows"].items():
+            found = report["tasks"][task][split]
+            about = label_warnings(task, split, found["rows"], found["positives"]) if rows else []
+            if not about and rows and split != "train" and (groups := report["groups"]):
+                usable = round((groups[split]["both_classes"][task] or 0) * groups[split]["groups"])
+                about = group_warnings(task, split, str(meta.group), groups[split]["groups"], usable)
+            if about and (event, split) not in warned:
+                warned.add((event, split))
+                lines += about
+    lines += [
+        f"task {task!r}: its labels are known only where {other!r} is {value}: its metrics are of these rows alone, and its probabilities "
+        "are wrong elsewhere; write 0 where the event cannot have happened"
+        for task, (other, value) in masked.items()
+    ]
     for task in meta.tasks:
         counts = report["tasks"][task]
-        for split, rows in report["rows"].items():
-            if rows:
-                lines += label_warnings(task, split, counts[split]["rows"], counts[split]["positives"])
         for split, _ in others if "train" in counts else ():
             lines += rate_warnings(task, split, counts["train"], counts[split])
         lines += leak_warnings(task, report["single_feature_auc"][task])

@@ -319,3 +319,53 @@ def test_a_data_set_of_test_rows_alone_has_a_report():
     report = data_report(replace(data, splits={"test": data.splits["test"]}))
     assert report["tasks"]["click"]["test"]["constant_log_loss"] is None
     assert report["warnings"] == []
+
+
+def in_groups(of_test):
+    """A sound data set whose test rows are in these groups, and the others in ten."""
+    splits = sound()
+    for name, arrays in splits.items():
+        arrays["group"] = of_test if name == "test" else np.arange(ROWS) % 10
+    return splits
+
+
+def test_groups_of_one_row_give_no_gauc():
+    line = the_warning(in_groups(np.arange(ROWS)), group="user")
+    assert line.startswith(
+        "task 'click': 0 of the 400 groups 'user' of the test rows hold both classes, and GAUC is of these alone: it is "
+    )
+
+
+@pytest.mark.parametrize(("groups", "warned"), [(9, True), (10, False)])
+def test_fewer_than_ten_groups_with_both_classes_say_little(groups, warned):
+    lines = warnings(in_groups(np.arange(ROWS) % groups), group="user")
+    assert [f"{groups} of the {groups} groups" in line and "it says little there" in line for line in lines] == [True] * warned
+
+
+def test_labels_of_one_class_are_not_warned_of_as_groups_too():
+    splits = in_groups(np.arange(ROWS))
+    splits["test"]["labels"] = np.zeros(ROWS)
+    assert "all 400 known labels of the test rows are 0" in the_warning(splits, group="user")
+
+
+def two_tasks(second):
+    """A sound data set with a second label that is made of the first."""
+    splits = sound()
+    for arrays in splits.values():
+        first = np.asarray(arrays["labels"], float)
+        arrays["labels"] = np.column_stack([first, second(first)])
+    return splits
+
+
+def test_a_task_that_is_known_only_where_another_happened_is_named():
+    def second(first):
+        return np.where(first == 1, np.arange(ROWS) // 2 % 2, np.nan)
+
+    line = the_warning(two_tasks(second), tasks=("click", "buy"))
+    assert line.startswith("task 'buy': its labels are known only where 'click' is 1: its metrics are of these rows alone")
+
+
+def test_a_conditional_of_one_class_is_named():
+    lines = warnings(two_tasks(lambda first: first), tasks=("click", "buy"), funnel=True)
+    assert [line[:28] for line in lines] == ["task 'buy_given_click': all "] * 3
+    assert "AUC is undefined there" in lines[1]
