@@ -9,7 +9,7 @@ import typer
 from .. import __version__
 from .data_commands import inspect, prepare
 from .info_command import info
-from .run_commands import calibrate, demo, evaluate, train
+from .run_commands import WithKeys, calibrate, demo, evaluate, train
 from .scoring_commands import export, predict, serve
 
 # Plain help and errors: rich's boxes are noise in a log file.
@@ -36,4 +36,4 @@ def _options(
 
 
 for _command in (train, prepare, inspect, evaluate, calibrate, predict, export, serve, info, demo):
-    app.command()(_command)
+    app.command(cls=WithKeys if _command is train else None)(_command)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -66,21 +67,8 @@ class LiveReport(PlainReport):
         self._bar.stop()
 
 
-class RowProgress:
-    """Progress that shows nothing; others show it."""
-
-    def __enter__(self) -> RowProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        """``done`` of ``total`` rows, or of a number that is not known."""
-
-
-class _Lines(RowProgress):
-    """One line every few seconds, and one for each step."""
+class _Lines:
+    """Progress of rows: one line every few seconds, and one for each step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -98,30 +86,6 @@ class _Lines(RowProgress):
         self._console.print(f"{what}: {done:,}{f' of {total:,}' if total else ''}{left}", markup=False, highlight=False, soft_wrap=True)
 
 
-class _Bar(RowProgress):
-    """A live bar with the rows a second and the remaining time."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
-        self._bar, self._what = Progress(*columns, console=console, transient=True), ""
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        if what != self._what:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._what, self._task = what, self._bar.add_task(what, total=total, count="")
-        assert self._task is not None
-        self._bar.update(self._task, completed=done, count=f"{done:,}{f' of {total:,}' if total else ''}")
-
-
 def choose_report(*, quiet: bool = False) -> Report:
     """The report for standard error: live only in a terminal, and not in CI."""
     if quiet:
@@ -130,12 +94,26 @@ def choose_report(*, quiet: bool = False) -> Report:
     return LiveReport(console) if _is_live(console) else PlainReport(console)
 
 
-def row_progress(*, quiet: bool) -> RowProgress:
-    """The progress of reading and scoring rows, for a ``with`` block, on standard error: a live bar in a terminal, lines, or nothing."""
-    if quiet:
-        return RowProgress()
+@contextmanager
+def row_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Shows what is done, and of how many rows, or None if that is not known: on standard error as a live bar, as lines, or not at all."""
     console = Console(stderr=True)
-    return _Bar(console) if _is_live(console) else _Lines(console)
+    if quiet or not _is_live(console):
+        yield (lambda what, done, total: None) if quiet else _Lines(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
+    bar, tasks = Progress(*columns, console=console, transient=True), dict[str, TaskID]()
+
+    def show(what: str, done: int, total: int | None) -> None:
+        if what not in tasks:
+            for before in bar.task_ids:
+                bar.remove_task(before)
+            tasks.clear()
+            tasks[what] = bar.add_task(what, total=total, count="")
+        bar.update(tasks[what], completed=done, count=f"{done:,}{f' of {total:,}' if total else ''}")
+
+    with bar:
+        yield show
 
 
 def _is_live(console: Console) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import ConfigError, RunFolderError, shown
 from ..support import strict_yaml
@@ -15,11 +18,34 @@ from ..support.torchrun import is_first
 from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, Quiet, Run, Split
 
 
+class WithKeys(TyperCommand):
+    """A command whose help ends with the keys of ``--set``. It reads the text of config.py, whose import takes as long as PyTorch's."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """List the keys, each with its default."""
+        tree = ast.parse((Path(__file__).parents[1] / "training" / "config.py").read_text(encoding="utf-8"))
+        sections = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+
+        def keys(section: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+            for node in sections[section]:
+                if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call):
+                    name, call = f"{prefix}{ast.unparse(node.target)}", ast.unparse(node.value.func)
+                    given = {one.arg: ast.literal_eval(one.value) for one in node.value.keywords}
+                    if call in sections:
+                        yield from keys(call, f"{name}.")
+                    elif "default" in given:
+                        yield f"{name}={json.dumps(given['default'])}".replace('"', ""), given["description"]
+
+        with formatter.section("Keys of --set, with their defaults"):
+            formatter.write_dl(list(keys("RunConfig")))
+
+
 def train(
     data: Data = None,
     config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); without it, the defaults.")] = None,
     output: Annotated[Path | None, typer.Option(help="Run folder; default runs/DATA.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the newest checkpoint of --output.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --output holds.")] = False,
     init: Annotated[Path | None, typer.Option(help="Run folder to start from: its weights, vocabulary and settings.")] = None,
     backend: Annotated[str | None, BACKEND] = None,
     device: Annotated[str | None, DEVICE] = None,
@@ -27,7 +53,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key, e.g. --set model.steps=3.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of those below, e.g. --set model.steps=3.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train, keep the weights that are best on validation rows, and evaluate them on the test rows."""
@@ -37,15 +65,8 @@ def train(
     from .progress import choose_report
     from .tables import output_console, print_lines, print_metrics
 
-    given = {
-        "data": data,
-        "init": None if init is None else str(init),
-        "backend": backend,
-        "device": device,
-        "seed": seed,
-        "threads": threads,
-    }
-    given |= {"optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
+    given = {"data": data, "init": None if init is None else str(init), "backend": backend, "device": device, "seed": seed}
+    given |= {"threads": threads, "optimiser.epochs": epochs, "optimiser.batch_size": batch_size}
     overrides = {key: value for key, value in given.items() if value is not None} | _parse_settings(settings or [])
     if output is None and config is None and "data" in overrides:
         output = _default_output(overrides["data"])
@@ -64,7 +85,7 @@ def train(
     run = training.load_config(config, overrides)
     output = output or _default_output(run.data)
     try:
-        result = training.train(run, output, resume=resume, report=choose_report(quiet=quiet))
+        result = training.train(run, output, resume=resume, overwrite=overwrite, report=choose_report(quiet=quiet))
     except KeyboardInterrupt:
         if not is_first():
             raise typer.Exit(130) from None

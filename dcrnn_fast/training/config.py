@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..data import known_data_sets
 from ..errors import ConfigError, shown
-from ..nn.counterfactual import FLOOR
 from ..support import strict_yaml
 from ..support.files import path_of
 
@@ -109,7 +108,7 @@ class LossConfig(_Section):
     )
     cvr_weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of the losses that cvr adds")
     propensity_floor: Ratio = Field(
-        default=FLOOR, description="least propensity that ipw and dr divide by, as a part of the batch's mean propensity"
+        default=0.1, description="least propensity that ipw and dr divide by, as a part of the batch's mean propensity"
     )
 
 
