@@ -1,4 +1,4 @@
-"""The commands of a run: ``train``, ``evaluate``, ``calibrate``, and ``demo``, which trains on the embedded data sets."""
+"""The commands of a run: ``train``, ``evaluate``, ``report``, ``calibrate``, and ``demo``, which trains on the embedded data sets."""
 
 from __future__ import annotations
 
@@ -136,6 +136,21 @@ def evaluate(
         print_sheet(console, segments_sheet(field, entries))
     written = {"Predictions": predictions, "Reliability plot": plot}
     print_lines(console, [*of_the_data, *(f"{what}: {path}" for what, path in written.items() if path is not None)])
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
+    output: Annotated[Path, typer.Option(help="File to write, .html.")],
+    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    backend: BackendOfRun = None,
+    device: DeviceOfRun = None,
+) -> None:
+    """Write one page on a run: metrics with intervals, curves, calibration, what it rests on, and how other runs compare."""
+    from .. import training
+    from .tables import output_console, print_lines
+
+    training.write_report(runs, output, split=split.value, backend=backend, device=device)
+    print_lines(output_console(), [f"Report: {output}"])
 
 
 class Method(str, Enum):

@@ -13,8 +13,9 @@ The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/guide
 from .config import RunConfig, load_config
 from .evaluate.calibrate import calibrate
 from .evaluate.evaluate import evaluate
+from .evaluate.report import write_report
 from .folder.weights import load_model
 from .loop.progress import Report
 from .run import train
 
-__all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train"]
+__all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train", "write_report"]

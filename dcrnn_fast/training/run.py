@@ -198,9 +198,10 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}")
     rows = trainer.dataset.split("test")
     test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks) if len(rows) else {}
+    valid = with_constant(best["valid"], rates)
     metrics = {
         "test": with_constant(test, rates),
-        "valid": with_constant(best["valid"], rates),
+        "valid": valid,
         "train": {
             "seconds": at.seconds,
             "rows_per_second": trainer.rows_per_second,
@@ -227,7 +228,8 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
         metrics["init"] = trainer.start
 
     def write() -> dict[str, Any]:
-        write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history)
+        constants = {name: entry["constant_log_loss"] for name, entry in valid.items()}
+        write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history, best["step"], constants)
         folder.write_metrics(metrics)
         return metrics
 

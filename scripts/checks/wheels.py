@@ -37,7 +37,7 @@ def repaired(package: Path, into: Path) -> Path:
     for old in into.glob("dcrnn_fast-*.whl"):
         if old.name.startswith(package.name.rpartition("-")[0]):
             old.unlink()
-    abi.run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", into, package, **environment)
+    abi.run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", into, package, where=FOLDER, **environment)
     (found,) = into.glob(f"{package.name.rpartition('-')[0]}-*.whl")
     return found
 

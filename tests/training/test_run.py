@@ -28,10 +28,11 @@ def test_the_curves_of_a_run_have_the_same_bytes_in_any_style_of_the_process(sch
 
     train(tiny_config(schema), tmp_path / "run")
     _, state = newest_checkpoint(tmp_path / "run")
-    at = state["position"]
+    at, metrics = state["position"], json.loads((tmp_path / "run" / "metrics.json").read_text())
+    kept, constants = metrics["train"]["best_step"], {name: entry["constant_log_loss"] for name, entry in metrics["valid"].items()}
     for name, style in (("plain", {}), ("styled", {"font.size": 20, "axes.spines.top": False})):
         with matplotlib.rc_context(style):
-            write_curves(tmp_path / name, "DCRNN on tiny", at["curve"], at["history"])
+            write_curves(tmp_path / name, "DCRNN on tiny", at["curve"], at["history"], kept, constants)
     drawn = (tmp_path / "run" / "curves.svg").read_bytes()
     assert drawn.rstrip().endswith(b"</svg>")
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "styled").read_bytes() == drawn

@@ -33,27 +33,46 @@ def svg_bytes(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
     return image.getvalue()
 
 
-def write_curves(path: Path, title: str, loss: Sequence[tuple[int, float]], history: Sequence[Mapping[str, Any]]) -> None:
-    """Plot the training loss by step, and each task's validation AUC and log loss by step.
+def plain(name: str) -> str:
+    """A name as a picture shows it: no formula between dollar signs, no control character, at most 40 characters."""
+    name = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
+    return (name if len(name) <= 40 else f"{name[:37]}...").replace("$", "\\$")
 
-    The same numbers give the same bytes.
+
+def write_curves(
+    path: Path,
+    title: str,
+    loss: Sequence[tuple[int, float]],
+    history: Sequence[Mapping[str, Any]],
+    kept: int,
+    constants: Mapping[str, float | None],
+) -> None:
+    """Plot the training loss by step, and each task's validation AUC and log loss by step, each on a scale of its own.
+
+    A line marks the step whose weights are ``kept``; another, where it is near, the log loss of predicting the base rate, ``constants``.
     """
+    shown = [record for record in history if record["step"]] or history  # the start would squeeze the rest
+    steps, tasks = [record["step"] for record in shown], list(shown[0]["valid"])
 
     def draw(figure: Any) -> None:
-        panels = figure.subplots(1, 3)
-        figure.suptitle(title)
-        panels[0].plot([step for step, _ in loss], [value for _, value in loss])
-        panels[0].set(title="training loss", xlabel="step")
-        shown = [record for record in history if record["step"]] or history  # the start would squeeze the rest
-        steps = [record["step"] for record in shown]
-        for panel, metric, name in ((panels[1], "auc", "validation AUC"), (panels[2], "log_loss", "validation log loss")):
-            for task in shown[0]["valid"]:
+        panels = figure.subplots(2, 1 + len(tasks), squeeze=False)
+        figure.suptitle(plain(title))
+        panels[0, 0].plot([step for step, _ in loss], [value for _, value in loss])
+        panels[0, 0].set(title="training loss", xlabel="step")
+        panels[1, 0].axis("off")
+        panels[1, 0].text(0, 0.9, f"dotted: step {kept}, whose weights are kept\ndashed: log loss of the base rate alone", va="top")
+        for column, task in enumerate(tasks, start=1):
+            for panel, metric, name in ((panels[0, column], "auc", "AUC"), (panels[1, column], "log_loss", "log loss")):
                 values = [record["valid"][task][metric] for record in shown]
-                panel.plot(steps, [float("nan") if value is None else value for value in values], marker="o", label=task)
-            panel.set(title=name, xlabel="step")
-            panel.legend()
+                panel.plot(steps, [float("nan") if value is None else value for value in values], marker="o", markersize=3)
+                panel.axvline(kept, color="grey", linestyle=":")
+                panel.set(title=f"{plain(task)}: validation {name}", xlabel="step")
+            low, high = panels[1, column].get_ylim()
+            constant = constants.get(task)
+            if constant is not None and low - (high - low) < constant < high + (high - low):
+                panels[1, column].axhline(constant, color="grey", linestyle="--")
 
-    write_file(path, svg_bytes((13, 3.8), draw))
+    write_file(path, svg_bytes((4.3 * (1 + len(tasks)), 6.4), draw))
 
 
 def reliability(labels: Array, probabilities: Array, bins: int = BINS) -> tuple[Array, Array, Array]:
@@ -75,20 +94,28 @@ def reliability(labels: Array, probabilities: Array, bins: int = BINS) -> tuple[
     return predicted, observed, rows.astype(np.int64)
 
 
-def write_reliability(path: Path, title: str, predictions: Mapping[str, Array], labels: Mapping[str, Array]) -> None:
-    """Plot the :func:`reliability` of each prediction [N] that has labels [N] of its name, as one SVG.
+def reliability_plot(title: str, predictions: Mapping[str, Array], labels: Mapping[str, Array]) -> bytes:
+    """The :func:`reliability` of each prediction [N] that has labels [N] of its name, as one SVG; below it the rows by prediction.
 
-    The bars are two standard errors of a bin's part. The same numbers give the same bytes. Raises DataError if the file cannot be written.
+    The bars are two standard errors of a bin's part.
     """
 
     def draw(figure: Any) -> None:
-        figure.suptitle(title)
-        for panel, (name, observed) in zip(figure.subplots(1, len(labels), squeeze=False)[0], labels.items(), strict=True):
+        figure.suptitle(plain(title))
+        panels = figure.subplots(2, len(labels), squeeze=False, sharex="col", height_ratios=(3, 1))
+        for (panel, counts), (name, observed) in zip(panels.T, labels.items(), strict=True):
             x, y, rows = reliability(observed, predictions[name])
             panel.errorbar(x, y, yerr=2 * np.sqrt(y * (1 - y) / rows), marker="o", capsize=2)
             top = max([*x, *y, 1e-9])
             panel.plot([0, top], [0, top], color="grey", linestyle=":")
-            panel.set(title=name, xlabel="mean prediction", ylabel="part that is positive")
+            panel.set(title=plain(name), ylabel="part that is positive")
+            counts.hist(predictions[name][~np.isnan(observed)], bins=40, range=(0, top))
+            counts.set(xlabel="prediction", ylabel="rows", yscale="log")
 
+    return svg_bytes((4.3 * len(labels), 5.2), draw)
+
+
+def write_reliability(path: Path, title: str, predictions: Mapping[str, Array], labels: Mapping[str, Array]) -> None:
+    """Write the :func:`reliability_plot`. Raises DataError if the file cannot be written."""
     with writing_output("plot", path) as beside:
-        beside.write_bytes(svg_bytes((4.3 * len(labels), 4.0), draw))
+        beside.write_bytes(reliability_plot(title, predictions, labels))

@@ -8,7 +8,7 @@ import pytest
 
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate
-from dcrnn_fast.training.evaluate.bootstrap import bootstrap_intervals
+from dcrnn_fast.training.evaluate.bootstrap import bootstrap_intervals, paired_intervals
 from dcrnn_fast.training.evaluate.metrics import binary_metrics
 from dcrnn_fast.training.evaluate.plots import reliability
 from tests.damage import fill_disk
@@ -26,12 +26,22 @@ def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_rows():
     labels[::10] = np.nan
     found = bootstrap_intervals(labels, p, 100, seed=3)
     known = ~np.isnan(labels)
-    order = np.argsort(p[known], kind="stable")
-    labels, p, rng = labels[known][order], p[known][order], np.random.default_rng(3)
+    labels, p, rng = labels[known], p[known], np.random.default_rng(3)
     resamples = [rng.integers(len(p), size=len(p)) for _ in range(100)]
     metrics = [binary_metrics(labels[rows], p[rows]) for rows in resamples]
     for name, interval in found.items():
         assert interval == pytest.approx(np.quantile([entry[name] for entry in metrics], (0.025, 0.975))), name
+
+
+def test_paired_intervals_are_of_the_differences_in_the_same_resamples():
+    labels, p = draw(300)
+    other = np.clip(p + np.random.default_rng(1).normal(0, 0.02, len(p)), 0.01, 0.99)
+    found = paired_intervals(labels, other, p, 100, seed=3)
+    rng = np.random.default_rng(3)
+    resamples = [rng.integers(len(p), size=len(p)) for _ in range(100)]
+    for name, interval in found.items():
+        values = [binary_metrics(labels[rows], other[rows])[name] - binary_metrics(labels[rows], p[rows])[name] for rows in resamples]
+        assert interval == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=1e-9), name
 
 
 def test_95_of_100_intervals_or_so_hold_the_true_calibration():
@@ -105,6 +115,6 @@ def test_evaluate_draws_the_reliability_of_each_event_with_the_same_bytes_each_t
     for name in ("a.svg", "b.svg"):
         evaluate(finished, plot=tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    assert (tmp_path / "a.svg").read_text().count('id="axes_') == 3
+    assert (tmp_path / "a.svg").read_text().count('id="axes_') == 2 * 3  # each with the counts below
     with pytest.raises(DataError, match=r"plot .*: expected the path of a \.svg file in a folder that exists"):
         evaluate(finished, plot=tmp_path / "a.png")

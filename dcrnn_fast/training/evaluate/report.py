@@ -1,0 +1,167 @@
+"""Runs as one page of HTML, which opens without a network: :func:`write_report`."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from ...data.inspect.base_rates import event_labels
+from ...errors import ConfigError, shown
+from ...nn.model import DCRNN
+from ...support.files import output_path, writing_output
+from ..data import evaluation_warnings
+from ..device import deterministic
+from .bootstrap import bootstrap_intervals, paired_intervals
+from .constant import not_better_than_constant, with_constant
+from .evaluate import OpenRun, open_run
+from .importance import importance, importance_plot
+from .metrics import Array
+from .plots import reliability_plot
+from .predict import finite_predictions, metrics_of
+
+RESAMPLES = 500
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 } div.wide { overflow-x: auto }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top }
+th:first-child, td:first-child { text-align: left }
+small { color: #666; display: block } img { max-width: 100%; height: auto } li { margin: .3rem 0 }
+"""
+
+
+class _Seen(NamedTuple):
+    """A run, what it predicts for the rows of a split, and their labels by name."""
+
+    name: str
+    opened: OpenRun
+    results: dict[str, Any]
+    predicted: dict[str, Array]
+    labels: dict[str, Array]
+    metrics: dict[str, dict[str, Any]]
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    split: str = "test",
+    device: str | None = None,
+    backend: str | None = None,
+) -> None:
+    """Write what the first run is and how good it is, and how the others compare, as one HTML file without scripts.
+
+    Args:
+        runs: the folders of finished runs; the others were trained on the same rows as the first one.
+        output: the .html file to write.
+        split: the rows to evaluate on: ``train``, ``valid`` or ``test``.
+        device: replaces the runs' device.
+        backend: replaces the runs' backend.
+
+    The page has the metrics beside the constant's with 95% intervals (:mod:`.bootstrap`), learning curves, reliability plots, and by how
+    much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as :func:`.evaluate.evaluate` does, and
+    ConfigError for runs of other rows.
+    """
+    if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence) or not runs:
+        raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders")
+    path = output_path("output", output, ".html")
+    seen = [_see(run, split, device, backend) for run in runs]
+    first, *others = seen
+    for other in others:
+        if other.results["data"]["digest"] != first.results["data"]["digest"]:
+            raise ConfigError(f"{other.name} was trained on other rows than {first.name}, so their metrics cannot be compared")
+    title = f"{first.results['data']['name']}: {first.name}"
+    reliability = reliability_plot("", first.predicted, first.labels)
+    falls, counted = importance(first.opened, split)
+    parts = [
+        *_about(first, split),
+        "<h2>Metrics</h2>",
+        _metrics_table(first),
+        *_comparison(first, others),
+        "<h2>Learning curves</h2>",
+        _picture(first.opened.folder.curves.read_bytes(), "learning curves"),
+        "<h2>Calibration</h2>",
+        _picture(reliability, "reliability plots and counts of predictions"),
+        "<h2>What the predictions rest on</h2>",
+        f"<p>By how much the AUC falls when one input is shuffled among {counted:,} rows. Inputs that say the same share it.</p>",
+        _picture(importance_plot(falls), "importance of inputs"),
+    ]
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style></head>'
+    page = f"{head}<body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
+    with writing_output("output", path) as beside:
+        beside.write_text(page, encoding="utf-8")
+
+
+def _see(run: str | Path, split: str, device: str | None, backend: str | None) -> _Seen:
+    opened = open_run(run, split=split, device=device, backend=backend)
+    results, meta, rows = opened.folder.read_metrics(), opened.dataset.meta, opened.dataset.split(split)
+    cast(DCRNN, opened.model).negative_rate = 1.0
+    with deterministic(opened.config.threads):
+        predicted = finite_predictions(opened.model, rows, meta, opened.device)
+    metrics, events = metrics_of(predicted, rows, meta), event_labels(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel)
+    named = {name: events[name] for name in metrics}
+    return _Seen(opened.folder.root.name, opened, results, predicted, named, with_constant(metrics, opened.about["base_rates"]))
+
+
+def _about(seen: _Seen, split: str) -> Iterable[str]:
+    results, meta = seen.results, seen.opened.dataset.meta
+    train, model, counts = results["train"], results["model"], results["data"]["rows"]
+    yield f"<p>DCRNN for {escape(', '.join(meta.tasks))}, {model['parameters']:,} parameters, relation {escape(model['relation'])}. "
+    yield f"{', '.join(f'{rows:,} {name}' for name, rows in counts.items())} rows; this page is of the {split} rows. "
+    yield f"Trained for {train['steps']:,} steps in {train['seconds']:,.0f} s on {escape(model['device'])}, until "
+    yield f"{escape(train.get('stopped', 'it ended'))}; the weights of step {train['best_step']:,} are kept.</p>"
+    warnings = [line.removeprefix("warning: ") for line in not_better_than_constant(seen.metrics)]
+    warnings += evaluation_warnings(seen.opened.about, seen.opened.dataset, split, seen.metrics)
+    yield from (f"<p><strong>Warning:</strong> {escape(line)}.</p>" for line in warnings)
+
+
+def _metrics_table(seen: _Seen) -> str:
+    heads = ["", "rows", "positives", "AUC", "log loss", "the constant's log loss", "calibration"]
+    gauc = any("gauc" in entry for entry in seen.metrics.values())
+    rows = []
+    for name, entry in seen.metrics.items():
+        intervals = bootstrap_intervals(seen.labels[name], seen.predicted[name], RESAMPLES)
+        cells = [escape(name), f"{entry['rows']:,}", f"{entry['positives']:,}", _number(entry["auc"], intervals["auc"])]
+        cells += [_number(entry["log_loss"], intervals["log_loss"]), _number(entry["constant_log_loss"])]
+        rows.append([*cells, _number(entry["calibration"], intervals["calibration"]), *([_number(entry["gauc"])] if gauc else [])])
+    note = "<p>Small: 95% intervals, of rows that count as independent. Calibration is the mean prediction over the mean label.</p>"
+    return _table([*heads, *(["GAUC"] if gauc else [])], rows) + note
+
+
+def _comparison(first: _Seen, others: Sequence[_Seen]) -> Iterable[str]:
+    if not others:
+        return
+    yield f"<h2>Other runs, less {escape(first.name)}</h2>"
+    rows = []
+    for other in others:
+        for name in (name for name in first.metrics if name in other.metrics):
+            intervals = paired_intervals(first.labels[name], other.predicted[name], first.predicted[name], RESAMPLES)
+            cells = [escape(f"{other.name}: {name}")]
+            for metric in ("auc", "log_loss"):
+                ours, theirs = first.metrics[name][metric], other.metrics[name][metric]
+                cells.append(_number(None if ours is None or theirs is None else theirs - ours, intervals[metric], "+"))
+            rows.append(cells)
+    yield _table(["", "AUC", "log loss"], rows)
+    yield "<p>Small: 95% intervals of the differences, in the same resamples of the rows. One that holds 0 shows no difference.</p>"
+
+
+def _picture(svg: bytes, what: str) -> str:
+    """As data: two pictures in one page may use the same names inside."""
+    return f'<img alt="{what}" src="data:image/svg+xml;base64,{b64encode(svg).decode()}">'
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [
+        f"<tr>{''.join(f'<th>{cell}</th>' for cell in heads)}</tr>",
+        *(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows),
+    ]
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _number(value: float | None, interval: Sequence[float] | None = None, sign: str = "") -> str:
+    small = f"<small>{interval[0]:{sign}.4f} to {interval[1]:{sign}.4f}</small>" if interval else ""
+    return ("-" if value is None else f"{value:{sign}.4f}") + small
