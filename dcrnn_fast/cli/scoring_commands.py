@@ -1,4 +1,4 @@
-"""The commands that score with a run: ``predict``, ``export`` and ``serve``."""
+"""The commands that score with a run, ``predict``, ``export`` and ``serve``, and ``embeddings``, which writes what it learned of ids."""
 
 from __future__ import annotations
 
@@ -49,6 +49,19 @@ def predict(
     if rejected:
         lines.append(f"Rejected CSV rows: {rejected:,}, in {output}.rejects.parquet")
     print_lines(output_console(), [*lines, f"Scores: {output}"])
+
+
+def embeddings(
+    run: Run,
+    field: Annotated[str, typer.Option(help="Categorical field with a vocabulary.")],
+    output: Annotated[Path, typer.Option(help="File to write, .parquet: the ids and their vectors.")],
+) -> None:
+    """Write a field's ids and their embeddings, for a search of neighbours or for `pretrained` of another run."""
+    from ..training import write_embeddings
+    from .tables import output_console, print_lines
+
+    count = write_embeddings(run, field, output)
+    print_lines(output_console(), [f"{count:,} ids of {field} and their vectors: {output}"])
 
 
 class Format(str, Enum):

@@ -11,6 +11,7 @@ The commands of ``dcrnn-fast`` are a thin layer over these functions; docs/guide
 """
 
 from .config import RunConfig, load_config
+from .embeddings import write_embeddings
 from .evaluate.calibrate import calibrate
 from .evaluate.evaluate import evaluate
 from .evaluate.report import write_report
@@ -18,4 +19,4 @@ from .folder.weights import load_model
 from .loop.progress import Report
 from .run import train
 
-__all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train", "write_report"]
+__all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train", "write_embeddings", "write_report"]
