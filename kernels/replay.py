@@ -2,8 +2,8 @@
 
 The first call of its kind runs as it is written. So does the second, and is noted: what it allocates, what it asks of PyTorch, and
 its launches. Later calls run the :class:`Recording`: the same on their own tensors, without a check or a decision of Python. What they have
-in common with the noted call is all that these depend on: shapes, strides, dtypes, devices, alignment, options, and the choice of tiles.
-To note a call takes as long as several calls, so sizes that do not come again are not worth it.
+in common with the noted call is what the operators' checks and decisions depend on: shapes, strides, dtypes, devices, alignment, options,
+and the choice of tiles. To note a call takes as long as several calls, so sizes that do not come again are not worth it.
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ def _key(name: str, arguments: Sequence[Any]) -> object:
             continue
         if type(value) not in (Tensor, Parameter) or value.layout != torch.strided or value.is_nested:
             return None
+        if value.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(value):
+            return None  # the dispatcher makes of it a tensor whose memory holds its values
         device = value.device
         if device.type != DEVICE:
             return None
@@ -169,6 +171,8 @@ class _Recorder(TorchFunctionMode):
         if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
             self._note(function, args, kwargs, None)
             return result
+        if "out" in kwargs or (name.startswith("__i") and name.endswith("__")):  # a result that is not made; no launch has one
+            self.usable = False
         made = [value for value in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(value, Tensor)]
         for tensor in [tensor for tensor in made if tensor not in self.places]:
             base = next((value for value in args if isinstance(value, Tensor) and _shares_memory(value, tensor)), None)

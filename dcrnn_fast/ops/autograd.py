@@ -45,7 +45,8 @@ def register_derivative(
     def below_autograd(*arguments: Any) -> Any:
         repeat = REPEATS.get(namespace)
         try:
-            with torch._C._AutoDispatchBelowAutograd():
+            # autocast cast the arguments of the public function; the calls of PyTorch inside an operator have the dtypes that they have
+            with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableAutocast():
                 if repeat is not None and not _watched():
                     recording = repeat(name, arguments)
                     if recording is not None:
@@ -145,7 +146,7 @@ def _stacked(outputs: list[Any], count: int) -> tuple[Any, Any]:
 
 
 def _watched() -> bool:
-    """Whether somebody sees or replaces the operators that are called, and so must meet each."""
+    """Whether a dispatch mode, a transform of ``torch.func`` or ``torch.jit.trace`` sees or replaces the operators that are called."""
     return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active() or torch.jit.is_tracing())
 
 

@@ -18,7 +18,7 @@ from triton.compiler import CompiledKernel
 from dcrnn_fast import functional
 from dcrnn_fast.kernels import INTERPRETED, replay
 from tests.operators.precision import results
-from tests.operators.problems import cross_arguments
+from tests.operators.problems import cross_arguments, differentiable
 
 CASES = {
     "full": {},
@@ -98,6 +98,43 @@ def test_a_repeated_step_computes_what_the_reference_computes(case, repeats):
         expected = results(functional.cross_rnn, given, upstream, backend="reference")
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_autocast_around_a_repeated_backward_changes_no_gradient(repeats):
+    for seed, inside in enumerate((False, False, True)):
+        given = cross_arguments(batch=5, dim=6, tied=False, dtype=torch.float32, seed=seed)
+        found = {}
+        for backend in ("triton", "reference"):
+            inputs = differentiable(given)
+            out = functional.cross_rnn(**{**given, **inputs}, backend=backend)
+            with torch.autocast("cpu", torch.bfloat16, enabled=inside and backend == "triton"):
+                found[backend] = torch.autograd.grad(out, list(inputs.values()), torch.ones_like(out))
+        for ours, right in zip(*found.values(), strict=True):
+            torch.testing.assert_close(ours, right)
+    assert len(repeats) == 2
+
+
+def left_over(x0):
+    """What outlives a transform of torch.func: a tensor without memory of its own."""
+    held = []
+
+    def kept(x):
+        held.append(x)
+        return x.sum()
+
+    torch.func.grad(kept)(x0)
+    return held[0]
+
+
+@pytest.mark.parametrize("lazy", [torch._neg_view, left_over])
+def test_a_tensor_whose_memory_holds_other_values_goes_through_the_dispatcher(lazy, repeats):
+    given = cross_arguments(batch=5, dim=6)
+    for _ in range(2):
+        functional.cross_rnn(**given, backend="triton")
+    given["x0"] = lazy(given["x0"])
+    found = functional.cross_rnn(**given, backend="triton")
+    assert torch.equal(found, functional.cross_rnn(**given, backend="triton"))
+    torch.testing.assert_close(found, functional.cross_rnn(**given, backend="reference"))
 
 
 def test_a_launch_that_is_not_noted_gives_wrong_numbers(repeats, monkeypatch):
