@@ -141,15 +141,17 @@ def evaluate(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
     output: Annotated[Path, typer.Option(help="File to write, .html.")],
+    data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the runs' own.")] = None,
     split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
+    as_served: Annotated[bool, typer.Option("--as-served", help="Show the probabilities that `predict` gives.")] = False,
 ) -> None:
     """Write one page on a run: metrics with intervals, curves, calibration, what it rests on, and how other runs compare."""
     from .. import training
     from .tables import output_console, print_lines
 
-    training.write_report(runs, output, split=split.value, backend=backend, device=device)
+    training.write_report(runs, output, data=data, split=split.value, backend=backend, device=device, as_served=as_served)
     print_lines(output_console(), [f"Report: {output}"])
 
 

@@ -24,6 +24,7 @@ from ..folder.weights import load_sealed
 from .bootstrap import FEWEST, bootstrap_intervals
 from .calibration_file import read_calibration
 from .constant import unsampled_rates, with_constant
+from .metrics import Array
 from .plots import write_reliability
 from .predict import finite_predictions, metrics_of, write_predictions
 from .segments import check_fields, metrics_by
@@ -77,17 +78,9 @@ def evaluate(
     table = None if predictions is None else output_path("predictions", predictions, ".parquet")
     figure = None if plot is None else output_path("plot", plot, ".svg")
     opened = open_run(run, data=data, split=split, device=device, backend=backend)
-    model, about, meta, rows = opened.model, opened.about, opened.dataset.meta, opened.dataset.split(split)
+    about, meta, rows = opened.about, opened.dataset.meta, opened.dataset.split(split)
     fields = check_fields(by, meta)
-    rates, negative_rate = about["base_rates"], about["negative_rate"]
-    if not as_served:
-        cast(DCRNN, model).negative_rate = 1.0
-    with deterministic(opened.config.threads):
-        predicted = finite_predictions(model, rows, meta, opened.device)
-    if as_served:
-        rates = unsampled_rates(rates, meta.tasks, negative_rate)
-        if calibration := read_calibration(opened.folder.calibration, about, opened.weights):
-            predicted = calibration.apply(predicted, meta.tasks, negative_rate)
+    predicted, rates = predictions_of(opened, split, as_served=as_served)
     metrics, labels = metrics_of(predicted, rows, meta), np.asarray(rows.labels)
     events = event_labels(labels, meta.tasks, funnel=meta.funnel)
     if bootstrap is not None:
@@ -118,6 +111,20 @@ class OpenRun(NamedTuple):
     weights: str
     dataset: PackedDataset
     device: torch.device
+
+
+def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[str, Array], dict[str, float]]:
+    """What a run predicts for the rows of a split, and the constant's rates for such rows; ``as_served`` as :func:`evaluate` takes it."""
+    about, meta = run.about, run.dataset.meta
+    rates, negative_rate = about["base_rates"], about["negative_rate"]
+    cast(DCRNN, run.model).negative_rate = negative_rate if as_served else 1.0
+    with deterministic(run.config.threads):
+        predicted = finite_predictions(run.model, run.dataset.split(split), meta, run.device)
+    if as_served:
+        rates = unsampled_rates(rates, meta.tasks, negative_rate)
+        if calibration := read_calibration(run.folder.calibration, about, run.weights):
+            predicted = calibration.apply(predicted, meta.tasks, negative_rate)
+    return predicted, rates
 
 
 def open_run(

@@ -23,8 +23,8 @@ MOST = 20
 def importance(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], int]:
     """By input, the AUC of each task less that with the input shuffled; and the number of rows.
 
-    An input is a column of the table, which the model may read as a field and as a number. Inputs that say the same share what they bring:
-    each may seem to bring nothing. The source is Breiman's permutation importance (Random Forests, 2001), on rows that were not trained on.
+    An input is a column of the table or a derived one, which the model may read as a field and as a number. Inputs that say the same share
+    what they bring: each may seem to bring nothing. The source is Breiman's permutation importance (Random Forests, 2001).
     """
     meta, rows, rng = run.dataset.meta, run.dataset.split(split), np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(rows))[:ROWS])
@@ -61,7 +61,8 @@ def importance_plot(falls: Mapping[str, Mapping[str, float]]) -> bytes:
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, max(1, len(tasks)), squeeze=False, sharey=True)[0]
         for panel, task in zip(panels, tasks, strict=False):
-            panel.barh([plain(name) for name in names], [falls[name][task] for name in names])
+            panel.barh(range(len(names)), [falls[name][task] for name in names])
+            panel.set_yticks(range(len(names)), [plain(name) for name in names])
             panel.set(title=plain(task), xlabel="fall of the AUC")
 
     return svg_bytes((2.5 + 3.2 * max(1, len(tasks)), 1.4 + 0.28 * len(names)), draw)

@@ -33,10 +33,10 @@ def svg_bytes(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
     return image.getvalue()
 
 
-def plain(name: str) -> str:
-    """A name as a picture shows it: no formula between dollar signs, no control character, at most 40 characters."""
+def plain(name: str, most: int = 40) -> str:
+    """A name as a picture shows it: no formula between dollar signs, no control character, at most so many characters."""
     name = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
-    return (name if len(name) <= 40 else f"{name[:37]}...").replace("$", "\\$")
+    return (name if len(name) <= most else f"{name[: most - 3]}...").replace("$", "\\$")
 
 
 def write_curves(
@@ -56,7 +56,7 @@ def write_curves(
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(2, 1 + len(tasks), squeeze=False)
-        figure.suptitle(plain(title))
+        figure.suptitle(plain(title, 100))
         panels[0, 0].plot([step for step, _ in loss], [value for _, value in loss])
         panels[0, 0].set(title="training loss", xlabel="step")
         panels[1, 0].axis("off")
@@ -101,16 +101,17 @@ def reliability_plot(title: str, predictions: Mapping[str, Array], labels: Mappi
     """
 
     def draw(figure: Any) -> None:
-        figure.suptitle(plain(title))
-        panels = figure.subplots(2, len(labels), squeeze=False, sharex="col", height_ratios=(3, 1))
+        figure.suptitle(plain(title, 100))
+        panels = figure.subplots(2, len(labels), squeeze=False, height_ratios=(3, 1))
         for (panel, counts), (name, observed) in zip(panels.T, labels.items(), strict=True):
             x, y, rows = reliability(observed, predictions[name])
             panel.errorbar(x, y, yerr=2 * np.sqrt(y * (1 - y) / rows), marker="o", capsize=2)
             top = max([*x, *y, 1e-9])
             panel.plot([0, top], [0, top], color="grey", linestyle=":")
-            panel.set(title=plain(name), ylabel="part that is positive")
-            counts.hist(predictions[name][~np.isnan(observed)], bins=40, range=(0, top))
-            counts.set(xlabel="prediction", ylabel="rows", yscale="log")
+            panel.set(title=plain(name), xlabel="mean prediction", ylabel="part that is positive")
+            known = predictions[name][~np.isnan(observed)]
+            counts.hist(known, bins=40)
+            counts.set(xlabel="prediction", ylabel="rows", yscale="log" if len(known) else "linear")
 
     return svg_bytes((4.3 * len(labels), 5.2), draw)
 

@@ -6,23 +6,21 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, shown
-from ...nn.model import DCRNN
 from ...support.files import output_path, writing_output
 from ..data import evaluation_warnings
-from ..device import deterministic
 from .bootstrap import bootstrap_intervals, paired_intervals
 from .constant import not_better_than_constant, with_constant
-from .evaluate import OpenRun, open_run
+from .evaluate import OpenRun, open_run, predictions_of
 from .importance import importance, importance_plot
 from .metrics import Array
 from .plots import reliability_plot
-from .predict import finite_predictions, metrics_of
+from .predict import metrics_of
 
 RESAMPLES = 500
 STYLE = """
@@ -49,41 +47,45 @@ def write_report(
     runs: Sequence[str | Path],
     output: str | Path,
     *,
+    data: str | None = None,
     split: str = "test",
     device: str | None = None,
     backend: str | None = None,
+    as_served: bool = False,
 ) -> None:
     """Write what the first run is and how good it is, and how the others compare, as one HTML file without scripts.
 
     Args:
-        runs: the folders of finished runs; the others were trained on the same rows as the first one.
+        runs: the folders of finished runs.
         output: the .html file to write.
-        split: the rows to evaluate on: ``train``, ``valid`` or ``test``.
-        device: replaces the runs' device.
-        backend: replaces the runs' backend.
+        data, split, device, backend, as_served: as :func:`.evaluate.evaluate` takes them, for each run. A run that was trained on tables in
+            memory needs ``data``, the schema of files of the same columns.
 
     The page has the metrics beside the constant's with 95% intervals (:mod:`.bootstrap`), learning curves, reliability plots, and by how
     much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as :func:`.evaluate.evaluate` does, and
-    ConfigError for runs of other rows.
+    ConfigError for runs whose rows have other labels.
     """
     if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence) or not runs:
         raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders")
     path = output_path("output", output, ".html")
-    seen = [_see(run, split, device, backend) for run in runs]
-    first, *others = seen
+    opened = [open_run(run, data=data, split=split, device=device, backend=backend) for run in runs]
+    names = [run.folder.root.resolve().name for run in opened]
+    if len(set(names)) < len(names):
+        names = [str(run.folder.root) for run in opened]
+    first, *others = [_see(name, run, split, as_served=as_served) for name, run in zip(names, opened, strict=True)]
     for other in others:
-        if other.results["data"]["digest"] != first.results["data"]["digest"]:
-            raise ConfigError(f"{other.name} was trained on other rows than {first.name}, so their metrics cannot be compared")
+        for name in first.labels.keys() & other.labels.keys():
+            if not np.array_equal(first.labels[name], other.labels[name], equal_nan=True):
+                raise ConfigError(f"{other.name} and {first.name} have other {split} rows, so their metrics cannot be compared")
     title = f"{first.results['data']['name']}: {first.name}"
     reliability = reliability_plot("", first.predicted, first.labels)
     falls, counted = importance(first.opened, split)
     parts = [
-        *_about(first, split),
+        *_about(first, split, as_served=as_served),
         "<h2>Metrics</h2>",
         _metrics_table(first),
         *_comparison(first, others),
-        "<h2>Learning curves</h2>",
-        _picture(first.opened.folder.curves.read_bytes(), "learning curves"),
+        *_curves(first.opened.folder.curves),
         "<h2>Calibration</h2>",
         _picture(reliability, "reliability plots and counts of predictions"),
         "<h2>What the predictions rest on</h2>",
@@ -96,24 +98,26 @@ def write_report(
         beside.write_text(page, encoding="utf-8")
 
 
-def _see(run: str | Path, split: str, device: str | None, backend: str | None) -> _Seen:
-    opened = open_run(run, split=split, device=device, backend=backend)
+def _see(name: str, opened: OpenRun, split: str, *, as_served: bool) -> _Seen:
     results, meta, rows = opened.folder.read_metrics(), opened.dataset.meta, opened.dataset.split(split)
-    cast(DCRNN, opened.model).negative_rate = 1.0
-    with deterministic(opened.config.threads):
-        predicted = finite_predictions(opened.model, rows, meta, opened.device)
+    predicted, rates = predictions_of(opened, split, as_served=as_served)
     metrics, events = metrics_of(predicted, rows, meta), event_labels(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel)
-    named = {name: events[name] for name in metrics}
-    return _Seen(opened.folder.root.name, opened, results, predicted, named, with_constant(metrics, opened.about["base_rates"]))
+    return _Seen(name, opened, results, predicted, {task: events[task] for task in metrics}, with_constant(metrics, rates))
 
 
-def _about(seen: _Seen, split: str) -> Iterable[str]:
+def _about(seen: _Seen, split: str, *, as_served: bool) -> Iterable[str]:
     results, meta = seen.results, seen.opened.dataset.meta
-    train, model, counts = results["train"], results["model"], results["data"]["rows"]
+    train, model, counts = results["train"], results["model"], meta.rows
     yield f"<p>DCRNN for {escape(', '.join(meta.tasks))}, {model['parameters']:,} parameters, relation {escape(model['relation'])}. "
     yield f"{', '.join(f'{rows:,} {name}' for name, rows in counts.items())} rows; this page is of the {split} rows. "
-    yield f"Trained for {train['steps']:,} steps in {train['seconds']:,.0f} s on {escape(model['device'])}, until "
-    yield f"{escape(train.get('stopped', 'it ended'))}; the weights of step {train['best_step']:,} are kept.</p>"
+    yield f"Trained for {train['steps']:,} steps in {train['seconds']:,.0f} s on {escape(model['device'])}. "
+    yield f"The run ended, as {escape(train['stopped'])}. " if "stopped" in train else ""
+    yield f"It keeps the weights of step {train['best_step']:,}. The probabilities are "
+    yield (
+        "those that <code>predict</code> gives.</p>"
+        if as_served
+        else "the model's own, on rows sampled like the run's, not calibrated.</p>"
+    )
     warnings = [line.removeprefix("warning: ") for line in not_better_than_constant(seen.metrics)]
     warnings += evaluation_warnings(seen.opened.about, seen.opened.dataset, split, seen.metrics)
     yield from (f"<p><strong>Warning:</strong> {escape(line)}.</p>" for line in warnings)
@@ -132,6 +136,12 @@ def _metrics_table(seen: _Seen) -> str:
     return _table([*heads, *(["GAUC"] if gauc else [])], rows) + note
 
 
+def _curves(path: Path) -> Iterable[str]:
+    if path.is_file():  # no result needs it
+        yield "<h2>Learning curves</h2>"
+        yield _picture(path.read_bytes(), "learning curves")
+
+
 def _comparison(first: _Seen, others: Sequence[_Seen]) -> Iterable[str]:
     if not others:
         return
@@ -146,7 +156,7 @@ def _comparison(first: _Seen, others: Sequence[_Seen]) -> Iterable[str]:
                 cells.append(_number(None if ours is None or theirs is None else theirs - ours, intervals[metric], "+"))
             rows.append(cells)
     yield _table(["", "AUC", "log loss"], rows)
-    yield "<p>Small: 95% intervals of the differences, in the same resamples of the rows. One that holds 0 shows no difference.</p>"
+    yield "<p>Small: 95% intervals of the differences, in the same resamples of the rows. One that holds 0 does not show a difference.</p>"
 
 
 def _picture(svg: bytes, what: str) -> str:

@@ -24,6 +24,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
+        self.text = text
         self.tags, self.cells = [], []
         self.feed(text)
 
@@ -65,9 +66,24 @@ def test_a_run_that_predicts_the_same_differs_by_nothing(page):
     assert page.cells[at + 1] == page.cells[at + 2] == "+0.0000+0.0000 to +0.0000"
 
 
+def test_a_page_says_whose_probabilities_it_shows(page, finished, tmp_path):
+    write_report([finished], tmp_path / "report.html", as_served=True)
+    assert "The probabilities are those that" in (tmp_path / "report.html").read_text()
+    assert "not calibrated" in page.text
+
+
+def test_a_run_without_curves_has_a_page_without_them(copied, tmp_path, monkeypatch):
+    (copied / "curves.svg").unlink()
+    monkeypatch.chdir(copied)
+    write_report(["."], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text())
+    assert len([tag for tag, _ in page.tags if tag == "img"]) == 2
+    assert "<h1>tiny: run</h1>" in page.text  # the folder's name, though it is given as "."
+
+
 def test_a_run_of_other_rows_is_not_compared(finished, tmp_path):
     train(tiny_config(write_table(tmp_path / "other", seed=9), optimiser__epochs=1), tmp_path / "run")
-    with pytest.raises(ConfigError, match="run was trained on other rows than finished"):
+    with pytest.raises(ConfigError, match="run and finished have other test rows"):
         write_report([finished, tmp_path / "run"], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
@@ -104,5 +120,7 @@ def test_the_input_that_a_model_reads_is_the_one_that_matters(monkeypatch):
     assert falls["not_read"] == {"click": 0.0}
 
 
-def test_a_name_is_no_formula_in_a_picture():
-    assert b"</svg>" in importance_plot({"$a_$": {"click": 0.1}, "b\x07": {"click": 0.2}})
+def test_a_name_is_no_formula_in_a_picture_and_long_names_have_bars_of_their_own():
+    names = ["$a_$", "b\x07", "c" * 45 + "1", "c" * 45 + "2"]
+    drawn = importance_plot({name: {"click": 0.1 * place} for place, name in enumerate(names, start=1)})
+    assert drawn.count(b'id="ytick_') == len(names)
