@@ -140,6 +140,9 @@ class build_ext(BuildExtension):  # noqa: N801 (setuptools' own name)
     """Builds one extension after the other, and records a failed build of an optional one instead of failing the installation."""
 
     def run(self) -> None:
+        if (self.inplace or self.editable_mode) and WANTED["_C_cuda"] == "0":  # one of older sources would be loaded
+            for old in (ROOT / "dcrnn_fast").glob("_C_cuda.*"):
+                old.unlink()
         self.reports = (ROOT if self.inplace or self.editable_mode else Path(self.build_lib)) / "dcrnn_fast"
         super().run()
 

@@ -110,7 +110,12 @@ class FunnelClassifier(BaseEstimator):
         schema = self._schema(tables, report)
         own = {"data": schema["name"], "seed": seed, "loss.sample_weight": self.weight is not None}
         config = load_config(None, own | dict(self.config or {}))
-        result = train(config, run, dataset=prepare(schema, tables, cache_dir=root / "cache"), report=report)
+        try:
+            dataset = prepare(schema, tables, cache_dir=root / "cache")
+        except DataError as error:
+            names = ("X", "eval_set") if eval_set is not None else ("the train rows of X", "the validation rows of X")
+            raise DataError(str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])) from error
+        result = train(config, run, dataset=dataset, report=report)
         shutil.rmtree(root / "cache")
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result

@@ -21,7 +21,7 @@ WHERE = "import importlib.metadata as m; found = m.distribution('torch'); print(
 
 
 def _see_installed_torch() -> bool:
-    """Whether this Python has a PyTorch that is new enough; where pip hides it, its folder goes to the end of the path."""
+    """Whether a PyTorch can be imported, or this Python has one that is new enough, whose folder then goes to the end of the path."""
     if find_spec("torch") is not None:
         return True
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONNOUSERSITE")}

@@ -63,7 +63,8 @@ def prepare(
     `data` is the name of an embedded data set, a schema (the path of a YAML file, or a dict of what it holds), or a folder that
     `prepare_folder` wrote; the latter is opened as it is, whatever `seed` and `valid_fraction` say. `tables` has the rows in place of the
     schema's `files`: a pandas or polars DataFrame, an Arrow table, a mapping of columns to lists or arrays, or the path of a file. A
-    mapping whose keys are train, valid, test or past has one of these for each, however the schema splits; test may be left out.
+    mapping whose keys are train, valid, test or past has one of these for each, however the schema splits; test may be left
+    out where train is no path.
 
     If the data has no validation split, `valid_fraction` in [0, 1) of the train rows, drawn with `seed`, become one. `encoding` is that of
     another data set's `meta`: this data is then encoded alike, and fits a model trained on the other. Without it, vocabularies and scales

@@ -141,7 +141,7 @@ class Ranker:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
         cells = [table[name] for name in self.columns if name in table] if isinstance(table, Mapping) else []
-        if cells and all(isinstance(cell, (str, bytes)) or not hasattr(cell, "__len__") for cell in cells):
+        if cells and all(isinstance(cell, (str, bytes)) or not hasattr(cell, "__len__") or np.ndim(cell) == 0 for cell in cells):
             table = {name: [table[name]] for name in self.columns if name in table}
         ids, dense = self.encoder.encode(table)
         if self.unseen is not None:

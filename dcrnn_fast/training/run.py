@@ -82,7 +82,7 @@ def train(
     config = located(config if init is None else config.model_copy(update={"init": str(path_of("init", init))}))
     if config.init is not None and dataset is not None:
         raise ConfigError("dataset and init are both given, but the run that init names decides how data is encoded; give one of them")
-    if overwrite and (resume or config.init == os.path.abspath(output)):
+    if overwrite and (resume or (config.init and os.path.realpath(config.init) == os.path.realpath(output))):
         raise ConfigError(f"overwrite=True would delete the run in {output}, which resume or init needs; leave one of them out")
     with joined() as ranks, ExitStack() as stack:
         report = report if ranks.is_first else Report()

@@ -73,6 +73,9 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
     if not is_mapping:
         from ..read.columns import plain
 
+        if twice := [one for one in names if names.count(one) > 1]:
+            raise DataError(f"{name} has the column {twice[0]!r} twice; rename one")
+
         empty = {one: plain(table[one].slice(0, 0).combine_chunks()).type for one in names}
         return pa.table({one: pa.chunked_array(map(plain, table[one].chunks), kind) for one, kind in empty.items()})
     if unnamed := [one for one in names if not isinstance(one, str)]:

@@ -33,6 +33,12 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+def test_a_column_that_an_arrow_table_has_twice_is_named(cache):
+    table = pa.table([[1, 2], [3, 4], [5, 6]], names=["ts", "price", "price"])
+    with pytest.raises(DataError, match=r"tables\[all\] has the column 'price' twice; rename one"):
+        prepare(SCHEMA, table, cache_dir=cache)
+
+
 @pytest.fixture(scope="module")
 def of_file(frame, cache):
     """The rows in a Parquet file, as a schema's YAML names it."""

@@ -55,6 +55,12 @@ def test_overwrite_replaces_the_run_and_leaves_other_files(schema, copied):
     assert len(list((copied / "tensorboard").iterdir())) == 1
 
 
+def test_overwrite_spares_the_run_that_init_names_under_another_name(schema, copied, tmp_path):
+    (tmp_path / "link").symlink_to(copied)
+    with pytest.raises(ConfigError, match="overwrite=True would delete the run"):
+        train(tiny_config(schema, **SHORT), tmp_path / "link", init=copied, overwrite=True)
+
+
 def test_overwrite_of_a_new_folder_trains_there(schema, tmp_path):
     assert train(tiny_config(schema, **SHORT), tmp_path / "run", overwrite=True)["train"]["steps"] == 8
 
