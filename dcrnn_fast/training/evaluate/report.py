@@ -74,9 +74,9 @@ def write_report(
         names = [str(run.folder.root) for run in opened]
     first, *others = [_see(name, run, split, as_served=as_served) for name, run in zip(names, opened, strict=True)]
     for other in others:
-        for name in first.labels.keys() & other.labels.keys():
-            if not np.array_equal(first.labels[name], other.labels[name], equal_nan=True):
-                raise ConfigError(f"{other.name} and {first.name} have other {split} rows, so their metrics cannot be compared")
+        common = first.labels.keys() & other.labels.keys()
+        if not common or not all(np.array_equal(first.labels[name], other.labels[name], equal_nan=True) for name in common):
+            raise ConfigError(f"{other.name} and {first.name} have other {split} rows or no task in common; compare runs of the same rows")
     title = f"{first.results['data']['name']}: {first.name}"
     reliability = reliability_plot("", first.predicted, first.labels)
     falls, counted = importance(first.opened, split)

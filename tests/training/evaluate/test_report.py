@@ -83,7 +83,7 @@ def test_a_run_without_curves_has_a_page_without_them(copied, tmp_path, monkeypa
 
 def test_a_run_of_other_rows_is_not_compared(finished, tmp_path):
     train(tiny_config(write_table(tmp_path / "other", seed=9), optimiser__epochs=1), tmp_path / "run")
-    with pytest.raises(ConfigError, match="run and finished have other test rows"):
+    with pytest.raises(ConfigError, match="run and finished have other test rows or no task in common"):
         write_report([finished, tmp_path / "run"], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
