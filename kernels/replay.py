@@ -171,7 +171,7 @@ class _Recorder(TorchFunctionMode):
         if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
             self._note(function, args, kwargs, None)
             return result
-        if "out" in kwargs or (name.startswith("__i") and name.endswith("__")):  # a result that is not made; no launch has one
+        if "out" in kwargs or (name.startswith("__i") and name.endswith("__")):  # changes a tensor that it was given, and was not noted
             self.usable = False
         made = [value for value in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(value, Tensor)]
         for tensor in [tensor for tensor in made if tensor not in self.places]:

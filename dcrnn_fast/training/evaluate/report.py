@@ -28,7 +28,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-
 table { border-collapse: collapse; margin: 1rem 0 } div.wide { overflow-x: auto }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top }
 th:first-child, td:first-child { text-align: left }
-small { color: #666; display: block; white-space: nowrap } img { max-width: 100%; height: auto } li { margin: .3rem 0 }
+small { color: #666; display: block; white-space: nowrap } img { max-width: 100%; height: auto }
 """
 
 
