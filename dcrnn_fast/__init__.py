@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from .errors import BackendUnavailable, DcrnnFastError
     from .estimator import FunnelClassifier as FunnelClassifier  # not in __all__: `import *` must work without the extra `train`
     from .nn.counterfactual import counterfactual_losses
-    from .nn.layers import GDCN, CrossRNN, DCNv2, PartiallySharedLinear
+    from .nn.cross_networks import GDCN, DCNv2
+    from .nn.layers import CrossRNN, PartiallySharedLinear
     from .nn.losses import UncertaintyWeighting
     from .nn.model import DCRNN
     from .nn.optim import RowWiseAdagrad
@@ -50,11 +51,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "BackendUnavailable": "errors",
     "CrossRNN": "nn.layers",
-    "DCNv2": "nn.layers",
+    "DCNv2": "nn.cross_networks",
     "DCRNN": "nn.model",
     "DcrnnFastError": "errors",
     "FunnelClassifier": "estimator",
-    "GDCN": "nn.layers",
+    "GDCN": "nn.cross_networks",
     "PartiallySharedLinear": "nn.layers",
     "Ranker": "serving.ranker",
     "RowWiseAdagrad": "nn.optim",

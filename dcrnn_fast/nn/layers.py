@@ -1,4 +1,4 @@
-"""The recurrence and the towers' layer, for every task and on a backend; and DCN-v2 and GDCN, cross networks for one task."""
+"""The recurrence and the towers' layer, for every task and on a backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..ops.backends import require
-from ..sharing import Cell, SharingPlan, identity_index, round_units
+from ..sharing import SharingPlan, identity_index, round_units
 from ..support.checks import MAX_SIZE, check_count, check_flag, check_floats, check_placement, check_ratio
 
 
@@ -301,57 +301,3 @@ class PartiallySharedLinear(nn.Module):
     def extra_repr(self) -> str:
         """The sizes and the number of shared rows."""
         return f"{self.in_features} -> {self.out_features}, {self.num_tasks} tasks, {self.shared_weight.shape[0]} rows shared"
-
-
-class _SingleTaskCross(CrossRNN):
-    cell: Cell
-
-    def __init__(
-        self,
-        in_features: int,
-        num_layers: int,
-        *,
-        rank: int | None = None,
-        backend: str = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        plan = SharingPlan.from_ratio("rows", 1, in_features, 1.0, steps=num_layers, cell=self.cell, tied=False, rank=rank)
-        super().__init__(plan, backend=backend, device=device, dtype=dtype)
-
-    def forward(self, x0: Tensor) -> Tensor:
-        """x0 [B, in_features] to [B, in_features]."""
-        return super().forward(x0)[0]
-
-
-class DCNv2(_SingleTaskCross):
-    """The cross network of DCN-v2 (Wang et al., WWW 2021): ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, [B, D] to [B, D].
-
-    It does what torchrec's ``CrossNet(in_features, num_layers)`` does: row l * D + d of ``shared_weight`` [L * D, 1, D] is row d of W_l.
-    With ``rank``, W_l is a product of two thin matrices, ``x_{l+1} = x_0 * (W_l (V_l x_l) + b_l) + x_l``, as in torchrec's
-    ``LowRankCrossNet(in_features, num_layers, low_rank)``: row l * r + j of ``shared_projection`` [L * r, 1, D] is row j of V_l.
-
-    Example:
-        >>> import torch
-        >>> from dcrnn_fast import DCNv2
-        >>> DCNv2(in_features=8, num_layers=3)(torch.randn(4, 8)).shape
-        torch.Size([4, 8])
-    """
-
-    cell = "cross"
-
-
-class GDCN(_SingleTaskCross):
-    """The gated cross network of GDCN (Wang et al., 2023): ``x_{l+1} = x_0 * (W_l x_l + b_l) * sigmoid(V_l x_l + c_l) + x_l``.
-
-    GDCN's gate has no bias. Here it has one, c, which starts at zero. With ``rank``, W_l and V_l have low rank, each with a projection of
-    its own.
-
-    Example:
-        >>> import torch
-        >>> from dcrnn_fast import GDCN
-        >>> GDCN(in_features=8, num_layers=3)(torch.randn(4, 8)).shape
-        torch.Size([4, 8])
-    """
-
-    cell = "gated"

@@ -1,4 +1,4 @@
-"""CrossRNN, DCNv2, GDCN and PartiallySharedLinear: sharing as a computation, and the drop-in cross networks."""
+"""CrossRNN and PartiallySharedLinear: sharing as a computation."""
 
 import itertools
 from dataclasses import replace
@@ -8,7 +8,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from dcrnn_fast import GDCN, CrossRNN, DCNv2, PartiallySharedLinear, SharingPlan, reference
+from dcrnn_fast import CrossRNN, PartiallySharedLinear, SharingPlan, reference
 from tests.operators.problems import DOUBLE
 
 PLANS = {
@@ -129,48 +129,12 @@ def test_the_operator_gets_the_same_index_tensors_at_every_call(ratio, rank):
         assert options["projection_index"] is others["projection_index"] is module.projection_index
 
 
-def test_dcnv2_is_the_full_rank_cross_network():
-    module, x0 = DCNv2(5, 3), torch.randn(4, 5)
-    x = x0
-    for weight, bias in zip(module.shared_weight.view(3, 5, 5), module.shared_bias.view(3, 5), strict=True):
-        x = x0 * (x @ weight.T + bias) + x
-    torch.testing.assert_close(module(x0), x)
-
-
-def test_dcnv2_with_a_rank_is_the_low_rank_cross_network():
-    """The mathematics of torchrec's LowRankCrossNet: V_l [r, D] projects, W_l [D, r] brings back, and each layer has a bias."""
-    module, x0 = DCNv2(5, 3, rank=2), torch.randn(4, 5)
-    x = x0
-    for projection, weight, bias in zip(
-        module.shared_projection.view(3, 2, 5), module.shared_weight.view(3, 5, 2), module.shared_bias.view(3, 5), strict=True
-    ):
-        x = x0 * ((x @ projection.T) @ weight.T + bias) + x
-    torch.testing.assert_close(module(x0), x)
-
-
-def test_gdcn_with_a_rank_projects_once_for_the_product_and_once_for_the_gate():
-    module, x0 = GDCN(5, 3, rank=2), torch.randn(4, 5)
-    x = x0
-    for projection, weight in zip(module.shared_projection.view(3, 2, 2, 5), module.shared_weight.view(3, 5, 2, 2), strict=True):
-        a, q = ((x @ projection[:, g].T) @ weight[:, g].T for g in range(2))
-        x = x0 * a * torch.sigmoid(q) + x
-    torch.testing.assert_close(module(x0), x)
-
-
 def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
     x0, sizes = torch.randn(500, 64), []
     for rank in (None, 8, 32):
         modules = [CrossRNN(SharingPlan.from_ratio("rows", 2, 64, 0.5, steps=1, rank=rank)) for _ in range(8)]
         sizes.append(sum(float((module(x0) - x0).square().mean()) for module in modules) / 8)
     assert max(sizes) < 1.3 * min(sizes)
-
-
-def test_gdcn_is_the_gated_cross_network():
-    module, x0 = GDCN(5, 3), torch.randn(4, 5)
-    x = x0
-    for weight in module.shared_weight.view(3, 5, 2, 5):
-        x = x0 * (x @ weight[:, 0].T) * torch.sigmoid(x @ weight[:, 1].T) + x
-    torch.testing.assert_close(module(x0), x)
 
 
 @pytest.mark.parametrize("share_ratio", [0, 0.4, 1])
