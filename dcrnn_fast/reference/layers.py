@@ -1,4 +1,4 @@
-"""The layers of DCRNN in plain PyTorch: the recurrence, the towers' layer, the embedding of numbers, and AITM's transfer.
+"""The layers of DCRNN in plain PyTorch: the recurrence, the towers' layer, the embedding of numbers, and AITM's transfer; and DCN-v2.
 
 Letters: T tasks, B rows, D units, L steps, G vectors of a unit (W and b, with a gate also V and c), r the rank, N scenarios, E the width
 of an embedding. A bank of weights for untied steps holds one step's rows after another's.
@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ..sharing import SharingPlan, round_units
-from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement, check_ratio
+from ..support.checks import MAX_SIZE, check_choice, check_count, check_floats, check_placement, check_ratio
 from ..support.model_inputs import check_edges, check_scenario
+
+BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
+"""The backends of the fast modules, which a module of the same arguments takes too."""
 
 
 def parameter(*shape: int, **kind: Any) -> nn.Parameter:
@@ -89,10 +92,13 @@ class CrossRNN(nn.Module):
         """x0 [B, D] to each task's last state, [T, B, D]."""
         return self._last_states(x0, None)
 
-    def _last_states(self, x0: Tensor, scenario: Tensor | None) -> Tensor:
+    def _check_input(self, x0: Tensor) -> None:
         check_floats("x0", x0, "[B, D]")
         if x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
+
+    def _last_states(self, x0: Tensor, scenario: Tensor | None) -> Tensor:
+        self._check_input(x0)
         last = []
         for task in range(self.plan.num_tasks):
             h = x0
@@ -144,6 +150,43 @@ def cell(u: Tensor, x0: Tensor, weight: Tensor, bias: Tensor, projection: Tensor
         products.append(linear(seen, weight[:, vector], bias[:, vector]))
     a, *gate = products
     return x0 * a * torch.sigmoid(gate[0]) if gate else x0 * a
+
+
+class DCNv2(CrossRNN):
+    """DCN-v2 (Wang et al., WWW 2021), ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, with a rank ``x_0 * (W_l (V_l x_l) + b_l) + x_l``.
+
+    Its arguments are those of :class:`dcrnn_fast.DCNv2`; ``backend`` has no effect.
+
+    Example:
+        >>> import torch
+        >>> from dcrnn_fast import reference
+        >>> reference.DCNv2(in_features=8, num_layers=3, rank=2)(torch.randn(4, 8)).shape
+        torch.Size([4, 8])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_layers: int,
+        *,
+        rank: int | None = None,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_choice("backend", backend, BACKENDS)
+        plan = SharingPlan.from_ratio("rows", 1, in_features, 1.0, steps=num_layers, cell="cross", tied=False, rank=rank)
+        super().__init__(plan, device=device, dtype=dtype)
+
+    def forward(self, x0: Tensor) -> Tensor:
+        """x0 [B, in_features] to [B, in_features]."""
+        self._check_input(x0)
+        x, layers = x0, self.plan.steps
+        for layer in range(layers):
+            weight, bias = self.shared_weight.chunk(layers)[layer].squeeze(1), self.shared_bias.chunk(layers)[layer].squeeze(1)
+            seen = x if self.plan.rank is None else linear(x, self.shared_projection.chunk(layers)[layer].squeeze(1))
+            x = x0 * linear(seen, weight, bias) + x
+        return x
 
 
 class ScenarioCrossRNN(CrossRNN):

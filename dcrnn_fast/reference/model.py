@@ -36,7 +36,15 @@ from ..support.model_inputs import (
     check_tasks,
     check_towers,
 )
-from .layers import CrossRNN, FirstOrder, InformationTransfer, PartiallySharedLinear, PiecewiseLinearEmbedding, ScenarioCrossRNN
+from .layers import (
+    BACKENDS,
+    CrossRNN,
+    FirstOrder,
+    InformationTransfer,
+    PartiallySharedLinear,
+    PiecewiseLinearEmbedding,
+    ScenarioCrossRNN,
+)
 
 
 class DCRNN(nn.Module):
@@ -89,7 +97,7 @@ class DCRNN(nn.Module):
         self.tasks, self.conditionals = check_tasks(tasks)
         check_towers(tower_dims, tower_share_ratio, dropout, relation)
         self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
-        check_choice("backend", backend, ("auto", "reference", "cpp", "triton", "cuda"))
+        check_choice("backend", backend, BACKENDS)
         check_placement(device, dtype)
         kind: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_dense, self.relation, self.embedding_init_std = num_dense, relation, embedding_init_std

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, CrossRNN, PartiallySharedLinear, ScenarioCrossRNN, reference
+from dcrnn_fast import DCRNN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN, reference
 from dcrnn_fast.nn import layers, model, pooling
 from dcrnn_fast.nn.cpu_layers import Dropout
 from dcrnn_fast.nn.first_order import FirstOrder
 from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.relations import InformationTransfer
-from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout
+from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout, same
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
@@ -22,11 +22,31 @@ def test_both_drop_out_alike():
 
 
 def test_the_reference_has_no_fast_class_among_its_bases():
-    fast = DCRNN, CrossRNN, ScenarioCrossRNN, PartiallySharedLinear, PiecewiseLinearEmbedding
+    fast = DCRNN, CrossRNN, ScenarioCrossRNN, DCNv2, PartiallySharedLinear, PiecewiseLinearEmbedding
     for one in fast:
         plain = getattr(reference, one.__name__)
         assert plain not in one.__mro__
         assert one not in plain.__mro__
+
+
+@pytest.mark.parametrize("rank", [None, 1, 3])
+def test_dcnv2_and_its_reference_agree_in_initial_weights_outputs_and_gradients(rank):
+    made = []
+    for kind in (DCNv2, reference.DCNv2):
+        torch.manual_seed(0)
+        made.append(kind(5, 3, rank=rank, dtype=torch.float64))
+    fast, plain = made
+    same(fast.state_dict(), plain.state_dict())
+    with torch.no_grad():
+        fast.shared_bias.uniform_(-1, 1)
+    plain.load_state_dict(fast.state_dict(), strict=True)
+    found, x0 = [], torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    for one in made:
+        out = one(x0)
+        held = {name: value for name, value in one.named_parameters() if value.numel()}
+        gradients = torch.autograd.grad(out.square().sum(), [x0, *held.values()])
+        found.append({"out": out, **dict(zip(["x0", *held], gradients, strict=True))})
+    same(*found)
 
 
 def test_edges_of_bins_are_taken_alike():

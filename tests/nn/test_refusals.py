@@ -50,7 +50,7 @@ TENSORS = {
     "labels": [lambda bad: task_losses(Z, bad), lambda bad: DCRNN([2]).loss(Z, bad)],
     "losses": [lambda bad: combine(bad, None), UncertaintyWeighting(2)],
     "z": [chain_logits],
-    "x0": [CrossRNN(PLAN), reference.CrossRNN(PLAN), DCNv2(4, 2)],
+    "x0": [CrossRNN(PLAN), reference.CrossRNN(PLAN), DCNv2(4, 2), reference.DCNv2(4, 2)],
     "x": [PartiallySharedLinear(4, 2, 2)],
     "states": [InformationTransfer(2, 4)],
 }
