@@ -23,10 +23,10 @@ def prepare(
     valid_fraction: Annotated[float, typer.Option(help="Part of the train rows to draw as validation rows.")] = 0.1,
     quiet: Quiet = False,
 ) -> None:
-    """Encode a table of any size, part by part, into a folder of arrays."""
+    """Encode a table of any size, part by part, into a folder of arrays, and warn of what would spoil a run."""
     import pyarrow.parquet as pq
 
-    from ..data import prepare_folder
+    from ..data import data_report, prepare_folder
     from .progress import row_progress
     from .tables import output_console, print_lines
 
@@ -38,7 +38,8 @@ def prepare(
     rejects = data.path / "rejects.parquet"
     if rejects.is_file():
         lines.append(f"Rejected CSV rows: {pq.read_metadata(rejects).num_rows:,}, in {rejects}")
-    print_lines(output_console(), [*lines, f"Packed folder: {output}"])
+    warnings = [f"warning: {line}" for line in data_report(data)["warnings"]]
+    print_lines(output_console(), [*lines, *warnings, f"Packed folder: {output}"])
 
 
 def inspect(

@@ -79,6 +79,19 @@ def test_inspect_and_train_warn_of_a_field_that_the_test_rows_lose(tmp_path, com
     assert err.index(line) < err.index("epoch 1/1")
 
 
+def test_prepare_warns_as_inspect_does_unless_it_is_quiet(tmp_path, command):
+    tasks = [{"name": "click", "column": "clicked", "threshold": 2}, {"name": "buy", "column": "bought"}]  # no row reaches the threshold
+    path = write_table(tmp_path, tasks=tasks, funnel=False, group="colour")
+    code, out, _ = command("prepare", "--schema", path, "--output", tmp_path / "packed")
+    assert code == 0
+    inspected = command("inspect", "--data", tmp_path / "packed")[1]
+    assert warned(out) == warned(inspected)
+    for said in ("task 'click': all 945 known labels of the train rows are 0", "groups 'colour' of the test rows hold both classes"):
+        assert any(said in line for line in warned(out)), out
+    assert out.splitlines()[-1] == f"Packed folder: {tmp_path / 'packed'}"
+    assert command("prepare", "--schema", path, "--output", tmp_path / "quiet", "--quiet")[:2] == (0, "")
+
+
 def test_a_sound_table_and_a_resumed_run_give_no_warning(schema, tmp_path):
     for folder, path in (("sound", schema), ("resaved", resaved(tmp_path / "table"))):
         config, notes = tiny_config(path), Notes()

@@ -13,23 +13,23 @@ from tests.processes import run_python
 
 
 def test_prepare_writes_a_folder_that_inspect_reads_and_tells_rows_and_rejects(table, command):
-    table.write("part-1.csv", "city,price,click,day", [("a", i, i % 2, i) for i in range(50)])
-    table.write("part-2.csv", "city,price,click,day", [("b", i, i % 2, 50 + i) for i in range(49)] + [("b", "dear", 1, 99)])
+    table.write("part-1.csv", "city,price,click,day", [("a", i, i % 2, i) for i in range(250)])
+    table.write("part-2.csv", "city,price,click,day", [("b", i, i % 2, 250 + i) for i in range(249)] + [("b", "dear", 1, 499)])
     schema = table.save(files={"all": "elsewhere.csv"}, split={"time": "day", "valid": 0.1, "test": 0.2}, max_rejects=1)
     packed = table.folder / "out" / "packed"
     code, out, err = command("prepare", "--schema", schema, "--input", table.folder / "part-*.csv", "--output", packed)
     assert code == 0, err
     assert out.splitlines() == [
-        "shop: 69 train, 10 valid, 20 test rows",
+        "shop: 349 train, 50 valid, 100 test rows",
         f"Rejected CSV rows: 1, in {packed / 'rejects.parquet'}",
         f"Packed folder: {packed}",
     ]
     assert "reading rows: " in err
     assert "encoding rows: " in err
-    assert sum(open_packed(packed, verify=True).meta.rows.values()) == 99
+    assert sum(open_packed(packed, verify=True).meta.rows.values()) == 499
     code, out, _ = command("inspect", "--data", packed)
     assert code == 0
-    assert "shop: 69 train, 10 valid, 20 test rows" in out
+    assert "shop: 349 train, 50 valid, 100 test rows" in out
 
 
 KILLED = """
