@@ -30,6 +30,7 @@ from .errors import ConfigError, DataError, did_you_mean, shown
 from .serving.ranker import Ranker
 from .support.files import path_of, scratch_folder
 from .training import Report, load_config, train
+from .training.folder.layout import stored_config
 
 VALID = 0.1
 """The part of the rows that tells when to stop, where there is no ``eval_set``."""
@@ -64,6 +65,9 @@ class FunnelClassifier(BaseEstimator):
         model = FunnelClassifier(tasks=["click", "order"], time="ts", group="user_id").fit(frame)
         model.predict_proba(new_frame)["order"]
         model.save("runs/monday")  # for Ranker.load, and for dcrnn-fast predict, export and serve
+
+    A fitted one can be pickled and copied. It then holds the run's files, without its checkpoints. Unpickle what you trust alone: pickle
+    runs whatever a file says, where :meth:`dcrnn_fast.Ranker.load` of a saved run unpickles nothing.
     """
 
     def __init__(
@@ -102,8 +106,7 @@ class FunnelClassifier(BaseEstimator):
             raise DataError(f"y={shown(y)}: the labels are columns of X, which tasks names; leave y out")
         if isinstance(self.tasks, str) or not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise DataError(f"tasks={self.tasks!r}: expected a list of different columns; put a single one in a list")
-        root = Path(tempfile.mkdtemp(prefix="dcrnn_fast.estimator-"))
-        weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
+        root = self._new_folder()
         run, report = root / "run", choose_report(quiet=not self.verbose)
         seed = self.random_state if isinstance(self.random_state, int) else check_random_state(self.random_state).randint(2**31)
         tables = self._tables(X, eval_set, seed)
@@ -160,6 +163,30 @@ class FunnelClassifier(BaseEstimator):
             raise ConfigError(f"{path} exists; delete it, or choose another folder")
         shutil.copytree(self._run, path)
         return path
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: the files of the run, but for its checkpoints, in place of the ranker that reads them."""
+        state = dict(super().__getstate__())
+        if state.pop("ranker_", None) is not None:
+            state["_run"] = {path.name: path.read_bytes() for path in self._run.iterdir() if path.is_file()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Write the run's files to a folder of its own, and load the ranker from there. Raises what :meth:`dcrnn_fast.Ranker.load` does."""
+        super().__setstate__(state)
+        if "_run" in state:
+            self._run = self._new_folder() / "run"
+            self._run.mkdir()
+            for name, content in state["_run"].items():
+                (self._run / name).write_bytes(content)
+            config = stored_config(self._run)
+            self.ranker_ = Ranker.load(self._run, device=config.device, backend=config.backend)
+
+    def _new_folder(self) -> Path:
+        """A folder that lives as long as this object."""
+        folder = Path(tempfile.mkdtemp(prefix="dcrnn_fast.estimator-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def _repr_html_(self) -> str:
         """In a notebook: scikit-learn's picture of it and, once it is fitted, the results."""
