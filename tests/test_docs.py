@@ -1,5 +1,6 @@
 """What the pages name is there: links, paths, files and make targets; and pre-commit runs what ``make lint`` runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -63,8 +64,16 @@ def test_no_page_is_longer_than_15_kilobytes():
 
 def test_the_index_names_every_page():
     index = ROOT / "docs" / "README.md"
-    for path in ROOT.glob("docs/*/*.md"):
+    for path in [*ROOT.glob("docs/*/*.md"), *ROOT.glob("docs/*/*.ipynb")]:
         assert f"({path.relative_to(index.parent).as_posix()})" in index.read_text(encoding="utf-8"), f"not in the index: {path.name}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=page_id)
+def test_a_notebook_is_committed_without_outputs_and_its_links_lead_to_files(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+    for link in re.findall(r"\]\(([^)#]+)\)", "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")):
+        assert (path.parent / link).exists(), f"no file {link}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_id)

@@ -154,7 +154,7 @@ def _in_files(data: Any, tables: Any, folder: Path) -> TableSchema:
 
 
 @_extra_packages()
-def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> str:
+def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[str] | None = None) -> str:
     """A schema YAML for the files that `inputs` name: paths, patterns or folders, CSV or Parquet, relative to the working directory.
 
     `tasks` are the label columns, in the order of the funnel; without them, columns that hold 0 and 1 alone and are named like labels. If
@@ -166,7 +166,7 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
     """
     from .inspect.draft import draft_schema as drafted
 
-    return drafted(inputs, tasks=tasks)
+    return drafted([str(given) for given in ([inputs] if isinstance(inputs, (str, Path)) else inputs)], tasks=tasks)
 
 
 @_extra_packages()

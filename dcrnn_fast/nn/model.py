@@ -47,11 +47,12 @@ class DCRNN(nn.Module):
     A forward has four stages: :meth:`inputs` (embeddings and the first-order term), ``cross`` (the recurrence), :meth:`tower_logits`
     (towers and transfer), and :meth:`event_logits` (the chain of the funnel).
 
-    Args, what it reads:
+    Args for what it reads:
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
             With ``pooled``, of each of the C columns of ids.
         num_dense: N, the number of dense features; 0 for none.
-        embedding_dim: E. The cross recurrence has D = F * E units, plus E for the projected dense features (but see ``dense_bins``).
+        embedding_dim: E, the width of an embedding. The cross recurrence has D = F * E units, plus E for the projected dense features
+            (but see ``dense_bins``).
         embedding_init_std: the embeddings start normal with this standard deviation and mean 0. A small one makes an id count only once
             training has moved it, so that rare and unseen ids add little noise; 0 starts all ids equal. It changes no other random number.
         dense_bins: Q > 0 gives each dense feature an embedding of its own that is linear between the edges of Q bins (see
@@ -67,7 +68,7 @@ class DCRNN(nn.Module):
         first_order: each id and each number adds to the towers' outputs what it says about each task by itself, see
             :class:`.first_order.FirstOrder`; False leaves this to the recurrence.
 
-    Args, the recurrence and what tasks share of it:
+    Args for the recurrence and what tasks share of it:
         tasks: task names in funnel order.
         steps: L, how often the cross cell is applied.
         cell: "gated", or "cross" (no gate).
@@ -77,19 +78,19 @@ class DCRNN(nn.Module):
         share_ratio: fraction of units that tasks share, in [0, 1]; 1 is hard sharing, 0 is none.
         projection_share_ratio: fraction of the r projections that tasks share, in [0, 1].
 
-    Args, towers and the relation between tasks:
+    Args for towers and the relation between tasks:
         tower_dims: widths of each task's hidden tower layers.
         tower_share_ratio: fraction of each hidden tower layer's rows that tasks share, in [0, 1].
         dropout: probability in [0, 1) after every hidden tower layer.
         relation: "chain", "independent" or "transfer" between consecutive tasks.
 
-    Args, scenarios:
+    Args for scenarios:
         scenario: the name of the categorical field whose ids are the scenarios (of a sequence, the field's position as text: "0"); None for
             none. With ``sharing="trunk"``, each scenario then has a trunk of its own below the trunk of all, see
             :class:`dcrnn_fast.ScenarioCrossRNN`. Rows with id 0 (out of vocabulary) read the trunk of all alone.
         scenario_ratio: fraction of units in a scenario's trunk, at most 1 - ``share_ratio``; without ``scenario`` it has no effect.
 
-    Args, where it runs:
+    Args for where it runs:
         backend: "auto", or the name of the backend that computes the operators.
         device, dtype: of the parameters.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def open_database(folder: Path) -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": "false",
     }
     database = duckdb.connect(config=settings)  # type: ignore[arg-type]
-    database.execute("SET enable_progress_bar = false")  # it would print to standard output
+    with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets there is no bar, and nothing to set
+        database.execute("SET enable_progress_bar = false")  # it would print to standard output
     return database
 
 

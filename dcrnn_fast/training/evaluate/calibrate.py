@@ -76,8 +76,8 @@ def calibrate(
         backend: replaces the run's backend.
 
     Returns:
-        ``{"data": name, "split": split, "file": path, "maps": {name: {"method", "rows", "positives"}}, "before": metrics, "after":
-        metrics}``, where the metrics are those of :func:`dcrnn_fast.training.evaluate` on the test rows, without and with calibration.
+        A dict: "data", the data set's name; "split"; "file", the path that was written; "maps", by name a dict of "method", "rows" and
+        "positives"; "before" and "after", the metrics of :func:`dcrnn_fast.training.evaluate` on the test rows without and with it.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
