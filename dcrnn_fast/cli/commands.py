@@ -9,7 +9,7 @@ import typer
 from .. import __version__
 from .data_commands import inspect, prepare
 from .info_command import info
-from .run_commands import WithKeys, calibrate, demo, evaluate, report, train
+from .run_commands import WithKeys, calibrate, compare, demo, evaluate, report, train, tune
 from .scoring_commands import embeddings, export, predict, serve
 
 # Plain help and errors: rich's boxes are noise in a log file.
@@ -35,5 +35,5 @@ def _options(
     """Train and evaluate DCRNN: click and consume from one model with partially shared parameters."""
 
 
-for _command in (train, prepare, inspect, evaluate, report, calibrate, predict, embeddings, export, serve, info, demo):
+for _command in (train, tune, prepare, inspect, evaluate, compare, report, calibrate, predict, embeddings, export, serve, info, demo):
     app.command(cls=WithKeys if _command is train else None)(_command)

@@ -1,4 +1,4 @@
-"""The commands of a run: ``train``, ``evaluate``, ``report``, ``calibrate``, and ``demo``, which trains on the embedded data sets."""
+"""The commands of runs: ``train``, ``tune``, ``evaluate``, ``compare``, ``report``, ``calibrate``, and ``demo``, on embedded data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import json
 from collections.abc import Iterator
 from enum import Enum
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,6 +101,25 @@ def train(
         print_lines(console, [f"Run folder: {output}"])
 
 
+def tune(
+    data: Annotated[str, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")],
+    output: Annotated[Path, typer.Option(help="Folder of config.yaml and of the trials, after which the same command goes on.")],
+    trials: Annotated[int, typer.Option(min=2, help="Settings to try; the first is the defaults.")] = 30,
+    config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); what it sets is not searched.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of `train`, not to search.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Search for a setting that is better than the defaults on the validation rows, and write it as a configuration for `train`."""
+    from .. import training
+    from .progress import choose_report
+    from .tables import output_console, print_lines
+
+    run = training.load_config(config, {"data": data} | _parse_settings(settings or []))
+    result = training.tune(run, output, trials=trials, report=choose_report(quiet=quiet))
+    if not quiet:
+        print_lines(output_console(), [*result["summary"], f"Configuration: {output / 'config.yaml'}"])
+
+
 def evaluate(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the run's own.")] = None,
@@ -153,6 +173,27 @@ def report(
 
     training.write_report(runs, output, data=data, split=split.value, backend=backend, device=device, as_served=as_served)
     print_lines(output_console(), [f"Report: {output}"])
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
+    data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the runs' own.")] = None,
+    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    device: DeviceOfRun = None,
+) -> None:
+    """Print the metrics of runs of the same rows, and how they differ from the first run's, with 95% intervals."""
+    from .. import training
+    from .tables import Sheet, number, output_console, print_sheet
+
+    found = training.compare(runs, data=data, split=split.value, device=device)
+    columns = {"task": False, "metric": False, "run": False, "value": True, "difference": True, "95% interval": True}
+    sheet = Sheet(f"{found['data']}, {split.value} rows; differences from {found['runs'][0]['name']}", columns)
+    for task, metric in product(found["runs"][0]["metrics"], ("auc", "log_loss", "calibration")):
+        for run in (run for run in found["runs"] if task in run["metrics"]):
+            value, interval = run["differences"].get(task, {}).get(metric, {"value": None, "interval": None}).values()
+            less = "" if value is None else f"{value:+.4f}", f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else ""
+            sheet.add(task, metric, run["name"], number(run["metrics"][task][metric]), *less)
+    print_sheet(output_console(), sheet)
 
 
 class Method(str, Enum):

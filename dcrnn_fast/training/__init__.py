@@ -14,9 +14,11 @@ from .config import RunConfig, load_config
 from .embeddings import write_embeddings
 from .evaluate.calibrate import calibrate
 from .evaluate.evaluate import evaluate
-from .evaluate.report import write_report
+from .evaluate.report import compare, write_report
 from .folder.weights import load_model
 from .loop.progress import Report
 from .run import train
+from .tuning import tune
 
-__all__ = ["Report", "RunConfig", "calibrate", "evaluate", "load_config", "load_model", "train", "write_embeddings", "write_report"]
+__all__ = ["Report", "RunConfig", "calibrate", "compare", "evaluate", "load_config", "load_model", "train", "tune", "write_embeddings",
+           "write_report"]  # fmt: skip

@@ -238,7 +238,7 @@ def located(config: RunConfig) -> RunConfig:
 
 def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
     """The dotted keys in which two configurations differ, with both values."""
-    left, right = dict(_flat(one.to_dict())), dict(_flat(other.to_dict()))
+    left, right = dict(flat(one.to_dict())), dict(flat(other.to_dict()))
     return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
 
 
@@ -263,10 +263,11 @@ def allowed(dotted: str) -> str:
     return _in_words(node)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What :meth:`RunConfig.to_dict` gives, by dotted key."""
     for key, value in values.items():
         if isinstance(value, Mapping) and key != "pretrained":
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

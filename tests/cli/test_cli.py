@@ -10,7 +10,7 @@ import dcrnn_fast
 from dcrnn_fast import cli, training
 from dcrnn_fast.cli import demo
 from dcrnn_fast.nn.counterfactual import FLOOR
-from dcrnn_fast.training.config import _flat, load_config
+from dcrnn_fast.training.config import flat, load_config
 from tests.damage import flip_a_bit, truncate
 from tests.processes import run_python
 from tests.training.tiny import tiny_config, write_table
@@ -98,7 +98,7 @@ def test_help_and_version_import_no_heavy_library(start, options):
 
 def test_the_help_of_train_lists_every_key_with_its_default():
     listed = dict(re.findall(r"^  ([\w.]+)=(.*?)(?:  .*)?$", run_python("-m", "dcrnn_fast", "train", "--help").stdout, flags=re.MULTILINE))
-    values = dict(_flat(load_config(None, {"data": "-"}).to_dict()))
+    values = dict(flat(load_config(None, {"data": "-"}).to_dict()))
     assert listed == {key: json.dumps(value).strip('"') for key, value in values.items() if key != "data"}
 
 

@@ -1,4 +1,4 @@
-"""Runs as one page of HTML, which opens without a network: :func:`write_report`."""
+"""Runs as one page of HTML, which opens without a network, :func:`write_report`; and how they differ, in numbers: :func:`compare`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, shown
 from ...support.files import output_path, writing_output
 from ..data import evaluation_warnings
-from .bootstrap import bootstrap_intervals, paired_intervals
+from .bootstrap import NAMES, bootstrap_intervals, paired_intervals
 from .constant import not_better_than_constant, with_constant
 from .evaluate import OpenRun, open_run, predictions_of
 from .importance import importance, importance_plot
@@ -65,18 +65,8 @@ def write_report(
     much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as :func:`.evaluate.evaluate` does, and
     ConfigError for runs whose rows have other labels.
     """
-    if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence) or not runs:
-        raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders")
     path = output_path("output", output, ".html")
-    opened = [open_run(run, data=data, split=split, device=device, backend=backend) for run in runs]
-    names = [run.folder.root.resolve().name for run in opened]
-    if len(set(names)) < len(names):
-        names = [str(run.folder.root) for run in opened]
-    first, *others = [_see(name, run, split, as_served=as_served) for name, run in zip(names, opened, strict=True)]
-    for other in others:
-        common = first.labels.keys() & other.labels.keys()
-        if not common or not all(np.array_equal(first.labels[name], other.labels[name], equal_nan=True) for name in common):
-            raise ConfigError(f"{other.name} and {first.name} have other {split} rows or no task in common; compare runs of the same rows")
+    first, *others = _see_all(runs, split, as_served=as_served, data=data, device=device, backend=backend)
     title = f"{first.results['data']['name']}: {first.name}"
     reliability = reliability_plot("", first.predicted, first.labels)
     falls, counted = importance(first.opened, split)
@@ -96,6 +86,33 @@ def write_report(
     page = f"{head}<body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
     with writing_output("output", path) as beside:
         beside.write_text(page, encoding="utf-8")
+
+
+def compare(runs: Sequence[str | Path], *, data: str | None = None, split: str = "test", device: str | None = None) -> dict[str, Any]:
+    """The metrics of runs on the same rows, and how they differ from the first run's. Arguments and errors are those of a report.
+
+    Returns ``data``, its name; ``split``; and ``runs``: of each the ``name``, the ``metrics`` and, by task and metric, the ``differences``
+    from the first, each with its ``value`` and 95% ``interval``.
+    """
+    first, *others = seen = _see_all(runs, split, least=2, data=data, device=device)
+    differences = [{}, *(_differences(first, run) for run in others)]
+    found = [{"name": run.name, "metrics": run.metrics, "differences": of_run} for run, of_run in zip(seen, differences, strict=True)]
+    return {"data": first.opened.dataset.meta.name, "split": split, "runs": found}
+
+
+def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_served: bool = False, **options: str | None) -> list[_Seen]:
+    if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence) or len(runs) < least:
+        raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders, at least {least}")
+    opened = [open_run(run, split=split, **options) for run in runs]
+    names = [run.folder.root.resolve().name for run in opened]
+    if len(set(names)) < len(names):
+        names = [str(run.folder.root) for run in opened]
+    first, *others = seen = [_see(name, run, split, as_served=as_served) for name, run in zip(names, opened, strict=True)]
+    for other in others:
+        common = first.labels.keys() & other.labels.keys()
+        if not common or not all(np.array_equal(first.labels[name], other.labels[name], equal_nan=True) for name in common):
+            raise ConfigError(f"{other.name} and {first.name} have other {split} rows or no task in common; compare runs of the same rows")
+    return seen
 
 
 def _see(name: str, opened: OpenRun, split: str, *, as_served: bool) -> _Seen:
@@ -148,15 +165,21 @@ def _comparison(first: _Seen, others: Sequence[_Seen]) -> Iterable[str]:
     yield f"<h2>Other runs, less {escape(first.name)}</h2>"
     rows = []
     for other in others:
-        for name in (name for name in first.metrics if name in other.metrics):
-            intervals = paired_intervals(first.labels[name], other.predicted[name], first.predicted[name], RESAMPLES)
-            cells = [escape(f"{other.name}: {name}")]
-            for metric in ("auc", "log_loss"):
-                ours, theirs = first.metrics[name][metric], other.metrics[name][metric]
-                cells.append(_number(None if ours is None or theirs is None else theirs - ours, intervals[metric], "+"))
-            rows.append(cells)
+        for name, found in _differences(first, other).items():
+            cells = [_number(found[metric]["value"], found[metric]["interval"], "+") for metric in ("auc", "log_loss")]
+            rows.append([escape(f"{other.name}: {name}"), *cells])
     yield _table(["", "AUC", "log loss"], rows)
     yield "<p>Small: 95% intervals of the differences, in the same resamples of the rows. One that holds 0 does not show a difference.</p>"
+
+
+def _differences(first: _Seen, other: _Seen) -> dict[str, dict[str, dict[str, Any]]]:
+    """By task that both have and metric, the value of ``other`` less that of ``first``, and its interval."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for task in (task for task in first.metrics if task in other.metrics):
+        intervals = paired_intervals(first.labels[task], other.predicted[task], first.predicted[task], RESAMPLES)
+        both = {name: (other.metrics[task][name], first.metrics[task][name]) for name in NAMES}
+        found[task] = {key: {"value": None if None in two else two[0] - two[1], "interval": intervals[key]} for key, two in both.items()}
+    return found
 
 
 def _picture(svg: bytes, what: str) -> str:

@@ -1,4 +1,4 @@
-"""A report is one page that opens without a network, with nothing of a name that a browser would run."""
+"""A report is one page that opens without a network, with nothing of a name that a browser would run; runs compare in numbers, too."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.errors import ConfigError, DataError
-from dcrnn_fast.training import train, write_report
+from dcrnn_fast.training import compare, evaluate, train, write_report
 from dcrnn_fast.training.evaluate import importance as of_inputs
 from dcrnn_fast.training.evaluate.importance import importance, importance_plot
 from tests.training.tiny import tiny_config, write_table
@@ -81,11 +81,75 @@ def test_a_run_without_curves_has_a_page_without_them(copied, tmp_path, monkeypa
     assert "<h1>tiny: run</h1>" in page.text  # the folder's name, though it is given as "."
 
 
-def test_a_run_of_other_rows_is_not_compared(finished, tmp_path):
-    train(tiny_config(write_table(tmp_path / "other", seed=9), optimiser__epochs=1), tmp_path / "run")
-    with pytest.raises(ConfigError, match="run and finished have other test rows or no task in common"):
-        write_report([finished, tmp_path / "run"], tmp_path / "report.html")
+@pytest.fixture(scope="module")
+def others(schema, tmp_path_factory):
+    """Runs of an epoch: on the same rows, on their clicks alone, on their clicks by another name, and on other rows."""
+    folder = tmp_path_factory.mktemp("others")
+    one = {"funnel": False, "tasks": [{"name": "click", "column": "clicked"}]}
+    schemas = {
+        "same": schema,
+        "clicks": write_table(folder / "clicks", **one),
+        "taps": write_table(folder / "taps", **one | {"tasks": [{"name": "tap", "column": "clicked"}]}),
+        "other": write_table(folder / "other", seed=9),
+    }
+    for name, of_run in schemas.items():
+        train(tiny_config(of_run, optimiser__epochs=1), folder / "runs" / name)
+    return folder / "runs"
+
+
+def test_a_comparison_has_the_metrics_and_their_differences_in_intervals(finished, others):
+    found = compare([finished, others / "same"])
+    assert (found["data"], found["split"], [run["name"] for run in found["runs"]]) == ("tiny", "test", ["finished", "same"])
+    first, other = found["runs"]
+    assert other["metrics"] == evaluate(others / "same")["metrics"]
+    assert not first["differences"]
+    for task, metric in ((task, metric) for task in ("click", "buy", "buy_given_click") for metric in ("auc", "log_loss", "calibration")):
+        low, high = other["differences"][task][metric]["interval"]
+        assert other["differences"][task][metric]["value"] == other["metrics"][task][metric] - first["metrics"][task][metric]
+        assert low < other["differences"][task][metric]["value"] < high
+
+
+def test_a_run_that_trained_longer_is_better_beyond_chance_and_not_better_than_itself(finished, others):
+    longer, itself = compare([others / "same", finished, others / "same"], split="test")["runs"][1:]
+    assert longer["differences"]["click"]["log_loss"]["interval"][1] < 0
+    assert itself["differences"]["click"]["log_loss"] == {"value": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_runs_of_other_tasks_compare_by_those_that_they_share(finished, others, command):
+    code, out, _ = command("compare", finished, others / "clicks")
+    assert code == 0
+    assert list(compare([finished, others / "clicks"])["runs"][1]["differences"]) == ["click"]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines()]
+    assert [line[2] for line in lines if line[:2] == ["click", "auc"]] == ["finished", "clicks"]
+    assert [line[2] for line in lines if line[:2] == ["buy", "auc"]] == ["finished"]
+
+
+def test_the_command_prints_each_metric_of_each_run_with_the_difference_and_its_interval(finished, others, command):
+    code, out, err = command("compare", finished, others / "same", "--split", "valid")
+    assert (code, err) == (0, "")
+    assert out.startswith("tiny, valid rows; differences from finished")
+    first, other = [re.split(r" *\| *", line.strip("| ")) for line in out.splitlines() if "buy_given_click" in line and "log_loss" in line]
+    found = compare([finished, others / "same"], split="valid")["runs"][1]
+    less = found["differences"]["buy_given_click"]["log_loss"]
+    assert first[2] == "finished"
+    assert other[2:] == [
+        "same", f"{found['metrics']['buy_given_click']['log_loss']:.4f}", f"{less['value']:+.4f}",
+        f"{less['interval'][0]:+.4f} to {less['interval'][1]:+.4f}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["taps", "other"])
+def test_a_run_of_other_rows_or_tasks_is_not_compared(finished, others, name, tmp_path, command):
+    said = f"{name} and finished have other test rows or no task in common; compare runs of the same rows"
+    with pytest.raises(ConfigError, match=said):
+        write_report([finished, others / name], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+    assert command("compare", finished, others / name) == (2, "", f"error: {said}\n")
+
+
+def test_one_run_is_not_compared(finished):
+    with pytest.raises(ConfigError, match=r"runs=.*: expected a sequence of run folders, at least 2"):
+        compare([finished])
 
 
 @pytest.mark.parametrize(("runs", "output"), [("runs/a", "report.html"), ([], "report.html")])
