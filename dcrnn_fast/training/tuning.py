@@ -52,7 +52,8 @@ def tune(config: RunConfig, output: str | Path, *, trials: int = 30, report: Rep
         raise ConfigError("tune trains new models in one process: leave init out, and start it without torchrun")
     config, root, report = located(config), path_of("output", output), report or Report()
     values, fixed, metric = dict(flat(config.to_dict())), dict(flat(config.model_dump(exclude_unset=True))), config.early_stopping.monitor
-    space = {key: part for key, part in SPACE.items() if key not in fixed and not (key == "loss.weighting" and config.loss.task_weight)}
+    bound = {"loss.weighting": config.loss.task_weight, "model.share_ratio": config.model.scenario}  # by keys that may exclude values
+    space = {key: part for key, part in SPACE.items() if key not in fixed and not bound.get(key)}
     if not space:
         raise ConfigError(f"the configuration sets all keys that tune searches, {', '.join(SPACE)}; leave some of them out")
     data, rows = prepare_data(config), list[dict[str, Any]]()

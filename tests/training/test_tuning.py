@@ -109,10 +109,15 @@ def test_a_key_that_was_set_is_not_searched_even_if_it_was_set_to_its_default(sc
     assert (written.model.steps, written.oov_dropout) == (2, 0.5)
 
 
-def test_weights_of_the_tasks_leave_no_weighting_to_search(schema, quick, tmp_path):
+@pytest.mark.parametrize(
+    ("values", "left_out"),
+    [({"loss.task_weight": [1, 2]}, "loss.weighting"), ({"model.scenario": "city", "model.sharing": "trunk"}, "model.share_ratio")],
+    ids=["weights of the tasks", "a scenario, whose ratio and that of sharing add up to at most 1"],
+)
+def test_a_key_whose_values_another_one_may_exclude_is_not_searched(values, left_out, schema, quick, tmp_path):
     quick(far_from_optimum)
-    tune(load_config(None, {"data": str(schema), "loss.task_weight": [1, 2]}), tmp_path / "tuned", trials=2)
-    assert "loss.weighting" not in settings(tmp_path / "tuned")[0]
+    tune(load_config(None, {"data": str(schema), **values}), tmp_path / "tuned", trials=2)
+    assert {*tuning.SPACE} - {*settings(tmp_path / "tuned")[0]} == {left_out}
 
 
 def test_later_trials_are_better_than_the_random_ones_before(config, quick, tmp_path):
