@@ -154,8 +154,8 @@ site: $(VENV)/.dev build/sphinx/.installed ## Builds the pages, the API referenc
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/sphinx):$(CURDIR) \
 		$(BIN)/python -m sphinx -E -q -W --keep-going -b html -c docs/site . build/site
 
-release-check: site wheels build/twine/.installed ## Does all that a release does but the upload: site, wheels, sdist, version, audits.
+release-check: site wheels build/twine/.installed ## Makes and checks what a release uploads: site, this Python's wheel, sdist, version, audits.
 	$(BIN)/python -m scripts.checks.release
 
 clean: ## Deletes the virtual environment and all builds.
-	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt dcrnn_fast/kernels
+	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt dcrnn_fast/kernels docs/api

@@ -141,7 +141,7 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
 def write(result: dict[str, Any], folder: Path, name: str) -> None:
     """The reports that bench/results/ has too."""
     results.write(folder / f"{name}.json", result)
-    files.write_text(folder / f"{name}.md", report.as_markdown(result) + "\n")
+    files.write_text(folder / f"{name}.md", f"# Every size and task: `{name}`\n\n{report.as_markdown(result)}\n")
     plots.draw_distances(result, folder / f"{name}_auc.svg")
     if result["speeds"]:
         plots.draw_costs(result, folder / f"{name}_training.svg")

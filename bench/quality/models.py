@@ -31,8 +31,6 @@ class Model:
     one_task_each: bool = False
     needs: str | None = None
     """The package of the extra ``quality`` that it is part of."""
-    thin_trials: bool = False
-    """Whether its trials on census-income train on every third row, since all of them would take five hours. Final runs take all rows."""
 
     @property
     def installed(self) -> bool:
@@ -79,7 +77,7 @@ MODELS: dict[str, Model] = {
     **{name: _network(name, *arguments, needs="torch_rechub") for name, arguments in LIBRARY.items()},
     "trees": Model("HistGradientBoosting for each task", TREES),
     "lightgbm": Model("LightGBM for each task", LIGHTGBM, needs="lightgbm"),
-    "catboost": Model("CatBoost for each task", CATBOOST, needs="catboost", thin_trials=True),
+    "catboost": Model("CatBoost for each task", CATBOOST, needs="catboost"),
     "constant": Model("the constant", {}),
 }
 

@@ -121,8 +121,8 @@ def as_csv(result: Mapping[str, Any]) -> str:
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """A page of two tables for each data set: quality by task, and costs."""
-    parts = ["# Every size and task"]
+    """Two tables for each data set: quality by task, and costs."""
+    parts = []
     for data in dict.fromkeys(row["data"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["data"] == data]
         speeds = [row for row in result["speeds"] if row["data"] == data]

@@ -13,8 +13,8 @@ import numpy as np
 from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.errors import ConfigError
 
-from .data_sets import thin_census, without_test
-from .models import MODELS, space_of
+from .data_sets import without_test
+from .models import space_of
 from .protocol import fit, metrics, score
 from .spaces import WHOLE, Choice, Space, defaults
 from .work import Subject, Work
@@ -76,7 +76,6 @@ def _order(row: Mapping[str, Any], by: str) -> float:
 def tune(work: Work, subject: Subject, dataset: PackedDataset, trials: int, tell: Callable[[str], None]) -> Mapping[str, Any]:
     """Make the trials that are not there yet, train the best ones again, and return the row of the best one by the mean."""
     space, seen, by = space_of(subject.model, work.protocol.weightings), without_test(dataset), work.protocol.choose
-    seen = thin_census(seen) if MODELS[subject.model].thin_trials else seen
 
     def row_of(name: str, setting: Mapping[str, Any] | None, seed: int, about: dict[str, Any]) -> dict[str, Any]:
         row = work.read(subject, name, dataset.meta.digest)

@@ -1,6 +1,7 @@
 """How Sphinx makes the site: ``make site``. Its sources are README.md, the pages of docs/ as they stand, and the docstrings."""
 
 import re
+import shutil
 from pathlib import Path
 
 import dcrnn_fast
@@ -48,7 +49,9 @@ def index() -> dict[str, list[str]]:
 
 def write_module_pages() -> None:
     """docs/api/NAME.rst for each public module."""
-    (folder := ROOT / "docs" / "api").mkdir(exist_ok=True)
+    folder = ROOT / "docs" / "api"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     for name, without in MODULES.items():
         but = f"   :exclude-members: {without}\n" if without else ""
         page = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n{but}"

@@ -42,7 +42,7 @@ def run(*command: str | Path, where: Path = FOLDER, **environment: str) -> str:
     """Run a command and return what it prints. Raises CommandError with the end of its output."""
     done = subprocess.run(command, cwd=where, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CommandError(f"abi: failed: {' '.join(map(str, command))}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
+        raise CommandError(f"failed: {' '.join(map(str, command))}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
     return done.stdout
 
 

@@ -1,13 +1,13 @@
 """Checks what a release needs beside its tests, and leaves its files in dist/. ``make release-check``, which first makes site and wheels.
 
-The version is that of the changelog and of the tag, if the commit has one. The source distribution holds every file of the repository and
-no other. twine accepts it and the wheels.
+The version is that of the changelog and of the tag, if the commit has one. The source distribution holds the files of the repository but
+those that serve the repository alone, and no other. twine accepts it and this Python's wheel; the release workflow makes those of the
+other Pythons and systems.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tarfile
 from collections.abc import Collection, Iterator
@@ -26,11 +26,16 @@ def version_faults(version: str, changelog: str, tags: Collection[str]) -> Itera
     found = re.search(r"^## (\S+), (.+)$", changelog, flags=re.MULTILINE)
     if found is None or found[1] != version:
         yield f"pyproject.toml has version {version}, and the changelog begins with {found[1] if found else 'none'}"
-    for tag in (tag for tag in tags if re.match(r"v\d", tag)):
+    for tag in releases(tags):
         if tag != f"v{version}":
             yield f"the commit has the tag {tag}, expected v{version}"
         if found and not re.fullmatch(r"\d{4}-\d\d-\d\d", found[2]):
             yield f"the commit has the tag {tag}, and the changelog says {found[2]!r} in place of a date"
+
+
+def releases(tags: Collection[str]) -> list[str]:
+    """The tags that make a release."""
+    return [tag for tag in tags if re.match(r"v\d", tag)]
 
 
 def content_faults(held: Collection[str], tracked: Collection[str]) -> Iterator[str]:
@@ -55,10 +60,7 @@ def source_distribution(into: Path) -> Path:
 def main() -> None:
     """Exit with 0 if nothing is wrong."""
     root = abi.ROOT
-    tracked, tags = (
-        subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
-        for words in (["ls-files"], ["tag", "--points-at", "HEAD"])
-    )
+    tracked, tags = (abi.run("git", *words, where=root).splitlines() for words in (["ls-files"], ["tag", "--points-at", "HEAD"]))
     made = source_distribution(root / "dist")
     version = made.name.removeprefix("dcrnn_fast-").removesuffix(".tar.gz")
     with tarfile.open(made) as archive:
@@ -71,7 +73,7 @@ def main() -> None:
         raise SystemExit("\n".join(f"release: {fault}" for fault in faults))
     tools = {"PYTHONPATH": str(root / "build" / "twine")}
     print(abi.run(sys.executable, "-m", "twine", "check", "--strict", made, *wheels, where=root, **tools).strip())
-    print(f"release: {version} is ready but for the upload" if tags else f"release: {version} is ready but for its tag and date")
+    print(f"release: {version} is ready but for {'the upload' if releases(tags) else 'its tag'}")
 
 
 if __name__ == "__main__":

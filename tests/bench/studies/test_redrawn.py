@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.studies.redrawn import DATA, MODELS, SHIPPED, chosen, split_again, tables
+from bench.studies.redrawn import DATA, MODELS, SHIPPED, TEST_TO_TRAIN, chosen, corrected_error, split_again, tables
 from tests.bench.quality.toy import toy
 
 
@@ -41,4 +41,16 @@ def test_differences_are_those_on_the_same_draw():
     rows = [row(SHIPPED, 1, 0.6), row(SHIPPED, 2, 0.8), row("lightgbm", 2, 0.9), row("lightgbm", 1, 0.5)]
     ((header, lines),) = tables({"rows": rows})
     assert header == ["model", *DATA]
-    assert lines[1][1] == "0.7000 (+0.0000 ± 0.1000)"
+    assert lines[1][1] == f"0.7000 (+0.0000 ± {0.1 * (1 + 2 * TEST_TO_TRAIN) ** 0.5:.4f})"
+
+
+def test_the_error_over_splits_of_the_same_rows_is_that_over_tables():
+    """Splits of one table agree more than tables do: the error corrected for that is the one that other tables show."""
+    rng, test, train, splits = np.random.default_rng(0), 96, 202, 20
+    means, errors = [], []
+    for _ in range(300):
+        table = rng.normal(size=test + train)
+        values = [rng.permutation(table)[:test].mean() for _ in range(splits)]
+        means.append(np.mean(values))
+        errors.append(corrected_error(values))
+    assert np.std(means) == pytest.approx(np.mean(errors), rel=0.25)
