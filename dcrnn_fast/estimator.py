@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -26,11 +27,11 @@ from .data.encoder.memory import arrow_table
 from .data.inspect.draft import draft_schema
 from .data.inspect.draft_columns import SAMPLE_ROWS
 from .data.read.columns import labels_of, times_of
-from .errors import ConfigError, DataError, did_you_mean, shown
+from .errors import ConfigError, DataError, RunFolderError, did_you_mean, shown
 from .serving.ranker import Ranker
 from .support.files import path_of, scratch_folder
 from .training import Report, load_config, train
-from .training.folder.layout import stored_config
+from .training.folder.layout import RunFolder
 
 VALID = 0.1
 """The part of the rows that tells when to stop, where there is no ``eval_set``."""
@@ -67,7 +68,8 @@ class FunnelClassifier(BaseEstimator):
         model.save("runs/monday")  # for Ranker.load, and for dcrnn-fast predict, export and serve
 
     A fitted one can be pickled and copied. It then holds the run's files, without its checkpoints. Unpickle what you trust alone: pickle
-    runs whatever a file says, where :meth:`dcrnn_fast.Ranker.load` of a saved run unpickles nothing.
+    runs whatever a file says, where :meth:`dcrnn_fast.Ranker.load` of a saved run unpickles nothing. Until it is deleted, its run lies in
+    the system's temporary folder, as ``dcrnn_fast.estimator-*``; a process that is killed leaves it there.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class FunnelClassifier(BaseEstimator):
         shutil.rmtree(root / "cache")
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
+        self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
         self.feature_names_in_ = np.array(ranker.columns, dtype=object)
         return self
 
@@ -156,19 +159,19 @@ class FunnelClassifier(BaseEstimator):
         return float(np.mean(found))
 
     def save(self, path: str | Path) -> Path:
-        """Copy the run folder to ``path``, which must not exist, and return it."""
+        """Copy the run folder to ``path``, which must not exist, and return it. Raises RunFolderError if something deleted its files."""
         check_is_fitted(self, "ranker_")
         path = path_of("path", path)
         if path.exists():
             raise ConfigError(f"{path} exists; delete it, or choose another folder")
-        shutil.copytree(self._run, path)
+        shutil.copytree(self._whole_run(), path)
         return path
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: the files of the run, but for its checkpoints, in place of the ranker that reads them."""
         state = dict(super().__getstate__())
         if state.pop("ranker_", None) is not None:
-            state["_run"] = {path.name: path.read_bytes() for path in self._run.iterdir() if path.is_file()}
+            state["_run"] = {path.name: path.read_bytes() for path in self._whole_run().iterdir() if path.is_file()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -178,15 +181,22 @@ class FunnelClassifier(BaseEstimator):
             self._run = self._new_folder() / "run"
             self._run.mkdir()
             for name, content in state["_run"].items():
+                if Path(name).name != name:
+                    raise DataError(f"the state has a file {name!r}, expected a name without a folder; pickle the estimator again")
                 (self._run / name).write_bytes(content)
-            config = stored_config(self._run)
-            self.ranker_ = Ranker.load(self._run, device=config.device, backend=config.backend)
+            self.ranker_ = Ranker.load(self._run, **self._placement)
 
     def _new_folder(self) -> Path:
-        """A folder that lives as long as this object."""
+        """A folder that lives as long as this object in this process."""
         folder = Path(tempfile.mkdtemp(prefix="dcrnn_fast.estimator-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(self, _delete, folder, os.getpid())
         return folder
+
+    def _whole_run(self) -> Path:
+        run = RunFolder(self._run)
+        if lost := [file.name for file in (run.config, run.encoder, run.weights, run.metrics) if not file.is_file()]:
+            raise RunFolderError(f"{self._run} has lost {', '.join(lost)}: something cleaned the temporary folder; fit again, and save")
+        return self._run
 
     def _repr_html_(self) -> str:
         """In a notebook: scikit-learn's picture of it and, once it is fitted, the results."""
@@ -252,6 +262,11 @@ class FunnelClassifier(BaseEstimator):
             report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
         return schema | {key: value for key, value in others.items() if value is not None}
+
+
+def _delete(folder: Path, maker: int) -> None:
+    if os.getpid() == maker:  # A forked child has the object too, but not the folder.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_column(argument: str, name: str, columns: Sequence[str]) -> None:

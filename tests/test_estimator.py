@@ -3,7 +3,10 @@
 import copy
 import gc
 import json
+import os
 import pickle
+import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ from sklearn.model_selection import KFold, cross_validate
 from sklearn.utils.estimator_checks import check_estimator
 
 from dcrnn_fast import FunnelClassifier, Ranker
-from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.errors import ConfigError, DataError, RunFolderError
 from dcrnn_fast.training import evaluate, load_config, train
 from tests.event_frames import events
 from tests.refusals import check, row
@@ -153,8 +156,47 @@ def test_what_is_not_fitted_is_pickled_too():
 
 def test_a_pickle_holds_no_checkpoint(fitted):
     assert {path.name for path in fitted._run.iterdir()} > {"checkpoints"}
-    assert set(fitted.__getstate__()["_run"]) >= {"model.safetensors", "encoder.json", "config.yaml", "metrics.json"}
-    assert all(isinstance(content, bytes) for content in fitted.__getstate__()["_run"].values())
+    held = fitted.__getstate__()["_run"]
+    assert set(held) == {".lock", "config.yaml", "curves.svg", "encoder.json", "metrics.json", "model.safetensors"}
+    assert all(isinstance(content, bytes) for content in held.values())
+
+
+def test_a_pickle_is_loaded_where_fit_would_compute_and_not_where_it_did(frame):
+    model = quick(config=QUICK | {"device": "auto"}).fit(frame[:600])
+    state = model.__getstate__()
+    state["_run"]["config.yaml"] = re.sub(rb"(?m)^device: .*$", b"device: cuda:7", state["_run"]["config.yaml"])
+    other = quick()
+    other.__setstate__(state)
+    assert other.ranker_.model.embedding.weight.device == model.ranker_.model.embedding.weight.device
+    assert other._placement == {"device": "auto", "backend": "auto"}
+
+
+def test_a_pickle_writes_no_file_outside_its_folder(fitted, tmp_path):
+    state = fitted.__getstate__()
+    state["_run"][str(tmp_path / "stray")] = b"1"
+    with pytest.raises(DataError, match=r"the state has a file '.*stray', expected a name without a folder"):
+        quick().__setstate__(state)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_forked_child_that_ends_leaves_the_folder_to_its_parent(frame):
+    model = quick().fit(frame[:600])
+    if not (child := os.fork()):
+        del model
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    pd.testing.assert_frame_equal(through_pickle(model).predict_proba(frame[:9]), model.predict_proba(frame[:9]))
+
+
+@pytest.mark.parametrize("lost", [".", "model.safetensors"])
+@pytest.mark.parametrize("keep", [pickle.dumps, copy.copy, lambda model: model.save("run")], ids=["pickle", "copy", "save"])
+def test_what_was_deleted_in_the_temporary_folder_must_be_fitted_again(fitted, keep, lost, tmp_path, monkeypatch):
+    model = copy.copy(fitted)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(model._run) if lost == "." else (model._run / lost).unlink()
+    with pytest.raises(RunFolderError, match=r"has lost .*model\.safetensors.*: something cleaned the temporary folder; fit again"):
+        keep(model)
 
 
 def test_cross_validation_in_several_processes_is_that_of_one(frame):

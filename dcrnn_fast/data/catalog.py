@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,12 +161,17 @@ def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[s
     each event implies the one before it in all rows that are read, the draft has `funnel: true`. It reads at most the first 1,000,000 rows:
     of the CSV files if the first file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
 
-    Raises DataError for files that cannot be read or hold no rows, for a task that is no column, and for a table without a column that
-    holds 0 and 1 alone, or true and false: nothing in it is a label as it is.
+    Raises TypeError for an input that is no path. Raises DataError for no input or an empty text, for files that cannot be read or hold no
+    rows, for a task that is no column, and for a table without a column that holds 0 and 1 alone, or true and false: nothing in it is a
+    label as it is.
     """
     from .inspect.draft import draft_schema as drafted
 
-    return drafted([str(given) for given in ([inputs] if isinstance(inputs, (str, Path)) else inputs)], tasks=tasks)
+    given = list(inputs) if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes)) else [inputs]
+    paths = [str(path_of("inputs", one)) for one in given]
+    if not paths or "" in given:
+        raise DataError(f"inputs={given}: expected paths, patterns or folders, at least one, and no empty text")
+    return drafted(paths, tasks=tasks)
 
 
 @_extra_packages()

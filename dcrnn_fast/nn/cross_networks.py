@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..sharing import Cell, SharingPlan
-from ..support.checks import check_alike, check_floats, check_sequence
+from ..support.checks import MAX_SIZE, MAX_STEPS, check_alike, check_count, check_floats, check_sequence
 from .layers import CrossRNN
 
 Named = Mapping[str, Tensor]
@@ -27,6 +27,8 @@ class _SingleTaskCross(CrossRNN):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_count("in_features", in_features, maximum=MAX_SIZE)
+        check_count("num_layers", num_layers, maximum=MAX_STEPS)
         plan = SharingPlan.from_ratio("rows", 1, in_features, 1.0, steps=num_layers, cell=self.cell, tied=False, rank=rank)
         super().__init__(plan, backend=backend, device=device, dtype=dtype)
 
@@ -78,6 +80,8 @@ class DCNv2(_SingleTaskCross):
         held = [{f"module.{part}[{layer}]": value for layer, value in enumerate(getattr(module, part, ()))} for part in parts]
         if not held or not all(held):
             raise TypeError(f"module: got {type(module).__name__}, expected a CrossNet or LowRankCrossNet of torchrec")
+        if len({len(named) for named in held}) > 1:
+            raise ValueError(f"module: got {dict(zip(parts, map(len, held), strict=True))}, expected one of each for every layer")
         weight, bias, projection = (*held, {})[:3]
         return cls._holding(weight, {name: value.flatten() for name, value in bias.items()}, projection, backend)
 

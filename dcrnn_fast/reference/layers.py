@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ..sharing import SharingPlan, round_units
-from ..support.checks import MAX_SIZE, check_choice, check_count, check_floats, check_placement, check_ratio
+from ..support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_floats, check_placement, check_ratio
 from ..support.model_inputs import check_edges, check_scenario
 
 BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
@@ -175,6 +175,8 @@ class DCNv2(CrossRNN):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_choice("backend", backend, BACKENDS)
+        check_count("in_features", in_features, maximum=MAX_SIZE)
+        check_count("num_layers", num_layers, maximum=MAX_STEPS)
         plan = SharingPlan.from_ratio("rows", 1, in_features, 1.0, steps=num_layers, cell="cross", tied=False, rank=rank)
         super().__init__(plan, device=device, dtype=dtype)
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from dcrnn_fast.data import Encoder, data_report
-from dcrnn_fast.data.inspect.draft import draft_schema
+from dcrnn_fast.data import Encoder, data_report, draft_schema
 from dcrnn_fast.errors import DataError
 from tests.data.inspect.test_data_report import packed, some, sound
 from tests.refusals import check, row, rows
@@ -42,6 +41,14 @@ TABLE = [
         lambda rows, table: draft_schema([str(table.write("t.csv", "a,b", rows).folder / "t.csv")]), DataError, cases=[
         ([("x", 5), ("y", 7)], r"t\.csv: no column holds 0 and 1 alone, or true and false, .* a task such as \{name: click, column: event"),
         ([], r"t\.csv holds no rows; expected a header"),
+    ]),
+    *rows("inputs that are no paths", lambda inputs: draft_schema(inputs), TypeError, cases=[
+        (5, "inputs=5: expected a path, got int"), (None, "inputs=None: expected a path, got NoneType"),
+        (b"t.csv", "inputs=b't.csv': expected a path, got bytes"), (["t.csv", 5], "inputs=5: expected a path, got int"),
+    ]),
+    *rows("inputs without a path",
+        lambda inputs: draft_schema(inputs), DataError, within="inputs={}: expected paths, patterns or folders", cases=[
+        ([], r"\[\]"), ("", r"\[''\]"), (["t.csv", ""], r"\['t.csv', ''\]"),
     ]),
 ]  # fmt: skip
 

@@ -139,6 +139,13 @@ def of_vectors():
     return module
 
 
+def of_too_few(part, number):
+    """Torchrec's parameters of three layers, but for one part."""
+    module = CrossNet() if part == "bias" else LowRankCrossNet()
+    setattr(module, part, getattr(module, part)[:number])
+    return module
+
+
 REFUSED = [
     row("torchrec's other networks", lambda: DCNv2.from_torchrec(VectorCrossNet()), TypeError,
         "module: got VectorCrossNet, expected a CrossNet or LowRankCrossNet of torchrec"),
@@ -147,6 +154,10 @@ REFUSED = [
     row("no module", lambda: DCNv2.from_torchrec(None), TypeError, "module: got NoneType, expected a CrossNet"),
     row("vectors for matrices", lambda: DCNv2.from_torchrec(of_vectors()), ValueError,
         r"module.kernels\[0\]: got shape \[5, 1\], expected \[5, 5\]"),
+    row("too few biases", lambda: DCNv2.from_torchrec(of_too_few("bias", 2)), ValueError,
+        "module: got {'kernels': 3, 'bias': 2}, expected one of each for every layer"),
+    row("too few projections of torchrec's", lambda: DCNv2.from_torchrec(of_too_few("V_kernels", 1)), ValueError,
+        "module: got {'W_kernels': 3, 'bias': 3, 'V_kernels': 1}, expected one of each"),
     row("a module", lambda: DCNv2.from_linear(nn.Linear(4, 4)), TypeError, "layers=Linear.*expected a sequence of torch.nn.Linear"),
     row("no layers", lambda: DCNv2.from_linear([]), TypeError, r"layers=\[\]: expected one torch.nn.Linear or more"),
     row("no linear layers", lambda: DCNv2.from_linear([nn.ReLU()]), TypeError, r"layers=\[ReLU\(\)\]: expected one torch.nn.Linear"),

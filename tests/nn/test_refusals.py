@@ -9,6 +9,7 @@ import torch
 
 from dcrnn_fast import (
     DCRNN,
+    GDCN,
     CrossRNN,
     DCNv2,
     DcrnnFastError,
@@ -88,6 +89,9 @@ ARGUMENTS = [
     ("device", lambda: UncertaintyWeighting(2, device="x")),
     ("num_tasks", lambda: InformationTransfer(0, 4)),
     ("width", lambda: InformationTransfer(2, "4")),
+    *((name, lambda kind=kind, sizes=sizes: kind(*sizes)) for kind in (DCNv2, GDCN, reference.DCNv2) for name, sizes in [
+        ("in_features", (0, 3)), ("in_features", ("5", 3)), ("num_layers", (5, 0)), ("num_layers", (5, None)), ("num_layers", (5, 2**62)),
+    ]),
     ("shared_units", lambda: SharingPlan("rows", 2, 4, None)),
     ("shared_units", lambda: SharingPlan("rows", 2, 4, ("a",))),
     ("shared_units", lambda: SharingPlan("rows", 2, 4, (1.5,))),
