@@ -103,7 +103,7 @@ def train(
 
 def tune(
     data: Annotated[str, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")],
-    output: Annotated[Path, typer.Option(help="Folder of config.yaml and of the trials, after which the same command goes on.")],
+    output: Annotated[Path, typer.Option(help="Folder of tuned.yaml and of the trials, after which the same command goes on.")],
     trials: Annotated[int, typer.Option(min=2, help="Settings to try; the first is the defaults.")] = 30,
     config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); what it sets is not searched.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of `train`, not to search.")] = None,
@@ -117,7 +117,7 @@ def tune(
     run = training.load_config(config, {"data": data} | _parse_settings(settings or []))
     result = training.tune(run, output, trials=trials, report=choose_report(quiet=quiet))
     if not quiet:
-        print_lines(output_console(), [*result["summary"], f"Configuration: {output / 'config.yaml'}"])
+        print_lines(output_console(), [*result["summary"], f"Configuration: {output / 'tuned.yaml'}"])
 
 
 def evaluate(
@@ -179,20 +179,24 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
     data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the runs' own.")] = None,
     split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    backend: BackendOfRun = None,
     device: DeviceOfRun = None,
+    as_served: Annotated[bool, typer.Option("--as-served", help="Compare the probabilities that `predict` gives.")] = False,
 ) -> None:
     """Print the metrics of runs of the same rows, and how they differ from the first run's, with 95% intervals."""
     from .. import training
     from .tables import Sheet, number, output_console, print_sheet
 
-    found = training.compare(runs, data=data, split=split.value, device=device)
+    found = training.compare(runs, data=data, split=split.value, backend=backend, device=device, as_served=as_served)
     columns = {"task": False, "metric": False, "run": False, "value": True, "difference": True, "95% interval": True}
     sheet = Sheet(f"{found['data']}, {split.value} rows; differences from {found['runs'][0]['name']}", columns)
     for task, metric in product(found["runs"][0]["metrics"], ("auc", "log_loss", "calibration")):
         for run in (run for run in found["runs"] if task in run["metrics"]):
-            value, interval = run["differences"].get(task, {}).get(metric, {"value": None, "interval": None}).values()
-            less = "" if value is None else f"{value:+.4f}", f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else ""
-            sheet.add(task, metric, run["name"], number(run["metrics"][task][metric]), *less)
+            difference = run["differences"].get(task, {}).get(metric, {})
+            value, interval = difference.get("value"), difference.get("interval")
+            signed = "" if value is None else f"{value:+.4f}"
+            ends = "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
+            sheet.add(task, metric, run["name"], number(run["metrics"][task][metric]), signed, ends)
     print_sheet(output_console(), sheet)
 
 

@@ -196,8 +196,8 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     if not best["step"]:
         kept = "the constant" if trainer.start is None else "the weights of the earlier run"
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}")
-    rows = trainer.dataset.split("test")
-    test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks) if len(rows) else {}
+    rows = trainer.dataset.splits.get("test")
+    test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks) if rows else {}
     valid = with_constant(best["valid"], rates)
     metrics = {
         "test": with_constant(test, rates),

@@ -35,6 +35,7 @@ class Choices(dict[Key, Choice]):
 def tune(model: torch.nn.Module, *inputs: Tensor, training: bool = True) -> Choices:
     """Measure beforehand all that ``auto`` needs for a model and a batch: for training and for inference.
 
+    ``dcrnn_fast.training.tune`` and the command ``dcrnn-fast tune`` are another thing: they search for better settings of a training.
     Call it before the first request is served, or before a model is wrapped for several processes. While a process group of more than one
     rank exists, nothing is measured by itself; there, every rank must call this function. Rank 0 measures, and the others take its choices,
     so that all ranks compute alike; they give a model on their own device, and their inputs are not used. The choices go to the user's file

@@ -88,13 +88,21 @@ def write_report(
         beside.write_text(page, encoding="utf-8")
 
 
-def compare(runs: Sequence[str | Path], *, data: str | None = None, split: str = "test", device: str | None = None) -> dict[str, Any]:
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    data: str | None = None,
+    split: str = "test",
+    device: str | None = None,
+    backend: str | None = None,
+    as_served: bool = False,
+) -> dict[str, Any]:
     """The metrics of runs on the same rows, and how they differ from the first run's. Arguments and errors are those of a report.
 
     Returns ``data``, its name; ``split``; and ``runs``: of each the ``name``, the ``metrics`` and, by task and metric, the ``differences``
     from the first, each with its ``value`` and 95% ``interval``.
     """
-    first, *others = seen = _see_all(runs, split, least=2, data=data, device=device)
+    first, *others = seen = _see_all(runs, split, least=2, as_served=as_served, data=data, device=device, backend=backend)
     differences = [{}, *(_differences(first, run) for run in others)]
     found = [{"name": run.name, "metrics": run.metrics, "differences": of_run} for run, of_run in zip(seen, differences, strict=True)]
     return {"data": first.opened.dataset.meta.name, "split": split, "runs": found}

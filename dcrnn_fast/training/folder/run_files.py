@@ -42,9 +42,9 @@ def run_folder_errors(path: Path, again: str = "go on with --resume") -> Iterato
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, again: str = "go on with --resume") -> None:
     """Replace a file in one step; on failure the old one stays as it was. Raises :class:`RunFolderError`."""
-    with run_folder_errors(path):
+    with run_folder_errors(path, again):
         files.write_bytes(path, data)
 
 

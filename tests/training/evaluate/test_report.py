@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.errors import ConfigError, DataError
-from dcrnn_fast.training import compare, evaluate, train, write_report
+from dcrnn_fast.training import calibrate, compare, evaluate, train, write_report
 from dcrnn_fast.training.evaluate import importance as of_inputs
 from dcrnn_fast.training.evaluate.importance import importance, importance_plot
 from tests.training.tiny import tiny_config, write_table
@@ -107,6 +107,24 @@ def test_a_comparison_has_the_metrics_and_their_differences_in_intervals(finishe
         low, high = other["differences"][task][metric]["interval"]
         assert other["differences"][task][metric]["value"] == other["metrics"][task][metric] - first["metrics"][task][metric]
         assert low < other["differences"][task][metric]["value"] < high
+
+
+def test_a_comparison_as_served_is_of_calibrated_probabilities(finished, copied, command):
+    calibrate(copied)
+    of_model, as_served = (compare([finished, copied], as_served=given)["runs"][1] for given in (False, True))
+    assert of_model["differences"]["click"]["calibration"]["value"] == 0
+    assert as_served["metrics"] == evaluate(copied, as_served=True)["metrics"]
+    assert as_served["differences"]["click"]["calibration"]["value"] != 0
+    code, out, _ = command("compare", finished, copied, "--as-served")
+    assert (code, f"{as_served['differences']['click']['calibration']['value']:+.4f}" in out) == (0, True)
+
+
+def test_a_comparison_computes_with_the_backend_that_is_named(finished, command):
+    said = "backend='none': expected"
+    with pytest.raises(ConfigError, match=said):
+        compare([finished, finished], backend="none")
+    code, _, err = command("compare", finished, finished, "--backend", "none")
+    assert (code, said in err) == (2, True)
 
 
 def test_a_run_that_trained_longer_is_better_beyond_chance_and_not_better_than_itself(finished, others):
