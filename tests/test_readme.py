@@ -41,9 +41,17 @@ def test_the_pages_of_all_results_are_those_of_the_result_files(name):
     assert whole(name) == (COMMITTED / name).read_text(encoding="utf-8"), "run: python -m bench.pages"
 
 
+def test_the_readmes_first_example_trains_and_scores_as_printed_in_a_clone(tmp_path):
+    pytest.importorskip("pandas")
+    (code, _), _ = examples(README)
+    (tmp_path / "dcrnn_fast").symlink_to(ROOT / "dcrnn_fast")
+    assert "conversion_given_visit" in run(code, tmp_path)
+    assert (tmp_path / "runs" / "shop" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("module", ["dcrnn_fast", "dcrnn_fast.reference"])
-def test_the_readmes_example_runs_as_printed_and_with_the_import_swapped(module, tmp_path):
-    ((code, _),) = examples(README)
+def test_the_readmes_second_example_runs_as_printed_and_with_the_import_swapped(module, tmp_path):
+    _, (code, _) = examples(README)
     assert "consume_given_click" in run(code.replace("from dcrnn_fast import DCRNN", f"from {module} import DCRNN"), tmp_path)
 
 

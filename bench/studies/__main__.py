@@ -50,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.settings = [options.named[name] for name in options.settings]
     if options.quick:
         vars(options).update(asked.quick, workers=0)
-    if asked.cases is None and MOVIELENS in options.data and not (options.movielens and options.movielens.is_file()):
+    needs_wheel = [] if asked.cases is not None else [name for name in options.data if name.startswith(MOVIELENS)]
+    if needs_wheel and not (options.movielens and options.movielens.is_file()):
         print(f"without MovieLens-100K: --movielens {options.movielens} is no file", flush=True)
-        options.data = [name for name in options.data if name != MOVIELENS]
+        options.data = [name for name in options.data if name not in needs_wheel]
     with tempfile.TemporaryDirectory() as folder:
         path = options.output or (Path(folder) if options.quick else results.COMMITTED) / f"{asked.name}.json"
         print(section(asked.name, complete(asked, path, options)))

@@ -94,7 +94,8 @@ def chosen(split: PackedSplit, rows: np.ndarray) -> PackedSplit:
 def as_many_steps(rows: int, all_rows: int) -> dict[str, int]:
     """The keys with which a run on some of the rows takes as many steps as one on all of them, and is as patient."""
     usual = load_config(None, {"data": "each of them"})
-    longer = math.ceil(all_rows / usual.optimiser.batch_size) / math.ceil(rows / usual.optimiser.batch_size)
+    of_all, of_some = (math.ceil(count / usual.optimiser.rows_a_step(count)) for count in (all_rows, rows))
+    longer = of_all / of_some
     return {
         "optimiser.epochs": round(usual.optimiser.epochs * longer),
         "early_stopping.patience": round(usual.early_stopping.patience * longer),

@@ -29,7 +29,7 @@ from ..quality.runner import one_thread_in_new_processes
 
 NAMES = (
     "ablation", "ablation_numbers", "embedding_start", "id_optimiser", "large_log", "rank", "rare_ids", "redrawn", "scenarios",
-    "selection_bias", "synthetic_tasks", "weightings",
+    "selection_bias", "small_tables", "synthetic_tasks", "weightings",
 )  # fmt: skip
 MOVIELENS = "movielens-100k"
 

@@ -68,7 +68,9 @@ class OptimiserConfig(_Section):
 
     lr: Annotated[float, Field(gt=0, le=10)] = Field(default=5e-3, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(default=0.3, description="decoupled decay; biases are exempt")
-    batch_size: Positive = Field(default=512, description="rows a step")
+    batch_size: Positive | None = Field(
+        default=None, description="rows a step; null: 512, halved while an epoch has fewer than 64 steps, but at least 32"
+    )
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = Field(
         default=1, description="parts of the batch that a step computes one after another (gradient accumulation), for less memory"
     )
@@ -92,6 +94,15 @@ class OptimiserConfig(_Section):
         default=0.0, description="decoupled decay of the rows of that table that a step reads"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
+
+    def rows_a_step(self, train_rows: int) -> int:
+        """``batch_size``; where that is null, 512, halved while an epoch has fewer than 64 steps, but at least 32."""
+        if self.batch_size is not None:
+            return self.batch_size
+        rows = 512
+        while rows > 32 and train_rows < 64 * rows:
+            rows //= 2
+        return rows
 
 
 class LossConfig(_Section):

@@ -211,6 +211,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "steps": at.step,
             "stopped": why,
             "loss": at.history[-1]["train_loss"],
+            "batch_size": trainer.batch_size,
             "oov_dropout": trainer.oov_dropout.strengths,
         },
         "model": {

@@ -101,3 +101,13 @@ def test_the_documentation_lists_every_key_with_its_default_and_range():
     expected = {key: [f"`{spelled(value)}`", allowed(key)] for key, value in flat(RunConfig(data="required").to_dict())}
     expected["data"][0] = "required"
     assert documented == expected
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 32), (2047, 32), (4096, 64), (32_767, 256), (32_768, 512), (10**9, 512)])
+def test_a_step_has_512_rows_or_so_few_that_an_epoch_has_64_steps(rows, size):
+    assert load_config(None, {"data": "shop"}).optimiser.rows_a_step(rows) == size
+    assert size == 32 or rows >= 64 * size
+
+
+def test_a_batch_size_that_was_set_stays():
+    assert load_config(None, {"data": "shop", "optimiser.batch_size": 7}).optimiser.rows_a_step(10) == 7

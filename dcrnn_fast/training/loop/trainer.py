@@ -89,7 +89,8 @@ class Trainer:
         self.pace = CheckpointPace()
         self.precision = select_precision(config.precision, device)
         part = {"shards": ranks.count, "shard": ranks.rank}
-        self.loader = BlockLoader(dataset.split("train"), config.optimiser.batch_size, shuffle=True, seed=config.seed, **part)
+        self.batch_size = config.optimiser.rows_a_step(len(dataset.split("train")))
+        self.loader = BlockLoader(dataset.split("train"), self.batch_size, shuffle=True, seed=config.seed, **part)
         measured = measured_backends(config, self.model, self.loader, dataset, self.precision, device, report)
         self.backend = measured or select_backend(config.backend, device)
         forward = None
@@ -101,7 +102,7 @@ class Trainer:
         )
         self.repeated: RepeatedStep | None = None
         if recorder := recorder_for(config, device, ranks):
-            self.repeated = RepeatedStep(self._work, self.optimiser, config.optimiser.batch_size, device, recorder)
+            self.repeated = RepeatedStep(self._work, self.optimiser, self.batch_size, device, recorder)
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
         self.best: dict[str, Tensor] = {}

@@ -1,0 +1,68 @@
+"""How many rows should a step have where a table is small? ``make study NAME=small_tables`` trains on 3,000 to 20,000 train rows.
+
+A step of 512 rows leaves so few of them that early stopping ends a run within the warm-up, with the constant. As in the ablation, every
+setting is the default configuration but for the keys that it names, no test row takes part, and a default should have the lowest log loss
+over the constant's. LightGBM with the defaults of its search space stops by the same validation rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dcrnn_fast.data import PackedDataset, prepare
+from dcrnn_fast.training.device import deterministic
+
+from ..quality import models as harness
+from ..quality.data_sets import ARRAYS, write_log
+from ..quality.protocol import Protocol, fit, metrics
+from ..quality.spaces import defaults
+from ..quality.work import ONE_SIZE
+from .ablation import DEFAULT, scores, study_of
+from .study import packed, trained
+
+LIGHTGBM = "LightGBM"
+SETTINGS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    **{f"{rows} rows a step": {"optimiser.batch_size": rows} for rows in (512, 256, 128, 64, 32)},
+    "a warm-up of 10 steps, 512 rows a step": {"optimiser.batch_size": 512, "optimiser.warmup_steps": 10},
+    LIGHTGBM: {},
+}
+LOGS = {"id-log, 3,000 rows": (4_300, 150, 60), "id-log, 5,600 rows": (8_000, 300, 100), "id-log, 14,000 rows": (20_000, 1_000, 400)}
+"""Rows in all, users and items; 0.7 of the rows are train rows."""
+PARTS = {"hillstrom, 4,000 rows": 4_000, "census-income, 5,000 rows": 5_000, "movielens-100k, 8,000 rows": 8_000}
+"""Of an embedded set, drawn train rows; of MovieLens-100K the last ones before the validation rows."""
+
+
+def small(data: str, seed: int, options: Namespace, folder: Path) -> PackedDataset:
+    """The data set; every seed draws another log, or other train rows."""
+    if data in LOGS:
+        rows, users, items = LOGS[data]
+        return prepare(write_log(seed, folder, min_count=1, rows=rows, users=users, items=items), cache_dir=folder / "cache")
+    dataset = packed(data.partition(",")[0], seed, options, folder, min_count=1)
+    train = dataset.split("train")
+    chosen = np.random.default_rng([seed, 5]).permutation(len(train))[: PARTS[data]]
+    if data.startswith("movielens"):
+        chosen = np.arange(len(train))[-PARTS[data] :]
+    arrays = {name: np.asarray(values)[chosen] for name in ARRAYS if (values := getattr(train, name)) is not None}
+    meta = dataclasses.replace(dataset.meta, rows={**dataset.meta.rows, "train": len(chosen)})
+    return dataclasses.replace(dataset, meta=meta, splits={**dataset.splits, "train": dataclasses.replace(train, **arrays)})
+
+
+def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
+    """The scores of the kept weights on the validation rows, by task."""
+    dataset = small(data, seed, options, folder)
+    if setting != LIGHTGBM:
+        return scores(trained(dataset, seed, SETTINGS[setting], folder), dataset.meta.tasks)
+    with deterministic(1):
+        fitted = fit("lightgbm", dataset, defaults(harness.MODELS["lightgbm"].space), seed=seed, size=ONE_SIZE, protocol=Protocol())
+    found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}
+    return scores(found, dataset.meta.tasks)
+
+
+_study = study_of("small_tables", run, SETTINGS, quick=LIGHTGBM, data=(*LOGS, *PARTS))
+STUDY = dataclasses.replace(_study, seeds=5, quick={**_study.quick, "data": ["hillstrom, 4,000 rows"]})
