@@ -66,6 +66,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "All models": quality.comparison,
             "All models, untuned": quality.untuned,
             "The variants of DCRNN": quality.costs,
+            "Drawn again": study("redrawn"),
             "A million rows": study("large_log"),
             "Tasks of known relation": study("synthetic_tasks"),
         },
@@ -79,6 +80,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "How embeddings are trained": study("id_optimiser"),
             "The rank": study("rank"),
             "Rare ids": study("rare_ids"),
+            "Small tables": study("small_tables"),
             "Scenarios": study("scenarios"),
             "Selection bias": study("selection_bias"),
             "Weightings of the losses": study("weightings"),
@@ -149,6 +151,11 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             "HistGradientBoosting; LightGBM; CatBoost",
             columns="census-income; hillstrom; movielens-100k; id-log; mean rank; training rows/s, bfloat16; request, µs",
         ),
+        "redrawn": excerpt(
+            study("redrawn"),
+            lines="DCRNN |; DCRNN by; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting; LightGBM; "
+            "CatBoost",
+        ),
         "large log": excerpt(study("large_log"), lines="best possible; DCRNN by; DCN-v2; PLE; LightGBM; CatBoost"),
         "weightings": excerpt(study("weightings"), lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
     },
@@ -171,6 +178,12 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="census-income; movielens-100k; id-log; id-log, new items; mean of the sets; above the defaults",
         ),
         "rank": excerpt(study("rank"), lines="census-income", columns="rank; parameters; test AUC; step over the full cell's"),
+        "small tables": excerpt(
+            study("small_tables"),
+            lines="the defaults; 512 rows a step; 128; 32; LightGBM",
+            columns="id-log, 3,000 rows; id-log, 14,000 rows; hillstrom, 4,000 rows; census-income, 5,000 rows; movielens-100k, 8,000 rows; "
+            "runs above the constant",
+        ),
         "rare ids": excerpt(
             study("rare_ids"),
             lines="the defaults; no first-order term |; min_count 5 |; OOV dropout 1 |; min_count 5, OOV dropout 1; sparse embeddings",

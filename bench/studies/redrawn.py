@@ -1,6 +1,6 @@
 """Which differences of the comparison are more than the luck of one split? ``make study NAME=redrawn`` draws two small sets again.
 
-hillstrom has 179 conversions among its test rows, id-log some four hundred consumes: another split moves an AUC further than the models
+hillstrom has 179 conversions among its test rows, id-log about 300 consumes: another split moves an AUC further than the models
 differ. Here hillstrom's rows go to train, validation and test anew, in parts of the same sizes, and id-log is drawn anew, with
 ``min_count`` 5 as in the comparison and with 1, the default. Each model takes the setting that ``make quality`` chose for it on the first
 split, which is not among these; ``dcrnn-fast train`` takes its defaults. All models of a draw have the same rows and the same seed.
