@@ -181,8 +181,8 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
         "small tables": excerpt(
             study("small_tables"),
             lines="the defaults; 512 rows a step; 128; 32; LightGBM",
-            columns="id-log, 3,000 rows; id-log, 14,000 rows; hillstrom, 4,000 rows; census-income, 5,000 rows; movielens-100k, 8,000 rows; "
-            "runs above the constant",
+            columns="id-log, 3,000 rows; id-log, 14,000 rows; hillstrom, 4,000 rows; census-income, 5,000 rows; "
+            "movielens-100k, 8,000 rows; runs above the constant",
         ),
         "rare ids": excerpt(
             study("rare_ids"),
