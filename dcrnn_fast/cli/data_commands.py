@@ -53,7 +53,7 @@ def inspect(
     if (data is None) == (not inputs):
         raise ConfigError("give either --data, to report on a table with a schema, or --input, to draft one")
     if data is None:
-        from ..data.inspect.draft import draft_schema
+        from ..data import draft_schema
 
         typer.echo(draft_schema(inputs or ()), nl=False)
         return

@@ -72,6 +72,12 @@ def test_prepare_refuses_in_one_line(table, command, monkeypatch, options, said)
     assert said in err
 
 
+def test_inspect_refuses_an_empty_input(command):
+    code, out, err = command("inspect", "--input", "")
+    assert (code, out) == (2, "")
+    assert "no empty text" in err
+
+
 def test_inspect_drafts_a_schema_of_a_table(table, command):
     code, out, _ = command("inspect", "--input", table.folder / "train.csv")
     assert code == 0
