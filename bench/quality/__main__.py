@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "--extend", type=Path, metavar="REPORT", help="an earlier quality.json: its settings replace trials, and its results stay"
     )
     made.add_argument("--trials", type=_count, default=20, help="tuning trials of each model and data set")
+    made.add_argument("--trial-every", type=_count, default=1, metavar="N", help="trials train on every N-th train row; final runs on all")
     made.add_argument("--seeds", type=_count, default=5, help="final runs of the chosen setting")
     made.add_argument("--choose", choices=("log_loss", "auc"), default="log_loss", help="what chooses a setting, on validation rows")
     made.add_argument("--weightings", nargs="+", choices=weighting.NAMES, default=weighting.DEFAULT, help="of the losses, to choose from")
@@ -88,8 +89,9 @@ def plan_of(given: argparse.Namespace) -> Plan:
         raise ConfigError("--weightings dwa and famo need torchjd: run pip install 'dcrnn_fast[quality]'")
     protocol = Protocol(choose=given.choose, weightings=tuple(given.weightings))
     plan = Plan(
-        given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, protocol, given.tuned_at, given.movielens
-    )
+        given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, protocol, given.tuned_at, given.movielens,
+        given.trial_every,
+    )  # fmt: skip
     if given.extend is None:
         return plan
     if given.quick:
@@ -121,7 +123,9 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
         left_out = ("digest", "space", "history", "setting", "parameters")
         runs += [{key: value for key, value in run.items() if key not in left_out} for of_subject in done.values() for run in of_subject]
         settings = {subject: of_subject[0]["setting"] for subject, of_subject in done.items()}
-        chosen += [{**subject._asdict(), "setting": setting} for subject, setting in settings.items()]
+        for subject, setting in settings.items():
+            of_trials = {} if subject in plan.settings else {"trial_every": plan.trial_every}
+            chosen.append({**subject._asdict(), **of_trials, "setting": setting})
         if seconds is not None:
             kept = {subject: setting for subject, setting in plan.settings.items() if subject.data == data}
             speeds += speed.measure(kept | settings, dataset, plan.protocol, seconds, tell)

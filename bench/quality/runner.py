@@ -40,6 +40,8 @@ class Plan:
     tuned_at: str | None = None
     """The size whose chosen setting all sizes take; None tunes each."""
     movielens: Path | None = None
+    trial_every: int = 1
+    """Trials train on every n-th train row."""
     settings: Mapping[Subject, Setting] = field(default_factory=dict)
     """Settings that an earlier report chose: these subjects get no trials."""
 
@@ -81,7 +83,7 @@ def run_group(plan: Plan, group: list[Subject], subjects: list[Subject]) -> None
         if tuned in plan.settings:
             chosen: Mapping[str, Any] = {"setting": plan.settings[tuned]}
         else:
-            chosen = tune(work, tuned, dataset, plan.trials, tell)
+            chosen = tune(work, tuned, dataset, plan.trials, tell, plan.trial_every)
         for subject in group:
             final_runs(work, subject, dataset, chosen, plan.seeds, tell)
 

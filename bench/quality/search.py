@@ -13,7 +13,7 @@ import numpy as np
 from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.errors import ConfigError
 
-from .data_sets import without_test
+from .data_sets import thin_train, without_test
 from .models import space_of
 from .protocol import fit, metrics, score
 from .spaces import WHOLE, Choice, Space, defaults
@@ -73,17 +73,23 @@ def _order(row: Mapping[str, Any], by: str) -> float:
     return math.inf if value is None else (value if by == "log_loss" else -value)
 
 
-def tune(work: Work, subject: Subject, dataset: PackedDataset, trials: int, tell: Callable[[str], None]) -> Mapping[str, Any]:
-    """Make the trials that are not there yet, train the best ones again, and return the row of the best one by the mean."""
-    space, seen, by = space_of(subject.model, work.protocol.weightings), without_test(dataset), work.protocol.choose
+def tune(
+    work: Work, subject: Subject, dataset: PackedDataset, trials: int, tell: Callable[[str], None], every: int = 1
+) -> Mapping[str, Any]:
+    """Make the trials that are not there yet, train the best ones again, and return the row of the best one by the mean.
+
+    They train on every ``every``-th train row, and are judged by all validation rows.
+    """
+    space, seen, by = space_of(subject.model, work.protocol.weightings), thin_train(without_test(dataset), every), work.protocol.choose
 
     def row_of(name: str, setting: Mapping[str, Any] | None, seed: int, about: dict[str, Any]) -> dict[str, Any]:
         row = work.read(subject, name, dataset.meta.digest)
-        if row is not None and setting in (None, row["setting"]):
+        if row is not None and setting in (None, row["setting"]) and row.get("every", 1) == every:
             return row
         setting = propose(space, rows, str(subject), by) if setting is None else setting
         fitted = fit(subject.model, seen, setting, seed=seed, size=subject.size, protocol=work.protocol)
-        row = work.write(subject, name, dataset.meta.digest, about | {"setting": setting, "valid": score(fitted, seen)} | _told(fitted))
+        found = about | {"setting": setting, "every": every, "valid": score(fitted, seen)}
+        row = work.write(subject, name, dataset.meta.digest, found | _told(fitted))
         tell(f"{subject}, {name}: {_shown(row['valid'])}, {row['seconds']:.0f} s")
         return row
 

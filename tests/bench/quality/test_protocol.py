@@ -198,6 +198,21 @@ def test_a_killed_search_goes_on_as_it_would_have(dataset, tmp_path):
     assert settings(tmp_path) == before
 
 
+def test_trials_on_a_part_of_the_train_rows_choose_for_runs_on_all(dataset, tmp_path, monkeypatch):
+    seen, real = [], protocol.fit
+
+    def watched(name, data, *arguments, **options):
+        seen.append((len(data.split("train")), len(data.split("valid"))))
+        return real(name, data, *arguments, **options)
+
+    monkeypatch.setattr(search, "fit", watched)
+    work = Work(tmp_path, PROTOCOL)
+    chosen = search.tune(work, SUBJECT, dataset, 1, silent, every=4)
+    search.final_runs(work, SUBJECT, dataset, chosen, 1, silent)
+    search.tune(work, SUBJECT, dataset, 1, silent)
+    assert seen == [(150, 300), (600, 300), (600, 300)], "a trial on other rows was taken for one of these"
+
+
 def test_rows_of_another_protocol_data_set_or_search_space_are_refused(dataset, tmp_path, monkeypatch):
     tuned(tmp_path, dataset, trials=1)
     with pytest.raises(ConfigError, match="patience was 8 and is 3"):
