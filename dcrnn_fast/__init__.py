@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from . import functional, reference
     from .errors import BackendUnavailable, DcrnnFastError
     from .estimator import FunnelClassifier as FunnelClassifier  # not in __all__: `import *` must work without the extra `train`
-    from .nn.counterfactual import counterfactual_losses
     from .nn.cross_networks import GDCN, DCNv2
     from .nn.layers import CrossRNN, PartiallySharedLinear
-    from .nn.losses import UncertaintyWeighting
+    from .nn.losses import UncertaintyWeighting, counterfactual_losses
     from .nn.model import DCRNN
     from .nn.optim import RowWiseAdagrad
     from .nn.scenarios import ScenarioCrossRNN
@@ -63,7 +62,7 @@ _HOMES = {
     "SharingPlan": "sharing",
     "UncertaintyWeighting": "nn.losses",
     "checked": "support.model_inputs",
-    "counterfactual_losses": "nn.counterfactual",
+    "counterfactual_losses": "nn.losses",
     "tune": "ops.auto",
 }
 """The module that holds each name."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import dcrnn_fast
 from dcrnn_fast.data import PackedMeta
 from dcrnn_fast.nn.cpu_layers import Embedding
+from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.losses import combine, task_losses
-from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
 
 Setting = Mapping[str, Any]
 

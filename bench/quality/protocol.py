@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
 from dcrnn_fast.data.inspect.base_rates import base_rates
+from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.losses import task_losses
-from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
 from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.evaluate.constant import with_constant

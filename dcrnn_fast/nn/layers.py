@@ -144,7 +144,10 @@ class CrossRNN(nn.Module):
         """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape."""
         self._check_input(x0)
         if self.plan.kind == "trunk":
-            return self._trunk(x0)
+            if not self.contiguous_units:
+                x0 = reordered(x0, self.order)
+            states = self._trunk_states(x0)
+            return self._with_private(x0, [] if states is None else [states])
         tensors, options = self.operands()
         h = self.cross_rnn(x0, *tensors, **options)
         return h if h.shape[0] == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
@@ -187,12 +190,6 @@ class CrossRNN(nn.Module):
     def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
         """The operator, on this module's backend."""
         return functional.cross_rnn(*tensors, recompute=self.recompute, backend=self.backend, **options)
-
-    def _trunk(self, x0: Tensor) -> Tensor:
-        if not self.contiguous_units:
-            x0 = reordered(x0, self.order)
-        states = self._trunk_states(x0)
-        return self._with_private(x0, [] if states is None else [states])
 
     def _trunk_states(self, x0: Tensor) -> Tensor | None:
         """The trunk's states [L + 1, B, S]; None if it has no units."""

@@ -28,12 +28,10 @@ from ..support.model_inputs import (
     table_rows,
 )
 from .cpu_layers import Dropout, Embedding
-from .first_order import FirstOrder, with_first_order
+from .embeddings import FirstOrder, PiecewiseLinearEmbedding, pool, spans, with_first_order
 from .inference import PreparedDCRNN
 from .layers import CrossRNN, PartiallySharedLinear
 from .losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
-from .numeric import PiecewiseLinearEmbedding
-from .pooling import pool, spans
 from .relations import InformationTransfer, chain_logits, unsampled_logits
 from .scenarios import ScenarioCrossRNN
 
@@ -66,7 +64,7 @@ class DCRNN(nn.Module):
             that a training step need not pass over the table. It needs an optimiser for such gradients: :class:`dcrnn_fast.RowWiseAdagrad`,
             ``torch.optim.SparseAdam``. The weights, and what the model computes, are the same.
         first_order: each id and each number adds to the towers' outputs what it says about each task by itself, see
-            :class:`.first_order.FirstOrder`; False leaves this to the recurrence.
+            :class:`.embeddings.FirstOrder`; False leaves this to the recurrence.
 
     Args for the recurrence and what tasks share of it:
         tasks: task names in funnel order.

@@ -101,19 +101,16 @@ class ScenarioCrossRNN(CrossRNN):
         trunk = self._trunk_states(x0)
         above = [] if trunk is None else [trunk]
         if self.plan.scenario_units:
-            first, second = len(self.plan.shared_units), self.plan.scenario_columns
-            context = None if trunk is None else trunk[: self.plan.steps]
-            above.append(self._scenario_states(x0[:, first:second], context, scenario, span))
+            own = x0[:, len(self.plan.shared_units) : self.plan.scenario_columns]
+            context = None if trunk is None else trunk[: self.plan.steps]  # the trunk's states before each step
+            if span is None or not may_read_values(scenario):
+                above.append(self._of_all(own, context, scenario))
+            else:
+                above.append(self._of_groups(own, context, *grouped(scenario, self.plan.num_scenarios, span)))
         return self._with_private(x0, above)
 
-    def _scenario_states(self, x0: Tensor, context: Tensor | None, scenario: Tensor, span: tuple[int, int] | None) -> Tensor:
-        """The states [L + 1, B, C] of the scenarios' units, from their x0 [B, C] and the global trunk's states before each step."""
-        if span is None or not may_read_values(scenario):
-            return self._of_all(x0, context, scenario)
-        return self._of_groups(x0, context, *grouped(scenario, self.plan.num_scenarios, span))
-
     def _of_groups(self, x0: Tensor, context: Tensor | None, order: Tensor | None, sizes: list[int]) -> Tensor:
-        """One call for each scenario that has rows."""
+        """The states [L + 1, B, C] of the scenarios' units from their x0 [B, C], by one call for each scenario that has rows."""
         if not self.plan.num_scenarios:
             return self._unknown(x0)
         if order is not None:
@@ -133,7 +130,7 @@ class ScenarioCrossRNN(CrossRNN):
         return states if order is None else states.index_select(1, torch.argsort(order))
 
     def _of_all(self, x0: Tensor, context: Tensor | None, scenario: Tensor) -> Tensor:
-        """All scenarios on all rows, as the operator's tasks; then each row's own."""
+        """The same by all scenarios on all rows, as the operator's tasks; then each row's own."""
         known = self._run(x0, context, self.scenario_weight, self.scenario_bias, self.all_scenarios_index)  # [N, L + 1, B, C]
         states = torch.cat([self._unknown(x0).unsqueeze(0).to(known.dtype), known])
         return states.gather(0, scenario.long().view(1, 1, -1, 1).expand(1, *states.shape[1:]))[0]

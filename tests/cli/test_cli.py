@@ -9,7 +9,7 @@ import yaml
 import dcrnn_fast
 from dcrnn_fast import cli, training
 from dcrnn_fast.cli import demo
-from dcrnn_fast.nn.counterfactual import FLOOR
+from dcrnn_fast.nn.losses import FLOOR
 from dcrnn_fast.training.config import flat, load_config
 from tests.damage import flip_a_bit, truncate
 from tests.processes import run_python

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from dcrnn_fast import DCRNN, counterfactual_losses
-from dcrnn_fast.nn.counterfactual import FLOOR
-from dcrnn_fast.nn.losses import task_losses
+from dcrnn_fast.nn.losses import FLOOR, task_losses
 from dcrnn_fast.nn.relations import unsampled_logits
 from tests.operators.problems import DOUBLE
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from dcrnn_fast import DCRNN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN, reference
-from dcrnn_fast.nn import layers, model, pooling
+from dcrnn_fast.nn import embeddings, layers, model
 from dcrnn_fast.nn.cpu_layers import Dropout
-from dcrnn_fast.nn.first_order import FirstOrder
-from dcrnn_fast.nn.numeric import PiecewiseLinearEmbedding
+from dcrnn_fast.nn.embeddings import FirstOrder, PiecewiseLinearEmbedding
 from dcrnn_fast.nn.relations import InformationTransfer
 from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout, same
 
@@ -156,8 +155,8 @@ DEFECTS = {
     "an unknown scenario is the first": lambda patch: before(
         patch, ScenarioCrossRNN, "forward", lambda self, x0, scenario: (self, x0, scenario.clamp(min=1))
     ),
-    "the mean divides by all columns": lambda patch: patch(pooling, "pool_span", mean_of_all_columns),
-    "id 0 is a value": lambda patch: before(patch, pooling, "pool_span", lambda embedded, ids, kind: (embedded, ids + 1, kind)),
+    "the mean divides by all columns": lambda patch: patch(embeddings, "pool_span", mean_of_all_columns),
+    "id 0 is a value": lambda patch: before(patch, embeddings, "pool_span", lambda embedded, ids, kind: (embedded, ids + 1, kind)),
     "a shared field reads the first rows": lambda patch: after(
         patch,
         model,

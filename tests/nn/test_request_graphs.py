@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from dcrnn_fast.nn import inference, request_graphs
-from dcrnn_fast.nn.request_graphs import ROWS
+from dcrnn_fast.nn import inference
+from dcrnn_fast.nn.inference import ROWS
 from tests.nn.test_inference import made, rows
 from tests.recorded_operators import RecordedOperators
 
@@ -85,7 +85,7 @@ def test_an_id_outside_its_field_is_refused_by_name(recorder):
 
 
 def test_on_a_cpu_nothing_is_recorded():
-    assert request_graphs.recorder_for(made()) is None
+    assert inference.recorder_for(made()) is None
 
 
 def test_a_request_that_cannot_be_recorded_is_an_error_that_names_the_way_out(recorder, monkeypatch):
@@ -100,7 +100,7 @@ def test_a_request_that_cannot_be_recorded_is_an_error_that_names_the_way_out(re
 def test_the_environment_variable_is_1_or_0(monkeypatch):
     monkeypatch.setenv("DCRNN_FAST_CUDA_GRAPHS", "no")
     with pytest.raises(ValueError, match="DCRNN_FAST_CUDA_GRAPHS='no': expected 1 or 0"):
-        request_graphs.recorder_for(made())
+        inference.recorder_for(made())
 
 
 def test_requests_of_many_threads_have_their_own_results(recorder):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn.counterfactual import counterfactual_losses
-from ...nn.first_order import with_first_order
+from ...nn.embeddings import with_first_order
+from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
 from ..config import RunConfig
