@@ -28,10 +28,9 @@ from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.evaluate.constant import with_constant
 from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics
-from dcrnn_fast.training.loop.oov_dropout import OOVDropout
 from dcrnn_fast.training.loop.optim import learning_rate
-from dcrnn_fast.training.loop.start import dense_edges
-from dcrnn_fast.training.loop.stopping import EarlyStopping
+from dcrnn_fast.training.loop.start import OOVDropout, dense_edges
+from dcrnn_fast.training.loop.state import EarlyStopping
 
 from .data_sets import one_task
 from .models import MODELS, SHIPPED, TRAINED

@@ -14,7 +14,7 @@ from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import export_weights
-from dcrnn_fast.training.loop.oov_dropout import OOVDropout
+from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import SEEN, SEVERAL, TAGS, Notes, config_of, write_log
 
 COLUMNS = ["tags[0]", "tags[1]", "tags[2]", *(f"seen[{place}]" for place in range(4)), "item"]

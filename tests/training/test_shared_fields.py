@@ -13,7 +13,7 @@ from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.evaluate.predict import predict_split
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import build_model, describe, export_weights
-from dcrnn_fast.training.loop.oov_dropout import OOVDropout
+from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import HOUR, SHARED, config_of, write_log
 
 

@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,10 @@ from .tensors import pack_tensors
 
 FORMAT = 1
 KEEP = 2
+STEPS = 200
+"""Steps between checkpoints if ``checkpoint_every`` is null and a checkpoint is quickly written."""
+SHARE = 10
+"""After a checkpoint, training goes on for at least this many times as long as writing it took."""
 _REPLACED = ".replaced.tmp"
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -145,3 +151,33 @@ def damaged(folder: Path, file: Path, what: str) -> CheckpointError:
 def _sealed(values: Mapping[str, Any], packed: bytes) -> bytes:
     state = {"format": FORMAT, "values": values, "tensors": {"bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}}
     return (json.dumps(state | {"digest": strict_json.json_digest(state)}, indent=1, allow_nan=False) + "\n").encode()
+
+
+class CheckpointPace:
+    """Lets a large table not be written so often that training stands still. It decides when something is written, never what is trained.
+
+    >>> times = iter([0.0, 3.0, 32.0, 33.0])
+    >>> pace = CheckpointPace(clock=lambda: next(times))
+    >>> pace.allows()
+    True
+    >>> with pace.writing():
+    ...     pass
+    >>> pace.allows(), pace.allows()
+    (False, True)
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._from: float | None = None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The block writes a checkpoint."""
+        start = self._clock()
+        yield
+        end = self._clock()
+        self._from = end + SHARE * (end - start)
+
+    def allows(self) -> bool:
+        """Whether training has gone on for long enough since the last checkpoint."""
+        return self._from is None or self._clock() >= self._from

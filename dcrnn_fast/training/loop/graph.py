@@ -1,21 +1,102 @@
-"""A training step as a CUDA graph: what it launches on a GPU is recorded once, and launched again as one."""
+"""How a training step runs on its device: on the backends that were measured, as a compiled graph, and as a CUDA graph."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from ...data import Batch
+from ...data import Batch, BlockLoader, PackedDataset
 from ...errors import ConfigError
+from ...ops import auto
+from ...ops.backends import requested
 from ...support.cuda_graph import CudaGraphs
 from ..config import RunConfig
-from ..device import each, on_device, pinned
+from ..device import autocast, each, on_device, pinned
+from ..evaluate.predict import BATCH
 from ..ranks.ranks import Ranks
 from .optim import Optimisers
+from .progress import Report
 
 FIRST_STEPS = 3
 """Steps that are not recorded: they measure backends, compile kernels, and make what the optimisers keep."""
+
+
+def measured_backends(
+    config: RunConfig, model: nn.Module, loader: BlockLoader, dataset: PackedDataset, precision: str, device: torch.device, report: Report
+) -> str:
+    """Let ``auto`` measure what training steps and evaluations need, and return what it takes. Rank 0 measures for all ranks.
+
+    ``loader`` has the batches of the steps. "" where ``auto`` does not choose. In the mode ``cached`` nothing is measured: each size takes
+    what the file has.
+    """
+    if device.type not in auto.DEVICES or auto.mode() == "static" or requested(config.backend) != "auto":
+        return ""
+    if auto.mode() == "cached":
+        return "auto (cached)"
+    found: dict[auto.Key, auto.Choice] = {}
+    try:
+        with autocast(precision, device):
+            for inputs in _first_and_last(loader, device):
+                found |= auto.tune(model, *inputs)
+        for name in ("valid", "test"):  # in float32
+            for inputs in _first_and_last(BlockLoader(dataset.split(name), BATCH), device):
+                found |= auto.tune(model, *inputs, training=False)
+    except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
+        return ""
+    taken = sorted(Counter(choice.backend for choice in found.values()).items())
+    shares = [f"{name} for {count} size{'s' * (count != 1)}" for name, count in taken]
+    report.note(f"auto takes {', '.join(shares)}")
+    return f"auto ({', '.join(name for name, _ in taken)})"
+
+
+def _first_and_last(loader: BlockLoader, device: torch.device) -> list[list[torch.Tensor]]:
+    """What a model is called with for the first batch and, if the last one is shorter, for so many of its rows; as many on every rank."""
+    batch, rows_left = next(loader.batches()), len(loader.split) % loader.batch_size
+    inputs = [part.to(device) for part in (batch.ids, batch.dense) if part is not None]
+    return [inputs, [part[: rows_left // loader.shards] for part in inputs]] if rows_left else [inputs]
+
+
+def compiled(
+    model: nn.Module, batch: Batch, precision: str, device: torch.device, *, without_gradients: bool = False
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """``model.forward`` of a DCRNN or its objective in training mode; everything behind its ``inputs`` is one compiled graph.
+
+    The lookups in the tables of ids stay as they are: they check ids and dense values, and their gradients, which may be sparse, are added
+    up in a fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
+    ``without_gradients`` makes the graph of a forward without gradients too. It changes no weight and no random number. Raises
+    :class:`ConfigError` if it cannot be made here.
+    """
+    torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
+    of_model: Any = model
+    graph = torch.compile(lambda *inputs: of_model.behind_inputs(*inputs), dynamic=True, fullgraph=True)
+
+    def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
+        return graph(*of_model.inputs(ids, dense))
+
+    ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            of_model.inputs(ids, dense)
+        except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
+            return forward
+        try:
+            for gradients in (False, True) if without_gradients else (True,):
+                with torch.set_grad_enabled(gradients), autocast(precision, device):
+                    logits = forward(ids, dense)
+            logits.float().sum().backward()
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"compile is true, but torch.compile does not work here: {reason}; it needs a C++ compiler, and on a GPU Triton; "
+                "install it, or set compile: false"
+            ) from error
+        finally:
+            model.zero_grad(set_to_none=True)
+    return forward
 
 
 def recorder_for(config: RunConfig, device: torch.device, ranks: Ranks) -> CudaGraphs | None:

@@ -1,4 +1,4 @@
-"""Everything that a training step depends on, written to a checkpoint and read back: tensors by name, and how far the run is."""
+"""What a training step depends on, written to a checkpoint and read back: tensors by name, how far the run is, and when it stops."""
 
 from __future__ import annotations
 
@@ -19,10 +19,41 @@ from ..folder.checkpoint import damaged, step_of
 from ..folder.run_files import first_problem
 from ..folder.tensors import load_tensors, total
 from .optim import Optimisers, named_parameters
-from .stopping import EarlyStopping
 
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass
+class EarlyStopping:
+    """Takes one value an evaluation. A tie is no improvement: of equal evaluations the earliest counts as the best.
+
+    >>> stopping = EarlyStopping(larger_is_better=True, patience=2)
+    >>> [stopping.update(auc, step) for step, auc in ((100, 0.7), (200, 0.8), (300, 0.8), (400, 0.75))]
+    [True, True, False, False]
+    >>> stopping.best_step, stopping.should_stop
+    (200, True)
+    """
+
+    larger_is_better: bool
+    patience: int
+    best: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+
+    def update(self, value: float, step: int) -> bool:
+        """Take the value after ``step`` steps and say whether it is the best so far."""
+        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
+        if better:
+            self.best, self.best_step, self.waited = value, step, 0
+        else:
+            self.waited += 1
+        return better
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether ``patience`` evaluations have passed without a better value."""
+        return self.waited >= self.patience
 
 
 def weight_sums(modules: Mapping[str, nn.Module], known: Mapping[str, float]) -> dict[str, float]:

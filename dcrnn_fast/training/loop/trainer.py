@@ -25,25 +25,18 @@ from ..config import RunConfig
 from ..device import on_device, select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
-from ..folder.checkpoint import damaged, load_checkpoint, save_checkpoint
+from ..folder.checkpoint import STEPS, CheckpointPace, damaged, load_checkpoint, save_checkpoint
 from ..folder.layout import RunFolder
 from ..folder.run_files import write_json
 from ..folder.tensors import all_finite, check_tensors
 from ..folder.weights import build_model, describe, export_weights
 from ..ranks.ranks import ONE, Ranks
-from .backends import measured_backends
-from .compiled import compiled
-from .gradient import BatchGradient
-from .graph import RepeatedStep, recorder_for
-from .objective import CounterfactualObjective
-from .oov_dropout import OOVDropout
-from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate
-from .pace import STEPS, CheckpointPace
+from .gradient import BatchGradient, CounterfactualObjective
+from .graph import RepeatedStep, compiled, measured_backends, recorder_for
+from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate, sparse_tables
 from .progress import Report, Scalars
-from .start import constant_heads, dense_edges
-from .state import EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
-from .stopping import EarlyStopping
-from .table_checks import sparse_tables
+from .start import OOVDropout, constant_heads, dense_edges
+from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 
 EVALUATIONS = 4
 """An epoch, unless ``early_stopping.every_steps`` says how often."""

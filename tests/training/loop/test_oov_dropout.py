@@ -8,7 +8,7 @@ import torch
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
 from dcrnn_fast.data.inspect.oov_dropout import MOST
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop.oov_dropout import OOVDropout
+from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.test_run import weights
 from tests.training.tiny import tiny_config
 

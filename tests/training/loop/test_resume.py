@@ -9,9 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
 from dcrnn_fast.training import train
+from dcrnn_fast.training.folder.checkpoint import CheckpointPace
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import trainer
-from dcrnn_fast.training.loop.pace import CheckpointPace
 from tests.damage import truncate
 from tests.processes import run_python
 from tests.training.runs import Notes, StoppedError, interrupted, outcome, stop_at

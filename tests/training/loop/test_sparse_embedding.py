@@ -10,10 +10,9 @@ from dcrnn_fast.errors import CheckpointError, TrainingDivergedError
 from dcrnn_fast.training import load_model, train
 from dcrnn_fast.training.folder.tensors import all_finite
 from dcrnn_fast.training.folder.weights import build_model, describe
-from dcrnn_fast.training.loop import table_checks as sparse_table
-from dcrnn_fast.training.loop.optim import SPARSE_DECAY, SPARSE_LR, build_optimiser, clip_gradients
+from dcrnn_fast.training.loop import optim
+from dcrnn_fast.training.loop.optim import SPARSE_DECAY, SPARSE_LR, SparseTable, build_optimiser, clip_gradients
 from dcrnn_fast.training.loop.state import capture, keep, restore
-from dcrnn_fast.training.loop.table_checks import SparseTable
 from tests.training import runs
 from tests.training.tiny import tiny_config
 
@@ -136,7 +135,7 @@ def test_a_gradient_that_overflows_or_is_not_finite_is_found_at_every_later_chec
 
 def test_a_check_after_the_first_reads_the_state_and_the_rows_of_the_last_step_alone(monkeypatch):
     read = []
-    monkeypatch.setattr(sparse_table, "all_finite", lambda values: not read.append(list(values.shape)))
+    monkeypatch.setattr(optim, "all_finite", lambda values: not read.append(list(values.shape)))
     *_, watched = trained_table({1: 0.5, 3: -2.0})
     watched.all_finite()
     assert read == [[5, 2], [5], [2, 2]]
