@@ -4,6 +4,12 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/string.hpp>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -72,6 +78,182 @@ void append_escaped(std::string& out, std::string_view text) {
   }
 }
 
+// Parts of times that are numbers since 1970 or ISO 8601 text, as dcrnn_fast.data.read.derive computes them.
+constexpr std::int64_t kMaxSeconds = 100'000'000'000;  // some 3,000 years
+constexpr std::int64_t kNanoSeconds = 9'223'372'036;   // as far from 1970 as 64 bits of nanoseconds reach
+
+using Seconds = std::vector<std::optional<std::int64_t>>;
+
+// Floored, as Python divides.
+std::int64_t divided(std::int64_t value, std::int64_t by) { return value / by - (value % by < 0); }
+
+std::int64_t per_second(const std::string& unit) {
+  return unit == "ms" ? 1'000 : unit == "us" ? 1'000'000 : unit == "ns" ? 1'000'000'000 : 1;
+}
+
+std::int64_t floored(double value, std::int64_t per_second) {
+  constexpr double limit = 2.0 * kMaxSeconds;
+  return static_cast<std::int64_t>(std::clamp(std::floor(value / static_cast<double>(per_second)), -limit, limit));
+}
+
+// Takes digits from the front of a text.
+std::optional<int> digits(std::string_view& text, std::size_t count, int limit) {
+  int value = 0;
+  if (text.size() < count) return std::nullopt;
+  for (const char c : text.substr(0, count)) {
+    if (c < '0' || c > '9') return std::nullopt;
+    value = value * 10 + (c - '0');
+  }
+  if (value > limit) return std::nullopt;
+  text.remove_prefix(count);
+  return value;
+}
+
+bool took(std::string_view& text, char c) {
+  if (!text.starts_with(c)) return false;
+  text.remove_prefix(1);
+  return true;
+}
+
+struct Moment {
+  std::int64_t seconds = 0;
+  bool zoned = false, nanoseconds = false;
+};
+
+// The offset of a zone in seconds, of all that is left of a text: Z, +hh, +hhmm or +hh:mm.
+std::optional<std::int64_t> zone(std::string_view text) {
+  if (text == "Z") return 0;
+  const int sign = text.starts_with('-') ? -1 : 1;
+  if (!took(text, '+') && !took(text, '-')) return std::nullopt;
+  const auto hours = digits(text, 2, 23);
+  std::optional<int> minutes = 0;
+  if (hours && !text.empty()) {
+    took(text, ':');
+    minutes = digits(text, 2, 59);
+  }
+  if (!hours || !minutes || !text.empty()) return std::nullopt;
+  return sign * (*hours * 3600 + *minutes * 60);
+}
+
+std::optional<Moment> moment(std::string_view text) {
+  const auto year = digits(text, 4, 9999);
+  const auto month = took(text, '-') ? digits(text, 2, 12) : std::nullopt;
+  const auto day = took(text, '-') ? digits(text, 2, 31) : std::nullopt;
+  if (!year || !month || !day) return std::nullopt;
+  const std::chrono::year_month_day date{std::chrono::year(*year), std::chrono::month(*month), std::chrono::day(*day)};
+  if (!date.ok()) return std::nullopt;
+  Moment moment{std::chrono::sys_days(date).time_since_epoch().count() * std::int64_t{86'400}};
+  if (text.empty()) return moment;
+  if (!took(text, 'T') && !took(text, ' ')) return std::nullopt;
+  for (const auto& [seconds, limit] : {std::pair{3600, 23}, {60, 59}, {1, 59}}) {
+    if (seconds != 3600 && !took(text, ':')) break;
+    const auto part = digits(text, 2, limit);
+    if (!part) return std::nullopt;
+    moment.seconds += *part * seconds;
+    if (seconds == 1 && took(text, '.')) {
+      const std::size_t count = std::min(text.find_first_not_of("0123456789"), text.size());
+      if (count < 1 || count > 9) return std::nullopt;
+      moment.nanoseconds = count > 6;
+      text.remove_prefix(count);
+    }
+  }
+  if (text.empty()) return moment;
+  const auto offset = zone(text);
+  if (!offset) return std::nullopt;
+  moment.seconds -= *offset, moment.zoned = true;
+  return moment;
+}
+
+bool is_date(std::int64_t number) {
+  const std::int64_t year = number / 10'000, month = number / 100 % 100, day = number % 100;
+  return year >= 1970 && year <= 2100 && month >= 1 && month <= 12 && day >= 1 && day <= 31;
+}
+
+class Times {
+ public:
+  Times(const Derived& derived, const Column& column) : derived_(derived), column_(column), seconds_(column.cells.size()) {}
+
+  Seconds seconds() {
+    const bool numbers = of_cells() || whole_text() || number_text();
+    if (!numbers) moments();
+    bool dates = numbers && derived_.unit.empty();
+    std::optional<std::size_t> first;
+    for (std::size_t row = 0; row < seconds_.size(); ++row) {
+      if (!seconds_[row]) continue;
+      if (!first) first = row;
+      if (*seconds_[row] >= kMaxSeconds || *seconds_[row] <= -kMaxSeconds)
+        refuse(row, "a time within 3,000 years of 1970; is derived column " + in_quotes(derived_.name) + " of the right `unit`?");
+      dates &= is_date(*seconds_[row]);
+    }
+    if (dates && first)
+      refuse(*first, "seconds since 1970, and it looks like a date: write dates as 2024-05-31, or give derived column " +
+                         in_quotes(derived_.name) + " `unit: s`");
+    return std::move(seconds_);
+  }
+
+ private:
+  [[noreturn]] void refuse(std::size_t row, const std::string& expected) const {
+    throw BadRequest(column_.source.at(row) + " holds " + shown(column_.source.cells[row]) + ", expected " + expected);
+  }
+
+  // Applies `one` to each cell of text until it is false. The column is then of another kind.
+  bool all_text(const std::function<bool(std::size_t, std::string_view)>& one) {
+    for (std::size_t row = 0; row < seconds_.size(); ++row)
+      if (column_.cells[row].kind == Cell::text && !one(row, column_.cells[row].text_)) return false;
+    return true;
+  }
+
+  bool of_cells() {
+    const std::int64_t by = per_second(derived_.unit);
+    for (std::size_t row = 0; row < seconds_.size(); ++row) {
+      const Cell& cell = column_.cells[row];
+      if (cell.kind == Cell::text) return false;
+      if (cell.kind == Cell::truth) refuse(row, "a number, a time such as 2024-05-31T23:59:00, or null");
+      if (cell.kind == Cell::integer) seconds_[row] = divided(cell.integer_, by);
+      if (cell.kind == Cell::number && std::isinf(cell.number_)) refuse(row, "a finite number, or null");
+      if (cell.kind == Cell::number) seconds_[row] = floored(cell.number_, by);
+    }
+    return true;
+  }
+
+  bool whole_text() {
+    return all_text([&](std::size_t row, std::string_view text) {
+      std::int64_t value = 0;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      seconds_[row] = divided(value, per_second(derived_.unit));
+      return error == std::errc() && end == text.data() + text.size();
+    });
+  }
+
+  bool number_text() {
+    return all_text([&](std::size_t row, std::string_view text) {
+      double value = 0;
+      if (!parse_number(text, value)) return false;
+      seconds_[row].reset();
+      if (!std::isnan(value)) seconds_[row] = floored(value, per_second(derived_.unit));
+      return true;
+    });
+  }
+
+  void moments() {
+    std::optional<bool> zoned;
+    bool fine = false, far = false;
+    all_text([&](std::size_t row, std::string_view text) {
+      const std::optional<Moment> found = moment(text);
+      if (!found || found->zoned != zoned.value_or(found->zoned))
+        refuse(row, "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00, in all rows with a zone (Z, +02:00) or without");
+      zoned = found->zoned, seconds_[row] = found->seconds;
+      fine |= found->nanoseconds, far |= std::abs(found->seconds) >= kNanoSeconds;
+      if (fine && far) refuse(row, "a time between 1678 and 2262 where cells of the column have nanoseconds");
+      return true;
+    });
+  }
+
+  const Derived& derived_;
+  const Column& column_;
+  Seconds seconds_;
+};
+
 }  // namespace
 
 std::vector<Derived> read_derived(const json::value& definitions) {
@@ -116,6 +298,20 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
       append_escaped(text, speller(cell));
     }
     if (any) out.cells[row] = Cell(std::string_view(text));
+  }
+  return out;
+}
+
+Column part_of_time(const Derived& derived, const Column& times) {
+  const Seconds seconds = Times(derived, times).seconds();
+  Column out{times.source, std::vector<Cell>(seconds.size()), {}};
+  for (std::size_t row = 0; row < seconds.size(); ++row) {
+    if (!seconds[row]) continue;
+    const std::int64_t days = divided(*seconds[row], 86'400), hour = divided(*seconds[row] - days * 86'400, 3600);
+    const std::chrono::year_month_day date{std::chrono::sys_days(std::chrono::days(days))};
+    const std::int64_t weekday = ((days + 3) % 7 + 7) % 7;  // 1970 began on a Thursday
+    const std::int64_t day = static_cast<unsigned>(date.day());
+    out.cells[row] = Cell(derived.kind == Derived::hour ? hour : derived.kind == Derived::weekday ? weekday : day);
   }
   return out;
 }

@@ -1,8 +1,11 @@
 #include "encoder.h"
 
 #include <algorithm>
+#include <boost/endian/conversion.hpp>
+#include <boost/hash2/md5.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/string.hpp>
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -13,7 +16,6 @@
 #include "../json/json_text.h"
 #include "cells.h"
 #include "derived.h"
-#include "text_ids.h"
 
 namespace dcrnn_fast::server {
 namespace {
@@ -40,6 +42,55 @@ double number(const json::value& value, const std::string& what) {
 // The log1p of the absolute value, with the value's sign, and 0 for both zeros, as NumPy's sign has it. NumPy's own log1p may differ in the
 // last bit; rounded to float32 after scaling, none of 16 million values did.
 double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std::log1p(std::abs(value)), value); }
+
+// The ids of texts in a field: positions in its vocabulary, or hashes.
+class TextIds {
+ public:
+  // Without `entries`, texts are hashed to 1 + one of `size` - 1 buckets. A missing cell has id 0 in a hashed field, and where `several`
+  // says that a cell of the field holds several values. `what` names the entries in messages.
+  TextIds(const boost::json::array& entries, std::int64_t size, bool several, const std::string& what)
+      : size_(size), hashed_(entries.empty()) {
+    std::size_t bytes = 0;
+    for (const boost::json::value& entry : entries) {
+      if (!entry.is_string())
+        throw std::runtime_error(what + " holds " + boost::json::to_string(entry.kind()).data() + ", expected texts; export the run again");
+      bytes += entry.get_string().size();
+    }
+    letters_.reserve(bytes);
+    ids_.reserve(entries.size());
+    for (std::size_t id = 0; id < entries.size(); ++id) {
+      const std::string_view text = entries[id].get_string();
+      if (several && text == kMissing) continue;
+      const std::size_t start = letters_.size();
+      letters_.insert(letters_.end(), text.begin(), text.end());
+      ids_.emplace(std::string_view(letters_.data() + start, text.size()), static_cast<std::int64_t>(id));
+    }
+  }
+  TextIds(const TextIds&) = delete;  // the keys point into `letters_`
+  TextIds& operator=(const TextIds&) = delete;
+
+  std::int64_t size() const { return size_; }
+
+  // The id of a text as a vocabulary spells it.
+  std::int64_t operator()(std::string_view text) const {
+    if (hashed_) return text == kMissing ? 0 : 1 + bucket(text);
+    const auto found = ids_.find(text);
+    return found == ids_.end() ? 0 : found->second;
+  }
+
+ private:
+  std::int64_t bucket(std::string_view text) const {
+    boost::hash2::md5_128 hash;
+    hash.update(text.data(), text.size());
+    const std::uint64_t upper = boost::endian::load_little_u64(hash.result().data() + 8);
+    return static_cast<std::int64_t>(upper % static_cast<std::uint64_t>(size_ - 1));
+  }
+
+  std::int64_t size_;
+  bool hashed_;
+  std::vector<char> letters_;
+  boost::unordered_flat_map<std::string_view, std::int64_t> ids_;
+};
 
 bool has_one_text(const Column& column) {
   Speller speller;

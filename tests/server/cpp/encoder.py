@@ -17,7 +17,11 @@ from dcrnn_fast.support.locks import locked
 
 ROOT = Path(__file__).parents[3]
 SERVER = ROOT / "server"
-SOURCES = ["cells.cpp", "time_parts.cpp", "derived.cpp", "text_ids.h", "encoder.cpp", "encode_main.cpp"]
+SOURCES = [
+    SERVER / "json/json_text.cpp",
+    *(SERVER / "encoder" / name for name in ["cells.cpp", "derived.cpp", "encoder.cpp"]),
+    Path(__file__).with_name("encode_main.cpp"),
+]
 FLAGS = ["-std=c++20", "-O0", "-w"]
 
 DEFECTS = {
@@ -36,10 +40,10 @@ DEFECTS = {
     "an underscore ends a number": ("cells.cpp", "text[i] != '_'", "true"),
     "integers are rounded to float64": ("cells.cpp", "cell.integer_ <= kExact", "true"),
     "the empty text takes a place": ("cells.cpp", "!(cell.kind == Cell::text && cell.text_.empty())", "true"),
-    "the hash is of other bytes of the digest": ("text_ids.h", "digest[2]", "digest[0]"),
-    "a missing value of several has an id": ("text_ids.h", "several && text == kMissing", "false"),
+    "the hash is of other bytes of the digest": ("encoder.cpp", "hash.result().data() + 8", "hash.result().data()"),
+    "a missing value of several has an id": ("encoder.cpp", "several && text == kMissing", "false"),
     "a cross has no backslashes": ("derived.cpp", "c == '\\\\' || c == '|'", "false"),
-    "time before 1970 is rounded up": ("time_parts.cpp", "(value % by < 0)", "0"),
+    "time before 1970 is rounded up": ("derived.cpp", "(value % by < 0)", "0"),
     "log1p forgets the sign": ("encoder.cpp", "std::copysign(std::log1p(std::abs(value)), value)", "std::log1p(std::abs(value))"),
     "log1p keeps negative zero": ("encoder.cpp", "value == 0", "false"),
 }
@@ -56,14 +60,13 @@ def skip_unless_buildable() -> None:
 
 def program(*, planted: bool = False) -> Path:
     """The compiled program. With ``planted`` it has the defect whose number is in the environment variable PLANTED."""
-    sources = {path.name: path.read_text() for path in [SERVER / "json/json_text.cpp", *(SERVER / "encoder" / name for name in SOURCES)]}
+    sources = {path.name: path.read_text() for path in SOURCES}
     if planted:
         for number, (file, right, wrong) in enumerate(DEFECTS.values()):
             assert sources[file].count(right) == 1, f"{file} holds {right!r} {sources[file].count(right)} times"
             sources[file] = sources[file].replace(right, f"(planted == {number} ? {wrong} : {right})")
         sources = {"planted.h": '#include <cstdlib>\nstatic const int planted = std::atoi(std::getenv("PLANTED"));\n', **sources}
     whole = "".join(f'#line 1 "{name}"\n{text}\n'.replace("#pragma once", "") for name, text in sources.items())
-    whole = whole.replace('#include "text_ids.h"', "")
     boost = _compiled("boost", '#include "boost_json.cpp"\n')
     return _compiled("encode", whole, boost)
 

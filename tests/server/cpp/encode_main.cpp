@@ -15,8 +15,8 @@
 #include <string>
 #include <string_view>
 
-#include "../json/json_text.h"
 #include "encoder.h"
+#include "json_text.h"
 
 namespace {
 
