@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,11 +16,5 @@ BackendOfRun = Annotated[str | None, typer.Option(help="Backend of the operators
 DeviceOfRun = Annotated[str | None, typer.Option(help="Device; default: the run's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-
-
-class Split(str, Enum):
-    """Rows of a data set."""
-
-    train = "train"
-    valid = "valid"
-    test = "test"
+Split = Literal["train", "valid", "test"]
+"""Rows of a data set."""

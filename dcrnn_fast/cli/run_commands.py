@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator
-from enum import Enum
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -123,7 +122,7 @@ def tune(
 def evaluate(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the run's own.")] = None,
-    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[
@@ -143,7 +142,7 @@ def evaluate(
     from .tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
-    result = training.evaluate(run, data=data, split=split.value, device=device, backend=backend, **options)
+    result = training.evaluate(run, data=data, split=split, device=device, backend=backend, **options)
     of_the_data = [f"warning: {line}" for line in result["warnings"]]
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
@@ -151,7 +150,7 @@ def evaluate(
             typer.echo(line, err=True)
         return
     console = output_console()
-    print_metrics(console, f"{result['data']}, {split.value} rows", result["metrics"])
+    print_metrics(console, f"{result['data']}, {split} rows", result["metrics"])
     for field, entries in result.get("by", {}).items():
         print_sheet(console, segments_sheet(field, entries))
     written = {"Predictions": predictions, "Reliability plot": plot}
@@ -162,7 +161,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
     output: Annotated[Path, typer.Option(help="File to write, .html.")],
     data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the runs' own.")] = None,
-    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[bool, typer.Option("--as-served", help="Show the probabilities that `predict` gives.")] = False,
@@ -171,14 +170,14 @@ def report(
     from .. import training
     from .tables import output_console, print_lines
 
-    training.write_report(runs, output, data=data, split=split.value, backend=backend, device=device, as_served=as_served)
+    training.write_report(runs, output, data=data, split=split, backend=backend, device=device, as_served=as_served)
     print_lines(output_console(), [f"Report: {output}"])
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
     data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the runs' own.")] = None,
-    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = Split.test,
+    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[bool, typer.Option("--as-served", help="Compare the probabilities that `predict` gives.")] = False,
@@ -187,9 +186,9 @@ def compare(
     from .. import training
     from .tables import Sheet, number, output_console, print_sheet
 
-    found = training.compare(runs, data=data, split=split.value, backend=backend, device=device, as_served=as_served)
+    found = training.compare(runs, data=data, split=split, backend=backend, device=device, as_served=as_served)
     columns = {"task": False, "metric": False, "run": False, "value": True, "difference": True, "95% interval": True}
-    sheet = Sheet(f"{found['data']}, {split.value} rows; differences from {found['runs'][0]['name']}", columns)
+    sheet = Sheet(f"{found['data']}, {split} rows; differences from {found['runs'][0]['name']}", columns)
     for task, metric in product(found["runs"][0]["metrics"], ("auc", "log_loss", "calibration")):
         for run in (run for run in found["runs"] if task in run["metrics"]):
             difference = run["differences"].get(task, {}).get(metric, {})
@@ -200,17 +199,10 @@ def compare(
     print_sheet(output_console(), sheet)
 
 
-class Method(str, Enum):
-    """How a task's probabilities are calibrated."""
-
-    platt = "platt"
-    isotonic = "isotonic"
-
-
 def calibrate(
     run: Run,
-    method: Annotated[Method, typer.Option(help="A line through the logits, or an isotonic regression.")] = Method.platt,
-    split: Annotated[Split, typer.Option(help="Rows to fit to.")] = Split.valid,
+    method: Annotated[Literal["platt", "isotonic"], typer.Option(help="A line through the logits, or an isotonic regression.")] = "platt",
+    split: Annotated[Split, typer.Option(help="Rows to fit to.")] = "valid",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_json: AsJson = False,
@@ -219,20 +211,20 @@ def calibrate(
     from .. import training
     from .tables import Sheet, number, output_console, print_lines, print_sheet
 
-    result = training.calibrate(run, method=method.value, split=split.value, backend=backend, device=device)
+    result = training.calibrate(run, method=method, split=split, backend=backend, device=device)
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return
     columns = ("log loss", "log loss after", "calibration", "calibration after")
-    sheet = Sheet(f"{result['data']}, test rows, calibrated on {split.value} rows", {"task": False, **dict.fromkeys(columns, True)})
+    sheet = Sheet(f"{result['data']}, test rows, calibrated on {split} rows", {"task": False, **dict.fromkeys(columns, True)})
     for task, before in result["before"].items():
         after = result["after"][task]
         sheet.add(task, *(number(entry[name]) for name in ("log_loss", "calibration") for entry in (before, after)))
     console = output_console()
     print_sheet(console, sheet)
     lines = [f"{name}: {fit['method']}, {fit['rows']:,} rows, {fit['positives']:,} positive" for name, fit in result["maps"].items()]
-    if split is not Split.valid:
-        lines.append(f"warning: calibrated on {split.value} rows: what they were used for says little about new rows")
+    if split != "valid":
+        lines.append(f"warning: calibrated on {split} rows: what they were used for says little about new rows")
     print_lines(console, [*lines, f"Calibration: {result['file']}"])
 
 

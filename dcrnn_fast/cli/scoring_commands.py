@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -64,41 +63,28 @@ def embeddings(
     print_lines(output_console(), [f"{count:,} ids of {field} and their vectors: {output}"])
 
 
-class Format(str, Enum):
-    """The format of an exported file."""
-
-    pt2 = "pt2"
-    aoti = "aoti"
-    onnx = "onnx"
-
-
-class Cpu(str, Enum):
-    """The CPUs that compiled code is for."""
-
-    native = "native"
-    portable = "portable"
-
-
 def export(
     run: Run,
     output: Annotated[Path, typer.Option(help="File to write: .pt2, or .onnx with --format onnx.")],
     format: Annotated[
-        Format,
+        Literal["pt2", "aoti", "onnx"],
         typer.Option(help="pt2: PyTorch's graph, for any CPU; aoti: compiled; onnx: for ONNX Runtime."),
-    ] = Format.pt2,
+    ] = "pt2",
     backend: Annotated[str, typer.Option(help="Backend of the operators: auto, cpp or reference.")] = "auto",
-    cpu: Annotated[Cpu, typer.Option(help="With aoti: for CPUs like this one, or for all with x86-64-v3 (AVX2).")] = Cpu.native,
+    cpu: Annotated[
+        Literal["native", "portable"], typer.Option(help="With aoti: for CPUs like this one, or for all with x86-64-v3 (AVX2).")
+    ] = "native",
     quiet: Quiet = False,
 ) -> None:
     """Write the best weights of a run, its encoder and its names as one file, compared with the model on 10,000 drawn rows."""
     from ..serving.export import export as exporting
     from .tables import output_console, print_lines
 
-    difference = exporting.export(run, output, format=format.value, backend=backend, cpu=cpu.value)
+    difference = exporting.export(run, output, format=format, backend=backend, cpu=cpu)
     if not quiet:
         size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")) if file.is_file())
         compared = f"{exporting.ROWS:,} drawn rows: no probability differs from the model's by more than about {difference:.1g}"
-        print_lines(output_console(), [compared, f"Exported, format {format.value}: {output} ({size:,} bytes)"])
+        print_lines(output_console(), [compared, f"Exported, format {format}: {output} ({size:,} bytes)"])
 
 
 def serve(
