@@ -26,8 +26,7 @@ from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.losses import task_losses
 from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.config import OptimiserConfig
-from dcrnn_fast.training.evaluate.constant import with_constant
-from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics
+from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics, with_constant
 from dcrnn_fast.training.loop.optim import learning_rate
 from dcrnn_fast.training.loop.start import OOVDropout, dense_edges
 from dcrnn_fast.training.loop.state import EarlyStopping

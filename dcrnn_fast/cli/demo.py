@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ..training import Report, load_config, train
 from ..training.device import select_backend, select_device
-from ..training.evaluate.constant import not_better_than_constant
+from ..training.evaluate.metrics import not_better_than_constant
 from .tables import Sheet, number, print_lines, print_sheet
 
 DATA = ("census-income", "hillstrom")

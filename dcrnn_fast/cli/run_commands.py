@@ -138,7 +138,7 @@ def evaluate(
 ) -> None:
     """Evaluate the best weights of a run."""
     from .. import training
-    from ..training.evaluate.constant import not_better_than_constant
+    from ..training.evaluate.metrics import not_better_than_constant
     from .tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}

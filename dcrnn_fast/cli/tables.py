@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ..training.evaluate.constant import not_better_than_constant
+from ..training.evaluate.metrics import not_better_than_constant
 
 PIPE = 160
 """Columns of a pipe, unless the variable COLUMNS says how many."""

@@ -247,16 +247,10 @@ def located(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": os.path.abspath(config.data)})
 
 
-def differing_keys(one: RunConfig, other: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two configurations differ, with both values."""
-    left, right = dict(flat(one.to_dict())), dict(flat(other.to_dict()))
-    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
-
-
 def describe_differences(before: RunConfig, now: RunConfig, *, but: Collection[str] = ()) -> str:
     """The keys in which two configurations differ, but for some, with both values in words; empty if they do not."""
-    different = {key: values for key, values in differing_keys(before, now).items() if key not in but}
-    return "; ".join(f"{key} is {new!r} and was {old!r}" for key, (old, new) in different.items())
+    old, new = dict(flat(before.to_dict())), dict(flat(now.to_dict()))
+    return "; ".join(f"{key} is {new[key]!r} and was {old[key]!r}" for key in old if key not in but and new[key] != old[key])
 
 
 def allowed(dotted: str) -> str:

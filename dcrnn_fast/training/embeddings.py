@@ -1,23 +1,32 @@
-"""A field's embeddings as a file: :func:`write_embeddings`. A later run starts from it, see :mod:`.pretrained`."""
+"""A field's embeddings as a Parquet file of its column and a column ``vector``: written from a run, and where a run starts from them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
-from ..data.codes.texts import MISSING, Categories, text_ids
+from ..data import PackedMeta
+from ..data.codes.numbers import Place
+from ..data.codes.texts import MISSING, Categories, Hashes, text_ids
 from ..data.encoder.run_folder import read_encoding
-from ..errors import ConfigError, did_you_mean
-from ..support.files import output_path, path_of, writing_output
+from ..data.read.columns import texts_of, without_views
+from ..errors import ConfigError, DataError, did_you_mean
+from ..support.files import output_path, path_of, regular_file, writing_output
 from ..support.model_inputs import table_rows
 from ..support.pooled_fields import first_columns
 from .folder.layout import RunFolder
 from .folder.weights import load_sealed
-from .init import EMBEDDING
-from .pretrained import VECTOR
+
+VECTOR = "vector"
+BATCH_ROWS = 65_536
 
 
 def write_embeddings(run: str | Path, field: str, output: str | Path) -> int:
@@ -47,9 +56,92 @@ def write_embeddings(run: str | Path, field: str, output: str | Path) -> int:
         raise ConfigError(f"field {field!r}: its ids are buckets, which have no texts; name a field with a vocabulary")
     _, starts = table_rows(list(sizes), list(sizes.values()), shared)
     start = starts[list(sizes).index(columns[field])]
-    vectors = model.state_dict()[EMBEDDING][start + 1 : start + len(texts)].to(torch.float32).contiguous()
+    vectors = model.get_parameter("embedding.weight").detach()[start + 1 : start + len(texts)].to(torch.float32).contiguous()
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.numpy().reshape(-1)), vectors.shape[1])
     keys = pa.array([None if text == MISSING else text for text in texts[1:]], pa.string())
     with writing_output("output", path) as beside:
         pq.write_table(pa.table({field: keys, VECTOR: lists}), str(beside))
     return len(keys)
+
+
+def start_from_vectors(table: Tensor, files: Mapping[str, str], meta: PackedMeta) -> list[str]:
+    """Copy the vectors of ``files``, by field, into the embedding table [ids of all fields, embedding_dim]; other rows stay.
+
+    A key counts as text, as the field's column does; one that the field does not know is left out, and the last of equal ones counts.
+
+    Returns:
+        A line for each field that says how many of its ids start from the file.
+
+    Raises:
+        ConfigError: a field that the data does not have, that has the embeddings of another, or whose ids are buckets of numbers.
+        DataError: a file that cannot be read, has other columns, a vector of another length or with a number that is not finite, or no key
+            that the field knows.
+    """
+    columns = meta.first_columns
+    for field in files:
+        if field not in columns:
+            raise ConfigError(f"pretrained.{field}: {meta.name} has no field {field!r}; its fields are {', '.join(columns)}")
+        if columns[field] in meta.shared:
+            owner = meta.shared[columns[field]]
+            named = next(name for name, column in columns.items() if column == owner)
+            raise ConfigError(f"pretrained.{field}: the field has the embeddings of {named!r}; name that one")
+    lines = []
+    _, rows = table_rows(list(meta.fields), list(meta.fields.values()), meta.shared)
+    starts = dict(zip(meta.fields, rows, strict=True))
+    for field, column in columns.items():
+        if field in files:
+            start, size = starts[column], meta.fields[column]
+            ids = text_ids(meta.vocabulary[column], size)
+            if ids is None:
+                raise ConfigError(f"pretrained.{field}: the field's ids are buckets of numbers; name a categorical field")
+            known, vectors = _read(Path(files[field]), field, ids, size, table.shape[1])
+            table[start : start + size][torch.from_numpy(known)] = torch.from_numpy(vectors[known]).to(table)
+            lines.append(f"{field}: {known.sum():,} of {size:,} ids start from {files[field]}")
+    return lines
+
+
+def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Which ids the file knows, and their vectors [size, width]; id 0 is none of a text."""
+    known, vectors = np.zeros(size, dtype=bool), np.zeros((size, width), np.float32)
+    place = Place(path, 0)
+    try:
+        with pq.ParquetFile(regular_file(path)) as file:
+            if missing := {field, VECTOR} - set(file.schema_arrow.names):
+                raise DataError(
+                    f"{path} lacks the column {min(missing)!r}; pretrained.{field} needs the columns {field!r} and {VECTOR!r}, and it has "
+                    f"{', '.join(file.schema_arrow.names)}"
+                )
+            for batch in map(without_views, file.iter_batches(BATCH_ROWS, columns=[field, VECTOR])):
+                codes, texts = texts_of(batch.column(field), field, place)
+                of_rows = np.array(ids.ids(texts.to_pylist()), np.int64)[codes]
+                vectors[of_rows] = _vectors(batch.column(VECTOR), width, place)
+                known[of_rows] = True
+                place = Place(path, place.before + batch.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error
+    known[0] = False
+    if not known.any():
+        raise DataError(
+            f"{path}: the field knows none of its {place.before:,} keys; write column {field!r} as the table's, such as 7 and not 007"
+        )
+    return known, vectors
+
+
+def _vectors(column: pa.Array, width: int, place: Place) -> npt.NDArray[np.float32]:
+    """The vectors of a batch [rows, width]."""
+    kind = column.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise DataError(f"{place.path}: column {VECTOR!r} is of type '{kind}', expected lists of {width} floats (model.embedding_dim)")
+    lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
+    if (lengths != width).any():
+        row = (lengths != width).argmax()
+        held = f"{lengths[row]:,} numbers" if lengths[row] >= 0 else "no list"
+        raise DataError(f"{place.row(row)}: column {VECTOR!r} holds {held}, expected {width} (model.embedding_dim)")
+    values = column.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False).reshape(-1, width)
+    if not np.isfinite(values).all():
+        row = (~np.isfinite(values)).any(axis=1).argmax()
+        raise DataError(
+            f"{place.row(row)}: column {VECTOR!r} holds a number that is missing, infinite or too large for float32; correct it"
+        )
+    return values

@@ -21,7 +21,7 @@ from ..nn.model import DCRNN
 from ..support.model_inputs import table_rows
 from .config import ModelConfig, RunConfig
 from .data import check_same_columns, prepare_data
-from .evaluate.constant import with_constant
+from .evaluate.metrics import with_constant
 from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, stored_config
 from .folder.tensors import load_tensors

@@ -17,7 +17,8 @@ from ..support.files import path_of
 from .config import RunConfig, located, read_config
 from .data import check_rows, prepare_data
 from .device import deterministic, device_of_rank, select_backend, select_precision
-from .evaluate.constant import with_constant
+from .embeddings import start_from_vectors
+from .evaluate.metrics import with_constant
 from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .evaluate.result import Result
@@ -27,7 +28,6 @@ from .folder.weights import read_weights
 from .init import EMBEDDING, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .loop.progress import Report
 from .loop.trainer import Trainer
-from .pretrained import start_from_vectors
 from .ranks.process_group import joined
 from .ranks.ranks import Ranks
 

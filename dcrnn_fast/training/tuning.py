@@ -63,7 +63,8 @@ def tune(config: RunConfig, output: str | Path, *, trials: int = 30, report: Rep
         raise ConfigError("tune trains new models in one process: leave init out, and start it without torchrun")
     root, report = path_of("output", output), report or Report()
     config = located(config)
-    data = _without_test(prepare_data(config))
+    data = prepare_data(config)
+    data = replace(data, splits={name: rows for name, rows in data.splits.items() if name != "test"})
     values = dict(flat(config.to_dict()))
     search: dict[str, Any] = {"config": config.to_dict(), "space": _space(config, data.meta.tasks), "data": data.meta.digest}
     with _locked(root):
@@ -96,10 +97,6 @@ def _space(config: RunConfig, tasks: tuple[str, ...]) -> dict[str, list[Any]]:
     if left_out >= SPACE.keys():
         raise ConfigError(f"the configuration sets all keys that tune searches, {', '.join(SPACE)}; leave some of them out")
     return {key: distribution for key, distribution in SPACE.items() if key not in left_out}
-
-
-def _without_test(data: PackedDataset) -> PackedDataset:
-    return replace(data, splits={name: rows for name, rows in data.splits.items() if name != "test"})
 
 
 @contextmanager

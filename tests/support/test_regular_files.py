@@ -13,8 +13,8 @@ from dcrnn_fast.data.read.sources import expand
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.support import strict_json, strict_yaml
 from dcrnn_fast.support.files import regular_file
+from dcrnn_fast.training.embeddings import _read
 from dcrnn_fast.training.folder.tensors import read_safetensors
-from dcrnn_fast.training.pretrained import _read
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.training.config import RunConfig, allowed, differing_keys, load_config
+from dcrnn_fast.training.config import RunConfig, allowed, describe_differences, load_config
 
 DOCS = Path(__file__).parents[2] / "docs" / "guide" / "configuration.md"
 
@@ -87,12 +87,12 @@ def test_an_override_below_a_value_is_refused():
 def test_differing_keys_are_listed_with_both_values():
     one = load_config(None, {"data": "x", "model.steps": 2})
     other = load_config(None, {"data": "x", "model.steps": 3, "seed": 9})
-    assert differing_keys(one, other) == {"seed": (0, 9), "model.steps": (2, 3)}
+    assert describe_differences(one, other) == "seed is 9 and was 0; model.steps is 3 and was 2"
 
 
 def test_a_file_of_vectors_can_be_named_by_a_dotted_key_and_counts_as_one_difference():
     one, other = load_config(None, {"data": "x"}), load_config(None, {"data": "x", "pretrained.city": "v.parquet"})
-    assert differing_keys(one, other) == {"pretrained": ({}, {"city": "v.parquet"})}
+    assert describe_differences(one, other) == "pretrained is {'city': 'v.parquet'} and was {}"
 
 
 def test_the_documentation_lists_every_key_with_its_default_and_range():

@@ -12,7 +12,7 @@ from dcrnn_fast.data import PackedMeta
 from dcrnn_fast.data.codes.texts import Hashes
 from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import load_model, train
-from dcrnn_fast.training.pretrained import start_from_vectors
+from dcrnn_fast.training.embeddings import start_from_vectors
 from tests.training.runs import Notes, StoppedError, stop_at
 from tests.training.tiny import tiny_config
 

@@ -9,8 +9,7 @@ import torch
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.evaluate.predict import predict_split
-from dcrnn_fast.training.folder.description import check_description
-from dcrnn_fast.training.folder.weights import read_weights
+from dcrnn_fast.training.folder.weights import check_description, read_weights
 from tests.training.runs import SCENARIOS
 from tests.training.tiny import tiny_config
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ...data.inspect.base_rates import event_labels, label_counts
 from ...errors import ConfigError, DataError, shown
-from ...nn.model import DCRNN
-from ..device import deterministic
 from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
-from .evaluate import open_run
-from .predict import finite_predictions, metrics_of
+from .evaluate import open_run, predictions_of
+from .predict import metrics_of
 
 METHODS = ("platt", "isotonic")
 
@@ -91,17 +89,11 @@ def calibrate(
         raise ConfigError(f"method={shown(method)}: expected one of {', '.join(METHODS)}")
     opened = open_run(run, split=split, device=device, backend=backend)
     tasks, meta = opened.about["tasks"], opened.dataset.meta
-    cast(DCRNN, opened.model).negative_rate = 1.0  # The log's rows are scored as they are.
-
-    def predictions(split: str) -> dict[str, Array]:
-        with deterministic(opened.config.threads):
-            return finite_predictions(opened.model, opened.dataset.split(split), meta, opened.device)
-
-    fitted_to = predictions(split)
+    fitted_to, _ = predictions_of(opened, split, as_served=False)
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
     maps = {name: _fit(name, fitted_to[name], events[name], method, split) for name in calibrated_names(opened.about)}
     calibration = Calibration(weights=opened.weights, split=split, maps=maps)  # type: ignore[arg-type]
-    before, test = predictions("test"), opened.dataset.split("test")
+    (before, _), test = predictions_of(opened, "test", as_served=False), opened.dataset.split("test")
     result = {
         "data": meta.name,
         "split": split,

@@ -15,17 +15,15 @@ from ...data.encoder.run_folder import read_encoding
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, DataError, shown
 from ...nn.model import DCRNN
-from ...support.files import output_path, path_of
+from ...support.files import output_path, path_of, writing_output
 from ..config import RunConfig
 from ..data import check_same_data, evaluation_warnings, prepare_data
 from ..device import deterministic, select_backend, select_device
 from ..folder.layout import RunFolder, stored_config
 from ..folder.weights import load_sealed
-from .bootstrap import FEWEST, bootstrap_intervals
 from .calibration_file import read_calibration
-from .constant import unsampled_rates, with_constant
-from .metrics import Array
-from .plots import write_reliability
+from .metrics import FEWEST, Array, bootstrap_intervals, unsampled_rates, with_constant
+from .plots import reliability_plot
 from .predict import finite_predictions, metrics_of, write_predictions
 from .segments import check_fields, metrics_by
 
@@ -57,7 +55,7 @@ def evaluate(
         bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration: in the metrics
             ``intervals``, by name, each with its low and high end.
         predictions: a .parquet file to write: the predictions of the split's rows, in their order, and the labels (``{task}_label``).
-        plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.evaluate.plots.write_reliability`.
+        plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.evaluate.plots.reliability_plot`.
         by: fields of the data, such as ``["colour"]``, for the metrics of the rows with each of their values; with ``bootstrap`` these
             have intervals too.
 
@@ -89,7 +87,8 @@ def evaluate(
     if table is not None:
         write_predictions(table, predicted, labels, meta.tasks)
     if figure is not None:
-        write_reliability(figure, f"{meta.name}, {split} rows", predicted, {name: events[name] for name in metrics})
+        with writing_output("plot", figure) as beside:
+            beside.write_bytes(reliability_plot(f"{meta.name}, {split} rows", predicted, {name: events[name] for name in metrics}))
     result = {
         "data": meta.name,
         "split": split,

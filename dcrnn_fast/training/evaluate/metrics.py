@@ -1,7 +1,8 @@
-"""Metrics of each task: AUC, log loss, calibration and GAUC, by scikit-learn's definitions.
+"""Metrics of each task, by scikit-learn's definitions: AUC, log loss, calibration and GAUC, beside the constant's, and their intervals.
 
 A task's metrics leave out rows whose label is unknown (NaN). A metric that is undefined is ``None`` (null in JSON): the AUC of rows
-that hold one class only, the calibration of rows without a positive.
+that hold one class only, the calibration of rows without a positive. The constant is the model that predicts the base rate of the training
+rows for every row; a trained model should beat it. Intervals are 95% intervals by the bootstrap over rows.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.inspect.base_rates import constant_log_loss
 from ...support.checks import check_sequence
 
 Array = NDArray[Any]
+FEWEST = 100
+"""Resamples: of fewer, too few lie beyond an interval's ends."""
+NAMES = ("auc", "log_loss", "calibration")
+"""The metrics that have intervals."""
 
 
 def binary_metrics(labels: Array, probabilities: Array, group: Array | None = None) -> dict[str, Any]:
@@ -137,3 +143,102 @@ def mean_over_tasks(metrics: Mapping[str, Mapping[str, Any]], name: str, tasks: 
     """Mean of one metric over the tasks for which it is defined; None if there is no such task."""
     values = [metrics[task][name] for task in tasks if metrics[task][name] is not None]
     return float(np.mean(values)) if values else None
+
+
+def with_constant(metrics: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """The metrics of every task with ``constant_log_loss``: what the log loss of the same rows is if ``rates[task]`` is predicted for all.
+
+    It is None where the rows or the rate are unknown. As in scikit-learn, a rate of 0 or 1 counts as the nearest number inside (0, 1).
+
+    >>> with_constant({"click": {"rows": 4, "positives": 1}}, {"click": 0.25})["click"]["constant_log_loss"]
+    0.5623351446188083
+    """
+    return {
+        task: {**entry, "constant_log_loss": constant_log_loss(entry["rows"], entry["positives"], rates.get(task))}
+        for task, entry in metrics.items()
+    }
+
+
+def unsampled_rates(rates: Mapping[str, float], tasks: Sequence[str], negative_rate: float) -> dict[str, float]:
+    """The base rates of a log, from those after its sampling: it had 1 / ``negative_rate`` times as many rows without the first event.
+
+    >>> unsampled_rates({"click": 0.5, "buy": 0.25, "buy_given_click": 0.5}, ["click", "buy"], 0.25)
+    {'click': 0.2, 'buy': 0.1, 'buy_given_click': 0.5}
+    """
+    first = rates.get(tasks[0], 1.0)
+    rows = first + (1 - first) / negative_rate  # of the log, for each sampled one
+    return {name: rate / rows if name in tasks else rate for name, rate in rates.items()}
+
+
+def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A warning of one line for every task whose log loss is not below the constant's, as :func:`with_constant` gives it.
+
+    >>> not_better_than_constant({"click": {"log_loss": 0.5, "constant_log_loss": 0.6}})
+    []
+    """
+    lines = []
+    for task, entry in metrics.items():
+        own, constant = entry["log_loss"], entry.get("constant_log_loss")
+        if own is not None and constant is not None and own >= constant:
+            lines.append(
+                f"warning: {task}: log loss {own:.4f} is not below {constant:.4f}, the log loss of predicting the training rows' base rate "
+                "for every row: as probabilities, these predictions are no better than no model"
+            )
+    return lines
+
+
+def bootstrap_intervals(labels: Array, probabilities: Array, resamples: int, *, seed: int = 0) -> dict[str, list[float] | None]:
+    """The 2.5% and 97.5% quantiles of ``auc``, ``log_loss`` and ``calibration`` over resamples of the rows with a known label.
+
+    ``labels`` [N] are 0, 1 or NaN; ``probabilities`` [N] lie in [0, 1]. Resamples in which a metric is undefined do not count for it; None
+    if it is undefined in all of them. Rows count as independent: where the rows of one group are alike, the intervals are too narrow.
+
+    >>> rng = np.random.default_rng(0)
+    >>> p = rng.random(1000)
+    >>> low, high = bootstrap_intervals((rng.random(1000) < p).astype(np.float32), p, 200)["calibration"]
+    >>> low < 1 < high
+    True
+    """
+    return _intervals(_resampled(labels, probabilities, resamples, seed))
+
+
+def paired_intervals(labels: Array, one: Array, other: Array, resamples: int, *, seed: int = 0) -> dict[str, list[float] | None]:
+    """As :func:`bootstrap_intervals`, of the metrics of ``one`` less those of ``other``, in the same resamples: what the rows that both
+    find easy or hard have in common does not widen them.
+
+    >>> paired_intervals(np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.7, 0.6]), np.array([0.1, 0.7, 0.6]), 100)["auc"]
+    [0.0, 0.0]
+    """
+    with np.errstate(invalid="ignore"):  # both may be undefined
+        return _intervals(_resampled(labels, one, resamples, seed) - _resampled(labels, other, resamples, seed))
+
+
+def _intervals(found: Array) -> dict[str, list[float] | None]:
+    return {name: _quantiles(found[:, at]) for at, name in enumerate(NAMES)}
+
+
+def _resampled(labels: Array, probabilities: Array, resamples: int, seed: int) -> Array:
+    """The metrics of each resample, [resamples, 3]; not finite where undefined. A seed gives the same rows whatever is predicted."""
+    known = ~np.isnan(labels)
+    order = np.argsort(probabilities[known], kind="stable")
+    y, p = labels[known][order].astype(np.float64), probabilities[known][order].astype(np.float64)
+    rng, rows, found = np.random.default_rng(seed), len(y), np.full((resamples, len(NAMES)), np.nan)
+    if not rows:
+        return found
+    inside = np.clip(p, np.finfo(np.float64).eps, 1 - np.finfo(np.float64).eps)
+    losses = -np.where(y == 1, np.log(inside), np.log1p(-inside))
+    ties = np.flatnonzero(np.append(True, p[1:] != p[:-1]))
+    for at in range(resamples):
+        weight = np.bincount(rng.integers(rows, size=rows), minlength=rows).astype(np.float64)[order]
+        positive = weight * y
+        up, down = np.add.reduceat(positive, ties), np.add.reduceat(weight - positive, ties)
+        positives = positive.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):  # A metric that is undefined becomes NaN or infinite.
+            auc = (up * (np.cumsum(down) - down / 2)).sum() / (positives * (rows - positives))
+            found[at] = auc, weight @ losses / rows, weight @ p / positives
+    return found
+
+
+def _quantiles(values: Array) -> list[float] | None:
+    values = values[np.isfinite(values)]
+    return np.quantile(values, (0.025, 0.975)).tolist() if len(values) else None

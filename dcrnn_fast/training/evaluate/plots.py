@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...support.files import writing_output
 from ..folder.run_files import write_file
 
 Array = NDArray[Any]
@@ -114,9 +113,3 @@ def reliability_plot(title: str, predictions: Mapping[str, Array], labels: Mappi
             counts.set(xlabel="prediction", ylabel="rows", yscale="log" if len(known) else "linear")
 
     return svg_bytes((4.3 * len(labels), 5.2), draw)
-
-
-def write_reliability(path: Path, title: str, predictions: Mapping[str, Array], labels: Mapping[str, Array]) -> None:
-    """Write the :func:`reliability_plot`. Raises DataError if the file cannot be written."""
-    with writing_output("plot", path) as beside:
-        beside.write_bytes(reliability_plot(title, predictions, labels))

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...data import PackedSplit
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, shown
 from ...support.files import output_path, writing_output
 from ..data import evaluation_warnings
-from .bootstrap import NAMES, bootstrap_intervals, paired_intervals
-from .constant import not_better_than_constant, with_constant
+from ..device import deterministic
 from .evaluate import OpenRun, open_run, predictions_of
-from .importance import importance, importance_plot
-from .metrics import Array
-from .plots import reliability_plot
-from .predict import metrics_of
+from .metrics import NAMES, Array, bootstrap_intervals, not_better_than_constant, paired_intervals, with_constant
+from .plots import plain, reliability_plot, svg_bytes
+from .predict import finite_predictions, metrics_of
 
 RESAMPLES = 500
 STYLE = """
@@ -30,6 +30,10 @@ th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
 th:first-child, td:first-child { text-align: left }
 small { color: #666; display: block; white-space: nowrap } img { max-width: 100%; height: auto }
 """
+ROWS = 20_000
+"""Rows, drawn from the split, on which the importance of inputs is measured."""
+MOST = 20
+"""Inputs that the picture of their importance shows."""
 
 
 class _Seen(NamedTuple):
@@ -61,7 +65,7 @@ def write_report(
         data, split, device, backend, as_served: as :func:`.evaluate.evaluate` takes them, for each run. A run that was trained on tables in
             memory needs ``data``, the schema of files of the same columns.
 
-    The page has the metrics beside the constant's with 95% intervals (:mod:`.bootstrap`), learning curves, reliability plots, and by how
+    The page has the metrics beside the constant's with 95% intervals (:mod:`.metrics`), learning curves, reliability plots, and by how
     much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as :func:`.evaluate.evaluate` does, and
     ConfigError for runs whose rows have other labels.
     """
@@ -206,3 +210,51 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _number(value: float | None, interval: Sequence[float] | None = None, sign: str = "") -> str:
     small = f"<small>{interval[0]:{sign}.4f} to {interval[1]:{sign}.4f}</small>" if interval else ""
     return ("-" if value is None else f"{value:{sign}.4f}") + small
+
+
+def importance(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], int]:
+    """By input, the AUC of each task less that with the input shuffled; and the number of rows.
+
+    An input is a column of the table or a derived one, which the model may read as a field and as a number. Inputs that say the same share
+    what they bring: each may seem to bring nothing. The source is Breiman's permutation importance (Random Forests, 2001).
+    """
+    meta, rows, rng = run.dataset.meta, run.dataset.split(split), np.random.default_rng(0)
+    chosen = np.sort(rng.permutation(len(rows))[:ROWS])
+    dense = None if rows.dense is None else rows.dense[chosen]
+    drawn = PackedSplit(split, ids=rows.ids[chosen], dense=dense, labels=rows.labels[chosen], weight=None, group=None)
+    columns = list(meta.fields)
+    fields = {name: meta.pooled[name]["columns"] if name in meta.pooled else [first] for name, first in meta.first_columns.items()}
+    inputs: dict[str, tuple[list[int], list[int]]] = {
+        name: ([columns.index(column) for column in of_field], []) for name, of_field in fields.items()
+    }
+    for at, name in enumerate(meta.dense):
+        inputs.setdefault(name, ([], []))[1].append(at)
+
+    def aucs(of: PackedSplit) -> dict[str, float | None]:
+        with deterministic(run.config.threads):
+            return {name: entry["auc"] for name, entry in metrics_of(finite_predictions(run.model, of, meta, run.device), of, meta).items()}
+
+    whole, falls = aucs(drawn), {}
+    for name, (of_ids, of_dense) in inputs.items():
+        order, ids, numbers = rng.permutation(len(chosen)), np.array(drawn.ids), None if dense is None else np.array(dense)
+        ids[:, of_ids] = ids[order][:, of_ids]
+        if numbers is not None:
+            numbers[:, of_dense] = numbers[order][:, of_dense]
+        shuffled = aucs(replace(drawn, ids=ids, dense=numbers))
+        falls[name] = {task: auc - (shuffled[task] or 0.0) for task, auc in whole.items() if auc is not None}
+    return falls, len(chosen)
+
+
+def importance_plot(falls: Mapping[str, Mapping[str, float]]) -> bytes:
+    """The inputs that bring most to any task, as bars in an SVG."""
+    tasks = list(next(iter(falls.values())))
+    names = sorted(falls, key=lambda name: max(falls[name].values(), default=0.0))[-MOST:]
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, max(1, len(tasks)), squeeze=False, sharey=True)[0]
+        for panel, task in zip(panels, tasks, strict=False):
+            panel.barh(range(len(names)), [falls[name][task] for name in names])
+            panel.set_yticks(range(len(names)), [plain(name) for name in names])
+            panel.set(title=plain(task), xlabel="fall of the AUC")
+
+    return svg_bytes((2.5 + 3.2 * max(1, len(tasks)), 1.4 + 0.28 * len(names)), draw)

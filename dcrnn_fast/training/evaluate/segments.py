@@ -14,8 +14,7 @@ from ...data import PackedMeta, PackedSplit
 from ...data.inspect.oov import is_categorical
 from ...data.packed.meta import MISSING
 from ...errors import ConfigError, shown
-from .bootstrap import bootstrap_intervals
-from .metrics import binary_metrics
+from .metrics import binary_metrics, bootstrap_intervals
 
 Array = NDArray[Any]
 
@@ -53,7 +52,7 @@ def metrics_by(
         meta: of the same data.
         labels: by task, [N] of 0, 1 or NaN.
         predictions: by task, [N] in [0, 1]; there may be more than labels.
-        bootstrap: resamples for ``intervals``, see :func:`.bootstrap.bootstrap_intervals`; None for none.
+        bootstrap: resamples for ``intervals``, see :func:`.metrics.bootstrap_intervals`; None for none.
 
     Returns:
         By field a list of ``{"value", "metrics"}``; the last one may be that of the other values together, whose ``value`` is None and

@@ -124,14 +124,14 @@ def test_rows_of_one_class_cannot_calibrate(copied, monkeypatch):
 
 
 def test_a_run_whose_test_rows_cannot_be_predicted_stays_as_it_is(copied, monkeypatch):
-    real = calibrating.finite_predictions
+    real = calibrating.predictions_of
 
-    def refuse(model, rows, *rest):
-        if rows.name == "test":
+    def refuse(run, split, **options):
+        if split == "test":
             raise TrainingDivergedError("not finite")
-        return real(model, rows, *rest)
+        return real(run, split, **options)
 
-    monkeypatch.setattr(calibrating, "finite_predictions", refuse)
+    monkeypatch.setattr(calibrating, "predictions_of", refuse)
     with pytest.raises(TrainingDivergedError):
         calibrate(copied)
     assert not (copied / "calibration.json").exists()

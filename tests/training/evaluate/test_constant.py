@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 from dcrnn_fast.data.inspect.base_rates import base_rates
 from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.data import prepare_data
-from dcrnn_fast.training.evaluate.constant import not_better_than_constant, with_constant
+from dcrnn_fast.training.evaluate.metrics import not_better_than_constant, with_constant
 from tests.training.tiny import tiny_config, write_table
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate
-from dcrnn_fast.training.evaluate.bootstrap import bootstrap_intervals, paired_intervals
-from dcrnn_fast.training.evaluate.metrics import binary_metrics
+from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
 from tests.damage import fill_disk
 

@@ -11,7 +11,7 @@ import yaml
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import evaluate, load_config, load_model, train
-from dcrnn_fast.training.evaluate.constant import unsampled_rates
+from dcrnn_fast.training.evaluate.metrics import unsampled_rates
 from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from tests.training.tiny import tiny_config, tiny_values
 

@@ -14,8 +14,8 @@ from dcrnn_fast.cli.commands import app
 from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import calibrate, compare, evaluate, train, write_report
-from dcrnn_fast.training.evaluate import importance as of_inputs
-from dcrnn_fast.training.evaluate.importance import importance, importance_plot
+from dcrnn_fast.training.evaluate import report
+from dcrnn_fast.training.evaluate.report import importance, importance_plot
 from tests.training.tiny import tiny_config, write_table
 
 
@@ -195,7 +195,7 @@ def test_the_input_that_a_model_reads_is_the_one_that_matters(monkeypatch):
     dataset = SimpleNamespace(meta=meta, split=lambda name: rows)
     run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=1), model=None, device=torch.device("cpu"))
     # by the number beside the field, too: a column is shuffled as both
-    monkeypatch.setattr(of_inputs, "finite_predictions", lambda model, of, *_: {"click": 0.25 + of.ids[:, 0] / 2 + 0 * of.dense[:, 0]})
+    monkeypatch.setattr(report, "finite_predictions", lambda model, of, *_: {"click": 0.25 + of.ids[:, 0] / 2 + 0 * of.dense[:, 0]})
     falls, counted = importance(run, "test")
     assert counted == 1000
     assert falls["read"]["click"] == pytest.approx(0.5, abs=0.05)
