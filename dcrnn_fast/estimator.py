@@ -24,8 +24,7 @@ from .cli.progress import choose_report
 from .data import prepare
 from .data.codes.numbers import Place
 from .data.encoder.memory import arrow_table
-from .data.inspect.draft import draft_schema
-from .data.inspect.draft_columns import SAMPLE_ROWS
+from .data.inspect.draft import SAMPLE_ROWS, draft_schema
 from .data.read.columns import labels_of, times_of
 from .errors import ConfigError, DataError, RunFolderError, did_you_mean, shown
 from .serving.ranker import Ranker

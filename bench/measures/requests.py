@@ -33,7 +33,7 @@ from torch import Tensor
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import BlockLoader, Encoder, PackedDataset, prepare
 from dcrnn_fast.data.catalog import EMBEDDED
-from dcrnn_fast.data.encoder.user_items import UserItems
+from dcrnn_fast.data.encoder.encoder import UserItems
 from dcrnn_fast.serving import score_files
 from dcrnn_fast.serving.export.aoti import write_compiled
 from dcrnn_fast.serving.export.export import Probabilities, traced

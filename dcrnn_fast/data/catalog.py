@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, shown
 from ..support.files import path_of, scratch_folder
-from .packed.arrays import META, PackedDataset, file_sha256, open_packed
+from .packed.arrays import META, PackedDataset, file_sha256, open_or_discard, open_packed, remove_leftovers
 from .packed.meta import FORMAT_VERSION, check_encoding
-from .packed.writer import open_or_discard, remove_leftovers
 
 if TYPE_CHECKING:
     from .schema.table import TableSchema
@@ -104,7 +103,7 @@ def prepare(
 
 def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, Any]) -> PackedDataset:
     from .build.build import build
-    from .read.sources import source_paths
+    from .read.row_files import source_paths
 
     paths = source_paths(schema, folder)
     key = options | {
@@ -195,7 +194,7 @@ def prepare_folder(
     """
     _check_draw(seed, valid_fraction)
     from .build.build import build
-    from .read.sources import source_paths, with_inputs
+    from .read.row_files import source_paths, with_inputs
 
     target = path_of("output", output).absolute()
     if os.path.lexists(target):

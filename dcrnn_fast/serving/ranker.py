@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from ..data import Encoder
+from ..data.encoder.encoder import UserItems
 from ..data.encoder.run_folder import read_encoding
-from ..data.encoder.user_items import UserItems
 from ..errors import DataError
 from ..nn.model import DCRNN
 from ..support.files import path_of

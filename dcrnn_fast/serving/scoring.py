@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 import torch
 
 from ..data.build.staging import Progress
-from ..data.read.rejects import Rejects
-from ..data.read.row_files import RowReader, expected_rows
-from ..data.read.sources import expand, named_twice
+from ..data.read.csv_files import Rejects
+from ..data.read.row_files import RowReader, expand, expected_rows, named_twice
 from ..data.read.text_queries import open_database
 from ..data.schema.files import Csv
 from ..errors import DataError, shown

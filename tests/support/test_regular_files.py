@@ -9,7 +9,7 @@ import pytest
 from dcrnn_fast.data.codes.texts import Categories
 from dcrnn_fast.data.encoder.run_folder import _description
 from dcrnn_fast.data.packed.arrays import file_sha256
-from dcrnn_fast.data.read.sources import expand
+from dcrnn_fast.data.read.row_files import expand
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.support import strict_json, strict_yaml
 from dcrnn_fast.support.files import regular_file

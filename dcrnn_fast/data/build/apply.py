@@ -16,7 +16,7 @@ from ..codes.numbers import float32
 from ..codes.quantiles import bucket_edges
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import first_positions
-from ..schema.histories import History
+from ..schema.fields import History
 from ..schema.table import TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds

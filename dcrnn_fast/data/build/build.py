@@ -17,9 +17,9 @@ import duckdb
 import numpy as np
 
 from ...errors import DataError
+from ..packed.arrays import PackedWriter, writing_packed
 from ..packed.meta import FORMAT_VERSION, SPLITS, PackedMeta
-from ..packed.writer import PackedWriter, writing_packed
-from ..read.rejects import FILE, Rejects
+from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
 from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema

@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from ...errors import DataError, shown
 from ..codes.numbers import FloatArray
-from ..packed.writer import raw_bytes
+from ..packed.arrays import raw_bytes
 from ..read.derive import MAX_SECONDS, PER_SECOND, are_dates
 from ..read.text_queries import answer
-from ..schema.histories import History
+from ..schema.fields import History
 from .labels import Label
 from .splits import TRAIN, SplitArray
 from .staging import Batch, StagedTable, TextMap, TimeColumn

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from ...errors import DataError
-from ..schema.histories import History
+from ..schema.fields import History
 from ..schema.table import TableSchema
 from .histories import HistoryIds, Sources
 from .labels import Label

@@ -13,8 +13,8 @@ from ...errors import DataError
 from ..codes.numbers import Place
 from ..packed.meta import MISSING
 from ..read.columns import TRUTHS, spelled
+from ..schema.fields import Rule
 from ..schema.table import TableSchema
-from ..schema.tasks import Rule
 from .staging import Batch, StagedTable
 
 YAML_TRUTHS = {True: (*TRUTHS[True], "on"), False: (*TRUTHS[False], "off")}

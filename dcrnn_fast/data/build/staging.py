@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...errors import DataError
-from ..packed.writer import raw_bytes
+from ..packed.arrays import raw_bytes
 from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
+from ..read.csv_files import Rejects
 from ..read.derive import with_derived
-from ..read.rejects import Rejects
 from ..read.row_files import RowReader, expected_rows
 from ..schema.table import TableSchema
 

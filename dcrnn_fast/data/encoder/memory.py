@@ -21,7 +21,7 @@ from ..packed.meta import MISSING, RESERVED, WHOLE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..schema.derived import Derived
+    from ..schema.fields import Derived
 
 EXACT = 2**53
 """From here on float64 does not hold every integer."""

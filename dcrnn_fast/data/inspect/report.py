@@ -5,18 +5,22 @@ docs/guide/data-report.md explains it.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import shown
+from ...errors import DataError, shown
 from ..packed.arrays import PackedDataset, PackedSplit
 from ..packed.meta import PackedMeta
 from .base_rates import Array, constant_log_loss, event_labels, group_warnings, label_counts, label_warnings, masked_by, rate_warnings
-from .dense import dense_moments, empty_columns
-from .leaks import leak_warnings, single_feature_auc
-from .oov import id_shares, is_categorical, lost_fields, rare_fields
-from .oov_dropout import oov_strengths
+from .oov import BLOCK_ROWS, MIN_ROWS, id_shares, is_categorical, lost_fields, oov_strengths, rare_fields
+
+SAMPLE_ROWS = 200_000
+MIN_CLASS = 30
+"""Rows of either class, in train and held out, that an AUC needs here: with fewer, one feature of many is almost perfect by chance."""
+PRIOR_ROWS = 10.0
+LEAK_AUC = 0.995
 
 
 def data_report(data: PackedDataset) -> dict[str, Any]:
@@ -33,12 +37,12 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         fields: by field: `kind` ("categorical", "hashed" or "buckets"), `ids` (the number of embeddings), and by split the share of the
             rows that are `oov` and `missing`, None where the packed format cannot tell (see
             :func:`dcrnn_fast.data.inspect.oov.id_shares`). A field with several values has the shares of its first one. Of a categorical
-            field also `oov_dropout`, see :func:`dcrnn_fast.data.inspect.oov_dropout.oov_strengths`.
+            field also `oov_dropout`, see :func:`dcrnn_fast.data.inspect.oov.oov_strengths`.
         dense: by dense column and split: `mean`, `std`, `min`, `max` of the scaled values. Train has mean 0 and standard deviation 1 except
             for missing cells, which are 0.
         groups: None without a group column, else by split: `groups`, `mean_rows` of a group, `rows_without_group`, and `both_classes`, by
             task the share of the groups that hold both classes; the others do not count in GAUC.
-        single_feature_auc: by task, see :func:`dcrnn_fast.data.inspect.leaks.single_feature_auc`.
+        single_feature_auc: by task, see :func:`dcrnn_fast.data.inspect.report.single_feature_auc`.
         warnings: a list of lines.
 
     Raises TypeError for anything but a :class:`PackedDataset`, and DataError for ids outside their field's range.
@@ -158,3 +162,156 @@ def _warnings(report: dict[str, Any], shares: dict[str, Any], meta: PackedMeta, 
             lines += rate_warnings(task, split, counts["train"], counts[split])
         lines += leak_warnings(task, report["single_feature_auc"][task])
     return lines
+
+
+def dense_moments(split: PackedSplit) -> list[dict[str, float | None]]:
+    """The `mean`, `std`, `min` and `max` of each dense column, all None if the split has no rows. Reads blocks of rows.
+
+    >>> split = PackedSplit("train", np.zeros((2, 1)), np.array([[1.0], [3.0]]), np.zeros((2, 1)), None, None)
+    >>> dense_moments(split)
+    [{'mean': 2.0, 'std': 1.0, 'min': 1.0, 'max': 3.0}]
+    """
+    if split.dense is None:
+        return []
+    width = split.dense.shape[1]
+    if not len(split):
+        return [dict.fromkeys(("mean", "std", "min", "max"))] * width
+    sums, squares, low, high = np.zeros(width), np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf)
+    for start in range(0, len(split), BLOCK_ROWS):
+        block = np.asarray(split.dense[start : start + BLOCK_ROWS], dtype=np.float64)
+        sums, squares = sums + block.sum(axis=0), squares + (block * block).sum(axis=0)
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    mean = sums / len(split)
+    std = np.sqrt(np.maximum(squares / len(split) - mean * mean, 0))
+    return [{"mean": float(mean[c]), "std": float(std[c]), "min": float(low[c]), "max": float(high[c])} for c in range(width)]
+
+
+def empty_columns(dense: Mapping[str, Mapping[str, Mapping[str, float | None]]], split: str, rows: int) -> list[str]:
+    """A warning of one line for every dense column that is 0 on all rows of a split, and not in train. `dense` is by column and split.
+
+    A missing value becomes 0, the mean of the train rows; that all values of a filled column lie there is unlikely. Fewer than 20 rows
+    give no warning.
+
+    >>> empty_columns({"price": {"train": {"min": -1.0, "max": 2.0}, "test": {"min": 0.0, "max": 1.0}}}, "test", 500)
+    []
+    """
+    empty = [
+        column
+        for column, by_split in (dense.items() if rows >= MIN_ROWS else ())
+        if by_split[split]["min"] == by_split[split]["max"] == 0 and any(by_split.get("train", {}).values())
+    ]
+    return [
+        f"dense column {column!r}: all {split} rows are 0, as a missing value is, and the train rows are not: there the column tells the "
+        "model nothing; check that the file fills it, and how it writes missing values"
+        for column in empty
+    ]
+
+
+class _Sample(NamedTuple):
+    ids: Array
+    dense: Array | None
+    labels: Array
+
+    def classes(self, task: int) -> tuple[Array, Array]:
+        """The rows with a positive, and those with a negative label."""
+        return np.flatnonzero(self.labels[:, task] == 1), np.flatnonzero(self.labels[:, task] == 0)
+
+
+def single_feature_auc(data: PackedDataset) -> dict[str, dict[str, Any] | None]:
+    """By task: the AUC of each feature alone on held-out rows; None if train or the held-out rows have fewer than 30 of a class.
+
+    A field's id scores the mean label of its train rows, drawn towards the base rate by ten rows. A dense value scores as it is, or
+    negated if that ranks better. The held-out rows are the validation rows, or the test rows if those have too few of a class. Of a split
+    with more than 200,000 rows, as many are drawn with a fixed seed.
+
+    Returns, by task, ``split`` (the held-out one), ``train_rows`` and ``rows`` (those read), and ``fields`` and ``dense``: the AUC in
+    [0, 1] by column, of a field with several values that of the one which predicts best. Raises DataError for an id outside its field's
+    range.
+    """
+    samples = {name: _sample(split, data) for name, split in data.splits.items()}
+    return {task: _of_task(samples, data, t) for t, task in enumerate(data.meta.tasks)}
+
+
+def leak_warnings(task: str, found: Mapping[str, Any] | None) -> list[str]:
+    """A warning of one line for every column that alone reaches an AUC of 0.995, as :func:`single_feature_auc` found it for ``task``.
+
+    >>> leak_warnings("click", {"split": "valid", "fields": {"hour": 0.62}, "dense": {"hour": 0.55}})
+    []
+    """
+    if found is None:
+        return []
+    best = {name: max(found[kind].get(name, 0.0) for kind in ("fields", "dense")) for name in {**found["fields"], **found["dense"]}}
+    return [
+        f"task {task!r}: column {name!r} alone predicts it on the {found['split']} rows with AUC {auc:.4f}: it may hold the label; leave "
+        "the column out, unless its value is known before the event"
+        for name, auc in best.items()
+        if auc >= LEAK_AUC
+    ]
+
+
+def _sample(split: PackedSplit, data: PackedDataset) -> _Sample:
+    rows: Array | slice = slice(None)
+    if len(split) > SAMPLE_ROWS:
+        rows = np.sort(np.random.default_rng(0).choice(len(split), SAMPLE_ROWS, replace=False, shuffle=False))
+    ids = np.asfortranarray(split.ids[rows])
+    for f, (field, size) in enumerate(data.meta.fields.items()):
+        column = ids[:, f]
+        if column.size and not 0 <= column.min() <= column.max() < size:
+            wrong = column[(column < 0) | (column >= size)][0]
+            raise DataError(
+                f"{data.path}: field {field!r} holds the id {wrong} in its {split.name} rows, expected 0 to {size - 1}; delete the folder "
+                "and prepare the data again"
+            )
+    return _Sample(ids, None if split.dense is None else np.asfortranarray(split.dense[rows]), np.asfortranarray(split.labels[rows]))
+
+
+def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> dict[str, Any] | None:
+    train = samples["train"].classes(task) if "train" in samples else ()
+    held_out = next((name for name in ("valid", "test") if name in samples and _has_enough(samples[name].classes(task))), None)
+    if not train or not _has_enough(train) or held_out is None:
+        return None
+    positive, negative = samples[held_out].classes(task)
+    rate = len(train[0]) / (len(train[0]) + len(train[1]))
+    columns, dense = {}, {}
+    for f, name in enumerate(data.meta.fields):
+        known, asked = samples["train"].ids[:, f], samples[held_out].ids[:, f]
+        size = int(max(known.max(), asked.max())) + 1
+        hits, misses, positives, negatives = (
+            np.bincount(column[rows], minlength=size).astype(np.float64)
+            for column, rows in ((known, train[0]), (known, train[1]), (asked, positive), (asked, negative))
+        )
+        columns[name] = _auc((hits + PRIOR_ROWS * rate) / (hits + misses + PRIOR_ROWS), positives, negatives)
+    for d, column in enumerate(data.meta.dense):
+        held = samples[held_out].dense
+        assert held is not None
+        scores = np.concatenate([held[positive, d], held[negative, d]])
+        is_positive = np.arange(len(scores)) < len(positive)
+        auc = _auc(scores, is_positive, ~is_positive)
+        dense[column] = max(auc, 1 - auc)
+    return {
+        "split": held_out,
+        "train_rows": len(train[0]) + len(train[1]),
+        "rows": len(positive) + len(negative),
+        "fields": {
+            field: max(columns[name] for name in data.meta.pooled.get(field, {"columns": [first]})["columns"])
+            for field, first in data.meta.first_columns.items()
+        },
+        "dense": dense,
+    }
+
+
+def _has_enough(classes: tuple[Array, Array]) -> bool:
+    return min(map(len, classes)) >= MIN_CLASS
+
+
+def _auc(scores: Array, positives: Array, negatives: Array) -> float:
+    """The chance that a positive row scores above a negative one, ties counting half; ``scores[i]`` is that of so many rows of each class.
+
+    >>> _auc(np.array([0.1, 0.9, 0.5]), np.array([0, 2, 1]), np.array([2, 0, 1]))
+    0.9444444444444444
+    """
+    held = (positives > 0) | (negatives > 0)  # Of a large vocabulary, most ids are not in the sample, and sorting them would take long.
+    _, place = np.unique(scores[held], return_inverse=True)
+    positives, negatives = (np.bincount(place, weights=counts[held]) for counts in (positives, negatives))
+    below = np.cumsum(negatives) - negatives
+    return float(positives @ (below + negatives / 2) / (positives.sum() * negatives.sum()))

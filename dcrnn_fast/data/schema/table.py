@@ -13,11 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from ...errors import DataError, shown
 from ...support import strict_yaml
-from .categories import Categorical
-from .derived import Derived, in_order
+from .fields import TASK_NAME, Categorical, Derived, History, Rule, Task, check_histories, in_order
 from .files import DECIMAL, Column, Csv, Files, Split, Strict
-from .histories import History, check_histories
-from .tasks import TASK_NAME, Rule, Task
 
 
 def _column_shorthand(value: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...data import PackedDataset
 from ...data.build.apply import bucket_edges
-from ...data.inspect.oov_dropout import categorical_columns, dropped, id_counts, oov_strengths
+from ...data.inspect.oov import categorical_columns, dropped, id_counts, oov_strengths
 
 SMALLEST = 1e-7
 """A rate of 0 counts as this one, and a rate of 1 as one minus this."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit, data_report
-from dcrnn_fast.data.inspect import leaks as single_features
+from dcrnn_fast.data.inspect import report as single_features
 
 ROWS = 400
 
@@ -150,7 +150,7 @@ def test_a_report_is_strict_json_and_too_few_labels_give_no_single_feature(tiny)
 def test_blocks_of_rows_add_up_to_the_whole(monkeypatch):
     whole = data_report(packed(sound(), dense=("price",)))
     monkeypatch.setattr("dcrnn_fast.data.inspect.oov.BLOCK_ROWS", 7)
-    monkeypatch.setattr("dcrnn_fast.data.inspect.dense.BLOCK_ROWS", 7)
+    monkeypatch.setattr("dcrnn_fast.data.inspect.report.BLOCK_ROWS", 7)
     parts = data_report(packed(sound(), dense=("price",)))
     assert parts["fields"] == whole["fields"]
     assert parts["dense"]["price"]["test"] == pytest.approx(whole["dense"]["price"]["test"])

@@ -112,7 +112,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(table, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dcrnn_fast.data.packed.writer.PackedWriter.append", full)
+    monkeypatch.setattr("dcrnn_fast.data.packed.arrays.PackedWriter.append", full)
     with pytest.raises(DataError, match="No space left on device"):
         table.prepare()
     assert [path.name for path in (table.folder / "cache").iterdir()] == [".lock"]

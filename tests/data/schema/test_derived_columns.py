@@ -14,7 +14,7 @@ import pytest
 from dcrnn_fast.data import prepare
 from dcrnn_fast.data.read.columns import Place
 from dcrnn_fast.data.read.derive import with_derived
-from dcrnn_fast.data.schema.derived import Derived, derived_columns
+from dcrnn_fast.data.schema.fields import Derived, derived_columns
 from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
 from tests.data.conftest import CROSS, DAY, HOUR, WEEKDAY

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dcrnn_fast.data import PackedMeta, open_packed
-from dcrnn_fast.data.schema.derived import derived_columns
+from dcrnn_fast.data.schema.fields import derived_columns
 from dcrnn_fast.data.schema.table import load_schema
 from dcrnn_fast.errors import DataError
 from tests.data.conftest import CROSS, DAY, HOUR, SHARED, WEEKDAY

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
-from dcrnn_fast.data.inspect.oov_dropout import MOST
+from dcrnn_fast.data.inspect.oov import MOST
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.test_run import weights
