@@ -9,7 +9,7 @@ import pytest
 
 import dcrnn_fast
 from dcrnn_fast import functional, reference
-from dcrnn_fast.sharing.cost import PlanCost
+from dcrnn_fast.sharing import PlanCost
 
 ROOT = Path(dcrnn_fast.__file__).parent
 WITH_EXAMPLES = [
@@ -26,7 +26,7 @@ PUBLIC = {
     )
     for name in names
     if not inspect.ismodule(value := getattr(module, name))
-} | {"dcrnn_fast.sharing.cost.PlanCost": PlanCost}
+} | {"dcrnn_fast.sharing.PlanCost": PlanCost}
 
 
 @pytest.mark.parametrize("thing", PUBLIC.values(), ids=PUBLIC)

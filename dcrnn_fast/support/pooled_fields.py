@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import shown
+
 POOLINGS = ("mean", "sum")
 
 
@@ -23,21 +25,21 @@ def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: M
     taken: set[str] = set()
     for name, pool in pooled.items():
         if not isinstance(name, str) or name in position:
-            return f" names the field {_short(name)}, expected a name that no column of ids has"
+            return f" names the field {shown(name)}, expected a name that no column of ids has"
         if not isinstance(pool, Mapping) or pool.keys() != {"columns", "pooling"}:
-            return f"[{name!r}] is {_short(pool)}, expected a mapping with columns and pooling"
+            return f"[{name!r}] is {shown(pool)}, expected a mapping with columns and pooling"
         own = pool["columns"]
         if not isinstance(own, (list, tuple)) or not own or not all(isinstance(column, str) and column in position for column in own):
-            return f"[{name!r}]: its columns are {_short(own)}, expected a list of columns of ids"
+            return f"[{name!r}]: its columns are {shown(own)}, expected a list of columns of ids"
         if pool["pooling"] not in POOLINGS:
-            return f"[{name!r}]: its pooling is {_short(pool['pooling'])}, expected one of {', '.join(map(repr, POOLINGS))}"
-        shown = f"its columns {', '.join(map(repr, own[:3]))}{', ...' if len(own) > 3 else ''}"
+            return f"[{name!r}]: its pooling is {shown(pool['pooling'])}, expected one of {', '.join(map(repr, POOLINGS))}"
+        its_columns = f"its columns {', '.join(map(repr, own[:3]))}{', ...' if len(own) > 3 else ''}"
         if [position[column] for column in own] != list(range(position[own[0]], position[own[0]] + len(own))):
-            return f"[{name!r}]: {shown} do not follow each other"
+            return f"[{name!r}]: {its_columns} do not follow each other"
         if taken.intersection(own):
-            return f"[{name!r}]: {shown} belong to another field too"
+            return f"[{name!r}]: {its_columns} belong to another field too"
         if len({shared.get(column, column) for column in own}) > 1:
-            return f"[{name!r}]: {shown} have embeddings of their own, expected one that they share"
+            return f"[{name!r}]: {its_columns} have embeddings of their own, expected one that they share"
         taken.update(own)
     return None
 
@@ -54,8 +56,3 @@ def first_columns(pooled: Mapping[str, Any], columns: Sequence[str]) -> dict[str
     for column in columns:
         first.setdefault(field_of.get(column, column), column)
     return first
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,7 +11,6 @@ except Exception as error:  # a library of fbgemm that does not fit PyTorch rais
     raise unusable(error) from error
 
 from .keyed_jagged import from_keyed_jagged_tensor, to_keyed_jagged_tensor
-from .model import DCRNN
-from .sharding import shard
+from .model import DCRNN, shard
 
 __all__ = ["DCRNN", "from_keyed_jagged_tensor", "shard", "to_keyed_jagged_tensor"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
+from ..errors import shown
 from ..support.model_inputs import check_ids
 from ..support.pooled_fields import first_columns
 from ..support.tracing import may_read_values
@@ -127,7 +128,7 @@ def check_keyed_jagged_tensor(ids: Any, fields: Sequence[Field]) -> None:
     keys = ids.keys()
     for field in fields:
         if keys.count(field.name) != 1:
-            raise ValueError(f"ids: got the keys {_short(keys)}, expected {field.name!r} once")
+            raise ValueError(f"ids: got the keys {shown(keys)}, expected {field.name!r} once")
     if ids.values().dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids: got values of dtype {ids.values().dtype}, expected torch.int64 (or torch.int32)")
     if ids.weights_or_none() is not None:
@@ -157,7 +158,3 @@ def check_keyed_jagged_tensor(ids: Any, fields: Sequence[Field]) -> None:
             stray = low if low < first else high
             hint = "; 0 is no value, leave it out" if stray == 0 else ""
             raise IndexError(f"ids: field {field.name!r} has id {stray}, expected [{first}, {field.size}){hint}")
-
-
-def _short(keys: Sequence[str]) -> str:
-    return ", ".join(map(repr, keys[:8])) + (", ..." if len(keys) > 8 else "") if keys else "of none"

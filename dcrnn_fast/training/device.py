@@ -11,7 +11,7 @@ import torch
 from ..data import Batch
 from ..errors import ConfigError
 from ..ops import backends
-from .ranks.ranks import Ranks
+from .ranks import Ranks
 
 
 def select_device(name: str) -> torch.device:

@@ -26,7 +26,7 @@ from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, stored_config
 from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_weights
-from .ranks.ranks import ONE, Ranks
+from .ranks import ONE, Ranks
 
 EMBEDDING = "embedding.weight"
 TABLES = (EMBEDDING, "first_order.table.weight")

@@ -28,8 +28,7 @@ from .folder.weights import read_weights
 from .init import EMBEDDING, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
 from .loop.progress import Report
 from .loop.trainer import Trainer
-from .ranks.process_group import joined
-from .ranks.ranks import Ranks
+from .ranks import Ranks, joined
 
 
 def train(

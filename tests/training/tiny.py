@@ -6,7 +6,7 @@ from dcrnn_fast.training import load_config, run
 from dcrnn_fast.training.folder.checkpoint import load_checkpoint
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import trainer
-from dcrnn_fast.training.ranks.ranks import ONE
+from dcrnn_fast.training.ranks import ONE
 from tests.tables import TableFolder
 
 SCHEMA = {

@@ -15,7 +15,7 @@ from ...data import BlockLoader, PackedMeta, PackedSplit
 from ...data.packed.loader import part_of
 from ...errors import DataError, TrainingDivergedError
 from ...support.files import writing_output
-from ..ranks.ranks import ONE, Ranks
+from ..ranks import ONE, Ranks
 from .metrics import Array, task_metrics
 
 BATCH = 8192

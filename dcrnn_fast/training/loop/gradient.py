@@ -20,7 +20,7 @@ from ...nn.relations import unsampled_logits
 from ...support.model_inputs import checked
 from ..config import RunConfig
 from ..device import autocast
-from ..ranks.ranks import Ranks
+from ..ranks import Ranks
 
 
 class Imputation(nn.Module):

@@ -17,7 +17,7 @@ from ...support.cuda_graph import CudaGraphs
 from ..config import RunConfig
 from ..device import autocast, each, on_device, pinned
 from ..evaluate.predict import BATCH
-from ..ranks.ranks import Ranks
+from ..ranks import Ranks
 from .optim import Optimisers
 from .progress import Report
 

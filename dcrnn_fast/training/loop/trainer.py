@@ -30,7 +30,7 @@ from ..folder.layout import RunFolder
 from ..folder.run_files import write_json
 from ..folder.tensors import all_finite, check_tensors
 from ..folder.weights import build_model, describe, export_weights
-from ..ranks.ranks import ONE, Ranks
+from ..ranks import ONE, Ranks
 from .gradient import BatchGradient, CounterfactualObjective
 from .graph import RepeatedStep, compiled, measured_backends, recorder_for
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate, sparse_tables

@@ -10,7 +10,7 @@ from dcrnn_fast.ops import checks
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop import optim, trainer
 from dcrnn_fast.training.loop.graph import FIRST_STEPS, RepeatedStep, recorder_for
-from dcrnn_fast.training.ranks.ranks import ONE
+from dcrnn_fast.training.ranks import ONE
 from tests.reads import as_on_a_gpu
 from tests.recorded_operators import RecordedOperators, Recording, computing
 from tests.training.tiny import newest_checkpoint, tiny_config

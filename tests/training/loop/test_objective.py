@@ -12,7 +12,7 @@ from dcrnn_fast.nn.relations import unsampled_logits
 from dcrnn_fast.training import evaluate, load_config, train
 from dcrnn_fast.training.folder.weights import build_model, describe, read_weights
 from dcrnn_fast.training.loop.gradient import BatchGradient, CounterfactualObjective
-from dcrnn_fast.training.ranks.ranks import ONE
+from dcrnn_fast.training.ranks import ONE
 from tests.training.runs import UNCERTAINTY
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 

@@ -16,10 +16,9 @@ from torch.distributed.launcher.api import elastic_launch
 from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401
 from dcrnn_fast.errors import DcrnnFastError
-from dcrnn_fast.training import load_config, run, train
+from dcrnn_fast.training import load_config, ranks, run, train
 from dcrnn_fast.training.evaluate import predict as evaluation
 from dcrnn_fast.training.loop.trainer import Trainer
-from dcrnn_fast.training.ranks import process_group
 from tests.processes import forks
 from tests.training.no_curves import write_numbers
 from tests.training.ranks import late_imports  # noqa: F401
@@ -45,7 +44,7 @@ def rank_main(environment, values, output, options, pipe):
     torch.set_num_threads(1)
     evaluation.BATCH = EVALUATED
     run.write_curves = write_numbers
-    process_group.TIMEOUT = timedelta(seconds=options.get("timeout", 600))
+    ranks.TIMEOUT = timedelta(seconds=options.get("timeout", 600))
     here = int(environment["RANK"])
 
     def on_step(step):

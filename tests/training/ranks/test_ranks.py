@@ -12,8 +12,7 @@ from dcrnn_fast.support.torchrun import Place
 from dcrnn_fast.training.device import device_of_rank
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.gradient import BatchGradient
-from dcrnn_fast.training.ranks.process_group import ManyRanks, _attempt, process_group
-from dcrnn_fast.training.ranks.ranks import ONE
+from dcrnn_fast.training.ranks import ONE, ManyRanks, _attempt, process_group
 from tests.training.tiny import tiny_config
 
 CPU = torch.device("cpu")
