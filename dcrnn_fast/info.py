@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
 import numpy
 import torch
@@ -30,9 +31,9 @@ def facts() -> dict[str, str]:
             else f"absent: {backends.extension_missing_reason()}"
         ),
         "CUDA kernels": cuda_kernels(),
-        "auto on CPU": auto_on_cpu(),
-        "auto on GPU": auto_on_gpu(),
-        "tile sizes": tile_sizes(),
+        "auto on CPU": _or_error(lambda: backends.resolve("auto", device="cpu")),
+        "auto on GPU": _or_error(auto.summary),
+        "tile sizes": _or_error(tile_file.summary, "unreadable"),
     }
 
 
@@ -47,28 +48,12 @@ def cuda_kernels() -> str:
     )
 
 
-def auto_on_cpu() -> str:
-    """The backend that "auto" takes for CPU tensors, or why it cannot take one."""
+def _or_error(fact: Callable[[], str], instead: str = "none") -> str:
+    """A fact, or behind ``instead`` what is wrong with a setting or a file that it reads."""
     try:
-        return backends.resolve("auto", device="cpu")
+        return fact()
     except DcrnnFastError as error:
-        return f"none: {error}"
-
-
-def auto_on_gpu() -> str:
-    """Whether "auto" measures on a GPU, and what it measured, or what is wrong with the setting."""
-    try:
-        return auto.summary()
-    except DcrnnFastError as error:
-        return f"none: {error}"
-
-
-def tile_sizes() -> str:
-    """The GPUs on which tile sizes were measured, or what is wrong with a file of measurements."""
-    try:
-        return tile_file.summary()
-    except DcrnnFastError as error:
-        return f"unreadable: {error}"
+        return f"{instead}: {error}"
 
 
 def render() -> str:

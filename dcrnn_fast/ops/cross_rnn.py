@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any, NamedTuple
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, 
 from ..support.tracing import constant_in_graphs
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_inputs, save_nothing, saved_inputs
 from .checks import check_banks
-from .schema import with_arguments
 
 if TYPE_CHECKING:
     from .low_rank_cross_rnn import Arguments as LowRankArguments
@@ -206,6 +206,21 @@ def empty_gradients(inputs: list[tuple[Any, int]], needs: int) -> tuple[Tensor, 
     """A tensor in the shape of each input of which ``needs`` has a bit; [0] for the others."""
     like = inputs[0][0].new_empty
     return tuple([like(tensor.shape) if needs & bits and tensor is not None else like(0) for tensor, bits in inputs])
+
+
+def with_arguments(function: Callable[..., Any], arguments: Any, results: int, **first: type) -> Callable[..., Any]:
+    """The function of ``*arguments``, with a signature that PyTorch reads: the fields of a ``NamedTuple``, and so many tensors as results.
+
+    With ``first``, the arguments of a backward by name: they come before those of the forward, of which the last is left out, as it
+    says what is kept. None of them has a default.
+    """
+    kinds, defaults = get_type_hints(arguments), {} if first else arguments._field_defaults
+    fields = arguments._fields[:-1] if first else arguments._fields
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [Parameter(name, kind, annotation=of_type) for name, of_type in first.items()]
+    parameters += [Parameter(name, kind, annotation=kinds[name], default=defaults.get(name, Parameter.empty)) for name in fields]
+    function.__signature__ = Signature(parameters, return_annotation=tuple[(Tensor,) * results])  # type: ignore[attr-defined, misc]
+    return function
 
 
 DECLARATIONS = {

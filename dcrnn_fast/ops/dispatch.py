@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,18 +11,14 @@ from torch import Tensor
 from ..errors import BackendUnavailable
 from ..support.checks import check_choice
 from . import auto, cross_rnn, low_rank_cross_rnn, param_gather
-from .auto.calls import measured_backend
+from .auto.decision import measured_backend
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .checks import check_arguments, index_is_checked
-from .registry import Implementation, Keep, no_override, override_by, register, register_inference
+from .registry import CONTRACTS, Implementation, Keep, no_override, override_by, register, register_inference
 
 Arguments = param_gather.Arguments | cross_rnn.Arguments | low_rank_cross_rnn.Arguments
 
-REFERENCE: dict[str, Callable[[Any, bool], Tensor]] = {
-    "param_gather": param_gather.Arguments.by_plain_pytorch,
-    "cross_rnn": cross_rnn.Arguments.by_plain_pytorch,
-    "low_rank_cross_rnn": low_rank_cross_rnn.Arguments.by_plain_pytorch,
-}
+REFERENCE = {name: contract.Arguments.by_plain_pytorch for name, contract in CONTRACTS.items()}
 IMPLEMENTATIONS: dict[str, Implementation] = {"reference": Implementation(REFERENCE, no_override)}
 """The backends by name, without "triton", which is imported at its first call."""
 if extension() is not None:

@@ -17,6 +17,7 @@ from ..support.checks import check_alike, check_tensor
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_inputs, save_nothing, saved_inputs
 from .checks import check_banks
 from .cross_rnn import (
+    Keep,
     Needs,
     allows_tf32,
     bits_of_needs,
@@ -26,8 +27,8 @@ from .cross_rnn import (
     check_weights,
     empty_gradients,
     out_shape,
+    with_arguments,
 )
-from .schema import with_arguments
 
 PROJECTION = ("shared_projection", "private_projection", "projection_index")
 """The arguments that ``cross_rnn`` does not have."""
@@ -147,8 +148,8 @@ DECLARATIONS = {
 """By the operator's name, the function that computes the shapes for tracing; its signature is the schema."""
 
 
-def register_autograd(namespace: str, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
-    """As :func:`.cross_rnn.register_autograd`. With ``recompute``, nothing is kept."""
+def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
+    """As :func:`.cross_rnn.register_autograd`, but every namespace keeps z and y; with ``recompute``, nothing is kept."""
     operators, bits = getattr(torch.ops, namespace), bits_of_needs(Arguments._fields, INPUTS)
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..kernels import tile_choice, tile_file, tile_table
 from ..kernels.tile_file import Entry
 from ..kernels.tile_table import SCHEDULES, Config, Sizes
-from ..sharing import GATES, Cell
+from ..sharing import GATES
 from ..support import accuracy, files
 from . import triton as _operators  # noqa: F401  registers torch.ops.dcrnn_fast_triton
 from .auto import memory
@@ -36,14 +36,12 @@ def tune(
     batch: int,
     *,
     steps: int = 3,
-    cell: Cell = "gated",
     kind: str = "bfloat16",
-    context_dim: int = 0,
     device: torch.device | str = "cuda",
     measure: Callable[[Callable[[], object]], float] = median_milliseconds,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Entry]:
-    """Time the operators with every candidate tile of every kernel, and write the fastest to the user's file.
+    """Time the operators of the gated cell with every candidate tile of every kernel, and write the fastest to the user's file.
 
     Checks the results of each candidate before timing it. Leaves out candidates that need more shared memory than the card has.
 
@@ -52,9 +50,7 @@ def tune(
         tasks: T.
         batch: B. The choices then serve all T * B of the same :func:`~dcrnn_fast.kernels.tile_table.bucket`.
         steps: L.
-        cell: "gated" or "cross".
         kind: the dtype as the products see it: "bfloat16", "float16", "float32", "float64", or "tf32" for float32 tensors.
-        context_dim: C columns of a context; 0 for none.
         device: a CUDA device.
         measure: returns the milliseconds of a call.
         report: receives a line for each candidate.
@@ -70,7 +66,7 @@ def tune(
     if not card.name:
         raise ValueError(f"device={str(device)!r}: expected a CUDA device")
     tile_file.load(tile_file.user_file(card.name), card.name)  # a damaged file fails now, not after minutes of measuring
-    problem = _Problem(dim, tasks, batch, steps, cell, kind, context_dim, torch.device(device))
+    problem = _Problem(dim, tasks, batch, steps, kind, torch.device(device))
     sizes = problem.sizes
     best: dict[str, tuple[float, Config]] = {}
     for kernel in tile_table.KERNELS:
@@ -123,60 +119,55 @@ def save(card: str, entries: Iterable[Entry], path: Path | None = None) -> Path:
 class _Problem:
     """The operators' arguments of one size, and the exact results of the first and the last rows.
 
-    As in training, the forward keeps what the backward needs. The backward computes the gradients of x0 and of the context. It computes no
-    gradients of weights: PyTorch's library does those products.
+    As in training, the forward keeps what the backward needs. The backward computes the gradient of x0. It computes no gradients of
+    weights: PyTorch's library does those products.
     """
 
-    def __init__(self, dim: int, tasks: int, batch: int, steps: int, cell: Cell, kind: str, context_dim: int, device: torch.device) -> None:
+    def __init__(self, dim: int, tasks: int, batch: int, steps: int, kind: str, device: torch.device) -> None:
         generator = torch.Generator(device).manual_seed(0)
         dtype = getattr(torch, "float32" if kind == "tf32" else kind)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=dtype, device=device)
 
-        gates, columns, shared = GATES[cell], context_dim + dim, dim // 2
+        gates, shared = GATES["gated"], dim // 2
         x0 = normal(batch, dim)
         banks = (
-            normal(shared, gates, columns) / columns**0.5,
+            normal(shared, gates, dim) / dim**0.5,
             normal(shared, gates),
-            normal(tasks, dim - shared, gates, columns) / columns**0.5,
+            normal(tasks, dim - shared, gates, dim) / dim**0.5,
             normal(tasks, dim - shared, gates),
         )
         index = torch.arange(dim, dtype=torch.int32, device=device).repeat(tasks, 1)
-        context = normal(steps, batch, context_dim) if context_dim else None
         grad = normal(tasks, batch, dim)
-        self.arguments = Arguments(x0, *banks, index, steps, cell, context, allow_tf32=kind == "tf32", keep=Keep.BOTH)
-        self.sizes = Sizes.of(x0, tasks, gates, columns, steps, self.arguments.allow_tf32)
+        self.arguments = Arguments(x0, *banks, index, steps, allow_tf32=kind == "tf32", keep=Keep.BOTH)
+        self.sizes = Sizes.of(x0, tasks, gates, dim, steps, self.arguments.allow_tf32)
         _, states, activations = self._forward()
         self.saved = grad, states, activations
         self.exact = []
         for rows in (slice(0, CHECKED_ROWS), slice(max(0, batch - CHECKED_ROWS), batch)):
-            inputs = [x0[rows], *([] if context is None else [context[:, rows]])]
-            leaves = [tensor.double().requires_grad_() for tensor in inputs]
+            leaf = x0[rows].double().requires_grad_()
             weight, bias, own_weight, own_bias = (bank.double() for bank in banks)
-            upstream = leaves[1] if context_dim else None
             with torch.enable_grad():
-                out = reference.cross_rnn(leaves[0], weight, bias, own_weight, own_bias, index, steps=steps, cell=cell, context=upstream)
-            self.exact.append((rows, [out.detach(), *torch.autograd.grad(out, leaves, grad[:, rows].double())]))
+                out = reference.cross_rnn(leaf, weight, bias, own_weight, own_bias, index, steps=steps)
+            (gradient,) = torch.autograd.grad(out, leaf, grad[:, rows].double())
+            self.exact.append((rows, out.detach(), gradient))
 
     def _forward(self) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             return torch.ops.dcrnn_fast_triton.cross_rnn(*self.arguments)
 
-    def run(self, kernel: str) -> dict[int, Tensor]:
-        """The results of the operator that launches the kernel: 0 the output, 1 the gradient of x0, 2 that of the context."""
+    def run(self, kernel: str) -> Tensor:
+        """The result of the operator that launches the kernel: the output, or the gradient of x0."""
         if kernel in SCHEDULES:
-            return {0: self._forward()[0]}
-        needs = Needs.X0 | Needs.CONTEXT if self.arguments.context is not None else Needs.X0
+            return self._forward()[0]
         with torch.no_grad():
-            found = torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, needs, *self.arguments[:-1])
-        dx0, dcontext = found[0], found[5]
-        return {1: dx0, 2: dcontext} if needs & Needs.CONTEXT else {1: dx0}
+            return torch.ops.dcrnn_fast_triton.cross_rnn_backward(*self.saved, Needs.X0, *self.arguments[:-1])[0]
 
     def check(self, kernel: str, tile: Config) -> None:
-        """Raise ArithmeticError unless the results are right."""
-        for place, got in self.run(kernel).items():
-            for rows, exact in self.exact:
-                error = accuracy.relative_error(got[..., rows, :], exact[place])
-                if not error < accuracy.CEILING[self.sizes.kind]:
-                    raise ArithmeticError(f"{kernel} with {tile} is wrong: relative error {error:.1e} on {self.sizes}")
+        """Raise ArithmeticError unless the result is right."""
+        got = self.run(kernel)
+        for rows, out, gradient in self.exact:
+            error = accuracy.relative_error(got[..., rows, :], out if kernel in SCHEDULES else gradient)
+            if not error < accuracy.CEILING[self.sizes.kind]:
+                raise ArithmeticError(f"{kernel} with {tile} is wrong: relative error {error:.1e} on {self.sizes}")

@@ -87,8 +87,8 @@ DECLARATIONS: dict[str, Callable[..., Any]] = {"param_gather": shapes, "param_ga
 """By the operator's name, the function that computes the shapes for tracing; its signature is the schema."""
 
 
-def register_autograd(namespace: str) -> Callable[[Arguments, bool], Tensor]:
-    """Register the derivatives of a namespace's operators, and return the function that computes by them."""
+def register_autograd(namespace: str, keeps: object, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
+    """As :func:`.cross_rnn.register_autograd`. Nothing is kept and nothing multiplied, so the last two arguments have no effect."""
     operators = getattr(torch.ops, namespace)
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

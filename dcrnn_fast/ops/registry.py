@@ -8,21 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from inspect import signature
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.library import custom_op, infer_schema, triton_op
 
+from ..errors import BackendUnavailable
 from ..kernels import INTERPRETED
 from . import cross_rnn, inference, low_rank_cross_rnn, param_gather
 from .cross_rnn import Keep, Needs
-from .schema import register_shapes
 
 __all__ = ["Implementation", "Keep", "Needs", "no_override", "override_by", "register", "register_inference"]
 
-CONTRACTS = (param_gather, cross_rnn, low_rank_cross_rnn)
-DECLARATIONS = {name: declaration for contract in CONTRACTS for name, declaration in contract.DECLARATIONS.items()}
+CONTRACTS: dict[str, ModuleType] = {"param_gather": param_gather, "cross_rnn": cross_rnn, "low_rank_cross_rnn": low_rank_cross_rnn}
+"""By the operator's name the module of its contract."""
+DECLARATIONS = {name: declaration for contract in CONTRACTS.values() for name, declaration in contract.DECLARATIONS.items()}
 """Every operator of the contract by name. The signature is the schema, the body computes the shapes for tracing."""
 
 
@@ -76,12 +78,23 @@ def register(
         elif declare:
             torch.library.define(operator, infer_schema(declaration, mutates_args=()))
         register_shapes(operator, declaration)
-    compute: dict[str, Callable[[Any, bool], Tensor]] = {
-        "param_gather": param_gather.register_autograd(namespace),
-        "cross_rnn": cross_rnn.register_autograd(namespace, keeps, tf32_device),
-        "low_rank_cross_rnn": low_rank_cross_rnn.register_autograd(namespace, tf32_device),
-    }
+    compute = {name: contract.register_autograd(namespace, keeps, tf32_device) for name, contract in CONTRACTS.items()}
     return Implementation(compute, kernel_override)
+
+
+def register_shapes(operator: str, shapes: Callable[..., Any]) -> None:
+    """Register the function that computes the shapes for tracing, of an operator "namespace::name" that is there.
+
+    Raises:
+        BackendUnavailable: it is missing or has another schema; it was built from other sources.
+    """
+    namespace, _, name = operator.partition("::")
+    found = getattr(getattr(torch.ops, namespace), name, None)
+    schema = infer_schema(shapes, mutates_args=())
+    expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
+    if found is None or str(found.default._schema) != expected:
+        raise BackendUnavailable(f"it was built from other sources, which lack {operator} or its schema; run: pip install -e .")
+    torch.library.register_fake(operator, shapes)
 
 
 def register_inference(namespace: str) -> None:

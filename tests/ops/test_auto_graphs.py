@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dcrnn_fast import CrossRNN, SharingPlan, functional, tune
 from dcrnn_fast.ops import auto, backends, dispatch
-from dcrnn_fast.ops.auto import calls, memory
+from dcrnn_fast.ops.auto import decision, memory
 from tests.operators.problems import cross_arguments
 
 pytestmark = [
@@ -139,7 +139,7 @@ def captured(monkeypatch):
     """While a CUDA graph is captured no values can be read, as here. Holds the backends that computed."""
     taken = []
     monkeypatch.setenv(auto.ENVIRONMENT, "measure")
-    monkeypatch.setattr(calls, "may_read_values", lambda tensor: False)
+    monkeypatch.setattr(decision, "may_read_values", lambda tensor: False)
     monkeypatch.setattr(dispatch, "implementation", lambda name: taken.append(name) or dispatch.IMPLEMENTATIONS[name])
     return taken
 

@@ -7,23 +7,9 @@ out of memory is refused for this process. docs/guide/gpu.md explains the rules 
 """
 
 from ..backends import MEASURED as DEVICES
-from .choice import INPUTS, SIZES, STATIC, Choice, Key, bucket
 from .decision import ENVIRONMENT, mode, summary
 from .examiner import Problem
-from .tuning import Choices, tune
+from .memory import INPUTS, SIZES, Choice, Key
+from .tuning import tune
 
-__all__ = [
-    "DEVICES",
-    "ENVIRONMENT",
-    "INPUTS",
-    "SIZES",
-    "STATIC",
-    "Choice",
-    "Choices",
-    "Key",
-    "Problem",
-    "bucket",
-    "mode",
-    "summary",
-    "tune",
-]
+__all__ = ["DEVICES", "ENVIRONMENT", "INPUTS", "SIZES", "Choice", "Key", "Problem", "mode", "summary", "tune"]

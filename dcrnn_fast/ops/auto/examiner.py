@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...support import accuracy
 from ...support.accuracy import relative_error
-from .choice import Choice
+from .memory import Choice
 
 CHECKED_ROWS = 2048
 """So many rows at the start of a batch are compared with float64."""

@@ -1,4 +1,7 @@
-"""What ``auto`` chose, in this process and in the user's file. The file is of one card, and counts with the same versions alone."""
+"""What ``auto`` chooses by, and what it chose, in this process and in the user's file.
+
+The file is of one card, and counts with the same versions alone.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,17 +22,73 @@ from ...kernels import tile_file
 from ...support import files, strict_json
 from ...support.accuracy import CEILING
 from ..backends import EXTENSIONS, REASONS
-from .choice import INPUTS, SIZES, Choice, Key
+from ..registry import CONTRACTS
 
 logger = logging.getLogger("dcrnn_fast")
 
+STATIC = "reference"
+"""What is taken where nothing was measured: the one implementation that needs no check."""
+INPUTS = {name: contract.INPUTS for name, contract in CONTRACTS.items()}
+"""The differentiable inputs of each operator."""
+SIZES = {name: contract.SIZES for name, contract in CONTRACTS.items()}
+"""The sizes on which the time of each operator depends, but the batch size."""
 FORMAT = "dcrnn_fast auto 3"
-
 KERNELS, OPERATORS = Path(tile_file.__file__).parent, Path(__file__).parents[1]
 
 _choices: dict[tuple[str, Key], Choice] = {}
 _tries: Counter[tuple[str, Key]] = Counter()
 _read: set[str] = set()
+
+
+class Key(NamedTuple):
+    """What a choice depends on.
+
+    ``kind`` is the dtype as the products see it, ``needs`` names the :data:`INPUTS` that need a gradient (none in inference), ``sizes`` are
+    in the order of :data:`SIZES`, ``batch`` is the batch size by :func:`bucket`, or 0 for an operator without a batch.
+    """
+
+    operator: str
+    kind: str
+    needs: tuple[str, ...]
+    sizes: tuple[int, ...]
+    batch: int
+
+    def columns(self) -> dict[str, str]:
+        """The fields as text, for people."""
+        return {
+            "operator": self.operator,
+            "kind": self.kind,
+            "gradients": "+".join(self.needs) or "none",
+            "sizes": " ".join(f"{name}={size:d}" for name, size in zip(SIZES[self.operator], self.sizes, strict=True)),
+            "batch": f"<={self.batch}" if self.batch else "-",
+        }
+
+    def __str__(self) -> str:
+        shown = self.columns()
+        batch = f" batch{shown['batch']}" if self.batch else ""
+        return f"{shown['operator']}({shown['kind']}, {shown['sizes']}{batch}, gradients: {shown['gradients']})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend to take, its time over the reference's, and why others were refused. ``lasting``: it may be kept in a file."""
+
+    backend: str
+    ratio: float = 1.0
+    refused: Mapping[str, str] = field(default_factory=dict)
+    lasting: bool = True
+
+    def __str__(self) -> str:
+        refused = "; ".join(f"{name} refused: {why}" for name, why in self.refused.items())
+        return f"{self.backend}, {self.ratio:.2f} of the reference's time{'; ' * bool(refused)}{refused}"
+
+
+def bucket(rows: int) -> int:
+    """``rows`` rounded up to a power of four, at least 16."""
+    size = 16
+    while size < rows:
+        size *= 4
+    return size
 
 
 def clear() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from ...support import strict_json
 from ..backends import REASONS
 from . import decision, memory
-from .choice import STATIC, Choice, Key
 from .decision import tuned
+from .memory import STATIC, Choice, Key
 
 logger = logging.getLogger("dcrnn_fast")
 
