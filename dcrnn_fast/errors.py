@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from importlib.util import find_spec
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -72,6 +73,12 @@ class TrainingDivergedError(DcrnnFastError, ArithmeticError):
 
 class RanksError(DcrnnFastError, RuntimeError):
     """The processes of a run cannot go on together: one of them has ended or hangs, or they do not hold the same weights."""
+
+
+def check_installed(what: str, extra: str, packages: tuple[str, ...]) -> None:
+    """Raise MissingExtra where one of the packages of an extra, which ``what`` needs, is not installed."""
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise MissingExtra(f"{what} needs {', '.join(missing)}; run: pip install 'dcrnn_fast[{extra}]'")
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from dcrnn_fast.serving import export
-from dcrnn_fast.serving.export import cpu_kind
+from dcrnn_fast.serving.export import package
 from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import calibrate, train
 from dcrnn_fast.training.folder.weights import read_sealed
@@ -39,6 +39,6 @@ def compiled(calibrated_shop, tmp_path_factory):
     path = folder / f"shop-{digest[:16]}.pt2"
     with locked(folder / "compiled.lock", wait=True):
         if not path.exists():
-            cpu = "native" if cpu_kind.missing_here(cpu_kind.portable_kind()) else "portable"
+            cpu = "native" if package.missing_here(package.portable_kind()) else "portable"
             export(calibrated_shop / "run", path, format="aoti", backend="cpp", cpu=cpu)
     return path

@@ -35,9 +35,8 @@ from dcrnn_fast.data import BlockLoader, Encoder, PackedDataset, prepare
 from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.data.encoder.encoder import UserItems
 from dcrnn_fast.serving import score_files
-from dcrnn_fast.serving.export.aoti import write_compiled
 from dcrnn_fast.serving.export.export import Probabilities, traced
-from dcrnn_fast.serving.export.onnx import PACKAGES, onnx_program, write_onnx
+from dcrnn_fast.serving.export.formats import PACKAGES, onnx_program, write_compiled, write_onnx
 from dcrnn_fast.serving.ranker import BATCH
 
 from ..interleave import figures, rounds

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, check_installed
 from .options import BACKEND, DEVICE, Quiet, Run
 
 
@@ -110,11 +110,10 @@ def serve(
         raise ConfigError(f"--max-queue-rows {max_queue_rows}: expected at least --max-rows, {max_rows}, or a large request is never taken")
     if package is not None and (device, backend) != ("auto", "auto"):
         raise ConfigError("--device and --backend are for --run; a --package computes as it was exported")
-    from ..serving.http import check_packages
+    from ..serving.http import PACKAGES
 
-    check_packages()
-    from ..serving.http.app import Application, Limits
-    from ..serving.http.model import load_package, load_run
+    check_installed("serve", "serve", PACKAGES)
+    from ..serving.http.app import Application, Limits, load_package, load_run
     from ..serving.http.server import Server, bind, keep_hangups
 
     keep_hangups()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..data.build.staging import Progress
+from ..data.encoder.memory import Piece
 from ..data.read.csv_files import Rejects
 from ..data.read.row_files import RowReader, expand, expected_rows, named_twice
 from ..data.read.text_queries import open_database
@@ -94,7 +96,7 @@ def score_files(
             rejects=rejects,
         )
         expected, done = expected_rows(files), 0
-        with writing_output("output", output) as beside, _Writer(beside, output.suffix) as writer:
+        with writing_output("output", output) as beside, closing(_Writer(beside, output.suffix)) as writer:
             for batch, ids, dense in _ahead(_jobs(ranker, reader, files)):
                 scores = {name: pa.array(values) for name, values in ranker.predict_encoded(ids, dense).items()}
                 columns = {key: batch.column(key) for key in keys} | scores
@@ -116,7 +118,8 @@ def _jobs(ranker: Ranker | ExportedRanker, reader: RowReader, files: Sequence[Pa
         for batch, place in reader.batches(path):
             for start in range(0, batch.num_rows, PART_ROWS):
                 part, at = batch.slice(start, PART_ROWS), place._replace(before=place.before + start)
-                yield lambda part=part, at=at: (part, *ranker.encoder.encode_batch(part, at))  # type: ignore[misc]
+                piece = Piece({name: part.column(name) for name in ranker.columns}, part.num_rows, at)
+                yield lambda part=part, piece=piece: (part, *ranker.encoder.encode_pieces([piece]))  # type: ignore[misc]
 
 
 def _ahead(jobs: Iterator[Job]) -> Iterator[tuple[pa.RecordBatch, torch.Tensor, torch.Tensor | None]]:
@@ -140,12 +143,6 @@ class _Writer:
         self._path, self._kind = path, kind
         self._file: Any = None
         self._schema: pa.Schema | None = None
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the file, once."""

@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..data import PackedDataset
-from ..errors import CheckpointError, ConfigError, MissingExtra, RunFolderError, TrainingDivergedError, shown
+from ..errors import CheckpointError, ConfigError, RunFolderError, TrainingDivergedError, check_installed, shown
 from ..support import strict_json
 from ..support.checks import check_count
 from ..support.files import path_of, scratch_folder
@@ -57,8 +56,7 @@ def tune(config: RunConfig, output: str | Path, *, trials: int = 30, report: Rep
     check_count("trials", trials, 2)
     if not isinstance(config, RunConfig):
         raise TypeError(f"config={shown(config)}: expected a RunConfig, got {type(config).__name__}")
-    if find_spec("optuna") is None:
-        raise MissingExtra("tune needs optuna; run: pip install 'dcrnn_fast[tune]'")
+    check_installed("tune", "tune", ("optuna",))
     if config.init is not None or place():
         raise ConfigError("tune trains new models in one process: leave init out, and start it without torchrun")
     root, report = path_of("output", output), report or Report()

@@ -19,14 +19,14 @@ def ranker(calibrated_shop):
 @pytest.fixture
 def serve():
     """Starts a server in Python of a ranker."""
-    from dcrnn_fast.serving.http.model import Served
+    from dcrnn_fast.serving.http.app import Served
 
     from .on_a_thread import OnAThread
 
     running = []
 
     def begin(ranker, **options):
-        running.append(OnAThread(ranker, load=lambda ranker: Served(ranker, "unknown", "run", "0", "0"), **options))
+        running.append(OnAThread(ranker, load=lambda ranker: Served(ranker, "0" * 12, "run", "0", "0"), **options))
         return running[-1]
 
     yield begin

@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_ranker(server, ranker):
     assert_scores(answer, ranker.predict(ROWS))
     assert list(answer.json) == ["model", "rows", "scores"]
     assert answer.json["rows"] == 4
-    assert re.fullmatch("[0-9a-f]{12}|unknown", answer.json["model"])
+    assert re.fullmatch("[0-9a-f]{12}", answer.json["model"])
     assert answer.headers["content-type"].partition(";")[0] == "application/json"
 
 

@@ -3,7 +3,7 @@
 import threading
 from functools import partial
 
-from dcrnn_fast.serving.http.model import load_run
+from dcrnn_fast.serving.http.app import load_run
 
 
 class OnAThread:

@@ -15,11 +15,11 @@ import yaml
 
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import Encoder
-from dcrnn_fast.errors import MissingExtra
-from dcrnn_fast.serving.http import PACKAGES, check_packages
-from dcrnn_fast.serving.http import body as http_body
+from dcrnn_fast.errors import MissingExtra, check_installed
+from dcrnn_fast.serving.http import PACKAGES
+from dcrnn_fast.serving.http import request as http_request
 from dcrnn_fast.serving.http import request as score_request
-from dcrnn_fast.serving.http.model import Served
+from dcrnn_fast.serving.http.app import Served
 from dcrnn_fast.training import train
 from tests.training.tiny import tiny_config
 
@@ -124,7 +124,7 @@ def test_a_failure_is_a_503_that_says_so_and_the_next_request_is_scored(serve, r
 
 @needs_packages
 def test_bodies_are_held_within_bounds(serve, ranker, monkeypatch):
-    monkeypatch.setattr(http_body, "HELD", 2)
+    monkeypatch.setattr(http_request, "HELD", 2)
     server = serve(ranker, max_body_bytes=10_000)
     place = urlsplit(server.url)
     head = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
@@ -294,15 +294,15 @@ def test_threads_score_alike(serve, ranker):
 
 
 def test_without_the_packages_of_the_extra_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("dcrnn_fast.serving.http.find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr("dcrnn_fast.errors.find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(MissingExtra, match=r"serve needs uvicorn; run: pip install 'dcrnn_fast\[serve\]'"):
-        check_packages()
+        check_installed("serve", "serve", PACKAGES)
 
 
 def test_a_table_that_is_not_scored_finitely_is_not_served(ranker, monkeypatch):
-    from dcrnn_fast.serving.http import model as served
+    from dcrnn_fast.serving.http.app import load_run
 
     monkeypatch.setattr(Ranker, "load", lambda *_, **__: ranker)
     monkeypatch.setattr(Ranker, "predict_encoded", lambda *_: {"click": torch.tensor([np.nan]).numpy()})
     with pytest.raises(ValueError, match="no finite score"):
-        served.load_run("run")
+        load_run("run")

@@ -15,17 +15,17 @@ from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
 from dcrnn_fast.serving import export, load_exported, score_files
-from dcrnn_fast.serving.export import cpu_kind
 from dcrnn_fast.serving.export import export as exporting
 from dcrnn_fast.serving.export import load as exported
+from dcrnn_fast.serving.export import package
 from dcrnn_fast.serving.export.archive import check_program
-from dcrnn_fast.serving.http.model import load_package
+from dcrnn_fast.serving.http.app import load_package
 from tests.damage import fill_disk
 
 from .archives import rewritten, with_json
 
 ROWS = {"colour": ["c1", "c8", "unseen"], "shape": ["s0", None, "s4"], "size": [0.5, -1.25, None]}
-needs_v3 = pytest.mark.skipif(cpu_kind.missing_here(cpu_kind.portable_kind()) is not None, reason="needs Linux on x86-64-v3")
+needs_v3 = pytest.mark.skipif(package.missing_here(package.portable_kind()) is not None, reason="needs Linux on x86-64-v3")
 
 
 @pytest.fixture(scope="module", params=["cpp", "reference"])
@@ -196,7 +196,7 @@ def test_a_portable_compiled_file_scores_as_the_calibrated_run_and_is_refused_on
     about = rewritten(compiled, tmp_path / "older.pt2", {"extra/dcrnn_fast.json": with_json(older)})
     with pytest.raises(ExportError, match=r"was compiled for PyTorch '2\.1\.0'"):
         load_exported(about)
-    monkeypatch.setattr(cpu_kind, "_instructions", lambda: ["sse2"])
+    monkeypatch.setattr(package, "_instructions", lambda: ["sse2"])
     with pytest.raises(ExportError, match=r"another kind of CPU: this one lacks .*avx"):
         load_exported(compiled)
 
@@ -204,8 +204,8 @@ def test_a_portable_compiled_file_scores_as_the_calibrated_run_and_is_refused_on
 @pytest.mark.parametrize(
     ("cpu", "told", "kind"),
     [
-        ("native", (None, "native -fno-gnu-unique"), cpu_kind.cpu_kind()),
-        pytest.param("portable", (256, "x86-64-v3 -fno-gnu-unique"), cpu_kind.portable_kind(), marks=needs_v3),
+        ("native", (None, "native -fno-gnu-unique"), package.cpu_kind()),
+        pytest.param("portable", (256, "x86-64-v3 -fno-gnu-unique"), package.portable_kind(), marks=needs_v3),
     ],
 )
 def test_the_compiler_and_the_file_are_told_for_which_cpus(shop, tmp_path, monkeypatch, cpu, told, kind):
@@ -229,7 +229,7 @@ def test_the_compiler_and_the_file_are_told_for_which_cpus(shop, tmp_path, monke
 
 @needs_v3
 def test_portable_code_needs_less_than_this_cpus_own():
-    assert set(cpu_kind.portable_kind()["instructions"]) < set(cpu_kind.cpu_kind()["instructions"])
+    assert set(package.portable_kind()["instructions"]) < set(package.cpu_kind()["instructions"])
 
 
 def test_without_a_compiler_nothing_is_compiled(shop, tmp_path):

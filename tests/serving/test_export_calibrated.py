@@ -11,10 +11,9 @@ from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import ExportError
 from dcrnn_fast.serving import export, load_exported, model_id
 from dcrnn_fast.serving.export import export as exporting
+from dcrnn_fast.serving.export import formats, package
 from dcrnn_fast.serving.export import load as exported
-from dcrnn_fast.serving.export import onnx as export_onnx
-from dcrnn_fast.serving.export import package
-from dcrnn_fast.serving.export.calibrated import Calibrated
+from dcrnn_fast.serving.export.export import Calibrated
 from dcrnn_fast.training import calibrate
 from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, read_calibration
 from dcrnn_fast.training.folder.weights import read_sealed
@@ -105,8 +104,8 @@ def through_pt2(ranker, path):
 
 
 def through_onnx(ranker, path):
-    export_onnx.write_onnx(graph(ranker), {}, ranker.names, path / "model.onnx")
-    return export_onnx.onnx_program(path / "model.onnx", ranker.names)
+    formats.write_onnx(graph(ranker), {}, ranker.names, path / "model.onnx")
+    return formats.onnx_program(path / "model.onnx", ranker.names)
 
 
 @pytest.mark.parametrize("write", [through_pt2, pytest.param(through_onnx, marks=needs_onnx)])

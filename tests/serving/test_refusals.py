@@ -7,8 +7,8 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import ConfigError, DataError, ExportError
 from dcrnn_fast.serving import export, load_exported, score_files
-from dcrnn_fast.serving.export import cpu_kind
 from dcrnn_fast.serving.export import export as exporting
+from dcrnn_fast.serving.export import package
 from dcrnn_fast.serving.export.archive import GRAPH
 from tests.refusals import check, row, rows
 from tests.serving import test_score
@@ -49,7 +49,7 @@ TABLE = [
         float("nan"), 0.5,
     ]),
     row("portable code that could not run here is not compiled",
-        lambda shop, tmp_path, monkeypatch: (monkeypatch.setattr(cpu_kind, "_instructions", lambda: ["sse2"]),
+        lambda shop, tmp_path, monkeypatch: (monkeypatch.setattr(package, "_instructions", lambda: ["sse2"]),
             export(shop / "run", tmp_path / "shop.pt2", format="aoti", cpu="portable")),
         ConfigError, r"cpu='portable': .*must run here to be compared: this one lacks abm, avx.*use 'native'"),
     *rows("a file that does not fit is refused with the remedy",

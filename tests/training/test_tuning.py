@@ -377,7 +377,7 @@ def damaged(text, config, quick, tmp_path):
 
 
 def without_optuna(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "find_spec", lambda name: None)
+    monkeypatch.setattr("dcrnn_fast.errors.find_spec", lambda name: None)
     tune(config, tmp_path)
 
 

@@ -15,7 +15,7 @@ import torch
 from ...errors import DataError, shown
 from ...support.files import path_of
 from ...support.pooled_fields import pooling_problem
-from ..codes.numbers import FloatArray, Place, bucket_ids, check_finite, dense_float32, dense_values
+from ..codes.numbers import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
 from ..codes.texts import Categories, Hashes, text_ids
 from ..packed.arrays import META
 from ..packed.meta import read_meta, whole_vocabulary
@@ -23,8 +23,6 @@ from .memory import Piece, derived_too, number_cells, pieces_of, text_cells
 from .run_folder import ENCODER, read_run
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from ..schema.fields import Derived
 
 
@@ -150,11 +148,6 @@ class Encoder:
         """Encode one or more pieces of a table, which hold the encoder's columns, as :meth:`encode` does."""
         done = [self._encoded(piece) for piece in pieces]
         ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
-        return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
-
-    def encode_batch(self, batch: pa.RecordBatch, place: Place) -> Encoded:
-        """Encode a batch of a file's rows, which begins at `place`, as :meth:`encode` does; errors name the file and its row."""
-        ids, dense = self._encoded(Piece({name: batch.column(name) for name in self.columns}, batch.num_rows, place))
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
     def part(self, columns: Collection[str]) -> Encoder:

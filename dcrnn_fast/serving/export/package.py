@@ -1,9 +1,13 @@
-"""The texts in an exported file: ``dcrnn_fast.json``, its description, and ``encoder.json``, which encodes rows for its model."""
+"""The texts in an exported file: ``dcrnn_fast.json``, its description, and ``encoder.json``, which encodes rows for its model.
+
+The description of compiled code has the kind of CPU that it is for: the system, the architecture and the instruction sets.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -20,7 +24,6 @@ from ...ops.backends import extension_missing_reason
 from ...support import strict_json
 from ..ranker import Ranker
 from ..unseen import Cells, read_cells
-from .cpu_kind import missing_here
 
 FORMAT = 1
 """The version of the description. A reader refuses every other one."""
@@ -28,22 +31,19 @@ ABOUT, ENCODER = "dcrnn_fast.json", "encoder.json"
 MAX_ROWS = 2**20
 """The most rows of a call. The intermediate values of more would take gigabytes; :class:`ExportedRanker` divides longer tables."""
 
-_TYPES: dict[str, type] = {
-    "format": int,
-    "kind": str,
-    "dcrnn_fast": str,
-    "torch": str,
-    "tasks": list,
-    "names": list,
-    "fields": list,
-    "dense": list,
-    "backend": str,
-    "operators": dict,
-    "cpu": dict,
-    "encoding": str,
-    "calibrated": dict,
-    "model": str,
+_TYPES: dict[type, tuple[str, ...]] = {
+    int: ("format",),
+    str: ("kind", "dcrnn_fast", "torch", "backend", "encoding", "model"),
+    list: ("tasks", "names", "fields", "dense"),
+    dict: ("operators", "cpu", "calibrated"),
 }
+"""The types of the description's values, and their keys."""
+_SETS = (
+    "avx", "amx", "fma", "f16c", "bmi", "sse", "ssse", "popcnt", "abm", "movbe", "adx", "aes", "vaes", "gfni", "sha", "pclmul", "vpclmul",
+)  # fmt: skip
+"""Instruction sets that a compiler may use, by the first letters of their names in Linux."""
+PORTABLE = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "popcnt", "sse", "sse2", "sse4_1", "sse4_2", "ssse3")
+"""The instruction sets of x86-64-v3, to which AVX2 belongs, as Linux names them."""
 
 
 class Package(NamedTuple):
@@ -125,7 +125,8 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
             f"{path} has format {shown(version)}, and dcrnn_fast {__version__} reads format {FORMAT}; "
             f"export the run again with this version, or install the one that wrote it: {shown(about.get('dcrnn_fast'))}"
         )
-    if not all(type(about.get(key)) is kind for key, kind in _TYPES.items()) or not re.fullmatch("[0-9a-f]{64}", about["model"]):
+    are_typed = all(type(about.get(key)) is kind for kind, keys in _TYPES.items() for key in keys)
+    if not are_typed or not re.fullmatch("[0-9a-f]{64}", about["model"]):
         raise not_exported(path)
     lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
@@ -181,3 +182,32 @@ def _schema(name: str) -> str | None:
     found = getattr(getattr(torch.ops, namespace), short, None) if namespace.isidentifier() and short.isidentifier() else None
     one = getattr(found, "default", None) if isinstance(found, torch._ops.OpOverloadPacket) else None
     return None if one is None else str(one._schema)
+
+
+def portable_kind() -> dict[str, Any]:
+    """The kind of all x86-64 CPUs under this system that have :data:`PORTABLE`."""
+    return {"system": platform.system(), "machine": "x86_64", "instructions": list(PORTABLE)}
+
+
+def cpu_kind() -> dict[str, Any]:
+    """This machine's ``system``, ``machine`` and, on Linux with x86, its ``instructions``."""
+    return {"system": platform.system(), "machine": platform.machine(), "instructions": _instructions()}
+
+
+def missing_here(kind: Mapping[str, Any]) -> str | None:
+    """The reason, in words, why code for this :func:`cpu_kind` does not run on this machine; None if it does."""
+    ours = cpu_kind()
+    for key in ("system", "machine"):
+        if kind.get(key) != ours[key]:
+            return f"its {key} is {kind.get(key)!r}, and here it is {ours[key]!r}"
+    lacking = sorted(set(kind.get("instructions", ())) - set(ours["instructions"]))
+    return f"this one lacks {', '.join(lacking)}" if lacking else None
+
+
+def _instructions() -> list[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return sorted({flag for flag in flags if flag.startswith(_SETS)})

@@ -1,4 +1,4 @@
-"""The HTTP interface of a ranker, its paths and its errors. Needs the extra ``serve``; docs/guide/server.md is its contract."""
+"""The HTTP interface of a ranker: its model, its paths and its errors. Needs the extra ``serve``; docs/guide/server.md is its contract."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
@@ -22,14 +24,12 @@ from starlette.exceptions import HTTPException
 
 from ... import __version__
 from ...errors import DataError
-from ..export.load import ExportedRanker
+from ..export.load import ExportedRanker, load_exported
 from ..ranker import Ranker, Scores
 from .batching import Batcher, Job, Refused
-from .body import BodyReader, Receive
 from .connections import warn
 from .metrics import Metrics
-from .model import Served
-from .request import ScoreRequest, Unusable, read_request
+from .request import BodyReader, Receive, ScoreRequest, Unusable, read_request
 from .schema import describe_api
 
 JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
@@ -265,3 +265,36 @@ def _unavailable(message: str) -> Response:
 
 def _error(status: HTTPStatus, message: str, headers: Mapping[str, Any] | None = None) -> Response:
     return Response(json.dumps({"error": message}), status, dict(headers or {}), media_type=JSON)
+
+
+class Served(NamedTuple):
+    """A ranker, its ``id`` (12 hex digits), its ``kind`` ("run", "pt2" or "aoti"), and the versions that made it."""
+
+    ranker: Ranker | ExportedRanker
+    id: str
+    kind: str
+    dcrnn_fast: str
+    torch: str
+
+
+def load_run(path: Path, *, device: str = "auto", backend: str = "auto") -> Served:
+    """The ranker of a run folder, once it has scored a row. Raises the errors of :meth:`Ranker.load`."""
+    ranker = Ranker.load(path, device=device, backend=backend)
+    return _tried(Served(ranker, str(ranker.id)[:12], "run", __version__, torch.__version__), path)
+
+
+def load_package(path: Path) -> Served:
+    """The ranker of an exported file, once it has scored a row. Raises the errors of :func:`load_exported`."""
+    ranker = load_exported(path)
+    about = ranker.about
+    return _tried(Served(ranker, ranker.id[:12], about["kind"], about["dcrnn_fast"], about["torch"]), path)
+
+
+def _tried(served: Served, path: Path) -> Served:
+    scores = served.ranker.predict({name: [None] for name in served.ranker.columns})
+    if served.ranker.unseen is not None:
+        served.ranker.unseen.clear()
+        served.ranker.unseen.by_request = True
+    if not all(np.isfinite(values).all() for values in scores.values()):
+        raise DataError(f"{path} gives a row of missing cells no finite score; train again, and see the run's log")
+    return served
