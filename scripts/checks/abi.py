@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "abi"
 OLDEST, NEWEST = "2.10", "newest"
+WHEEL = ("-m", "pip", "wheel", "--no-build-isolation", "--no-deps")
 NEEDS = ("numpy", "pybind11>=2.13", "setuptools>=77", "ninja", "pytest>=8", "hypothesis>=6.100")
 TESTS = ("tests/operators", "-k", "cpp and (outputs_and_gradients or rows_are_copied or gradient_of_a_row or refuse)")
 LOADED = """
@@ -63,19 +64,7 @@ def wheel(python: Path, version: str) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     run(python, "setup.py", "-q", "sdist", "--dist-dir", out, where=ROOT)
     (source,) = out.iterdir()
-    run(
-        python,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-build-isolation",
-        "--no-deps",
-        "--wheel-dir",
-        out,
-        source,
-        DCRNN_FAST_CPP="1",
-        DCRNN_FAST_CUDA="0",
-    )
+    run(python, *WHEEL, "--wheel-dir", out, source, DCRNN_FAST_CPP="1", DCRNN_FAST_CUDA="0")
     return next(out.glob("*.whl"))
 
 
