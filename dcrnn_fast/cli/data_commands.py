@@ -21,6 +21,9 @@ def prepare(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the validation rows, where they are drawn.")] = 0,
     valid_fraction: Annotated[float, typer.Option(help="Part of the train rows to draw as validation rows.")] = 0.1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads that learn and encode; default: one a core, at most 8.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Encode a table of any size, part by part, into a folder of arrays, and warn of what would spoil a run."""
@@ -31,7 +34,9 @@ def prepare(
     from .tables import output_console, print_lines
 
     with row_progress(quiet=quiet) as progress:
-        data = prepare_folder(schema, output, inputs=inputs or (), seed=seed, valid_fraction=valid_fraction, progress=progress)
+        data = prepare_folder(
+            schema, output, inputs=inputs or (), seed=seed, valid_fraction=valid_fraction, workers=workers, progress=progress
+        )
     if quiet:
         return
     lines = [f"{data.meta.name}: {', '.join(f'{count:,} {split}' for split, count in data.meta.rows.items())} rows"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, shown
+from ..support.checks import check_count
 from ..support.files import path_of, scratch_folder
 from .packed.arrays import META, PackedDataset, file_sha256, open_or_discard, open_packed, remove_leftovers
 from .packed.meta import FORMAT_VERSION, check_encoding
@@ -108,7 +109,7 @@ def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, A
     paths = source_paths(schema, folder)
     key = options | {
         "format": FORMAT_VERSION,
-        "spelling": 2,  # the rules by which cells become texts and numbers
+        "spelling": 3,  # the rules by which cells become texts and numbers, and a column its scale
         "schema": schema.model_dump(mode="json"),
         "sources": {role: [file_sha256(file) for file in files] for role, files in paths.items()},
     }
@@ -181,18 +182,22 @@ def prepare_folder(
     inputs: Sequence[str] = (),
     seed: int = 0,
     valid_fraction: float = 0.1,
+    workers: int | None = None,
     progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
 ) -> PackedDataset:
     """Encode a table into the folder `output`, which must not exist. `prepare(output)` opens it, and so does a run with `data: output`.
 
     `schema` is one as `prepare` takes it. `inputs`, paths, patterns or folders relative to the working directory, replace the `all` of its
-    `files`. `seed` and `valid_fraction` are those of `prepare`. `progress` is called with what is being done, how much of it is done, and
-    how much there is, or None if that is not known. Rejected rows are in the folder's rejects.parquet. Memory does not grow with the
-    table, but for a few bytes a row; while it works, the disk holds the columns twice.
+    `files`. `seed` and `valid_fraction` are those of `prepare`. `workers` threads learn and encode at the same time, by default one for
+    each core that the process may use, at most 8; their number changes no bit. `progress` is called with what is being done, how much of it
+    is done, and how much there is, or None if that is not known. Rejected rows are in the folder's rejects.parquet. Memory does not grow
+    with the table, but for a few bytes a row; while it works, the disk holds the columns twice.
 
-    Raises DataError as `prepare` does, and for an `output` that exists.
+    Raises DataError as `prepare` does, and for an `output` that exists; TypeError or ValueError for `workers` outside 1 to 1024.
     """
     _check_draw(seed, valid_fraction)
+    if workers is not None:
+        check_count("workers", workers, maximum=1024)
     from .build.build import build
     from .read.row_files import source_paths, with_inputs
 
@@ -203,7 +208,7 @@ def prepare_folder(
     if inputs:
         table = with_inputs(table, inputs)
     remove_leftovers(target.parent, target.name)
-    build(target, table, source_paths(table, folder), seed=seed, valid_fraction=valid_fraction, progress=progress)
+    build(target, table, source_paths(table, folder), seed=seed, valid_fraction=valid_fraction, workers=workers, progress=progress)
     return open_packed(target)
 
 

@@ -17,7 +17,7 @@ from ..codes.quantiles import bucket_edges
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import first_positions
 from ..schema.fields import History
-from ..schema.table import TableSchema
+from ..schema.table import Numeric, TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds
 from .labels import Label, check_funnel
@@ -50,8 +50,7 @@ class FittedSchema:
                         f"column holds {sorted(set(fitting.texts([task.column], 1, 20)) - {MISSING})} (at most 20 shown)"
                     )
         categories: dict[str, Field] = {}
-        buckets: list[Field] = []
-        dense: list[DenseScale] = []
+        learned = fitting.staged.pool.map(lambda numeric: _fitted(fitting, numeric), schema.numeric)  # meanwhile, DuckDB counts the texts
         id_columns, shared, computed = schema.id_columns, schema.shared, schema.computed
         several = {column for pool in schema.pooled.values() for column in pool["columns"]}
         columns = len(id_columns) + len(schema.numeric)
@@ -62,12 +61,12 @@ class FittedSchema:
             elif c.same_ids_as is None:
                 alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
                 categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count, several)
-        for done, n in enumerate(schema.numeric, start=len(id_columns)):
+        buckets: list[Field] = []
+        dense: list[DenseScale] = []
+        for done, (bucket, scale) in enumerate(learned, start=len(id_columns)):
             progress("learning columns", done, columns)
-            if n.buckets is not None:
-                buckets.append(BucketCode.fit(fitting, n))
-            if n.dense is not None:
-                dense.append(DenseScale.fit(fitting, n))
+            buckets += [] if bucket is None else [bucket]
+            dense += [] if scale is None else [scale]
         return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(dense))
 
     @classmethod
@@ -135,16 +134,11 @@ class EncodedRows:
         """The arrays of a batch by kind, as the packed format holds them. Raises DataError for rows that break the schema."""
         schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
         ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
+        for columns, source in self._ids:
+            ids[:, columns] = source.values(batch)
         scaled = np.empty((batch.rows, len(dense)), np.float32)
-
-        def fill(part: int) -> None:
-            if part < len(self._ids):
-                columns, source = self._ids[part]
-                ids[:, columns] = source.values(batch)
-            else:
-                scaled[:, part - len(self._ids)] = dense[part - len(self._ids)].transform(staged, batch)
-
-        list(staged.pool.map(fill, range(len(self._ids) + len(dense))))
+        for position, scale in enumerate(dense):
+            scaled[:, position] = scale.transform(staged, batch)
         labels = np.column_stack([label.values(batch) for label in self._labels])
         if schema.funnel:
             check_funnel(schema, labels, batch.place)
@@ -156,6 +150,11 @@ class EncodedRows:
             "group": self._group.values(batch) if self._group is not None else None,
         }
         return {kind: array for kind, array in arrays.items() if array is not None}
+
+
+def _fitted(fitting: Fitting, numeric: Numeric) -> tuple[BucketCode | None, DenseScale | None]:
+    bucket = None if numeric.buckets is None else BucketCode.fit(fitting, numeric)
+    return bucket, None if numeric.dense is None else DenseScale.fit(fitting, numeric)
 
 
 def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:

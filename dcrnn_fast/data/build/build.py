@@ -6,15 +6,18 @@ in DuckDB and `1` here, and its average of hillstrom's log1p(history) differs in
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import DataError
 from ..packed.arrays import PackedWriter, writing_packed
@@ -24,11 +27,12 @@ from ..read.text_queries import open_database
 from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema
 from .history_leaks import collected
-from .splits import PAST, split_rows
+from .splits import PAST, SplitArray, split_rows
 from .staging import Progress, read_tables
 from .train_rows import Fitting
 
-WORKERS = 2
+MOST_WORKERS = 8
+"""Threads unless more are asked for."""
 
 
 def build(
@@ -39,6 +43,7 @@ def build(
     seed: int,
     valid_fraction: float,
     encoding: Mapping[str, Any] | None = None,
+    workers: int | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> int:
     """Encode the files of each role in `paths` into the folder `target`, and return how many rows were rejected.
@@ -46,7 +51,8 @@ def build(
     Memory does not grow with the files, but for a few bytes a row; meanwhile the disk of `target` holds the columns once more. Raises
     DataError for what :func:`dcrnn_fast.data.prepare` says.
     """
-    with writing_packed(target) as folder, ThreadPoolExecutor(WORKERS) as pool:
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers
+    with writing_packed(target) as folder, ThreadPoolExecutor(workers) as pool:
         staging = folder / "staging"
         staging.mkdir()
         rejects = Rejects(schema.max_rejects)
@@ -63,19 +69,33 @@ def build(
             raise DataError(f"data set {schema.name!r} cannot be prepared: {' '.join(str(error).split())[:500]}") from error
         counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
         with PackedWriter(folder, _meta(schema, encoder, counts)) as writer:
-            for batch in staged.batches:
+            batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
+            encoded = _ahead(pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
+            for batch, parts in zip(batches, encoded, strict=True):
                 progress("encoding rows", batch.start, staged.rows)
-                of_batch = splits[batch.here]
-                if (of_batch == PAST).all():  # a batch is of one file
-                    continue
-                arrays = rows.arrays(batch)
-                for split in np.unique(of_batch):
-                    writer.append(SPLITS[split], {kind: array[of_batch == split] for kind, array in arrays.items()})
+                for split, arrays in parts.items():
+                    writer.append(split, arrays)
             progress("encoding rows", staged.rows, staged.rows)
             writer.finish()
         rejects.write_file(folder / FILE)
         shutil.rmtree(staging)
     return len(rejects)
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], most: int) -> Iterator[Any]:
+    """The function's values for the items, in their order; the pool works on at most so many ahead."""
+    waiting: deque[Future[Any]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _by_split(arrays: Mapping[str, npt.NDArray[Any]], splits: SplitArray) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """The rows of each split, the arrays by kind."""
+    return {SPLITS[split]: {kind: array[splits == split] for kind, array in arrays.items()} for split in np.unique(splits)}
 
 
 def _meta(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:

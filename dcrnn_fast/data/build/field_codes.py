@@ -9,7 +9,8 @@ dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * lo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -20,7 +21,8 @@ import pyarrow.compute as pc
 
 from ...errors import DataError
 from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, treated
-from ..codes.quantiles import distinct_counts, edges_of, pairwise_sum
+from ..codes.quantiles import edges_of
+from ..codes.sums import NumberCounts, Total
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
@@ -99,7 +101,7 @@ class BucketCode:
     def fit(cls, fitting: Fitting, numeric: Numeric) -> BucketCode:
         """Learn from the train rows."""
         assert numeric.buckets is not None
-        return cls(numeric.column, edges_of(*distinct_counts(fitting.numbers(numeric.column).pieces()), numeric.buckets))
+        return cls(numeric.column, edges_of(*NumberCounts.of(fitting.numbers(numeric.column))[:2], numeric.buckets))
 
     @property
     def num_embeddings(self) -> int:
@@ -135,22 +137,20 @@ class DenseScale:
     @classmethod
     def fit(cls, fitting: Fitting, numeric: Numeric) -> DenseScale:
         """Learn from the train rows."""
-        assert numeric.dense is not None
-        treatment, selected = numeric.dense, fitting.numbers(numeric.column)
-        count = selected.count
+        treatment = numeric.dense
+        assert treatment is not None
 
-        def part(start: int, stop: int) -> FloatArray:
-            return treated(selected.read(start, stop - start), treatment)
+        def values() -> Iterator[FloatArray]:
+            return (treated(some, treatment) for some in fitting.numbers(numeric.column))
 
-        mean = std = 0.0
-        with np.errstate(over="ignore", invalid="ignore"):
-            if count:
-                mean = pairwise_sum(part, count) / count
-                std = float(np.sqrt(pairwise_sum(lambda start, stop: np.square(part(start, stop) - mean), count) / count))
-        if not np.isfinite([mean, std]).all():
+        try:
+            mean = Total.of(values()).mean
+            with np.errstate(over="ignore"):
+                std = math.sqrt(Total.of(np.square(some - mean) for some in values()).mean)
+        except OverflowError:
             raise DataError(
                 f"{fitting.largest(numeric.column)}, which is too large to standardise; correct it, or use `dense: log1p` or `buckets`"
-            )
+            ) from None
         return cls(numeric.column, treatment, mean, std if std > 0 else 1.0)
 
     def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:

@@ -5,7 +5,7 @@ Reading happens once, and whatever is learned or encoded afterwards reads one co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ from ..schema.table import TableSchema
 
 MAPPED_TEXTS = 1 << 22
 """Distinct texts that are mapped at a time."""
-PIECE = 1 << 20
 Progress = Callable[[str, int, "int | None"], None]
 """Called with what is being done, how much of it is done, and how much there is, or None if that is not known."""
 
@@ -68,10 +67,6 @@ class NumberColumn:
     def values(self, batch: Batch) -> FloatArray:
         """The batch's cells."""
         return self.read(batch.start, batch.rows)
-
-    def pieces(self) -> Iterator[FloatArray]:
-        """All cells, some at a time."""
-        return (self.read(start, min(PIECE, self.count - start)) for start in range(0, self.count, PIECE))
 
 
 class TimeColumn(NumberColumn):
@@ -202,15 +197,6 @@ class StagedTable:
             texts.finish()
         for numbers in (*self.numbers.values(), *self.times.values()):
             numbers.finish()
-
-    def select(self, column: NumberColumn, chosen: npt.NDArray[np.bool_]) -> NumberColumn:
-        """The numbers of the chosen rows that are not missing, as a column of its own; the one selected before is gone."""
-        selected = NumberColumn(self._folder / "selected")
-        for batch in self.batches:
-            values = column.values(batch)
-            selected.append(values[chosen[batch.here] & ~np.isnan(values)])
-        selected.finish()
-        return selected
 
 
 def read_tables(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..codes.numbers import FloatArray
 from ..read.text_queries import counted
 from .splits import TRAIN, SplitArray
-from .staging import NumberColumn, StagedTable, TextColumn
+from .staging import StagedTable, TextColumn
 
 
 class Fitting:
@@ -20,7 +21,6 @@ class Fitting:
     def __init__(self, staged: StagedTable, splits: SplitArray, database: duckdb.DuckDBPyConnection) -> None:
         self.staged, self.train = staged, splits == TRAIN
         self._database = database
-        self._selected: tuple[str, NumberColumn] | None = None
 
     def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
         """The texts that at least `min_count` cells of the train rows hold, at most `limit`: the most frequent first, then in text order.
@@ -41,11 +41,11 @@ class Fitting:
             counts[last - 1] *= missing  # A batch's last text is MISSING.
         return counts
 
-    def numbers(self, name: str) -> NumberColumn:
-        """The numbers of a column in the train rows, without the missing ones."""
-        if self._selected is None or self._selected[0] != name:
-            self._selected = name, self.staged.select(self.staged.numbers[name], self.train)
-        return self._selected[1]
+    def numbers(self, name: str) -> Iterator[FloatArray]:
+        """The numbers of a column in the train rows, without the missing ones, a batch at a time."""
+        for batch in self.staged.batches:
+            values = self.staged.numbers[name].values(batch)
+            yield values[self.train[batch.here] & ~np.isnan(values)]
 
     def largest(self, name: str) -> str:
         """Where the train rows hold the number that is farthest from 0, in words."""

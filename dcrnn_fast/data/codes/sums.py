@@ -1,0 +1,125 @@
+"""What the numbers of a column say as sums: parts of a table, in any order and however it is cut, add up to the same bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+MOST_DISTINCT = 1 << 22
+"""Distinct numbers that are kept, and numbers that are sorted at a time."""
+SHORTER = (0, 8, 16, *range(18, 42, 2))
+"""How many of their last bits numbers lose where there are more distinct ones."""
+ADDED_AT_ONCE, BITS_AT_ONCE = 1 << 16, 36
+"""So many numbers of so many bits add up to 52 bits, which a float64 holds."""
+UNIT = 1074
+"""Every float64 is a multiple of 2**-1074."""
+
+
+class NumberCounts(NamedTuple):
+    """How often each number occurs: `values` rise, and none is NaN. -0.0 counts as 0.0.
+
+    Exact for at most 4.2 million distinct numbers. Where there are more, all lose as few of their last bits as it takes, and are rounded
+    towards zero: 16 bits leave a relative error of 1.5e-11, 24 of 3.7e-9, 32 of 9.5e-7. A part never loses more bits than the whole, so the
+    sum of all parts is the same whatever the parts are.
+    """
+
+    values: FloatArray
+    counts: npt.NDArray[np.int64]
+    bits: int = 0
+    """How many last bits the numbers have lost."""
+
+    @classmethod
+    def of(cls, pieces: Iterable[FloatArray]) -> NumberCounts:
+        """The counts of numbers that come some at a time.
+
+        >>> found = NumberCounts.of([np.array([2.0, 1.0]), np.array([2.0])])
+        >>> found.values.tolist(), found.counts.tolist()
+        ([1.0, 2.0], [1, 2])
+        """
+        whole = cls(np.zeros(0), np.zeros(0, np.int64))
+        for some in _joined(pieces, MOST_DISTINCT):
+            whole += cls(*np.unique(some + 0.0, return_counts=True))
+        return whole
+
+    def __add__(self, other: NumberCounts) -> NumberCounts:  # type: ignore[override]
+        """The counts of both parts."""
+        if not len(self.values) and len(other.values) <= MOST_DISTINCT:
+            return other
+        here = np.ones(len(self.values) + len(other.values), dtype=bool)
+        here[np.searchsorted(self.values, other.values) + np.arange(len(other.values))] = False
+        values, counts = np.empty(len(here)), np.empty(len(here), np.int64)
+        for of_both, own, others in ((values, self.values, other.values), (counts, self.counts, other.counts)):
+            of_both[here], of_both[~here] = own, others
+        for bits in SHORTER[SHORTER.index(max(self.bits, other.bits)) :]:
+            leading = values.view(np.int64) >> bits
+            if np.count_nonzero(leading[1:] != leading[:-1]) < MOST_DISTINCT:
+                break
+        short = (leading << bits).view(np.float64) + 0.0
+        starts = np.flatnonzero(np.append(True, short[1:] != short[:-1])[: len(short)])
+        return NumberCounts(short[starts], np.add.reduceat(counts, starts) if len(starts) else counts, bits)
+
+
+class Total(NamedTuple):
+    """The exact sum of so many numbers, `scaled` by 2**1074."""
+
+    numbers: int
+    scaled: int
+
+    @classmethod
+    def of(cls, pieces: Iterable[FloatArray]) -> Total:
+        """The sum of numbers that come some at a time. Raises OverflowError for one that is not finite.
+
+        >>> Total.of([np.array([1e16, 1.0]), np.array([-1e16])]).mean == 1 / 3
+        True
+        """
+        whole = cls(0, 0)
+        for piece in pieces:
+            parts = np.split(piece, range(ADDED_AT_ONCE, len(piece), ADDED_AT_ONCE))
+            whole += cls(len(piece), sum(map(_scaled_sum, parts)))
+        return whole
+
+    def __add__(self, other: Total) -> Total:  # type: ignore[override]
+        """The sum of both parts."""
+        return Total(self.numbers + other.numbers, self.scaled + other.scaled)
+
+    @property
+    def mean(self) -> float:
+        """The mean, rounded once; 0 of no numbers."""
+        return float(Fraction(self.scaled, self.numbers << UNIT)) if self.numbers else 0.0
+
+
+def _scaled_sum(values: FloatArray) -> int:
+    """The exact sum of at most ADDED_AT_ONCE numbers, scaled by 2**UNIT.
+
+    It takes the leading bits of all numbers together, as multiples of one power of two whose sum a float64 holds exactly, and goes on with
+    what is left of each.
+    """
+    rest, total = values.copy(), 0
+    while largest := float(np.abs(rest).max(initial=0.0)):
+        if not math.isfinite(largest):
+            raise OverflowError(f"the sum of numbers, one of which is {largest}")
+        step = max(math.frexp(largest)[1] - BITS_AT_ONCE, -UNIT)
+        if step + 53 > 1023:  # the next line has no such number
+            return sum(int(Fraction(value) * 2**UNIT) for value in values.tolist())
+        rounding = math.ldexp(1.5, step + 52)  # a number plus this one has no bits below 2**step
+        leading = (rest + rounding) - rounding
+        rest -= leading
+        total += int(Fraction(float(leading.sum())) * Fraction(2) ** UNIT)
+    return total
+
+
+def _joined(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
+    waiting: list[FloatArray] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= size:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)

@@ -1,0 +1,100 @@
+"""Sums over the parts of a column: exact, and the same bits whatever the parts are and in whatever order they come."""
+
+from fractions import Fraction
+from functools import reduce
+from operator import add
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcrnn_fast.data.codes import sums
+from dcrnn_fast.data.codes.sums import NumberCounts, Total
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def cut(draw, numbers=FINITE):
+    """Numbers, and the same numbers in another order, cut into parts."""
+    values = np.array(draw(st.lists(numbers, max_size=40)), np.float64)
+    shuffled = np.array(draw(st.permutations(values.tolist())), np.float64)
+    places = sorted(draw(st.lists(st.integers(0, len(values)), max_size=5)))
+    return values, np.split(shuffled, places)
+
+
+def merged(kind, parts):
+    return reduce(add, [kind.of([part]) for part in parts])
+
+
+def same(one, other):
+    return one.bits == other.bits and one.values.tobytes() == other.values.tobytes() and np.array_equal(one.counts, other.counts)
+
+
+@given(cut())
+def test_a_total_is_exact_however_its_parts_are_cut(both):
+    values, parts = both
+    total = merged(Total, parts)
+    assert total == Total.of([values])
+    assert total.scaled == sum(int(Fraction(value) * 2**1074) for value in values.tolist())
+
+
+@given(cut())
+def test_counts_of_parts_are_those_of_the_whole(both):
+    values, parts = both
+    whole = NumberCounts.of([values])
+    expected = np.unique(values + 0.0, return_counts=True)
+    assert same(merged(NumberCounts, parts), whole)
+    assert np.array_equal(whole.values, expected[0])
+    assert np.array_equal(whole.counts, expected[1])
+
+
+@settings(max_examples=200)
+@given(cut(st.floats(1, 2) | st.floats(-1e-300, 1e300)))
+def test_counts_of_parts_are_those_of_the_whole_where_numbers_lose_bits(both):
+    """With room for five numbers, most of these lose bits; which ones may not depend on the parts."""
+    values, parts = both
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sums, "MOST_DISTINCT", 5)
+        found = merged(NumberCounts, parts)
+        assert same(found, NumberCounts.of([values]))
+    assert found.counts.sum() == len(values)
+    assert (np.diff(found.values) > 0).all()
+
+
+def test_numbers_lose_as_few_bits_as_it_takes(monkeypatch):
+    monkeypatch.setattr(sums, "MOST_DISTINCT", 9_000)
+    values = np.random.default_rng(0).uniform(1, 2, size=30_000)
+    found = NumberCounts.of(np.array_split(values, 30))
+    assert 9_000 / 4 < len(found.values) <= 9_000
+    reached = found.values[np.searchsorted(found.values, values, side="right") - 1]
+    assert np.abs(reached - values).max() < 2.0 ** (found.bits - 52)
+
+
+def test_a_total_of_many_numbers_is_exact():
+    """More than are added at once, of a wide range."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=3 * sums.ADDED_AT_ONCE // 2) * 10.0 ** rng.integers(-200, 200, 3 * sums.ADDED_AT_ONCE // 2)
+    assert Total.of([values]).scaled == sum(int(Fraction(value) * 2**1074) for value in values.tolist())
+
+
+@pytest.mark.parametrize("values", [[5e-324, -1e-310], [1.7e308, 1.7e308, -1e300], [2.0**970, 1.0], [-0.0], []])
+def test_a_total_is_exact_at_the_ends_of_the_range(values):
+    assert Total.of([np.array(values)]).scaled == sum(int(Fraction(value) * 2**1074) for value in values)
+
+
+def test_a_total_that_float64_would_round_is_not_rounded():
+    parts = np.array([1e16, 1.0, -1e16])
+    assert parts.sum() / 3 == 0
+    assert Total.of([parts]).mean == 1 / 3
+
+
+def test_no_numbers_have_the_mean_0_and_no_counts():
+    assert Total.of([]).mean == 0
+    assert len(NumberCounts.of([]).values) == 0
+
+
+def test_a_number_that_is_not_finite_is_refused():
+    with pytest.raises(OverflowError, match="one of which is inf"):
+        Total.of([np.array([1.0, np.inf])])
