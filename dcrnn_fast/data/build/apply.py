@@ -22,7 +22,7 @@ from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds
 from .labels import Label, check_funnel
 from .staging import Batch, Progress, StagedTable, TextColumn, TextMap
-from .train_rows import Fitting
+from .train_rows import StagedTrainRows, TrainRows
 
 __all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]
 
@@ -39,18 +39,10 @@ class FittedSchema:
     dense: tuple[DenseScale, ...]
 
     @classmethod
-    def fit(cls, schema: TableSchema, fitting: Fitting, progress: Progress) -> FittedSchema:
-        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
-        for task in schema.tasks:
-            if task.positive is not None:
-                label = Label(fitting.staged, task)
-                if not any((label.values(batch)[fitting.train[batch.here]] == 1).any() for batch in fitting.staged.batches):
-                    raise DataError(
-                        f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the "
-                        f"column holds {sorted(set(fitting.texts([task.column], 1, 20)) - {MISSING})} (at most 20 shown)"
-                    )
+    def fit(cls, schema: TableSchema, rows: TrainRows, progress: Progress) -> FittedSchema:
+        """Learn vocabularies, edges and scales from the train rows. Raises DataError as what they learn does."""
         categories: dict[str, Field] = {}
-        learned = fitting.staged.pool.map(lambda numeric: _fitted(fitting, numeric), schema.numeric)  # meanwhile, DuckDB counts the texts
+        learned = rows.pool.map(lambda numeric: _fitted(rows, numeric), schema.numeric)  # meanwhile, texts are counted
         id_columns, shared, computed = schema.id_columns, schema.shared, schema.computed
         several = {column for pool in schema.pooled.values() for column in pool["columns"]}
         columns = len(id_columns) + len(schema.numeric)
@@ -60,7 +52,7 @@ class FittedSchema:
                 categories[c.column] = HashCode(c.column, c.hash_buckets)
             elif c.same_ids_as is None:
                 alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
-                categories[c.column] = CategoryCode.fit(fitting, alike, c.min_count or schema.min_count, several)
+                categories[c.column] = CategoryCode.fit(rows, alike, c.min_count or schema.min_count, several)
         buckets: list[Field] = []
         dense: list[DenseScale] = []
         for done, (bucket, scale) in enumerate(learned, start=len(id_columns)):
@@ -152,9 +144,21 @@ class EncodedRows:
         return {kind: array for kind, array in arrays.items() if array is not None}
 
 
-def _fitted(fitting: Fitting, numeric: Numeric) -> tuple[BucketCode | None, DenseScale | None]:
-    bucket = None if numeric.buckets is None else BucketCode.fit(fitting, numeric)
-    return bucket, None if numeric.dense is None else DenseScale.fit(fitting, numeric)
+def check_positives(schema: TableSchema, rows: StagedTrainRows) -> None:
+    """Raise DataError if the `positive` rule of a task matches no train row."""
+    for task in schema.tasks:
+        if task.positive is not None:
+            label = Label(rows.staged, task)
+            if not any((label.values(batch)[rows.train[batch.here]] == 1).any() for batch in rows.staged.batches):
+                raise DataError(
+                    f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the "
+                    f"column holds {sorted(set(rows.texts([task.column], 1, 20)) - {MISSING})} (at most 20 shown)"
+                )
+
+
+def _fitted(rows: TrainRows, numeric: Numeric) -> tuple[BucketCode | None, DenseScale | None]:
+    bucket = None if numeric.buckets is None else BucketCode.fit(rows, numeric)
+    return bucket, None if numeric.dense is None else DenseScale.fit(rows, numeric)
 
 
 def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:

@@ -25,11 +25,11 @@ from ..packed.meta import FORMAT_VERSION, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
 from ..schema.table import TableSchema
-from .apply import EncodedRows, FittedSchema
+from .apply import EncodedRows, FittedSchema, check_positives
 from .history_leaks import collected
 from .splits import PAST, SplitArray, split_rows
 from .staging import Progress, read_tables
-from .train_rows import Fitting
+from .train_rows import StagedTrainRows
 
 MOST_WORKERS = 8
 """Threads unless more are asked for."""
@@ -60,15 +60,19 @@ def build(
             with open_database(staging) as database:
                 staged, roles = read_tables(schema, paths, staging, database, rejects, pool, progress)
                 splits = split_rows(schema, staged, roles, database, seed=seed, valid_fraction=valid_fraction)
-                fitting = Fitting(staged, splits, database)
-                encoder = FittedSchema.fit(schema, fitting, progress) if encoding is None else FittedSchema.restore(schema, encoding)
+                if encoding is None:
+                    train = StagedTrainRows(staged, splits, database)
+                    check_positives(schema, train)
+                    encoder = FittedSchema.fit(schema, train, progress)
+                else:
+                    encoder = FittedSchema.restore(schema, encoding)
                 here: dict[str, Any] = {"schema": schema, "staged": staged, "splits": splits, "database": database, "folder": staging}
                 collect = partial(collected, **here, progress=progress, teaches=encoding is None)
                 rows = EncodedRows(encoder, staged, database, collect)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {' '.join(str(error).split())[:500]}") from error
         counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
-        with PackedWriter(folder, _meta(schema, encoder, counts)) as writer:
+        with PackedWriter(folder, meta_of(schema, encoder, counts)) as writer:
             batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
             encoded = _ahead(pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
             for batch, parts in zip(batches, encoded, strict=True):
@@ -98,7 +102,8 @@ def _by_split(arrays: Mapping[str, npt.NDArray[Any]], splits: SplitArray) -> dic
     return {SPLITS[split]: {kind: array[splits == split] for kind, array in arrays.items()} for split in np.unique(splits)}
 
 
-def _meta(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
+def meta_of(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
+    """What meta.json says of so many rows of each split, but for the checksums and the digest."""
     return PackedMeta(
         name=schema.name,
         tasks=tuple(task.name for task in schema.tasks),

@@ -10,7 +10,7 @@ dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * lo
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -22,12 +22,11 @@ import pyarrow.compute as pc
 from ...errors import DataError
 from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, treated
 from ..codes.quantiles import edges_of
-from ..codes.sums import NumberCounts, Total
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
 from .staging import Batch, NumberColumn, StagedTable, TextMap
-from .train_rows import Fitting
+from .train_rows import TrainRows
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class CategoryCode:
     several: bool = False
 
     @classmethod
-    def fit(cls, fitting: Fitting, columns: Sequence[str], min_count: int, several: Collection[str] = ()) -> CategoryCode:
+    def fit(cls, rows: TrainRows, columns: Sequence[str], min_count: int, several: Collection[str] = ()) -> CategoryCode:
         """Learn from the train rows' cells of the columns, the first of which is the field's own; in `several` a cell is one of several."""
-        texts, of_several = fitting.texts(columns, min_count, several=several), columns[0] in several
+        texts, of_several = rows.texts(columns, min_count, several=several), columns[0] in several
         return cls(columns[0], [OOV, *(text for text in texts if text != MISSING or not of_several)], of_several)
 
     @property
@@ -98,10 +97,10 @@ class BucketCode:
     edges: FloatArray
 
     @classmethod
-    def fit(cls, fitting: Fitting, numeric: Numeric) -> BucketCode:
+    def fit(cls, rows: TrainRows, numeric: Numeric) -> BucketCode:
         """Learn from the train rows."""
         assert numeric.buckets is not None
-        return cls(numeric.column, edges_of(*NumberCounts.of(fitting.numbers(numeric.column))[:2], numeric.buckets))
+        return cls(numeric.column, edges_of(*rows.counts(numeric.column)[:2], numeric.buckets))
 
     @property
     def num_embeddings(self) -> int:
@@ -135,21 +134,17 @@ class DenseScale:
     std: float
 
     @classmethod
-    def fit(cls, fitting: Fitting, numeric: Numeric) -> DenseScale:
+    def fit(cls, rows: TrainRows, numeric: Numeric) -> DenseScale:
         """Learn from the train rows."""
         treatment = numeric.dense
         assert treatment is not None
 
-        def values() -> Iterator[FloatArray]:
-            return (treated(some, treatment) for some in fitting.numbers(numeric.column))
-
         try:
-            mean = Total.of(values()).mean
-            with np.errstate(over="ignore"):
-                std = math.sqrt(Total.of(np.square(some - mean) for some in values()).mean)
+            mean = rows.total(numeric.column, lambda values: treated(values, treatment)).mean
+            std = math.sqrt(rows.total(numeric.column, lambda values: np.square(treated(values, treatment) - mean)).mean)
         except OverflowError:
             raise DataError(
-                f"{fitting.largest(numeric.column)}, which is too large to standardise; correct it, or use `dense: log1p` or `buckets`"
+                f"{rows.largest(numeric.column)}, which is too large to standardise; correct it, or use `dense: log1p` or `buckets`"
             ) from None
         return cls(numeric.column, treatment, mean, std if std > 0 else 1.0)
 

@@ -1,8 +1,10 @@
-"""The train rows of a staged table, as learning reads them: one column at a time."""
+"""The train rows of a table, as learning reads them: one column at a time, as sums that parts of the rows add up to."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import duckdb
 import numpy as np
@@ -10,17 +12,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..codes.numbers import FloatArray
+from ..codes.sums import NumberCounts, Total
 from ..read.text_queries import counted
 from .splits import TRAIN, SplitArray
 from .staging import StagedTable, TextColumn
 
 
-class Fitting:
-    """The train rows; `splits` says which these are."""
+class TrainRows(Protocol):
+    """The train rows, wherever they are."""
 
-    def __init__(self, staged: StagedTable, splits: SplitArray, database: duckdb.DuckDBPyConnection) -> None:
-        self.staged, self.train = staged, splits == TRAIN
-        self._database = database
+    pool: ThreadPoolExecutor
+    """Learns several columns at once."""
 
     def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
         """The texts that at least `min_count` cells of the train rows hold, at most `limit`: the most frequent first, then in text order.
@@ -28,6 +30,26 @@ class Fitting:
         The cells are those of all columns of `names`; in the columns `several`, each of which holds one of several values, a missing one
         does not count.
         """
+
+    def counts(self, name: str) -> NumberCounts:
+        """How often the train rows hold each number of a column, but for missing ones."""
+
+    def total(self, name: str, of: Callable[[FloatArray], FloatArray]) -> Total:
+        """The sum of a function of these numbers. Raises OverflowError for a value that is not finite."""
+
+    def largest(self, name: str) -> str:
+        """Where the train rows hold the number that is farthest from 0, in words."""
+
+
+class StagedTrainRows:
+    """Those of a staged table; `splits` says which these are."""
+
+    def __init__(self, staged: StagedTable, splits: SplitArray, database: duckdb.DuckDBPyConnection) -> None:
+        self.staged, self.train, self.pool = staged, splits == TRAIN, staged.pool
+        self._database = database
+
+    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
+        """As :class:`TrainRows` says."""
         columns = [self.staged.texts[name] for name in names]
         texts = pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string())
         counts = [self._counts(column, missing=name not in several) for name, column in zip(names, columns, strict=True)]
@@ -41,14 +63,22 @@ class Fitting:
             counts[last - 1] *= missing  # A batch's last text is MISSING.
         return counts
 
-    def numbers(self, name: str) -> Iterator[FloatArray]:
-        """The numbers of a column in the train rows, without the missing ones, a batch at a time."""
+    def counts(self, name: str) -> NumberCounts:
+        """As :class:`TrainRows` says."""
+        return NumberCounts.of(self._numbers(name))
+
+    def total(self, name: str, of: Callable[[FloatArray], FloatArray]) -> Total:
+        """As :class:`TrainRows` says."""
+        with np.errstate(over="ignore"):
+            return Total.of(map(of, self._numbers(name)))
+
+    def _numbers(self, name: str) -> Iterator[FloatArray]:
         for batch in self.staged.batches:
             values = self.staged.numbers[name].values(batch)
             yield values[self.train[batch.here] & ~np.isnan(values)]
 
     def largest(self, name: str) -> str:
-        """Where the train rows hold the number that is farthest from 0, in words."""
+        """As :class:`TrainRows` says."""
         best, found = -1.0, ""
         for batch in self.staged.batches:
             values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)

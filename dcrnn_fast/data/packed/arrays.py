@@ -213,11 +213,14 @@ class PackedWriter:
     def finish(self) -> None:
         """Write meta.json, and wait until the disk has everything. Every split must have the rows that meta states."""
         checksums = {f"{split}.{kind}.npy": array.finish() for split, arrays in self._arrays.items() for kind, array in arrays.items()}
-        meta = dataclasses.replace(self._meta, checksums=checksums)
-        meta = dataclasses.replace(meta, digest=meta.computed_digest())
-        text = json.dumps(meta.content(), indent=1, ensure_ascii=False)
-        (self._folder / META).write_text(text, encoding="utf-8")
-        sync(self._folder / META)
+        write_meta(self._folder, dataclasses.replace(self._meta, checksums=checksums))
+
+
+def write_meta(folder: Path, meta: PackedMeta) -> None:
+    """Write meta.json with its digest, and wait until the disk has it."""
+    meta = dataclasses.replace(meta, digest=meta.computed_digest())
+    (folder / META).write_text(json.dumps(meta.content(), indent=1, ensure_ascii=False), encoding="utf-8")
+    sync(folder / META)
 
 
 def raw_bytes(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> memoryview:
