@@ -13,7 +13,7 @@ only::
 from .catalog import default_cache_dir, draft_schema, known_data_sets, prepare, prepare_folder
 from .encoder.encoder import Encoded, Encoder
 from .inspect.report import data_report
-from .packed.arrays import PackedDataset, PackedSplit, open_packed
+from .packed.arrays import PackedDataset, PackedSplit, join_packed, open_packed
 from .packed.loader import Batch, BlockLoader
 from .packed.meta import PackedMeta
 
@@ -28,6 +28,7 @@ __all__ = [
     "data_report",
     "default_cache_dir",
     "draft_schema",
+    "join_packed",
     "known_data_sets",
     "open_packed",
     "prepare",

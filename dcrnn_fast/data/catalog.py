@@ -93,7 +93,7 @@ def prepare(
     cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
     key = {"seed": seed, "valid_fraction": valid_fraction} | ({} if encoding is None else {"encoding": encoding})
     if tables is None:
-        return _cached(*_schema(data), cache, key)
+        return _cached(*table_schema(data), cache, key)
     with scratch_folder() as folder:
         schema = _in_files(data, tables, folder)
         try:
@@ -135,7 +135,7 @@ def _in_files(data: Any, tables: Any, folder: Path) -> TableSchema:
     from .encoder.memory import arrow_table
     from .schema.table import schema_of
 
-    content = data if isinstance(data, Mapping) else _schema(data)[0].model_dump(mode="json", by_alias=True, exclude_unset=True)
+    content = data if isinstance(data, Mapping) else table_schema(data)[0].model_dump(mode="json", by_alias=True, exclude_unset=True)
     given, by_role = content.get("files"), dict(tables) if isinstance(tables, Mapping) and tables.keys() <= ROLES else {"all": tables}
     files = {key: value for key, value in given.items() if key not in ROLES} if isinstance(given, Mapping) and "all" in by_role else {}
     rows = {role: table for role, table in by_role.items() if not isinstance(table, (str, os.PathLike))}
@@ -204,7 +204,7 @@ def prepare_folder(
     target = path_of("output", output).absolute()
     if os.path.lexists(target):
         raise DataError(f"{output} exists; delete it, or choose another folder")
-    table, folder = _schema(schema)
+    table, folder = table_schema(schema)
     if inputs:
         table = with_inputs(table, inputs)
     remove_leftovers(target.parent, target.name)
@@ -219,7 +219,7 @@ def _check_draw(seed: int, valid_fraction: float) -> None:
         raise DataError(f"seed is {shown(seed)}, expected a whole number of at least 0 and less than 2**64")
 
 
-def _schema(data: Any) -> tuple[TableSchema, Path]:
+def table_schema(data: Any) -> tuple[TableSchema, Path]:
     """The schema that `data` is or names, and the folder where its relative paths start."""
     from .schema.table import TableSchema, load_schema, schema_of
 

@@ -1,4 +1,4 @@
-"""examples/spark_encode.py encodes on Spark what `prepare` encodes here. Runs where Java and pyspark are."""
+"""Spark learns and encodes, in executors of their own, what `prepare` learns and encodes here. Runs where Java and pyspark are."""
 
 import datetime
 import os
@@ -13,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dcrnn_fast.data import prepare
+from dcrnn_fast.data import Encoder, known_data_sets, prepare
+from dcrnn_fast.data.catalog import EMBEDDED
+from dcrnn_fast.data.packed.meta import read_meta
+from dcrnn_fast.errors import DataError
 
 pytest.importorskip("pyspark", reason="pyspark is not installed: pip install pyspark")
 pytestmark = pytest.mark.skipif(not (shutil.which("java") or os.environ.get("JAVA_HOME")), reason="there is no Java")
@@ -27,13 +30,15 @@ SCHEMA = {
     "categorical": [
         {"column": "city", "min_count": 40},
         {"column": "item", "hash_buckets": 100},
-        {"column": "last", "max_values": 2, "same_ids_as": "item"},
+        {"column": "last", "max_values": 2},
+        {"column": "seen", "same_ids_as": "last"},
         "city_x_hour",
         "flag",
     ],
     "numeric": [{"column": "price", "buckets": 8, "dense": "log1p"}, {"column": "hour", "buckets": 24}],
     "tasks": [{"name": "click", "column": "click"}],
 }
+LEARNED = ("tasks", "fields", "dense", "vocabulary", "scaling", "shared", "derived", "pooled")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,7 @@ def log(tmp_path_factory):
             "city": [("Oslo", "Rome", "é", "<missing>", None)[number] for number in rng.integers(0, 5, ROWS)],
             "item": rng.integers(0, 1000, ROWS),
             "last": [None if row % 7 == 0 else [f"{row % 30:03}"] * (row % 4) for row in range(ROWS)],
+            "seen": [None if row % 5 == 0 else f"{row % 40:03}" for row in range(ROWS)],
             "flag": [(True, False, None)[row % 3] for row in range(ROWS)],
             "price": [None if row % 11 == 0 else float(row % 50) / 3 for row in range(ROWS)],
             "click": rng.integers(0, 2, ROWS),
@@ -58,30 +64,81 @@ def log(tmp_path_factory):
     return folder, prepare(folder / "shop.yaml", cache_dir=folder / "cache", valid_fraction=0.0)
 
 
-def test_spark_gives_the_ids_and_dense_values_of_prepare(log, monkeypatch):
-    """On a session whose time zone is not UTC: times with a zone are instants, and stay the same."""
-    folder, data = log
-    for variable in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
-        monkeypatch.setenv(variable, sys.executable)
-    monkeypatch.setattr(sys, "argv", ["spark_encode", "--encoder", str(data.path), "--keep", "row,click"])
-    sys.argv += ["--input", str(folder / "log.parquet"), "--output", str(folder / "encoded")]
+@pytest.fixture
+def spark(log, monkeypatch):
+    """A session with two executors, each a process. Its time zone is not UTC: times with a zone are instants, and stay the same."""
     from pyspark.sql import SparkSession
 
+    for variable in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+        monkeypatch.setenv(variable, sys.executable)
     options = {
-        "spark.master": "local[2]",
+        "spark.master": "local-cluster[2,1,1024]",
         "spark.ui.enabled": "false",
         "spark.driver.host": "127.0.0.1",
         "spark.sql.session.timeZone": "America/New_York",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "32",
         "spark.sql.files.maxPartitionBytes": "4096",
         "spark.sql.files.openCostInBytes": "0",
-        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.sql.shuffle.partitions": "4",
+        "spark.sql.warehouse.dir": str(log[0] / "warehouse"),
     }
-    SparkSession.builder.config(map=options).getOrCreate()  # which the example then takes, and stops
+    session = SparkSession.builder.config(map=options).getOrCreate()
+    yield session
+    session.stop()
+
+
+def run_example(monkeypatch, **options):
+    monkeypatch.setattr(sys, "argv", ["spark_encode", *(part for name, value in options.items() for part in (f"--{name}", str(value)))])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+
+def test_spark_learns_and_encodes_as_prepare_does(log, spark, monkeypatch):
+    folder, data = log
+    run_example(
+        monkeypatch, schema=folder / "shop.yaml", train=folder / "log.parquet", encoder=folder / "learned", keep="row,click",
+        input=folder / "log.parquet", output=folder / "encoded",
+    )  # fmt: skip
+    learned = read_meta(folder / "learned" / "meta.json")
+    assert {name: getattr(learned, name) for name in LEARNED} == {name: getattr(data.meta, name) for name in LEARNED}
     assert len([*(folder / "encoded").glob("*.parquet")]) > 1, "one task encodes all rows"
     rows, train = pq.read_table(folder / "encoded").sort_by("row"), data.split("train")
     assert rows["row"].to_pylist() == list(range(ROWS))
     assert rows["click"].to_pylist() == train.labels[:, 0].tolist()
     np.testing.assert_array_equal(rows["ids"].to_pylist(), train.ids)
     np.testing.assert_array_equal(np.array(rows["dense"].to_pylist(), np.float32), train.dense)
+
+
+@pytest.mark.parametrize("name", known_data_sets())
+def test_spark_learns_of_an_embedded_set_what_prepare_learns(name, spark, tmp_path):
+    from dcrnn_fast.data.spark import learn
+
+    content = yaml.safe_load((EMBEDDED / f"{name}.yaml").read_text())
+    source = pq.read_table(EMBEDDED / f"{name}.parquet")
+    pq.write_table(source.slice(0, 20_000), tmp_path / "train.parquet", row_group_size=3_000)
+    content = {key: value for key, value in content.items() if key != "split"} | {
+        "files": {"train": "train.parquet", "test": "train.parquet"}
+    }
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(content))
+    here = prepare(tmp_path / "schema.yaml", cache_dir=tmp_path / "cache", valid_fraction=0.0).meta
+    there = learn(spark.read.parquet(str(tmp_path / "train.parquet")).repartition(7), content, tmp_path / "learned")
+    assert isinstance(there, Encoder)
+    found = read_meta(tmp_path / "learned" / "meta.json")
+    assert {name: getattr(found, name) for name in LEARNED} == {name: getattr(here, name) for name in LEARNED}
+
+
+def test_what_spark_does_not_learn_is_refused(log, spark, tmp_path):
+    from dcrnn_fast.data.spark import learn
+
+    frame = spark.read.parquet(str(log[0] / "log.parquet"))
+    history = {"name": "before", "of": "item", "by": "city", "time": "time", "last": 3}
+    refused = [
+        (frame, {"histories": [history]}, "histories, which are not collected on Spark"),
+        (frame.where("row < 0"), {}, "no train rows"),
+        (frame.drop("price"), {}, "lacks the columns price"),
+    ]
+    for rows, changes, words in refused:
+        with pytest.raises(DataError, match=words):
+            learn(rows, SCHEMA | changes, tmp_path / "learned")
+    (tmp_path / "learned").mkdir()
+    with pytest.raises(DataError, match="exists"):
+        learn(frame, SCHEMA, tmp_path / "learned")

@@ -9,13 +9,14 @@ from typing import Any
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import DataError, shown
 from ..codes.numbers import float32
 from ..codes.quantiles import bucket_edges
 from ..packed.meta import MISSING, OOV
-from ..read.text_queries import first_positions
+from ..read.text_queries import hashes
 from ..schema.fields import History
 from ..schema.table import Numeric, TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
@@ -182,11 +183,12 @@ def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.fl
 
 
 def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
-    """A number for each distinct text; -1 where missing."""
-    texts = column.texts()
-    numbers = first_positions(database, texts)
-    numbers[pc.equal(texts, MISSING).to_numpy()] = -1
-    return column.map_positions([numbers], np.int64)
+    """A number for each distinct text, the same in every table: 63 bits of its hash; -1 where missing."""
+
+    def numbers(texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        return np.where(pc.equal(texts, MISSING).to_numpy(), -1, (hashes(database, texts) >> np.uint64(1)).astype(np.int64))
+
+    return column.map(numbers, np.int64)
 
 
 def _check_alike(schema: TableSchema, what: str, by: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ Reading happens once, and whatever is learned or encoded afterwards reads one co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,15 +145,11 @@ class TextColumn:
     def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
         """Map the texts by `values_of`, which gets some at a time, to values of `dtype`."""
         texts = self.texts()
-        return self.map_positions((values_of(texts.slice(start, MAPPED_TEXTS)) for start in range(0, len(texts), MAPPED_TEXTS)), dtype)
-
-    def map_positions(self, values: Iterable[npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
-        """Values for the positions, given some at a time."""
         self._maps += 1
         file = self._texts.with_suffix(f".{self._maps}.map")
         with file.open("wb") as stream:
-            for some in values:
-                stream.write(raw_bytes(some, dtype))
+            for start in range(0, len(texts), MAPPED_TEXTS):
+                stream.write(raw_bytes(values_of(texts.slice(start, MAPPED_TEXTS)), dtype))
         return TextMap(self, file, dtype)
 
 

@@ -22,7 +22,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from ...errors import DataError, shown
 from ...support.files import path_of, regular_file, sync
 from ...support.locks import NoLocksError, locked
 from .meta import DTYPES, PackedMeta, UnreadableError, read_meta, unreadable
+from .shards import joined, sharded
 
 META = "meta.json"
 LOCK = ".lock"
@@ -87,15 +88,20 @@ class PackedDataset:
 def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
     """Open a packed folder; the arrays are memory-mapped.
 
-    Checks every array's length, dtype and shape against meta.json, and meta.json against its own digest; a damaged file never takes more
-    memory than its size suggests. `verify=True` also reads every byte and checks the checksums. Raises DataError that names the
-    file, and its subclass UnreadableError where the system does not read it.
+    Checks every array's length, dtype and shape against meta.json, those of a data set in parts when they are first read, and meta.json
+    against its own digest; a damaged file never takes more memory than its size suggests. `verify=True` also reads every byte and checks
+    the checksums. Raises DataError that names the file, and its subclass UnreadableError where the system does not read it.
     """
     folder = path_of("path", path)
     meta = read_meta(folder / "meta.json")
     splits = {}
     for split in meta.rows:
-        arrays = {kind: _map(folder / f"{split}.{kind}.npy", DTYPES[kind], shape) for kind, shape in meta.arrays(split).items()}
+        arrays: dict[str, Any] = {}
+        for kind, shape in meta.arrays(split).items():
+            if meta.shards:
+                arrays[kind] = sharded(folder, meta, split, kind, _map, DTYPES[kind])
+            else:
+                arrays[kind] = _map(folder / f"{split}.{kind}.npy", DTYPES[kind], shape)
         splits[split] = PackedSplit(split, **{kind: arrays.get(kind) for kind in DTYPES})  # type: ignore[arg-type]
     if verify:
         for name, expected in meta.checksums.items():
@@ -184,6 +190,22 @@ def writing_packed(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def join_packed(folders: Sequence[str | Path], output: str | Path) -> PackedDataset:
+    """Make one data set of packed folders with the same encoding, whose rows follow one another; nothing is copied.
+
+    `output` becomes a folder with a meta.json that names the parts by their paths from it, so keep them where they are. Raises DataError
+    for no folder, one that is in parts itself, folders that differ in more than their rows, and an `output` that exists.
+    """
+    target = path_of("output", output).absolute()
+    if os.path.lexists(target):
+        raise DataError(f"{output} exists; delete it, or choose another folder")
+    paths = [path_of("folders", folder).absolute() for folder in folders]
+    meta = joined({os.path.relpath(path, target): read_meta(path / META) for path in paths})
+    with writing_packed(target) as beside:
+        write_meta(beside, meta)
+    return open_packed(output)
+
+
 class PackedWriter:
     """Writes the arrays of a packed folder some rows at a time, and meta.json last. A context, which closes the files.
 
@@ -213,12 +235,12 @@ class PackedWriter:
     def finish(self) -> None:
         """Write meta.json, and wait until the disk has everything. Every split must have the rows that meta states."""
         checksums = {f"{split}.{kind}.npy": array.finish() for split, arrays in self._arrays.items() for kind, array in arrays.items()}
-        write_meta(self._folder, dataclasses.replace(self._meta, checksums=checksums))
+        meta = dataclasses.replace(self._meta, checksums=checksums)
+        write_meta(self._folder, dataclasses.replace(meta, digest=meta.computed_digest()))
 
 
 def write_meta(folder: Path, meta: PackedMeta) -> None:
-    """Write meta.json with its digest, and wait until the disk has it."""
-    meta = dataclasses.replace(meta, digest=meta.computed_digest())
+    """Write meta.json, and wait until the disk has it."""
     (folder / META).write_text(json.dumps(meta.content(), indent=1, ensure_ascii=False), encoding="utf-8")
     sync(folder / META)
 

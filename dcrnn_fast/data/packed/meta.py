@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -44,8 +45,9 @@ class PackedMeta:
     the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
     the content: it covers every other entry, and through `checksums` every array. `shared` maps a field to the field whose ids, and
     embeddings, it has. `derived` says how columns that the files lack were computed, as in the schema. `pooled` maps a field with several
-    values to its `columns` in `fields`, one for each value, and to its `pooling`, "mean" or "sum"; there id 0 is no value. Where these
-    three are empty, neither the file nor the digest has them.
+    values to its `columns` in `fields`, one for each value, and to its `pooling`, "mean" or "sum"; there id 0 is no value. `shards` maps
+    the parts of a data set in parts, paths of packed folders, to their `rows`. Where these four are empty, neither the file nor the
+    digest has them.
 
     >>> meta = PackedMeta(
     ...     name="shop", tasks=("click",), funnel=False, relation="independent", fields={"city": 3}, dense=(), group=None,
@@ -72,6 +74,7 @@ class PackedMeta:
     shared: dict[str, str] = field(default_factory=dict)
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
     pooled: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shards: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def first_columns(self) -> dict[str, str]:
@@ -85,7 +88,7 @@ class PackedMeta:
         It holds `vocabulary` and `scaling`, and `shared`, `derived` and `pooled` where they are not empty. As in the file, columns of a
         field with several values have no vocabulary where they share another one's.
         """
-        given = {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key)}
+        given = {key: getattr(self, key) for key in _OF_ENCODING if getattr(self, key)}
         return {"vocabulary": self._once(), "scaling": self.scaling} | given
 
     def _once(self) -> dict[str, list[str] | list[float]]:
@@ -143,14 +146,20 @@ def read_meta(file: Path) -> PackedMeta:
         raise DataError(f"{file}: {problem}; {remedy}")
     if meta.digest != meta.computed_digest():
         raise DataError(f"{file} does not match its own digest: it was changed after it was written; {remedy}")
-    if meta.checksums.keys() != (files := {f"{split}.{kind}.npy" for split in meta.rows for kind in meta.arrays(split)}):
+    for path, rows in meta.shards.items():
+        if rows.keys() != meta.rows.keys():
+            raise DataError(f"{file}: shards gives {path} the splits {shown(sorted(rows))}, expected {shown(sorted(meta.rows))}; {remedy}")
+    if meta.shards and any(sum(rows[split] for rows in meta.shards.values()) != count for split, count in meta.rows.items()):
+        raise DataError(f"{file}: the rows of its shards are not {shown(meta.rows)} together; {remedy}")
+    names = [f"{split}.{kind}.npy" for split in meta.rows for kind in meta.arrays(split)]
+    if meta.checksums.keys() != (files := {os.path.join(path, name) for path in meta.shards or [""] for name in names}):
         raise DataError(f"{file}: checksums names {shown(sorted(meta.checksums))}, expected {shown(sorted(files))}; {remedy}")
     return meta
 
 
 def check_encoding(encoding: Any) -> None:
     """Raise DataError unless `encoding` is the :attr:`PackedMeta.encoding` of some data."""
-    if not isinstance(encoding, Mapping) or set(encoding) - _OPTIONAL != {"vocabulary", "scaling"}:
+    if not isinstance(encoding, Mapping) or set(encoding) - _OF_ENCODING != {"vocabulary", "scaling"}:
         raise DataError(
             f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta, and its shared, derived and "
             "pooled if it has them: `meta.encoding`"
@@ -266,5 +275,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "shared": ("a field by field", _mapping_of(_is_text)),
     "derived": ("a definition by column", _mapping_of(_is_definition)),
     "pooled": ("columns and pooling by field", _mapping_of(_is_pool)),
+    "shards": ("the rows of each split by path", _mapping_of(_mapping_of(_is_count))),
 }
-_OPTIONAL = {"shared", "derived", "pooled"}
+_OF_ENCODING = {"shared", "derived", "pooled"}
+_OPTIONAL = _OF_ENCODING | {"shards"}

@@ -48,13 +48,6 @@ def counted(
     return [text for batch in found for text in batch.column(0).to_pylist()]
 
 
-def first_positions(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """For each position, the first position that holds the same text."""
-    query = "SELECT first FROM (SELECT position, min(position) OVER (PARTITION BY text) AS first FROM source) ORDER BY position"
-    found = answer(database, pa.table({"text": texts, "position": pa.array(np.arange(len(texts)))}), query)
-    return np.concatenate([batch.column(0).to_numpy() for batch in found] or [np.zeros(0, np.int64)])
-
-
 def hashes(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, prefix: str = "") -> npt.NDArray[np.uint64]:
     """A number for each text: the last 8 bytes, little-endian, of the MD5 of prefix and text in UTF-8."""
     found = answer(database, pa.table({"text": texts}), "SELECT md5_number_lower($1 || text) FROM source", prefix)

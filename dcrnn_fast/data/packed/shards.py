@@ -1,0 +1,118 @@
+"""A packed data set in parts: a folder with a meta.json that names other packed folders, whose rows follow one another.
+
+The arrays of a part are mapped when they are first read. Needs NumPy and the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import DataError
+from .meta import PackedMeta
+
+Array = npt.NDArray[Any]
+OWN = {"name", "rows", "checksums", "digest"}
+"""What each part of a data set has for itself."""
+
+
+class ShardedArray:
+    """An array whose rows lie in several, each opened when it is first read. It is read as an array is; what is read is a copy.
+
+    >>> array = ShardedArray([lambda: np.array([1, 2]), lambda: np.array([3])], [2, 1], (), np.dtype(int))
+    >>> array[1:].tolist(), array[-1], np.asarray(array).tolist()
+    ([2, 3], 3, [1, 2, 3])
+    """
+
+    def __init__(self, parts: Sequence[Callable[[], Array]], rows: Sequence[int], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._open, self._parts = list(parts), dict[int, Array]()
+        self._ends = np.array(list(accumulate(rows, initial=0)), np.int64)
+        self.shape, self.dtype = (int(self._ends[-1]), *row_shape), dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def __getitem__(self, key: Any) -> Any:
+        """As of an array, by rows or by rows and columns: a slice, a number, or an array of numbers or truths."""
+        rows, columns = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return self._between(start, max(start, stop), columns)
+            rows = np.arange(start, stop, step)
+        if isinstance(rows, (int, np.integer)):
+            row = range(len(self))[rows]  # which refuses one that is not there
+            return self._between(row, row + 1, columns)[0]
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else np.where(rows < 0, rows + len(self), rows)
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        of_part = np.searchsorted(self._ends, rows, side="right") - 1
+        for part in np.unique(of_part).tolist():
+            here = of_part == part
+            found[here] = self._part(part)[rows[here] - self._ends[part]]
+        every = (slice(None), *columns)
+        return found[every]
+
+    def _between(self, start: int, stop: int, columns: tuple[Any, ...]) -> Array:
+        pieces = []
+        for part in range(int(np.searchsorted(self._ends, start, side="right")) - 1, int(np.searchsorted(self._ends, stop))):
+            begin = int(self._ends[part])
+            here = (slice(max(start - begin, 0), stop - begin), *columns)
+            pieces.append(self._part(part)[here])
+        every = (slice(None), *columns)
+        return np.concatenate(pieces) if pieces else np.empty((0, *self.shape[1:]), self.dtype)[every]
+
+    def _part(self, number: int) -> Array:
+        if number not in self._parts:
+            self._parts[number] = self._open[number]()
+        return self._parts[number]
+
+
+def joined(parts: Mapping[str, PackedMeta]) -> PackedMeta:
+    """The meta.json of a folder whose parts these are, by their paths from it, in the order of their rows.
+
+    Raises DataError for parts that are none, that are in parts themselves, or that differ in more than their rows.
+    """
+    if not parts:
+        raise DataError("no packed folder is given, expected at least one")
+    first_path, first = next(iter(parts.items()))
+    for path, meta in parts.items():
+        if meta.shards:
+            raise DataError(f"{path} is in parts itself: name these, {', '.join(list(meta.shards)[:3])} and so on")
+        differ = [name for name in vars(first) if name not in OWN and getattr(meta, name) != getattr(first, name)]
+        if differ or list(meta.fields) != list(first.fields):
+            raise DataError(
+                f"{path} and {first_path} differ in {(differ or ['the order of fields'])[0]}: the parts of a data set have one schema and "
+                "one encoding, which `prepare` takes as `encoding`"
+            )
+    rows = {split: sum(meta.rows[split] for meta in parts.values()) for split in first.rows}
+    checksums = {os.path.join(path, name): value for path, meta in parts.items() for name, value in meta.checksums.items()}
+    whole = replace(first, rows=rows, checksums=checksums, shards={path: meta.rows for path, meta in parts.items()})
+    return replace(whole, digest=whole.computed_digest())
+
+
+def sharded(folder: Path, meta: PackedMeta, split: str, kind: str, open_part: Callable[..., Array], dtype: str) -> ShardedArray:
+    """An array of a folder in parts. ``open_part(file, dtype, shape)`` opens that of a part."""
+    shape = meta.arrays(split)[kind]
+    rows = [of_part[split] for of_part in meta.shards.values()]
+
+    def opener(path: str, count: int) -> Callable[[], Array]:
+        return lambda: open_part(folder / path / f"{split}.{kind}.npy", dtype, (count, *shape[1:]))
+
+    parts = [opener(path, count) for path, count in zip(meta.shards, rows, strict=True)]
+    return ShardedArray(parts, rows, shape[1:], np.dtype(dtype))
