@@ -8,30 +8,34 @@ from __future__ import annotations
 import operator
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..support.files import path_of
 from .build.apply import FittedSchema
-from .build.build import meta_of
+from .build.build import build, meta_of
 from .catalog import table_schema
 from .codes.numbers import FloatArray, Place
 from .codes.sums import NumberCounts, Total
 from .encoder.encoder import Encoder
-from .packed.arrays import PackedWriter, writing_packed
-from .packed.meta import SPLITS
+from .packed.arrays import META, PackedDataset, PackedWriter, open_packed, write_meta, writing_packed
+from .packed.meta import SPLITS, read_meta
+from .packed.shards import joined
 from .read.columns import numbers_of, texts_of
 from .read.derive import with_derived
 from .schema.fields import Derived
-from .schema.table import TableSchema
+from .schema.table import TableSchema, schema_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -52,11 +56,7 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
     Raises DataError for an invalid schema, one with `histories`, a frame without rows or without a column, cells that are not what their
     column is used as, and an `output` that exists.
     """
-    table, folder = table_schema(schema)[0], path_of("output", output)
-    if table.histories:
-        raise DataError(f"schema {table.name!r} has histories, which are not collected on Spark: add their items to the rows, as lists")
-    if os.path.lexists(folder):
-        raise DataError(f"{folder} exists; delete it, or choose another folder")
+    table, folder = _without_histories(schema), _new_folder(output)
     if frame.isEmpty():
         raise DataError(f"schema {table.name!r}: the frame has no train rows")
     with ThreadPoolExecutor(JOBS) as pool:
@@ -64,6 +64,53 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
     with writing_packed(folder) as beside, PackedWriter(beside, meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
         writer.finish()
     return Encoder.load(folder)
+
+
+def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any], learned: str | Path, output: str | Path) -> PackedDataset:
+    """Write a packed data set in parts, a part for each partition, and return it: what `train` takes as `data`.
+
+    `frames` has the rows of "train", "valid" and "test" (which may be left out), with the schema's columns; partitions follow one another
+    in their order. `learned` is a folder that `learn` wrote, or another packed folder of the same schema. `output`, which must not exist,
+    lies on a file system that every machine has at the same path.
+
+    Raises DataError as `learn` does, and for rows that break the schema.
+    """
+    table, meta, target = _without_histories(schema), open_packed(learned).meta, _new_folder(output)
+    if unknown := frames.keys() - set(SPLITS):
+        raise DataError(f"frames has {', '.join(sorted(unknown))}, expected {', '.join(SPLITS)}")
+    content = table.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    parts: list[str] = []
+    for split in (split for split in SPLITS if split in frames):
+        frame = frames[split]
+        read = [name for name in frame.columns if name in set().union(*table.file_columns())]
+
+        def packed(batches: Iterable[pa.RecordBatch], split: str = split) -> Iterator[pa.RecordBatch]:
+            from pyspark import TaskContext
+
+            name = f"{split}-{TaskContext.get().partitionId():05}"
+            written = _pack_part(content, split, batches, meta.encoding, target / name)
+            yield pa.RecordBatch.from_pydict({"name": pa.array([name] if written else [], pa.string())})
+
+        parts += sorted(row.name for row in frame.select(*read).mapInArrow(packed, "name string").collect())
+    write_meta(target, joined({name: read_meta(target / name / META) for name in parts}))
+    return open_packed(target)
+
+
+def _pack_part(content: Mapping[str, Any], split: str, batches: Iterable[pa.RecordBatch], encoding: Mapping[str, Any], part: Path) -> bool:
+    """Write the rows of a partition as a packed folder; False if there are none. A task that failed and runs again finds its part."""
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {name: str(Path(scratch) / f"{name}.parquet") for name in SPLITS}
+        first = next(iter(batches), None)
+        if first is None or part.exists():
+            return part.exists()
+        for name, file in files.items():
+            with pq.ParquetWriter(file, first.schema) as writer:
+                for batch in chain([first], batches) if name == split else ():
+                    writer.write_batch(batch)
+        schema = schema_of({key: value for key, value in content.items() if key != "split"} | {"files": files}, "given as data")
+        paths = {name: [Path(file)] for name, file in files.items()}
+        build(part, schema, paths, seed=0, valid_fraction=0.0, encoding=encoding, workers=1)
+    return True
 
 
 def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> DataFrame:
@@ -149,6 +196,20 @@ class SparkTrainRows:
             return batches(with_derived(part, derived, PLACE).column(name) for part in parts if part.num_rows)
 
         return self._frame.select(*read).mapInArrow(columns, schema)
+
+
+def _without_histories(schema: str | Path | Mapping[str, Any]) -> TableSchema:
+    table = table_schema(schema)[0]
+    if table.histories:
+        raise DataError(f"schema {table.name!r} has histories, which are not collected on Spark: add their items to the rows, as lists")
+    return table
+
+
+def _new_folder(output: str | Path) -> Path:
+    folder = path_of("output", output).absolute()
+    if os.path.lexists(folder):
+        raise DataError(f"{output} exists; delete it, or choose another folder")
+    return folder
 
 
 def _lists(rows: npt.NDArray[Any]) -> pa.ListArray:

@@ -17,6 +17,7 @@ from dcrnn_fast.data import Encoder, known_data_sets, prepare
 from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.data.packed.meta import read_meta
 from dcrnn_fast.errors import DataError
+from dcrnn_fast.training import load_config, train
 
 pytest.importorskip("pyspark", reason="pyspark is not installed: pip install pyspark")
 pytestmark = pytest.mark.skipif(not (shutil.which("java") or os.environ.get("JAVA_HOME")), reason="there is no Java")
@@ -124,6 +125,33 @@ def test_spark_learns_of_an_embedded_set_what_prepare_learns(name, spark, tmp_pa
     assert isinstance(there, Encoder)
     found = read_meta(tmp_path / "learned" / "meta.json")
     assert {name: getattr(found, name) for name in LEARNED} == {name: getattr(here, name) for name in LEARNED}
+
+
+def test_spark_packs_what_prepare_packs_and_a_run_trains_on_it(log, spark, tmp_path):
+    from dcrnn_fast.data.spark import learn, pack
+
+    folder = log[0]
+    schema = SCHEMA | {"group": "city", "weight": "price_weight"}
+    rows = pq.read_table(folder / "log.parquet").append_column("price_weight", pa.array([1.0 + row % 3 for row in range(ROWS)]))
+    for name, part in (("train", rows.slice(0, 200)), ("valid", rows.slice(200, 60)), ("test", rows.slice(260))):
+        pq.write_table(part, tmp_path / f"{name}.parquet")
+    files = {name: f"{name}.parquet" for name in ("train", "valid", "test")}
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(schema | {"files": files}))
+    here = prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache")
+    frames = {
+        name: spark.read.parquet(str(tmp_path / file)).repartitionByRange(3, "row").sortWithinPartitions("row")
+        for name, file in files.items()
+    }
+    learn(frames["train"], schema, tmp_path / "learned")
+    there = pack(frames, schema, tmp_path / "learned", tmp_path / "packed")
+    assert len(there.meta.shards) == 9
+    assert there.meta.rows == here.meta.rows
+    for split in here.splits:
+        for kind in ("ids", "dense", "labels", "weight", "group"):
+            np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+    tiny = {"model.embedding_dim": 4, "model.tower_dims": [4], "optimiser.epochs": 1, "threads": 1}
+    results = [train(load_config(None, {"data": str(one.path), **tiny}), tmp_path / str(at)) for at, one in enumerate((there, here))]
+    assert results[0]["test"] == results[1]["test"]
 
 
 def test_what_spark_does_not_learn_is_refused(log, spark, tmp_path):

@@ -59,7 +59,8 @@ def build(
         try:
             with open_database(staging) as database:
                 staged, roles = read_tables(schema, paths, staging, database, rejects, pool, progress)
-                splits = split_rows(schema, staged, roles, database, seed=seed, valid_fraction=valid_fraction)
+                drawn: dict[str, Any] = {"seed": seed, "valid_fraction": valid_fraction, "learns": encoding is None}
+                splits = split_rows(schema, staged, roles, database, **drawn)
                 if encoding is None:
                     train = StagedTrainRows(staged, splits, database)
                     check_positives(schema, train)

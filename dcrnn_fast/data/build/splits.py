@@ -27,12 +27,13 @@ def split_rows(
     *,
     seed: int,
     valid_fraction: float,
+    learns: bool,
 ) -> SplitArray:
     """The split of every row; `roles` holds the rows of each role, in the order of the table, those of the past first.
 
     Without validation rows of its own, `valid_fraction` of the train rows, drawn with `seed`, become the validation split. A
-    `test_fraction` is drawn with the schema's `test_seed`, so `seed` never changes the test rows. Raises DataError if no train row is left,
-    for another value than train, valid and test in a split column, and for a missing time.
+    `test_fraction` is drawn with the schema's `test_seed`, so `seed` never changes the test rows. Raises DataError if no train row is left
+    where an encoding `learns` from them, for another value than train, valid and test in a split column, and for a missing time.
     """
     past, has_valid = roles.get("past", 0), "valid" in roles
     if "all" not in roles:
@@ -49,13 +50,13 @@ def split_rows(
         assert schema.files.test_fraction is not None
         _draw(splits, schema.files.test_fraction, schema.files.test_seed, TEST)
     train = int((splits == TRAIN).sum())
-    if not train:
+    if not train and learns:
         raise DataError(
             f"data set {schema.name!r}: no train rows in {', '.join(schema.files.roles().get('train', schema.files.all or ()))}"
         )
     if not has_valid:
         _draw(splits, valid_fraction, seed, VALID)
-        if not (splits == TRAIN).any():
+        if train and not (splits == TRAIN).any():
             raise DataError(f"data set {schema.name!r}: valid_fraction {valid_fraction} leaves no train row of {train}")
     return np.concatenate([np.full(past, PAST, np.int8), splits]) if past else splits
 

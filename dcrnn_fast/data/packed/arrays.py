@@ -33,7 +33,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from ...errors import DataError, shown
-from ...support.files import path_of, regular_file, sync
+from ...support.files import path_of, regular_file, sync, write_text
 from ...support.locks import NoLocksError, locked
 from .meta import DTYPES, PackedMeta, UnreadableError, read_meta, unreadable
 from .shards import joined, sharded
@@ -240,9 +240,8 @@ class PackedWriter:
 
 
 def write_meta(folder: Path, meta: PackedMeta) -> None:
-    """Write meta.json, and wait until the disk has it."""
-    (folder / META).write_text(json.dumps(meta.content(), indent=1, ensure_ascii=False), encoding="utf-8")
-    sync(folder / META)
+    """Write meta.json, which a reader finds whole or not at all, and wait until the disk has it."""
+    write_text(folder / META, json.dumps(meta.content(), indent=1, ensure_ascii=False))
 
 
 def raw_bytes(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> memoryview:

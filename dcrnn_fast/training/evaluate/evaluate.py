@@ -139,8 +139,6 @@ def open_run(
     model, about, weights = load_sealed(folder.weights, device=place, backend=config.backend)
     own = data is None and config.init is None
     dataset = prepare_data(config, None if own else read_encoding(folder.encoder, about))
-    if own and about["data"]["digest"] != dataset.meta.digest:  # the version that trained the run may have learned other last digits
-        dataset = prepare_data(config, read_encoding(folder.encoder, about))
     check_same_data(about, dataset, folder, same_rows=data is None)
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
