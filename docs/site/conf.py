@@ -9,7 +9,9 @@ import dcrnn_fast
 ROOT = Path(__file__).parents[2]
 MODULES = {
     "dcrnn_fast": "BackendUnavailable, DcrnnFastError, SharingPlan",  # which other pages describe
-    **dict.fromkeys(f"dcrnn_fast.{name}" for name in ("functional", "reference", "sharing", "data", "data.spark", "training", "serving", "torchrec")),
+    **dict.fromkeys(
+        f"dcrnn_fast.{name}" for name in ("functional", "reference", "sharing", "data", "data.spark", "training", "serving", "torchrec")
+    ),
     "dcrnn_fast.errors": "did_you_mean, shown",
 }
 """Those whose names are public: each gets a page, without these names."""
