@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, shown
 from ..support.checks import check_count
 from ..support.files import path_of, scratch_folder
-from .packed.arrays import META, PackedDataset, file_sha256, open_or_discard, open_packed, remove_leftovers
-from .packed.meta import FORMAT_VERSION, check_encoding
+from .packed.arrays import PackedDataset, file_sha256, open_or_discard, open_packed, remove_leftovers
+from .packed.meta import FORMAT_VERSION, META, check_encoding
 
 if TYPE_CHECKING:
     from .schema.table import TableSchema

@@ -8,9 +8,12 @@ from __future__ import annotations
 import operator
 import os
 import pickle
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -29,8 +32,8 @@ from .catalog import table_schema
 from .codes.numbers import FloatArray, Place
 from .codes.sums import NumberCounts, Total
 from .encoder.encoder import Encoder
-from .packed.arrays import META, PackedDataset, PackedWriter, open_packed, write_meta, writing_packed
-from .packed.meta import SPLITS, read_meta
+from .packed.arrays import PackedDataset, PackedWriter, file_sha256, open_packed, write_meta, writing_packed
+from .packed.meta import META, SPLITS, read_meta
 from .packed.shards import joined
 from .read.columns import numbers_of, texts_of
 from .read.derive import with_derived
@@ -50,16 +53,18 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
     """Learn from train rows what `prepare` learns from them, and write it to `output`, as a packed folder without rows.
 
     `frame` holds the train rows alone, with the columns that features are made of; of the schema, a path or a dict, `files` and `split` are
-    not read. `Encoder.load(output)` opens the folder, and `prepare(data, encoding=open_packed(output).meta.encoding)` encodes other rows
-    alike. The driver learns a few columns at a time, and holds the vocabulary or the distinct numbers of each.
+    not read, but one of them must be there. It is read once for each column, so it must give the same rows each time: cache what is drawn.
+    `Encoder.load(output)` opens the folder, and `prepare(data, encoding=open_packed(output).meta.encoding)` encodes other rows alike. The
+    driver learns a few columns at a time; it holds the vocabulary of each, or adds up the last parts of its distinct numbers.
 
-    Raises DataError for an invalid schema, one with `histories`, a frame without rows or without a column, cells that are not what their
-    column is used as, and an `output` that exists.
+    Raises DataError for an invalid schema, one with `histories`, a frame without rows or without a column, times that are used as text,
+    cells that are not what their column is used as, and an `output` that exists.
     """
     table, folder = _without_histories(schema), _new_folder(output)
+    _check_columns("frame", frame, table)
     if frame.isEmpty():
         raise DataError(f"schema {table.name!r}: the frame has no train rows")
-    with ThreadPoolExecutor(JOBS) as pool:
+    with ThreadPoolExecutor(JOBS) as pool, _errors():
         fitted = FittedSchema.fit(table, SparkTrainRows(frame, table, pool), lambda what, done, total: None)
     with writing_packed(folder) as beside, PackedWriter(beside, meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
         writer.finish()
@@ -71,38 +76,47 @@ def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any]
 
     `frames` has the rows of "train", "valid" and "test" (which may be left out), with the schema's columns; partitions follow one another
     in their order. `learned` is a folder that `learn` wrote, or another packed folder of the same schema. `output`, which must not exist,
-    lies on a file system that every machine has at the same path.
+    lies on a file system that every machine has at the same path. Each part has a meta.json with the whole vocabulary.
 
-    Raises DataError as `learn` does, and for rows that break the schema.
+    Raises DataError as `learn` does, for rows that break the schema, and for what was learned by another schema.
     """
     table, meta, target = _without_histories(schema), open_packed(learned).meta, _new_folder(output)
-    if unknown := frames.keys() - set(SPLITS):
-        raise DataError(f"frames has {', '.join(sorted(unknown))}, expected {', '.join(SPLITS)}")
-    content = table.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if not frames or frames.keys() - set(SPLITS):
+        raise DataError(f"frames has {', '.join(sorted(frames)) or 'nothing'}, expected some of {', '.join(SPLITS)}")
+    FittedSchema.restore(table, meta.encoding)
+    content, encoding = table.model_dump(mode="json", by_alias=True, exclude_unset=True), meta.encoding
+    for split, frame in frames.items():
+        _check_columns(f"frames[{split}]", frame, table)
     parts: list[str] = []
-    for split in (split for split in SPLITS if split in frames):
-        frame = frames[split]
-        read = [name for name in frame.columns if name in set().union(*table.file_columns())]
+    try:
+        for split in (split for split in SPLITS if split in frames):
 
-        def packed(batches: Iterable[pa.RecordBatch], split: str = split) -> Iterator[pa.RecordBatch]:
-            from pyspark import TaskContext
+            def packed(batches: Iterable[pa.RecordBatch], split: str = split) -> Iterator[pa.RecordBatch]:
+                from pyspark import TaskContext
 
-            name = f"{split}-{TaskContext.get().partitionId():05}"
-            written = _pack_part(content, split, batches, meta.encoding, target / name)
-            yield pa.RecordBatch.from_pydict({"name": pa.array([name] if written else [], pa.string())})
+                name = f"{split}-{TaskContext.get().taskAttemptId()}"  # a task that failed, and runs again, has another one
+                written = _pack_part(content, split, batches, encoding, target / name)
+                yield pa.RecordBatch.from_pydict({"name": pa.array([name] if written else [], pa.string())})
 
-        parts += sorted(row.name for row in frame.select(*read).mapInArrow(packed, "name string").collect())
-    write_meta(target, joined({name: read_meta(target / name / META) for name in parts}))
+            wanted = _columns(frames[split], set().union(*table.file_columns()))
+            with _errors():
+                parts += [row.name for row in wanted.mapInArrow(packed, "name string").collect()]
+        for other in {path.name for path in target.glob("*-*")} - set(parts):
+            shutil.rmtree(target / other)
+        write_meta(target, joined((name, read_meta(target / name / META), file_sha256(target / name / META)) for name in parts))
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return open_packed(target)
 
 
 def _pack_part(content: Mapping[str, Any], split: str, batches: Iterable[pa.RecordBatch], encoding: Mapping[str, Any], part: Path) -> bool:
-    """Write the rows of a partition as a packed folder; False if there are none. A task that failed and runs again finds its part."""
+    """Write the rows of a partition as a packed folder; False if there are none."""
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: str(Path(scratch) / f"{name}.parquet") for name in SPLITS}
         first = next(iter(batches), None)
-        if first is None or part.exists():
-            return part.exists()
+        if first is None:
+            return False
         for name, file in files.items():
             with pq.ParquetWriter(file, first.schema) as writer:
                 for batch in chain([first], batches) if name == split else ():
@@ -115,7 +129,7 @@ def _pack_part(content: Mapping[str, Any], split: str, batches: Iterable[pa.Reco
 
 def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> DataFrame:
     """The rows of `frame` as `ids` (a list of int32, one for each of the encoder's `num_embeddings`) and `dense` (a list of float32),
-    beside the columns `keep`. Spark calls the encoder on batches of rows."""
+    beside the columns `keep`. Spark calls the encoder on batches of rows. Raises DataError for a column that the frame lacks."""
     from pyspark.sql.types import ArrayType, FloatType, IntegerType, StructField, StructType
 
     everywhere = frame.sparkSession.sparkContext.broadcast(encoder)
@@ -128,9 +142,11 @@ def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> Dat
             columns["dense"] = _lists(np.empty((len(ids), 0), np.float32) if dense is None else dense.numpy())
             yield pa.RecordBatch.from_pydict(columns)
 
+    if missing := [name for name in (*keep, *encoder.columns) if name not in frame.columns]:
+        raise DataError(f"frame lacks the columns {', '.join(missing)}")
     kept = [frame.schema[name] for name in keep]
     made = [StructField("ids", ArrayType(IntegerType(), False), False), StructField("dense", ArrayType(FloatType(), False), False)]
-    return frame.select(*dict.fromkeys([*keep, *encoder.columns])).mapInArrow(batches, StructType([*kept, *made]))
+    return _columns(frame, {*keep, *encoder.columns}).mapInArrow(batches, StructType([*kept, *made]))
 
 
 class SparkTrainRows:
@@ -139,7 +155,7 @@ class SparkTrainRows:
     def __init__(self, frame: DataFrame, schema: TableSchema, pool: ThreadPoolExecutor) -> None:
         self._frame, self._schema, self.pool = frame, schema, pool
 
-    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
+    def texts(self, names: Sequence[str], min_count: int, several: Collection[str] = ()) -> list[str]:
         """As :class:`.build.train_rows.TrainRows` says."""
 
         def counted(name: str) -> DataFrame:
@@ -156,7 +172,7 @@ class SparkTrainRows:
         frame = reduce(lambda one, other: one.unionAll(other), map(counted, names))
         found = frame.groupBy("text").sum("n").toDF("text", "n").where(f"n >= {min_count}").toArrow().to_pydict()
         in_order = sorted(zip(found["n"], found["text"], strict=True), key=lambda pair: (-pair[0], pair[1]))
-        return [text for _, text in in_order[:limit]]
+        return [text for _, text in in_order]
 
     def counts(self, name: str) -> NumberCounts:
         """As :class:`.build.train_rows.TrainRows` says."""
@@ -164,7 +180,8 @@ class SparkTrainRows:
 
     def total(self, name: str, of: Callable[[FloatArray], FloatArray]) -> Total:
         """As :class:`.build.train_rows.TrainRows` says."""
-        return self._summed(name, lambda numbers: Total.of(map(of, numbers)))
+        with _errors():
+            return self._summed(name, lambda numbers: Total.of(map(of, numbers)))
 
     def largest(self, name: str) -> str:
         """As :class:`.build.train_rows.TrainRows` says."""
@@ -178,7 +195,7 @@ class SparkTrainRows:
             yield pa.RecordBatch.from_pydict({"part": [pickle.dumps(of(some[~np.isnan(some)] for some in numbers))]})
 
         parts = self._mapped(name, batches, "part binary").rdd.map(lambda row: pickle.loads(row.part))  # noqa: S301  # what Spark's own workers made
-        return parts.treeReduce(operator.add)
+        return parts.treeReduce(operator.add, depth=3)
 
     def _mapped(self, name: str, batches: Callable[[Iterator[pa.Array]], Iterator[pa.RecordBatch]], schema: str) -> DataFrame:
         """What a function makes of the batches of a column, which may be a derived one."""
@@ -188,14 +205,44 @@ class SparkTrainRows:
                 behind.remove(one.name)
                 behind.update(one.sources())
                 derived.insert(0, one)
-        read = [column for column in self._frame.columns if column in behind]
-        if missing := sorted(behind - set(read)):
-            raise DataError(f"the frame lacks the columns {', '.join(missing)} that schema {self._schema.name!r} uses")
 
         def columns(parts: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             return batches(with_derived(part, derived, PLACE).column(name) for part in parts if part.num_rows)
 
-        return self._frame.select(*read).mapInArrow(columns, schema)
+        return _columns(self._frame, behind).mapInArrow(columns, schema)
+
+
+def _check_columns(name: str, frame: DataFrame, schema: TableSchema) -> None:
+    """Raise DataError unless the frame has the columns that features are made of, and none of them is a time that is used as text."""
+    sources = {source for one in schema.all_derived for source in one.sources()}
+    texts = {c.column for c in schema.id_columns} | {task.column for task in schema.tasks if task.positive is not None}
+    derived = {one.name for one in schema.all_derived}
+    missing = (texts | {n.column for n in schema.numeric} | sources) - derived - set(frame.columns)
+    if missing:
+        raise DataError(f"{name} lacks the columns {', '.join(sorted(missing))} that schema {schema.name!r} uses")
+    for column in sorted(texts - derived):
+        if frame.schema[column].dataType.typeName().startswith("timestamp"):
+            raise DataError(f"{name}: column {column!r} holds times, whose text depends on Spark's time zone; make them text")
+
+
+def _columns(frame: DataFrame, names: Collection[str]) -> DataFrame:
+    """Some columns of a frame, whatever characters their names have."""
+    quoted = [name.replace("`", "``") for name in frame.columns if name in names]
+    return frame.select(*[f"`{name}`" for name in quoted])
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Raise what a task raised, as it would be raised here."""
+    from pyspark.errors import PythonException
+
+    try:
+        yield
+    except PythonException as error:
+        said = re.findall(r"^(?:[\w.]*\.)?(DataError|OverflowError): (.*)$", str(error), re.MULTILINE)
+        if not said:
+            raise
+        raise (DataError if said[-1][0] == "DataError" else OverflowError)(said[-1][1]) from error
 
 
 def _without_histories(schema: str | Path | Mapping[str, Any]) -> TableSchema:

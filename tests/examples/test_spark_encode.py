@@ -159,10 +159,23 @@ def test_what_spark_does_not_learn_is_refused(log, spark, tmp_path):
 
     frame = spark.read.parquet(str(log[0] / "log.parquet"))
     history = {"name": "before", "of": "item", "by": "city", "time": "time", "last": 3}
+    only = {"derived": [], "categorical": ["item"]}
     refused = [
         (frame, {"histories": [history]}, "histories, which are not collected on Spark"),
         (frame.where("row < 0"), {}, "no train rows"),
-        (frame.drop("price"), {}, "lacks the columns price"),
+        (frame.drop("price"), {}, "frame lacks the columns price"),
+        (frame, only | {"categorical": ["time"], "numeric": []}, "'time' holds times, whose text depends on Spark's time zone"),
+        (
+            frame,
+            {"numeric": [{"column": "city", "buckets": 3}], "derived": [], "categorical": ["item"]},
+            "column 'city' is used as a number",
+        ),
+        (
+            frame.selectExpr("*", "1e200 * row as huge"),
+            {"numeric": [{"column": "huge", "dense": "standardise"}]},
+            "too large to standardise",
+        ),
+        (frame, {"tasks": [{"name": "click", "column": "city", "positive": ["Wien"]}]}, "no train row has 'city' in"),
     ]
     for rows, changes, words in refused:
         with pytest.raises(DataError, match=words):

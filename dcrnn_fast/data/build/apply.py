@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +18,13 @@ from ..codes.numbers import float32
 from ..codes.quantiles import bucket_edges
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
-from ..schema.fields import History
-from ..schema.table import Numeric, TableSchema
+from ..schema.fields import Categorical, History
+from ..schema.table import TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds
-from .labels import Label, check_funnel
+from .labels import Label, check_funnel, labels_of
 from .staging import Batch, Progress, StagedTable, TextColumn, TextMap
-from .train_rows import StagedTrainRows, TrainRows
+from .train_rows import TrainRows
 
 __all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]
 
@@ -41,26 +42,39 @@ class FittedSchema:
 
     @classmethod
     def fit(cls, schema: TableSchema, rows: TrainRows, progress: Progress) -> FittedSchema:
-        """Learn vocabularies, edges and scales from the train rows. Raises DataError as what they learn does."""
-        categories: dict[str, Field] = {}
-        learned = rows.pool.map(lambda numeric: _fitted(rows, numeric), schema.numeric)  # meanwhile, texts are counted
-        id_columns, shared, computed = schema.id_columns, schema.shared, schema.computed
+        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
+        for task in (task for task in schema.tasks if task.positive is not None):
+            texts = rows.texts([task.column], 1)
+            if not (labels_of(task, pa.chunked_array([texts], pa.string())) == 1).any():
+                raise DataError(
+                    f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive or ())}; the "
+                    f"column holds {sorted(set(texts[:20]) - {MISSING})} (at most 20 shown)"
+                )
+        shared, computed = schema.shared, schema.computed
         several = {column for pool in schema.pooled.values() for column in pool["columns"]}
-        columns = len(id_columns) + len(schema.numeric)
-        for done, c in enumerate(id_columns):
-            progress("learning columns", done, columns)
+
+        def category(c: Categorical) -> Field:
             if c.hash_buckets is not None:
-                categories[c.column] = HashCode(c.column, c.hash_buckets)
-            elif c.same_ids_as is None:
-                alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
-                categories[c.column] = CategoryCode.fit(rows, alike, c.min_count or schema.min_count, several)
-        buckets: list[Field] = []
-        dense: list[DenseScale] = []
-        for done, (bucket, scale) in enumerate(learned, start=len(id_columns)):
-            progress("learning columns", done, columns)
-            buckets += [] if bucket is None else [bucket]
-            dense += [] if scale is None else [scale]
-        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(dense))
+                return HashCode(c.column, c.hash_buckets)
+            alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
+            return CategoryCode.fit(rows, alike, c.min_count or schema.min_count, several)
+
+        own = [c for c in schema.id_columns if c.same_ids_as is None]
+        bucketed, scaled = ([n for n in schema.numeric if getattr(n, kind) is not None] for kind in ("buckets", "dense"))
+        numeric: list[Future[Any]] = [rows.pool.submit(BucketCode.fit, rows, n) for n in bucketed]
+        numeric += [rows.pool.submit(DenseScale.fit, rows, n) for n in scaled]
+        categories, learned, columns = dict[str, Field](), list[Any](), len(own) + len(numeric)
+        try:
+            for c in own:  # meanwhile, other threads learn from the numbers
+                progress("learning columns", len(categories), columns)
+                categories[c.column] = category(c)
+            for one in numeric:
+                progress("learning columns", len(own) + len(learned), columns)
+                learned.append(one.result())
+        finally:
+            for one in numeric:  # after an error nobody wants them
+                one.cancel()
+        return cls(schema, (*_with_shared(schema, categories), *learned[: len(bucketed)]), tuple(learned[len(bucketed) :]))
 
     @classmethod
     def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> FittedSchema:
@@ -112,7 +126,10 @@ class EncodedRows:
         groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
         self._group = None if schema.group is None else groups[schema.group]
         computed, pooled = schema.computed, schema.pooled
-        bound: dict[str, Any] = {field.column: field.bound(staged, database) for field in encoder.fields if field.column not in computed}
+        in_files = {field.column: field for field in encoder.fields if field.column not in computed}
+        in_pool = {name: staged.pool.submit(field.bound, staged) for name, field in in_files.items() if not isinstance(field, HashCode)}
+        bound: dict[str, Any] = {name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)}
+        bound |= {name: one.result() for name, one in in_pool.items()}
         histories = {pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
         self._ids: list[tuple[int | slice, Any]] = []
         """Columns of the ids, and what makes them of a batch."""
@@ -143,23 +160,6 @@ class EncodedRows:
             "group": self._group.values(batch) if self._group is not None else None,
         }
         return {kind: array for kind, array in arrays.items() if array is not None}
-
-
-def check_positives(schema: TableSchema, rows: StagedTrainRows) -> None:
-    """Raise DataError if the `positive` rule of a task matches no train row."""
-    for task in schema.tasks:
-        if task.positive is not None:
-            label = Label(rows.staged, task)
-            if not any((label.values(batch)[rows.train[batch.here]] == 1).any() for batch in rows.staged.batches):
-                raise DataError(
-                    f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive)}; the "
-                    f"column holds {sorted(set(rows.texts([task.column], 1, 20)) - {MISSING})} (at most 20 shown)"
-                )
-
-
-def _fitted(rows: TrainRows, numeric: Numeric) -> tuple[BucketCode | None, DenseScale | None]:
-    bucket = None if numeric.buckets is None else BucketCode.fit(rows, numeric)
-    return bucket, None if numeric.dense is None else DenseScale.fit(rows, numeric)
 
 
 def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:

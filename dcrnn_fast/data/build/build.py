@@ -25,7 +25,7 @@ from ..packed.meta import FORMAT_VERSION, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
 from ..schema.table import TableSchema
-from .apply import EncodedRows, FittedSchema, check_positives
+from .apply import EncodedRows, FittedSchema
 from .history_leaks import collected
 from .splits import PAST, SplitArray, split_rows
 from .staging import Progress, read_tables
@@ -62,9 +62,7 @@ def build(
                 drawn: dict[str, Any] = {"seed": seed, "valid_fraction": valid_fraction, "learns": encoding is None}
                 splits = split_rows(schema, staged, roles, database, **drawn)
                 if encoding is None:
-                    train = StagedTrainRows(staged, splits, database)
-                    check_positives(schema, train)
-                    encoder = FittedSchema.fit(schema, train, progress)
+                    encoder = FittedSchema.fit(schema, StagedTrainRows(staged, splits, database), progress)
                 else:
                     encoder = FittedSchema.restore(schema, encoding)
                 here: dict[str, Any] = {"schema": schema, "staged": staged, "splits": splits, "database": database, "folder": staging}

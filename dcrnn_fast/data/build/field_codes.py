@@ -55,7 +55,7 @@ class CategoryCode:
         """The field's entry in meta.json."""
         return self.vocabulary
 
-    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
+    def bound(self, staged: StagedTable) -> TextMap:
         """The ids of a staged table's rows."""
         entries: list[str | None] = list(self.vocabulary[1:])
         if self.several and MISSING in entries:
@@ -100,7 +100,7 @@ class BucketCode:
     def fit(cls, rows: TrainRows, numeric: Numeric) -> BucketCode:
         """Learn from the train rows."""
         assert numeric.buckets is not None
-        return cls(numeric.column, edges_of(*rows.counts(numeric.column)[:2], numeric.buckets))
+        return cls(numeric.column, edges_of(rows.counts(numeric.column), numeric.buckets))
 
     @property
     def num_embeddings(self) -> int:
@@ -111,7 +111,7 @@ class BucketCode:
         """The field's entry in meta.json."""
         return [float(edge) for edge in self.edges]
 
-    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> _Buckets:
+    def bound(self, staged: StagedTable) -> _Buckets:
         """The ids of a staged table's rows."""
         return _Buckets(staged.numbers[self.column], self.edges)
 

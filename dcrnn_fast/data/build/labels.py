@@ -29,14 +29,7 @@ class Label:
         if rule.positive is None:
             self._numbers = staged.numbers[rule.column]
             return
-        positive = spelled(pa.array([text for text in rule.positive if isinstance(text, str)], pa.string()))
-        truths = pa.array([word for truth in rule.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
-
-        def labels_of(texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-            hit = pc.or_(pc.is_in(texts, positive), pc.is_in(pc.ascii_lower(texts), truths)).to_numpy()
-            return np.where(pc.equal(texts, MISSING).to_numpy(), np.nan, hit).astype(np.float32)
-
-        self._texts = staged.texts[rule.column].map(labels_of, np.float32)
+        self._texts = staged.texts[rule.column].map(lambda texts: labels_of(rule, texts), np.float32)
 
     def values(self, batch: Batch) -> npt.NDArray[np.float32]:
         """The labels of a batch. Raises DataError for a number that is neither 0 nor 1 where the rule is the column as it is."""
@@ -53,6 +46,15 @@ class Label:
                 "(empty: unknown); use `threshold` or `positive`"
             )
         return values.astype(np.float32)
+
+
+def labels_of(rule: Rule, texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """The labels that a `positive` rule gives to texts as a vocabulary spells them."""
+    assert rule.positive is not None
+    positive = spelled(pa.array([text for text in rule.positive if isinstance(text, str)], pa.string()))
+    truths = pa.array([word for truth in rule.positive if isinstance(truth, bool) for word in YAML_TRUTHS[truth]], pa.string())
+    hit = pc.or_(pc.is_in(texts, positive), pc.is_in(pc.ascii_lower(texts), truths)).to_numpy()
+    return np.where(pc.equal(texts, MISSING).to_numpy(), np.nan, hit).astype(np.float32)
 
 
 def check_funnel(schema: TableSchema, labels: npt.NDArray[np.float32], place: Place) -> None:

@@ -24,8 +24,8 @@ class TrainRows(Protocol):
     pool: ThreadPoolExecutor
     """Learns several columns at once."""
 
-    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
-        """The texts that at least `min_count` cells of the train rows hold, at most `limit`: the most frequent first, then in text order.
+    def texts(self, names: Sequence[str], min_count: int, several: Collection[str] = ()) -> list[str]:
+        """The texts that at least `min_count` cells of the train rows hold: the most frequent first, then in text order.
 
         The cells are those of all columns of `names`; in the columns `several`, each of which holds one of several values, a missing one
         does not count.
@@ -48,12 +48,12 @@ class StagedTrainRows:
         self.staged, self.train, self.pool = staged, splits == TRAIN, staged.pool
         self._database = database
 
-    def texts(self, names: Sequence[str], min_count: int, limit: int | None = None, *, several: Collection[str] = ()) -> list[str]:
+    def texts(self, names: Sequence[str], min_count: int, several: Collection[str] = ()) -> list[str]:
         """As :class:`TrainRows` says."""
         columns = [self.staged.texts[name] for name in names]
         texts = pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string())
         counts = [self._counts(column, missing=name not in several) for name, column in zip(names, columns, strict=True)]
-        return counted(self._database, texts, np.concatenate(counts), min_count, limit)
+        return counted(self._database, texts, np.concatenate(counts), min_count)
 
     def _counts(self, column: TextColumn, *, missing: bool) -> npt.NDArray[np.int64]:
         counts = np.zeros(column.positions[-1], np.int64)

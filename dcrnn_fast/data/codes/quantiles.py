@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from .sums import FloatArray, NumberCounts
 
 
 def bucket_edges(values: FloatArray, buckets: int) -> FloatArray:
@@ -19,11 +18,12 @@ def bucket_edges(values: FloatArray, buckets: int) -> FloatArray:
     >>> np.searchsorted(edges, [0.0, 1.0, 2.0, 3.0], side="right").tolist()
     [0, 1, 2, 2]
     """
-    return edges_of(*np.unique(values, return_counts=True), buckets)
+    return edges_of(NumberCounts.of([values]), buckets)
 
 
-def edges_of(distinct: FloatArray, counts: npt.NDArray[np.int64], buckets: int) -> FloatArray:
-    """The edges that :func:`bucket_edges` makes of numbers of which `counts[i]` are `distinct[i]`, which rise."""
+def edges_of(numbers: NumberCounts, buckets: int) -> FloatArray:
+    """The edges that :func:`bucket_edges` makes of numbers that were counted."""
+    distinct, counts = numbers.values, numbers.counts
     if len(distinct) <= buckets:
         return distinct[1:]
     heavy = np.zeros(len(distinct), dtype=bool)
@@ -42,6 +42,6 @@ def edges_of(distinct: FloatArray, counts: npt.NDArray[np.int64], buckets: int) 
     alone = heavy & ~np.append(heavy[1:], False)  # between two frequent neighbours lies no number that a bucket could hold
     # The smallest normal number, not the smallest subnormal, separates zero: a CPU that flushes subnormals would take the latter for zero.
     with np.errstate(over="ignore"):  # Above the largest number lies infinity, which is no edge.
-        above = np.maximum(np.nextafter(distinct[alone], np.inf), distinct[alone] + np.finfo(np.float64).tiny)
+        above = np.maximum(numbers.next_values()[alone], distinct[alone] + np.finfo(np.float64).tiny)
     edges = np.unique(np.concatenate([distinct[1:][starts], distinct[heavy], above]))
     return edges[(edges > distinct[0]) & (edges <= distinct[-1])]

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 MOST_DISTINCT = 1 << 22
-"""Distinct numbers that are kept, and numbers that are sorted at a time."""
+"""Distinct numbers that are kept."""
+SORTED_AT_ONCE = 1 << 22
+"""Numbers that are counted at a time."""
 SHORTER = (0, 8, 16, *range(18, 42, 2))
 """How many of their last bits numbers lose where there are more distinct ones."""
 ADDED_AT_ONCE, BITS_AT_ONCE = 1 << 16, 36
@@ -25,8 +27,8 @@ class NumberCounts(NamedTuple):
     """How often each number occurs: `values` rise, and none is NaN. -0.0 counts as 0.0.
 
     Exact for at most 4.2 million distinct numbers. Where there are more, all lose as few of their last bits as it takes, and are rounded
-    towards zero: 16 bits leave a relative error of 1.5e-11, 24 of 3.7e-9, 32 of 9.5e-7. A part never loses more bits than the whole, so the
-    sum of all parts is the same whatever the parts are.
+    down: 16 bits leave a relative error of 1.5e-11, 24 of 3.7e-9, 32 of 9.5e-7. A part never loses more bits than the whole, so the sum of
+    all parts is the same whatever the parts are.
     """
 
     values: FloatArray
@@ -43,7 +45,7 @@ class NumberCounts(NamedTuple):
         ([1.0, 2.0], [1, 2])
         """
         whole = cls(np.zeros(0), np.zeros(0, np.int64))
-        for some in _joined(pieces, MOST_DISTINCT):
+        for some in _joined(pieces, SORTED_AT_ONCE):
             whole += cls(*np.unique(some + 0.0, return_counts=True))
         return whole
 
@@ -56,13 +58,17 @@ class NumberCounts(NamedTuple):
         values, counts = np.empty(len(here)), np.empty(len(here), np.int64)
         for of_both, own, others in ((values, self.values, other.values), (counts, self.counts, other.counts)):
             of_both[here], of_both[~here] = own, others
+        whole = _places(values)
         for bits in SHORTER[SHORTER.index(max(self.bits, other.bits)) :]:
-            leading = values.view(np.int64) >> bits
+            leading = whole >> bits
             if np.count_nonzero(leading[1:] != leading[:-1]) < MOST_DISTINCT:
                 break
-        short = (leading << bits).view(np.float64) + 0.0
-        starts = np.flatnonzero(np.append(True, short[1:] != short[:-1])[: len(short)])
-        return NumberCounts(short[starts], np.add.reduceat(counts, starts) if len(starts) else counts, bits)
+        starts = np.flatnonzero(np.append(True, leading[1:] != leading[:-1])[: len(leading)])
+        return NumberCounts(_numbers(leading[starts] << bits), np.add.reduceat(counts, starts) if len(starts) else counts, bits)
+
+    def next_values(self) -> FloatArray:
+        """For each value the least number that is not counted with it."""
+        return _numbers(((_places(self.values) >> self.bits) + 1) << self.bits)
 
 
 class Total(NamedTuple):
@@ -94,6 +100,17 @@ class Total(NamedTuple):
         return float(Fraction(self.scaled, self.numbers << UNIT)) if self.numbers else 0.0
 
 
+def _places(numbers: FloatArray) -> npt.NDArray[np.int64]:
+    """The place of each float64 among all of them: neighbours have neighbouring places. -0.0 stands below 0.0."""
+    bits = numbers.view(np.int64)
+    return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+
+
+def _numbers(places: npt.NDArray[np.int64]) -> FloatArray:
+    """The inverse of :func:`_places`, which is its own."""
+    return _places(places.view(np.float64)).view(np.float64)
+
+
 def _scaled_sum(values: FloatArray) -> int:
     """The exact sum of at most ADDED_AT_ONCE numbers, scaled by 2**UNIT.
 
@@ -115,11 +132,12 @@ def _scaled_sum(values: FloatArray) -> int:
 
 
 def _joined(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
-    waiting: list[FloatArray] = []
+    waiting, held = list[FloatArray](), 0
     for piece in pieces:
         waiting.append(piece)
-        if sum(map(len, waiting)) >= size:
+        held += len(piece)
+        if held >= size:
             yield np.concatenate(waiting)
-            waiting = []
-    if waiting:
+            waiting, held = [], 0
+    if held:
         yield np.concatenate(waiting)

@@ -17,8 +17,7 @@ from ...support.files import path_of
 from ...support.pooled_fields import pooling_problem
 from ..codes.numbers import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
 from ..codes.texts import Categories, Hashes, text_ids
-from ..packed.arrays import META
-from ..packed.meta import read_meta, whole_vocabulary
+from ..packed.meta import META, read_meta, whole_vocabulary
 from .memory import Piece, derived_too, number_cells, pieces_of, text_cells
 from .run_folder import ENCODER, read_run
 

@@ -35,10 +35,9 @@ from numpy.lib import format as npy
 from ...errors import DataError, shown
 from ...support.files import path_of, regular_file, sync, write_text
 from ...support.locks import NoLocksError, locked
-from .meta import DTYPES, PackedMeta, UnreadableError, read_meta, unreadable
+from .meta import DTYPES, META, PackedMeta, UnreadableError, read_meta, unreadable
 from .shards import joined, sharded
 
-META = "meta.json"
 LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")  # what _temporary_name makes of a cache entry's name
 
@@ -88,18 +87,21 @@ class PackedDataset:
 def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
     """Open a packed folder; the arrays are memory-mapped.
 
-    Checks every array's length, dtype and shape against meta.json, those of a data set in parts when they are first read, and meta.json
-    against its own digest; a damaged file never takes more memory than its size suggests. `verify=True` also reads every byte and checks
-    the checksums. Raises DataError that names the file, and its subclass UnreadableError where the system does not read it.
+    Checks every array's length, dtype and shape against meta.json, and meta.json against its own digest; of a data set in parts the sizes
+    of all files, and the rest of a part when it is first read. A damaged file never takes more memory than its size suggests.
+    `verify=True` also reads every byte and checks the checksums. Raises DataError that names the file, and its subclass UnreadableError
+    where the system does not read it.
     """
     folder = path_of("path", path)
-    meta = read_meta(folder / "meta.json")
-    splits = {}
+    meta = read_meta(folder / META)
+    if meta.shards:
+        _check_sizes(folder, meta)
+    open_part, splits = _Part(folder, meta), {}
     for split in meta.rows:
         arrays: dict[str, Any] = {}
         for kind, shape in meta.arrays(split).items():
             if meta.shards:
-                arrays[kind] = sharded(folder, meta, split, kind, _map, DTYPES[kind])
+                arrays[kind] = sharded(meta, split, kind, open_part)
             else:
                 arrays[kind] = _map(folder / f"{split}.{kind}.npy", DTYPES[kind], shape)
         splits[split] = PackedSplit(split, **{kind: arrays.get(kind) for kind in DTYPES})  # type: ignore[arg-type]
@@ -125,6 +127,33 @@ def file_sha256(file: Path) -> str:
             f"{file} cannot be read: {error.strerror or error}; check its permissions and its disk, or name another file"
         ) from error
     return hasher.hexdigest()
+
+
+class _Part:
+    """Opens arrays of the parts of a folder."""
+
+    def __init__(self, folder: Path, meta: PackedMeta) -> None:
+        self._folder, self._meta, self._same = folder, meta, set[str]()
+
+    def __call__(self, path: str, split: str, kind: str, rows: int) -> npt.NDArray[Any]:
+        part = self._folder / path
+        if path not in self._same and file_sha256(part / META) != self._meta.checksums[os.path.join(path, META)]:
+            raise DataError(f"{part} is not the part that {self._folder} was made of: it was prepared again; join the folders again")
+        self._same.add(path)
+        return _map(part / f"{split}.{kind}.npy", DTYPES[kind], (rows, *self._meta.arrays(split)[kind][1:]))
+
+
+def _check_sizes(folder: Path, meta: PackedMeta) -> None:
+    """Raise DataError if the files of the parts are not there, or too small for what meta.json says of them."""
+    for path, rows in meta.shards.items():
+        for split, count in rows.items():
+            for kind, shape in meta.arrays(split).items():
+                file = folder / path / f"{split}.{kind}.npy"
+                size, least = file.stat().st_size if file.is_file() else 0, count * math.prod(shape[1:]) * np.dtype(DTYPES[kind]).itemsize
+                if size <= least:
+                    raise DataError(
+                        f"{file}, of a part of {folder}, is missing or truncated: it has {size} bytes, expected more than {least}"
+                    )
 
 
 def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -194,13 +223,15 @@ def join_packed(folders: Sequence[str | Path], output: str | Path) -> PackedData
     """Make one data set of packed folders with the same encoding, whose rows follow one another; nothing is copied.
 
     `output` becomes a folder with a meta.json that names the parts by their paths from it, so keep them where they are. Raises DataError
-    for no folder, one that is in parts itself, folders that differ in more than their rows, and an `output` that exists.
+    for no folder, one that comes twice or is in parts itself, folders that differ in more than their rows, and an `output` that exists.
     """
-    target = path_of("output", output).absolute()
+    if isinstance(folders, (str, bytes, os.PathLike)):
+        raise TypeError(f"folders={folders!r}: expected a list of paths")
+    target = path_of("output", output).resolve()
     if os.path.lexists(target):
         raise DataError(f"{output} exists; delete it, or choose another folder")
-    paths = [path_of("folders", folder).absolute() for folder in folders]
-    meta = joined({os.path.relpath(path, target): read_meta(path / META) for path in paths})
+    paths = [path_of("folders", folder).resolve() for folder in folders]
+    meta = joined((os.path.relpath(path, target), read_meta(path / META), file_sha256(path / META)) for path in paths)
     with writing_packed(target) as beside:
         write_meta(beside, meta)
     return open_packed(output)

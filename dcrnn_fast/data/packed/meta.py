@@ -17,6 +17,7 @@ from ...errors import DataError, shown
 from ...support import strict_json
 from ...support.pooled_fields import first_columns, pooling_problem
 
+META = "meta.json"
 FORMAT_VERSION = 1
 DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
 SPLITS = ("train", "valid", "test")
@@ -151,7 +152,7 @@ def read_meta(file: Path) -> PackedMeta:
             raise DataError(f"{file}: shards gives {path} the splits {shown(sorted(rows))}, expected {shown(sorted(meta.rows))}; {remedy}")
     if meta.shards and any(sum(rows[split] for rows in meta.shards.values()) != count for split, count in meta.rows.items()):
         raise DataError(f"{file}: the rows of its shards are not {shown(meta.rows)} together; {remedy}")
-    names = [f"{split}.{kind}.npy" for split in meta.rows for kind in meta.arrays(split)]
+    names = [f"{split}.{kind}.npy" for split in meta.rows for kind in meta.arrays(split)] + [META] * bool(meta.shards)
     if meta.checksums.keys() != (files := {os.path.join(path, name) for path in meta.shards or [""] for name in names}):
         raise DataError(f"{file}: checksums names {shown(sorted(meta.checksums))}, expected {shown(sorted(files))}; {remedy}")
     return meta
@@ -275,7 +276,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "shared": ("a field by field", _mapping_of(_is_text)),
     "derived": ("a definition by column", _mapping_of(_is_definition)),
     "pooled": ("columns and pooling by field", _mapping_of(_is_pool)),
-    "shards": ("the rows of each split by path", _mapping_of(_mapping_of(_is_count))),
+    "shards": ("the rows of each split by path", lambda value: _mapping_of(_mapping_of(_is_count))(value) and "\0" not in "".join(value)),
 }
 _OF_ENCODING = {"shared", "derived", "pooled"}
 _OPTIONAL = _OF_ENCODING | {"shards"}

@@ -6,17 +6,17 @@ The arrays of a part are mapped when they are first read. Needs NumPy and the st
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import DataError
-from .meta import PackedMeta
+from .meta import DTYPES, META, PackedMeta
 
 Array = npt.NDArray[Any]
 OWN = {"name", "rows", "checksums", "digest"}
@@ -59,6 +59,8 @@ class ShardedArray:
             row = range(len(self))[rows]  # which refuses one that is not there
             return self._between(row, row + 1, columns)[0]
         rows = np.asarray(rows)
+        if rows.ndim != 1 or rows.dtype.kind not in "biu" or (rows.dtype == bool and len(rows) != len(self)):
+            raise IndexError(f"rows are {rows.dtype} {list(rows.shape)}, expected a slice, a number, numbers [R] or truths [{len(self)}]")
         rows = np.flatnonzero(rows) if rows.dtype == bool else np.where(rows < 0, rows + len(self), rows)
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         of_part = np.searchsorted(self._ends, rows, side="right") - 1
@@ -83,36 +85,36 @@ class ShardedArray:
         return self._parts[number]
 
 
-def joined(parts: Mapping[str, PackedMeta]) -> PackedMeta:
-    """The meta.json of a folder whose parts these are, by their paths from it, in the order of their rows.
+def joined(parts: Iterable[tuple[str, PackedMeta, str]]) -> PackedMeta:
+    """The meta.json of a folder in parts, of their paths from it, their meta.json and its checksum, in the order of their rows.
 
-    Raises DataError for parts that are none, that are in parts themselves, or that differ in more than their rows.
+    Raises DataError for no part, one that comes twice or is in parts itself, and for parts that differ in more than their rows.
     """
-    if not parts:
-        raise DataError("no packed folder is given, expected at least one")
-    first_path, first = next(iter(parts.items()))
-    for path, meta in parts.items():
+    first, first_path, shards, checksums = None, "", dict[str, dict[str, int]](), dict[str, str]()
+    for path, meta, checksum in parts:
+        if path in shards:
+            raise DataError(f"{path} is given twice, expected each part once")
         if meta.shards:
             raise DataError(f"{path} is in parts itself: name these, {', '.join(list(meta.shards)[:3])} and so on")
+        if first is None:
+            first, first_path = meta, path
         differ = [name for name in vars(first) if name not in OWN and getattr(meta, name) != getattr(first, name)]
         if differ or list(meta.fields) != list(first.fields):
             raise DataError(
                 f"{path} and {first_path} differ in {(differ or ['the order of fields'])[0]}: the parts of a data set have one schema and "
                 "one encoding, which `prepare` takes as `encoding`"
             )
-    rows = {split: sum(meta.rows[split] for meta in parts.values()) for split in first.rows}
-    checksums = {os.path.join(path, name): value for path, meta in parts.items() for name, value in meta.checksums.items()}
-    whole = replace(first, rows=rows, checksums=checksums, shards={path: meta.rows for path, meta in parts.items()})
+        shards[path] = meta.rows
+        checksums |= {os.path.join(path, name): value for name, value in (meta.checksums | {META: checksum}).items()}
+    if first is None:
+        raise DataError("no packed folder is given, expected at least one")
+    rows = {split: sum(of_part[split] for of_part in shards.values()) for split in first.rows}
+    whole = replace(first, rows=rows, checksums=checksums, shards=shards)
     return replace(whole, digest=whole.computed_digest())
 
 
-def sharded(folder: Path, meta: PackedMeta, split: str, kind: str, open_part: Callable[..., Array], dtype: str) -> ShardedArray:
-    """An array of a folder in parts. ``open_part(file, dtype, shape)`` opens that of a part."""
-    shape = meta.arrays(split)[kind]
+def sharded(meta: PackedMeta, split: str, kind: str, open_part: Callable[..., Array]) -> ShardedArray:
+    """An array of a folder in parts. ``open_part(path, split, kind, rows)`` opens that of a part."""
     rows = [of_part[split] for of_part in meta.shards.values()]
-
-    def opener(path: str, count: int) -> Callable[[], Array]:
-        return lambda: open_part(folder / path / f"{split}.{kind}.npy", dtype, (count, *shape[1:]))
-
-    parts = [opener(path, count) for path, count in zip(meta.shards, rows, strict=True)]
-    return ShardedArray(parts, rows, shape[1:], np.dtype(dtype))
+    parts = [partial(open_part, path, split, kind, count) for path, count in zip(meta.shards, rows, strict=True)]
+    return ShardedArray(parts, rows, meta.arrays(split)[kind][1:], np.dtype(DTYPES[kind]))

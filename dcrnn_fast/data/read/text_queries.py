@@ -30,7 +30,10 @@ def open_database(folder: Path) -> duckdb.DuckDBPyConnection:
 
 
 def answer(database: duckdb.DuckDBPyConnection, rows: Any, query: str, *values: Any, at_once: int = 1 << 16) -> Iterator[pa.RecordBatch]:
-    """The batches of a query's result; the query reads the rows, a table or a stream of Arrow's, as the table `source`."""
+    """The batches of a query's result; the query reads the rows, a table or a stream of Arrow's, as the table `source`.
+
+    One query at a time: DuckDB answers it by several threads, within its memory.
+    """
     database.register("source", rows)
     try:
         yield from database.sql(query, params=list(values)).arrow(at_once)
@@ -38,12 +41,9 @@ def answer(database: duckdb.DuckDBPyConnection, rows: Any, query: str, *values: 
         database.unregister("source")
 
 
-def counted(
-    database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, counts: npt.NDArray[np.int64], min_count: int, limit: int | None = None
-) -> list[str]:
+def counted(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, counts: npt.NDArray[np.int64], min_count: int) -> list[str]:
     """The texts whose `counts` sum to at least `min_count`: the most frequent first, then in the order of their code points."""
     query = "SELECT text FROM source GROUP BY text HAVING sum(n) >= $1 ORDER BY sum(n) DESC, text"
-    query = query if limit is None else f"{query} LIMIT {limit}"
     found = answer(database, pa.table({"text": texts, "n": pa.array(counts)}), query, min_count)
     return [text for batch in found for text in batch.column(0).to_pylist()]
 

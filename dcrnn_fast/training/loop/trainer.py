@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +61,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = build_model(self.about, device=device, backend=config.backend)
         if self.model.dense_embedding is not None:
-            edges = dense_edges(np.asarray(dataset.split("train").dense), config.model.dense_bins)
+            dense = dataset.split("train").dense
+            assert dense is not None
+            edges = dense_edges(dense, config.model.dense_bins)
             self.model.dense_embedding.set_edges(edges)  # type: ignore[union-attr, operator]
         self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device)
         if any(self.oov_dropout.strengths.values()):

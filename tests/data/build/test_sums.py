@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcrnn_fast.data.codes import sums
+from dcrnn_fast.data.codes.quantiles import edges_of
 from dcrnn_fast.data.codes.sums import NumberCounts, Total
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -51,7 +52,7 @@ def test_counts_of_parts_are_those_of_the_whole(both):
 
 
 @settings(max_examples=200)
-@given(cut(st.floats(1, 2) | st.floats(-1e-300, 1e300)))
+@given(cut(st.floats(1, 2) | st.floats(-1e-300, 1e300) | st.floats(-1e-320, 1e-320) | st.floats(-2, -1)))
 def test_counts_of_parts_are_those_of_the_whole_where_numbers_lose_bits(both):
     """With room for five numbers, most of these lose bits; which ones may not depend on the parts."""
     values, parts = both
@@ -70,6 +71,21 @@ def test_numbers_lose_as_few_bits_as_it_takes(monkeypatch):
     assert 9_000 / 4 < len(found.values) <= 9_000
     reached = found.values[np.searchsorted(found.values, values, side="right") - 1]
     assert np.abs(reached - values).max() < 2.0 ** (found.bits - 52)
+
+
+@pytest.mark.parametrize("frequent", [19.99, -19.99, 0.0])
+def test_a_frequent_number_has_a_bucket_of_its_own_where_numbers_lose_bits(monkeypatch, frequent):
+    monkeypatch.setattr(sums, "MOST_DISTINCT", 3_000)
+    others = np.random.default_rng(0).lognormal(3, 1, 20_000) * np.sign(frequent or 1.0)
+    values = np.concatenate([np.full(5_000, frequent), others])
+    found = NumberCounts.of([values])
+    assert found.bits > 0
+    edges = edges_of(found, 10)
+    bucket = np.searchsorted(edges, values, side="right")
+    alone = np.searchsorted(edges, frequent, side="right")
+    beside = np.unique(others[bucket[5_000:] == alone])
+    assert len(beside) < 20, "other numbers than those that were rounded to the frequent one are in its bucket"
+    assert (np.bincount(bucket) > 0).all(), "a bucket is empty"
 
 
 def test_a_total_of_many_numbers_is_exact():

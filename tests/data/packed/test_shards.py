@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def test_it_is_indexed_as_one_array_is(data, rows):
     assert (array.shape, array.ndim, len(array), np.asarray(array).tolist()) == (whole.shape, 2, len(whole), whole.tolist())
 
 
+def copied(parts, folder):
+    """Copies of the parts, and the folder that joins these."""
+    copies = [Path(shutil.copytree(part, folder / part.name)) for part in parts]
+    return copies, join_packed(copies, folder / "joined").path
+
+
+@pytest.mark.parametrize("key", [np.array([True]), np.zeros((2, 2), int), np.array([0.5]), [[0]]], ids=str)
+def test_what_is_no_row_is_refused(key):
+    array = ShardedArray([lambda: np.arange(3)], [3], (), np.dtype(int))
+    with pytest.raises(IndexError, match="expected a slice, a number"):
+        array[key]
+
+
 @pytest.mark.parametrize("row", [3, -4])
 def test_a_row_that_is_not_there_is_refused(row):
     array = ShardedArray([lambda: np.arange(3)], [3], (), np.dtype(int))
@@ -121,15 +135,46 @@ def test_the_data_report_is_that_of_one_folder(both):
 
 
 def test_parts_are_opened_when_they_are_read(both, tmp_path):
-    copies = [Path(shutil.copytree(part, tmp_path / part.name)) for part in both[2]]
-    join_packed(copies, tmp_path / "joined")
-    (copies[1] / "train.ids.npy").unlink()
-    found = open_packed(tmp_path / "joined")
+    copies, joined = copied(both[2], tmp_path)
+    (copies[1] / "train.ids.npy").write_bytes(b"no array" * 1000)
+    found = open_packed(joined)
     assert np.array_equal(found.split("train").ids[:240], both[0].split("train").ids[:240])
     with pytest.raises(DataError, match=r"train\.ids\.npy cannot be opened"):
         found.split("train").ids[240]
-    with pytest.raises(DataError, match=r"train\.ids\.npy"):
-        open_packed(found.path, verify=True)
+    with pytest.raises(DataError, match=r"train\.ids\.npy is damaged"):
+        open_packed(joined, verify=True)
+
+
+def test_a_part_that_is_gone_or_too_small_is_refused_at_once(both, tmp_path):
+    copies, joined = copied(both[2], tmp_path)
+    (copies[1] / "train.ids.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"of a part of .*joined, is missing or truncated: it has 0 bytes"):
+        open_packed(joined)
+    shutil.rmtree(copies[1])
+    with pytest.raises(DataError, match="is missing or truncated"):
+        open_packed(joined)
+
+
+def test_a_part_that_was_prepared_again_is_refused_when_it_is_read(both, tmp_path):
+    """Its files have the same sizes, and its ids may mean other items."""
+    copies, joined = copied(both[2], tmp_path)
+    other = prepare(SCHEMA, day(9), cache_dir=tmp_path / "cache")
+    shutil.rmtree(copies[2])
+    shutil.copytree(other.path, copies[2])
+    with pytest.raises(DataError, match="was prepared again; join the folders again"):
+        np.asarray(open_packed(joined).split("train").ids)
+
+
+def test_it_finds_its_parts_behind_a_link(both, tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    found = join_packed(both[2], tmp_path / "link" / "joined")
+    assert np.array_equal(np.asarray(found.split("train").ids), both[1].split("train").ids)
+
+
+def test_it_can_be_pickled(both):
+    found = pickle.loads(pickle.dumps(both[0]))  # noqa: S301
+    assert np.array_equal(found.split("valid").labels[:], both[1].split("valid").labels)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +183,7 @@ def test_parts_are_opened_when_they_are_read(both, tmp_path):
         ({"rows": {"train": 1, "valid": 180, "test": 90}}, "the rows of its shards are not"),
         ({"shards": {"a": {"train": 720}}}, "shards gives a the splits"),
         ({"shards": [1]}, "shards is"),
+        ({"shards": {"a\0": {"train": 720, "valid": 180, "test": 90}}}, "shards is"),
     ],
 )
 def test_a_damaged_list_of_parts_is_refused(both, tmp_path, change, words):
@@ -155,6 +201,7 @@ def test_folders_that_are_no_parts_of_one_data_set_are_refused(both, tmp_path):
         ([], "at least one"),
         ([both[2][0], other.path], "differ in"),
         ([both[0].path], "is in parts itself"),
+        ([both[2][0], both[2][1], both[2][0]], "is given twice"),
         ([tmp_path / "none"], "no packed data set"),
     ]
     for folders, words in refused:
@@ -162,3 +209,5 @@ def test_folders_that_are_no_parts_of_one_data_set_are_refused(both, tmp_path):
             join_packed(folders, tmp_path / "out")
     with pytest.raises(DataError, match="exists"):
         join_packed(both[2], both[2][0])
+    with pytest.raises(TypeError, match="a list of paths"):
+        join_packed(str(both[2][0]), tmp_path / "out")
