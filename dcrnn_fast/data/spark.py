@@ -234,11 +234,12 @@ def _columns(frame: DataFrame, names: Collection[str]) -> DataFrame:
 @contextmanager
 def _errors() -> Iterator[None]:
     """Raise what a task raised, as it would be raised here."""
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PythonException
 
     try:
         yield
-    except PythonException as error:
+    except (PythonException, Py4JJavaError) as error:
         said = re.findall(r"^(?:[\w.]*\.)?(DataError|OverflowError): (.*)$", str(error), re.MULTILINE)
         if not said:
             raise
