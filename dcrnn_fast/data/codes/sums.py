@@ -13,7 +13,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 MOST_DISTINCT = 1 << 22
 """Distinct numbers that are kept."""
-SORTED_AT_ONCE = 1 << 22
+SORTED_AT_ONCE = 1 << 23
 """Numbers that are counted at a time."""
 SHORTER = (0, 8, 16, *range(18, 42, 2))
 """How many of their last bits numbers lose where there are more distinct ones."""
@@ -46,25 +46,22 @@ class NumberCounts(NamedTuple):
         """
         whole = cls(np.zeros(0), np.zeros(0, np.int64))
         for some in _joined(pieces, SORTED_AT_ONCE):
-            whole += cls(*np.unique(some + 0.0, return_counts=True))
+            places = _places(some + 0.0)
+            places.sort()
+            whole += _shortened(places, None, 0)
         return whole
 
     def __add__(self, other: NumberCounts) -> NumberCounts:  # type: ignore[override]
         """The counts of both parts."""
-        if not len(self.values) and len(other.values) <= MOST_DISTINCT:
+        if not len(self.values):
             return other
-        here = np.ones(len(self.values) + len(other.values), dtype=bool)
-        here[np.searchsorted(self.values, other.values) + np.arange(len(other.values))] = False
-        values, counts = np.empty(len(here)), np.empty(len(here), np.int64)
-        for of_both, own, others in ((values, self.values, other.values), (counts, self.counts, other.counts)):
-            of_both[here], of_both[~here] = own, others
-        whole = _places(values)
-        for bits in SHORTER[SHORTER.index(max(self.bits, other.bits)) :]:
-            leading = whole >> bits
-            if np.count_nonzero(leading[1:] != leading[:-1]) < MOST_DISTINCT:
-                break
-        starts = np.flatnonzero(np.append(True, leading[1:] != leading[:-1])[: len(leading)])
-        return NumberCounts(_numbers(leading[starts] << bits), np.add.reduceat(counts, starts) if len(starts) else counts, bits)
+        own, others = _places(self.values), _places(other.values)
+        both, counts = (np.empty(len(own) + len(others), np.int64) for _ in range(2))
+        to = np.searchsorted(others, own, side="left") + np.arange(len(own))
+        both[to], counts[to] = own, self.counts
+        to = np.searchsorted(own, others, side="right") + np.arange(len(others))
+        both[to], counts[to] = others, other.counts
+        return _shortened(both, counts, max(self.bits, other.bits))
 
     def next_values(self) -> FloatArray:
         """For each value the least number that is not counted with it."""
@@ -98,6 +95,18 @@ class Total(NamedTuple):
     def mean(self) -> float:
         """The mean, rounded once; 0 of no numbers."""
         return float(Fraction(self.scaled, self.numbers << UNIT)) if self.numbers else 0.0
+
+
+def _shortened(places: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None, least: int) -> NumberCounts:
+    """The counts of numbers at these places, which rise, each once or so often; they lose at least so many bits."""
+    for bits in SHORTER[SHORTER.index(least) :]:
+        leading = places >> bits
+        changes = leading[1:] != leading[:-1]
+        if np.count_nonzero(changes) < MOST_DISTINCT:
+            break
+    starts = np.flatnonzero(np.append(True, changes)[: len(places)])
+    found = np.diff(starts, append=len(places)) if counts is None else np.add.reduceat(counts, starts)
+    return NumberCounts(_numbers(leading[starts] << bits), found, bits)
 
 
 def _places(numbers: FloatArray) -> npt.NDArray[np.int64]:
