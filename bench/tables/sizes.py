@@ -11,11 +11,12 @@ from ..results import markdown, read
 def scale() -> str:
     """What `prepare` takes for generated tables."""
     result = read("scale_prepare.json")
-    header = ["rows x columns", "part files", "seconds", "CPU seconds", "rows/s", "rows a CPU second", "most memory"]
+    header = ["rows x columns", "part files", "cores", "seconds", "CPU seconds", "rows/s", "rows a CPU second", "most memory"]
     rows = [
         [
             f"{run['rows']:,} x {run['columns']}",
             f"{run['kind']}, {run['files_mb']:,.0f} MB",
+            str(run["cores"]),
             f"{run['seconds']:,.0f}",
             f"{run['cpu_seconds']:,.0f}",
             f"{run['rows_per_second']:,.0f}",
