@@ -52,8 +52,8 @@ PLACE = Place(Path("a batch on Spark"), 0)
 def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str | Path) -> Encoder:
     """Learn from train rows what `prepare` learns from them, and write it to `output`, as a packed folder without rows.
 
-    `frame` holds the train rows alone, with the columns that features are made of; of the schema, a path or a dict, `files` and `split` are
-    not read, but one of them must be there. It is read once for each column, so it must give the same rows each time: cache what is drawn.
+    `frame` holds the train rows alone, with the columns that features are made of. It is read once for each column, so it must give the
+    same rows each time: cache what is drawn. `schema` is a path or a dict; its `files` and `split` must be valid, and are not read.
     `Encoder.load(output)` opens the folder, and `prepare(data, encoding=open_packed(output).meta.encoding)` encodes other rows alike. The
     driver learns a few columns at a time; it holds the vocabulary of each, or adds up the last parts of its distinct numbers.
 
@@ -128,10 +128,15 @@ def _pack_part(content: Mapping[str, Any], split: str, batches: Iterable[pa.Reco
 
 
 def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> DataFrame:
-    """The rows of `frame` as `ids` (a list of int32, one for each of the encoder's `num_embeddings`) and `dense` (a list of float32),
-    beside the columns `keep`. Spark calls the encoder on batches of rows. Raises DataError for a column that the frame lacks."""
+    """The rows of a frame as ids and dense values, beside the columns `keep`; Spark calls the encoder on batches of rows.
+
+    `ids` is a list of int32, one for each of the encoder's `num_embeddings`, `dense` a list of float32. Raises DataError for a column that
+    the frame lacks.
+    """
     from pyspark.sql.types import ArrayType, FloatType, IntegerType, StructField, StructType
 
+    if missing := [name for name in (*keep, *encoder.columns) if name not in frame.columns]:
+        raise DataError(f"frame lacks the columns {', '.join(missing)}")
     everywhere = frame.sparkSession.sparkContext.broadcast(encoder)
 
     def batches(parts: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -142,8 +147,6 @@ def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> Dat
             columns["dense"] = _lists(np.empty((len(ids), 0), np.float32) if dense is None else dense.numpy())
             yield pa.RecordBatch.from_pydict(columns)
 
-    if missing := [name for name in (*keep, *encoder.columns) if name not in frame.columns]:
-        raise DataError(f"frame lacks the columns {', '.join(missing)}")
     kept = [frame.schema[name] for name in keep]
     made = [StructField("ids", ArrayType(IntegerType(), False), False), StructField("dense", ArrayType(FloatType(), False), False)]
     return _columns(frame, {*keep, *encoder.columns}).mapInArrow(batches, StructType([*kept, *made]))
@@ -194,7 +197,8 @@ class SparkTrainRows:
             numbers = (numbers_of(column, name, PLACE) for column in columns)
             yield pa.RecordBatch.from_pydict({"part": [pickle.dumps(of(some[~np.isnan(some)] for some in numbers))]})
 
-        parts = self._mapped(name, batches, "part binary").rdd.map(lambda row: pickle.loads(row.part))  # noqa: S301  # what Spark's own workers made
+        made = self._mapped(name, batches, "part binary").rdd  # by Spark's own workers: what is unpickled comes from no file
+        parts = made.map(lambda row: pickle.loads(row.part))  # noqa: S301
         return parts.treeReduce(operator.add, depth=3)
 
     def _mapped(self, name: str, batches: Callable[[Iterator[pa.Array]], Iterator[pa.RecordBatch]], schema: str) -> DataFrame:

@@ -51,7 +51,7 @@ def build(
     Memory does not grow with the files, but for a few bytes a row; meanwhile the disk of `target` holds the columns once more. Raises
     DataError for what :func:`dcrnn_fast.data.prepare` says.
     """
-    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if workers is None else workers
+    workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
     with writing_packed(target) as folder, ThreadPoolExecutor(workers) as pool:
         staging = folder / "staging"
         staging.mkdir()
@@ -83,6 +83,11 @@ def build(
         rejects.write_file(folder / FILE)
         shutil.rmtree(staging)
     return len(rejects)
+
+
+def _usable_cores() -> int:
+    """Those that the process may use, where the system says so; Linux does."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], most: int) -> Iterator[Any]:

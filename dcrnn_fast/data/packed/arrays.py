@@ -144,12 +144,16 @@ class _Part:
 
 
 def _check_sizes(folder: Path, meta: PackedMeta) -> None:
-    """Raise DataError if the files of the parts are not there, or too small for what meta.json says of them."""
+    """Raise DataError if the files of the parts are not there, are not read, or are too small for what meta.json says of them."""
     for path, rows in meta.shards.items():
         for split, count in rows.items():
             for kind, shape in meta.arrays(split).items():
                 file = folder / path / f"{split}.{kind}.npy"
-                size, least = file.stat().st_size if file.is_file() else 0, count * math.prod(shape[1:]) * np.dtype(DTYPES[kind]).itemsize
+                least = count * math.prod(shape[1:]) * np.dtype(DTYPES[kind]).itemsize
+                try:
+                    size = file.stat().st_size if file.is_file() else 0
+                except OSError as error:
+                    raise unreadable(file, error) from error
                 if size <= least:
                     raise DataError(
                         f"{file}, of a part of {folder}, is missing or truncated: it has {size} bytes, expected more than {least}"
@@ -223,7 +227,8 @@ def join_packed(folders: Sequence[str | Path], output: str | Path) -> PackedData
     """Make one data set of packed folders with the same encoding, whose rows follow one another; nothing is copied.
 
     `output` becomes a folder with a meta.json that names the parts by their paths from it, so keep them where they are. Raises DataError
-    for no folder, one that comes twice or is in parts itself, folders that differ in more than their rows, and an `output` that exists.
+    for no folder, one that comes twice or is in parts itself, folders that differ in more than their rows, and an `output` that exists;
+    TypeError for `folders` that are one path.
     """
     if isinstance(folders, (str, bytes, os.PathLike)):
         raise TypeError(f"folders={folders!r}: expected a list of paths")
