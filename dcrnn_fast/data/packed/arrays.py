@@ -8,6 +8,7 @@
     train.group.npy   int64   [N]       present when the schema names a group
 
 meta.json holds the SHA-256 of every array file, and a digest of itself. A folder is written under a temporary name, some rows at a time.
+That of a data set in parts holds meta.json alone, which names the parts.
 Needs NumPy and the standard library only.
 """
 
