@@ -31,6 +31,7 @@ from .serving.ranker import Ranker
 from .support.files import path_of, scratch_folder
 from .training import Report, load_config, train
 from .training.folder.layout import RunFolder
+from .training.folder.run_files import write_file
 
 VALID = 0.1
 """The part of the rows that tells when to stop, where there is no ``eval_set``."""
@@ -121,6 +122,8 @@ class FunnelClassifier(BaseEstimator):
             raise DataError(str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])) from error
         result = train(config, run, dataset=dataset, report=report)
         shutil.rmtree(root / "cache")
+        files = {"files": {role: f"{role}.parquet" for role in tables}}
+        write_file(RunFolder(run).schema, yaml.safe_dump(schema | files, sort_keys=False, allow_unicode=True).encode())
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
         self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}

@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from dcrnn_fast import FunnelClassifier, Ranker
 from dcrnn_fast.errors import ConfigError, DataError, RunFolderError
-from dcrnn_fast.training import evaluate, load_config, train
+from dcrnn_fast.training import evaluate, load_config, train, write_report
 from tests.event_frames import events
 from tests.refusals import check, row
 
@@ -157,7 +157,7 @@ def test_what_is_not_fitted_is_pickled_too():
 def test_a_pickle_holds_no_checkpoint(fitted):
     assert {path.name for path in fitted._run.iterdir()} > {"checkpoints"}
     held = fitted.__getstate__()["_run"]
-    assert set(held) == {".lock", "config.yaml", "curves.svg", "encoder.json", "metrics.json", "model.safetensors"}
+    assert set(held) == {".lock", "config.yaml", "curves.svg", "encoder.json", "metrics.json", "model.safetensors", "schema.yaml"}
     assert all(isinstance(content, bytes) for content in held.values())
 
 
@@ -262,6 +262,20 @@ def test_ids_that_became_floats_are_the_same_ids(fitted, frame):
     pd.testing.assert_frame_equal(fitted.predict_proba(floats), fitted.predict_proba(frame))
 
 
+def test_its_saved_run_is_evaluated_on_a_table_or_its_file(fitted, frame, tmp_path):
+    run, later = fitted.save(tmp_path / "run"), events(400, seed=7)
+    later.to_parquet(tmp_path / "later.parquet")
+    later.to_csv(tmp_path / "later.csv", index=False)
+    found = evaluate(run, data=later)
+    assert (found["metrics"]["click"]["auc"] + found["metrics"]["order"]["auc"]) / 2 == pytest.approx(fitted.score(later))
+    assert found == evaluate(run, data=str(tmp_path / "later.parquet")) == evaluate(run, data=tmp_path / "later.csv")
+
+
+def test_a_report_of_its_saved_run_takes_a_table(fitted, frame, tmp_path):
+    write_report([fitted.save(tmp_path / "run")], tmp_path / "report.html", data=frame)
+    assert "3,000 test rows" in (tmp_path / "report.html").read_text()
+
+
 def test_a_table_on_the_disk_is_named_by_its_path(frame, tmp_path):
     for name, rows in (("train", frame[:2700]), ("valid", frame[2700:])):
         rows.to_parquet(tmp_path / f"{name}.parquet")
@@ -303,6 +317,13 @@ REFUSED = [
     row("a column of several types", lambda frame: quick().fit(frame.assign(city=[1, "a"] * 1500)), DataError, "column 'city'"),
     row("a name that is no text", lambda frame: quick().fit(frame.rename(columns={"city": 7})), DataError, "X has the column 7, expected"),
     row("an unknown key", lambda frame: quick(config={"model.stepps": 3}).fit(frame), ConfigError, "model.stepps"),
+    row("its run without a table", lambda fitted, tmp_path: evaluate(fitted.save(tmp_path / "r")), DataError, "--data ROWS.parquet"),
+    row(
+        "its run on a table without a label",
+        lambda fitted, frame, tmp_path: evaluate(fitted.save(tmp_path / "r"), data=frame.drop(columns="order")),
+        DataError,
+        "data lacks the columns order",
+    ),
     row("scoring without a column", lambda fitted, frame: fitted.predict_proba(frame[["city"]]), DataError, "lacks the columns"),
 ]
 

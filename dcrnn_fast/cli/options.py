@@ -11,6 +11,9 @@ BACKEND = typer.Option(help="Backend of the operators, see `dcrnn-fast info`.")
 DEVICE = typer.Option(help="auto, cpu, cuda or cuda:N.")
 
 Data = Annotated[str | None, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")]
+OtherData = Annotated[
+    str | None, typer.Option(help="Other data of the same columns, or a table of rows (.parquet, .csv); default: that of the run.")
+]
 Run = Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")]
 BackendOfRun = Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")]
 DeviceOfRun = Annotated[str | None, typer.Option(help="Device; default: the run's.")]

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from ..errors import ConfigError, RunFolderError, shown
 from ..support import strict_yaml
 from ..support.torchrun import is_first
-from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, Quiet, Run, Split
+from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, OtherData, Quiet, Run, Split
 
 
 class WithKeys(TyperCommand):
@@ -121,7 +121,7 @@ def tune(
 
 def evaluate(
     run: Run,
-    data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the run's own.")] = None,
+    data: OtherData = None,
     split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
@@ -160,7 +160,7 @@ def evaluate(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
     output: Annotated[Path, typer.Option(help="File to write, .html.")],
-    data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the runs' own.")] = None,
+    data: OtherData = None,
     split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
@@ -176,7 +176,7 @@ def report(
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
-    data: Annotated[str | None, typer.Option(help="Other data of the same columns; default: the runs' own.")] = None,
+    data: OtherData = None,
     split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..data import PackedDataset, PackedMeta, prepare
+from ..data.catalog import table_schema
+from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.base_rates import label_warnings
 from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
 from ..errors import ConfigError, DataError
+from ..support import strict_json
 from ..support.model_inputs import check_negative_rate
 from .config import RunConfig, no_conditionals
 from .folder.layout import RunFolder
@@ -20,6 +23,45 @@ from .folder.layout import RunFolder
 def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:
     """The packed data set of a configuration, encoded on first use: by ``encoding``, that of another data set, if it is given."""
     return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
+
+
+def data_to_evaluate(config: RunConfig, folder: RunFolder, about: Mapping[str, Any], data: Any) -> PackedDataset:
+    """The data of a run, or other ``data`` as :func:`dcrnn_fast.training.evaluate` takes it, encoded as the run's was.
+
+    ``about`` describes the run's weights. Raises :class:`DataError` for a run of a table in memory without ``data``, for data encoded in
+    another way, and as :func:`dcrnn_fast.data.prepare` does.
+    """
+    if isinstance(data, PackedDataset):
+        if strict_json.json_digest(data.meta.encoding) != about["encoding"]:
+            raise DataError(f"data is not encoded as that of {folder.root} was: give prepare the meta.encoding of that, as encoding=")
+        return data
+    if data is not None and not (isinstance(data, (str, Path)) and not str(data).endswith((".parquet", ".csv", ".csv.gz"))):
+        return _labelled_rows(config, folder, data, read_encoding(folder.encoder, about))
+    if data is None and folder.schema.is_file():
+        raise DataError(
+            f"{folder.root} was trained on a table in memory, which it does not hold. Give evaluate, compare or report a table with the "
+            "labels: --data ROWS.parquet, or data=DATAFRAME in Python"
+        )
+    own = data is None and config.init is None
+    config = config if data is None else config.model_copy(update={"data": str(data)})
+    return prepare_data(config, None if own else read_encoding(folder.encoder, about))
+
+
+def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: Mapping[str, Any]) -> PackedDataset:
+    """The rows of a table as test rows, read by the schema of the run's data."""
+    import pyarrow as pa
+
+    try:
+        schema, _ = table_schema(folder.schema if folder.schema.is_file() else config.data)
+    except DataError as error:
+        raise DataError(f"data is a table, which the schema of {folder.root} is to read: {error}") from error
+    if schema.histories:
+        raise DataError(f"data is a table, and {folder.root} reads histories, which rest on earlier rows: give data a schema")
+    empty = pa.table({column: pa.array([], pa.string()) for column in set().union(*schema.file_columns())})
+    try:
+        return prepare(schema, {"train": empty, "test": table}, encoding=encoding)
+    except DataError as error:
+        raise DataError(str(error).replace("tables[test]", "data")) from error
 
 
 def check_rows(config: RunConfig, dataset: PackedDataset, *, needs_test: bool = True) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dcrnn_fast.data import Encoder
+from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
 from tests.training.runs import HISTORIES, config_of, write_log
@@ -28,6 +29,11 @@ def test_a_run_is_tested_on_another_log_whose_histories_are_its_own(run, tmp_pat
     assert evaluate(run.folder, data=str(run.schema))["metrics"] == json.loads((run.folder / "metrics.json").read_text())["test"]
     other = write_log(tmp_path / "other", HISTORIES, seed=1, split={"time": "time", "test": 0.9})
     assert evaluate(run.folder, data=str(other))["metrics"]["click"]["rows"] == 630
+
+
+def test_a_table_alone_is_refused_since_histories_rest_on_earlier_rows(run):
+    with pytest.raises(DataError, match="reads histories, which rest on earlier rows: give data a schema"):
+        evaluate(run.folder, data=run.schema.with_suffix(".parquet"))
 
 
 def test_the_next_day_goes_on_with_its_own_histories_or_with_those_of_the_day_before(run, tmp_path):

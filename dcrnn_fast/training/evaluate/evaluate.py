@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from ...data import PackedDataset
-from ...data.encoder.run_folder import read_encoding
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, DataError, shown
 from ...nn.model import DCRNN
 from ...support.files import output_path, path_of, writing_output
 from ..config import RunConfig
-from ..data import check_same_data, evaluation_warnings, prepare_data
+from ..data import check_same_data, data_to_evaluate, evaluation_warnings
 from ..device import deterministic, select_backend, select_device
 from ..folder.layout import RunFolder, stored_config
 from ..folder.weights import load_sealed
@@ -31,7 +30,7 @@ from .segments import check_fields, metrics_by
 def evaluate(
     run: str | Path,
     *,
-    data: str | None = None,
+    data: Any = None,
     split: str = "test",
     device: str | None = None,
     backend: str | None = None,
@@ -45,8 +44,10 @@ def evaluate(
 
     Args:
         run: the run folder.
-        data: name or schema of other data with the same columns; by default the run's own. It is encoded as the run's data was, so ids
-            and dense values mean what they meant in training.
+        data: name or schema of other data with the same columns; by default the run's own. Or a table with its labels, a DataFrame, an
+            Arrow table or the path of a .parquet or .csv file: its rows are the test rows, and the schema of the run's data reads them.
+            It is encoded as the run's data was, so ids and dense values mean what they meant in training. Or what
+            :func:`dcrnn_fast.data.prepare` made, encoded so already.
         split: ``train``, ``valid`` or ``test``.
         device: replaces the run's device.
         backend: replaces the run's backend.
@@ -126,19 +127,16 @@ def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[s
     return predicted, rates
 
 
-def open_run(
-    run: str | Path, *, data: str | None = None, split: str = "test", device: str | None = None, backend: str | None = None
-) -> OpenRun:
+def open_run(run: str | Path, *, data: Any = None, split: str = "test", device: str | None = None, backend: str | None = None) -> OpenRun:
     """Open a run as :func:`evaluate` does, with the same arguments and errors."""
     folder = RunFolder(path_of("run", run))
     config = stored_config(folder.root)
-    chosen = {"data": data, "device": device, "backend": backend}
+    chosen = {"device": device, "backend": backend}
     config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
     place = select_device(config.device)
     select_backend(config.backend, place)
     model, about, weights = load_sealed(folder.weights, device=place, backend=config.backend)
-    own = data is None and config.init is None
-    dataset = prepare_data(config, None if own else read_encoding(folder.encoder, about))
+    dataset = data_to_evaluate(config, folder, about, data)
     check_same_data(about, dataset, folder, same_rows=data is None)
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")

@@ -51,7 +51,7 @@ def write_report(
     runs: Sequence[str | Path],
     output: str | Path,
     *,
-    data: str | None = None,
+    data: Any = None,
     split: str = "test",
     device: str | None = None,
     backend: str | None = None,
@@ -62,8 +62,8 @@ def write_report(
     Args:
         runs: the folders of finished runs.
         output: the .html file to write.
-        data, split, device, backend, as_served: as :func:`.evaluate.evaluate` takes them, for each run. A run that was trained on tables in
-            memory needs ``data``, the schema of files of the same columns.
+        data, split, device, backend, as_served: as :func:`.evaluate.evaluate` takes them, for each run. A run of a table in memory needs
+            ``data``.
 
     The page has the metrics beside the constant's with 95% intervals (:mod:`.metrics`), learning curves, reliability plots, and by how
     much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as :func:`.evaluate.evaluate` does, and
@@ -95,7 +95,7 @@ def write_report(
 def compare(
     runs: Sequence[str | Path],
     *,
-    data: str | None = None,
+    data: Any = None,
     split: str = "test",
     device: str | None = None,
     backend: str | None = None,
@@ -112,7 +112,7 @@ def compare(
     return {"data": first.opened.dataset.meta.name, "split": split, "runs": found}
 
 
-def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_served: bool = False, **options: str | None) -> list[_Seen]:
+def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_served: bool = False, **options: Any) -> list[_Seen]:
     if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence) or len(runs) < least:
         raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders, at least {least}")
     opened = [open_run(run, split=split, **options) for run in runs]

@@ -39,6 +39,8 @@ class RunFolder:
         self.weights = root / "model.safetensors"
         self.encoder = root / "encoder.json"
         self.calibration = root / "calibration.json"
+        self.schema = root / "schema.yaml"
+        """Of a table in memory; of other data, the configuration has the path."""
         self.curves = root / "curves.svg"
         self.checkpoints = root / "checkpoints"
         self.tensorboard = root / "tensorboard"
@@ -82,7 +84,7 @@ class RunFolder:
             self.metrics.unlink(missing_ok=True)  # A kill leaves an unfinished run of before, and then a new one without a checkpoint.
             for checkpoint in checkpoint_folders(self.checkpoints):
                 delete_checkpoint(checkpoint)
-            for file in (self.weights, self.encoder, self.calibration, self.curves):
+            for file in (self.weights, self.encoder, self.calibration, self.curves, self.schema):
                 file.unlink(missing_ok=True)
             if self.tensorboard.exists():
                 shutil.rmtree(self.tensorboard)

@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from dcrnn_fast.data import prepare, prepare_folder
 from dcrnn_fast.errors import CheckpointError, DataError, RunFolderError
 from dcrnn_fast.training import evaluate, load_config, train
 from dcrnn_fast.training.folder.tensors import canonical_json
@@ -59,6 +61,33 @@ def test_other_data_is_encoded_as_the_runs_own(finished, schema, tmp_path):
     found = evaluate(finished, data=str(table))["metrics"]["click"]
     assert found["auc"] == pytest.approx(expected["auc"], abs=5e-3)
     assert evaluate(finished, data=str(schema))["metrics"] == evaluate(finished)["metrics"]
+
+
+def test_a_table_is_read_by_the_schema_of_the_runs_data_and_its_rows_are_test_rows(finished, schema, tmp_path):
+    def predictions(**options):
+        evaluate(finished, predictions=tmp_path / "rows.parquet", **options)
+        return pd.read_parquet(tmp_path / "rows.parquet")
+
+    every = pd.concat(predictions(split=split) for split in ("train", "valid", "test"))
+    found = predictions(data=str(schema.parent / "tiny.csv"))
+    columns = list(found.columns)
+    pd.testing.assert_frame_equal(found.sort_values(columns, ignore_index=True), every.sort_values(columns, ignore_index=True))
+
+
+def test_packed_data_is_taken_if_it_is_encoded_as_the_runs_own(finished, dataset, tmp_path):
+    assert evaluate(finished, data=dataset) == evaluate(finished)
+    other = prepare(write_table(tmp_path, seed=5), encoding=dataset.meta.encoding)
+    assert evaluate(finished, data=other)["metrics"]["click"]["rows"] == 450
+    with pytest.raises(DataError, match=r"data is not encoded as that of .*finished was: give prepare the meta\.encoding"):
+        evaluate(finished, data=prepare(tmp_path / "tiny.yaml"))
+
+
+def test_a_table_of_a_run_on_a_packed_folder_needs_a_schema(copied, schema):
+    packed = prepare_folder(schema, copied / "packed")
+    train(tiny_config(copied / "packed", optimiser__epochs=1), copied / "run")
+    assert len(packed.split("test")) == 450
+    with pytest.raises(DataError, match=r"data is a table, which the schema of .*run is to read: unknown data set"):
+        evaluate(copied / "run", data=schema.parent / "tiny.csv")
 
 
 def test_a_schema_named_from_one_folder_is_found_from_another(tmp_path, monkeypatch):
