@@ -29,6 +29,8 @@ PACKAGES_onnx := --no-deps onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 on
 PACKAGES_torchrec := --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 torchmetrics==1.0.3 tensordict pyvers lightning-utilities \
 	pyre-extensions typing-inspect mypy-extensions cloudpickle tqdm
 PACKAGES_spark := 'pyspark>=4'
+PACKAGES_s3 := --no-deps 'moto>=5' boto3 botocore s3transfer jmespath python-dateutil six cryptography cffi flask flask-cors werkzeug jinja2 \
+	itsdangerous blinker requests responses urllib3 xmltodict charset-normalizer certifi idna
 PACKAGES_lightning := --no-deps pytorch-lightning==2.6.6 torchmetrics==1.0.3 lightning-utilities tqdm
 PACKAGES_schemathesis := --no-deps schemathesis==4.32.5 graphql-core harfile hypothesis-graphql jsonschema_rs pyrate-limiter requests urllib3 \
 	certifi charset-normalizer
@@ -54,10 +56,11 @@ test: $(VENV)/.dev ## Tests the package; needs no further packages and no GPU.
 TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -k onnx
 TESTS_torchrec := tests/torchrec tests/test_docstrings.py -k torchrec
 TESTS_spark := tests/examples/test_spark_encode.py
+TESTS_s3 := tests/data/packed/test_remote.py
 TESTS_lightning := tests/examples/test_train_with_lightning.py
 extra: $(if $(TESTS_$(NAME)),build/$(NAME)/.installed)
-extra: $(VENV)/.dev ## Runs tests that need further packages: NAME=onnx, torchrec, spark or lightning.
-	$(if $(TESTS_$(NAME)),,$(error extra: NAME=$(NAME), expected onnx, torchrec, spark or lightning))
+extra: $(VENV)/.dev ## Runs tests that need further packages: NAME=onnx, torchrec, spark, s3 or lightning.
+	$(if $(TESTS_$(NAME)),,$(error extra: NAME=$(NAME), expected onnx, torchrec, spark, s3 or lightning))
 	@if [ $(NAME) = torchrec ] && ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.__version__.startswith("2.13."))'; then \
 		echo 'torchrec: skipped: fbgemm-gpu-cpu 1.8.0 fits PyTorch 2.13, and another one is installed'; \
 	else OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/$(NAME)) $(BIN)/python -m pytest $(TESTS_$(NAME)) -rs; fi

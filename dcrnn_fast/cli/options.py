@@ -10,7 +10,7 @@ import typer
 BACKEND = typer.Option(help="Backend of the operators, see `dcrnn-fast info`.")
 DEVICE = typer.Option(help="auto, cpu, cuda or cuda:N.")
 
-Data = Annotated[str | None, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")]
+Data = Annotated[str | None, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder, also s3://...")]
 OtherData = Annotated[
     str | None, typer.Option(help="Other data of the same columns, or a table of rows (.parquet, .csv); default: that of the run.")
 ]

@@ -101,7 +101,7 @@ def train(
 
 
 def tune(
-    data: Annotated[str, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder.")],
+    data: Annotated[str, typer.Option(help="Embedded data set, path of a schema YAML, or packed folder, also s3://...")],
     output: Annotated[Path, typer.Option(help="Folder of tuned.yaml and of the trials, after which the same command goes on.")],
     trials: Annotated[int, typer.Option(min=2, help="Settings to try; the first is the defaults.")] = 30,
     config: Annotated[Path | None, typer.Option(help="Run configuration (YAML); what it sets is not searched.")] = None,

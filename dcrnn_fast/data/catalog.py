@@ -16,6 +16,7 @@ from ..support.checks import check_count
 from ..support.files import path_of, scratch_folder
 from .packed.arrays import PackedDataset, file_sha256, open_or_discard, open_packed, remove_leftovers
 from .packed.meta import FORMAT_VERSION, META, check_encoding
+from .packed.remote import is_remote, open_remote
 
 if TYPE_CHECKING:
     from .schema.table import TableSchema
@@ -61,7 +62,8 @@ def prepare(
     """The packed form of a data set, encoded on the first call and opened from the cache afterwards.
 
     `data` is the name of an embedded data set, a schema (the path of a YAML file, or a dict of what it holds), or a folder that
-    `prepare_folder` wrote; the latter is opened as it is, whatever `seed` and `valid_fraction` say. `tables` has the rows in place of the
+    `prepare_folder` wrote; the latter is opened as it is, whatever `seed` and `valid_fraction` say. One that lies elsewhere, at an address
+    that pyarrow reads, such as s3://bucket/packed, is fetched into the cache first. `tables` has the rows in place of the
     schema's `files`: a pandas or polars DataFrame, an Arrow table, a mapping of columns to lists or arrays, or the path of a file. A
     mapping whose keys are train, valid, test or past has one of these for each, however the schema splits; test may be left
     out where train is no path.
@@ -82,15 +84,15 @@ def prepare(
     _check_draw(seed, valid_fraction)
     if encoding is not None:
         check_encoding(encoding)
+    cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
     is_path = isinstance(data, (str, os.PathLike)) and str(data) not in known_data_sets()
-    if is_path and tables is None and os.path.isfile(os.path.join(str(data), META)):
-        packed = open_packed(str(data))
+    if tables is None and (is_remote(data) or (is_path and os.path.isfile(os.path.join(str(data), META)))):
+        packed = opened(str(data), cache)
         if encoding not in (None, packed.meta.encoding):
             raise DataError(
                 f"{data} has another encoding than the one asked for: a packed folder keeps its own; give the schema of its table instead"
             )
         return packed
-    cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
     key = {"seed": seed, "valid_fraction": valid_fraction} | ({} if encoding is None else {"encoding": encoding})
     if tables is None:
         return _cached(*table_schema(data), cache, key)
@@ -100,6 +102,11 @@ def prepare(
             return _cached(schema, folder, cache, key)
         except DataError as error:
             raise DataError(re.sub(rf"{re.escape(str(folder))}/(\w+)\.parquet", r"tables[\1]", str(error))) from error
+
+
+def opened(path: str | Path, cache: Path | None = None) -> PackedDataset:
+    """The packed folder at a path or an address, of which `cache` gets the files."""
+    return open_remote(str(path), cache or default_cache_dir()) if is_remote(path) else open_packed(path)
 
 
 def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, Any]) -> PackedDataset:

@@ -5,15 +5,15 @@ Needs dcrnn_fast[spark] and Java, and dcrnn_fast[train] on every machine, for th
 
 from __future__ import annotations
 
+import json
 import operator
-import os
 import pickle
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -23,17 +23,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from ..errors import DataError
 from ..support.files import path_of
 from .build.apply import FittedSchema
 from .build.build import build, meta_of
-from .catalog import table_schema
+from .catalog import opened, table_schema
 from .codes.numbers import FloatArray, Place
 from .codes.sums import NumberCounts, Total
 from .encoder.encoder import Encoder
-from .packed.arrays import PackedDataset, PackedWriter, file_sha256, open_packed, write_meta, writing_packed
-from .packed.meta import META, SPLITS, read_meta
+from .packed.arrays import PackedWriter, file_sha256, write_meta
+from .packed.meta import META, SPLITS, PackedMeta, read_meta
+from .packed.remote import file_system, is_remote
 from .packed.shards import joined
 from .read.columns import numbers_of, texts_of
 from .read.derive import with_derived
@@ -60,34 +62,37 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
     Raises DataError for an invalid schema, one with `histories`, a frame without rows or without a column, times that are used as text,
     cells that are not what their column is used as, and an `output` that exists.
     """
-    table, folder = _without_histories(schema), _new_folder(output)
+    table, (system, root) = _without_histories(schema), _new_folder(output)
     _check_columns("frame", frame, table)
     if frame.isEmpty():
         raise DataError(f"schema {table.name!r}: the frame has no train rows")
     with ThreadPoolExecutor(JOBS) as pool, _errors():
         fitted = FittedSchema.fit(table, SparkTrainRows(frame, table, pool), lambda what, done, total: None)
-    with writing_packed(folder) as beside, PackedWriter(beside, meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
-        writer.finish()
-    return Encoder.load(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        with PackedWriter(Path(scratch), meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
+            writer.finish()
+        _copy(scratch, system, root)
+        return Encoder.load(scratch)
 
 
-def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any], learned: str | Path, output: str | Path) -> PackedDataset:
-    """Write a packed data set in parts, a part for each partition, and return it: what `train` takes as `data`.
+def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any], learned: str | Path, output: str | Path) -> PackedMeta:
+    """Write a packed data set in parts, a part for each partition: what `train` takes as `data`. Return its meta.json.
 
     `frames` has the rows of "train", "valid" and "test" (which may be left out), with the schema's columns; partitions follow one another
     in their order. `learned` is a folder that `learn` wrote, or another packed folder of the same schema. `output`, which must not exist,
-    lies on a file system that every machine has at the same path. Each part has a meta.json with the whole vocabulary.
+    is a path that every machine has, or an address that pyarrow writes to, such as s3://bucket/packed. A task writes its part to the
+    machine's temporary folder first. Each part has a meta.json with the whole vocabulary.
 
     Raises DataError as `learn` does, for rows that break the schema, and for what was learned by another schema.
     """
-    table, meta, target = _without_histories(schema), open_packed(learned).meta, _new_folder(output)
+    table, meta, (system, root) = _without_histories(schema), opened(learned).meta, _new_folder(output)
     if not frames or frames.keys() - set(SPLITS):
         raise DataError(f"frames has {', '.join(sorted(frames)) or 'nothing'}, expected some of {', '.join(SPLITS)}")
-    FittedSchema.restore(table, meta.encoding)
+    fitted = FittedSchema.restore(table, meta.encoding)
     content, encoding = table.model_dump(mode="json", by_alias=True, exclude_unset=True), meta.encoding
     for split, frame in frames.items():
         _check_columns(f"frames[{split}]", frame, table)
-    parts: list[str] = []
+    address, parts = str(output) if is_remote(output) else root, list[tuple[str, PackedMeta, str]]()
     try:
         for split in (split for split in SPLITS if split in frames):
 
@@ -95,36 +100,57 @@ def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any]
                 from pyspark import TaskContext
 
                 name = f"{split}-{TaskContext.get().taskAttemptId()}"  # a task that failed, and runs again, has another one
-                written = _pack_part(content, split, batches, encoding, target / name)
-                yield pa.RecordBatch.from_pydict({"name": pa.array([name] if written else [], pa.string())})
+                found = _pack_part(content, split, batches, encoding, address, name)
+                yield pa.RecordBatch.from_pydict({"part": pa.array([] if found is None else [json.dumps([name, *found])], pa.string())})
 
             wanted = _columns(frames[split], set().union(*table.file_columns()))
             with _errors():
-                parts += [row.name for row in wanted.mapInArrow(packed, "name string").collect()]
-        for other in {path.name for path in target.glob("*-*")} - set(parts):
-            shutil.rmtree(target / other)
-        write_meta(target, joined((name, read_meta(target / name / META), file_sha256(target / name / META)) for name in parts))
+                for row in wanted.mapInArrow(packed, "part string").collect():
+                    name, rows, checksums, own = json.loads(row.part)
+                    parts.append((name, replace(meta_of(table, fitted, rows), checksums=checksums), own))
+        whole, named = joined(parts), {name for name, _, _ in parts}
+        for other in system.get_file_info(FileSelector(root)):
+            if other.base_name not in named:
+                system.delete_dir(other.path)
+        with tempfile.TemporaryDirectory() as scratch:
+            write_meta(Path(scratch), whole)
+            _copy(scratch, system, root)
     except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
+        with suppress(OSError):
+            system.delete_dir(root)
         raise
-    return open_packed(target)
+    return whole
 
 
-def _pack_part(content: Mapping[str, Any], split: str, batches: Iterable[pa.RecordBatch], encoding: Mapping[str, Any], part: Path) -> bool:
-    """Write the rows of a partition as a packed folder; False if there are none."""
+def _pack_part(
+    content: Mapping[str, Any], split: str, batches: Iterable[pa.RecordBatch], encoding: Mapping[str, Any], address: str, name: str
+) -> tuple[dict[str, int], dict[str, str], str] | None:
+    """Write the rows of a partition as a packed folder `name`. The rows of its splits, and the checksums of its files; None for no rows."""
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: str(Path(scratch) / f"{name}.parquet") for name in SPLITS}
         first = next(iter(batches), None)
         if first is None:
-            return False
-        for name, file in files.items():
+            return None
+        for role, file in files.items():
             with pq.ParquetWriter(file, first.schema) as writer:
-                for batch in chain([first], batches) if name == split else ():
+                for batch in chain([first], batches) if role == split else ():
                     writer.write_batch(batch)
         schema = schema_of({key: value for key, value in content.items() if key != "split"} | {"files": files}, "given as data")
-        paths = {name: [Path(file)] for name, file in files.items()}
+        paths, part = {role: [Path(file)] for role, file in files.items()}, Path(scratch) / "part"
         build(part, schema, paths, seed=0, valid_fraction=0.0, encoding=encoding, workers=1)
-    return True
+        system, root = file_system(address)
+        _copy(part, system, f"{root}/{name}")
+        meta = read_meta(part / META)
+        return meta.rows, meta.checksums, file_sha256(part / META)
+
+
+def _copy(folder: str | Path, system: FileSystem, to: str) -> None:
+    """Copy the files of a folder of this machine."""
+    try:
+        system.create_dir(to)
+        copy_files(str(folder), to, source_filesystem=LocalFileSystem(), destination_filesystem=system)
+    except OSError as error:
+        raise DataError(f"{to} cannot be written: {' '.join(str(error).split())[:300]}") from error
 
 
 def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> DataFrame:
@@ -257,11 +283,12 @@ def _without_histories(schema: str | Path | Mapping[str, Any]) -> TableSchema:
     return table
 
 
-def _new_folder(output: str | Path) -> Path:
-    folder = path_of("output", output).absolute()
-    if os.path.lexists(folder):
+def _new_folder(output: str | Path) -> tuple[FileSystem, str]:
+    path_of("output", output)
+    system, root = file_system(output)
+    if system.get_file_info(root).type is not FileType.NotFound:
         raise DataError(f"{output} exists; delete it, or choose another folder")
-    return folder
+    return system, root
 
 
 def _lists(rows: npt.NDArray[Any]) -> pa.ListArray:

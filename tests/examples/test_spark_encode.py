@@ -143,8 +143,10 @@ def test_spark_packs_what_prepare_packs_and_a_run_trains_on_it(log, spark, tmp_p
         for name, file in files.items()
     }
     learn(frames["train"], schema, tmp_path / "learned")
-    there = pack(frames, schema, tmp_path / "learned", tmp_path / "packed")
-    assert len(there.meta.shards) == 9
+    written = pack(frames, schema, (tmp_path / "learned").as_uri(), (tmp_path / "packed").as_uri())
+    there = prepare((tmp_path / "packed").as_uri(), cache_dir=tmp_path / "cache")
+    assert written == there.meta == prepare(tmp_path / "packed").meta
+    assert len(written.shards) == 9
     assert there.meta.rows == here.meta.rows
     for split in here.splits:
         for kind in ("ids", "dense", "labels", "weight", "group"):

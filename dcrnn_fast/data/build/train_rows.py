@@ -52,11 +52,11 @@ class StagedTrainRows:
         """As :class:`TrainRows` says."""
         columns = [self.staged.texts[name] for name in names]
         texts = pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string())
-        counts = [self._counts(column, missing=name not in several) for name, column in zip(names, columns, strict=True)]
-        return counted(self._database, texts, np.concatenate(counts), min_count)
+        counts = pa.chunked_array([self._counts(column, missing=name not in several) for name, column in zip(names, columns, strict=True)])
+        return counted(self._database, texts, counts, min_count)
 
-    def _counts(self, column: TextColumn, *, missing: bool) -> npt.NDArray[np.int64]:
-        counts = np.zeros(column.positions[-1], np.int64)
+    def _counts(self, column: TextColumn, *, missing: bool) -> npt.NDArray[np.int32]:
+        counts = np.zeros(column.positions[-1], np.int32)
         for batch in self.staged.batches:
             first, last = column.positions[batch.number : batch.number + 2]
             counts[first:last] = np.bincount(column.codes(batch)[self.train[batch.here]], minlength=last - first)

@@ -46,9 +46,11 @@ class NumberCounts(NamedTuple):
         """
         whole = cls(np.zeros(0), np.zeros(0, np.int64))
         for some in _joined(pieces, SORTED_AT_ONCE):
-            places = _places(some + 0.0)
-            places.sort()
-            whole += _shortened(places, None, 0)
+            some += 0.0
+            some.sort()
+            part = _shortened(_places(some), None, 0)
+            del some
+            whole += part
         return whole
 
     def __add__(self, other: NumberCounts) -> NumberCounts:  # type: ignore[override]
@@ -57,10 +59,13 @@ class NumberCounts(NamedTuple):
             return other
         own, others = _places(self.values), _places(other.values)
         both, counts = (np.empty(len(own) + len(others), np.int64) for _ in range(2))
-        to = np.searchsorted(others, own, side="left") + np.arange(len(own))
+        to = np.searchsorted(others, own, side="left")
+        to += np.arange(len(own))
         both[to], counts[to] = own, self.counts
-        to = np.searchsorted(own, others, side="right") + np.arange(len(others))
+        to = np.searchsorted(own, others, side="right")
+        to += np.arange(len(others))
         both[to], counts[to] = others, other.counts
+        del own, others, to
         return _shortened(both, counts, max(self.bits, other.bits))
 
     def next_values(self) -> FloatArray:
@@ -100,7 +105,7 @@ class Total(NamedTuple):
 def _shortened(places: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None, least: int) -> NumberCounts:
     """The counts of numbers at these places, which rise, each once or so often; they lose at least so many bits."""
     for bits in SHORTER[SHORTER.index(least) :]:
-        leading = places >> bits
+        leading = places >> bits if bits else places
         changes = leading[1:] != leading[:-1]
         if np.count_nonzero(changes) < MOST_DISTINCT:
             break
@@ -112,7 +117,10 @@ def _shortened(places: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | No
 def _places(numbers: FloatArray) -> npt.NDArray[np.int64]:
     """The place of each float64 among all of them: neighbours have neighbouring places. -0.0 stands below 0.0."""
     bits = numbers.view(np.int64)
-    return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+    found = bits >> 63
+    found &= np.int64(2**63 - 1)
+    found ^= bits
+    return found
 
 
 def _numbers(places: npt.NDArray[np.int64]) -> FloatArray:
@@ -146,7 +154,7 @@ def _joined(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
         waiting.append(piece)
         held += len(piece)
         if held >= size:
-            yield np.concatenate(waiting)
-            waiting, held = [], 0
+            waiting, held = [np.concatenate(waiting)], 0
+            yield waiting.pop()  # which nobody else holds
     if held:
         yield np.concatenate(waiting)

@@ -41,10 +41,10 @@ def answer(database: duckdb.DuckDBPyConnection, rows: Any, query: str, *values: 
         database.unregister("source")
 
 
-def counted(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, counts: npt.NDArray[np.int64], min_count: int) -> list[str]:
+def counted(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, counts: pa.ChunkedArray, min_count: int) -> list[str]:
     """The texts whose `counts` sum to at least `min_count`: the most frequent first, then in the order of their code points."""
     query = "SELECT text FROM source GROUP BY text HAVING sum(n) >= $1 ORDER BY sum(n) DESC, text"
-    found = answer(database, pa.table({"text": texts, "n": pa.array(counts)}), query, min_count)
+    found = answer(database, pa.table({"text": texts, "n": counts}), query, min_count)
     return [text for batch in found for text in batch.column(0).to_pylist()]
 
 
