@@ -134,14 +134,16 @@ def evaluate(
     by: Annotated[
         list[str] | None, typer.Option("--by", metavar="FIELD", help="Field, repeatable: metrics of the rows with each of its values too.")
     ] = None,
+    importance: Annotated[bool, typer.Option("--importance", help="How far each task's AUC falls when an input is shuffled.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the best weights of a run."""
     from .. import training
     from ..training.evaluate.metrics import not_better_than_constant
-    from .tables import output_console, print_lines, print_metrics, print_sheet, segments_sheet
+    from .tables import importance_sheet, output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
+    options["importance"] = importance
     result = training.evaluate(run, data=data, split=split, device=device, backend=backend, **options)
     of_the_data = [f"warning: {line}" for line in result["warnings"]]
     if as_json:
@@ -153,6 +155,8 @@ def evaluate(
     print_metrics(console, f"{result['data']}, {split} rows", result["metrics"])
     for field, entries in result.get("by", {}).items():
         print_sheet(console, segments_sheet(field, entries))
+    if importance:
+        print_sheet(console, importance_sheet(result["importance"]))
     written = {"Predictions": predictions, "Reliability plot": plot}
     print_lines(console, [*of_the_data, *(f"{what}: {path}" for what, path in written.items() if path is not None)])
 

@@ -120,6 +120,15 @@ def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
     return sheet
 
 
+def importance_sheet(falls: Mapping[str, Mapping[str, float]]) -> Sheet:
+    """One row for each input, those that bring most to a task first."""
+    tasks = list(next(iter(falls.values())))
+    sheet = Sheet("Fall of the AUC when an input is shuffled among the rows", {"input": False, **dict.fromkeys(tasks, True)})
+    for name, of_tasks in sorted(falls.items(), key=lambda item: -max(item[1].values(), default=0.0)):
+        sheet.add(name, *(f"{of_tasks[task]:.4f}" for task in tasks))
+    return sheet
+
+
 def _short(value: str) -> str:
     """A category as a table shows it: no control characters, and no more than fits."""
     value = "".join(char if char.isprintable() else repr(char)[1:-1] for char in value)

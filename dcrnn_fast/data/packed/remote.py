@@ -75,7 +75,7 @@ def open_remote(address: str, cache: Path) -> PackedDataset:
 
 def _fetch(system: FileSystem, source: str, file: Path, expected: str) -> None:
     hasher = hashlib.sha256()
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as beside:
         with system.open_input_stream(source) as stream, beside.open("wb") as kept:
             while piece := stream.read(PIECE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...data import PackedDataset
+from ...data import PackedDataset, PackedSplit
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, DataError, shown
 from ...nn.model import DCRNN
@@ -26,6 +27,9 @@ from .plots import reliability_plot
 from .predict import finite_predictions, metrics_of, write_predictions
 from .segments import check_fields, metrics_by
 
+ROWS = 20_000
+"""Rows, drawn from the split, on which the importance of inputs is measured."""
+
 
 def evaluate(
     run: str | Path,
@@ -39,6 +43,7 @@ def evaluate(
     predictions: str | Path | None = None,
     plot: str | Path | None = None,
     by: Sequence[str] = (),
+    importance: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a run's best weights.
 
@@ -59,11 +64,13 @@ def evaluate(
         plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.evaluate.plots.reliability_plot`.
         by: fields of the data, such as ``["colour"]``, for the metrics of the rows with each of their values; with ``bootstrap`` these
             have intervals too.
+        importance: also measure by how much each task's AUC falls when one input is shuffled among the rows, or among 20,000 of them.
 
     Returns:
         ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/guide/metrics.md defines the metrics.
         The warnings name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say
-        little. With ``by`` also ``"by"``: what :func:`dcrnn_fast.training.evaluate.segments.metrics_by` returns.
+        little. With ``by`` also ``"by"``: what :func:`dcrnn_fast.training.evaluate.segments.metrics_by` returns. With ``importance``
+        also ``"importance"``: by input a dict of the falls by task.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -96,6 +103,8 @@ def evaluate(
         "metrics": with_constant(metrics, rates),
         "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
     }
+    if importance:
+        result["importance"], _ = importance_of(opened, split)
     if fields:
         result["by"] = metrics_by(fields, rows, meta, {name: events[name] for name in metrics}, predicted, bootstrap=bootstrap)
     return result
@@ -141,3 +150,36 @@ def open_run(run: str | Path, *, data: Any = None, split: str = "test", device: 
     if not len(dataset.split(split)):
         raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
     return OpenRun(folder, config, model, about, weights, dataset, place)
+
+
+def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], int]:
+    """By input, the AUC of each task less that with the input shuffled; and the number of rows.
+
+    An input is a column of the table or a derived one, which the model may read as a field and as a number. Inputs that say the same share
+    what they bring: each may seem to bring nothing. The source is Breiman's permutation importance (Random Forests, 2001).
+    """
+    meta, rows, rng = run.dataset.meta, run.dataset.split(split), np.random.default_rng(0)
+    chosen = np.sort(rng.permutation(len(rows))[:ROWS])
+    dense = None if rows.dense is None else rows.dense[chosen]
+    drawn = PackedSplit(split, ids=rows.ids[chosen], dense=dense, labels=rows.labels[chosen], weight=None, group=None)
+    columns = list(meta.fields)
+    fields = {name: meta.pooled[name]["columns"] if name in meta.pooled else [first] for name, first in meta.first_columns.items()}
+    inputs: dict[str, tuple[list[int], list[int]]] = {
+        name: ([columns.index(column) for column in of_field], []) for name, of_field in fields.items()
+    }
+    for at, name in enumerate(meta.dense):
+        inputs.setdefault(name, ([], []))[1].append(at)
+
+    def aucs(of: PackedSplit) -> dict[str, float | None]:
+        with deterministic(run.config.threads):
+            return {name: entry["auc"] for name, entry in metrics_of(finite_predictions(run.model, of, meta, run.device), of, meta).items()}
+
+    whole, falls = aucs(drawn), {}
+    for name, (of_ids, of_dense) in inputs.items():
+        order, ids, numbers = rng.permutation(len(chosen)), np.array(drawn.ids), None if dense is None else np.array(dense)
+        ids[:, of_ids] = ids[order][:, of_ids]
+        if numbers is not None:
+            numbers[:, of_dense] = numbers[order][:, of_dense]
+        shuffled = aucs(replace(drawn, ids=ids, dense=numbers))
+        falls[name] = {task: auc - (shuffled[task] or 0.0) for task, auc in whole.items() if auc is not None}
+    return falls, len(chosen)

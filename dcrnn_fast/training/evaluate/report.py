@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...data import PackedSplit
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, shown
 from ...support.files import output_path, writing_output
 from ..data import evaluation_warnings
-from ..device import deterministic
-from .evaluate import OpenRun, open_run, predictions_of
+from .evaluate import OpenRun, importance_of, open_run, predictions_of
 from .metrics import NAMES, Array, bootstrap_intervals, not_better_than_constant, paired_intervals, with_constant
 from .plots import plain, reliability_plot, svg_bytes
-from .predict import finite_predictions, metrics_of
+from .predict import metrics_of
 
 RESAMPLES = 500
 STYLE = """
@@ -30,8 +27,6 @@ th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
 th:first-child, td:first-child { text-align: left }
 small { color: #666; display: block; white-space: nowrap } img { max-width: 100%; height: auto }
 """
-ROWS = 20_000
-"""Rows, drawn from the split, on which the importance of inputs is measured."""
 MOST = 20
 """Inputs that the picture of their importance shows."""
 
@@ -73,7 +68,7 @@ def write_report(
     first, *others = _see_all(runs, split, as_served=as_served, data=data, device=device, backend=backend)
     title = f"{first.results['data']['name']}: {first.name}"
     reliability = reliability_plot("", first.predicted, first.labels)
-    falls, counted = importance(first.opened, split)
+    falls, counted = importance_of(first.opened, split)
     parts = [
         *_about(first, split, as_served=as_served),
         "<h2>Metrics</h2>",
@@ -210,39 +205,6 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _number(value: float | None, interval: Sequence[float] | None = None, sign: str = "") -> str:
     small = f"<small>{interval[0]:{sign}.4f} to {interval[1]:{sign}.4f}</small>" if interval else ""
     return ("-" if value is None else f"{value:{sign}.4f}") + small
-
-
-def importance(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], int]:
-    """By input, the AUC of each task less that with the input shuffled; and the number of rows.
-
-    An input is a column of the table or a derived one, which the model may read as a field and as a number. Inputs that say the same share
-    what they bring: each may seem to bring nothing. The source is Breiman's permutation importance (Random Forests, 2001).
-    """
-    meta, rows, rng = run.dataset.meta, run.dataset.split(split), np.random.default_rng(0)
-    chosen = np.sort(rng.permutation(len(rows))[:ROWS])
-    dense = None if rows.dense is None else rows.dense[chosen]
-    drawn = PackedSplit(split, ids=rows.ids[chosen], dense=dense, labels=rows.labels[chosen], weight=None, group=None)
-    columns = list(meta.fields)
-    fields = {name: meta.pooled[name]["columns"] if name in meta.pooled else [first] for name, first in meta.first_columns.items()}
-    inputs: dict[str, tuple[list[int], list[int]]] = {
-        name: ([columns.index(column) for column in of_field], []) for name, of_field in fields.items()
-    }
-    for at, name in enumerate(meta.dense):
-        inputs.setdefault(name, ([], []))[1].append(at)
-
-    def aucs(of: PackedSplit) -> dict[str, float | None]:
-        with deterministic(run.config.threads):
-            return {name: entry["auc"] for name, entry in metrics_of(finite_predictions(run.model, of, meta, run.device), of, meta).items()}
-
-    whole, falls = aucs(drawn), {}
-    for name, (of_ids, of_dense) in inputs.items():
-        order, ids, numbers = rng.permutation(len(chosen)), np.array(drawn.ids), None if dense is None else np.array(dense)
-        ids[:, of_ids] = ids[order][:, of_ids]
-        if numbers is not None:
-            numbers[:, of_dense] = numbers[order][:, of_dense]
-        shuffled = aucs(replace(drawn, ids=ids, dense=numbers))
-        falls[name] = {task: auc - (shuffled[task] or 0.0) for task, auc in whole.items() if auc is not None}
-    return falls, len(chosen)
 
 
 def importance_plot(falls: Mapping[str, Mapping[str, float]]) -> bytes:

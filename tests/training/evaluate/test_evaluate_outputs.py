@@ -1,13 +1,17 @@
 """What `evaluate` gives beside metrics: intervals by resampling rows, a dump of the predictions, and reliability plots."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate
+from dcrnn_fast.training.evaluate.evaluate import importance_of
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
 from tests.damage import fill_disk
@@ -117,3 +121,29 @@ def test_evaluate_draws_the_reliability_of_each_event_with_the_same_bytes_each_t
     assert (tmp_path / "a.svg").read_text().count('id="axes_') == 2 * 3  # each with the counts below
     with pytest.raises(DataError, match=r"plot .*: expected the path of a \.svg file in a folder that exists"):
         evaluate(finished, plot=tmp_path / "a.png")
+
+
+def test_the_input_that_a_model_reads_is_the_one_that_matters(monkeypatch):
+    rng = np.random.default_rng(0)
+    ids, dense = rng.integers(0, 2, (1000, 2)).astype(np.int32), rng.normal(size=(1000, 1)).astype(np.float32)
+    fields = {"read": 2, "not_read": 2}
+    meta = PackedMeta("shop", ("click",), False, "independent", fields, ("read",), None, False, {"test": 1000}, {}, {}, {}, 1)
+    rows = PackedSplit("test", ids=ids, dense=dense, labels=ids[:, :1].astype(np.float32), weight=None, group=None)
+    dataset = SimpleNamespace(meta=meta, split=lambda name: rows)
+    run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=1), model=None, device=torch.device("cpu"))
+    # by the number beside the field, too: a column is shuffled as both
+    predicted = lambda model, of, *_: {"click": 0.25 + of.ids[:, 0] / 2 + 0 * of.dense[:, 0]}  # noqa: E731
+    monkeypatch.setitem(importance_of.__globals__, "finite_predictions", predicted)
+    falls, counted = importance_of(run, "test")
+    assert counted == 1000
+    assert falls["read"]["click"] == pytest.approx(0.5, abs=0.05)
+    assert falls["not_read"] == {"click": 0.0}
+
+
+def test_the_command_prints_what_each_input_brings_and_gives_it_in_json(finished, command):
+    code, out, _ = command("evaluate", "--run", finished, "--importance", "--json")
+    falls = json.loads(out)["importance"]
+    assert sorted(falls) == ["colour", "shape", "size"]
+    code, out, _ = command("evaluate", "--run", finished, "--importance")
+    assert code == 0
+    assert [line for line in out.splitlines() if "colour" in line and f"{falls['colour']['click']:.4f}" in line]

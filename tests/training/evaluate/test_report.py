@@ -3,19 +3,14 @@
 import re
 import shutil
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from dcrnn_fast.cli.commands import app
-from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import calibrate, compare, evaluate, train, write_report
-from dcrnn_fast.training.evaluate import report
-from dcrnn_fast.training.evaluate.report import importance, importance_plot
+from dcrnn_fast.training.evaluate.report import importance_plot
 from tests.training.tiny import tiny_config, write_table
 
 
@@ -184,22 +179,6 @@ def test_a_report_is_an_html_file(finished, tmp_path):
 def test_the_command_writes_the_page(finished, tmp_path):
     done = CliRunner().invoke(app, ["report", str(finished), "--output", str(tmp_path / "report.html")])
     assert (done.exit_code, done.stdout) == (0, f"Report: {tmp_path / 'report.html'}\n")
-
-
-def test_the_input_that_a_model_reads_is_the_one_that_matters(monkeypatch):
-    rng = np.random.default_rng(0)
-    ids, dense = rng.integers(0, 2, (1000, 2)).astype(np.int32), rng.normal(size=(1000, 1)).astype(np.float32)
-    fields = {"read": 2, "not_read": 2}
-    meta = PackedMeta("shop", ("click",), False, "independent", fields, ("read",), None, False, {"test": 1000}, {}, {}, {}, 1)
-    rows = PackedSplit("test", ids=ids, dense=dense, labels=ids[:, :1].astype(np.float32), weight=None, group=None)
-    dataset = SimpleNamespace(meta=meta, split=lambda name: rows)
-    run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=1), model=None, device=torch.device("cpu"))
-    # by the number beside the field, too: a column is shuffled as both
-    monkeypatch.setattr(report, "finite_predictions", lambda model, of, *_: {"click": 0.25 + of.ids[:, 0] / 2 + 0 * of.dense[:, 0]})
-    falls, counted = importance(run, "test")
-    assert counted == 1000
-    assert falls["read"]["click"] == pytest.approx(0.5, abs=0.05)
-    assert falls["not_read"] == {"click": 0.0}
 
 
 def test_a_name_is_no_formula_in_a_picture_and_long_names_have_bars_of_their_own():
