@@ -126,7 +126,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="all rows: AUC; all rows: log loss; P(click): log loss",
         )
     },
-    GUIDE / "sizing.md": {"sizing": sizes.sizing},
+    GUIDE / "sizing.md": {"sizing": sizes.sizing, "five billion": sizes.five_billion},
     EVIDENCE / "performance.md": {
         "full cell": excerpt(
             speed.full_cell,
