@@ -31,10 +31,9 @@ from .serving.ranker import Ranker
 from .support.files import path_of, scratch_folder
 from .training import Report, load_config, train
 from .training.folder.layout import RunFolder
-from .training.folder.run_files import write_file
 
-VALID = 0.1
-"""The part of the rows that tells when to stop, where there is no ``eval_set``."""
+NAME = "frame"
+"""Of the data, in the run's files."""
 NUMBER = {"buckets": 32, "dense": "standardise"}
 """How a column that is named in ``numeric`` is read."""
 
@@ -45,6 +44,7 @@ class FunnelClassifier(BaseEstimator):
     Args:
         tasks: the label columns, in the order of the funnel: 0 and 1, or true and false; missing is unknown.
         time: a column of times, which is no feature. The latest tenth of the rows are then the validation rows; otherwise they are drawn.
+            ``valid_fraction`` in ``config`` is another part than a tenth.
         group: a column such as the user, by which GAUC groups rows.
         weight: a column of numbers >= 0 that weight the rows.
         funnel: whether each event implies the one before it, so that the model multiplies conditional probabilities. None: whether it is
@@ -106,24 +106,27 @@ class FunnelClassifier(BaseEstimator):
         """
         if y is not None:
             raise DataError(f"y={shown(y)}: the labels are columns of X, which tasks names; leave y out")
-        if isinstance(self.tasks, str) or not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise DataError(f"tasks={self.tasks!r}: expected a list of different columns; put a single one in a list")
+        named = [] if isinstance(self.tasks, str) else [task for task in self.tasks if isinstance(task, str)]
+        if not named or len(set(named)) < len(self.tasks):
+            raise DataError(f"tasks={shown(self.tasks)}: expected a list of different columns of 0 and 1; put a single one in a list")
+        for argument in ("categorical", "numeric", "histories"):
+            if isinstance(given := getattr(self, argument), (str, Mapping)):
+                raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list")
         root = self._new_folder()
         run, report = root / "run", choose_report(quiet=not self.verbose)
         seed = self.random_state if isinstance(self.random_state, int) else check_random_state(self.random_state).randint(2**31)
-        tables = self._tables(X, eval_set, seed)
-        schema = self._schema(tables, report)
-        own = {"data": schema["name"], "seed": seed, "loss.sample_weight": self.weight is not None}
+        own = {"data": NAME, "seed": seed, "loss.sample_weight": self.weight is not None}
         config = load_config(None, own | dict(self.config or {}))
+        tables = self._tables(X, eval_set, seed, config.valid_fraction)
+        schema = self._schema(tables, report)
         try:
             dataset = prepare(schema, tables, cache_dir=root / "cache")
         except DataError as error:
             names = ("X", "eval_set") if eval_set is not None else ("the train rows of X", "the validation rows of X")
-            raise DataError(str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])) from error
+            said = str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])
+            raise DataError(said.replace("use `threshold` or `positive`", "make a column of 0 and 1 of it")) from error
         result = train(config, run, dataset=dataset, report=report)
         shutil.rmtree(root / "cache")
-        files = {"files": {role: f"{role}.parquet" for role in tables}}
-        write_file(RunFolder(run).schema, yaml.safe_dump(schema | files, sort_keys=False, allow_unicode=True).encode())
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
         self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
@@ -150,14 +153,20 @@ class FunnelClassifier(BaseEstimator):
         return pa.table(scores)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The mean of the tasks' AUC on rows that hold the labels. Unknown labels do not count."""
+        """The mean of the tasks' AUC on rows that hold the labels. Unknown labels do not count, nor does a task of one class.
+
+        Raises DataError where no task has labels of both classes.
+        """
         check_is_fitted(self, "ranker_")
         scores, table, found = self.ranker_.predict(X), arrow_table(X, "X"), []
         for task in self.schema_["tasks"]:
             _check_column("tasks", task["column"], table.column_names)
             labels = labels_of(table.column(task["column"]).combine_chunks(), task["column"], Place(Path("X"), 0))
             known = ~np.isnan(labels)
-            found.append(roc_auc_score(labels[known], scores[task["name"]][known]))
+            if len(np.unique(labels[known])) == 2:
+                found.append(roc_auc_score(labels[known], scores[task["name"]][known]))
+        if not found:
+            raise DataError(f"X has labels of one class alone in {', '.join(self.tasks)}: there is no AUC; give rows of both classes")
         return float(np.mean(found))
 
     def save(self, path: str | Path) -> Path:
@@ -207,7 +216,7 @@ class FunnelClassifier(BaseEstimator):
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
-    def _tables(self, X: Any, eval_set: Any, seed: int) -> dict[str, Any]:
+    def _tables(self, X: Any, eval_set: Any, seed: int, valid_fraction: float) -> dict[str, Any]:
         """The train and the validation rows, and none for a test: every row teaches or tells when to stop."""
         if isinstance(X, (str, Path)):
             if not isinstance(eval_set, (str, Path)):
@@ -219,18 +228,20 @@ class FunnelClassifier(BaseEstimator):
         rows = arrow_table(X, "X")
         if eval_set is not None:
             return {"train": rows, "valid": arrow_table(eval_set, "eval_set"), "test": rows.slice(0, 0)}
-        is_valid = self._is_valid(rows, seed)
+        is_valid = self._is_valid(rows, seed, valid_fraction)
         return {"train": rows.filter(pa.array(~is_valid)), "valid": rows.filter(pa.array(is_valid)), "test": rows.slice(0, 0)}
 
-    def _is_valid(self, rows: pa.Table, seed: int) -> npt.NDArray[np.bool_]:
-        count = round(VALID * len(rows))
+    def _is_valid(self, rows: pa.Table, seed: int, valid_fraction: float) -> npt.NDArray[np.bool_]:
+        count = round(valid_fraction * len(rows))
         if not count:
-            raise DataError(f"X has {len(rows)} rows, too few to keep a tenth of them for validation; give more, or eval_set")
+            raise DataError(f"X has {len(rows)} rows, too few to keep {valid_fraction:g} of them for validation; give more, or eval_set")
         order = np.random.default_rng(seed).permutation(len(rows))
         if self.time is not None:
             _check_column("time", self.time, rows.column_names)
             times = times_of(rows.column(self.time).combine_chunks(), self.time, Place(Path("X"), 0)).values
-            order = np.argsort(np.where(np.isnan(times), -np.inf, times), kind="stable")
+            if missing := int(np.isnan(times).sum()):
+                raise DataError(f"time: column {self.time!r} of X has no time in {missing:,} of {len(rows):,} rows; leave these out")
+            order = np.argsort(times, kind="stable")
         is_valid = np.zeros(len(rows), bool)
         is_valid[order[-count:]] = True
         return is_valid
@@ -249,7 +260,7 @@ class FunnelClassifier(BaseEstimator):
                 draft = draft_schema([str(rows)], tasks=list(self.tasks))
             except DataError as error:
                 raise DataError(str(error).replace(str(folder / "X.parquet"), "X")) from error
-        schema: dict[str, Any] = yaml.safe_load(draft) | {"name": "frame"}
+        schema: dict[str, Any] = yaml.safe_load(draft) | {"name": NAME}
         for key in ("files", "split"):
             schema.pop(key, None)
         given = {"categorical": self.categorical, "numeric": self.numeric, "histories": self.histories}

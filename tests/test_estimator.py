@@ -14,12 +14,13 @@ import pyarrow as pa
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold, cross_validate
 from sklearn.utils.estimator_checks import check_estimator
 
 from dcrnn_fast import FunnelClassifier, Ranker
 from dcrnn_fast.errors import ConfigError, DataError, RunFolderError
-from dcrnn_fast.training import evaluate, load_config, train, write_report
+from dcrnn_fast.training import calibrate, evaluate, load_config, train, write_report
 from tests.event_frames import events
 from tests.refusals import check, row
 
@@ -272,8 +273,27 @@ def test_its_saved_run_is_evaluated_on_a_table_or_its_file(fitted, frame, tmp_pa
 
 
 def test_a_report_of_its_saved_run_takes_a_table(fitted, frame, tmp_path):
-    write_report([fitted.save(tmp_path / "run")], tmp_path / "report.html", data=frame)
-    assert "3,000 test rows" in (tmp_path / "report.html").read_text()
+    write_report([fitted.save(tmp_path / "run")], tmp_path / "report.html", data=frame[:1000])
+    assert "2,700 train, 300 valid rows; this page is of 1,000 test rows" in (tmp_path / "report.html").read_text()
+
+
+def test_its_saved_run_is_calibrated_on_a_table(fitted, frame, tmp_path):
+    run = fitted.save(tmp_path / "run")
+    result = calibrate(run, data=frame)
+    assert (result["split"], result["maps"]["click"]["rows"]) == ("test", 3000)
+    assert result["after"]["click"]["calibration"] == pytest.approx(1, abs=0.01)
+    served = evaluate(run, data=frame, as_served=True)["metrics"]["click"]
+    assert served["log_loss"] == result["after"]["click"]["log_loss"]
+
+
+def test_the_part_of_the_validation_rows_may_be_another(frame):
+    fitted = quick(config=QUICK | {"valid_fraction": 0.5}).fit(frame)
+    assert fitted.metrics_["click"]["rows"] == 1500
+
+
+def test_a_task_without_labels_of_both_classes_does_not_count_in_the_score(fitted, frame):
+    scores = fitted.predict_proba(frame)
+    assert fitted.score(frame.assign(order=np.nan)) == roc_auc_score(frame["click"], scores["click"])
 
 
 def test_a_table_on_the_disk_is_named_by_its_path(frame, tmp_path):
@@ -304,9 +324,35 @@ REFUSED = [
         DataError,
         "tasks='click': expected a list of different",
     ),
+    row(
+        "a task that is a mapping",
+        lambda frame: quick(tasks=[{"name": "click"}]).fit(frame),
+        DataError,
+        "list of different columns of 0 and 1",
+    ),
+    row("a single column", lambda frame: quick(numeric="price").fit(frame), DataError, "numeric='price': expected a list; put a single"),
+    row("a column as a table", lambda frame: quick().fit(frame["click"]), DataError, "X is a Series, expected a table"),
+    row(
+        "rows without a time",
+        lambda frame: quick(time="ts").fit(frame.assign(ts=frame["ts"].where(frame["price"] > 0))),
+        DataError,
+        "time: column 'ts' of X has no time in [0-9,]+ of 3,000 rows",
+    ),
+    row(
+        "labels that are not 0 and 1",
+        lambda frame: quick(tasks=["click"]).fit(frame.assign(click=frame["click"] * 2 - 1)),
+        DataError,
+        "make a column of 0 and 1 of it",
+    ),
+    row(
+        "a score on one class",
+        lambda fitted, frame: fitted.score(frame[frame["click"] == 0]),
+        DataError,
+        "labels of one class alone in click, order",
+    ),
     row("a task twice", lambda frame: quick(tasks=["click", "click"]).fit(frame), DataError, "expected a list of different columns"),
     row("a group that is no column", lambda frame: quick(group="usr_id").fit(frame), DataError, r"did you mean 'user_id'\?"),
-    row("too few rows", lambda frame: quick().fit(frame[:4]), DataError, "X has 4 rows, too few to keep a tenth"),
+    row("too few rows", lambda frame: quick().fit(frame[:4]), DataError, "X has 4 rows, too few to keep 0.1 of them"),
     row("no Parquet file", lambda: quick().fit(__file__, eval_set=__file__), DataError, "expected the path of a Parquet file"),
     row("a table that is none", lambda frame: quick().fit(frame, eval_set=7), DataError, "eval_set is of type int, expected a pandas"),
     row("a score without labels", lambda fitted, frame: fitted.score(frame.drop(columns="order")), DataError, "X has no column 'order'"),

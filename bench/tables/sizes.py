@@ -41,14 +41,15 @@ def five_billion() -> str:
     run = max(read("scale_prepare.json")["runs"], key=lambda found: (found["rows"], found["cores"]))
     packed, rate, fields = run["packed_mb"] * 1e6 / run["rows"], run["rows"] / run["cpu_seconds"], run["fields"]
     wide, whole_batch = Inputs(rows=IDS, width=WIDTH, ids=fields, batch=BATCH), RANKS * BATCH * fields * (8 + 4 * WIDTH)
-    hours = f"{ROWS / rate / 3600:.1f} hours; {ROWS / rate / 60 / RANKS:.0f} min of {RANKS} cores"
+    hours = f"{ROWS / rate / 3600:.1f} hours; {ROWS / rate / 60 / RANKS:.0f} min of {RANKS} cores at best"
     lines = [
         ("packed data", f"rows x {packed:.0f} bytes (measured)", f"{ROWS * packed / 1e12:.2f} TB"),
         (f"a part of {PART:,} rows", "the same", f"{PART * packed / 1e9:.1f} GB"),
         ("CPU time of `prepare`", f"rows / {rate:,.0f} rows a second (measured)", hours),
         ("a vocabulary of all ids", "ids x about 16 bytes of text, in each part's meta.json", f"{IDS * 16 / 1e9:.0f} GB: too much"),
         (f"embeddings of {WIDTH} values, on each GPU", "ids x (4 x values + 4)", f"{replicated_memory(wide) / 1e9:.0f} GB"),
-        ("the same, divided by torchrec", f"/ {RANKS} GPUs", f"{rank_memory(wide, RANKS, ADAGRAD_BYTES) / 1e9:.1f} GB"),
+        ("and the first-order term of two tasks", "ids x (4 x tasks + 4)", f"{IDS * 12 / 1e9:.0f} GB"),
+        ("the embeddings, divided by torchrec", f"/ {RANKS} GPUs", f"{rank_memory(wide, RANKS, ADAGRAD_BYTES) / 1e9:.1f} GB"),
         ("sent to each GPU a step", f"{BATCH:,} rows x GPUs x {fields} ids x (8 + 4 x values)", f"{whole_batch / 1e6:.0f} MB"),
         ("the same, divided by torchrec", "formula above", f"{sent_bytes(wide, RANKS) / 1e6:.0f} MB"),
         ("steps of an epoch", f"rows / ({BATCH:,} x GPUs)", f"{ROWS / BATCH / RANKS:,.0f}"),

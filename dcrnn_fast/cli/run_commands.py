@@ -205,8 +205,9 @@ def compare(
 
 def calibrate(
     run: Run,
+    data: OtherData = None,
     method: Annotated[Literal["platt", "isotonic"], typer.Option(help="A line through the logits, or an isotonic regression.")] = "platt",
-    split: Annotated[Split, typer.Option(help="Rows to fit to.")] = "valid",
+    split: Annotated[Split | None, typer.Option(help="Rows to fit to; default: valid, or all of a table.")] = None,
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_json: AsJson = False,
@@ -215,20 +216,20 @@ def calibrate(
     from .. import training
     from .tables import Sheet, number, output_console, print_lines, print_sheet
 
-    result = training.calibrate(run, method=method, split=split, backend=backend, device=device)
+    result = training.calibrate(run, data=data, method=method, split=split, backend=backend, device=device)
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return
     columns = ("log loss", "log loss after", "calibration", "calibration after")
-    sheet = Sheet(f"{result['data']}, test rows, calibrated on {split} rows", {"task": False, **dict.fromkeys(columns, True)})
+    sheet = Sheet(f"{result['data']}, test rows, calibrated on {result['split']} rows", {"task": False, **dict.fromkeys(columns, True)})
     for task, before in result["before"].items():
         after = result["after"][task]
         sheet.add(task, *(number(entry[name]) for name in ("log_loss", "calibration") for entry in (before, after)))
     console = output_console()
     print_sheet(console, sheet)
     lines = [f"{name}: {fit['method']}, {fit['rows']:,} rows, {fit['positives']:,} positive" for name, fit in result["maps"].items()]
-    if split != "valid":
-        lines.append(f"warning: calibrated on {split} rows: what they were used for says little about new rows")
+    if result["split"] != "valid":
+        lines.append(f"warning: calibrated on {result['split']} rows: what they were used for says little about new rows")
     print_lines(console, [*lines, f"Calibration: {result['file']}"])
 
 
@@ -250,7 +251,7 @@ def demo(
 
 
 def _default_output(data: object) -> Path:
-    return Path("runs") / Path(str(data)).stem
+    return Path("runs") / Path(str(data).partition("?")[0]).stem
 
 
 def _parse_settings(settings: list[str]) -> dict[str, Any]:

@@ -241,6 +241,8 @@ def table_schema(data: Any) -> tuple[TableSchema, Path]:
         raise DataError(f"{error}; known data sets are {', '.join(known_data_sets())}") from None
     if path.suffix in {".yaml", ".yml"} and os.path.isfile(path):
         return load_schema(path), path.parent
+    if path.suffix in {".yaml", ".yml", ".csv", ".gz", ".parquet"} and not os.path.exists(path):
+        raise DataError(f"there is no file {path}, a path that is relative to {Path.cwd()}")
     if path.name.endswith((".csv", ".csv.gz", ".parquet")) and os.path.isfile(path):
         name = path.name.partition(".")[0]
         raise DataError(

@@ -9,6 +9,7 @@ import json
 import operator
 import pickle
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from ..errors import DataError
-from ..support.files import path_of
+from ..support.files import path_of, write_text
 from .build.apply import FittedSchema
 from .build.build import build, meta_of
 from .catalog import opened, table_schema
@@ -34,8 +35,8 @@ from .codes.numbers import FloatArray, Place
 from .codes.sums import NumberCounts, Total
 from .encoder.encoder import Encoder
 from .packed.arrays import PackedWriter, file_sha256, write_meta
-from .packed.meta import META, SPLITS, PackedMeta, read_meta
-from .packed.remote import file_system, is_remote
+from .packed.meta import META, SCHEMA, SPLITS, PackedMeta, read_meta
+from .packed.remote import file_system, in_words, is_remote
 from .packed.shards import joined
 from .read.columns import numbers_of, texts_of
 from .read.derive import with_derived
@@ -56,8 +57,8 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
 
     `frame` holds the train rows alone, with the columns that features are made of. It is read once for each column, so it must give the
     same rows each time: cache what is drawn. `schema` is a path or a dict; its `files` and `split` must be valid, and are not read.
-    `Encoder.load(output)` opens the folder, and `prepare(data, encoding=open_packed(output).meta.encoding)` encodes other rows alike. The
-    driver learns a few columns at a time; it holds the vocabulary of each, or adds up the last parts of its distinct numbers.
+    `output` is a path or an address, such as s3://bucket/learned; `prepare(output)` opens it, and its `meta.encoding` encodes other rows
+    alike. The driver learns a few columns at a time; it holds the vocabulary of each, or adds up the last parts of its distinct numbers.
 
     Raises DataError for an invalid schema, one with `histories`, a frame without rows or without a column, times that are used as text,
     cells that are not what their column is used as, and an `output` that exists.
@@ -92,14 +93,14 @@ def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any]
     content, encoding = table.model_dump(mode="json", by_alias=True, exclude_unset=True), meta.encoding
     for split, frame in frames.items():
         _check_columns(f"frames[{split}]", frame, table)
-    address, parts = str(output) if is_remote(output) else root, list[tuple[str, PackedMeta, str]]()
+    address, parts, call = str(output) if is_remote(output) else root, list[tuple[str, PackedMeta, str]](), secrets.token_hex(4)
     try:
         for split in (split for split in SPLITS if split in frames):
 
             def packed(batches: Iterable[pa.RecordBatch], split: str = split) -> Iterator[pa.RecordBatch]:
                 from pyspark import TaskContext
 
-                name = f"{split}-{TaskContext.get().taskAttemptId()}"  # a task that failed, and runs again, has another one
+                name = f"{split}-{call}-{TaskContext.get().taskAttemptId()}"  # a task that failed, and runs again, has another one
                 found = _pack_part(content, split, batches, encoding, address, name)
                 yield pa.RecordBatch.from_pydict({"part": pa.array([] if found is None else [json.dumps([name, *found])], pa.string())})
 
@@ -109,17 +110,28 @@ def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any]
                     name, rows, checksums, own = json.loads(row.part)
                     parts.append((name, replace(meta_of(table, fitted, rows), checksums=checksums), own))
         whole, named = joined(parts), {name for name, _, _ in parts}
-        for other in system.get_file_info(FileSelector(root)):
-            if other.base_name not in named:
-                system.delete_dir(other.path)
+        if lost := named - _delete_parts(system, root, call, but=named):
+            raise DataError(
+                f"{output} lacks the part {min(lost)}, which a task has written: give a path that all machines share, or an address"
+            )
         with tempfile.TemporaryDirectory() as scratch:
             write_meta(Path(scratch), whole)
+            write_text(Path(scratch) / SCHEMA, table.to_yaml())
             _copy(scratch, system, root)
     except BaseException:
         with suppress(OSError):
-            system.delete_dir(root)
+            _delete_parts(system, root, call)
         raise
     return whole
+
+
+def _delete_parts(system: FileSystem, root: str, call: str, but: Collection[str] = ()) -> set[str]:
+    """Delete the parts of a call of `pack`, of tasks that failed or ran twice, but for some, and return the names of what is left."""
+    there = system.get_file_info(FileSelector(root, allow_not_found=True))
+    for one in there:
+        if f"-{call}-" in one.base_name and one.base_name not in but:
+            system.delete_dir(one.path)
+    return {one.base_name for one in there}
 
 
 def _pack_part(
@@ -150,7 +162,7 @@ def _copy(folder: str | Path, system: FileSystem, to: str) -> None:
         system.create_dir(to)
         copy_files(str(folder), to, source_filesystem=LocalFileSystem(), destination_filesystem=system)
     except OSError as error:
-        raise DataError(f"{to} cannot be written: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{to} cannot be written: {in_words(error)}") from error
 
 
 def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> DataFrame:
@@ -286,7 +298,11 @@ def _without_histories(schema: str | Path | Mapping[str, Any]) -> TableSchema:
 def _new_folder(output: str | Path) -> tuple[FileSystem, str]:
     path_of("output", output)
     system, root = file_system(output)
-    if system.get_file_info(root).type is not FileType.NotFound:
+    try:
+        exists = system.get_file_info(root).type is not FileType.NotFound
+    except OSError as error:
+        raise DataError(f"{output} cannot be reached: {in_words(error)}") from error
+    if exists:
         raise DataError(f"{output} exists; delete it, or choose another folder")
     return system, root
 

@@ -154,10 +154,11 @@ class _Writer:
         """Append rows. Raises DataError for columns of other types than the first ones, and for cells that the file cannot hold."""
         first = batch.schema if self._schema is None else self._schema
         for here, there in zip(batch.schema, first, strict=True):
-            if here.type != there.type:
+            if here.type != there.type and not {here.type, there.type} <= {pa.string(), pa.large_string(), pa.string_view()}:
                 raise DataError(
                     f"keys: the input files have other types in column {here.name!r}: {there.type}, then {here.type}; write them alike"
                 )
+        batch = batch.cast(first)
         try:
             if self._file is None:
                 self._schema = first

@@ -213,7 +213,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
             if not isinstance(section, dict):
                 raise ConfigError(f"{dotted}={shown(value)}: {parent} is not a section of the configuration")
         section[key] = value
-    return read_config(values, "the command line" if path is None else str(path))
+    return read_config(values, "the settings" if path is None else str(path))
 
 
 def read_config(values: Any, source: str) -> RunConfig:

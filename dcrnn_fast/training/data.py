@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data import PackedDataset, PackedMeta, prepare
+from ..data import PackedDataset, PackedMeta, known_data_sets, prepare
 from ..data.catalog import table_schema
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.base_rates import label_warnings
 from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
+from ..data.packed.remote import is_remote
 from ..errors import ConfigError, DataError
 from ..support import strict_json
+from ..support.files import scratch_folder
 from ..support.model_inputs import check_negative_rate
 from .config import RunConfig, no_conditionals
 from .folder.layout import RunFolder
+
+MORE_ROWS = "hold out more rows: by valid_fraction, or by `split` or `files` in the schema"
 
 
 def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:
     """The packed data set of a configuration, encoded on first use: by ``encoding``, that of another data set, if it is given."""
     return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
+
+
+def is_table(data: Any) -> bool:
+    """Whether this is a table in memory, or the path of one."""
+    is_path = isinstance(data, (str, os.PathLike))
+    return not isinstance(data, (PackedDataset, type(None))) and (not is_path or str(data).endswith((".parquet", ".csv", ".csv.gz")))
 
 
 def data_to_evaluate(config: RunConfig, folder: RunFolder, about: Mapping[str, Any], data: Any) -> PackedDataset:
@@ -35,13 +47,15 @@ def data_to_evaluate(config: RunConfig, folder: RunFolder, about: Mapping[str, A
         if strict_json.json_digest(data.meta.encoding) != about["encoding"]:
             raise DataError(f"data is not encoded as that of {folder.root} was: give prepare the meta.encoding of that, as encoding=")
         return data
-    if data is not None and not (isinstance(data, (str, Path)) and not str(data).endswith((".parquet", ".csv", ".csv.gz"))):
+    if is_table(data):
         return _labelled_rows(config, folder, data, read_encoding(folder.encoder, about))
-    if data is None and folder.schema.is_file():
+    if data is None and not (config.data in known_data_sets() or is_remote(config.data) or os.path.exists(config.data)):
         raise DataError(
-            f"{folder.root} was trained on a table in memory, which it does not hold. Give evaluate, compare or report a table with the "
-            "labels: --data ROWS.parquet, or data=DATAFRAME in Python"
+            f"the data of {folder.root}, {config.data!r}, is not there: a run holds no rows, and a table in memory is gone. Give a table "
+            "with the labels: --data ROWS.parquet, or data=DATAFRAME in Python"
         )
+    if data is None and is_remote(config.data) and "?" in config.data:  # of a run that somebody gave you it may lead anywhere
+        raise DataError(f"the data of {folder.root} lies at {config.data}; name that address, --data, to fetch it from there")
     own = data is None and config.init is None
     config = config if data is None else config.model_copy(update={"data": str(data)})
     return prepare_data(config, None if own else read_encoding(folder.encoder, about))
@@ -57,9 +71,13 @@ def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: M
         raise DataError(f"data is a table, which the schema of {folder.root} is to read: {error}") from error
     if schema.histories:
         raise DataError(f"data is a table, and {folder.root} reads histories, which rest on earlier rows: give data a schema")
+    if isinstance(table, (str, os.PathLike)) and not glob(str(table)):
+        raise DataError(f"data: there is no file {table} on this machine")
+    schema = schema.model_copy(update={"weight": None})  # metrics count rows
     empty = pa.table({column: pa.array([], pa.string()) for column in set().union(*schema.file_columns())})
     try:
-        return prepare(schema, {"train": empty, "test": table}, encoding=encoding)
+        with scratch_folder() as cache:  # its arrays are mapped, and go with the last reader
+            return prepare(schema, {"train": empty, "test": table}, cache_dir=cache, encoding=encoding)
     except DataError as error:
         raise DataError(str(error).replace("tables[test]", "data")) from error
 
@@ -88,7 +106,7 @@ def check_rows(config: RunConfig, dataset: PackedDataset, *, needs_test: bool = 
         )
     for split in ("train", "valid", *(["test"] if needs_test else [])):
         if not len(dataset.split(split)):
-            remedy = "use a larger valid_fraction, or a validation file with rows" if split == "valid" else "correct `files` in its schema"
+            remedy = MORE_ROWS if split == "valid" else "correct `files` in its schema"
             raise DataError(f"{name} has no {split} rows; {remedy}")
     if np.isnan(dataset.split("train").labels).all():
         raise DataError(f"{name}: every label of the train rows is unknown; correct `tasks` in its schema")
@@ -99,13 +117,12 @@ def check_rows(config: RunConfig, dataset: PackedDataset, *, needs_test: bool = 
     monitor = config.early_stopping.monitor
     if not (positive | negative).any():
         raise ConfigError(
-            f"early_stopping.monitor is {monitor!r}, but every label of the validation rows of {name} is unknown; "
-            "use a larger valid_fraction, or validation rows with labels"
+            f"early_stopping.monitor is {monitor!r}, but every label of the validation rows of {name} is unknown; {MORE_ROWS}, with labels"
         )
     if monitor == "auc" and not (positive & negative).any():
         raise ConfigError(
             "early_stopping.monitor is 'auc', which no task has on the validation rows (one class only); "
-            "use log_loss, a larger valid_fraction, or validation rows of both classes"
+            f"use log_loss, or {MORE_ROWS}, of both classes"
         )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ..data import PackedDataset, data_report
 from ..data.encoder.run_folder import read_encoding
+from ..data.packed.meta import SCHEMA
 from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..support.files import path_of
 from .config import RunConfig, located, read_config
@@ -23,6 +24,7 @@ from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .evaluate.result import Result
 from .folder.layout import OVERWRITE, RunFolder, enter_run
+from .folder.run_files import write_file
 from .folder.tensors import load_tensors
 from .folder.weights import read_weights
 from .init import EMBEDDING, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
@@ -162,6 +164,8 @@ def _train(
         ranks.check_same(trainer.where)
         if is_new and ranks.is_first:
             folder.claim(config)
+            if (schema := dataset.path / SCHEMA).is_file():
+                write_file(folder.schema, schema.read_bytes())
         for line in warnings:
             report.note(f"warning: {line}")
         if config.oov_dropout == "auto" and is_new and (line := trainer.oov_dropout.in_words()):

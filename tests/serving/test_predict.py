@@ -104,6 +104,15 @@ def test_a_full_disk_is_an_error_that_names_the_output(ranker, table, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["today.parquet"]
 
 
+def test_a_key_that_is_text_in_every_file_is_written(ranker, table, tmp_path):
+    rows = pa.Table.from_pandas(table, preserve_index=False)
+    place = rows.column_names.index("user")
+    for name, kind in (("a", pa.string()), ("b", pa.large_string())):
+        pq.write_table(rows.set_column(place, "user", rows["user"].cast(kind)), tmp_path / f"{name}.parquet")
+    score_files(ranker, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores.parquet", keys=["user"])
+    assert pq.read_table(tmp_path / "scores.parquet")["user"].to_pylist() == 2 * rows["user"].to_pylist()
+
+
 def test_key_columns_of_other_types_in_other_files_are_refused(ranker, table, tmp_path):
     table.to_parquet(tmp_path / "a.parquet")
     table.assign(user=range(len(table))).to_parquet(tmp_path / "b.parquet")

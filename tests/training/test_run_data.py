@@ -10,7 +10,7 @@ from dcrnn_fast.training import train
 from dcrnn_fast.training.data import check_rows, prepare_data
 from tests.training.tiny import tiny_config, write_table
 
-UNKNOWN = ", but every label of the validation rows of tiny is unknown; use a larger"
+UNKNOWN = ", but every label of the validation rows of tiny is unknown; hold out more rows"
 
 
 def with_split(dataset, name, change):

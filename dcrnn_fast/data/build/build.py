@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import DataError
+from ...support.files import write_text
 from ..packed.arrays import PackedWriter, writing_packed
-from ..packed.meta import FORMAT_VERSION, SPLITS, PackedMeta
+from ..packed.meta import FORMAT_VERSION, SCHEMA, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
 from ..schema.table import TableSchema
@@ -81,6 +82,7 @@ def build(
             progress("encoding rows", staged.rows, staged.rows)
             writer.finish()
         rejects.write_file(folder / FILE)
+        write_text(folder / SCHEMA, schema.to_yaml())
         shutil.rmtree(staging)
     return len(rejects)
 

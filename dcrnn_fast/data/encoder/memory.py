@@ -67,7 +67,10 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
     is_mapping = _is_pandas(table) or isinstance(table, Mapping)
     if not is_mapping and not hasattr(table, "__arrow_c_stream__"):
         raise DataError(f"{name} is of type {type(table).__name__}, expected a pandas or polars DataFrame, an Arrow table, or a mapping")
-    table = table if is_mapping else pa.table(table)
+    try:
+        table = table if is_mapping else pa.table(table)
+    except pa.ArrowException as error:
+        raise DataError(f"{name} is a {type(table).__name__}, expected a table: {' '.join(str(error).split())[:200]}") from error
     present = table.column_names if not is_mapping else list(table.columns) if _is_pandas(table) else list(table)
     names = present if wanted is None or not set(wanted) <= set(present) else [one for one in present if one in wanted]
     if not is_mapping:

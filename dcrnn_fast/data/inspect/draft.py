@@ -35,6 +35,8 @@ LOOK_ROWS = 10_000
 TIMES = re.compile("DATE|TIMESTAMP")
 NUMBERS = re.compile(r"^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DOUBLE|FLOAT|DECIMAL.*)$")
 LISTS = re.compile(r"^(?!DOUBLE|FLOAT|DECIMAL)\w+\[\d*\]$")
+INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index without a name in a Parquet file."""
 CODES = "DIGITS"
 """The kind of a column of a CSV file whose numbers have leading zeros: it holds codes."""
 SEPARATORS = ("|", ";", ",")
@@ -67,6 +69,9 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
             source = csv_source(paths, written.get("decimal", "."), missing) if csv else parquet_source(paths)
             texts = csv_source(paths, as_text=True) if csv else None
             columns, rows = read_columns(database, source, texts, own_names(database, paths[0]))
+            if not csv:  # DuckDB reads durations as numbers, and a schema cannot
+                durations = {field.name for field in pq.read_schema(paths[0]) if pa.types.is_duration(field.type)}
+                columns = [column._replace(kind="DURATION") if column.name in durations else column for column in columns]
             if rows:
                 labels = _labels(columns, tasks, first, rows)
                 is_funnel = len(labels) > 1 and implies(database, source, labels)
@@ -154,7 +159,8 @@ def _yaml(
 def _is_time(column: Column) -> bool:
     """Whether a split by time may use the column."""
     named = TIME.search(column.name) and column.distinct > FEW
-    return column.named and bool((column.is_iso and (TIMES.match(column.kind) or named)) or (named and NUMBERS.match(column.kind)))
+    whole = column.named and column.distinct > 1 and not column.missing
+    return whole and bool((column.is_iso and (TIMES.match(column.kind) or named)) or (named and NUMBERS.match(column.kind)))
 
 
 def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], rows: int) -> str:
@@ -165,6 +171,10 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return "its name in the file is empty, or that of another column; rename it there"
     if column.distinct < 2:
         return "one value"
+    if INDEX.fullmatch(column.name):
+        return "the index that pandas hides; rows that are scored would lack it"
+    if column.missing and _is_time(column._replace(missing=0.0)):
+        return "a time that some rows lack: a split by time needs all"
     if column.of_labels and LABEL.search(column.name):
         return "a label? As a feature it would tell the events"
     if column.is_time and not column.is_iso:

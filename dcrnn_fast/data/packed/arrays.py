@@ -6,6 +6,7 @@
     train.labels.npy  float32 [N, T]    0, 1, or NaN for unknown
     train.weight.npy  float32 [N]       present when the schema names a weight
     train.group.npy   int64   [N]       present when the schema names a group
+    schema.yaml                         the schema that `prepare` read the rows by
 
 meta.json holds the SHA-256 of every array file, and a digest of itself. A folder is written under a temporary name, some rows at a time.
 That of a data set in parts holds meta.json alone, which names the parts.
@@ -36,7 +37,7 @@ from numpy.lib import format as npy
 from ...errors import DataError, shown
 from ...support.files import path_of, regular_file, sync, write_text
 from ...support.locks import NoLocksError, locked
-from .meta import DTYPES, META, PackedMeta, UnreadableError, read_meta, unreadable
+from .meta import DTYPES, META, SCHEMA, PackedMeta, UnreadableError, read_meta, unreadable
 from .shards import joined, sharded
 
 LOCK = ".lock"
@@ -239,6 +240,8 @@ def join_packed(folders: Sequence[str | Path], output: str | Path) -> PackedData
     paths = [path_of("folders", folder).resolve() for folder in folders]
     meta = joined((os.path.relpath(path, target), read_meta(path / META), file_sha256(path / META)) for path in paths)
     with writing_packed(target) as beside:
+        if (paths[0] / SCHEMA).is_file():
+            shutil.copyfile(paths[0] / SCHEMA, beside / SCHEMA)
         write_meta(beside, meta)
     return open_packed(output)
 

@@ -17,7 +17,8 @@ from ...errors import DataError, shown
 from ...support import strict_json
 from ...support.pooled_fields import first_columns, pooling_problem
 
-META = "meta.json"
+META, SCHEMA = "meta.json", "schema.yaml"
+"""Files of a packed folder: its description, and the schema that `prepare` read its rows by, which may be absent."""
 FORMAT_VERSION = 1
 DTYPES = {"ids": "int32", "dense": "float32", "labels": "float32", "weight": "float32", "group": "int64"}
 SPLITS = ("train", "valid", "test")

@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ...errors import DataError
 from ...support.files import leftovers, replacing, write_bytes
 from ...support.locks import locked
-from .arrays import LOCK, PackedDataset, open_packed
-from .meta import META, read_meta
+from .arrays import LOCK, PackedDataset, file_sha256, open_packed
+from .meta import META, SCHEMA, PackedMeta, UnreadableError, read_meta
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -30,52 +32,84 @@ def is_remote(path: Any) -> bool:
 
 
 def file_system(address: str | Path) -> tuple[FileSystem, str]:
-    """The file system of an address or of a path, and the path there. Raises DataError for one that pyarrow does not know."""
+    """The file system of an address or of a path, and the path there.
+
+    Raises DataError for one that pyarrow does not know, and for one with a password, which messages and runs would show.
+    """
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
+    if is_remote(address) and urlsplit(str(address)).password is not None:
+        raise DataError("the address holds a password: leave it to the file system's own credentials, such as AWS_SECRET_ACCESS_KEY")
     try:
         return FileSystem.from_uri(address if is_remote(address) else os.path.abspath(address))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{address} cannot be reached: {_words(error)}") from error
+    except (pa.ArrowException, OSError, ValueError, ImportError) as error:
+        raise DataError(f"{address} cannot be reached: {in_words(error)}") from error
 
 
 def open_remote(address: str, cache: Path) -> PackedDataset:
     """Open the packed folder at an address, of which the cache gets what it does not hold yet.
 
-    Every file is checked against its SHA-256. Raises DataError for what cannot be read, is damaged, or has parts outside the folder.
+    Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. Raises DataError for what
+    cannot be read, is damaged there, or has parts outside the folder.
     """
-    system, root = file_system(address)
+    (system, root), schema = file_system(address), None
     try:
-        with system.open_input_stream(f"{root}/{META}") as stream:
-            content = stream.read()
+        content = _read(system, f"{root}/{META}")
+        with suppress(FileNotFoundError):
+            schema = _read(system, f"{root}/{SCHEMA}")
     except (OSError, ValueError) as error:
-        raise DataError(f"{address} cannot be read: {_words(error)}") from error
-    folder = cache / f"fetched-{hashlib.sha256(content).hexdigest()[:16]}"
+        raise DataError(f"{address} cannot be read: {in_words(error)}") from error
+    folder = cache / f"fetched-{hashlib.sha256(content).hexdigest()[:32]}"
+    if (folder / META).is_file():  # which is written last
+        with suppress(DataError):
+            return open_packed(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / LOCK, wait=True):  # other processes of this machine wait for what this one fetches
+            _complete(system, root, folder, _checked(content, address, folder))
+            if schema is not None:
+                write_bytes(folder / SCHEMA, schema)
             write_bytes(folder / META, content)
-            try:
-                meta = read_meta(folder / META)
-            except DataError as error:
-                raise DataError(str(error).replace(str(folder), address)) from error
-            if outside := [path for path in meta.shards if os.path.isabs(path) or ".." in Path(path).parts]:
-                raise DataError(f"{address} has the part {outside[0]!r}, expected parts in its folder; what lies elsewhere is not fetched")
-            missing = [name for name in meta.checksums if not (folder / name).is_file()]
-            for beside in (beside for name in missing for beside in leftovers(folder / name)):
-                beside.unlink()
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                for _ in pool.map(lambda name: _fetch(system, f"{root}/{name}", folder / name, meta.checksums[name]), missing):
-                    pass
     except OSError as error:
-        raise DataError(f"{address} cannot be fetched into {folder}: {_words(error)}; what was fetched stays, so try again") from error
+        raise DataError(f"{address} cannot be fetched into {folder}: {in_words(error)}; what was fetched stays") from error
     return open_packed(folder)
+
+
+def _checked(content: bytes, address: str, folder: Path) -> PackedMeta:
+    beside = folder / f".{META}"
+    write_bytes(beside, content)
+    try:
+        meta = read_meta(beside)
+    except UnreadableError:
+        raise
+    except DataError as error:
+        raise DataError(str(error).replace(str(beside), f"{address}/{META}").replace(str(folder), address)) from error
+    finally:
+        beside.unlink()
+    if outside := [path for path in meta.shards if os.path.isabs(path) or ".." in Path(path).parts]:
+        raise DataError(f"{address} has the part {outside[0]!r}, expected parts in its folder; what lies elsewhere is not fetched")
+    return meta
+
+
+def _complete(system: FileSystem, root: str, folder: Path, meta: PackedMeta) -> None:
+    """Fetch the files that are not in the folder, or damaged there."""
+
+    def fetch(name: str, expected: str) -> None:
+        file = folder / name
+        if file.is_file() and file_sha256(file) == expected:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for beside in leftovers(file):
+            beside.unlink()
+        _fetch(system, f"{root}/{name}", file, expected)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(fetch, meta.checksums.keys(), meta.checksums.values()))
 
 
 def _fetch(system: FileSystem, source: str, file: Path, expected: str) -> None:
     hasher = hashlib.sha256()
-    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as beside:
         with system.open_input_stream(source) as stream, beside.open("wb") as kept:
             while piece := stream.read(PIECE):
@@ -85,5 +119,11 @@ def _fetch(system: FileSystem, source: str, file: Path, expected: str) -> None:
             raise DataError(f"{source} is damaged: sha256 {hasher.hexdigest()}, expected {expected}; write the data set again")
 
 
-def _words(error: BaseException) -> str:
+def _read(system: FileSystem, file: str) -> bytes:
+    with system.open_input_stream(file) as stream:
+        return bytes(stream.read())
+
+
+def in_words(error: BaseException) -> str:
+    """An error of pyarrow's in one line."""
     return " ".join(str(error).split())[:300]

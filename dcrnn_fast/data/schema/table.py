@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ...errors import DataError, shown
@@ -219,6 +220,10 @@ class TableSchema(Strict):
         """`relation`, by default "chain" for a funnel and "independent" otherwise."""
         return self.relation or ("chain" if self.funnel else "independent")
 
+    def to_yaml(self) -> str:
+        """The schema as a YAML file, with the keys that were given."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True, exclude_unset=True), sort_keys=False, allow_unicode=True)
+
     def event_rule(self, history: History) -> Rule | None:
         """The rule by which a row is an event of a history, its `where`; None if every row is one."""
         return next((task for task in self.tasks if task.name == history.where), None) if isinstance(history.where, str) else history.where
@@ -272,7 +277,7 @@ def load_schema(path: Path) -> TableSchema:
 def schema_of(content: Mapping[str, Any], source: str) -> TableSchema:
     """The schema that a YAML file of this content has. Raises DataError as :func:`load_schema` does; it names the `source`."""
     try:
-        return TableSchema.model_validate(dict(content))
+        return TableSchema.model_validate({key: value for key, value in content.items() if value is not None})
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {_in_words(e)}" for e in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""

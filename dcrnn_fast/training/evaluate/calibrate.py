@@ -9,6 +9,7 @@ import numpy as np
 
 from ...data.inspect.base_rates import event_labels, label_counts
 from ...errors import ConfigError, DataError, shown
+from ..data import MORE_ROWS, is_table
 from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
 from .evaluate import open_run, predictions_of
 from .predict import metrics_of
@@ -62,14 +63,21 @@ def fit_platt(z: Array, labels: Array) -> Platt:
 
 
 def calibrate(
-    run: str | Path, *, method: str = "platt", split: str = "valid", device: str | None = None, backend: str | None = None
+    run: str | Path,
+    *,
+    data: Any = None,
+    method: str = "platt",
+    split: str | None = None,
+    device: str | None = None,
+    backend: str | None = None,
 ) -> dict[str, Any]:
     """Fit the calibration of a run's weights, and write it into the run folder, where :class:`dcrnn_fast.Ranker` finds it.
 
     Args:
         run: the run folder.
+        data: other data to fit to, as :func:`.evaluate.evaluate` takes it; by default the run's own.
         method: "platt", a line through the logits, or "isotonic".
-        split: the rows to fit to: ``valid``, ``test`` or ``train``.
+        split: the rows to fit to: ``valid``, ``test`` or ``train``; by default ``valid``, or all of a table.
         device: replaces the run's device.
         backend: replaces the run's backend.
 
@@ -87,7 +95,8 @@ def calibrate(
     """
     if method not in METHODS:
         raise ConfigError(f"method={shown(method)}: expected one of {', '.join(METHODS)}")
-    opened = open_run(run, split=split, device=device, backend=backend)
+    split = split or ("test" if is_table(data) else "valid")
+    opened = open_run(run, data=data, split=split, device=device, backend=backend)
     tasks, meta = opened.about["tasks"], opened.dataset.meta
     fitted_to, _ = predictions_of(opened, split, as_served=False)
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
@@ -111,7 +120,7 @@ def _fit(name: str, predicted: Array, labels: Array, method: str, split: str) ->
     if positives in (0, rows):
         raise DataError(
             f"{name}: the {rows:,} {split} rows with a known label hold {positives:,} positive ones; a calibration needs both classes: "
-            "hold out more rows (valid_fraction), or choose another --split"
+            f"{MORE_ROWS}, or choose another --split"
         )
     known = ~np.isnan(labels)
     z, observed = logits(predicted[known]), labels[known].astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...data.encoder.memory import arrow_table
 from ...data.inspect.base_rates import event_labels
 from ...errors import ConfigError, shown
 from ...support.files import output_path, writing_output
-from ..data import evaluation_warnings
+from ..data import evaluation_warnings, is_table
 from .evaluate import OpenRun, importance_of, open_run, predictions_of
 from .metrics import NAMES, Array, bootstrap_intervals, not_better_than_constant, paired_intervals, with_constant
 from .plots import plain, reliability_plot, svg_bytes
@@ -110,6 +112,8 @@ def compare(
 def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_served: bool = False, **options: Any) -> list[_Seen]:
     if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence) or len(runs) < least:
         raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders, at least {least}")
+    if is_table(data := options["data"]) and not isinstance(data, (str, os.PathLike)):
+        options["data"] = arrow_table(data, "data")  # a stream could be read for the first run alone
     opened = [open_run(run, split=split, **options) for run in runs]
     names = [run.folder.root.resolve().name for run in opened]
     if len(set(names)) < len(names):
@@ -131,9 +135,10 @@ def _see(name: str, opened: OpenRun, split: str, *, as_served: bool) -> _Seen:
 
 def _about(seen: _Seen, split: str, *, as_served: bool) -> Iterable[str]:
     results, meta = seen.results, seen.opened.dataset.meta
-    train, model, counts = results["train"], results["model"], meta.rows
+    train, model, rows = results["train"], results["model"], len(seen.opened.dataset.split(split))
+    counts = ", ".join(f"{count:,} {name}" for name, count in results["data"]["rows"].items() if count)
     yield f"<p>DCRNN for {escape(', '.join(meta.tasks))}, {model['parameters']:,} parameters, relation {escape(model['relation'])}. "
-    yield f"{', '.join(f'{rows:,} {name}' for name, rows in counts.items())} rows; this page is of the {split} rows. "
+    yield f"{counts} rows; this page is of {rows:,} {split} rows. "
     yield f"Trained for {train['steps']:,} steps in {train['seconds']:,.0f} s on {escape(model['device'])}. "
     yield f"The run ended, as {escape(train['stopped'])}. " if "stopped" in train else ""
     yield f"It keeps the weights of step {train['best_step']:,}. The probabilities are "

@@ -40,7 +40,7 @@ class RunFolder:
         self.encoder = root / "encoder.json"
         self.calibration = root / "calibration.json"
         self.schema = root / "schema.yaml"
-        """Of a table in memory; of other data, the configuration has the path."""
+        """By which the rows of the data were read."""
         self.curves = root / "curves.svg"
         self.checkpoints = root / "checkpoints"
         self.tensorboard = root / "tensorboard"
@@ -92,7 +92,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete what a killed process left half-written, and bring back what it was replacing. The caller must hold the lock."""
-        for file in (self.config, self.metrics, self.weights, self.encoder, self.calibration, self.curves):
+        for file in (self.config, self.metrics, self.weights, self.encoder, self.calibration, self.curves, self.schema):
             for beside in leftovers(file):
                 beside.unlink()
         recover(self.checkpoints)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 
 import numpy as np
@@ -191,3 +192,26 @@ def test_labels_that_are_floats_because_some_are_missing_are_labels(tmp_path, mi
     draft = draft_schema([str(tmp_path / "shop.parquet")])
     assert '  - {name: click, column: "click"}  # double, 2 distinct, 33.3% missing\n' in draft
     assert [task["column"] for task in yaml.safe_load(draft)["tasks"]] == ["click"]
+
+
+def test_columns_that_no_schema_could_read_or_no_request_would_have_are_left_out(tmp_path):
+    rows = 200
+    table = pa.table(
+        {
+            "city": ["Oslo", "Rome"] * (rows // 2),
+            "price": np.arange(rows) / 7,
+            "click": [0, 1] * (rows // 2),
+            "day": pa.array([datetime.date(2024, 5, 1)] * rows),
+            "seen_time": pa.array([None] + [datetime.datetime(2024, 5, 1, 0, 0, row % 60) for row in range(1, rows)]),
+            "stay": pa.array([datetime.timedelta(seconds=row) for row in range(rows)]),
+            "__index_level_0__": np.arange(rows) * 3,
+        }
+    )
+    pq.write_table(table, tmp_path / "log.parquet")
+    draft = draft_schema([str(tmp_path / "log.parquet")])
+    content, left = yaml.safe_load(draft), draft.partition("# Left out:")[2]
+    assert [column["column"] for kind in ("categorical", "numeric") for column in content[kind]] == ["city", "price"]
+    assert "split" not in content
+    for name, why in (("day", "one value"), ("seen_time", "some rows lack"), ("stay", "no field"), ("__index_level_0__", "pandas hides")):
+        assert re.search(rf'"{name}": .*{why}', left), name
+    assert prepare(content, cache_dir=tmp_path / "cache").meta.dense == ("price",)

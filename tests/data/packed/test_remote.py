@@ -14,7 +14,7 @@ from dcrnn_fast.data.packed.arrays import file_sha256, write_meta
 from dcrnn_fast.data.packed.meta import read_meta
 from dcrnn_fast.data.packed.shards import joined
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.training import load_config, train
+from dcrnn_fast.training import evaluate, load_config, train
 from tests.data.packed.test_shards import KINDS, SCHEMA, SETTINGS, day
 
 
@@ -83,6 +83,41 @@ def test_what_was_fetched_stays_when_a_file_is_damaged(packed, tmp_path, fetched
     prepare(packed.as_uri(), cache_dir=tmp_path / "cache")
     assert "part-1/train.ids.npy" in fetched[before:]
     assert len(fetched) == len(set(fetched)) == len(prepare(packed).meta.checksums)
+
+
+def test_what_is_damaged_in_the_cache_is_fetched_again(packed, tmp_path, fetched):
+    found = prepare(packed.as_uri(), cache_dir=tmp_path / "cache")
+    cut = found.path / "part-1" / "train.ids.npy"
+    cut.write_bytes(cut.read_bytes()[:10])
+    before = len(fetched)
+    assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(prepare(packed))
+    assert fetched[before:] == ["part-1/train.ids.npy"]
+
+
+def test_a_whole_entry_is_opened_where_nothing_may_be_written(packed, tmp_path, monkeypatch):
+    found = prepare(packed.as_uri(), cache_dir=tmp_path / "cache")
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    for name in ("write_bytes", "locked", "_fetch"):
+        monkeypatch.setattr(remote, name, refuse)
+    assert prepare(packed.as_uri(), cache_dir=tmp_path / "cache").path == found.path
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown(tmp_path):
+    with pytest.raises(DataError, match="the address holds a password") as caught:
+        prepare("s3://key:secret@bucket/packed", cache_dir=tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_run_leads_to_no_endpoint_of_its_own(packed, tmp_path, own_cache):
+    folder = tmp_path / "run"
+    train(load_config(None, {"data": str(packed), **SETTINGS}), folder)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace(str(packed), "s3://bucket/packed?endpoint_override=127.0.0.1"))
+    with pytest.raises(DataError, match="name that address, --data, to fetch it"):
+        evaluate(folder)
 
 
 def test_several_processes_of_a_machine_fetch_it_once(packed, tmp_path, fetched):

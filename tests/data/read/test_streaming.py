@@ -86,7 +86,7 @@ def test_a_packed_folder_opens_as_data_and_keeps_its_encoding(table):
         prepare(table.folder / "packed", encoding={"vocabulary": {}, "scaling": {}})
     with pytest.raises(DataError, match="packed exists; delete it"):
         prepare_folder(table.save(), table.folder / "packed")
-    assert sorted(path.name for path in first.path.iterdir()) == sorted(["meta.json", *first.meta.checksums])
+    assert sorted(path.name for path in first.path.iterdir()) == sorted(["meta.json", "schema.yaml", *first.meta.checksums])
 
 
 def test_progress_counts_the_rows_up_to_all(table):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dcrnn_fast.data import prepare, prepare_folder
+from dcrnn_fast.data import default_cache_dir, prepare, prepare_folder
 from dcrnn_fast.errors import CheckpointError, DataError, RunFolderError
 from dcrnn_fast.training import evaluate, load_config, train
 from dcrnn_fast.training.folder.tensors import canonical_json
@@ -74,6 +74,11 @@ def test_a_table_is_read_by_the_schema_of_the_runs_data_and_its_rows_are_test_ro
     pd.testing.assert_frame_equal(found.sort_values(columns, ignore_index=True), every.sort_values(columns, ignore_index=True))
 
 
+def test_a_table_that_is_not_there_is_refused(finished, tmp_path):
+    with pytest.raises(DataError, match=r"data: there is no file .*none\.csv"):
+        evaluate(finished, data=tmp_path / "none.csv")
+
+
 def test_packed_data_is_taken_if_it_is_encoded_as_the_runs_own(finished, dataset, tmp_path):
     assert evaluate(finished, data=dataset) == evaluate(finished)
     other = prepare(write_table(tmp_path, seed=5), encoding=dataset.meta.encoding)
@@ -82,12 +87,28 @@ def test_packed_data_is_taken_if_it_is_encoded_as_the_runs_own(finished, dataset
         evaluate(finished, data=prepare(tmp_path / "tiny.yaml"))
 
 
-def test_a_table_of_a_run_on_a_packed_folder_needs_a_schema(copied, schema):
-    packed = prepare_folder(schema, copied / "packed")
-    train(tiny_config(copied / "packed", optimiser__epochs=1), copied / "run")
-    assert len(packed.split("test")) == 450
+def test_a_run_on_a_packed_folder_has_the_schema_of_its_rows(schema, tmp_path):
+    prepare_folder(schema, tmp_path / "packed")
+    train(tiny_config(tmp_path / "packed", optimiser__epochs=1), tmp_path / "run")
+    assert evaluate(tmp_path / "run", data=schema.parent / "tiny.csv")["metrics"]["click"]["rows"] == 1500
+    shutil.rmtree(tmp_path / "packed")
+    assert evaluate(tmp_path / "run", data=schema.parent / "tiny.csv")["metrics"]["click"]["rows"] == 1500
+    with pytest.raises(DataError, match=r"the data of .*run, '.*packed', is not there: .*--data ROWS\.parquet"):
+        evaluate(tmp_path / "run")
+
+
+def test_a_table_without_a_schema_is_refused(schema, tmp_path):
+    prepare_folder(schema, tmp_path / "packed")
+    (tmp_path / "packed" / "schema.yaml").unlink()
+    train(tiny_config(tmp_path / "packed", optimiser__epochs=1), tmp_path / "run")
     with pytest.raises(DataError, match=r"data is a table, which the schema of .*run is to read: unknown data set"):
-        evaluate(copied / "run", data=schema.parent / "tiny.csv")
+        evaluate(tmp_path / "run", data=schema.parent / "tiny.csv")
+
+
+def test_a_table_that_was_evaluated_is_not_kept(finished, schema, own_cache):
+    before = set(default_cache_dir().iterdir())
+    evaluate(finished, data=schema.parent / "tiny.csv")
+    assert set(default_cache_dir().iterdir()) == before
 
 
 def test_a_schema_named_from_one_folder_is_found_from_another(tmp_path, monkeypatch):

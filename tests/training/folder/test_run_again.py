@@ -78,7 +78,7 @@ def test_a_run_that_is_refused_replaces_nothing(schema, copied):
     before = files_below(copied)
     with pytest.raises(ConfigError, match="monitor"):
         train(tiny_config(schema, early_stopping__monitor="aucc"), copied, overwrite=True)
-    with pytest.raises(DataError, match="unknown data set"):
+    with pytest.raises(DataError, match="there is no file"):
         train(tiny_config("nowhere.yaml"), copied, overwrite=True)
     assert files_below(copied) == before
 

@@ -121,7 +121,7 @@ def test_another_run_goes_on_from_the_weights_of_one_with_an_imputation(run, sch
 
 @pytest.mark.parametrize("relation", ["independent", "transfer"])
 def test_another_relation_is_refused_with_the_configuration(relation):
-    said = f"the command line: loss.cvr is 'ipw', a loss of each event .* but model.relation is '{relation}'; it needs .*chain"
+    said = f"the settings: loss.cvr is 'ipw', a loss of each event .* but model.relation is '{relation}'; it needs .*chain"
     with pytest.raises(ConfigError, match=said):
         load_config(None, {"data": "hillstrom", "loss.cvr": "ipw", "model.relation": relation})
 
