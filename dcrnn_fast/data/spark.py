@@ -120,18 +120,18 @@ def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any]
             _copy(scratch, system, root)
     except BaseException:
         with suppress(OSError):
-            _delete_parts(system, root, call)
+            if not _delete_parts(system, root, call):
+                system.delete_dir(root)
         raise
     return whole
 
 
 def _delete_parts(system: FileSystem, root: str, call: str, but: Collection[str] = ()) -> set[str]:
     """Delete the parts of a call of `pack`, of tasks that failed or ran twice, but for some, and return the names of what is left."""
-    there = system.get_file_info(FileSelector(root, allow_not_found=True))
-    for one in there:
-        if f"-{call}-" in one.base_name and one.base_name not in but:
-            system.delete_dir(one.path)
-    return {one.base_name for one in there}
+    there = {one.base_name: one.path for one in system.get_file_info(FileSelector(root, allow_not_found=True))}
+    for name in [name for name in there if f"-{call}-" in name and name not in but]:
+        system.delete_dir(there.pop(name))
+    return set(there)
 
 
 def _pack_part(
