@@ -16,6 +16,8 @@ SECONDS = 100
 """A command that runs longer hangs, and is killed by SIGALRM."""
 MEMORY = 1 << 30
 """Bytes that a command may take beyond those of the process that it is forked from."""
+M_ARENA_MAX = -8
+"""The option of malloc by which glibc is told how many arenas there may be."""
 CAPABILITIES = 0x20080522
 """The version of the structures by which Linux is told them."""
 
@@ -143,6 +145,7 @@ def _run(job, folder, program):
     from dcrnn_fast.serving.export import export
 
     signal.alarm(SECONDS)
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # each thread's own arena would reserve 128 MB, and a few of them all of MEMORY
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     if program is not None:
