@@ -120,7 +120,7 @@ def test_a_run_leads_to_no_endpoint_of_its_own(packed, tmp_path, own_cache):
         evaluate(folder)
 
 
-def test_several_processes_of_a_machine_fetch_it_once(packed, tmp_path, fetched):
+def test_it_is_fetched_once_where_several_open_it_at_the_same_time(packed, tmp_path, fetched):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: prepare(packed.as_uri(), cache_dir=tmp_path / "cache").meta, range(4)))
     assert all(meta == found[0] for meta in found)
