@@ -113,6 +113,8 @@ def serve(
     from ..serving.http import PACKAGES
 
     check_installed("serve", "serve", PACKAGES)
+    import pyarrow
+
     from ..serving.http.app import Application, Limits, load_package, load_run
     from ..serving.http.server import Server, bind, keep_hangups
 
@@ -120,6 +122,7 @@ def serve(
     bound = bind(host, port)
     limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows)
     load = partial(load_package, path) if run is None else partial(load_run, path, device=device, backend=backend)
+    pyarrow.array([None])  # imports pandas, where it is installed: not while a request waits
     gc.collect()
     gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
     try:

@@ -46,6 +46,17 @@ class Held:
         return self.ranker.predict_encoded(ids, dense)
 
 
+class Gives(Held):
+    """A ranker that gives the same scores for every request."""
+
+    def __init__(self, ranker, scores):
+        super().__init__(ranker)
+        self.scores = scores
+
+    def predict_encoded(self, ids, dense):
+        return {"click": self.scores}
+
+
 def ask(url, request):
     """Ask on another thread; returns a function that waits for the answer."""
     found = []
@@ -282,6 +293,17 @@ def test_a_larger_body_is_parsed_on_another_thread_and_scored_alike(serve, ranke
     server = serve(ranker)
     assert_scores(score(server.url, ONE), ranker.predict(ONE["columns"]))
     error_of(call(server.url, "POST", "/v1/score", b'{"columns": {"a": [1, 2, 3]}', JSON), 400)
+
+
+@needs_packages
+def test_scores_read_back_as_the_same_float32_and_one_that_is_not_finite_is_null(serve, ranker):
+    written = np.random.default_rng(0).integers(0, 0x7F800000, 5000, np.int32).view(np.float32)  # of any size, also the smallest
+    written[::7] = np.nan
+    written[1::7] = np.inf
+    server = serve(Gives(ranker, written))
+    answer = score(server.url, {"columns": {name: cells * len(written) for name, cells in ONE["columns"].items()}})
+    numbers = np.array([np.nan if number is None else number for number in answer.json["scores"]["click"]], np.float32)
+    np.testing.assert_array_equal(numbers, np.where(np.isfinite(written), written, np.nan))
 
 
 @needs_packages
