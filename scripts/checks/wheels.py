@@ -71,6 +71,7 @@ def tried(package: Path, version: str) -> str:
     scores = json.loads(said.splitlines()[-1])["scores"]
     answered = time.monotonic()
     used = abi.run(python, "-c", "import torch; print(torch.__version__)", where=folder, **alone).strip()
+    shutil.rmtree(folder)  # gigabytes
     return f"{package.name} beside PyTorch {used}: installed in {installed - begin:.0f} s, then {answered - installed:.0f} s to {scores}"
 
 
