@@ -120,7 +120,7 @@ class FunnelClassifier(BaseEstimator):
         tables = self._tables(X, eval_set, seed, config.valid_fraction)
         schema = self._schema(tables, report)
         try:
-            dataset = prepare(schema, tables, cache_dir=root / "cache")
+            dataset = prepare(schema, tables, cache_dir=root / "cache", progress=report.preparing)
         except DataError as error:
             names = ("X", "eval_set") if eval_set is not None else ("the train rows of X", "the validation rows of X")
             said = str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,11 @@ class PlainReport(Report):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._rows = _Lines(console, patience=SECONDS)
+
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        """Print a line every few seconds, if it takes longer."""
+        self._rows(what, done, total)
 
     def evaluation(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
         """Print the evaluation's line."""
@@ -68,17 +74,20 @@ class LiveReport(PlainReport):
 
 
 class _Lines:
-    """Progress of rows: one line every few seconds, and one for each step."""
+    """Progress of rows: one line every few seconds, and one for each step; none in the first seconds of ``patience``."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._what, self._began, self._said = "", 0.0, 0.0
+    def __init__(self, console: Console, *, patience: float = 0.0) -> None:
+        self._console, self._patience = console, patience
+        self._what, self._began, self._said, self._first = "", 0.0, 0.0, math.inf
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
+        self._first = min(self._first, now)
         if what != self._what:
             self._what, self._began = what, now
         elif now - self._said < SECONDS:
+            return
+        if now - self._first < self._patience:
             return
         self._said = now
         speed = done / (now - self._began) if done and now > self._began else 0.0

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, shown
 from ..support.checks import check_count
 from ..support.files import path_of, scratch_folder
-from .packed.arrays import PackedDataset, file_sha256, open_or_discard, open_packed, remove_leftovers
+from .packed.arrays import PackedDataset, Progress, file_sha256, no_progress, open_or_discard, open_packed, remove_leftovers
 from .packed.meta import FORMAT_VERSION, META, check_encoding
 from .packed.remote import is_remote, open_remote
 
@@ -58,6 +58,7 @@ def prepare(
     seed: int = 0,
     valid_fraction: float = 0.1,
     encoding: Mapping[str, Any] | None = None,
+    progress: Progress = no_progress,
 ) -> PackedDataset:
     """The packed form of a data set, encoded on the first call and opened from the cache afterwards.
 
@@ -71,7 +72,8 @@ def prepare(
     If the data has no validation split, `valid_fraction` in [0, 1) of the train rows, drawn with `seed`, become one. `encoding` is that of
     another data set's `meta`: this data is then encoded alike, and fits a model trained on the other. Without it, vocabularies and scales
     are learned from the train rows. The cache key covers the schema, the checksums of the rows, `seed`, `valid_fraction`, `encoding` and
-    the format version. A damaged cache entry is built again, and what a killed process left half-written is deleted.
+    the format version. A damaged cache entry is built again, and what a killed process left half-written is deleted. `progress` is called
+    as :func:`prepare_folder` calls it, while rows are encoded or files fetched.
 
     Raises DataError for an argument outside its range, an unknown data set, an invalid schema, a file or table that cannot be used, an
     `encoding` of other columns, a cache that cannot be written, or a missing package of the extra `train`.
@@ -87,7 +89,7 @@ def prepare(
     cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
     is_path = isinstance(data, (str, os.PathLike)) and str(data) not in known_data_sets()
     if tables is None and (is_remote(data) or (is_path and os.path.isfile(os.path.join(str(data), META)))):
-        packed = opened(str(data), cache)
+        packed = opened(str(data), cache, progress)
         if encoding not in (None, packed.meta.encoding):
             raise DataError(
                 f"{data} has another encoding than the one asked for: a packed folder keeps its own; give the schema of its table instead"
@@ -95,21 +97,21 @@ def prepare(
         return packed
     key = {"seed": seed, "valid_fraction": valid_fraction} | ({} if encoding is None else {"encoding": encoding})
     if tables is None:
-        return _cached(*table_schema(data), cache, key)
+        return _cached(*table_schema(data), cache, key, progress)
     with scratch_folder() as folder:
         schema = _in_files(data, tables, folder)
         try:
-            return _cached(schema, folder, cache, key)
+            return _cached(schema, folder, cache, key, progress)
         except DataError as error:
             raise DataError(re.sub(rf"{re.escape(str(folder))}/(\w+)\.parquet", r"tables[\1]", str(error))) from error
 
 
-def opened(path: str | Path, cache: Path | None = None) -> PackedDataset:
+def opened(path: str | Path, cache: Path | None = None, progress: Progress = no_progress) -> PackedDataset:
     """The packed folder at a path or an address, of which `cache` gets the files."""
-    return open_remote(str(path), cache or default_cache_dir()) if is_remote(path) else open_packed(path)
+    return open_remote(str(path), cache or default_cache_dir(), progress) if is_remote(path) else open_packed(path)
 
 
-def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, Any]) -> PackedDataset:
+def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, Any], progress: Progress) -> PackedDataset:
     from .build.build import build
     from .read.row_files import source_paths
 
@@ -131,7 +133,7 @@ def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, A
     remove_leftovers(cache)
     if cached and (data_set := open_or_discard(target)):
         return data_set
-    build(target, schema, paths, **options)
+    build(target, schema, paths, **options, progress=progress)
     return open_packed(target)
 
 
@@ -190,7 +192,7 @@ def prepare_folder(
     seed: int = 0,
     valid_fraction: float = 0.1,
     workers: int | None = None,
-    progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
+    progress: Progress = no_progress,
 ) -> PackedDataset:
     """Encode a table into the folder `output`, which must not exist. `prepare(output)` opens it, and so does a run with `data: output`.
 

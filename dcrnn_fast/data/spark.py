@@ -162,6 +162,8 @@ def _copy(folder: str | Path, system: FileSystem, to: str) -> None:
         system.create_dir(to)
         copy_files(str(folder), to, source_filesystem=LocalFileSystem(), destination_filesystem=system)
     except OSError as error:
+        with suppress(OSError):
+            system.delete_dir(to)
         raise DataError(f"{to} cannot be written: {in_words(error)}") from error
 
 

@@ -13,8 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
-from ..data.build.staging import Progress
 from ..data.encoder.memory import Piece
+from ..data.packed.arrays import Progress, no_progress
 from ..data.read.csv_files import Rejects
 from ..data.read.row_files import RowReader, expand, expected_rows, named_twice
 from ..data.read.text_queries import open_database
@@ -40,7 +40,7 @@ def score_files(
     csv: Csv | None = None,
     missing_values: tuple[str, ...] = ("",),
     max_rejects: int = 0,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[int, int]:
     """Write a row of scores for each row of the input files, in their order.
 

@@ -15,6 +15,7 @@ from ..data.catalog import table_schema
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.base_rates import label_warnings
 from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
+from ..data.packed.arrays import Progress, no_progress
 from ..data.packed.remote import is_remote
 from ..errors import ConfigError, DataError
 from ..support import strict_json
@@ -26,9 +27,10 @@ from .folder.layout import RunFolder
 MORE_ROWS = "hold out more rows: by valid_fraction, or by `split` or `files` in the schema"
 
 
-def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None) -> PackedDataset:
+def prepare_data(config: RunConfig, encoding: Mapping[str, Any] | None = None, progress: Progress = no_progress) -> PackedDataset:
     """The packed data set of a configuration, encoded on first use: by ``encoding``, that of another data set, if it is given."""
-    return prepare(config.data, seed=config.split_seed, valid_fraction=config.valid_fraction, encoding=encoding)
+    chosen: dict[str, Any] = {"seed": config.split_seed, "valid_fraction": config.valid_fraction, "encoding": encoding}
+    return prepare(config.data, **chosen, progress=progress)
 
 
 def is_table(data: Any) -> bool:

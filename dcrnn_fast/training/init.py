@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..data import PackedDataset, PackedSplit
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields
+from ..data.packed.arrays import Progress, no_progress
 from ..data.packed.meta import OOV
 from ..errors import ConfigError
 from ..nn.model import DCRNN
@@ -51,14 +52,14 @@ def read_earlier(root: Path) -> Earlier:
     return Earlier(folder, about, tensors, read_encoding(folder.encoder, about))
 
 
-def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
+def continued_data(config: RunConfig, earlier: Earlier, progress: Progress = no_progress) -> PackedDataset:
     """The configuration's data in the earlier run's encoding, with an id for each category of the train rows that it did not know.
 
     New categories must occur ``min_count`` times, as in any data. Their ids follow the earlier run's ids, which keep their meaning.
     A field of scenarios gets no new ids, because each scenario has weights of its own. Raises what :func:`prepare` raises,
     :class:`DataError` for other tasks or columns than the earlier run's, and :class:`ConfigError` for another model.
     """
-    meta = prepare_data(config).meta
+    meta = prepare_data(config, progress=progress).meta
     about, weights = earlier.about, earlier.folder.weights
     check_same_columns(about | {"fields": [name for name, _ in about["fields"]]}, meta, list(meta.fields), weights, "go on with")
     models = (ModelConfig.model_validate(values).model_dump() for values in (about["model"], config.model.model_dump()))
@@ -66,7 +67,7 @@ def continued_data(config: RunConfig, earlier: Earlier) -> PackedDataset:
     before["relation"], now["relation"] = about["relation"], config.model.relation or meta.relation
     if differing := "; ".join(f"model.{key} is {now[key]!r} and was {before[key]!r}" for key in now if now[key] != before[key]):
         raise ConfigError(f"{weights} is of another model: {differing}; go on with its model, or start a new run without init")
-    return prepare_data(config, grown_encoding(earlier.encoding, meta.vocabulary, but=config.model.scenario))
+    return prepare_data(config, grown_encoding(earlier.encoding, meta.vocabulary, but=config.model.scenario), progress)
 
 
 def grown_encoding(encoding: Mapping[str, Any], vocabulary: Mapping[str, list[Any]], *, but: str | None = None) -> dict[str, Any]:

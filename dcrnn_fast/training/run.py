@@ -92,7 +92,7 @@ def train(
             folder, stored = stack.enter_context(enter_run(output, config, resume=resume, overwrite=overwrite))
             metrics = _finished(folder, stored, report) if stored and folder.metrics.is_file() else None
             if metrics and stored and (resume is None or dataset is not None):
-                now = (dataset or _prepare(stored, folder, None)).meta
+                now = (dataset or _prepare(stored, folder, None, report)).meta
                 if now.digest != metrics["data"]["digest"]:
                     raise DataError(f"the run in {output} was trained on other rows than {now.name} has; name another folder; {OVERWRITE}")
             return {"metrics": metrics, "config": (stored or config).to_dict(), "is_new": stored is None}
@@ -145,7 +145,7 @@ def _train(
     newest = None if is_new else folder.newest_checkpoint()
     earlier = read_earlier(Path(config.init)) if config.init is not None and newest is None else None
     is_given = dataset is not None
-    dataset = dataset or ranks.one_after_another(lambda: _prepare(config, folder, earlier))
+    dataset = dataset or ranks.one_after_another(lambda: _prepare(config, folder, earlier, report))
     check_rows(config, dataset, needs_test=not is_given)
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step, ranks=ranks)
@@ -176,16 +176,16 @@ def _train(
         return _conclude(trainer)
 
 
-def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None) -> PackedDataset:
+def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None, report: Report) -> PackedDataset:
     """The run's data: of a run without ``init`` in its own encoding, otherwise in that of the earlier run with its own new ids."""
     if config.init is None:
-        return prepare_data(config)
+        return prepare_data(config, progress=report.preparing)
     if earlier is None:
         try:
-            return prepare_data(config, read_encoding(folder.encoder, None))
+            return prepare_data(config, read_encoding(folder.encoder, None), report.preparing)
         except CheckpointError:
             earlier = read_earlier(Path(config.init))
-    return continued_data(config, earlier)
+    return continued_data(config, earlier, report.preparing)
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:

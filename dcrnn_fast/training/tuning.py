@@ -61,7 +61,7 @@ def tune(config: RunConfig, output: str | Path, *, trials: int = 30, report: Rep
         raise ConfigError("tune trains new models in one process: leave init out, and start it without torchrun")
     root, report = path_of("output", output), report or Report()
     config = located(config)
-    data = prepare_data(config)
+    data = prepare_data(config, progress=report.preparing)
     data = replace(data, splits={name: rows for name, rows in data.splits.items() if name != "test"})
     values = dict(flat(config.to_dict()))
     search: dict[str, Any] = {"config": config.to_dict(), "space": _space(config, data.meta.tasks), "data": data.meta.digest}

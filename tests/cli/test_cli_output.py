@@ -49,6 +49,20 @@ def test_a_live_report_shows_epoch_steps_rows_per_second_and_the_time_left():
     assert ":--" in shown or "0:00" in shown
 
 
+@pytest.mark.parametrize("kind", [PlainReport, LiveReport])
+def test_rows_that_are_prepared_are_told_of_every_five_seconds_and_not_in_the_first_ones(kind, monkeypatch):
+    console, now = pipe(), iter([0.0, 1.0, 4.0, 6.0, 10.0, 11.5])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    report = kind(console)
+    for done in (0, 100, 400):
+        report.preparing("reading rows", done, 1000)
+    assert console.file.getvalue() == ""
+    for done in (600, 900):
+        report.preparing("reading rows", done, 1000)
+    report.preparing("encoding rows", 0, None)
+    assert console.file.getvalue() == "reading rows: 600 of 1,000, 4 s left\nencoding rows: 0\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

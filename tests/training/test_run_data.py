@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dcrnn_fast.errors import ConfigError, DataError
-from dcrnn_fast.training import train
+from dcrnn_fast.training import Report, train
 from dcrnn_fast.training.data import check_rows, prepare_data
 from tests.training.tiny import tiny_config, write_table
 
@@ -137,3 +137,22 @@ def test_a_refused_run_leaves_an_empty_folder_that_the_user_made(tmp_path):
     with pytest.raises(DataError, match="unknown data set"):
         train(tiny_config("absent"), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_told_how_far_the_data_is_prepared_and_nothing_once_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "cache"))
+
+    class Told(Report):
+        def __init__(self):
+            self.counts = {}
+
+        def preparing(self, what, done, total):
+            self.counts[what] = done, total
+
+    config, first, second = tiny_config(write_table(tmp_path)), Told(), Told()
+    train(config, tmp_path / "first", report=first)
+    rows = sum(prepare_data(config).meta.rows.values())
+    assert list(first.counts) == ["reading rows", "learning columns", "encoding rows"]
+    assert first.counts["encoding rows"] == (rows, rows)
+    train(config, tmp_path / "second", report=second)
+    assert second.counts == {}

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from ...errors import DataError, shown
 from ..codes.numbers import float32
 from ..codes.quantiles import bucket_edges
+from ..packed.arrays import Progress
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.fields import Categorical, History
@@ -23,7 +24,7 @@ from ..schema.table import TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds
 from .labels import Label, check_funnel, labels_of
-from .staging import Batch, Progress, StagedTable, TextColumn, TextMap
+from .staging import Batch, StagedTable, TextColumn, TextMap
 from .train_rows import TrainRows
 
 __all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]

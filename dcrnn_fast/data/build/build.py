@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ...errors import DataError
 from ...support.files import write_text
-from ..packed.arrays import PackedWriter, writing_packed
+from ..packed.arrays import PackedWriter, Progress, no_progress, writing_packed
 from ..packed.meta import FORMAT_VERSION, SCHEMA, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
@@ -29,7 +29,7 @@ from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema
 from .history_leaks import collected
 from .splits import PAST, SplitArray, split_rows
-from .staging import Progress, read_tables
+from .staging import read_tables
 from .train_rows import StagedTrainRows
 
 MOST_WORKERS = 8
@@ -45,7 +45,7 @@ def build(
     valid_fraction: float,
     encoding: Mapping[str, Any] | None = None,
     workers: int | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = no_progress,
 ) -> int:
     """Encode the files of each role in `paths` into the folder `target`, and return how many rows were rejected.
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import duckdb
 
 from ...errors import DataError
+from ..packed.arrays import Progress
 from ..schema.fields import History
 from ..schema.table import TableSchema
 from .histories import HistoryIds, Sources
 from .labels import Label
 from .splits import SplitArray
-from .staging import Progress, StagedTable, TextMap
+from .staging import StagedTable, TextMap
 
 
 def collected(

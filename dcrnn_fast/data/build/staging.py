@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...errors import DataError
-from ..packed.arrays import raw_bytes
+from ..packed.arrays import Progress, raw_bytes
 from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
 from ..read.csv_files import Rejects
 from ..read.derive import with_derived
@@ -25,8 +25,6 @@ from ..schema.table import TableSchema
 
 MAPPED_TEXTS = 1 << 22
 """Distinct texts that are mapped at a time."""
-Progress = Callable[[str, int, "int | None"], None]
-"""Called with what is being done, how much of it is done, and how much there is, or None if that is not known."""
 
 
 class Batch(NamedTuple):

@@ -24,7 +24,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,12 @@ from .shards import joined, sharded
 
 LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")  # what _temporary_name makes of a cache entry's name
+Progress = Callable[[str, int, "int | None"], None]
+"""Called with what is being done, how much of it is done, and how much there is, or None if that is not known."""
+
+
+def no_progress(what: str, done: int, total: int | None) -> None:
+    """Show none."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ...errors import DataError
 from ...support.files import leftovers, replacing, write_bytes
 from ...support.locks import locked
-from .arrays import LOCK, PackedDataset, file_sha256, open_packed
+from .arrays import LOCK, PackedDataset, Progress, file_sha256, open_packed
 from .meta import META, SCHEMA, PackedMeta, UnreadableError, read_meta
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ def file_system(address: str | Path) -> tuple[FileSystem, str]:
         raise DataError(f"{address} cannot be reached: {in_words(error)}") from error
 
 
-def open_remote(address: str, cache: Path) -> PackedDataset:
+def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
     """Open the packed folder at an address, of which the cache gets what it does not hold yet.
 
-    Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. Raises DataError for what
+    Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. `progress` is called with
+    "fetching files", how many are there, and how many there are. Raises DataError for what
     cannot be read, is damaged there, or has parts outside the folder.
     """
     (system, root), schema = file_system(address), None
@@ -67,7 +69,7 @@ def open_remote(address: str, cache: Path) -> PackedDataset:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / LOCK, wait=True):  # other processes of this machine wait for what this one fetches
-            _complete(system, root, folder, _checked(content, address, folder))
+            _complete(system, root, folder, _checked(content, address, folder), progress)
             if schema is not None:
                 write_bytes(folder / SCHEMA, schema)
             write_bytes(folder / META, content)
@@ -92,8 +94,9 @@ def _checked(content: bytes, address: str, folder: Path) -> PackedMeta:
     return meta
 
 
-def _complete(system: FileSystem, root: str, folder: Path, meta: PackedMeta) -> None:
-    """Fetch the files that are not in the folder, or damaged there."""
+def _complete(system: FileSystem, root: str, folder: Path, meta: PackedMeta, progress: Progress) -> None:
+    """Fetch the files that are not in the folder, or damaged there. If one fails, or the user stops it, the others stop too."""
+    stopped = Event()
 
     def fetch(name: str, expected: str) -> None:
         file = folder / name
@@ -102,17 +105,22 @@ def _complete(system: FileSystem, root: str, folder: Path, meta: PackedMeta) -> 
         file.parent.mkdir(parents=True, exist_ok=True)
         for beside in leftovers(file):
             beside.unlink()
-        _fetch(system, f"{root}/{name}", file, expected)
+        _fetch(system, f"{root}/{name}", file, expected, stopped)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(fetch, meta.checksums.keys(), meta.checksums.values()))
+        try:
+            progress("fetching files", 0, len(meta.checksums))
+            for done, _ in enumerate(pool.map(fetch, meta.checksums.keys(), meta.checksums.values()), 1):
+                progress("fetching files", done, len(meta.checksums))
+        finally:
+            stopped.set()
 
 
-def _fetch(system: FileSystem, source: str, file: Path, expected: str) -> None:
+def _fetch(system: FileSystem, source: str, file: Path, expected: str, stopped: Event) -> None:
     hasher = hashlib.sha256()
     with replacing(file) as beside:
         with system.open_input_stream(source) as stream, beside.open("wb") as kept:
-            while piece := stream.read(PIECE):
+            while not stopped.is_set() and (piece := stream.read(PIECE)):
                 kept.write(piece)
                 hasher.update(piece)
         if hasher.hexdigest() != expected:

@@ -20,6 +20,9 @@ class Report:
     100 0.25
     """
 
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        """The data is prepared, at its first use: what is being done, how much of it is done, and how much there is, if that is known."""
+
     def start(self, *, epochs: int, total_steps: int, step: int) -> None:
         """The run starts, or goes on after ``step`` steps."""
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -48,8 +50,8 @@ def fetched(monkeypatch):
     """The files that were fetched."""
     names, fetch = [], remote._fetch
 
-    def noted(system, source, file, expected):
-        fetch(system, source, file, expected)
+    def noted(system, source, file, *more):
+        fetch(system, source, file, *more)
         names.append(f"{file.parent.name}/{file.name}")
 
     monkeypatch.setattr(remote, "_fetch", noted)
@@ -92,6 +94,51 @@ def test_what_is_damaged_in_the_cache_is_fetched_again(packed, tmp_path, fetched
     before = len(fetched)
     assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(prepare(packed))
     assert fetched[before:] == ["part-1/train.ids.npy"]
+
+
+def test_it_is_said_how_many_files_are_there(packed, tmp_path):
+    said = []
+    found = prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=lambda *what: said.append(what))
+    count = len(found.meta.checksums)
+    assert said == [("fetching files", done, count) for done in range(count + 1)]
+    prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=lambda *what: said.append(what))
+    assert len(said) == count + 1
+
+
+class Endless:
+    """A file system whose `name` is a file of all but endless bytes. ``reads`` counts how often it is read; arrays are read later."""
+
+    MOST = 1_000_000
+
+    def __init__(self, system, name):
+        self._system, self._name, self._begun, self.reads = system, name, threading.Event(), 0
+
+    def open_input_stream(self, path):
+        if path.endswith(self._name):
+            return nullcontext(self)
+        assert not path.endswith(".npy") or self._begun.wait(30)
+        return self._system.open_input_stream(path)
+
+    def read(self, size=None):
+        self._begun.set()
+        self.reads += 1
+        return b"x" if self.reads < self.MOST else b""
+
+
+def test_a_user_who_stops_it_waits_for_no_file_and_may_go_on_later(packed, tmp_path, monkeypatch):
+    system, root = remote.file_system(packed.as_uri())
+    endless = Endless(system, [name for name in prepare(packed).meta.checksums if name.endswith(".npy")][1])
+
+    def stop(what, done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "file_system", lambda address: (endless, root))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=stop)
+    assert endless.reads < Endless.MOST
+    assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(prepare(packed))
 
 
 def test_a_whole_entry_is_opened_where_nothing_may_be_written(packed, tmp_path, monkeypatch):
