@@ -64,9 +64,10 @@ def inspect(
         return
     from ..data import data_report
     from ..data import prepare as prepared
+    from .progress import choose_report
     from .tables import output_console, print_report
 
-    report = data_report(prepared(data))
+    report = data_report(prepared(data, progress=choose_report().preparing))
     if as_json:
         typer.echo(json.dumps(report, indent=2, allow_nan=False))
     else:

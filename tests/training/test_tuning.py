@@ -76,7 +76,7 @@ class Unreadable:
 
 def test_no_trial_reads_a_test_row(schema, dataset, tmp_path, monkeypatch):
     poisoned = dataclasses.replace(dataset, splits={**dataset.splits, "test": Unreadable()})
-    monkeypatch.setattr(tuning, "prepare_data", lambda config: poisoned)
+    monkeypatch.setattr(tuning, "prepare_data", lambda config, **_: poisoned)
     config = tiny_config(schema, optimiser__epochs=1)
     with pytest.raises(AssertionError, match="test rows"):  # an ordinary run does
         train(config, tmp_path / "run", dataset=poisoned)

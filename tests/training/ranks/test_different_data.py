@@ -14,7 +14,7 @@ from tests.training.tiny import SCHEMA, files_below, tiny_values, write_table
 def rank_with_its_data(environment, values, output, schema, pipe):
     """A rank that reads another schema than the one that the configuration names."""
     prepare = run.prepare_data
-    run.prepare_data = lambda config, *rest: prepare(config.model_copy(update={"data": schema}), *rest)
+    run.prepare_data = lambda config, *rest, **more: prepare(config.model_copy(update={"data": schema}), *rest, **more)
     rank_main(environment, values, output, {}, pipe)
 
 
