@@ -271,6 +271,9 @@ class FunnelClassifier(BaseEstimator):
             drafted = [one for one in schema.get(kind, ()) if one["column"] not in taken]
             schema[kind] = drafted if value is None else named[kind]
         report.note(f"reads {', '.join(one.get('column', one.get('name')) for kind in given for one in schema[kind])}")
+        for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
+            if name != column:
+                report.note(f"calls the task of column {column!r} {name}")
         for line in draft.partition("# Left out:\n")[2].splitlines():
             report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}

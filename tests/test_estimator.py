@@ -97,14 +97,12 @@ def test_a_failed_fit_leaves_what_was_fitted(frame):
     assert len(model.schema_["tasks"]) == 2
 
 
-def test_a_task_whose_name_is_no_word_is_scored(frame):
-    assert (
-        0
-        <= quick(tasks=["my click"])
-        .fit(frame[:600].rename(columns={"click": "my click"}))
-        .score(frame[:600].rename(columns={"click": "my click"}))
-        <= 1
-    )
+def test_a_task_whose_name_is_no_word_is_scored_and_its_other_name_is_told(frame, capsys):
+    rows = frame[:600].rename(columns={"click": "my click"})
+    model = FunnelClassifier(tasks=["my click"], config=QUICK).fit(rows)
+    assert 0 <= model.score(rows) <= 1
+    assert "calls the task of column 'my click' my_click" in capsys.readouterr().err
+    assert list(model.predict_proba(rows)) == ["my_click"]
 
 
 def test_it_says_what_it_reads_and_what_it_leaves_out(frame, capsys):

@@ -110,8 +110,10 @@ def compare(
 
 
 def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_served: bool = False, **options: Any) -> list[_Seen]:
-    if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence) or len(runs) < least:
-        raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders, at least {least}")
+    if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence):
+        raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders")
+    if len(runs) < least:
+        raise ConfigError(f"runs: got {len(runs)}, expected at least {least} run folders{'; `evaluate` is for one' if runs else ''}")
     if is_table(data := options["data"]) and not isinstance(data, (str, os.PathLike)):
         options["data"] = arrow_table(data, "data")  # a stream could be read for the first run alone
     opened = [open_run(run, split=split, **options) for run in runs]
