@@ -125,8 +125,11 @@ def serve(
     pyarrow.array([None])  # imports pandas, where it is installed: not while a request waits
     gc.collect()
     gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)  # the event loop waits for its turn at each read and write; the usual one is 5 ms
     try:
         application = Application(load, limits, threads=threads)
         Server(application, bound, grace=grace, max_connections=max_connections).serve_until_stopped()
     finally:
+        sys.setswitchinterval(usual)
         gc.unfreeze()

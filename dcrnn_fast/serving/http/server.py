@@ -16,10 +16,6 @@ from ...errors import ConfigError
 from .app import Application
 from .connections import Connection, Connections, Seldom, TooMany, allowed_connections, warn
 
-TURN = 0.0005
-"""Seconds that a thread may go on while another one waits for its turn: the event loop waits at each read and write, beside long requests
-for the usual 5 ms."""
-
 
 class Server(uvicorn.Server):
     """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where.
@@ -114,12 +110,7 @@ class Server(uvicorn.Server):
 
     def serve_until_stopped(self) -> None:
         """Serve, and return when all that was accepted is answered, or the grace is over."""
-        usual = sys.getswitchinterval()
-        sys.setswitchinterval(TURN)
-        try:
-            self.run(sockets=[self.bound])
-        finally:
-            sys.setswitchinterval(usual)
+        self.run(sockets=[self.bound])
 
     def stop(self) -> None:
         """Stop, from any thread: not ready, no new connections; what is accepted is answered, for ``grace`` seconds at most."""
