@@ -34,6 +34,7 @@ constexpr std::size_t kLingerBytes = 16 << 20;
 
 using Parser = http::request_parser<http::string_body>;
 
+// The request but for its body, of which no trailer changes anything.
 Request request_of(const Parser& parser, Clock::time_point arrived) {
   const auto& message = parser.get();
   const auto deadline = message.find("X-Deadline-Ms");
@@ -41,14 +42,13 @@ Request request_of(const Parser& parser, Clock::time_point arrived) {
                   .target = message.target(),
                   .content_type = message[http::field::content_type],
                   .content_encoding = message[http::field::content_encoding],
-                  .body = message.body(),
                   .arrived = arrived};
   if (deadline != message.end()) request.deadline = deadline->value();
   return request;
 }
 
 // Why a request is refused by its head, which another reader might understand otherwise; 200 and nothing if it is not.
-Answer refused_head(const Parser& parser) {
+Answer refused_head(const Parser& parser, const Request& request) {
   const auto& head = parser.get();
   const auto coding = head.find(http::field::transfer_encoding);
   const auto hosts = head.count(http::field::host);
@@ -56,6 +56,7 @@ Answer refused_head(const Parser& parser) {
       (head.count(http::field::transfer_encoding) > 1 || !beast::iequals(coding->value(), "chunked") || head.version() == 10))
     return error_answer(400, "Transfer-Encoding is not chunked alone, or in HTTP/1.0");
   if (hosts > 1 || (head.version() == 11 && hosts == 0)) return error_answer(400, "the request has not one Host");
+  if (!asks_for_scores(request)) return {};
   for (const auto field : {http::field::content_type, http::field::content_encoding})
     if (head.count(field) > 1) return error_answer(415, std::string(http::to_string(field)) + " is there twice");
   if (head.count("X-Deadline-Ms") > 1) return error_answer(400, "X-Deadline-Ms is there twice, expected one whole number");
@@ -218,16 +219,18 @@ class Session : public std::enable_shared_from_this<Session> {
     stream_.expires_after(server_->options.transfer);
     auto [error, size] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
     const auto arrived = Clock::now();
-    Answer answer = error ? Answer{} : refused_head(parser);
+    // Named objects, here and in Service::answer: GCC 12 ends the lives of temporaries in co_await and co_return twice.
+    Request request = request_of(parser, arrived);
+    const bool stays = parser.keep_alive();
+    Answer answer = error ? Answer{} : refused_head(parser, request);
     const bool read = answer.status == 200;  // else the body is not read
     if (read && !error && beast::iequals(parser.get()[http::field::expect], "100-continue"))
       std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
     if (read && !error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
-    // Named objects, here and in Service::answer: GCC 12 ends the lives of temporaries in co_await and co_return twice.
-    const Request request = request_of(parser, arrived);
+    request.body = parser.get().body();
     if (error) answer = problem(error);
     if (error && answer.status == 200) co_return false;
-    bool keep_alive = !error && parser.keep_alive() && read;
+    bool keep_alive = !error && stays && read;
     stream_.expires_never();
     if (!error && read) answer = co_await server_->service.answer(request);
     keep_alive = keep_alive && !server_->service.stopping();

@@ -169,6 +169,8 @@ asio::awaitable<Answer> Service::answer(Request request) {
   co_return answer;
 }
 
+bool asks_for_scores(const Request& request) { return request.method == "POST" && path_of(request.target) == kScore; }
+
 Answer Service::without_scoring(const Request& request) const {
   const std::string_view path = path_of(request.target);
   if (path == kScore) return score_refusal(request);

@@ -20,6 +20,8 @@ struct Request {
   Clock::time_point arrived = {};
 };
 
+bool asks_for_scores(const Request& request);  // POST /v1/score
+
 struct Answer {
   unsigned status = 200;
   std::string body;

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -32,8 +33,13 @@ constexpr int kFormat = 1;
 // One file, even if another one takes its name meanwhile.
 class Opened {
  public:
-  explicit Opened(const std::string& path) : descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  // A pipe is not waited for.
+  explicit Opened(const std::string& path) : descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (descriptor_ < 0) throw ModelError(path + " does not exist or cannot be read; write it with `dcrnn-fast export --format aoti`");
+    struct stat found{};
+    if (fstat(descriptor_, &found) == 0 && S_ISREG(found.st_mode)) return;
+    close(descriptor_);
+    throw ModelError(path + " is no regular file; name a file of `dcrnn-fast export --format aoti`");
   }
   ~Opened() { close(descriptor_); }
   Opened(const Opened&) = delete;

@@ -53,7 +53,7 @@ class Form(NamedTuple):
     longest: float
 
 
-FULL = Form(lives=300, slow=60, stops=5, reloads=30, requests=50_000, examples=300, median=0.2, longest=10.0)
+FULL = Form(lives=300, slow=60, stops=5, reloads=30, requests=50_000, examples=300, median=0.2, longest=0.5)
 SHORT = Form(lives=50, slow=15, stops=1, reloads=5, requests=3000, examples=40, median=2.0, longest=10.0)
 
 

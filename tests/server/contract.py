@@ -270,6 +270,13 @@ def raw(path="/v1/score", host="Host: a", body=BODY, **headers):
 
 
 CHUNKED = f"{len(BODY):x}\r\n{BODY}\r\n0\r\n\r\n"
+
+
+def with_trailer(line):
+    """Chunks with a header behind them."""
+    return CHUNKED[:-2] + f"{line}\r\n\r\n"
+
+
 AMBIGUOUS = {
     "another coding before chunked": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="gzip, chunked"), 400),
     "another coding in a line before": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding=["gzip", "chunked"]), 400),
@@ -288,6 +295,18 @@ AMBIGUOUS = {
     "two deadlines": (raw(X_Deadline_Ms=["600000", "600000"]), 400),
     "a deadline with a zero before": (raw(X_Deadline_Ms="0600"), 400),
     "another spelling of the path": (raw("/v1/%73core"), 404),
+    "a line feed alone": (raw().replace(b"Host: a\r\n", b"Host: a\nX-A: b\r\n"), 400),
+    "a request behind line feeds": (raw().replace(b"Host: a\r\n", b"Host: a\nX-A: b\n\nGET /metrics HTTP/1.1\r\nHost: a\r\n"), 400),
+    "a control character": (raw(X_A="a\x01b"), 400),
+    "a head that is too large": (raw(X_A="a" * 20_000), 400),
+    "a later HTTP": (raw().replace(b"HTTP/1.1", b"HTTP/2.0"), 400),
+    "chunks in an earlier HTTP": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked").replace(b"/1.1", b"/0.9"), 400),
+    "a content type with another space": (raw(Content_Type="application/json\xa0"), 415),
+    "an encoding with another space": (raw(Content_Encoding="identity\xa0"), 415),
+    "a content type in a trailer": (
+        raw(body=with_trailer("Content-Type: application/json"), Content_Length=None, Content_Type=None, Transfer_Encoding="chunked"),
+        415,
+    ),
 }
 
 
@@ -301,6 +320,19 @@ def test_a_request_of_this_form_is_scored(server):
     """Otherwise the refusals above might be due to the form."""
     assert exchange(server.url, raw(), until=1).startswith(b"HTTP/1.1 200")
     assert exchange(server.url, raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked"), until=1).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("line", ["Content-Type: text/plain", "Content-Encoding: gzip", "X-Deadline-Ms: x", "Connection: close"])
+def test_a_trailer_changes_nothing(server, line):
+    sent = raw(body=with_trailer(line), Content_Length=None, Transfer_Encoding="chunked")
+    assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent * 2, until=2)) == [b"200", b"200"]
+
+
+def test_what_a_request_for_scores_may_not_have_twice_others_may(server):
+    twice = raw(body="", Content_Type=["a", "b"], Content_Encoding=["a", "b"], X_Deadline_Ms=["1", "2"])
+    for method, path, status in ((b"GET", b"/health/live", b"200"), (b"PUT", b"/v1/score", b"405"), (b"GET", b"/none", b"404")):
+        sent = twice.replace(b"POST /v1/score", method + b" " + path)
+        assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent, until=1)) == [status]
 
 
 def test_a_client_that_sends_no_more_gets_all_its_answers(server):

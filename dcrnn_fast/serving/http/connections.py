@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import select
 import sys
 import time
@@ -15,6 +16,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+HEAD_BYTES = 16_384
+"""The most of a request before its body."""
 ARRIVAL = 10.0
 """Seconds within which a whole request must arrive."""
 TAKING = 30.0
@@ -25,6 +28,7 @@ LAST = 0.5
 """Seconds that an idle connection stays once the server stops, for a request that is on its way."""
 SURPLUS = 64
 """The most clients that are told at once that they are too many; further ones wait to be accepted."""
+UNCLEAR = re.compile(rb"(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 RESERVED = 256
 """Descriptors that are no connection's: those of files, libraries, and clients beyond the limit."""
 
@@ -34,6 +38,19 @@ def error(status: str, message: str, *headers: str) -> bytes:
     body = json.dumps({"error": message})
     head = [f"HTTP/1.1 {status}", "content-type: application/json", f"content-length: {len(body)}", "connection: close", *headers]
     return "\r\n".join([*head, "", body]).encode()
+
+
+class Reader(h11.Connection):
+    """Reads requests, and refuses heads that h11 takes and other readers refuse or take otherwise: too large ones, those with a line that
+    ends in a line feed alone, and those with control characters."""
+
+    def next_event(self) -> Any:
+        """Raises RemoteProtocolError for such a head."""
+        if self.their_state is h11.IDLE:
+            head = self.trailing_data[0].partition(b"\r\n\r\n")[0]
+            if len(head) > HEAD_BYTES or UNCLEAR.search(head):
+                raise h11.RemoteProtocolError("a head that is too large, or has a line feed alone or a control character")
+        return super().next_event()
 
 
 class Connections(ServerState):
@@ -100,6 +117,10 @@ class Connection(H11Protocol):
     arrival: asyncio.TimerHandle | None = None
     taking: asyncio.TimerHandle | None = None
     is_half_closed = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = Reader(h11.SERVER)
 
     def connection_made(self, transport: Any) -> None:
         """Give the first request its time."""

@@ -1,6 +1,7 @@
 """What the server in C++ alone has: packages that do not fit, several models, broken connections, and how it stops."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -183,6 +184,23 @@ def test_another_package_takes_the_place_of_the_first_and_a_damaged_one_does_not
     assert score(server.url, ONE).json["model"] == "b" * 12
     assert "the earlier model stays: " in server.errors.read_text()
     assert 'dcrnn_fast_model_info{model="bbbbbbbbbbbb"}' in metrics(server.url)
+
+
+def test_a_pipe_is_no_package_and_holds_up_neither_a_start_nor_a_reload_nor_a_stop(start, cpp_program, compiled, tmp_path):
+    path, pipe = tmp_path / "shop.pt2", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, said = refused(cpp_program, "--model", pipe)
+    assert (code, "is no regular file" in said) == (1, True), said
+    shutil.copyfile(compiled, path)
+    server = start(path)
+    pipe.replace(path)
+    server.reload()
+    wait_for(server, 'dcrnn_fast_reloads_total{result="failed"}', 1)
+    path.unlink()
+    shutil.copyfile(compiled, path)
+    server.reload()
+    wait_for(server, 'dcrnn_fast_reloads_total{result="ok"}', 1)
+    assert server.stop() == 0
 
 
 def test_broken_connections_end_alone(start):
