@@ -10,6 +10,7 @@
 #include <boost/hash2/md5.hpp>
 #include <boost/json.hpp>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <iterator>
@@ -219,9 +220,20 @@ void check_fit(const json::object& about, const std::string& path) {
   }
 }
 
+// PyTorch unpacks the code into the temporary folder; without room, it would blame the file.
+void check_room(const Opened& file, const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  const std::uintmax_t room = error ? 0 : std::filesystem::space(folder, error).available, size = std::filesystem::file_size(file.path());
+  if (!error && room >= size) return;
+  throw ModelError("there is no room for the code of " + path + " in the temporary folder " + folder.string() + ": it takes " +
+                   std::to_string(size) + " bytes; make room, or name another folder by TMPDIR");
+}
+
 std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) {
   const Opened file(path);
   Archive archive(file.path(), path);
+  check_room(file, path);
   const std::string none = path + " is no file of `dcrnn-fast export`, or was changed after it was written";
   if (!archive.has(kAbout) || !archive.has(kEncoder)) throw ModelError(none + "; export the run again");
   try {

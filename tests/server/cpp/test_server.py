@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.serving.archives import rewritten, with_json
+from tests.serving.test_full_temporary_folder import MOUNT, can_mount
 
 from ..calls import exchange, get, metrics, score
 from ..contract import ONE, ROWS, assert_scores, table
@@ -184,6 +185,15 @@ def test_another_package_takes_the_place_of_the_first_and_a_damaged_one_does_not
     assert score(server.url, ONE).json["model"] == "b" * 12
     assert "the earlier model stays: " in server.errors.read_text()
     assert 'dcrnn_fast_model_info{model="bbbbbbbbbbbb"}' in metrics(server.url)
+
+
+def test_a_temporary_folder_without_room_is_named(cpp_program, compiled, tmp_path):
+    (full := tmp_path / "full").mkdir()
+    if not can_mount(full):
+        pytest.skip("this user cannot mount a file system in a namespace of its own")
+    arguments = ["64k", full, cpp_program, compiled]
+    code, said = refused("unshare", "-Urm", "sh", "-c", f"{MOUNT} && TMPDIR=$1 exec $2 --port 0 --model $3", *arguments)
+    assert (code, f"there is no room for the code of {compiled} in the temporary folder {full}: it takes" in said) == (1, True), said
 
 
 def test_a_pipe_is_no_package_and_holds_up_neither_a_start_nor_a_reload_nor_a_stop(start, cpp_program, compiled, tmp_path):
