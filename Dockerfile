@@ -10,10 +10,12 @@ ENV PIP_NO_CACHE_DIR=1 PATH=/opt/dcrnn_fast/bin:$PATH
 RUN apt-get update && apt-get install -y --no-install-recommends cmake g++ make && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/dcrnn_fast && pip install "$TORCH"
 COPY . /src
+
+FROM build AS build-python
 RUN pip install "/src[serve]"
 
 FROM build AS build-cpp
-RUN pip install "/src[server]"
+RUN pip install numpy "libboost-headers>=1.88"
 RUN cmake -S /src -B /opt/server -DPython3_EXECUTABLE=/opt/dcrnn_fast/bin/python -DDCRNN_FAST_SERVER=ON -DDCRNN_FAST_TESTS=OFF \
     -DDCRNN_FAST_CUDA=OFF && cmake --build /opt/server -j "$(nproc)"
 # The program finds PyTorch's libraries, and CUDA's where PyTorch has it, in these folders.
@@ -28,7 +30,7 @@ EXPOSE 8000
 ENTRYPOINT ["/opt/server/dcrnn_fast_server", "--host", "0.0.0.0"]
 
 FROM ${BASE} AS python
-COPY --from=build /opt/dcrnn_fast /opt/dcrnn_fast
+COPY --from=build-python /opt/dcrnn_fast /opt/dcrnn_fast
 ENV OMP_NUM_THREADS=1
 USER nobody
 EXPOSE 8000

@@ -61,7 +61,7 @@ const std::vector<Option>& numbers() {
        [](Options& o, auto n) { o.limits.queue_rows = o.scoring.queue_rows = n; }},
       {"--max-batch-rows", "of requests that are scored at once; a larger request is scored alone", 1, 1 << 20, 512,
        [](Options& o, auto n) { o.scoring.batch_rows = n; }},
-      {"--max-connections", "for one more, the longest idle one ends, or it gets a 503", 1, 1 << 20, 1000,
+      {"--max-connections", "for one more, the longest idle one ends, or the new one gets a 503", 1, 1 << 20, 1000,
        [](Options& o, auto n) { o.http.connections = static_cast<std::size_t>(n); }},
       {"--transfer-seconds", "for a request to arrive, and for its answer to be taken", 1, 86'400, 30,
        [](Options& o, auto n) { o.http.transfer = std::chrono::seconds(n); }},

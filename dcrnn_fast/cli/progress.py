@@ -74,7 +74,7 @@ class LiveReport(PlainReport):
 
 
 class _Lines:
-    """Progress of rows: one line every few seconds, and one for each step; none in the first seconds of ``patience``."""
+    """Progress of rows: one line every few seconds, and one for each step; none in the first ``patience`` seconds."""
 
     def __init__(self, console: Console, *, patience: float = 0.0) -> None:
         self._console, self._patience = console, patience

@@ -72,7 +72,12 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
     with tempfile.TemporaryDirectory() as scratch:
         with PackedWriter(Path(scratch), meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
             writer.finish()
-        _copy(scratch, system, root)
+        try:
+            _copy(scratch, system, root)
+        except BaseException:
+            with suppress(OSError):
+                system.delete_dir(root)
+            raise
         return Encoder.load(scratch)
 
 
@@ -162,8 +167,6 @@ def _copy(folder: str | Path, system: FileSystem, to: str) -> None:
         system.create_dir(to)
         copy_files(str(folder), to, source_filesystem=LocalFileSystem(), destination_filesystem=system)
     except OSError as error:
-        with suppress(OSError):
-            system.delete_dir(to)
         raise DataError(f"{to} cannot be written: {in_words(error)}") from error
 
 

@@ -221,7 +221,7 @@ class Session : public std::enable_shared_from_this<Session> {
     const auto arrived = Clock::now();
     // Named objects, here and in Service::answer: GCC 12 ends the lives of temporaries in co_await and co_return twice.
     Request request = request_of(parser, arrived);
-    const bool stays = parser.keep_alive();
+    const bool stays = !error && parser.keep_alive();
     Answer answer = error ? Answer{} : refused_head(parser, request);
     const bool read = answer.status == 200;  // else the body is not read
     if (read && !error && beast::iequals(parser.get()[http::field::expect], "100-continue"))

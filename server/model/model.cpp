@@ -224,8 +224,9 @@ void check_fit(const json::object& about, const std::string& path) {
 void check_room(const Opened& file, const std::string& path) {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
-  const std::uintmax_t room = error ? 0 : std::filesystem::space(folder, error).available, size = std::filesystem::file_size(file.path());
-  if (!error && room >= size) return;
+  if (error) throw ModelError("TMPDIR names no folder, into which the code of " + path + " is unpacked: " + error.message());
+  const std::uintmax_t room = std::filesystem::space(folder, error).available, size = std::filesystem::file_size(file.path(), error);
+  if (error || room >= size) return;
   throw ModelError("there is no room for the code of " + path + " in the temporary folder " + folder.string() + ": it takes " +
                    std::to_string(size) + " bytes; make room, or name another folder by TMPDIR");
 }
@@ -233,7 +234,6 @@ void check_room(const Opened& file, const std::string& path) {
 std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) {
   const Opened file(path);
   Archive archive(file.path(), path);
-  check_room(file, path);
   const std::string none = path + " is no file of `dcrnn-fast export`, or was changed after it was written";
   if (!archive.has(kAbout) || !archive.has(kEncoder)) throw ModelError(none + "; export the run again");
   try {
@@ -241,6 +241,7 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
     const json::value about_value = parse_json(archive.read(kAbout)), encoding = parse_json(encoder);
     const json::object& about = about_value.as_object();
     check_fit(about, path);
+    check_room(file, path);
     const json::value* const digest = about.if_contains("encoder_md5");  // a file of before has none
     if (digest == nullptr || digest->as_string() != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
     const auto names = texts_of(about.at("names"));

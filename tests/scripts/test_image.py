@@ -1,7 +1,6 @@
 """What the Dockerfile names is there. It was built by hand: no machine that runs these tests needs an engine for containers."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -29,9 +28,3 @@ def test_its_cmake_options_are_the_projects():
 def test_the_page_on_servers_builds_its_images(target):
     assert f" AS {target}\n" in DOCKERFILE
     assert f"docker build --target {target} " in (ROOT / "docs/guide/server.md").read_text()
-
-
-@pytest.mark.parametrize("needed", ["CMakeLists.txt", "README.md", "pyproject.toml", "setup.py", "csrc", "kernels", "scripts", "server"])
-def test_what_a_build_needs_is_copied(needed):
-    ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert not [line for line in ignored if Path(needed).match(line)], f".dockerignore leaves {needed} out"

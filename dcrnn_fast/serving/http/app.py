@@ -97,7 +97,7 @@ class Application:
             await send(message)
 
         if scope["http_version"] not in ("1.0", "1.1"):
-            other = f"the request is of HTTP/{scope['http_version']}, expected 1.1"
+            other = f"the request is of HTTP/{scope['http_version']}, expected 1.0 or 1.1"
             await _error(HTTPStatus.BAD_REQUEST, other, {"Connection": "close"})(scope, receive, counted)
             return
         names = {name for name, _ in scope["headers"]}
@@ -232,7 +232,7 @@ def _answer(model: str, rows: int, scores: Scores) -> str:
 
 
 def _numbers(values: npt.NDArray[np.float32]) -> str:
-    """Decimals of as few digits as read back as the same float32; null for what is no finite number."""
+    """Decimals of the fewest digits that read back as the same float32; null for what is no finite number."""
     # of many rows Arrow takes a quarter of str()'s time, and the event loop runs meanwhile
     return ", ".join(pa.array(values, mask=~np.isfinite(values)).cast(pa.string()).fill_null("null").to_pylist())
 

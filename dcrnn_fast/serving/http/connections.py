@@ -28,9 +28,13 @@ LAST = 0.5
 """Seconds that an idle connection stays once the server stops, for a request that is on its way."""
 SURPLUS = 64
 """The most clients that are told at once that they are too many; further ones wait to be accepted."""
-UNCLEAR = re.compile(rb"(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 RESERVED = 256
 """Descriptors that are no connection's: those of files, libraries, and clients beyond the limit."""
+
+HEAD_END = re.compile(rb"\n\r?\n")
+"""Where h11 takes a head to be whole."""
+UNCLEAR = re.compile(rb"(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""In a head: a line feed alone, or a control character other than a tab."""
 
 
 def error(status: str, message: str, *headers: str) -> bytes:
@@ -42,14 +46,19 @@ def error(status: str, message: str, *headers: str) -> bytes:
 
 class Reader(h11.Connection):
     """Reads requests, and refuses heads that h11 takes and other readers refuse or take otherwise: too large ones, those with a line that
-    ends in a line feed alone, and those with control characters."""
+    ends in a line feed alone, and those with control characters. ``refusal`` then says why."""
+
+    refusal = "the request is no HTTP"
 
     def next_event(self) -> Any:
-        """Raises RemoteProtocolError for such a head."""
-        if self.their_state is h11.IDLE:
-            head = self.trailing_data[0].partition(b"\r\n\r\n")[0]
-            if len(head) > HEAD_BYTES or UNCLEAR.search(head):
-                raise h11.RemoteProtocolError("a head that is too large, or has a line feed alone or a control character")
+        """Raises RemoteProtocolError for such a head, once it is whole."""
+        if self.their_state is h11.IDLE and (end := HEAD_END.search(data := self.trailing_data[0])):
+            if end.end() > HEAD_BYTES:
+                self.refusal = f"the headers have more than {HEAD_BYTES:,} bytes"
+                raise h11.RemoteProtocolError(self.refusal)
+            if UNCLEAR.search(data, 0, end.end()):
+                self.refusal = "a line of the headers ends in a line feed alone, or they hold a control character"
+                raise h11.RemoteProtocolError(self.refusal)
         return super().next_event()
 
 
@@ -114,6 +123,7 @@ class Connection(H11Protocol):
 
     server_state: Connections
     transport: Any
+    conn: Reader
     arrival: asyncio.TimerHandle | None = None
     taking: asyncio.TimerHandle | None = None
     is_half_closed = False
@@ -181,7 +191,7 @@ class Connection(H11Protocol):
         if is_begun and self.cycle.response_started:
             self.transport.close()
             return
-        self.transport.write(error("400 Bad Request", "the request is no HTTP"))
+        self.transport.write(error("400 Bad Request", self.conn.refusal))
         self.server_state.count("400")
         self.transport.begin()
         self._end_arrival()

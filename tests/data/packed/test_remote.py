@@ -100,15 +100,18 @@ def test_it_is_said_how_many_files_are_there(packed, tmp_path):
     said = []
     found = prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=lambda *what: said.append(what))
     count = len(found.meta.checksums)
-    assert said == [("fetching files", done, count) for done in range(count + 1)]
+    assert said[0] == ("fetching files", 0, count)
+    assert said[-1] == ("fetching files", count, count)
+    assert said == sorted(said)
+    said.clear()
     prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=lambda *what: said.append(what))
-    assert len(said) == count + 1
+    assert not said
 
 
 class Endless:
     """A file system whose `name` is a file of all but endless bytes. ``reads`` counts how often it is read; arrays are read later."""
 
-    MOST = 1_000_000
+    MOST = 10_000_000
 
     def __init__(self, system, name):
         self._system, self._name, self._begun, self.reads = system, name, threading.Event(), 0
@@ -125,20 +128,33 @@ class Endless:
         return b"x" if self.reads < self.MOST else b""
 
 
-def test_a_user_who_stops_it_waits_for_no_file_and_may_go_on_later(packed, tmp_path, monkeypatch):
+def behind_an_endless_file(packed, monkeypatch):
+    """The folder behind a file system whose first array is endless."""
     system, root = remote.file_system(packed.as_uri())
-    endless = Endless(system, [name for name in prepare(packed).meta.checksums if name.endswith(".npy")][1])
+    endless = Endless(system, next(name for name in prepare(packed).meta.checksums if name.endswith(".npy")))
+    monkeypatch.setattr(remote, "file_system", lambda address: (endless, root))
+    return endless
 
+
+def test_a_user_who_stops_it_waits_for_no_file_and_may_go_on_later(packed, tmp_path, monkeypatch):
     def stop(what, done, total):
-        if done == 1:
+        if done:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote, "file_system", lambda address: (endless, root))
+        endless = behind_an_endless_file(packed, patch)
         with pytest.raises(KeyboardInterrupt):
             prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=stop)
     assert endless.reads < Endless.MOST
     assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(prepare(packed))
+
+
+def test_a_damaged_file_ends_the_others(packed, tmp_path, monkeypatch):
+    damaged = packed / "part-0" / "train.labels.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    endless = behind_an_endless_file(packed, monkeypatch)
+    refused(packed, tmp_path / "cache", r"train\.labels\.npy is damaged")
+    assert endless.reads < Endless.MOST
 
 
 def test_a_whole_entry_is_opened_where_nothing_may_be_written(packed, tmp_path, monkeypatch):
