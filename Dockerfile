@@ -15,7 +15,7 @@ FROM build AS build-python
 RUN pip install "/src[serve]"
 
 FROM build AS build-cpp
-RUN pip install numpy "libboost-headers>=1.88"
+RUN pip install numpy libboost-headers
 RUN cmake -S /src -B /opt/server -DPython3_EXECUTABLE=/opt/dcrnn_fast/bin/python -DDCRNN_FAST_SERVER=ON -DDCRNN_FAST_TESTS=OFF \
     -DDCRNN_FAST_CUDA=OFF && cmake --build /opt/server -j "$(nproc)"
 # The program finds PyTorch's libraries, and CUDA's where PyTorch has it, in these folders.

@@ -122,7 +122,7 @@ def serve(
     bound = bind(host, port)
     limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows)
     load = partial(load_package, path) if run is None else partial(load_run, path, device=device, backend=backend)
-    pyarrow.array([None])  # imports pandas, where it is installed: not while a request waits
+    pyarrow.array([None])  # imports pandas, if it is installed, before a request waits for that
     gc.collect()
     gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
     usual = sys.getswitchinterval()

@@ -52,8 +52,8 @@ def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
     """Open the packed folder at an address, of which the cache gets what it does not hold yet.
 
     Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. `progress` is called every
-    second with "fetching files", how many are whole, and how many there are. Raises DataError for what
-    cannot be read, is damaged there, or has parts outside the folder.
+    second with "fetching files", how many are whole, and how many there are. Raises DataError for what cannot be read, is damaged there, or
+    has parts outside the folder.
     """
     (system, root), schema = file_system(address), None
     try:
