@@ -20,7 +20,7 @@ from .cross_rnn_problem import Problem
 from .launch_options import alignment, divide_up, on_device_of
 from .low_rank_backward import low_rank_backward, low_rank_inputs
 from .low_rank_forward import low_rank_forward, low_rank_states
-from .param_gather_launch import gather, readers_of, sum_rows
+from .param_gather_launch import gather_low_rank, readers_of, sum_rows
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,7 @@ class LowRankProblem(Problem):
     @cached_property
     def gathered(self) -> dict[str, Tensor]:
         """What all launches read: the gathered weights and projections, rounded for tf32, and the biases."""
-        _, bias, _, own_bias = self.banks
-        return {
-            "weight": self.weights,
-            "bias": gather(bias, own_bias, self.index),
-            "projection": gather(*self.projection, tf32=self.precision == "tf32"),
-        }
+        return gather_low_rank(self.banks, self.index, self.projection, self.layout.G, self.rank, tf32=self.precision == "tf32")
 
     def tile_constants(self, tile: tile_choice.Config) -> dict[str, Any]:
         """What every kernel is compiled for. The compiler may not fuse multiplications and additions by itself."""

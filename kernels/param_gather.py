@@ -12,17 +12,17 @@ from .tiles import bank_rows, store, to_tf32
 
 
 @triton.jit
-def param_gather_rows(
-    shared, private, index, out, places, R, N, num_shared, num_private,
+def copy_rows(
+    tile, shared, private, index, out, places, R, N, num_shared, num_private,
     ALIGN: tl.constexpr, TF32: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Copy rows. A program copies a tile of places t * R + r and columns. A row whose index is out of range becomes NaN.
+    """Copy a tile of places t * R + r and columns. A row whose index is out of range becomes NaN.
 
     TF32 rounds the values to tf32, for products whose operand they are.
     """
     column_tiles = tl.cdiv(N, BLOCK_N)
-    place = (tl.program_id(0) // column_tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    n = tl.program_id(0) % column_tiles * BLOCK_N + tl.arange(0, BLOCK_N)
+    place = tl.cast(tile // column_tiles, tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    n = tile % column_tiles * BLOCK_N + tl.arange(0, BLOCK_N)
     safe = tl.minimum(place, places - 1)
     rows, valid = bank_rows(shared, private, index, safe, num_shared, num_private, N, safe // R, ALIGN)
     values = tl.load(rows[:, None] + n[None, :], mask=(n < N)[None, :], other=0.0)
@@ -30,6 +30,57 @@ def param_gather_rows(
         values = to_tf32(values)
     values = tl.where(valid[:, None], values, float("nan"))
     tl.store(out + place[:, None] * N + n[None, :], values, mask=(place < places)[:, None] & (n < N)[None, :])
+
+
+@triton.jit
+def param_gather_rows(
+    shared, private, index, out, places, R, N, num_shared, num_private,
+    ALIGN: tl.constexpr, TF32: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Copy rows of one pair of banks."""
+    copy_rows(
+        tl.program_id(0), shared, private, index, out, places, R, N, num_shared, num_private, ALIGN, TF32, BLOCK_R, BLOCK_N
+    )  # fmt: skip
+
+
+@triton.jit
+def param_gather_low_rank(
+    shared_weight, shared_bias, private_weight, private_bias, index, shared_projection, private_projection, projection_index,
+    weight, bias, projection, places, R, num_shared, num_private,
+    projection_places, projection_rows, projection_shared, projection_private, K,
+    G: tl.constexpr, RANK: tl.constexpr, ALIGN: tl.constexpr, TF32: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """All that a cell of low rank gathers: its weights and, by the same index, biases; then, in further programs, its projections."""
+    column_tiles: tl.constexpr = (G * RANK + BLOCK_N - 1) // BLOCK_N
+    tile, of_weights = tl.program_id(0), tl.cdiv(places, BLOCK_R) * column_tiles
+    if tile < of_weights:
+        copy_rows(
+            tile, shared_weight, private_weight, index, weight, places, R, G * RANK, num_shared, num_private, ALIGN, TF32, BLOCK_R, BLOCK_N
+        )
+        if tile % column_tiles == 0:
+            VALUE: tl.constexpr = bias.dtype.element_ty.primitive_bitwidth // 8
+            copy_rows(
+                tile // column_tiles,
+                shared_bias,
+                private_bias,
+                index,
+                bias,
+                places,
+                R,
+                G,
+                num_shared,
+                num_private,
+                VALUE,
+                False,
+                BLOCK_R,
+                G,
+            )
+    else:
+        copy_rows(
+            tile - of_weights, shared_projection, private_projection, projection_index, projection, projection_places, projection_rows,
+            G * K, projection_shared, projection_private, ALIGN, TF32, BLOCK_P, BLOCK_K,
+        )  # fmt: skip
 
 
 @triton.jit

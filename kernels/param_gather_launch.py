@@ -11,7 +11,7 @@ from torch.library import wrap_triton
 
 from . import replay
 from .launch_options import alignment, divide_up, on_device_of
-from .param_gather import param_gather_readers, param_gather_rows, param_gather_sum
+from .param_gather import param_gather_low_rank, param_gather_readers, param_gather_rows, param_gather_sum
 
 GATHER_COLUMNS, GATHER_VALUES = 1024, 2048
 """Columns and values of a tile of the gather, at most."""
@@ -28,8 +28,7 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
         return out
     shared, private, index = shared.contiguous(), private.contiguous(), index.contiguous()
     places, size = index.numel(), out.numel() // index.numel()
-    block_n = min(triton.next_power_of_2(size), GATHER_COLUMNS)
-    block_r = max(1, GATHER_VALUES // block_n)
+    block_r, block_n = _tile(size)
     with on_device_of(shared):
         replay.launch(
             wrap_triton(param_gather_rows), (divide_up(places, block_r) * divide_up(size, block_n),),
@@ -38,6 +37,49 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
             ALIGN=alignment((size,), shared, private), TF32=tf32, BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
         )  # fmt: skip
     return out
+
+
+def gather_low_rank(
+    banks: tuple[Tensor, Tensor, Tensor, Tensor],
+    index: Tensor,
+    projections: tuple[Tensor, Tensor, Tensor],
+    gates: int,
+    rank: int,
+    *,
+    tf32: bool,
+) -> dict[str, Tensor]:
+    """What a cell of low rank reads by its two indices, in one launch: weights [T, R, G, r], biases [T, R, G], projections [T, W r, G, K].
+
+    None of them is empty. With ``tf32``, weights and projections in float32 come rounded to tf32.
+    """
+    (shared, shared_bias, private, private_bias), (of_all, of_tasks, places) = banks, projections
+    columns, empty = of_all.shape[2], shared.new_empty
+    out = {
+        "weight": empty(*index.shape, gates, rank),
+        "bias": empty(*index.shape, gates),
+        "projection": empty(*places.shape, gates, columns),
+    }
+    of_all, of_tasks, places = of_all.contiguous(), of_tasks.contiguous(), places.contiguous()
+    (block_r, block_n), (block_p, block_k) = _tile(gates * rank), _tile(gates * columns)
+    tiles = divide_up(index.numel(), block_r) * divide_up(gates * rank, block_n)
+    with on_device_of(shared):
+        replay.launch(
+            wrap_triton(param_gather_low_rank), (tiles + divide_up(places.numel(), block_p) * divide_up(gates * columns, block_k),),
+            shared_weight=shared, shared_bias=shared_bias, private_weight=private, private_bias=private_bias, index=index,
+            shared_projection=of_all, private_projection=of_tasks, projection_index=places, **out,
+            places=index.numel(), R=index.shape[1], num_shared=shared.shape[0], num_private=private.shape[1],
+            projection_places=places.numel(), projection_rows=places.shape[1],
+            projection_shared=of_all.shape[0], projection_private=of_tasks.shape[1], K=columns, G=gates, RANK=rank,
+            ALIGN=alignment((gates * rank, gates * columns), shared, private, of_all, of_tasks), TF32=tf32,
+            BLOCK_R=block_r, BLOCK_N=block_n, BLOCK_P=block_p, BLOCK_K=block_k, enable_fp_fusion=False,
+        )  # fmt: skip
+    return out
+
+
+def _tile(size: int) -> tuple[int, int]:
+    """The rows of ``size`` values, and the columns, that a program copies."""
+    columns = min(triton.next_power_of_2(size), GATHER_COLUMNS)
+    return max(1, GATHER_VALUES // columns), columns
 
 
 class Readers(NamedTuple):

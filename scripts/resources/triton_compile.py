@@ -29,6 +29,7 @@ KERNELS = {
     "low_rank_backward": ("low_rank_backward", "low_rank_backward"),
     "low_rank_inputs": ("low_rank_backward", "low_rank_inputs"),
     "gather": ("param_gather", "param_gather_rows"),
+    "gather_low_rank": ("param_gather", "param_gather_low_rank"),
     "gather_readers": ("param_gather", "param_gather_readers"),
     "gather_sum": ("param_gather", "param_gather_sum"),
 }
@@ -42,16 +43,18 @@ LOW_RANK = {
 }
 """The kernels of the low-rank cell, by their tiles' name in kernels/low_rank_tiles.py."""
 ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
-BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared", "private", "weight", "bias", "projection")
+BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared_projection", "private_projection")
+GATHERED = ("shared", "private", "weight", "bias", "projection")
 STATES = ("x0", "states", "context", "out", "activations")
 GRADIENTS = ("grad", "d", "dx0", "terms", "gradients", "bias_sums", "dcontext", "z_gradients", "result")
-PLACES = {"index": "*i32", "readers": "*i64", "ranges": "*i64"}
-POINTERS = (*PLACES, *BANKS, *STATES, *GRADIENTS)
+PLACES = {"index": "*i32", "projection_index": "*i32", "readers": "*i64", "ranges": "*i64"}
+POINTERS = (*PLACES, *BANKS, *GATHERED, *STATES, *GRADIENTS)
 ACCUMULATED = ("terms", "bias_sums")
-SIZES = (*"BDCRNT", "places", "bank_rows", "num_shared", "num_private", "first_row", "rows_a_step", "steps", "slots", "first_slot")
-"""Integers that always fit in 32 bits. The others are distances in memory, which exceed them for a large batch."""
-ODD = ("B", "T", "places", "bank_rows", "num_shared", "num_private", "steps", "slots", "first_slot")
+OF_PROJECTIONS = ("projection_places", "projection_rows", "projection_shared", "projection_private")
+ODD = ("B", "T", "places", "bank_rows", "num_shared", "num_private", "steps", "slots", "first_slot", *OF_PROJECTIONS)
 """Integers that need not be multiples of 16 where D and C are."""
+SIZES = (*ODD, *"DCRNK", "first_row", "rows_a_step")
+"""Integers that always fit in 32 bits. The others are distances in memory, which exceed them for a large batch."""
 
 HEAVIEST: dict[str, dict[str, Any]] = {
     "step": {"HAS_CONTEXT": True, "FIRST": False, "LAST": False, "SAVE": True, "STORE": True},

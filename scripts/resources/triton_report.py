@@ -39,6 +39,7 @@ RANKS, COMMON_RANK = (16, 32, 64, 128, 256), 64
 FIXED = {
     "start": {"BLOCK_D": 32},
     "gather": {"BLOCK_R": 2, "BLOCK_N": 1024},
+    "gather_low_rank": {"RANK": COMMON_RANK, "BLOCK_R": 16, "BLOCK_N": 128, "BLOCK_P": 2, "BLOCK_K": 1024},
     "gather_readers": {"BLOCK_S": 8, "BLOCK_R": 128},
     "gather_sum": {"BLOCK_S": 1, "BLOCK_N": 512},
 }
@@ -234,7 +235,8 @@ def variants_to_compile(names: list[str]) -> Iterator[tuple[str, Job]]:
         if name in LOW_RANK:
             yield from low_rank_variants(name, integers)
             continue
-        job = job_of(name, "bfloat16", 90, 4, BLOCK_B=64, BLOCK_D=64, BLOCK_K=64, BLOCK_R=16, BLOCK_S=8, BLOCK_N=128)
+        blocks = {"BLOCK_B": 64, "BLOCK_D": 64, "BLOCK_K": 64, "BLOCK_R": 16, "BLOCK_S": 8, "BLOCK_N": 128, "BLOCK_P": 8}
+        job = job_of(name, "bfloat16", 90, 4, RANK=24, **blocks)
         job = replace(job, disassembled=False)
         for gates, chosen in product((2, 1) if "G" in constants else (None,), flags[name]):
             known = {**chosen, "G": gates} if gates else chosen

@@ -41,12 +41,22 @@ def test_the_fixed_blocks_are_those_of_the_launches(script):
     from dcrnn_fast.kernels import cross_rnn_backward_launch as backward
     from dcrnn_fast.kernels import param_gather_launch as gather
 
-    assert script("resources.triton_report").FIXED == {
+    report = script("resources.triton_report")
+    columns = 2 * report.COMMON_RANK
+    fixed = {
         "start": {"BLOCK_D": backward.START_UNITS},
         "gather": {"BLOCK_R": gather.GATHER_VALUES // gather.GATHER_COLUMNS, "BLOCK_N": gather.GATHER_COLUMNS},
+        "gather_low_rank": {
+            "RANK": report.COMMON_RANK,
+            "BLOCK_R": gather.GATHER_VALUES // columns,
+            "BLOCK_N": columns,
+            "BLOCK_P": gather.GATHER_VALUES // gather.GATHER_COLUMNS,
+            "BLOCK_K": gather.GATHER_COLUMNS,
+        },
         "gather_readers": {"BLOCK_S": gather.LIST_ROWS, "BLOCK_R": gather.LIST_PLACES},
         "gather_sum": {"BLOCK_S": 1, "BLOCK_N": gather.SUM_VALUES},
     }
+    assert fixed == report.FIXED
 
 
 def test_an_addition_that_fusion_changes_is_a_failure(script):
