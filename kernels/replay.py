@@ -132,17 +132,18 @@ def _key(name: str, arguments: Sequence[Any]) -> object:
         return None
     found: list[object] = [name, tile_choice.changes()]
     for value in arguments:
-        if not isinstance(value, Tensor):
+        kind = type(value)
+        if kind is not Tensor and kind is not Parameter:
+            if isinstance(value, Tensor):
+                return None
             found.append(value)
             continue
-        if type(value) not in (Tensor, Parameter) or value.layout != torch.strided or value.is_nested:
+        device = value.device
+        if device.type != DEVICE or value.layout is not torch.strided or value.is_nested:
             return None
         if value.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(value):
             return None  # the dispatcher makes of it a tensor whose memory holds its values
-        device = value.device
-        if device.type != DEVICE:
-            return None
-        found += (value.shape, value.stride(), value.dtype, device, value.data_ptr() % 16)
+        found += value.shape, value.stride(), value.dtype, device, value.data_ptr() % 16
     return tuple(found)
 
 
