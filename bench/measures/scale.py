@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import resource
 import shutil
 import tempfile
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dcrnn_fast.data.packed.arrays import file_sha256
 
 from .. import results
 from .measure import Measure
@@ -101,6 +104,34 @@ def measure(folder: Path, cores: int, answer: multiprocessing.connection.Connect
     )
 
 
+def killed(folder: Path, cores: int, kills: int, seconds: float) -> dict[str, Any]:
+    """Prepare the table once more, in processes that are killed after a random part of the seconds that one takes, then in one that ends.
+
+    Raises ValueError if the result has other bytes than `folder`/packed.
+    """
+    spawn, draw, whole = multiprocessing.get_context("spawn"), random.Random(kills), folder / "packed"
+    whole.rename(folder / "whole")
+    begin = time.perf_counter()
+    for _ in range(kills):
+        process = spawn.Process(target=measure, args=(folder, cores, spawn.Pipe()[1]))
+        process.start()
+        process.join(draw.uniform(0, seconds))
+        process.kill()
+        process.join()
+        if whole.exists():  # it was faster
+            shutil.rmtree(whole)
+    receive, send = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=measure, args=(folder, cores, send))
+    process.start()
+    last = receive.recv()
+    process.join()
+    found, expected = ({file.name: file_sha256(file) for file in path.iterdir()} for path in (whole, folder / "whole"))
+    if found != expected:
+        raise ValueError(f"after {kills} kills, the packed folder has other bytes: {found} != {expected}")
+    shutil.rmtree(folder / "whole")
+    return {"kills": kills, "seconds_with_kills": time.perf_counter() - begin, "seconds_after_the_last": last["seconds"]}
+
+
 def run(options: Namespace) -> dict[str, Any]:
     """Generate, prepare and print; the row replaces that of the same kind and number of rows."""
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +151,7 @@ def run(options: Namespace) -> dict[str, Any]:
             send.close()
             row = {"kind": options.kind, "cores": cores, "files_mb": size / 1e6, **receive.recv()}
             process.join()
+            row |= {} if not options.kills else killed(folder, cores, options.kills, row["seconds"])
             shutil.rmtree(folder / "packed")
             row["rows_per_second"] = row["rows"] / row["seconds"]
             row["load_average"] = os.getloadavg()[0]
@@ -132,6 +164,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=30_000_000)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="how many cores prepare the table, one after another")
     parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
+    parser.add_argument("--kills", type=int, default=0, help="then kill one so often at random, and compare the bytes that it ends with")
     parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ...errors import DataError
 from ...support.files import write_text
-from ..packed.arrays import PackedWriter, Progress, no_progress, writing_packed
+from ..packed.arrays import STAGING, PackedWriter, Progress, no_progress, writing_packed
 from ..packed.meta import FORMAT_VERSION, SCHEMA, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
@@ -54,8 +54,8 @@ def build(
     """
     workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
     with writing_packed(target) as folder, ThreadPoolExecutor(workers) as pool:
-        staging = folder / "staging"
-        staging.mkdir()
+        staging = folder / STAGING
+        staging.mkdir(exist_ok=True)
         rejects = Rejects(schema.max_rejects)
         try:
             with open_database(staging) as database:

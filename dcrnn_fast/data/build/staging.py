@@ -22,6 +22,7 @@ from ..read.csv_files import Rejects
 from ..read.derive import with_derived
 from ..read.row_files import RowReader, expected_rows
 from ..schema.table import TableSchema
+from .journal import Journal
 
 MAPPED_TEXTS = 1 << 22
 """Distinct texts that are mapped at a time."""
@@ -45,14 +46,16 @@ class NumberColumn:
     """A column of numbers, NaN where missing."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._writer = file.open("wb")
-        self.count = 0
+        self.files = (file,)
+        self._writer = file.open("ab")
 
     def append(self, values: FloatArray) -> None:
         """Add cells."""
-        self.count += len(values)
         self._writer.write(raw_bytes(values, np.float64))
+
+    def end_file(self) -> None:
+        """Write what an input file had."""
+        self._writer.flush()
 
     def finish(self) -> None:
         """End writing; reading begins."""
@@ -60,7 +63,7 @@ class NumberColumn:
 
     def read(self, start: int, rows: int) -> FloatArray:
         """Some rows."""
-        return np.fromfile(self._file, np.float64, rows, offset=start * 8)
+        return np.fromfile(self.files[0], np.float64, rows, offset=start * 8)
 
     def values(self, batch: Batch) -> FloatArray:
         """The batch's cells."""
@@ -72,22 +75,23 @@ class TimeColumn(NumberColumn):
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
-        self._moments: bool | None = None
+        self.moments: bool | None = None
+        """Whether the cells are dates or times, or numbers; None while all are missing."""
 
     @property
     def holds_moments(self) -> bool:
         """Whether the cells are dates or times; otherwise they are numbers."""
-        return bool(self._moments)
+        return bool(self.moments)
 
     def append_times(self, times: Times, name: str, place: Place) -> None:
         """Add cells. Raises DataError for numbers behind dates or times, and the other way around."""
         if not np.isnan(times.values).all():
-            if self._moments not in (None, times.moments):
+            if self.moments not in (None, times.moments):
                 here, before = ("times", "numbers") if times.moments else ("numbers", "times")
                 raise DataError(
                     f"{place.row(0)}: column {name!r} holds {here} from here on, and {before} before; write all times in one way"
                 )
-            self._moments = times.moments
+            self.moments = times.moments
         self.append(times.values)
 
 
@@ -108,21 +112,32 @@ class TextColumn:
     """A column of texts. Position p holds a text; the positions of a batch are its own, so a text has one in each batch that has it."""
 
     def __init__(self, codes: Path, texts: Path) -> None:
-        self._codes, self._texts = codes, texts
-        self._writer = codes.open("wb")
-        self._schema = pa.schema([("text", pa.string())])
-        self._text_writer = pa.ipc.new_file(texts, self._schema)
+        self.files = self._codes, self._texts = codes, texts
+        self._writer, self._text_writer = codes.open("ab"), texts.open("ab")
+        self._stream: pa.ipc.RecordBatchStreamWriter | None = None
         self.positions = [0]
         self._maps = 0
 
     def append(self, codes: npt.NDArray[np.int32], texts: pa.StringArray) -> None:
         """Add a batch: cell i is `texts[codes[i]]`."""
+        batch = pa.record_batch([texts], names=["text"])
+        if self._stream is None:  # each input file has a stream of its own, one behind the other
+            self._stream = pa.ipc.new_stream(self._text_writer, batch.schema)
         self._writer.write(raw_bytes(codes, np.int32))
-        self._text_writer.write_batch(pa.record_batch([texts], schema=self._schema))
+        self._stream.write_batch(batch)
         self.positions.append(self.positions[-1] + len(texts))
+
+    def end_file(self) -> None:
+        """Write what an input file had."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        self._writer.flush()
+        self._text_writer.flush()
 
     def finish(self) -> None:
         """End writing; reading begins."""
+        self.end_file()
         self._writer.close()
         self._text_writer.close()
 
@@ -137,8 +152,12 @@ class TextColumn:
 
     def texts(self) -> pa.ChunkedArray:
         """The text at each position, memory-mapped."""
-        with pa.memory_map(str(self._texts)) as source:
-            return pa.ipc.open_file(source).read_all().column("text")
+        chunks: list[pa.Array] = []
+        if self.positions[-1]:  # an empty file cannot be mapped
+            with pa.memory_map(str(self._texts)) as source:
+                while source.tell() < source.size():
+                    chunks += pa.ipc.open_stream(source).read_all().column("text").chunks
+        return pa.chunked_array(chunks, pa.string())
 
     def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
         """Map the texts by `values_of`, which gets some at a time, to values of `dtype`."""
@@ -159,13 +178,17 @@ class StagedTable:
         self.numbers: dict[str, NumberColumn] = {}
         self.times: dict[str, TimeColumn] = {}
         self.batches: list[Batch] = []
-        self.pool, self._folder, self._labels = pool, folder, schema.label_columns()
+        self.pool, self._labels = pool, schema.label_columns()
         for number, name in enumerate(sorted(schema.text_columns())):  # numbered: a name may hold what no file name may
             self.texts[name] = TextColumn(folder / f"texts-{number}.codes", folder / f"texts-{number}.arrow")
         for number, name in enumerate(sorted(schema.number_columns())):
             self.numbers[name] = NumberColumn(folder / f"numbers-{number}")
         for number, name in enumerate(sorted(schema.time_columns())):
             self.times[name] = TimeColumn(folder / f"times-{number}")
+
+    @property
+    def _columns(self) -> list[TextColumn | NumberColumn]:
+        return [*self.texts.values(), *self.numbers.values(), *self.times.values()]
 
     @property
     def rows(self) -> int:
@@ -185,12 +208,32 @@ class StagedTable:
         list(self.pool.map(lambda job: job(), work))
         self.batches.append(Batch(len(self.batches), self.rows, batch.num_rows, place))
 
+    def end_file(self, journal: Journal, first: int, **more: Any) -> None:
+        """Note in the journal that the input file of the batches from the `first` one on was read whole."""
+        for column in self._columns:
+            column.end_file()
+        record = {
+            "rows": [batch.rows for batch in self.batches[first:]],
+            "positions": {name: texts.positions[first + 1 :] for name, texts in self.texts.items()},
+            "moments": {name: times.moments for name, times in self.times.items()},
+        }
+        journal.add(record | more, [file for column in self._columns for file in column.files])
+
+    def restore(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Take the rows of an input file from the folder, as the journal notes them."""
+        before = 0
+        for rows in record["rows"]:
+            self.batches.append(Batch(len(self.batches), self.rows, rows, Place(path, before)))
+            before += rows
+        for name, texts in self.texts.items():
+            texts.positions += record["positions"][name]
+        for name, times in self.times.items():
+            times.moments = record["moments"][name]
+
     def finish(self) -> None:
         """Close the files; the columns can then be read."""
-        for texts in self.texts.values():
-            texts.finish()
-        for numbers in (*self.numbers.values(), *self.times.values()):
-            numbers.finish()
+        for column in self._columns:
+            column.finish()
 
 
 def read_tables(
@@ -204,9 +247,11 @@ def read_tables(
 ) -> tuple[StagedTable, dict[str, int]]:
     """Stage the files of every role in `folder`. Returns the table and the rows of each role, which follow each other in its order.
 
-    Raises DataError for a file that cannot be read, lacks a column or has it twice, and for more rejected rows than the schema allows.
+    Files that a killed call has read into `folder` are not read again. Raises DataError for a file that cannot be read, lacks a column or
+    has it twice, and for more rejected rows than the schema allows.
     """
-    staged, rows, derived = StagedTable(schema, folder, pool), {}, schema.all_derived
+    journal, derived = Journal(folder, schema, paths), schema.all_derived
+    staged = StagedTable(schema, folder, pool)
     text, numbers = schema.file_columns()
     reader = RowReader(
         text=text,
@@ -220,15 +265,23 @@ def read_tables(
         database=database,
         rejects=rejects,
     )
-    expected = expected_rows([path for of_role in paths.values() for path in of_role])
+    files = [path for of_role in paths.values() for path in of_role]
+    expected, ends = expected_rows(files), [0]
+    for path, record in zip(files, journal.records, strict=False):
+        staged.restore(path, record)
+        rejects.restore(record["rejects"])
+        ends.append(staged.rows)
+    if staged.rows:
+        progress("reading rows", staged.rows, expected)
     try:
-        for role, of_role in paths.items():
-            first = staged.rows
-            for path in of_role:
-                for batch, place in reader.batches(path):
-                    staged.append(with_derived(batch, derived, place), place)
-                    progress("reading rows", staged.rows, expected)
-            rows[role] = staged.rows - first
+        for path in files[len(journal.records) :]:
+            first, rejected = len(staged.batches), len(rejects)
+            for batch, place in reader.batches(path):
+                staged.append(with_derived(batch, derived, place), place)
+                progress("reading rows", staged.rows, expected)
+            staged.end_file(journal, first, rejects=rejects.found[rejected:])
+            ends.append(staged.rows)
     finally:
         staged.finish()
-    return staged, rows
+    last = np.cumsum([0, *map(len, paths.values())])
+    return staged, {role: ends[end] - ends[begin] for role, begin, end in zip(paths, last[:-1], last[1:], strict=True)}

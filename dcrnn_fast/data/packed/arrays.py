@@ -40,8 +40,7 @@ from ...support.locks import NoLocksError, locked
 from .meta import DTYPES, META, SCHEMA, PackedMeta, UnreadableError, read_meta, unreadable
 from .shards import joined, sharded
 
-LOCK = ".lock"
-_TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")  # what _temporary_name makes of a cache entry's name
+LOCK, STAGING = ".lock", "staging"
 Progress = Callable[[str, int, "int | None"], None]
 """Called with what is being done, how much of it is done, and how much there is, or None if that is not known."""
 
@@ -209,13 +208,15 @@ def writing_packed(path: Path) -> Iterator[Path]:
     """A temporary folder for the block to fill; when the block ends, it becomes `path`. If another process was faster, its folder stays.
 
     Meanwhile it shares the lock of the folder above, so that `remove_leftovers` spares what is being written. If the block fails, nothing
-    of the folder is left. Raises DataError if the folder cannot be written.
+    of the folder is left. If its process is killed, the next call of the same path has its folder STAGING in the new one.
+    Raises DataError if the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside = _temporary_name(path)
+        _take_over(path, beside)
         with locked(path.parent / LOCK, shared=True, wait=True), ExitStack() as stack:
-            beside = _temporary_name(path)
-            beside.mkdir()
+            beside.mkdir(exist_ok=True)
             stack.callback(shutil.rmtree, beside, ignore_errors=True)
             yield beside
             try:
@@ -372,15 +373,28 @@ def _temporary_name(path: Path) -> Path:
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
-def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete the temporary folders that killed processes left for the cache entries in `folder`, or for its packed folder `name`.
+def remove_leftovers(folder: Path, but: str) -> None:
+    """Delete the temporary folders that killed processes left for the cache entries in `folder`, but for those of one name.
 
     If a process writes packed data to `folder` now, the next call does it. Other names are somebody else's.
     """
-    temporary = _TEMPORARY if name is None else re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
-    leftovers = [path for path in folder.glob(".*.tmp") if temporary.fullmatch(path.name)]
-    if not leftovers:
-        return
-    with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # a process that may only read the folder leaves them to its owner
-        for leftover in leftovers if nobody_writes else ():
-            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in _leftovers(folder, rf"\.(?!{re.escape(but)}\.).+-[0-9a-f]{{16}}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _take_over(path: Path, beside: Path) -> None:
+    """Delete what killed processes left for `path`, but for a folder STAGING, which moves into a new folder `beside`."""
+    for leftover in _leftovers(path.parent, rf"\.{re.escape(path.name)}"):
+        if (leftover / STAGING).is_dir() and not beside.exists():
+            beside.mkdir()
+            with suppress(OSError):  # somebody else's
+                (leftover / STAGING).rename(beside / STAGING)
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _leftovers(folder: Path, name: str) -> Iterator[Path]:
+    """The temporary folders of what is named so, unless a process writes to `folder` now; none begins to before the last was asked for."""
+    found = [path for path in folder.glob(".*.tmp") if re.fullmatch(rf"{name}\.[0-9a-f]{{8}}\.tmp", path.name)]
+    if found:
+        with suppress(OSError), locked(folder / LOCK) as nobody_writes:  # who may only read the folder leaves them to its owner
+            yield from found if nobody_writes else ()

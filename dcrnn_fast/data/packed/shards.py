@@ -54,7 +54,7 @@ class ShardedArray:
             start, stop, step = rows.indices(len(self))
             if step == 1:
                 return self._between(start, max(start, stop), columns)
-            rows = np.arange(start, stop, step)
+            rows = np.arange(start, stop, min(max(step, -len(self) - 1), len(self) + 1))  # int64 holds no step of 2**63
         if isinstance(rows, (int, np.integer)):
             row = range(len(self))[rows]  # which refuses one that is not there
             return self._between(row, row + 1, columns)[0]

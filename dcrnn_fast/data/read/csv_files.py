@@ -12,10 +12,10 @@ import io
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -205,31 +205,35 @@ class Rejects:
 
     def __init__(self, limit: int, kept_in: str = FILE) -> None:
         self._limit, self._kept_in = limit, kept_in
-        self._found: list[Reject] = []
+        self.found: list[Reject] = []
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self.found)
 
     @property
     def left(self) -> int:
         """How many more rows may be rejected."""
-        return self._limit - len(self._found)
+        return self._limit - len(self.found)
 
     def add(self, reject: Reject) -> None:
         """Count a row; its text is kept up to 10,000 characters."""
-        self._found.append(reject._replace(text=reject.text[:TEXT_CHARACTERS]))
+        self.found.append(reject._replace(text=reject.text[:TEXT_CHARACTERS]))
+
+    def restore(self, found: Iterable[Iterable[Any]]) -> None:
+        """Count the rows that were found before, whose values come in the order of :class:`Reject`."""
+        self.found += [Reject(*values) for values in found]
 
     def check(self) -> None:
         """Raise DataError that names the first row, if there are more than `limit`."""
         if self.left >= 0:
             return
-        first = self._found[0]
+        first = self.found[0]
         remedy = f"correct the file, or set `max_rejects`, now {self._limit:,}, higher in the schema: such rows go to {self._kept_in}"
         raise DataError(f"{first.file}, line {first.line:,}: {first.reason}; the line is {shown(first.text)}; {remedy}")
 
     def write_file(self, path: Path) -> None:
         """Write a Parquet file, if a row was rejected: file, line, column, reason, text."""
-        if self._found:
+        if self.found:
             kinds = [pa.string(), pa.int64(), pa.string(), pa.string(), pa.string()]
-            columns = [pa.array(column, kind) for column, kind in zip(zip(*self._found, strict=True), kinds, strict=True)]
+            columns = [pa.array(column, kind) for column, kind in zip(zip(*self.found, strict=True), kinds, strict=True)]
             pq.write_table(pa.table(columns, names=list(Reject._fields)), path)

@@ -70,6 +70,12 @@ def keys(draw, rows, columns):
     return draw(st.sampled_from([key, (key, draw(st.integers(0, columns - 1))), (key, slice(0, 1)), *several]))
 
 
+@pytest.mark.parametrize("step", [2**63, -(2**63)])
+def test_a_step_beyond_the_rows_leaves_one(step):
+    array = ShardedArray([lambda: np.arange(3)], [3], (), np.dtype(int))
+    assert array[::step].tolist() == np.arange(3)[::step].tolist()
+
+
 @given(st.data(), st.lists(st.integers(0, 5), min_size=1, max_size=4))
 def test_it_is_indexed_as_one_array_is(data, rows):
     whole = np.arange(sum(rows) * 3).reshape(-1, 3)
