@@ -92,6 +92,11 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The message of another library's error in one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def shown(value: object) -> str:
     """A value as an error message shows it: like repr, but short, whatever the value."""
     try:

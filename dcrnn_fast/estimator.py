@@ -26,7 +26,7 @@ from .data.codes.numbers import Place
 from .data.encoder.memory import arrow_table
 from .data.inspect.draft import SAMPLE_ROWS, draft_schema
 from .data.read.columns import labels_of, times_of
-from .errors import ConfigError, DataError, RunFolderError, did_you_mean, shown
+from .errors import ConfigError, DataError, RunFolderError, did_you_mean, one_line, shown
 from .serving.ranker import Ranker
 from .support.files import path_of, scratch_folder
 from .training import Report, load_config, train
@@ -224,7 +224,7 @@ class FunnelClassifier(BaseEstimator):
             try:
                 return {"train": X, "valid": eval_set, "test": pq.read_schema(X).empty_table()}
             except (pa.ArrowException, OSError) as error:
-                raise DataError(f"X is {str(X)!r}, expected the path of a Parquet file: {' '.join(str(error).split())[:200]}") from error
+                raise DataError(f"X is {str(X)!r}, expected the path of a Parquet file: {one_line(error, 200)}") from error
         rows = arrow_table(X, "X")
         if eval_set is not None:
             return {"train": rows, "valid": arrow_table(eval_set, "eval_set"), "test": rows.slice(0, 0)}

@@ -9,7 +9,7 @@ from dcrnn_fast.serving import export
 from dcrnn_fast.serving.export import package
 from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import calibrate, train
-from dcrnn_fast.training.folder.weights import read_sealed
+from dcrnn_fast.training.folder.weights import read_weights
 
 from .training.tiny import tiny_config, write_table
 
@@ -35,7 +35,7 @@ def compiled(calibrated_shop, tmp_path_factory):
     """Its calibrated run, compiled for many CPUs if this is one of them, once for all processes of pytest-xdist: their runs are equal."""
     base = tmp_path_factory.getbasetemp()
     folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    digest = read_sealed(calibrated_shop / "run" / "model.safetensors")[2]
+    digest = read_weights(calibrated_shop / "run" / "model.safetensors")[2]
     path = folder / f"shop-{digest[:16]}.pt2"
     with locked(folder / "compiled.lock", wait=True):
         if not path.exists():

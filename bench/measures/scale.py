@@ -105,22 +105,26 @@ def measure(folder: Path, cores: int, answer: multiprocessing.connection.Connect
 
 
 def killed(folder: Path, cores: int, kills: int, seconds: float) -> dict[str, Any]:
-    """Prepare the table once more, in processes that are killed after a random part of the seconds that one takes, then in one that ends.
+    """Prepare the table once more, in processes that are killed at random times, then in one that ends.
 
-    Raises ValueError if the result has other bytes than `folder`/packed.
+    One that ends before it is killed does not count, and the next one begins anew. Raises ValueError if the result has other bytes than
+    `folder`/packed.
     """
     spawn, draw, whole = multiprocessing.get_context("spawn"), random.Random(kills), folder / "packed"
     whole.rename(folder / "whole")
-    begin = time.perf_counter()
-    for _ in range(kills):
-        process = spawn.Process(target=measure, args=(folder, cores, spawn.Pipe()[1]))
+    begin, left = time.perf_counter(), kills
+    receive, send = spawn.Pipe(duplex=False)
+    while left:
+        process = spawn.Process(target=measure, args=(folder, cores, send))
         process.start()
-        process.join(draw.uniform(0, seconds))
+        process.join(draw.uniform(0, 0.6 * seconds))
         process.kill()
         process.join()
-        if whole.exists():  # it was faster
+        if whole.exists():
+            receive.recv()
             shutil.rmtree(whole)
-    receive, send = spawn.Pipe(duplex=False)
+        else:
+            left -= 1
     process = spawn.Process(target=measure, args=(folder, cores, send))
     process.start()
     last = receive.recv()

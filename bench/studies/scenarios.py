@@ -30,7 +30,7 @@ import torch
 from dcrnn_fast.data import PackedDataset, PackedSplit, prepare
 from dcrnn_fast.training import load_config, load_model
 from dcrnn_fast.training.evaluate.metrics import task_metrics
-from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.evaluate.predict import finite_predictions
 
 from ..quality.data_sets import ARRAYS, thin_census, write_table
 from .study import Content, Rows, Study, Table, beside, defaults, grouped, seeds_of, trained
@@ -115,6 +115,7 @@ class Models:
 
     def train(self, dataset: PackedDataset, scenario: int | None, seed: int, keys: Mapping[str, Any], folder: Path) -> None:
         """Train one model, on the rows of a scenario if there is one."""
+        self.meta = dataset.meta
         if scenario is not None:
             splits = {name: chosen(split, self.scenarios(split) == scenario) for name, split in dataset.splits.items()}
             keys = {**keys, **as_many_steps(len(splits["train"]), len(dataset.split("train")))}
@@ -127,7 +128,7 @@ class Models:
         found: dict[str, np.ndarray] = {}
         for scenario, model in self.by_scenario.items():
             rows = np.ones(len(split), bool) if scenario is None else self.scenarios(split) == scenario
-            for name, values in predict_split(model, chosen(split, rows), torch.device("cpu")).items():
+            for name, values in finite_predictions(model, chosen(split, rows), self.meta, torch.device("cpu")).items():
                 found.setdefault(name, np.full(len(split), np.nan, np.float32))[rows] = values
         return found
 

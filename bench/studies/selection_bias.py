@@ -23,7 +23,7 @@ import torch
 from dcrnn_fast.data import PackedDataset, PackedSplit, prepare
 from dcrnn_fast.training import load_model
 from dcrnn_fast.training.evaluate.metrics import binary_metrics
-from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.evaluate.predict import finite_predictions
 
 from ..quality.data_sets import write_table
 from .study import Content, Study, Table, beside, defaults, grouped, seeds_of, trained
@@ -116,7 +116,7 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     dataset = prepare(write_log(drawn, folder), cache_dir=folder / "cache")
     trained(hide_consumes(dataset) if setting == NAIVE else dataset, seed, {**keys, **SETTINGS[setting]}, folder)
     network = load_model(folder / "run" / "model.safetensors")[0]
-    predicted = predict_split(network, dataset.split("test"), torch.device("cpu"))
+    predicted = finite_predictions(network, dataset.split("test"), dataset.meta, torch.device("cpu"))
     held_out = held_out_rows(drawn)
     assert (np.asarray(dataset.split("test").labels)[:, 0] == held_out.click).all(), "rows in another order"
     would, click = held_out.would_consume.astype(np.float32), held_out.click

@@ -6,28 +6,20 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 
-from ..errors import DcrnnFastError, RanksError
+from ..errors import DcrnnFastError, MissingExtra, RanksError, check_installed
 from ..support.torchrun import is_first
 
 NEEDED = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "typer", "yaml")
 """Modules of the ``train`` extra that the commands import."""
 
 
-def missing_modules() -> list[str]:
-    """The modules of :data:`NEEDED` that are not installed."""
-    return [name for name in NEEDED if find_spec(name) is None]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``dcrnn-fast``; ``arguments`` default to the process's. Exits with 2 after an error that the user can correct."""
-    missing = missing_modules()
-    if missing:
-        sys.stderr.write(
-            f"error: dcrnn-fast needs {', '.join(missing)}; run: pip install 'dcrnn_fast[train]'\n"
-            "(`python -m dcrnn_fast info` works without)\n"
-        )
+    try:
+        check_installed("dcrnn-fast", "train", NEEDED)
+    except MissingExtra as error:
+        sys.stderr.write(f"error: {error}\n(`python -m dcrnn_fast info` works without)\n")
         sys.exit(2)
     from .commands import app
 

@@ -26,20 +26,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..support.files import path_of, write_text
 from .build.apply import FittedSchema
 from .build.build import build, meta_of
+from .build.splits import TEST, TRAIN, VALID, first_places, no_time, splits_by_hash, splits_by_name
 from .catalog import opened, table_schema
 from .codes.numbers import FloatArray, Place
 from .codes.sums import NumberCounts, Total
 from .encoder.encoder import Encoder
 from .packed.arrays import PackedWriter, file_sha256, write_meta
 from .packed.meta import META, SCHEMA, SPLITS, PackedMeta, read_meta
-from .packed.remote import file_system, in_words, is_remote
+from .packed.remote import file_system, is_remote
 from .packed.shards import joined
-from .read.columns import numbers_of, texts_of
+from .read.columns import numbers_of, texts_of, times_of
 from .read.derive import with_derived
+from .read.text_queries import open_database
 from .schema.fields import Derived
 from .schema.table import TableSchema, schema_of
 
@@ -50,6 +52,86 @@ T = TypeVar("T", NumberCounts, Total)
 JOBS = 4
 """Columns that are learned at the same time."""
 PLACE = Place(Path("a batch on Spark"), 0)
+AT = "dcrnn_fast_splits_by"
+"""The column that :func:`split` adds: integers, which are the rows' splits, or lie in the order of their times."""
+
+
+def prepare(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str | Path) -> PackedMeta:
+    """Split, learn and pack: the rows that `prepare` makes of files that hold those of `frame`, in parts. Return their meta.json.
+
+    Raises DataError as :func:`split`, :func:`learn` and :func:`pack` do.
+    """
+    _new_folder(output)
+    frames = split(frame, schema)
+    with tempfile.TemporaryDirectory() as scratch:
+        learn(frames["train"], schema, Path(scratch) / "learned")
+        return pack(frames, schema, Path(scratch) / "learned", output)
+
+
+def split(frame: DataFrame, schema: str | Path | Mapping[str, Any]) -> dict[str, DataFrame]:
+    """The train, valid and test rows of a frame by the schema's `split` or `split_column`, with the columns that the schema uses.
+
+    A split by time counts the rows by their times, in nine jobs. Raises DataError for a schema whose `prepare` draws test or validation
+    rows, for one with `histories`, for a frame without rows or without the column, and for rows without a time.
+    """
+    from pyspark.sql.functions import col
+    from pyspark.sql.types import LongType, StructField, StructType
+
+    table = _without_histories(schema)
+    rule = table.split
+    by = table.files.split_column if rule is None else rule.time or rule.hash
+    if by is None or (rule is not None and rule.valid is None):
+        raise DataError(f"schema {table.name!r} lets `prepare` draw rows, which is not done on Spark: give its `split` a `valid` part")
+    timed = rule if rule is not None and rule.time is not None else None
+    wanted = _columns(frame, set().union(*table.file_columns()))
+    if by not in wanted.columns:
+        raise DataError(f"frame lacks the column {by} by which schema {table.name!r} splits")
+
+    def numbered(parts: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with tempfile.TemporaryDirectory() as scratch, open_database(Path(scratch)) as database:
+            for part in parts:
+                if timed is not None:
+                    at = _in_order(times_of(part.column(by), by, PLACE).values, by)
+                else:
+                    codes, texts = texts_of(part.column(by), by, PLACE)
+                    names = pa.chunked_array([texts])
+                    at = (splits_by_name(names) if rule is None else splits_by_hash(rule, names, database))[codes].astype(np.int64)
+                    if (at < 0).any():
+                        raise DataError(f"split column {by!r} holds {texts[codes[at.argmin()]]}, expected {', '.join(SPLITS)}")
+                yield part.append_column(AT, pa.array(at))
+
+    whole = wanted.mapInArrow(numbered, StructType([*wanted.schema.fields, StructField(AT, LongType(), False)]))
+    starts = [TRAIN, VALID, TEST]
+    if timed is not None:
+        with _errors():
+            rows = whole.count()
+            if not rows:
+                raise DataError(f"schema {table.name!r}: the frame has no rows")
+            starts[1:] = [_at_place(whole.select(AT), place) for place in first_places(timed, rows)]
+    train, valid = col(AT) < starts[1], col(AT) < starts[2]
+    return {"train": whole.where(train), "valid": whole.where(~train & valid), "test": whole.where(~valid)}
+
+
+def _in_order(times: FloatArray, by: str) -> npt.NDArray[np.int64]:
+    """Integers in the order of the times."""
+    if (missing := np.isnan(times)).any():
+        raise no_time(PLACE.row(missing.argmax()), by)
+    bits = (times + 0.0).view(np.int64)  # the two zeros become one
+    return np.where(bits < 0, bits ^ np.int64(2**63 - 1), bits)
+
+
+def _at_place(frame: DataFrame, place: int) -> int:
+    """The integer at a place of the sorted column AT, found 16 bits at a time: Spark counts no more different ones than these have."""
+    from pyspark.sql.functions import shiftright
+
+    found = 0
+    for shift in (48, 32, 16, 0):
+        here = frame if shift == 48 else frame.where(shiftright(AT, shift + 16) == found)
+        for found, count in sorted(here.groupBy(shiftright(AT, shift).alias(AT)).count().collect()):  # noqa: B007
+            if place < count:
+                break
+            place -= count
+    return found
 
 
 def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str | Path) -> Encoder:
@@ -65,9 +147,9 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
     """
     table, (system, root) = _without_histories(schema), _new_folder(output)
     _check_columns("frame", frame, table)
-    if frame.isEmpty():
-        raise DataError(f"schema {table.name!r}: the frame has no train rows")
     with ThreadPoolExecutor(JOBS) as pool, _errors():
+        if frame.isEmpty():
+            raise DataError(f"schema {table.name!r}: the frame has no train rows")
         fitted = FittedSchema.fit(table, SparkTrainRows(frame, table, pool), lambda what, done, total: None)
     with tempfile.TemporaryDirectory() as scratch:
         with PackedWriter(Path(scratch), meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
@@ -167,7 +249,7 @@ def _copy(folder: str | Path, system: FileSystem, to: str) -> None:
         system.create_dir(to)
         copy_files(str(folder), to, source_filesystem=LocalFileSystem(), destination_filesystem=system)
     except OSError as error:
-        raise DataError(f"{to} cannot be written: {in_words(error)}") from error
+        raise DataError(f"{to} cannot be written: {one_line(error)}") from error
 
 
 def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> DataFrame:
@@ -306,7 +388,7 @@ def _new_folder(output: str | Path) -> tuple[FileSystem, str]:
     try:
         exists = system.get_file_info(root).type is not FileType.NotFound
     except OSError as error:
-        raise DataError(f"{output} cannot be reached: {in_words(error)}") from error
+        raise DataError(f"{output} cannot be reached: {one_line(error)}") from error
     if exists:
         raise DataError(f"{output} exists; delete it, or choose another folder")
     return system, root

@@ -150,14 +150,6 @@ def _check_funnel(dataset: PackedDataset) -> None:
         )
 
 
-def check_same_data(about: Mapping[str, Any], dataset: PackedDataset, folder: RunFolder, *, same_rows: bool) -> None:
-    """Raise :class:`DataError` if a data set has other columns than the run's or, with ``same_rows``, other rows."""
-    meta = dataset.meta
-    check_same_columns(about, meta, [[name, size] for name, size in meta.fields.items()], folder.weights, "evaluate on")
-    if same_rows and about["data"]["digest"] != meta.digest:
-        raise DataError(f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway")
-
-
 def check_same_columns(about: Mapping[str, Any], meta: PackedMeta, fields: list[Any], weights: Path, use: str) -> None:
     """Raise :class:`DataError` if data has other tasks, ``fields`` or dense columns than ``about`` says of the weights' data."""
     now = {"tasks": list(meta.tasks), "fields": fields, "dense": list(meta.dense), "pooled": meta.pooled, "shared": meta.shared}

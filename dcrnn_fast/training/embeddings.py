@@ -18,7 +18,7 @@ from ..data.codes.numbers import Place
 from ..data.codes.texts import MISSING, Categories, Hashes, text_ids
 from ..data.encoder.run_folder import read_encoding
 from ..data.read.columns import texts_of, without_views
-from ..errors import ConfigError, DataError, did_you_mean
+from ..errors import ConfigError, DataError, did_you_mean, one_line
 from ..support.files import output_path, path_of, regular_file, writing_output
 from ..support.model_inputs import table_rows
 from ..support.pooled_fields import first_columns
@@ -118,7 +118,7 @@ def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: in
                 known[of_rows] = True
                 place = Place(path, place.before + batch.num_rows)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error
+        raise DataError(f"{path} cannot be read: {one_line(error, 500)}") from error
     known[0] = False
     if not known.any():
         raise DataError(

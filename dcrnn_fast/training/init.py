@@ -48,7 +48,7 @@ def read_earlier(root: Path) -> Earlier:
     """The run in ``root``. Raises :class:`dcrnn_fast.errors.CheckpointError` if there is none, or it has no whole weights."""
     stored_config(root)
     folder = RunFolder(root)
-    tensors, about = read_weights(folder.weights)
+    tensors, about, _ = read_weights(folder.weights)
     return Earlier(folder, about, tensors, read_encoding(folder.encoder, about))
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import dcrnn_fast
-from dcrnn_fast import cli, training
+from dcrnn_fast import errors, training
 from dcrnn_fast.cli import demo
 from dcrnn_fast.nn.losses import FLOOR
 from dcrnn_fast.training.config import flat, load_config
@@ -203,7 +203,7 @@ def test_an_interrupted_run_says_how_to_go_on(config, command, tmp_path, monkeyp
 
 
 def test_missing_extras_are_named_with_the_command_that_installs_them(command, monkeypatch):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("typer", "rich") else object())
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name in ("typer", "rich") else object())
     code, out, err = command("info")
     assert (code, out) == (2, "")
     assert "needs rich, typer; run: pip install 'dcrnn_fast[train]'" in err

@@ -4,6 +4,7 @@ import datetime
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -154,6 +155,79 @@ def test_spark_packs_what_prepare_packs_and_a_run_trains_on_it(log, spark, tmp_p
     tiny = {"model.embedding_dim": 4, "model.tower_dims": [4], "optimiser.epochs": 1, "threads": 1}
     results = [train(load_config(None, {"data": str(one.path), **tiny}), tmp_path / str(at)) for at, one in enumerate((there, here))]
     assert results[0]["test"] == results[1]["test"]
+
+
+SPLITS = {
+    "time": {"split": {"time": "time", "valid": 0.2, "test": 0.3}},
+    "time as numbers, of which many are alike": {"split": {"time": "score", "valid": 0.2, "test": 0.3}},
+    "hash": {"split": {"hash": "item", "valid": 0.2, "test": 0.3, "seed": 7}},
+    "column": {"files": {"all": "part-*.parquet", "split_column": "part"}},
+}
+
+
+@pytest.mark.parametrize("changes", SPLITS.values(), ids=SPLITS)
+def test_spark_splits_learns_and_packs_the_files_of_a_table_as_prepare_does(changes, log, spark, tmp_path):
+    from dcrnn_fast.data import spark as on_spark
+
+    rows, draw = pq.read_table(log[0] / "log.parquet"), np.random.default_rng(1)
+    rows = rows.append_column("part", pa.array([("train", "valid", "test")[number] for number in draw.integers(0, 3, ROWS)]))
+    rows = rows.append_column("score", pa.array(np.round(draw.normal(size=ROWS), 1))).take(draw.permutation(ROWS))
+    for part in range(3):
+        pq.write_table(rows.slice(part * 100, 100), tmp_path / f"part-{part}.parquet", row_group_size=40)
+    schema = SCHEMA | {"files": {"all": "part-*.parquet"}} | changes
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(schema))
+    here = prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache", valid_fraction=0.0)
+    assert all(here.meta.rows.values())
+    frames = [spark.read.parquet(str(tmp_path / f"part-{part}.parquet")) for part in range(3)]
+    written = on_spark.prepare(frames[0].union(frames[1]).union(frames[2]), schema, tmp_path / "packed")
+    there = prepare(tmp_path / "packed")
+    assert written == there.meta
+    assert {name: getattr(written, name) for name in (*LEARNED, "rows")} == {name: getattr(here.meta, name) for name in (*LEARNED, "rows")}
+    for split in here.splits:
+        for kind in ("ids", "dense", "labels"):
+            np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+
+
+def test_the_command_packs_on_spark_what_it_packs_here(log, tmp_path):
+    rows = pq.read_table(log[0] / "log.parquet")
+    for part in range(3):
+        pq.write_table(rows.slice(part * 100, 100), tmp_path / f"part-{2 - part}.parquet")
+    split = {"files": {"all": "part-*.parquet"}, "split": {"time": "time", "valid": 0.2, "test": 0.3}}
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(SCHEMA | split))
+    command = [sys.executable, "-m", "dcrnn_fast", "prepare", "--schema", "shop.yaml", "--output"]
+    settings = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_SUBMIT_ARGS": "--master local[2] --conf spark.ui.enabled=false pyspark-shell"}
+    for more in (["here"], ["there", "--engine", "spark"]):
+        subprocess.run([*command, *more], cwd=tmp_path, env={**os.environ, **settings}, check=True)
+    here, there = (prepare(tmp_path / name) for name in ("here", "there"))
+    assert len(there.meta.shards) > 3
+    for split in here.splits:
+        for kind in ("ids", "dense", "labels"):
+            np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+
+
+def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
+    from dcrnn_fast.data.spark import prepare as prepared
+    from dcrnn_fast.data.spark import split
+
+    frame, by_time = spark.read.parquet(str(log[0] / "log.parquet")), {"time": "time", "valid": 0.1, "test": 0.1}
+    rows = SCHEMA | {"files": {"all": "log.parquet"}, "split": by_time}
+    refused = [
+        (frame, {"split": {"time": "time", "test": 0.1}}, "lets `prepare` draw rows, .* give its `split` a `valid` part"),
+        (frame, {"split": {"hash": "user", "valid": 0.1, "test": 0.1}}, "frame lacks the column user by which schema 'shop' splits"),
+        (frame.where("row < 0"), {}, "the frame has no rows"),
+        (
+            frame.selectExpr("*", "if(row = 9, null, row) as day"),
+            {"split": by_time | {"time": "day"}},
+            "'day' splits the rows by time and is",
+        ),
+    ]
+    for one, changes, words in refused:
+        with pytest.raises(DataError, match=words):
+            split(one, rows | changes)
+    of_column = {key: value for key, value in rows.items() if key != "split"} | {"files": {"all": "log.parquet", "split_column": "part"}}
+    with pytest.raises(DataError, match=r"split column 'part' holds \S+, expected train, valid, test"):
+        prepared(frame.selectExpr("*", "city as part"), of_column, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
 
 
 def test_what_spark_does_not_learn_is_refused(log, spark, tmp_path):

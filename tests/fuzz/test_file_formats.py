@@ -111,7 +111,7 @@ def weight_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
 
 
 def weight_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    tensors, about = read_weights(originals.run.weights)
+    tensors, about, _ = read_weights(originals.run.weights)
     if draw(st.booleans()):
         about = draw(changed_value(about))
     else:
@@ -161,7 +161,7 @@ def packed_encoder(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
 
 
 def run_encoder(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    tensors, about = read_weights(originals.run.weights)
+    tensors, about, _ = read_weights(originals.run.weights)
     content = json.loads(originals.run.encoder.read_text())
     if draw(st.booleans()):
         about = draw(changed_value(about))

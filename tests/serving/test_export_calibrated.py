@@ -16,7 +16,7 @@ from dcrnn_fast.serving.export import load as exported
 from dcrnn_fast.serving.export.export import Calibrated
 from dcrnn_fast.training import calibrate
 from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, read_calibration
-from dcrnn_fast.training.folder.weights import read_sealed
+from dcrnn_fast.training.folder.weights import read_weights
 
 from .archives import rewritten, with_json
 from .test_export import ROWS, assert_same
@@ -196,7 +196,7 @@ def test_a_calibrated_run_is_exported_and_its_file_scores_as_it_and_names_the_me
 def test_the_model_id_is_that_of_weights_encoder_and_calibration(calibrated, shop, tmp_path):
     folder, _ = calibrated
     file, run = load_exported(folder / "shop.pt2"), folder / "run"
-    _, about, weights = read_sealed(run / "model.safetensors")
+    _, about, weights = read_weights(run / "model.safetensors")
     calibration = read_calibration(run / "calibration.json", about, weights)
     assert file.id == file.about["model"] == Ranker.load(run).id == model_id(weights, about["encoding"], calibration)
     others = model_id("", about["encoding"], calibration), model_id(weights, "", calibration), model_id(weights, about["encoding"], None)

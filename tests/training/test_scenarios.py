@@ -8,7 +8,7 @@ import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import evaluate, load_model, train
-from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.evaluate.predict import finite_predictions
 from dcrnn_fast.training.folder.weights import check_description, read_weights
 from tests.training.runs import SCENARIOS
 from tests.training.tiny import tiny_config
@@ -34,10 +34,10 @@ def test_an_unseen_category_reads_no_scenarios_trunk(run, dataset):
     ids = np.array(split.ids)
     ids[:, list(dataset.meta.fields).index("shape")] = 0
     unseen = replace(split, ids=ids)
-    before = predict_split(model, unseen, torch.device("cpu"))
+    before = finite_predictions(model, unseen, dataset.meta, torch.device("cpu"))
     with torch.no_grad():
         model.cross.scenario_weight += 1
-    for name, values in predict_split(model, unseen, torch.device("cpu")).items():
+    for name, values in finite_predictions(model, unseen, dataset.meta, torch.device("cpu")).items():
         np.testing.assert_array_equal(values, before[name], err_msg=name)
 
 

@@ -10,7 +10,7 @@ from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import CheckpointError, DataError
 from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
-from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.evaluate.predict import finite_predictions
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import build_model, describe, export_weights
 from dcrnn_fast.training.loop.start import OOVDropout
@@ -29,7 +29,7 @@ def test_a_run_builds_the_model_whose_fields_share_and_its_weight_file_brings_it
     assert model.embedding.num_embeddings == sizes["hour"] + sizes["item"]
     assert (run.folder / "encoder.json").is_file()
     data = prepare_data(run.config)
-    predicted = predict_split(model, data.split("test"), torch.device("cpu"))["click"]
+    predicted = finite_predictions(model, data.split("test"), data.meta, torch.device("cpu"))["click"]
     labels = data.split("test").labels[:, 0]
     log_loss = -np.mean(np.where(labels == 1, np.log(predicted), np.log1p(-predicted)))
     assert log_loss == pytest.approx(evaluate(run.folder)["metrics"]["click"]["log_loss"], rel=1e-5)

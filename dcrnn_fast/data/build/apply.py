@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from ...errors import DataError, shown
 from ..codes.numbers import float32
-from ..codes.quantiles import bucket_edges
 from ..packed.arrays import Progress
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
@@ -26,8 +25,6 @@ from .histories import HistoryIds
 from .labels import Label, check_funnel, labels_of
 from .staging import Batch, StagedTable, TextColumn, TextMap
 from .train_rows import TrainRows
-
-__all__ = ["EncodedRows", "FittedSchema", "bucket_edges"]
 
 Field = CategoryCode | HashCode | BucketCode
 Collect = Callable[[History, TextMap, TextMap], HistoryIds]

@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import DataError
+from ...errors import DataError, one_line
 from ...support.files import write_text
 from ..packed.arrays import STAGING, PackedWriter, Progress, no_progress, writing_packed
 from ..packed.meta import FORMAT_VERSION, SCHEMA, SPLITS, PackedMeta
@@ -27,7 +27,7 @@ from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
 from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema
-from .history_leaks import collected
+from .histories import collected
 from .splits import PAST, SplitArray, split_rows
 from .staging import read_tables
 from .train_rows import StagedTrainRows
@@ -70,7 +70,7 @@ def build(
                 collect = partial(collected, **here, progress=progress, teaches=encoding is None)
                 rows = EncodedRows(encoder, staged, database, collect)
         except duckdb.Error as error:
-            raise DataError(f"data set {schema.name!r} cannot be prepared: {' '.join(str(error).split())[:500]}") from error
+            raise DataError(f"data set {schema.name!r} cannot be prepared: {one_line(error, 500)}") from error
         counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
         with PackedWriter(folder, meta_of(schema, encoder, counts)) as writer:
             batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file

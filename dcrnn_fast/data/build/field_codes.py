@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import DataError
-from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, treated
-from ..codes.quantiles import edges_of
+from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, treated
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.table import Numeric

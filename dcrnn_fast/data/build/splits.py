@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ...errors import DataError
 from ..packed.meta import MISSING, SPLITS
 from ..read.text_queries import hashes
+from ..schema.files import Split
 from ..schema.table import TableSchema
-from .staging import StagedTable
+from .staging import StagedTable, TextMap
 
 PAST, TRAIN, VALID, TEST = range(-1, 3)
 SplitArray = npt.NDArray[np.int8]
@@ -70,8 +73,7 @@ def _draw(splits: SplitArray, fraction: float, seed: int, to: int) -> None:
 def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -> SplitArray:
     column = staged.texts[name]
     found = set(column.texts().unique().to_pylist())
-    splits = _of(staged, column.map(lambda texts: np.array([SPLITS.index(t) if t in SPLITS else -1 for t in texts.to_pylist()]), np.int8))
-    splits = splits[past:]
+    splits = _of(staged, column.map(splits_by_name, np.int8))[past:]
     if (splits < 0).any() or not {TRAIN, TEST} <= set(np.unique(splits).tolist()):
         names = sorted(found - {MISSING})[:10] + ([MISSING] if (splits < 0).any() and MISSING in found else [])
         raise DataError(
@@ -91,28 +93,43 @@ def _by_time(schema: TableSchema, staged: StagedTable, past: int) -> SplitArray:
         row = past + int(missing.argmax())
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
         where = batch.place.row(row - batch.start)
-        raise DataError(f"{where}: column {split.time!r} splits the rows by time and is empty; fill it, or leave the row out")
+        raise no_time(where, split.time)
     splits = np.zeros(len(times), np.int8)
     in_order = np.sort(times)
-    for part, to in ((split.test + (split.valid or 0), VALID), (split.test, TEST)):  # rows of one time stay together
+    for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):  # rows of one time stay together
         if len(times):
-            splits[times >= in_order[min(round(len(times) * (1 - part)), len(times) - 1)]] = to
+            splits[times >= in_order[place]] = to
     return splits
+
+
+def no_time(where: str, column: str) -> DataError:
+    """The error for a row that has none."""
+    return DataError(f"{where}: column {column!r} splits the rows by time and is empty; fill it, or leave the row out")
+
+
+def first_places(split: Split, rows: int) -> tuple[int, int]:
+    """Where the validation and the test rows begin in so many rows by time."""
+    valid, test = (min(round(rows * (1 - part)), rows - 1) for part in (split.test + (split.valid or 0), split.test))
+    return valid, test
 
 
 def _by_hash(schema: TableSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> SplitArray:
     split = schema.split
     assert split is not None
     assert split.hash is not None
-    test = split.test
-    valid = test + (split.valid or 0)
-
-    def split_of(texts):  # type: ignore[no-untyped-def]
-        part = hashes(database, texts, f"{split.seed}:") / 2.0**64
-        return np.where(part < test, TEST, np.where(part < valid, VALID, TRAIN))
-
-    return _of(staged, staged.texts[split.hash].map(split_of, np.int8))
+    return _of(staged, staged.texts[split.hash].map(lambda texts: splits_by_hash(split, texts, database), np.int8))
 
 
-def _of(staged: StagedTable, splits) -> SplitArray:  # type: ignore[no-untyped-def]
+def splits_by_hash(split: Split, texts: pa.ChunkedArray, database: duckdb.DuckDBPyConnection) -> npt.NDArray[Any]:
+    """The split of the rows that hold each text."""
+    part = hashes(database, texts, f"{split.seed}:") / 2.0**64
+    return np.where(part < split.test, TEST, np.where(part < split.test + (split.valid or 0), VALID, TRAIN))
+
+
+def splits_by_name(texts: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """The split that each text names, or -1."""
+    return np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts.to_pylist()])
+
+
+def _of(staged: StagedTable, splits: TextMap) -> SplitArray:
     return np.concatenate([splits.values(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)

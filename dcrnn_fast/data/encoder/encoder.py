@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...errors import DataError, shown
+from ...errors import DataError, one_line, shown
 from ...support.files import path_of
 from ...support.pooled_fields import pooling_problem
 from ..codes.numbers import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
@@ -222,7 +222,7 @@ def _derived(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...
     try:
         return derived_columns(definitions)
     except ValueError as error:
-        raise DataError(f"derived is {shown(dict(definitions))}, and defines no columns: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"derived is {shown(dict(definitions))}, and defines no columns: {one_line(error)}") from error
 
 
 class _Scales(NamedTuple):
@@ -277,14 +277,8 @@ class UserItems:
             raise DataError("user has every column that is read; give it the user's alone, and the others in items")
         self.item_fields = tuple(self._items.num_embeddings)
         self.item_numbers = tuple(encoder.dense.index(name) for name in self._items.dense)
-        parts = self._user, self._items
-        self.is_mixed = any(
-            sum(map(len, counts)) < len(whole)
-            for counts, whole in (
-                ([part.num_embeddings for part in parts], encoder.num_embeddings),
-                ([part.dense for part in parts], encoder.dense),
-            )
-        )
+        of_user, of_items, of_both = (len(one.num_embeddings) + len(one.dense) for one in (self._user, self._items, encoder))
+        self.is_mixed = of_user + of_items < of_both
 
     def encode(self, user: Mapping[str, Any], items: Any) -> tuple[Encoded, Encoded]:
         """The user's row and the items' rows. Raises DataError as :meth:`Encoder.encode` does; it says whose cell or column is wrong."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import DataError, did_you_mean, shown
+from ...errors import DataError, did_you_mean, one_line, shown
 from ..codes.numbers import FloatArray, Place
 from ..packed.meta import MISSING, RESERVED, WHOLE
 
@@ -70,7 +70,7 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
     try:
         table = table if is_mapping else pa.table(table)
     except pa.ArrowException as error:
-        raise DataError(f"{name} is a {type(table).__name__}, expected a table: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{name} is a {type(table).__name__}, expected a table: {one_line(error, 200)}") from error
     present = table.column_names if not is_mapping else list(table.columns) if _is_pandas(table) else list(table)
     names = present if wanted is None or not set(wanted) <= set(present) else [one for one in present if one in wanted]
     if not is_mapping:
@@ -229,9 +229,7 @@ def _arrow_pieces(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
             if batch is None:
                 yield _piece({name: [] for name in wanted})
     except pa.ArrowException as error:
-        raise DataError(
-            f"table is a {type(table).__name__}, whose Arrow stream cannot be read: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise DataError(f"table is a {type(table).__name__}, whose Arrow stream cannot be read: {one_line(error)}") from error
 
 
 def _arrow_array(piece: Piece, name: str) -> pa.Array:
@@ -248,14 +246,9 @@ def _arrow_array(piece: Piece, name: str) -> pa.Array:
 
 def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
     """The error for cells that Arrow cannot make an array of; it names the first cell that stops it."""
-    low, high = 0, len(cells)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            pa.array(cells[:middle], from_pandas=True)
-            low = middle
-        except (pa.ArrowException, ValueError, TypeError, OverflowError):
-            high = middle
+    from ..read.columns import first_bad
+
+    low = first_bad(len(cells), lambda _, high: pa.array(cells[:high], from_pandas=True))
     cell = cells[low] if cells else None
     held = " ".join(shown(cell).split())
     earlier = next((before for before in cells[:low] if before is not None), None)  # either cell may be the wrong one

@@ -195,15 +195,11 @@ def empty_columns(dense: Mapping[str, Mapping[str, Mapping[str, float | None]]],
     >>> empty_columns({"price": {"train": {"min": -1.0, "max": 2.0}, "test": {"min": 0.0, "max": 1.0}}}, "test", 500)
     []
     """
-    empty = [
-        column
-        for column, by_split in (dense.items() if rows >= MIN_ROWS else ())
-        if by_split[split]["min"] == by_split[split]["max"] == 0 and any(by_split.get("train", {}).values())
-    ]
     return [
         f"dense column {column!r}: all {split} rows are 0, as a missing value is, and the train rows are not: there the column tells the "
         "model nothing; check that the file fills it, and how it writes missing values"
-        for column in empty
+        for column, by_split in (dense.items() if rows >= MIN_ROWS else ())
+        if by_split[split]["min"] == by_split[split]["max"] == 0 and any(by_split.get("train", {}).values())
     ]
 
 

@@ -14,7 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ...errors import DataError
+from ...errors import DataError, one_line
 from ...support.files import leftovers, replacing, write_bytes
 from ...support.locks import locked
 from .arrays import LOCK, PackedDataset, Progress, file_sha256, open_packed
@@ -45,7 +45,7 @@ def file_system(address: str | Path) -> tuple[FileSystem, str]:
     try:
         return FileSystem.from_uri(address if is_remote(address) else os.path.abspath(address))
     except (pa.ArrowException, OSError, ValueError, ImportError) as error:
-        raise DataError(f"{address} cannot be reached: {in_words(error)}") from error
+        raise DataError(f"{address} cannot be reached: {one_line(error)}") from error
 
 
 def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
@@ -61,7 +61,7 @@ def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
         with suppress(FileNotFoundError):
             schema = _read(system, f"{root}/{SCHEMA}")
     except (OSError, ValueError) as error:
-        raise DataError(f"{address} cannot be read: {in_words(error)}") from error
+        raise DataError(f"{address} cannot be read: {one_line(error)}") from error
     folder = cache / f"fetched-{hashlib.sha256(content).hexdigest()[:32]}"
     if (folder / META).is_file():  # which is written last
         with suppress(DataError):
@@ -74,7 +74,7 @@ def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
                 write_bytes(folder / SCHEMA, schema)
             write_bytes(folder / META, content)
     except OSError as error:
-        raise DataError(f"{address} cannot be fetched into {folder}: {in_words(error)}; what was fetched stays") from error
+        raise DataError(f"{address} cannot be fetched into {folder}: {one_line(error)}; what was fetched stays") from error
     return open_packed(folder)
 
 
@@ -135,8 +135,3 @@ def _fetch(system: FileSystem, source: str, file: Path, expected: str, stopped: 
 def _read(system: FileSystem, file: str) -> bytes:
     with system.open_input_stream(file) as stream:
         return bytes(stream.read())
-
-
-def in_words(error: BaseException) -> str:
-    """An error of pyarrow's in one line."""
-    return " ".join(str(error).split())[:300]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import DataError, shown
+from ...errors import DataError, one_line, shown
 from ..codes.numbers import FloatArray, Place, check_finite
 from ..packed.meta import MISSING, RESERVED, WHOLE
 
@@ -68,7 +68,7 @@ def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
         return Texts(codes.astype(np.int32, copy=False), pa.concat_arrays([used, pa.array([MISSING], pa.string())]))
     except pa.ArrowException as error:
         raise DataError(
-            f"{place.path}: column {name!r} is used as text and is of type {shown(str(kind))}: {_one_line(error)}; "
+            f"{place.path}: column {name!r} is used as text and is of type {shown(str(kind))}: {one_line(error)}; "
             "convert it to text, numbers, dates or times of a known zone"
         ) from error
 
@@ -197,7 +197,7 @@ def _no_number(column: pa.Array, wanted: Sequence[pa.DataType], used: str, expec
     """The error for a column that Arrow casts to no type of `wanted`: with the first cell that stops it, or else with the column's type."""
     if not is_text(column.type):
         return DataError(f"{place.path}: {used} and is of type {shown(str(column.type))}; convert it to numbers, or leave it out")
-    bad = max(_first_bad(column, kind) for kind in wanted)
+    bad = max(first_bad(len(column), lambda low, high, kind=kind: column[low:high].cast(kind)) for kind in wanted)  # type: ignore[misc]
     try:
         held = shown(column[bad].as_py())
     except UnicodeDecodeError:
@@ -205,14 +205,15 @@ def _no_number(column: pa.Array, wanted: Sequence[pa.DataType], used: str, expec
     return DataError(f"{place.row(bad)}: {used} and holds {held}, expected {expected}; correct the cell")
 
 
-def _first_bad(column: pa.Array, wanted: pa.DataType) -> int:
-    low, high = 0, len(column)
+def first_bad(rows: int, convert: Callable[[int, int], object]) -> int:
+    """The first row that stops a conversion; ``convert`` converts the rows between two of them."""
+    low, high = 0, rows
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            column[low:middle].cast(wanted)
+            convert(low, middle)
             low = middle
-        except pa.ArrowException:
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
             high = middle
     return low
 
@@ -245,7 +246,3 @@ def _float_text(values: pa.Array, name: str, place: Place) -> pa.Array:
 
 def _without_empty(texts: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(texts, ""), None, texts)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

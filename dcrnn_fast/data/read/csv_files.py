@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import DataError, shown
+from ...errors import DataError, one_line, shown
 from ..schema.files import Csv
 from .columns import TRUTHS
 
@@ -83,7 +83,7 @@ class CsvFile:
                 "SELECT line, column_idx, error_type, csv_line FROM reject_errors ORDER BY line, column_idx"
             ).fetchall()
         except duckdb.Error as error:
-            raise DataError(f"{self.path} cannot be read as CSV: {' '.join(str(error).split())[:300]}") from error
+            raise DataError(f"{self.path} cannot be read as CSV: {one_line(error)}") from error
         first: dict[int, tuple[int, int | None, str, str]] = {}
         for fault in found:
             first.setdefault(fault[0], fault)

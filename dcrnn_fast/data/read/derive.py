@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import DataError, shown
+from ...errors import DataError, one_line, shown
 from ..codes.numbers import Place
 from ..schema.fields import Derived
 from .columns import NO_VIEWS, as_times, is_text, numbers_of, texts_of
@@ -89,7 +89,7 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place) -> pa.Array:
         return pc.local_timestamp(moments.cast(pa.timestamp("s", one.timezone)))
     except pa.ArrowException as error:
         raise DataError(
-            f"derived column {one.name!r}: the time zone {one.timezone} cannot be used: {' '.join(str(error).split())[:200]}; install the "
+            f"derived column {one.name!r}: the time zone {one.timezone} cannot be used: {one_line(error, 200)}; install the "
             "system's time zone data (tzdata), or leave `timezone` out"
         ) from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import DataError, did_you_mean
+from ...errors import DataError, did_you_mean, one_line
 from ..codes.numbers import Place
 from ..schema.files import Csv
 from ..schema.table import TableSchema
@@ -41,6 +42,7 @@ def _rows(path: Path) -> int:
         return 0  # Reading the file tells what is wrong with it.
 
 
+@dataclass(kw_only=True)
 class RowReader:
     """Reads some columns of files. A CSV file's `text` columns are read as text, its `numbers` as numbers, and `truths` may be words.
 
@@ -48,23 +50,16 @@ class RowReader:
     must be unpacked; `rejects` gets the CSV rows that cannot be read.
     """
 
-    def __init__(
-        self,
-        *,
-        text: Collection[str],
-        numbers: Collection[str],
-        truths: Collection[str] = (),
-        derived: Sequence[str] = (),
-        csv: Csv,
-        missing_values: tuple[str, ...],
-        wanted_by: str,
-        scratch: Path,
-        database: duckdb.DuckDBPyConnection,
-        rejects: Rejects,
-    ) -> None:
-        self._text, self._numbers, self._truths, self._derived = set(text), set(numbers), set(truths), derived
-        self._csv, self._missing, self._wanted_by = csv, missing_values, wanted_by
-        self._scratch, self._database, self._rejects = scratch, database, rejects
+    text: Set[str]
+    numbers: Set[str]
+    truths: Set[str] = frozenset()
+    derived: Sequence[str] = ()
+    csv: Csv
+    missing_values: tuple[str, ...]
+    wanted_by: str
+    scratch: Path
+    database: duckdb.DuckDBPyConnection
+    rejects: Rejects
 
     def batches(self, path: Path) -> Iterator[tuple[pa.RecordBatch, Place]]:
         """The file's rows in their order, in batches that are not empty, and the place where each begins.
@@ -78,29 +73,29 @@ class RowReader:
                 before += batch.num_rows
 
     def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
-        wanted = sorted(self._text | self._numbers)
+        wanted = sorted(self.text | self.numbers)
         if path.suffix != ".parquet":
-            file = CsvFile(path, self._csv, self._scratch)
+            file = CsvFile(path, self.csv, self.scratch)
             self._check(path, wanted, file.columns)
-            words = file.truth_columns(self._database, self._truths & self._numbers, self._missing)
-            types = {name: "VARCHAR" if name in self._text else "BOOLEAN" if name in words else "DOUBLE" for name in wanted}
-            yield from file.batches(self._database, types, self._missing, self._rejects)
+            words = file.truth_columns(self.database, self.truths & self.numbers, self.missing_values)
+            types = {name: "VARCHAR" if name in self.text else "BOOLEAN" if name in words else "DOUBLE" for name in wanted}
+            yield from file.batches(self.database, types, self.missing_values, self.rejects)
             return
         try:
             self._check(path, wanted, pq.read_schema(path).names)
             with pq.ParquetFile(path) as parquet:
                 yield from map(without_views, parquet.iter_batches(BATCH_ROWS, columns=wanted))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:500]}") from error
+            raise DataError(f"{path} cannot be read: {one_line(error, 500)}") from error
 
     def _check(self, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
         if missing := [name for name in wanted if name not in present]:
             remedy = "; name its `csv: delimiter` in the schema" if len(present) == 1 and path.suffix != ".parquet" else ""
             has = f"it has {_named(present)}{remedy or did_you_mean(missing[0], list(present))}"
-            raise DataError(f"{path} lacks the columns {_named(missing)} that {self._wanted_by} uses; {has}")
-        if derived := [name for name in self._derived if name in present]:
+            raise DataError(f"{path} lacks the columns {_named(missing)} that {self.wanted_by} uses; {has}")
+        if derived := [name for name in self.derived if name in present]:
             raise DataError(
-                f"{path} has the columns {', '.join(derived)}, which {self._wanted_by} derives; rename them there or in its "
+                f"{path} has the columns {', '.join(derived)}, which {self.wanted_by} derives; rename them there or in its "
                 "`derived` or `histories`"
             )
         if repeated := [name for name in wanted if present.count(name) > 1]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,18 @@ def archive_file(path: Path) -> Iterator[BinaryIO]:
         yield file
     if file.problem is not None:
         raise file.problem
+
+
+@contextmanager
+def errors_alone(name: str) -> Iterator[None]:
+    """The logger of that name, which is PyTorch's, logs no warnings in the block."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -1,12 +1,11 @@
-"""Writes a run's model as one file, or a folder of a server, that scores without the run folder, once it is compared with the model."""
+"""Writes a run's model as one file that scores without the run folder, once it is compared with the model."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -100,36 +99,31 @@ def export(
     backend = _backend(backend, format)
     parts = read_run(run, device="cpu", backend=backend)
     ranker = Ranker(parts.model, parts.encoder, parts.calibration, parts.id)
-    with _room_for_the_file(), scratch_folder() as scratch:
-        made = scratch / f"model{SUFFIXES[format]}"
-        program = traced(ranker.model, ranker.calibration)
-        calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
-        operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
-        texts = describe(format, ranker, parts.encoding, parts.cells, backend, operators, kind)
-        if format == "onnx":
-            write_onnx(program, texts, ranker.names, made)
-            predict = onnx_program(made, ranker.names)
-        else:
-            if format == "aoti":
-                write_compiled(program, texts, made, cpu)
-            else:
-                write_program(program, texts, made)
-            predict = load_exported(made).predict_encoded
-        difference = compare(ranker, predict, rows=rows, seed=seed)
-        with writing_output("output", output) as beside:
-            shutil.copyfile(made, beside)
-    return difference
-
-
-@contextmanager
-def _room_for_the_file() -> Iterator[None]:
     try:
-        yield
+        with scratch_folder() as scratch:
+            made = scratch / f"model{SUFFIXES[format]}"
+            program = traced(ranker.model, ranker.calibration)
+            calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
+            operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
+            texts = describe(format, ranker, parts.encoding, parts.cells, backend, operators, kind)
+            if format == "onnx":
+                write_onnx(program, texts, ranker.names, made)
+                predict = onnx_program(made, ranker.names)
+            else:
+                if format == "aoti":
+                    write_compiled(program, texts, made, cpu)
+                else:
+                    write_program(program, texts, made)
+                predict = load_exported(made).predict_encoded
+            difference = compare(ranker, predict, rows=rows, seed=seed)
+            with writing_output("output", output) as beside:
+                shutil.copyfile(made, beside)
     except OSError as error:
         raise ExportError(
             f"the temporary folder {tempfile.gettempdir()} cannot be used: {error.strerror or error}; make room there, or name another "
             "folder in the environment variable TMPDIR"
         ) from error
+    return difference
 
 
 def traced(model: DCRNN, calibration: Calibration | None = None) -> ExportedProgram:

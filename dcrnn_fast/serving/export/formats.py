@@ -4,15 +4,13 @@ x86-64-v3; and as ONNX, with which ONNX Runtime scores, and which needs the extr
 
 from __future__ import annotations
 
-import logging
 import platform
 import re
 import shutil
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ...errors import ConfigError, ExportError
-from .archive import NO_ROOM, archive_file
+from .archive import NO_ROOM, archive_file, errors_alone
 from .package import cpu_kind, missing_here, portable_kind
 
 CPUS = ("native", "portable")
@@ -110,7 +108,8 @@ def write_onnx(program: ExportedProgram, texts: Mapping[str, str], names: Sequen
             f"the score {min(taken)!r} has the name of an input of the ONNX file; rename the task, or export with --format pt2"
         )
     try:
-        with _quiet():
+        with errors_alone("torch.onnx"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of packages and functions that have nothing to do with the model
             exported = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, external_data=False, verbose=False)
         model = exported.model_proto  # type: ignore[union-attr]
         _name_values(model.graph, inputs, names)
@@ -170,17 +169,3 @@ def _name_rows(graph: Any) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = re.sub(rf"\b{re.escape(old)}\b", ROWS, dim.dim_param)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without PyTorch's warnings about packages and functions that have nothing to do with the model."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from ...support.files import path_of
 from ...support.model_inputs import check_dense, check_ids
 from ..ranker import BATCH, Scores
 from ..unseen import Unseen
-from .archive import NO_ROOM, check_program, opened, read_extra
+from .archive import NO_ROOM, check_program, errors_alone, opened, read_extra
 from .package import Package, not_exported, read_package
 
 Program = Callable[..., Mapping[str, Tensor]]
@@ -128,10 +127,5 @@ def _load_program(file: BinaryIO, path: Path) -> Program:
 
 def _load_compiled(file: BinaryIO, path: Path) -> Program:
     # PyTorch warns where this CPU has other instruction sets than the file's code, even if it has more; read_package has compared them.
-    logger = logging.getLogger("torch.export.pt2_archive._package")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    with errors_alone("torch.export.pt2_archive._package"):
         return cast(Program, torch._inductor.aoti_load_package(file))
-    finally:
-        logger.setLevel(level)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ...data.inspect.base_rates import Array
 from ...errors import CheckpointError, shown
 from ...support import strict_json
 from ..folder.run_files import first_problem, write_json
 
-Array = npt.NDArray[Any]
 Count = Annotated[int, Field(ge=0)]
 SMALLEST, LARGEST = 1e-30, 1 - 2**-25
 """Between them a probability in float32 has a finite logit in float64."""

@@ -17,7 +17,7 @@ from ...errors import ConfigError, DataError, shown
 from ...nn.model import DCRNN
 from ...support.files import output_path, path_of, writing_output
 from ..config import RunConfig
-from ..data import check_same_data, data_to_evaluate, evaluation_warnings
+from ..data import check_same_columns, data_to_evaluate, evaluation_warnings
 from ..device import deterministic, select_backend, select_device
 from ..folder.layout import RunFolder, stored_config
 from ..folder.weights import load_sealed
@@ -146,9 +146,12 @@ def open_run(run: str | Path, *, data: Any = None, split: str = "test", device: 
     select_backend(config.backend, place)
     model, about, weights = load_sealed(folder.weights, device=place, backend=config.backend)
     dataset = data_to_evaluate(config, folder, about, data)
-    check_same_data(about, dataset, folder, same_rows=data is None)
+    meta = dataset.meta
+    check_same_columns(about, meta, [[name, size] for name, size in meta.fields.items()], folder.weights, "evaluate on")
+    if data is None and about["data"]["digest"] != meta.digest:
+        raise DataError(f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway")
     if not len(dataset.split(split)):
-        raise DataError(f"{dataset.meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
+        raise DataError(f"{meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
     return OpenRun(folder, config, model, about, weights, dataset, place)
 
 

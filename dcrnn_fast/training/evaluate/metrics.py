@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...data.inspect.base_rates import constant_log_loss
+from ...data.inspect.base_rates import Array, constant_log_loss
 from ...support.checks import check_sequence
 
-Array = NDArray[Any]
 FEWEST = 100
 """Resamples: of fewer, too few lie beyond an interval's ends."""
 NAMES = ("auc", "log_loss", "calibration")

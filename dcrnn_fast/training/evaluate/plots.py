@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..folder.run_files import write_file
-
-Array = NDArray[Any]
+from .metrics import Array
 
 BINS = 10
 

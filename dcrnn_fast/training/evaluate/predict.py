@@ -22,10 +22,13 @@ BATCH = 8192
 
 
 @torch.no_grad()
-def predict_split(model: nn.Module, split: PackedSplit, device: torch.device, ranks: Ranks = ONE) -> dict[str, Array]:
+def finite_predictions(
+    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
+) -> dict[str, Array]:
     """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode.
 
-    Each of several ranks computes its part of the batches of one process, and gets the predictions of all.
+    Each of several ranks computes its part of the batches of one process, and gets the predictions of all. Raises
+    :class:`TrainingDivergedError` if a prediction is not finite.
     """
     model.eval()
     loader = BlockLoader(split, BATCH)
@@ -36,7 +39,13 @@ def predict_split(model: nn.Module, split: PackedSplit, device: torch.device, ra
         for name, value in model.predict(batch.ids.to(device), dense).items():  # type: ignore[operator]
             parts.setdefault(name, []).append(value.cpu().numpy())
     whole = ranks.rows(*(torch.from_numpy(np.concatenate(values)) for values in parts.values()))
-    return {name: values.numpy() for name, values in zip(parts, whole, strict=True)}
+    predictions = {name: values.numpy() for name, values in zip(parts, whole, strict=True)}
+    if bad := [name for name, values in predictions.items() if not np.isfinite(values).all()]:
+        raise TrainingDivergedError(
+            f"the predictions {', '.join(bad)} on the {split.name} rows of {meta.name} are not finite: "
+            "weights or dense values are too large"
+        )
+    return predictions
 
 
 def evaluate_split(
@@ -49,20 +58,6 @@ def evaluate_split(
     """
     predictions = finite_predictions(model, split, meta, device, ranks)
     return ranks.from_first(lambda: metrics_of(predictions, split, meta))
-
-
-def finite_predictions(
-    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
-) -> dict[str, Array]:
-    """:func:`predict_split`; raises :class:`TrainingDivergedError` if a prediction is not finite."""
-    predictions = predict_split(model, split, device, ranks)
-    bad = [name for name, values in predictions.items() if not np.isfinite(values).all()]
-    if bad:
-        raise TrainingDivergedError(
-            f"the predictions {', '.join(bad)} on the {split.name} rows of {meta.name} are not finite: "
-            "weights or dense values are too large"
-        )
-    return predictions
 
 
 def metrics_of(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, Any]]:

@@ -8,15 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...data import PackedMeta, PackedSplit
 from ...data.inspect.oov import is_categorical
 from ...data.packed.meta import MISSING
 from ...errors import ConfigError, shown
-from .metrics import binary_metrics, bootstrap_intervals
-
-Array = NDArray[Any]
+from .metrics import Array, binary_metrics, bootstrap_intervals
 
 TINY = float(np.finfo(np.float64).tiny)
 MOST = 20
@@ -123,7 +120,7 @@ def _from(edge: float) -> str:
 
 
 def _next(number: float) -> float:
-    """The edge that :func:`dcrnn_fast.data.codes.quantiles.edges_of` puts above a number that has a bucket of its own."""
+    """The edge that :func:`dcrnn_fast.data.codes.numbers.edges_of` puts above a number that has a bucket of its own."""
     return max(math.nextafter(number, math.inf), number + TINY)
 
 

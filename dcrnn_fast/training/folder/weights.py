@@ -143,16 +143,12 @@ def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str
     write_file(path, pack_tensors(tensors, {"dcrnn_fast": json.dumps(sealed, sort_keys=True)}))
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the description of a ``model.safetensors``.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """The tensors and the description of a ``model.safetensors``, and the digest over both.
 
-    Raises :class:`CheckpointError` if the file is missing, damaged or tampered with, or its description is none.
+    The file is opened once: another one may take its place meanwhile. Raises :class:`CheckpointError` if it is missing, damaged or tampered
+    with, or its description is none.
     """
-    return read_sealed(path)[:2]
-
-
-def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """What :func:`read_weights` returns, and the digest over both. The file is opened once: another one may take its place meanwhile."""
     tensors, metadata = read_safetensors(path)
     try:
         sealed = strict_json.parse(metadata["dcrnn_fast"])
@@ -202,7 +198,7 @@ def load_sealed(path: Path, *, device: str | torch.device, backend: str) -> tupl
     """What :func:`load_model` returns of a weight file, and the digest over its content."""
     place = select_device(str(device))
     select_backend(backend, place)
-    tensors, about, digest = read_sealed(path)
+    tensors, about, digest = read_weights(path)
     try:
         # On the meta device a model takes no memory, whatever sizes the description asks for.
         check_tensors(build_model(about, device=torch.device("meta"), backend=backend), tensors, path)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data import PackedDataset
-from ...data.build.apply import bucket_edges
+from ...data.codes.numbers import bucket_edges
 from ...data.inspect.oov import categorical_columns, dropped, id_counts, oov_strengths
 
 SMALLEST = 1e-7
@@ -63,7 +63,7 @@ def _logit(rate: float) -> float:
 def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:
     """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32.
 
-    Between the smallest and the largest value they are the edges of :func:`dcrnn_fast.data.codes.quantiles.bucket_edges`: quantiles, with
+    Between the smallest and the largest value they are the edges of :func:`dcrnn_fast.data.codes.numbers.bucket_edges`: quantiles, with
     frequent values kept apart. A column of one value gets one bin above it.
     """
     rows = dense[:: -(-len(dense) // MOST_ROWS)]

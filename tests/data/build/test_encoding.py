@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dcrnn_fast.data.codes.quantiles import bucket_edges
+from dcrnn_fast.data.codes.numbers import bucket_edges
 from dcrnn_fast.errors import DataError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcrnn_fast.data.codes import sums
-from dcrnn_fast.data.codes.quantiles import edges_of
+from dcrnn_fast.data.codes.numbers import edges_of
 from dcrnn_fast.data.codes.sums import NumberCounts, Total
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -125,7 +125,7 @@ def test_a_schema_named_from_one_folder_is_found_from_another(tmp_path, monkeypa
 def test_a_sealed_encoder_of_wrong_types_is_refused_by_entry(copied, schema):
     weights = copied / "model.safetensors"
     (copied / "encoder.json").write_text('{"vocabulary": {"shape": 3}, "scaling": {}}')
-    tensors, about = read_weights(weights)
+    tensors, about, _ = read_weights(weights)
     digest = hashlib.sha256(canonical_json(json.loads((copied / "encoder.json").read_text()))).hexdigest()
     export_weights(weights, tensors, about | {"encoding": digest})
     with pytest.raises(CheckpointError, match=r"encoder\.json: encoding: vocabulary is {'shape': 3}, expected a list of texts"):

@@ -125,7 +125,7 @@ def test_a_single_task_needs_no_chain():
 
 def test_a_weight_file_with_a_wrong_rate_or_none_is_refused(copied):
     weights = copied / "model.safetensors"
-    tensors, about = read_weights(weights)
+    tensors, about, _ = read_weights(weights)
     assert about.pop("negative_rate") == 1.0
     export_weights(weights, tensors, about)
     with pytest.raises(CheckpointError, match="negative_rate is missing"):

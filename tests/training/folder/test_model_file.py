@@ -6,7 +6,7 @@ import torch
 
 from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import Report, load_config, load_model
-from dcrnn_fast.training.evaluate.predict import predict_split
+from dcrnn_fast.training.evaluate.predict import finite_predictions
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import export_weights
@@ -25,13 +25,13 @@ def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
     assert not model.training
     fields = [["shape", 6], ["colour", 10], ["size", 9]]
     assert (about["tasks"], about["fields"], about["relation"]) == (["click", "buy"], fields, "chain")
-    predictions = predict_split(model, dataset.split("test"), torch.device("cpu"))
+    predictions = finite_predictions(model, dataset.split("test"), dataset.meta, torch.device("cpu"))
     assert set(predictions) == {"click", "buy", "buy_given_click"}
     folder, cpu = RunFolder(finished), torch.device("cpu")
     again = Trainer(load_config(folder.config), dataset, folder, Report(), device=cpu)
     again.load(folder.newest_checkpoint())
     again.model.load_state_dict(again.best)
-    for name, expected in predict_split(again.model, dataset.split("test"), cpu).items():
+    for name, expected in finite_predictions(again.model, dataset.split("test"), dataset.meta, cpu).items():
         np.testing.assert_array_equal(predictions[name], expected, err_msg=name)
     assert predictions["click"].shape == (len(dataset.split("test")),)
 

@@ -103,8 +103,8 @@ def run(run_of):
 
 
 def test_the_imputation_is_in_the_checkpoints_and_not_in_the_weights(run, finished):
-    tensors, about = read_weights(run / "model.safetensors")
-    plain, before = read_weights(finished / "model.safetensors")
+    tensors, about, _ = read_weights(run / "model.safetensors")
+    plain, before, _ = read_weights(finished / "model.safetensors")
     assert tensors.keys() == plain.keys()
     assert about == before
     assert any(name.startswith("imputation.") for name in newest_checkpoint(run)[0])
