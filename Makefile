@@ -28,7 +28,7 @@ $(VENV)/.%: $(SOURCES)
 PACKAGES_onnx := --no-deps onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 onnx_ir ml_dtypes flatbuffers
 PACKAGES_torchrec := --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 torchmetrics==1.0.3 tensordict pyvers lightning-utilities \
 	pyre-extensions typing-inspect mypy-extensions cloudpickle tqdm
-PACKAGES_spark := 'pyspark>=4'
+PACKAGES_spark := 'pyspark>=4.1'
 PACKAGES_s3 := --no-deps moto==5.2.5 boto3 botocore s3transfer jmespath python-dateutil six cryptography cffi flask flask-cors werkzeug jinja2 \
 	itsdangerous blinker requests responses urllib3 xmltodict charset-normalizer certifi idna
 PACKAGES_lightning := --no-deps pytorch-lightning==2.6.6 torchmetrics==1.0.3 lightning-utilities tqdm

@@ -12,6 +12,7 @@ import os
 import random
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
@@ -104,6 +105,24 @@ def measure(folder: Path, cores: int, answer: multiprocessing.connection.Connect
     )
 
 
+def measure_spark(folder: Path, executors: int, answer: multiprocessing.connection.Connection) -> None:
+    """Prepare the table on Spark, by executors of one core and 2 GB each, and send what it took."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    from pyspark.sql import SparkSession
+
+    from dcrnn_fast.data.spark import prepare
+
+    options = {"spark.master": f"local-cluster[{executors},1,2048]", "spark.executor.memory": "2g", "spark.ui.enabled": "false"}
+    session = SparkSession.builder.config(map=options | {"spark.driver.host": "127.0.0.1"}).getOrCreate()
+    table = {key: value for key, value in schema("parquet").items() if key != "files"}
+    table |= {"files": {"all": "parts/*.parquet"}, "split": {"hash": "c0", "valid": 0.1, "test": 0.2}}
+    start = time.perf_counter()
+    meta = prepare(session.read.parquet(str(folder / "parts")), table, folder / "packed")
+    rows, seconds = sum(meta.rows.values()), time.perf_counter() - start
+    session.stop()
+    answer.send({"engine": "spark", "rows": rows, "columns": len(CATEGORIES) + NUMBERS + 2, "fields": len(meta.fields), "seconds": seconds})
+
+
 def killed(folder: Path, cores: int, kills: int, seconds: float) -> dict[str, Any]:
     """Prepare the table once more, in processes that are killed at random times, then in one that ends.
 
@@ -121,8 +140,9 @@ def killed(folder: Path, cores: int, kills: int, seconds: float) -> dict[str, An
         process.kill()
         process.join()
         if whole.exists():
-            receive.recv()
             shutil.rmtree(whole)
+            while receive.poll():
+                receive.recv()
         else:
             left -= 1
     process = spawn.Process(target=measure, args=(folder, cores, send))
@@ -147,10 +167,12 @@ def run(options: Namespace) -> dict[str, Any]:
             write_part(folder / "parts" / f"part-{part:03}.{options.kind}", min(PART_ROWS, options.rows - first), part)
         size = sum(file.stat().st_size for file in (folder / "parts").iterdir())
         spawn = multiprocessing.get_context("spawn")  # a process of its own: the peak is that of `prepare` alone
-        runs = [found for found in results.read(FILE)["runs"] if (found["kind"], found["rows"]) != (options.kind, options.rows)]
+        engine, target = ("spark", measure_spark) if options.spark else (None, measure)
+        this = options.kind, options.rows, engine
+        runs = [found for found in results.read(FILE)["runs"] if (found["kind"], found["rows"], found.get("engine")) != this]
         for cores in options.cores:
             receive, send = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=measure, args=(folder, cores, send))
+            process = spawn.Process(target=target, args=(folder, cores, send))
             process.start()
             send.close()
             row = {"kind": options.kind, "cores": cores, "files_mb": size / 1e6, **receive.recv()}
@@ -168,6 +190,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=30_000_000)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="how many cores prepare the table, one after another")
     parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
+    parser.add_argument("--spark", action="store_true", help="by so many executors of one core each, on this machine, for Parquet alone")
     parser.add_argument("--kills", type=int, default=0, help="then kill one so often at random, and compare the bytes that it ends with")
     parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")
 

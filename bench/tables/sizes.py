@@ -16,18 +16,24 @@ def scale() -> str:
         [
             f"{run['rows']:,} x {run['columns']}",
             f"{run['kind']}, {run['files_mb']:,.0f} MB",
-            str(run["cores"]),
+            f"{run['cores']} executors on Spark" if "engine" in run else str(run["cores"]),
             f"{run['seconds']:,.0f}",
-            f"{run['cpu_seconds']:,.0f}",
+            f"{run['cpu_seconds']:,.0f}" if "cpu_seconds" in run else "",
             f"{run['rows_per_second']:,.0f}",
-            f"{run['rows'] / run['cpu_seconds']:,.0f}",
-            f"{run['peak_memory_mb'] / 1e3:.2f} GB",
+            f"{run['rows'] / run['cpu_seconds']:,.0f}" if "cpu_seconds" in run else "",
+            f"{run['peak_memory_mb'] / 1e3:.2f} GB" if "peak_memory_mb" in run else "",
         ]
         for run in result["runs"]
     ]
     loads = ", ".join(f"{run['load_average']:.1f}" for run in result["runs"])
+    kills = "".join(
+        f"Killed {run['kills']} times at random, and called again, {run['cores']} cores ended with the same bytes after "
+        f"{run['seconds_with_kills']:,.0f} seconds in all. "
+        for run in result["runs"]
+        if "kills" in run
+    )
     note = (
-        f"The machine's load average was {loads}: above its {result['machine']['cores']} cores, seconds include waiting for other programs."
+        f"{kills}The machine's load average was {loads}: above its {result['machine']['cores']} cores, seconds include waiting for others."
     )
     return f"{markdown(header, rows)}\n\n{note} {machine.line(result['machine'])}; `bench/results/scale_prepare.json`."
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -44,7 +43,11 @@ def prepare(
     if engine == "spark":
         if (seed, valid_fraction, workers) != (0, 0.1, None):
             raise ConfigError("--engine spark draws no rows and has workers of its own: leave out --seed, --valid-fraction and --workers")
-        meta = _on_spark(schema, output, inputs or ())
+        check_installed("--engine spark", "spark", ("pyspark",))
+        from ..data import spark
+        from ..data.spark.reading import frame_of_files
+
+        meta = spark.prepare(frame_of_files(schema, inputs or ()), schema, output)
         if not quiet:
             print_lines(output_console(), [_rows(meta), f"Packed folder: {output}, in {len(meta.shards):,} parts"])
         return
@@ -64,31 +67,6 @@ def prepare(
 
 def _rows(meta: PackedMeta) -> str:
     return f"{meta.name}: {', '.join(f'{count:,} {split}' for split, count in meta.rows.items())} rows"
-
-
-def _on_spark(schema: Path, output: str, inputs: Sequence[str]) -> PackedMeta:
-    """Pack the Parquet files of a schema, or `inputs`; those of this machine in the order of their names, as `prepare` has them."""
-    check_installed("--engine spark", "spark", ("pyspark",))
-    from functools import reduce
-
-    from pyspark.sql import SparkSession
-
-    from ..data.catalog import table_schema
-    from ..data.packed.remote import is_remote
-    from ..data.read.row_files import expand
-    from ..data.spark import prepare
-
-    table, folder = table_schema(schema)
-    if not (given := inputs or table.files.all or ()):
-        raise ConfigError("--engine spark splits one table: give the schema `files: {all: ...}`, or --input")
-    here, files = Path() if inputs else folder, list[str]()
-    for one in given:
-        files += [one] if is_remote(one) else map(str, expand("--engine spark: the", here / one))
-    if other := next((file for file in files if not is_remote(file) and not file.endswith(".parquet")), None):
-        raise ConfigError(f"--engine spark reads Parquet files alone, got {other}")
-    session = SparkSession.builder.appName(f"dcrnn-fast prepare {table.name}").getOrCreate()
-    frames = [session.read.parquet(file) for file in files]
-    return prepare(reduce(lambda frame, more: frame.unionByName(more), frames), schema, output)
 
 
 def inspect(

@@ -228,9 +228,10 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
         "all_steps, no context": [cross, "cross_rnn_all_steps: states, out, activations", start, rows, middle, middle, end],
     }  # fmt: skip
     lines = [[case, f"sizes: {launches[0]}", *launches[1:], readers, sums, sums] for case, launches in expected.items()]
+    all_three = "param_gather_low_rank: weight, bias, projection"
     low_rank = [
-        "low rank", f"sizes: {cross} [?, 2, ?] [?, ?, 2, ?] [?, ?] [3, ?, ?]", rows, rows, rows, "low_rank_forward: out, activations",
-        rows, rows, rows, "low_rank_backward: d, terms, gradients, z_gradients, bias_sums", "low_rank_inputs: result",
+        "low rank", f"sizes: {cross} [?, 2, ?] [?, ?, 2, ?] [?, ?] [3, ?, ?]", all_three, "low_rank_forward: out, activations",
+        all_three, "low_rank_backward: d, terms, gradients, z_gradients, bias_sums", "low_rank_inputs: result",
         "low_rank_inputs: result", readers, sums, sums, "low_rank_states: states", readers, sums,
     ]  # fmt: skip
     gather = ["gather", "sizes: [?, ?, ?] [?, ?, ?, ?] [?, ?]", rows, readers, sums]

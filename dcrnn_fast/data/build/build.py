@@ -28,6 +28,7 @@ from ..read.text_queries import open_database
 from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema
 from .histories import collected
+from .journal import FILE as READ
 from .splits import PAST, SplitArray, split_rows
 from .staging import read_tables
 from .train_rows import StagedTrainRows
@@ -53,7 +54,7 @@ def build(
     DataError for what :func:`dcrnn_fast.data.prepare` says.
     """
     workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
-    with writing_packed(target) as folder, ThreadPoolExecutor(workers) as pool:
+    with writing_packed(target, goes_on=READ) as folder, ThreadPoolExecutor(workers) as pool:
         staging = folder / STAGING
         staging.mkdir(exist_ok=True)
         rejects = Rejects(schema.max_rejects)

@@ -204,17 +204,17 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 @contextmanager
-def writing_packed(path: Path) -> Iterator[Path]:
+def writing_packed(path: Path, goes_on: str | None = None) -> Iterator[Path]:
     """A temporary folder for the block to fill; when the block ends, it becomes `path`. If another process was faster, its folder stays.
 
     Meanwhile it shares the lock of the folder above, so that `remove_leftovers` spares what is being written. If the block fails, nothing
-    of the folder is left. If its process is killed, the next call of the same path has its folder STAGING in the new one.
-    Raises DataError if the folder cannot be written.
+    of the folder is left. What killed processes left for `path` is deleted, unless a process writes to the folder above now. Of it the new
+    folder gets the folder STAGING, if `goes_on` names a file in it that is this user's. Raises DataError if the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = _temporary_name(path)
-        _take_over(path, beside)
+        _take_over(path, beside, goes_on)
         with locked(path.parent / LOCK, shared=True, wait=True), ExitStack() as stack:
             beside.mkdir(exist_ok=True)
             stack.callback(shutil.rmtree, beside, ignore_errors=True)
@@ -373,7 +373,7 @@ def _temporary_name(path: Path) -> Path:
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
-def remove_leftovers(folder: Path, but: str) -> None:
+def remove_leftovers(folder: Path, but: str = "") -> None:
     """Delete the temporary folders that killed processes left for the cache entries in `folder`, but for those of one name.
 
     If a process writes packed data to `folder` now, the next call does it. Other names are somebody else's.
@@ -382,14 +382,23 @@ def remove_leftovers(folder: Path, but: str) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _take_over(path: Path, beside: Path) -> None:
-    """Delete what killed processes left for `path`, but for a folder STAGING, which moves into a new folder `beside`."""
+def _take_over(path: Path, beside: Path, goes_on: str | None) -> None:
+    """Delete what killed processes left for `path`, but for the folder STAGING with the longest file `goes_on`, which moves to `beside`."""
     for leftover in _leftovers(path.parent, rf"\.{re.escape(path.name)}"):
-        if (leftover / STAGING).is_dir() and not beside.exists():
-            beside.mkdir()
-            with suppress(OSError):  # somebody else's
+        if goes_on is not None and _length(leftover / STAGING / goes_on) > _length(beside / STAGING / goes_on):
+            shutil.rmtree(beside, ignore_errors=True)
+            with suppress(OSError):
+                beside.mkdir()
                 (leftover / STAGING).rename(beside / STAGING)
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _length(file: Path) -> int:
+    """The bytes of a file of this user; 0 for one that is not there, or of somebody else, who may have written anything."""
+    with suppress(OSError):
+        found = file.lstat()
+        return found.st_size if found.st_uid == os.geteuid() else 0
+    return 0
 
 
 def _leftovers(folder: Path, name: str) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dcrnn_fast.data import open_packed, prepare_folder
+from dcrnn_fast.data import join_packed, open_packed, prepare_folder
 from dcrnn_fast.data.build import journal
 from dcrnn_fast.data.build.journal import FILE, Journal
 from dcrnn_fast.data.packed.arrays import STAGING
@@ -35,12 +36,12 @@ else:
 """
 
 
-def run(schema, output, what="", least=0, cache=""):
-    """Prepare in a process of its own, which kills itself there. How many rows it had when it first told, and its exit status."""
+def run(schema, output, what="", least=0, cache="", told=True):
+    """Prepare in a process of its own, which kills itself there. How many rows it had when it first told, if so, and its exit status."""
     command = [sys.executable, "-c", KILLED, str(schema), str(output), str(cache), what, str(least)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return int(done.stdout), done.returncode
+    return int(done.stdout) if told else None, done.returncode
 
 
 @pytest.fixture
@@ -88,6 +89,36 @@ def test_a_file_that_changed_since_is_read_again(visits, tmp_path, table):
     assert open_packed(tmp_path / "killed").meta.digest == prepare_folder(visits, tmp_path / "whole").meta.digest
 
 
+def test_what_a_killed_call_left_goes_with_the_entry_that_another_one_made(visits, tmp_path, table):
+    cache = tmp_path / "cache"
+    run(visits, "", "encoding rows", 0, cache)
+    (left,) = leftovers(cache)
+    shutil.copytree(left, cache / left.name.replace(left.name[-12:-4], "0123abcd"))
+    assert run(visits, "", cache=cache)[1] == 0
+    (cache / left.name).mkdir()
+    assert run(visits, "", cache=cache, told=False)[1] == 0
+    assert not leftovers(cache)
+
+
+def test_the_longest_of_several_that_were_killed_counts(visits, tmp_path):
+    output = tmp_path / "killed"
+    run(visits, output, "reading rows", 28)
+    (short,) = leftovers(tmp_path)
+    short.rename(tmp_path / "short")
+    run(visits, output, "learning columns")
+    for name in ("0000aaaa", "ffffffff"):
+        shutil.copytree(tmp_path / "short", tmp_path / f".killed.{name}.tmp")
+    assert run(visits, output) == (45, 0)
+    assert not leftovers(tmp_path)
+
+
+def test_a_joined_folder_takes_over_no_rows(visits, tmp_path):
+    part = prepare_folder(visits, tmp_path / "part").path
+    run(visits, tmp_path / "week", "learning columns")
+    assert STAGING not in content(join_packed([part], tmp_path / "week").path)
+    assert not leftovers(tmp_path)
+
+
 @pytest.fixture
 def begun(visits, tmp_path):
     """The folder of a killed call that has read all files, and a function that opens its journal: how many files it need not read."""
@@ -105,14 +136,20 @@ def test_a_line_that_was_half_written_does_not_count(begun):
     assert files_read() == 4
 
 
-@pytest.mark.parametrize("damage", ["a line", "a column", "another start of the machine", "another table"])
+@pytest.mark.parametrize("damage", ["a line", "no record", "a column", "a link", "another start of the machine", "another table"])
 def test_what_may_be_damaged_or_is_of_something_else_is_not_used(begun, damage, monkeypatch, tmp_path):
     folder, files_read = begun
     if damage == "a line":
         first, second, *lines = (folder / FILE).read_text().splitlines(keepends=True)
         (folder / FILE).write_text("".join([first, second[1:], *lines]))
+    elif damage == "no record":
+        (folder / FILE).write_text((folder / FILE).read_text() + "5\n")
     elif damage == "a column":
         os.truncate(next(folder.glob("numbers-*")), 8)
+    elif damage == "a link":
+        column = next(folder.glob("numbers-*"))
+        column.rename(tmp_path / "somebody's")
+        column.symlink_to(tmp_path / "somebody's")
     elif damage == "another start of the machine":
         (tmp_path / "start").write_text("another")
         monkeypatch.setattr(journal, "MACHINE_START", tmp_path / "start")
@@ -120,6 +157,8 @@ def test_what_may_be_damaged_or_is_of_something_else_is_not_used(begun, damage, 
         os.utime(tmp_path / "part-3.csv")
     assert files_read() == 0
     assert [path.name for path in folder.iterdir()] == [FILE]
+    if damage == "a link":
+        assert (tmp_path / "somebody's").stat().st_size == 45 * 8
 
 
 def test_where_nobody_tells_when_the_machine_was_started_everything_is_read_again(begun, monkeypatch):

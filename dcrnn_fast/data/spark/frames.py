@@ -1,0 +1,66 @@
+"""Frames of Spark: what a schema asks of one, and errors of its tasks as they would be raised here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DataError
+from ..catalog import table_schema
+from ..codes.numbers import Place
+from ..schema.table import TableSchema
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+PLACE = Place(Path("a batch on Spark"), 0)
+
+
+def check_columns(name: str, frame: DataFrame, schema: TableSchema) -> None:
+    """Raise DataError unless the frame has the columns that features are made of, and none of them is a time that is used as text."""
+    sources = {source for one in schema.all_derived for source in one.sources()}
+    texts = {c.column for c in schema.id_columns} | {task.column for task in schema.tasks if task.positive is not None}
+    derived = {one.name for one in schema.all_derived}
+    missing = (texts | {n.column for n in schema.numeric} | sources) - derived - set(frame.columns)
+    if missing:
+        raise DataError(f"{name} lacks the columns {', '.join(sorted(missing))} that schema {schema.name!r} uses")
+    check_texts(name, frame, texts - derived | ({schema.group} if schema.group in frame.columns else set()))
+
+
+def check_texts(name: str, frame: DataFrame, columns: Iterable[str | None]) -> None:
+    """Raise DataError if a column that is used as text holds times."""
+    for column in sorted(filter(None, columns)):
+        if frame.schema[column].dataType.typeName().startswith("timestamp"):
+            raise DataError(f"{name}: column {column!r} holds times, whose text depends on Spark's time zone; make them text")
+
+
+def columns_of(frame: DataFrame, names: Collection[str]) -> DataFrame:
+    """Some columns of a frame, whatever characters their names have."""
+    quoted = [name.replace("`", "``") for name in frame.columns if name in names]
+    return frame.select(*[f"`{name}`" for name in quoted])
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Raise what a task raised, as it would be raised here."""
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PythonException
+
+    try:
+        yield
+    except (PythonException, Py4JJavaError) as error:
+        said = re.findall(r"^(?:[\w.]*\.)?(DataError|OverflowError): (.*)$", str(error), re.MULTILINE)
+        if not said:
+            raise
+        raise (DataError if said[-1][0] == "DataError" else OverflowError)(said[-1][1]) from error
+
+
+def without_histories(schema: str | Path | Mapping[str, Any]) -> TableSchema:
+    """The schema. Raises DataError for one with `histories`."""
+    table = table_schema(schema)[0]
+    if table.histories:
+        raise DataError(f"schema {table.name!r} has histories, which are not collected on Spark: add their items to the rows, as lists")
+    return table
