@@ -177,7 +177,8 @@ def run(options: Namespace) -> dict[str, Any]:
             send.close()
             row = {"kind": options.kind, "cores": cores, "files_mb": size / 1e6, **receive.recv()}
             process.join()
-            row |= {} if not options.kills else killed(folder, cores, options.kills, row["seconds"])
+            if options.kills and cores == options.cores[-1]:
+                row |= killed(folder, cores, options.kills, row["seconds"])
             shutil.rmtree(folder / "packed")
             row["rows_per_second"] = row["rows"] / row["seconds"]
             row["load_average"] = os.getloadavg()[0]
@@ -191,7 +192,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="how many cores prepare the table, one after another")
     parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
     parser.add_argument("--spark", action="store_true", help="by so many executors of one core each, on this machine, for Parquet alone")
-    parser.add_argument("--kills", type=int, default=0, help="then kill one so often at random, and compare the bytes that it ends with")
+    parser.add_argument("--kills", type=int, default=0, help="kill the last one so often at random, and compare the bytes")
     parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")
 
 

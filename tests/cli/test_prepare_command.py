@@ -58,6 +58,8 @@ def test_a_killed_prepare_leaves_nothing_that_opens_and_the_next_one_is_whole(ta
     ("options", "said"),
     [
         (["--output", "shop.yaml"], "shop.yaml exists; delete it, or choose another folder"),
+        (["--output", "s3://bucket/packed"], "output is s3://bucket/packed, an address; write to a folder of this machine"),
+        (["--output", "packed", "--engine", "spark", "--seed", "3"], "--engine spark draws no rows"),
         (
             ["--output", "packed", "--input", "train.csv"],
             "other input files replace `files: {all: ...}`, but the schema names train and test files",

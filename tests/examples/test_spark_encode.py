@@ -191,7 +191,8 @@ def test_spark_splits_learns_and_packs_the_files_of_a_table_as_prepare_does(chan
 def test_the_command_packs_on_spark_what_it_packs_here(log, tmp_path):
     rows = pq.read_table(log[0] / "log.parquet")
     for part in range(3):
-        pq.write_table(rows.slice(part * 100, 100), tmp_path / f"part-{2 - part}.parquet")
+        more = rows.append_column(f"unused {part}", pa.array(range(ROWS)))
+        pq.write_table(more.slice(part * 100, 100), tmp_path / f"part-[{2 - part}].parquet")
     split = {"files": {"all": "part-*.parquet"}, "split": {"time": "time", "valid": 0.2, "test": 0.3}}
     (tmp_path / "shop.yaml").write_text(yaml.safe_dump(SCHEMA | split))
     command = [sys.executable, "-m", "dcrnn_fast", "prepare", "--schema", "shop.yaml", "--output"]
@@ -214,7 +215,14 @@ def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
     refused = [
         (frame, {"split": {"time": "time", "test": 0.1}}, "lets `prepare` draw rows, .* give its `split` a `valid` part"),
         (frame, {"split": {"hash": "user", "valid": 0.1, "test": 0.1}}, "frame lacks the column user by which schema 'shop' splits"),
+        (frame, {"split": {"hash": "time", "valid": 0.1, "test": 0.1}}, "'time' holds times, whose text depends on Spark's time zone"),
+        (frame, {"split": by_time | {"time": "hour"}}, "frame lacks the column hour .* a derived one is not made on Spark"),
         (frame.where("row < 0"), {}, "the frame has no rows"),
+        (
+            frame.selectExpr("*", "if(row < 100, string(row), '2024-05-01') as day"),
+            {"split": by_time | {"time": "day"}},
+            "'day' holds times in some rows, and numbers in others",
+        ),
         (
             frame.selectExpr("*", "if(row = 9, null, row) as day"),
             {"split": by_time | {"time": "day"}},
@@ -227,7 +235,25 @@ def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
     of_column = {key: value for key, value in rows.items() if key != "split"} | {"files": {"all": "log.parquet", "split_column": "part"}}
     with pytest.raises(DataError, match=r"split column 'part' holds \S+, expected train, valid, test"):
         prepared(frame.selectExpr("*", "city as part"), of_column, tmp_path / "packed")
+    with pytest.raises(DataError, match=r"split column 'part' names no valid rows, .* Spark draws none"):
+        prepared(frame.selectExpr("*", "if(row < 99, 'train', 'test') as part"), of_column, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
+
+
+def test_files_with_a_column_of_several_types_are_refused_by_their_names(log, spark, tmp_path):
+    from dcrnn_fast.data.spark.reading import frame_of_files
+
+    rows = pq.read_table(log[0] / "log.parquet")
+    texts = rows.set_column(rows.column_names.index("item"), "item", rows["item"].cast(pa.string()))
+    for name, part in (("a", rows), ("b", texts)):
+        pq.write_table(part, tmp_path / f"{name}.parquet")
+    schema = SCHEMA | {"files": {"all": "*.parquet"}, "split": {"hash": "item", "valid": 0.1, "test": 0.1}}
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(schema))
+    with pytest.raises(DataError, match=r"b\.parquet has item as string, and \S+a\.parquet as bigint; write all files alike"):
+        frame_of_files(tmp_path / "shop.yaml", ())
+    (tmp_path / "_c.parquet").write_bytes((tmp_path / "a.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"_c\.parquet cannot be read by Spark: "):
+        frame_of_files(tmp_path / "shop.yaml", [str(tmp_path / "_c.parquet")])
 
 
 def test_what_spark_does_not_learn_is_refused(log, spark, tmp_path):
