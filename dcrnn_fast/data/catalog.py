@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, shown
 from ..support.checks import check_count
 from ..support.files import path_of, scratch_folder
-from .packed.arrays import PackedDataset, Progress, file_sha256, no_progress, open_or_discard, open_packed, remove_leftovers
+from .packed.arrays import PackedDataset, Progress, file_sha256, no_progress, open_or_discard, open_packed
+from .packed.folders import remove_leftovers
 from .packed.meta import FORMAT_VERSION, META, check_encoding
 from .packed.remote import is_remote, open_remote
 

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from ...errors import DataError, one_line
 from ...support.files import write_text
-from ..packed.arrays import STAGING, PackedWriter, Progress, no_progress, writing_packed
+from ..packed.arrays import PackedWriter, Progress, no_progress
+from ..packed.folders import STAGING, writing_packed
 from ..packed.meta import FORMAT_VERSION, SCHEMA, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database

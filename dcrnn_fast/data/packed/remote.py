@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from ...errors import DataError, one_line
 from ...support.files import leftovers, replacing, write_bytes
 from ...support.locks import locked
-from .arrays import LOCK, PackedDataset, Progress, file_sha256, open_packed
+from .arrays import PackedDataset, Progress, file_sha256, open_packed
+from .folders import LOCK
 from .meta import META, SCHEMA, PackedMeta, UnreadableError, read_meta
 
 if TYPE_CHECKING:

@@ -38,9 +38,13 @@ def check_texts(name: str, frame: DataFrame, columns: Iterable[str | None]) -> N
 
 
 def columns_of(frame: DataFrame, names: Collection[str]) -> DataFrame:
-    """Some columns of a frame, whatever characters their names have."""
-    quoted = [name.replace("`", "``") for name in frame.columns if name in names]
-    return frame.select(*[f"`{name}`" for name in quoted])
+    """Some columns of a frame."""
+    return frame.select(*[quoted(name) for name in frame.columns if name in names])
+
+
+def quoted(name: str) -> str:
+    """A column's name as Spark reads it, whatever characters it has."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..packed.meta import SPLITS
 from ..read.columns import texts_of, times_of
 from ..read.text_queries import open_database
 from ..schema.files import Split
-from .frames import PLACE, check_columns, check_texts, columns_of, errors, without_histories
+from .frames import PLACE, check_columns, check_texts, columns_of, errors, quoted, without_histories
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -52,7 +52,7 @@ def split(frame: DataFrame, schema: str | Path | Mapping[str, Any]) -> dict[str,
     def at(cells: pa.Array) -> pa.Array:
         return pa.array(_in_order(cells, by) if timed is not None else _splits(cells, by, rule))
 
-    whole = columns_of(frame, set().union(*table.file_columns())).withColumn(AT, at(col("`" + by.replace("`", "``") + "`")))
+    whole = columns_of(frame, set().union(*table.file_columns())).withColumn(AT, at(col(quoted(by))))
     starts = [TRAIN, VALID, TEST]
     with errors():
         if timed is not None:
@@ -94,7 +94,7 @@ def _first_times(whole: DataFrame, frame: DataFrame, by: str, rule: Split) -> li
         times = times_of(cells, by, PLACE)
         return pa.array([None if np.isnan(times.values).all() else times.moments] * len(cells), pa.bool_())
 
-    kinds = frame.select(moments(col("`" + by.replace("`", "``") + "`"))).distinct().collect()
+    kinds = frame.select(moments(col(quoted(by)))).distinct().collect()
     rows = whole.count()
     if not rows:
         raise DataError("the frame has no rows")

@@ -14,7 +14,7 @@ import pytest
 from dcrnn_fast.data import join_packed, open_packed, prepare_folder
 from dcrnn_fast.data.build import journal
 from dcrnn_fast.data.build.journal import FILE, Journal
-from dcrnn_fast.data.packed.arrays import STAGING
+from dcrnn_fast.data.packed.folders import STAGING
 from dcrnn_fast.data.schema.table import load_schema
 
 pytestmark = pytest.mark.skipif(not journal.MACHINE_START.is_file(), reason="the system does not say when the machine was started")
