@@ -164,8 +164,9 @@ def _train(
         ranks.check_same(trainer.where)
         if is_new and ranks.is_first:
             folder.claim(config)
-            if (schema := dataset.path / SCHEMA).is_file():
-                write_file(folder.schema, schema.read_bytes())
+        schema = dataset.path / SCHEMA
+        if ranks.is_first and schema.is_file() and not folder.schema.is_file():  # also of a run that was killed behind its claim
+            write_file(folder.schema, schema.read_bytes())
         for line in warnings:
             report.note(f"warning: {line}")
         if config.oov_dropout == "auto" and is_new and (line := trainer.oov_dropout.in_words()):

@@ -27,6 +27,13 @@ def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(schema, finished, tm
     assert outcome(tmp_path / "run") == outcome(finished)
 
 
+def test_a_run_that_was_killed_before_it_kept_its_schema_gets_it_from_the_next(schema, finished, tmp_path):
+    interrupted(tiny_config(schema), tmp_path / "run", 4)
+    (tmp_path / "run" / "schema.yaml").unlink()
+    train(tiny_config(schema), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(finished)
+
+
 def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "STEPS", 3)
     monkeypatch.setattr(CheckpointPace, "allows", lambda self: False)
