@@ -19,7 +19,7 @@ from .cross_rnn_backward_inputs import cross_rnn_backward_context, cross_rnn_bac
 from .cross_rnn_forward_launch import forward, launch_step
 from .cross_rnn_problem import Problem
 from .launch_options import divide_up, on_device_of
-from .param_gather_launch import readers_of, sum_rows
+from .param_gather_launch import readers_of, sum_parts
 from .weight_gradient import StepGradients, WeightGradient
 
 START_UNITS = 32
@@ -49,8 +49,8 @@ def backward(
         return walk.dx0, nothing(0), nothing(0), nothing(0), nothing(0), walk.dcontext
     bias_rows = walk.sums.sum((1, 2)) if p.R == p.D else walk.sums.sum(2).flatten(1, 2)
     readers = readers_of(problem.index, p.num_shared, p.num_private)
-    weight, own_weight = sum_rows(walk.weights.rows(), readers, problem.x0.dtype)
-    bias, own_bias = sum_rows(bias_rows, readers, problem.x0.dtype)
+    rows, first = walk.weights.rows()
+    weight, own_weight, bias, own_bias = sum_parts(rows, readers, problem.x0.dtype, first=first, bias=bias_rows)
     return walk.dx0, weight, bias, own_weight, own_bias, walk.dcontext
 
 

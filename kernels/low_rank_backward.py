@@ -72,7 +72,7 @@ def _pass(
             operand = rounded(gradient, x0.dtype.element_ty)
             if BANKS:
                 store(gradients + kept + gate * D, gradient, stored)
-                store(bias_sums + gate * D + n, tl.sum(gradient, axis=0), n < D)
+                store(bias_sums + n * G + gate, tl.sum(gradient, axis=0), n < D)
             acc = _add_slices(acc, operand, tiles, gate, SLICES, PRECISION)
     return acc
 
@@ -99,7 +99,7 @@ def low_rank_backward(
     """Every step from the last to the first.
 
     Writes dz and dy to ``z_gradients`` [L, T, B, G, r]; with BANKS da and dq to ``gradients`` [T, L, B, G, D], and their sums over the
-    tile's rows to ``bias_sums`` [T, L, row tiles, G, D]; with X0 dx0 without the first step's P^T dz + Q^T dy to ``terms`` [T, B, D].
+    tile's rows to ``bias_sums`` [T, L, row tiles, D, G]; with X0 dx0 without the first step's P^T dz + Q^T dy to ``terms`` [T, B, D].
     ``d`` [T, B, D] is d between two steps. STATES: ``grad`` has a gradient of every state, not of the last one alone.
     """
     task = tl.program_id(1).to(tl.int64)

@@ -20,7 +20,7 @@ from .cross_rnn_problem import Problem
 from .launch_options import alignment, divide_up, on_device_of
 from .low_rank_backward import low_rank_backward, low_rank_inputs
 from .low_rank_forward import low_rank_forward, low_rank_states
-from .param_gather_launch import gather_low_rank, readers_of, sum_rows
+from .param_gather_launch import gather_low_rank, readers_of, sum_parts
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Walk:
         self.terms = empty(p.T, p.B, p.D, dtype=wide) if x0 else empty(0, dtype=wide)
         self.gradients = empty(p.T, p.L, p.B, p.G, p.D) if banks else empty(0)
         self.z_gradients = empty(p.L, p.T, p.B, p.G, problem.rank)
-        self.sums = empty(p.T, p.L, self.row_tiles, p.G, p.D, dtype=wide) if banks else empty(0, dtype=wide)
+        self.sums = empty(p.T, p.L, self.row_tiles, p.D, p.G, dtype=wide) if banks else empty(0, dtype=wide)
 
     @property
     def _grads(self) -> dict[str, Any]:
@@ -161,33 +161,37 @@ class _Walk:
             torch.bmm(self.gradients[:, :, :, g].flatten(0, 1).mT, self.activations[:, :, :, g].flatten(0, 1)).unflatten(0, (p.T, p.L))
             for g in range(p.G)
         ]
-        weights = torch.stack([self._of_weights(product) for product in products], dim=2)
-        biases = self._of_weights(self.sums.sum(2).mT)
+        weights = self._parts(torch.stack(products, dim=3))
+        biases = self.sums.sum((1, 2)) if problem.tied else self.sums.sum(2).flatten(1, 2)
         readers = readers_of(problem.index, p.num_shared, p.num_private)
-        weight, own_weight = sum_rows(weights, readers, problem.x0.dtype)
-        bias, own_bias = sum_rows(biases, readers, problem.x0.dtype)
+        weight, own_weight, bias, own_bias = sum_parts(weights, readers, problem.x0.dtype, bias=biases)
         return [weight, bias, own_weight, own_bias]
 
     def projection_gradients(self) -> list[Tensor]:
         """Of the shared and of the private projections."""
         p, problem, x0 = self.problem.layout, self.problem, self.problem.x0
         left = self.z_gradients.flatten(3).mT  # [L, T, G * r, B]
-        products = torch.bmm(left[0], x0.expand(p.T, -1, -1)).unsqueeze(0)
+        products, first = torch.bmm(left[0], x0.expand(p.T, -1, -1)).unsqueeze(0), None
         if p.L > 1:
             later = torch.bmm(left[1:].flatten(0, 1), self._states().flatten(0, 1)).unflatten(0, (p.L - 1, p.T))
-            products = torch.cat([products, later])
+            if problem.tied and problem.context is None:
+                products, first = later, self._rows(products)[:, 0]
+            else:
+                products = torch.cat([products, later])
         if problem.context is not None:
             of_context = torch.stack([torch.bmm(left[:, task], problem.context) for task in range(p.T)], dim=1)
             products = torch.cat([of_context, products], dim=3)
-        rows = products.unflatten(2, (p.G, problem.rank)).permute(1, 0, 3, 2, 4)  # [T, L, r, G, K]
         shared, private, index = problem.projection
-        return [*sum_rows(self._of_weights(rows), readers_of(index, shared.shape[0], private.shape[1]), x0.dtype)]
+        readers = readers_of(index, shared.shape[0], private.shape[1])
+        return [*sum_parts(self._parts(self._rows(products)), readers, x0.dtype, first=first)]
 
-    def _of_weights(self, of_steps: Tensor) -> Tensor:
-        """From [T, L, rows, ...] the gradients of all weights of a task: one step after another, or of tied ones the sum, not rounded."""
-        if self.problem.tied:
-            return of_steps.sum(1, dtype=torch.promote_types(of_steps.dtype, torch.float32))
-        return of_steps.flatten(1, 2)
+    def _rows(self, products: Tensor) -> Tensor:
+        """From [L, T, G * r, K] the gradients of the projections' rows, [T, L, r, G, K]."""
+        return products.unflatten(2, (self.problem.layout.G, self.problem.rank)).permute(1, 0, 3, 2, 4)
+
+    def _parts(self, of_steps: Tensor) -> Tensor:
+        """From [T, L, rows, ...] the gradients of all weights of a task: one step after another, or of tied ones parts of a sum."""
+        return of_steps if self.problem.tied else of_steps.flatten(1, 2).unsqueeze(1)
 
     def _states(self) -> Tensor:
         """The states before every step but the first, [L - 1, T, B, D]."""

@@ -87,7 +87,7 @@ def param_gather_low_rank(
 def param_gather_readers(
     index, readers, ranges, T, R, num_shared, num_private, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr
 ):  # fmt: skip
-    """The inverse of an index: for each bank row the places t * R + r that read it, by task, then by row.
+    """The inverse of an index: for each bank row the places that read it, by task, then by row; a place is t * 2**32 + r.
 
     A program lists those of BLOCK_S rows of the shared bank, or of a task's private bank, which this task's places alone read. It goes
     through these places twice: first it counts those of lower rows of the bank, then it knows where each list begins. ``readers`` [2, T, R]
@@ -117,10 +117,10 @@ def param_gather_readers(
             start += tl.sum(lower.to(tl.int32), axis=1)
     end = start
     for task in range(first_task, last_task):
-        first_place = tl.cast(task, tl.int64) * R
+        of_task, first_place = index + tl.cast(task, tl.int64) * R, tl.cast(task, tl.int64) << 32
         for at in range(0, R, BLOCK_R):
             r = at + tl.arange(0, BLOCK_R)
-            value = tl.load(index + first_place + r, mask=r < R, other=-1)
+            value = tl.load(of_task + r, mask=r < R, other=-1)
             reads = (value[None, :] == wanted[:, None]) & there[:, None]
             before = tl.cumsum(reads.to(tl.int32), axis=1) - 1
             tl.store(readers + end[:, None] + before, (first_place + r)[None, :], mask=reads)
@@ -131,23 +131,50 @@ def param_gather_readers(
 
 @triton.jit
 def param_gather_sum(
-    grad, readers, ranges, shared, private, N, bank_rows, num_shared, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr
+    grad, first_part, bias_rows, readers, ranges, shared, private, shared_bias, private_bias,
+    R, K, parts, task_stride, part_stride, row_stride, gate_stride, first_stride, bank_rows, num_shared,
+    G: tl.constexpr, FIRST: tl.constexpr, BIAS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of bank rows: each the sum over the places that read the row, by task, then by row.
+    """The gradients of bank rows: each the sum over the places that read the row, by task, then by row, of all parts of a place's gradient.
 
-    There are no atomics, so every run gives the same bits. Narrow rows share a program, which goes on to the end of the longest list.
+    ``grad`` [T, parts, R, G, K] lies in memory by its strides. With FIRST, each place has one more part, in ``first_part`` [T, R, G, K].
+    With BIAS, so many values of each place, ``bias_rows`` [T, R, BIAS], are added up too, for two banks of biases. There are no atomics, so
+    every run gives the same bits. Narrow rows share a program, which goes on to the end of the longest list.
     """
-    column_tiles = tl.cdiv(N, BLOCK_N)
-    row = (tl.program_id(0) // column_tiles).to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)
-    n = tl.program_id(0) % column_tiles * BLOCK_N + tl.arange(0, BLOCK_N)
-    there = row < bank_rows
+    column_tiles = tl.cdiv(K, BLOCK_N)
+    tile, program = tl.program_id(0) % column_tiles, tl.program_id(0) // column_tiles
+    gate = tl.cast(program % G, tl.int64)
+    row = (program // G).to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)
+    n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    there, inside = row < bank_rows, (n < K)[None, :]
     first = tl.load(ranges + 2 * row, mask=there, other=0)
     last = tl.load(ranges + 2 * row + 1, mask=there, other=0)
     ACC: tl.constexpr = tl.float64 if grad.dtype.element_ty == tl.float64 else tl.float32
     total = tl.zeros((BLOCK_S, BLOCK_N), dtype=ACC)
+    of_gate = gate * gate_stride + n
+    if BIAS:
+        b = tl.arange(0, BIAS)
+        of_first = (b < tl.where(tl.program_id(0) % (column_tiles * G) == 0, BIAS, 0))[None, :]  # one program writes a row's biases
+        total_bias = tl.zeros((BLOCK_S, BIAS), dtype=ACC)
     for number in range(tl.max(last - first)):
         reads = first + number < last
         place = tl.load(readers + first + number, mask=reads, other=0)
-        total += tl.load(grad + place[:, None] * N + n[None, :], mask=reads[:, None] & (n < N)[None, :], other=0.0).to(ACC)
-    target = tl.multiple_of(tl.where(row < num_shared, shared + row * N, private + (row - num_shared) * N), ALIGN)
-    store(target[:, None] + n[None, :], total, there[:, None] & (n < N)[None, :])
+        task, r = place >> 32, place & 0xFFFFFFFF
+        at = r * row_stride
+        if FIRST:
+            values = first_part + (task * first_stride + at)[:, None] + of_gate[None, :]
+            total += tl.load(values, mask=reads[:, None] & inside, other=0.0).to(ACC)
+        values = grad + (task * task_stride + at)[:, None] + of_gate[None, :]
+        for part in range(parts):
+            offset = tl.cast(part, tl.int64) * part_stride
+            total += tl.load(values + offset, mask=reads[:, None] & inside, other=0.0).to(ACC)
+        if BIAS:
+            values = bias_rows + ((task * R + r) * BIAS)[:, None] + b[None, :]
+            total_bias += tl.load(values, mask=reads[:, None] & of_first, other=0.0).to(ACC)
+    own = row - num_shared
+    width = tl.cast(K, tl.int64) * G
+    target = tl.multiple_of(tl.where(row < num_shared, shared + row * width, private + own * width), ALIGN)
+    store(target[:, None] + (gate * K + n)[None, :], total, there[:, None] & inside)
+    if BIAS:
+        target_bias = tl.where(row < num_shared, shared_bias + row * BIAS, private_bias + own * BIAS)
+        store(target_bias[:, None] + b[None, :], total_bias, there[:, None] & of_first)

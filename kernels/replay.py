@@ -96,7 +96,8 @@ def repeat(name: str, arguments: Sequence[Any]) -> Recording | None:
 def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], Any]]:
     """Record a call of an operator inside the block, if one like it came before. Give the function that it yields the results; it returns
     them."""
-    wanted = _key(name, arguments)
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    wanted = _key(name, arguments) if all(tensor.device.type == DEVICE for tensor in tensors) else None
     if wanted is None or _recordings.get(wanted, False) is not None:
         yield lambda results: results
         if wanted is not None and wanted not in _recordings:
@@ -104,7 +105,6 @@ def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], An
                 _recordings.clear()
             _recordings[wanted] = None
         return
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
     recorder = _current.recorder = _Recorder(tensors)
     try:
         with recorder:
@@ -138,12 +138,11 @@ def _key(name: str, arguments: Sequence[Any]) -> object:
                 return None
             found.append(value)
             continue
-        device = value.device
-        if device.type != DEVICE or value.layout is not torch.strided or value.is_nested:
+        if value.layout is not torch.strided or value.is_nested:
             return None
         if value.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(value):
             return None  # the dispatcher makes of it a tensor whose memory holds its values
-        found += value.shape, value.stride(), value.dtype, device, value.data_ptr() % 16
+        found += value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % 16
     return tuple(found)
 
 

@@ -50,6 +50,8 @@ class WeightGradient:
         self.problem, self.states, self.gradients = problem, states, gradients
         self.tied = problem.layout.R == problem.layout.D
         self.parts: list[Tensor | None] = [None] * (1 if self.tied else problem.layout.L)
+        self.later: Tensor | None = None
+        """For tied weights the steps that are not in ``parts`` yet, [T, steps, D * G, K]."""
 
     def add(self, step: int) -> None:
         """Add one step."""
@@ -77,15 +79,16 @@ class WeightGradient:
             of_context = torch.stack([torch.bmm(left[task], problem.context[1:]) for task in range(p.T)])
             products = torch.cat([of_context, products], dim=3)
         if self.tied:
-            self.parts[0] = _sum(self.parts[0], products.sum(1, dtype=_wide(products.dtype)))
+            self.later = products
         else:
             self.parts[1:] = products.unbind(1)
 
-    def rows(self) -> Tensor:
-        """[T, R, G, K] in the index's order of rows."""
+    def rows(self) -> tuple[Tensor, Tensor | None]:
+        """What is added for each row, in the index's order: [T, parts, R, G, K], and one more part [T, R, G, K] or None."""
         p = self.problem.layout
         found = [part for part in self.parts if part is not None]
-        return (found[0] if len(found) == 1 else torch.cat(found, dim=1)).view(p.T, p.R, p.G, p.C + p.D)
+        rows = (found[0] if len(found) == 1 else torch.cat(found, dim=1)).view(p.T, p.R, p.G, p.C + p.D)
+        return (rows.unsqueeze(1), None) if self.later is None else (self.later.view(p.T, p.L - 1, p.R, p.G, p.C + p.D), rows)
 
 
 def _sum(total: Tensor | None, product: Tensor) -> Tensor:

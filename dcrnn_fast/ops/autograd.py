@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -50,7 +49,9 @@ def register_derivative(
                 if repeat is not None and not _watched():
                     recording = repeat(name, arguments)
                     if recording is not None:
-                        with torch.profiler.record_function(operator._schema.name) if profiles() else nullcontext():
+                        if not profiles():
+                            return recording.run(arguments)
+                        with torch.profiler.record_function(operator._schema.name):
                             return recording.run(arguments)
                 return operator(*arguments)
         except RuntimeError:
@@ -169,7 +170,7 @@ def _has_rules(operator: OpOverload, with_gradient: bool) -> bool:
 
 
 def _any(arguments: Sequence[Any], holds: Callable[[Tensor], bool]) -> bool:
-    return any([isinstance(argument, Tensor) and holds(argument) for argument in arguments])
+    return any(isinstance(argument, Tensor) and holds(argument) for argument in arguments)
 
 
 def _requires_grad(tensor: Tensor) -> bool:

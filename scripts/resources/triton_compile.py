@@ -44,14 +44,14 @@ LOW_RANK = {
 """The kernels of the low-rank cell, by their tiles' name in kernels/low_rank_tiles.py."""
 ELEMENT = {"bfloat16": "bf16", "float16": "fp16", "tf32": "fp32", "float32": "fp32", "float64": "fp64"}
 BANKS = ("shared_weight", "shared_bias", "private_weight", "private_bias", "shared_projection", "private_projection")
-GATHERED = ("shared", "private", "weight", "bias", "projection")
+GATHERED = ("shared", "private", "weight", "bias", "projection", "first_part", "bias_rows")
 STATES = ("x0", "states", "context", "out", "activations")
 GRADIENTS = ("grad", "d", "dx0", "terms", "gradients", "bias_sums", "dcontext", "z_gradients", "result")
 PLACES = {"index": "*i32", "projection_index": "*i32", "readers": "*i64", "ranges": "*i64"}
 POINTERS = (*PLACES, *BANKS, *GATHERED, *STATES, *GRADIENTS)
-ACCUMULATED = ("terms", "bias_sums")
+ACCUMULATED = ("terms", "bias_sums", "bias_rows")
 OF_PROJECTIONS = ("projection_places", "projection_rows", "projection_shared", "projection_private")
-ODD = ("B", "T", "places", "bank_rows", "num_shared", "num_private", "steps", "slots", "first_slot", *OF_PROJECTIONS)
+ODD = ("B", "T", "places", "bank_rows", "num_shared", "num_private", "parts", "steps", "slots", "first_slot", *OF_PROJECTIONS)
 """Integers that need not be multiples of 16 where D and C are."""
 SIZES = (*ODD, *"DCRNK", "first_row", "rows_a_step")
 """Integers that always fit in 32 bits. The others are distances in memory, which exceed them for a large batch."""
@@ -66,6 +66,7 @@ HEAVIEST: dict[str, dict[str, Any]] = {
     "low_rank_states": {"TIED": False},
     "low_rank_backward": {"STATES": True, "X0": True, "BANKS": True, "TIED": False},
     "low_rank_inputs": {"X0": True, "STATES": True, "TIED": False},
+    "gather_sum": {"FIRST": True, "BIAS": 2},
 }
 """The flags with which a kernel takes most of a GPU: gated, with a context, saving, with gradients of all states."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from math import ceil
 from typing import Any
 
 SHAPES: tuple[dict[str, Any], ...] = (
@@ -74,7 +73,7 @@ def _prediction(B: int, D: int, T: int, L: int, goal: str, **kind: str) -> dict[
         kernel("inputs", 1, product, weights + L * (1 + GATES) * unit + B * D)
         library("product of dW, first step", 1)
         library("product of dW, other steps", L - 1)
-        launch("sums of dW", 1, costs.memory_seconds(weights * (2 * L + 4 + 4 + 2)), "memory", 0, ceil(weights * (2 * L + 10) / ITEMSIZE))
+        launch("sums of dW", 1, costs.memory_seconds(ITEMSIZE * weights * (L + 1)), "memory", 0, weights * (L + 1))
         floor += L * costs.library_seconds(T, B, D, GATES * D, KIND) + costs.library_seconds(T * L, GATES * D, D, B, KIND)
     total = sum(times)
     rounded = {"us": round(1e6 * total, 1), "floor_us": round(1e6 * floor, 1), "of_floor": round(total / floor, 2)}

@@ -19,7 +19,7 @@ import dcrnn_fast.kernels
 from dcrnn_fast.kernels.cross_rnn_backward import _gate
 from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
 from dcrnn_fast.kernels.low_rank_backward import _add_slices
-from dcrnn_fast.kernels.param_gather import param_gather_readers
+from dcrnn_fast.kernels.param_gather import param_gather_readers, param_gather_sum
 from dcrnn_fast.kernels.tiles import add_product, bank_rows, dot, inside
 from dcrnn_fast.ops.registry import Implementation, Keep, register
 from dcrnn_fast.ops.triton import functions
@@ -79,6 +79,20 @@ def wrong_param_gather_readers(
 ):  # fmt: skip
     """Lists the places of the first task alone."""
     param_gather_readers(index, readers, ranges, 1, R, num_shared, num_private, BLOCK_S, BLOCK_R)
+
+
+@triton.jit
+def wrong_param_gather_sum(
+    grad, first_part, bias_rows, readers, ranges, shared, private, shared_bias, private_bias,
+    R, K, parts, task_stride, part_stride, row_stride, gate_stride, first_stride, bank_rows, num_shared,
+    G: tl.constexpr, FIRST: tl.constexpr, BIAS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Leaves out the last part of each place's gradient."""
+    param_gather_sum(
+        grad, first_part, bias_rows, readers, ranges, shared, private, shared_bias, private_bias,
+        R, K, parts - 1, task_stride, part_stride, row_stride, gate_stride, first_stride, bank_rows, num_shared,
+        G, FIRST, BIAS, ALIGN, BLOCK_S, BLOCK_N,
+    )  # fmt: skip
 
 
 @triton.jit

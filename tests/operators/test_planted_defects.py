@@ -16,6 +16,7 @@ DEFECTS = {
     "a mask one unit too narrow": ("inside", "out"),
     "another task's private row": ("bank_rows", "out"),
     "the readers of other tasks left out": ("param_gather_readers", "gradient of shared_weight"),
+    "a step left out of the sum": ("param_gather_sum", "gradient of shared_weight"),
     "the derivative of the gate dropped": ("_dq", "gradient of"),
     "the end of a product left out of dh": ("add_gradient_product", "gradient of"),
     "x0's gradient of the steps lost": ("add_dx0", "gradient of x0"),
@@ -27,6 +28,7 @@ LOW_RANK_DEFECTS = {
     "another task's projection": ("of_task", "out"),
     "the gate's part of dz left out": ("_add_slices", "gradient of"),
     "the projections left out of dh": ("add_gradient", "gradient of"),
+    "a step left out of the sum": ("param_gather_sum", "gradient of shared_weight"),
     "the derivative of the gate dropped": ("_dq", "gradient of"),
     "a mask one unit too narrow": ("inside", "out"),
 }

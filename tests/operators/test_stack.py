@@ -205,8 +205,7 @@ def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend, open_
         "cross_rnn_backward_context: dcontext",
         "cross_rnn_backward_context: dcontext",
         "param_gather_readers: readers, ranges",
-        "param_gather_sum: shared, private",
-        "param_gather_sum: shared, private",
+        "param_gather_sum: shared, private, shared_bias, private_bias",
     ]
 
 
@@ -217,7 +216,8 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
     start, middle = "cross_rnn_backward_start: gradients, bias_sums", "cross_rnn_backward_step: d, gradients, bias_sums"
     adding, middle_adding = (launch.replace("gradients", "terms, gradients") for launch in (start, middle))
     end, context = "cross_rnn_backward_x0: dx0", "cross_rnn_backward_context: dcontext"
-    rows, sums, again = "param_gather_rows: out", "param_gather_sum: shared, private", "cross_rnn_step: activations"
+    rows, again, sums = "param_gather_rows: out", "cross_rnn_step: activations", "param_gather_sum: shared, private"
+    of_both = f"{sums}, shared_bias, private_bias"
     readers, forward = "param_gather_readers: readers, ranges", "cross_rnn_all_steps: states, activations"
     expected = {
         "all_steps, states": [cross + " [3, ?, ?]", forward, start, rows, middle, middle, end, context, context],
@@ -227,12 +227,12 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
         ],
         "all_steps, no context": [cross, "cross_rnn_all_steps: states, out, activations", start, rows, middle, middle, end],
     }  # fmt: skip
-    lines = [[case, f"sizes: {launches[0]}", *launches[1:], readers, sums, sums] for case, launches in expected.items()]
+    lines = [[case, f"sizes: {launches[0]}", *launches[1:], readers, of_both] for case, launches in expected.items()]
     all_three = "param_gather_low_rank: weight, bias, projection"
     low_rank = [
         "low rank", f"sizes: {cross} [?, 2, ?] [?, ?, 2, ?] [?, ?] [3, ?, ?]", all_three, "low_rank_forward: out, activations",
         all_three, "low_rank_backward: d, terms, gradients, z_gradients, bias_sums", "low_rank_inputs: result",
-        "low_rank_inputs: result", readers, sums, sums, "low_rank_states: states", readers, sums,
+        "low_rank_inputs: result", readers, of_both, "low_rank_states: states", readers, sums,
     ]  # fmt: skip
     gather = ["gather", "sizes: [?, ?, ?] [?, ?, ?, ?] [?, ?]", rows, readers, sums]
     assert graphs()["every"] == [*(line for case in lines for line in case), *low_rank, *gather]

@@ -142,7 +142,7 @@ def run_without_memory(launch: Launch, programs: list[Program], index: int) -> N
         count, (at, *_) = given["readers"].numel(), np.broadcast_arrays(pointers, mask)[0][np.broadcast_to(mask, pointers.shape)]
         if names[int(at >> np.uint64(48))] == "ranges":
             return count - 1 + (pointers & np.uint64(2**48 - 1)).astype(np.int64) // 8 % 2
-        return count // 2 - 1 if names[int(at >> np.uint64(48))] == "readers" else index
+        return ((count // 2 // given["R"] - 1) << 32) + given["R"] - 1 if names[int(at >> np.uint64(48))] == "readers" else index
 
     def load(pointers: Any, mask: Any, other: Any, *options: Any) -> Any:
         check(pointers, mask)

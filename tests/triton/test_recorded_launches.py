@@ -186,13 +186,16 @@ def _short_offsets(x, out, B, D, BLOCK: tl.constexpr):
 
 @triton.jit
 def _short_places(
-    grad, readers, ranges, shared, private, N, bank_rows, num_shared, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr
+    grad, first_part, bias_rows, readers, ranges, shared, private, shared_bias, private_bias,
+    R, K, parts, task_stride, part_stride, row_stride, gate_stride, first_stride, bank_rows, num_shared,
+    G: tl.constexpr, FIRST: tl.constexpr, BIAS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
     first = tl.load(ranges + 2 * row, mask=row < bank_rows, other=0)
     for number in range(tl.max(tl.load(ranges + 2 * row + 1, mask=row < bank_rows, other=0) - first)):
-        place = tl.load(readers + first + number, mask=row < bank_rows, other=0).to(tl.int32)
-        tl.store(shared + row, tl.load(grad + place * N, mask=row < bank_rows), mask=row < num_shared)
+        place = tl.load(readers + first + number, mask=row < bank_rows, other=0)
+        at = (place >> 32).to(tl.int32) * task_stride + (place & 0xFFFFFFFF).to(tl.int32) * row_stride
+        tl.store(shared + row, tl.load(grad + at, mask=row < bank_rows), mask=row < num_shared)
 
 
 @triton.jit
