@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ class FunnelClassifier(BaseEstimator):
         histories: what a schema holds under this key.
         config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``.
         random_state: the seed of the run, and of the validation rows; also what else scikit-learn takes for one.
-        verbose: show the progress.
+        verbose: show the progress. Without it, what a run warns of is a UserWarning.
 
     Leave out columns that are known only after the event, such as a revenue: they would tell the label.
 
@@ -113,7 +114,7 @@ class FunnelClassifier(BaseEstimator):
             if isinstance(given := getattr(self, argument), (str, Mapping)):
                 raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list")
         root = self._new_folder()
-        run, report = root / "run", choose_report(quiet=not self.verbose)
+        run, report = root / "run", choose_report() if self.verbose else _Quiet()
         seed = self.random_state if isinstance(self.random_state, int) else check_random_state(self.random_state).randint(2**31)
         own = {"data": NAME, "seed": seed, "loss.sample_weight": self.weight is not None}
         config = load_config(None, own | dict(self.config or {}))
@@ -126,6 +127,8 @@ class FunnelClassifier(BaseEstimator):
             said = str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])
             raise DataError(said.replace("use `threshold` or `positive`", "make a column of 0 and 1 of it")) from error
         result = train(config, run, dataset=dataset, report=report)
+        for line in report.warnings if isinstance(report, _Quiet) else ():
+            warnings.warn(line, stacklevel=2)
         shutil.rmtree(root / "cache")
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
@@ -278,6 +281,17 @@ class FunnelClassifier(BaseEstimator):
             report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
         return schema | {key: value for key, value in others.items() if value is not None}
+
+
+class _Quiet(Report):
+    """Keeps of what a run says what it warns of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        if text.startswith("warning: "):
+            self.warnings.append(text.removeprefix("warning: "))
 
 
 def _delete(folder: Path, maker: int) -> None:

@@ -113,6 +113,11 @@ def test_it_says_what_it_reads_and_what_it_leaves_out(frame, capsys):
     assert "order" in said
 
 
+def test_without_its_progress_it_warns_as_python_does(frame):
+    with pytest.warns(UserWarning, match="of the valid rows hold both classes"):
+        quick(group="user_id").fit(frame[:600])
+
+
 def test_it_learns(frame):
     model = FunnelClassifier(tasks=TASKS, verbose=False).fit(frame)
     assert model.score(events(2000, seed=1)) > 0.6
