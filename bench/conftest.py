@@ -52,13 +52,15 @@ class Session:
         return self.folder / f"{name}_{card}.json"
 
     def save(self, name, device, case, figures):
-        row = {**case, **figures}
+        row = {**case, **figures, **machine.tile_sizes(device)}
         self.rows.append((name, row))
         if self.measuring:
             results.merge(self.path(name, device), row)
 
     def has(self, name, device, case):
-        return any(results.case_of(row) == case for row in results.rows_of_this_machine(self.path(name, device)))
+        tiles = machine.tile_sizes(device)  # a case that was measured with others is measured anew
+        known = results.rows_of_this_machine(self.path(name, device))
+        return any(results.case_of(row) == case and tiles.items() <= row.items() for row in known)
 
 
 class WithoutPytestBenchmark:
@@ -108,10 +110,10 @@ def untimed_comparison(request, device, case):
         pytest.skip("measured already")
     torch.manual_seed(0)
     torch._dynamo.reset()
-    precision = torch.backends.cuda.matmul
-    before, precision.fp32_precision = precision.fp32_precision, "tf32" if case["dtype"] == "tf32" else "ieee"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if case["dtype"] == "tf32" else "highest")  # the way that Inductor reads it
     yield Comparison(case, device, grid=session.grid, seconds=session.seconds, save=partial(session.save, name, device, case))
-    precision.fp32_precision = before
+    torch.set_float32_matmul_precision(before)
     free()
 
 

@@ -24,21 +24,24 @@ def cpu_name() -> str:
 
 
 def card() -> dict[str, object]:
-    """The GPU and what its results depend on; empty where there is none."""
+    """The versions that a GPU's results depend on; empty where there is none."""
     if not torch.cuda.is_available():
         return {}
     import triton
 
+    return {"cuda": torch.version.cuda, "triton": triton.__version__}
+
+
+def tile_sizes(device: str) -> dict[str, str]:
+    """The column of a row on a GPU that says where Triton's tile sizes come from; none on a CPU."""
+    if device == "cpu":
+        return {}
     from dcrnn_fast.kernels import tile_file
 
     name = torch.cuda.get_device_name()
     path = tile_file.user_file(name)
     tuned = path if path.is_file() else tile_file.shipped_file(name)
-    return {
-        "cuda": torch.version.cuda,
-        "triton": triton.__version__,
-        "tile sizes": "measured" if tuned.is_file() else "predicted",
-    }
+    return {"tile sizes": "measured" if tuned.is_file() else "predicted"}
 
 
 def description() -> dict[str, object]:
@@ -63,7 +66,7 @@ def description() -> dict[str, object]:
 def line(about: dict) -> str:
     """What :func:`description` found, for people."""
     isa = about["isa of the kernels"] or about["isa"]
-    card = f"{about['gpu']}, CUDA {about['cuda']}, Triton {about['triton']}, tile sizes {about['tile sizes']}; " if about["gpu"] else ""
+    card = f"{about['gpu']}, CUDA {about['cuda']}, Triton {about['triton']}; " if about["gpu"] else ""
     versions = f"PyTorch {about['torch'].partition('+')[0]}, dcrnn_fast {about['dcrnn_fast']}, Python {about['python']}"
     return f"{card}{about['cpu']}, {isa}, {about['threads']} threads, {versions}"
 

@@ -7,11 +7,14 @@ import math
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +35,8 @@ TRAINER = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich"
 """Modules that training needs beside PyTorch and NumPy."""
 CEILINGS = {"float32": 1e-4, "bfloat16": 5e-2}
 """The largest relative errors, by dtype."""
+FIRST_STEPS = 50
+"""Training steps that are not timed, at most."""
 
 
 def calls(shapes: Sequence[dict[str, Any]], every_option: bool) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
@@ -72,38 +77,74 @@ def report() -> int:
 
 
 def compare(shapes: Sequence[dict[str, Any]], every_option: bool, as_allocated: bool, device: str) -> int:
-    """Compare both operators, forward and backward, with the reference in float64: for every backend and every choice of kernels."""
+    """Compare both operators, forward and backward, with the reference in float64: for every backend and every choice of kernels.
+
+    Prints a line for each comparison, and goes on after one that fails.
+    """
+    import torch
+
+    from dcrnn_fast.ops import backends
+    from tests.operators.backend import CHOICES
+
+    names = ["triton", *(["cuda"] if device == "cuda" and backends.REASONS["cuda"] is None else [])]
+    print(f"backends: {', '.join(names)}; without: {backends.REASONS}")
+    if not as_allocated:
+        torch.use_deterministic_algorithms(True)  # fills new memory with NaN; initcheck needs it as it is
+    passed = []
+    for shape, dtype, options in calls(shapes, every_option):
+        for backend in names:
+            for words, choice in CHOICES[backend].items():
+                cell = partial(_compare_cell, backend, choice, shape, dtype, options, device)
+                passed.append(attempt(f"{words}, {dtype}, {shape | options}", cell))
+    passed += [attempt(f"{name}, param_gather", partial(_compare_gather, name, device)) for name in names]
+    print(f"{sum(passed)} of {len(passed)} comparisons passed")
+    return int(not all(passed))
+
+
+def attempt(what: str, work: Callable[[], str]) -> bool:
+    """Whether ``work`` ends without an error. Prints what it returns, or the error."""
+    try:
+        said = work()
+    except Exception:
+        print(f"FAILED: {what}\n{traceback.format_exc()}", flush=True)
+        return False
+    print(f"{what}: {said}", flush=True)
+    return True
+
+
+def _compare_cell(backend: str, choice: dict[str, Any], shape: dict[str, Any], dtype: str, options: dict[str, Any], device: str) -> str:
     import torch
 
     from dcrnn_fast import functional
-    from dcrnn_fast.ops import backends
-    from tests.operators.backend import CHOICES
+
+    with functional.kernel_override(backend, **choice):
+        errors = _errors(backend, shape, getattr(torch, dtype), options, device)
+    found = {name: error / CEILINGS[dtype] for name, error in errors.items()}
+    if wrong := {name: f"{error:.2f}" for name, error in found.items() if not error < 1}:
+        raise AssertionError(f"errors relative to their ceiling: {wrong}")
+    return f"largest error {max(found.values()):.2f} of its ceiling"
+
+
+def _compare_gather(backend: str, device: str) -> str:
+    import torch
+
+    from dcrnn_fast import functional
     from tests.operators.problems import cross_arguments, differentiable
 
-    names = ["triton", *(["cuda"] if device == "cuda" and backends.REASONS["cuda"] is None else [])]
-    if not as_allocated:
-        torch.use_deterministic_algorithms(True)  # fills new memory with NaN; initcheck needs it as it is
-    worst = 0.0
-    for shape, dtype, options in calls(shapes, every_option):
-        for backend, choice in ((name, choice) for name in names for choice in CHOICES[name].values()):
-            with functional.kernel_override(backend, **choice):
-                worst = max(worst, _error(backend, shape, getattr(torch, dtype), options, device) / CEILINGS[dtype])
     arguments = cross_arguments(batch=4, dim=40, tasks=3, dtype=torch.float32)
     given = {name: arguments[name].to(device) for name in ("shared_weight", "private_weight", "index")}
     leaves = list(differentiable(given).values())
-    found = {}
-    for backend in ("reference", *names):
-        out = functional.param_gather(*given.values(), backend=backend)
-        found[backend] = [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]
-        for got, right in zip(found[backend], found["reference"], strict=True):
-            torch.testing.assert_close(got, right)
-    print(f"backends: {', '.join(names)}; without: {backends.REASONS}")
-    print(f"largest error, relative to its ceiling: {worst:.2f}")
-    return 0 if worst < 1 else 1
+    found = []
+    for name in (backend, "reference"):
+        out = functional.param_gather(*given.values(), backend=name)
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), leaves)])
+    for got, right in zip(*found, strict=True):
+        torch.testing.assert_close(got, right)
+    return "as the reference"
 
 
-def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dict[str, Any], device: str) -> float:
-    """The largest relative error of the output of ``cross_rnn`` and of its gradients."""
+def _errors(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dict[str, Any], device: str) -> dict[str, float]:
+    """The relative errors of the output of ``cross_rnn`` and of its gradients, by their names; infinite where a value is not finite."""
     import torch
 
     from dcrnn_fast import functional
@@ -120,14 +161,35 @@ def _error(backend: str, shape: dict[str, Any], dtype: torch.dtype, options: dic
         out = functional.cross_rnn(**arguments, **options, backend=name)
         seed = torch.linspace(-1, 1, out.numel(), device=device, dtype=torch.float64).to(dtype).to(out.dtype).view_as(out)
         results.append([out.detach(), *torch.autograd.grad(out, list(leaves.values()), seed)])
-    errors = [relative_error(got, right) for got, right in zip(*results, strict=True)]
-    return max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() would pass over NaN
+    errors = {name: relative_error(got, right) for name, got, right in zip(["out", *leaves], *results, strict=True)}
+    return {name: error if math.isfinite(error) else math.inf for name, error in errors.items()}
 
 
-def train(rows: int, batch_sizes: Sequence[int]) -> int:
-    """Train one epoch on a generated table with the defaults, and with larger batches: with steps as CUDA graphs, and kernel by kernel.
+class Clock:
+    """Times the training steps behind the first ones, which compile and record."""
 
-    Prints rows/s of the steps alone. Fails if the two do not end with the same weights.
+    def __init__(self, rows: int, batch_size: int, device: str) -> None:
+        self.batch_size, self.device, self.last = batch_size, device, rows // batch_size
+        self.first, self.at = min(FIRST_STEPS, self.last // 2), dict[int, float]()
+
+    def __call__(self, step: int) -> None:
+        """Note the time, if this is the first or the last step that counts."""
+        if step in (self.first, self.last):
+            import torch
+
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            self.at[step] = time.monotonic()
+
+    def rate(self) -> float:
+        """Rows a second."""
+        return (self.last - self.first) * self.batch_size / (self.at[self.last] - self.at[self.first])
+
+
+def train(rows: int, batch_size: int) -> int:
+    """Train one epoch on a generated table with the defaults, kernel by kernel and with steps as CUDA graphs; then time requests.
+
+    Prints what it measures as soon as it is there. Fails where a run does, or where the two do not end with the same weights.
     """
     import json
 
@@ -149,23 +211,28 @@ def train(rows: int, batch_sizes: Sequence[int]) -> int:
         begin = time.monotonic()
         data = prepare_folder(folder / "scale.yaml", folder / "packed")
         print(f"{rows:,} rows prepared in {time.monotonic() - begin:.0f} s", flush=True)
-        differ = False
-        for size in batch_sizes:
-            weights = []
-            for graph in (True, False):
-                keys = {"data": data.meta.name, "device": device, "optimiser.epochs": 1, "optimiser.batch_size": size, "cuda_graph": graph}
-                run = RunFolder(folder / f"run-{size}-{graph}")
-                rate = train_run(load_config(None, keys), run.root, dataset=data)["train"]["rows_per_second"]
-                weights.append(run.weights.read_bytes())
-                print(f"batches of {size}, {'as one launch' if graph else 'kernel by kernel'}: {rate:,.0f} training rows/s", flush=True)
-            differ |= weights[0] != weights[1]
-            _compare_requests(run.weights, data, device)
-            print(f"both with batches of {size} end with {'other' if weights[0] != weights[1] else 'the same'} weights", flush=True)
-    return int(differ)
+        weights: list[bytes] = []
+
+        def run(graph: bool) -> str:
+            keys = {"data": data.meta.name, "device": device, "optimiser.epochs": 1, "optimiser.batch_size": batch_size}
+            keys |= {"cuda_graph": graph, "early_stopping.every_steps": rows}  # one evaluation, at the end
+            clock, made = Clock(data.meta.rows["train"], batch_size, device), RunFolder(folder / f"run-{graph}")
+            train_run(load_config(None, keys), made.root, dataset=data, on_step=clock)
+            weights.append(made.weights.read_bytes())
+            return f"{clock.rate():,.0f} training rows/s"
+
+        ways = {f"batches of {batch_size}, kernel by kernel": False, f"batches of {batch_size}, as one launch": True}
+        passed = [attempt(words, partial(run, graph)) for words, graph in ways.items()]
+        if weights:
+            (folder / "weights").write_bytes(weights[0])
+            passed.append(attempt("requests", partial(requests, folder / "weights", data, device)))
+        if len(weights) == 2:
+            print(f"both end with {'the same' if weights[0] == weights[1] else 'other'} weights", flush=True)
+        return int(not all(passed) or weights[0] != weights[1])
 
 
-def _compare_requests(weights: Path, data: Any, device: str) -> None:
-    """Compare requests, which a GPU records, with the model's own logits."""
+def requests(weights: Path, data: Any, device: str) -> str:
+    """Compare requests, which a GPU records, with the model's own logits, and time them."""
     import torch
 
     from dcrnn_fast import DCRNN
@@ -173,11 +240,20 @@ def _compare_requests(weights: Path, data: Any, device: str) -> None:
     from dcrnn_fast.training import load_model
 
     model = cast(DCRNN, load_model(weights, device=device)[0].eval())
-    prepared, batch = model.prepare_inference(), next(BlockLoader(data.split("test"), 513).batches())
-    for rows in (1, 5, 64, 512, 513):
-        ids, dense = batch.ids[:rows].to(device), None if batch.dense is None else batch.dense[:rows].to(device)
-        torch.testing.assert_close(prepared(ids, dense), model(ids, dense).detach(), rtol=1e-3, atol=1e-4)
-    print("requests have the model's logits", flush=True)
+    batch = next(BlockLoader(data.split("test"), 513).batches())
+    prepared, found = model.prepare_inference(), []
+    with torch.no_grad():
+        for rows in (1, 5, 64, 512, 513):
+            ids, dense = batch.ids[:rows], None if batch.dense is None else batch.dense[:rows]
+            there = ids.to(device), None if dense is None else dense.to(device)
+            torch.testing.assert_close(prepared(*there), model(*there), rtol=1e-3, atol=1e-4)
+            seconds = []
+            for _ in range(200):
+                begin = time.perf_counter()
+                prepared(ids.to(device), None if dense is None else dense.to(device)).cpu()  # from the CPU and back
+                seconds.append(time.perf_counter() - begin)
+            found.append(f"{rows} rows {1e6 * statistics.median(seconds):,.0f} us")
+    return f"the model's logits; from the CPU and back, median of 200: {', '.join(found)}"
 
 
 def tune(minutes: float | None, dry_run: bool) -> int:
@@ -222,7 +298,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("report", "smoke", "small", "train", "tune"))
     parser.add_argument("--rows", type=int, default=2_000_000, help="with train: of the table")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 4096], help="with train")
+    parser.add_argument("--batch-size", type=int, default=512, help="with train")
     parser.add_argument("--minutes", type=float, help="with tune: start nothing new after so many minutes")
     parser.add_argument("--as-allocated", action="store_true", help="with small: do not fill new memory")
     parser.add_argument("--dry-run", action="store_true", help="with small and tune: say what would run, on a machine without a GPU too")
@@ -230,7 +306,7 @@ def main() -> int:
     if options.what == "report":
         return report()
     if options.what == "train":
-        return train(options.rows, options.batch_sizes)
+        return train(options.rows, options.batch_size)
     if options.what == "tune":
         return tune(options.minutes, options.dry_run)
     shapes = SMALL if options.what == "small" else SMOKE

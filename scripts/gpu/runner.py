@@ -25,13 +25,14 @@ LAST_LINES = 15
 class Command:
     """A command line and variables of its environment. One that ``stops_itself`` takes the option ``--minutes``.
 
-    A command with a name is a part of its step: where it passed before, it does not run again.
+    A command with a name is a part of its step: where it passed before, it does not run again. It starts if ``least`` seconds are left.
     """
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     stops_itself: bool = False
     name: str = ""
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Runner:
                     print(f"{part}: passed before", file=log, flush=True)
                     continue
                 left = None if self.ends is None else self.ends - time.monotonic()
-                if left is not None and left <= 0:
+                if left is not None and left <= command.least:
                     late = f"the minutes were used up before: {words(command.arguments)}"
                     break
                 arguments = list(command.arguments)

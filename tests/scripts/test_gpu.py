@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def device(gpu, results, monkeypatch):
                 gpu.Step(
                     step.name,
                     tuple(
-                        say(gpu, command.name or step.name, code.get(command.name or step.name, 0), name=command.name)
+                        say(gpu, command.name or step.name, code.get(command.name or step.name, 0), name=command.name, least=command.least)
                         for command in step.commands
                     ),
                     step.needs,
@@ -93,17 +94,22 @@ def test_it_builds_for_the_architecture_of_the_card_alone(device, monkeypatch):
     assert device()[2].log("build").read_text().splitlines()[-1] == "9.0"
 
 
-def test_nothing_is_timed_after_a_red_smoke_test(device):
+def test_after_a_red_smoke_test_nothing_is_timed_and_what_finds_the_fault_runs(device):
     code, outcomes, _ = device(codes={"smoke": 1})
     assert code == 1
-    assert outcomes == {**dict.fromkeys(ALL_PASSED, "not run"), "environment": "passed", "build": "passed", "smoke": "failed"}
+    assert outcomes == {**ALL_PASSED, "smoke": "failed", **dict.fromkeys(["headline", "trainer", "tune", "bench"], "not run")}
 
 
-def test_tile_sizes_and_benchmarks_wait_for_every_test(device):
+def test_a_red_test_stops_no_other_step(device):
     code, outcomes, runner = device(codes={"tests": 1})
-    assert code == 1
-    assert outcomes == {**ALL_PASSED, "tests": "failed", "tune": "not run", "bench": "not run"}
+    assert (code, outcomes) == (1, {**ALL_PASSED, "tests": "failed"})
     assert "exit code 1" in runner.outcomes["tests"].why
+
+
+def test_a_part_that_cannot_end_in_time_does_not_start(gpu, device):
+    code, outcomes, runner = device("--only", "smoke,trainer,tests", ends=time.monotonic() + gpu.TRAINER_SECONDS)
+    assert (code, outcomes["trainer"], outcomes["tests"]) == (0, "unfinished", "passed")
+    assert "used up before" in runner.outcomes["trainer"].why
 
 
 def test_after_a_red_build_the_kernels_without_one_run_and_what_was_built_before_is_gone(device, results):
@@ -126,7 +132,7 @@ def test_a_part_that_passed_does_not_run_again_on_the_same_sources_and_card(gpu,
 
 @pytest.mark.parametrize("changed", [{"sources": "other"}, {"card": "Other Card"}])
 def test_what_passed_counts_on_the_same_sources_and_card_alone(device, changed):
-    assert device("--only", "smoke,tests")[0] == 0
+    assert device("--only", "smoke")[0] == 0
     assert device("--only", "bench")[1]["bench"] == "passed"
     assert device("--only", "bench", **changed)[1]["bench"] == "not run"
 
@@ -190,17 +196,47 @@ def test_tile_sizes_of_another_card_are_forgotten(results, device):
         assert tuned.is_file() == stays
 
 
-def test_a_step_that_fails_now_does_not_count_as_passed_before(device):
-    assert device("--only", "smoke,tests")[0] == 0
-    assert device("--only", "smoke", codes={"smoke": 1})[0] == 1
-    assert device("--only", "headline")[1]["headline"] == "not run"
+def test_a_step_that_fails_now_does_not_count_as_passed_before(gpu, tmp_path):
+    runner = gpu.Runner(tmp_path, tmp_path)
+    runner.passed_before = {"first"}
+    assert not runner.run(gpu.Step("first", (say(gpu, "red", 1),)))
+    assert not runner.run(gpu.Step("second", (say(gpu, "green"),), needs=("first",)))
+    assert runner.outcomes["second"].state == "not run"
+
+
+SHAPE = {"batch": 3, "dim": 4}
+
+
+def spoilt(monkeypatch, factor):
+    """``cross_rnn`` gives wrong results on every backend but the reference."""
+    right = functional.cross_rnn
+    monkeypatch.setattr(functional, "cross_rnn", lambda **given: right(**given) * (1 if given["backend"] == "reference" else factor))
 
 
 def test_the_comparison_of_the_smoke_test_finds_nan(script, monkeypatch):
-    module = script("gpu.device")
-    right = functional.cross_rnn
-    monkeypatch.setattr(functional, "cross_rnn", lambda **given: right(**given) * (1 if given["backend"] == "reference" else torch.nan))
-    assert module._error("cpp", {"batch": 3, "dim": 4}, torch.float32, {}, "cpu") == math.inf
+    spoilt(monkeypatch, torch.nan)
+    assert script("gpu.device")._errors("cpp", SHAPE, torch.float32, {}, "cpu")["out"] == math.inf
+
+
+def test_the_smoke_test_names_what_is_wrong_and_goes_on(script, monkeypatch, capsys):
+    device = script("gpu.device")
+    spoilt(monkeypatch, 1.1)
+    cell = partial(device._compare_cell, "cpp", {}, SHAPE, "float32", {}, "cpu")
+    assert not device.attempt("cpp, float32", cell)
+    said = capsys.readouterr().out
+    assert said.startswith("FAILED: cpp, float32\n")
+    assert re.search(r"errors relative to their ceiling: \{'out': '\d+", said)
+    assert device.attempt("cpp, param_gather", partial(device._compare_gather, "cpp", "cpu"))
+
+
+def test_the_trainer_times_the_steps_behind_the_first_ones(script, monkeypatch):
+    device = script("gpu.device")
+    clock = device.Clock(rows=1000, batch_size=10, device="cpu")
+    for step in range(1, 101):
+        now = min(step, 50) + max(0, step - 50) / 10
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        clock(step)
+    assert clock.rate() == pytest.approx(100), "50 steps of 10 rows in 5 seconds"
 
 
 def test_results_of_other_sources_are_refused(results, device):
