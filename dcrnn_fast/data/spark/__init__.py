@@ -25,10 +25,16 @@ __all__ = ["encoded", "learn", "pack", "prepare", "split"]
 def prepare(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str | Path) -> PackedMeta:
     """Split, learn and pack: the rows that `prepare` makes of files that hold those of `frame`, in parts. Return their meta.json.
 
+    Until it ends, Spark keeps the train rows in the memory and on the disks of its workers: learning reads them once for each column.
+
     Raises DataError as :func:`split`, :func:`learn` and :func:`pack` do.
     """
     new_folder(output)
     frames = split(frame, schema)
-    with tempfile.TemporaryDirectory() as scratch:
-        learn(frames["train"], schema, Path(scratch) / "learned")
-        return pack(frames, schema, Path(scratch) / "learned", output)
+    train = frames["train"].persist()
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            learn(train, schema, Path(scratch) / "learned")
+            return pack(frames, schema, Path(scratch) / "learned", output)
+    finally:
+        train.unpersist()
