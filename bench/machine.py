@@ -32,18 +32,6 @@ def card() -> dict[str, object]:
     return {"cuda": torch.version.cuda, "triton": triton.__version__}
 
 
-def tile_sizes(device: str) -> dict[str, str]:
-    """The column of a row on a GPU that says where Triton's tile sizes come from; none on a CPU."""
-    if device == "cpu":
-        return {}
-    from dcrnn_fast.kernels import tile_file
-
-    name = torch.cuda.get_device_name()
-    path = tile_file.user_file(name)
-    tuned = path if path.is_file() else tile_file.shipped_file(name)
-    return {"tile sizes": "measured" if tuned.is_file() else "predicted"}
-
-
 def description() -> dict[str, object]:
     """Processor, instruction set, threads and versions; the card's name where a GPU is used."""
     extension = dcrnn_fast.ops.backends.extension()

@@ -127,8 +127,6 @@ class FunnelClassifier(BaseEstimator):
             said = str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])
             raise DataError(said.replace("use `threshold` or `positive`", "make a column of 0 and 1 of it")) from error
         result = train(config, run, dataset=dataset, report=report)
-        for line in report.warnings if isinstance(report, _Quiet) else ():
-            warnings.warn(line, stacklevel=2)
         shutil.rmtree(root / "cache")
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
@@ -284,14 +282,11 @@ class FunnelClassifier(BaseEstimator):
 
 
 class _Quiet(Report):
-    """Keeps of what a run says what it warns of."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
+    """Of what a run says, what it warns of: as Python's warnings."""
 
     def note(self, text: str) -> None:
         if text.startswith("warning: "):
-            self.warnings.append(text.removeprefix("warning: "))
+            warnings.warn(text.removeprefix("warning: "), stacklevel=2)
 
 
 def _delete(folder: Path, maker: int) -> None:

@@ -61,21 +61,9 @@ def param_gather_low_rank(
         if tile % column_tiles == 0:
             VALUE: tl.constexpr = bias.dtype.element_ty.primitive_bitwidth // 8
             copy_rows(
-                tile // column_tiles,
-                shared_bias,
-                private_bias,
-                index,
-                bias,
-                places,
-                R,
-                G,
-                num_shared,
-                num_private,
-                VALUE,
-                False,
-                BLOCK_R,
-                G,
-            )
+                tile // column_tiles, shared_bias, private_bias, index, bias, places, R, G, num_shared, num_private,
+                VALUE, False, BLOCK_R, G,
+            )  # fmt: skip
     else:
         copy_rows(
             tile - of_weights, shared_projection, private_projection, projection_index, projection, projection_places, projection_rows,

@@ -41,7 +41,7 @@ class StepGradients:
 
 
 class WeightGradient:
-    """[da | dq]^T [context, h] of each step; for tied weights their sum over the steps.
+    """[da | dq]^T [context, h] of each step; those of tied weights are parts of a sum.
 
     ``states`` [T, L - 1, B, D] are those before every step but the first, which reads x0.
     """

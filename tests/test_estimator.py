@@ -24,6 +24,7 @@ from dcrnn_fast.training import calibrate, evaluate, load_config, train, write_r
 from tests.event_frames import events
 from tests.refusals import check, row
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 TASKS = ["click", "order"]
 QUICK = {"optimiser.epochs": 1, "optimiser.batch_size": 64, "optimiser.warmup_steps": 4, "device": "cpu", "threads": 1}
 
@@ -34,7 +35,7 @@ def _cache(own_cache):
 
 
 def quick(**arguments):
-    """An estimator of one epoch that says nothing."""
+    """An estimator of one epoch that shows no progress."""
     return FunnelClassifier(**{"tasks": TASKS, "config": QUICK, "verbose": False} | arguments)
 
 

@@ -4,7 +4,7 @@ The script copies the sources to build/gpu/tree, builds them there for this card
 
     smoke      one forward and backward of every kernel beside float64, in under a minute
     headline   the headline benchmark
-    trainer    training rows/s on a generated table, if its packages are there: --packages fetches them beforehand, where there is a network
+    trainer    training rows/s and requests on a generated table, if its packages are there: --packages fetches them beforehand
     tests      the operators' tests on Triton and CUDA; a later call leaves out those that passed
     tune       tile sizes
     bench      every benchmark

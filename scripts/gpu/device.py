@@ -171,6 +171,8 @@ class Clock:
     def __init__(self, rows: int, batch_size: int, device: str) -> None:
         self.batch_size, self.device, self.last = batch_size, device, rows // batch_size
         self.first, self.at = min(FIRST_STEPS, self.last // 2), dict[int, float]()
+        if not self.first:
+            raise ValueError(f"a rate needs two full steps: got {rows} train rows in batches of {batch_size}")
 
     def __call__(self, step: int) -> None:
         """Note the time, if this is the first or the last step that counts."""
@@ -263,20 +265,18 @@ def tune(minutes: float | None, dry_run: bool) -> int:
     """
     import torch
 
-    from bench.cases import GPU_HEADLINE
+    from bench.cases import GPU_HEADLINE, sizes_of
     from dcrnn_fast.kernels import tile_file, tile_table
-    from dcrnn_fast.kernels.tile_table import Sizes
     from dcrnn_fast.ops import measure_tiles as tile_measuring
 
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False
     for dim, batch, tasks in dict.fromkeys((size["D"], size["B"], size["T"]) for size in GPU_HEADLINE):
-        for kind, dtype in (("bfloat16", torch.bfloat16), ("tf32", torch.float32)):
+        for kind in ("bfloat16", "tf32"):
             if ends is not None and time.monotonic() > ends:
                 print("the minutes are used up; what was measured is kept")
                 return int(failed)
-            where = "meta" if dry_run else "cuda"
-            sizes = Sizes.of(torch.empty(batch, dim, dtype=dtype, device=where), tasks, 2, dim, 3, kind == "tf32")
+            sizes = sizes_of({"D": dim, "B": batch, "T": tasks, "dtype": kind}, "meta" if dry_run else "cuda")
             if dry_run:
                 tiles = {kernel: len(tile_table.candidates(kernel, sizes.kind, 2, sizes.card)) for kernel in tile_table.KERNELS}
                 print(f"{kind}, D={dim}, B={batch}, T={tasks}: {tiles}")

@@ -113,7 +113,7 @@ class Runner:
                     continue
                 left = None if self.ends is None else self.ends - time.monotonic()
                 if left is not None and left <= command.least:
-                    late = f"the minutes were used up before: {words(command.arguments)}"
+                    late = f"{max(0.0, left):.0f} s were left before: {words(command.arguments)}"
                     break
                 arguments = list(command.arguments)
                 if command.stops_itself and left is not None:
