@@ -108,11 +108,11 @@ def readers_of(index: Tensor, num_shared: int, num_private: int) -> Readers:
     return Readers(places, ranges, num_shared, num_private)
 
 
-def sum_rows(grad: Tensor, readers: Readers, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def sum_rows(grad: Tensor, readers: Readers, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Gradients of the banks, [S, ...] and [T, P, ...] in ``dtype``, from that of the gathered rows [T, R, ...]."""
     tasks, rows, trailing = *grad.shape[:2], grad.shape[2:]
-    parts = grad.contiguous().view(tasks, 1, rows, 1, prod(trailing))
-    return _sum(parts, None, None, readers, [_banks(readers, tasks, trailing, grad, dtype)])
+    shared, private = sum_parts(grad.contiguous().view(tasks, 1, rows, 1, prod(trailing)), readers, dtype)
+    return shared.view(readers.num_shared, *trailing), private.view(tasks, readers.num_private, *trailing)
 
 
 def sum_parts(
@@ -123,30 +123,17 @@ def sum_parts(
     ``grad`` [T, parts, R, G, K] may lie in any order but for K; ``first`` [T, R, G, K], which lies in the same order, is one more part. No
     sum is rounded before the end. With ``bias`` [T, R, G], the gradients of its banks, [S, G] and [T, P, G], follow.
     """
-    made = [_banks(readers, grad.shape[0], grad.shape[3:], grad, dtype)]
-    if bias is not None:
-        made.append(_banks(readers, grad.shape[0], grad.shape[3:4], grad, dtype))
-    return _sum(grad, first, bias, readers, made)
-
-
-def _banks(readers: Readers, tasks: int, trailing: torch.Size, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Memory for a shared and a private bank's gradients."""
-    empty = like.new_empty
-    return empty(readers.num_shared, *trailing, dtype=dtype), empty(tasks, readers.num_private, *trailing, dtype=dtype)
-
-
-def _sum(
-    grad: Tensor, first: Tensor | None, bias: Tensor | None, readers: Readers, made: list[tuple[Tensor, Tensor]]
-) -> tuple[Tensor, ...]:
-    """Fill the gradients of the banks, of rows and of biases."""
-    (_, parts, rows, gates, columns), (of_task, of_part, of_row, of_gate, _) = grad.shape, grad.stride()
-    results, bank_rows = tuple([bank for banks in made for bank in banks]), readers.ranges.shape[0]
+    (tasks, parts, rows, gates, columns), (of_task, of_part, of_row, of_gate, _) = grad.shape, grad.stride()
+    made = [
+        grad.new_empty(*bank, *trailing, dtype=dtype)
+        for trailing in ((gates, columns), (gates,))[: 1 if bias is None else 2]
+        for bank in ((readers.num_shared,), (tasks, readers.num_private))
+    ]
     if grad.numel() == 0:
-        return tuple([bank.zero_() for bank in results])
+        return tuple([values.zero_() for values in made])
     if of_gate == columns:  # side by side: one row of both
         gates, columns, of_gate = 1, gates * columns, 0
-    if bank_rows:
-        (shared, private), (shared_bias, private_bias) = made[0], made[-1]
+    if bank_rows := readers.ranges.shape[0]:
         block_n = min(triton.next_power_of_2(columns), SUM_VALUES)
         block_s = min(triton.next_power_of_2(bank_rows), SUM_VALUES // block_n)
         with on_device_of(grad):
@@ -154,10 +141,10 @@ def _sum(
                 wrap_triton(param_gather_sum), (divide_up(bank_rows, block_s) * gates * divide_up(columns, block_n),),
                 grad=grad, first_part=grad if first is None else first, bias_rows=grad if bias is None else bias.contiguous(),
                 readers=readers.places, ranges=readers.ranges,
-                shared=shared, private=private, shared_bias=shared_bias, private_bias=private_bias,
+                shared=made[0], private=made[1], shared_bias=made[-2], private_bias=made[-1],
                 R=rows, K=columns, parts=parts, task_stride=of_task, part_stride=of_part, row_stride=of_row, gate_stride=of_gate,
                 first_stride=0 if first is None else first.stride(0), bank_rows=bank_rows, num_shared=readers.num_shared,
                 G=gates, FIRST=first is not None, BIAS=0 if bias is None else bias.shape[2],
-                ALIGN=alignment((gates * columns,), shared, private), BLOCK_S=block_s, BLOCK_N=block_n, enable_fp_fusion=False,
+                ALIGN=alignment((gates * columns,), *made[:2]), BLOCK_S=block_s, BLOCK_N=block_n, enable_fp_fusion=False,
             )  # fmt: skip
-    return results
+    return tuple(made)
