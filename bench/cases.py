@@ -36,7 +36,7 @@ GPU = {"T": (2, 1, 4), "D": (624, 256, 128, 1024), "B": (8192, 256, 2048, 65536)
 
 
 def sizes_of(case: dict[str, Any], device: str) -> Sizes:
-    """The sizes by which Triton's tile sizes are chosen, of a case of cross_rnn."""
+    """What Triton's tile sizes are chosen by, for a case of cross_rnn."""
     from dcrnn_fast.kernels.tile_table import Sizes
 
     x0 = torch.empty(case["B"], case["D"], dtype=DTYPES[case["dtype"]], device=device)
@@ -44,7 +44,7 @@ def sizes_of(case: dict[str, Any], device: str) -> Sizes:
 
 
 def tile_sizes(case: dict[str, Any], device: str) -> str:
-    """Where they come from: "measured" or "predicted"."""
+    """Where Triton's tile sizes for a case of cross_rnn come from: "measured" or "predicted"."""
     from dcrnn_fast.kernels import tile_file
 
     sizes = sizes_of(case, device)

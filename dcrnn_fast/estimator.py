@@ -55,7 +55,7 @@ class FunnelClassifier(BaseEstimator):
         histories: what a schema holds under this key.
         config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``.
         random_state: the seed of the run, and of the validation rows; also what else scikit-learn takes for one.
-        verbose: show the progress. Without it, what a run warns of is a UserWarning.
+        verbose: show the progress; if not, a run's warnings are UserWarnings.
 
     Leave out columns that are known only after the event, such as a revenue: they would tell the label.
 
@@ -282,7 +282,7 @@ class FunnelClassifier(BaseEstimator):
 
 
 class _Quiet(Report):
-    """Of what a run says, what it warns of: as Python's warnings."""
+    """Turns a run's warnings into Python's, and says nothing else."""
 
     def note(self, text: str) -> None:
         if text.startswith("warning: "):

@@ -25,7 +25,8 @@ LAST_LINES = 15
 class Command:
     """A command line and variables of its environment. One that ``stops_itself`` takes the option ``--minutes``.
 
-    A command with a name is a part of its step: where it passed before, it does not run again. It starts if ``least`` seconds are left.
+    A command with a name is a part of its step: where it passed before, it does not run again. A command starts only while more than
+    ``least`` seconds are left.
     """
 
     arguments: tuple[str, ...]

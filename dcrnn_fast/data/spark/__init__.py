@@ -25,8 +25,8 @@ __all__ = ["encoded", "learn", "pack", "prepare", "split"]
 def prepare(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str | Path) -> PackedMeta:
     """Split, learn and pack: the rows that `prepare` makes of files that hold those of `frame`, in parts. Return their meta.json.
 
-    Until it ends, Spark keeps the train rows in the memory and on the disks of its workers: learning reads them once for each column. Then
-    it lets them go, even if it was told before to keep the same rows.
+    Until it ends, Spark keeps the train rows in its workers' memory and on their disks: learning reads them once for each column. Then it
+    drops them, even if you persisted the same rows before.
 
     Raises DataError as :func:`split`, :func:`learn` and :func:`pack` do.
     """
