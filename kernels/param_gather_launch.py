@@ -95,8 +95,8 @@ class Readers(NamedTuple):
 def readers_of(index: Tensor, num_shared: int, num_private: int) -> Readers:
     """The inverse of an index int32 [T, R]; one serves the sums of all gradients by this index."""
     tasks, rows = index.shape
-    places = index.new_empty(2 * tasks * rows, dtype=torch.int64)
-    ranges = index.new_empty(num_shared + tasks * num_private, 2, dtype=torch.int64)
+    lists = index.new_empty(tasks * rows + num_shared + tasks * num_private, 2, dtype=torch.int64)
+    places, ranges = lists[: tasks * rows], lists[tasks * rows :]
     if places.numel() and ranges.numel():
         blocks = divide_up(num_shared, LIST_ROWS) + tasks * divide_up(num_private, LIST_ROWS)
         with on_device_of(index):

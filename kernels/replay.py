@@ -11,11 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from torch._C._dynamo.guards import TensorGuards
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -25,13 +27,13 @@ from .launch_options import on_device_of
 
 DEVICE = "cuda"
 """The type of devices whose calls are repeated; tests on a fake GPU replace it."""
-MOST = 1024
-"""Recordings that are kept. When there are more, all are forgotten."""
+MOST = 512
+"""Kinds of calls that are kept, of those that have as much in common as a dictionary compares, and of others. Then all are forgotten."""
 
 Slots = list[Any]
 """The tensors of a call: its arguments, then what it makes."""
-_recordings: dict[object, Recording | bool | None] = {}
-"""By what calls have in common, see :func:`_key`: None after one call, False where the second one could not be noted."""
+_kinds: dict[object, list[_Kind]] = {}
+"""By the operator, its arguments that are no tensors, the shape of the first tensor, and the choice of tiles."""
 _current = threading.local()
 
 
@@ -54,18 +56,17 @@ class _Step(NamedTuple):
 class Recording:
     """The steps of a call, each with the slots that nothing reads after it, and the slots of its results."""
 
-    def __init__(self, inputs: Sequence[Tensor], steps: Sequence[_Step], results: Sequence[int], num_made: int) -> None:
+    def __init__(self, inputs: Sequence[Tensor], steps: Sequence[_Step], results: Sequence[int], made: Sequence[Tensor | None]) -> None:
         self.bytes = [_bytes_read(tensor) for tensor in inputs]
         needed, kept = set(results), []
         for step in reversed(steps):
             if step.fills is None or step.fills in needed:
                 kept.append((step.run, [slot for slot in step.reads if slot not in needed]))
                 needed.update(step.reads)
-        self.steps, self.results, self.made = kept[::-1], tuple(results), [None] * num_made
+        self.steps, self.results, self.made = kept[::-1], tuple(results), list(made)
 
-    def has_memory(self, arguments: Sequence[Any]) -> bool:
+    def has_memory(self, tensors: Sequence[Tensor]) -> bool:
         """Whether each tensor's values lie in its storage, whose memory a caller may have freed."""
-        tensors = [value for value in arguments if isinstance(value, Tensor)]
         return all(
             [
                 tensor.storage_offset() * tensor.element_size() + read <= tensor.untyped_storage().nbytes()
@@ -73,11 +74,10 @@ class Recording:
             ]
         )
 
-    def run(self, arguments: Sequence[Any]) -> Any:
-        """The results for these arguments, of which the first is a tensor: one tensor, or a tuple."""
-        slots: Slots = [value for value in arguments if isinstance(value, Tensor)]
-        slots += self.made
-        with on_device_of(arguments[0]):
+    def run(self, tensors: Sequence[Tensor]) -> Any:
+        """The results for a call's tensors: one tensor, or a tuple."""
+        slots: Slots = [*tensors, *self.made]
+        with on_device_of(tensors[0]):
             for step, unread in self.steps:
                 step(slots)
                 for slot in unread:
@@ -86,24 +86,41 @@ class Recording:
         return found if len(found) > 1 else found[0]
 
 
-def repeat(name: str, arguments: Sequence[Any]) -> Recording | None:
-    """The recording of a call like this one of an operator, or None; also where memory was freed, which the operator's checks say."""
-    recording = _recordings.get(_key(name, arguments))
-    return recording if isinstance(recording, Recording) and recording.has_memory(arguments) else None
+class _Kind:
+    """Calls whose tensors are alike: in type, dispatch keys, dtype, device, shape, strides, and alignment.
+
+    ``recording``: None after one call, False where the second one could not be noted.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.guards = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+        self.alignment = [tensor.data_ptr() % 16 for tensor in tensors]
+        self.recording: Recording | bool | None = None
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether a call with these tensors, as many, is of this kind. One with a tensor in two places is of none."""
+        return self.guards.check(*tensors) and [tensor.data_ptr() % 16 for tensor in tensors] == self.alignment
+
+
+def repeat(name: str, arguments: Sequence[Any]) -> Callable[[], Any] | None:
+    """What repeats a call like this one of an operator, or None; also where memory was freed, which the operator's checks say."""
+    tensors, kinds = _alike(name, arguments)
+    recording = next((kind.recording for kind in kinds if kind.holds(tensors)), None)
+    return partial(recording.run, tensors) if isinstance(recording, Recording) and recording.has_memory(tensors) else None
 
 
 @contextmanager
 def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], Any]]:
     """Record a call of an operator inside the block, if one like it came before. Give the function that it yields the results; it returns
     them."""
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
-    wanted = _key(name, arguments) if all(tensor.device.type == DEVICE for tensor in tensors) else None
-    if wanted is None or _recordings.get(wanted, False) is not None:
+    tensors, kinds = _alike(name, arguments)
+    possible = all(map(_is_plain, tensors)) and len(set(map(id, tensors))) == len(tensors)
+    kind = next((kind for kind in kinds if kind.holds(tensors)), None) if possible else None
+    if kind is None or kind.recording is not None:
         yield lambda results: results
-        if wanted is not None and wanted not in _recordings:
-            if len(_recordings) >= MOST:
-                _recordings.clear()
-            _recordings[wanted] = None
+        if possible and kind is None:
+            kinds[MOST - 1 :] = []
+            kinds.append(_Kind(tensors))
         return
     recorder = _current.recorder = _Recorder(tensors)
     try:
@@ -111,8 +128,7 @@ def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], An
             yield recorder.end
     finally:
         _current.recorder = None
-    made = recorder.num_slots - len(tensors)
-    _recordings[wanted] = recorder.usable and Recording(tensors, recorder.steps, recorder.results, made)
+    kind.recording = recorder.usable and Recording(tensors, recorder.steps, recorder.results, recorder.made)
 
 
 def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
@@ -126,24 +142,26 @@ def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
         recorder.note_launch(kernel, compiled, grid, arguments)
 
 
-def _key(name: str, arguments: Sequence[Any]) -> object:
-    """What a call of an operator must have in common with another one to be repeated, or None if it cannot be."""
-    if INTERPRETED:
-        return None
-    found: list[object] = [name, tile_choice.changes()]
+def _alike(name: str, arguments: Sequence[Any]) -> tuple[list[Tensor], list[_Kind]]:
+    """A call's tensors, and the kinds of calls that are like it but for the tensors."""
+    tensors: list[Tensor] = []
+    others: list[object] = [name, tile_choice.changes()]
     for value in arguments:
-        kind = type(value)
-        if kind is not Tensor and kind is not Parameter:
-            if isinstance(value, Tensor):
-                return None
-            found.append(value)
-            continue
-        if value.layout is not torch.strided or value.is_nested:
-            return None
-        if value.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(value):
-            return None  # the dispatcher makes of it a tensor whose memory holds its values
-        found += value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % 16
-    return tuple(found)
+        (tensors if isinstance(value, Tensor) else others).append(value)
+    if not _is_plain(tensors[0]):  # a traced one may have sizes that no dictionary takes
+        return tensors, []
+    key = tensors[0].shape, *others
+    kinds = _kinds.get(key)
+    if kinds is None:
+        if len(_kinds) >= MOST:
+            _kinds.clear()
+        kinds = _kinds[key] = []
+    return tensors, kinds
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is one of a GPU whose memory a kernel may read."""
+    return type(tensor) in (Tensor, Parameter) and tensor.device.type == DEVICE and tensor.layout is torch.strided and not INTERPRETED
 
 
 class _Recorder(TorchFunctionMode):
@@ -153,15 +171,16 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.steps: list[_Step] = []
         self.results: list[int] = []
-        self.num_slots = len(inputs)
+        self.first, self.num_inputs = inputs[0], len(inputs)
+        self.made: list[Tensor | None] = []
+        """By slot behind the inputs: an empty tensor [0], which all calls may have in common, or None."""
         self.places: WeakIdKeyDictionary = WeakIdKeyDictionary()
         """Of each tensor its :class:`_Place`."""
         self.views: WeakIdKeyDictionary = WeakIdKeyDictionary()
         """Of each view that a step reads its slot."""
         for slot, tensor in enumerate(inputs):
             self.places[tensor] = _Place(slot, 0, whole=True)
-        # one tensor in two places: in a later call they may be two
-        self.usable = len(self.places) == len(inputs)
+        self.usable = True
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and note it if it makes or changes a tensor."""
@@ -179,8 +198,14 @@ class _Recorder(TorchFunctionMode):
             place = None if base is None else self.places.get(base)
             if base is None:
                 self.places[tensor] = _Place(self._new_slot(), 0, whole=True)
-                self._note(function, args, kwargs, self.num_slots - 1)
                 self.usable = self.usable and tensor is result
+                if tensor.shape == (0,):
+                    with torch.inference_mode(False):
+                        self.made[-1] = torch.empty_like(tensor)
+                else:
+                    if name == "new_empty":  # needs nothing of a view, nor of values that may be gone
+                        args, kwargs = (self.first, *args[1:]), {**kwargs, "dtype": tensor.dtype}
+                    self._note(function, args, kwargs, self.places[tensor].slot)
             elif place is not None:
                 self.places[tensor] = _Place(place.slot, place.offset + tensor.storage_offset() - base.storage_offset(), whole=False)
         return result
@@ -252,8 +277,8 @@ class _Recorder(TorchFunctionMode):
         return self.views[tensor]
 
     def _new_slot(self) -> int:
-        self.num_slots += 1
-        return self.num_slots - 1
+        self.made.append(None)
+        return self.num_inputs + len(self.made) - 1
 
 
 def _bytes_read(tensor: Tensor) -> int:

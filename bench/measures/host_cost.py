@@ -71,7 +71,7 @@ def rows() -> list[dict[str, object]]:
         grad = torch.randn(2, BATCH, DIM)
 
         def prepared_anew() -> Tensor:
-            replay._recordings.clear()
+            replay._kinds.clear()
             return cell(x0)
 
         with torch.no_grad():

@@ -47,12 +47,12 @@ def register_derivative(
             # autocast cast the arguments of the public function; the calls of PyTorch inside an operator have the dtypes that they have
             with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableAutocast():
                 if repeat is not None and not _watched():
-                    recording = repeat(name, arguments)
-                    if recording is not None:
+                    repeated = repeat(name, arguments)
+                    if repeated is not None:
                         if not profiles():
-                            return recording.run(arguments)
+                            return repeated()
                         with torch.profiler.record_function(operator._schema.name):
-                            return recording.run(arguments)
+                            return repeated()
                 return operator(*arguments)
         except RuntimeError:
             _let_signals_in()

@@ -30,8 +30,8 @@ SMALL = dict.fromkeys((*tile_table.KERNELS, *low_rank_tiles.KERNELS), tile_table
 
 def operator(name, *arguments):
     """Call an operator as the eager path of dcrnn_fast/ops/autograd.py does."""
-    recording = replay.repeat(name, arguments)
-    return getattr(torch.ops.dcrnn_fast_triton, name)(*arguments) if recording is None else recording.run(arguments)
+    repeated = replay.repeat(name, arguments)
+    return getattr(torch.ops.dcrnn_fast_triton, name)(*arguments) if repeated is None else repeated()
 
 
 def call(arguments, return_states=False, keep=Keep.BOTH):
@@ -69,28 +69,33 @@ def copied(arguments):
 
 def check(name, schedule="step", return_states=False, keep=Keep.BOTH, **sizes):
     """Compare a call that is prepared with one that is repeated, with other tensors."""
-    replay._recordings.clear()
+    replay._kinds.clear()
     given = cross_arguments(batch=32, dim=64, dtype=torch.bfloat16, **sizes)
     with tile_choice.kernel_override(schedule=schedule, **SMALL), torch.no_grad():
         prepared, noted = (call(given, return_states, keep) for _ in range(2))
-        assert all(replay._recordings.values()), f"{name}: was not recorded"
+        assert all(recordings()), f"{name}: was not recorded"
         repeated = call(copied(given), return_states, keep)
-    assert len(replay._recordings) == 2, f"{name}: forward and backward were not repeated"
+    assert len(recordings()) == 2, f"{name}: forward and backward were not repeated"
     assert noted == prepared, f"{name}: {noted} instead of {prepared}"
     assert repeated == prepared, f"{name}: {repeated} instead of {prepared}"
     print(f"{name}: {len(prepared[0])} launches repeated")  # noqa: T201
+
+
+def recordings():
+    """Of each kind of call its recording, if it has one."""
+    return [kind.recording for kinds in replay._kinds.values() for kind in kinds]
 
 
 def count(arguments, **options):
     """How many recordings there are after two forwards."""
     for _ in range(2):
         operator("cross_rnn", *Arguments(**arguments, **options))
-    return sum(isinstance(recording, replay.Recording) for recording in replay._recordings.values())
+    return sum(isinstance(recording, replay.Recording) for recording in recordings())
 
 
 def check_what_is_prepared_again():
     """Each change makes a recording of its own, or none."""
-    replay._recordings.clear()
+    replay._kinds.clear()
     first = cross_arguments(batch=32, dim=64, dtype=torch.bfloat16)
     with tile_choice.kernel_override(schedule="step", **SMALL), torch.no_grad():
         counts = [count(first), count(copied(first))]
