@@ -37,18 +37,20 @@ cudaError_t forward(const Problem<Value>& problem, Value* out, bool every_state,
 template <typename Value>
 int64_t forward_scratch(const Problem<Value>& problem, bool every_state);
 
-// Memory that the backward writes. The matrix products for dW read the states and da|dq, the gradients of a and of the gate's argument q.
+// Memory that the backward writes. The matrix products for dW, [step_groups(), T, G, D, K], read the states and da|dq, the gradients of a
+// and of the gate's argument q.
 template <typename Value>
 struct Workspace {
   Value *states, *gradients;      // [T, L - 1, B, D], da|dq [T, L, B, G, D]
   Value* d;                       // [T, B, D], or null for one step
-  accumulator<Value>*dx0, *sums;  // [T, B, D], or null where no dx0 is asked for; [T, L, row_tiles, G, D]: see sum_biases
+  accumulator<Value>*dx0, *sums;  // [T, B, D], or null where no dx0 is asked for; [T, L, row_tiles, G, D], for sum_tiles
 };
 
 template <typename Value>
 int backward_row_tiles(const Problem<Value>& problem);
 
-// grad has the shape of forward's out. Fills the workspace, and writes dx0 [B, D] and dcontext [L, B, C] where they are not null.
+// grad has the shape of forward's out. Fills the workspace, and writes dx0 [B, D] and dcontext [L, B, C] where they are not null. Leaves
+// the sum over a step's rows in the step's first tile of `sums`; if all steps share their weights, that over all steps in the first's.
 template <typename Value>
 cudaError_t backward(const Problem<Value>& problem, const Value* grad, bool every_state, const Value* activations,
                      const Workspace<Value>& workspace, Value* dx0, Value* dcontext, cudaStream_t stream);
@@ -59,16 +61,5 @@ template <typename Value>
 int step_groups(const Problem<Value>& problem) {
   return problem.weight_steps() > 1 || problem.steps == 1 ? problem.steps : 2;
 }
-
-// Sums the products of all groups, [groups, T, G, D, K], into the gradients of the weight banks. `inverse` is that of problem.bank().
-template <typename Value>
-cudaError_t sum_weights(const Problem<Value>& problem, const InverseIndex& inverse, const Value* products, Value* shared, Value* own,
-                        cudaStream_t stream);
-
-// Sums workspace.sums into the gradients of the bias banks. The backward leaves each step's sum over all rows in the step's first tile; if
-// all steps share their weights, it leaves the sum over all of them in the first step's first tile.
-template <typename Value>
-cudaError_t sum_biases(const Problem<Value>& problem, const InverseIndex& inverse, const accumulator<Value>* sums, Value* shared,
-                       Value* own, cudaStream_t stream);
 
 }  // namespace dcrnn_fast::cuda

@@ -1,7 +1,6 @@
-// Launches of cross_rnn's backward. Between `backward` and `sum_weights` the caller computes the matrix products for dW.
+// Launches of cross_rnn's backward.
 #include "cross_rnn_backward_kernels.h"
 #include "cross_rnn_states_kernels.h"
-#include "param_gather.h"
 #include "sums.h"
 #include "tiles.h"
 
@@ -20,15 +19,6 @@ int tile_rows(const Problem<T>& p) {
     using All = ProductTiles<decltype(math)>;
     return takes_large<typename All::Large>(p, p.dim) ? All::Large::rows : All::Small::rows;
   });
-}
-
-template <typename From, typename T>
-BankSum<From, T> bank_sum(const Problem<T>& p, const InverseIndex& inverse, const From* from, T* shared, T* own) {
-  BankSum<From, T> sum{};
-  sum.from = from, sum.inverse = inverse, sum.shared = shared, sum.own = own;
-  sum.tasks = p.tasks, sum.rows = p.rows, sum.num_shared = p.num_shared, sum.num_private = p.num_private;
-  sum.parts = p.gates, sum.step_rows = p.dim;
-  return sum;
 }
 
 }  // namespace
@@ -115,32 +105,9 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
   });
 }
 
-template <typename T>
-cudaError_t sum_weights(const Problem<T>& p, const InverseIndex& inverse, const T* products, T* shared, T* own, cudaStream_t stream) {
-  BankSum<T, T> sum = bank_sum(p, inverse, products, shared, own);
-  sum.part = p.columns + p.dim, sum.row_stride = sum.part, sum.part_stride = p.dim * sum.part, sum.task_stride = p.gates * sum.part_stride;
-  const int64_t group = p.tasks * sum.task_stride;
-  if (p.weight_steps() > 1)
-    sum.step_stride = group, sum.copies = 1;
-  else
-    sum.copy_stride = group, sum.copies = step_groups(p);
-  return sum_into_banks(sum, stream);
-}
-
-template <typename T>
-cudaError_t sum_biases(const Problem<T>& p, const InverseIndex& inverse, const accumulator<T>* sums, T* shared, T* own,
-                       cudaStream_t stream) {
-  BankSum<accumulator<T>, T> sum = bank_sum(p, inverse, sums, shared, own);
-  sum.part = 1, sum.row_stride = 1, sum.part_stride = p.dim, sum.copies = 1;
-  sum.step_stride = backward_row_tiles(p) * int64_t(p.gates) * p.dim, sum.task_stride = p.steps * sum.step_stride;
-  return sum_into_banks(sum, stream);
-}
-
-#define DCRNN_INSTANCE(T)                                                                                                   \
-  template int backward_row_tiles<T>(const Problem<T>&);                                                                    \
-  template cudaError_t backward<T>(const Problem<T>&, const T*, bool, const T*, const Workspace<T>&, T*, T*, cudaStream_t); \
-  template cudaError_t sum_weights<T>(const Problem<T>&, const InverseIndex&, const T*, T*, T*, cudaStream_t);              \
-  template cudaError_t sum_biases<T>(const Problem<T>&, const InverseIndex&, const accumulator<T>*, T*, T*, cudaStream_t)
+#define DCRNN_INSTANCE(T)                                \
+  template int backward_row_tiles<T>(const Problem<T>&); \
+  template cudaError_t backward<T>(const Problem<T>&, const T*, bool, const T*, const Workspace<T>&, T*, T*, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);
 DCRNN_INSTANCE(BFloat16);

@@ -44,7 +44,7 @@ CrossRnnGradients gradients(const Arguments& a, const Tensor& grad, Tensor activ
       activations = new_empty(a.x0, a.activations_shape());
       run_forward(p, a.x0, new_empty(a.x0, {p.tasks, p.batch, p.dim}), false, activations, current.stream);
     }
-    const int64_t tiles = backward_row_tiles(p);
+    const int tiles = backward_row_tiles(p);
     const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim}), step_gradients = empty_like(activations);
     const Tensor d = new_empty(a.x0, {p.steps > 1 ? p.tasks : 0, p.batch, p.dim});
     const Tensor dx0_sums = new_empty(a.x0, {needs & need_x0 ? p.tasks : 0, p.batch, p.dim}, wide_type<T>);
@@ -58,8 +58,10 @@ CrossRnnGradients gradients(const Arguments& a, const Tensor& grad, Tensor activ
       const Tensor memory = new_inverse(a.x0, p.bank());
       const InverseIndex inverse = inverse_in(data<void>(memory), p.bank());
       check_cuda(invert(p.bank(), data<void>(memory), current.stream));
-      check_cuda(sum_weights(p, inverse, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
-      check_cuda(sum_biases(p, inverse, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
+      check_cuda(sum_products(p.bank(), inverse, p.gates, p.weight_steps(), step_groups(p), p.columns + p.dim, data<const T>(products),
+                              data<T>(banks[0]), data<T>(banks[2]), current.stream));
+      check_cuda(sum_tiles(p.bank(), inverse, p.gates, p.weight_steps(), p.steps, tiles, data<const A>(sums), data<T>(banks[1]),
+                           data<T>(banks[3]), current.stream));
     }
   }
   return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext};

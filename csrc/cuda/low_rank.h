@@ -28,13 +28,14 @@ cudaError_t low_rank_forward(const LowRankProblem<Value>& problem, Value* out, b
 template <typename Value>
 int64_t low_rank_forward_bytes(const LowRankProblem<Value>& problem, bool keeps_activations);
 
-// Memory that the backward writes. The products for dW read z|y and da|dq; those for dP read x0, the states and dz|dy.
+// Memory that the backward writes. The products for dW, [W, T, G, D, r], read z|y and da|dq; those for dP, [step_groups(), T, G, r, K],
+// read x0, the states and dz|dy.
 template <typename Value>
 struct LowRankWorkspace {
   Value* states;                      // [T, L - 1, B, D]
   Value *gradients, *rank_gradients;  // da|dq [T, L, B, G, D], dz|dy [T, L, B, G, r]
   accumulator<Value>*dx0, *dcontext;  // [T, B, D], [T, L, B, C], or null where they are not asked for
-  accumulator<Value>* sums;           // [T, L, row_tiles, G, D], for low_rank_sum_biases
+  accumulator<Value>* sums;           // [T, L, row_tiles, G, D], for sum_tiles as in cross_rnn.h
   void* scratch;                      // low_rank_backward_bytes() bytes, from a multiple of 16 on
 };
 
@@ -49,16 +50,5 @@ int64_t low_rank_backward_bytes(const LowRankProblem<Value>& problem, bool kept)
 template <typename Value>
 cudaError_t low_rank_backward(const LowRankProblem<Value>& problem, const Value* grad, bool every_state, Value* activations, bool kept,
                               const LowRankWorkspace<Value>& workspace, Value* dx0, Value* dcontext, cudaStream_t stream);
-
-// Sum products into the gradients of the banks: for dW [W, T, G, D, r], for dP [step_groups(), T, G, r, K]; and the sums for the biases.
-template <typename Value>
-cudaError_t low_rank_sum_weights(const LowRankProblem<Value>& problem, const InverseIndex& inverse, const Value* products, Value* shared,
-                                 Value* own, cudaStream_t stream);
-template <typename Value>
-cudaError_t low_rank_sum_projections(const LowRankProblem<Value>& problem, const InverseIndex& inverse, const Value* products,
-                                     Value* shared, Value* own, cudaStream_t stream);
-template <typename Value>
-cudaError_t low_rank_sum_biases(const LowRankProblem<Value>& problem, const InverseIndex& inverse, const accumulator<Value>* sums,
-                                Value* shared, Value* own, cudaStream_t stream);
 
 }  // namespace dcrnn_fast::cuda

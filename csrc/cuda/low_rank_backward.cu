@@ -1,4 +1,4 @@
-// Launches of the low-rank cell's backward. Between low_rank_backward and the sums the caller computes the matrix products for dW and dP.
+// Launches of the low-rank cell's backward.
 #include "low_rank_backward_kernels.h"
 #include "low_rank_launch.h"
 #include "sums.h"
@@ -23,16 +23,6 @@ LowRankPlacement placement_of(const LowRankProblem<T>& p) {
 template <typename Kernel, typename T>
 PackedWeights<typename Kernel::Base> packed_of(const LowRankProblem<T>& p, bool kept) {
   return {p, !kept, true};
-}
-
-template <typename From, typename T>
-BankSum<From, T> sum_over(const LowRankProblem<T>& p, const BankIndex& bank, const InverseIndex& inverse, const From* from, T* shared,
-                          T* own) {
-  BankSum<From, T> sum{};
-  sum.from = from, sum.inverse = inverse, sum.shared = shared, sum.own = own;
-  sum.tasks = p.tasks, sum.rows = int(bank.rows), sum.num_shared = int(bank.num_shared), sum.num_private = int(bank.num_private);
-  sum.parts = p.gates, sum.step_rows = int(bank.rows / p.weight_steps()), sum.copies = 1;
-  return sum;
 }
 
 }  // namespace
@@ -103,45 +93,11 @@ cudaError_t low_rank_backward(const LowRankProblem<T>& p, const T* grad, bool ev
   return error;
 }
 
-template <typename T>
-cudaError_t low_rank_sum_weights(const LowRankProblem<T>& p, const InverseIndex& inverse, const T* products, T* shared, T* own,
-                                 cudaStream_t stream) {
-  BankSum<T, T> sum = sum_over(p, p.bank(), inverse, products, shared, own);
-  sum.part = sum.row_stride = p.rank, sum.part_stride = int64_t(p.dim) * p.rank, sum.task_stride = p.gates * sum.part_stride;
-  sum.step_stride = p.tasks * sum.task_stride;
-  return sum_into_banks(sum, stream);
-}
-
-template <typename T>
-cudaError_t low_rank_sum_projections(const LowRankProblem<T>& p, const InverseIndex& inverse, const T* products, T* shared, T* own,
-                                     cudaStream_t stream) {
-  BankSum<T, T> sum = sum_over(p, p.projection_bank(), inverse, products, shared, own);
-  sum.part = sum.row_stride = p.columns + p.dim, sum.part_stride = p.rank * sum.part, sum.task_stride = p.gates * sum.part_stride;
-  const int64_t group = p.tasks * sum.task_stride;
-  if (p.weight_steps() > 1)
-    sum.step_stride = group;
-  else
-    sum.copy_stride = group, sum.copies = step_groups(p);
-  return sum_into_banks(sum, stream);
-}
-
-template <typename T>
-cudaError_t low_rank_sum_biases(const LowRankProblem<T>& p, const InverseIndex& inverse, const accumulator<T>* sums, T* shared, T* own,
-                                cudaStream_t stream) {
-  BankSum<accumulator<T>, T> sum = sum_over(p, p.bank(), inverse, sums, shared, own);
-  sum.part = 1, sum.row_stride = 1, sum.part_stride = p.dim;
-  sum.step_stride = low_rank_row_tiles(p) * int64_t(p.gates) * p.dim, sum.task_stride = p.steps * sum.step_stride;
-  return sum_into_banks(sum, stream);
-}
-
 #define DCRNN_INSTANCE(T)                                                                                                           \
   template int low_rank_row_tiles<T>(const LowRankProblem<T>&);                                                                     \
   template int64_t low_rank_backward_bytes<T>(const LowRankProblem<T>&, bool);                                                      \
   template cudaError_t low_rank_backward<T>(const LowRankProblem<T>&, const T*, bool, T*, bool, const LowRankWorkspace<T>&, T*, T*, \
-                                            cudaStream_t);                                                                          \
-  template cudaError_t low_rank_sum_weights<T>(const LowRankProblem<T>&, const InverseIndex&, const T*, T*, T*, cudaStream_t);      \
-  template cudaError_t low_rank_sum_projections<T>(const LowRankProblem<T>&, const InverseIndex&, const T*, T*, T*, cudaStream_t);  \
-  template cudaError_t low_rank_sum_biases<T>(const LowRankProblem<T>&, const InverseIndex&, const accumulator<T>*, T*, T*, cudaStream_t)
+                                            cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);
 DCRNN_INSTANCE(BFloat16);

@@ -57,7 +57,8 @@ LowRankGradients gradients(const LowRankArguments& a, const Tensor& grad, Tensor
                  rank_gradients = new_empty(a.x0, a.activations_shape());
     const Tensor dx0_sums = new_empty(a.x0, {need_dx0 ? p.tasks : 0, p.batch, p.dim}, wide_type<T>);
     const Tensor dcontext_sums = new_empty(a.x0, {need_dcontext ? p.tasks : 0, p.steps, p.batch, p.columns}, wide_type<T>);
-    const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, low_rank_row_tiles(p), p.gates, p.dim}, wide_type<T>);
+    const int tiles = low_rank_row_tiles(p);
+    const Tensor sums = new_empty(a.x0, {p.tasks, p.steps, tiles, p.gates, p.dim}, wide_type<T>);
     const Tensor scratch = new_bytes(a.x0, low_rank_backward_bytes(p, kept));
     const LowRankWorkspace<T> w{data<T>(states),        data<T>(step_gradients), data<T>(rank_gradients), data<A>(dx0_sums),
                                 data<A>(dcontext_sums), data<A>(sums),           data<void>(scratch)};
@@ -71,13 +72,16 @@ LowRankGradients gradients(const LowRankArguments& a, const Tensor& grad, Tensor
     if (needs & need_banks)
       with_inverse(p.bank(), [&](const InverseIndex& inverse) {
         const Tensor products = rank_products(p, a.x0, w.gradients, data<const T>(activations));
-        check_cuda(low_rank_sum_weights(p, inverse, data<const T>(products), data<T>(banks[0]), data<T>(banks[2]), current.stream));
-        check_cuda(low_rank_sum_biases(p, inverse, data<const A>(sums), data<T>(banks[1]), data<T>(banks[3]), current.stream));
+        check_cuda(sum_products(p.bank(), inverse, p.gates, p.weight_steps(), p.weight_steps(), p.rank, data<const T>(products),
+                                data<T>(banks[0]), data<T>(banks[2]), current.stream));
+        check_cuda(sum_tiles(p.bank(), inverse, p.gates, p.weight_steps(), p.steps, tiles, data<const A>(sums), data<T>(banks[1]),
+                             data<T>(banks[3]), current.stream));
       });
     if (needs & need_projections)
       with_inverse(p.projection_bank(), [&](const InverseIndex& inverse) {
         const Tensor products = input_products(p, a.x0, w.states, w.rank_gradients, int64_t(p.gates) * p.rank);
-        check_cuda(low_rank_sum_projections(p, inverse, data<const T>(products), data<T>(banks[4]), data<T>(banks[5]), current.stream));
+        check_cuda(sum_products(p.projection_bank(), inverse, p.gates, p.weight_steps(), step_groups(p), p.columns + p.dim,
+                                data<const T>(products), data<T>(banks[4]), data<T>(banks[5]), current.stream));
       });
   }
   return {dx0, banks[0], banks[1], banks[2], banks[3], dcontext, banks[4], banks[5]};

@@ -19,6 +19,26 @@ cudaError_t gather_words(const BankIndex& bank, const void* shared, const void* 
   return launch(param_gather<Word>, Grid{wanted < persistent ? wanted : persistent}, gather_threads, 0, stream, a);
 }
 
+// The sum of gradients [T, parts, R / weight_steps, part]: one step, one copy.
+template <typename From, typename To>
+BankSum<From, To> bank_sum(const BankIndex& bank, const InverseIndex& inverse, const From* from, To* shared, To* own, int parts,
+                           int64_t part, int weight_steps) {
+  BankSum<From, To> sum{};
+  sum.from = from, sum.inverse = inverse, sum.shared = shared, sum.own = own;
+  sum.tasks = int(bank.tasks), sum.rows = int(bank.rows), sum.num_shared = int(bank.num_shared), sum.num_private = int(bank.num_private);
+  sum.parts = parts, sum.part = part, sum.copies = 1, sum.step_rows = int(bank.rows / weight_steps);
+  sum.row_stride = part, sum.part_stride = sum.step_rows * part, sum.task_stride = parts * sum.part_stride;
+  return sum;
+}
+
+template <typename From, typename To>
+cudaError_t sum_into_banks(const BankSum<From, To>& sum, cudaStream_t stream) {
+  const int64_t bank_rows = sum.num_shared + int64_t(sum.tasks) * sum.num_private, size = sum.parts * sum.part;
+  if (bank_rows == 0 || size == 0) return cudaSuccess;
+  const Grid grid{bank_rows * divide_up(size, sum_block)};
+  return launch(param_gather_sum<From, To>, grid, 32 * sum_warps, 0, stream, sum);
+}
+
 }  // namespace
 
 cudaError_t gather(const BankIndex& bank, const void* shared, const void* own, void* out, int64_t row_bytes, int value_bytes,
@@ -51,32 +71,34 @@ cudaError_t invert(const BankIndex& bank, void* memory, cudaStream_t stream) {
   return launch(invert_index, Grid{blocks}, invert_threads, invert_shared_bytes, stream, a);
 }
 
-template <typename From, typename To>
-cudaError_t sum_into_banks(const BankSum<From, To>& sum, cudaStream_t stream) {
-  const int64_t bank_rows = sum.num_shared + int64_t(sum.tasks) * sum.num_private, size = sum.parts * sum.part;
-  if (bank_rows == 0 || size == 0) return cudaSuccess;
-  const Grid grid{bank_rows * divide_up(size, sum_block)};
-  return launch(param_gather_sum<From, To>, grid, 32 * sum_warps, 0, stream, sum);
-}
-
 template <typename T>
 cudaError_t sum_rows(const BankIndex& bank, const T* gradient, void* inverse, T* shared, T* own, int64_t n, cudaStream_t stream) {
   if (n == 0) return cudaSuccess;
   const cudaError_t error = invert(bank, inverse, stream);
   if (error != cudaSuccess) return error;
-  BankSum<T, T> sum{};
-  sum.from = gradient, sum.inverse = inverse_in(inverse, bank), sum.shared = shared, sum.own = own;
-  sum.tasks = int(bank.tasks), sum.rows = int(bank.rows), sum.num_shared = int(bank.num_shared), sum.num_private = int(bank.num_private);
-  sum.parts = 1, sum.part = n, sum.copies = 1, sum.step_rows = bank.rows > 0 ? sum.rows : 1;
-  sum.row_stride = n, sum.task_stride = bank.rows * n;
+  return sum_into_banks(bank_sum(bank, inverse_in(inverse, bank), gradient, shared, own, 1, n, 1), stream);
+}
+
+template <typename T>
+cudaError_t sum_products(const BankIndex& bank, const InverseIndex& inverse, int gates, int weight_steps, int groups, int64_t part,
+                         const T* products, T* shared, T* own, cudaStream_t stream) {
+  BankSum<T, T> sum = bank_sum(bank, inverse, products, shared, own, gates, part, weight_steps);
+  sum.copies = groups / weight_steps, sum.step_stride = sum.copy_stride = bank.tasks * sum.task_stride;
   return sum_into_banks(sum, stream);
 }
 
-template cudaError_t sum_into_banks<float, BFloat16>(const BankSum<float, BFloat16>&, cudaStream_t);
-template cudaError_t sum_into_banks<float, Half>(const BankSum<float, Half>&, cudaStream_t);
-#define DCRNN_INSTANCE(T)                                                        \
-  template cudaError_t sum_into_banks<T, T>(const BankSum<T, T>&, cudaStream_t); \
-  template cudaError_t sum_rows<T>(const BankIndex&, const T*, void*, T*, T*, int64_t, cudaStream_t)
+template <typename T>
+cudaError_t sum_tiles(const BankIndex& bank, const InverseIndex& inverse, int gates, int weight_steps, int steps, int row_tiles,
+                      const accumulator<T>* sums, T* shared, T* own, cudaStream_t stream) {
+  BankSum<accumulator<T>, T> sum = bank_sum(bank, inverse, sums, shared, own, gates, 1, weight_steps);
+  sum.step_stride = row_tiles * sum.task_stride, sum.task_stride = steps * sum.step_stride;
+  return sum_into_banks(sum, stream);
+}
+
+#define DCRNN_INSTANCE(T)                                                                                                              \
+  template cudaError_t sum_rows<T>(const BankIndex&, const T*, void*, T*, T*, int64_t, cudaStream_t);                                  \
+  template cudaError_t sum_products<T>(const BankIndex&, const InverseIndex&, int, int, int, int64_t, const T*, T*, T*, cudaStream_t); \
+  template cudaError_t sum_tiles<T>(const BankIndex&, const InverseIndex&, int, int, int, int, const accumulator<T>*, T*, T*, cudaStream_t)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);
 DCRNN_INSTANCE(BFloat16);

@@ -6,6 +6,7 @@
 
 #include "../bank_index.h"
 #include "runtime.h"
+#include "types.h"
 
 namespace dcrnn_fast::cuda {
 
@@ -30,21 +31,16 @@ int64_t inverse_values(const BankIndex& bank);
 cudaError_t invert(const BankIndex& bank, void* memory, cudaStream_t stream);
 InverseIndex inverse_in(void* memory, const BankIndex& bank);
 
-// Sums of gradients into the bank rows, which have `parts` parts of `part` values. Value k of part g of the gradient of row r of task t is
-// the sum over c < copies of
-//
-//     from[t * task_stride + r / step_rows * step_stride + r % step_rows * row_stride + g * part_stride + c * copy_stride + k]
-template <typename From, typename To>
-struct BankSum {
-  const From* from;
-  InverseIndex inverse;
-  To *shared, *own;  // [num_shared, parts * part], [tasks, num_private, parts * part]
-  int tasks, rows, num_shared, num_private, parts, copies, step_rows;
-  int64_t part, task_stride, step_stride, row_stride, part_stride, copy_stride;
-};
+// Sums products [groups, T, gates, R / W, part] into shared [S, gates, part] and own [T, P, gates, part]. `inverse` is that of `bank`. W is
+// `weight_steps`, the number of steps that have rows of their own. There are W groups; where W is 1, any number, which are added.
+template <typename Value>
+cudaError_t sum_products(const BankIndex& bank, const InverseIndex& inverse, int gates, int weight_steps, int groups, int64_t part,
+                         const Value* products, Value* shared, Value* own, cudaStream_t stream);
 
-template <typename From, typename To>
-cudaError_t sum_into_banks(const BankSum<From, To>& sum, cudaStream_t stream);
+// The same, of sums [T, steps, row_tiles, gates, R / W]: parts of one value. Takes each step's first tile; where W is 1, the first step's.
+template <typename Value>
+cudaError_t sum_tiles(const BankIndex& bank, const InverseIndex& inverse, int gates, int weight_steps, int steps, int row_tiles,
+                      const accumulator<Value>* sums, Value* shared, Value* own, cudaStream_t stream);
 
 // Sums the gradient [T, R, n] into shared [S, n] and own [T, P, n]. `inverse` is memory of inverse_values() 32-bit values.
 template <typename Value>

@@ -45,6 +45,19 @@ __global__ __launch_bounds__(gather_threads) void param_gather(const __grid_cons
   }
 }
 
+// Sums of gradients into the bank rows, which have `parts` parts of `part` values. Value k of part g of the gradient of row r of task t is
+// the sum over c < copies of
+//
+//     from[t * task_stride + r / step_rows * step_stride + r % step_rows * row_stride + g * part_stride + c * copy_stride + k]
+template <typename From, typename To>
+struct BankSum {
+  const From* from;
+  InverseIndex inverse;
+  To *shared, *own;  // [num_shared, parts * part], [tasks, num_private, parts * part]
+  int tasks, rows, num_shared, num_private, parts, copies, step_rows;
+  int64_t part, task_stride, step_stride, row_stride, part_stride, copy_stride;
+};
+
 inline constexpr int sum_warps = 4, sum_values = 4, sum_block = sum_warps * 32 * sum_values;
 inline constexpr int sum_blocks_at_once = 6;  // as many as the registers allow: of more, the compiler spills a few
 

@@ -72,8 +72,9 @@ void check_cross_rnn(const Architecture& on, const char* math, bool tf32, int64_
           expect(backward(p, any, every_state, any, {any, any, any, wide, wide}, any, columns ? any : nullptr, nullptr), may_refuse);
           const InverseIndex inverse = inverse_in(any, p.bank());
           expect(invert(p.bank(), any, nullptr), may_refuse);
-          expect(sum_weights(p, inverse, any, any, any, nullptr), may_refuse);
-          expect(sum_biases(p, inverse, wide, any, any, nullptr), may_refuse);
+          expect(sum_products(p.bank(), inverse, gates, p.weight_steps(), step_groups(p), columns + dim, any, any, any, nullptr),
+                 may_refuse);
+          expect(sum_tiles(p.bank(), inverse, gates, p.weight_steps(), steps, backward_row_tiles(p), wide, any, any, nullptr), may_refuse);
         }
 }
 
@@ -103,9 +104,10 @@ void check_low_rank(const Architecture& on, const char* math, bool tf32, int64_t
           expect(low_rank_backward(p, any, every_state, any, every_state, workspace, any, any, nullptr), may_refuse);
           const InverseIndex inverse = inverse_in(any, p.projection_bank());
           expect(invert(p.projection_bank(), any, nullptr), may_refuse);
-          expect(low_rank_sum_weights(p, inverse, any, any, any, nullptr), may_refuse);
-          expect(low_rank_sum_projections(p, inverse, any, any, any, nullptr), may_refuse);
-          expect(low_rank_sum_biases(p, inverse, wide, any, any, nullptr), may_refuse);
+          expect(sum_products(p.bank(), inverse, gates, p.weight_steps(), p.weight_steps(), rank, any, any, any, nullptr), may_refuse);
+          expect(sum_products(p.projection_bank(), inverse, gates, p.weight_steps(), step_groups(p), columns + dim, any, any, any, nullptr),
+                 may_refuse);
+          expect(sum_tiles(p.bank(), inverse, gates, p.weight_steps(), steps, low_rank_row_tiles(p), wide, any, any, nullptr), may_refuse);
         }
 }
 

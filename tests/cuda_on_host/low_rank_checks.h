@@ -137,17 +137,20 @@ class LowRankRunner {
     verdict.check(invert(p_.bank(), memory.data(), nullptr));
     auto dshared = poisoned<T>(shared_weight_.size()), dprivate = poisoned<T>(private_weight_.size());
     const std::vector<T> products = rank_products(m.gradients, kept);
-    verdict.check(low_rank_sum_weights(p_, inverse, products.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.check(sum_products(p_.bank(), inverse, p_.gates, p_.weight_steps(), p_.weight_steps(), p_.rank, products.data(), dshared.data(),
+                               dprivate.data(), nullptr));
     verdict.compare("dweight", reference_.dweight, joined(dshared, dprivate));
     dshared = poisoned<T>(shared_bias_.size()), dprivate = poisoned<T>(private_bias_.size());
-    verdict.check(low_rank_sum_biases(p_, inverse, m.sums.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.check(sum_tiles(p_.bank(), inverse, p_.gates, p_.weight_steps(), p_.steps, low_rank_row_tiles(p_), m.sums.data(),
+                            dshared.data(), dprivate.data(), nullptr));
     verdict.compare("dbias", reference_.dbias, joined(dshared, dprivate));
     memory.resize(inverse_values(p_.projection_bank()));
     inverse = inverse_in(memory.data(), p_.projection_bank());
     verdict.check(invert(p_.projection_bank(), memory.data(), nullptr));
     dshared = poisoned<T>(shared_projection_.size()), dprivate = poisoned<T>(private_projection_.size());
     const std::vector<T> inputs = input_products(m.rank_gradients, m.states);
-    verdict.check(low_rank_sum_projections(p_, inverse, inputs.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.check(sum_products(p_.projection_bank(), inverse, p_.gates, p_.weight_steps(), step_groups(p_), s_.width(), inputs.data(),
+                               dshared.data(), dprivate.data(), nullptr));
     verdict.compare("dprojection", reference_.dprojection, joined(dshared, dprivate));
   }
 

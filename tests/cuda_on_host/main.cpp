@@ -126,10 +126,12 @@ class Runner {
     std::vector<uint32_t> memory(inverse_values(p_.bank()));
     const InverseIndex inverse = inverse_in(memory.data(), p_.bank());
     verdict.check(invert(p_.bank(), memory.data(), nullptr));
-    verdict.check(sum_weights(p_, inverse, products.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.check(sum_products(p_.bank(), inverse, p_.gates, p_.weight_steps(), step_groups(p_), s_.width(), products.data(),
+                               dshared.data(), dprivate.data(), nullptr));
     verdict.compare("dweight", reference_.dweight, joined(dshared, dprivate));
     dshared = poisoned<T>(shared_bias_.size()), dprivate = poisoned<T>(private_bias_.size());
-    verdict.check(sum_biases(p_, inverse, sums.data(), dshared.data(), dprivate.data(), nullptr));
+    verdict.check(sum_tiles(p_.bank(), inverse, p_.gates, p_.weight_steps(), p_.steps, backward_row_tiles(p_), sums.data(), dshared.data(),
+                            dprivate.data(), nullptr));
     verdict.compare("dbias", reference_.dbias, joined(dshared, dprivate));
   }
 
