@@ -9,7 +9,6 @@
 #include "../interrupt.h"
 #include "bank.h"
 #include "buffer.h"
-#include "dispatch.h"
 #include "elementwise.h"
 #include "gemm.h"
 

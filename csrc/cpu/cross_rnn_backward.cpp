@@ -94,7 +94,7 @@ CrossRnnGradients run(Arguments& arguments, const Tensor& grad, const Tensor& st
   arguments.prepare(aoti_torch_device_type_cpu());
   check_index_values(arguments.bank());
   arguments.check_backward(grad, states, activations, needs);
-  return with_type(arguments.x0, "x0", [&](auto zero) {
+  return with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
     return backward<decltype(zero)>(arguments, dense(grad, "grad"), dense(activations, "activations"), needs);
   });
 }

@@ -60,7 +60,7 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
   Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
   Tensor activations = new_result(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
   if (batch && arguments.tasks())
-    with_type(x0, "x0", [&](auto zero) {
+    with_type<BFloat16, Half>(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       T* const kept = keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
       forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);

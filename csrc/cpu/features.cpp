@@ -11,7 +11,6 @@
 #include "../checks.h"
 #include "bank.h"
 #include "buffer.h"
-#include "dispatch.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -241,7 +240,7 @@ std::tuple<Tensor, Tensor> features(Tensor ids, Tensor table, Tensor sizes, Tens
   values_of({batch, tasks}, "ids, first_order: the term");
   Tensor out = allocated(table, {batch, dim}, "ids, dense: the features");
   Tensor term = allocated(table, {batch, tasks}, "ids, first_order: the term", ScalarType::Double);
-  with_type(table, "table", [&](auto zero) {
+  with_type<BFloat16, Half>(table, "table", [&](auto zero) {
     using T = decltype(zero);
     using A = accumulator<T>;
     const Lookup lookup{fields, width * static_cast<int64_t>(sizeof(T)), sizes.const_data_ptr<int64_t>(), offsets.const_data_ptr<int64_t>(),

@@ -4,7 +4,6 @@
 
 #include <memory>
 
-#include "dispatch.h"
 #include "low_rank_walk.h"
 #include "results.h"
 
@@ -129,7 +128,7 @@ LowRankGradients run(LowRankArguments& arguments, const Tensor& grad, const Tens
   arguments.prepare(aoti_torch_device_type_cpu());
   check_index_values(arguments);
   arguments.check_backward(grad, activations, needs);
-  return with_type(arguments.x0, "x0", [&](auto zero) {
+  return with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
     return gradients<decltype(zero)>(arguments, dense(grad, "grad"), dense(activations, "activations"), needs);
   });
 }

@@ -1,7 +1,6 @@
 // low_rank_cross_rnn on the CPU: a tile of rows goes through all steps of all tasks while it is in cache.
 #include <torch/csrc/stable/library.h>
 
-#include "dispatch.h"
 #include "low_rank.h"
 #include "results.h"
 
@@ -49,7 +48,7 @@ LowRankCrossRnn run(LowRankArguments& arguments, bool keep) {
   const Tensor out = new_result(arguments.x0, arguments.out_shape(), "x0, steps: the states of all tasks");
   const Tensor activations = new_result(arguments.x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
   if (arguments.batch() && arguments.tasks())
-    with_type(arguments.x0, "x0", [&](auto zero) {
+    with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       with_operands<T>([&](auto operand) {
         forward(LowRankProblem<T, decltype(operand)>(arguments, false), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states,

@@ -5,7 +5,6 @@
 
 #include "../param_gather_arguments.h"
 #include "bank.h"
-#include "dispatch.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -29,7 +28,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   check_index_values(bank);
   Tensor shared = allocated(grad, with_trailing({num_shared}, grad, 2), "num_shared: the gradient of the shared rows");
   Tensor own = allocated(grad, with_trailing({bank.tasks, num_private}, grad, 2), "num_private: the gradient of the private rows");
-  with_type(grad, "grad", [&](auto zero) {
+  with_type<BFloat16, Half>(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
     if (values_each(grad, 2) == 0) return;
     const Readers readers = with_memory([&] { return Readers(bank); }, "num_shared, num_private: one number for each row");

@@ -7,7 +7,6 @@
 #include "../checks.h"
 #include "../interrupt.h"
 #include "buffer.h"
-#include "dispatch.h"
 #include "low_rank.h"
 
 namespace dcrnn_fast::cpu {
@@ -115,7 +114,7 @@ Tensor towers(Tensor states, Tensor packed, Tensor widths, std::optional<Tensor>
   values_of({states.size(0), states.size(1)}, "states: the logits");
   Tensor z = allocated(states, {states.size(1), states.size(0)}, "states: the logits");
   if (z.numel())
-    with_type(states, "states", [&](auto zero) {
+    with_type<BFloat16, Half>(states, "states", [&](auto zero) {
       using T = decltype(zero);
       const double* const added = term ? term->const_data_ptr<double>() : nullptr;
       compute<T>(layers, states, static_cast<const accumulator<T>*>(packed.const_data_ptr()), added, static_cast<T*>(z.mutable_data_ptr()));

@@ -66,11 +66,6 @@ inline void multiply(const Tensor& out, const Tensor& left, const Tensor& right)
 
 namespace dcrnn_fast::cuda {
 
-template <typename Body>
-auto with_type(const Tensor& tensor, const char* name, const Body& body) {
-  return dcrnn_fast::with_type<BFloat16, Half>(tensor, name, body);
-}
-
 // The tensor's data, or null if it has no values.
 template <typename T>
 T* data(const Tensor& tensor) {

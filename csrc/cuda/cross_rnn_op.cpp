@@ -24,7 +24,7 @@ CrossRnn run(Arguments& a, int64_t keep) {
   const Current current(a.x0);
   const Tensor out = allocated(a.x0, a.out_shape(), "x0, steps: the states of all tasks");
   const Tensor activations = allocated(a.x0, a.activations_shape(keep), "x0, steps: the activations of all tasks");
-  with_type(a.x0, "x0", [&](auto zero) {
+  with_type<BFloat16, Half>(a.x0, "x0", [&](auto zero) {
     run_forward(problem_of<decltype(zero)>(a, current), a.x0, out, a.return_states, activations, current.stream);
   });
   return {out, new_empty(a.x0, {0}), activations};
@@ -70,8 +70,8 @@ CrossRnnGradients gradients(const Arguments& a, const Tensor& grad, Tensor activ
 CrossRnnGradients run(Arguments& a, const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t needs) {
   prepare(a);
   a.check_backward(grad, states, activations, needs);
-  return with_type(a.x0, "x0",
-                   [&](auto zero) { return gradients<decltype(zero)>(a, dense(grad, "grad"), dense(activations, "activations"), needs); });
+  return with_type<BFloat16, Half>(
+      a.x0, "x0", [&](auto zero) { return gradients<decltype(zero)>(a, dense(grad, "grad"), dense(activations, "activations"), needs); });
 }
 
 }  // namespace

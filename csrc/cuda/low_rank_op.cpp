@@ -97,7 +97,7 @@ LowRankCrossRnn run(LowRankArguments& a, bool keep) {
   const Current current(a.x0);
   const Tensor out = allocated(a.x0, a.out_shape(), "x0, steps: the states of all tasks");
   const Tensor activations = allocated(a.x0, a.activations_shape(keep), "x0, steps: the activations of all tasks");
-  with_type(a.x0, "x0", [&](auto zero) {
+  with_type<BFloat16, Half>(a.x0, "x0", [&](auto zero) {
     using T = decltype(zero);
     const LowRankProblem<T> p = problem_of<T>(a, current);
     const Tensor scratch = new_bytes(a.x0, low_rank_forward_bytes(p, keep));
@@ -109,8 +109,8 @@ LowRankCrossRnn run(LowRankArguments& a, bool keep) {
 LowRankGradients run(LowRankArguments& a, const Tensor& grad, const Tensor& activations, int64_t needs) {
   check_and_prepare(a);
   a.check_backward(grad, activations, needs);
-  return with_type(a.x0, "x0",
-                   [&](auto zero) { return gradients<decltype(zero)>(a, dense(grad, "grad"), dense(activations, "activations"), needs); });
+  return with_type<BFloat16, Half>(
+      a.x0, "x0", [&](auto zero) { return gradients<decltype(zero)>(a, dense(grad, "grad"), dense(activations, "activations"), needs); });
 }
 
 }  // namespace

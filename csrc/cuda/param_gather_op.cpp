@@ -31,7 +31,7 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   Tensor own = allocated(grad, with_trailing({index.size(0), num_private}, grad, 2), "num_private: the gradient of the private rows");
   const BankIndex bank = bank_of(index, num_shared, num_private);
   const Tensor inverse = new_inverse(grad, bank);
-  with_type(grad, "grad", [&](auto zero) {
+  with_type<BFloat16, Half>(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
     check_cuda(
         sum_rows(bank, data<const T>(grad), data<void>(inverse), data<T>(shared), data<T>(own), values_each(grad, 2), current.stream));
