@@ -3,7 +3,6 @@
 // CPU.
 #pragma once
 
-#include "grid.h"
 #include "types.h"
 
 #if defined(DCRNN_CUDA_ON_HOST)

@@ -1,4 +1,4 @@
-// The element types of the CUDA kernels, and the types in which they compute. This header needs neither PyTorch nor CUDA.
+// The element types of the CUDA kernels, the types in which they compute, and the blocks of a launch. Needs neither PyTorch nor CUDA.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,11 @@ struct Math {
   using Value = T;
   static constexpr bool tensor_cores = tensor_cores_;
   static constexpr bool tf32 = tensor_cores_ && std::is_same_v<T, float>;
+};
+
+struct Grid {
+  int64_t x, y = 1;
+  bool fits() const { return x <= INT32_MAX && y <= 65535; }  // whether a GPU can start so many
 };
 
 }  // namespace dcrnn_fast::cuda

@@ -32,7 +32,6 @@
 #include <vector>
 
 #include "banks.h"
-#include "grid.h"
 #include "threads.h"
 #include "types.h"
 
