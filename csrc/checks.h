@@ -123,6 +123,13 @@ inline Tensor allocated(const Tensor& like, const std::vector<int64_t>& sizes, c
   return with_memory([&] { return torch::stable::new_empty(like, sizes, dtype); }, what);
 }
 
+// [0] for a gradient that is not wanted, and zeros where there is no work.
+inline Tensor new_gradient(const Tensor& like, bool wanted, bool has_work, const std::vector<int64_t>& shape) {
+  if (!wanted) return torch::stable::new_empty(like, {0});
+  if (!has_work) return with_memory([&] { return torch::stable::new_zeros(like, shape); }, "a gradient");
+  return allocated(like, shape, "a gradient");
+}
+
 // The tensor itself if it is contiguous, else a copy.
 inline Tensor dense(const Tensor& tensor, const char* name) {
   return with_memory([&] { return torch::stable::contiguous(tensor); }, name, ": a contiguous copy of shape ", shape(tensor));

@@ -31,11 +31,4 @@ inline Tensor new_result(const Tensor& like, const std::vector<int64_t>& shape, 
   return out;
 }
 
-// [0] for a gradient that is not wanted, and zeros where there is no work.
-inline Tensor new_gradient(const Tensor& like, bool wanted, bool has_work, const std::vector<int64_t>& shape) {
-  if (!wanted) return torch::stable::new_empty(like, {0});
-  if (!has_work) return with_memory([&] { return torch::stable::new_zeros(like, shape); }, "a gradient");
-  return allocated(like, shape, "a gradient");
-}
-
 }  // namespace dcrnn_fast::cpu

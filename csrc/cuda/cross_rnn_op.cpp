@@ -35,10 +35,10 @@ CrossRnnGradients gradients(const Arguments& a, const Tensor& grad, Tensor activ
   const Current current(a.x0);
   const Problem<T> p = problem_of<T>(a, current);
   const bool has_work = p.batch && p.tasks;
-  Tensor dx0 = new_gradient(a, {p.batch, p.dim}, needs & need_x0), banks[4];
-  Tensor dcontext = new_gradient(a, {p.steps, p.batch, p.columns}, needs & need_context);
+  Tensor dx0 = new_gradient(a.x0, needs & need_x0, has_work, {p.batch, p.dim}), banks[4];
+  Tensor dcontext = new_gradient(a.x0, needs & need_context, has_work, {p.steps, p.batch, p.columns});
   const Tensor* const inputs[4] = {&a.shared_weight, &a.shared_bias, &a.private_weight, &a.private_bias};
-  for (int i = 0; i < 4; ++i) banks[i] = new_gradient(a, with_trailing({}, *inputs[i], 0), needs & need_banks);
+  for (int i = 0; i < 4; ++i) banks[i] = new_gradient(a.x0, needs & need_banks, has_work, with_trailing({}, *inputs[i], 0));
   if (has_work) {
     if (activations.numel() == 0) {
       activations = new_empty(a.x0, a.activations_shape());

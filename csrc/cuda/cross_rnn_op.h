@@ -11,7 +11,6 @@ namespace dcrnn_fast::cuda {
 using torch::stable::empty_like;
 using torch::stable::from_blob;
 using torch::stable::new_empty;
-using torch::stable::new_zeros;
 
 template <typename T>
 inline constexpr ScalarType wide_type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
@@ -68,12 +67,6 @@ Tensor input_products(const Problem<T>& p, const Tensor& like, const T* states, 
       add_columns(states + (group - 1) * p.states(), p.dim, (p.steps - 1) * p.states(), p.columns);
   }
   return out;
-}
-
-// Memory for a gradient of x0 or context, or of the banks; zeros where there is no work.
-inline Tensor new_gradient(const Arguments& a, const std::vector<int64_t>& shape, bool wanted) {
-  if (!wanted) return new_empty(a.x0, {0});
-  return a.batch() && a.tasks() ? new_empty(a.x0, shape) : new_zeros(a.x0, shape);
 }
 
 }  // namespace dcrnn_fast::cuda

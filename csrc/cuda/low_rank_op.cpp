@@ -42,14 +42,15 @@ LowRankGradients gradients(const LowRankArguments& a, const Tensor& grad, Tensor
   using A = accumulator<T>;
   const Current current(a.x0);
   const LowRankProblem<T> p = problem_of<T>(a, current);
-  const bool need_dx0 = needs & need_x0, need_dcontext = (needs & need_context) && p.columns;
-  Tensor dx0 = new_gradient(a, {p.batch, p.dim}, need_dx0);
-  Tensor dcontext = new_gradient(a, {p.steps, p.batch, p.columns}, needs & need_context);
+  const bool has_work = p.batch && p.tasks, need_dx0 = needs & need_x0, need_dcontext = (needs & need_context) && p.columns;
+  Tensor dx0 = new_gradient(a.x0, need_dx0, has_work, {p.batch, p.dim});
+  Tensor dcontext = new_gradient(a.x0, needs & need_context, has_work, {p.steps, p.batch, p.columns});
   const Tensor* const inputs[6] = {&a.shared_weight, &a.shared_bias,       &a.private_weight,
                                    &a.private_bias,  &a.shared_projection, &a.private_projection};
   Tensor banks[6];
-  for (int i = 0; i < 6; ++i) banks[i] = new_gradient(a, with_trailing({}, *inputs[i], 0), needs & (i < 4 ? need_banks : need_projections));
-  if (p.batch && p.tasks) {
+  for (int i = 0; i < 6; ++i)
+    banks[i] = new_gradient(a.x0, needs & (i < 4 ? need_banks : need_projections), has_work, with_trailing({}, *inputs[i], 0));
+  if (has_work) {
     const bool kept = activations.numel() > 0;
     if (!kept) activations = new_empty(a.x0, a.activations_shape());
     const Tensor states = new_empty(a.x0, {p.tasks, p.steps - 1, p.batch, p.dim});
