@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -35,6 +36,8 @@ from .training.folder.layout import RunFolder
 
 NAME = "frame"
 """Of the data, in the run's files."""
+PLACE = r"tables\[(train|valid)\], row ([\d,]+)"
+"""Where prepare says that a cell is."""
 NUMBER = {"buckets": 32, "dense": "standardise"}
 """How a column that is named in ``numeric`` is read."""
 
@@ -106,7 +109,7 @@ class FunnelClassifier(BaseEstimator):
             ConfigError: a value of ``config`` cannot be used.
         """
         if y is not None:
-            raise DataError(f"y={shown(y)}: the labels are columns of X, which tasks names; leave y out")
+            raise DataError(f"y is a {type(y).__name__}, expected None: the labels are columns of X, which tasks names; leave y out")
         named = [] if isinstance(self.tasks, str) else [task for task in self.tasks if isinstance(task, str)]
         if not named or len(set(named)) < len(self.tasks):
             raise DataError(f"tasks={shown(self.tasks)}: expected a list of different columns of 0 and 1; put a single one in a list")
@@ -115,16 +118,20 @@ class FunnelClassifier(BaseEstimator):
                 raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list")
         root = self._new_folder()
         run, report = root / "run", choose_report() if self.verbose else _Quiet()
-        seed = self.random_state if isinstance(self.random_state, int) else check_random_state(self.random_state).randint(2**31)
+        is_seed = isinstance(self.random_state, (int, np.integer))
+        seed = int(self.random_state) if is_seed else check_random_state(self.random_state).randint(2**31)
         own = {"data": NAME, "seed": seed, "loss.sample_weight": self.weight is not None}
         config = load_config(None, own | dict(self.config or {}))
-        tables = self._tables(X, eval_set, seed, config.valid_fraction)
+        tables, rows = self._tables(X, eval_set, seed, config.valid_fraction)
         schema = self._schema(tables, report)
         try:
             dataset = prepare(schema, tables, cache_dir=root / "cache", progress=report.preparing)
         except DataError as error:
             names = ("X", "eval_set") if eval_set is not None else ("the train rows of X", "the validation rows of X")
-            said = str(error).replace("tables[train]", names[0]).replace("tables[valid]", names[1])
+            said = str(error)
+            if rows:
+                said = re.sub(PLACE, lambda found: f"X, row {rows[found[1]][int(found[2].replace(',', '')) - 1] + 1:,}", said)
+            said = said.replace("tables[train]", names[0]).replace("tables[valid]", names[1]).replace("`funnel: false`", "funnel=False")
             raise DataError(said.replace("use `threshold` or `positive`", "make a column of 0 and 1 of it")) from error
         result = train(config, run, dataset=dataset, report=report)
         shutil.rmtree(root / "cache")
@@ -217,20 +224,22 @@ class FunnelClassifier(BaseEstimator):
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
-    def _tables(self, X: Any, eval_set: Any, seed: int, valid_fraction: float) -> dict[str, Any]:
-        """The train and the validation rows, and none for a test: every row teaches or tells when to stop."""
+    def _tables(self, X: Any, eval_set: Any, seed: int, valid_fraction: float) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.intp]]]:
+        """The train and the validation rows, and none for a test: every row teaches or tells when to stop. And which rows of X they are,
+        if both are."""
         if isinstance(X, (str, Path)):
             if not isinstance(eval_set, (str, Path)):
                 raise DataError(f"eval_set is {shown(eval_set)}: X is a path, so give the path of the validation rows' Parquet file")
             try:
-                return {"train": X, "valid": eval_set, "test": pq.read_schema(X).empty_table()}
+                return {"train": X, "valid": eval_set, "test": pq.read_schema(X).empty_table()}, {}
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"X is {str(X)!r}, expected the path of a Parquet file: {one_line(error, 200)}") from error
-        rows = arrow_table(X, "X")
+        table = arrow_table(X, "X")
         if eval_set is not None:
-            return {"train": rows, "valid": arrow_table(eval_set, "eval_set"), "test": rows.slice(0, 0)}
-        is_valid = self._is_valid(rows, seed, valid_fraction)
-        return {"train": rows.filter(pa.array(~is_valid)), "valid": rows.filter(pa.array(is_valid)), "test": rows.slice(0, 0)}
+            return {"train": table, "valid": arrow_table(eval_set, "eval_set"), "test": table.slice(0, 0)}, {}
+        is_valid = self._is_valid(table, seed, valid_fraction)
+        rows = {"train": np.flatnonzero(~is_valid), "valid": np.flatnonzero(is_valid)}
+        return {"train": table.filter(pa.array(~is_valid)), "valid": table.filter(pa.array(is_valid)), "test": table.slice(0, 0)}, rows
 
     def _is_valid(self, rows: pa.Table, seed: int, valid_fraction: float) -> npt.NDArray[np.bool_]:
         count = round(valid_fraction * len(rows))
@@ -275,6 +284,8 @@ class FunnelClassifier(BaseEstimator):
         for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
             if name != column:
                 report.note(f"calls the task of column {column!r} {name}")
+        if self.funnel is None and len(self.tasks) > 1 and "funnel" not in schema:
+            report.note("takes the tasks for no funnel, as not each row with a later event has the earlier one")
         for line in draft.partition("# Left out:\n")[2].splitlines():
             report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}

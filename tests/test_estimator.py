@@ -222,6 +222,7 @@ def test_the_latest_rows_are_validation_rows(frame):
 def test_a_seed_gives_the_same_model(frame):
     one, other = (quick(random_state=3).fit(frame).predict_proba(frame) for _ in range(2))
     pd.testing.assert_frame_equal(one, other)
+    pd.testing.assert_frame_equal(one, quick(random_state=np.int64(3)).fit(frame).predict_proba(frame))
     assert not quick(random_state=4).fit(frame).predict_proba(frame).equals(one)
 
 
@@ -250,9 +251,10 @@ def test_a_label_that_is_no_task_is_no_feature(frame):
     assert "order" not in quick(tasks=["click"]).fit(frame).feature_names_in_
 
 
-def test_tasks_that_are_no_funnel_are_independent(frame):
-    model = quick(tasks=["click", "night"]).fit(frame.assign(night=(frame["ts"].dt.hour < 12).astype(int)))
+def test_tasks_that_are_no_funnel_are_independent_which_it_says(frame, capsys):
+    model = quick(tasks=["click", "night"], verbose=True).fit(frame.assign(night=(frame["ts"].dt.hour < 12).astype(int)))
     assert list(model.predict_proba(frame)) == ["click", "night"]
+    assert "takes the tasks for no funnel" in capsys.readouterr().err
 
 
 def test_rows_may_be_weighted(frame):
@@ -335,7 +337,7 @@ REFUSED = [
         "list of different columns of 0 and 1",
     ),
     row("a single column", lambda frame: quick(numeric="price").fit(frame), DataError, "numeric='price': expected a list; put a single"),
-    row("a column as a table", lambda frame: quick().fit(frame["click"]), DataError, "X is a Series, expected a table"),
+    row("a column as a table", lambda frame: quick().fit(frame["click"]), DataError, "X is of type Series, expected a pandas"),
     row(
         "rows without a time",
         lambda frame: quick(time="ts").fit(frame.assign(ts=frame["ts"].where(frame["price"] > 0))),
@@ -363,7 +365,19 @@ REFUSED = [
     row("a time that is no column", lambda frame: quick(time="when").fit(frame), DataError, "time: X has no column 'when'; it has ts"),
     row("labels apart", lambda frame: quick().fit(frame, frame["click"]), DataError, "the labels are columns of X, which tasks names"),
     row("a path alone", lambda tmp_path: quick().fit(tmp_path / "t.parquet"), DataError, "eval_set is None: X is a path, so give the path"),
-    row("a broken funnel", lambda frame: quick(funnel=True, tasks=["order", "click"]).fit(frame), DataError, "click"),
+    row(
+        "a broken funnel",
+        lambda frame: quick(funnel=True, tasks=["order", "click"]).fit(frame),
+        DataError,
+        "click = 1 and order = 0; correct such rows, or set funnel=False",
+    ),
+    row(
+        "a cell that no split hides",
+        lambda frame: quick(time="ts").fit(frame.assign(price=frame["price"].where(frame.index != 2345, np.inf))),
+        DataError,
+        "X, row 2,346: column 'price' holds an infinite value",
+    ),
+    row("a row of a frame", lambda fitted, frame: fitted.predict_proba(frame.iloc[0]), DataError, r"take frame\.iloc\[\[0\]\]"),
     row("a column of several types", lambda frame: quick().fit(frame.assign(city=[1, "a"] * 1500)), DataError, "column 'city'"),
     row("a name that is no text", lambda frame: quick().fit(frame.rename(columns={"city": 7})), DataError, "X has the column 7, expected"),
     row("an unknown key", lambda frame: quick(config={"model.stepps": 3}).fit(frame), ConfigError, "model.stepps"),

@@ -100,7 +100,7 @@ class Ranker:
             raise DataError("model and encoder do not fit: they have other fields, dense columns or tasks; take both from one run folder")
         self.model, self.encoder, self.calibration, self.id = model.eval(), encoder, calibration, id
         self.unseen: Unseen | None = None
-        self.columns = encoder.columns
+        self.columns = list(encoder.columns)
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
         self._split = lru_cache(64)(lambda user_columns: UserItems(encoder, user_columns))
         self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
@@ -135,13 +135,15 @@ class Ranker:
         Args:
             table: a mapping of column names to lists or arrays, a pandas or polars DataFrame, an Arrow table or record batch; see
                 :meth:`dcrnn_fast.data.Encoder.encode`. It needs no labels. Other columns than :attr:`columns` are ignored. A mapping of
-                column names to single cells, such as ``{"user": "u7", "item": 3}``, is one row: the arrays then have one element.
+                column names to single cells, such as ``{"user": "u7", "last_items": [3, 5]}``, is one row: the arrays then have one
+                element.
 
         Raises:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
-        cells = [table[name] for name in self.columns if name in table] if isinstance(table, Mapping) else []
-        if cells and all(isinstance(cell, (str, bytes)) or not hasattr(cell, "__len__") or np.ndim(cell) == 0 for cell in cells):
+        single = [name for name in self.columns if name not in self.encoder.list_columns]
+        cells = [table[name] for name in single if name in table] if isinstance(table, Mapping) else []
+        if cells and all(isinstance(cell, (str, bytes)) or not hasattr(cell, "__len__") or getattr(cell, "ndim", 1) == 0 for cell in cells):
             table = {name: [table[name]] for name in self.columns if name in table}
         ids, dense = self.encoder.encode(table)
         if self.unseen is not None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import DataError
-from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, treated
+from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, steady_edges, treated
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
@@ -99,7 +99,8 @@ class BucketCode:
     def fit(cls, rows: TrainRows, numeric: Numeric) -> BucketCode:
         """Learn from the train rows."""
         assert numeric.buckets is not None
-        return cls(numeric.column, edges_of(rows.counts(numeric.column), numeric.buckets))
+        numbers = rows.counts(numeric.column)
+        return cls(numeric.column, steady_edges(edges_of(numbers, numeric.buckets), numbers))
 
     @property
     def num_embeddings(self) -> int:

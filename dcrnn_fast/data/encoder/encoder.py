@@ -41,8 +41,8 @@ class Encoder:
 
     `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, `shared`
     maps fields to those whose ids they have, `pooled` those with several values to their columns. `columns` are the columns that a table
-    must hold; a file holds the `text_columns` among them as text. `watch`, if it is set, gets all rows that are encoded. A model is built
-    from the encoder:
+    must hold; a file holds the `text_columns` among them as text, and cells of the `list_columns` have several values. `watch`, if it is
+    set, gets all rows that are encoded. A model is built from the encoder:
     `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared,
     pooled=encoder.pooled)`. `vocabulary`, `scaling`, `shared`, `derived` and `pooled` are those of :class:`PackedMeta`. Take an encoder
     from :meth:`load`.
@@ -101,6 +101,7 @@ class Encoder:
         sources = [source for one in self._derived for source in one.sources()]
         self.columns = tuple(name for name in dict.fromkeys([*fields, *self.dense, *sources]) if name not in made)
         self.text_columns = frozenset({*self._lookups, *sources} - made)
+        self.list_columns = frozenset(one.column for one in self._derived if one.value is not None)
 
     def _arrange(self, fields: dict[str, int], dense: tuple[str, ...], derived: tuple[Derived, ...]) -> None:
         """Make the ids of these fields and the values of these dense columns; derive these columns first."""

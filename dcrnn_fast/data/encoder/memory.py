@@ -49,12 +49,13 @@ def pieces_of(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
     elif _is_pandas(table):
         _check_columns(wanted, list(table.columns))
         yield _piece({name: table[name] for name in wanted})
-    elif hasattr(table, "__arrow_c_stream__"):
+    elif _is_arrow(table):
         yield from _arrow_pieces(table, wanted)
     else:
         raise DataError(
             f"table is of type {type(table).__name__}, expected a pandas (2.2 or later) or polars DataFrame, an Arrow Table or RecordBatch,"
-            " or a mapping of column names to lists or arrays; of a list of rows, make a list of each column"
+            " or a mapping of column names to lists or arrays; of a list of rows, make a list of each column; of a row of a frame, take "
+            "frame.iloc[[0]]"
         )
 
 
@@ -65,7 +66,7 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
     """
     pa = _pyarrow("a table")
     is_mapping = _is_pandas(table) or isinstance(table, Mapping)
-    if not is_mapping and not hasattr(table, "__arrow_c_stream__"):
+    if not is_mapping and not _is_arrow(table):
         raise DataError(f"{name} is of type {type(table).__name__}, expected a pandas or polars DataFrame, an Arrow table, or a mapping")
     try:
         table = table if is_mapping else pa.table(table)
@@ -124,6 +125,11 @@ def derived_too(piece: Piece, derived: Sequence[Derived]) -> Piece:
 def _is_pandas(table: Any) -> bool:
     """Whether it is a pandas DataFrame. Its columns are converted one by one: Arrow refuses a frame for a column that nobody reads."""
     return any(base.__module__.partition(".")[0] == "pandas" for base in type(table).__mro__) and hasattr(table, "columns")
+
+
+def _is_arrow(table: Any) -> bool:
+    """Whether it gives an Arrow stream, as a column of a frame does too."""
+    return hasattr(table, "__arrow_c_stream__") and type(table).__name__ != "Series"
 
 
 def _check_columns(wanted: Sequence[str], present: Iterable[Any]) -> None:

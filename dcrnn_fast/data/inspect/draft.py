@@ -30,8 +30,8 @@ LABEL = re.compile(
 TIME = re.compile(r"(^|_)(time|date|day|timestamp|ts)(_|$|s$)", re.I)
 USER = re.compile(r"(^|_)(user|member|customer|visitor|uid|session)", re.I)
 SAMPLE_ROWS = 1_000_000
-LOOK_ROWS = 10_000
-"""Rows whose texts are looked at more closely."""
+LOOK_ROWS, AT = 10_000, "dcrnn_fast: row"
+"""Rows whose texts are looked at more closely, and the column that counts rows."""
 TIMES = re.compile("DATE|TIMESTAMP")
 NUMBERS = re.compile(r"^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DOUBLE|FLOAT|DECIMAL.*)$")
 LISTS = re.compile(r"^(?!DOUBLE|FLOAT|DECIMAL)\w+\[\d*\]$")
@@ -169,13 +169,13 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return "time"
     if not column.named:
         return "its name in the file is empty, or that of another column; rename it there"
-    if column.distinct < 2:
+    if column.distinct + (column.missing > 0) < 2:
         return "one value"
     if INDEX.fullmatch(column.name):
         return "the index that pandas hides; rows that are scored would lack it"
     if column.missing and _is_time(column._replace(missing=0.0)):
         return "a time that some rows lack: a split by time needs all"
-    if column.of_labels and LABEL.search(column.name):
+    if (column.of_labels or column.distinct == 1) and LABEL.search(column.name):
         return "a label? As a feature it would tell the events"
     if column.is_time and not column.is_iso:
         return "a time; write it as 2024-05-31 or 2024-05-31T23:59:00 to split by it"
@@ -294,8 +294,8 @@ def read_columns(
     counts = _answers(
         database, source, SAMPLE_ROWS, {"": ["count(*)"]} | {name: _counts(_quoted(name), kind) for name, kind in kinds.items()}
     )
-    looks = _answers(database, source, LOOK_ROWS, {name: _looks(_quoted(name), kind) for name, kind in kinds.items()})
     rows, columns = counts[""][0], []
+    looks = _answers(database, source, LOOK_ROWS, {name: _looks(_quoted(name), kind) for name, kind in kinds.items()}, of=rows)
     for name, kind in kinds.items():
         (distinct, present, low, high, truths), (is_iso, is_time, longest, *of_marks) = counts[name], looks[name]
         distinct, separator = min(distinct, present), None  # an approximate count may exceed the cells
@@ -333,10 +333,14 @@ def _is_number(kind: str) -> bool:
     return bool(NUMBERS.match(kind))
 
 
-def _answers(database: duckdb.DuckDBPyConnection, source: str, rows: int, asked: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
-    """The values of SQL expressions, by column, over the first rows of a table."""
+def _answers(
+    database: duckdb.DuckDBPyConnection, source: str, rows: int, asked: Mapping[str, Sequence[str]], *, of: int = 0
+) -> dict[str, list[Any]]:
+    """The values of SQL expressions, by column, over the first rows of a table, or as many that are spread evenly over the first ``of``."""
     expressions = ", ".join(expression for one_column in asked.values() for expression in one_column)
-    answers = database.execute(f"SELECT {expressions} FROM (FROM {source} LIMIT {rows})").fetchone() if expressions else ()
+    read, step = f"FROM {source} LIMIT {max(rows, of)}", max(1, -(-of // rows))
+    read = f"FROM (SELECT *, row_number() OVER () AS {_quoted(AT)} FROM ({read})) WHERE {_quoted(AT)} % {step} = 0" if step > 1 else read
+    answers = database.execute(f"SELECT {expressions} FROM ({read})").fetchone() if expressions else ()
     left = iter(answers or ())
     return {name: [next(left) for _ in one_column] for name, one_column in asked.items()}
 

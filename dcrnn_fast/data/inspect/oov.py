@@ -31,8 +31,8 @@ BLOCK_ROWS = 65_536
 _KINDS = {
     "oov": (
         "that are not missing are out of vocabulary",
-        "compare its texts with those of the train rows, as 7 and 007 are two categories; if the categories are really new, train on newer "
-        "rows, use coarser categories, or leave the field out",
+        "compare its texts with those of the train rows, as 7 and 007, or True and true, are two categories; if the categories are really "
+        "new, train on newer rows, use coarser categories, or leave the field out",
     ),
     "missing": ("are missing", "check that the file fills the column, and how it writes missing values"),
 }

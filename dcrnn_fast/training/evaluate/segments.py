@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...data import PackedMeta, PackedSplit
+from ...data.codes.numbers import ROUNDING
 from ...data.inspect.oov import is_categorical
 from ...data.packed.meta import MISSING
 from ...errors import ConfigError, shown
@@ -106,28 +107,33 @@ def names_of_ids(meta: PackedMeta, field: str) -> Callable[[int], str]:
 
 
 def _between(low: float, high: float) -> str:
-    return _number(low) if high == _next(low) else f"{_from(low).removeprefix('>= ')} to {_below(high)}"
+    number, is_above = _number_at(low)
+    alone = not is_above and (high == max(math.nextafter(low, math.inf), low + TINY) or _number_at(high) == (number, True))
+    return _number(number) if alone else f"{_from(low).removeprefix('>= ')} to {_below(high)}"
 
 
 def _below(edge: float) -> str:
-    number = _just_above(edge)
-    return f"< {_number(edge)}" if number is None else f"<= {_number(number)}"
+    number, is_above = _number_at(edge)
+    return f"<{'=' * is_above} {_number(number)}"
 
 
 def _from(edge: float) -> str:
-    number = _just_above(edge)
-    return f">= {_number(edge)}" if number is None else f"> {_number(number)}"
+    number, is_above = _number_at(edge)
+    return f">{'=' * (not is_above)} {_number(number)}"
 
 
-def _next(number: float) -> float:
-    """The edge that :func:`dcrnn_fast.data.codes.numbers.edges_of` puts above a number that has a bucket of its own."""
-    return max(math.nextafter(number, math.inf), number + TINY)
+def _number_at(edge: float) -> tuple[float, bool]:
+    """The number that :mod:`dcrnn_fast.data.codes.numbers` puts an edge at, and whether the edge is just above it and not just below.
 
-
-def _just_above(edge: float) -> float | None:
-    """The number that an edge is just above, where it is shorter to write than the edge; None for other edges."""
-    number = 0.0 if edge == TINY else math.nextafter(edge, -math.inf)
-    return number if len(repr(number)) < len(repr(edge)) - 5 else None
+    That is the edge itself, unless another number is shorter to write.
+    """
+    before, part = 0.0 if edge == TINY else math.nextafter(edge, -math.inf), math.copysign(ROUNDING, edge)
+    below, above = float(f"{edge / (1 + part):.15g}"), float(f"{edge / (1 - part):.15g}")
+    found = [(edge, False), (before, True)]
+    found += [(above, False)] * (above - abs(above) * ROUNDING == edge)
+    found += [(below, True)] * (math.nextafter(below, math.inf) + abs(below) * ROUNDING == edge)
+    shortest = min(found, key=lambda number: len(repr(number[0])))
+    return shortest if len(repr(shortest[0])) < len(repr(edge)) - 5 else found[0]
 
 
 def _number(number: float) -> str:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dcrnn_fast.data.codes.numbers import bucket_edges
+from dcrnn_fast.data.codes.numbers import bucket_edges, bucket_ids, edges_of, steady_edges
+from dcrnn_fast.data.codes.sums import NumberCounts
 from dcrnn_fast.errors import DataError
 
 
@@ -133,6 +134,26 @@ def test_buckets_are_all_used_and_about_as_many_as_asked_for(values, buckets):
     assert len(edges) + 1 <= 2 * buckets + 1
     assert len(edges) + 1 <= max(buckets, len(np.unique(values)))
     assert (np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1) > 0).all()
+
+
+@pytest.mark.parametrize("trained", [np.float32, np.float64])
+@pytest.mark.parametrize("buckets", [8, 10_000])
+def test_a_number_has_the_bucket_of_the_same_number_in_float32(trained, buckets):
+    rng = np.random.default_rng(0)
+    prices = np.concatenate([np.round(rng.lognormal(3, 1, 5000), 2) * rng.choice([-1, 1], 5000), np.zeros(2000), np.full(2000, 9.99)])
+    numbers = NumberCounts.of([prices.astype(trained).astype(np.float64)])
+    edges = steady_edges(edges_of(numbers, buckets), numbers)
+    assert (bucket_ids(prices, edges) == bucket_ids(prices.astype(np.float32).astype(np.float64), edges)).all()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.floats(-1e9, 1e9) | st.sampled_from([0.0, 0.1, 2.0**30, 2.0**30 + 1]), min_size=1, max_size=200), st.integers(2, 40))
+def test_edges_that_are_moved_leave_every_train_number_in_its_bucket(values, buckets):
+    numbers = NumberCounts.of([np.array(values)])
+    edges = edges_of(numbers, buckets)
+    moved = steady_edges(edges, numbers)
+    assert (np.diff(moved) > 0).all()
+    assert (bucket_ids(np.array(values), moved) == bucket_ids(np.array(values), edges)).all()
 
 
 def test_a_label_is_zero_one_or_a_threshold_or_one_of_the_positive_values(table):

@@ -118,6 +118,23 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
     assert yaml.safe_load(text)["name"] == re.sub("[^a-z0-9_-]", "-", table.folder.name.lower())
 
 
+def test_a_flag_that_is_missing_or_set_is_a_field_unless_it_may_be_an_event(table):
+    flag = ["yes", None] * 100
+    table.parquet("flags.parquet", {"click": [0, 1] * 100, "coupon": flag, "returned_order": flag, "none": [None] * 200})
+    assert drafted_columns(draft_schema([str(table.folder / "flags.parquet")])) == {
+        "click": "label",
+        "coupon": {},
+        "returned_order": "a label? As a feature it would tell the events",
+        "none": "one value",
+    }
+
+
+def test_lists_that_grow_longer_later_in_a_table_are_seen(table):
+    rows = range(30_000)
+    table.parquet("log.parquet", {"click": [i % 2 for i in rows], "viewed": [[*range(i // 3_000)] for i in rows]})
+    assert drafted_columns(draft_schema([str(table.folder / "log.parquet")]))["viewed"] == {"max_values": 9}
+
+
 def test_texts_that_stand_for_no_value_are_found(table):
     rows = [(("NA", "0", "1")[i % 3], ("null", i, i)[i % 3], "ab"[i % 2]) for i in range(90)]
     text = draft_schema([str(table.write("t.csv", "click,price,city", rows).folder / "t.csv")])

@@ -20,7 +20,8 @@ def test_decimals_in_parquet_become_the_nearest_float(table):
     prices = pa.array(["95.85", "180.95", "0.10"]).cast(pa.decimal128(9, 2))
     table.parquet("t.parquet", {"city": ["a", "b", "c"], "price": prices, "click": [0, 1, 0]})
     data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
-    assert data.meta.vocabulary["price"] == [95.85, 180.95]
+    table.parquet("t.parquet", {"city": ["a", "b", "c"], "price": [95.85, 180.95, 0.1], "click": [0, 1, 0]})
+    assert data.meta.vocabulary["price"] == table.prepare(files={"train": "t.parquet", "test": "t.parquet"}).meta.vocabulary["price"]
 
 
 CELLS = {
