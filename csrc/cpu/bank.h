@@ -28,6 +28,13 @@ inline bool reads_in_order(const BankIndex& bank) {
   return true;
 }
 
+// The row of n values that a place of a task reads.
+template <typename T>
+const T* row_of(const BankIndex& bank, const T* shared, const T* own, int64_t task, int64_t place, int64_t n) {
+  const int64_t row = bank.index[task * bank.rows + place];
+  return row < bank.num_shared ? shared + row * n : own + (task * bank.num_private + row - bank.num_shared) * n;
+}
+
 // A parallel chunk should touch at least this many values to be worth waking a thread.
 inline constexpr int64_t grain_values = 16384;
 
@@ -43,9 +50,7 @@ inline void gather_rows(const BankIndex& bank, const char* shared, const char* o
       // neighbouring rows of a bank go in one copy
       int64_t run = 1;
       while (place + run < limit && bank.index[place + run] == row + run && row + run != bank.num_shared) ++run;
-      const char* const from =
-          row < bank.num_shared ? shared + row * row_bytes : own + (task * bank.num_private + row - bank.num_shared) * row_bytes;
-      std::memcpy(out + place * row_bytes, from, run * row_bytes);
+      std::memcpy(out + place * row_bytes, row_of(bank, shared, own, task, place - task * bank.rows, row_bytes), run * row_bytes);
       place += run;
     }
   });

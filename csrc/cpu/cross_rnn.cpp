@@ -51,11 +51,11 @@ Units common_units(const BankIndex& bank, int64_t dim) {
 template <typename T>
 const T* rows_in_place(const BankIndex& bank, int64_t task, const T* shared, const T* own, int64_t n) {
   const int32_t* const index = bank.index + task * bank.rows;
-  const int64_t first = index[0], last = first + bank.rows;
+  const int64_t first = index[0];
   for (int64_t row = 1; row < bank.rows; ++row)
     if (index[row] != first + row) return nullptr;
-  if (last <= bank.num_shared) return shared + first * n;
-  return first >= bank.num_shared ? own + (task * bank.num_private + first - bank.num_shared) * n : nullptr;
+  const bool in_one_bank = first + bank.rows <= bank.num_shared || first >= bank.num_shared;
+  return in_one_bank ? row_of(bank, shared, own, task, 0, n) : nullptr;
 }
 
 }  // namespace
@@ -69,7 +69,7 @@ Problem<T>::Problem(const Arguments& arguments)
       columns(arguments.columns()),
       gates(arguments.gates()),
       steps(arguments.steps),
-      weight_steps(arguments.index.size(1) / dim),
+      weight_steps(arguments.weight_steps()),
       x0{static_cast<const T*>(arguments.x0.const_data_ptr()), arguments.x0.stride(0)},
       context_states(arguments.context ? static_cast<const T*>(arguments.context->const_data_ptr()) : nullptr),
       bank(arguments.bank()),
@@ -90,10 +90,9 @@ Problem<T>::Problem(const Arguments& arguments)
   }
   biases_ = Buffer<A>(tasks * bank.rows * gates);
   for (int64_t place = 0; place < tasks * bank.rows; ++place) {
-    const int64_t row = bank.index[place], unit = place % dim;
-    const T* const from = row < bank.num_shared
-                              ? data(arguments.shared_bias) + row * gates
-                              : data(arguments.private_bias) + (place / bank.rows * bank.num_private + row - bank.num_shared) * gates;
+    const T* const from =
+        row_of(bank, data(arguments.shared_bias), data(arguments.private_bias), place / bank.rows, place % bank.rows, gates);
+    const int64_t unit = place % dim;
     for (int64_t g = 0; g < gates; ++g) biases_.get()[((place - unit) * gates) + g * dim + unit] = A(from[g]);
   }
   for (int64_t task = 0; task < tasks; ++task) bias.push_back(biases_.get() + task * bank.rows * gates);

@@ -11,12 +11,6 @@ bool reads_alike(const BankIndex& bank) {
   return true;
 }
 
-template <typename T>
-const T* row_of(const BankIndex& bank, const T* shared, const T* own, int64_t task, int64_t place, int64_t n) {
-  const int64_t row = bank.index[task * bank.rows + place];
-  return row < bank.num_shared ? shared + row * n : own + (task * bank.num_private + row - bank.num_shared) * n;
-}
-
 // Writes `count` rows of `n` values, the rows[i], as columns of a right operand of `width` columns, and zeros up to `padding` columns and
 // in the rest of a last group of terms.
 template <typename T, typename O>

@@ -114,7 +114,7 @@ class LowRankWalk {
       write_context(step, {dcontext_.get(), p_.context_plane});
     }
     for (int64_t step = 0; !p_.common && dcontext_out_ && step < p_.steps; ++step) write_context(step, dcontext(step));
-    for (int64_t r = 0; dx0_out_ && r < rows; ++r) convert_.narrow(dx0_.get() + r * p_.plane, dx0_out_ + (row + r) * p_.dim, p_.dim);
+    if (dx0_out_) narrow_rows<T>(convert_, rows, {dx0_.get(), p_.plane}, p_.dim, {dx0_out_ + row * p_.dim, p_.dim});
   }
 
  private:
@@ -229,7 +229,7 @@ class LowRankWalk {
 
   void write_context(int64_t step, Rows<const A> from) const {
     T* const to = dcontext_out_ + (step * p_.batch + tile_.row()) * p_.context;
-    for (int64_t r = 0; r < tile_.rows(); ++r) convert_.narrow(from[r], to + r * p_.context, p_.context);
+    narrow_rows<T>(convert_, tile_.rows(), from, p_.context, {to, p_.context});
   }
 
   const LowRankProblem<T, O>& p_;

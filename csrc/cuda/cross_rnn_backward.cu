@@ -96,9 +96,8 @@ cudaError_t backward(const Problem<T>& p, const T* grad, bool every_state, const
       });
     }
     run([&] {
-      const bool tied = p.weight_steps() == 1;
-      const int64_t count = backward_row_tiles(p) * int64_t(tied ? p.steps : 1);
-      return sum_in_place(w.sums, p.tasks * int64_t(tied ? 1 : p.steps), count, int64_t(G) * p.dim, stream);
+      const int64_t groups = p.tasks * int64_t(p.weight_steps()), count = backward_row_tiles(p) * int64_t(p.steps / p.weight_steps());
+      return sum_in_place(w.sums, groups, count, int64_t(G) * p.dim, stream);
     });
     if (dx0) run([&] { return sum_tasks<T>(w.dx0, dx0, all, p.tasks, stream); });
     return error;

@@ -85,8 +85,8 @@ cudaError_t low_rank_backward(const LowRankProblem<T>& p, const T* grad, bool ev
     return 0;
   });
   run([&] {
-    const bool tied = p.weight_steps() == 1;
-    return sum_in_place(w.sums, p.tasks * int64_t(tied ? 1 : p.steps), tiles * (tied ? p.steps : 1), int64_t(p.gates) * p.dim, stream);
+    const int64_t groups = p.tasks * int64_t(p.weight_steps()), count = tiles * (p.steps / p.weight_steps());
+    return sum_in_place(w.sums, groups, count, int64_t(p.gates) * p.dim, stream);
   });
   if (w.dx0) run([&] { return sum_tasks<T>(w.dx0, dx0, all, p.tasks, stream); });
   if (w.dcontext && p.columns) run([&] { return sum_tasks<T>(w.dcontext, dcontext, p.steps * p.batch * p.columns, p.tasks, stream); });
