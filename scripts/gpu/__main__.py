@@ -10,7 +10,7 @@ The script copies the sources to build/gpu/tree, builds them there for this card
     bench      every benchmark
     sanitizer  compute-sanitizer, tool by tool
 
-It goes on after a failed step, but nothing is timed after a failed smoke test. After a failed build Triton's kernels alone run, which
+It goes on after a failed step, but a backend whose smoke test failed is not timed. After a failed build Triton's kernels alone run, which
 need none. Each part that passed is recorded: no later call makes it again with the same sources, kind of card, versions and builds.
 
 Everything goes to one file, results.tar.gz, in the folder $OUT or build/gpu. ``--resume results.tar.gz`` goes on from it, also on another
@@ -27,18 +27,20 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from .. import tree
+from .left_out import LEFT_OUT
 from .results import Results
 from .runner import Command, Runner, Step
 
 TESTS = ("tests/operators", "tests/triton")
 HEADLINE_FILES = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
-HEADLINE = (*HEADLINE_FILES, "--benchmark", "--grid", "headline", "--device", "cuda", "--missing", "--record")
-BENCHMARKS = ("bench", "--benchmark", "--grid", "full", "--device", "cuda", "--missing", "--record")
+MEASURED = ("--device", "cuda", "--missing", "--record", "-p", "scripts.gpu.left_out")
+HEADLINE = (*HEADLINE_FILES, "--benchmark", "--grid", "headline", *MEASURED)
+BENCHMARKS = ("bench", "--benchmark", "--grid", "full", *MEASURED)
 WORKERS = 14
 BATCH_SIZES, TRAINER_SECONDS = (512, 4096), 120.0
 """Of the trainer's runs, and what one takes at least."""
@@ -54,15 +56,15 @@ CHOICES = ("smoke", "headline", "trainer", "tests", "tune", "bench", "sanitizer"
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
 
-def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path, tests_passed: Path) -> list[Step]:
-    """The steps on a GPU, in their order."""
+def steps_of(python: str, only: Iterable[str], *, built: Mapping[str, bool], tuned: Path, tests_passed: Path) -> list[Step]:
+    """The steps on a GPU, in their order, with the extensions that were built."""
     pytest, device = (python, "-m", "pytest", "-p", "no:cacheprovider"), (python, "-m", "scripts.gpu.device")
     spread = ("-n", str(WORKERS), "--dist", "worksteal") if find_spec("xdist") else ()
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (WORKERS if spread else 1)))}
     measured, uncached = {"DCRNN_FAST_TUNING": str(tuned)}, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     collect = (*pytest, "-p", "scripts.gpu.bare", "--collect-only", "-q")
     resumed = ("-p", "scripts.gpu.resumed_tests", "--passed", str(tests_passed), "--backend", "triton,cuda")
-    of_build = () if extension else WITHOUT_EXTENSION
+    of_build = () if built["_C"] else WITHOUT_EXTENSION
     sanitized = []
     for tool in TOOLS:
         options = ("--as-allocated",) if tool == "initcheck" else ()
@@ -72,7 +74,7 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path, 
     every = [
         Step(
             "smoke",
-            (Command((*device, "smoke"), name="smoke"),),
+            tuple(Command((*device, "smoke", "--backend", name), name=name) for name in backends_of(built)),
             dry=(Command((*device, "smoke"), {"TRITON_INTERPRET": "1"}),),
         ),
         Step(
@@ -110,6 +112,11 @@ def steps_of(python: str, only: Iterable[str], *, extension: bool, tuned: Path, 
         Step("sanitizer", tuple(sanitized), dry=(Command((*device, "small", "--dry-run")),)),
     ]
     return [step for step in every if step.name in only]
+
+
+def backends_of(built: Mapping[str, bool]) -> list[str]:
+    """The backends that have a smoke test each."""
+    return ["triton", *(["cuda"] if built["_C_cuda"] else [])]
 
 
 def report_of(log: Path) -> dict[str, str]:
@@ -152,7 +159,7 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
         print(f"gpu: the trainer is left out: no {found['trainer lacks']}; see --packages", flush=True)
         options.only = [name for name in options.only if name != "trainer"]
     built = {name: any((runner.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda")}
-    chosen = steps(python, options.only, extension=built["_C"], tuned=results.tuning, tests_passed=results.tests)
+    chosen = steps(python, options.only, built=built, tuned=results.tuning, tests_passed=results.tests)
     if card is None:
         for step in chosen:
             runner.run(Step(step.name, step.dry, needs=("build",)))
@@ -164,7 +171,11 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
     for name in (name for name, there in built.items() if not there):
         print(f"gpu: built without {name}, whose tests are left out; the build's log says why", flush=True)
     for step in chosen:
-        runner.run(step)
+        if not runner.run(step) and step.name == "smoke":
+            red = [name for name in backends_of(built) if f"smoke: {name}" not in runner.passed_before]
+            if len(red) < len(backends_of(built)):
+                print(f"gpu: {', '.join(red)} is not timed", flush=True)
+                runner.partly["smoke"] = {LEFT_OUT: ",".join(red)}
     return int(runner.failed())
 
 

@@ -19,6 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from . import left_out
+
 if TYPE_CHECKING:
     import torch
 
@@ -76,8 +78,8 @@ def report() -> int:
     return 0
 
 
-def compare(shapes: Sequence[dict[str, Any]], every_option: bool, as_allocated: bool, device: str) -> int:
-    """Compare both operators, forward and backward, with the reference in float64: for every backend and every choice of kernels.
+def compare(shapes: Sequence[dict[str, Any]], every_option: bool, as_allocated: bool, device: str, backend: str | None = None) -> int:
+    """Compare both operators, forward and backward, with the reference in float64: for a backend or all, and every choice of kernels.
 
     Prints a line for each comparison, and goes on after one that fails.
     """
@@ -86,15 +88,15 @@ def compare(shapes: Sequence[dict[str, Any]], every_option: bool, as_allocated: 
     from dcrnn_fast.ops import backends
     from tests.operators.backend import CHOICES
 
-    names = ["triton", *(["cuda"] if device == "cuda" and backends.REASONS["cuda"] is None else [])]
+    names = ["triton", *(["cuda"] if device == "cuda" and backends.REASONS["cuda"] is None else [])] if backend is None else [backend]
     print(f"backends: {', '.join(names)}; without: {backends.REASONS}")
     if not as_allocated:
         torch.use_deterministic_algorithms(True)  # fills new memory with NaN; initcheck needs it as it is
     passed = []
     for shape, dtype, options in calls(shapes, every_option):
-        for backend in names:
-            for words, choice in CHOICES[backend].items():
-                cell = partial(_compare_cell, backend, choice, shape, dtype, options, device)
+        for name in names:
+            for words, choice in CHOICES[name].items():
+                cell = partial(_compare_cell, name, choice, shape, dtype, options, device)
                 passed.append(attempt(f"{words}, {dtype}, {shape | options}", cell))
     passed += [attempt(f"{name}, param_gather", partial(_compare_gather, name, device)) for name in names]
     print(f"{sum(passed)} of {len(passed)} comparisons passed")
@@ -301,10 +303,12 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=512, help="with train")
     parser.add_argument("--minutes", type=float, help="with tune: start nothing new after so many minutes")
     parser.add_argument("--as-allocated", action="store_true", help="with small: do not fill new memory")
+    parser.add_argument("--backend", help="with smoke: the only one")
     parser.add_argument("--dry-run", action="store_true", help="with small and tune: say what would run, on a machine without a GPU too")
     options = parser.parse_args()
     if options.what == "report":
         return report()
+    left_out.pytest_configure()
     if options.what == "train":
         return train(options.rows, options.batch_size)
     if options.what == "tune":
@@ -314,7 +318,7 @@ def main() -> int:
         print(*calls(shapes, True), sep="\n")
         return 0
     device = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-    return compare(shapes, options.what == "small", options.as_allocated, device)
+    return compare(shapes, options.what == "small", options.as_allocated, device, options.backend)
 
 
 if __name__ == "__main__":

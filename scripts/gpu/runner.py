@@ -72,6 +72,8 @@ class Runner:
         self.logs, self.where, self.ends, self.packages = logs, where, ends, packages
         self.outcomes: dict[str, Outcome] = {}
         self.passed_before: set[str] = set()
+        self.partly: dict[str, Mapping[str, str]] = {}
+        """Steps of which enough has passed for those that need them, and the variables of the environment that these then get."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a part or a step has passed or failed."""
         self.going_on: Callable[[], None] = lambda: None
@@ -97,7 +99,7 @@ class Runner:
         return outcome.state == "passed"
 
     def _passed(self, name: str) -> bool:
-        return self.outcomes[name].state == "passed" if name in self.outcomes else name in self.passed_before
+        return name in self.partly or (self.outcomes[name].state == "passed" if name in self.outcomes else name in self.passed_before)
 
     def log(self, name: str) -> Path:
         """The log file of a step."""
@@ -106,6 +108,7 @@ class Runner:
     def _run(self, step: Step) -> Outcome:
         print(f"gpu: {step.name}, log {self.log(step.name)}", flush=True)
         failed, late = [], ""
+        partly = {key: value for name in step.needs for key, value in self.partly.get(name, {}).items()}
         with self.log(step.name).open("a", encoding="utf-8") as log:
             for command in step.commands:
                 part = f"{step.name}: {command.name}"
@@ -121,7 +124,7 @@ class Runner:
                     arguments += ["--minutes", f"{left / 60:.2f}"]
                     left += GRACE
                 print(f"$ {' '.join(arguments)}", file=log, flush=True)
-                why = self._call(arguments, command.environment, log, left)
+                why = self._call(arguments, {**command.environment, **partly}, log, left)
                 if why == ENDED:
                     late = f"{words(arguments)}: {ENDED}"
                     break

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from dcrnn_fast import functional
+from dcrnn_fast.ops import backends
 
 from .conftest import ROOT
 
@@ -31,7 +32,8 @@ def gpu(script, tmp_path, monkeypatch):
 
 
 def say(gpu, text, code=0, **options):
-    return gpu.Command((sys.executable, "-c", f"import sys; print({text!r}); sys.exit({code})"), **options)
+    said = f"print({text!r}, *filter(None, [os.environ.get('DCRNN_FAST_LEFT_OUT')]))"
+    return gpu.Command((sys.executable, "-c", f"import os, sys; {said}; sys.exit({code})"), **options)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def device(gpu, results, monkeypatch):
         )
         (where / "setup.py").write_text(f"import os; print(os.environ['TORCH_CUDA_ARCH_LIST']); raise SystemExit({build})")
 
-        def steps(python, only, *, extension, tuned, tests_passed):
+        def steps(python, only, **options):
             code = codes or {}
             return [
                 gpu.Step(
@@ -68,7 +70,7 @@ def device(gpu, results, monkeypatch):
                     ),
                     step.needs,
                 )
-                for step in gpu.steps_of(python, only, extension=extension, tuned=tuned, tests_passed=tests_passed)
+                for step in gpu.steps_of(python, only, **options)
             ]
 
         runner = gpu.Runner(logs, where, ends=ends)
@@ -85,7 +87,7 @@ def test_the_steps_run_in_order_each_with_its_log(device):
     code, outcomes, runner = device()
     assert (code, outcomes) == (0, ALL_PASSED)
     assert list(outcomes) == list(ALL_PASSED)
-    assert runner.log("smoke").read_text().splitlines()[1] == "smoke"
+    assert runner.log("smoke").read_text().splitlines()[1] == "triton"
     assert runner.summary().splitlines()[-1].split()[:2] == ["sanitizer", "passed"]
 
 
@@ -95,9 +97,26 @@ def test_it_builds_for_the_architecture_of_the_card_alone(device, monkeypatch):
 
 
 def test_after_a_red_smoke_test_nothing_is_timed_and_what_finds_the_fault_runs(device):
-    code, outcomes, _ = device(codes={"smoke": 1})
+    code, outcomes, _ = device(codes={"triton": 1})
     assert code == 1
     assert outcomes == {**ALL_PASSED, "smoke": "failed", **dict.fromkeys(["headline", "trainer", "tune", "bench"], "not run")}
+
+
+@pytest.mark.parametrize("red", ["triton", "cuda"])
+def test_a_backend_whose_smoke_test_is_red_is_not_timed_and_the_other_one_is(device, results, red):
+    (results.where / "dcrnn_fast").mkdir()
+    (results.where / "dcrnn_fast" / "_C_cuda.so").write_text("")
+    code, outcomes, runner = device(codes={red: 1})
+    assert (code, outcomes) == (1, {**ALL_PASSED, "smoke": "failed"})
+    said = {step: runner.log(step).read_text().splitlines()[1] for step in ("headline", "tune", "bench", "tests")}
+    assert said == {"headline": f"headline {red}", "tune": f"tune {red}", "bench": f"bench {red}", "tests": "tests"}
+
+
+def test_a_backend_that_is_left_out_says_why(script, monkeypatch):
+    monkeypatch.setenv("DCRNN_FAST_LEFT_OUT", "cuda")
+    monkeypatch.setattr(backends, "REASONS", dict.fromkeys(backends.REASONS))
+    script("gpu.left_out").pytest_configure()
+    assert {name: why for name, why in backends.REASONS.items() if why} == {"cuda": "its smoke test failed"}
 
 
 def test_a_red_test_stops_no_other_step(device):
