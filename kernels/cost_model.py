@@ -15,17 +15,17 @@ from dcrnn_fast.errors import BackendUnavailable
 from .tile_table import ALL_STEPS, ITEMSIZE, SCHEDULES, STEP, Config, Sizes, candidates, product_columns
 
 # An H100 SXM, whose numbers all cards take. From NVIDIA's data sheet: the clock, FLOPs and memory. The others are assumptions.
-_MULTIPROCESSORS = 132
+MULTIPROCESSORS = 132
 _CLOCK = 1.83e9
 _FLOPS = {"bfloat16": 989e12, "float16": 989e12, "tf32": 495e12, "float32": 67e12, "float64": 67e12}
 _SUSTAINED = 0.8
 """The part of the data sheet's FLOPs that long products reach."""
-_L2_BYTES, _BYTES_A_MULTIPROCESSOR = 5.5e12, 64 * _CLOCK
+L2_BYTES, BYTES_A_MULTIPROCESSOR = 5.5e12, 64 * _CLOCK
 """What the L2 cache gives to all multiprocessors a second, and to one of them, 64 bytes a clock."""
-_MEMORY_BYTES = 3.35e12 * 0.85
+MEMORY_BYTES = 3.35e12 * 0.85
 _LOAD_SECONDS = 0.5e-6
 """From the issue of a load to its use. A pipeline of n stages starts n - 1 blocks of a product in this time."""
-_TILE_SECONDS = 1.5e-6
+TILE_SECONDS = 1.5e-6
 """The start and the end of a tile, in which the tensor cores wait."""
 _LAUNCH_SECONDS = 5e-6
 """Between launches, from Python."""
@@ -54,14 +54,14 @@ def limits(kernel: str, config: Config, sizes: Sizes) -> dict[str, float]:
     waves = ceil(programs / (neighbours * sizes.card.multiprocessors))
 
     def tile_by_tile(product_seconds: float) -> float:
-        return waves * tiles * (product_seconds + neighbours * elements / _BYTES_A_MULTIPROCESSOR + _TILE_SECONDS)
+        return waves * tiles * (product_seconds + neighbours * elements / BYTES_A_MULTIPROCESSOR + TILE_SECONDS)
 
     return {
-        "tensor cores": tile_by_tile(flop_seconds(flops, sizes.kind) * _MULTIPROCESSORS * neighbours),
-        "operands of a multiprocessor": tile_by_tile(moved / _BYTES_A_MULTIPROCESSOR * neighbours),
+        "tensor cores": tile_by_tile(flop_seconds(flops, sizes.kind) * MULTIPROCESSORS * neighbours),
+        "operands of a multiprocessor": tile_by_tile(moved / BYTES_A_MULTIPROCESSOR * neighbours),
         "waits for loads": tile_by_tile(_waits(kernel, config, sizes)),
-        "L2 cache": programs * tiles * (moved + elements) / _L2_BYTES,
-        "memory": programs * tiles * elements / _MEMORY_BYTES,
+        "L2 cache": programs * tiles * (moved + elements) / L2_BYTES,
+        "memory": programs * tiles * elements / MEMORY_BYTES,
     }
 
 
@@ -82,30 +82,9 @@ def predicted_schedule(sizes: Sizes) -> str:
     return ALL_STEPS if at_once < sizes.steps * one else STEP
 
 
-def library_seconds(batch: int, rows: int, columns: int, long: int, kind: str) -> float:
-    """The time of ``batch`` products [rows, long] x [long, columns] by a library, the floor of a kernel.
-
-    The library is assumed to have tiles of 128 x 256, of which two load the wider operand together.
-    """
-    tiles = batch * ceil(rows / 128) * ceil(columns / 256)
-    flops, moved = 2 * 128 * 256 * long, (128 + 128) * long * ITEMSIZE[kind]
-    seconds = ceil(tiles / _MULTIPROCESSORS) * (_product_seconds(flops, moved, kind) + _TILE_SECONDS)
-    return max(seconds, tiles * moved / _L2_BYTES)
-
-
 def flop_seconds(flops: int, kind: str) -> float:
     """The time of so many FLOPs on all tensor cores."""
     return flops / (_SUSTAINED * _FLOPS[kind])
-
-
-def memory_seconds(moved: int) -> float:
-    """The time to read and write so many bytes of memory."""
-    return moved / _MEMORY_BYTES
-
-
-def _product_seconds(flops: int, moved: int, kind: str) -> float:
-    """The time of a tile's product on one multiprocessor."""
-    return max(flop_seconds(flops, kind) * _MULTIPROCESSORS, moved / _BYTES_A_MULTIPROCESSOR)
 
 
 def _terms(kernel: str, sizes: Sizes) -> int:

@@ -62,7 +62,8 @@ class WeightGradient:
         if problem.context is not None:
             product = torch.cat([torch.bmm(left, problem.context[step].expand(p.T, -1, -1)), product], dim=2)
         place = 0 if self.tied else step
-        self.parts[place] = _sum(self.parts[place], product)
+        total = self.parts[place]  # a product in a lower precision than float32 is rounded once, and their sum is not
+        self.parts[place] = product if total is None else total.to(torch.promote_types(total.dtype, torch.float32)) + product
 
     def add_all(self) -> None:
         """Add all steps, the first one by itself."""
@@ -89,12 +90,3 @@ class WeightGradient:
         found = [part for part in self.parts if part is not None]
         rows = (found[0] if len(found) == 1 else torch.cat(found, dim=1)).view(p.T, p.R, p.G, p.C + p.D)
         return (rows.unsqueeze(1), None) if self.later is None else (self.later.view(p.T, p.L - 1, p.R, p.G, p.C + p.D), rows)
-
-
-def _sum(total: Tensor | None, product: Tensor) -> Tensor:
-    """The sum in float32 (or float64). A product in a lower precision is rounded once; their sum is not rounded to that precision."""
-    return product if total is None else total.to(_wide(total.dtype)) + product
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

@@ -75,7 +75,7 @@ def register_derivative(
     def dispatched(*arguments: Any) -> Any:
         if transformed():
             _refuse_transforms(operator, arguments)
-        if torch.is_grad_enabled() and _any(arguments, _requires_grad):
+        if needs_gradient(arguments):
             # the dispatcher drops trailing arguments that equal their defaults
             return Differentiable.apply(*arguments, *defaults[len(arguments) :])
         return below_autograd(*arguments)
@@ -102,7 +102,7 @@ def register_derivative(
 
 def needs_gradient(arguments: Sequence[Any]) -> bool:
     """Whether a call with these arguments, not all of which are tensors, is part of a graph for ``backward()``."""
-    return torch.is_grad_enabled() and _any(arguments, _requires_grad)
+    return torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments)
 
 
 def save_inputs(ctx: Any, inputs: Sequence[Any], *kept: Tensor) -> None:
@@ -169,22 +169,11 @@ def _has_rules(operator: OpOverload, with_gradient: bool) -> bool:
     return False
 
 
-def _any(arguments: Sequence[Any], holds: Callable[[Tensor], bool]) -> bool:
-    return any(isinstance(argument, Tensor) and holds(argument) for argument in arguments)
-
-
-def _requires_grad(tensor: Tensor) -> bool:
-    return tensor.requires_grad
-
-
-def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad.unpack_dual(tensor).tangent is not None
-
-
 def _refuse_transforms(operator: OpOverload, arguments: Sequence[Any]) -> None:
     """Raise BackendUnavailable if forward mode, or a transform of ``torch.func`` that differentiates, reaches the operator."""
-    differentiated = torch._C._are_functorch_transforms_active() and torch.is_grad_enabled() and _any(arguments, _requires_grad)
-    if forward_ad._current_level >= 0 and (differentiated or _any(arguments, _has_tangent)):
+    differentiated = torch._C._are_functorch_transforms_active() and needs_gradient(arguments)
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    if forward_ad._current_level >= 0 and (differentiated or any(forward_ad.unpack_dual(one).tangent is not None for one in tensors)):
         raise BackendUnavailable(
             "backends 'cpp', 'triton' and 'cuda' have no forward-mode derivatives (torch.func.jvp, jacfwd, hessian; dual numbers). Use "
             "backend='reference', or backend='auto', which takes the reference there unless DCRNN_FAST_BACKEND names another"

@@ -244,9 +244,39 @@ def allows_tf32(x0: Tensor, device: str) -> bool:
     return x0.dtype == torch.float32 and x0.device.type == device and tf32()
 
 
-def bits_of_needs(fields: tuple[str, ...], inputs: tuple[str, ...]) -> list[int]:
-    """For each argument its bit of :class:`Needs`, or 0."""
-    return [1 << inputs.index(name) if name in inputs else 0 for name in fields]
+def register_cell(namespace: str, name: str, arguments: Any, differentiable: tuple[str, ...]) -> Callable[..., Any]:
+    """Register the derivatives of a cell's operator and of its backward, and return the function that calls the operator.
+
+    Args:
+        namespace: as in ``torch.ops.<namespace>``.
+        name: the operator's.
+        arguments: what it takes, a ``NamedTuple``.
+        differentiable: its differentiable arguments, in the order of the gradients.
+    """
+    bits = [1 << differentiable.index(field) if field in differentiable else 0 for field in arguments._fields]
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        out, *kept = output
+        ctx.mark_non_differentiable(*kept)
+        ctx.set_materialize_grads(False)
+        a = arguments(*inputs)
+        ctx.states = None
+        if a.return_states and a.keep & Keep.STATES:
+            ctx.states, kept[0] = slice(1, a.steps), out
+        save_inputs(ctx, inputs, *kept)
+
+    def gradients(ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor]:
+        if grad is None:
+            return {}
+        kept, inputs = saved_inputs(ctx)
+        if ctx.states is not None:
+            kept = kept[0][:, ctx.states], *kept[1:]
+        needs = sum([bit for bit, need in zip(bits, ctx.needs_input_grad, strict=True) if need])
+        return dict(zip(differentiable, backward(grad, *kept, needs, *inputs[:-1]), strict=True))
+
+    operators = getattr(torch.ops, namespace)
+    backward = register_derivative(getattr(operators, f"{name}_backward").default, save_nothing, no_second_derivative)
+    return register_derivative(getattr(operators, name).default, save, gradients)
 
 
 def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
@@ -257,31 +287,11 @@ def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable
         keeps: what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
-    operators, bits = getattr(torch.ops, namespace), bits_of_needs(Arguments._fields, INPUTS)
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        out, states, activations = output
-        ctx.mark_non_differentiable(states, activations)
-        ctx.set_materialize_grads(False)
-        a = Arguments(*inputs)
-        ctx.states_in_out = a.return_states and bool(a.keep & Keep.STATES)
-        save_inputs(ctx, inputs, out if ctx.states_in_out else states, activations)
-
-    def gradients(ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor]:
-        if grad is None:
-            return {}
-        (states, activations), inputs = saved_inputs(ctx)
-        a = Arguments(*inputs)
-        if ctx.states_in_out:
-            states = states[:, 1 : a.steps]
-        needs = sum([bit for bit, need in zip(bits, ctx.needs_input_grad, strict=True) if need])
-        return dict(zip(INPUTS, backward(grad, states, activations, needs, *a[:-1]), strict=True))
+    forward = register_cell(namespace, "cross_rnn", Arguments, INPUTS)
 
     def compute(a: Arguments, recompute: bool) -> Tensor:
         keep = (keeps & ~Keep.ACTIVATIONS if recompute else keeps) if needs_gradient(a) else Keep.NOTHING
         out: Tensor = forward(*a[:-2], allows_tf32(a.x0, tf32_device), int(keep))[0]  # an enum, which a graph does not leave open
         return out
 
-    forward = register_derivative(operators.cross_rnn.default, save, gradients)
-    backward = register_derivative(operators.cross_rnn_backward.default, save_nothing, no_second_derivative)
     return compute

@@ -14,28 +14,30 @@ from .autograd import register_derivative, save_nothing
 
 MULTIPLE = 16
 """The widths of a tower's hidden layers are multiples of it."""
+SHAPES = {
+    "ids": "BF", "table": "VE", "sizes": "F", "offsets": "F", "dense": "BN", "lower": "NQ", "scale": "NQ", "weight": "NQE", "bias": "NE",
+    "row": "R", "places": "P", "first_order": "VT", "first_order_weight": "NQT",
+    "states": "TBD", "packed": "TX", "widths": "L", "term": "BT",
+}  # fmt: skip
+"""The letters of each argument's sizes."""
 
 
-def _check(tensors: dict[str, Tensor | None], dtypes: dict[str, tuple[torch.dtype, ...]], dims: dict[str, int]) -> None:
-    """Raise TypeError or ValueError unless each tensor is dense, of one of its dtypes, has so many dimensions, and lies on one device."""
-    devices: dict[str, torch.device] = {}
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
+def _checked(tensors: dict[str, Tensor | None], dtypes: Mapping[str, tuple[torch.dtype, ...]]) -> dict[str, int]:
+    """The sizes by letter. Raise TypeError or ValueError unless each tensor is dense, of one of its dtypes, and fits the others."""
+    sizes: dict[str, int] = {}
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    first, like = next(iter(given.items()))
+    for name, tensor in given.items():
         check_tensor(name, tensor, "numbers")
         check_memory(name, tensor)
-        devices[name] = tensor.device
-        if tensor.device != next(iter(devices.values())):
-            raise ValueError(f"{name}: got device {tensor.device}, expected {next(iter(devices.values()))} as {next(iter(devices))} is on")
+        if tensor.device != like.device:
+            raise ValueError(f"{name}: got device {tensor.device}, expected {like.device} as {first} is on")
         if tensor.dtype not in dtypes[name]:
             raise TypeError(f"{name}: got dtype {tensor.dtype}, expected {' or '.join(map(str, dtypes[name]))}")
-        if tensor.dim() != dims[name]:
-            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {dims[name]} dimensions")
-
-
-def _fits(name: str, tensor: Tensor, *shape: int) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {list(shape)}")
+        letters, shape = SHAPES[name], tensor.shape
+        if len(shape) != len(letters) or any(sizes.setdefault(one, size) != size for one, size in zip(letters, shape, strict=True)):
+            raise ValueError(f"{name}: got shape {list(shape)}, expected [{', '.join(str(sizes.get(one, one)) for one in letters)}]")
+    return sizes
 
 
 def _exact(name: str, tensor: Tensor) -> tuple[torch.dtype]:
@@ -65,57 +67,28 @@ def _features(
     first_order [V, T], and its weight [N, Q, T] of the numbers' Q bins, to the first-order term float64 [B, T]; without, [B, 0].
     """
     numbers = {"dense": dense, "lower": lower, "scale": scale, "weight": weight, "bias": bias}
+    of_row, of_term = {"row": row, "places": places}, {"first_order": first_order, "first_order_weight": first_order_weight}
     whole, exact = (torch.int64,), _exact("table", table)
-    dtypes: dict[str, tuple[torch.dtype, ...]] = {"ids": (torch.int64, torch.int32), "table": FLOATING, "sizes": whole, "offsets": whole}
-    dims = {"ids": 2, "table": 2, "sizes": 1, "offsets": 1, "dense": 2, "lower": 2, "scale": 2, "weight": 3, "bias": 2}
-    tensors = {"ids": ids, "table": table, "sizes": sizes, "offsets": offsets, **numbers, "row": row, "places": places}
-    tensors |= {"first_order": first_order, "first_order_weight": first_order_weight}
-    dtypes |= dict.fromkeys((*numbers, "first_order_weight"), exact) | dict.fromkeys(("row", "first_order"), (table.dtype,))
-    dtypes["places"] = whole
-    _check(tensors, dtypes, dims | {"row": 1, "places": 1, "first_order": 2, "first_order_weight": 3})
-    (batch, fields), width = ids.shape, table.shape[1]
-    tasks = 0 if first_order is None else first_order.shape[1]
-    _fits("sizes", sizes, fields)
-    _fits("offsets", offsets, fields)
-    if first_order is not None:
-        _fits("first_order", first_order, table.shape[0], tasks)
-    given = [tensor for tensor in numbers.values() if tensor is not None]
-    if (first_order_weight is not None) != bool(given and first_order is not None):
+    dtypes = {"ids": (torch.int64, torch.int32), "table": FLOATING, "row": (table.dtype,), "first_order": (table.dtype,)}
+    dtypes |= dict.fromkeys(("sizes", "offsets", "places"), whole) | dict.fromkeys((*numbers, "first_order_weight"), exact)
+    for group in (numbers, of_row):
+        if len({tensor is None for tensor in group.values()}) > 1:
+            raise ValueError(f"{', '.join(group)}: got some of them, expected all, or none")
+    if (first_order_weight is not None) != (dense is not None and first_order is not None):
         raise ValueError("first_order_weight: expected one with numbers and first_order, and none without")
-    if not given:
-        return table.new_empty(batch, _width_of_row(row, places, fields, width)), table.new_empty(batch, tasks, dtype=torch.float64)
-    if dense is None or lower is None or scale is None or weight is None or bias is None:
-        raise ValueError("dense, lower, scale, weight, bias: got some of them, expected all five, or none")
-    count, bins = lower.shape
-    _fits("dense", dense, batch, count)
-    _fits("scale", scale, count, bins)
-    _fits("weight", weight, count, bins, width)
-    _fits("bias", bias, count, width)
-    if first_order_weight is not None:
-        _fits("first_order_weight", first_order_weight, count, bins, tasks)
-    return table.new_empty(batch, _width_of_row(row, places, fields + count, width)), table.new_empty(batch, tasks, dtype=torch.float64)
-
-
-def _width_of_row(row: Tensor | None, places: Tensor | None, blocks: int, width: int) -> int:
-    if row is None and places is None:
-        return blocks * width
-    if row is None or places is None:
-        raise ValueError("row, places: got one of them, expected both, or none")
-    _fits("places", places, blocks)
-    return row.shape[0]
+    found = _checked({"ids": ids, "table": table, "sizes": sizes, "offsets": offsets, **numbers, **of_row, **of_term}, dtypes)
+    blocks = found["F"] + found.get("N", 0)
+    if found.get("P", blocks) != blocks:
+        raise ValueError(f"places: got shape [{found['P']}], expected [{blocks}]")
+    width = found.get("R", blocks * found["E"])
+    return table.new_empty(found["B"], width), table.new_empty(found["B"], found.get("T", 0), dtype=torch.float64)
 
 
 def _towers(states: Tensor, packed: Tensor, widths: Tensor, term: Tensor | None = None) -> Tensor:
     """states [T, B, D], each task's packed layers [T, P], the hidden layers' widths [n] and a term float64 [B, T] to logits [B, T]."""
     dtypes = {"states": FLOATING, "packed": _exact("states", states), "widths": (torch.int64,), "term": (torch.float64,)}
-    tensors = {"states": states, "packed": packed, "widths": widths, "term": term}
-    _check(tensors, dtypes, {"states": 3, "packed": 2, "widths": 1, "term": 2})
-    tasks, batch, _ = states.shape
-    if packed.shape[0] != tasks:
-        raise ValueError(f"packed: got shape {list(packed.shape)}, expected [{tasks}, P]")
-    if term is not None:
-        _fits("term", term, batch, tasks)
-    return states.new_empty(batch, tasks)
+    found = _checked({"states": states, "packed": packed, "widths": widths, "term": term}, dtypes)
+    return states.new_empty(found["B"], found["T"])
 
 
 DECLARATIONS: dict[str, Callable[..., Any]] = {"features": _features, "towers": _towers}

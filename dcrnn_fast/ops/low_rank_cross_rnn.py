@@ -8,25 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
 from ..sharing import GATES
 from ..support.checks import check_alike, check_tensor
-from .autograd import needs_gradient, no_second_derivative, register_derivative, save_inputs, save_nothing, saved_inputs
+from .autograd import needs_gradient
 from .checks import check_banks
 from .cross_rnn import (
     Keep,
     Needs,
     allows_tf32,
-    bits_of_needs,
     check_inputs,
     check_kept,
     check_places,
     check_weights,
     empty_gradients,
     out_shape,
+    register_cell,
     with_arguments,
 )
 
@@ -150,24 +149,10 @@ DECLARATIONS = {
 
 def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
     """As :func:`.cross_rnn.register_autograd`, but every namespace keeps z and y; with ``recompute``, nothing is kept."""
-    operators, bits = getattr(torch.ops, namespace), bits_of_needs(Arguments._fields, INPUTS)
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-        save_inputs(ctx, inputs, output[1])
-
-    def gradients(ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor]:
-        if grad is None:
-            return {}
-        (activations,), inputs = saved_inputs(ctx)
-        needs = sum([bit for bit, need in zip(bits, ctx.needs_input_grad, strict=True) if need])
-        return dict(zip(INPUTS, backward(grad, activations, needs, *inputs[:-1]), strict=True))
+    forward = register_cell(namespace, "low_rank_cross_rnn", Arguments, INPUTS)
 
     def compute(a: Arguments, recompute: bool) -> Tensor:
         out: Tensor = forward(*a[:-2], allows_tf32(a.x0, tf32_device), not recompute and needs_gradient(a))[0]
         return out
 
-    forward = register_derivative(operators.low_rank_cross_rnn.default, save, gradients)
-    backward = register_derivative(operators.low_rank_cross_rnn_backward.default, save_nothing, no_second_derivative)
     return compute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from math import ceil
 from typing import Any
 
 SHAPES: tuple[dict[str, Any], ...] = (
@@ -55,7 +56,7 @@ def _prediction(B: int, D: int, T: int, L: int, goal: str, **kind: str) -> dict[
         launch(name, count, max(limits.values()), max(limits, key=limits.__getitem__), flops, values, str(tile))
 
     def library(name: str, batch: int) -> None:
-        seconds = costs.library_seconds(T * batch, GATES * D, D, B, KIND)
+        seconds = library_seconds(T * batch, GATES * D, D, B)
         launch(name, 1, seconds, "library's product", batch * product, batch * ((1 + GATES) * unit + 2 * weights))
 
     times: list[float] = []
@@ -65,19 +66,36 @@ def _prediction(B: int, D: int, T: int, L: int, goal: str, **kind: str) -> dict[
         kernel(schedule, L, product, weights + 2 * unit + B * D + kept)
     else:
         kernel(schedule, 1, L * product, weights + (L + 1) * unit + B * D + L * kept)
-    floor = L * costs.library_seconds(T, B, GATES * D, D, KIND)
+    floor = L * library_seconds(T, B, GATES * D, D)
     if training:
-        launch("start", 1, costs.memory_seconds(ITEMSIZE * unit * (2 + 2 * GATES)), "memory", 0, unit * (2 + 2 * GATES))
-        launch("gather", 1, costs.memory_seconds(2 * ITEMSIZE * weights), "memory", 0, 2 * weights)
+        launch("start", 1, _memory_seconds(ITEMSIZE * unit * (2 + 2 * GATES)), "memory", 0, unit * (2 + 2 * GATES))
+        launch("gather", 1, _memory_seconds(2 * ITEMSIZE * weights), "memory", 0, 2 * weights)
         kernel("backward", L - 1, product, weights + (3 + 2 * GATES) * unit)
         kernel("inputs", 1, product, weights + L * (1 + GATES) * unit + B * D)
         library("product of dW, first step", 1)
         library("product of dW, other steps", L - 1)
-        launch("sums of dW", 1, costs.memory_seconds(ITEMSIZE * weights * (L + 1)), "memory", 0, weights * (L + 1))
-        floor += L * costs.library_seconds(T, B, D, GATES * D, KIND) + costs.library_seconds(T * L, GATES * D, D, B, KIND)
+        launch("sums of dW", 1, _memory_seconds(ITEMSIZE * weights * (L + 1)), "memory", 0, weights * (L + 1))
+        floor += L * library_seconds(T, B, D, GATES * D) + library_seconds(T * L, GATES * D, D, B)
     total = sum(times)
     rounded = {"us": round(1e6 * total, 1), "floor_us": round(1e6 * floor, 1), "of_floor": round(total / floor, 2)}
     return {**kind, "B": B, "D": D, "T": T, "L": L, "goal": goal, **rounded, "launches": launches}
+
+
+def library_seconds(batch: int, rows: int, columns: int, long: int) -> float:
+    """The time of ``batch`` products [rows, long] x [long, columns] by a library, the floor of a kernel.
+
+    The library is assumed to have tiles of 128 x 256, of which two load the wider operand together.
+    """
+    costs = import_module("kernels.cost_model")
+    tiles = batch * ceil(rows / 128) * ceil(columns / 256)
+    flops, moved = 2 * 128 * 256 * long, (128 + 128) * long * ITEMSIZE
+    product = max(costs.flop_seconds(flops, KIND) * costs.MULTIPROCESSORS, moved / costs.BYTES_A_MULTIPROCESSOR)
+    return max(ceil(tiles / costs.MULTIPROCESSORS) * (product + costs.TILE_SECONDS), tiles * moved / costs.L2_BYTES)
+
+
+def _memory_seconds(moved: int) -> float:
+    """The time to read and write so many bytes of memory."""
+    return moved / import_module("kernels.cost_model").MEMORY_BYTES
 
 
 def _launch(kernel: str, tile: str, count: int, seconds: float, bound: str, flops: int, values: int) -> dict[str, Any]:
@@ -109,7 +127,7 @@ def _low_rank_bound(B: int, D: int, T: int, L: int, r: int, goal: str, name: str
         ]
     launches, total = [], 0.0
     for kernel, flops, values in work:
-        seconds = {"tensor cores": costs.flop_seconds(flops, KIND), "memory": costs.memory_seconds(ITEMSIZE * values)}
+        seconds = {"tensor cores": costs.flop_seconds(flops, KIND), "memory": _memory_seconds(ITEMSIZE * values)}
         bound = max(seconds, key=seconds.__getitem__)
         total += seconds[bound]
         launches.append(_launch(kernel, "", 1, seconds[bound], bound, flops, values))
