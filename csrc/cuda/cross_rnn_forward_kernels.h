@@ -198,7 +198,7 @@ struct ForwardKernel {
     const bool last = at.step == p.steps - 1, kept = last || p.every_state;
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-      const int block = half_block / 2, half = half_block % 2, local_row = Tile::first_row() + 8 * half_block + Tile::lane() / 4;
+      const int local_row = Tile::first_row() + 8 * half_block + Tile::lane() / 4;
       const int64_t row = first_row + local_row, from = row * p.dim + unit;
       if (row >= p.batch) continue;
       A x0[neighbours], h[neighbours], a[neighbours], g[neighbours];
@@ -216,9 +216,8 @@ struct ForwardKernel {
       if (p.start && at.step == 0) store(p.start + task * p.start_stride + from, x0, count, p.vector);
 #pragma unroll
       for (int i = 0; i < neighbours; ++i) {
-        const int sum = 2 * half + i % 2;
-        a[i] = sums[0][block][i / 2][sum] + bias[local_unit + i];
-        g[i] = G == 2 ? sigmoid(sums[G - 1][block][i / 2][sum] + bias[(G - 1) * Tile::columns + local_unit + i]) : A(1);
+        a[i] = Tile::sum_of(sums[0], half_block, i) + bias[local_unit + i];
+        g[i] = G == 2 ? sigmoid(Tile::sum_of(sums[G - 1], half_block, i) + bias[(G - 1) * Tile::columns + local_unit + i]) : A(1);
         h[i] = next_state<A>(h[i], x0[i], a[i], g[i]);
       }
       if (p.activations) {
@@ -277,13 +276,7 @@ struct ForwardKernel {
         finish(sums, bias, at);
         bias = bias == biases ? biases + bias_values : biases;
 #pragma unroll
-        for (int part = 0; part < G; ++part)
-#pragma unroll
-          for (int m = 0; m < Tile::blocks_m; ++m)
-#pragma unroll
-            for (int n = 0; n < Tile::blocks_n; ++n)
-#pragma unroll
-              for (int j = 0; j < 4; ++j) sums[part][m][n][j] = A(0);
+        for (int part = 0; part < G; ++part) Tile::clear(sums[part]);
       }
       at.advance(*this);
     }

@@ -181,8 +181,8 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
         if (sum && !last) load(dx0, sum, left, p.vector);
 #pragma unroll
         for (int i = 0; i < neighbours; ++i) {
-          const A a = Base::sum_of(sums[0], half_block, i) + bias[0][i];
-          const A g = G == 2 ? sigmoid(Base::sum_of(sums[G - 1], half_block, i) + bias[G - 1][i]) : A(1);
+          const A a = Tile::sum_of(sums[0], half_block, i) + bias[0][i];
+          const A g = G == 2 ? sigmoid(Tile::sum_of(sums[G - 1], half_block, i) + bias[G - 1][i]) : A(1);
           const StepGradient<A> found = step_gradient<A>(d_[i], x0[i], a, g);
           gradient[0][i] = found.da, dx0[i] += found.dx0;
           column_sums[0][i] += i < left ? found.da : A(0);
@@ -236,7 +236,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
       A du[neighbours], more[neighbours];
 #pragma unroll
       for (int i = 0; i < neighbours; ++i)
-        du[i] = Base::sum_of(sums[0], half_block, i) + (G == 2 ? Base::sum_of(sums[G - 1], half_block, i) : A(0));
+        du[i] = Tile::sum_of(sums[0], half_block, i) + (G == 2 ? Tile::sum_of(sums[G - 1], half_block, i) : A(0));
       const auto add = [&] {
 #pragma unroll
         for (int i = 0; i < neighbours; ++i) du[i] += more[i];
@@ -302,7 +302,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
           else
             finish_units(sums, at);
 #pragma unroll
-          for (int part = 0; part < G; ++part) Base::clear(sums[part]);
+          for (int part = 0; part < G; ++part) Tile::clear(sums[part]);
         }
       } else {
         if (at.block == sizes.rank_blocks && at.rank_tile == 0) finish_sums(at);
@@ -311,7 +311,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
           Base::finish_rank(rank_sums, sizes, at.rank_tile, p.on_chip ? rank_gradients : nullptr, rank_gradients_of(at.step), first_row,
                             p.batch, p.rank, p.rank_vector);
 #pragma unroll
-          for (int part = 0; part < G; ++part) Base::clear(rank_sums[part]);
+          for (int part = 0; part < G; ++part) Tile::clear(rank_sums[part]);
         }
       }
       at.advance(*this);

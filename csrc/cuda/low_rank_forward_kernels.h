@@ -162,8 +162,8 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
       if (p.start && at.step == 0) store(p.start + task * p.start_stride + from, x0, count, p.vector);
 #pragma unroll
       for (int i = 0; i < neighbours; ++i) {
-        const A a = Base::sum_of(sums[0], half_block, i) + bias[0][i];
-        const A g = G == 2 ? sigmoid(Base::sum_of(sums[G - 1], half_block, i) + bias[G - 1][i]) : A(1);
+        const A a = Tile::sum_of(sums[0], half_block, i) + bias[0][i];
+        const A g = G == 2 ? sigmoid(Tile::sum_of(sums[G - 1], half_block, i) + bias[G - 1][i]) : A(1);
         h[i] = next_state<A>(h[i], x0[i], a, g);
       }
       if (kept) store(p.next + task * p.next_stride + (p.every_state ? at.step * p.next_step : 0) + from, h, count, p.vector);
@@ -209,7 +209,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
         else
           finish_units(sums, at);
 #pragma unroll
-        for (int part = 0; part < G; ++part) Base::clear(sums[part]);
+        for (int part = 0; part < G; ++part) Tile::clear(sums[part]);
       }
       at.advance(*this);
       ring = ring == p.depth - 1 ? 0 : ring + 1;

@@ -48,18 +48,6 @@ struct LowRankTile {
   DCRNN_DEVICE static int first_column() { return Tile::first_column() + Tile::lane() % 4 * neighbours; }
   DCRNN_DEVICE static int local_row(int half_block) { return Tile::first_row() + 8 * half_block + Tile::lane() / 4; }
 
-  // This thread's sums of a row.
-  DCRNN_DEVICE static A sum_of(const Sums& sums, int half_block, int i) { return sums[half_block / 2][i / 2][half_block % 2 * 2 + i % 2]; }
-
-  DCRNN_DEVICE static void clear(Sums& sums) {
-#pragma unroll
-    for (int m = 0; m < Tile::blocks_m; ++m)
-#pragma unroll
-      for (int n = 0; n < Tile::blocks_n; ++n)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sums[m][n][j] = A(0);
-  }
-
   // Waits for the stage that is multiplied next, of a pipeline of 2 or of `stages` stages.
   DCRNN_DEVICE static void wait_for_stage(int depth) {
     if (depth == 2)
@@ -149,7 +137,7 @@ struct LowRankTile {
         const int64_t row = first_row + local_row;
         A values[neighbours];
 #pragma unroll
-        for (int i = 0; i < neighbours; ++i) values[i] = sum_of(sums[part], half_block, i);
+        for (int i = 0; i < neighbours; ++i) values[i] = Tile::sum_of(sums[part], half_block, i);
         if (operand) write(operand + gate * sizes.rank_blocks * left_bytes, local_row, column, values, rank - column);
         if (global && row < batch) store(global + (row * G + gate) * rank + column, values, rank - column, vector);
       }

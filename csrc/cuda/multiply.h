@@ -22,6 +22,18 @@ struct Tiling {
   DCRNN_DEVICE static int first_row() { return threadIdx.x / 32 / warps_n * blocks_m * 16; }
   DCRNN_DEVICE static int first_column() { return threadIdx.x / 32 % warps_n * warp_columns; }
   using Sums = A[blocks_m][blocks_n][4];
+
+  // This thread's sums of a row.
+  DCRNN_DEVICE static A sum_of(const Sums& sums, int half_block, int i) { return sums[half_block / 2][i / 2][half_block % 2 * 2 + i % 2]; }
+
+  DCRNN_DEVICE static void clear(Sums& sums) {
+#pragma unroll
+    for (int m = 0; m < blocks_m; ++m)
+#pragma unroll
+      for (int n = 0; n < blocks_n; ++n)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sums[m][n][j] = A(0);
+  }
 };
 
 // Loads the left fragments of a slice of 32 bytes.
