@@ -79,6 +79,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "The start of the embeddings": study("embedding_start"),
             "How embeddings are trained": study("id_optimiser"),
             "The rank": study("rank"),
+            "Rare events": study("rare_events"),
             "Rare ids": study("rare_ids"),
             "Small tables": study("small_tables"),
             "Scenarios": study("scenarios"),
@@ -183,6 +184,9 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             lines="the defaults; 512 rows a step; 128; 32; LightGBM",
             columns="id-log, 3,000 rows; id-log, 14,000 rows; hillstrom, 4,000 rows; census-income, 5,000 rows; "
             "movielens-100k, 8,000 rows; runs above the constant",
+        ),
+        "rare events": excerpt(
+            study("rare_events"), columns="setting; hillstrom; census-income; id-log; mean of the sets; runs above the constant"
         ),
         "rare ids": excerpt(
             study("rare_ids"),

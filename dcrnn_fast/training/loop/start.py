@@ -1,4 +1,4 @@
-"""Prepares a model for its first step: heads that predict the base rates, edges of the numeric embeddings, and dropout of ids."""
+"""Prepares a model for its first step: heads that predict base rates, edges of the numeric embeddings, and dropout of ids."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ...data.inspect.oov import categorical_columns, dropped, id_counts, oov_str
 
 SMALLEST = 1e-7
 """A rate of 0 counts as this one, and a rate of 1 as one minus this."""
+RARE = 0.005
+"""The head of an event starts at its rate where this, or one minus it, is lower; the others start at 0.5."""
 MOST_ROWS = 1_000_000
 """Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""
 
@@ -35,24 +37,43 @@ def constant_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence
         tasks: in the order of the heads.
         chain: whether a head gives the event given the one before it: then its rate is the quotient of both tasks' rates.
     """
-    head = model.head
-    assert isinstance(head, nn.Module)
-    weight, bias = head.get_parameter("private_weight"), head.get_parameter("private_bias")
-    logits = []
-    for at, task in enumerate(tasks):
-        rate = rates.get(task, 0.5)
-        before = rates.get(tasks[at - 1], 0.5) if chain and at else 1.0
-        logits.append(_logit(rate / before if before else rate))
+    weight, bias = (_head(model).get_parameter(f"private_{name}") for name in ("weight", "bias"))
     before_the_block = weight.detach().clone(), bias.detach().clone()
     with torch.no_grad():
         weight.zero_()
-        bias.copy_(torch.tensor(logits, dtype=torch.float64).unsqueeze(1))
+        bias.copy_(_logits(rates, tasks, chain).unsqueeze(1))
     try:
         yield
     finally:
         with torch.no_grad():
             weight.copy_(before_the_block[0])
             bias.copy_(before_the_block[1])
+
+
+def start_rare_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence[str], *, chain: bool) -> None:
+    """Let the heads of rare events predict about their rates, by their biases; arguments as of :func:`constant_heads`.
+
+    From 0.5, a run's first epochs, and the patience of early stopping, would be spent on learning that the event is rare. This is the prior
+    of Lin et al. (2017, "Focal loss for dense object detection"), section 3.3.
+    """
+    logits, bias = _logits(rates, tasks, chain), _head(model).get_parameter("private_bias")
+    with torch.no_grad():
+        bias.copy_(torch.where(logits.abs() > -_logit(RARE), logits, 0.0).unsqueeze(1))
+
+
+def _head(model: nn.Module) -> nn.Module:
+    assert isinstance(model.head, nn.Module)
+    return model.head
+
+
+def _logits(rates: Mapping[str, float], tasks: Sequence[str], chain: bool) -> Tensor:
+    """The logits of the heads' rates, float64 [T]."""
+    logits = []
+    for at, task in enumerate(tasks):
+        rate = rates.get(task, 0.5)
+        before = rates.get(tasks[at - 1], 0.5) if chain and at else 1.0
+        logits.append(_logit(rate / before if before else rate))
+    return torch.tensor(logits, dtype=torch.float64)
 
 
 def _logit(rate: float) -> float:

@@ -34,7 +34,7 @@ from .gradient import BatchGradient, CounterfactualObjective
 from .graph import RepeatedStep, compiled, measured_backends, recorder_for
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate, sparse_tables
 from .progress import Report, Scalars
-from .start import OOVDropout, constant_heads, dense_edges
+from .start import OOVDropout, constant_heads, dense_edges, start_rare_heads
 from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 
 EVALUATIONS = 4
@@ -295,9 +295,11 @@ class Trainer:
 
     def _validate_start(self) -> None:
         """Evaluate what the run keeps if training brings nothing better: the constant, or the weights of the run that it goes on from."""
-        rates, chain = self.about["base_rates"], self.about["relation"] == "chain"
-        with nullcontext() if self.start is not None else constant_heads(self.model, rates, self.dataset.meta.tasks, chain=chain):
+        rates, tasks, chain = self.about["base_rates"], self.dataset.meta.tasks, self.about["relation"] == "chain"
+        with nullcontext() if self.start is not None else constant_heads(self.model, rates, tasks, chain=chain):
             self._validate()
+        if self.start is None:
+            start_rare_heads(self.model, rates, tasks, chain=chain)
 
     def _validate(self) -> None:
         self._flush()

@@ -8,7 +8,8 @@ import torch
 
 import dcrnn_fast
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop.start import constant_heads
+from dcrnn_fast.training.loop import start
+from dcrnn_fast.training.loop.start import RARE, constant_heads, start_rare_heads
 from tests.training.runs import Notes
 from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config, write_table
 
@@ -41,6 +42,32 @@ def test_after_the_block_the_heads_are_what_they_were_even_if_it_fails():
         raise RuntimeError("stop")
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("rates", [{"click": 0.004, "buy": 0.001}, {"click": 0.2, "buy": 0.0002}, {"click": 0.999, "buy": 0.1}])
+@pytest.mark.parametrize("chain", [True, False])
+def test_heads_of_rare_events_start_at_their_rates_and_the_others_at_one_half(rates, chain):
+    model = dcrnn_fast.DCRNN({"item": 50}, embedding_dim=4, tower_dims=(8,), tasks=("click", "buy"))
+    weight = model.head.private_weight.clone()
+    start_rare_heads(model, rates, ("click", "buy"), chain=chain)
+    expected = torch.tensor([rates["click"], rates["buy"] / (rates["click"] if chain else 1)])
+    expected[(expected > RARE) & (expected < 1 - RARE)] = 0.5
+    torch.testing.assert_close(model.head.private_bias.squeeze(1).sigmoid(), expected, rtol=1e-5, atol=0)
+    assert torch.equal(model.head.private_weight, weight)
+
+
+@pytest.mark.parametrize(("rare", "least", "most"), [(RARE, 0.5, 1.5), (0.0, 10, 1000)])
+def test_a_run_need_not_learn_that_an_event_is_rare(rare, least, most, tmp_path, monkeypatch):
+    """Its log loss after two steps, over the constant's; without the rule it is far above."""
+    monkeypatch.setattr(start, "RARE", rare)
+    table = write_table(tmp_path, tasks=[{"name": "click", "column": "clicked"}], funnel=False)
+    lines = (tmp_path / "tiny.csv").read_text().splitlines()
+    cells = [line.split(",") for line in lines[1:]]
+    rows = [",".join([*row[:5], str(int(at % 250 == 0)), ""]) for at, row in enumerate(cells)]
+    (tmp_path / "tiny.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    train(tiny_config(table, optimiser__epochs=1, early_stopping__every_steps=2), tmp_path / "run")
+    constant, later = (one["valid"]["click"]["log_loss"] for one in newest_checkpoint(tmp_path / "run").state["position"]["history"][:2])
+    assert least < later / constant < most
 
 
 def test_the_first_evaluation_of_a_run_is_the_constants(finished):
