@@ -76,14 +76,10 @@ T* data(const Tensor& tensor) {
     return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-inline void check_grid(int64_t count, const char* name) {
-  check(count <= 65535, name, ": got ", count, ", expected at most 65535 on a GPU");
-}
-
 // Memory for the inverse of an index.
 inline Tensor new_inverse(const Tensor& like, const BankIndex& bank) {
   check(bank.tasks * bank.rows <= UINT32_MAX, "index: got ", bank.tasks * bank.rows, " values, expected less than 2^32 on a GPU");
-  return with_memory([&] { return torch::stable::new_empty(like, {inverse_values(bank)}, ScalarType::Int); }, "index: its inverse");
+  return allocated(like, {inverse_values(bank)}, "index: its inverse", ScalarType::Int);
 }
 
 }  // namespace dcrnn_fast::cuda

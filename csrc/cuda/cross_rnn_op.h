@@ -22,7 +22,7 @@ template <typename SomeArguments>
 void prepare(SomeArguments& a) {
   a.prepare(kernel_device());
   a.x0 = dense(a.x0, "x0");
-  check_grid(a.tasks(), "index: tasks");
+  check(a.tasks() <= 65535, "index: tasks: got ", a.tasks(), ", expected at most 65535 on a GPU");
   check(a.columns() <= most_columns, "shared_weight: got ", a.columns(), " columns, C + D, expected at most ", most_columns, " on a GPU");
 }
 

@@ -18,7 +18,7 @@ LowRankProblem<T> problem_of(const LowRankArguments& a, const Current& current) 
 }
 
 Tensor new_bytes(const Tensor& like, int64_t count) {
-  return with_memory([&] { return new_empty(like, {count}, ScalarType::Byte); }, "shared_weight, shared_projection: all tasks' weights");
+  return allocated(like, {count}, "shared_weight, shared_projection: all tasks' weights", ScalarType::Byte);
 }
 
 // The products for dW, [W, tasks, G, D, r]: da, transposed, times z, and dq times y, over the rows of all steps that share their weights.
