@@ -23,7 +23,7 @@ from sklearn.utils import check_random_state, estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
 from .cli.progress import choose_report
-from .data import prepare
+from .data import PackedDataset, prepare
 from .data.codes.numbers import Place
 from .data.encoder.memory import arrow_table
 from .data.inspect.draft import SAMPLE_ROWS, draft_schema
@@ -33,6 +33,7 @@ from .serving.ranker import Ranker
 from .support.files import path_of, scratch_folder
 from .training import Report, load_config, train
 from .training.folder.layout import RunFolder
+from .training.init import continued_data, read_earlier
 
 NAME = "frame"
 """Of the data, in the run's files."""
@@ -95,7 +96,7 @@ class FunnelClassifier(BaseEstimator):
         self.categorical, self.numeric, self.histories = categorical, numeric, histories
         self.config, self.random_state, self.verbose = config, random_state, verbose
 
-    def fit(self, X: Any, y: Any = None, *, eval_set: Any = None) -> FunnelClassifier:
+    def fit(self, X: Any, y: Any = None, *, eval_set: Any = None, init: FunnelClassifier | str | Path | None = None) -> FunnelClassifier:
         """Train on the rows of a table, which holds the labels.
 
         Args:
@@ -103,10 +104,13 @@ class FunnelClassifier(BaseEstimator):
                 memory the path of its Parquet file, which needs ``eval_set``.
             y: None.
             eval_set: validation rows, as ``X``.
+            init: an earlier fitted estimator, or its saved run: go on from its weights and its ids, with new ids for what it did not know.
+                Its schema is read by then, and its settings count, but for those in ``config``.
 
         Raises:
             DataError: a column is missing or cannot be used; the message names it.
-            ConfigError: a value of ``config`` cannot be used.
+            ConfigError: a value of ``config`` cannot be used, or ``init`` is of another model.
+            CheckpointError: ``init`` holds no whole run.
         """
         if y is not None:
             raise DataError(f"y is a {type(y).__name__}, expected None: the labels are columns of X, which tasks names; leave y out")
@@ -120,12 +124,18 @@ class FunnelClassifier(BaseEstimator):
         run, report = root / "run", choose_report() if self.verbose else _Quiet()
         is_seed = isinstance(self.random_state, (int, np.integer))
         seed = int(self.random_state) if is_seed else check_random_state(self.random_state).randint(2**31)
-        own = {"data": NAME, "seed": seed, "loss.sample_weight": self.weight is not None}
-        config = load_config(None, own | dict(self.config or {}))
+        before = init._whole_run() if isinstance(init, FunnelClassifier) else None if init is None else path_of("init", init)
+        earlier = None if before is None else read_earlier(before)
+        own = {"data": NAME, "seed": seed} | ({"loss.sample_weight": self.weight is not None} if before is None else {})
+        config = load_config(None if before is None else RunFolder(before).config, own | dict(self.config or {}))
         tables, rows = self._tables(X, eval_set, seed, config.valid_fraction)
-        schema = self._schema(tables, report)
+        schema = self._schema(tables, report) if before is None else self._earlier_schema(before)
+
+        def prepared(encoding: Mapping[str, Any] | None = None) -> PackedDataset:
+            return prepare(schema, tables, cache_dir=root / "cache", encoding=encoding, progress=report.preparing)
+
         try:
-            dataset = prepare(schema, tables, cache_dir=root / "cache", progress=report.preparing)
+            dataset = prepared() if earlier is None else continued_data(config, earlier, prepared)
         except DataError as error:
             names = ("X", "eval_set") if eval_set is not None else ("the train rows of X", "the validation rows of X")
             said = str(error)
@@ -133,7 +143,7 @@ class FunnelClassifier(BaseEstimator):
                 said = re.sub(PLACE, lambda found: f"X, row {rows[found[1]][int(found[2].replace(',', '')) - 1] + 1:,}", said)
             said = said.replace("tables[train]", names[0]).replace("tables[valid]", names[1]).replace("`funnel: false`", "funnel=False")
             raise DataError(said.replace("use `threshold` or `positive`", "make a column of 0 and 1 of it")) from error
-        result = train(config, run, dataset=dataset, report=report)
+        result = train(config, run, init=before, dataset=dataset, report=report)
         shutil.rmtree(root / "cache")
         ranker = Ranker.load(run, device=config.device, backend=config.backend)
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
@@ -290,6 +300,15 @@ class FunnelClassifier(BaseEstimator):
             report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
         return schema | {key: value for key, value in others.items() if value is not None}
+
+    def _earlier_schema(self, run: Path) -> dict[str, Any]:
+        """The schema of an earlier run."""
+        if not (file := RunFolder(run).schema).is_file():
+            raise DataError(f"init: the run in {run} keeps no schema ({file.name}), so nothing says how to read X")
+        schema: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if (tasks := [task.get("column") for task in schema["tasks"]]) != list(self.tasks):
+            raise DataError(f"tasks={shown(list(self.tasks))}: the run in {run} has those of {tasks}")
+        return schema
 
 
 class _Quiet(Report):

@@ -19,7 +19,7 @@ from sklearn.model_selection import KFold, cross_validate
 from sklearn.utils.estimator_checks import check_estimator
 
 from dcrnn_fast import FunnelClassifier, Ranker
-from dcrnn_fast.errors import ConfigError, DataError, RunFolderError
+from dcrnn_fast.errors import CheckpointError, ConfigError, DataError, RunFolderError
 from dcrnn_fast.training import calibrate, evaluate, load_config, train, write_report
 from tests.event_frames import events
 from tests.refusals import check, row
@@ -240,6 +240,24 @@ def test_the_estimator_and_a_run_of_its_schema_are_one(frame, tmp_path):
     assert evaluate(tmp_path / "run", split="test")["metrics"]["click"]["auc"] == model.metrics_["click"]["auc"]
 
 
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_it_goes_on_from_an_earlier_one_as_a_run_does(fitted, frame, tmp_path, is_saved):
+    later = events(3000, seed=1).assign(item_id=lambda rows: rows["item_id"] + 30)
+    model = quick(time="ts", group="user_id").fit(later, init=fitted.save(tmp_path / "monday") if is_saved else fitted)
+    known, grown = (one.ranker_.encoder.num_embeddings["item_id"] for one in (fitted, model))
+    assert grown > known, "new items have ids"
+    late = later["ts"].rank(method="first") > 2700
+    later[~late].to_parquet(tmp_path / "train.parquet")
+    later[late].to_parquet(tmp_path / "valid.parquet")
+    files = {role: str(tmp_path / f"{name}.parquet") for role, name in (("train", "train"), ("valid", "valid"), ("test", "valid"))}
+    (tmp_path / "frame.yaml").write_text(json.dumps({"name": "frame", **fitted.schema_, "files": files}))
+    config = load_config(None, QUICK | {"data": str(tmp_path / "frame.yaml")})
+    result = train(config, tmp_path / "run", init=fitted._whole_run())
+    for name, values in Ranker.load(tmp_path / "run").predict(later).items():
+        np.testing.assert_array_equal(values, model.predict_proba(later)[name])
+    assert model._result["init"]["metrics"]["train"] == result["init"]["metrics"]["train"]
+
+
 def test_columns_may_be_named_and_others_are_then_left_out(frame):
     model = quick(categorical=["item_id", {"column": "user_id", "hash_buckets": 100}], numeric=[]).fit(frame)
     assert sorted(model.feature_names_in_) == ["item_id", "user_id"]
@@ -381,6 +399,14 @@ REFUSED = [
     row("a column of several types", lambda frame: quick().fit(frame.assign(city=[1, "a"] * 1500)), DataError, "column 'city'"),
     row("a name that is no text", lambda frame: quick().fit(frame.rename(columns={"city": 7})), DataError, "X has the column 7, expected"),
     row("an unknown key", lambda frame: quick(config={"model.stepps": 3}).fit(frame), ConfigError, "model.stepps"),
+    row("to go on with other tasks", lambda fitted, frame: quick(tasks=["click"]).fit(frame, init=fitted), DataError, "has those of"),
+    row("to go on from no run", lambda frame, tmp_path: quick().fit(frame, init=tmp_path), CheckpointError, "holds no run"),
+    row(
+        "to go on with another model",
+        lambda fitted, frame: quick(config={"model.steps": 3}).fit(frame, init=fitted),
+        ConfigError,
+        "model.steps is 3 and was 2",
+    ),
     row("its run without a table", lambda fitted, tmp_path: evaluate(fitted.save(tmp_path / "r")), DataError, "--data ROWS.parquet"),
     row(
         "its run on a table without a label",

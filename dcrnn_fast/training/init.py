@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,10 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..data import PackedDataset, PackedSplit
+from ..data import PackedDataset, PackedMeta, PackedSplit
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields
-from ..data.packed.arrays import Progress, no_progress
 from ..data.packed.meta import OOV
 from ..errors import ConfigError
 from ..nn.model import DCRNN
@@ -52,14 +52,24 @@ def read_earlier(root: Path) -> Earlier:
     return Earlier(folder, about, tensors, read_encoding(folder.encoder, about))
 
 
-def continued_data(config: RunConfig, earlier: Earlier, progress: Progress = no_progress) -> PackedDataset:
+def continued_data(
+    config: RunConfig, earlier: Earlier, prepared: Callable[[Mapping[str, Any] | None], PackedDataset] | None = None
+) -> PackedDataset:
     """The configuration's data in the earlier run's encoding, with an id for each category of the train rows that it did not know.
 
     New categories must occur ``min_count`` times, as in any data. Their ids follow the earlier run's ids, which keep their meaning.
-    A field of scenarios gets no new ids, because each scenario has weights of its own. Raises what :func:`prepare` raises,
-    :class:`DataError` for other tasks or columns than the earlier run's, and :class:`ConfigError` for another model.
+    A field of scenarios gets no new ids, because each scenario has weights of its own. ``prepared`` prepares other rows in an encoding, or
+    for None in their own. Raises what :func:`prepare` raises, :class:`DataError` for other tasks or columns than the earlier run's, and
+    :class:`ConfigError` for another model.
     """
-    meta = prepare_data(config, progress=progress).meta
+    prepared = prepared or partial(prepare_data, config)
+    meta = prepared(None).meta
+    check_continues(config, earlier, meta)
+    return prepared(grown_encoding(earlier.encoding, meta.vocabulary, but=config.model.scenario))
+
+
+def check_continues(config: RunConfig, earlier: Earlier, meta: PackedMeta) -> None:
+    """Raise DataError for data of other tasks or columns than the earlier run's, and ConfigError for a configuration of another model."""
     about, weights = earlier.about, earlier.folder.weights
     check_same_columns(about | {"fields": [name for name, _ in about["fields"]]}, meta, list(meta.fields), weights, "go on with")
     models = (ModelConfig.model_validate(values).model_dump() for values in (about["model"], config.model.model_dump()))
@@ -67,7 +77,6 @@ def continued_data(config: RunConfig, earlier: Earlier, progress: Progress = no_
     before["relation"], now["relation"] = about["relation"], config.model.relation or meta.relation
     if differing := "; ".join(f"model.{key} is {now[key]!r} and was {before[key]!r}" for key in now if now[key] != before[key]):
         raise ConfigError(f"{weights} is of another model: {differing}; go on with its model, or start a new run without init")
-    return prepare_data(config, grown_encoding(earlier.encoding, meta.vocabulary, but=config.model.scenario), progress)
 
 
 def grown_encoding(encoding: Mapping[str, Any], vocabulary: Mapping[str, list[Any]], *, but: str | None = None) -> dict[str, Any]:
@@ -121,8 +130,8 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
 
     Several ranks, which must all call this, evaluate together. Returns JSON values:
         run: the earlier run's folder.
-        metrics: for the ``train`` and the ``test`` rows, the metrics of every task; ``constant_log_loss`` is that of the base rates of
-            the earlier run's train rows.
+        metrics: for the ``train`` rows and, if there are any, the ``test`` rows, the metrics of every task; ``constant_log_loss`` is that
+            of the base rates of the earlier run's train rows.
         base_rates: by task, the part of positive labels among the ``earlier`` run's train rows, and among the train rows ``now``.
         oov: by categorical field, the share of the rows that are out of vocabulary: of the ``earlier`` run's train rows, of the train rows
             ``now`` by its vocabulary, and of these ``with_new_ids``; and the number of ``new_ids``.
@@ -138,7 +147,9 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
     cast(DCRNN, model).negative_rate = 1.0  # The log's rows are scored as they are.
     rates, shares = about["base_rates"], about["id_shares"]
     metrics = {
-        name: with_constant(evaluate_split(model, as_before(dataset.split(name)), meta, device, ranks), rates) for name in ("train", "test")
+        name: with_constant(evaluate_split(model, as_before(split), meta, device, ranks), rates)
+        for name in ("train", "test")
+        if (split := dataset.splits.get(name))
     }
     train = dataset.split("train")
     known, grown = id_shares(as_before(train), meta), id_shares(train, meta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,17 @@ from .folder.layout import OVERWRITE, RunFolder, enter_run
 from .folder.run_files import write_file
 from .folder.tensors import load_tensors
 from .folder.weights import read_weights
-from .init import EMBEDDING, Earlier, compare, continued_data, in_words, load_earlier, read_earlier
+from .init import (
+    EMBEDDING,
+    Earlier,
+    check_continues,
+    compare,
+    continued_data,
+    grown_encoding,
+    in_words,
+    load_earlier,
+    read_earlier,
+)
 from .loop.progress import Report
 from .loop.trainer import Trainer
 from .ranks import Ranks, joined
@@ -58,8 +69,8 @@ def train(
         overwrite: train anew where the folder holds a run, and delete that run's files once the data and the model are known to fit. Other
             files stay.
         init: the folder of an earlier run of the same model, from whose weights and vocabulary this one starts; replaces ``config.init``.
-        dataset: packed data to use instead of preparing ``config.data``; not with ``init``, which decides the encoding. It may have no test
-            rows; then there are no metrics of these.
+        dataset: packed data to use instead of preparing ``config.data``; with ``init``, in the encoding that
+            :func:`dcrnn_fast.training.init.continued_data` makes. It may have no test rows; then there are no metrics of these.
         report: receives the progress; by default nothing is shown.
         on_step: called with the number of steps done, after every step.
 
@@ -81,8 +92,6 @@ def train(
     output = path_of("output", output)
     report = report or Report()
     config = located(config if init is None else config.model_copy(update={"init": str(path_of("init", init))}))
-    if config.init is not None and dataset is not None:
-        raise ConfigError("dataset and init are both given, but the run that init names decides how data is encoded; give one of them")
     if overwrite and (resume or (config.init and os.path.realpath(config.init) == os.path.realpath(output))):
         raise ConfigError(f"overwrite=True would delete the run in {output}, which resume or init needs; leave one of them out")
     with joined() as ranks, ExitStack() as stack:
@@ -146,6 +155,10 @@ def _train(
     earlier = read_earlier(Path(config.init)) if config.init is not None and newest is None else None
     is_given = dataset is not None
     dataset = dataset or ranks.one_after_another(lambda: _prepare(config, folder, earlier, report))
+    if is_given and earlier is not None:
+        check_continues(config, earlier, dataset.meta)
+        if dataset.meta.encoding != grown_encoding(earlier.encoding, dataset.meta.vocabulary, but=config.model.scenario):
+            raise DataError(f"dataset is not encoded as the run {config.init} was, with new ids behind its own; leave dataset or init out")
     check_rows(config, dataset, needs_test=not is_given)
     with deterministic(config.threads):
         trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step, ranks=ranks)
@@ -186,7 +199,7 @@ def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None, repo
             return prepare_data(config, read_encoding(folder.encoder, None), report.preparing)
         except CheckpointError:
             earlier = read_earlier(Path(config.init))
-    return continued_data(config, earlier, report.preparing)
+    return continued_data(config, earlier, partial(prepare_data, config, progress=report.preparing))
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:

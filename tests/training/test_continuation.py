@@ -195,11 +195,12 @@ def test_another_model_and_other_columns_are_refused(finished, tmp_path, error, 
     assert not (tmp_path / "run").exists()
 
 
-def test_init_needs_a_run_and_excludes_packed_data(finished, schema, dataset, tmp_path):
+def test_init_needs_a_run_and_packed_data_in_its_encoding(finished, schema, tomorrow, tmp_path):
     with pytest.raises(CheckpointError, match="absent holds no run"):
         train(tiny_config(schema), tmp_path / "run", init=tmp_path / "absent")
-    with pytest.raises(ConfigError, match="dataset and init are both given"):
-        train(tiny_config(schema), tmp_path / "run", init=finished, dataset=dataset)
+    with pytest.raises(DataError, match="dataset is not encoded as the run .* was, with new ids behind its own"):
+        train(tiny_config(schema), tmp_path / "run", init=finished, dataset=prepare_data(tiny_config(tomorrow)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_takes_the_settings_of_the_earlier_run_and_prints_both_results(finished, tomorrow, tmp_path, command):

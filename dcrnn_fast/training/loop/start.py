@@ -19,7 +19,7 @@ from ...data.inspect.oov import categorical_columns, dropped, id_counts, oov_str
 SMALLEST = 1e-7
 """A rate of 0 counts as this one, and a rate of 1 as one minus this."""
 RARE = 0.005
-"""The head of an event starts at its rate where this, or one minus it, is lower; the others start at 0.5."""
+"""The head of an event starts at its rate where this, or one minus it, is lower; the others start near 0.5."""
 MOST_ROWS = 1_000_000
 """Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""
 
@@ -56,9 +56,9 @@ def start_rare_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequen
     From 0.5, a run's first epochs, and the patience of early stopping, would be spent on learning that the event is rare. This is the prior
     of Lin et al. (2017, "Focal loss for dense object detection"), section 3.3.
     """
-    logits, bias = _logits(rates, tasks, chain), _head(model).get_parameter("private_bias")
+    logits, bias = _logits(rates, tasks, chain).unsqueeze(1), _head(model).get_parameter("private_bias")
     with torch.no_grad():
-        bias.copy_(torch.where(logits.abs() > -_logit(RARE), logits, 0.0).unsqueeze(1))
+        bias.copy_(torch.where(logits.abs() > -_logit(RARE), logits, bias.cpu()))
 
 
 def _head(model: nn.Module) -> nn.Module:
