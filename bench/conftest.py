@@ -63,8 +63,13 @@ class Session:
 
     def has(self, name, device, case):
         tiles = self.tiles(name, device, case)  # a case that was measured with others is measured anew
-        known = results.rows_of_this_machine(self.path(name, device))
-        return any(results.case_of(row) == case and tiles.items() <= row.items() for row in known)
+        same = [row for row in results.rows_of_this_machine(self.path(name, device)) if results.case_of(row) == case]
+        return any(tiles.items() <= row.items() and all(_says(row, one) for one in ours(device, self.grid)) for row in same)
+
+
+def _says(row, backend):
+    """Whether a row has a figure of a backend, or why it has none; with another backend left out, a case may have been measured without."""
+    return any(column.startswith(f"{backend}, ") for column in row) or f"{backend}" in row.get("failed", "")
 
 
 class WithoutPytestBenchmark:

@@ -60,7 +60,8 @@ class Recording:
         self.bytes = [_bytes_read(tensor) for tensor in inputs]
         needed, kept = set(results), []
         for step in reversed(steps):
-            if step.fills is None or step.fills in needed:
+            is_common = step.fills is not None and made[step.fills - len(inputs)] is not None and step.fills not in results
+            if step.fills is None or (step.fills in needed and not is_common):
                 kept.append((step.run, [slot for slot in step.reads if slot not in needed]))
                 needed.update(step.reads)
         self.steps, self.results, self.made = kept[::-1], tuple(results), list(made)
@@ -161,7 +162,8 @@ def _alike(name: str, arguments: Sequence[Any]) -> tuple[list[Tensor], list[_Kin
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is one of a GPU whose memory a kernel may read."""
-    return type(tensor) in (Tensor, Parameter) and tensor.device.type == DEVICE and tensor.layout is torch.strided and not INTERPRETED
+    is_strided = type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided and not tensor.is_nested
+    return is_strided and tensor.device.type == DEVICE and not INTERPRETED
 
 
 class _Recorder(TorchFunctionMode):
@@ -173,7 +175,7 @@ class _Recorder(TorchFunctionMode):
         self.results: list[int] = []
         self.first, self.num_inputs = inputs[0], len(inputs)
         self.made: list[Tensor | None] = []
-        """By slot behind the inputs: an empty tensor [0], which all calls may have in common, or None."""
+        """By slot behind the inputs: an empty tensor [0], which all calls have in common unless it is a result, or None."""
         self.places: WeakIdKeyDictionary = WeakIdKeyDictionary()
         """Of each tensor its :class:`_Place`."""
         self.views: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -202,10 +204,9 @@ class _Recorder(TorchFunctionMode):
                 if tensor.shape == (0,):
                     with torch.inference_mode(False):
                         self.made[-1] = torch.empty_like(tensor)
-                else:
-                    if name == "new_empty":  # needs nothing of a view, nor of values that may be gone
-                        args, kwargs = (self.first, *args[1:]), {**kwargs, "dtype": tensor.dtype}
-                    self._note(function, args, kwargs, self.places[tensor].slot)
+                if name == "new_empty":  # needs nothing of a view, nor of values that may be gone
+                    args, kwargs = (self.first, *args[1:]), {**kwargs, "dtype": tensor.dtype}
+                self._note(function, args, kwargs, self.places[tensor].slot)
             elif place is not None:
                 self.places[tensor] = _Place(place.slot, place.offset + tensor.storage_offset() - base.storage_offset(), whole=False)
         return result

@@ -1,4 +1,5 @@
-"""Where should the head of a rare event start? ``make study NAME=rare_events`` trains on one task, of which 0.3% of the rows are positive.
+"""Where should the head of a rare event start? ``make study NAME=rare_events`` trains on one task, of which 0.3% of the rows are positive,
+or 0.1% where the data says so.
 
 Of an embedded set's first task, or of the clicks of a drawn log, so many positive rows are drawn, of train and validation rows alike; all
 negative ones stay. As in the ablation, every setting is the default configuration but for what it names, no test row takes part, and early
@@ -27,23 +28,18 @@ from ..quality.work import ONE_SIZE
 from .ablation import DEFAULT, scores, study_of
 from .study import packed, trained
 
-RATE = 0.003
-HALF = "heads start at 0.5"
-SETTINGS: dict[str, dict[str, Any]] = {
-    DEFAULT: {},
-    HALF: {},
-    "stops by AUC": {"early_stopping.monitor": "auc"},
-    "heads start at 0.5, stops by AUC": {"early_stopping.monitor": "auc"},
-    "LightGBM": {},
-    "CatBoost": {},
-}
+DATA = {"hillstrom": 0.003, "census-income": 0.003, "census-income, 0.1%": 0.001, "id-log": 0.003}
+"""By data set the part of positive rows."""
+PARTS = {DEFAULT: start.PART, "from 0.5": 0.0, "from half of the way": 0.5, "from the rate": 1.0, "stops by AUC": start.PART}
+"""By setting, the part of the way from 0.5 to the rate, in logits, that the head has when the first step begins."""
+SETTINGS = (*PARTS, "LightGBM", "CatBoost")
 
 
-def thinned(split: PackedSplit, seed: int) -> PackedSplit:
-    """The negative rows of the first task, and as many positive ones, drawn, as make :data:`RATE` of all."""
+def thinned(split: PackedSplit, rate: float, seed: int) -> PackedSplit:
+    """The negative rows of the first task, and as many positive ones, drawn, as make this part of all."""
     labels = np.asarray(split.labels)[:, 0]
     negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-    drawn = np.random.default_rng([seed, 7]).permutation(positive)[: round(len(negative) * RATE / (1 - RATE))]
+    drawn = np.random.default_rng([seed, 7]).permutation(positive)[: round(len(negative) * rate / (1 - rate))]
     chosen = np.sort(np.concatenate([negative, drawn]))
     arrays = {name: np.asarray(values)[chosen] for name in ARRAYS if (values := getattr(split, name)) is not None}
     return dataclasses.replace(split, **arrays | {"labels": arrays["labels"][:, :1]})
@@ -51,8 +47,9 @@ def thinned(split: PackedSplit, seed: int) -> PackedSplit:
 
 def rare(data: str, seed: int, options: Namespace, folder: Path) -> PackedDataset:
     """A data set of one rare event; every seed draws other positive rows, or another log."""
-    dataset = thin_census(packed(data, seed, options, folder, min_count=1))
-    splits = {name: thinned(split, seed) for name, split in dataset.splits.items()}
+    dataset = packed(data.partition(",")[0], seed, options, folder, min_count=1)
+    dataset = thin_census(dataset) if DATA[data] > 0.001 else dataset
+    splits = {name: thinned(split, DATA[data], seed) for name, split in dataset.splits.items()}
     rows, tasks = {name: len(split) for name, split in splits.items()}, dataset.meta.tasks[:1]
     meta = dataclasses.replace(dataset.meta, tasks=tasks, funnel=False, relation="independent", rows=rows)
     return dataclasses.replace(dataset, meta=meta, splits=splits)
@@ -62,13 +59,14 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     """The scores of the kept weights on the validation rows."""
     dataset = rare(data, seed, options, folder)
     if (name := setting.lower()) not in harness.MODELS:
-        with mock.patch.object(start, "RARE", 0.0 if setting.startswith(HALF) else start.RARE):
-            return scores(trained(dataset, seed, SETTINGS[setting], folder), dataset.meta.tasks)
+        keys = {"early_stopping.monitor": "auc"} if setting == "stops by AUC" else {}
+        with mock.patch.object(start, "PART", PARTS[setting]):
+            return scores(trained(dataset, seed, keys, folder), dataset.meta.tasks)
     with deterministic(1):
         fitted = fit(name, dataset, defaults(harness.MODELS[name].space), seed=seed, size=ONE_SIZE, protocol=Protocol())
     found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}
     return scores(found, dataset.meta.tasks)
 
 
-_study = study_of("rare_events", run, SETTINGS, quick=HALF, data=("hillstrom", "census-income", "id-log"))
+_study = study_of("rare_events", run, dict.fromkeys(SETTINGS), quick="from 0.5", data=tuple(DATA))
 STUDY = dataclasses.replace(_study, seeds=5)

@@ -212,7 +212,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights of step {best['step']}")
     if not best["step"]:
         kept = "the constant" if trainer.start is None else "the weights of the earlier run"
-        rare = "; with few positives, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
+        rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")
     rows = trainer.dataset.splits.get("test")
     test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks) if rows else {}

@@ -269,8 +269,12 @@ def tune(minutes: float | None, dry_run: bool) -> int:
 
     from bench.cases import GPU_HEADLINE, sizes_of
     from dcrnn_fast.kernels import tile_file, tile_table
+    from dcrnn_fast.ops import backends
     from dcrnn_fast.ops import measure_tiles as tile_measuring
 
+    if os.environ.get(left_out.LEFT_OUT) and backends.REASONS["triton"]:
+        print(f"no tile sizes: triton is left out, because {backends.REASONS['triton']}")
+        return 0
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     failed = False
     for dim, batch, tasks in dict.fromkeys((size["D"], size["B"], size["T"]) for size in GPU_HEADLINE):

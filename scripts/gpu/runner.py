@@ -93,7 +93,8 @@ class Runner:
             outcome = self._run(step)
         outcome.seconds = time.monotonic() - begin
         self.outcomes[step.name] = outcome
-        (self.passed_before.add if outcome.state == "passed" else self.passed_before.discard)(step.name)
+        is_whole = outcome.state == "passed" and not any(name in self.partly for name in step.needs)
+        (self.passed_before.add if is_whole else self.passed_before.discard)(step.name)
         self.changed()
         print(f"gpu: {step.name}: {outcome.state}{': ' * bool(outcome.why)}{outcome.why} ({outcome.seconds:.0f} s)", flush=True)
         return outcome.state == "passed"
@@ -133,7 +134,7 @@ class Runner:
                     print(f"gpu: {failed[-1]}; the end of its output:\n{last_lines(self.log(step.name))}", flush=True)
                 elif command.stops_itself and self.ends is not None and time.monotonic() >= self.ends - 1:
                     late = f"the minutes were used up in: {words(arguments)}"
-                elif command.name:
+                elif command.name and not partly:  # what was left out is still to be measured
                     self.passed_before.add(part)
                     self.changed()
         if failed:

@@ -52,9 +52,10 @@ std::string line(const Unseen::Field& field, double now, const char* are, double
 std::string lost(const Unseen::Field& field) {
   const auto before = unknown_of_known(field.trained), now = unknown_of_known(field.now);
   if (is_lost(before, now, known(field.now) * field.rows))
-    return line(field, *now, field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", *before,
-                "compare its texts with those of the train rows, as 7 and 007, or True and true, are two categories; if the categories are really new, train "
-                "on newer rows, or use coarser categories");
+    return line(
+        field, *now, field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", *before,
+        "compare its texts with those of the train rows, as 7 and 007, or True and true, are two categories; if the categories are really new, train "
+        "on newer rows, or use coarser categories");
   if (is_lost(field.trained.missing, field.now.missing, field.rows))
     return line(field, *field.now.missing, "are missing", *field.trained.missing,
                 "check that the caller fills the column, and how it writes missing values");

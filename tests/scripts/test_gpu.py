@@ -110,6 +110,8 @@ def test_a_backend_whose_smoke_test_is_red_is_not_timed_and_the_other_one_is(dev
     assert (code, outcomes) == (1, {**ALL_PASSED, "smoke": "failed"})
     said = {step: runner.log(step).read_text().splitlines()[1] for step in ("headline", "tune", "bench", "tests")}
     assert said == {"headline": f"headline {red}", "tune": f"tune {red}", "bench": f"bench {red}", "tests": "tests"}
+    code, outcomes, runner = device()
+    assert (code, outcomes["smoke"], runner.log("headline").read_text().splitlines()[-1]) == (0, "passed", "headline"), "not measured again"
 
 
 def test_a_backend_that_is_left_out_says_why(script, monkeypatch):

@@ -198,7 +198,7 @@ def test_another_model_and_other_columns_are_refused(finished, tmp_path, error, 
 def test_init_needs_a_run_and_packed_data_in_its_encoding(finished, schema, tomorrow, tmp_path):
     with pytest.raises(CheckpointError, match="absent holds no run"):
         train(tiny_config(schema), tmp_path / "run", init=tmp_path / "absent")
-    with pytest.raises(DataError, match="dataset is not encoded as the run .* was, with new ids behind its own"):
+    with pytest.raises(DataError, match=r"dataset is not encoded as the run .* was, with new ids behind its own"):
         train(tiny_config(schema), tmp_path / "run", init=finished, dataset=prepare_data(tiny_config(tomorrow)))
     assert not (tmp_path / "run").exists()
 

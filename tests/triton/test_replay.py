@@ -17,6 +17,8 @@ from triton.compiler import CompiledKernel
 
 from dcrnn_fast import functional
 from dcrnn_fast.kernels import INTERPRETED, replay
+from dcrnn_fast.ops import autograd
+from dcrnn_fast.ops import cross_rnn as full_cell
 from tests.operators.precision import results
 from tests.operators.problems import cross_arguments, differentiable
 
@@ -171,6 +173,17 @@ def test_a_profile_names_a_repeated_operator(repeats):
     with torch.profiler.profile() as profile:
         functional.cross_rnn(**given, backend="triton")
     assert "dcrnn_fast_triton::cross_rnn" in {event.key for event in profile.key_averages()}
+
+
+def test_an_empty_result_belongs_to_its_call(repeats):
+    given = cross_arguments(batch=5, dim=6)
+    inputs = full_cell.Arguments(**{**given, "keep": 0})
+    for _ in range(2):
+        functional.cross_rnn(**given, backend="triton")
+    with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableAutocast():  # as the eager path calls it
+        one, other = (autograd.REPEATS["dcrnn_fast_triton"]("cross_rnn", inputs)() for _ in range(2))
+    one[1].resize_(3)
+    assert [tuple(result.shape) for result in other[1:]] == [(0,), (0,)]
 
 
 def test_a_call_with_one_tensor_in_two_places_is_not_recorded(repeats, monkeypatch):

@@ -89,8 +89,8 @@ def edges_of(numbers: NumberCounts, buckets: int) -> FloatArray:
 def steady_edges(edges: FloatArray, numbers: NumberCounts) -> FloatArray:
     """The edges that :func:`edges_of` makes of `numbers`, moved a little: a number keeps its bucket when it is rounded to float32.
 
-    So float32 cells get the ids of float64 cells, whichever the train rows had. An edge stays where float32 holds the number exactly, as it
-    does an integer, and where it does not tell the numbers on both sides apart.
+    So float32 cells get the ids of float64 cells, whichever the train rows had. An edge at an integer stays, which float32 holds exactly,
+    and so does one between numbers that float32 does not tell apart.
 
     >>> numbers = NumberCounts.of([np.array([0.1, 2.0, 9.99])])
     >>> edges = steady_edges(edges_of(numbers, 3), numbers)

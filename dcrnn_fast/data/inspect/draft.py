@@ -294,7 +294,9 @@ def read_columns(
     counts = _answers(
         database, source, SAMPLE_ROWS, {"": ["count(*)"]} | {name: _counts(_quoted(name), kind) for name, kind in kinds.items()}
     )
-    rows, columns = counts[""][0], []
+    rows, columns = counts[""][0], list[Column]()
+    if not rows:
+        return columns, 0
     looks = _answers(database, source, LOOK_ROWS, {name: _looks(_quoted(name), kind) for name, kind in kinds.items()}, of=rows)
     for name, kind in kinds.items():
         (distinct, present, low, high, truths), (is_iso, is_time, longest, *of_marks) = counts[name], looks[name]

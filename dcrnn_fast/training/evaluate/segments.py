@@ -130,8 +130,8 @@ def _number_at(edge: float) -> tuple[float, bool]:
     before, part = 0.0 if edge == TINY else math.nextafter(edge, -math.inf), math.copysign(ROUNDING, edge)
     below, above = float(f"{edge / (1 + part):.15g}"), float(f"{edge / (1 - part):.15g}")
     found = [(edge, False), (before, True)]
-    found += [(above, False)] * (above - abs(above) * ROUNDING == edge)
-    found += [(below, True)] * (math.nextafter(below, math.inf) + abs(below) * ROUNDING == edge)
+    found += [(above, False)] * (above - abs(above) * ROUNDING == edge and not above.is_integer())
+    found += [(below, True)] * (math.nextafter(below, math.inf) + abs(below) * ROUNDING == edge and not below.is_integer())
     shortest = min(found, key=lambda number: len(repr(number[0])))
     return shortest if len(repr(shortest[0])) < len(repr(edge)) - 5 else found[0]
 

@@ -18,8 +18,8 @@ from ...data.inspect.oov import categorical_columns, dropped, id_counts, oov_str
 
 SMALLEST = 1e-7
 """A rate of 0 counts as this one, and a rate of 1 as one minus this."""
-RARE = 0.005
-"""The head of an event starts at its rate where this, or one minus it, is lower; the others start near 0.5."""
+RARE, PART = 0.005, 0.75
+"""The head of an event that is rarer starts this part of the way, in logits, from one half to its rate; the others start near one half."""
 MOST_ROWS = 1_000_000
 """Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""
 
@@ -51,14 +51,14 @@ def constant_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence
 
 
 def start_rare_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence[str], *, chain: bool) -> None:
-    """Let the heads of rare events predict about their rates, by their biases; arguments as of :func:`constant_heads`.
+    """Let the heads of rare events start near their rates, by their biases; arguments as of :func:`constant_heads`.
 
-    From 0.5, a run's first epochs, and the patience of early stopping, would be spent on learning that the event is rare. This is the prior
-    of Lin et al. (2017, "Focal loss for dense object detection"), section 3.3.
+    From one half, a run may end before its log loss has come down to the constant's. Lin et al. (2017, "Focal loss for dense object
+    detection", section 3.3) start a rare class at a low rate for a similar reason.
     """
     logits, bias = _logits(rates, tasks, chain).unsqueeze(1), _head(model).get_parameter("private_bias")
     with torch.no_grad():
-        bias.copy_(torch.where(logits.abs() > -_logit(RARE), logits, bias.cpu()))
+        bias.copy_(torch.where(logits < _logit(RARE), PART * logits, bias.cpu()))
 
 
 def _head(model: nn.Module) -> nn.Module:

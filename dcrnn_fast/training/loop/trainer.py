@@ -298,7 +298,7 @@ class Trainer:
         rates, tasks, chain = self.about["base_rates"], self.dataset.meta.tasks, self.about["relation"] == "chain"
         with nullcontext() if self.start is not None else constant_heads(self.model, rates, tasks, chain=chain):
             self._validate()
-        if self.start is None:
+        if self.start is None and not self.config.loss.sample_weight:  # the rates are those of rows, whatever these weigh
             start_rare_heads(self.model, rates, tasks, chain=chain)
 
     def _validate(self) -> None:

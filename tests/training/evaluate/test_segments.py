@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import prepare
+from dcrnn_fast.data import PackedMeta, prepare
+from dcrnn_fast.data.codes.numbers import edges_of, steady_edges
+from dcrnn_fast.data.codes.sums import NumberCounts
 from dcrnn_fast.data.packed.arrays import PackedSplit
 from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.evaluate.metrics import binary_metrics
@@ -73,6 +75,16 @@ def test_a_number_with_a_bucket_of_its_own_is_named_alone(unit, tmp_path):
         -0.1: ["< -0.4", "-0.4 to < -0.3", "-0.3", "> -0.3 to < 0", ">= 0"],
     }
     assert names == ["<missing>", *expected[unit]]
+
+
+def test_numbers_next_to_an_integer_are_named_as_they_are():
+    u = 2.0**-24  # the last bit of a float32 below 1
+    numbers = NumberCounts.of([np.array([0.5, 1 - 3 * u, 1 - 2 * u, 1 - u, 1.0])])
+    edges = steady_edges(edges_of(numbers, 8), numbers).tolist()
+    vocabulary = {"p": edges}
+    meta = PackedMeta("t", ("y",), False, "independent", {"p": len(edges) + 2}, (), None, False, {"train": 5}, vocabulary, {}, {}, 1)
+    named = [names_of_ids(meta, "p")(number) for number in range(1, 6)]
+    assert [name.count(" 1") + name.startswith("1 ") for name in named] == [0, 0, 0, 1, 1], named
 
 
 def test_intervals_come_with_the_bootstrap_alone(finished, by):
