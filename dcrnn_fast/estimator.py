@@ -124,7 +124,7 @@ class FunnelClassifier(BaseEstimator):
         run, report = root / "run", choose_report() if self.verbose else _Quiet()
         is_seed = isinstance(self.random_state, (int, np.integer))
         seed = int(self.random_state) if is_seed else check_random_state(self.random_state).randint(2**31)
-        before = init._whole_run() if isinstance(init, FunnelClassifier) else None if init is None else path_of("init", init)
+        before = None if init is None else init._whole_run() if isinstance(init, FunnelClassifier) else path_of("init", init)
         earlier = None if before is None else read_earlier(before)
         own = {"data": NAME, "seed": seed} | ({"loss.sample_weight": self.weight is not None} if before is None else {})
         config = load_config(None if before is None else RunFolder(before).config, own | dict(self.config or {}))
@@ -189,7 +189,6 @@ class FunnelClassifier(BaseEstimator):
 
     def save(self, path: str | Path) -> Path:
         """Copy the run folder to ``path``, which must not exist, and return it. Raises RunFolderError if something deleted its files."""
-        check_is_fitted(self, "ranker_")
         path = path_of("path", path)
         if path.exists():
             raise ConfigError(f"{path} exists; delete it, or choose another folder")
@@ -222,6 +221,7 @@ class FunnelClassifier(BaseEstimator):
         return folder
 
     def _whole_run(self) -> Path:
+        check_is_fitted(self, "ranker_")
         run = RunFolder(self._run)
         if lost := [file.name for file in (run.config, run.encoder, run.weights, run.metrics) if not file.is_file()]:
             raise RunFolderError(f"{self._run} has lost {', '.join(lost)}: something cleaned the temporary folder; fit again, and save")

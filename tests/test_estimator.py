@@ -400,6 +400,7 @@ REFUSED = [
     row("a name that is no text", lambda frame: quick().fit(frame.rename(columns={"city": 7})), DataError, "X has the column 7, expected"),
     row("an unknown key", lambda frame: quick(config={"model.stepps": 3}).fit(frame), ConfigError, "model.stepps"),
     row("to go on with other tasks", lambda fitted, frame: quick(tasks=["click"]).fit(frame, init=fitted), DataError, "has those of"),
+    row("to go on from one before it is fitted", lambda frame: quick().fit(frame, init=quick()), NotFittedError, "is not fitted yet"),
     row("to go on from no run", lambda frame, tmp_path: quick().fit(frame, init=tmp_path), CheckpointError, "holds no run"),
     row(
         "to go on with another model",
