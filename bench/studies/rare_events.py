@@ -1,9 +1,10 @@
 """Where should the head of a rare event start? ``make study NAME=rare_events`` trains on one task, of which 0.3% of the rows are positive,
-or 0.1% where the data says so.
+or 0.1% in the set that is named so.
 
 Of an embedded set's first task, or of the clicks of a drawn log, so many positive rows are drawn, of train and validation rows alike; all
 negative ones stay. As in the ablation, every setting is the default configuration but for what it names, no test row takes part, and early
-stopping keeps the weights that are scored. LightGBM and CatBoost have the defaults of their search spaces, and stop by the same rows.
+stopping keeps the weights that are scored. LightGBM and CatBoost have the defaults of their search spaces, and stop by the same rows. On
+the largest set a run of CatBoost takes several minutes, so it is left out there.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from ..quality.work import ONE_SIZE
 from .ablation import DEFAULT, scores, study_of
 from .study import packed, trained
 
-DATA = {"hillstrom": 0.003, "census-income": 0.003, "census-income, 0.1%": 0.001, "id-log": 0.003}
+DATA = {"hillstrom": 0.003, "census-income": 0.003, "census-income, 0.001": 0.001, "id-log": 0.003}
 """By data set the part of positive rows."""
-PARTS = {DEFAULT: start.PART, "from 0.5": 0.0, "from half of the way": 0.5, "from the rate": 1.0, "stops by AUC": start.PART}
+PARTS = {DEFAULT: start.PART, "from 0.5": 0.0, "from three quarters of the way": 0.75, "from the rate": 1.0, "stops by AUC": start.PART}
 """By setting, the part of the way from 0.5 to the rate, in logits, that the head has when the first step begins."""
 SETTINGS = (*PARTS, "LightGBM", "CatBoost")
 
@@ -69,4 +70,4 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
 
 
 _study = study_of("rare_events", run, dict.fromkeys(SETTINGS), quick="from 0.5", data=tuple(DATA))
-STUDY = dataclasses.replace(_study, seeds=5)
+STUDY = dataclasses.replace(_study, seeds=5, fits=lambda data, setting, *_: (data, setting) != ("census-income, 0.001", "CatBoost"))

@@ -32,7 +32,7 @@ class ExportedRanker:
 
     def __init__(self, program: Program, package: Package, *, strict: bool = False) -> None:
         self.about, self.encoder, cells = package
-        self.columns, self.names = self.encoder.columns, tuple(self.about["names"])
+        self.columns, self.names = list(self.encoder.columns), tuple(self.about["names"])
         self.id: str = self.about["model"]
         self.unseen = Unseen(self.encoder, cells, strict=strict)
         self._program = program

@@ -18,7 +18,7 @@ from ...data.inspect.oov import categorical_columns, dropped, id_counts, oov_str
 
 SMALLEST = 1e-7
 """A rate of 0 counts as this one, and a rate of 1 as one minus this."""
-RARE, PART = 0.005, 0.75
+RARE, PART = 0.005, 0.5
 """The head of an event that is rarer starts this part of the way, in logits, from one half to its rate; the others start near one half."""
 MOST_ROWS = 1_000_000
 """Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""

@@ -57,10 +57,10 @@ def test_heads_of_rare_events_start_near_their_rates_and_the_others_as_they_are(
     assert {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])} <= {"head.private_bias"}
 
 
-@pytest.mark.parametrize(("rare", "least", "most"), [(RARE, 0.5, 5), (0.0, 10, 1000)])
-def test_a_run_need_not_learn_that_an_event_is_rare(rare, least, most, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("part", "least", "most"), [(PART, 1, 50), (0.0, 100, 1000)])
+def test_a_run_need_not_learn_that_an_event_is_rare(part, least, most, tmp_path, monkeypatch):
     """Its log loss after two steps, over the constant's; without the rule it is far above."""
-    monkeypatch.setattr(start, "RARE", rare)
+    monkeypatch.setattr(start, "PART", part)
     table = write_table(tmp_path, tasks=[{"name": "click", "column": "clicked"}], funnel=False)
     lines = (tmp_path / "tiny.csv").read_text().splitlines()
     cells = [line.split(",") for line in lines[1:]]
