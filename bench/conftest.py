@@ -69,7 +69,7 @@ class Session:
 
 def _says(row, backend):
     """Whether a row has a figure of a backend, or why it has none; with another backend left out, a case may have been measured without."""
-    return any(column.startswith(f"{backend}, ") for column in row) or f"{backend}" in row.get("failed", "")
+    return any(column.startswith(f"{backend}, ") for column in row) or backend in row.get("failed", "")
 
 
 class WithoutPytestBenchmark:
