@@ -276,7 +276,7 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         (pd.DataFrame({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
         ({"city": ["a", "b"], "price": [1, 1e300]}, r"table, row 2: column 'price': 1e\+300 is too far from the train rows' mean"),
         (Stream(pa.table({"city": ["a"] * 4, "price": [1.0, 2.0, 3.0, np.inf]})), "table, row 4: column 'price' holds an infinite value"),
-        (pd.Series(["a"], name="city"), "table is a Series, whose Arrow stream cannot be read"),
+        (pd.Series(["a"], name="city"), r"table is of type Series, expected a pandas .* of a row of a frame, take frame\.iloc\[\[0\]\]"),
     ],
 )
 @pytest.mark.filterwarnings("error")
