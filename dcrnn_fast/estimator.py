@@ -105,7 +105,7 @@ class FunnelClassifier(BaseEstimator):
             y: None.
             eval_set: validation rows, as ``X``.
             init: an earlier fitted estimator, or its saved run: go on from its weights and its ids, with new ids for what it did not know.
-                Its schema is read by then, and its settings count, but for those in ``config``.
+                ``X`` is read by its schema, and its settings count, but for those in ``config``.
 
         Raises:
             DataError: a column is missing or cannot be used; the message names it.
@@ -235,8 +235,8 @@ class FunnelClassifier(BaseEstimator):
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
     def _tables(self, X: Any, eval_set: Any, seed: int, valid_fraction: float) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.intp]]]:
-        """The train and the validation rows, and none for a test: every row teaches or tells when to stop. And which rows of X they are,
-        if both are."""
+        """The train and the validation rows, and none for a test: every row teaches or tells when to stop. Where both come from X, also
+        which of its rows they are."""
         if isinstance(X, (str, Path)):
             if not isinstance(eval_set, (str, Path)):
                 raise DataError(f"eval_set is {shown(eval_set)}: X is a path, so give the path of the validation rows' Parquet file")
@@ -295,7 +295,7 @@ class FunnelClassifier(BaseEstimator):
             if name != column:
                 report.note(f"calls the task of column {column!r} {name}")
         if self.funnel is None and len(self.tasks) > 1 and "funnel" not in schema:
-            report.note("takes the tasks for no funnel, as not each row with a later event has the earlier one")
+            report.note("takes the tasks for independent: some row has a later event without the one before it, or none has the last")
         for line in draft.partition("# Left out:\n")[2].splitlines():
             report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}

@@ -28,7 +28,7 @@ from .launch_options import on_device_of
 DEVICE = "cuda"
 """The type of devices whose calls are repeated; tests on a fake GPU replace it."""
 MOST = 512
-"""Kinds of calls that are kept, of those that have as much in common as a dictionary compares, and of others. Then all are forgotten."""
+"""Keys of kinds of calls that are kept, and kinds of a key. When there are more, all are forgotten."""
 
 Slots = list[Any]
 """The tensors of a call: its arguments, then what it makes."""
@@ -120,7 +120,8 @@ def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], An
     if kind is None or kind.recording is not None:
         yield lambda results: results
         if possible and kind is None:
-            kinds[MOST - 1 :] = []
+            if len(kinds) >= MOST:
+                kinds.clear()
             kinds.append(_Kind(tensors))
         return
     recorder = _current.recorder = _Recorder(tensors)

@@ -128,7 +128,7 @@ def _is_pandas(table: Any) -> bool:
 
 
 def _is_arrow(table: Any) -> bool:
-    """Whether it gives an Arrow stream, as a column of a frame does too."""
+    """Whether it is a table that gives an Arrow stream. A frame's column may give one too, and is no table."""
     return hasattr(table, "__arrow_c_stream__") and type(table).__name__ != "Series"
 
 
