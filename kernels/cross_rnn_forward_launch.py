@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.library import wrap_triton
 
 from . import replay, tile_choice
 from .cross_rnn_all_steps import cross_rnn_all_steps
@@ -58,7 +57,7 @@ def launch_step(
     save = activations.numel() > 0
     unused = states if out is None else out
     replay.launch(
-        wrap_triton(cross_rnn_step), (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
+        cross_rnn_step, (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
         x0=problem.x0, states=states, context=_context(problem), out=unused, activations=activations if save else unused,
         **problem.bank_pointers(), **problem.counts(), first_row=step * p.step_rows,
         read=read, write=write, states_stride=states_stride, context_at=p.context_at(step),
@@ -73,7 +72,7 @@ def _all_steps(problem: Problem, states: Tensor, slots: int, first_slot: int, ou
     tile = tile_choice.config("all_steps", problem.sizes)
     save = activations.numel() > 0
     replay.launch(
-        wrap_triton(cross_rnn_all_steps), (divide_up(p.B, tile.block_b), p.T),
+        cross_rnn_all_steps, (divide_up(p.B, tile.block_b), p.T),
         x0=problem.x0, states=states, context=_context(problem), out=out, activations=activations if save else out,
         **problem.bank_pointers(), **problem.counts(), steps=p.L, rows_a_step=p.step_rows,
         slots=slots, first_slot=first_slot, states_stride=slots * p.size,

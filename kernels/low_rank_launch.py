@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import wrap_triton
 
 from dcrnn_fast.errors import BackendUnavailable
 
@@ -79,7 +78,7 @@ def low_rank_cross_rnn(problem: LowRankProblem, *, keep_activations: bool) -> tu
         context = problem.context
         with on_device_of(x0):
             replay.launch(
-                wrap_triton(low_rank_forward), (divide_up(p.B, tile.block_b), p.T),
+                low_rank_forward, (divide_up(p.B, tile.block_b), p.T),
                 x0=x0, context=x0 if context is None else context, out=out, activations=activations,
                 **problem.gathered, C=p.C, out_stride=(p.L + 1) * p.size if every else p.size, out_step=p.size if every else 0,
                 HAS_CONTEXT=p.C > 0, SAVE=keep_activations, **problem.tile_constants(tile),
@@ -135,7 +134,7 @@ class _Walk:
         """All steps."""
         p, problem = self.problem.layout, self.problem
         replay.launch(
-            wrap_triton(low_rank_backward), (self.row_tiles, p.T),
+            low_rank_backward, (self.row_tiles, p.T),
             x0=problem.x0, activations=self.activations, d=self.d, terms=self.terms, gradients=self.gradients,
             z_gradients=self.z_gradients, bias_sums=self.sums, **problem.gathered, **self._grads, C=p.C,
             X0=self.want_x0, BANKS=self.want_banks, **problem.tile_constants(self.tile),
@@ -147,7 +146,7 @@ class _Walk:
         tile = tile_choice.config("low_rank_forward", problem.sizes)
         result = torch.empty_like(given)
         replay.launch(
-            wrap_triton(low_rank_inputs), (p.tiles(tile.block_b, given.shape[-1], tile.block_d), steps),
+            low_rank_inputs, (p.tiles(tile.block_b, given.shape[-1], tile.block_d), steps),
             result=result, z_gradients=self.z_gradients, terms=self.terms, projection=problem.gathered["projection"], **self._grads,
             C=p.C, T=p.T, X0=given is problem.x0, **problem.tile_constants(tile),
         )  # fmt: skip
@@ -201,7 +200,7 @@ class _Walk:
         gathered = problem.gathered
         with on_device_of(problem.x0):
             replay.launch(
-                wrap_triton(low_rank_states), (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
+                low_rank_states, (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
                 x0=problem.x0, states=states, activations=self.activations, weight=gathered["weight"], bias=gathered["bias"],
                 **problem.tile_constants(tile),
             )  # fmt: skip

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.library import wrap_triton
 
 from . import replay
 from .launch_options import alignment, divide_up, on_device_of
@@ -32,7 +31,7 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
     block_r, block_n = _tile(size)
     with on_device_of(shared):
         replay.launch(
-            wrap_triton(param_gather_rows), (divide_up(places, block_r) * divide_up(size, block_n),),
+            param_gather_rows, (divide_up(places, block_r) * divide_up(size, block_n),),
             shared=shared, private=private, index=index, out=out, places=places, R=index.shape[1], N=size,
             num_shared=shared.shape[0], num_private=private.shape[1],
             ALIGN=alignment((size,), shared, private), TF32=tf32, BLOCK_R=block_r, BLOCK_N=block_n, enable_fp_fusion=False,
@@ -65,7 +64,7 @@ def gather_low_rank(
     tiles = divide_up(index.numel(), block_r) * divide_up(gates * rank, block_n)
     with on_device_of(shared):
         replay.launch(
-            wrap_triton(param_gather_low_rank), (tiles + divide_up(places.numel(), block_p) * divide_up(gates * columns, block_k),),
+            param_gather_low_rank, (tiles + divide_up(places.numel(), block_p) * divide_up(gates * columns, block_k),),
             shared_weight=shared, shared_bias=shared_bias, private_weight=private, private_bias=private_bias, index=index,
             shared_projection=of_all, private_projection=of_tasks, projection_index=places, **out,
             places=index.numel(), R=index.shape[1], num_shared=shared.shape[0], num_private=private.shape[1],
@@ -101,7 +100,7 @@ def readers_of(index: Tensor, num_shared: int, num_private: int) -> Readers:
         blocks = divide_up(num_shared, LIST_ROWS) + tasks * divide_up(num_private, LIST_ROWS)
         with on_device_of(index):
             replay.launch(
-                wrap_triton(param_gather_readers), (blocks,),
+                param_gather_readers, (blocks,),
                 index=index.contiguous(), readers=places, ranges=ranges, T=tasks, R=rows, num_shared=num_shared, num_private=num_private,
                 BLOCK_S=LIST_ROWS, BLOCK_R=min(triton.next_power_of_2(rows), LIST_PLACES),
             )  # fmt: skip
@@ -138,7 +137,7 @@ def sum_parts(
         block_s = min(triton.next_power_of_2(bank_rows), SUM_VALUES // block_n)
         with on_device_of(grad):
             replay.launch(
-                wrap_triton(param_gather_sum), (divide_up(bank_rows, block_s) * gates * divide_up(columns, block_n),),
+                param_gather_sum, (divide_up(bank_rows, block_s) * gates * divide_up(columns, block_n),),
                 grad=grad, first_part=grad if first is None else first, bias_rows=grad if bias is None else bias.contiguous(),
                 readers=readers.places, ranges=readers.ranges,
                 shared=made[0], private=made[1], shared_bias=made[-2], private_bias=made[-1],

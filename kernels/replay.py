@@ -18,6 +18,7 @@ import torch
 import triton
 from torch import Tensor
 from torch._C._dynamo.guards import TensorGuards
+from torch.library import wrap_triton
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -135,12 +136,13 @@ def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], An
 
 def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
     """Launch a kernel on the current device, and record it where a recording is made."""
+    wrapped = kernel if INTERPRETED else wrap_triton(kernel)  # a graph that is traced has the launch as a node
     recorder = getattr(_current, "recorder", None)
     if recorder is None:
-        kernel[grid](**arguments)  # a graph that is traced has the launch as a node
+        wrapped[grid](**arguments)
         return
     with torch._C.DisableTorchFunction():  # what Triton asks of the tensors is not the recorder's
-        compiled = kernel[grid](**arguments)
+        compiled = wrapped[grid](**arguments)
         recorder.note_launch(kernel, compiled, grid, arguments)
 
 

@@ -110,13 +110,9 @@ def bucket(rows: int) -> int:
 
 
 def _hint(size: int | torch.SymInt) -> int:
-    if isinstance(size, int):
-        return size
-    from torch.fx.experimental import symbolic_shapes
-
-    # PyTorch 2.13 has this under another name than 2.10
-    hint = getattr(symbolic_shapes, "optimization_hint", None) or symbolic_shapes.size_hint  # type: ignore[attr-defined]
-    return int(hint(size, fallback=8192))
+    """The size in the call that is traced; the graph stays open for others."""
+    hint = size if isinstance(size, int) else size.node.hint
+    return 8192 if hint is None else int(hint)
 
 
 # Every tile here compiles without a byte of stack on each architecture of SHARED_MEMORY, with the oldest and newest Triton, except those

@@ -21,7 +21,7 @@ MAX_ROWS = 2**24
 def check_arguments(arguments: Any) -> None:
     """Raise TypeError, ValueError or IndexError unless the arguments of an operator fit each other."""
     arguments.check_shapes()
-    for index in arguments.indices:
+    for index in arguments.indices():
         check_index(*index)
 
 

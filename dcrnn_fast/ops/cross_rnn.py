@@ -55,7 +55,10 @@ class Needs(IntFlag):
 
 
 class Arguments(NamedTuple):
-    """What the operator takes, in the order of its schema; :func:`dcrnn_fast.functional.cross_rnn` explains all but the last two."""
+    """What the operator takes, in the order of its schema; :func:`dcrnn_fast.functional.cross_rnn` explains all but the last two.
+
+    It has no properties, which the compiler of PyTorch 2.10 cannot read of a named tuple.
+    """
 
     x0: Tensor
     shared_weight: Tensor
@@ -72,12 +75,10 @@ class Arguments(NamedTuple):
     keep: int = 0
     """What the forward returns for the backward, see :class:`Keep`."""
 
-    @property
     def operator(self) -> str:
         """Its name."""
         return "cross_rnn"
 
-    @property
     def indices(self) -> list[tuple[Tensor, int, str, str]]:
         """As :func:`.checks.check_index` takes them."""
         return [(self.index, self.shared_weight.shape[0] + self.private_weight.shape[1], "index", "S + P")]
@@ -148,12 +149,12 @@ def check_places(a: Arguments | LowRankArguments) -> None:
 def check_kept(a: Arguments | LowRankArguments, grad: Tensor, needs: int, most_needs: int, **kept: tuple[Tensor, list[int]]) -> None:
     """Raise TypeError or ValueError unless a backward's gradient and ``needs`` are right, and what was kept has its shape, or is [0]."""
     for name, tensor in (("grad", grad), *[(name, tensor) for name, (tensor, _) in kept.items()]):
-        check_tensor(name, tensor, f"floats, an output of {a.operator}")
+        check_tensor(name, tensor, f"floats, an output of {a.operator()}")
         check_memory(name, tensor)
     check_alike("x0", a.x0, {"grad": grad, **{name: tensor for name, (tensor, _) in kept.items()}})
     expected = out_shape(a)
     if list(grad.shape) != expected:
-        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {expected}, the shape of {a.operator}'s first output")
+        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {expected}, the shape of {a.operator()}'s first output")
     for name, (tensor, shape) in kept.items():
         if list(tensor.shape) not in ([0], shape):
             raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {shape}, or [0] where it was not kept")

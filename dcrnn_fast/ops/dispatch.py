@@ -90,8 +90,8 @@ def _kernel_checks(arguments: Arguments, backend: str) -> bool:
     """Whether the operator of a kernel checks all that there is to check."""
     if backend == "cpp":  # which reads an index on the CPU
         return all([value.is_cpu for value in arguments if isinstance(value, Tensor)])
-    return all([index_is_checked(index, rows) for index, rows, _, _ in arguments.indices])
+    return all([index_is_checked(index, rows) for index, rows, _, _ in arguments.indices()])
 
 
 def _computed(arguments: Arguments, backend: str, recompute: bool) -> Tensor:
-    return implementation(backend).compute[arguments.operator](arguments, recompute)
+    return implementation(backend).compute[arguments.operator()](arguments, recompute)

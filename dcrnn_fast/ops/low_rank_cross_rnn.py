@@ -58,17 +58,14 @@ class Arguments(NamedTuple):
     keep: bool = False
     """Whether the forward returns z and y for the backward."""
 
-    @property
     def operator(self) -> str:
         """Its name."""
         return "low_rank_cross_rnn"
 
-    @property
     def rank(self) -> int:
         """The rank r."""
         return self.projection_index.shape[1] // (self.index.shape[1] // self.x0.shape[1])
 
-    @property
     def indices(self) -> list[tuple[Tensor, int, str, str]]:
         """As :func:`.checks.check_index` takes them."""
         return [
@@ -81,13 +78,13 @@ class Arguments(NamedTuple):
         columns = check_inputs(self)
         check_places(self)
         _check_projection(self, columns)
-        check_weights(self, self.rank)
+        check_weights(self, self.rank())
 
     def sizes(self, recompute: bool) -> tuple[int, ...]:
         """In the order of :data:`SIZES`."""
         columns, tied = 0 if self.context is None else self.context.shape[2], self.index.shape[1] == self.x0.shape[1]
         cell = self.x0.shape[1], columns, GATES[self.cell], self.index.shape[0], self.steps
-        return *cell, 1 if tied else 0, self.rank, int(self.return_states), int(recompute)
+        return *cell, 1 if tied else 0, self.rank(), int(self.return_states), int(recompute)
 
     def by_plain_pytorch(self, recompute: bool) -> Tensor:
         """The result of the reference, which keeps what autograd keeps."""
@@ -114,7 +111,7 @@ def _check_projection(a: Arguments, columns: int) -> None:
 
 
 def _activations_shape(a: Arguments) -> list[int]:
-    return [a.index.shape[0], a.steps, a.x0.shape[0], GATES[a.cell], a.rank]
+    return [a.index.shape[0], a.steps, a.x0.shape[0], GATES[a.cell], a.rank()]
 
 
 def check_backward(grad: Tensor, activations: Tensor, needs: int, *arguments: Any) -> Arguments:

@@ -30,12 +30,10 @@ class Arguments(NamedTuple):
     private: Tensor
     index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
 
-    @property
     def operator(self) -> str:
         """Its name."""
         return "param_gather"
 
-    @property
     def indices(self) -> list[tuple[Tensor, int, str, str]]:
         """As :func:`.checks.check_index` takes them."""
         return [(self.index, self.shared.shape[0] + self.private.shape[1], "index", "S + P")]

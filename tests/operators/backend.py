@@ -102,11 +102,11 @@ class Backend:
 
     def forward(self, call: Call) -> tuple[torch.Tensor, ...]:
         """The output, and what is kept for the backward."""
-        return getattr(self.operators, call.operator)(*call)
+        return getattr(self.operators, call.operator())(*call)
 
     def backward(self, call: Call, grad: torch.Tensor, *kept: torch.Tensor, needs: int) -> tuple[torch.Tensor, ...]:
         """The gradients, in the order of the operator's INPUTS."""
-        return getattr(self.operators, f"{call.operator}_backward")(grad, *kept, int(needs), *call[:-1])
+        return getattr(self.operators, f"{call.operator()}_backward")(grad, *kept, int(needs), *call[:-1])
 
     def kernel_override(self, **choice: str) -> AbstractContextManager[None]:
         return functional.kernel_override(self.name, **choice)

@@ -35,9 +35,9 @@ def errors(operators, backend, steps, rows=24, rank=None):
     options = {"allow_tf32": True, "keep": True if low_rank else int(Keep.BOTH)}
     call = backend.operands(backend.of(cast(arguments, torch.float32)), **options)
     with torch.no_grad():
-        out, *kept = getattr(operators, call.operator)(*call)
+        out, *kept = getattr(operators, call.operator())(*call)
         grad, needs = seed.float().to(out.device), 255 if low_rank else 63
-        got = [out, *getattr(operators, f"{call.operator}_backward")(grad, *kept, needs, *call[:-1])]
+        got = [out, *getattr(operators, f"{call.operator()}_backward")(grad, *kept, needs, *call[:-1])]
     triples = zip(("out", *names), got, expected, strict=True)
     return {name: relative_error(one, right) for name, one, right in triples if "bias" not in name}
 

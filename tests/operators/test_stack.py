@@ -48,7 +48,7 @@ def test_cross_rnn_passes_opcheck(backend, options):
     for return_states, keep, allow_tf32 in slow_ways[turn : turn + 1] if backend.is_slow else ways[turn::2]:
         keep = keep if low_rank else int(keep)
         call = backend.operands(arguments, return_states=return_states, keep=keep, allow_tf32=allow_tf32)
-        operator, of_backward = (getattr(backend.operators, f"{call.operator}{which}").default for which in ("", "_backward"))
+        operator, of_backward = (getattr(backend.operators, f"{call.operator()}{which}").default for which in ("", "_backward"))
         torch.library.opcheck(operator, call)
         given = [value.detach() if isinstance(value, torch.Tensor) else value for value in call]
         out, *kept = operator(*given)

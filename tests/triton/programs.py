@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from triton.runtime import interpreter
+
+from dcrnn_fast.kernels import replay
 
 Program = tuple[int, int, int]
 
@@ -71,28 +73,12 @@ def recorded() -> Iterator[list[Launch]]:
     """Inside the block, the package's launches are recorded and nothing runs, so that tensors may be of the device "meta"."""
     launches: list[Launch] = []
 
-    class Recorder:
-        def __init__(self, kernel: Any) -> None:
-            self.kernel = kernel
+    def record(kernel: Any, grid: tuple[int, ...], **given: Any) -> None:
+        arguments = {name: given.pop(name) for name in kernel.arg_names}
+        launches.append(Launch(kernel, grid, arguments, given))
 
-        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-            def record(*positional: Any, **named: Any) -> None:
-                given = {**dict(zip(self.kernel.arg_names, positional, strict=False)), **named}
-                arguments = {name: given.pop(name) for name in self.kernel.arg_names}
-                launches.append(Launch(self.kernel, grid, arguments, given))
-
-            return record
-
-    modules = [module for name, module in sys.modules.items() if name.startswith("dcrnn_fast.kernels.") and hasattr(module, "wrap_triton")]
-    before = [module.wrap_triton for module in modules]
-    assert modules, "no module of dcrnn_fast.kernels launches anything"
-    try:
-        for module in modules:
-            module.wrap_triton = Recorder
+    with mock.patch.object(replay, "launch", record):
         yield launches
-    finally:
-        for module, wrap_triton in zip(modules, before, strict=True):
-            module.wrap_triton = wrap_triton
 
 
 class _Address:

@@ -45,10 +45,10 @@ def call(arguments, return_states=False, keep=Keep.BOTH):
     grad = a.x0.new_zeros(out_shape(a))
     GPU.launches.clear()
     GPU.noting = True
-    out, *kept = operator(a.operator, *a)
+    out, *kept = operator(a.operator(), *a)
     if return_states and not rank:
         kept[0] = out[:, 1 : a.steps]
-    gradients = operator(f"{a.operator}_backward", grad, *kept, needs, *a[:-1])
+    gradients = operator(f"{a.operator()}_backward", grad, *kept, needs, *a[:-1])
     GPU.noting = False
     named = {**arguments, "out": out, "grad": grad}
     named |= {f"kept {place}": tensor for place, tensor in enumerate(kept)}

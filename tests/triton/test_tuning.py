@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -160,22 +159,15 @@ needs_interpreter = pytest.mark.skipif(torch.cuda.is_available(), reason="times 
 @needs_interpreter
 @pytest.mark.parametrize("schedule", tile_table.SCHEDULES)
 def test_the_operator_launches_the_tile_of_an_override(schedule, monkeypatch):
-    from dcrnn_fast.kernels import cross_rnn_forward_launch
+    from dcrnn_fast.kernels import replay
 
-    launched, wrap = [], cross_rnn_forward_launch.wrap_triton
+    launched, launch = [], replay.launch
 
     def spied(kernel, grid, **options):
         launched.append((kernel.fn.__name__, *(options[f"BLOCK_{side}"] for side in "BDK")))
-        wrap(kernel)[grid](**options)
+        launch(kernel, grid, **options)
 
-    class Spy:
-        def __init__(self, kernel):
-            self.kernel = kernel
-
-        def __getitem__(self, grid):
-            return partial(spied, self.kernel, grid)
-
-    monkeypatch.setattr(cross_rnn_forward_launch, "wrap_triton", Spy)
+    monkeypatch.setattr(replay, "launch", spied)
     with tile_choice.kernel_override(**{schedule: Config(16, 32, 16, 4, 1)}, schedule=schedule):
         functional.cross_rnn(**cross_arguments(dtype=torch.float32), backend="triton")
     assert launched == [(f"cross_rnn_{schedule}", 16, 32, 16)] * (3 if schedule == "step" else 1)

@@ -48,9 +48,9 @@ def measured_backend(arguments: Any, recompute: bool, implementation: Callable[[
     """
     if transformed():
         return STATIC
-    operator, first = arguments.operator, arguments[0]
+    operator, first = arguments.operator(), arguments[0]
     inputs = {name: getattr(arguments, name) for name in INPUTS[operator] if getattr(arguments, name) is not None}
-    tensors, indices, sizes = list(inputs.values()), [index for index, *_ in arguments.indices], arguments.sizes(recompute)
+    tensors, indices, sizes = list(inputs.values()), [index for index, *_ in arguments.indices()], arguments.sizes(recompute)
     kind = _kind(operator, first)
     needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
     needs = tuple([name for name, need in zip(inputs, needed, strict=True) if need])
