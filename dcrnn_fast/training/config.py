@@ -179,6 +179,11 @@ class RunConfig(_Section):
     loss: LossConfig = LossConfig()
     early_stopping: StoppingConfig = StoppingConfig()
 
+    @property
+    def monitored(self) -> str:
+        """The metric that early stopping watches: by the rows' weights where the loss has them."""
+        return ("weighted_" if self.loss.sample_weight else "") + self.early_stopping.monitor
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON types, every key present."""
         return self.model_dump(mode="json")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..data import PackedDataset, PackedMeta, known_data_sets, prepare
 from ..data.catalog import table_schema
@@ -110,22 +111,31 @@ def check_rows(config: RunConfig, dataset: PackedDataset, *, needs_test: bool = 
         if not len(dataset.split(split)):
             remedy = MORE_ROWS if split == "valid" else "correct `files` in its schema"
             raise DataError(f"{name} has no {split} rows; {remedy}")
-    if np.isnan(dataset.split("train").labels).all():
-        raise DataError(f"{name}: every label of the train rows is unknown; correct `tasks` in its schema")
+    of_weight = " or has the weight 0" if config.loss.sample_weight else ""
+    if np.isnan(_counted_labels(dataset, "train", config)).all():
+        raise DataError(f"{name}: every label of the train rows is unknown{of_weight}; correct `tasks` in its schema")
     if relation == "chain" and config.loss.strict_funnel:
         _check_funnel(dataset)
-    labels = np.asarray(dataset.split("valid").labels)
+    labels = _counted_labels(dataset, "valid", config)
     positive, negative = (labels == 1).any(axis=0), (labels == 0).any(axis=0)
     monitor = config.early_stopping.monitor
     if not (positive | negative).any():
         raise ConfigError(
-            f"early_stopping.monitor is {monitor!r}, but every label of the validation rows of {name} is unknown; {MORE_ROWS}, with labels"
+            f"early_stopping.monitor is {monitor!r}, but every label of the validation rows of {name} is unknown{of_weight}; "
+            f"{MORE_ROWS}, with labels"
         )
     if monitor == "auc" and not (positive & negative).any():
         raise ConfigError(
             "early_stopping.monitor is 'auc', which no task has on the validation rows (one class only); "
             f"use log_loss, or {MORE_ROWS}, of both classes"
         )
+
+
+def _counted_labels(dataset: PackedDataset, split: str, config: RunConfig) -> npt.NDArray[Any]:
+    """The labels [N, T] of the rows of a split that a run counts: all, or those with a weight."""
+    rows = dataset.split(split)
+    labels = np.asarray(rows.labels)
+    return labels[np.asarray(rows.weight) > 0] if config.loss.sample_weight else labels
 
 
 def _check_funnel(dataset: PackedDataset) -> None:

@@ -215,7 +215,8 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")
     rows = trainer.dataset.splits.get("test")
-    test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks) if rows else {}
+    weighted = trainer.config.loss.sample_weight
+    test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks, weighted=weighted) if rows else {}
     valid = with_constant(best["valid"], rates)
     metrics = {
         "test": with_constant(test, rates),

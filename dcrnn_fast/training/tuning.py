@@ -161,15 +161,15 @@ def _propose(space: dict[str, Any], rows: list[dict[str, Any]], defaults: dict[s
 
 def _train(config: RunConfig, data: PackedDataset, report: Report | None) -> float | None:
     """The loss of a run on the validation rows; None if it diverged."""
-    metric = config.early_stopping.monitor
     try:
         with scratch_folder() as scratch:
-            mean: Any = mean_over_tasks(train(config, scratch / "run", dataset=data, report=report)["valid"], metric, data.meta.tasks)
+            found = train(config, scratch / "run", dataset=data, report=report)["valid"]
+            mean: Any = mean_over_tasks(found, config.monitored, data.meta.tasks)
     except TrainingDivergedError:
         return None
     except OSError as error:
         raise RunFolderError(f"a trial cannot write: {error.__cause__ or error}; make room, or set TMPDIR, and {AGAIN}") from error
-    return mean if metric == "log_loss" else -mean
+    return mean if config.early_stopping.monitor == "log_loss" else -mean
 
 
 def _mean(losses: list[float | None]) -> float:

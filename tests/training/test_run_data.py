@@ -156,3 +156,13 @@ def test_a_report_is_told_how_far_the_data_is_prepared_and_nothing_once_it_is(tm
     assert first.counts["encoding rows"] == (rows, rows)
     train(config, tmp_path / "second", report=second)
     assert second.counts == {}
+
+
+def no_weight(split):
+    return {"weight": np.zeros_like(split.weight)}
+
+
+@pytest.mark.parametrize(("name", "error"), [("train", DataError), ("valid", ConfigError)])
+def test_rows_that_all_weigh_nothing_are_refused(schema, dataset, tmp_path, name, error):
+    message = refused(error, tiny_config(schema, loss__sample_weight=True), tmp_path / "run", with_split(dataset, name, no_weight))
+    assert "is unknown or has the weight 0" in message

@@ -77,12 +77,12 @@ def fake_validation(monkeypatch, aucs, log_losses=()):
     log_losses = log_losses or [1 - auc for auc in aucs]
     asked, values, real = [], iter(zip(aucs, log_losses, strict=True)), trainer.evaluate_split
 
-    def evaluate(model, split, meta, device, ranks=ONE):
+    def evaluate(model, split, meta, device, ranks=ONE, *, weighted=False):
         at_start = split.name == "valid" and not model.head.private_weight.any()
         if not at_start:
             asked.append((split.name, model.embedding.weight.detach().clone()))
         if split.name != "valid":
-            return real(model, split, meta, device, ranks)
+            return real(model, split, meta, device, ranks, weighted=weighted)
         auc, log_loss = (0.5, 1.0) if at_start else next(values)
         return {task: {"rows": 1, "positives": 1, "auc": auc, "log_loss": log_loss, "calibration": 1.0} for task in meta.tasks}
 

@@ -40,14 +40,18 @@ def label_counts(labels: Array) -> tuple[int, int]:
     return int(labels.size - np.count_nonzero(np.isnan(labels))), int(np.count_nonzero(labels == 1))
 
 
-def base_rates(labels: Array, tasks: Sequence[str], *, funnel: bool) -> dict[str, float]:
+def base_rates(labels: Array, tasks: Sequence[str], *, funnel: bool, weight: Array | None = None) -> dict[str, float]:
     """The part of positive labels among the known ones, of everything that :func:`event_labels` names. A rate over no rows is left out.
+
+    ``weight`` [N]: what each row counts; None: 1.
 
     >>> base_rates(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, np.nan]]), ("click", "buy"), funnel=True)
     {'click': 0.5, 'buy': 0.3333333333333333, 'buy_given_click': 0.5}
     """
-    counts = {name: label_counts(column) for name, column in event_labels(labels, tasks, funnel=funnel).items()}
-    return {name: positives / rows for name, (rows, positives) in counts.items() if rows}
+    each = np.ones(len(labels)) if weight is None else np.asarray(weight, np.float64)
+    events = event_labels(labels, tasks, funnel=funnel).items()
+    counts = {name: (each[~np.isnan(column)].sum(), each[column == 1].sum()) for name, column in events}
+    return {name: float(positives / rows) for name, (rows, positives) in counts.items() if rows}
 
 
 def constant_log_loss(rows: int, positives: int, rate: float | None) -> float | None:

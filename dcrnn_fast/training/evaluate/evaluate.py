@@ -87,7 +87,8 @@ def evaluate(
     about, meta, rows = opened.about, opened.dataset.meta, opened.dataset.split(split)
     fields = check_fields(by, meta)
     predicted, rates = predictions_of(opened, split, as_served=as_served)
-    metrics, labels = metrics_of(predicted, rows, meta), np.asarray(rows.labels)
+    metrics = metrics_of(predicted, rows, meta, weighted=opened.config.loss.sample_weight)
+    labels = np.asarray(rows.labels)
     events = event_labels(labels, meta.tasks, funnel=meta.funnel)
     if bootstrap is not None:
         for name, entry in metrics.items():

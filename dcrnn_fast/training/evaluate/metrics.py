@@ -21,12 +21,13 @@ NAMES = ("auc", "log_loss", "calibration")
 """The metrics that have intervals."""
 
 
-def binary_metrics(labels: Array, probabilities: Array, group: Array | None = None) -> dict[str, Any]:
+def binary_metrics(labels: Array, probabilities: Array, group: Array | None = None, weight: Array | None = None) -> dict[str, Any]:
     """Metrics of one task.
 
     ``labels`` [N] are 0, 1 or NaN; ``probabilities`` [N] lie in [0, 1]; ``group`` [N] (optional) holds the id of each row's group,
-    negative where it is missing.
-    Returns ``rows``, ``positives``, ``auc``, ``log_loss``, ``calibration`` (mean predicted / mean observed) and, with a group, ``gauc``.
+    negative where it is missing; ``weight`` [N] (optional) holds what each row counts, finite and at least 0.
+    Returns ``rows``, ``positives``, ``auc``, ``log_loss``, ``calibration`` (mean predicted / mean observed), with a group ``gauc``, and
+    with a weight ``weighted_auc`` and ``weighted_log_loss``; nothing else depends on it.
 
     >>> metrics = binary_metrics(np.array([1.0, 0.0, np.nan]), np.array([0.75, 0.25, 0.5]))
     >>> metrics["rows"], metrics["auc"], metrics["calibration"]
@@ -53,6 +54,12 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
     }
     if group is not None:
         result["gauc"] = group_auc(observed, predicted, group[known])
+    if weight is not None:
+        _check_vector("weight", weight, len(labels), 0, np.finfo(np.float64).max)
+        each = weight[known].astype(np.float64)
+        both, some = each[observed == 0].sum() > 0 < each[observed == 1].sum(), each.sum() > 0
+        result["weighted_auc"] = float(roc_auc_score(observed, predicted, sample_weight=each)) if both else None
+        result["weighted_log_loss"] = float(log_loss(observed, predicted, labels=[0, 1], sample_weight=each)) if some else None
     return result
 
 
@@ -94,9 +101,15 @@ def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
 
 
 def task_metrics(
-    predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], *, funnel: bool, group: Array | None = None
+    predictions: Mapping[str, Array],
+    labels: Array,
+    tasks: Sequence[str],
+    *,
+    funnel: bool,
+    group: Array | None = None,
+    weight: Array | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of every task, by name.
+    """Metrics of every task, by name; ``group`` and ``weight`` as of :func:`binary_metrics`.
 
     ``predictions`` are what ``DCRNN.predict`` gives, as arrays [N]; ``labels`` [N, T] are in the order of ``tasks``. In a funnel each entry
     has a ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, if the model
@@ -110,15 +123,16 @@ def task_metrics(
         raise ValueError(f"predictions: expected an array [N] for every task, and {absent[0]!r} has none")
     result: dict[str, dict[str, Any]] = {}
     for position, task in enumerate(tasks):
-        result[task] = binary_metrics(labels[:, position], predictions[task], group)
+        result[task] = binary_metrics(labels[:, position], predictions[task], group, weight)
         if not funnel:
             continue
         result[task]["role"] = "CTCVR" if position else "CTR"
         conditional = f"{task}_given_{tasks[position - 1]}" if position else ""
         if conditional in predictions:
             before = labels[:, position - 1] == 1
-            within = None if group is None else group[before]
-            result[conditional] = binary_metrics(labels[before, position], predictions[conditional][before], within) | {"role": "CVR"}
+            within, each = (None if values is None else values[before] for values in (group, weight))
+            found = binary_metrics(labels[before, position], predictions[conditional][before], within, each)
+            result[conditional] = found | {"role": "CVR"}
     return result
 
 
@@ -171,13 +185,15 @@ def unsampled_rates(rates: Mapping[str, float], tasks: Sequence[str], negative_r
 def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A warning of one line for every task whose log loss is not below the constant's, as :func:`with_constant` gives it.
 
+    None of rows that a run weighs: the constant counts each of them once.
+
     >>> not_better_than_constant({"click": {"log_loss": 0.5, "constant_log_loss": 0.6}})
     []
     """
     lines = []
     for task, entry in metrics.items():
         own, constant = entry["log_loss"], entry.get("constant_log_loss")
-        if own is not None and constant is not None and own >= constant:
+        if own is not None and constant is not None and own >= constant and "weighted_log_loss" not in entry:
             lines.append(
                 f"warning: {task}: log loss {own:.4f} is not below {constant:.4f}, the log loss of predicting the training rows' base rate "
                 "for every row: as probabilities, these predictions are no better than no model"

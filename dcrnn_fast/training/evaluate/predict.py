@@ -49,21 +49,24 @@ def finite_predictions(
 
 
 def evaluate_split(
-    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
+    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE, *, weighted: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of every task over a split, see :func:`task_metrics`.
+    """Metrics of every task over a split, see :func:`metrics_of`.
 
     Several ranks, which must all call this, share the predictions; rank 0 computes the metrics of all rows.
     Raises :class:`TrainingDivergedError` if a prediction is not finite.
     """
     predictions = finite_predictions(model, split, meta, device, ranks)
-    return ranks.from_first(lambda: metrics_of(predictions, split, meta))
+    return ranks.from_first(lambda: metrics_of(predictions, split, meta, weighted=weighted))
 
 
-def metrics_of(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, Any]]:
-    """:func:`task_metrics` of predictions [N] for the rows of a split."""
+def metrics_of(
+    predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta, *, weighted: bool = False
+) -> dict[str, dict[str, Any]]:
+    """:func:`task_metrics` of predictions [N] for the rows of a split; ``weighted``: also by their weights, if they have any."""
     group = None if split.group is None else np.asarray(split.group)
-    return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group)
+    weight = np.asarray(split.weight) if weighted and split.weight is not None else None
+    return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group, weight=weight)
 
 
 def write_predictions(path: Path, predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str]) -> None:

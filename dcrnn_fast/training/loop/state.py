@@ -139,6 +139,8 @@ class TaskMetrics(TypedDict):
     log_loss: Number | None
     calibration: Number | None
     gauc: NotRequired[Number | None]
+    weighted_auc: NotRequired[Number | None]
+    weighted_log_loss: NotRequired[Number | None]
     role: NotRequired[Literal["CTR", "CTCVR", "CVR"]]
 
 

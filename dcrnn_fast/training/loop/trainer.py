@@ -14,10 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader, PackedDataset
+from ...data.inspect.base_rates import base_rates
 from ...errors import CheckpointError, DataError, TrainingDivergedError
 from ...nn.model import DCRNN
 from ..config import RunConfig
@@ -295,20 +297,23 @@ class Trainer:
 
     def _validate_start(self) -> None:
         """Evaluate what the run keeps if training brings nothing better: the constant, or the weights of the run that it goes on from."""
-        rates, tasks, chain = self.about["base_rates"], self.dataset.meta.tasks, self.about["relation"] == "chain"
+        tasks, rows, chain = self.dataset.meta.tasks, self.dataset.split("train"), self.about["relation"] == "chain"
+        weight = rows.weight if self.config.loss.sample_weight else None
+        rates = base_rates(np.asarray(rows.labels), tasks, funnel=False, weight=weight)
         with nullcontext() if self.start is not None else constant_heads(self.model, rates, tasks, chain=chain):
             self._validate()
-        if self.start is None and not self.config.loss.sample_weight:  # the rates are those of rows, whatever these weigh
+        if self.start is None:
             start_rare_heads(self.model, rates, tasks, chain=chain)
 
     def _validate(self) -> None:
         self._flush()
         self._check_weights()
         try:
-            metrics = evaluate_split(self.model, self.dataset.split("valid"), self.dataset.meta, self.device, self.ranks)
+            weighted, rows, meta = self.config.loss.sample_weight, self.dataset.split("valid"), self.dataset.meta
+            metrics = evaluate_split(self.model, rows, meta, self.device, self.ranks, weighted=weighted)
         except TrainingDivergedError as error:
             raise self._diverged(str(error)) from None
-        value = mean_over_tasks(metrics, self.config.early_stopping.monitor, self.dataset.meta.tasks)
+        value = mean_over_tasks(metrics, self.config.monitored, meta.tasks)
         assert value is not None, "check_rows lets no run start without a value to monitor"
         record: EvaluationRecord = {
             "epoch": self.at.epoch + bool(self.at.batch),
