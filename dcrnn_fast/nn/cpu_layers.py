@@ -7,9 +7,6 @@ from torch import Tensor, nn
 
 from ..support.tracing import transformed
 
-NARROW = 4
-"""A table of fewer columns is read column by column."""
-
 
 class Embedding(nn.Embedding):
     """:class:`torch.nn.Embedding`, whose gradient costs less on a CPU. In float32 and float64 it has the same bits.
@@ -25,11 +22,7 @@ class Embedding(nn.Embedding):
         sparse = self.sparse and not transformed()
         if sparse or not self.weight.is_cpu or torch.compiler.is_compiling():
             return nn.functional.embedding(rows, self.weight, sparse=sparse)
-        flat = rows.flatten()
-        if self.embedding_dim < NARROW and self.weight.itemsize >= 4:  # PyTorch adds up single values sooner than short rows
-            columns = [column.index_select(0, flat) for column in self.weight.unbind(1)]
-            return torch.stack(columns, dim=1).view(*rows.shape, self.embedding_dim)
-        return self.weight.index_select(0, flat).view(*rows.shape, self.embedding_dim)
+        return self.weight.index_select(0, rows.flatten()).view(*rows.shape, self.embedding_dim)
 
 
 class Dropout(nn.Dropout):

@@ -130,7 +130,8 @@ class PreparedDCRNN:
     """Computes what a :class:`dcrnn_fast.DCRNN` in evaluation mode does, sooner, and no gradients. Take one from its ``prepare_inference``.
 
     It holds the model's tables and packed copies of its towers. When the model's weights change or move, prepare again. Autocast does not
-    reach it. Inside a transform of ``torch.func`` and in forward mode it raises NotImplementedError: its derivatives would be zero.
+    reach it, nor do hooks. What it returns are inference tensors: autograd and changes in place take a clone of them. Inside a
+    transform of ``torch.func`` and in forward mode it raises NotImplementedError: its derivatives would be zero.
 
     Example:
         >>> import torch
@@ -152,9 +153,9 @@ class PreparedDCRNN:
         self._exact = exact(model.embedding.weight)
         on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
         self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
-        self._lookup = lookup(model) if on_cpp and not model.pooled else None
+        self._lookup = found = lookup(model) if on_cpp and not model.pooled else None
         self._binned = model.dense_embedding is not None
-        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, self._lookup))
+        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, found))  # without self: no cycle keeps the tables
         self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
         self._graphs: RequestGraphs | None = None
         if recorder := recorder_for(model):
@@ -300,4 +301,4 @@ def _packed_towers(layers: Sequence[Packed]) -> Packed:
     weight, bias = layers[-1]
     parts += [pad(weight, (0, 0, 0, below)), bias]
     packed = torch.cat([part.flatten(1) for part in parts], dim=1)
-    return packed.to(exact(packed)), torch.tensor(widths, dtype=torch.int64)
+    return packed.to(exact(packed)), torch.tensor(widths, dtype=torch.int64, device=packed.device)

@@ -1,10 +1,15 @@
 """A prepared model gives what the model gives, and refuses what the model refuses, in the same words."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dcrnn_fast
+from dcrnn_fast.nn import inference
+from dcrnn_fast.nn.lookup import lookup
 from dcrnn_fast.ops import backends
 
 FIELDS = {"user": 20, "item": 9, "tag": 9}
@@ -208,11 +213,12 @@ on_cpp = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the bac
 
 
 @on_cpp
-def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken():
+def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken(monkeypatch):
     model = made()
+    right = lookup(model)
+    wrong = right._replace(sizes=right.sizes.int())  # the operator refuses them, and the model would not read them
+    monkeypatch.setattr(inference, "lookup", lambda model: wrong)
     prepared = model.prepare_inference()
-    wrong = prepared._lookup.sizes.int()  # the operator refuses them, and the model would not read them
-    prepared._lookup = prepared._lookup._replace(sizes=wrong)
     for call in (lambda: prepared(*rows(model)), lambda: prepared.score(**candidates(model)[0])):
         with pytest.raises(ValueError, match="sizes: expected dtype int64"):
             call()
@@ -241,3 +247,31 @@ def test_the_users_ids_are_looked_up_once():
     with Record():
         prepared.score(**candidates(model)[0])
     assert sorted(read) == [[1, 1], [17, 2]]
+
+
+def test_a_model_in_training_mode_drops_no_ids_of_requests():
+    pooled = {"t": {"columns": ["t0", "t1"], "pooling": "mean"}}  # which the model looks up itself
+    model = dcrnn_fast.DCRNN({"a": 50, "t0": 7, "t1": 7}, shared_embeddings={"t1": "t0"}, pooled=pooled)
+    model.id_dropout = torch.zeros_like
+    ids = torch.tensor([[3, 4, 5]])
+    expected = model.eval().predict(ids)["click"]
+    torch.testing.assert_close(model.train().prepare_inference().predict(ids)["click"], expected)
+
+
+def test_tables_go_with_the_last_prepared_model_without_the_cyclic_collector():
+    model = dcrnn_fast.DCRNN([5, 6])
+    prepared, table = model.prepare_inference(), weakref.ref(model.embedding)
+    prepared.score(torch.tensor([1]), torch.tensor([[2]]), item_fields=["1"])
+    gc.disable()
+    try:
+        del model, prepared
+        assert table() is None
+    finally:
+        gc.enable()
+
+
+def test_another_default_device_changes_nothing():
+    model, ids = dcrnn_fast.DCRNN([5, 6]), torch.tensor([[3, 4]])
+    with torch.device("meta"):
+        prepared = model.prepare_inference()
+        assert torch.equal(prepared(ids), prepared(ids.clone()))
