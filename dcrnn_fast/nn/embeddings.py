@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ class PiecewiseLinearEmbedding(nn.Module):
         num_dense: N.
         embedding_dim: E.
         bins: Q.
-        device, dtype: of the parameters; the buffers are float32.
+        device, dtype: of the parameters. The buffers are float32, and stay so when the module is cast.
 
     Example:
         >>> import torch
@@ -61,10 +61,18 @@ class PiecewiseLinearEmbedding(nn.Module):
     def reset_parameters(self) -> None:
         """Draw new parameters, and go back to edges from -2 to 2."""
         bins = self.weight.shape[1]
-        self.lower.copy_(torch.linspace(-2, 2, bins + 1)[:-1])
+        self.lower.copy_(torch.linspace(-2, 2, bins + 1, device="cpu", dtype=torch.float32)[:-1])
         self.scale.fill_(bins / 4)
         for parameter in (self.weight, self.bias):
             nn.init.uniform_(parameter, -(bins**-0.5), bins**-0.5)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """A cast leaves the edges in float32: in 16 bits, years are the same number."""
+        edges = self.lower, self.scale
+        super()._apply(fn, recurse)
+        if self.lower.dtype != torch.float32:
+            self.lower, self.scale = (values.to(self.weight.device) for values in edges)
+        return self
 
     def set_edges(self, edges: list[Tensor]) -> None:
         """Take the edges of each feature: N tensors of 2 to Q + 1 rising numbers. Bins that are left over stay unused.
@@ -73,7 +81,7 @@ class PiecewiseLinearEmbedding(nn.Module):
         """
         num_dense, bins = self.lower.shape
         check_edges(edges, num_dense, bins)
-        lower, scale = torch.zeros(num_dense, bins), torch.zeros(num_dense, bins)
+        lower, scale = torch.zeros(2, num_dense, bins, device="cpu", dtype=torch.float32)
         for feature, values in enumerate(edges):
             values = values.to("cpu", torch.float32)
             lower[feature, : len(values) - 1] = values[:-1]

@@ -7,7 +7,7 @@ of an embedding. A bank of weights for untied steps holds one step's rows after 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -317,10 +317,18 @@ class PiecewiseLinearEmbedding(nn.Module):
     def reset_parameters(self) -> None:
         """Draw new parameters; the edges go from -2 to 2."""
         bins = self.weight.shape[1]
-        self.lower.copy_(torch.linspace(-2, 2, bins + 1)[:-1])
+        self.lower.copy_(torch.linspace(-2, 2, bins + 1, device="cpu", dtype=torch.float32)[:-1])
         self.scale.fill_(bins / 4)
         for values in (self.weight, self.bias):
             draw(values, bins**-0.5)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """A cast leaves the edges in float32: 16 bits are too few for years."""
+        edges = self.lower, self.scale
+        super()._apply(fn, recurse)
+        if self.lower.dtype != torch.float32:
+            self.lower, self.scale = (values.to(self.weight.device) for values in edges)
+        return self
 
     def set_edges(self, edges: Sequence[Tensor]) -> None:
         """Take each feature's rising edges, at most Q + 1. A bin that is left over is never entered."""
