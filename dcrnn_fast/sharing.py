@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_flag, check_ratio, check_sequence
+from .support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_counts, check_flag, check_ratio
 
 __all__ = ["GATES", "Cell", "PlanCost", "Sharing", "SharingPlan", "identity_index", "round_units"]
 
@@ -106,18 +107,18 @@ class SharingPlan:
     def __post_init__(self) -> None:
         check_choice("sharing", self.kind, get_args(Sharing))
         check_choice("cell", self.cell, tuple(GATES))
-        check_count("num_tasks", self.num_tasks, maximum=MAX_SIZE)
-        check_count("dim", self.dim, maximum=MAX_SIZE)
-        check_count("steps", self.steps, maximum=MAX_STEPS)
+        keep = partial(object.__setattr__, self)  # Python's ints, which torch.compile takes as constants
+        keep("num_tasks", check_count("num_tasks", self.num_tasks, maximum=MAX_SIZE))
+        keep("dim", check_count("dim", self.dim, maximum=MAX_SIZE))
+        keep("steps", check_count("steps", self.steps, maximum=MAX_STEPS))
         check_flag("tied", self.tied)
         if self.rank is not None:
-            check_count("rank", self.rank, maximum=MAX_SIZE)
+            keep("rank", check_count("rank", self.rank, maximum=MAX_SIZE))
         check_ratio("projection_share_ratio", self.projection_share_ratio)
-        check_count("num_scenarios", self.num_scenarios, minimum=0, maximum=MAX_SIZE)
-        for name, units in (("shared_units", self.shared_units), ("scenario_units", self.scenario_units)):
-            check_sequence(name, units, "unit numbers")
-            for unit in units:
-                check_count(name, unit, minimum=0)
+        keep("num_scenarios", check_count("num_scenarios", self.num_scenarios, minimum=0, maximum=MAX_SIZE))
+        for name in ("shared_units", "scenario_units"):
+            units = check_counts(name, getattr(self, name), "unit numbers", minimum=0)
+            keep(name, units)
             if list(units) != sorted(set(units)) or (units and units[-1] >= self.dim):
                 raise ValueError(f"{name}={units}: expected sorted, distinct unit numbers in [0, {self.dim})")
         both = set(self.shared_units) & set(self.scenario_units)
@@ -175,12 +176,9 @@ class SharingPlan:
 
         Raises IndexError for a field number outside [0, len(field_dims)).
         """
-        check_sequence("field_dims", field_dims, "widths")
-        check_sequence("shared_fields", shared_fields, "field numbers")
-        for name, values in (("field_dims", field_dims), ("shared_fields", shared_fields)):
-            for value in values:
-                check_count(name, value, minimum=int(name == "field_dims"), maximum=MAX_SIZE)
-        wrong = [f for f in shared_fields if not 0 <= f < len(field_dims)]
+        field_dims = check_counts("field_dims", field_dims, "widths")
+        shared_fields = check_counts("shared_fields", shared_fields, "field numbers", minimum=0)
+        wrong = [f for f in shared_fields if f >= len(field_dims)]
         if wrong:
             raise IndexError(f"shared_fields: field {wrong[0]} is outside [0, {len(field_dims)})")
         starts = [sum(field_dims[:f]) for f in range(len(field_dims))]

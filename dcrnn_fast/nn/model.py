@@ -147,12 +147,13 @@ class DCRNN(nn.Module):
         require(backend)
         check_placement(device, dtype)
         self.field_names, self.num_embeddings = check_features(num_embeddings, num_dense, embedding_dim, embedding_init_std, dense_bins)
+        num_dense, embedding_dim, dense_bins = int(num_dense), int(embedding_dim), int(dense_bins)
         self.shared_embeddings = check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
         self.pooled = check_pooled(pooled, self.field_names, self.shared_embeddings)
         check_flag("sparse", sparse)
         check_flag("first_order", first_order)
         self.tasks, self.conditionals = check_tasks(tasks)
-        check_towers(tower_dims, tower_share_ratio, dropout, relation)
+        tower_dims = check_towers(tower_dims, tower_share_ratio, dropout, relation)
         self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
 
         self.num_dense, self.relation, self.backend, self.scenario = num_dense, relation, backend, scenario
@@ -177,7 +178,7 @@ class DCRNN(nn.Module):
         self.towers = nn.ModuleList(
             PartiallySharedLinear(below, width, len(self.tasks), tower_share_ratio, **place) for below, width in pairwise(widths)
         )
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(float(dropout))
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], **place) if relation == "transfer" else None
         self.head = PartiallySharedLinear(widths[-1], 1, len(self.tasks), **place)
         for layer in (*self.towers, self.head):

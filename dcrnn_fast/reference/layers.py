@@ -250,8 +250,8 @@ class PartiallySharedLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("out_features", out_features), ("num_tasks", num_tasks)):
-            check_count(name, value, maximum=MAX_SIZE)
+        sizes = {"in_features": in_features, "out_features": out_features, "num_tasks": num_tasks}
+        in_features, out_features, num_tasks = (check_count(name, size, maximum=MAX_SIZE) for name, size in sizes.items())
         check_ratio("share_ratio", share_ratio)
         check_placement(device, dtype)
         kind: dict[str, Any] = {"device": device, "dtype": dtype}

@@ -28,14 +28,15 @@ MAX_SIZE = 2**20
 """The most units, widths, features or tasks of a module. A weight matrix of that width would take 4 TiB."""
 
 
-def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an integer (NumPy's too) from ``minimum`` to ``maximum``."""
+def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
+    """``value`` as an int. Raise TypeError or ValueError unless it is an integer (NumPy's too) from ``minimum`` to ``maximum``."""
     if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name}={value!r}: expected an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name}={value}: expected at least {minimum}")
     if maximum is not None and int(value) > maximum:
         raise ValueError(f"{name}={value}: expected at most {maximum}")
+    return int(value)
 
 
 def check_ratio(name: str, value: object) -> None:
@@ -64,6 +65,12 @@ def check_sequence(name: str, value: object, expected: str) -> None:
     """Raise TypeError unless ``value`` can be iterated over and is not a string."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name}={value!r}: expected a sequence of {expected}, got {type(value).__name__}")
+
+
+def check_counts(name: str, values: Iterable[object], expected: str, minimum: int = 1) -> tuple[int, ...]:
+    """``values``, from any iterable, as ints. Raise TypeError or ValueError unless they are integers from ``minimum`` to MAX_SIZE."""
+    check_sequence(name, values, expected)
+    return tuple([check_count(f"{name}[{place}]", value, minimum, MAX_SIZE) for place, value in enumerate(values)])
 
 
 def check_tensor(name: str, value: object, expected: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from .checks import MAX_SIZE, check_choice, check_count, check_deviation, check_ratio, check_sequence, check_tensor
+from .checks import MAX_SIZE, check_choice, check_count, check_counts, check_deviation, check_ratio, check_sequence, check_tensor
 from .pooled_fields import pooling_problem
 from .tracing import inputs_are_checked, inputs_checked, observed, values_of
 
@@ -55,16 +55,15 @@ def check_tasks(tasks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return tasks, conditionals
 
 
-def check_towers(tower_dims: Sequence[int], tower_share_ratio: float, dropout: float, relation: str) -> None:
-    """Raise TypeError or ValueError unless towers can have these widths, these shared rows, this dropout and this relation."""
-    check_sequence("tower_dims", tower_dims, "widths")
-    for position, width in enumerate(tower_dims):
-        check_count(f"tower_dims[{position}]", width, maximum=MAX_SIZE)
+def check_towers(tower_dims: Sequence[int], tower_share_ratio: float, dropout: float, relation: str) -> tuple[int, ...]:
+    """The widths. Raise TypeError or ValueError unless towers can have them, these shared rows, this dropout and this relation."""
+    widths = check_counts("tower_dims", tower_dims, "widths")
     check_ratio("tower_share_ratio", tower_share_ratio)
     check_ratio("dropout", dropout)
     if dropout == 1:
         raise ValueError("dropout=1: expected a probability in [0, 1)")
     check_choice("relation", relation, get_args(Relation))
+    return widths
 
 
 def check_scenario_field(

@@ -256,6 +256,21 @@ def test_dropped_ids_change_what_the_embeddings_read_in_training_and_not_the_fir
 
 
 def test_ids_are_checked_before_they_are_dropped():
+@pytest.mark.parametrize("model", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
+def test_a_model_of_numpy_sizes_compiles_to_one_graph(model):
+    sizes = {"embedding_dim": 4, "steps": 2, "num_dense": 2, "dense_bins": 3, "rank": 2}
+    options = {name: np.int64(size) for name, size in sizes.items()} | {"tower_dims": np.array([4]), "dropout": np.float32(0.1)}
+    ids, dense, _ = batch(num_dense=2)
+    assert torch.compile(model(SIZES, **options), backend="aot_eager", fullgraph=True)(ids, dense).shape == (9, 2)
+
+
+@pytest.mark.parametrize("model", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
+def test_sequences_may_be_generators(model):
+    made = model(iter([5, 6]), tasks=iter(["a", "b"]), tower_dims=iter([3, 4]))
+    assert (made.num_embeddings, made.tasks) == ((5, 6), ("a", "b"))
+    assert [layer.private_bias.shape[1] for layer in made.towers] == [3, 4]
+
+
     model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
     model.id_dropout = torch.zeros_like
     ids[0, 1] = 11

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +74,23 @@ def test_fields_can_be_shared_by_number():
     plan = SharingPlan.from_fields("trunk", 2, [2, 3, 1], [2, 0])
     assert plan.shared_units == (0, 1, 5)
     assert plan.private_units == (2, 3, 4)
+
+
+def test_fields_may_come_from_generators():
+    assert SharingPlan.from_fields("rows", 2, iter([2, 3]), iter([1])) == SharingPlan.from_fields("rows", 2, [2, 3], [1])
+
+
+@pytest.mark.parametrize("units", [[0, 1], np.array([0, 1], np.int8), range(2), iter([0, 1])], ids=["list", "array", "range", "iterator"])
+def test_a_plan_of_the_same_units_is_the_same(units):
+    plan, expected = SharingPlan("rows", 2, 4, units), SharingPlan("rows", 2, 4, (0, 1))
+    assert plan == expected
+    assert hash(plan) == hash(expected)
+
+
+def test_a_plan_holds_numpy_integers_as_ints():
+    plan = SharingPlan("trunk", *map(np.int64, (2, 4)), np.array([0]), steps=np.int64(2), rank=np.int64(1), num_scenarios=np.int64(1))
+    held = plan.num_tasks, plan.dim, *plan.shared_units, plan.steps, plan.rank, plan.num_scenarios
+    assert {type(number) for number in held} == {int}
 
 
 @pytest.mark.parametrize("kind", ["rows", "trunk"])
