@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,7 +31,42 @@ def reordered(units: Tensor, order: Tensor) -> Tensor:
     return units.index_select(-1, order) if units.is_cpu else units[..., order]
 
 
-class CrossRNN(nn.Module):
+class WithConstants(nn.Module):
+    """A module with constant tensors: buffers that are in no state_dict.
+
+    They are filled again when ``to_empty`` has given them new memory, and when a state_dict has brought parameters, on the device of these.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_post_hook(_beside_parameters)
+
+    def _constants(self) -> dict[str, Tensor]:
+        """By name, on the CPU."""
+        raise NotImplementedError
+
+    def _fill_constants(self, device: torch.device) -> None:
+        for name, values in self._constants().items():
+            if name not in self._buffers or getattr(self, name).device != device:
+                self.register_buffer(name, torch.empty_like(values, device=device), persistent=False)
+            getattr(self, name).copy_(values)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        before = next(self.buffers(recurse=False), None)
+        super()._apply(fn, recurse)
+        after = next(self.buffers(recurse=False), None)
+        if after is not None and after is not before:
+            self._fill_constants(after.device)
+        return self
+
+
+def _beside_parameters(module: WithConstants, _: object) -> None:
+    """A model of torchrec's tables has no constants of its own."""
+    if module._buffers:
+        module._fill_constants(next(module.parameters()).device)
+
+
+class CrossRNN(WithConstants):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
 
     Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G]. K is D,
@@ -85,8 +121,6 @@ class CrossRNN(nn.Module):
         self.distinct_tasks = plan.distinct_tasks  # which a forward need not count again
         self._make_parameters(device, dtype)
         self.contiguous_units = self._order() == tuple(range(plan.dim))
-        for name, values in self._tables().items():
-            self.register_buffer(name, torch.empty(values.shape, dtype=values.dtype, device=device), persistent=False)
         self.reset_parameters()
 
     def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
@@ -106,8 +140,8 @@ class CrossRNN(nn.Module):
         """The units in the order in which the levels compute them."""
         return *self.plan.shared_units, *self.plan.scenario_units, *self.plan.private_units
 
-    def _tables(self) -> dict[str, Tensor]:
-        """The constant index tensors, on the CPU.
+    def _constants(self) -> dict[str, Tensor]:
+        """The index tensors.
 
         They are whole arguments of the operator at every call, for it remembers by the tensor object which indices it has checked.
         """
@@ -127,9 +161,8 @@ class CrossRNN(nn.Module):
         }
 
     def reset_parameters(self) -> None:
-        """Draw new weights, set the biases to zero, and fill the index tensors (which ``to_empty`` leaves undefined)."""
-        for name, values in self._tables().items():
-            getattr(self, name).copy_(values)
+        """Draw new weights, set the biases to zero, and fill the index tensors."""
+        self._fill_constants(self.shared_weight.device)
         for weight, bias in ((self.shared_weight, self.shared_bias), (self.private_weight, self.private_bias)):
             if weight.numel():
                 bound = 1 / math.sqrt(weight.shape[-1])
@@ -219,7 +252,7 @@ class CrossRNN(nn.Module):
         return self.plan.summary().splitlines()[0]
 
 
-class PartiallySharedLinear(nn.Module):
+class PartiallySharedLinear(WithConstants):
     """One linear layer per task. All tasks share the first ``round(share_ratio * out_features)`` output rows.
 
     Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P]. They start uniform
@@ -260,12 +293,14 @@ class PartiallySharedLinear(nn.Module):
         self.shared_bias = parameter((shared,), device, dtype)
         self.private_weight = parameter((num_tasks, private, in_features), device, dtype)
         self.private_bias = parameter((num_tasks, private), device, dtype)
-        self.register_buffer("index", torch.empty(num_tasks, out_features, dtype=torch.int32, device=device), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights and biases, and fill the index tensor (which ``to_empty`` leaves undefined)."""
-        self.index.copy_(identity_index(self.num_tasks, self.out_features))
+        """Draw new weights and biases, and fill the index tensor."""
+        self._fill_constants(self.shared_weight.device)
+    def _constants(self) -> dict[str, Tensor]:
+        return {"index": identity_index(self.num_tasks, self.out_features)}
+
         bound = 1 / math.sqrt(self.in_features)
         for values in self.parameters():
             nn.init.uniform_(values, -bound, bound)

@@ -30,13 +30,13 @@ from ..support.model_inputs import (
 from .cpu_layers import Dropout, Embedding
 from .embeddings import FirstOrder, PiecewiseLinearEmbedding, pool, spans, with_first_order
 from .inference import PreparedDCRNN
-from .layers import CrossRNN, PartiallySharedLinear
+from .layers import CrossRNN, PartiallySharedLinear, WithConstants
 from .losses import CALIBRATOR_WEIGHT, at_least_float32, combine, expectation_calibrator, task_losses
 from .relations import InformationTransfer, chain_logits, unsampled_logits
 from .scenarios import ScenarioCrossRNN
 
 
-class DCRNN(nn.Module):
+class DCRNN(WithConstants):
     """One model that predicts click and consume, or any funnel of tasks (Zhou and Yu, 2023, arXiv 2310.11777).
 
     We know only the paper's abstract. What it leaves open is our reading. :class:`dcrnn_fast.reference.DCRNN` is the same model, written
@@ -186,8 +186,6 @@ class DCRNN(nn.Module):
 
     def _make_table(self, embedding_dim: int, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         """One table for all fields: field f's rows start at offsets[f], which fields that share rows have in common."""
-        for name in ("sizes", "offsets"):
-            self.register_buffer(name, torch.empty(len(self.num_embeddings), dtype=torch.int64, device=device), persistent=False)
         rows, _ = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
         self.embedding = Embedding(rows, embedding_dim, sparse=sparse, device=device, dtype=dtype)
         self.embedding.weight.requires_grad_(bool(self.num_embeddings))  # as in layers.parameter
@@ -197,14 +195,17 @@ class DCRNN(nn.Module):
         (rows, _), bins = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings), max(1, self.dense_bins)
         return FirstOrder(rows, len(self.tasks), self.num_dense, bins, sparse=sparse, device=device, dtype=dtype)
 
-    def _reset_table(self) -> None:
+    def _constants(self) -> dict[str, Tensor]:
         _, offsets = table_rows(self.field_names, self.num_embeddings, self.shared_embeddings)
-        self.sizes.copy_(torch.tensor(self.num_embeddings, dtype=torch.int64, device="cpu"))
-        self.offsets.copy_(torch.tensor(offsets, dtype=torch.int64, device="cpu"))
+        numbers = {"sizes": self.num_embeddings, "offsets": offsets}
+        return {name: torch.tensor(values, dtype=torch.int64, device="cpu") for name, values in numbers.items()}
+
+    def _reset_table(self) -> None:
+        self._fill_constants(self.embedding.weight.device)
         nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
 
     def reset_parameters(self) -> None:
-        """Draw new parameters and fill the index tensors. A model built on the meta device needs this after ``to_empty``."""
+        """Draw new parameters. A model built on the meta device needs this after ``to_empty``, or the weights of a state_dict."""
         self._reset_table()
         for module in self.modules():
             if isinstance(module, (CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):

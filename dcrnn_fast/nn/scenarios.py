@@ -63,14 +63,14 @@ class ScenarioCrossRNN(CrossRNN):
         if self.plan.rank is not None:
             self.scenario_projection = parameter(self.plan.scenario_projection_shape(), device, dtype)
 
-    def _tables(self) -> dict[str, Tensor]:
+    def _constants(self) -> dict[str, Tensor]:
         scenarios, rows = self.plan.scenario_shape()[:2]
         tables = {"scenario_index": identity_index(1, rows), "all_scenarios_index": identity_index(scenarios, rows)}
         if self.plan.rank is not None:
             rows = self.plan.scenario_projection_shape()[0]
             tables["scenario_projection_index"] = identity_index(1, rows)
             tables["all_scenarios_projection_index"] = identity_index(scenarios, rows)
-        return super()._tables() | tables
+        return super()._constants() | tables
 
     def reset_parameters(self) -> None:
         """Draw new weights, set the biases and the scenarios' W to zero, and fill the index tensors."""

@@ -183,3 +183,23 @@ def test_modules_move_between_dtypes_and_devices_as_a_whole():
         assert all(p.dtype == torch.float64 for p in module.parameters())
         assert all(b.dtype in (torch.int32, torch.int64) for b in module.buffers())
         assert all(t.device.type == "meta" for t in (*module.to("meta").parameters(), *module.buffers()))
+
+
+def test_a_layer_made_without_values_has_its_index():
+    layer = torch.nn.utils.skip_init(PartiallySharedLinear, 4, 4, 2, 0.5)
+    assert layer.index.tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_a_module_moves_to_the_device_of_the_parameters_that_it_is_assigned():
+    layer = PartiallySharedLinear(4, 4, 2, 0.5)
+    layer.load_state_dict(PartiallySharedLinear(4, 4, 2, 0.5, device="meta").state_dict(), assign=True)
+    assert all(t.device.type == "meta" for t in (*layer.parameters(), *layer.buffers()))
+
+
+def test_constants_that_stay_where_they_are_keep_their_memory():
+    """A recorded CUDA graph reads them there."""
+    layer = PartiallySharedLinear(4, 4, 2, 0.5)
+    index = layer.index
+    layer.to("cpu", torch.float64).load_state_dict(layer.state_dict())
+    layer.reset_parameters()
+    assert layer.index is index

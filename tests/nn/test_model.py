@@ -233,6 +233,17 @@ def test_a_model_built_on_the_meta_device_is_whole_after_to_empty_and_reset(shar
     assert torch.equal(model(ids, dense), whole(ids, dense))
 
 
+@pytest.mark.parametrize("load", ["assign", "to_empty"])
+@pytest.mark.parametrize("options", [{"rank": 3}, {"sharing": "trunk", "scenario": "hour"}], ids=["rows", "scenarios"])
+def test_a_model_built_on_the_meta_device_is_whole_after_it_takes_a_state_dict(options, load):
+    options |= {"embedding_dim": 4, "tower_share_ratio": 0.5}
+    whole, model, ids = DCRNN(SIZES, **options), DCRNN(SIZES, **options, device="meta"), batch()[0]
+    if load == "to_empty":
+        model.to_empty(device="cpu")
+    model.load_state_dict(whole.state_dict(), assign=load == "assign")
+    assert torch.equal(model(ids), whole(ids))
+
+
 def test_a_model_can_be_copied_and_pickled():
     model = DCRNN(SIZES, sharing="trunk", share_ratio=1.0)
     ids = batch()[0]
