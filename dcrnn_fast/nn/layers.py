@@ -174,7 +174,10 @@ class CrossRNN(WithConstants):
                 nn.init.uniform_(projection, -bound, bound)
 
     def forward(self, x0: Tensor) -> Tensor:
-        """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape."""
+        """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape.
+
+        Where tasks share all rows, their states are one in memory: only read them.
+        """
         self._check_input(x0)
         if self.plan.kind == "trunk":
             if not self.contiguous_units:
@@ -295,18 +298,21 @@ class PartiallySharedLinear(WithConstants):
         self.private_bias = parameter((num_tasks, private), device, dtype)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw new weights and biases, and fill the index tensor."""
-        self._fill_constants(self.shared_weight.device)
     def _constants(self) -> dict[str, Tensor]:
         return {"index": identity_index(self.num_tasks, self.out_features)}
 
+    def reset_parameters(self) -> None:
+        """Draw new weights and biases, and fill the index tensor."""
+        self._fill_constants(self.shared_weight.device)
         bound = 1 / math.sqrt(self.in_features)
         for values in self.parameters():
             nn.init.uniform_(values, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out]. Raises TypeError or ValueError for another dtype or shape."""
+        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out].
+
+        Raises TypeError or ValueError for no floats or another shape, RuntimeError for floats of another dtype than the parameters'.
+        """
         check_floats("x", x, "[B, in]" if isinstance(x, Tensor) and x.dim() == 2 else "[T, B, in]")
         if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
             expected = f"[{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]"

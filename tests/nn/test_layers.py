@@ -104,6 +104,11 @@ def test_with_hard_sharing_all_tasks_compute_the_same():
         assert torch.equal(h[0], h[1])
 
 
+def test_where_tasks_share_all_rows_their_states_are_one_in_memory():
+    h = CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 1.0))(torch.randn(5, 8))
+    assert h[0].data_ptr() == h[1].data_ptr()
+
+
 @pytest.mark.parametrize(("projection_share_ratio", "tasks"), [(None, 1), (1.0, 1), (0.5, 3)])
 def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, projection_share_ratio, tasks):
     low_rank = {} if projection_share_ratio is None else {"rank": 2, "projection_share_ratio": projection_share_ratio}

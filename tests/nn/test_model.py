@@ -256,17 +256,6 @@ def test_sizes_and_ratios_may_be_numpy_scalars():
     assert model(torch.tensor([[4, 5]])).shape == (1, 2)
 
 
-def test_dropped_ids_change_what_the_embeddings_read_in_training_and_not_the_first_order_term():
-    model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
-    torch.nn.init.normal_(model.first_order.table.weight)
-    model.id_dropout = torch.zeros_like
-    x0, first_order = model.inputs(ids)
-    assert torch.equal(x0, model.features(torch.zeros_like(ids)))
-    assert torch.equal(first_order, model.first_order_term(ids))
-    assert torch.equal(model.eval().inputs(ids)[0], model.features(ids))
-
-
-def test_ids_are_checked_before_they_are_dropped():
 @pytest.mark.parametrize("model", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
 def test_a_model_of_numpy_sizes_compiles_to_one_graph(model):
     sizes = {"embedding_dim": 4, "steps": 2, "num_dense": 2, "dense_bins": 3, "rank": 2}
@@ -282,6 +271,17 @@ def test_sequences_may_be_generators(model):
     assert [layer.private_bias.shape[1] for layer in made.towers] == [3, 4]
 
 
+def test_dropped_ids_change_what_the_embeddings_read_in_training_and_not_the_first_order_term():
+    model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
+    torch.nn.init.normal_(model.first_order.table.weight)
+    model.id_dropout = torch.zeros_like
+    x0, first_order = model.inputs(ids)
+    assert torch.equal(x0, model.features(torch.zeros_like(ids)))
+    assert torch.equal(first_order, model.first_order_term(ids))
+    assert torch.equal(model.eval().inputs(ids)[0], model.features(ids))
+
+
+def test_ids_are_checked_before_they_are_dropped():
     model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
     model.id_dropout = torch.zeros_like
     ids[0, 1] = 11

@@ -191,6 +191,8 @@ TABLE = [
     row("an input of another width",
         lambda: CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 0.5))(torch.randn(5, 7)),
         ValueError, r"x0: got shape \[5, 7\], expected \[B, 8\]"),
+    row("floats of another dtype than a layer's parameters",
+        lambda: PartiallySharedLinear(4, 4, 2)(torch.zeros(3, 4).double()), RuntimeError, "dtype"),
     *rows("edges that bound no bins are refused by number",
         lambda edges: PiecewiseLinearEmbedding(2, 3, bins=2).set_edges(edges), ValueError, cases=[
         ([torch.tensor([0.0, 1.0])], "got 1 tensors, expected one for each of the 2 dense features"),
