@@ -27,8 +27,12 @@ FEW, MANY = 50, 1_000_000
 LABEL = re.compile(
     r"(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|label|target)", re.I
 )
-TIME = re.compile(r"(^|_)(time|date|day|timestamp|ts)(_|$|s$)", re.I)
-USER = re.compile(r"(^|_)(user|member|customer|visitor|uid|session)", re.I)
+TIME = re.compile(r"(^|_)(time|date|day|timestamp|datetime|ts)s?(_|$)")
+USER = re.compile(r"(^|_)((user|member|customer|visitor|session)(_?((uu|gu)?id|key|hash|code))?|uid)$")
+ID = re.compile(r"(?!(.*_)?(bid|paid|unpaid|prepaid|grid|valid|invalid)$).*id$")
+"""Names as :func:`_words` writes them. Many programs write an id without a mark, such as itemid; a few words end in these letters too."""
+SPANS = ((19_700_101, 21_001_231), *((631_152_000 * unit, 4_102_444_800 * unit) for unit in (1, 10**3, 10**6, 10**9)))
+"""Numbers that can be times: dates as 20240531, and seconds, milliseconds, microseconds or nanoseconds from 1990 to 2100."""
 SAMPLE_ROWS = 1_000_000
 LOOK_ROWS, AT = 10_000, "dcrnn_fast: row"
 """Rows whose texts are looked at more closely, and the column that counts rows."""
@@ -114,8 +118,9 @@ def _yaml(
     rows: int,
     inputs: Sequence[str],
 ) -> str:
-    times = [column for column in features if _is_time(column)]
-    users = [column for column in features if USER.search(column.name) and column.distinct > FEW and column.values is None and column.named]
+    # The finest first, which an event has rather than its user or its item, and numbers last.
+    times = sorted(filter(_is_time, features), key=lambda column: (_is_number(column.kind), -column.distinct))
+    users = [column for column in features if USER.search(_words(column.name)) and column.is_whole and column.distinct > FEW]
     categorical, numeric, left = [], [], []
     for column in features:
         key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
@@ -124,7 +129,7 @@ def _yaml(
         elif column.values is not None:
             cut = "" if column.separator is None else f', separator: "{column.separator}"'
             categorical.append(f"  - {{{key}, max_values: {column.values}{cut}}}  # {about}")
-        elif column.is_text or column.name.lower().endswith("id") or column in users or column.distinct <= FEW:
+        elif column.is_text or (column.is_whole and (ID.match(_words(column.name)) or column in users or column.distinct <= FEW)):
             hashed = ", hash_buckets: 1000000" if column.distinct > MANY else ""
             categorical.append(f"  - {{{key}{hashed}}}  # {about}")
         else:
@@ -158,9 +163,18 @@ def _yaml(
 
 def _is_time(column: Column) -> bool:
     """Whether a split by time may use the column."""
-    named = TIME.search(column.name) and column.distinct > FEW
-    whole = column.named and column.distinct > 1 and not column.missing
-    return whole and bool((column.is_iso and (TIMES.match(column.kind) or named)) or (named and NUMBERS.match(column.kind)))
+    if not column.named or column.distinct < 2 or column.missing:
+        return False
+    if TIMES.match(column.kind):
+        return column.is_iso
+    low, high = column.lowest, column.highest
+    is_one = column.is_iso and column.distinct > FEW if low is None or high is None else any(a <= low <= high <= b for a, b in SPANS)
+    return is_one and bool(TIME.search(_words(column.name)))
+
+
+def _words(name: str) -> str:
+    """A name in lower case with _ between its words, as in user_id for userId."""
+    return re.sub(r"\W+", "_", re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name)).lower()
 
 
 def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], rows: int) -> str:
@@ -203,9 +217,10 @@ def _text(value: object) -> str:
 class Column(NamedTuple):
     """The facts about a column in the first rows.
 
-    `lowest` is None unless it holds numbers. `of_labels` says that it holds 0 and 1 alone, or true and false in words; `is_time` that it
-    holds times, and `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many values nearly all cells have at most,
-    if they are lists, or text that the `separator` cuts; otherwise it is None. `named` says that a schema can name it.
+    `lowest` and `highest` are None unless it holds numbers. `is_whole` says that its cells may be ids: they are one value each, and no
+    numbers with a fraction; `of_labels` that it holds 0 and 1 alone, or true and false in words; `is_time` that it holds times, and
+    `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many values nearly all cells have at most, if they are
+    lists, or text that the `separator` cuts; otherwise it is None. `named` says that a schema can name it.
     """
 
     name: str
@@ -213,6 +228,8 @@ class Column(NamedTuple):
     distinct: int
     missing: float
     lowest: float | None
+    highest: float | None
+    is_whole: bool
     of_labels: bool
     is_time: bool
     is_iso: bool
@@ -299,7 +316,7 @@ def read_columns(
         return columns, 0
     looks = _answers(database, source, LOOK_ROWS, {name: _looks(_quoted(name), kind) for name, kind in kinds.items()}, of=rows)
     for name, kind in kinds.items():
-        (distinct, present, low, high, truths), (is_iso, is_time, longest, *of_marks) = counts[name], looks[name]
+        (distinct, present, low, high, has_fraction, truths), (is_iso, is_time, longest, *of_marks) = counts[name], looks[name]
         distinct, separator = min(distinct, present), None  # an approximate count may exceed the cells
         for mark, share, parts in zip(SEPARATORS, of_marks[::2], of_marks[1::2], strict=True):
             if separator is None and (share or 0) >= SEPARATED:
@@ -310,7 +327,8 @@ def read_columns(
         missing = 1 - present / max(rows, 1)
         of_time = bool(is_time and present), is_iso
         own = own_names.get(name, name)
-        columns.append(Column(own or name, kind, distinct, missing, low, of_labels, *of_time, values, separator, bool(own)))
+        is_whole = not has_fraction and values is None and bool(own)
+        columns.append(Column(own or name, kind, distinct, missing, low, high, is_whole, of_labels, *of_time, values, separator, bool(own)))
     return columns, rows
 
 
@@ -348,10 +366,12 @@ def _answers(
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells, the lowest and the highest number, and whether all cells are 0.0 and 1.0, or true and false."""
+    """In SQL: distinct and present cells, the lowest and the highest number, whether a number has a fraction, and whether all cells are 0.0
+    and 1.0, or true and false."""
     column = f"nullif({column}, 'NaN')" if kind in ("DOUBLE", "FLOAT") else column
     facts = [f"approx_count_distinct({column})", f"count({column})"]
-    facts += [f"min({column})::DOUBLE", f"max({column})::DOUBLE"] if _is_number(kind) else ["NULL", "NULL"]
+    of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", f"bool_or({column} <> floor({column}))"]
+    facts += of_numbers if _is_number(kind) else ["NULL"] * 3
     yes, no = (f"lower({column}) IN ({', '.join(map(sql_text, TRUTHS[truth]))})" for truth in (True, False))
     if kind in ("DOUBLE", "FLOAT"):  # labels of which some are missing, as pandas writes them
         yes, no = f"{column} = 1", f"{column} = 0"

@@ -118,6 +118,56 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
     assert yaml.safe_load(text)["name"] == re.sub("[^a-z0-9_-]", "-", table.folder.name.lower())
 
 
+def kinds(text):
+    """By column: the part of the draft that names it, or why it is left out."""
+    draft = yaml.safe_load(text)
+    named = {field["column"]: key for key in ("categorical", "numeric") for field in draft.get(key, [])}
+    return named | dict(re.findall(r'^#   "(.*?)": .* missing: (.*)$', text, flags=re.MULTILINE))
+
+
+DRAWN = np.random.default_rng(0)
+FRACTIONS, COUNTS = DRAWN.gamma(2, 1, 900).round(3), DRAWN.integers(0, 4000, 900)
+KINDS = {
+    "numeric": {
+        **dict.fromkeys(["user", "user_id", "user_avg_spend", "watch_time", "time", "dwellTime", "cost_per_userid"], FRACTIONS),
+        **dict.fromkeys(["bid", "amount_paid", "isValid", "user_age", "follow_user_num", "session_length", "sessionLength"], COUNTS),
+        **dict.fromkeys(["account_age_days", "register_days", "time_since_last_visit", "play_time_ms", "ts", "paid"], COUNTS),
+        "few_fractions": np.tile([0.5, 0.7, 1e-6], 300),
+        "hours_of_day": np.arange(900) / 60,
+    },
+    "categorical": {
+        **dict.fromkeys(["user", "user_id", "userId", "uid", "visitorid", "member_key", "itemid", "adID", "parent_uuid"], COUNTS),
+        **dict.fromkeys(["customer_id", "session"], np.where(COUNTS % 9, COUNTS, np.nan)),
+        "hourmin": COUNTS % 24 * 100,
+        "server_width": COUNTS % 3 * 360.0,
+    },
+    "time": {
+        "ts": 1_714_521_600 + COUNTS,
+        "timeStamp": 1_714_521_600 + FRACTIONS,
+        "time_ms": 1_649_000_000_000 + COUNTS,
+        "eventTime": (1_714_521_600 + COUNTS) * 10**9,
+        "date": 20_220_408 + COUNTS % 9,
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, columns in KINDS.items() for name in columns])
+def test_a_column_of_numbers_is_an_id_or_a_time_if_its_name_and_its_values_say_so(tmp_path, kind, name):
+    pq.write_table(pa.table({"click": COUNTS % 2, name: KINDS[kind][name]}), tmp_path / "log.parquet")
+    draft = draft_schema([str(tmp_path / "log.parquet")])
+    assert kinds(draft) == {name: kind}
+    assert ("group" in yaml.safe_load(draft)) == (
+        kind == "categorical" and re.match("user|uid|visitor|member|customer|session", name) is not None
+    )
+
+
+def test_a_split_takes_the_finest_moment_before_any_number(tmp_path):
+    day = np.datetime64("2024-05-01", "us")
+    columns = {"watch_time": FRACTIONS, "time_ms": 1_649_000_000_000 + COUNTS, "joined_date": day - COUNTS // 900 * np.timedelta64(1, "D")}
+    pq.write_table(pa.table(columns | {"ts": day + np.arange(900), "click": COUNTS % 2}), tmp_path / "log.parquet")
+    assert yaml.safe_load(draft_schema([str(tmp_path / "log.parquet")]))["split"]["time"] == "ts"
+
+
 def test_a_flag_that_is_missing_or_set_is_a_field_unless_it_may_be_an_event(table):
     flag = ["yes", None] * 100
     table.parquet("flags.parquet", {"click": [0, 1] * 100, "coupon": flag, "returned_order": flag, "none": [None] * 200})
