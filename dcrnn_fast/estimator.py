@@ -8,8 +8,9 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from .cli.progress import choose_report
 from .data import PackedDataset, prepare
 from .data.codes.numbers import Place
-from .data.encoder.memory import arrow_table
+from .data.encoder.memory import NO_FIELD, arrow_table
 from .data.inspect.draft import SAMPLE_ROWS, draft_schema
 from .data.read.columns import labels_of, times_of
 from .errors import ConfigError, DataError, RunFolderError, did_you_mean, one_line, shown
@@ -114,22 +115,26 @@ class FunnelClassifier(BaseEstimator):
         """
         if y is not None:
             raise DataError(f"y is a {type(y).__name__}, expected None: the labels are columns of X, which tasks names; leave y out")
-        named = [] if isinstance(self.tasks, str) else [task for task in self.tasks if isinstance(task, str)]
-        if not named or len(set(named)) < len(self.tasks):
+        given = {argument: _fields(argument, getattr(self, argument)) for argument in ("categorical", "numeric", "histories")}
+        tasks = _listed("tasks", self.tasks)
+        if not tasks or not all(isinstance(task, str) for task in tasks) or len(set(tasks)) < len(tasks):
             raise DataError(f"tasks={shown(self.tasks)}: expected a list of different columns of 0 and 1; put a single one in a list")
-        for argument in ("categorical", "numeric", "histories"):
-            if isinstance(given := getattr(self, argument), (str, Mapping)):
-                raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list")
+        for argument in ("time", "group", "weight"):
+            if not isinstance(name := getattr(self, argument), (str, NoneType)):
+                raise DataError(f"{argument}={shown(name)}: expected the name of a column")
+        if not isinstance(self.config, (Mapping, NoneType)):
+            raise ConfigError(f"config={shown(self.config)}: expected values by dotted key, such as {{'model.steps': 3}}")
         root = self._new_folder()
         run, report = root / "run", choose_report() if self.verbose else _Quiet()
         is_seed = isinstance(self.random_state, (int, np.integer))
         seed = int(self.random_state) if is_seed else check_random_state(self.random_state).randint(2**31)
         before = None if init is None else init._whole_run() if isinstance(init, FunnelClassifier) else path_of("init", init)
         earlier = None if before is None else read_earlier(before)
-        own = {"data": NAME, "seed": seed} | ({"loss.sample_weight": self.weight is not None} if before is None else {})
+        own = {"data": NAME, "seed": seed} | ({} if self.weight is None else {"loss.sample_weight": True})
         config = load_config(None if before is None else RunFolder(before).config, own | dict(self.config or {}))
-        tables, rows = self._tables(X, eval_set, seed, config.valid_fraction)
-        schema = self._schema(tables, report) if before is None else self._earlier_schema(before)
+        schema = None if before is None else self._earlier_schema(before, tasks, given)
+        tables, rows = self._tables(X, eval_set, self._wanted(tasks, given) if schema is None else None, seed, config.valid_fraction)
+        schema = schema or self._schema(tables, tasks, given, report)
 
         def prepared(encoding: Mapping[str, Any] | None = None) -> PackedDataset:
             return prepare(schema, tables, cache_dir=root / "cache", encoding=encoding, progress=report.preparing)
@@ -141,6 +146,8 @@ class FunnelClassifier(BaseEstimator):
             said = str(error)
             if rows:
                 said = re.sub(PLACE, lambda found: f"X, row {rows[found[1]][int(found[2].replace(',', '')) - 1] + 1:,}", said)
+            if self.funnel is None and before is None:
+                said = said.replace("the data set is declared a funnel", "the first train rows are a funnel")
             said = said.replace("tables[train]", names[0]).replace("tables[valid]", names[1]).replace("`funnel: false`", "funnel=False")
             raise DataError(said.replace("use `threshold` or `positive`", "make a column of 0 and 1 of it")) from error
         result = train(config, run, init=before, dataset=dataset, report=report)
@@ -176,15 +183,19 @@ class FunnelClassifier(BaseEstimator):
         Raises DataError where no task has labels of both classes.
         """
         check_is_fitted(self, "ranker_")
-        scores, table, found = self.ranker_.predict(X), arrow_table(X, "X"), []
-        for task in self.schema_["tasks"]:
-            _check_column("tasks", task["column"], table.column_names)
-            labels = labels_of(table.column(task["column"]).combine_chunks(), task["column"], Place(Path("X"), 0))
+        scores, columns, found = self.ranker_.predict(X), [task["column"] for task in self.schema_["tasks"]], []
+        table, place = arrow_table(X, "X", columns), Place(Path("X"), 0)
+        for task, column in zip(self.schema_["tasks"], columns, strict=True):
+            _check_column("tasks", column, table.column_names)
+            labels = labels_of(table.column(column).combine_chunks(), column, place)
             known = ~np.isnan(labels)
+            for row in np.flatnonzero(known & (labels != 0) & (labels != 1))[:1]:
+                held = f"column {column!r} holds {labels[row]:g}, expected 0 and 1 (empty: unknown)"
+                raise DataError(f"{place.row(int(row))}: task {task['name']!r}: {held}; make a column of 0 and 1 of it")
             if len(np.unique(labels[known])) == 2:
                 found.append(roc_auc_score(labels[known], scores[task["name"]][known]))
         if not found:
-            raise DataError(f"X has labels of one class alone in {', '.join(self.tasks)}: there is no AUC; give rows of both classes")
+            raise DataError(f"X has labels of one class alone in {', '.join(columns)}: there is no AUC; give rows of both classes")
         return float(np.mean(found))
 
     def save(self, path: str | Path) -> Path:
@@ -234,7 +245,15 @@ class FunnelClassifier(BaseEstimator):
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
-    def _tables(self, X: Any, eval_set: Any, seed: int, valid_fraction: float) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.intp]]]:
+    def _wanted(self, tasks: list[str], given: Mapping[str, Any]) -> set[Any] | None:
+        """The columns that the arguments name, if they name all fields."""
+        if given["categorical"] is None or given["numeric"] is None:
+            return None
+        fields = [one for several in given.values() for one in several or ()]
+        fields += [one["where"] for one in fields if isinstance(one.get("where"), Mapping)]
+        return {*tasks, self.time, self.group, self.weight, *(one.get(key) for one in fields for key in ("column", "by", "time"))} - {None}
+
+    def _tables(self, X: Any, eval_set: Any, wanted: set[Any] | None, seed: int, fraction: float) -> tuple[dict[str, Any], dict[str, Any]]:
         """The train and the validation rows, and none for a test: every row teaches or tells when to stop. Where both come from X, also
         which of its rows they are."""
         if isinstance(X, (str, Path)):
@@ -244,17 +263,20 @@ class FunnelClassifier(BaseEstimator):
                 return {"train": X, "valid": eval_set, "test": pq.read_schema(X).empty_table()}, {}
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"X is {str(X)!r}, expected the path of a Parquet file: {one_line(error, 200)}") from error
-        table = arrow_table(X, "X")
+        table = _readable(X, "X", wanted)
         if eval_set is not None:
-            return {"train": table, "valid": arrow_table(eval_set, "eval_set"), "test": table.slice(0, 0)}, {}
-        is_valid = self._is_valid(table, seed, valid_fraction)
+            if not len(valid := _readable(eval_set, "eval_set", wanted)):
+                raise DataError("eval_set has no rows; give rows, or leave it out: a part of X is then kept for validation")
+            return {"train": table, "valid": valid, "test": table.slice(0, 0)}, {}
+        is_valid = self._is_valid(table, seed, fraction)
         rows = {"train": np.flatnonzero(~is_valid), "valid": np.flatnonzero(is_valid)}
         return {"train": table.filter(pa.array(~is_valid)), "valid": table.filter(pa.array(is_valid)), "test": table.slice(0, 0)}, rows
 
     def _is_valid(self, rows: pa.Table, seed: int, valid_fraction: float) -> npt.NDArray[np.bool_]:
         count = round(valid_fraction * len(rows))
-        if not count:
-            raise DataError(f"X has {len(rows)} rows, too few to keep {valid_fraction:g} of them for validation; give more, or eval_set")
+        if not 0 < count < len(rows):
+            kept = f"too few to keep {valid_fraction:g} of them for validation and to train on the others"
+            raise DataError(f"X has {len(rows)} rows, {kept}; give more, another valid_fraction in config, or eval_set")
         order = np.random.default_rng(seed).permutation(len(rows))
         if self.time is not None:
             _check_column("time", self.time, rows.column_names)
@@ -266,48 +288,59 @@ class FunnelClassifier(BaseEstimator):
         is_valid[order[-count:]] = True
         return is_valid
 
-    def _schema(self, tables: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    def _schema(self, tables: Mapping[str, Any], tasks: list[str], given: Mapping[str, Any], report: Report) -> dict[str, Any]:
         """The schema of the rows: drafted, but for what the arguments say. Reports what is read, and what the draft leaves out."""
+        kinds = {field.name: field.type for field in tables["test"].schema}
         for argument in ("group", "weight", "time"):
             if (name := getattr(self, argument)) is not None:
-                _check_column(argument, name, tables["test"].column_names)
+                _check_column(argument, name, list(kinds))
         with scratch_folder() as folder:
             rows = tables["train"]
             if isinstance(rows, pa.Table):
                 pq.write_table(rows.slice(0, SAMPLE_ROWS), folder / "X.parquet")
                 rows = folder / "X.parquet"
             try:
-                draft = draft_schema([str(rows)], tasks=list(self.tasks))
+                draft = draft_schema([str(rows)], tasks=tasks)
             except DataError as error:
                 raise DataError(str(error).replace(str(folder / "X.parquet"), "X")) from error
         schema: dict[str, Any] = yaml.safe_load(draft) | {"name": NAME}
         for key in ("files", "split"):
             schema.pop(key, None)
-        given = {"categorical": self.categorical, "numeric": self.numeric, "histories": self.histories}
-        named = {kind: [{"column": one} if isinstance(one, str) else dict(one) for one in value or ()] for kind, value in given.items()}
-        named["numeric"] = [one if one.keys() - {"column"} else one | NUMBER for one in named["numeric"]]
-        taken = {self.time, self.weight, *(one.get("column") for kind in ("categorical", "numeric") for one in named[kind])}
+        named = [one["column"] for kind in ("categorical", "numeric") for one in given[kind] or ()]
         for kind, value in given.items():
-            drafted = [one for one in schema.get(kind, ()) if one["column"] not in taken]
-            schema[kind] = drafted if value is None else named[kind]
-        report.note(f"reads {', '.join(one.get('column', one.get('name')) for kind in given for one in schema[kind])}")
+            drafted = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self.weight, *named)]
+            schema[kind] = drafted if value is None else value
+        schema["numeric"] = [one if one.keys() - {"column"} else one | NUMBER for one in schema["numeric"]]
+        for column in (one["column"] for one in schema["categorical"]):
+            if pa.types.is_temporal(kind := kinds.get(column, pa.null())) and not pa.types.is_date(kind):
+                text = "which has another text in each unit; make its hour, or a text, of it"
+                raise DataError(f"categorical: column {column!r} is of type {kind}, {text}")
+        read = _names(one for kind in given for one in schema[kind])
+        report.note(f"reads {', '.join(read)}")
         for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
             if name != column:
                 report.note(f"calls the task of column {column!r} {name}")
-        if self.funnel is None and len(self.tasks) > 1 and "funnel" not in schema:
+        if self.funnel is None and len(tasks) > 1 and "funnel" not in schema:
             report.note("takes the tasks for independent: some row has a later event without the one before it, or none has the last")
         for line in draft.partition("# Left out:\n")[2].splitlines():
-            report.note(f"leaves out {line.strip('# ')}")
+            if not line.startswith(tuple(f'#   "{name}": ' for name in read)):
+                report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
         return schema | {key: value for key, value in others.items() if value is not None}
 
-    def _earlier_schema(self, run: Path) -> dict[str, Any]:
-        """The schema of an earlier run."""
+    def _earlier_schema(self, run: Path, tasks: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The schema of an earlier run. Raises DataError where the arguments say something else."""
         if not (file := RunFolder(run).schema).is_file():
             raise DataError(f"init: the run in {run} keeps no schema ({file.name}), so nothing says how to read X")
         schema: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if (tasks := [task.get("column") for task in schema["tasks"]]) != list(self.tasks):
-            raise DataError(f"tasks={shown(list(self.tasks))}: the run in {run} has those of {tasks}")
+        was = {"group": None, "weight": None, "funnel": False} | schema | {"tasks": _names(schema["tasks"])}
+        was |= {kind: sorted(_names(schema.get(kind, ()))) for kind in given}
+        now = {"tasks": tasks, "group": self.group, "weight": self.weight, "funnel": self.funnel}
+        now |= {kind: sorted(_names(value)) for kind, value in given.items() if value is not None}
+        for argument, value in now.items():
+            if value is not None and value != was[argument]:
+                has = f"the run in {run} has {shown(was[argument])}, and its schema reads X"
+                raise DataError(f"{argument}={shown(value)}: {has}; give the same, or fit without init")
         return schema
 
 
@@ -322,6 +355,44 @@ class _Quiet(Report):
 def _delete(folder: Path, maker: int) -> None:
     if os.getpid() == maker:  # A forked child has the object too, but not the folder.
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listed(argument: str, given: Any) -> list[Any]:
+    """A list, tuple, array or column of names as a list."""
+    try:
+        if isinstance(given, (str, bytes, Mapping)):
+            raise TypeError
+        return [str(one) if isinstance(one, str) else one for one in (given.to_pylist() if hasattr(given, "to_pylist") else given)]
+    except TypeError:
+        raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list") from None
+
+
+def _fields(argument: str, given: Any) -> list[dict[str, Any]] | None:
+    """What a schema holds under the key; of a name alone its column."""
+    if given is None:
+        return None
+    key = "name" if argument == "histories" else "column"
+    fields = [{key: one} if isinstance(one, str) else one for one in _listed(argument, given)]
+    if bad := [one for one in fields if not (isinstance(one, Mapping) and isinstance(one.get(key), str))]:
+        raise DataError(f"{argument} holds {shown(bad[0])}, expected names of columns, or what a schema holds under {argument}")
+    return [dict(one) for one in fields]
+
+
+def _names(fields: Iterable[Any]) -> list[str]:
+    """The columns of a schema's fields or tasks, and the names of its histories."""
+    return [one if isinstance(one, str) else one.get("column", one.get("name")) for one in fields]
+
+
+def _readable(table: Any, name: str, wanted: set[str] | None) -> pa.Table:
+    """The columns of a table. Raises DataError for one that Parquet cannot hold."""
+    table = arrow_table(table, name, wanted)
+    row = table.slice(0, 1)
+    for column, kind in zip(table.column_names, table.schema.types, strict=True):
+        try:
+            pq.write_table(row.select([column]).filter(pa.array([True] * len(row), pa.bool_())), pa.BufferOutputStream())
+        except pa.ArrowException as error:
+            raise DataError(f"{name}: column {column!r} is of type {shown(str(kind))}, {NO_FIELD}") from error
+    return table
 
 
 def _check_column(argument: str, name: str, columns: Sequence[str]) -> None:

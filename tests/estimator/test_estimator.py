@@ -237,11 +237,13 @@ def test_it_goes_on_from_an_earlier_one_as_a_run_does(fitted, frame, tmp_path, i
     assert model._result["init"]["metrics"]["train"] == result["init"]["metrics"]["train"]
 
 
-def test_columns_may_be_named_and_others_are_then_left_out(frame):
-    model = quick(categorical=["item_id", {"column": "user_id", "hash_buckets": 100}], numeric=[]).fit(frame)
-    assert sorted(model.feature_names_in_) == ["item_id", "user_id"]
-    model = quick(numeric=["item_id"], categorical=["city"]).fit(frame)
-    assert model.schema_["numeric"] == [{"column": "item_id", "buckets": 32, "dense": "standardise"}]
+def test_it_goes_on_where_the_arguments_name_the_same_columns(frame):
+    named = {"categorical": ["item_id", "city"], "numeric": ["price"], "group": "city", "weight": "w", "funnel": True}
+    rows = frame[:600].assign(w=np.where(frame[:600]["city"] == "Oslo", 0.0, 1.0))
+    before = quick(**named).fit(rows)
+    after = quick(**named | {"categorical": ["city", "item_id"]}).fit(rows, init=before)
+    assert after.schema_["categorical"] == before.schema_["categorical"]
+    assert load_config(after._run / "config.yaml").loss.sample_weight
 
 
 def test_a_label_that_is_no_task_is_no_feature(frame):

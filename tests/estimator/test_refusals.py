@@ -1,12 +1,14 @@
 """What FunnelClassifier refuses, and in which words."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.exceptions import NotFittedError
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
 from dcrnn_fast.training import evaluate
-from tests.refusals import check, row
+from tests.refusals import check, row, rows
 
 from .quick import quick
 
@@ -24,13 +26,66 @@ REFUSED = [
         "a task that is no list",
         lambda frame: quick(tasks="click").fit(frame),
         DataError,
-        "tasks='click': expected a list of different",
+        "tasks='click': expected a list; put a single one in a list",
     ),
     row(
         "a task that is a mapping",
         lambda frame: quick(tasks=[{"name": "click"}]).fit(frame),
         DataError,
         "list of different columns of 0 and 1",
+    ),
+    *rows(
+        "an argument of another kind",
+        lambda argument, given, frame: quick(**{argument: given}).fit(frame),
+        None,
+        cases=[
+            ("tasks", None, DataError, "tasks=None: expected a list"),
+            ("categorical", 7, DataError, "categorical=7: expected a list"),
+            ("categorical", [1], DataError, "categorical holds 1, expected names of columns"),
+            ("numeric", [None], DataError, "numeric holds None, expected names of columns"),
+            ("numeric", [{"name": "price"}], DataError, "numeric holds {'name': 'price'}, expected names of columns, or what a schema"),
+            ("histories", [{"of": "item_id"}], DataError, "histories holds {'of': 'item_id'}, expected"),
+            ("time", ["ts"], DataError, r"time=\['ts'\]: expected the name of a column"),
+            ("group", 1, DataError, "group=1: expected the name of a column"),
+            ("config", "a", ConfigError, "config='a': expected values by dotted key, such as {'model.steps': 3}"),
+            ("config", [1], ConfigError, r"config=\[1\]: expected values by dotted key"),
+        ],
+    ),
+    *rows(
+        "to go on from a run with other columns",
+        lambda argument, given, fitted, frame: quick(**{argument: given}).fit(frame, init=fitted),
+        DataError,
+        cases=[
+            ("group", "city", "group='city': the run in .* has 'user_id', and its schema reads X; give the same, or fit without init"),
+            ("weight", "price", "weight='price': the run in .* has None"),
+            ("funnel", False, "funnel=False: the run in .* has True"),
+            ("categorical", ["city"], r"categorical=\['city'\]: the run in .* has \['city', 'item_id', 'user_id'\]"),
+            ("numeric", [], r"numeric=\[\]: the run in .* has \['price'\]"),
+            ("histories", [{"name": "last", "of": "item_id"}], r"histories=\['last'\]: the run in .* has \[\]"),
+        ],
+    ),
+    row(
+        "a category that has a text in each unit of time",
+        lambda frame: quick(categorical=["ts"]).fit(frame),
+        DataError,
+        "categorical: column 'ts' is of type timestamp.*, which has another text in each unit; make its hour, or a text, of it",
+    ),
+    *rows(
+        "a column that no field can hold",
+        lambda cells, frame: quick().fit(pa.table({**{name: pa.array(frame[name]) for name in frame}, "x": cells})),
+        DataError,
+        values=[
+            pa.RunEndEncodedArray.from_arrays([1000, 3000], ["a", "b"]),
+            pa.array([(1, 2, 3)] * 3000, pa.month_day_nano_interval()),
+            pa.array([{"a": "b"}] * 3000, pa.struct({"a": pa.string_view()})),
+        ],
+        said="X: column 'x' is of type '.*', which no field can hold; make text or numbers of it, or leave it out",
+    ),
+    row(
+        "a column of intervals",
+        lambda frame: quick().fit(frame.assign(band=pd.cut(frame["price"], 5))),
+        DataError,
+        "X: column 'band' is of type '.*', which no field can hold",
     ),
     row("a single column", lambda frame: quick(numeric="price").fit(frame), DataError, "numeric='price': expected a list; put a single"),
     row("a column as a table", lambda frame: quick().fit(frame["click"]), DataError, "X is of type Series, expected a pandas"),
@@ -52,9 +107,22 @@ REFUSED = [
         DataError,
         "labels of one class alone in click, order",
     ),
+    row(
+        "a score on labels that are not 0 and 1",
+        lambda fitted, frame: fitted.score(frame.assign(click=frame["click"] * 3)),
+        DataError,
+        r"X, row \d+: task 'click': column 'click' holds 3, expected 0 and 1 \(empty: unknown\); make a column of 0 and 1 of it",
+    ),
     row("a task twice", lambda frame: quick(tasks=["click", "click"]).fit(frame), DataError, "expected a list of different columns"),
     row("a group that is no column", lambda frame: quick(group="usr_id").fit(frame), DataError, r"did you mean 'user_id'\?"),
     row("too few rows", lambda frame: quick().fit(frame[:4]), DataError, "X has 4 rows, too few to keep 0.1 of them"),
+    row(
+        "no row to train on",
+        lambda frame: quick(config={"valid_fraction": 0.9999}).fit(frame),
+        DataError,
+        "X has 3000 rows, too few to keep 0.9999 of them for validation and to train on the others; give more, another valid_fraction",
+    ),
+    row("no validation row", lambda frame: quick().fit(frame, eval_set=frame[:0]), DataError, "eval_set has no rows; give rows, or"),
     row("no Parquet file", lambda: quick().fit(__file__, eval_set=__file__), DataError, "expected the path of a Parquet file"),
     row("a table that is none", lambda frame: quick().fit(frame, eval_set=7), DataError, "eval_set is of type int, expected a pandas"),
     row("a score without labels", lambda fitted, frame: fitted.score(frame.drop(columns="order")), DataError, "X has no column 'order'"),
@@ -68,6 +136,12 @@ REFUSED = [
         "click = 1 and order = 0; correct such rows, or set funnel=False",
     ),
     row(
+        "a funnel that the validation rows break",
+        lambda frame: quick().fit(frame, eval_set=frame.assign(order=1)),
+        DataError,
+        "the first train rows are a funnel, yet the row has order = 1 and click = 0; correct such rows, or set funnel=False",
+    ),
+    row(
         "a cell that no split hides",
         lambda frame: quick(time="ts").fit(frame.assign(price=frame["price"].where(frame.index != 2345, np.inf))),
         DataError,
@@ -77,7 +151,12 @@ REFUSED = [
     row("a column of several types", lambda frame: quick().fit(frame.assign(city=[1, "a"] * 1500)), DataError, "column 'city'"),
     row("a name that is no text", lambda frame: quick().fit(frame.rename(columns={"city": 7})), DataError, "X has the column 7, expected"),
     row("an unknown key", lambda frame: quick(config={"model.stepps": 3}).fit(frame), ConfigError, "model.stepps"),
-    row("to go on with other tasks", lambda fitted, frame: quick(tasks=["click"]).fit(frame, init=fitted), DataError, "has those of"),
+    row(
+        "to go on with other tasks",
+        lambda fitted, frame: quick(tasks=["click"]).fit(frame, init=fitted),
+        DataError,
+        "tasks=.*: the run in .* has",
+    ),
     row("to go on from one before it is fitted", lambda frame: quick().fit(frame, init=quick()), NotFittedError, "is not fitted yet"),
     row("to go on from no run", lambda frame, tmp_path: quick().fit(frame, init=tmp_path), CheckpointError, "holds no run"),
     row(

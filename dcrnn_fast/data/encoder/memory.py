@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXACT = 2**53
 """From here on float64 does not hold every integer."""
+NO_FIELD = "which no field can hold; make text or numbers of it, or leave it out"
 HERE = Place(Path("table"), 0)
 _SPELLED: dict[type, Any] = {str: str, int: str, bool: lambda cell: "true" if cell else "false"}
 """How Arrow writes cells of these types as text."""
@@ -68,11 +69,12 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
     is_mapping = _is_pandas(table) or isinstance(table, Mapping)
     if not is_mapping and not _is_arrow(table):
         raise DataError(f"{name} is of type {type(table).__name__}, expected a pandas or polars DataFrame, an Arrow table, or a mapping")
+    is_polars = _is_polars(table)
     try:
-        table = table if is_mapping else pa.table(table)
+        table = table if is_mapping or is_polars else pa.table(table)
     except pa.ArrowException as error:
         raise DataError(f"{name} is a {type(table).__name__}, expected a table: {one_line(error, 200)}") from error
-    present = table.column_names if not is_mapping else list(table.columns) if _is_pandas(table) else list(table)
+    present = list(table.columns) if _is_pandas(table) or is_polars else list(table) if is_mapping else table.column_names
     names = present if wanted is None or not set(wanted) <= set(present) else [one for one in present if one in wanted]
     if not is_mapping:
         from ..read.columns import plain
@@ -80,8 +82,15 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
         if twice := [one for one in names if names.count(one) > 1]:
             raise DataError(f"{name} has the column {twice[0]!r} twice; rename one")
 
-        empty = {one: plain(table[one].slice(0, 0).combine_chunks()).type for one in names}
-        return pa.table({one: pa.chunked_array(map(plain, table[one].chunks), kind) for one, kind in empty.items()})
+        columns = {}
+        for one in names:
+            try:
+                column = (pa.table(table[[one]]) if is_polars else table)[one]
+                columns[one] = pa.chunked_array(map(plain, column.chunks), plain(column.slice(0, 0).combine_chunks()).type)
+            except pa.ArrowException as error:
+                kind = table[one].dtype if is_polars else column.type
+                raise DataError(f"{name}: column {one!r} is of type {shown(str(kind))}, {NO_FIELD}") from error
+        return pa.table(columns)
     if unnamed := [one for one in names if not isinstance(one, str)]:
         raise DataError(f"{name} has the column {unnamed[0]!r}, expected names that are text; rename its columns")
     (piece,) = pieces_of(table, names)
@@ -130,6 +139,11 @@ def _is_pandas(table: Any) -> bool:
 def _is_arrow(table: Any) -> bool:
     """Whether it is a table that gives an Arrow stream. A frame's column may give one too, and is no table."""
     return hasattr(table, "__arrow_c_stream__") and type(table).__name__ != "Series"
+
+
+def _is_polars(table: Any) -> bool:
+    """Whether it is a polars DataFrame. Its columns are converted one by one too: Arrow lacks types of polars."""
+    return type(table).__module__.partition(".")[0] == "polars"
 
 
 def _check_columns(wanted: Sequence[str], present: Iterable[Any]) -> None:
@@ -224,6 +238,7 @@ def _arrow_pieces(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
     from ..read.columns import without_views
 
     place = HERE
+    table = table[list(wanted)] if wanted and _is_polars(table) and set(wanted) <= set(table.columns) else table
     try:
         with pa.RecordBatchReader.from_stream(table) as reader:
             _check_columns(wanted, reader.schema.names)
@@ -243,6 +258,7 @@ def _arrow_array(piece: Piece, name: str) -> pa.Array:
     pa = _pyarrow(f"column {name!r} of the table, which is no list or array of one plain type,")
     if isinstance(column, pa.Array):
         return column
+    column = column.sparse.to_dense() if hasattr(column, "sparse") else column
     try:
         array = column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
         return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

@@ -1,0 +1,84 @@
+"""Which columns FunnelClassifier reads, and as what."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from dcrnn_fast import FunnelClassifier
+from dcrnn_fast.errors import DataError
+
+from .quick import QUICK, quick
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
+
+
+def test_numbers_whose_names_sound_like_ids_and_times_are_read_as_numbers(frame):
+    rng = np.random.default_rng(0)
+    spend, watched = rng.gamma(2, 1, (2, 3000)).round(3)
+    click = rng.random(3000) < 1 / (1 + np.exp(5 - spend - 2 * watched))
+    rows = frame[["ts", "user_id"]].assign(user_avg_spend=spend, watch_time=watched, click=click.astype(int))
+    model = FunnelClassifier(time="ts", verbose=False).fit(rows)
+    assert [one["column"] for one in model.schema_["numeric"]] == ["user_avg_spend", "watch_time"]
+    assert model.schema_["group"] == "user_id"
+    assert model.metrics_["click"]["auc"] > 0.8
+
+
+def test_few_numbers_with_fractions_have_the_same_scores_in_a_frame_a_row_and_a_file(frame, tmp_path):
+    rows = frame.assign(rate=np.random.default_rng(0).choice(np.array([1e-6, 0.1, 0.7], np.float32), 3000))
+    model = quick(time="ts").fit(rows)
+    expected = model.predict_proba(rows[:30])["click"]
+    one_by_one = [model.ranker_.predict(rows.iloc[row].to_dict())["click"][0] for row in range(30)]
+    np.testing.assert_allclose(one_by_one, expected, rtol=1e-6)
+    rows[:30].to_csv(tmp_path / "rows.csv", index=False)
+    np.testing.assert_allclose(model.predict_proba(pd.read_csv(tmp_path / "rows.csv"))["click"], expected, rtol=1e-6)
+
+
+LISTS = {"tuple": tuple, "Index": pd.Index, "Series": pd.Series, "numpy": np.array, "arrow": pa.array}
+
+
+@pytest.mark.parametrize("made", LISTS.values(), ids=LISTS)
+def test_names_of_columns_may_be_any_list(frame, made):
+    model = quick(tasks=made(["click", "order"]), categorical=made(["city", "item_id"]), numeric=made(["price"])).fit(frame)
+    assert sorted(model.feature_names_in_) == ["city", "item_id", "price"]
+    assert 0 < model.score(frame) < 1
+
+
+def test_where_all_fields_are_named_no_other_column_is_converted(frame):
+    """So a column that no field could hold, or whose name no file could, does no harm."""
+    rows = frame.assign(mixed=[1, "a"] * 1500, band=pd.cut(frame["price"], 5), seven=object()).rename(columns={"seven": 7})
+    history = {"name": "last", "of": "item_id", "by": "user_id", "time": "ts", "last": 3}
+    named = {"categorical": ["item_id"], "numeric": ["price"], "histories": [history], "weight": "weight"}
+    model = quick(**named).fit(rows.assign(weight=1.0), eval_set=rows[:200].assign(weight=1.0))
+    assert sorted(model.feature_names_in_) == ["item_id", "last", "price"]
+    assert 0 < model.score(rows.assign(last=[[]] * 3000)) < 1
+
+
+def test_a_column_of_polars_that_arrow_lacks_is_named_unless_no_field_reads_it(frame):
+    polars = pytest.importorskip("polars")
+    rows = polars.from_pandas(frame).with_columns(huge=polars.lit(1).cast(polars.Int128))
+    with pytest.raises(DataError, match="X: column 'huge' is of type 'Int128', which no field can hold"):
+        quick().fit(rows)
+    assert 0 < quick(categorical=["item_id"], numeric=["price"]).fit(rows).score(rows) < 1
+
+
+def test_sparse_columns_are_read_as_dense_ones(frame):
+    sparse, dense = (frame[["ts", "click", "price"]].join(pd.get_dummies(frame["city"], sparse=is_sparse)) for is_sparse in (True, False))
+    models = [quick(tasks=["click"], time="ts").fit(rows) for rows in (sparse, dense)]
+    assert models[0].schema_ == models[1].schema_
+    pd.testing.assert_frame_equal(models[0].predict_proba(sparse), models[1].predict_proba(dense))
+
+
+def test_a_column_that_is_read_is_not_said_to_be_left_out(frame, capsys):
+    FunnelClassifier(tasks=["click"], categorical=["day"], config=QUICK).fit(frame[:600].assign(day=frame["ts"].dt.date))
+    said = capsys.readouterr().err
+    assert "reads day" in said
+    assert 'leaves out "ts"' in said
+    assert 'leaves out "day"' not in said
+
+
+def test_columns_may_be_named_and_others_are_then_left_out(frame):
+    model = quick(categorical=["item_id", {"column": "user_id", "hash_buckets": 100}], numeric=[]).fit(frame)
+    assert sorted(model.feature_names_in_) == ["item_id", "user_id"]
+    model = quick(numeric=["item_id"], categorical=["city"]).fit(frame)
+    assert model.schema_["numeric"] == [{"column": "item_id", "buckets": 32, "dense": "standardise"}]
