@@ -250,7 +250,7 @@ class PreparedDCRNN:
         """What :meth:`dcrnn_fast.DCRNN.inputs` gives."""
         model = self.model
         if self._lookup is None or (dense is None) != (model.num_dense == 0) or not self._takes(dense):
-            return model.inputs(ids, dense, drops=False)
+            return model._inputs(ids, dense, None)
         try:
             x0, first = self._lookup(ids, dense)
         except (RuntimeError, TypeError, ValueError):

@@ -236,13 +236,13 @@ class DCRNN(WithConstants):
         check_negative_rate(rate, len(self.tasks), self.relation)
         self._negative_rate = float(rate)
 
-    def inputs(self, ids: Tensor, dense: Tensor | None = None, *, drops: bool = True) -> tuple[Any, ...]:
-        """What :meth:`behind_inputs` takes: x0 [B, D], the first-order term [B, T] or None, and, of a model with scenarios, them [B].
+    def inputs(self, ids: Tensor, dense: Tensor | None = None) -> tuple[Any, ...]:
+        """What :meth:`behind_inputs` takes: x0 [B, D], the first-order term [B, T] or None, and, of a model with scenarios, them [B]."""
+        return self._inputs(ids, dense, self.id_dropout if self.training else None)
 
-        ``drops``: whether ``id_dropout`` counts in training mode.
-        """
+    def _inputs(self, ids: Tensor, dense: Tensor | None, id_dropout: Callable[[Tensor], Tensor] | None) -> tuple[Any, ...]:
         checked = self._check(ids, dense)
-        read = self.id_dropout(ids) if drops and self.id_dropout is not None and self.training else ids
+        read = ids if id_dropout is None else id_dropout(ids)
         return self._embedded(read, dense, checked), self.first_order_term(ids, dense, checked=checked), *self.scenarios_of(read)
 
     def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
