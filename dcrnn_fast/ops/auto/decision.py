@@ -103,8 +103,9 @@ def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Se
         return STATIC
     # the tracer holds some fixed sizes as symbols, which are no constants to a function
     fixed = tuple([int(symbolic.guard_scalar(size)) for size in sizes])
-    # export needs no `no_grad` to make a program for inference: that parameters require gradients says nothing there
-    preferred = ((), needs) if torch.compiler.is_exporting() else (needs,)
+    # Export needs no `no_grad` to make a program for inference: that parameters require gradients says nothing there. In PyTorch 2.10 and
+    # 2.11 is_exporting() is true in every compiled graph, which its flag is not.
+    preferred = ((), needs) if torch.compiler._is_exporting_flag else (needs,)
     return backend_in_graph(operator, kind, preferred, fixed, tensors[0].device)
 
 
