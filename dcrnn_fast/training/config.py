@@ -38,7 +38,7 @@ class ModelConfig(_Section):
     embedding_init_std: Annotated[float, Field(ge=0, le=10)] = Field(
         default=0.05, description="standard deviation with which the embeddings start; 0 starts all ids equal"
     )
-    first_order: bool = Field(default=True, description="a number for each id and task, and for each bin of a number, added to the logits")
+    first_order: bool = Field(default=True, description="a number for each id and task, added to the logits")
     steps: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="applications of the cross cell")
     cell: Literal["gated", "cross"] = Field(default="gated", description="cross cell with or without the gate")
     tied: bool = Field(default=True, description="the same weights at every step")

@@ -82,3 +82,10 @@ def test_columns_may_be_named_and_others_are_then_left_out(frame):
     assert sorted(model.feature_names_in_) == ["item_id", "user_id"]
     model = quick(numeric=["item_id"], categorical=["city"]).fit(frame)
     assert model.schema_["numeric"] == [{"column": "item_id", "buckets": 32, "dense": "standardise"}]
+
+
+def test_named_numbers_without_a_category_have_one_field():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"price": rng.normal(size=400), "size": rng.normal(size=400), "click": rng.integers(0, 2, 400)})
+    model = quick(tasks=["click"], categorical=[], numeric=["price", "size"]).fit(frame)
+    assert [set(one) for one in model.schema_["numeric"]] == [{"column", "buckets", "dense"}, {"column", "dense"}]

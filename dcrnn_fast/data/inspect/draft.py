@@ -121,7 +121,7 @@ def _yaml(
     # The finest first, which an event has rather than its user or its item, and numbers last.
     times = sorted(filter(_is_time, features), key=lambda column: (_is_number(column.kind), -column.distinct))
     users = [column for column in features if USER.search(_words(column.name)) and column.is_whole and column.distinct > FEW]
-    categorical, numeric, left = [], [], []
+    categorical, numbers, numeric, left = [], [], [], []
     for column in features:
         key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
         if why := _left_out(column, times, users, rows):
@@ -133,8 +133,12 @@ def _yaml(
             hashed = ", hash_buckets: 1000000" if column.distinct > MANY else ""
             categorical.append(f"  - {{{key}{hashed}}}  # {about}")
         else:
-            dense = "log1p" if column.lowest is not None and column.lowest >= 0 else "standardise"
-            numeric.append(f"  - {{{key}, buckets: 32, dense: {dense}}}  # {column.about}")
+            numbers.append(column)
+    for column in numbers:
+        dense = "log1p" if column.lowest is not None and column.lowest >= 0 else "standardise"
+        # Buckets tell a missing cell from others. And a schema needs a field.
+        buckets = "buckets: 32, " if column.missing or not (categorical or numeric) else ""
+        numeric.append(f"  - {{column: {_text(column.name)}, {buckets}dense: {dense}}}  # {column.about}")
     tasks: dict[str, str] = {}
     for number, column in enumerate(labels):
         name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
@@ -143,9 +147,8 @@ def _yaml(
     name = re.sub(r"[^a-z0-9_-]", "-", _name(inputs[0]).lower()).lstrip("_-") or "table"
     files = _text([os.path.abspath(path) for path in inputs])
     in_files = "" if times or users else ", test_fraction: 0.2"
-    split = f"split: {{time: {_text(times[0].name)}, valid: 0.1, test: 0.2}}\n" if times else ""
-    if users and not times:
-        split = f"split: {{hash: {_text(users[0].name)}, valid: 0.1, test: 0.2}}\n"
+    by = [*(f"time: {_text(one.name)}" for one in times), *(f"hash: {_text(one.name)}" for one in users)]
+    split = f"split: {{{by[0]}, valid: 0.1, test: 0.2}}\n" if by else ""
     csv = f"csv: {{{', '.join(f'{key}: {_text(value)}' for key, value in written.items())}}}\n" if written else ""
     csv += f"missing_values: {_text(['', *missing])}\n" if missing else ""
     parts = [

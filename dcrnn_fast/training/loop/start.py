@@ -81,6 +81,15 @@ def _logit(rate: float) -> float:
     return math.log(rate) - math.log1p(-rate)
 
 
+def of_ids_alone(model: nn.Module) -> None:
+    """Leave the first-order term of dense columns at zero: in small tables and of many numbers, it learns noise before the network learns.
+
+    docs/evidence/defaults.md has the study.
+    """
+    if isinstance(term := model.first_order, nn.Module) and term.dense_weight is not None:
+        term.get_parameter("dense_weight").requires_grad_(False)
+
+
 def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:
     """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32.
 

@@ -45,7 +45,7 @@ def test_a_draft_names_labels_time_groups_fields_and_numbers(table):
     assert draft["split"] == {"time": "day", "valid": 0.1, "test": 0.2}
     assert draft["group"] == "user_id"
     assert [column["column"] for column in draft["categorical"]] == ["user_id", "city", "hour"]
-    assert draft["numeric"] == [{"column": "price", "buckets": 32, "dense": "log1p"}]
+    assert draft["numeric"] == [{"column": "price", "dense": "log1p"}]
 
 
 def test_a_drafted_schema_prepares_its_table_as_csv_and_as_parquet(table):
@@ -82,7 +82,7 @@ def test_a_table_of_another_country_is_drafted_as_it_is_written_and_prepared(tab
     assert yaml.safe_load(text)["csv"] == {"encoding": "cp1252", "delimiter": ";", "decimal": ","}
     assert drafted_columns(text) == {
         "artikel": {},
-        "preis": {"buckets": 32, "dense": "log1p"},
+        "preis": {"dense": "log1p"},
         "datum": unreadable,
         "tag": unreadable,
         "klick": "label",
@@ -183,6 +183,21 @@ def test_lists_that_grow_longer_later_in_a_table_are_seen(table):
     rows = range(30_000)
     table.parquet("log.parquet", {"click": [i % 2 for i in rows], "viewed": [[*range(i // 3_000)] for i in rows]})
     assert drafted_columns(draft_schema([str(table.folder / "log.parquet")]))["viewed"] == {"max_values": 9}
+
+
+def test_a_number_is_in_buckets_too_only_where_cells_are_missing(table):
+    rows = [(i % 2, i / 7, "" if i % 9 == 0 else i / 7, "ab"[i % 2]) for i in range(1, 901)]
+    drafted = drafted_columns(draft_schema([str(table.write("t.csv", "click,price,size,city", rows).folder / "t.csv")]))
+    assert (drafted["price"], drafted["size"]) == ({"dense": "log1p"}, {"buckets": 32, "dense": "log1p"})
+
+
+def test_a_table_of_numbers_alone_has_one_in_buckets_as_a_schema_needs_a_field(table):
+    rows = [(i % 2, i / 7, i / 11) for i in range(1, 901)]
+    text = draft_schema([str(table.write("t.csv", "click,price,size", rows).folder / "t.csv")])
+    drafted = drafted_columns(text)
+    assert (drafted["price"], drafted["size"]) == ({"buckets": 32, "dense": "log1p"}, {"dense": "log1p"})
+    (table.folder / "drafted.yaml").write_text(text)
+    assert prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.dense == ("price", "size")
 
 
 def test_texts_that_stand_for_no_value_are_found(table):

@@ -37,3 +37,9 @@ def test_a_run_learns_the_edges_from_its_train_rows_and_its_weight_file_keeps_th
     bins = len(edges) - 1
     assert torch.equal(model.dense_embedding.lower[0, :bins], edges[:-1])
     assert torch.equal(model.dense_embedding.scale[0, :bins], 1 / (edges[1:] - edges[:-1]))
+
+
+def test_the_first_order_term_of_a_run_is_one_of_ids_alone(run_of):
+    term = load_model(run_of(SCENARIOS).folder / "model.safetensors")[0].first_order
+    assert term.table.weight.any()
+    assert not term.dense_weight.any()

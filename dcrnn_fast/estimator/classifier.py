@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -23,25 +23,26 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state, estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
-from .cli.progress import choose_report
-from .data import PackedDataset, prepare
-from .data.codes.numbers import Place
-from .data.encoder.memory import NO_FIELD, arrow_table
-from .data.inspect.draft import SAMPLE_ROWS, draft_schema
-from .data.read.columns import labels_of, times_of
-from .errors import ConfigError, DataError, RunFolderError, did_you_mean, one_line, shown
-from .serving.ranker import Ranker
-from .support.files import path_of, scratch_folder
-from .training import Report, load_config, train
-from .training.folder.layout import RunFolder
-from .training.init import continued_data, read_earlier
+from ..cli.progress import choose_report
+from ..data import PackedDataset, prepare
+from ..data.codes.numbers import Place
+from ..data.encoder.memory import arrow_table
+from ..data.inspect.draft import SAMPLE_ROWS, draft_schema
+from ..data.read.columns import labels_of, times_of
+from ..errors import ConfigError, DataError, RunFolderError, one_line, shown
+from ..serving.ranker import Ranker
+from ..support.files import path_of, scratch_folder
+from ..training import Report, load_config, train
+from ..training.folder.layout import RunFolder
+from ..training.init import continued_data, read_earlier
+from .arguments import check_column, fields_of, listed, names_of, readable_table
 
 NAME = "frame"
 """Of the data, in the run's files."""
 PLACE = r"tables\[(train|valid)\], row ([\d,]+)"
 """Where prepare says that a cell is."""
 NUMBER = {"buckets": 32, "dense": "standardise"}
-"""How a column that is named in ``numeric`` is read."""
+"""How a column that is named in ``numeric`` is read where the draft does not take it for a number."""
 
 
 class FunnelClassifier(BaseEstimator):
@@ -115,8 +116,8 @@ class FunnelClassifier(BaseEstimator):
         """
         if y is not None:
             raise DataError(f"y is a {type(y).__name__}, expected None: the labels are columns of X, which tasks names; leave y out")
-        given = {argument: _fields(argument, getattr(self, argument)) for argument in ("categorical", "numeric", "histories")}
-        tasks = _listed("tasks", self.tasks)
+        given = {argument: fields_of(argument, getattr(self, argument)) for argument in ("categorical", "numeric", "histories")}
+        tasks = listed("tasks", self.tasks)
         if not tasks or not all(isinstance(task, str) for task in tasks) or len(set(tasks)) < len(tasks):
             raise DataError(f"tasks={shown(self.tasks)}: expected a list of different columns of 0 and 1; put a single one in a list")
         for argument in ("time", "group", "weight"):
@@ -186,7 +187,7 @@ class FunnelClassifier(BaseEstimator):
         scores, columns, found = self.ranker_.predict(X), [task["column"] for task in self.schema_["tasks"]], []
         table, place = arrow_table(X, "X", columns), Place(Path("X"), 0)
         for task, column in zip(self.schema_["tasks"], columns, strict=True):
-            _check_column("tasks", column, table.column_names)
+            check_column("tasks", column, table.column_names)
             labels = labels_of(table.column(column).combine_chunks(), column, place)
             known = ~np.isnan(labels)
             for row in np.flatnonzero(known & (labels != 0) & (labels != 1))[:1]:
@@ -263,9 +264,9 @@ class FunnelClassifier(BaseEstimator):
                 return {"train": X, "valid": eval_set, "test": pq.read_schema(X).empty_table()}, {}
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"X is {str(X)!r}, expected the path of a Parquet file: {one_line(error, 200)}") from error
-        table = _readable(X, "X", wanted)
+        table = readable_table(X, "X", wanted)
         if eval_set is not None:
-            if not len(valid := _readable(eval_set, "eval_set", wanted)):
+            if not len(valid := readable_table(eval_set, "eval_set", wanted)):
                 raise DataError("eval_set has no rows; give rows, or leave it out: a part of X is then kept for validation")
             return {"train": table, "valid": valid, "test": table.slice(0, 0)}, {}
         is_valid = self._is_valid(table, seed, fraction)
@@ -279,7 +280,7 @@ class FunnelClassifier(BaseEstimator):
             raise DataError(f"X has {len(rows)} rows, {kept}; give more, another valid_fraction in config, or eval_set")
         order = np.random.default_rng(seed).permutation(len(rows))
         if self.time is not None:
-            _check_column("time", self.time, rows.column_names)
+            check_column("time", self.time, rows.column_names)
             times = times_of(rows.column(self.time).combine_chunks(), self.time, Place(Path("X"), 0)).values
             if missing := int(np.isnan(times).sum()):
                 raise DataError(f"time: column {self.time!r} of X has no time in {missing:,} of {len(rows):,} rows; leave these out")
@@ -293,7 +294,7 @@ class FunnelClassifier(BaseEstimator):
         kinds = {field.name: field.type for field in tables["test"].schema}
         for argument in ("group", "weight", "time"):
             if (name := getattr(self, argument)) is not None:
-                _check_column(argument, name, list(kinds))
+                check_column(argument, name, list(kinds))
         with scratch_folder() as folder:
             rows = tables["train"]
             if isinstance(rows, pa.Table):
@@ -306,16 +307,19 @@ class FunnelClassifier(BaseEstimator):
         schema: dict[str, Any] = yaml.safe_load(draft) | {"name": NAME}
         for key in ("files", "split"):
             schema.pop(key, None)
+        numbers = {one["column"]: one for one in schema.get("numeric", ())}
         named = [one["column"] for kind in ("categorical", "numeric") for one in given[kind] or ()]
         for kind, value in given.items():
             drafted = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self.weight, *named)]
             schema[kind] = drafted if value is None else value
-        schema["numeric"] = [one if one.keys() - {"column"} else one | NUMBER for one in schema["numeric"]]
+        schema["numeric"] = [one if one.keys() - {"column"} else numbers.get(one["column"], one | NUMBER) for one in schema["numeric"]]
+        if not schema["categorical"] and schema["numeric"] and not any("buckets" in one for one in schema["numeric"]):
+            schema["numeric"][0]["buckets"] = NUMBER["buckets"]  # a schema needs a field
         for column in (one["column"] for one in schema["categorical"]):
             if pa.types.is_temporal(kind := kinds.get(column, pa.null())) and not pa.types.is_date(kind):
                 text = "which has another text in each unit; make its hour, or a text, of it"
                 raise DataError(f"categorical: column {column!r} is of type {kind}, {text}")
-        read = _names(one for kind in given for one in schema[kind])
+        read = names_of(one for kind in given for one in schema[kind])
         report.note(f"reads {', '.join(read)}")
         for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
             if name != column:
@@ -333,10 +337,10 @@ class FunnelClassifier(BaseEstimator):
         if not (file := RunFolder(run).schema).is_file():
             raise DataError(f"init: the run in {run} keeps no schema ({file.name}), so nothing says how to read X")
         schema: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-        was = {"group": None, "weight": None, "funnel": False} | schema | {"tasks": _names(schema["tasks"])}
-        was |= {kind: sorted(_names(schema.get(kind, ()))) for kind in given}
+        was = {"group": None, "weight": None, "funnel": False} | schema | {"tasks": names_of(schema["tasks"])}
+        was |= {kind: sorted(names_of(schema.get(kind, ()))) for kind in given}
         now = {"tasks": tasks, "group": self.group, "weight": self.weight, "funnel": self.funnel}
-        now |= {kind: sorted(_names(value)) for kind, value in given.items() if value is not None}
+        now |= {kind: sorted(names_of(value)) for kind, value in given.items() if value is not None}
         for argument, value in now.items():
             if value is not None and value != was[argument]:
                 has = f"the run in {run} has {shown(was[argument])}, and its schema reads X"
@@ -355,46 +359,3 @@ class _Quiet(Report):
 def _delete(folder: Path, maker: int) -> None:
     if os.getpid() == maker:  # A forked child has the object too, but not the folder.
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _listed(argument: str, given: Any) -> list[Any]:
-    """A list, tuple, array or column of names as a list."""
-    try:
-        if isinstance(given, (str, bytes, Mapping)):
-            raise TypeError
-        return [str(one) if isinstance(one, str) else one for one in (given.to_pylist() if hasattr(given, "to_pylist") else given)]
-    except TypeError:
-        raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list") from None
-
-
-def _fields(argument: str, given: Any) -> list[dict[str, Any]] | None:
-    """What a schema holds under the key; of a name alone its column."""
-    if given is None:
-        return None
-    key = "name" if argument == "histories" else "column"
-    fields = [{key: one} if isinstance(one, str) else one for one in _listed(argument, given)]
-    if bad := [one for one in fields if not (isinstance(one, Mapping) and isinstance(one.get(key), str))]:
-        raise DataError(f"{argument} holds {shown(bad[0])}, expected names of columns, or what a schema holds under {argument}")
-    return [dict(one) for one in fields]
-
-
-def _names(fields: Iterable[Any]) -> list[str]:
-    """The columns of a schema's fields or tasks, and the names of its histories."""
-    return [one if isinstance(one, str) else one.get("column", one.get("name")) for one in fields]
-
-
-def _readable(table: Any, name: str, wanted: set[str] | None) -> pa.Table:
-    """The columns of a table. Raises DataError for one that Parquet cannot hold."""
-    table = arrow_table(table, name, wanted)
-    row = table.slice(0, 1)
-    for column, kind in zip(table.column_names, table.schema.types, strict=True):
-        try:
-            pq.write_table(row.select([column]).filter(pa.array([True] * len(row), pa.bool_())), pa.BufferOutputStream())
-        except pa.ArrowException as error:
-            raise DataError(f"{name}: column {column!r} is of type {shown(str(kind))}, {NO_FIELD}") from error
-    return table
-
-
-def _check_column(argument: str, name: str, columns: Sequence[str]) -> None:
-    if name not in columns:
-        raise DataError(f"{argument}: X has no column {name!r}; it has {', '.join(columns)}{did_you_mean(name, list(columns))}")

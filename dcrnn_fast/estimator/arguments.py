@@ -1,0 +1,56 @@
+"""What a :class:`~dcrnn_fast.FunnelClassifier` is given, as lists, fields and tables; an error names the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.encoder.memory import NO_FIELD, arrow_table
+from ..errors import DataError, did_you_mean, shown
+
+
+def listed(argument: str, given: Any) -> list[Any]:
+    """A list, tuple, array or column of names as a list."""
+    try:
+        if isinstance(given, (str, bytes, Mapping)):
+            raise TypeError
+        return [str(one) if isinstance(one, str) else one for one in (given.to_pylist() if hasattr(given, "to_pylist") else given)]
+    except TypeError:
+        raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list") from None
+
+
+def fields_of(argument: str, given: Any) -> list[dict[str, Any]] | None:
+    """What a schema holds under the key; of a name alone its column."""
+    if given is None:
+        return None
+    key = "name" if argument == "histories" else "column"
+    fields = [{key: one} if isinstance(one, str) else one for one in listed(argument, given)]
+    if bad := [one for one in fields if not (isinstance(one, Mapping) and isinstance(one.get(key), str))]:
+        raise DataError(f"{argument} holds {shown(bad[0])}, expected names of columns, or what a schema holds under {argument}")
+    return [dict(one) for one in fields]
+
+
+def names_of(fields: Iterable[Any]) -> list[str]:
+    """The columns of a schema's fields or tasks, and the names of its histories."""
+    return [one if isinstance(one, str) else one.get("column", one.get("name")) for one in fields]
+
+
+def readable_table(table: Any, name: str, wanted: set[str] | None) -> pa.Table:
+    """The columns of a table. Raises DataError for one that Parquet cannot hold."""
+    table = arrow_table(table, name, wanted)
+    row = table.slice(0, 1)
+    for column, kind in zip(table.column_names, table.schema.types, strict=True):
+        try:
+            pq.write_table(row.select([column]).filter(pa.array([True] * len(row), pa.bool_())), pa.BufferOutputStream())
+        except pa.ArrowException as error:
+            raise DataError(f"{name}: column {column!r} is of type {shown(str(kind))}, {NO_FIELD}") from error
+    return table
+
+
+def check_column(argument: str, name: str, columns: Sequence[str]) -> None:
+    """Raise DataError unless a table has the column that an argument names."""
+    if name not in columns:
+        raise DataError(f"{argument}: X has no column {name!r}; it has {', '.join(columns)}{did_you_mean(name, list(columns))}")
