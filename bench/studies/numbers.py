@@ -1,6 +1,6 @@
 """How should a draft read a number? ``make study NAME=numbers`` reads each as a dense column, as the field of its buckets, or as both.
 
-By the draft's rule a column is dense, and in buckets only if cells of its train rows are missing: then the bucket 0 says so. And the
+By the draft's rule a column is dense, and in buckets only if cells are missing: then the bucket 0 says so. And the
 trainer's first-order term is one of ids, buckets among them, not of dense columns. Before, both were otherwise ("as before"). Two sets are
 embedded ones, three are drawn: "60 numbers", of which four count; "2,500 rows", of 20 such numbers; and "heavy tails", a log of users and
 items with 20 numbers, some of them often 0 or missing. As in the ablation, every setting is the default configuration but for what it

@@ -94,15 +94,16 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
 
 
 def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet:
-    """One row a task: rows, positives, AUC, log loss, calibration, role and GAUC where there are any; intervals below the numbers."""
+    """One row a task: its metrics, role, GAUC and weighted ones where there are any; intervals below the numbers."""
     entries = metrics.values()
     role = any("role" in entry for entry in entries)
-    gauc = any("gauc" in entry for entry in entries)
+    more = {"gauc": "GAUC", "weighted_auc": "weighted AUC", "weighted_log_loss": "weighted log loss"}
+    more = {name: title for name, title in more.items() if any(name in entry for entry in entries)}
     columns = {"task": False, **({"role": False} if role else {}), "rows": True, "positives": True, "AUC": True, "log loss": True}
-    sheet = Sheet(title, columns | {"calibration": True} | ({"GAUC": True} if gauc else {}))
+    sheet = Sheet(title, columns | {"calibration": True} | dict.fromkeys(more.values(), True))
     for task, entry in metrics.items():
         counts = [f"{entry['rows']:,}", f"{entry['positives']:,}"]
-        values = [_with_interval(entry, name) for name in ("auc", "log_loss", "calibration", *(("gauc",) if gauc else ()))]
+        values = [_with_interval(entry, name) for name in ("auc", "log_loss", "calibration", *more)]
         sheet.add(task, *([entry["role"]] if role else []), *counts, *values)
     return sheet
 

@@ -39,7 +39,7 @@ class WithConstants(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_load_state_dict_post_hook(_beside_parameters)
+        self.register_load_state_dict_post_hook(_fill_again)
 
     def _constants(self) -> dict[str, Tensor]:
         """By name, on the CPU."""
@@ -60,10 +60,11 @@ class WithConstants(nn.Module):
         return self
 
 
-def _beside_parameters(module: WithConstants, _: object) -> None:
-    """A model of torchrec's tables has no constants of its own."""
-    if module._buffers:
-        module._fill_constants(next(module.parameters()).device)
+def _fill_again(module: WithConstants, _: object) -> None:
+    """A model of torchrec's tables has no constants of its own. Parameters that FSDP keeps on the CPU are computed with elsewhere."""
+    for buffer in [*module.buffers(recurse=False)][:1]:
+        beside = next(module.parameters())
+        module._fill_constants(beside.device if buffer.is_meta or type(beside) is nn.Parameter else buffer.device)
 
 
 class CrossRNN(WithConstants):

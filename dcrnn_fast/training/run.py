@@ -203,19 +203,20 @@ def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None, repo
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:
-    at, folder, meta, rates = trainer.at, trainer.folder, trainer.dataset.meta, trainer.about["base_rates"]
+    at, folder, meta, weighted = trainer.at, trainer.folder, trainer.dataset.meta, trainer.config.loss.sample_weight
+    rates = {} if weighted else trainer.about["base_rates"]
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
     trainer.export()
     best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
     early = trainer.config.early_stopping
-    why = f"{early.patience} evaluations brought no better {early.monitor}" if trainer.stopping.should_stop else "all epochs are trained"
+    no_better = f"{early.patience} evaluations brought no better {trainer.config.monitored}"
+    why = no_better if trainer.stopping.should_stop else "all epochs are trained"
     trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights of step {best['step']}")
     if not best["step"]:
         kept = "the constant" if trainer.start is None else "the weights of the earlier run"
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")
     rows = trainer.dataset.splits.get("test")
-    weighted = trainer.config.loss.sample_weight
     test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks, weighted=weighted) if rows else {}
     valid = with_constant(best["valid"], rates)
     metrics = {

@@ -74,7 +74,7 @@ def tune(config: RunConfig, output: str | Path, *, trials: int = 30, report: Rep
             run = load_config(None, values | row["setting"] | {"seed": (config.seed + len(row["losses"])) % 2**32})
             row["losses"].append(_train(run, data, report if len(rows) == 1 else None))
             write_json(root / TRIALS, {"search": search, "trials": rows}, AGAIN)
-            report.note(f"trial {at + 1}/{trials}, seed {run.seed}: valid {run.early_stopping.monitor} {_in_words(row['losses'][-1:])}")
+            report.note(f"trial {at + 1}/{trials}, seed {run.seed}: valid {run.monitored} {_in_words(row['losses'][-1:])}")
         best = min(_finalists(rows), key=lambda at: _mean(rows[at]["losses"]))  # of equal ones the earliest
         if _mean(rows[best]["losses"]) == inf:
             raise TrainingDivergedError("all of the best trials diverged; set a lower optimiser.lr, and choose another --output")
@@ -181,7 +181,7 @@ def _in_words(losses: list[float | None]) -> str:
 
 
 def _summary(rows: list[dict[str, Any]], best: int, config: RunConfig, tuned: RunConfig) -> list[str]:
-    judged_by = f"mean {config.early_stopping.monitor} of {SEEDS} seeds on the validation rows"
+    judged_by = f"mean {config.monitored} of {SEEDS} seeds on the validation rows"
     if best == 0:
         return [f"No trial has a better {judged_by} than the defaults: these are the result"]
     losses, defaults = rows[best]["losses"], rows[0]["losses"]

@@ -41,6 +41,7 @@ REFUSED = [
         cases=[
             ("tasks", None, DataError, "tasks=None: expected a list"),
             ("categorical", 7, DataError, "categorical=7: expected a list"),
+            ("categorical", iter(["city"]), DataError, "expected a list"),
             ("categorical", [1], DataError, "categorical holds 1, expected names of columns"),
             ("numeric", [None], DataError, "numeric holds None, expected names of columns"),
             ("numeric", [{"name": "price"}], DataError, "numeric holds {'name': 'price'}, expected names of columns, or what a schema"),

@@ -48,10 +48,11 @@ def base_rates(labels: Array, tasks: Sequence[str], *, funnel: bool, weight: Arr
     >>> base_rates(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, np.nan]]), ("click", "buy"), funnel=True)
     {'click': 0.5, 'buy': 0.3333333333333333, 'buy_given_click': 0.5}
     """
-    each = np.ones(len(labels)) if weight is None else np.asarray(weight, np.float64)
-    events = event_labels(labels, tasks, funnel=funnel).items()
-    counts = {name: (each[~np.isnan(column)].sum(), each[column == 1].sum()) for name, column in events}
-    return {name: float(positives / rows) for name, (rows, positives) in counts.items() if rows}
+    counts: dict[str, tuple[float, float]] = {}
+    for name, column in event_labels(labels, tasks, funnel=funnel).items():
+        known, of_events = ~np.isnan(column), column == 1
+        counts[name] = label_counts(column) if weight is None else (float(weight[known].sum()), float(weight[of_events].sum()))
+    return {name: positives / rows for name, (rows, positives) in counts.items() if rows}
 
 
 def constant_log_loss(rows: int, positives: int, rate: float | None) -> float | None:

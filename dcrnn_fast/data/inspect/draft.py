@@ -27,8 +27,8 @@ FEW, MANY = 50, 1_000_000
 LABEL = re.compile(
     r"(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|label|target)", re.I
 )
-TIME = re.compile(r"(^|_)(time|date|day|timestamp|datetime|ts)s?(_|$)")
-USER = re.compile(r"(^|_)((user|member|customer|visitor|session)(_?((uu|gu)?id|key|hash|code))?|uid)$")
+TIME, MOMENT = re.compile(r"(^|_)(time|date|day|timestamp|datetime|ts)s?(_|$)"), re.compile(r"(event_)?(time|date|timestamp|datetime|ts)$")
+USER = re.compile(r"(^|_)((user|member|customer|visitor|session)(_?((uu|gu|pseudo_)?id|idx|index|no|nr|number|key|hash|code))?|uid)$")
 ID = re.compile(r"(?!(.*_)?(bid|paid|unpaid|prepaid|grid|valid|invalid)$).*id$")
 """Names as :func:`_words` writes them. Many programs write an id without a mark, such as itemid; a few words end in these letters too."""
 SPANS = ((19_700_101, 21_001_231), *((631_152_000 * unit, 4_102_444_800 * unit) for unit in (1, 10**3, 10**6, 10**9)))
@@ -118,10 +118,9 @@ def _yaml(
     rows: int,
     inputs: Sequence[str],
 ) -> str:
-    # The finest first, which an event has rather than its user or its item, and numbers last.
-    times = sorted(filter(_is_time, features), key=lambda column: (_is_number(column.kind), -column.distinct))
+    times = sorted(filter(_is_time, features), key=lambda column: (-column.distinct, _is_number(column.kind)))  # an event's is the finest
     users = [column for column in features if USER.search(_words(column.name)) and column.is_whole and column.distinct > FEW]
-    categorical, numbers, numeric, left = [], [], [], []
+    categorical, left, numeric, numbers = [], [], list[str](), list[Column]()
     for column in features:
         key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
         if why := _left_out(column, times, users, rows):
@@ -170,9 +169,11 @@ def _is_time(column: Column) -> bool:
         return False
     if TIMES.match(column.kind):
         return column.is_iso
-    low, high = column.lowest, column.highest
-    is_one = column.is_iso and column.distinct > FEW if low is None or high is None else any(a <= low <= high <= b for a, b in SPANS)
-    return is_one and bool(TIME.search(_words(column.name)))
+    low, high, name, many = column.lowest, column.highest, _words(column.name), column.distinct > FEW
+    if low is None or high is None:
+        return column.is_iso and many and bool(TIME.search(name))
+    is_moment = column.is_whole and many and MOMENT.match(name)  # also if it starts at 0, or a 0 stands for none
+    return bool(is_moment or (TIME.search(name) and any(a <= low <= high <= b for a, b in SPANS)))
 
 
 def _words(name: str) -> str:
@@ -369,8 +370,7 @@ def _answers(
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells, the lowest and the highest number, whether a number has a fraction, and whether all cells are 0.0
-    and 1.0, or true and false."""
+    """In SQL: distinct and present cells, the lowest and the highest number, whether one has a fraction, whether all are truth values."""
     column = f"nullif({column}, 'NaN')" if kind in ("DOUBLE", "FLOAT") else column
     facts = [f"approx_count_distinct({column})", f"count({column})"]
     of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", f"bool_or({column} <> floor({column}))"]

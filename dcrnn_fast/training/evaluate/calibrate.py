@@ -17,20 +17,20 @@ from .predict import metrics_of
 METHODS = ("platt", "isotonic")
 
 
-def fit_isotonic(z: Array, labels: Array) -> Isotonic:
-    """The isotonic regression of labels [N] in {0, 1} on logits z [N].
+def fit_isotonic(z: Array, labels: Array, weight: Array) -> Isotonic:
+    """The isotonic regression of labels [N] in {0, 1} on logits z [N], with the rows' weights [N], 1 on the mean.
 
     One more row at the base rate keeps 0 and 1 out: its positive part lies below all rows and its negative part above them.
 
-    >>> fit_isotonic(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 1, 1])).knots
+    >>> fit_isotonic(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 1, 1]), np.ones(4)).knots
     [-2.0, -1.0, 1.0, 2.0]
     """
     from sklearn.isotonic import IsotonicRegression  # here: a ranker imports this package, and scikit-learn takes a second
 
-    rate = float(labels.mean())
+    rate = float(np.average(labels, weights=weight))
     below, above = z.min(), z.max()
     regression = IsotonicRegression(out_of_bounds="clip")
-    weight = np.concatenate([np.ones(len(z)), [rate, 1 - rate]])
+    weight = np.append(weight, [rate, 1 - rate])
     # They share the lowest and the highest logit with rows, so that there is no knot where no row is.
     regression.fit(np.append(z, [below, above]), np.append(labels, [1, 0]), sample_weight=weight)
     calibrated = np.maximum.accumulate(logits(regression.y_thresholds_))
@@ -39,10 +39,12 @@ def fit_isotonic(z: Array, labels: Array) -> Isotonic:
     )
 
 
-def fit_platt(z: Array, labels: Array) -> Platt:
+def fit_platt(z: Array, labels: Array, weight: Array) -> Platt:
     """Platt's line through logits z [N] for labels [N] in {0, 1}, which never falls; with Platt's targets, so that it stays finite.
 
-    >>> line = fit_platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 1, 0, 1]))
+    ``weight`` as in :func:`fit_isotonic`.
+
+    >>> line = fit_platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 1, 0, 1]), np.ones(4))
     >>> 0 < line.slope < 1, abs(line.intercept) < 1e-6
     (True, True)
     """
@@ -51,11 +53,11 @@ def fit_platt(z: Array, labels: Array) -> Platt:
     rows, positives = len(z), int(labels.sum())
     target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (rows - positives + 2))
     middle, spread = float(z.mean()), float(z.std())
-    slope, intercept = 0.0, float(logits(np.array(target.mean())))
+    slope, intercept = 0.0, float(logits(np.array(np.average(target, weights=weight))))
     if spread > 1e-9:
         scaled = np.tile((z - middle) / spread, 2)[:, None]
         line = LogisticRegression(C=1e9, max_iter=1000)
-        line.fit(scaled, np.repeat([1, 0], rows), sample_weight=np.concatenate([target, 1 - target]))
+        line.fit(scaled, np.repeat([1, 0], rows), sample_weight=np.concatenate([weight * target, weight * (1 - target)]))
         if line.coef_[0, 0] > 0:
             slope = float(line.coef_[0, 0]) / spread
             intercept = float(line.intercept_[0]) - slope * middle
@@ -100,7 +102,9 @@ def calibrate(
     tasks, meta = opened.about["tasks"], opened.dataset.meta
     fitted_to, _ = predictions_of(opened, split, as_served=False)
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
-    maps = {name: _fit(name, fitted_to[name], events[name], method, split) for name in calibrated_names(opened.about)}
+    weighted, rows = opened.config.loss.sample_weight, opened.dataset.split(split)
+    weight = np.asarray(rows.weight, np.float64) if weighted and rows.weight is not None else np.ones(len(rows))
+    maps = {name: _fit(name, fitted_to[name], events[name], weight, method, split) for name in calibrated_names(opened.about)}
     calibration = Calibration(weights=opened.weights, split=split, maps=maps)  # type: ignore[arg-type]
     (before, _), test = predictions_of(opened, "test", as_served=False), opened.dataset.split("test")
     result = {
@@ -108,14 +112,15 @@ def calibrate(
         "split": split,
         "file": str(opened.folder.calibration),
         "maps": {name: {"method": fit.method, "rows": fit.rows, "positives": fit.positives} for name, fit in maps.items()},
-        "before": metrics_of(before, test, meta),
-        "after": metrics_of(calibration.apply(before, tasks), test, meta),
+        "before": metrics_of(before, test, meta, weighted=weighted),
+        "after": metrics_of(calibration.apply(before, tasks), test, meta, weighted=weighted),
     }
     write_calibration(opened.folder.calibration, calibration)
     return result
 
 
-def _fit(name: str, predicted: Array, labels: Array, method: str, split: str) -> Platt | Isotonic:
+def _fit(name: str, predicted: Array, labels: Array, weight: Array, method: str, split: str) -> Platt | Isotonic:
+    labels = np.where(weight > 0, labels, np.nan)
     rows, positives = label_counts(labels)
     if positives in (0, rows):
         raise DataError(
@@ -123,5 +128,5 @@ def _fit(name: str, predicted: Array, labels: Array, method: str, split: str) ->
             f"{MORE_ROWS}, or choose another --split"
         )
     known = ~np.isnan(labels)
-    z, observed = logits(predicted[known]), labels[known].astype(np.int64)
-    return fit_isotonic(z, observed) if method == "isotonic" else fit_platt(z, observed)
+    z, observed, each = logits(predicted[known]), labels[known].astype(np.int64), weight[known] / weight[known].mean()
+    return fit_isotonic(z, observed, each) if method == "isotonic" else fit_platt(z, observed, each)

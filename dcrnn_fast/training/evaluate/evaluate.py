@@ -124,9 +124,12 @@ class OpenRun(NamedTuple):
 
 
 def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[str, Array], dict[str, float]]:
-    """What a run predicts for the rows of a split, and the constant's rates for such rows; ``as_served`` as :func:`evaluate` takes it."""
+    """What a run predicts for the rows of a split, and the constant's rates for such rows; ``as_served`` as :func:`evaluate` takes it.
+
+    A run of weighted rows is no model of the rows as they are, so no constant of these is compared with it.
+    """
     about, meta = run.about, run.dataset.meta
-    rates, negative_rate = about["base_rates"], about["negative_rate"]
+    rates, negative_rate = {} if run.config.loss.sample_weight else about["base_rates"], about["negative_rate"]
     cast(DCRNN, run.model).negative_rate = negative_rate if as_served else 1.0
     with deterministic(run.config.threads):
         predicted = finite_predictions(run.model, run.dataset.split(split), meta, run.device)

@@ -185,15 +185,13 @@ def unsampled_rates(rates: Mapping[str, float], tasks: Sequence[str], negative_r
 def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A warning of one line for every task whose log loss is not below the constant's, as :func:`with_constant` gives it.
 
-    None of rows that a run weighs: the constant counts each of them once.
-
     >>> not_better_than_constant({"click": {"log_loss": 0.5, "constant_log_loss": 0.6}})
     []
     """
     lines = []
     for task, entry in metrics.items():
         own, constant = entry["log_loss"], entry.get("constant_log_loss")
-        if own is not None and constant is not None and own >= constant and "weighted_log_loss" not in entry:
+        if own is not None and constant is not None and own >= constant:
             lines.append(
                 f"warning: {task}: log loss {own:.4f} is not below {constant:.4f}, the log loss of predicting the training rows' base rate "
                 "for every row: as probabilities, these predictions are no better than no model"

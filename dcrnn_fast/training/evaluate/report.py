@@ -131,7 +131,8 @@ def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_serve
 def _see(name: str, opened: OpenRun, split: str, *, as_served: bool) -> _Seen:
     results, meta, rows = opened.folder.read_metrics(), opened.dataset.meta, opened.dataset.split(split)
     predicted, rates = predictions_of(opened, split, as_served=as_served)
-    metrics, events = metrics_of(predicted, rows, meta), event_labels(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel)
+    metrics = metrics_of(predicted, rows, meta, weighted=opened.config.loss.sample_weight)
+    events = event_labels(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel)
     return _Seen(name, opened, results, predicted, {task: events[task] for task in metrics}, with_constant(metrics, rates))
 
 

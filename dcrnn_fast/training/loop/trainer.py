@@ -298,9 +298,10 @@ class Trainer:
 
     def _validate_start(self) -> None:
         """Evaluate what the run keeps if training brings nothing better: the constant, or the weights of the run that it goes on from."""
-        tasks, rows, chain = self.dataset.meta.tasks, self.dataset.split("train"), self.about["relation"] == "chain"
-        weight = rows.weight if self.config.loss.sample_weight else None
-        rates = base_rates(np.asarray(rows.labels), tasks, funnel=False, weight=weight)
+        rates, tasks, chain = self.about["base_rates"], self.dataset.meta.tasks, self.about["relation"] == "chain"
+        if self.config.loss.sample_weight:
+            rows = self.dataset.split("train")
+            rates = base_rates(np.asarray(rows.labels), tasks, funnel=False, weight=np.asarray(rows.weight))
         with nullcontext() if self.start is not None else constant_heads(self.model, rates, tasks, chain=chain):
             self._validate()
         if self.start is None:
@@ -329,7 +330,8 @@ class Trainer:
             keep(self.model, self.best)
             self.export()
         for task, entry in metrics.items():
-            self.scalars.add(self.at.step, {f"valid/{task}/{name}": entry.get(name) for name in ("auc", "log_loss", "calibration", "gauc")})
+            numbers = {name: value for name, value in entry.items() if isinstance(value, float)}
+            self.scalars.add(self.at.step, {f"valid/{task}/{name}": value for name, value in numbers.items()})
         self.report.evaluation(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
 
     def _check_weights(self) -> None:

@@ -131,7 +131,7 @@ KINDS = {
     "numeric": {
         **dict.fromkeys(["user", "user_id", "user_avg_spend", "watch_time", "time", "dwellTime", "cost_per_userid"], FRACTIONS),
         **dict.fromkeys(["bid", "amount_paid", "isValid", "user_age", "follow_user_num", "session_length", "sessionLength"], COUNTS),
-        **dict.fromkeys(["account_age_days", "register_days", "time_since_last_visit", "play_time_ms", "ts", "paid"], COUNTS),
+        **dict.fromkeys(["account_age_days", "register_days", "time_since_last_visit", "play_time_ms", "paid"], COUNTS),
         "few_fractions": np.tile([0.5, 0.7, 1e-6], 300),
         "hours_of_day": np.arange(900) / 60,
     },
@@ -142,7 +142,7 @@ KINDS = {
         "server_width": COUNTS % 3 * 360.0,
     },
     "time": {
-        "ts": 1_714_521_600 + COUNTS,
+        **{"ts": 1_714_521_600 + COUNTS, "event_ts": np.arange(900)},
         "timeStamp": 1_714_521_600 + FRACTIONS,
         "time_ms": 1_649_000_000_000 + COUNTS,
         "eventTime": (1_714_521_600 + COUNTS) * 10**9,
@@ -183,6 +183,27 @@ def test_lists_that_grow_longer_later_in_a_table_are_seen(table):
     rows = range(30_000)
     table.parquet("log.parquet", {"click": [i % 2 for i in rows], "viewed": [[*range(i // 3_000)] for i in rows]})
     assert drafted_columns(draft_schema([str(table.folder / "log.parquet")]))["viewed"] == {"max_values": 9}
+
+
+def test_the_finest_time_cuts_a_table_whether_it_is_a_date_or_seconds(table):
+    rows = [(i % 2, 1_700_000_000 + i, f"2024-{1 + i % 12:02}-{1 + i % 28:02}", i / 7) for i in range(900)]
+    text = draft_schema([str(table.write("t.csv", "click,ts,signup_date,price", rows).folder / "t.csv")])
+    assert yaml.safe_load(text)["split"]["time"] == "ts"
+
+
+def test_a_zero_among_its_seconds_makes_no_number_of_a_timestamp(table):
+    rows = [(i % 2, 1_700_000_000 + i if i else 0, i / 7) for i in range(900)]
+    text = draft_schema([str(table.write("t.csv", "click,timestamp,watch_time", rows).folder / "t.csv")])
+    assert yaml.safe_load(text)["split"]["time"] == "timestamp"
+    assert drafted_columns(text)["watch_time"] == {"buckets": 32, "dense": "log1p"}
+
+
+@pytest.mark.parametrize("name", ["user_idx", "customer_no", "user_pseudo_id", "sessionKey"])
+def test_a_users_number_is_an_id_and_the_group(table, name):
+    rows = [(i % 2, 1000 + i % 300, i / 7) for i in range(900)]
+    text = draft_schema([str(table.write("t.csv", f"click,{name},price", rows).folder / "t.csv")])
+    assert drafted_columns(text)[name] == {}
+    assert yaml.safe_load(text)["group"] == name
 
 
 def test_a_number_is_in_buckets_too_only_where_cells_are_missing(table):

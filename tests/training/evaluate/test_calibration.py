@@ -25,14 +25,14 @@ def overconfident(rows, seed=0):
 
 
 def test_platt_finds_the_line_of_the_true_logits():
-    line = fit_platt(*overconfident(50_000))
+    line = fit_platt(*overconfident(50_000), np.ones(50_000))
     assert line.slope == pytest.approx(0.5, abs=0.02)
     assert line.intercept == pytest.approx(-1, abs=0.05)
 
 
 def test_isotonic_comes_near_the_true_probabilities_and_keeps_the_mean():
     z, labels = overconfident(50_000)
-    calibrated = sigmoid(fit_isotonic(z, labels)(z))
+    calibrated = sigmoid(fit_isotonic(z, labels, np.ones(len(z)))(z))
     assert np.abs(calibrated - sigmoid(z / 2 - 1)).mean() < 0.02
     assert calibrated.mean() == pytest.approx(labels.mean(), rel=1e-3)
 
@@ -42,7 +42,7 @@ def test_isotonic_comes_near_the_true_probabilities_and_keeps_the_mean():
 def test_a_map_never_falls_and_never_gives_0_or_1_even_for_few_or_separable_rows(fit, seed):
     z, labels = overconfident(12, seed)
     for observed in (labels, (z > np.median(z)).astype(np.int64)):
-        found = sigmoid(fit(z, observed)(np.linspace(z.min(), z.max(), 999))).astype(np.float32)
+        found = sigmoid(fit(z, observed, np.ones(12))(np.linspace(z.min(), z.max(), 999))).astype(np.float32)
         assert (np.diff(found) >= 0).all()
         assert found.min() > 0
         assert found.max() < 1
@@ -51,13 +51,21 @@ def test_a_map_never_falls_and_never_gives_0_or_1_even_for_few_or_separable_rows
 @pytest.mark.parametrize("fit", [fit_isotonic, fit_platt])
 def test_predictions_that_fall_as_the_rate_rises_become_the_base_rate(fit):
     z, labels = overconfident(5000)
-    assert sigmoid(fit(-z, labels)(np.array([-1.0, 1.0]))) == pytest.approx(labels.mean(), abs=0.02)
+    assert sigmoid(fit(-z, labels, np.ones(5000))(np.array([-1.0, 1.0]))) == pytest.approx(labels.mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("fit", [fit_isotonic, fit_platt])
 def test_a_constant_prediction_becomes_the_base_rate(fit):
-    found = fit(np.full(1000, -2.0), np.repeat([0, 1], [900, 100]))
+    found = fit(np.full(1000, -2.0), np.repeat([0, 1], [900, 100]), np.ones(1000))
     assert sigmoid(found(np.array([-2.0]))) == pytest.approx(0.1, abs=1e-3)
+
+
+@pytest.mark.parametrize("fit", [fit_isotonic, fit_platt])
+def test_a_row_of_weight_two_counts_as_two_rows(fit):
+    z, labels = overconfident(5000)
+    twice = labels + 1
+    found, expected = fit(z, labels, twice / twice.mean()), fit(np.repeat(z, twice), np.repeat(labels, twice), np.ones(twice.sum()))
+    np.testing.assert_allclose(sigmoid(found(z)), sigmoid(expected(z)), atol=0.01)
 
 
 def test_calibrated_events_of_a_funnel_never_exceed_the_event_before():

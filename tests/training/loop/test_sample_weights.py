@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from dcrnn_fast.training import train
+from dcrnn_fast.training import calibrate, evaluate, train
+from dcrnn_fast.training.evaluate.evaluate import open_run, predictions_of
 from dcrnn_fast.training.evaluate.metrics import task_metrics
 from tests.training.tiny import newest_checkpoint, tiny_config
 
@@ -60,3 +61,16 @@ def test_where_no_row_of_a_class_has_a_weight_the_weighted_metrics_are_undefined
     labels, p = np.array([[0.0], [1.0]]), np.array([0.25, 0.5])
     found = [task_metrics({"click": p}, labels, ["click"], funnel=False, weight=np.array(w))["click"] for w in ([1.0, 0.0], [0.0, 0.0])]
     assert [(one["weighted_auc"], one["weighted_log_loss"]) for one in found] == [(None, pytest.approx(-np.log(0.75))), (None, None)]
+
+
+def test_evaluation_calibration_and_reports_weigh_as_the_run_does(schema, dataset, tmp_path):
+    train(tiny_config(schema, loss__sample_weight=True), tmp_path / "run")
+    found = evaluate(tmp_path / "run")["metrics"]["click"]
+    assert found["weighted_auc"] is not None
+    assert found["constant_log_loss"] is None, "the constant of the rows as they are is none of this run's"
+    rows = dataset.split("valid")
+    known = ~np.isnan(rows.labels[:, 0])
+    rate = np.average(rows.labels[known, 0], weights=rows.weight[known])
+    calibrate(tmp_path / "run", method="isotonic")
+    predicted, _ = predictions_of(open_run(tmp_path / "run", split="valid"), "valid", as_served=True)
+    assert np.average(predicted["click"][known], weights=rows.weight[known]) == pytest.approx(rate, rel=0.02)
