@@ -57,6 +57,10 @@ def check_compiler() -> None:
 
 def kind_of(cpu: str) -> dict[str, Any]:
     """The :func:`cpu_kind` of the CPUs that "native" or "portable" code is for. Raises ConfigError where this machine is none of them."""
+    from torch._inductor import config
+
+    if cpu == "portable" and not hasattr(config.cpp, "march"):
+        raise ConfigError(f"cpu='portable': PyTorch {torch.__version__} compiles for its own CPU alone; take 2.13 or later, or 'native'")
     kind = cpu_kind() if cpu == "native" else portable_kind()
     if problem := missing_here(kind):
         raise ConfigError(
@@ -73,8 +77,9 @@ def write_compiled(program: ExportedProgram, texts: Mapping[str, str], path: Pat
     """
     from torch._inductor import config
 
+    options = _OPTIONS[cpu] if hasattr(config.cpp, "march") else {}  # which PyTorch 2.12 does not have
     try:
-        with torch.no_grad(), config.patch(_OPTIONS[cpu]), archive_file(path) as file:
+        with torch.no_grad(), config.patch(options), archive_file(path) as file:
             torch._inductor.aoti_compile_and_package(program, package_path=file)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
