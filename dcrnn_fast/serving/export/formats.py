@@ -59,13 +59,13 @@ def kind_of(cpu: str) -> dict[str, Any]:
     """The :func:`cpu_kind` of the CPUs that "native" or "portable" code is for. Raises ConfigError where this machine is none of them."""
     from torch._inductor import config
 
-    if cpu == "portable" and not hasattr(config.cpp, "march"):
-        raise ConfigError(f"cpu='portable': PyTorch {torch.__version__} compiles for its own CPU alone; take 2.13 or later, or 'native'")
     kind = cpu_kind() if cpu == "native" else portable_kind()
     if problem := missing_here(kind):
         raise ConfigError(
             f"cpu={cpu!r}: portable code is for Linux on x86-64-v3, and must run here to be compared: {problem}; use 'native'"
         )
+    if cpu == "portable" and not hasattr(config.cpp, "march"):
+        raise ConfigError(f"cpu='portable': PyTorch {torch.__version__} compiles for its own CPU alone; take 2.13 or later, or 'native'")
     return kind
 
 
