@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from torch._inductor import config as inductor
 
 from dcrnn_fast.serving import export
 from dcrnn_fast.serving.export import package
@@ -12,6 +13,9 @@ from dcrnn_fast.training import calibrate, train
 from dcrnn_fast.training.folder.weights import read_weights
 
 from .training.tiny import tiny_config, write_table
+
+CHOOSES_CPUS = hasattr(inductor.cpp, "march")
+"""Whether AOTInductor can be told for which CPUs it compiles: from PyTorch 2.13 on."""
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +43,6 @@ def compiled(calibrated_shop, tmp_path_factory):
     path = folder / f"shop-{digest[:16]}.pt2"
     with locked(folder / "compiled.lock", wait=True):
         if not path.exists():
-            cpu = "native" if package.missing_here(package.portable_kind()) else "portable"
+            cpu = "portable" if CHOOSES_CPUS and not package.missing_here(package.portable_kind()) else "native"
             export(calibrated_shop / "run", path, format="aoti", backend="cpp", cpu=cpu)
     return path

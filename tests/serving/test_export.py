@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch._inductor import config as inductor
 from typer.testing import CliRunner
 
 from dcrnn_fast import DCRNN, Ranker
@@ -22,13 +21,13 @@ from dcrnn_fast.serving.export import package
 from dcrnn_fast.serving.export.archive import check_program
 from dcrnn_fast.serving.http.app import load_package
 from tests.damage import fill_disk
+from tests.shop import CHOOSES_CPUS
 
 from .archives import rewritten, with_json
 
 ROWS = {"colour": ["c1", "c8", "unseen"], "shape": ["s0", None, "s4"], "size": [0.5, -1.25, None]}
-CHOOSES = hasattr(inductor.cpp, "march")  # PyTorch 2.13 and later: for which CPUs it compiles
 needs_v3 = pytest.mark.skipif(
-    not CHOOSES or package.missing_here(package.portable_kind()) is not None, reason="needs Linux on x86-64-v3 and PyTorch 2.13"
+    not CHOOSES_CPUS or package.missing_here(package.portable_kind()) is not None, reason="needs Linux on x86-64-v3 and PyTorch 2.13"
 )
 
 
@@ -208,7 +207,9 @@ def test_a_portable_compiled_file_scores_as_the_calibrated_run_and_is_refused_on
 @pytest.mark.parametrize(
     ("cpu", "told", "kind"),
     [
-        pytest.param("native", (None, "native -fno-gnu-unique"), package.cpu_kind(), marks=pytest.mark.skipif(not CHOOSES, reason="2.13")),
+        pytest.param(
+            "native", (None, "native -fno-gnu-unique"), package.cpu_kind(), marks=pytest.mark.skipif(not CHOOSES_CPUS, reason="2.13")
+        ),
         pytest.param("portable", (256, "x86-64-v3 -fno-gnu-unique"), package.portable_kind(), marks=needs_v3),
     ],
 )
