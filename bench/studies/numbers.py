@@ -1,11 +1,12 @@
 """How should a draft read a number? ``make study NAME=numbers`` reads each as a dense column, as the field of its buckets, or as both.
 
-By the draft's rule a column is dense, and in buckets only if cells are missing: then the bucket 0 says so. And the
-trainer's first-order term is one of ids, buckets among them, not of dense columns. Before, both were otherwise ("as before"). Two sets are
-embedded ones, three are drawn: "60 numbers", of which four count; "2,500 rows", of 20 such numbers; and "heavy tails", a log of users and
-items with 20 numbers, some of them often 0 or missing. As in the ablation, every setting is the default configuration but for what it
-names, no test row takes part, and early stopping keeps the weights that are scored. LightGBM has the defaults of its search space, stops
-by the same rows, and gets both forms.
+By the draft's rule a column is dense. It is in buckets too only if cells are missing, which bucket 0 says. The trainer's first-order term
+is one of ids, with those of buckets; that of dense columns stays at zero. In "as before" all numbers have both forms and the term.
+
+Two sets are embedded ones, three are drawn: "60 numbers", four of which decide on a click; "2,500 rows", of 20 such numbers; and "heavy
+tails", a log of users and items with 20 numbers, some of them often 0 or missing. As in the ablation, every setting is the default
+configuration but for what it names, no test row takes part, and early stopping keeps the weights that are scored. LightGBM has the
+defaults of its search space, stops by the same rows, and gets both forms.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     dataset = read_as(data, setting, seed, folder)
     if setting != TREES:
         keys = {"model.first_order": False} if NO_TERM in setting else {}
-        too = mock.patch.object(trainer, "of_ids_alone") if setting in (OF_NUMBERS, BEFORE) else nullcontext()
+        too = mock.patch.object(trainer, "first_order_of_ids_alone") if setting in (OF_NUMBERS, BEFORE) else nullcontext()
         with too:
             return scores(trained(dataset, seed, keys, folder), dataset.meta.tasks)
     with deterministic(1):

@@ -33,9 +33,9 @@ class PlainReport(Report):
     def evaluation(self, record: Mapping[str, Any], *, epochs: int, rows_per_second: float, best: bool) -> None:
         """Print the evaluation's line."""
         weighted = "weighted_" if any("weighted_auc" in entry for entry in record["valid"].values()) else ""
-        names = {f"{weighted}{name}": f"{weighted}{name}".replace("_", " ") for name in ("auc", "log_loss")}
-        numbers = {task: ", ".join(f"{said} {number(m[name])}" for name, said in names.items()) for task, m in record["valid"].items()}
-        tasks = "  ".join(f"{task}: {said}" for task, said in numbers.items())
+        names = [f"{weighted}{name}" for name in ("auc", "log_loss")]
+        values = {task: [f"{name.replace('_', ' ')} {number(m[name])}" for name in names] for task, m in record["valid"].items()}
+        tasks = "  ".join(f"{task}: {', '.join(said)}" for task, said in values.items())
         mark = "  (best)" if best else ""
         place = f"epoch {record['epoch']}/{epochs}  step {record['step']}"
         trained = f"loss {record['train_loss']:.4f}  {rows_per_second:,.0f} rows/s" if record["step"] else "before the first step"

@@ -81,10 +81,10 @@ def _logit(rate: float) -> float:
     return math.log(rate) - math.log1p(-rate)
 
 
-def of_ids_alone(model: nn.Module) -> None:
-    """Leave the first-order term of dense columns at zero: in small tables and of many numbers, it learns noise before the network learns.
+def first_order_of_ids_alone(model: nn.Module) -> None:
+    """Keep the first-order term of dense columns as it starts, at zero.
 
-    docs/evidence/defaults.md has the study.
+    Where rows are few or dense columns many, it fits noise before the network learns: see docs/evidence/defaults.md, "Numbers".
     """
     if isinstance(term := model.first_order, nn.Module) and term.dense_weight is not None:
         term.get_parameter("dense_weight").requires_grad_(False)

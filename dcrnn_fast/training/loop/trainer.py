@@ -36,7 +36,7 @@ from .gradient import BatchGradient, CounterfactualObjective
 from .graph import RepeatedStep, compiled, measured_backends, recorder_for
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate, sparse_tables
 from .progress import Report, Scalars
-from .start import OOVDropout, constant_heads, dense_edges, of_ids_alone, start_rare_heads
+from .start import OOVDropout, constant_heads, dense_edges, first_order_of_ids_alone, start_rare_heads
 from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 
 EVALUATIONS = 4
@@ -67,7 +67,7 @@ class Trainer:
             assert dense is not None
             edges = dense_edges(dense, config.model.dense_bins)
             self.model.dense_embedding.set_edges(edges)  # type: ignore[union-attr, operator]
-        of_ids_alone(self.model)
+        first_order_of_ids_alone(self.model)
         self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device)
         if any(self.oov_dropout.strengths.values()):
             self.model.id_dropout = self.oov_dropout  # type: ignore[assignment]

@@ -1,11 +1,15 @@
 """A run whose rows have weights judges itself by them: a sampled log, weighted back, gives the probabilities of the whole log."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
+from dcrnn_fast.cli.progress import PlainReport
+from dcrnn_fast.cli.tables import metrics_sheet
 from dcrnn_fast.training import calibrate, evaluate, train
 from dcrnn_fast.training.evaluate.evaluate import open_run, predictions_of
 from dcrnn_fast.training.evaluate.metrics import task_metrics
@@ -45,6 +49,15 @@ def test_early_stopping_watches_the_weighted_log_loss(trained):
     weighted = [np.mean([record["valid"][task]["weighted_log_loss"] for task in ("click", "buy")]) for record in history]
     assert [record["monitor"] for record in history] == weighted
     assert result["train"]["best_step"] == history[int(np.argmin(weighted))]["step"] > 0
+
+
+def test_the_lines_and_tables_of_a_run_show_what_it_watches(trained):
+    result, history = trained
+    page = io.StringIO()
+    PlainReport(Console(file=page, width=300)).evaluation(history[-1], epochs=12, rows_per_second=1.0, best=True)
+    watched = history[-1]["valid"]["click"]["weighted_log_loss"]
+    assert f"weighted log loss {watched:.4f}" in page.getvalue()
+    assert {"weighted AUC", "weighted log loss"} <= set(metrics_sheet("valid", result["valid"]).columns)
 
 
 def test_weighted_metrics_are_those_of_scikit_learn_of_the_rows_with_a_known_label():
