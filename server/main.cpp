@@ -23,7 +23,7 @@ namespace {
 constexpr rlim_t kReserved = 256;                // descriptors that are no connection's: files, threads, clients too many
 constexpr std::chrono::seconds kLastAnswers{1};  // to say to those who wait in vain that the server stops
 
-// parse_options has the defaults.
+// numbers() has the defaults.
 struct Options {
   std::string model;
   HttpOptions http{};
@@ -128,7 +128,6 @@ std::string usage() {
 class Reloads {
  public:
   Reloads(Models& models, Metrics& metrics) : models_(models), metrics_(metrics) {}
-  ~Reloads() { loader_.join(); }
 
   void ask() {
     if (!asked_.exchange(true)) asio::post(loader_, [this] { load(); });

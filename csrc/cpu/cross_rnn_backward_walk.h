@@ -96,7 +96,7 @@ class BackwardWalk {
       const bool last = step + 1 == p_.steps;
       const Rows<T> product = c_.products(task, step, tile.local);
       const Rows<const A> d = last ? Rows<const A>{} : Rows<const A>(tile.d);
-      elementwise({tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0,
+      elementwise({tile.count, p_.dim, activations(tile, task, step), tile.x0,
                    last || return_states_ ? grad(task, step + 1, tile.row) : Rows<const T>{}, d, tile.d, dx0, product, block_sums_.get()},
                   step_sums_.get());
       kernels_.add(step_sums_.get(), tile.sums + task * c_.sums_size + step % p_.weight_steps * c_.width, c_.width);
@@ -137,7 +137,7 @@ class BackwardWalk {
       for (int64_t r = 0; r < tile.count; ++r) kernels_.widen(tile.x0[r], wide[r], p_.dim);
     for (int64_t step = 0; step + 1 < p_.steps; ++step) {
       const Rows<T> to = c_.states(task, step + 1, tile.local);
-      StateStep<T> pass{tile.count, p_.dim, p_.dim, activations(tile, task, step), tile.x0, {}, {}, {}};
+      StateStep<T> pass{tile.count, p_.dim, activations(tile, task, step), tile.x0, {}, {}, {}};
       if constexpr (is_low<T>)
         pass.state = wide, pass.next = wide, pass.low = to;
       else

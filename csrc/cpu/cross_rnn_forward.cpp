@@ -8,7 +8,6 @@ namespace dcrnn_fast::cpu {
 namespace {
 
 using torch::stable::clone;
-using torch::stable::contiguous;
 using torch::stable::narrow;
 using torch::stable::new_empty;
 
@@ -68,7 +67,6 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
   if (padded) {
     out = clone(narrow(out, arguments.return_states ? 2 : 1, 0, batch));
     if (keep) activations = clone(narrow(activations, 2, 0, batch));
-    out = contiguous(out), activations = contiguous(activations);
   }
   return {out, new_empty(x0, {0}), activations};
 }

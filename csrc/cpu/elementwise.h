@@ -1,7 +1,7 @@
 // The element-wise passes of the recurrence over a block of rows, compiled once for each instruction set from elementwise.inl. Strides are
 // in elements. T is the type of the tensors, A the type of sums; where both are the same, the `low` copies are not written. Inputs and
-// outputs of matrix products hold the G values of a unit side by side. All other arrays hold a row of a's values and, `plane` elements
-// later, a row of g's.
+// outputs of matrix products hold the G values of a unit side by side. All other arrays hold a row of a's values and, `dim` elements
+// later, a row of g's; in the forward, which may take a part of the units, `plane` elements later.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ struct ForwardStep {
 template <typename T>
 struct StateStep {
   using A = accumulator<T>;
-  int64_t rows, dim, plane;
+  int64_t rows, dim;
   Rows<const T> activations, x0;
   Rows<const A> state;
   Rows<A> next;
@@ -51,7 +51,7 @@ struct StateStep {
 template <typename T>
 struct BackwardStep {
   using A = accumulator<T>;
-  int64_t rows, dim, plane;
+  int64_t rows, dim;
   Rows<const T> activations, x0, added;
   Rows<const A> d;
   Rows<A> d_out;

@@ -50,7 +50,7 @@ void state_step(const StateStep<T>& step) {
     T* const low = is_low<T> ? step.low[row] : nullptr;
 #pragma GCC ivdep
     for (int64_t d = 0; d < step.dim; ++d) {
-      const A h = next_state<A>(state[d], A(x0[d]), A(activations[d]), G == 2 ? A(activations[step.plane + d]) : A(1));
+      const A h = next_state<A>(state[d], A(x0[d]), A(activations[d]), G == 2 ? A(activations[step.dim + d]) : A(1));
       next[d] = h;
       if constexpr (is_low<T>) low[d] = T(h);
     }
@@ -75,13 +75,13 @@ void backward(const BackwardStep<T>& step) {
       if constexpr (has_d) d = d_in[i];
       if constexpr (has_added) d += A(added[i]);
       d_out[i] = d;
-      const StepGradient<A> gradient = step_gradient<A>(d, A(x0[i]), A(activations[i]), G == 2 ? A(activations[step.plane + i]) : A(1));
+      const StepGradient<A> gradient = step_gradient<A>(d, A(x0[i]), A(activations[i]), G == 2 ? A(activations[step.dim + i]) : A(1));
       dx0[i] += gradient.dx0;
       products[G * i] = T(gradient.da);
       sums[i] += gradient.da;
       if constexpr (G == 2) {
         products[G * i + 1] = T(gradient.dq);
-        sums[step.plane + i] += gradient.dq;
+        sums[step.dim + i] += gradient.dq;
       }
     }
   }

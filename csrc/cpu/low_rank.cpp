@@ -115,7 +115,7 @@ void LowRankProblem<T, O>::pack_projections(const T* shared, const T* own, bool 
 
 LowRankTiles::LowRankTiles(int64_t batch, int64_t row_bytes) : batch(batch) {
   constexpr int64_t cache_bytes = 3 << 18, fewest = 12, most = 96, parts = 16;
-  const int64_t fits = std::clamp(cache_bytes / row_bytes, fewest, most);
+  const int64_t fits = std::clamp(cache_bytes / std::max<int64_t>(row_bytes, 1), fewest, most);
   const int64_t rows = std::min(fits, std::max(fewest, (batch + parts - 1) / parts));
   count = std::max<int64_t>(1, (batch + rows - 1) / rows);
 }

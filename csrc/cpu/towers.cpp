@@ -47,7 +47,7 @@ A dot(const A* a, const A* b, int64_t count) {
 
 // z of a tile's rows for one task. `one` and `other` have room for the rows of the widest layer each.
 template <typename A>
-void tower(const Layers& layers, Rows<const A> states, int64_t rows, const A* packed, A* one, A* other, A* z, int64_t z_stride) {
+void tower(const Layers& layers, Rows<const A> states, int64_t rows, const A* packed, A* one, A* other, A* z) {
   const auto& product = low_rank_kernels<A>().product;
   Rows<const A> from = states;
   int64_t in = layers.dim;
@@ -60,7 +60,7 @@ void tower(const Layers& layers, Rows<const A> states, int64_t rows, const A* pa
     packed = bias + width, in = width, from = to;
     std::swap(one, other);
   }
-  for (int64_t row = 0; row < rows; ++row) z[row * z_stride] = dot(from[row], packed, in) + packed[in];
+  for (int64_t row = 0; row < rows; ++row) z[row] = dot(from[row], packed, in) + packed[in];
 }
 
 template <typename T>
@@ -85,7 +85,7 @@ void compute(const Layers& layers, const Tensor& states, const accumulator<T>* p
         } else {
           from = given;
         }
-        tower(layers, from, rows, packed + task * values, one.get(), other.get(), found.get(), 1);
+        tower(layers, from, rows, packed + task * values, one.get(), other.get(), found.get());
         for (int64_t r = 0; r < rows; ++r) {
           const int64_t at = (row + r) * tasks + task;
           z[at] = term ? T(static_cast<A>(found.get()[r] + term[at])) : T(found.get()[r]);

@@ -23,21 +23,18 @@ def run_demo(output: Path, console: Console, make_report: Callable[[], Report]) 
     results = []
     for data in DATA:
         for backend in backends:
-            console.print(f"training on {data}, backend {backend}", markup=False, highlight=False)
+            report = make_report()
+            report.note(f"training on {data}, backend {backend}")
             config = load_config(None, {"data": data, "backend": backend})
-            results.append(train(config, output / f"{data}-{backend}", report=make_report()))
+            results.append(train(config, output / f"{data}-{backend}", report=report))
     print_sheet(console, demo_sheet(results))
     for result in results:
         run = f"{result['data']['name']}, backend {result['model']['backend']}"
         print_lines(console, (f"{run}: {line}" for line in not_better_than_constant(result["test"])))
     if fast == "reference":
-        console.print(
-            "backend auto takes no fast backend here, so fast = reference: each data set was trained once (see `dcrnn-fast info`).",
-            markup=False,
-        )
-    console.print(
-        "Plots:", *(str(path) for path in sorted(output.glob("*/curves.svg"))), sep="\n  ", markup=False, highlight=False, soft_wrap=True
-    )
+        once = "backend auto takes no fast backend here, so fast = reference: each data set was trained once (see `dcrnn-fast info`)."
+        print_lines(console, [once])
+    print_lines(console, ["Plots:", *(f"  {path}" for path in sorted(output.glob("*/curves.svg")))])
 
 
 def demo_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:

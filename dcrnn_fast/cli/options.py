@@ -15,9 +15,11 @@ OtherData = Annotated[
     str | None, typer.Option(help="Other data of the same columns, or a table of rows (.parquet, .csv); default: that of the run.")
 ]
 Run = Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")]
 BackendOfRun = Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")]
 DeviceOfRun = Annotated[str | None, typer.Option(help="Device; default: the run's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Split = Literal["train", "valid", "test"]
 """Rows of a data set."""
+SplitToEvaluate = Annotated[Split, typer.Option(help="Rows to evaluate on.")]

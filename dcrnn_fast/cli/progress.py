@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..training import Report
-from .tables import number
+from .tables import number, print_lines
 
 SECONDS = 5.0
 """Between two lines of the progress of rows in a pipe or a log file."""
@@ -43,7 +43,7 @@ class PlainReport(Report):
 
     def note(self, text: str) -> None:
         """Print a line as it is."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_lines(self._console, [text])
 
 
 class LiveReport(PlainReport):
@@ -95,7 +95,7 @@ class _Lines:
         self._said = now
         speed = done / (now - self._began) if done and now > self._began else 0.0
         left = f", {(total - done) / speed:,.0f} s left" if total is not None and speed and total > done else ""
-        self._console.print(f"{what}: {done:,}{f' of {total:,}' if total else ''}{left}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(self._console, [f"{what}: {done:,}{f' of {total:,}' if total else ''}{left}"])
 
 
 def choose_report(*, quiet: bool = False) -> Report:

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from ..errors import ConfigError, RunFolderError, shown
 from ..support import strict_yaml
 from ..support.torchrun import is_first
-from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, OtherData, Quiet, Run, Split
+from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, OtherData, Quiet, Run, Runs, Split, SplitToEvaluate
 
 
 class WithKeys(TyperCommand):
@@ -122,7 +122,7 @@ def tune(
 def evaluate(
     run: Run,
     data: OtherData = None,
-    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
+    split: SplitToEvaluate = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[
@@ -162,10 +162,10 @@ def evaluate(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
+    runs: Runs,
     output: Annotated[Path, typer.Option(help="File to write, .html.")],
     data: OtherData = None,
-    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
+    split: SplitToEvaluate = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[bool, typer.Option("--as-served", help="Show the probabilities that `predict` gives.")] = False,
@@ -179,9 +179,9 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")],
+    runs: Runs,
     data: OtherData = None,
-    split: Annotated[Split, typer.Option(help="Rows to evaluate on.")] = "test",
+    split: SplitToEvaluate = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[bool, typer.Option("--as-served", help="Compare the probabilities that `predict` gives.")] = False,
@@ -235,7 +235,7 @@ def calibrate(
 
 def demo(
     output: Annotated[Path | None, typer.Option(help="Folder of the runs; default: a new one below runs/.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, the table alone.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, the results alone.")] = False,
 ) -> None:
     """Train on both embedded data sets, with the reference and the fast backend, and print one table."""
     from .demo import run_demo

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, shown
-from ..support.checks import check_count
+from ..support.checks import check_count, label_columns
 from ..support.files import path_of, scratch_folder
 from .packed.arrays import PackedDataset, Progress, file_sha256, no_progress, open_or_discard, open_packed
 from .packed.folders import remove_leftovers
@@ -84,7 +85,7 @@ def prepare(
     >>> prepare(schema, {"ts": range(8), "item": [3, 5] * 4, "buy": [0, 1] * 4}).meta.rows
     {'train': 5, 'valid': 1, 'test': 2}
     """
-    _check_draw(seed, valid_fraction)
+    draw = _checked_draw(seed, valid_fraction)
     if encoding is not None:
         check_encoding(encoding)
     cache = path_of("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()
@@ -96,7 +97,7 @@ def prepare(
                 f"{data} has another encoding than the one asked for: a packed folder keeps its own; give the schema of its table instead"
             )
         return packed
-    key = {"seed": seed, "valid_fraction": valid_fraction} | ({} if encoding is None else {"encoding": encoding})
+    key = draw | ({} if encoding is None else {"encoding": encoding})
     if tables is None:
         return _cached(*table_schema(data), cache, key, progress)
     with scratch_folder() as folder:
@@ -172,8 +173,8 @@ def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[s
     of the CSV files if the first file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
 
     Raises TypeError for an input that is no path. Raises DataError for no input or an empty text, for files that cannot be read or hold no
-    rows, for a task that is no column, and for a table without a column that holds 0 and 1 alone, or true and false: nothing in it is a
-    label as it is.
+    rows, for `tasks` that are no list of different columns of the table, and for a table without a column that holds 0 and 1 alone, or true
+    and false: nothing in it is a label as it is.
     """
     from .inspect.draft import draft_schema as drafted
 
@@ -181,7 +182,7 @@ def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[s
     paths = [str(path_of("inputs", one)) for one in given]
     if not paths or "" in given:
         raise DataError(f"inputs={given}: expected paths, patterns or folders, at least one, and no empty text")
-    return drafted(paths, tasks=tasks)
+    return drafted(paths, tasks=None if tasks is None else label_columns("tasks", tasks))
 
 
 @_extra_packages()
@@ -207,7 +208,7 @@ def prepare_folder(
 
     Raises DataError as `prepare` does, and for an `output` that exists; TypeError or ValueError for `workers` outside 1 to 1024.
     """
-    _check_draw(seed, valid_fraction)
+    draw = _checked_draw(seed, valid_fraction)
     if workers is not None:
         check_count("workers", workers, maximum=1024)
     from .build.build import build
@@ -221,15 +222,17 @@ def prepare_folder(
     table, folder = table_schema(schema)
     if inputs:
         table = with_inputs(table, inputs)
-    build(target, table, source_paths(table, folder), seed=seed, valid_fraction=valid_fraction, workers=workers, progress=progress)
+    build(target, table, source_paths(table, folder), **draw, workers=workers, progress=progress)
     return open_packed(target)
 
 
-def _check_draw(seed: int, valid_fraction: float) -> None:
-    if not isinstance(valid_fraction, (int, float)) or not 0 <= valid_fraction < 1:
+def _checked_draw(seed: Any, valid_fraction: Any) -> dict[str, Any]:
+    is_number, is_whole = isinstance(valid_fraction, Real), isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not is_number or not 0 <= valid_fraction < 1:
         raise DataError(f"valid_fraction is {shown(valid_fraction)}, expected a number in [0, 1)")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+    if not is_whole or not 0 <= seed < 2**64:
         raise DataError(f"seed is {shown(seed)}, expected a whole number of at least 0 and less than 2**64")
+    return {"seed": int(seed), "valid_fraction": float(valid_fraction)}
 
 
 def table_schema(data: Any) -> tuple[TableSchema, Path]:

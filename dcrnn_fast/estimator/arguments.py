@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,16 +10,7 @@ import pyarrow.parquet as pq
 
 from ..data.encoder.memory import NO_FIELD, arrow_table
 from ..errors import DataError, did_you_mean, shown
-
-
-def listed(argument: str, given: Any) -> list[Any]:
-    """A list, tuple, array or column of names as a list."""
-    try:
-        if isinstance(given, (str, bytes, Mapping, Iterator)):  # an iterator would be empty at the next fit
-            raise TypeError
-        return [str(one) if isinstance(one, str) else one for one in (given.to_pylist() if hasattr(given, "to_pylist") else given)]
-    except TypeError:
-        raise DataError(f"{argument}={shown(given)}: expected a list; put a single one in a list") from None
+from ..support.checks import listed
 
 
 def fields_of(argument: str, given: Any) -> list[dict[str, Any]] | None:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -31,11 +31,12 @@ from ..data.inspect.draft import SAMPLE_ROWS, draft_schema
 from ..data.read.columns import labels_of, times_of
 from ..errors import ConfigError, DataError, RunFolderError, one_line, shown
 from ..serving.ranker import Ranker
+from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
 from ..training import Report, load_config, train
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
-from .arguments import check_column, fields_of, listed, names_of, readable_table
+from .arguments import check_column, fields_of, names_of, readable_table
 
 NAME = "frame"
 """Of the data, in the run's files."""
@@ -117,15 +118,23 @@ class FunnelClassifier(BaseEstimator):
         if y is not None:
             raise DataError(f"y is a {type(y).__name__}, expected None: the labels are columns of X, which tasks names; leave y out")
         given = {argument: fields_of(argument, getattr(self, argument)) for argument in ("categorical", "numeric", "histories")}
-        tasks = listed("tasks", self.tasks)
-        if not tasks or not all(isinstance(task, str) for task in tasks) or len(set(tasks)) < len(tasks):
-            raise DataError(f"tasks={shown(self.tasks)}: expected a list of different columns of 0 and 1; put a single one in a list")
+        tasks = label_columns("tasks", self.tasks)
         for argument in ("time", "group", "weight"):
             if not isinstance(name := getattr(self, argument), (str, NoneType)):
                 raise DataError(f"{argument}={shown(name)}: expected the name of a column")
         if not isinstance(self.config, (Mapping, NoneType)):
             raise ConfigError(f"config={shown(self.config)}: expected values by dotted key, such as {{'model.steps': 3}}")
-        root = self._new_folder()
+        root, delete = self._new_folder()
+        try:
+            self._train(root, X, eval_set, init, tasks, given)
+        except BaseException:
+            delete()
+            raise
+        getattr(self, "_delete_run", bool)()  # that of an earlier fit
+        self._delete_run = delete
+        return self
+
+    def _train(self, root: Path, X: Any, eval_set: Any, init: Any, tasks: list[str], given: Mapping[str, Any]) -> None:
         run, report = root / "run", choose_report() if self.verbose else _Quiet()
         is_seed = isinstance(self.random_state, (int, np.integer))
         seed = int(self.random_state) if is_seed else check_random_state(self.random_state).randint(2**31)
@@ -157,7 +166,6 @@ class FunnelClassifier(BaseEstimator):
         self.schema_, self.metrics_, self.ranker_, self._run, self._result = schema, result["valid"], ranker, run, result
         self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
         self.feature_names_in_ = np.array(ranker.columns, dtype=object)
-        return self
 
     def predict_proba(self, X: Any) -> Any:
         """A column of probabilities for each task, and in a funnel for each task given the one before it.
@@ -210,6 +218,7 @@ class FunnelClassifier(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: the files of the run, but for its checkpoints, in place of the ranker that reads them."""
         state = dict(super().__getstate__())
+        state.pop("_delete_run", None)
         if state.pop("ranker_", None) is not None:
             state["_run"] = {path.name: path.read_bytes() for path in self._whole_run().iterdir() if path.is_file()}
         return state
@@ -218,7 +227,8 @@ class FunnelClassifier(BaseEstimator):
         """Write the run's files to a folder of its own, and load the ranker from there. Raises what :meth:`dcrnn_fast.Ranker.load` does."""
         super().__setstate__(state)
         if "_run" in state:
-            self._run = self._new_folder() / "run"
+            folder, self._delete_run = self._new_folder()
+            self._run = folder / "run"
             self._run.mkdir()
             for name, content in state["_run"].items():
                 if Path(name).name != name:
@@ -226,11 +236,10 @@ class FunnelClassifier(BaseEstimator):
                 (self._run / name).write_bytes(content)
             self.ranker_ = Ranker.load(self._run, **self._placement)
 
-    def _new_folder(self) -> Path:
-        """A folder that lives as long as this object in this process."""
+    def _new_folder(self) -> tuple[Path, Callable[[], Any]]:
+        """A folder that lives as long as this object in this process, and what deletes it earlier."""
         folder = Path(tempfile.mkdtemp(prefix="dcrnn_fast.estimator-"))
-        weakref.finalize(self, _delete, folder, os.getpid())
-        return folder
+        return folder, weakref.finalize(self, _delete, folder, os.getpid())
 
     def _whole_run(self) -> Path:
         check_is_fitted(self, "ranker_")

@@ -63,8 +63,8 @@ class WithConstants(nn.Module):
 def _fill_again(module: WithConstants, _: object) -> None:
     """A model of torchrec's tables has no constants of its own. Parameters that FSDP keeps on the CPU are computed with elsewhere."""
     for buffer in [*module.buffers(recurse=False)][:1]:
-        beside = next(module.parameters())
-        module._fill_constants(beside.device if buffer.is_meta or type(beside) is nn.Parameter else buffer.device)
+        weight = next(module.parameters())
+        module._fill_constants(weight.device if buffer.is_meta or type(weight) is nn.Parameter else buffer.device)
 
 
 class CrossRNN(WithConstants):

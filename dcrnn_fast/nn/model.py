@@ -304,7 +304,9 @@ class DCRNN(WithConstants):
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """z [B, T], the towers' outputs and the first-order term. Under "chain" each is the logit of an event given the one before it."""
-        x0, first_order, *scenarios = self.inputs(ids, dense)
+        return self._z(*self.inputs(ids, dense))
+
+    def _z(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
         return with_first_order(self.tower_logits(self.cross(x0, *scenarios)), first_order)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
@@ -322,7 +324,7 @@ class DCRNN(WithConstants):
 
     def behind_inputs(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
         """The part of :meth:`forward` behind :meth:`inputs`, which it takes."""
-        return self.event_logits(with_first_order(self.tower_logits(self.cross(x0, *scenarios)), first_order))
+        return self.event_logits(self._z(x0, first_order, *scenarios))
 
     @torch.no_grad()
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def score_files(
     if lost := {output.resolve(), rejected.resolve()}.intersection(file.resolve() for file in files):
         raise DataError(f"output {output}: {min(lost)} is one of the input files and would be lost; choose another output")
     rejects = Rejects(max_rejects, rejected.name)
-    text = {*(ranker.encoder.text_columns), *(key for key in keys if key not in ranker.columns)}
+    text = {*ranker.encoder.text_columns, *(key for key in keys if key not in ranker.columns)}
     with scratch_folder() as scratch, open_database(scratch) as database:
         reader = RowReader(
             text=text,
@@ -91,7 +91,7 @@ def score_files(
             csv=csv or Csv(),
             missing_values=missing_values,
             wanted_by="the run or a key",
-            scratch=Path(scratch),
+            scratch=scratch,
             database=database,
             rejects=rejects,
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+
+from ..errors import DataError, shown
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """The dtypes in which the operators compute."""
@@ -44,7 +47,7 @@ def check_ratio(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
     if not 0.0 <= float(value) <= 1.0:
-        raise ValueError(f"{name}={value}: expected a number in [0, 1] (0 shares nothing, 1 is hard sharing)")
+        raise ValueError(f"{name}={value}: expected a number in [0, 1]")
 
 
 def check_deviation(name: str, value: object) -> None:
@@ -65,6 +68,24 @@ def check_sequence(name: str, value: object, expected: str) -> None:
     """Raise TypeError unless ``value`` can be iterated over and is not a string."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name}={value!r}: expected a sequence of {expected}, got {type(value).__name__}")
+
+
+def listed(name: str, given: Any) -> list[Any]:
+    """A list, tuple, array or column of names as a list. Raises DataError for another type."""
+    try:
+        if isinstance(given, (str, bytes, Mapping, Iterator)):  # an iterator would be empty at the next call
+            raise TypeError
+        return [str(one) if isinstance(one, str) else one for one in (given.to_pylist() if hasattr(given, "to_pylist") else given)]
+    except TypeError:
+        raise DataError(f"{name}={shown(given)}: expected a list; put a single one in a list") from None
+
+
+def label_columns(name: str, given: Any) -> list[str]:
+    """The names of tasks' columns as a list. Raises DataError unless there is one and each differs from the others."""
+    columns = listed(name, given)
+    if not columns or not all(isinstance(column, str) for column in columns) or len(set(columns)) < len(columns):
+        raise DataError(f"{name}={shown(given)}: expected a list of different columns of 0 and 1; put a single one in a list")
+    return columns
 
 
 def check_counts(name: str, values: Iterable[object], expected: str, minimum: int = 1) -> tuple[int, ...]:

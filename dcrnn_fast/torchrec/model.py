@@ -164,7 +164,7 @@ class DCRNN(model.DCRNN):
             after = "" if name == "embedding" else "_first_order"
             weights = [state[f"{name}.embedding_bags.{table}{after}.weight"] for table in self.tables]  # in one order on every rank
             found[COLLECTIONS[name]] = torch.cat([_gathered(weight) for weight in weights])  # every rank sends its parts
-        if not isinstance(self.embedding, EmbeddingBagCollection) and torch.distributed.get_rank():
+        if not isinstance(self.embedding, EmbeddingBagCollection) and distributed.get_rank():
             return None
         if self.first_order_tables is not None:
             first = COLLECTIONS["first_order_tables"]

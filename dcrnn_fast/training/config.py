@@ -5,7 +5,6 @@ Unknown keys are errors: if a misspelt key were ignored, the run would train ano
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..data import known_data_sets
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, did_you_mean, shown
 from ..support import strict_yaml
 from ..support.files import path_of
 
@@ -214,7 +213,9 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
         section = values
         *parents, key = dotted.split(".")
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:  # in a file also a section without lines
+                section[parent] = {}
+            section = section[parent]
             if not isinstance(section, dict):
                 raise ConfigError(f"{dotted}={shown(value)}: {parent} is not a section of the configuration")
         section[key] = value
@@ -312,9 +313,8 @@ def _explain(source: str, problem: dict[str, Any]) -> str:
         for part in location[:-1]:
             section = section.model_fields[part].annotation
         known = list(section.model_fields)
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"{source}: {dotted} (value {shown(problem['input'])}) is an unknown key; {hint}"
+        hint = did_you_mean(location[-1], known) or f"; known keys: {', '.join(known)}"
+        return f"{source}: {dotted} (value {shown(problem['input'])}) is an unknown key{hint}"
     return f"{source}: {dotted} is {shown(problem['input'])}, expected {allowed(dotted)}"
 
 

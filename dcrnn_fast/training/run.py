@@ -236,7 +236,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
         },
         "model": {
             "parameters": trainer.model.num_parameters,
-            "backend": trainer.environment()["backend"],
+            "backend": trainer.backend,
             "relation": trainer.about["relation"],
             "device": str(trainer.device),
             "threads": torch.get_num_threads(),

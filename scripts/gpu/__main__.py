@@ -234,7 +234,7 @@ def main() -> int:
     code = run(runner, results, options, sources=sources)
     packed = results.pack(runner)
     print(f"{results.summary(runner)}\ngpu: everything is in {packed}", flush=True)
-    if any(outcome.state == "unfinished" or outcome.why == "the minutes are used up" for outcome in runner.outcomes.values()):
+    if any(outcome.state in ("unfinished", "not run") for outcome in runner.outcomes.values()):
         print(f"gpu: the minutes are used up; go on with --resume {packed}", flush=True)
     return code
 

@@ -48,7 +48,7 @@ class Step:
 
 @dataclass
 class Outcome:
-    """A step's state ("passed", "failed", "unfinished" or "not run"), the reason, and the time it took."""
+    """A step's state ("passed", "failed", "unfinished", "blocked" or "not run"), the reason, and the time it took."""
 
     state: str
     why: str = ""
@@ -88,7 +88,7 @@ class Runner:
         elif self.ends is not None and begin >= self.ends:
             outcome = Outcome("not run", "the minutes are used up")
         elif red:
-            outcome = Outcome("not run", f"needs {red[0]} to pass on these sources first")
+            outcome = Outcome("blocked", f"needs {red[0]} to pass on these sources first")
         else:
             outcome = self._run(step)
         outcome.seconds = time.monotonic() - begin
@@ -168,7 +168,7 @@ class Runner:
 
     def failed(self) -> bool:
         """Whether a step failed, or did not run because another one had failed."""
-        return any(outcome.state == "failed" or "needs" in outcome.why for outcome in self.outcomes.values())
+        return any(outcome.state in ("failed", "blocked") for outcome in self.outcomes.values())
 
     def summary(self) -> str:
         """A line for each step."""

@@ -42,7 +42,7 @@ def _prediction(B: int, D: int, T: int, L: int, goal: str, **kind: str) -> dict[
     """``gflop`` and ``mb`` of a launch are what its products need, and what it reads and writes once, caches or not."""
     table, costs = import_module("kernels.tile_table"), import_module("kernels.cost_model")
     sizes = table.Sizes(KIND, table.bucket(B * T), D, D, GATES, L, T)
-    launches: list[dict[str, Any]] = []
+    launches, times = list[dict[str, Any]](), list[float]()
     weights, unit = T * GATES * D * D, T * B * D
     product = 2 * weights * B
 
@@ -59,7 +59,6 @@ def _prediction(B: int, D: int, T: int, L: int, goal: str, **kind: str) -> dict[
         seconds = library_seconds(T * batch, GATES * D, D, B)
         launch(name, 1, seconds, "library's product", batch * product, batch * ((1 + GATES) * unit + 2 * weights))
 
-    times: list[float] = []
     training, schedule = kind["pass"] == "training", costs.predicted_schedule(sizes)
     kept = GATES * unit if training else 0
     if schedule == table.STEP:

@@ -128,7 +128,7 @@ Answer model_answer(const Model& model, const Limits& limits) {
               {"names", json::value_from(model.names)},
               {"tasks", json::value_from(model.tasks)},
               {"columns", json::value_from(model.encoder.columns())},
-              {"kind", model.kind},
+              {"kind", "aoti"},
               {"dcrnn_fast", model.written_by},
               {"torch", model.torch},
               {"limits", {{"body_bytes", limits.body_bytes}, {"rows", limits.rows}, {"queue_rows", limits.queue_rows}}},

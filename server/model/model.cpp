@@ -247,7 +247,6 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
     const auto names = texts_of(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
     auto model = std::make_unique<Model>(Model{.id = text_of(about, "model").substr(0, 12),
-                                               .kind = text_of(about, "kind"),
                                                .written_by = text_of(about, "dcrnn_fast"),
                                                .torch = text_of(about, "torch"),
                                                .names = names,

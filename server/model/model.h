@@ -21,7 +21,6 @@ struct ModelError : std::runtime_error {
 
 struct Model {
   std::string id;                 // 12 hexadecimal digits
-  std::string kind;               // of the package: "aoti"
   std::string written_by, torch;  // the versions that wrote it
   std::vector<std::string> names, tasks;
   Encoder encoder;

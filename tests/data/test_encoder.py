@@ -239,7 +239,7 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         (None, "table is of type NoneType, expected a pandas"),
         ({"price": [1]}, "table lacks the columns city, which the encoder reads; it has price"),
         ({"citty": ["a"], "price": [1]}, "it has citty, price; did you mean 'citty'"),
-        ({}, "table lacks the columns city, price, which the encoder reads; it has "),
+        ({}, "table lacks the columns city, price, which the encoder reads; it has none"),
         (pd.DataFrame({"price": [1]}), "table lacks the columns city, which the encoder reads; it has price"),
         (pa.table({"price": [1]}), "table lacks the columns city, which the encoder reads; it has price"),
         (pa.table([["a"], ["b"], [1]], names=["city", "city", "price"]), "table has the columns city more than once"),

@@ -46,6 +46,12 @@ TABLE = [
         (5, "inputs=5: expected a path, got int"), (None, "inputs=None: expected a path, got NoneType"),
         (b"t.csv", "inputs=b't.csv': expected a path, got bytes"), (["t.csv", 5], "inputs=5: expected a path, got int"),
     ]),
+    *rows("tasks that are no list of different columns",
+        lambda tasks, table: draft_schema([str(table.write("t.csv", "click,x", [(0, 1)]).folder / "t.csv")], tasks=tasks),
+        DataError, cases=[
+        ("click", "tasks='click': expected a list; put a single one in a list"), ([], r"tasks=\[\]: expected a list of different columns"),
+        (["click", "click"], "expected a list of different columns"), (["order"], "has no column 'order'; it has click, x"),
+    ]),
     *rows("inputs without a path",
         lambda inputs: draft_schema(inputs), DataError, within="inputs={}: expected paths, patterns or folders", cases=[
         ([], r"\[\]"), ("", r"\[''\]"), (["t.csv", ""], r"\['t.csv', ''\]"),

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,15 @@ def test_a_failed_fit_leaves_what_was_fitted(frame):
         model.set_params(tasks=["order"], config={"model.steps": 0}).fit(frame[:600])
     pd.testing.assert_frame_equal(model.predict_proba(frame[:9]), before)
     assert len(model.schema_["tasks"]) == 2
+
+
+def test_it_keeps_the_folder_of_its_last_fit_alone(frame, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = quick().fit(frame[:600]).fit(frame[:600])
+    with pytest.raises(ConfigError):
+        model.set_params(config={"model.steps": 0}).fit(frame[:600])
+    assert [folder / "run" for folder in tmp_path.glob("dcrnn_fast.estimator-*")] == [model._run]
+    model.predict_proba(frame[:9])
 
 
 def test_a_task_whose_name_is_no_word_is_scored_and_its_other_name_is_told(frame, capsys):

@@ -114,6 +114,13 @@ REFUSED = [
         DataError,
         r"X, row \d+: task 'click': column 'click' holds 3, expected 0 and 1 \(empty: unknown\); make a column of 0 and 1 of it",
     ),
+    row("no column", lambda: quick().fit({}), DataError, "X has no columns; give it those of the tasks and of the features"),
+    row(
+        "columns of unequal length",
+        lambda: quick(tasks=["click"]).fit({"click": [0, 1], "city": ["a"]}),
+        DataError,
+        "X has columns of unequal length: 'click' has 2, 'city' has 1 rows",
+    ),
     row("a task twice", lambda frame: quick(tasks=["click", "click"]).fit(frame), DataError, "expected a list of different columns"),
     row("a group that is no column", lambda frame: quick(group="usr_id").fit(frame), DataError, r"did you mean 'user_id'\?"),
     row("too few rows", lambda frame: quick().fit(frame[:4]), DataError, "X has 4 rows, too few to keep 0.1 of them"),

@@ -119,6 +119,12 @@ def test_strided_arguments_are_read_right(name):
             assert same(call(name, {**arguments, argument: strided}), expected), argument
 
 
+def test_towers_of_states_without_units_are_their_heads_biases():
+    arguments = towers_arguments(dim=0, widths=(), dtype=torch.float32)
+    (got,) = call("towers", arguments)
+    torch.testing.assert_close(got, (arguments["packed"].mT + arguments["term"]).float())
+
+
 def test_states_that_all_tasks_share_are_read_where_they_are():
     arguments = towers_arguments(dtype=torch.float32)
     shared = arguments["states"][:1].expand(2, -1, -1)

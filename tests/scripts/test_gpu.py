@@ -99,7 +99,7 @@ def test_it_builds_for_the_architecture_of_the_card_alone(device, monkeypatch):
 def test_after_a_red_smoke_test_nothing_is_timed_and_what_finds_the_fault_runs(device):
     code, outcomes, _ = device(codes={"triton": 1})
     assert code == 1
-    assert outcomes == {**ALL_PASSED, "smoke": "failed", **dict.fromkeys(["headline", "trainer", "tune", "bench"], "not run")}
+    assert outcomes == {**ALL_PASSED, "smoke": "failed", **dict.fromkeys(["headline", "trainer", "tune", "bench"], "blocked")}
 
 
 @pytest.mark.parametrize("red", ["triton", "cuda"])
@@ -155,7 +155,7 @@ def test_a_part_that_passed_does_not_run_again_on_the_same_sources_and_card(gpu,
 def test_what_passed_counts_on_the_same_sources_and_card_alone(device, changed):
     assert device("--only", "smoke")[0] == 0
     assert device("--only", "bench")[1]["bench"] == "passed"
-    assert device("--only", "bench", **changed)[1]["bench"] == "not run"
+    assert device("--only", "bench", **changed)[1]["bench"] == "blocked"
 
 
 def test_without_a_build_what_was_built_before_is_tested(device):
@@ -222,7 +222,7 @@ def test_a_step_that_fails_now_does_not_count_as_passed_before(gpu, tmp_path):
     runner.passed_before = {"first"}
     assert not runner.run(gpu.Step("first", (say(gpu, "red", 1),)))
     assert not runner.run(gpu.Step("second", (say(gpu, "green"),), needs=("first",)))
-    assert runner.outcomes["second"].state == "not run"
+    assert runner.outcomes["second"].state == "blocked"
 
 
 SHAPE = {"batch": 3, "dim": 4}
@@ -410,7 +410,7 @@ def test_a_copy_forgets_what_other_sources_measured(results, sources):
 def test_a_damaged_record_of_what_passed_counts_as_none(results, device):
     device("--only", "smoke,tests")
     results.passed.write_text("{")
-    assert device("--only", "bench")[1]["bench"] == "not run"
+    assert device("--only", "bench")[1]["bench"] == "blocked"
 
 
 @pytest.mark.parametrize("wrong", [["--only", "everything"], ["--minutes", "soon"]])

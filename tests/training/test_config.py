@@ -32,6 +32,10 @@ def test_a_configuration_survives_being_written_and_read(tmp_path):
     assert load_config(write(tmp_path, config.to_yaml())) == config
 
 
+def test_an_override_fills_a_section_that_the_file_leaves_empty(tmp_path):
+    assert load_config(write(tmp_path, "data: x\nmodel:\n"), {"model.steps": 3}).model.steps == 3
+
+
 def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
     path = write(tmp_path, "data: hillstrom\noptimiser: {lr: 0.5, epochs: 2}\n")
     config = load_config(path, {"optimiser.lr": 0.25})
@@ -57,7 +61,7 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
         ("data: x\noptimiser: {lr: quick}", "optimiser.lr is 'quick', expected number in (0, 10]"),
         ("data: x\nthreads: 0", "threads is 0, expected integer in [1, 4096] or null"),
         ("data: x\nloss: {task_weight: [1, -1]}", "loss.task_weight.1 is -1, expected a list of: number >= 0 or null"),
-        ("data: x\nmodel: {embeding_dim: 4}", "model.embeding_dim (value 4) is an unknown key; did you mean embedding_dim?"),
+        ("data: x\nmodel: {embeding_dim: 4}", "model.embeding_dim (value 4) is an unknown key; did you mean 'embedding_dim'?"),
         ("data: x\nzzz: 4", "zzz (value 4) is an unknown key; known keys: data, "),
         ("seed: 1", "data is missing, expected text"),
         ('data: "a\\0b"', "data is 'a\\x00b', expected text without a null character"),

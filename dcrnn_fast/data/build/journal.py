@@ -45,9 +45,9 @@ class Journal:
     def _read(self, first: str) -> list[dict[str, Any]]:
         if not self._file.is_file():
             return []
-        line, *lines = self._file.read_text(encoding="ascii", errors="replace").split("\n")[:-1]  # the last one ends in a line feed
         there = {file.name: file for file in self._folder.iterdir() if file.name != FILE}
         try:
+            line, *lines = self._file.read_text(encoding="ascii", errors="replace").split("\n")[:-1]  # the last one ends in a line feed
             records = [json.loads(line) for line in lines] if line == first else []
             sizes = records[-1]["sizes"] if records else {}
             if any(there[name].is_symlink() or there[name].stat().st_size < size for name, size in sizes.items()):

@@ -6,7 +6,7 @@ Lists and arrays of one plain type are read without Arrow, which takes longer th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 EXACT = 2**53
 """From here on float64 does not hold every integer."""
 NO_FIELD = "which no field can hold; make text or numbers of it, or leave it out"
-HERE = Place(Path("table"), 0)
 _SPELLED: dict[type, Any] = {str: str, int: str, bool: lambda cell: "true" if cell else "false"}
 """How Arrow writes cells of these types as text."""
 
@@ -39,24 +38,21 @@ class Piece(NamedTuple):
     place: Place
 
 
-def pieces_of(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
-    """The wanted columns of a table; at least one piece, in the order of the rows.
+def pieces_of(table: Any, wanted: Sequence[str], name: str = "table") -> Iterator[Piece]:
+    """The wanted columns of a table, which messages call `name`; at least one piece, in the order of the rows.
 
     Raises DataError for what is no table, lacks a column or has it twice, and for columns of unequal length.
     """
-    if isinstance(table, Mapping):
-        _check_columns(wanted, table.keys())
-        yield _piece({name: table[name] for name in wanted})
-    elif _is_pandas(table):
-        _check_columns(wanted, list(table.columns))
-        yield _piece({name: table[name] for name in wanted})
+    if isinstance(table, Mapping) or _is_pandas(table):
+        _check_columns(wanted, table.keys() if isinstance(table, Mapping) else list(table.columns), name)
+        yield _piece({column: table[column] for column in wanted}, name)
     elif _is_arrow(table):
-        yield from _arrow_pieces(table, wanted)
+        yield from _arrow_pieces(table, wanted, name)
     else:
         raise DataError(
-            f"table is of type {type(table).__name__}, expected a pandas (2.2 or later) or polars DataFrame, an Arrow Table or RecordBatch,"
-            " or a mapping of column names to lists or arrays; of a list of rows, make a list of each column; of a row of a frame, take "
-            "frame.iloc[[0]]"
+            f"{name} is of type {type(table).__name__}, expected a pandas (2.2 or later) or polars DataFrame, an Arrow Table or "
+            "RecordBatch, or a mapping of column names to lists or arrays; of a list of rows, make a list of each column; of a row of a "
+            "frame, take frame.iloc[[0]]"
         )
 
 
@@ -93,8 +89,9 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
         return pa.table(columns)
     if unnamed := [one for one in names if not isinstance(one, str)]:
         raise DataError(f"{name} has the column {unnamed[0]!r}, expected names that are text; rename its columns")
-    (piece,) = pieces_of(table, names)
-    piece = piece._replace(place=Place(Path(name), 0))
+    if not names:
+        raise DataError(f"{name} has no columns; give it those of the tasks and of the features")
+    (piece,) = pieces_of(table, names, name)
     return pa.table({column: _arrow_array(piece, column) for column in names})
 
 
@@ -146,33 +143,33 @@ def _is_polars(table: Any) -> bool:
     return type(table).__module__.partition(".")[0] == "polars"
 
 
-def _check_columns(wanted: Sequence[str], present: Iterable[Any]) -> None:
+def _check_columns(wanted: Sequence[str], present: Collection[Any], table: str) -> None:
     missing = [name for name in wanted if name not in present]
     if missing:
-        has = f"it has {', '.join(map(str, present))}{did_you_mean(missing[0], [one for one in present if isinstance(one, str)])}"
-        raise DataError(f"table lacks the columns {', '.join(missing)}, which the encoder reads; {has}")
+        has = f"it has {', '.join(map(str, present)) or 'none'}{did_you_mean(missing[0], [one for one in present if isinstance(one, str)])}"
+        raise DataError(f"{table} lacks the columns {', '.join(missing)}, which the encoder reads; {has}")
     if isinstance(present, list):
         repeated = [name for name in wanted if present.count(name) > 1]
         if repeated:
-            raise DataError(f"table has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
+            raise DataError(f"{table} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
 
 
-def _piece(columns: Mapping[str, Any]) -> Piece:
-    rows = {_rows(name, column) for name, column in columns.items()}
+def _piece(columns: Mapping[str, Any], table: str) -> Piece:
+    rows = {_rows(name, column, table) for name, column in columns.items()}
     if len(rows) > 1:
         lengths = ", ".join(f"{name!r} has {len(column):,}" for name, column in columns.items())
-        raise DataError(f"table has columns of unequal length: {lengths} rows; give each row a cell in every column (None: missing)")
-    return Piece(columns, rows.pop(), HERE)
+        raise DataError(f"{table} has columns of unequal length: {lengths} rows; give each row a cell in every column (None: missing)")
+    return Piece(columns, rows.pop(), Place(Path(table), 0))
 
 
-def _rows(name: str, column: Any) -> int:
+def _rows(name: str, column: Any, table: str) -> int:
     if type(column) is list:
         return len(column)
     one_dimensional = getattr(column, "ndim", 1) == 1 and hasattr(column, "__len__")
     if not one_dimensional or isinstance(column, (str, bytes, Mapping, Set)):
         held = f"a {type(column).__name__} of shape {list(column.shape)}" if hasattr(column, "shape") else shown(column)
         raise DataError(
-            f"table: column {name!r} is {held}, expected a list or a one-dimensional array of cells; put a single cell in a list"
+            f"{table}: column {name!r} is {held}, expected a list or a one-dimensional array of cells; put a single cell in a list"
         )
     return len(column)
 
@@ -233,24 +230,24 @@ def _list_of(column: Any, dtypes: str) -> list[Any] | None:
     return None
 
 
-def _arrow_pieces(table: Any, wanted: Sequence[str]) -> Iterator[Piece]:
+def _arrow_pieces(table: Any, wanted: Sequence[str], name: str) -> Iterator[Piece]:
     pa = _pyarrow("tables other than mappings of lists and arrays")
     from ..read.columns import without_views
 
-    place = HERE
+    place = Place(Path(name), 0)
     table = table[list(wanted)] if wanted and _is_polars(table) and set(wanted) <= set(table.columns) else table
     try:
         with pa.RecordBatchReader.from_stream(table) as reader:
-            _check_columns(wanted, reader.schema.names)
+            _check_columns(wanted, reader.schema.names, name)
             batch = None
             for batch in reader:
                 chosen = without_views(batch.select(list(wanted)))
                 yield Piece(dict(zip(wanted, chosen.columns, strict=True)), chosen.num_rows, place)
                 place = Place(place.path, place.before + chosen.num_rows)
             if batch is None:
-                yield _piece({name: [] for name in wanted})
+                yield _piece({column: [] for column in wanted}, name)
     except pa.ArrowException as error:
-        raise DataError(f"table is a {type(table).__name__}, whose Arrow stream cannot be read: {one_line(error)}") from error
+        raise DataError(f"{name} is a {type(table).__name__}, whose Arrow stream cannot be read: {one_line(error)}") from error
 
 
 def _arrow_array(piece: Piece, name: str) -> pa.Array:

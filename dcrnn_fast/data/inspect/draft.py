@@ -201,7 +201,7 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return ""
     if column.kind == "VARCHAR" and column.distinct > 0.9 * rows and column not in users:
         return "every row another"
-    return "" if column.is_text or NUMBERS.match(column.kind) else "no field"
+    return "" if column.is_text or _is_number(column.kind) else "no field"
 
 
 def _name(given: str) -> str:

@@ -94,7 +94,7 @@ class BlockLoader:
         """
         _check_whole("epoch", epoch, smallest=0)
         _check_whole("start", start, smallest=0)
-        if not 0 <= start <= len(self):
+        if start > len(self):
             raise ConfigError(f"start is {start}, expected between 0 and the {len(self)} batches of an epoch")
         return self._generate(epoch, start)
 

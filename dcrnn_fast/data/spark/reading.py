@@ -28,10 +28,12 @@ def frame_of_files(schema: str | Path, inputs: Sequence[str]) -> DataFrame:
     from pyspark.sql import SparkSession
 
     table, folder = table_schema(schema)
-    given, here = (with_inputs(table, inputs).files.all or (), Path()) if inputs else (table.files.all or (), folder)
+    if inputs:
+        with_inputs(table, inputs)  # refuses a schema whose files have roles
+        folder = Path()
     files: list[str] = []
-    for one in inputs or given:
-        files += [one] if is_remote(one) else map(str, expand("--engine spark: the", (here / one).absolute()))
+    for one in inputs or table.files.all or ():
+        files += [one] if is_remote(one) else map(str, expand("--engine spark: the", (folder / one).absolute()))
     if not files:
         raise ConfigError("--engine spark splits one table: give the schema `files: {all: ...}`")
     if other := next((file for file in files if not is_remote(file) and not file.endswith(".parquet")), None):

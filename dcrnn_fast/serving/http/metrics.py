@@ -9,10 +9,10 @@ from ..unseen import Unseen
 REASONS = ("overload", "deadline", "stopping", "failed")
 RESULTS = ("ok", "failed")
 RATES = {
-    "oov": "The part of a field's cells that is out of vocabulary, of the last rows.",
-    "missing": "The part of a field's cells that is missing, of the last rows.",
-    "train_oov": "The part of a field's cells that was out of vocabulary, of the train rows.",
-    "train_missing": "The part of a field's cells that was missing, of the train rows.",
+    "oov": "Share of cells out of vocabulary in about the last 8,192 rows.",
+    "missing": "Share of missing cells in about the last 8,192 rows.",
+    "train_oov": "Share of cells out of vocabulary in the train rows.",
+    "train_missing": "Share of missing cells in the train rows.",
 }
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)

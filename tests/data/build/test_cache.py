@@ -9,6 +9,7 @@ import sys
 from functools import partialmethod
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dcrnn_fast.data import default_cache_dir
@@ -29,6 +30,11 @@ def test_seed_fraction_schema_and_source_each_make_another_cache_entry(table):
     table.write("test.csv", "city,price,click", [("a", 2, 0)])
     paths.append(table.prepare(valid_fraction=0.25).path)
     assert len(set(paths)) == 5
+
+
+def test_numbers_of_numpy_are_those_of_python(table):
+    numpy, python = {"seed": np.int64(1), "valid_fraction": np.float32(0.25)}, {"seed": 1, "valid_fraction": 0.25}
+    assert table.prepare(**numpy).path == table.prepare(**python).path
 
 
 def test_a_damaged_cache_entry_is_built_anew(table):
