@@ -21,7 +21,8 @@ def predict(
     output: Annotated[Path, typer.Option(help="File to write, .parquet or .csv: a row of scores for each input row.")],
     keys: Annotated[list[str] | None, typer.Option("--key", help="Column to repeat beside the scores, repeatable.")] = None,
     schema: Annotated[
-        Path | None, typer.Option(help="Schema YAML whose `csv`, `missing_values` and `max_rejects` say how to read CSV files.")
+        Path | None,
+        typer.Option(help="Schema YAML whose `csv`, `missing_values` and `max_rejects` say how to read CSV files; default: the run's."),
     ] = None,
     backend: Annotated[str, BACKEND] = "auto",
     device: Annotated[str, DEVICE] = "auto",
@@ -34,11 +35,11 @@ def predict(
     from .progress import row_progress
     from .tables import output_console, print_lines
 
-    reading: dict[str, Any] = {}
-    if schema is not None:
-        given = load_schema(schema)
+    ranker, reading = Ranker.load(run, device=device, backend=backend, strict=strict), dict[str, Any]()
+    of_run = run / "schema.yaml"
+    if schema is not None or of_run.is_file():
+        given = load_schema(schema or of_run)
         reading = {"csv": given.csv, "missing_values": given.missing_values, "max_rejects": given.max_rejects}
-    ranker = Ranker.load(run, device=device, backend=backend, strict=strict)
     with warnings.catch_warnings(), row_progress(quiet=quiet) as progress:
         warnings.showwarning = lambda message, *_: sys.stderr.write(f"warning: {message}\n")  # type: ignore[assignment]
         rows, rejected = score_files(ranker, inputs, output, keys=keys or (), progress=progress, **reading)

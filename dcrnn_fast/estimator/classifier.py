@@ -27,7 +27,8 @@ from ..cli.progress import choose_report
 from ..data import PackedDataset, prepare
 from ..data.codes.numbers import Place
 from ..data.encoder.memory import arrow_table
-from ..data.inspect.draft import SAMPLE_ROWS, draft_schema
+from ..data.inspect.draft import draft_schema
+from ..data.inspect.sample import SAMPLE_ROWS
 from ..data.read.columns import labels_of, times_of
 from ..errors import ConfigError, DataError, RunFolderError, one_line, shown
 from ..serving.ranker import Ranker

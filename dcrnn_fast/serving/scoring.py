@@ -62,6 +62,8 @@ def score_files(
         DataError: an argument, a file, a column or a cell cannot be used; the message names it.
         TypeError, ValueError: an input is no path, or ``max_rejects`` no number of rows.
     """
+    if not hasattr(ranker, "encoder"):
+        raise DataError(f"ranker: got {shown(ranker)}, expected a Ranker or an ExportedRanker; load one from its run or file")
     output = output_path("output", output, ".parquet", ".csv")
     for name, given in (("inputs", inputs), ("keys", keys), ("missing_values", missing_values)):
         if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):

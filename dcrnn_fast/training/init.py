@@ -17,7 +17,7 @@ from ..data import PackedDataset, PackedMeta, PackedSplit
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields
 from ..data.packed.meta import OOV
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..nn.model import DCRNN
 from ..support.model_inputs import table_rows
 from .config import ModelConfig, RunConfig
@@ -72,6 +72,11 @@ def check_continues(config: RunConfig, earlier: Earlier, meta: PackedMeta) -> No
     """Raise DataError for data of other tasks or columns than the earlier run's, and ConfigError for a configuration of another model."""
     about, weights = earlier.about, earlier.folder.weights
     check_same_columns(about | {"fields": [name for name, _ in about["fields"]]}, meta, list(meta.fields), weights, "go on with")
+    sizes, hashed = dict(about["fields"]), {name for name, known in earlier.encoding["vocabulary"].items() if not known}
+    for name in sorted(hashed & meta.fields.keys()):
+        if meta.fields[name] != sizes[name]:
+            buckets = f"{sizes[name] - 1:,} hash_buckets of {name!r}, but {meta.name} has {meta.fields[name] - 1:,}"
+            raise DataError(f"{weights} was trained with {buckets}, in which an id has another row; go on with as many")
     models = (ModelConfig.model_validate(values).model_dump() for values in (about["model"], config.model.model_dump()))
     before, now = ({key: value for key, value in model.items() if key not in MAY_DIFFER} for model in models)
     before["relation"], now["relation"] = about["relation"], config.model.relation or meta.relation

@@ -186,6 +186,8 @@ def _train(
             report.note(line)
         for line in in_words(trainer.start) if earlier is not None and trainer.start else ():
             report.note(line)
+        if earlier is not None and earlier.folder.calibration.is_file():
+            report.note(f"note: {earlier.folder.root} is calibrated, and this run is not; calibrate it when it has ended")
         trainer.run()
         return _conclude(trainer)
 

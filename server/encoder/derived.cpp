@@ -53,6 +53,8 @@ Derived read_one(std::string_view name, const json::value& definition) {
       derived.separator = text_of(name, key, value);
     } else if (key == "unit" && (value == "s" || value == "ms" || value == "us" || value == "ns")) {
       derived.unit = text_of(name, key, value);
+    } else if (key == "zoned" && value.is_bool()) {
+      derived.zoned = value.get_bool();
     } else if (key == "timezone") {
       if (value != "UTC")
         refuse(name, "has the time zone " + shown(value) +
@@ -188,6 +190,9 @@ class Times {
     if (dates && first)
       refuse(*first, "seconds since 1970, and it looks like a date: write dates as 2024-05-31, or give derived column " +
                          in_quotes(derived_.name) + " `unit: s`");
+    if (first && derived_.zoned.value_or(zoned_) != zoned_)
+      refuse(*first, *derived_.zoned ? "a time with a zone (Z, +02:00), or a number, as the train rows hold"
+                                     : "a time without a zone, as the train rows hold");
     return std::move(seconds_);
   }
 
@@ -237,12 +242,13 @@ class Times {
 
   void moments() {
     std::optional<bool> zoned;
+    zoned_ = false;
     bool fine = false, far = false;
     all_text([&](std::size_t row, std::string_view text) {
       const std::optional<Moment> found = moment(text);
       if (!found || found->zoned != zoned.value_or(found->zoned))
         refuse(row, "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00, in all rows with a zone (Z, +02:00) or without");
-      zoned = found->zoned, seconds_[row] = found->seconds;
+      zoned = zoned_ = found->zoned, seconds_[row] = found->seconds;
       fine |= found->nanoseconds, far |= std::abs(found->seconds) >= kNanoSeconds;
       if (fine && far) refuse(row, "a time between 1678 and 2262 where cells of the column have nanoseconds");
       return true;
@@ -252,6 +258,7 @@ class Times {
   const Derived& derived_;
   const Column& column_;
   Seconds seconds_;
+  bool zoned_ = true;  // as numbers are
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/json/value.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,7 +19,8 @@ struct Derived {
   std::vector<std::string> sources;  // of one that is no cross, a single column
   std::string separator;             // empty where there is none
   std::size_t position = 0;
-  std::string unit;  // empty where there is none
+  std::string unit;           // empty where there is none
+  std::optional<bool> zoned;  // whether the times have a zone, or are numbers, if it is known
 };
 
 // The columns that encoder.json's `derived` defines, each behind those that it reads. Throws std::runtime_error for what it does not

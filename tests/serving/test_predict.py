@@ -1,5 +1,7 @@
 """Files of raw rows become files of scores, batch by batch."""
 
+import shutil
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -137,3 +139,14 @@ def test_the_command_reads_csv_as_the_schema_says_and_tells_what_it_wrote(shop, 
     assert result.exit_code == 0, result.output
     assert "1,500 rows scored: click, buy, buy_given_click" in result.output
     assert pq.read_schema(tmp_path / "scores.parquet").field("click").type == pa.float32()
+
+
+def test_the_command_reads_csv_as_the_runs_own_schema_says(shop, table, tmp_path):
+    run, options = shutil.copytree(shop / "run", tmp_path / "run"), ["--input", str(tmp_path / "today.csv")]
+    schema = yaml.safe_load((run / "schema.yaml").read_text())
+    (run / "schema.yaml").write_text(yaml.safe_dump(schema | {"csv": {"delimiter": ";"}, "missing_values": ["NULL"]}))
+    table.to_csv(tmp_path / "today.csv", index=False, sep=";", na_rep="NULL")
+    for name, more in (("own", []), ("same", ["--schema", str(run / "schema.yaml")])):
+        found = CliRunner().invoke(app, ["predict", "--run", str(run), *options, "--output", str(tmp_path / f"{name}.parquet"), *more])
+        assert found.exit_code == 0, found.output
+    assert pq.read_table(tmp_path / "own.parquet").equals(pq.read_table(tmp_path / "same.parquet"))

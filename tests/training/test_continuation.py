@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
-from dcrnn_fast.training import evaluate, load_model, train
+from dcrnn_fast.training import calibrate, evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.init import continued_data, grown_encoding, read_earlier
@@ -193,6 +193,20 @@ def test_another_model_and_other_columns_are_refused(finished, tmp_path, error, 
         train(config, tmp_path / "run", init=finished)
     assert said in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_another_number_of_hash_buckets_is_refused(tmp_path):
+    tables = [write_table(tmp_path / f"{n}", categorical=["shape", {"column": "colour", "hash_buckets": n}]) for n in (50, 60)]
+    train(tiny_config(tables[0], optimiser__epochs=1), tmp_path / "run")
+    with pytest.raises(DataError, match="was trained with 50 hash_buckets of 'colour', but tiny has 60, in which an id has another row"):
+        train(tiny_config(tables[1]), tmp_path / "next", init=tmp_path / "run")
+
+
+def test_it_says_that_a_calibration_does_not_go_on(yesterday, tomorrow, tmp_path):
+    calibrate(yesterday)
+    notes = Notes()
+    train(tiny_config(tomorrow, optimiser__epochs=1), tmp_path / "run", init=yesterday, report=notes)
+    assert f"note: {yesterday} is calibrated, and this run is not; calibrate it when it has ended" in notes.lines
 
 
 def test_init_needs_a_run_and_packed_data_in_its_encoding(finished, schema, tomorrow, tmp_path):

@@ -18,7 +18,7 @@ from ..codes.numbers import float32
 from ..packed.arrays import Progress
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
-from ..schema.fields import Categorical, History
+from ..schema.fields import Categorical, History, zoned_columns
 from ..schema.table import TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
 from .histories import HistoryIds
@@ -37,6 +37,17 @@ class FittedSchema:
     schema: TableSchema
     fields: tuple[Field, ...]
     dense: tuple[DenseScale, ...]
+    zoned: Mapping[str, bool]
+    """By column from which parts of times are derived: whether its times have a zone, or are numbers."""
+
+    @property
+    def derived(self) -> dict[str, dict[str, Any]]:
+        """The definitions of the schema's derived columns, with what was learned of the times."""
+        found = self.schema.derived_features
+        for one in found.values():
+            if "as" in one and one["column"] in self.zoned:
+                one["zoned"] = self.zoned[one["column"]]
+        return found
 
     @classmethod
     def fit(cls, schema: TableSchema, rows: TrainRows, progress: Progress) -> FittedSchema:
@@ -72,7 +83,9 @@ class FittedSchema:
         finally:
             for one in numeric:  # after an error nobody wants them
                 one.cancel()
-        return cls(schema, (*_with_shared(schema, categories), *learned[: len(bucketed)]), tuple(learned[len(bucketed) :]))
+        times = sorted({str(one.column) for one in schema.derived if one.part is not None})
+        zoned = {name: found for name in times if (found := rows.zoned(name)) is not None}
+        return cls(schema, (*_with_shared(schema, categories), *learned[: len(bucketed)]), tuple(learned[len(bucketed) :]), zoned)
 
     @classmethod
     def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> FittedSchema:
@@ -82,7 +95,8 @@ class FittedSchema:
         """
         vocabulary, scaling = encoding["vocabulary"], encoding["scaling"]
         _check_alike(schema, "is read", "as", encoding.get("pooled", {}), schema.pooled)
-        _check_alike(schema, "is derived", "by", encoding.get("derived", {}), schema.derived_features)
+        there, here = (_without_zoned(definitions) for definitions in (encoding.get("derived", {}), schema.derived_features))
+        _check_alike(schema, "is derived", "by", there, here)
         _check_alike(schema, "has the ids", "of", encoding.get("shared", {}), schema.shared)
         categories: dict[str, Field] = {}
         for category in schema.id_columns:
@@ -107,7 +121,7 @@ class FittedSchema:
             if scale is None or scale["treatment"] != numeric.dense:
                 raise _foreign(schema, numeric.column, f"dense ({numeric.dense})")
             dense.append(DenseScale(numeric.column, **scale))
-        return cls(schema, tuple(fields), tuple(dense))
+        return cls(schema, tuple(fields), tuple(dense), zoned_columns(encoding.get("derived", {})))
 
 
 class EncodedRows:
@@ -187,6 +201,10 @@ def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
         return np.where(pc.equal(texts, MISSING).to_numpy(), -1, (hashes(database, texts) >> np.uint64(1)).astype(np.int64))
 
     return column.map(numbers, np.int64)
+
+
+def _without_zoned(definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: {key: value for key, value in one.items() if key != "zoned"} for name, one in definitions.items()}
 
 
 def _check_alike(schema: TableSchema, what: str, by: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def build(
         rejects = Rejects(schema.max_rejects)
         try:
             with open_database(staging) as database:
-                staged, roles = read_tables(schema, paths, staging, database, rejects, pool, progress)
+                staged, roles = read_tables(schema, paths, staging, database, rejects, pool, progress, encoding)
                 drawn: dict[str, Any] = {"seed": seed, "valid_fraction": valid_fraction, "learns": encoding is None}
                 splits = split_rows(schema, staged, roles, database, **drawn)
                 if encoding is None:
@@ -127,6 +127,6 @@ def meta_of(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) ->
         checksums={},
         format_version=FORMAT_VERSION,
         shared=schema.shared,
-        derived=schema.derived_features,
+        derived=encoder.derived,
         pooled=schema.pooled,
     )

@@ -21,6 +21,7 @@ from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, text
 from ..read.csv_files import Rejects
 from ..read.derive import with_derived
 from ..read.row_files import RowReader, expected_rows
+from ..schema.fields import zoned_columns
 from ..schema.table import TableSchema
 from .journal import Journal
 
@@ -178,6 +179,8 @@ class StagedTable:
         self.numbers: dict[str, NumberColumn] = {}
         self.times: dict[str, TimeColumn] = {}
         self.batches: list[Batch] = []
+        self.zoned: dict[str, bool] = {}
+        """By column from which parts of times are derived: whether its times have a zone, or are numbers."""
         self.pool, self._labels = pool, schema.label_columns()
         for number, name in enumerate(sorted(schema.text_columns())):  # numbered: a name may hold what no file name may
             self.texts[name] = TextColumn(folder / f"texts-{number}.codes", folder / f"texts-{number}.arrow")
@@ -216,6 +219,7 @@ class StagedTable:
             "rows": [batch.rows for batch in self.batches[first:]],
             "positions": {name: texts.positions[first + 1 :] for name, texts in self.texts.items()},
             "moments": {name: times.moments for name, times in self.times.items()},
+            "zoned": self.zoned,
         }
         journal.add(record | more, [file for column in self._columns for file in column.files])
 
@@ -229,6 +233,7 @@ class StagedTable:
             texts.positions += record["positions"][name]
         for name, times in self.times.items():
             times.moments = record["moments"][name]
+        self.zoned |= record["zoned"]
 
     def finish(self) -> None:
         """Close the files; the columns can then be read."""
@@ -244,14 +249,16 @@ def read_tables(
     rejects: Rejects,
     pool: ThreadPoolExecutor,
     progress: Progress,
+    encoding: Mapping[str, Any] | None = None,
 ) -> tuple[StagedTable, dict[str, int]]:
     """Stage the files of every role in `folder`. Returns the table and the rows of each role, which follow each other in its order.
 
-    Files that a killed call has read into `folder` are not read again. Raises DataError for a file that cannot be read, lacks a column or
-    has it twice, and for more rejected rows than the schema allows.
+    Files that a killed call has read into `folder` are not read again. Times must be as `encoding` says, if it is given. Raises DataError
+    for a file that cannot be read, lacks a column or has it twice, and for more rejected rows than the schema allows.
     """
     journal, derived = Journal(folder, schema, paths), schema.all_derived
     staged = StagedTable(schema, folder, pool)
+    staged.zoned |= zoned_columns(schema.derived_features if encoding is None else encoding.get("derived", {}))
     text, numbers = schema.file_columns()
     reader = RowReader(
         text=text,
@@ -277,7 +284,7 @@ def read_tables(
         for path in files[len(journal.records) :]:
             first, rejected = len(staged.batches), len(rejects)
             for batch, place in reader.batches(path):
-                staged.append(with_derived(batch, derived, place), place)
+                staged.append(with_derived(batch, derived, place, staged.zoned), place)
                 progress("reading rows", staged.rows, expected)
             staged.end_file(journal, first, rejects=rejects.found[rejected:])
             ends.append(staged.rows)

@@ -40,6 +40,9 @@ class TrainRows(Protocol):
     def largest(self, name: str) -> str:
         """Where the train rows hold the number that is farthest from 0, in words."""
 
+    def zoned(self, name: str) -> bool | None:
+        """Whether a column's times have a zone, or are numbers; None where all are missing."""
+
 
 class StagedTrainRows:
     """Those of a staged table; `splits` says which these are."""
@@ -71,6 +74,10 @@ class StagedTrainRows:
         """As :class:`TrainRows` says."""
         with np.errstate(over="ignore"):
             return Total.of(map(of, self._numbers(name)))
+
+    def zoned(self, name: str) -> bool | None:
+        """As :class:`TrainRows` says; of all rows, which :func:`.staging.read_tables` compares."""
+        return self.staged.zoned.get(name)
 
     def _numbers(self, name: str) -> Iterator[FloatArray]:
         for batch in self.staged.batches:

@@ -42,7 +42,7 @@ def writing_packed(path: Path, goes_on: str | None = None) -> Iterator[Path]:
         raise no_locks(path, error) from error
     except OSError as error:
         raise DataError(
-            f"packed data cannot be written to {path}: {error}; free space, or choose another cache folder (DCRNN_FAST_CACHE)"
+            f"packed data cannot be written to {path}: {error}; free space, or choose another folder (of the cache: DCRNN_FAST_CACHE)"
         ) from error
 
 

@@ -245,7 +245,7 @@ def _is_scale(value: Any) -> bool:
 
 def _is_definition(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        _is_text(key) and (_is_text(part) or _are_texts(part) or _is_count(part)) for key, part in value.items()
+        _is_text(key) and (_is_text(part) or _are_texts(part) or _is_count(part) or isinstance(part, bool)) for key, part in value.items()
     )
 
 

@@ -46,20 +46,22 @@ class CsvFile:
             if path.suffix == ".gz" or written.encoding_name != "utf-8":
                 self._plain = scratch / "plain.csv"
                 write_plain(path, self._plain, written.encoding_name)
-            self.columns, self._header_lines = self._header()
+            self.columns, self._header_options = self._header()
         except (OSError, EOFError, UnicodeError, zlib.error) as error:
             raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
-    def _header(self) -> tuple[list[str], int]:
+    def _header(self) -> tuple[list[str], dict[str, str]]:
+        """The names, and DuckDB's options for what follows: it skips rows, not lines, and takes the first line end for that of all rows."""
         with self._plain.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            rows = csv.reader(
-                io.StringIO(stream.read(HEADER_CHARACTERS), newline=""), delimiter=self._written.delimiter, quotechar=self._written.quote
-            )
+            text = io.StringIO(stream.read(HEADER_CHARACTERS), newline="")
         try:
-            for cells in rows:
+            for number, cells in enumerate(csv.reader(text, delimiter=self._written.delimiter, quotechar=self._written.quote), 1):
                 if cells:
-                    "".join(cells).encode()
-                    return cells, rows.line_num
+                    (names := "".join(cells)).encode()
+                    options, header = {"skip": str(number)}, text.getvalue()[: text.tell()]
+                    if "\n" in names or "\r" in names:
+                        options["new_line"] = r"'\r\n'" if header.endswith("\r\n") else r"'\r'" if header.endswith("\r") else r"'\n'"
+                    return cells, options
         except csv.Error as error:
             raise DataError(f"{self.path} cannot be read: its header is no CSV ({error})") from error
         except UnicodeEncodeError as error:
@@ -113,7 +115,7 @@ class CsvFile:
         options = {
             "auto_detect": "false",
             "header": "false",
-            "skip": str(self._header_lines),
+            **self._header_options,
             "delim": sql_text(self._written.delimiter),
             "quote": sql_text(self._written.quote),
             "escape": sql_text(self._written.quote),

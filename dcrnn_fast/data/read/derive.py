@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,12 @@ _LISTS = (
 )
 
 
-def with_derived(batch: pa.RecordBatch, derived: Sequence[Derived], place: Place) -> pa.RecordBatch:
+def with_derived(
+    batch: pa.RecordBatch, derived: Sequence[Derived], place: Place, zoned: MutableMapping[str, bool] | None = None
+) -> pa.RecordBatch:
     """The batch with the columns `derived` behind its own. Each reads columns of the batch and earlier derived ones.
+
+    `zoned` says by column whether its times have a zone or are numbers, and gets what it does not say. Without it, `derived` says it.
 
     The hour is 0 to 23, the weekday 0 (Monday) to 6, the day of the month 1 to 31, as integers, and null where the time is missing. A cross
     is text: the texts of its columns with `|` between them, a backslash before each `|` and backslash of their own, and `<missing>` for a
@@ -44,6 +48,8 @@ def with_derived(batch: pa.RecordBatch, derived: Sequence[Derived], place: Place
     ['a|23', 'b\\\\|c|<missing>']
     """
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if zoned is None:
+        zoned = {str(one.column): one.zoned for one in derived if one.zoned is not None}
     values: dict[tuple[str, str | None], Values] = {}
     for one in derived:
         if one.cross is not None:
@@ -57,11 +63,16 @@ def with_derived(batch: pa.RecordBatch, derived: Sequence[Derived], place: Place
             columns[one.name] = values[key].at(one.value)
         else:
             assert one.part is not None
-            columns[one.name] = _PARTS[one.part](_wall_clock(columns[one.column], one, place))
+            columns[one.name] = _PARTS[one.part](_wall_clock(columns[one.column], one, place, zoned))
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _wall_clock(column: pa.Array, one: Derived, place: Place) -> pa.Array:
+def is_zoned(times: pa.Array) -> bool:
+    """Whether times, as `as_times` gives them, are moments: they have a zone, or are numbers."""
+    return not pa.types.is_timestamp(times.type) or times.type.tz is not None
+
+
+def _wall_clock(column: pa.Array, one: Derived, place: Place, zoned: MutableMapping[str, bool]) -> pa.Array:
     """The times as timestamps without a zone, in whole seconds, as a clock in the zone asked for showed them."""
     assert one.column is not None
     times = as_times(column, one.column, place)
@@ -82,8 +93,15 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place) -> pa.Array:
             f"{place.row(row)}: {used} {shown(times[row].as_py())}, which looks like a date, but numbers are seconds since 1970; write "
             f"dates as 2024-05-31, or give derived column {one.name!r} `unit: s` if these are seconds"
         )
+    if not missing.all() and (here := is_zoned(times)) != zoned.setdefault(one.column, here):
+        row = int((~missing).argmax())
+        kinds = "a time without a zone", "a time with a zone, or a number"
+        raise DataError(
+            f"{place.row(row)}: {used} {shown(column[row].as_py())}, {kinds[here]}, where other rows, or the train rows, hold "
+            f"{kinds[not here]}: derived column {one.name!r} would tell another {one.part}; write all times alike"
+        )
     moments = pa.array(seconds, pa.int64(), mask=missing).cast(pa.timestamp("s"))
-    if one.timezone is None or not (is_number or times.type.tz is not None):
+    if one.timezone is None or not is_zoned(times):
         return moments
     try:
         return pc.local_timestamp(moments.cast(pa.timestamp("s", one.timezone)))

@@ -150,12 +150,19 @@ def expand(where: str, path: Path, *, in_schema: bool = False) -> list[Path]:
     """The files of a path, pattern or folder. Raises DataError that says `where` it was given, such as "the input"."""
     hint = "; `files` is relative to the schema YAML" if in_schema else ""
     if os.path.isdir(path):
-        if not (files := sorted(file for file in path.iterdir() if file.name.endswith(KINDS) and file.is_file())):
-            raise DataError(f"{where} folder {path} holds no {', '.join(KINDS)} file")
+        present = [entry for entry in path.iterdir() if not entry.name.startswith((".", "_"))]  # which other programs hide, or still write
+        if not (files := sorted(file for file in present if file.name.endswith(KINDS) and file.is_file())):
+            inside = (
+                f"; of the files in its folders give a pattern, such as {path / '*' / '*.parquet'}"
+                if any(map(os.path.isdir, present))
+                else ""
+            )
+            raise DataError(f"{where} folder {path} holds no {', '.join(KINDS)} file{inside}")
         return files
     if not os.path.isfile(path) and has_magic(str(path)):
-        if not (files := sorted(Path(name) for name in glob(str(path), recursive=True) if os.path.isfile(name))):
-            raise DataError(f"{where} pattern {path} fits no file{hint}")
+        fits = glob(str(path), recursive=True)
+        if not (files := sorted(Path(name) for name in fits if os.path.isfile(name))):
+            raise DataError(f"{where} pattern {path} fits no file{' but folders; add /*.parquet to it' if fits else ''}{hint}")
     elif os.path.isfile(path):
         files = [path]
     else:

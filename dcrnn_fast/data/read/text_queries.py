@@ -37,6 +37,10 @@ def answer(database: duckdb.DuckDBPyConnection, rows: Any, query: str, *values: 
     database.register("source", rows)
     try:
         yield from database.sql(query, params=list(values)).arrow(at_once)
+    except RuntimeError as error:
+        if "interrupted" in str(error):  # by Ctrl-C, of which DuckDB makes an error
+            raise KeyboardInterrupt from error
+        raise
     finally:
         database.unregister("source")
 

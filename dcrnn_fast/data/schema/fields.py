@@ -15,7 +15,7 @@ from .files import Column, Strict
 MAX_VALUES = 1000
 """The most values that a field may have."""
 
-_KEYS = {"as": "as", "unit": "as", "timezone": "as", "value": "value", "separator": "value"}
+_KEYS = {"as": "as", "unit": "as", "timezone": "as", "zoned": "as", "value": "value", "separator": "value"}
 """By key of a column that is made of one other: the key that it needs."""
 TASK_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 
@@ -24,7 +24,8 @@ class Derived(Strict):
     """A column that is computed from others: `as` a part of the time in `column`, a `value` of its cells, or the `cross` of columns.
 
     Numbers count from 1970-01-01 UTC in `unit`, seconds by default. Times that have a zone, and numbers, are told in `timezone`, by default
-    UTC; times without one are taken as they are written. Values count from 0; `separator` cuts cells of text.
+    UTC; times without one are taken as they are written. `zoned` says which of these the times are, in all rows; `prepare` learns it.
+    Values count from 0; `separator` cuts cells of text.
 
     >>> Derived(**{"name": "hour", "column": "time", "as": "hour"}).sources()
     ('time',)
@@ -37,6 +38,7 @@ class Derived(Strict):
     part: Literal["hour", "weekday", "day"] | None = Field(default=None, alias="as")
     unit: Literal["s", "ms", "us", "ns"] | None = None
     timezone: str | None = None
+    zoned: bool | None = Field(default=None, strict=True)
     value: int | None = Field(default=None, ge=0, lt=MAX_VALUES, strict=True)
     separator: str | None = Field(default=None, min_length=1)
     cross: tuple[Column, ...] | None = None
@@ -78,6 +80,11 @@ def _is_zone(name: str) -> bool:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         return False
     return True
+
+
+def zoned_columns(definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, bool]:
+    """By column of times, whether they have a zone or are numbers, as far as the definitions of derived columns say."""
+    return {one["column"]: one["zoned"] for one in definitions.values() if "zoned" in one}
 
 
 def derived_columns(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...]:

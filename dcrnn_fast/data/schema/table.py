@@ -292,4 +292,4 @@ def _in_words(error: Any) -> str:
         return "it is required, and not there"
     if error["type"] == "string_pattern_mismatch":
         return f"got {shown(error['input'])}, expected {_EXPECTED[error['ctx']['pattern']]}"
-    return f"got {shown(error['input'])}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    return f"got {shown(error['input'])}: {error['msg'][:1].lower()}{error['msg'][1:].replace('tuple', 'list')}"

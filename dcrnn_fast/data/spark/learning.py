@@ -23,8 +23,8 @@ from ..codes.sums import NumberCounts, Total
 from ..encoder.encoder import Encoder
 from ..packed.arrays import PackedWriter
 from ..packed.meta import SPLITS
-from ..read.columns import numbers_of, texts_of
-from ..read.derive import with_derived
+from ..read.columns import as_times, numbers_of, texts_of
+from ..read.derive import is_zoned, with_derived
 from ..schema.fields import Derived
 from ..schema.table import TableSchema
 from .frames import PLACE, check_columns, columns_of, errors, without_histories
@@ -104,6 +104,18 @@ class SparkTrainRows:
     def largest(self, name: str) -> str:
         """As :class:`.build.train_rows.TrainRows` says."""
         return f"column {name!r} holds a number"
+
+    def zoned(self, name: str) -> bool | None:
+        """As :class:`.build.train_rows.TrainRows` says. Raises DataError for times of both kinds."""
+
+        def batches(columns: Iterator[pa.Array]) -> Iterator[pa.RecordBatch]:
+            found = {is_zoned(as_times(column, name, PLACE)) for column in columns if column.null_count < len(column)}
+            yield pa.RecordBatch.from_pydict({"zoned": pa.array(found, pa.bool_())})
+
+        held = {row.zoned for row in self._mapped(name, batches, "zoned boolean").distinct().collect()}
+        if len(held) > 1:
+            raise DataError(f"{PLACE.path}: column {name!r} holds times with a zone, or numbers, and times without; write all times alike")
+        return next(iter(held), None)
 
     def _summed(self, name: str, of: Callable[[Iterator[FloatArray]], T]) -> T:
         """The sum of a part for each task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -125,10 +126,10 @@ def read_calibration(path: Path, about: Mapping[str, Any], weights: str) -> Cali
     file if it is damaged or changed, or was fitted to other weights.
     """
     remedy = "write it again with dcrnn-fast calibrate, or delete it"
+    if not os.path.lexists(path):
+        return None
     try:
         values = strict_json.load(path)
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(values, dict):

@@ -74,10 +74,14 @@ def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file. Raises :class:`CheckpointError` that names the file and what to do."""
     try:
-        with safetensors.safe_open(regular_file(path), framework="pt") as file:
+        with regular_file(path).open("rb"):  # safetensors does not find what may not be read
+            pass
+        with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (it is no mapping)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; go on with --resume to write it, or name another run folder") from error
+    except PermissionError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; let this user read it") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({error}); restore it, or go on with --resume to write it again"

@@ -87,4 +87,4 @@ def test_a_cache_that_cannot_be_written_is_named_in_one_line(run_as_user, protec
     ended = run_as_user("inspect --data {here}/tiny.yaml", "{here}/empty")
     assert (ended.code, ended.err.count("\n")) == (2, 1), ended
     assert ended.err.startswith(f"error: packed data cannot be written to {protected}/empty/tiny-"), ended.err
-    assert ended.err.endswith("choose another cache folder (DCRNN_FAST_CACHE)\n"), ended.err
+    assert ended.err.endswith("choose another folder (of the cache: DCRNN_FAST_CACHE)\n"), ended.err

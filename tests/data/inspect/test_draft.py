@@ -6,6 +6,7 @@ import datetime
 import re
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -116,6 +117,18 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
         "vector": "no field",
     }
     assert yaml.safe_load(text)["name"] == re.sub("[^a-z0-9_-]", "-", table.folder.name.lower())
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_column_that_some_files_lack_is_left_out_and_the_draft_runs(table, kind):
+    columns = {"click": [0, 1] * 40, "city": ["a", "b"] * 40, "price": [*range(80)]}
+    for name, more in (("1", {}), ("2", {"campaign": ["x", "y"] * 40, "user_id": [*range(80)]}), ("3", {})):
+        pd.DataFrame({**columns, **more}).to_csv(table.folder / f"day-{name}.csv", index=False)
+        table.parquet(f"day-{name}.parquet", {**columns, **more})
+    text = draft_schema([str(table.folder / f"day-*.{kind}")])
+    assert kinds(text)["campaign"] == kinds(text)["user_id"] == f"day-1.{kind} lacks it, as may other files"
+    (table.folder / "drafted.yaml").write_text(text)
+    assert sum(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.rows.values()) == 240
 
 
 def kinds(text):

@@ -60,6 +60,15 @@ def test_a_mark_of_byte_order_blank_lines_and_line_breaks_in_quotes_are_read(tab
     assert table.prepare().meta.vocabulary["city"] == ["<oov>", "b", "two\nlines"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=repr)
+@pytest.mark.parametrize("inside", ["\n", "\r\n"], ids=repr)
+def test_a_line_break_in_a_name_of_the_header_costs_no_row(table, inside, end):
+    rows = (table.folder / "train.csv").read_text().splitlines()
+    header = f'{rows[0]},"re{inside}mark"'
+    (table.folder / "train.csv").write_bytes(end.join([header, *(f"{row},x" for row in rows[1:]), ""]).encode())
+    assert table.prepare().meta.rows["train"] == len(rows) - 1
+
+
 def test_files_whose_names_hold_marks_of_patterns_are_read(table):
     (table.folder / "a[1]*'?.csv").write_bytes((table.folder / "train.csv").read_bytes())
     assert table.prepare(files={"train": "a[1]*'?.csv", "test": "test.csv"}).meta.digest == table.prepare().meta.digest
@@ -78,7 +87,8 @@ def test_a_folder_is_its_files(table):
     (table.folder / "parts").mkdir()
     for name in ("train.csv", "test.csv"):
         (table.folder / "parts" / name).write_bytes((table.folder / name).read_bytes())
-    (table.folder / "parts" / "README.txt").write_text("no table")
+    for name in ("README.txt", ".train.csv", "_test.csv"):  # such as other programs hide, or still write
+        (table.folder / "parts" / name).write_text("no table")
     assert table.prepare(files={"train": "parts", "test": "test.csv"}).meta.rows["train"] == 10
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import prepare
+from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.data.read.columns import Place
 from dcrnn_fast.data.read.derive import with_derived
 from dcrnn_fast.data.schema.fields import Derived, derived_columns
@@ -171,13 +171,35 @@ def test_adding_a_derived_column_leaves_the_other_columns_as_they_were(table):
 def test_the_encoding_says_how_columns_were_derived_and_another_table_is_derived_alike(visits):
     first = visits.prepare()
     assert first.meta.encoding["derived"] == {
-        "hour": {"column": "time", "as": "hour"},
-        "weekday": {"column": "time", "as": "weekday"},
+        "hour": {"column": "time", "as": "hour", "zoned": False},
+        "weekday": {"column": "time", "as": "weekday", "zoned": False},
         "city_x_device": {"cross": ["city", "device"]},
     }
     visits.write("test.csv", "city,device,time,click", [("a", "x", "2024-06-03T23:00:00", 1), ("z", "x", "2024-06-03T11:00:00", 1)])
     other = prepare(visits.save(), cache_dir=visits.folder / "cache", encoding=first.meta.encoding)
     assert other.split("test").ids.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+NAIVE, MOMENT, SINCE = "2024-05-31T23:59:00", "2024-05-31T23:59:00Z", 1_717_199_940
+
+
+@pytest.mark.parametrize(("learned", "told"), [(NAIVE, MOMENT), (MOMENT, NAIVE), (SINCE, NAIVE), (NAIVE, SINCE)])
+def test_times_with_a_zone_and_times_without_are_refused_where_the_others_were_learned(learned, told, tmp_path):
+    hour = {"name": "hour", "column": "ts", "as": "hour", "timezone": "Europe/Berlin"}
+    schema = {"name": "shop", "derived": [hour], "split": {"hash": "x", "test": 0.2}}
+    schema |= {"categorical": ["hour"], "tasks": [{"name": "click", "column": "click"}]}
+    rows = {"ts": [learned] * 40, "x": range(40), "click": [0, 1] * 20}
+    encoder = Encoder.load(prepare(schema, rows, cache_dir=tmp_path).path)
+    assert encoder.encode({"ts": [learned, None]}).ids.shape == (2, 1)
+    with pytest.raises(DataError, match=r"table, row 2: column 'ts' is used as a time and holds .*, a time .* would tell another hour"):
+        encoder.encode({"ts": [None, told]})
+    with pytest.raises(DataError, match="write all times alike"):
+        prepare({**schema, "split": None}, {"train": rows, "test": {**rows, "ts": [told] * 40}}, cache_dir=tmp_path)
+
+
+def test_numbers_and_times_with_a_zone_are_both_moments():
+    hour = [derive({"ts": [cell]}, {"name": "h", "column": "ts", "as": "hour", "zoned": True}) for cell in (MOMENT, SINCE)]
+    assert hour == [[[23]], [[23]]]
 
 
 def test_the_definitions_of_a_folder_derive_the_same_columns_whatever_their_order(visits):

@@ -66,7 +66,7 @@ TABLE = [
         ({"derived": [{"name": "hour", "column": "time"}]}, "needs a `column` with `as`"),
         ({"derived": [{**HOUR, "as": "minute"}]}, "got 'minute': input should be 'hour', 'weekday' or 'day'"),
         ({"derived": [{**HOUR, "part": "hour"}]},
-         "unknown key 'part'; the known keys are name, column, as, unit, timezone, value, separator, cross"),
+         "unknown key 'part'; the known keys are name, column, as, unit, timezone, zoned, value, separator, cross"),
         ({"derived": [{**HOUR, "timezone": "Mars/Olympus"}]}, "timezone is 'Mars/Olympus', expected a known one, such as Europe/Berlin"),
         ({"derived": [{**HOUR, "timezone": "../etc/passwd"}]}, "timezone is '../etc/passwd', expected a known one"),
         ({"derived": [{**HOUR, "name": "time"}]}, "derived column 'time' is a part of 'time', which is derived"),

@@ -1,6 +1,8 @@
 """An encoder of a run folder encodes as the run's own data was encoded, and refuses files that do not belong together."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,3 +64,12 @@ def test_a_damaged_or_missing_file_is_refused_by_name(copied, file, damage, said
     with pytest.raises(CheckpointError, match=said) as caught:
         Encoder.load(copied)
     assert file in str(caught.value)
+
+
+def test_a_file_that_this_user_may_not_read_is_not_said_to_be_absent(copied, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root reads everything
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read: Permission denied; let this user read it"):
+        load_model(copied / "model.safetensors")
