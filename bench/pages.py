@@ -201,8 +201,8 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
         ),
         "rare ids": excerpt(
             study("rare_ids"),
-            lines="the defaults; no first-order term |; min_count 5 |; OOV dropout 1 |; min_count 5, OOV dropout 1; sparse embeddings",
-            columns="id-log; id-log, new items; mean of the sets; above the defaults",
+            lines="the defaults; OOV dropout at least 1 |; OOV dropout at least 30 |; no OOV dropout; no first-order term |; min_count 5 |",
+            columns="movielens-100k; id-log; id-log, new items; id-log, 14,000 rows; mean of the sets; above the defaults",
         ),
         "embedding start": excerpt(
             study("embedding_start"),

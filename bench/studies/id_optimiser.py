@@ -12,7 +12,6 @@ from typing import Any
 
 from ..quality.data_sets import thin_census
 from .ablation import DEFAULT, scores, study_of
-from .rare_ids import DATA
 from .study import packed, trained
 
 ONCE: dict[str, Any] = {"early_stopping.every_steps": 10**9, "early_stopping.patience": 2}
@@ -32,4 +31,5 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     return scores(trained(dataset, seed, SETTINGS[setting], folder), dataset.meta.tasks)
 
 
+DATA = ("census-income", "hillstrom", "movielens-100k", "id-log", "id-log, new items")
 STUDY = study_of("id_optimiser", run, SETTINGS, quick="AdamW", data=DATA)

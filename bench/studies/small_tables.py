@@ -38,11 +38,11 @@ PARTS = {"hillstrom, 4,000 rows": 4_000, "census-income, 5,000 rows": 5_000, "mo
 """Of an embedded set, drawn train rows; of MovieLens-100K the last ones before the validation rows."""
 
 
-def small(data: str, seed: int, options: Namespace, folder: Path) -> PackedDataset:
+def small(data: str, seed: int, options: Namespace, folder: Path, min_count: int = 1) -> PackedDataset:
     """The data set; every seed draws another log, or other train rows."""
     if data in LOGS:
         rows, users, items = LOGS[data]
-        return prepare(write_log(seed, folder, min_count=1, rows=rows, users=users, items=items), cache_dir=folder / "cache")
+        return prepare(write_log(seed, folder, min_count=min_count, rows=rows, users=users, items=items), cache_dir=folder / "cache")
     dataset = packed(data.partition(",")[0], seed, options, folder, min_count=1)
     train = dataset.split("train")
     chosen = np.random.default_rng([seed, 5]).permutation(len(train))[: PARTS[data]]

@@ -43,7 +43,7 @@ NAME = "frame"
 """Of the data, in the run's files."""
 PLACE = r"tables\[(train|valid)\], row ([\d,]+)"
 """Where prepare says that a cell is."""
-NUMBER = {"buckets": 32, "dense": "standardise"}
+NUMBER = {"buckets": 32, "dense": "log1p"}
 """How a column that is named in ``numeric`` is read where the draft does not take it for a number."""
 
 
@@ -331,6 +331,10 @@ class FunnelClassifier(BaseEstimator):
                 raise DataError(f"categorical: column {column!r} is of type {kind}, {text}")
         read = names_of(one for kind in given for one in schema[kind])
         report.note(f"reads {', '.join(read)}")
+        own = names_of(given["numeric"] or ())
+        drafted = [name for name in names_of(schema["numeric"]) if name not in own]
+        if whole := [name for name in drafted if pa.types.is_integer(kinds.get(name, pa.null()))]:
+            report.note(f"reads {', '.join(whole)} as numbers: name those that are codes, such as of a city, in categorical")
         for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
             if name != column:
                 report.note(f"calls the task of column {column!r} {name}")

@@ -77,11 +77,19 @@ def test_a_column_that_is_read_is_not_said_to_be_left_out(frame, capsys):
     assert 'leaves out "day"' not in said
 
 
+def test_it_says_which_whole_numbers_it_reads_as_numbers(frame, capsys):
+    codes = frame.assign(brand=np.arange(len(frame)) % 700)[:900]
+    quick(verbose=True).fit(codes)
+    assert "reads brand as numbers: name those that are codes, such as of a city, in categorical" in capsys.readouterr().err
+    quick(verbose=True, numeric=["brand"]).fit(codes)
+    assert "that are codes" not in capsys.readouterr().err
+
+
 def test_columns_may_be_named_and_others_are_then_left_out(frame):
     model = quick(categorical=["item_id", {"column": "user_id", "hash_buckets": 100}], numeric=[]).fit(frame)
     assert sorted(model.feature_names_in_) == ["item_id", "user_id"]
     model = quick(numeric=["item_id"], categorical=["city"]).fit(frame)
-    assert model.schema_["numeric"] == [{"column": "item_id", "buckets": 32, "dense": "standardise"}]
+    assert model.schema_["numeric"] == [{"column": "item_id", "buckets": 32, "dense": "log1p"}]
 
 
 def test_named_numbers_without_a_category_have_one_field():

@@ -130,10 +130,10 @@ def _yaml(
         else:
             numbers.append(column)
     for column in numbers:
-        dense = "log1p" if column.lowest is not None and column.lowest >= 0 else "standardise"
         # Buckets tell a missing cell from others. And a schema needs a field.
         buckets = "buckets: 32, " if column.missing or not (categorical or numeric) else ""
-        numeric.append(f"  - {{column: {_text(column.name)}, {buckets}dense: {dense}}}  # {column.about}")
+        # Of the logarithm, one huge number does not make all others alike.
+        numeric.append(f"  - {{column: {_text(column.name)}, {buckets}dense: log1p}}  # {column.about}")
     tasks: dict[str, str] = {}
     for number, column in enumerate(labels):
         name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
@@ -153,7 +153,7 @@ def _yaml(
         "funnel: true  # in these rows each event implies the one before it\n" if is_funnel else "",
         f"group: {_text(users[0].name)}\n" if users else "",
         "categorical:\n" + "\n".join(categorical) + "\n" if categorical else "",
-        "numeric:\n" + "\n".join(numeric) + "\n" if numeric else "",
+        "numeric:  # name one that is a code, such as of a city, as categorical\n" + "\n".join(numeric) + "\n" if numeric else "",
         "# Left out:\n" + "\n".join(left) + "\n" if left else "",
     ]
     return "".join(parts)
@@ -180,7 +180,7 @@ def _words(name: str) -> str:
 def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], rows: int) -> str:
     """Why no field or number is made of a column; empty if one is."""
     if column in times:
-        return "time"
+        return "time; derive its hour or weekday to use it"
     if not column.named:
         return "its name in the file is empty, or that of another column; rename it there"
     if column.distinct + (column.missing > 0) < 2:

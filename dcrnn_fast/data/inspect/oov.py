@@ -36,8 +36,8 @@ _KINDS = {
     ),
     "missing": ("are missing", "check that the file fills the column, and how it writes missing values"),
 }
-MOST = 0.95
-"""The largest part of a field's cells that training is let read as unseen."""
+MOST, LEAST = 0.95, 10.0
+"""The largest part of a field's cells that training is let read as unseen, and the least strength: see docs/evidence/defaults.md."""
 Counts = npt.NDArray[np.int64]
 
 
@@ -167,7 +167,7 @@ def oov_strengths(data: PackedDataset) -> dict[str, float]:
     """By categorical field, the strength with which OOV dropout reads as many train cells as unseen as the validation rows hold.
 
     OOV dropout reads an id that the train rows hold ``n`` times as unseen with probability ``strength / (strength + n)``. The strength is
-    at least 1, and at most such that 95% of the cells are read as unseen.
+    at least 10, and at most such that 95% of the cells are read as unseen.
     """
     own, alike = id_counts(data.split("train"), data.meta)
     found = {}
@@ -184,18 +184,18 @@ def dropped(strength: float, counts: Counts) -> npt.NDArray[np.float64]:
 
 
 def solve(own: Counts, alike: Counts, unseen: int, wanted: float) -> float:
-    """The least strength of at least 1 with which training reads the part ``wanted`` of a field's cells as unseen.
+    """The least strength of at least :data:`LEAST` with which training reads the part ``wanted`` of a field's cells as unseen.
 
     ``own`` has how often the field holds each id, ``alike`` how often all fields that share its embeddings do, and ``unseen`` how many of
     its cells are out of vocabulary anyway.
 
-    >>> round(solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.5), 2)
-    7.36
+    >>> round(solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.7), 2)
+    18.59
     >>> solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.01)
-    1.0
+    10.0
     """
     wanted = min(wanted, MOST) * (int(own.sum()) + unseen)
-    low, high = 1.0, 1.0
+    low = high = LEAST
     if not own.sum():
         return low
 

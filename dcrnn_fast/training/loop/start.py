@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...data import PackedDataset
 from ...data.codes.numbers import bucket_edges
-from ...data.inspect.oov import categorical_columns, dropped, id_counts, oov_strengths
+from ...data.inspect.oov import LEAST, categorical_columns, dropped, id_counts, oov_strengths
 
 SMALLEST = 1e-7
 """A rate of 0 counts as this one, and a rate of 1 as one minus this."""
@@ -117,7 +117,8 @@ class OOVDropout:
     their embeddings hold counts together. Bucketed and hashed fields, whose id 0 means missing, are left as they are.
 
     ``"auto"`` gives each field the strength with which training reads as many of its cells as unseen as the validation rows hold, but at
-    least 1: a model is trained as it will be asked. In a split by time most users or items may be new; in a random split few are.
+    least 10: a model is trained as it will be asked, and trusts no id that it has seen a few times. In a split by time most users or items
+    may be new; in a random split few are.
 
     Args:
         dataset: its train rows give the counts, and its validation rows the part that is unseen.
@@ -144,6 +145,10 @@ class OOVDropout:
         return ids.masked_fill(drop, 0)
 
     def in_words(self) -> str:
-        """The fields whose strength is above 1, for a person; empty if none is."""
-        strong = [f"{field} {strength:.3g}" for field, strength in self.strengths.items() if strength > 1]
-        return f"OOV dropout is above 1 where validation rows hold many ids that no train row has: {', '.join(strong)}" if strong else ""
+        """The fields whose strength is above the least, for a person; empty if none is."""
+        strong = [f"{field} {strength:.3g}" for field, strength in self.strengths.items() if strength > LEAST]
+        return (
+            f"OOV dropout is above {LEAST:g} where validation rows hold many ids that no train row has: {', '.join(strong)}"
+            if strong
+            else ""
+        )

@@ -107,7 +107,7 @@ def test_fields_have_their_size_and_the_shares_that_the_format_can_tell_apart(ti
             "ids": 4,
             "oov": {"train": 0.25, "test": 0.75, "valid": None},
             "missing": {"train": 0.25, "test": 0.25, "valid": None},
-            "oov_dropout": 1.0,
+            "oov_dropout": 10.0,
         },
         "price": {
             "kind": "buckets",

@@ -131,6 +131,16 @@ def test_a_column_that_some_files_lack_is_left_out_and_the_draft_runs(table, kin
     assert sum(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.rows.values()) == 240
 
 
+def test_a_huge_number_does_not_make_all_others_alike(table):
+    price = [*(-1.0 + step / 50 for step in range(100)), 1e12, -1e9]
+    table.parquet("t.parquet", {"click": [row % 2 for row in range(102)], "price": price, "city": ["a", "b"] * 51})
+    text = draft_schema([str(table.folder / "t.parquet")])
+    assert drafted_columns(text)["price"] == {"dense": "log1p"}
+    (table.folder / "drafted.yaml").write_text(text)
+    dense = prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").split("train").dense
+    assert len(np.unique(dense)) == len(dense)
+
+
 def kinds(text):
     """By column: the part of the draft that names it, or why it is left out."""
     draft = yaml.safe_load(text)
@@ -168,7 +178,7 @@ KINDS = {
 def test_a_column_of_numbers_is_an_id_or_a_time_if_its_name_and_its_values_say_so(tmp_path, kind, name):
     pq.write_table(pa.table({"click": COUNTS % 2, name: KINDS[kind][name]}), tmp_path / "log.parquet")
     draft = draft_schema([str(tmp_path / "log.parquet")])
-    assert kinds(draft) == {name: kind}
+    assert kinds(draft) == {name: "time; derive its hour or weekday to use it" if kind == "time" else kind}
     assert ("group" in yaml.safe_load(draft)) == (
         kind == "categorical" and re.match("user|uid|visitor|member|customer|session", name) is not None
     )
