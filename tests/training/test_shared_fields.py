@@ -47,7 +47,7 @@ def test_new_rows_are_read_with_the_runs_ids_in_both_fields(run, tmp_path):
     other = write_log(tmp_path / "other", SHARED, seed=1, rename="i3")
     encoding = json.loads((run.folder / "encoder.json").read_text())
     assert encoding["shared"] == {"last_item": "item"}
-    assert encoding["derived"] == {"hour": {"column": "time", "as": "hour"}}
+    assert encoding["derived"] == {"hour": {"column": "time", "as": "hour", "zoned": True}}
     ids = prepare(other, encoding=encoding).split("test").ids
     assert (ids[:, 0] == 0).any()
     assert (ids[:, 2] == 0).any()
