@@ -107,11 +107,12 @@ def choose_report(*, quiet: bool = False) -> Report:
 
 
 @contextmanager
-def row_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Shows what is done, and of how many rows, or None if that is not known: on standard error as a live bar, as lines, or not at all."""
+def row_progress(*, quiet: bool = False, patience: float = 0.0) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Shows what is done, and of how many rows, or None if that is not known: on standard error as a live bar, as lines from the
+    first ``patience`` seconds on, or not at all."""
     console = Console(stderr=True)
     if quiet or not _is_live(console):
-        yield (lambda what, done, total: None) if quiet else _Lines(console)
+        yield (lambda what, done, total: None) if quiet else _Lines(console, patience=patience)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeRemainingColumn())
     bar, tasks = Progress(*columns, console=console, transient=True), dict[str, TaskID]()

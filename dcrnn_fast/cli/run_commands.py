@@ -140,11 +140,13 @@ def evaluate(
     """Evaluate the best weights of a run."""
     from .. import training
     from ..training.evaluate.metrics import not_better_than_constant
+    from .progress import SECONDS, row_progress
     from .tables import importance_sheet, output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
     options["importance"] = importance
-    result = training.evaluate(run, data=data, split=split, device=device, backend=backend, **options)
+    with row_progress(patience=SECONDS) as progress:
+        result = training.evaluate(run, data=data, split=split, device=device, backend=backend, progress=progress, **options)
     of_the_data = [f"warning: {line}" for line in result["warnings"]]
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
@@ -172,9 +174,11 @@ def report(
 ) -> None:
     """Write one page on a run: metrics with intervals, curves, calibration, what it rests on, and how other runs compare."""
     from .. import training
+    from .progress import SECONDS, row_progress
     from .tables import output_console, print_lines
 
-    training.write_report(runs, output, data=data, split=split, backend=backend, device=device, as_served=as_served)
+    with row_progress(patience=SECONDS) as progress:
+        training.write_report(runs, output, data=data, split=split, backend=backend, device=device, as_served=as_served, progress=progress)
     print_lines(output_console(), [f"Report: {output}"])
 
 
@@ -188,9 +192,11 @@ def compare(
 ) -> None:
     """Print the metrics of runs of the same rows, and how they differ from the first run's, with 95% intervals."""
     from .. import training
+    from .progress import SECONDS, row_progress
     from .tables import Sheet, number, output_console, print_sheet
 
-    found = training.compare(runs, data=data, split=split, backend=backend, device=device, as_served=as_served)
+    with row_progress(patience=SECONDS) as progress:
+        found = training.compare(runs, data=data, split=split, backend=backend, device=device, as_served=as_served, progress=progress)
     columns = {"task": False, "metric": False, "run": False, "value": True, "difference": True, "95% interval": True}
     sheet = Sheet(f"{found['data']}, {split} rows; differences from {found['runs'][0]['name']}", columns)
     for task, metric in product(found["runs"][0]["metrics"], ("auc", "log_loss", "calibration")):

@@ -40,7 +40,9 @@ def is_table(data: Any) -> bool:
     return not isinstance(data, (PackedDataset, type(None))) and (not is_path or str(data).endswith((".parquet", ".csv", ".csv.gz")))
 
 
-def data_to_evaluate(config: RunConfig, folder: RunFolder, about: Mapping[str, Any], data: Any) -> PackedDataset:
+def data_to_evaluate(
+    config: RunConfig, folder: RunFolder, about: Mapping[str, Any], data: Any, progress: Progress = no_progress
+) -> PackedDataset:
     """The data of a run, or other ``data`` as :func:`dcrnn_fast.training.evaluate` takes it, encoded as the run's was.
 
     ``about`` describes the run's weights. Raises :class:`DataError` for a run of a table in memory without ``data``, for data encoded in
@@ -51,7 +53,7 @@ def data_to_evaluate(config: RunConfig, folder: RunFolder, about: Mapping[str, A
             raise DataError(f"data is not encoded as that of {folder.root} was: give prepare the meta.encoding of that, as encoding=")
         return data
     if is_table(data):
-        return _labelled_rows(config, folder, data, read_encoding(folder.encoder, about))
+        return _labelled_rows(config, folder, data, read_encoding(folder.encoder, about), progress)
     if data is None and not (config.data in known_data_sets() or is_remote(config.data) or os.path.exists(config.data)):
         raise DataError(
             f"the data of {folder.root}, {config.data!r}, is not there: a run holds no rows, and a table in memory is gone. Give a table "
@@ -61,10 +63,10 @@ def data_to_evaluate(config: RunConfig, folder: RunFolder, about: Mapping[str, A
         raise DataError(f"the data of {folder.root} lies at {config.data}; name that address, --data, to fetch it from there")
     own = data is None and config.init is None
     config = config if data is None else config.model_copy(update={"data": str(data)})
-    return prepare_data(config, None if own else read_encoding(folder.encoder, about))
+    return prepare_data(config, None if own else read_encoding(folder.encoder, about), progress)
 
 
-def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: Mapping[str, Any]) -> PackedDataset:
+def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: Mapping[str, Any], progress: Progress) -> PackedDataset:
     """The rows of a table as test rows, read by the schema of the run's data."""
     import pyarrow as pa
 
@@ -80,7 +82,7 @@ def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: M
     empty = pa.table({column: pa.array([], pa.string()) for column in set().union(*schema.file_columns())})
     try:
         with scratch_folder() as cache:  # its arrays are mapped, and go with the last reader
-            return prepare(schema, {"train": empty, "test": table}, cache_dir=cache, encoding=encoding)
+            return prepare(schema, {"train": empty, "test": table}, cache_dir=cache, encoding=encoding, progress=progress)
     except DataError as error:
         raise DataError(str(error).replace("tables[test]", "data")) from error
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...data import PackedDataset, PackedSplit
 from ...data.inspect.base_rates import event_labels
+from ...data.packed.arrays import Progress, no_progress
 from ...errors import ConfigError, DataError, shown
 from ...nn.model import DCRNN
 from ...support.files import output_path, path_of, writing_output
@@ -44,6 +45,7 @@ def evaluate(
     plot: str | Path | None = None,
     by: Sequence[str] = (),
     importance: bool = False,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Metrics of a run's best weights.
 
@@ -65,6 +67,7 @@ def evaluate(
         by: fields of the data, such as ``["colour"]``, for the metrics of the rows with each of their values; with ``bootstrap`` these
             have intervals too.
         importance: also measure by how much each task's AUC falls when one input is shuffled among the rows, or among 20,000 of them.
+        progress: called with what is done, how much of it, and how much there is, or None if that is not known.
 
     Returns:
         ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/guide/metrics.md defines the metrics.
@@ -83,7 +86,7 @@ def evaluate(
         raise ConfigError(f"bootstrap={shown(bootstrap)}: expected an integer of at least {FEWEST}, the number of resamples")
     table = None if predictions is None else output_path("predictions", predictions, ".parquet")
     figure = None if plot is None else output_path("plot", plot, ".svg")
-    opened = open_run(run, data=data, split=split, device=device, backend=backend)
+    opened = open_run(run, data=data, split=split, device=device, backend=backend, progress=progress)
     about, meta, rows = opened.about, opened.dataset.meta, opened.dataset.split(split)
     fields = check_fields(by, meta)
     predicted, rates = predictions_of(opened, split, as_served=as_served)
@@ -92,7 +95,7 @@ def evaluate(
     events = event_labels(labels, meta.tasks, funnel=meta.funnel)
     if bootstrap is not None:
         for name, entry in metrics.items():
-            entry["intervals"] = bootstrap_intervals(events[name], predicted[name], bootstrap)
+            entry["intervals"] = bootstrap_intervals(events[name], predicted[name], bootstrap, progress=progress)
     if table is not None:
         write_predictions(table, predicted, labels, meta.tasks)
     if figure is not None:
@@ -121,6 +124,7 @@ class OpenRun(NamedTuple):
     weights: str
     dataset: PackedDataset
     device: torch.device
+    progress: Progress
 
 
 def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[str, Array], dict[str, float]]:
@@ -132,7 +136,7 @@ def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[s
     rates, negative_rate = {} if run.config.loss.sample_weight else about["base_rates"], about["negative_rate"]
     cast(DCRNN, run.model).negative_rate = negative_rate if as_served else 1.0
     with deterministic(run.config.threads):
-        predicted = finite_predictions(run.model, run.dataset.split(split), meta, run.device)
+        predicted = finite_predictions(run.model, run.dataset.split(split), meta, run.device, progress=run.progress)
     if as_served:
         rates = unsampled_rates(rates, meta.tasks, negative_rate)
         if calibration := read_calibration(run.folder.calibration, about, run.weights):
@@ -140,7 +144,15 @@ def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[s
     return predicted, rates
 
 
-def open_run(run: str | Path, *, data: Any = None, split: str = "test", device: str | None = None, backend: str | None = None) -> OpenRun:
+def open_run(
+    run: str | Path,
+    *,
+    data: Any = None,
+    split: str = "test",
+    device: str | None = None,
+    backend: str | None = None,
+    progress: Progress = no_progress,
+) -> OpenRun:
     """Open a run as :func:`evaluate` does, with the same arguments and errors."""
     folder = RunFolder(path_of("run", run))
     config = stored_config(folder.root)
@@ -149,14 +161,14 @@ def open_run(run: str | Path, *, data: Any = None, split: str = "test", device: 
     place = select_device(config.device)
     select_backend(config.backend, place)
     model, about, weights = load_sealed(folder.weights, device=place, backend=config.backend)
-    dataset = data_to_evaluate(config, folder, about, data)
+    dataset = data_to_evaluate(config, folder, about, data, progress)
     meta = dataset.meta
     check_same_columns(about, meta, [[name, size] for name, size in meta.fields.items()], folder.weights, "evaluate on")
     if data is None and about["data"]["digest"] != meta.digest:
         raise DataError(f"the rows of {meta.name} are not those that {folder.root} was trained on; use --data to evaluate on them anyway")
     if not len(dataset.split(split)):
         raise DataError(f"{meta.name} has no {split} rows to evaluate on; choose another --split, or other data")
-    return OpenRun(folder, config, model, about, weights, dataset, place)
+    return OpenRun(folder, config, model, about, weights, dataset, place, progress)
 
 
 def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], int]:
@@ -182,11 +194,12 @@ def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]]
             return {name: entry["auc"] for name, entry in metrics_of(finite_predictions(run.model, of, meta, run.device), of, meta).items()}
 
     whole, falls = aucs(drawn), {}
-    for name, (of_ids, of_dense) in inputs.items():
+    for at, (name, (of_ids, of_dense)) in enumerate(inputs.items(), 1):
         order, ids, numbers = rng.permutation(len(chosen)), np.array(drawn.ids), None if dense is None else np.array(dense)
         ids[:, of_ids] = ids[order][:, of_ids]
         if numbers is not None:
             numbers[:, of_dense] = numbers[order][:, of_dense]
         shuffled = aucs(replace(drawn, ids=ids, dense=numbers))
         falls[name] = {task: auc - (shuffled[task] or 0.0) for task, auc in whole.items() if auc is not None}
+        run.progress("shuffling inputs", at, len(inputs))
     return falls, len(chosen)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...data.inspect.base_rates import Array, constant_log_loss
+from ...data.packed.arrays import Progress, no_progress
 from ...support.checks import check_sequence
 
 FEWEST = 100
@@ -199,7 +200,9 @@ def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[s
     return lines
 
 
-def bootstrap_intervals(labels: Array, probabilities: Array, resamples: int, *, seed: int = 0) -> dict[str, list[float] | None]:
+def bootstrap_intervals(
+    labels: Array, probabilities: Array, resamples: int, *, seed: int = 0, progress: Progress = no_progress
+) -> dict[str, list[float] | None]:
     """The 2.5% and 97.5% quantiles of ``auc``, ``log_loss`` and ``calibration`` over resamples of the rows with a known label.
 
     ``labels`` [N] are 0, 1 or NaN; ``probabilities`` [N] lie in [0, 1]. Resamples in which a metric is undefined do not count for it; None
@@ -211,10 +214,12 @@ def bootstrap_intervals(labels: Array, probabilities: Array, resamples: int, *, 
     >>> low < 1 < high
     True
     """
-    return _intervals(_resampled(labels, probabilities, resamples, seed))
+    return _intervals(_resampled(labels, probabilities, resamples, seed, progress))
 
 
-def paired_intervals(labels: Array, one: Array, other: Array, resamples: int, *, seed: int = 0) -> dict[str, list[float] | None]:
+def paired_intervals(
+    labels: Array, one: Array, other: Array, resamples: int, *, seed: int = 0, progress: Progress = no_progress
+) -> dict[str, list[float] | None]:
     """As :func:`bootstrap_intervals`, of the metrics of ``one`` less those of ``other``, in the same resamples: what the rows that both
     find easy or hard have in common does not widen them.
 
@@ -222,14 +227,14 @@ def paired_intervals(labels: Array, one: Array, other: Array, resamples: int, *,
     [0.0, 0.0]
     """
     with np.errstate(invalid="ignore"):  # both may be undefined
-        return _intervals(_resampled(labels, one, resamples, seed) - _resampled(labels, other, resamples, seed))
+        return _intervals(_resampled(labels, one, resamples, seed, progress) - _resampled(labels, other, resamples, seed, progress))
 
 
 def _intervals(found: Array) -> dict[str, list[float] | None]:
     return {name: _quantiles(found[:, at]) for at, name in enumerate(NAMES)}
 
 
-def _resampled(labels: Array, probabilities: Array, resamples: int, seed: int) -> Array:
+def _resampled(labels: Array, probabilities: Array, resamples: int, seed: int, progress: Progress) -> Array:
     """The metrics of each resample, [resamples, 3]; not finite where undefined. A seed gives the same rows whatever is predicted."""
     known = ~np.isnan(labels)
     order = np.argsort(probabilities[known], kind="stable")
@@ -248,6 +253,7 @@ def _resampled(labels: Array, probabilities: Array, resamples: int, seed: int) -
         with np.errstate(divide="ignore", invalid="ignore"):  # A metric that is undefined becomes NaN or infinite.
             auc = (up * (np.cumsum(down) - down / 2)).sum() / (positives * (rows - positives))
             found[at] = auc, weight @ losses / rows, weight @ p / positives
+        progress("resampling the rows", at + 1, resamples)
     return found
 
 

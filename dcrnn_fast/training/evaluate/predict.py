@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...data import BlockLoader, PackedMeta, PackedSplit
+from ...data.packed.arrays import Progress, no_progress
 from ...data.packed.loader import part_of
 from ...errors import DataError, TrainingDivergedError
 from ...support.files import writing_output
@@ -23,7 +24,7 @@ BATCH = 8192
 
 @torch.no_grad()
 def finite_predictions(
-    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE
+    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE, progress: Progress = no_progress
 ) -> dict[str, Array]:
     """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode.
 
@@ -33,11 +34,13 @@ def finite_predictions(
     model.eval()
     loader = BlockLoader(split, BATCH)
     own = part_of(len(loader), ranks.count, ranks.rank)
-    parts: dict[str, list[Array]] = {}
+    parts, done = dict[str, list[Array]](), 0
     for batch in islice(loader.batches(start=own.start), own.stop - own.start) if own.start < own.stop else [loader.no_rows()]:
         dense = None if batch.dense is None else batch.dense.to(device)
         for name, value in model.predict(batch.ids.to(device), dense).items():  # type: ignore[operator]
             parts.setdefault(name, []).append(value.cpu().numpy())
+        done += len(batch.ids)
+        progress("predicting rows", done, len(split))
     whole = ranks.rows(*(torch.from_numpy(np.concatenate(values)) for values in parts.values()))
     predictions = {name: values.numpy() for name, values in zip(parts, whole, strict=True)}
     if bad := [name for name, values in predictions.items() if not np.isfinite(values).all()]:

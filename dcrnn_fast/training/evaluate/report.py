@@ -13,6 +13,7 @@ import numpy as np
 
 from ...data.encoder.memory import arrow_table
 from ...data.inspect.base_rates import event_labels
+from ...data.packed.arrays import Progress, no_progress
 from ...errors import ConfigError, shown
 from ...support.files import output_path, writing_output
 from ..data import evaluation_warnings, is_table
@@ -53,21 +54,22 @@ def write_report(
     device: str | None = None,
     backend: str | None = None,
     as_served: bool = False,
+    progress: Progress = no_progress,
 ) -> None:
     """Write what the first run is and how good it is, and how the others compare, as one HTML file without scripts.
 
     Args:
         runs: the folders of finished runs.
         output: the .html file to write.
-        data, split, device, backend, as_served: as :func:`.evaluate.evaluate` takes them, for each run. A run of a table in memory needs
-            ``data``.
+        data, split, device, backend, as_served, progress: as :func:`.evaluate.evaluate` takes them, for each run. A run of a table in
+            memory needs ``data``.
 
     The page has the metrics beside the constant's with 95% intervals (:mod:`.metrics`), learning curves, reliability plots, and by how
     much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as :func:`.evaluate.evaluate` does, and
     ConfigError for runs whose rows have other labels.
     """
     path = output_path("output", output, ".html")
-    first, *others = _see_all(runs, split, as_served=as_served, data=data, device=device, backend=backend)
+    first, *others = _see_all(runs, split, as_served=as_served, data=data, device=device, backend=backend, progress=progress)
     title = f"{first.results['data']['name']}: {first.name}"
     reliability = reliability_plot("", first.predicted, first.labels)
     falls, counted = importance_of(first.opened, split)
@@ -97,13 +99,16 @@ def compare(
     device: str | None = None,
     backend: str | None = None,
     as_served: bool = False,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """The metrics of runs on the same rows, and how they differ from the first run's. Arguments and errors are those of a report.
 
     Returns ``data``, its name; ``split``; and ``runs``: of each the ``name``, the ``metrics`` and, by task and metric, the ``differences``
     from the first, each with its ``value`` and 95% ``interval``.
     """
-    first, *others = seen = _see_all(runs, split, least=2, as_served=as_served, data=data, device=device, backend=backend)
+    first, *others = seen = _see_all(
+        runs, split, least=2, as_served=as_served, data=data, device=device, backend=backend, progress=progress
+    )
     differences = [{}, *(_differences(first, run) for run in others)]
     found = [{"name": run.name, "metrics": run.metrics, "differences": of_run} for run, of_run in zip(seen, differences, strict=True)]
     return {"data": first.opened.dataset.meta.name, "split": split, "runs": found}
@@ -160,7 +165,7 @@ def _metrics_table(seen: _Seen) -> str:
     gauc = any("gauc" in entry for entry in seen.metrics.values())
     rows = []
     for name, entry in seen.metrics.items():
-        intervals = bootstrap_intervals(seen.labels[name], seen.predicted[name], RESAMPLES)
+        intervals = bootstrap_intervals(seen.labels[name], seen.predicted[name], RESAMPLES, progress=seen.opened.progress)
         cells = [escape(name), f"{entry['rows']:,}", f"{entry['positives']:,}", _number(entry["auc"], intervals["auc"])]
         cells += [_number(entry["log_loss"], intervals["log_loss"]), _number(entry["constant_log_loss"])]
         rows.append([*cells, _number(entry["calibration"], intervals["calibration"]), *([_number(entry["gauc"])] if gauc else [])])
@@ -191,7 +196,8 @@ def _differences(first: _Seen, other: _Seen) -> dict[str, dict[str, dict[str, An
     """By task that both have and metric, the value of ``other`` less that of ``first``, and its interval."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in (task for task in first.metrics if task in other.metrics):
-        intervals = paired_intervals(first.labels[task], other.predicted[task], first.predicted[task], RESAMPLES)
+        predicted = other.predicted[task], first.predicted[task]
+        intervals = paired_intervals(first.labels[task], *predicted, RESAMPLES, progress=first.opened.progress)
         both = {name: (other.metrics[task][name], first.metrics[task][name]) for name in NAMES}
         found[task] = {key: {"value": None if None in two else two[0] - two[1], "interval": intervals[key]} for key, two in both.items()}
     return found

@@ -1,6 +1,7 @@
 """What `evaluate` gives beside metrics: intervals by resampling rows, a dump of the predictions, and reliability plots."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from dcrnn_fast.data import PackedMeta, PackedSplit
+from dcrnn_fast.data.packed.arrays import no_progress
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.training import evaluate
+from dcrnn_fast.training import compare, evaluate, write_report
 from dcrnn_fast.training.evaluate.evaluate import importance_of
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
@@ -68,6 +70,20 @@ def test_evaluate_gives_an_interval_around_each_metric_the_same_each_time(finish
             assert low < entry[name] < high, (task, name)
     plain = evaluate(finished)["metrics"]
     assert {task: {name: value for name, value in own.items() if name != "intervals"} for task, own in result["metrics"].items()} == plain
+
+
+def test_what_takes_long_is_told_to_its_end(finished, tmp_path):
+    def told(call):
+        done = {}
+        call(progress=lambda what, at, total: done.update({what: (at, total)}))
+        assert all(at == total for at, total in done.values())
+        return {*done}
+
+    assert told(partial(evaluate, finished)) == {"predicting rows"}
+    assert told(partial(evaluate, finished, bootstrap=100)) == {"predicting rows", "resampling the rows"}
+    assert told(partial(compare, [finished, finished])) == {"predicting rows", "resampling the rows"}
+    all_of_it = {"predicting rows", "resampling the rows", "shuffling inputs"}
+    assert told(partial(write_report, [finished], tmp_path / "page.html")) == all_of_it
 
 
 def test_the_command_prints_intervals_below_the_numbers_and_gives_them_in_json(finished, command):
@@ -130,7 +146,7 @@ def test_the_input_that_a_model_reads_is_the_one_that_matters(monkeypatch):
     meta = PackedMeta("shop", ("click",), False, "independent", fields, ("read",), None, False, {"test": 1000}, {}, {}, {}, 1)
     rows = PackedSplit("test", ids=ids, dense=dense, labels=ids[:, :1].astype(np.float32), weight=None, group=None)
     dataset = SimpleNamespace(meta=meta, split=lambda name: rows)
-    run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=1), model=None, device=torch.device("cpu"))
+    run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=1), model=None, device=torch.device("cpu"), progress=no_progress)
     # by the number beside the field, too: a column is shuffled as both
     predicted = lambda model, of, *_: {"click": 0.25 + of.ids[:, 0] / 2 + 0 * of.dense[:, 0]}  # noqa: E731
     monkeypatch.setitem(importance_of.__globals__, "finite_predictions", predicted)
