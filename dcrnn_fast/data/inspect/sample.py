@@ -104,10 +104,10 @@ def own_names(database: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]
 
 
 def lacking(database: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> dict[str, Path]:
-    """By column, the first of several files that lacks it, of columns that another one has."""
+    """By column that a file has, the first of the others that lacks it. An empty file, which `prepare` refuses, lacks none."""
     names = {path: {name for name in own_names(database, path).values() if name} for path in paths}
     every = set().union(*names.values())
-    return {name: path for path in reversed(paths) for name in every - names[path]}
+    return {name: path for path in reversed(paths) for name in (every - names[path] if names[path] else ())}
 
 
 def csv_source(paths: Sequence[Path], decimal: str = ".", missing: Sequence[str] = (), *, as_text: bool = False) -> str:

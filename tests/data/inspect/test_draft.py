@@ -131,6 +131,12 @@ def test_a_column_that_some_files_lack_is_left_out_and_the_draft_runs(table, kin
     assert sum(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.rows.values()) == 240
 
 
+def test_an_empty_file_lacks_no_column(table):
+    table.write("day-1.csv", "click,city", [(0, "a"), (1, "b")] * 20)
+    (table.folder / "day-2.csv").write_bytes(b"")
+    assert yaml.safe_load(draft_schema([str(table.folder / "day-*.csv")]))["categorical"] == [{"column": "city"}]
+
+
 def test_a_huge_number_does_not_make_all_others_alike(table):
     price = [*(-1.0 + step / 50 for step in range(100)), 1e12, -1e9]
     table.parquet("t.parquet", {"click": [row % 2 for row in range(102)], "price": price, "city": ["a", "b"] * 51})
