@@ -51,6 +51,7 @@ SCHEMA = {
 }
 
 
+TIME = datetime.datetime(2024, 5, 31, 23, 59)
 SHOP = Encoder(
     tasks=["click"],
     num_embeddings={"city": 4, "price": 5},
@@ -276,6 +277,18 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         (pd.DataFrame({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
         ({"city": ["a", "b"], "price": [1, 1e300]}, r"table, row 2: column 'price': 1e\+300 is too far from the train rows' mean"),
         (Stream(pa.table({"city": ["a"] * 4, "price": [1.0, 2.0, 3.0, np.inf]})), "table, row 4: column 'price' holds an infinite value"),
+        (
+            {"city": [TIME, None, TIME.replace(tzinfo=datetime.timezone.utc)], "price": [1, 2, 3]},
+            r"table, row 3: column 'city' holds .*, expected times of one",
+        ),
+        (
+            {"city": [TIME.date(), TIME], "price": [1, 2]},
+            r"table, row 2: column 'city' holds .*, and .* before it, expected times of one kind",
+        ),
+        (
+            pd.DataFrame({"city": pd.Series([TIME.replace(tzinfo=datetime.timezone.utc), pd.NaT, TIME], dtype=object), "price": [1, 2, 3]}),
+            r"table, row 3: column 'city' holds .*, expected times of one kind",
+        ),
         (pd.Series(["a"], name="city"), r"table is of type Series, expected a pandas .* of a row of a frame, take frame\.iloc\[\[0\]\]"),
     ],
 )

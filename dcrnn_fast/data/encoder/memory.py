@@ -6,7 +6,8 @@ Lists and arrays of one plain type are read without Arrow, which takes longer th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from datetime import date, datetime
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -258,9 +259,26 @@ def _arrow_array(piece: Piece, name: str) -> pa.Array:
     column = column.sparse.to_dense() if hasattr(column, "sparse") else column
     try:
         array = column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
-        return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise _no_column(list(column), name, piece.place, pa) from error
+    if pa.types.is_temporal(array.type) and (isinstance(column, (list, tuple)) or str(getattr(column, "dtype", "")) == "object"):
+        _check_times(column, name, piece.place)
+    return array
+
+
+def _check_times(cells: Iterable[Any], name: str, place: Place) -> None:
+    """Raise DataError for times with and without a zone, or dates and times, in one column: Arrow would make all like the first."""
+    found: dict[tuple[bool, bool], tuple[int, Any]] = {}
+    for row, cell in enumerate(cells):
+        if isinstance(cell, date) and cell == cell:  # pandas' missing time is no equal of itself
+            found.setdefault((isinstance(cell, datetime), getattr(cell, "tzinfo", None) is not None), (row, cell))
+    if len(found) > 1:
+        (_, first), (row, other) = list(found.values())[:2]
+        held = f"column {name!r} holds {shown(other)}, and {shown(first)} before it"
+        raise DataError(
+            f"{place.row(row)}: {held}, expected times of one kind: all with a zone, all without, or all dates; write them alike"
+        )
 
 
 def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:

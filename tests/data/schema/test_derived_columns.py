@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -50,7 +50,7 @@ SECONDS = 1717199940
         "2024-05-31 23:59:00.123456789",
         "2024-05-31T23:59:00Z",
         "2024-06-01T01:59:00+02:00",
-        datetime(2024, 5, 31, 23, 59, tzinfo=UTC),
+        datetime(2024, 5, 31, 23, 59, tzinfo=timezone.utc),
         datetime(2024, 5, 31, 23, 59),
     ],
     ids=repr,
