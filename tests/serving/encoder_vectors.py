@@ -313,6 +313,11 @@ def encoder_of(one):
     return Encoder(tasks=["click"], num_embeddings=dict(map(tuple, one["fields"])), dense=one["dense"], **one["encoder"])
 
 
+def shortest(value):
+    """A float32 by its fewest digits, written as Python writes a float: how NumPy writes one depends on its version."""
+    return repr(float(np.format_float_scientific(value)))
+
+
 def result(one):
     """What the Python encoder makes of a case: ids and dense values, or the error's column and row, where it names them."""
     try:
@@ -322,7 +327,7 @@ def result(one):
         return {"error": {"column": column and column[1], "row": row and int(row[1].replace(",", ""))}}
     found = {"ids": ids.tolist()}
     if dense is not None:
-        found["dense_values"] = [[str(value) for value in row] for row in dense.numpy()]
+        found["dense_values"] = [[shortest(value) for value in row] for row in dense.numpy()]
         found["dense_bits"] = [[f"{value:08x}" for value in row] for row in dense.numpy().view(np.uint32).tolist()]
     return found
 
