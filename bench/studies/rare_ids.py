@@ -1,4 +1,4 @@
-"""What do rare ids gain from the first-order term, `min_count: 1` and OOV dropout of which strength? ``make study NAME=rare_ids``.
+"""What do rare ids gain from the first-order term and `min_count: 1`, and how strong should OOV dropout be? ``make study NAME=rare_ids``.
 
 "OOV dropout at least 1" and the like are `oov_dropout: auto` with another least strength. As in the ablation, every setting is the default
 configuration but for what it names, no test row takes part, and a default should have the lowest log loss over the constant's, averaged
@@ -27,8 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no first-order term": {"model.first_order": False},
     "min_count 5": {"min_count": 5},
 }
-SMALL = "id-log, 14,000 rows"
-DATA = ("census-income", "hillstrom", "movielens-100k", "id-log", "id-log, new items", SMALL)
+DATA = ("census-income", "hillstrom", "movielens-100k", "id-log", "id-log, new items", "id-log, 14,000 rows")
 
 
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:

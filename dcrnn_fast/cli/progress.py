@@ -108,8 +108,8 @@ def choose_report(*, quiet: bool = False) -> Report:
 
 @contextmanager
 def row_progress(*, quiet: bool = False, patience: float = 0.0) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Shows what is done, and of how many rows, or None if that is not known: on standard error as a live bar, as lines from the
-    first ``patience`` seconds on, or not at all."""
+    """Shows what is done, and of how many rows, or None if that is not known: on standard error as a live bar; as lines, none in
+    the first ``patience`` seconds; or not at all."""
     console = Console(stderr=True)
     if quiet or not _is_live(console):
         yield (lambda what, done, total: None) if quiet else _Lines(console, patience=patience)

@@ -32,11 +32,12 @@ def predict(
     """Score the rows of files of any size with the best weights of a run."""
     from ..data.schema.table import load_schema
     from ..serving import Ranker, score_files
+    from ..training.folder.layout import RunFolder
     from .progress import row_progress
     from .tables import output_console, print_lines
 
     ranker, reading = Ranker.load(run, device=device, backend=backend, strict=strict), dict[str, Any]()
-    of_run = run / "schema.yaml"
+    of_run = RunFolder(run).schema
     if schema is not None or of_run.is_file():
         given = load_schema(schema or of_run)
         reading = {"csv": given.csv, "missing_values": given.missing_values, "max_rejects": given.max_rejects}

@@ -120,7 +120,7 @@ def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, A
     paths = source_paths(schema, folder)
     key = options | {
         "format": FORMAT_VERSION,
-        "spelling": 3,  # the rules by which cells become texts and numbers, and a column its scale
+        "spelling": 4,  # the rules by which cells become texts and numbers, a column its scale, and what is learned of times
         "schema": schema.model_dump(mode="json"),
         "sources": {role: [file_sha256(file) for file in files] for role, files in paths.items()},
     }

@@ -81,6 +81,9 @@ class FunnelClassifier(BaseEstimator):
     the system's temporary folder, as ``dcrnn_fast.estimator-*``; a process that is killed leaves it there.
     """
 
+    _delete_run: Callable[[], Any]
+    """Deletes the folder of the last fit."""
+
     def __init__(
         self,
         tasks: Sequence[str] = ("click",),
@@ -131,7 +134,8 @@ class FunnelClassifier(BaseEstimator):
         except BaseException:
             delete()
             raise
-        getattr(self, "_delete_run", bool)()  # that of an earlier fit
+        if hasattr(self, "_delete_run"):
+            self._delete_run()
         self._delete_run = delete
         return self
 

@@ -208,7 +208,10 @@ def test_a_portable_compiled_file_scores_as_the_calibrated_run_and_is_refused_on
     ("cpu", "told", "kind"),
     [
         pytest.param(
-            "native", (None, "native -fno-gnu-unique"), package.cpu_kind(), marks=pytest.mark.skipif(not CHOOSES_CPUS, reason="2.13")
+            "native",
+            (None, "native -fno-gnu-unique"),
+            package.cpu_kind(),
+            marks=pytest.mark.skipif(not CHOOSES_CPUS, reason="needs PyTorch 2.13"),
         ),
         pytest.param("portable", (256, "x86-64-v3 -fno-gnu-unique"), package.portable_kind(), marks=needs_v3),
     ],

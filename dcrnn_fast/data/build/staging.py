@@ -233,7 +233,7 @@ class StagedTable:
             texts.positions += record["positions"][name]
         for name, times in self.times.items():
             times.moments = record["moments"][name]
-        self.zoned |= record["zoned"]
+        self.zoned |= record.get("zoned", {})
 
     def finish(self) -> None:
         """Close the files; the columns can then be read."""

@@ -147,8 +147,5 @@ class OOVDropout:
     def in_words(self) -> str:
         """The fields whose strength is above the least, for a person; empty if none is."""
         strong = [f"{field} {strength:.3g}" for field, strength in self.strengths.items() if strength > LEAST]
-        return (
-            f"OOV dropout is above {LEAST:g} where validation rows hold many ids that no train row has: {', '.join(strong)}"
-            if strong
-            else ""
-        )
+        where = f"OOV dropout is above {LEAST:g} where validation rows hold many ids that no train row has"
+        return f"{where}: {', '.join(strong)}" if strong else ""
