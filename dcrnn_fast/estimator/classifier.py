@@ -327,17 +327,22 @@ class FunnelClassifier(BaseEstimator):
             drafted = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self.weight, *named)]
             schema[kind] = drafted if value is None else value
         schema["numeric"] = [one if one.keys() - {"column"} else numbers.get(one["column"], one | NUMBER) for one in schema["numeric"]]
+        for one in schema["numeric"]:
+            if one["column"] in names_of(schema["categorical"]) and one not in (given["numeric"] or ()):
+                one.pop("buckets", None)  # one field says which cells are missing
         if not schema["categorical"] and schema["numeric"] and not any("buckets" in one for one in schema["numeric"]):
             schema["numeric"][0]["buckets"] = NUMBER["buckets"]  # a schema needs a field
         for column in (one["column"] for one in schema["categorical"]):
             if pa.types.is_temporal(kind := kinds.get(column, pa.null())) and not pa.types.is_date(kind):
                 text = "which has another text in each unit; make its hour, or a text, of it"
                 raise DataError(f"categorical: column {column!r} is of type {kind}, {text}")
-        read = names_of(one for kind in given for one in schema[kind])
+        read = list(dict.fromkeys(names_of(one for kind in given for one in schema[kind])))
         report.note(f"reads {', '.join(read)}")
         own = names_of(given["numeric"] or ())
         drafted = [name for name in names_of(schema["numeric"]) if name not in own]
-        if whole := [name for name in drafted if pa.types.is_integer(kinds.get(name, pa.null()))]:
+        if codes := [name for name in drafted if name in names_of(schema["categorical"])]:
+            report.note(f"reads {', '.join(codes)} as codes and as numbers: name one in categorical or numeric to read it in one way")
+        if whole := [name for name in drafted if name not in codes and pa.types.is_integer(kinds.get(name, pa.null()))]:
             report.note(f"reads {', '.join(whole)} as numbers: name those that are codes, such as of a city, in categorical")
         for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
             if name != column:

@@ -34,7 +34,7 @@ class _SingleTaskCross(CrossRNN):
 
     def forward(self, x0: Tensor) -> Tensor:
         """x0 [B, in_features] to [B, in_features]."""
-        return super().forward(x0)[0]
+        return super().forward(x0).squeeze(0)  # whose gradient is a view; that of [0] fills a tensor with zeros first
 
 
 class DCNv2(_SingleTaskCross):

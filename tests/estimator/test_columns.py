@@ -85,6 +85,37 @@ def test_it_says_which_whole_numbers_it_reads_as_numbers(frame, capsys):
     assert "that are codes" not in capsys.readouterr().err
 
 
+def with_codes():
+    """Rows of a click that depends on the shop alone, whatever its number."""
+    rng = np.random.default_rng(0)
+    shop = rng.integers(0, 100, 6000)
+    logits = 1.5 * rng.normal(size=100)[shop] - 1
+    return pd.DataFrame({"shop": shop, "price": rng.random(6000), "click": (rng.random(6000) < 1 / (1 + np.exp(-logits))).astype(int)})
+
+
+def test_whole_numbers_whose_labels_jump_are_read_as_codes_and_as_numbers(capsys):
+    rows = with_codes()
+    model = quick(tasks=["click"], verbose=True).fit(rows)
+    assert "reads shop as codes and as numbers: name one in categorical or numeric to read it in one way" in capsys.readouterr().err
+    assert [one["column"] for one in model.schema_["categorical"]] == ["shop"]
+    assert model.schema_["numeric"] == [{"column": "shop", "dense": "log1p"}, {"column": "price", "dense": "log1p"}]
+    scores = model.predict_proba(rows[:50])
+    pd.testing.assert_frame_equal(model.predict_proba(rows[:50].astype({"shop": float})), scores)
+    assert model.predict_proba(rows.iloc[7].to_dict())["click"] == pytest.approx(scores["click"][7])
+
+
+@pytest.mark.parametrize(("argument", "other"), [("categorical", "numeric"), ("numeric", "categorical")])
+def test_a_code_that_an_argument_names_is_read_in_one_way(argument, other):
+    model = quick(tasks=["click"], **{argument: ["shop"]}).fit(with_codes())
+    assert "shop" in [one["column"] for one in model.schema_[argument]]
+    assert "shop" not in [one["column"] for one in model.schema_[other]]
+
+
+def test_a_column_may_be_named_as_a_category_and_as_a_number():
+    model = quick(tasks=["click"], categorical=["shop"], numeric=["shop", "price"]).fit(with_codes())
+    assert model.schema_["numeric"] == [{"column": "shop", "dense": "log1p"}, {"column": "price", "dense": "log1p"}]
+
+
 def test_columns_may_be_named_and_others_are_then_left_out(frame):
     model = quick(categorical=["item_id", {"column": "user_id", "hash_buckets": 100}], numeric=[]).fit(frame)
     assert sorted(model.feature_names_in_) == ["item_id", "user_id"]

@@ -64,6 +64,7 @@ def time(name, cells, part="hour", **how):
 
 
 CASES = [
+    case("a code is a number too", {"x": [7, 7.0, 30, -7, 0, None]}, texts={"x": ["7", "<missing>", "30"]}, scaling={"x": STANDARD}),
     text("texts, and cells that are missing or unknown", ["Oslo", "Rome", None, "rome"], ["<missing>", "Oslo", "Rome"]),
     text("an empty text is missing", ["Oslo", "", None, " "], ["Oslo", "", " ", "<missing>"]),
     text("without an entry <missing>, a missing cell is out of vocabulary", ["Oslo", None], ["Oslo"]),

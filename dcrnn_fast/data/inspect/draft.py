@@ -6,7 +6,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from glob import has_magic
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from ...errors import DataError, did_you_mean
 from ..read.csv_files import found_encoding, write_plain
 from ..read.row_files import expand
 from ..read.text_queries import open_database
+from .codes import find_codes
 from .sample import (
     TIMES,
     Column,
@@ -74,6 +75,11 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
             if rows:
                 labels = _labels(columns, tasks, first, rows)
                 is_funnel = len(labels) > 1 and implies(database, source, labels)
+                features = [column for column in columns if column not in labels]
+                times, users = _times(features), _users(features)
+                whole = [one for one in features if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
+                whole = [one for one in whole if one.distinct <= rows / 2 and not _left_out(one, times, users, rows)]
+                codes = find_codes(database, source, whole, labels, times, users)
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         if "sniffing" in words:
@@ -83,7 +89,7 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
         raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
         raise DataError(f"{first} holds no rows; expected a header with the column names, and rows below it")
-    return _yaml(written, missing, [column for column in columns if column not in labels], labels, is_funnel, rows, inputs, left)
+    return _yaml(written, missing, features, codes, labels, is_funnel, rows, inputs, left)
 
 
 def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path, rows: int) -> list[Column]:
@@ -108,14 +114,14 @@ def _yaml(
     written: Mapping[str, str],
     missing: Sequence[str],
     features: Sequence[Column],
+    codes: Collection[str],
     labels: Sequence[Column],
     is_funnel: bool,
     rows: int,
     inputs: Sequence[str],
     left: list[str],
 ) -> str:
-    times = sorted(filter(_is_time, features), key=lambda column: (-column.distinct, is_number(column.kind)))  # an event's is the finest
-    users = [column for column in features if USER.search(_words(column.name)) and column.is_whole and column.distinct > FEW]
+    times, users = _times(features), _users(features)
     categorical, numeric, numbers = [], list[str](), list[Column]()
     for column in features:
         key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
@@ -124,14 +130,16 @@ def _yaml(
         elif column.values is not None:
             cut = "" if column.separator is None else f', separator: "{column.separator}"'
             categorical.append(f"  - {{{key}, max_values: {column.values}{cut}}}  # {about}")
-        elif column.is_text or (column.is_whole and (ID.match(_words(column.name)) or column in users or column.distinct <= FEW)):
+        elif _is_category(column, users):
             hashed = ", hash_buckets: 1000000" if column.distinct > MANY else ""
             categorical.append(f"  - {{{key}{hashed}}}  # {about}")
         else:
             numbers.append(column)
+            if column.name in codes:
+                categorical.append(f"  - {{{key}}}  # {about}: a code? It is a number below too")
     for column in numbers:
-        # Buckets tell a missing cell from others. And a schema needs a field.
-        buckets = "buckets: 32, " if column.missing or not (categorical or numeric) else ""
+        # Buckets tell a missing cell from others, as a code does. And a schema needs a field.
+        buckets = "buckets: 32, " if (column.missing and column.name not in codes) or not (categorical or numeric) else ""
         # Of the logarithm, one huge number does not make all others alike.
         numeric.append(f"  - {{column: {_text(column.name)}, {buckets}dense: log1p}}  # {column.about}")
     tasks: dict[str, str] = {}
@@ -157,6 +165,20 @@ def _yaml(
         "# Left out:\n" + "\n".join(left) + "\n" if left else "",
     ]
     return "".join(parts)
+
+
+def _times(features: Sequence[Column]) -> list[Column]:
+    """Those that a split by time may use, the event's first: it is the finest."""
+    return sorted(filter(_is_time, features), key=lambda column: (-column.distinct, is_number(column.kind)))
+
+
+def _users(features: Sequence[Column]) -> list[Column]:
+    return [column for column in features if USER.search(_words(column.name)) and column.is_whole and column.distinct > FEW]
+
+
+def _is_category(column: Column, users: Sequence[Column]) -> bool:
+    """Whether the cells of a column that is no list are names, and no numbers, whatever the labels say."""
+    return column.is_text or (column.is_whole and bool(ID.match(_words(column.name)) or column in users or column.distinct <= FEW))
 
 
 def _is_time(column: Column) -> bool:

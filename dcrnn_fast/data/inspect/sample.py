@@ -42,7 +42,7 @@ class Column(NamedTuple):
     `lowest` and `highest` are None unless it holds numbers. `is_whole` says that its cells may be ids: they are one value each, and no
     numbers with a fraction; `of_labels` that it holds 0 and 1 alone, or true and false in words; `is_time` that it holds times, and
     `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many values nearly all cells have at most, if they are
-    lists, or text that the `separator` cuts; otherwise it is None. `named` says that a schema can name it.
+    lists, or text that the `separator` cuts; otherwise it is None. `named` says that a schema can name it. `in_sql` is its name for DuckDB.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Column(NamedTuple):
     values: int | None
     separator: str | None
     named: bool
+    in_sql: str
 
     @property
     def about(self) -> str:
@@ -157,18 +158,21 @@ def read_columns(
         of_time = bool(is_time and present), is_iso
         own = own_names.get(name, name)
         is_whole = not has_fraction and values is None and bool(own)
-        columns.append(Column(own or name, kind, distinct, missing, low, high, is_whole, of_labels, *of_time, values, separator, bool(own)))
+        ranges, names = (distinct, missing, low, high), (bool(own), _quoted(name))
+        columns.append(Column(own or name, kind, *ranges, is_whole, of_labels, *of_time, values, separator, *names))
     return columns, rows
+
+
+def is_positive(label: Column) -> str:
+    """In SQL: whether a row is positive."""
+    if label.kind == "VARCHAR":
+        return f"lower({label.in_sql}) IN ('1', {', '.join(map(sql_text, TRUTHS[True]))})"
+    return f"TRY_CAST({label.in_sql} AS DOUBLE) = 1"
 
 
 def implies(database: duckdb.DuckDBPyConnection, source: str, labels: Sequence[Column]) -> bool:
     """Whether in the first rows each label is positive where the next one is, and the last one is so somewhere."""
-    is_so = [
-        f"lower({_quoted(one.name)}) IN ('1', {', '.join(map(sql_text, TRUTHS[True]))})"
-        if one.kind == "VARCHAR"
-        else f"{_quoted(one.name)}::DOUBLE = 1"
-        for one in labels
-    ]
+    is_so = [is_positive(one) for one in labels]
     broken = [f"bool_or({later} AND NOT {earlier})" for earlier, later in pairwise(is_so)]
     (found,) = _answers(database, source, SAMPLE_ROWS, {"": [f"NOT ({' OR '.join(broken)}) AND bool_or({is_so[-1]})"]}).values()
     return bool(found[0])
