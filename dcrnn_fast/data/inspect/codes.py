@@ -60,7 +60,7 @@ def _jumps(rows: npt.NDArray[np.float64], positive: npt.NDArray[np.float64]) -> 
         return False
     rate = positive.sum() / count
     each, prior = rows.sum(1), 1 / (SPREAD**2 * rate * (1 - rate))  # as many rows of the rate above it stand for what is not known
-    bucket = ((each.cumsum() - each / 2) / count * BUCKETS).astype(np.int64)
+    bucket = np.minimum((each.cumsum() - each / 2) / count * BUCKETS, BUCKETS - 1).astype(np.int64)  # of the last, no row may have a label
     other_rows, other_positive = (one.sum(1, keepdims=True) - one for one in (rows, positive))
 
     def of_buckets(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

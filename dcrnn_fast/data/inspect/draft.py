@@ -34,7 +34,8 @@ from .sample import (
     read_columns,
 )
 
-FEW, MANY = 50, 1_000_000
+FEW, MANY, EXACT = 50, 1_000_000, 2**53
+"""So few whole numbers are categories, so many get hashes, and a larger one is a hash itself: no float holds each of them."""
 LABEL = re.compile(
     r"(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|label|target)", re.I
 )
@@ -178,6 +179,8 @@ def _users(features: Sequence[Column]) -> list[Column]:
 
 def _is_category(column: Column, users: Sequence[Column]) -> bool:
     """Whether the cells of a column that is no list are names, and no numbers, whatever the labels say."""
+    if "INT" in column.kind and max(-(column.lowest or 0), column.highest or 0) > EXACT:
+        return True
     return column.is_text or (column.is_whole and bool(ID.match(_words(column.name)) or column in users or column.distinct <= FEW))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -157,7 +158,7 @@ def read_columns(
         missing = 1 - present / max(rows, 1)
         of_time = bool(is_time and present), is_iso
         own = own_names.get(name, name)
-        is_whole = not has_fraction and values is None and bool(own)
+        is_whole = not has_fraction and values is None and bool(own) and math.inf not in (-(low or 0), high)
         ranges, names = (distinct, missing, low, high), (bool(own), _quoted(name))
         columns.append(Column(own or name, kind, *ranges, is_whole, of_labels, *of_time, values, separator, *names))
     return columns, rows

@@ -95,6 +95,11 @@ def test_a_csv_file_is_judged_as_the_same_rows_of_parquet_are(tmp_path):
     assert ([*of_parquet[0].values()], [*of_parquet[1].values()]) == (of_csv["categorical"], of_csv["numeric"])
 
 
+def test_rows_without_a_label_are_not_judged(tmp_path):
+    click = pd.Series(drawn(effects(values()))).astype("Int64").mask(values() > 150)
+    assert "site" in drafted(tmp_path, {"site": values(), "city": values(3).astype(str), "click": click}, tasks=["click"])[1]
+
+
 @pytest.mark.parametrize("label", [0, 1, None])
 def test_labels_that_are_all_alike_or_missing_make_no_code(tmp_path, label):
     columns = {"site": values(), "city": values(3).astype(str), "click": pd.Series([label] * ROWS, dtype="Int64")}

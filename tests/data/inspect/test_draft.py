@@ -147,6 +147,20 @@ def test_a_huge_number_does_not_make_all_others_alike(table):
     assert len(np.unique(dense)) == len(dense)
 
 
+def test_integers_that_no_float_holds_are_ids_and_the_draft_runs(table):
+    hashes = [-(2**55) + 12345 * row for row in range(400)]
+    table.parquet("t.parquet", {"click": [0, 1] * 200, "feature_7": hashes, "price": [row / 7 for row in range(400)]})
+    text = draft_schema([str(table.folder / "t.parquet")])
+    assert (drafted_columns(text)["feature_7"], drafted_columns(text)["price"]) == ({}, {"dense": "log1p"})
+    (table.folder / "drafted.yaml").write_text(text)
+    assert list(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.fields) == ["feature_7"]
+
+
+def test_floats_with_an_infinity_are_no_ids(table):
+    table.parquet("t.parquet", {"click": [0, 1] * 200, "level": [1.0, 2.0, float("inf"), 3.0] * 100, "city": ["a", "b"] * 200})
+    assert drafted_columns(draft_schema([str(table.folder / "t.parquet")]))["level"] == {"dense": "log1p"}
+
+
 def kinds(text):
     """By column: the part of the draft that names it, or why it is left out."""
     draft = yaml.safe_load(text)
