@@ -22,19 +22,20 @@ def find_codes(
     columns: Sequence[Column],
     labels: Sequence[Column],
     times: Sequence[Column],
-    users: Sequence[Column],
+    groups: Sequence[Column],
 ) -> set[str]:
     """The names of the columns whose single values predict a label of the first rows better than buckets of them do.
 
-    The rows are judged in parts that resemble how the draft splits them: periods by the first of ``times``, or groups of ``users``.
+    The rows are judged in parts that resemble how the draft splits them: periods by the first of ``times``, else groups by the first of
+    ``groups``, such as users.
     """
     if not columns:
         return set()
     part = "row_number() OVER ()"
     if times:
         part = f"ntile({PARTS}) OVER (ORDER BY {times[0].in_sql})"
-    elif users:
-        part = f"dense_rank() OVER (ORDER BY {users[0].in_sql})"
+    elif groups:
+        part = f"dense_rank() OVER (ORDER BY {groups[0].in_sql})"
     read = [f"{one.in_sql} AS c{number}" for number, one in enumerate(columns)]
     read += [f"({is_positive(one)})::TINYINT AS y{number}" for number, one in enumerate(labels)]
     rows = f"SELECT * FROM {source} LIMIT {SAMPLE_ROWS}"

@@ -34,13 +34,15 @@ from .sample import (
     read_columns,
 )
 
-FEW, MANY, EXACT = 50, 1_000_000, 2**53
-"""So few whole numbers are categories, so many get hashes, and a larger one is a hash itself: no float holds each of them."""
+FEW, MANY, EXACT, EACH = 50, 1_000_000, 2**53, 0.9
+"""So few whole numbers are categories, so many get hashes, and a larger one is a hash itself: no float holds each of them. Ids that are
+others in more than this part of the rows tell nothing."""
 LABEL = re.compile(
     r"(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|label|target)", re.I
 )
 TIME, MOMENT = re.compile(r"(^|_)(time|date|day|timestamp|datetime|ts)s?(_|$)"), re.compile(r"(event_)?(time|date|timestamp|datetime|ts)$")
 USER = re.compile(r"(^|_)((user|member|customer|visitor|session)(_?((uu|gu|pseudo_)?id|idx|index|no|nr|number|key|hash|code))?|uid)$")
+REQUEST = re.compile(r"(^|_)(search|request|impression|auction)_?((uu|gu)?id|idx|index|no|nr|number|key|hash)$")
 ID = re.compile(r"(?!(.*_)?(bid|paid|unpaid|prepaid|grid|valid|invalid)$).*id$")
 """Names as :func:`_words` writes them. Many programs write an id without a mark, such as itemid; a few words end in these letters too."""
 SPANS = ((19_700_101, 21_001_231), *((631_152_000 * unit, 4_102_444_800 * unit) for unit in (1, 10**3, 10**6, 10**9)))
@@ -80,7 +82,7 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
                 times, users = _times(features), _users(features)
                 whole = [one for one in features if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
                 whole = [one for one in whole if one.distinct <= rows / 2 and not _left_out(one, times, users, rows)]
-                codes = find_codes(database, source, whole, labels, times, users)
+                codes = find_codes(database, source, whole, labels, times, _groups(features, users, rows))
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         if "sniffing" in words:
@@ -150,8 +152,9 @@ def _yaml(
         tasks[name] = f"  - {{name: {name}, column: {_text(column.name)}}}  # {column.about}"
     name = re.sub(r"[^a-z0-9_-]", "-", _name(inputs[0]).lower()).lstrip("_-") or "table"
     files = _text([os.path.abspath(path) for path in inputs])
-    in_files = "" if times or users else ", test_fraction: 0.2"
-    by = [*(f"time: {_text(one.name)}" for one in times), *(f"hash: {_text(one.name)}" for one in users)]
+    groups = _groups(features, users, rows)
+    in_files = "" if times or groups else ", test_fraction: 0.2"
+    by = [*(f"time: {_text(one.name)}" for one in times), *(f"hash: {_text(one.name)}" for one in groups)]
     split = f"split: {{{by[0]}, valid: 0.1, test: 0.2}}\n" if by else ""
     csv = f"csv: {{{', '.join(f'{key}: {_text(value)}' for key, value in written.items())}}}\n" if written else ""
     csv += f"missing_values: {_text(['', *missing])}\n" if missing else ""
@@ -160,7 +163,7 @@ def _yaml(
         f"name: {_text(name)}\nfiles: {{all: {files}{in_files}}}\n{csv}{split}",
         "tasks:  # in the order of the funnel\n" + "\n".join(tasks.values()) + "\n",
         "funnel: true  # in these rows each event implies the one before it\n" if is_funnel else "",
-        f"group: {_text(users[0].name)}\n" if users else "",
+        f"group: {_text(groups[0].name)}\n" if groups else "",
         "categorical:\n" + "\n".join(categorical) + "\n" if categorical else "",
         "numeric:  # name one that is a code, such as of a city, as categorical\n" + "\n".join(numeric) + "\n" if numeric else "",
         "# Left out:\n" + "\n".join(left) + "\n" if left else "",
@@ -175,6 +178,16 @@ def _times(features: Sequence[Column]) -> list[Column]:
 
 def _users(features: Sequence[Column]) -> list[Column]:
     return [column for column in features if USER.search(_words(column.name)) and column.is_whole and column.distinct > FEW]
+
+
+def _groups(features: Sequence[Column], users: Sequence[Column], rows: int) -> Sequence[Column]:
+    """Those whose rows belong together: in one split, and in GAUC."""
+    return users or [one for one in features if _is_of_a_request(one, rows)]
+
+
+def _is_of_a_request(column: Column, rows: int) -> bool:
+    """Whether rows of one request, such as those that one search showed, have a value of the column in common."""
+    return bool(REQUEST.search(_words(column.name))) and column.is_whole and FEW < column.distinct <= EACH * rows
 
 
 def _is_category(column: Column, users: Sequence[Column]) -> bool:
@@ -220,8 +233,11 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return "a time; write it as 2024-05-31 or 2024-05-31T23:59:00 to split by it"
     if column.values is not None:
         return ""
-    if column.kind == "VARCHAR" and column.distinct > 0.9 * rows and column not in users:
+    is_id = column.kind == "VARCHAR" or (column.is_whole and ID.match(_words(column.name)))
+    if is_id and column.distinct > EACH * rows and column not in users:
         return "every row another"
+    if _is_of_a_request(column, rows):
+        return "a request's; those to come have others"
     return "" if column.is_text or is_number(column.kind) else "no field"
 
 

@@ -147,6 +147,42 @@ def test_a_huge_number_does_not_make_all_others_alike(table):
     assert len(np.unique(dense)) == len(dense)
 
 
+def test_an_id_of_its_own_in_each_row_is_left_out_as_text_and_as_a_number(table):
+    rows = [*range(400)]
+    columns = {
+        "click": [0, 1] * 200,
+        "id": rows,
+        "rowid": [str(row) for row in rows],
+        "user_id": rows,
+        "item_id": [row % 60 for row in rows],
+    }
+    table.parquet("t.parquet", columns)
+    drafted = drafted_columns(draft_schema([str(table.folder / "t.parquet")]))
+    assert (drafted["id"], drafted["rowid"]) == ("every row another", "every row another")
+    assert (drafted["user_id"], drafted["item_id"]) == ({}, {})
+
+
+@pytest.mark.parametrize("name", ["search_id", "requestId", "impression_uuid"])
+def test_the_id_of_a_request_is_no_field_but_the_group_and_its_rows_stay_together(table, name):
+    rows = [*range(900)]
+    table.parquet("t.parquet", {"click": [0, 1] * 450, name: [row // 5 for row in rows], "item_id": [row % 60 for row in rows]})
+    text = draft_schema([str(table.folder / "t.parquet")])
+    assert drafted_columns(text)[name] == "a request's; those to come have others"
+    draft = yaml.safe_load(text)
+    assert (draft["group"], draft["split"]) == (name, {"hash": name, "valid": 0.1, "test": 0.2})
+    (table.folder / "drafted.yaml").write_text(text)
+    assert list(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.fields) == ["item_id"]
+
+
+def test_users_are_the_group_before_requests_are(table):
+    rows = [*range(900)]
+    columns = {"click": [0, 1] * 450, "search_id": [row // 5 for row in rows], "user_id": [row // 9 for row in rows]}
+    table.parquet("t.parquet", columns)
+    text = draft_schema([str(table.folder / "t.parquet")])
+    assert yaml.safe_load(text)["group"] == "user_id"
+    assert drafted_columns(text)["search_id"] == "a request's; those to come have others"
+
+
 def test_integers_that_no_float_holds_are_ids_and_the_draft_runs(table):
     hashes = [-(2**55) + 12345 * row for row in range(400)]
     table.parquet("t.parquet", {"click": [0, 1] * 200, "feature_7": hashes, "price": [row / 7 for row in range(400)]})
