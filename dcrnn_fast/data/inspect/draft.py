@@ -192,9 +192,13 @@ def _is_of_a_request(column: Column, rows: int) -> bool:
 
 def _is_category(column: Column, users: Sequence[Column]) -> bool:
     """Whether the cells of a column that is no list are names, and no numbers, whatever the labels say."""
-    if "INT" in column.kind and max(-(column.lowest or 0), column.highest or 0) > EXACT:
-        return True
-    return column.is_text or (column.is_whole and bool(ID.match(_words(column.name)) or column in users or column.distinct <= FEW))
+    return column.is_text or _is_id(column) or (column.is_whole and (column in users or column.distinct <= FEW))
+
+
+def _is_id(column: Column) -> bool:
+    """Whether whole numbers are ids by their name, or because no float holds them."""
+    is_hash = "INT" in column.kind and max(-(column.lowest or 0), column.highest or 0) > EXACT
+    return column.is_whole and bool(is_hash or ID.match(_words(column.name)))
 
 
 def _is_time(column: Column) -> bool:
@@ -233,8 +237,7 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return "a time; write it as 2024-05-31 or 2024-05-31T23:59:00 to split by it"
     if column.values is not None:
         return ""
-    is_id = column.kind == "VARCHAR" or (column.is_whole and ID.match(_words(column.name)))
-    if is_id and column.distinct > EACH * rows and column not in users:
+    if (column.kind == "VARCHAR" or _is_id(column)) and column.distinct > EACH * rows and column not in users:
         return "every row another"
     if _is_of_a_request(column, rows):
         return "a request's; those to come have others"
