@@ -42,7 +42,7 @@ LABEL = re.compile(
 )
 TIME, MOMENT = re.compile(r"(^|_)(time|date|day|timestamp|datetime|ts)s?(_|$)"), re.compile(r"(event_)?(time|date|timestamp|datetime|ts)$")
 USER = re.compile(r"(^|_)((user|member|customer|visitor|session)(_?((uu|gu|pseudo_)?id|idx|index|no|nr|number|key|hash|code))?|uid)$")
-REQUEST = re.compile(r"(^|_)(search|request|impression|auction)_?((uu|gu)?id|idx|index|no|nr|number|key|hash)$")
+REQUEST = re.compile(r"(^|_)(search|request|impression)_?((uu|gu)?id|idx|index|no|nr|number|key|hash)$")
 ID = re.compile(r"(?!(.*_)?(bid|paid|unpaid|prepaid|grid|valid|invalid)$).*id$")
 """Names as :func:`_words` writes them. Many programs write an id without a mark, such as itemid; a few words end in these letters too."""
 SPANS = ((19_700_101, 21_001_231), *((631_152_000 * unit, 4_102_444_800 * unit) for unit in (1, 10**3, 10**6, 10**9)))
