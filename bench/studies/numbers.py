@@ -120,6 +120,11 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
         too = mock.patch.object(trainer, "first_order_of_ids_alone") if setting in (OF_NUMBERS, BEFORE) else nullcontext()
         with too:
             return scores(trained(dataset, seed, keys, folder), dataset.meta.tasks)
+    return of_trees(dataset, seed)
+
+
+def of_trees(dataset: PackedDataset, seed: int) -> dict[str, Any]:
+    """The scores of LightGBM with the defaults of its search space, stopped by the validation rows."""
     with deterministic(1):
         space = defaults(harness.MODELS["lightgbm"].space)
         fitted = fit("lightgbm", dataset, space, seed=seed, size=ONE_SIZE, protocol=Protocol())

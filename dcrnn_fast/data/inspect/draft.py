@@ -35,8 +35,8 @@ from .sample import (
 )
 
 FEW, MANY, EXACT, EACH = 50, 1_000_000, 2**53, 0.9
-"""So few whole numbers are categories, so many get hashes, and a larger one is a hash itself: no float holds each of them. Ids that are
-others in more than this part of the rows tell nothing."""
+"""At most FEW whole numbers are categories whatever their name. More than MANY ids are hashed. An integer beyond EXACT is a hash already,
+because no float holds each of them. Ids of which more than EACH of the rows have one of their own tell nothing."""
 LABEL = re.compile(
     r"(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|label|target)", re.I
 )

@@ -84,7 +84,7 @@ def _logit(rate: float) -> float:
 def first_order_of_ids_alone(model: nn.Module) -> None:
     """Keep the first-order term of dense columns as it starts, at zero.
 
-    Where rows are few or dense columns many, it fits noise before the network learns: see docs/evidence/defaults.md, "Numbers".
+    Where rows are few or dense columns many, it fits noise before the network learns: see docs/evidence/columns.md, "Numbers".
     """
     if isinstance(term := model.first_order, nn.Module) and term.dense_weight is not None:
         term.get_parameter("dense_weight").requires_grad_(False)
