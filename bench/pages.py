@@ -83,6 +83,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "Numbers": study("numbers"),
             "Codes": study("codes"),
             "Rare ids": study("rare_ids"),
+            "Epochs": study("epochs"),
             "Small tables": study("small_tables"),
             "Scenarios": study("scenarios"),
             "Selection bias": study("selection_bias"),
@@ -184,6 +185,10 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             study("rank"),
             lines="census-income | 8; census-income | 32; census-income | 128; census-income | full",
             columns="rank; parameters; test AUC; step over the full cell's",
+        ),
+        "epochs": excerpt(
+            study("epochs"),
+            columns="hillstrom; census-income, 5,000 rows; house prices; athletes; mean of the sets; above the defaults",
         ),
         "small tables": excerpt(
             study("small_tables"),

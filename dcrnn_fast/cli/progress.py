@@ -47,7 +47,7 @@ class PlainReport(Report):
 
 
 class LiveReport(PlainReport):
-    """The lines of :class:`PlainReport`, and below them a bar with rows/s and the remaining time."""
+    """The lines of :class:`PlainReport`, and below them a bar with rows/s and the time that remains unless the run stops early."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -68,7 +68,7 @@ class LiveReport(PlainReport):
 
     def step(self, *, step: int, epoch: int, rows_per_second: float) -> None:
         """Move the bar."""
-        speed = f"{rows_per_second:,.0f} rows/s"
+        speed = f"{rows_per_second:,.0f} rows/s, at most"
         self._bar.update(self._task, completed=step, description=f"epoch {epoch}/{self._epochs}", speed=speed)
 
     def close(self) -> None:

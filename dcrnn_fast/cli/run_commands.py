@@ -220,9 +220,11 @@ def calibrate(
 ) -> None:
     """Calibrate each task's probabilities on validation rows; `predict` and `Ranker` then give calibrated ones."""
     from .. import training
+    from .progress import SECONDS, row_progress
     from .tables import Sheet, number, output_console, print_lines, print_sheet
 
-    result = training.calibrate(run, data=data, method=method, split=split, backend=backend, device=device)
+    with row_progress(patience=SECONDS) as progress:
+        result = training.calibrate(run, data=data, method=method, split=split, backend=backend, device=device, progress=progress)
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return

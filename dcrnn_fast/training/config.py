@@ -73,7 +73,7 @@ class OptimiserConfig(_Section):
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = Field(
         default=1, description="parts of the batch that a step computes one after another (gradient accumulation), for less memory"
     )
-    epochs: Positive = Field(default=6, description="passes over the training rows, at most")
+    epochs: Positive = Field(default=20, description="passes over the training rows, at most")
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(default=50, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
     final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
@@ -127,6 +127,11 @@ class StoppingConfig(_Section):
 
     monitor: Literal["auc", "log_loss"] = Field(default="log_loss", description="mean over the tasks on the validation rows")
     patience: Positive = Field(default=8, description="evaluations without a better value before the run stops")
+    ema_half_life: Annotated[float, Field(ge=0, le=10**9)] = Field(
+        default=0.25,
+        description="epochs after which weights count half as much in the running mean that is evaluated and kept, at most a twelfth of "
+        "the run so far; 0: the newest weights alone",
+    )
     every_steps: Positive | None = Field(
         default=None, description="steps between evaluations, apart from that at the end of each epoch; null: four evaluations an epoch"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...data.inspect.base_rates import event_labels, label_counts
+from ...data.packed.arrays import Progress, no_progress
 from ...errors import ConfigError, DataError, shown
 from ..data import MORE_ROWS, is_table
 from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
@@ -72,6 +73,7 @@ def calibrate(
     split: str | None = None,
     device: str | None = None,
     backend: str | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Fit the calibration of a run's weights, and write it into the run folder, where :class:`dcrnn_fast.Ranker` finds it.
 
@@ -82,6 +84,7 @@ def calibrate(
         split: the rows to fit to: ``valid``, ``test`` or ``train``; by default ``valid``, or all of a table.
         device: replaces the run's device.
         backend: replaces the run's backend.
+        progress: as :func:`.evaluate.evaluate` takes it.
 
     Returns:
         A dict: "data", the data set's name; "split"; "file", the path that was written; "maps", by name a dict of "method", "rows" and
@@ -98,7 +101,7 @@ def calibrate(
     if method not in METHODS:
         raise ConfigError(f"method={shown(method)}: expected one of {', '.join(METHODS)}")
     split = split or ("test" if is_table(data) else "valid")
-    opened = open_run(run, data=data, split=split, device=device, backend=backend)
+    opened = open_run(run, data=data, split=split, device=device, backend=backend, progress=progress)
     tasks, meta = opened.about["tasks"], opened.dataset.meta
     fitted_to, _ = predictions_of(opened, split, as_served=False)
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")

@@ -59,16 +59,17 @@ def check_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source
 
 def all_finite(tensor: Tensor) -> bool:
     """Whether every value is finite. It reads block by block, so that a large table needs no memory of its size."""
-    return all(bool(block.isfinite().all()) for block in _blocks(tensor))
+    return all(bool(block.isfinite().all()) for block in blocks(tensor))
 
 
 def total(tensor: Tensor) -> float:
     """The sum in float64, block by block."""
-    return float(sum(block.sum(dtype=torch.float64) for block in _blocks(tensor)))
+    return float(sum(block.sum(dtype=torch.float64) for block in blocks(tensor)))
 
 
-def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
-    return tensor.reshape(-1).split(2**22)
+def blocks(tensor: Tensor) -> tuple[Tensor, ...]:
+    """A contiguous tensor's values in its own memory, some millions at a time."""
+    return tensor.view(-1).split(2**22)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

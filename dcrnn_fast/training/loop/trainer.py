@@ -34,6 +34,7 @@ from ..folder.weights import build_model, describe, export_weights
 from ..ranks import ONE, Ranks
 from .gradient import BatchGradient, CounterfactualObjective
 from .graph import RepeatedStep, compiled, measured_backends, recorder_for
+from .mean_weights import MeanWeights
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate, sparse_tables
 from .progress import Report, Scalars
 from .start import OOVDropout, constant_heads, dense_edges, first_order_of_ids_alone, start_rare_heads
@@ -41,6 +42,8 @@ from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, captu
 
 EVALUATIONS = 4
 """An epoch, unless ``early_stopping.every_steps`` says how often."""
+HALF_LIVES = 12
+"""Of the weights in their running mean that a run has had at least: a short one has to forget its first weights too."""
 
 
 class Trainer:
@@ -103,6 +106,7 @@ class Trainer:
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
         self.best: dict[str, Tensor] = {}
+        self.mean = MeanWeights()
         self.start: dict[str, Any] | None = None  # of a run that starts from an earlier one's weights: how the two compare
         self._window = torch.zeros((), dtype=torch.float64, device=device)
         self._window_rows = 0
@@ -149,7 +153,9 @@ class Trainer:
         if not self.ranks.is_first:
             return None
         self.scalars.flush()
-        tensors = capture(self.modules, self.optimiser, self.device) | {f"best.{name}": value for name, value in self.best.items()}
+        tensors = capture(self.modules, self.optimiser, self.device)
+        for prefix, own in (("best", self.best), ("mean", self.mean.values)):
+            tensors |= {f"{prefix}.{name}": value for name, value in own.items()}
         state = {
             "position": asdict(self.at),
             "stopping": asdict(self.stopping),
@@ -192,6 +198,7 @@ class Trainer:
         self.best = select(tensors, "best.")
         if self.best or self.at.epoch:
             check_tensors(self.model, self.best, folder)
+        self.mean.restore(select(tensors, "mean."), self.model, folder)
         restore(tensors, self.modules, self.optimiser, self.device, folder)
 
     def where(self) -> dict[str, Any]:
@@ -308,8 +315,20 @@ class Trainer:
             start_rare_heads(self.model, rates, tasks, chain=chain)
 
     def _validate(self) -> None:
+        """Evaluate the mean of the weights, of a run that has begun to train, and keep it if it is the best so far."""
         self._flush()
         self._check_weights()
+        with self.mean.in_place_of(self.model, self._decay) if self.at.step else nullcontext():
+            self._evaluate()
+
+    @property
+    def _decay(self) -> float:
+        """What the mean of the weights keeps of itself at this evaluation, of a run that has begun to train."""
+        epoch, at = len(self.loader), self.at
+        half_life = min(self.config.early_stopping.ema_half_life * epoch, at.step / HALF_LIVES)
+        return 0.5 ** ((at.step - at.history[-1]["step"]) / half_life) if half_life else 0.0
+
+    def _evaluate(self) -> None:
         try:
             weighted, rows, meta = self.config.loss.sample_weight, self.dataset.split("valid"), self.dataset.meta
             metrics = evaluate_split(self.model, rows, meta, self.device, self.ranks, weighted=weighted)

@@ -12,7 +12,7 @@ import torch
 from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.data.packed.arrays import no_progress
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.training import compare, evaluate, write_report
+from dcrnn_fast.training import calibrate, compare, evaluate, write_report
 from dcrnn_fast.training.evaluate.evaluate import importance_of
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
@@ -72,7 +72,7 @@ def test_evaluate_gives_an_interval_around_each_metric_the_same_each_time(finish
     assert {task: {name: value for name, value in own.items() if name != "intervals"} for task, own in result["metrics"].items()} == plain
 
 
-def test_what_takes_long_is_told_to_its_end(finished, tmp_path):
+def test_what_takes_long_is_told_to_its_end(finished, copied, tmp_path):
     def told(call):
         done = {}
         call(progress=lambda what, at, total: done.update({what: (at, total)}))
@@ -81,6 +81,7 @@ def test_what_takes_long_is_told_to_its_end(finished, tmp_path):
 
     assert told(partial(evaluate, finished)) == {"predicting rows"}
     assert told(partial(evaluate, finished, bootstrap=100)) == {"predicting rows", "resampling the rows"}
+    assert told(partial(calibrate, copied)) == {"predicting rows"}
     assert told(partial(compare, [finished, finished])) == {"predicting rows", "resampling the rows"}
     all_of_it = {"predicting rows", "resampling the rows", "shuffling inputs"}
     assert told(partial(write_report, [finished], tmp_path / "page.html")) == all_of_it
