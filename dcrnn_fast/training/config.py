@@ -5,6 +5,7 @@ Unknown keys are errors: if a misspelt key were ignored, the run would train ano
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -73,7 +74,9 @@ class OptimiserConfig(_Section):
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = Field(
         default=1, description="parts of the batch that a step computes one after another (gradient accumulation), for less memory"
     )
-    epochs: Positive = Field(default=20, description="passes over the training rows, at most")
+    epochs: Positive | None = Field(
+        default=None, description="passes over the training rows, at most; null: as many as have 2,000 steps, but 6 to 20"
+    )
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(default=50, description="steps of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
     final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
@@ -102,6 +105,10 @@ class OptimiserConfig(_Section):
         while rows > 32 and train_rows < 64 * rows:
             rows //= 2
         return rows
+
+    def epochs_of(self, steps: int) -> int:
+        """``epochs``; where that is null, as many of ``steps`` steps as have 2,000 steps, but 6 to 20."""
+        return self.epochs or min(20, max(6, math.ceil(2000 / steps)))
 
 
 class LossConfig(_Section):

@@ -27,7 +27,7 @@ from .run import train
 
 SPACE: dict[str, list[Any]] = {
     "optimiser.lr": ["Float", 1e-3, 2e-2, True], "optimiser.weight_decay": ["Float", 1e-3, 3.0, True],
-    "optimiser.embedding_prior": ["Float", 4.0, 1024.0, True], "optimiser.epochs": ["Int", 1, 32, True],
+    "optimiser.embedding_prior": ["Float", 4.0, 1024.0, True], "optimiser.epochs": ["Categorical", [None, 1, 2, 4, 8, 16, 32]],
     "oov_dropout": ["Categorical", ["auto", 0.25, 1.0]], "model.dropout": ["Float", 0.0, 0.5], "model.steps": ["Categorical", [1, 2, 3]],
     "model.rank": ["Categorical", [16, 32, 64]], "model.share_ratio": ["Categorical", [0.25, 0.5, 0.75]],
     "model.first_order": ["Categorical", [False, True]], "model.tower_dims": ["Categorical", [[32, 16], [64, 32], [128, 64]]],

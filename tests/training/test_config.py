@@ -115,3 +115,9 @@ def test_a_step_has_512_rows_or_so_few_that_an_epoch_has_64_steps(rows, size):
 
 def test_a_batch_size_that_was_set_stays():
     assert load_config(None, {"data": "shop", "optimiser.batch_size": 7}).optimiser.rows_a_step(10) == 7
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 20), (100, 20), (101, 20), (106, 19), (200, 10), (334, 6), (10**9, 6)])
+def test_a_run_has_as_many_epochs_as_have_two_thousand_steps_but_6_to_20(steps, epochs):
+    assert load_config(None, {"data": "shop"}).optimiser.epochs_of(steps) == epochs
+    assert load_config(None, {"data": "shop", "optimiser.epochs": 3}).optimiser.epochs_of(steps) == 3

@@ -103,6 +103,7 @@ class Trainer:
         self.repeated: RepeatedStep | None = None
         if recorder := recorder_for(config, device, ranks):
             self.repeated = RepeatedStep(self._work, self.optimiser, self.batch_size, device, recorder)
+        self.epochs = config.optimiser.epochs_of(len(self.loader))
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.at = Position()
         self.best: dict[str, Tensor] = {}
@@ -114,12 +115,12 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         """Steps of a run that is not stopped early."""
-        return len(self.loader) * self.config.optimiser.epochs
+        return len(self.loader) * self.epochs
 
     @property
     def is_done(self) -> bool:
         """Whether all epochs are trained or early stopping has ended the run."""
-        return self.at.epoch >= self.config.optimiser.epochs or self.stopping.should_stop
+        return self.at.epoch >= self.epochs or self.stopping.should_stop
 
     @property
     def rows_per_second(self) -> float:
@@ -128,7 +129,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train until :attr:`is_done`."""
-        self.report.start(epochs=self.config.optimiser.epochs, total_steps=self.total_steps, step=self.at.step)
+        self.report.start(epochs=self.epochs, total_steps=self.total_steps, step=self.at.step)
         self._clock = time.perf_counter()
         try:
             with Scalars(self.folder.tensorboard, after_step=self.at.step, writes=self.ranks.is_first) as self.scalars:
@@ -351,7 +352,7 @@ class Trainer:
         for task, entry in metrics.items():
             numbers = {name: value for name, value in entry.items() if isinstance(value, float)}
             self.scalars.add(self.at.step, {f"valid/{task}/{name}": value for name, value in numbers.items()})
-        self.report.evaluation(record, epochs=self.config.optimiser.epochs, rows_per_second=self.rows_per_second, best=best)
+        self.report.evaluation(record, epochs=self.epochs, rows_per_second=self.rows_per_second, best=best)
 
     def _check_weights(self) -> None:
         bad = [name for name, value in self.model.state_dict().items() if value.is_floating_point() and not self._finite(name, value)]
