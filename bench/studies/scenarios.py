@@ -91,7 +91,7 @@ def chosen(split: PackedSplit, rows: np.ndarray) -> PackedSplit:
     return replace(split, **{name: None if (values := getattr(split, name)) is None else np.asarray(values)[rows] for name in ARRAYS})
 
 
-def as_many_steps(rows: int, all_rows: int) -> dict[str, int]:
+def as_many_steps(rows: int, all_rows: int) -> dict[str, float]:
     """The keys with which a run on some of the rows takes as many steps as one on all of them, and is as patient."""
     usual = load_config(None, {"data": "each of them"})
     of_all, of_some = (math.ceil(count / usual.optimiser.rows_a_step(count)) for count in (all_rows, rows))
@@ -99,6 +99,7 @@ def as_many_steps(rows: int, all_rows: int) -> dict[str, int]:
     return {
         "optimiser.epochs": round(usual.optimiser.epochs_of(of_all) * longer),
         "early_stopping.patience": round(usual.early_stopping.patience * longer),
+        "early_stopping.ema_half_life": usual.early_stopping.ema_half_life * longer,
     }
 
 

@@ -213,7 +213,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     early = trainer.config.early_stopping
     no_better = f"{early.patience} evaluations brought no better {trainer.config.monitored}"
     why = no_better if trainer.stopping.should_stop else "all epochs are trained"
-    trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights of step {best['step']}")
+    trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights evaluated at step {best['step']}")
     if not best["step"]:
         kept = "the constant" if trainer.start is None else "the weights of the earlier run"
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
