@@ -43,7 +43,7 @@ from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, captu
 EVALUATIONS = 4
 """An epoch, unless ``early_stopping.every_steps`` says how often."""
 HALF_LIVES = 12
-"""Of the weights in their running mean that a run has had at least: a short one has to forget its first weights too."""
+"""Of the mean of the weights, that a run has had at each evaluation at least: else a short run's mean would still hold its first ones."""
 
 
 class Trainer:
