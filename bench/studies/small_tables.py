@@ -15,22 +15,17 @@ from typing import Any
 import numpy as np
 
 from dcrnn_fast.data import PackedDataset, prepare
-from dcrnn_fast.training.device import deterministic
 
-from ..quality import models as harness
 from ..quality.data_sets import ARRAYS, write_log
-from ..quality.protocol import Protocol, fit, metrics
-from ..quality.spaces import defaults
-from ..quality.work import ONE_SIZE
 from .ablation import DEFAULT, scores, study_of
+from .numbers import TREES, of_trees
 from .study import packed, trained
 
-LIGHTGBM = "LightGBM"
 SETTINGS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     **{f"{rows} rows a step": {"optimiser.batch_size": rows} for rows in (512, 256, 128, 64, 32)},
     "a warm-up of 10 steps, 512 rows a step": {"optimiser.batch_size": 512, "optimiser.warmup_steps": 10},
-    LIGHTGBM: {},
+    TREES: {},
 }
 LOGS = {"id-log, 3,000 rows": (4_300, 150, 60), "id-log, 5,600 rows": (8_000, 300, 100), "id-log, 14,000 rows": (20_000, 1_000, 400)}
 """Rows in all, users and items; 0.7 of the rows are train rows."""
@@ -56,13 +51,10 @@ def small(data: str, seed: int, options: Namespace, folder: Path, min_count: int
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
     """The scores of the kept weights on the validation rows, by task."""
     dataset = small(data, seed, options, folder)
-    if setting != LIGHTGBM:
-        return scores(trained(dataset, seed, SETTINGS[setting], folder), dataset.meta.tasks)
-    with deterministic(1):
-        fitted = fit("lightgbm", dataset, defaults(harness.MODELS["lightgbm"].space), seed=seed, size=ONE_SIZE, protocol=Protocol())
-    found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}
-    return scores(found, dataset.meta.tasks)
+    if setting == TREES:
+        return of_trees(dataset, seed)
+    return scores(trained(dataset, seed, SETTINGS[setting], folder), dataset.meta.tasks)
 
 
-_study = study_of("small_tables", run, SETTINGS, quick=LIGHTGBM, data=(*LOGS, *PARTS))
+_study = study_of("small_tables", run, SETTINGS, quick=TREES, data=(*LOGS, *PARTS))
 STUDY = dataclasses.replace(_study, seeds=5, quick={**_study.quick, "data": ["hillstrom, 4,000 rows"]})

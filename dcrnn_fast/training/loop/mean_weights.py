@@ -14,8 +14,8 @@ from ..folder.tensors import blocks, check_tensors
 class MeanWeights:
     """A running mean of a module's parameters.
 
-    ``values``, by the parameters' names and on the CPU, is empty before the first update, which takes the newest ones. A parameter changes
-    places block by block, so that a table needs no more memory on its device.
+    ``values``, by the parameters' names and on the CPU, is empty before the first update, which takes the newest ones. A parameter and its
+    mean change places block by block, so that a table needs no more memory on its device.
 
     >>> import torch
     >>> layer, mean = nn.Linear(1, 1, bias=False), MeanWeights()
@@ -35,7 +35,8 @@ class MeanWeights:
     def in_place_of(self, module: nn.Module, decay: float) -> Iterator[None]:
         """Update the mean, and let the module have it for the block. Afterwards the module has its own parameters again, bit by bit.
 
-        ``decay`` in [0, 1] is the part that the mean before keeps in the new one. With 0 the newest ones are the mean, and none is kept.
+        ``decay`` in [0, 1] is the part that the mean before keeps in the new one. With 0 the module has its newest parameters, and there
+        is no mean.
         """
         if not decay:
             self.values = {}
@@ -62,7 +63,7 @@ class MeanWeights:
 
 
 def _exchange(ours: Tensor, theirs: Tensor, update: float = 0.0) -> None:
-    """Let two tensors change values, once ``theirs``, on the CPU, has come nearer to ``ours`` by this part."""
+    """Let ``theirs``, on the CPU, come nearer to ``ours`` by this part of the way; then let both change values."""
     for here, there in zip(blocks(ours), blocks(theirs), strict=True):
         newest = here.to("cpu", copy=True)
         here.copy_(there.lerp_(newest, update) if update else there)

@@ -43,7 +43,7 @@ from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, captu
 EVALUATIONS = 4
 """An epoch, unless ``early_stopping.every_steps`` says how often."""
 HALF_LIVES = 12
-"""Of the mean of the weights, that a run has had at each evaluation at least: else a short run's mean would still hold its first ones."""
+"""Of the mean of the weights: a run so far is at least so many, or the mean of a short one would still hold its first weights."""
 
 
 class Trainer:
@@ -201,7 +201,7 @@ class Trainer:
             check_tensors(self.model, self.best, folder)
         self.mean.restore(select(tensors, "mean."), self.model, folder)
         if not self.mean.values and self.config.early_stopping.ema_half_life and len(self.at.history) > 1:
-            self.report.note(f"note: {folder} is from before runs had a mean of their weights, which begins now")
+            self.report.note(f"note: {folder} holds no mean of the weights, as earlier versions wrote none; one begins now")
         restore(tensors, self.modules, self.optimiser, self.device, folder)
 
     def where(self) -> dict[str, Any]:

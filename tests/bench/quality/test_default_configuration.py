@@ -28,4 +28,5 @@ def test_the_default_configuration_learns_from_three_thousand_rows(tmp_path):
     tasks = metrics["click"], metrics["consume"]
     ours, constant = (statistics.fmean(task[name] for task in tasks) for name in ("log_loss", "constant_log_loss"))
     assert ours < 0.98 * constant
+    assert all(task["log_loss"] < 1.01 * task["constant_log_loss"] for task in tasks)
     assert statistics.fmean(task["auc"] for task in tasks) > 0.6

@@ -83,7 +83,7 @@ def test_an_evaluation_that_fails_leaves_the_weights_as_they_were(schema, tmp_pa
     assert are_equal(of(seen[0]), evaluations[-1][1])
 
 
-def test_a_checkpoint_of_before_there_was_a_mean_is_told_of(schema, tmp_path):
+def test_a_checkpoint_of_an_earlier_version_without_a_mean_is_told_of(schema, tmp_path):
     interrupted(tiny_config(schema, early_stopping__ema_half_life=0), tmp_path / "run", 10)
     folder = RunFolder(tmp_path / "run")
     folder.config.write_text(folder.config.read_text().replace("ema_half_life: 0.0", "ema_half_life: 0.25"))
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_before_there_was_a_mean_is_told_of(schema, tmp_path):
     save_checkpoint(folder.checkpoints, 9, tensors, state)
     notes = Notes()
     train(tiny_config(schema), folder.root, resume=True, report=notes)
-    assert any("is from before runs had a mean of their weights, which begins now" in line for line in notes.lines)
+    assert any("holds no mean of the weights, as earlier versions wrote none" in line for line in notes.lines)
 
 
 def without_a_value(values):
