@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import unwrap_dead_wrappers
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
 from torch.library import Library
@@ -93,30 +92,36 @@ def register_derivative(
         if torch._C._are_functorch_transforms_active():
             with_gradient = _has_rules(operator, with_gradient)
             return Differentiable.apply(*arguments) if with_gradient else below_autograd(*arguments)
-        return apply(*unwrap_dead_wrappers(arguments)) if with_gradient else below_autograd(*arguments)
+        if not with_gradient:
+            return below_autograd(*arguments)
+        return apply(*[unwrap_if_dead(one) if isinstance(one, Tensor) else one for one in arguments])
 
-    # what Function.apply calls in the end; on the way it reads the signature of the forward, at every call, for as long as a small product
-    apply = super(torch.autograd.Function, Differentiable).apply
+    # what Function.apply does in the end; on the way it reads the signature of the forward, at every call, for as long as a small product
+    apply, unwrap_if_dead = super(torch.autograd.Function, Differentiable).apply, torch._C._functorch.unwrap_if_dead
     return call
 
 
 def needs_gradient(arguments: Sequence[Any]) -> bool:
     """Whether a call with these arguments, not all of which are tensors, is part of a graph for ``backward()``."""
-    return torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments)
+    if torch.is_grad_enabled():
+        for one in arguments:  # a generator takes longer than some kernels' checks
+            if isinstance(one, Tensor) and one.requires_grad:
+                return True
+    return False
 
 
 def save_inputs(ctx: Any, inputs: Sequence[Any], *kept: Tensor) -> None:
     """Save the inputs of a call, and tensors that its forward kept for the backward."""
-    ctx.num_kept = len(kept)
-    ctx.constants = [None if isinstance(value, Tensor) else value for value in inputs]
-    ctx.save_for_backward(*kept, *[value if isinstance(value, Tensor) else None for value in inputs])
+    tensors = [value if isinstance(value, Tensor) else None for value in inputs]
+    ctx.constants = [value if tensor is None else None for value, tensor in zip(inputs, tensors, strict=True)]
+    ctx.save_for_backward(*kept, *tensors)
 
 
 def saved_inputs(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Any]]:
     """What :func:`save_inputs` saved: the kept tensors and the inputs."""
-    saved = ctx.saved_tensors
-    pairs = zip(saved[ctx.num_kept :], ctx.constants, strict=True)
-    return saved[: ctx.num_kept], [constant if tensor is None else tensor for tensor, constant in pairs]
+    saved, constants = ctx.saved_tensors, ctx.constants
+    tensors = saved[-len(constants) :]
+    return saved[: -len(constants)], [value if one is None else one for one, value in zip(tensors, constants, strict=True)]
 
 
 def save_nothing(ctx: Any, inputs: Sequence[Any], output: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntFlag
 from inspect import Parameter, Signature
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import torch
@@ -272,7 +273,7 @@ def register_cell(namespace: str, name: str, arguments: Any, differentiable: tup
         kept, inputs = saved_inputs(ctx)
         if ctx.states is not None:
             kept = kept[0][:, ctx.states], *kept[1:]
-        needs = sum([bit for bit, need in zip(bits, ctx.needs_input_grad, strict=True) if need])
+        needs = sum(compress(bits, ctx.needs_input_grad))
         return dict(zip(differentiable, backward(grad, *kept, needs, *inputs[:-1]), strict=True))
 
     operators = getattr(torch.ops, namespace)
