@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..data.encoder.memory import NO_FIELD, arrow_table
+from ..data.read.columns import is_text
 from ..errors import DataError, did_you_mean, shown
 from ..support.checks import listed
 
@@ -39,6 +41,13 @@ def readable_table(table: Any, name: str, wanted: set[str] | None) -> pa.Table:
         except pa.ArrowException as error:
             raise DataError(f"{name}: column {column!r} is of type {shown(str(kind))}, {NO_FIELD}") from error
     return table
+
+
+def texts_held(table: pa.Table, texts: Sequence[str]) -> set[str]:
+    """Those of the texts that a cell of the table is."""
+    columns = [column for column in table.columns if is_text(column.type)]
+    held = [pc.unique(column.filter(pc.is_in(column, pa.array(texts, column.type)))).to_pylist() for column in columns]
+    return set().union(*held)
 
 
 def check_column(argument: str, name: str, columns: Sequence[str]) -> None:

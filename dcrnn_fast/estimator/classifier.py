@@ -28,7 +28,7 @@ from ..data import PackedDataset, prepare
 from ..data.codes.numbers import Place
 from ..data.encoder.memory import arrow_table
 from ..data.inspect.draft import draft_schema
-from ..data.inspect.sample import SAMPLE_ROWS
+from ..data.inspect.sample import MISSING_TEXTS, SAMPLE_ROWS
 from ..data.read.columns import labels_of, times_of
 from ..errors import ConfigError, DataError, RunFolderError, one_line, shown
 from ..serving.ranker import Ranker
@@ -37,7 +37,7 @@ from ..support.files import path_of, scratch_folder
 from ..training import Report, load_config, train
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
-from .arguments import check_column, fields_of, names_of, readable_table
+from .arguments import check_column, fields_of, names_of, readable_table, texts_held
 
 NAME = "frame"
 """Of the data, in the run's files."""
@@ -321,7 +321,10 @@ class FunnelClassifier(BaseEstimator):
         schema: dict[str, Any] = yaml.safe_load(draft) | {"name": NAME}
         for key in ("files", "split"):
             schema.pop(key, None)
+        if isinstance(rows := tables["train"], pa.Table):  # for CSV files that are scored: pandas reads most of these as missing
+            schema["missing_values"] = ["", *sorted({*MISSING_TEXTS} - texts_held(rows, MISSING_TEXTS))]
         numbers = {one["column"]: one for one in schema.get("numeric", ())}
+        found = dict.fromkeys(names_of(one for kind in given for one in schema.get(kind, ())))
         named = [one["column"] for kind in ("categorical", "numeric") for one in given[kind] or ()]
         for kind, value in given.items():
             drafted = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self.weight, *named)]
@@ -343,7 +346,12 @@ class FunnelClassifier(BaseEstimator):
         if codes := [name for name in drafted if name in names_of(schema["categorical"])]:
             report.note(f"reads {', '.join(codes)} as codes and as numbers: name one in categorical or numeric to read it in one way")
         if whole := [name for name in drafted if name not in codes and pa.types.is_integer(kinds.get(name, pa.null()))]:
-            report.note(f"reads {', '.join(whole)} as numbers: name those that are codes, such as of a city, in categorical")
+            report.note(f"reads {', '.join(whole)} as numbers: name those that are codes, such as of a city, in categorical too")
+        asked = tuple(line.partition('",')[0].partition('"}')[0] for line in draft.splitlines() if line.endswith("is it a label?"))
+        if events := [name for name in read if f'  - {{column: "{name}' in asked]:
+            report.note(f"reads {', '.join(events)}, each of two values: leave out those that are known only after the event")
+        if unnamed := [name for name in found if name not in (*read, self.time, self.weight, self.group)]:
+            report.note(f"leaves out {', '.join(unnamed)}: categorical and numeric, if given, name all columns of their kind")
         for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
             if name != column:
                 report.note(f"calls the task of column {column!r} {name}")

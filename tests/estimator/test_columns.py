@@ -7,6 +7,7 @@ import pytest
 
 from dcrnn_fast import FunnelClassifier
 from dcrnn_fast.errors import DataError
+from dcrnn_fast.training import evaluate
 
 from .quick import QUICK, quick
 
@@ -60,6 +61,49 @@ def test_a_column_of_polars_that_arrow_lacks_is_named_unless_no_field_reads_it(f
     with pytest.raises(DataError, match="X: column 'huge' is of type 'Int128', which no field can hold"):
         quick().fit(rows)
     assert 0 < quick(categorical=["item_id"], numeric=["price"]).fit(rows).score(rows) < 1
+
+
+@pytest.mark.parametrize("made", ["List", "Array"])
+def test_lists_of_text_are_read_from_a_polars_frame_as_from_a_pandas_one(frame, made):
+    polars = pytest.importorskip("polars")
+    rows = frame[["click", "city"]].assign(tags=[[city, "x"] for city in frame["city"]])
+    of_polars = polars.from_pandas(rows)
+    of_polars = of_polars if made == "List" else of_polars.with_columns(polars.col("tags").list.to_array(2))
+    model = quick(tasks=["click"]).fit(of_polars)
+    assert list(model.feature_names_in_) == ["city", "tags"]
+    assert model.predict_proba(of_polars)["click"].to_list() == model.predict_proba(rows)["click"].to_list()
+
+
+def test_a_masked_cell_of_an_array_is_missing(frame):
+    """As DuckDB's fetchnumpy gives columns with NULL: below the mask stands a number."""
+    rows = frame[["click", "price", "city"]].assign(price=frame["price"].where(frame["click"] == 0))
+    model = quick(tasks=["click"]).fit(rows)
+    masked = np.ma.masked_array(frame["price"].to_numpy(), mask=frame["click"] == 1)
+    found = model.predict_proba({"price": masked, "city": frame["city"].to_numpy()})["click"]
+    np.testing.assert_array_equal(found, model.predict_proba(rows)["click"])
+
+
+def test_a_cell_that_pandas_reads_from_a_file_as_missing_is_missing_in_the_file_too(frame, tmp_path):
+    rows = frame[["click", "item_id"]].assign(city=frame["city"].where(frame["click"] == 0, "NULL"))
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    for as_text in (False, True):  # a table that holds the text means a city of this name
+        rows = pd.read_csv(tmp_path / "rows.csv", keep_default_na=not as_text)
+        model = quick(tasks=["click"]).fit(rows)
+        assert ("NULL" in model.schema_["missing_values"]) is not as_text
+        run = model.save(tmp_path / f"run{as_text}")
+        assert evaluate(run, data=tmp_path / "rows.csv")["metrics"] == evaluate(run, data=rows)["metrics"]
+
+
+def test_it_says_what_falls_out_where_an_argument_names_others(frame, capsys):
+    quick(tasks=["click"], categorical=["city"], time="ts", verbose=True).fit(frame.drop(columns=["order"]))
+    assert "leaves out user_id, item_id: categorical and numeric, if given, name all columns of their kind" in capsys.readouterr().err
+
+
+def test_it_says_which_columns_of_two_values_it_reads(frame, capsys):
+    quick(tasks=["click"], verbose=True).fit(frame[["click", "city"]].assign(vip=frame["click"] == 0, is_paid=frame["click"]))
+    said = capsys.readouterr().err
+    assert "reads vip, each of two values: leave out those that are known only after the event" in said
+    assert 'leaves out "is_paid"' in said
 
 
 def test_sparse_columns_are_read_as_dense_ones(frame):

@@ -208,7 +208,8 @@ def _plain_texts(column: Any) -> list[str] | None:
 def _plain_numbers(column: Any) -> FloatArray | None:
     """The numbers of a list or array of numbers or truth values; None for anything else, and for integers that float64 may not hold."""
     whole = False
-    if isinstance(column, np.ndarray) and column.dtype.kind in "fiub" and column.dtype.itemsize <= 8:
+    masked = isinstance(column, np.ma.MaskedArray)  # whose masked cells are missing, which Arrow knows
+    if isinstance(column, np.ndarray) and not masked and column.dtype.kind in "fiub" and column.dtype.itemsize <= 8:
         values, whole = column.astype(np.float64), column.dtype.kind in "iu"
     elif (cells := _list_of(column, "O")) is not None:
         kinds = set(map(type, cells)) - {NoneType}

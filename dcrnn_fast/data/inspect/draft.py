@@ -38,7 +38,7 @@ FEW, MANY, EXACT, EACH = 50, 1_000_000, 2**53, 0.9
 """At most FEW whole numbers are categories whatever their name. More than MANY ids are hashed. An integer beyond EXACT is a hash already,
 because no float holds each of them. Ids of which more than EACH of the rows have one of their own tell nothing."""
 LABEL = re.compile(
-    r"(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|label|target)", re.I
+    "(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|book|install(?!ment)|label|target)"
 )
 TIME, MOMENT = re.compile(r"(^|_)(time|date|day|timestamp|datetime|ts)s?(_|$)"), re.compile(r"(event_)?(time|date|timestamp|datetime|ts)$")
 USER = re.compile(r"(^|_)((user|member|customer|visitor|session)(_?((uu|gu|pseudo_)?id|idx|index|no|nr|number|key|hash|code))?|uid)$")
@@ -103,7 +103,7 @@ def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path,
             raise DataError(f"tasks: {first} has no column {unknown[0]!r}; {has}{did_you_mean(unknown[0], list(named))}")
         return [named[task] for task in tasks]
     binary = [column for column in named.values() if column.of_labels]
-    labels = [column for column in binary if LABEL.search(column.name)] or binary[:1]
+    labels = [column for column in binary if LABEL.search(_words(column.name))] or binary[:1]
     if not labels:
         raise DataError(
             f"{first}: no column holds 0 and 1 alone, or true and false, in its first {rows:,} rows, so no column is a label as it is; "
@@ -231,17 +231,18 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return "the index that pandas hides; rows that are scored would lack it"
     if column.missing and _is_time(column._replace(missing=0.0)):
         return "a time that some rows lack: a split by time needs all"
-    if (column.of_labels or column.distinct == 1) and LABEL.search(column.name):
+    if (column.of_labels or column.distinct == 1) and LABEL.search(_words(column.name)):
         return "a label? As a feature it would tell the events"
     if column.is_time and not column.is_iso:
         return "a time; write it as 2024-05-31 or 2024-05-31T23:59:00 to split by it"
     if column.values is not None:
         return ""
-    if (column.kind == "VARCHAR" or _is_id(column)) and column.distinct > EACH * rows and column not in users:
+    if (column.kind == "VARCHAR" or _is_id(column)) and column.distinct > EACH * rows * (1 - column.missing) and column not in users:
         return "every row another"
     if _is_of_a_request(column, rows):
         return "a request's; those to come have others"
-    return "" if column.is_text or is_number(column.kind) else "no field"
+    unread = "bytes; where they are text, name it in categorical" if column.kind == "BLOB" else "no field"
+    return "" if column.is_text or is_number(column.kind) else unread
 
 
 def _name(given: str) -> str:

@@ -24,8 +24,9 @@ LISTS = re.compile(r"^(?!DOUBLE|FLOAT|DECIMAL)\w+\[\d*\]$")
 CODES = "DIGITS"
 """The kind of a column of a CSV file whose numbers have leading zeros: it holds codes."""
 SEPARATORS = ("|", ";", ",")
-"""Separators of the values of a cell, if a tenth of a column's cells holds it. A space may not follow it, as in ordinary text."""
-SEPARATED = 0.1
+"""Separators of the values of a cell, if a tenth of a column's cells holds it. A space may not follow it, as in ordinary text, and the cell
+may be no number such as 1,234.50."""
+SEPARATED, THOUSANDS = 0.1, r" *[-+]?[0-9]{1,3}(,[0-9]{3})+([.][0-9]*)? *"
 MISSING_TEXTS = ("NA", "N/A", "NULL", "null", "None", "NaN", "nan", r"\N")
 """Texts that programs write in a CSV file where there is no value."""
 MOST_VALUES = 20
@@ -167,7 +168,8 @@ def read_columns(
 def is_positive(label: Column) -> str:
     """In SQL: whether a row is positive."""
     if label.kind == "VARCHAR":
-        return f"lower({label.in_sql}) IN ('1', {', '.join(map(sql_text, TRUTHS[True]))})"
+        is_word = f"lower({label.in_sql}) IN ({', '.join(map(sql_text, TRUTHS[True]))})"
+        return f"({is_word} OR coalesce(TRY_CAST({label.in_sql} AS DOUBLE) = 1, false))"
     return f"TRY_CAST({label.in_sql} AS DOUBLE) = 1"
 
 
@@ -222,7 +224,8 @@ def _looks(column: str, kind: str) -> list[str]:
     iso, other = f"TRY_CAST({column} AS TIMESTAMP)", f"try_strptime({column}, [{', '.join(map(sql_text, OTHER_TIMES))}])"
     looks = [f"count({iso}) = count({column})", f"count(coalesce({iso}, {other})) = count({column})", "NULL"]
     for mark in SEPARATORS:
-        share = f"avg(contains({column}, {sql_text(mark)})::INT) * (NOT bool_or(contains({column}, {sql_text(mark + ' ')})))::INT"
+        cut = f"contains({column}, {sql_text(mark)}) AND NOT regexp_full_match({column}, {sql_text(THOUSANDS)})"
+        share = f"avg(({cut})::INT) * (NOT bool_or(contains({column}, {sql_text(mark + ' ')})))::INT"
         looks += [share, f"quantile_disc(len(string_split({column}, {sql_text(mark)})), 0.95)"]
     return looks
 

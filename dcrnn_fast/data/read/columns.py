@@ -179,7 +179,18 @@ def plain(column: pa.Array) -> pa.Array:
     """The column without a dictionary, and not in a layout of `NO_VIEWS`."""
     if pa.types.is_dictionary(column.type):
         return pa.DictionaryArray.from_arrays(column.indices, plain(column.dictionary)).dictionary_decode()
-    return column.cast(NO_VIEWS.get(column.type, column.type))
+    return column.cast(_known(column.type))
+
+
+def _known(kind: pa.DataType) -> pa.DataType:
+    """The type with the layouts of `NO_VIEWS` replaced, also within lists and structs."""
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_known(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_known(kind.value_type), kind.list_size)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_known(field.type)) for field in kind])
+    return NO_VIEWS.get(kind, kind)
 
 
 def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ...errors import DataError, one_line, shown
 from ..codes.numbers import Place
 from ..schema.fields import Derived
-from .columns import NO_VIEWS, as_times, is_text, numbers_of, texts_of
+from .columns import as_times, is_text, numbers_of, plain, texts_of
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 MAX_SECONDS = 10**11
@@ -165,12 +165,9 @@ class Values:
     def __init__(self, column: pa.Array, name: str, separator: str | None, place: Place) -> None:
         cells = _lists(column, name, separator, place)
         lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
-        values = cells.flatten()
-        values = values.cast(NO_VIEWS.get(values.type, values.type))
+        values = plain(cells.flatten())
         if pa.types.is_null(values.type):
             values = values.cast(pa.string())
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
         if pa.types.is_nested(values.type):
             raise _no_values(name, column.type, "whose values are lists or structs themselves", place)
         held = _held(values)
