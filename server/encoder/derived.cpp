@@ -82,6 +82,7 @@ void append_escaped(std::string& out, std::string_view text) {
 
 // Parts of times that are numbers since 1970 or ISO 8601 text, as dcrnn_fast.data.read.derive computes them.
 constexpr std::int64_t kMaxSeconds = 100'000'000'000;  // some 3,000 years
+constexpr std::int64_t kEarly = 100'000'000;           // in 1973; seconds taken for milliseconds are earlier
 constexpr std::int64_t kNanoSeconds = 9'223'372'036;   // as far from 1970 as 64 bits of nanoseconds reach
 
 using Seconds = std::vector<std::optional<std::int64_t>>;
@@ -178,7 +179,7 @@ class Times {
   Seconds seconds() {
     const bool numbers = of_cells() || whole_text() || number_text();
     if (!numbers) moments();
-    bool dates = numbers && derived_.unit.empty();
+    bool dates = numbers && derived_.unit.empty(), early = numbers;
     std::optional<std::size_t> first;
     for (std::size_t row = 0; row < seconds_.size(); ++row) {
       if (!seconds_[row]) continue;
@@ -186,7 +187,11 @@ class Times {
       if (*seconds_[row] >= kMaxSeconds || *seconds_[row] <= -kMaxSeconds)
         refuse(row, "a time within 3,000 years of 1970; is derived column " + in_quotes(derived_.name) + " of the right `unit`?");
       dates &= is_date(*seconds_[row]);
+      early &= *seconds_[row] > 0 && *seconds_[row] < kEarly && *seconds_[row] * per_second(derived_.unit) >= kEarly;
     }
+    if (early && first)
+      refuse(*first, "another time than of 1970 to 1973, as all others here are: give derived column " + in_quotes(derived_.name) +
+                         " numbers in its unit, " + derived_.unit);
     if (dates && first)
       refuse(*first, "seconds since 1970, and it looks like a date: write dates as 2024-05-31, or give derived column " +
                          in_quotes(derived_.name) + " `unit: s`");

@@ -218,6 +218,7 @@ CASES = [
     time("hour of seconds since 1970", [0, 3599, 3600, -1, 86400 * 20000, None]),
     time("numbers, where the train rows had times with a zone", [0, None], zoned=True),
     time("hour of milliseconds", [0, 3_599_999, 3_600_000, -1], unit="ms"),
+    time("milliseconds of 1973 beside later ones", [90_000_000_000, 1_717_200_000_000, None], unit="ms"),
     time("hour of floats", [3599.9, -0.5, None], timezone="Asia/Kolkata"),
     time("hour of texts with nanoseconds", ["2024-05-31T23:59:01.123456789", "2024-05-31T01"]),
     time("hour of texts that are numbers", ["0", "7200", "1e4", "-0.5", "", None]),
@@ -304,6 +305,7 @@ CASES = [
     time("texts with a zone, where the train rows had none", ["2024-05-31T00:00:00+02:00"], zoned=False),
     time("numbers, where the train rows had times without a zone", [None, 0], zoned=False),
     time("milliseconds that are taken for seconds", [0, 1_717_200_000_000]),
+    time("seconds that are taken for milliseconds", [None, 1_717_200_000, 1_717_200_001], unit="ms"),
     time("dates as integers", [20240531, 20240601]),
     time("a truth value is no time", [True]),
 ]

@@ -15,8 +15,9 @@ from ..schema.fields import Derived
 from .columns import as_times, is_text, numbers_of, plain, texts_of
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-MAX_SECONDS = 10**11
-"""Seconds before or after 1970 that a time may be, some 3,000 years; milliseconds taken for seconds are beyond it."""
+MAX_SECONDS, EARLY = 10**11, 10**8
+"""Seconds before or after 1970 that a time may be, some 3,000 years; milliseconds taken for seconds are beyond it. Seconds taken for
+milliseconds are less than EARLY after 1970, in 1973."""
 
 _PARTS = {"hour": pc.hour, "weekday": pc.day_of_week, "day": pc.day}
 _LISTS = (
@@ -92,6 +93,13 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place, zoned: MutableMapp
         raise DataError(
             f"{place.row(row)}: {used} {shown(times[row].as_py())}, which looks like a date, but numbers are seconds since 1970; write "
             f"dates as 2024-05-31, or give derived column {one.name!r} `unit: s` if these are seconds"
+        )
+    early = ~missing & (seconds > 0) & (seconds < EARLY) & (seconds * PER_SECOND[one.unit or "s"] >= EARLY)
+    if is_number and not missing.all() and (early | missing).all():
+        row = int(early.argmax())
+        raise DataError(
+            f"{place.row(row)}: {used} {shown(times[row].as_py())}, which in the unit {one.unit} is a time of 1970 to 1973, as all others "
+            f"here are; give derived column {one.name!r} numbers in its unit, or times"
         )
     if not missing.all() and (here := is_zoned(times)) != zoned.setdefault(one.column, here):
         row = int((~missing).argmax())

@@ -69,6 +69,17 @@ def test_numbers_count_in_the_unit_that_the_schema_names(unit, per_second):
         assert of_time([cell], unit=unit) == FRIDAY
 
 
+@pytest.mark.parametrize(("unit", "given"), [("ms", SECONDS), ("us", SECONDS), ("us", SECONDS * 10**3), ("ns", SECONDS * 10**6)])
+def test_numbers_in_a_coarser_unit_than_the_schemas_are_refused(unit, given):
+    with pytest.raises(DataError, match=rf"row 2: .* holds {given}, which in the unit {unit} is a time of 1970 to 1973"):
+        of_time([None, given], unit=unit)
+
+
+def test_a_time_of_1970_beside_later_ones_is_one():
+    assert of_time([90_000_000_000, SECONDS * 1000], unit="ms") == [16, 1, 7]
+    assert of_time([0], unit="ms") == [0, 3, 1]
+
+
 def test_a_time_before_1970_belongs_to_the_day_before():
     assert of_time([-1]) == [23, 2, 31]
     assert of_time([-0.5]) == [23, 2, 31]
