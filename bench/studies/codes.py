@@ -81,14 +81,19 @@ def table(data: str, seed: int, wheel: Path | None) -> tuple[pd.DataFrame, list[
 
 def read_as(data: str, setting: str, seed: int, wheel: Path | None, folder: Path) -> PackedDataset:
     """The set, as the draft reads it by the rule of a setting."""
-    rows, labels = table(data, seed, wheel)
-    rows.to_parquet(folder / "rows.parquet", index=False)
     rules: dict[str, Callable[..., set[str]]] = {ALL: lambda database, source, columns, *_: {one.name for one in columns}}
     rules |= dict.fromkeys((NONE, TREES_NONE), lambda *_: set())
     with mock.patch.object(draft, "find_codes", rules.get(setting, draft.find_codes)):
-        schema = yaml.safe_load(draft_schema([str(folder / "rows.parquet")], tasks=labels))
+        return drafted(data, *table(data, seed, wheel), folder)
+
+
+def drafted(data: str, rows: pd.DataFrame, labels: list[str], folder: Path, min_count: int = 1) -> PackedDataset:
+    """The rows, as the draft of a schema reads them."""
+    rows.to_parquet(folder / "rows.parquet", index=False)
+    schema = yaml.safe_load(draft_schema([str(folder / "rows.parquet")], tasks=labels))
     schema.pop("split", None)
     schema |= {"name": data.replace(" ", "-"), "files": {"all": str(folder / "rows.parquet"), "test_fraction": 0.4}}
+    schema["categorical"] = [{"min_count": min_count, **one} for one in schema.get("categorical", ())]
     (folder / "drafted.yaml").write_text(yaml.safe_dump(schema), encoding="utf-8")
     return thin_census(prepare(str(folder / "drafted.yaml"), cache_dir=folder / "cache"))
 

@@ -36,8 +36,10 @@ _KINDS = {
     ),
     "missing": ("are missing", "check that the file fills the column, and how it writes missing values"),
 }
-MOST, LEAST = 0.95, 10.0
-"""The largest part of a field's cells that training is let read as unseen, and the least strength: see docs/evidence/defaults.md."""
+MOST = 0.95
+"""The largest part of a field's cells that training is let read as unseen."""
+LEAST, LITTLE = 10.0, 0.1
+"""The least strength of a field whose ids tell little of the labels, and of one whose ids tell all: see docs/evidence/defaults.md."""
 Counts = npt.NDArray[np.int64]
 
 
@@ -167,15 +169,51 @@ def oov_strengths(data: PackedDataset) -> dict[str, float]:
     """By categorical field, the strength with which OOV dropout reads as many train cells as unseen as the validation rows hold.
 
     OOV dropout reads an id that the train rows hold ``n`` times as unseen with probability ``strength / (strength + n)``. The strength is
-    at least 10, and at most such that 95% of the cells are read as unseen.
+    at least :func:`least_strength`, and at most such that 95% of the cells are read as unseen.
     """
-    own, alike = id_counts(data.split("train"), data.meta)
-    found = {}
+    train, found = data.split("train"), {}
+    own, alike = id_counts(train, data.meta)
     for field, columns in categorical_columns(data.meta).items():
         unseen = 0 if field in data.meta.pooled else int(own[columns[0]][0])
         counts = [np.concatenate([counts[column][1:] for column in columns]) for counts in (own, alike)]
-        found[field] = solve(counts[0], counts[1], unseen, unseen_part(data.split("valid"), columns))
+        least = least_strength(np.asarray(train.ids[:, columns]), np.asarray(train.labels))
+        found[field] = solve(counts[0], counts[1], unseen, unseen_part(data.split("valid"), columns), least)
     return found
+
+
+def least_strength(ids: npt.NDArray[np.int32], labels: npt.NDArray[np.float32]) -> float:
+    """Twice as many rows of one id as tell as much of its label as all other rows do, from :data:`LITTLE` to :data:`LEAST`.
+
+    Where the rates of ids have a beta distribution, the best guess at the rate of one is that of its ``n`` rows with weight ``n / (n + s)``
+    and that of all rows with weight ``s / (n + s)``. s is ``(1 - r) / r``, where r is the correlation of two rows of an id, here by the
+    analysis of variance (Ridout, Demétrio and Firth, Biometrics 55, 1999). Twice, because other fields tell a part of what ids tell.
+
+    Args:
+        ids: a field's cells in the train rows, [rows, columns]; 0 is out of vocabulary.
+        labels: of the same rows, [rows, tasks], 0 and 1, NaN where unknown. The task counts of which the ids tell least.
+
+    >>> ids = np.repeat(np.arange(1, 101, dtype=np.int32), 10)[:, None]  # each of 100 ids in ten rows
+    >>> alike, mixed = (ids % 2).astype(np.float32), (np.arange(1000) % 2).astype(np.float32)[:, None]
+    >>> least_strength(ids, alike), least_strength(ids, mixed)
+    (0.1, 10.0)
+    """
+    found = LITTLE
+    for label in labels.T:
+        known = ~np.isnan(label)
+        cells, weights = ids[known].ravel(), np.repeat(label[known], ids.shape[1])
+        rows, positive = np.bincount(cells, minlength=1)[1:].astype(np.float64), np.bincount(cells, weights, minlength=1)[1:]
+        rows, positive = rows[rows > 0], positive[rows > 0]
+        total, freedom = rows.sum(), len(rows) - 1
+        if freedom < 1 or total <= len(rows):
+            return LEAST
+        rates = positive / rows
+        between = float((rows * (rates - positive.sum() / total) ** 2).sum() / freedom)
+        within = float((positive * (1 - rates)).sum() / (total - len(rows)))
+        if between <= within:
+            return LEAST
+        size = float((total - (rows**2).sum() / total) / freedom)
+        found = max(found, 2 * size * within / (between - within))
+    return min(found, LEAST)
 
 
 def dropped(strength: float, counts: Counts) -> npt.NDArray[np.float64]:
@@ -183,19 +221,19 @@ def dropped(strength: float, counts: Counts) -> npt.NDArray[np.float64]:
     return strength / np.maximum(strength + counts, 1e-30)
 
 
-def solve(own: Counts, alike: Counts, unseen: int, wanted: float) -> float:
-    """The least strength of at least :data:`LEAST` with which training reads the part ``wanted`` of a field's cells as unseen.
+def solve(own: Counts, alike: Counts, unseen: int, wanted: float, least: float) -> float:
+    """The least strength of at least ``least`` with which training reads the part ``wanted`` of a field's cells as unseen.
 
     ``own`` has how often the field holds each id, ``alike`` how often all fields that share its embeddings do, and ``unseen`` how many of
     its cells are out of vocabulary anyway.
 
-    >>> round(solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.7), 2)
+    >>> round(solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.7, 10.0), 2)
     18.59
-    >>> solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.01)
+    >>> solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.01, 10.0)
     10.0
     """
     wanted = min(wanted, MOST) * (int(own.sum()) + unseen)
-    low = high = LEAST
+    low = high = least
     if not own.sum():
         return low
 

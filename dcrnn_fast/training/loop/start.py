@@ -118,7 +118,8 @@ class OOVDropout:
 
     ``"auto"`` gives each field the strength with which training reads as many of its cells as unseen as the validation rows hold, but at
     least 10: a model is trained as it will be asked, and trusts no id that it has seen a few times. In a split by time most users or items
-    may be new; in a random split few are.
+    may be new; in a random split few are. Ids that tell much of the labels are trusted sooner, see
+    :func:`dcrnn_fast.data.inspect.oov.least_strength`.
 
     Args:
         dataset: its train rows give the counts, and its validation rows the part that is unseen.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
-from dcrnn_fast.data.inspect.oov import MOST
+from dcrnn_fast.data.inspect.oov import LEAST, LITTLE, MOST, least_strength
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.test_run import weights
@@ -105,4 +105,53 @@ def test_a_run_says_which_fields_it_reads_as_unseen_often_and_keeps_the_strength
     assert strong.in_words().endswith("no train row has: field0 30")
     kept = json.loads((finished / "metrics.json").read_text())["train"]["oov_dropout"]
     assert kept.keys() == {"shape", "colour"}
-    assert min(kept.values()) >= 10
+    assert min(kept.values()) >= LITTLE
+
+
+def drawn(ids, rows, strength, seed=0):
+    """Cells of ids, each in as many rows, and labels whose rates by id have a beta distribution of this strength around 0.3."""
+    rng = np.random.default_rng(seed)
+    rates = rng.beta(0.3 * strength, 0.7 * strength, ids)
+    cells = np.repeat(np.arange(1, ids + 1, dtype=np.int32), rows)
+    return cells[:, None], (rng.random(len(cells)) < rates[cells - 1]).astype(np.float32)[:, None]
+
+
+@pytest.mark.parametrize(("strength", "rows"), [(0.5, 3), (2.0, 4), (4.0, 20)])
+def test_the_least_strength_is_twice_that_of_the_labels(strength, rows):
+    assert least_strength(*drawn(5000, rows, strength)) == pytest.approx(2 * strength, rel=0.15)
+
+
+def test_ids_that_tell_little_have_the_largest_least_strength():
+    ids, labels = drawn(500, 10, 50.0)
+    assert least_strength(ids, labels) == LEAST
+    assert least_strength(ids, np.full_like(labels, np.nan)) == LEAST
+    assert least_strength(np.zeros_like(ids), labels) == LEAST
+    assert least_strength(np.arange(1, 5001, dtype=np.int32)[:, None], labels) == LEAST  # each row another: nothing is known
+
+
+def test_ids_that_tell_all_have_the_smallest():
+    ids, _ = drawn(100, 5, 1.0)
+    assert least_strength(ids, (ids % 3 == 0).astype(np.float32)) == LITTLE
+
+
+def test_the_task_of_which_the_ids_tell_least_counts_and_unknown_labels_do_not():
+    ids, known = drawn(2000, 6, 1.0)
+    other = drawn(2000, 6, 3.0, seed=1)[1]
+    assert least_strength(ids, np.hstack([known, other])) == least_strength(ids, other)
+    hidden, shown = known.copy(), np.arange(len(ids)) % 6 < 4
+    hidden[~shown] = np.nan
+    assert least_strength(ids, hidden) == least_strength(ids[shown], known[shown])
+
+
+def test_cells_that_are_unseen_or_lie_in_another_column_change_no_least_strength():
+    ids, labels = drawn(1000, 6, 1.0)
+    unseen = np.vstack([ids, np.zeros_like(ids)]), np.vstack([labels, 1 - labels])
+    beside = np.hstack([ids, np.zeros_like(ids)]), labels
+    assert least_strength(*unseen) == least_strength(*beside) == least_strength(ids, labels)
+
+
+def test_a_persons_id_whose_labels_last_is_seldom_read_as_unseen():
+    ids, labels = drawn(200, 5, 0.2)
+    dataset = log(ids.tolist(), [[1]] * 10)
+    dataset.split("train").labels[:] = labels
+    assert OOVDropout(dataset, "auto", torch.device("cpu")).strengths["field0"] < 1
