@@ -179,8 +179,8 @@ class RunConfig(_Section):
     oov_dropout: Annotated[float, Field(ge=0, le=10**6)] | Literal["auto"] = Field(
         default="auto",
         description="an id seen n times is read as out of vocabulary with probability oov_dropout / (oov_dropout + n); auto: of each field "
-        "at least 10, or less where its ids tell much of the labels, and such that training reads as many cells as unseen as the validation "
-        "rows hold",
+        "at least 10, or less where its ids tell much of the labels, and such that training reads as many cells as unseen as the "
+        "validation rows hold",
     )
     checkpoint_every: Positive | None = Field(
         default=None, description="steps between checkpoints; null: 200, or more while writing takes long. One more after every epoch"

@@ -27,7 +27,7 @@ that spells its ids in another way loses all of them. In a log split by time mos
 MovieLens-100K they are on 90% of the test rows."""
 MIN_ROWS = 20
 RARE = 0.5
-BLOCK_ROWS = 65_536
+BLOCK_ROWS, ASKED_ROWS = 65_536, 1_000_000
 _KINDS = {
     "oov": (
         "that are not missing are out of vocabulary",
@@ -169,14 +169,16 @@ def oov_strengths(data: PackedDataset) -> dict[str, float]:
     """By categorical field, the strength with which OOV dropout reads as many train cells as unseen as the validation rows hold.
 
     OOV dropout reads an id that the train rows hold ``n`` times as unseen with probability ``strength / (strength + n)``. The strength is
-    at least :func:`least_strength`, and at most such that 95% of the cells are read as unseen.
+    at least :func:`least_strength` of a million train rows, and at most such that 95% of the cells are read as unseen.
     """
     train, found = data.split("train"), {}
     own, alike = id_counts(train, data.meta)
+    asked = slice(None, None, -(-len(train) // ASKED_ROWS) or 1)
+    ids, labels = np.asarray(train.ids[asked]), np.asarray(train.labels[asked])
     for field, columns in categorical_columns(data.meta).items():
         unseen = 0 if field in data.meta.pooled else int(own[columns[0]][0])
         counts = [np.concatenate([counts[column][1:] for column in columns]) for counts in (own, alike)]
-        least = least_strength(np.asarray(train.ids[:, columns]), np.asarray(train.labels))
+        least = least_strength(ids[:, columns], labels)
         found[field] = solve(counts[0], counts[1], unseen, unseen_part(data.split("valid"), columns), least)
     return found
 
