@@ -38,6 +38,7 @@ from ..training import Report, load_config, train
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
 from .arguments import check_column, fields_of, names_of, readable_table, texts_held
+from .notes import notes_of
 
 NAME = "frame"
 """Of the data, in the run's files."""
@@ -324,7 +325,6 @@ class FunnelClassifier(BaseEstimator):
         if isinstance(rows := tables["train"], pa.Table):  # for CSV files that are scored: pandas reads most of these as missing
             schema["missing_values"] = ["", *sorted({*MISSING_TEXTS} - texts_held(rows, MISSING_TEXTS))]
         numbers = {one["column"]: one for one in schema.get("numeric", ())}
-        found = dict.fromkeys(names_of(one for kind in given for one in schema.get(kind, ())))
         named = [one["column"] for kind in ("categorical", "numeric") for one in given[kind] or ()]
         for kind, value in given.items():
             drafted = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self.weight, *named)]
@@ -339,29 +339,11 @@ class FunnelClassifier(BaseEstimator):
             if pa.types.is_temporal(kind := kinds.get(column, pa.null())) and not pa.types.is_date(kind):
                 text = "which has another text in each unit; make its hour, or a text, of it"
                 raise DataError(f"categorical: column {column!r} is of type {kind}, {text}")
-        read = list(dict.fromkeys(names_of(one for kind in given for one in schema[kind])))
-        report.note(f"reads {', '.join(read)}")
-        own = names_of(given["numeric"] or ())
-        drafted = [name for name in names_of(schema["numeric"]) if name not in own]
-        if codes := [name for name in drafted if name in names_of(schema["categorical"])]:
-            report.note(f"reads {', '.join(codes)} as codes and as numbers: name one in categorical or numeric to read it in one way")
-        if whole := [name for name in drafted if name not in codes and pa.types.is_integer(kinds.get(name, pa.null()))]:
-            report.note(f"reads {', '.join(whole)} as numbers: name those that are codes, such as of a city, in categorical too")
-        asked = tuple(line.partition('",')[0].partition('"}')[0] for line in draft.splitlines() if line.endswith("is it a label?"))
-        if events := [name for name in read if f'  - {{column: "{name}' in asked]:
-            report.note(f"reads {', '.join(events)}, each of two values: leave out those that are known only after the event")
-        if unnamed := [name for name in found if name not in (*read, self.time, self.weight, self.group)]:
-            report.note(f"leaves out {', '.join(unnamed)}: categorical and numeric, if given, name all columns of their kind")
-        for column, name in ((task["column"], task["name"]) for task in schema["tasks"]):
-            if name != column:
-                report.note(f"calls the task of column {column!r} {name}")
-        if self.funnel is None and len(tasks) > 1 and "funnel" not in schema:
-            report.note("takes the tasks for independent: some row has a later event without the one before it, or none has the last")
-        for line in draft.partition("# Left out:\n")[2].splitlines():
-            if not line.startswith(tuple(f'#   "{name}": ' for name in read)):
-                report.note(f"leaves out {line.strip('# ')}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
-        return schema | {key: value for key, value in others.items() if value is not None}
+        schema |= {key: value for key, value in others.items() if value is not None}
+        for line in notes_of(draft, schema, given, kinds, (self.time, self.weight, self.group)):
+            report.note(line)
+        return schema
 
     def _earlier_schema(self, run: Path, tasks: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
         """The schema of an earlier run. Raises DataError where the arguments say something else."""

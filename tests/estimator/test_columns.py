@@ -63,6 +63,12 @@ def test_a_column_of_polars_that_arrow_lacks_is_named_unless_no_field_reads_it(f
     assert 0 < quick(categorical=["item_id"], numeric=["price"]).fit(rows).score(rows) < 1
 
 
+def test_a_column_of_structs_does_no_harm(frame):
+    structs = pa.array([{"a": "b"}] * len(frame), pa.struct({"a": pa.string_view()}))
+    table = pa.Table.from_pandas(frame, preserve_index=False).append_column("x", structs)
+    assert "x" not in quick().fit(table).feature_names_in_
+
+
 @pytest.mark.parametrize("made", ["List", "Array"])
 def test_lists_of_text_are_read_from_a_polars_frame_as_from_a_pandas_one(frame, made):
     polars = pytest.importorskip("polars")
