@@ -330,6 +330,9 @@ class FunnelClassifier(BaseEstimator):
             drafted = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self.weight, *named)]
             schema[kind] = drafted if value is None else value
         schema["numeric"] = [one if one.keys() - {"column"} else numbers.get(one["column"], one | NUMBER) for one in schema["numeric"]]
+        if not any(schema[kind] for kind in given):
+            left = " ".join(line.strip("# ") for line in draft.partition("# Left out:\n")[2].splitlines())
+            raise DataError(f"X has no column to learn from beside those of tasks{f': it leaves out {left}' if left else ''}")
         for one in schema["numeric"]:
             if one["column"] in names_of(schema["categorical"]) and one not in (given["numeric"] or ()):
                 one.pop("buckets", None)  # one field says which cells are missing

@@ -82,6 +82,18 @@ REFUSED = [
         said="X: column 'x' is of type '.*', which no field can hold; make text or numbers of it, or leave it out",
     ),
     row(
+        "labels alone",
+        lambda frame: quick().fit(frame[["click", "order"]]),
+        DataError,
+        "X has no column to learn from beside those of tasks$",
+    ),
+    row(
+        "a label and an id of each row",
+        lambda frame: quick(tasks=["click"]).fit(frame[["click"]].assign(id=range(3000))),
+        DataError,
+        'X has no column to learn from beside those of tasks: it leaves out "id": bigint, .*: every row another',
+    ),
+    row(
         "a column of intervals",
         lambda frame: quick().fit(frame.assign(band=pd.cut(frame["price"], 5))),
         DataError,
