@@ -99,6 +99,12 @@ REFUSED = [
         DataError,
         "X: column 'band' is of type '.*', which no field can hold",
     ),
+    row(
+        "a column of periods",
+        lambda frame: quick().fit(frame.assign(month=pd.period_range("2024-01", periods=3000, freq="h"))),
+        DataError,
+        r"X: column 'month' is of type period\[h\], which no field can hold; make text or numbers of it",
+    ),
     row("a single column", lambda frame: quick(numeric="price").fit(frame), DataError, "numeric='price': expected a list; put a single"),
     row("a column as a table", lambda frame: quick().fit(frame["click"]), DataError, "X is of type Series, expected a pandas"),
     row(
