@@ -46,6 +46,8 @@ struct Problem {
       if (units.count()) body(units);
   }
 
+  int64_t multiplications() const { return tasks * steps * dim * gates * columns; }  // of a row
+
   const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
   const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
 
@@ -60,12 +62,14 @@ struct Problem {
 
 // Divides the batch into tiles of about equal size. A tile has enough rows to repay packing the weights in every product, and few enough
 // that it stays in the second-level cache and that there are `parts` tiles. The forward's tiles depend on the shape alone: the number of
-// threads must not change its bits.
+// threads must not change its bits. It has up to 4, fewer where the products are few.
 struct Tiles {
   int64_t batch, count;
 
   template <typename T>
-  explicit Tiles(const Problem<T>& p, int64_t parts = 4) : Tiles(p.batch, p.dim, (2 + p.gates) * p.dim * sizeof(T), parts) {}
+  explicit Tiles(const Problem<T>& p) : Tiles(p, std::clamp<int64_t>(p.batch * p.multiplications() >> 19, 1, 4)) {}
+  template <typename T>
+  Tiles(const Problem<T>& p, int64_t parts) : Tiles(p.batch, p.dim, (2 + p.gates) * p.dim * sizeof(T), parts) {}
   // Tiles of at most `rows` rows.
   static Tiles of_rows(int64_t batch, int64_t rows) { return {batch, (batch + rows - 1) / rows}; }
   int64_t begin(int64_t tile) const { return batch * tile / count; }
