@@ -44,10 +44,13 @@ def readable_table(table: Any, name: str, wanted: set[str] | None) -> pa.Table:
 
 
 def texts_held(table: pa.Table, texts: Sequence[str]) -> set[str]:
-    """Those of the texts that a cell of the table is."""
-    columns = [column for column in table.columns if is_text(column.type)]
-    held = [pc.unique(column.filter(pc.is_in(column, pa.array(texts, column.type)))).to_pylist() for column in columns]
-    return set().union(*held)
+    """Which of the texts are the whole of a cell of the table, or a category of a column."""
+    found = set[str]()
+    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+        cells = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        if is_text(cells.type):
+            found.update(pc.unique(cells.filter(pc.is_in(cells, pa.array(texts, cells.type)))).to_pylist())
+    return found
 
 
 def check_column(argument: str, name: str, columns: Sequence[str]) -> None:

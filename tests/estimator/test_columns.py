@@ -89,11 +89,12 @@ def test_a_masked_cell_of_an_array_is_missing(frame):
     np.testing.assert_array_equal(found, model.predict_proba(rows)["click"])
 
 
-def test_a_cell_that_pandas_reads_from_a_file_as_missing_is_missing_in_the_file_too(frame, tmp_path):
+@pytest.mark.parametrize("dtype", ["object", "category"])
+def test_a_cell_that_pandas_reads_from_a_file_as_missing_is_missing_in_the_file_too(frame, tmp_path, dtype):
     rows = frame[["click", "item_id"]].assign(city=frame["city"].where(frame["click"] == 0, "NULL"))
     rows.to_csv(tmp_path / "rows.csv", index=False)
     for as_text in (False, True):  # a table that holds the text means a city of this name
-        rows = pd.read_csv(tmp_path / "rows.csv", keep_default_na=not as_text)
+        rows = pd.read_csv(tmp_path / "rows.csv", keep_default_na=not as_text).astype({"city": dtype})
         model = quick(tasks=["click"]).fit(rows)
         assert ("NULL" in model.schema_["missing_values"]) is not as_text
         run = model.save(tmp_path / f"run{as_text}")

@@ -264,7 +264,7 @@ def _arrow_array(piece: Piece, name: str) -> pa.Array:
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise _no_column(list(column), name, piece.place, pa) from error
     if "pandas.period" in str(array.type):  # below it are numbers that depend on the unit
-        raise DataError(f"{piece.place.path}: column {name!r} is of type {column.dtype}, {NO_FIELD}")
+        raise DataError(f"{piece.place.path}: column {name!r} is of type {getattr(column, 'dtype', array.type)}, {NO_FIELD}")
     if pa.types.is_temporal(array.type) and (isinstance(column, (list, tuple)) or str(getattr(column, "dtype", "")) == "object"):
         _check_times(column, name, piece.place)
     return array

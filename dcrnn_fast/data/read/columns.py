@@ -184,8 +184,8 @@ def plain(column: pa.Array) -> pa.Array:
 
 def _known(kind: pa.DataType) -> pa.DataType:
     """The type with the layouts of `NO_VIEWS` replaced, also within lists and structs."""
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_known(kind.value_type))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return (pa.list_ if pa.types.is_list(kind) else pa.large_list)(_known(kind.value_type))
     if pa.types.is_fixed_size_list(kind):
         return pa.list_(_known(kind.value_type), kind.list_size)
     if pa.types.is_struct(kind):
