@@ -62,7 +62,7 @@ struct Problem {
 
 // Divides the batch into tiles of about equal size. A tile has enough rows to repay packing the weights in every product, and few enough
 // that it stays in the second-level cache and that there are `parts` tiles. The forward's tiles depend on the shape alone: the number of
-// threads must not change its bits. It has up to 4, fewer where the products are few.
+// threads must not change its bits. It has a part for each half a million multiplications, at most 4: of few, a thread does not pay.
 struct Tiles {
   int64_t batch, count;
 

@@ -36,7 +36,7 @@ from .sample import (
 
 FEW, MANY, EXACT, EACH = 50, 1_000_000, 2**53, 0.9
 """At most FEW whole numbers are categories whatever their name. More than MANY ids are hashed. An integer beyond EXACT is a hash already,
-because no float holds each of them. Ids of which more than EACH of the rows have one of their own tell nothing."""
+because no float holds each of them. An id that is another one in more than EACH of the rows that have it tells nothing."""
 LABEL = re.compile(
     "(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|book|install(?!ment)|label|target)"
 )

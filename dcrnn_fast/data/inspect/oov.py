@@ -27,7 +27,9 @@ that spells its ids in another way loses all of them. In a log split by time mos
 MovieLens-100K they are on 90% of the test rows."""
 MIN_ROWS = 20
 RARE = 0.5
-BLOCK_ROWS, ASKED_ROWS = 65_536, 1_000_000
+BLOCK_ROWS = 65_536
+ASKED_ROWS = 1_000_000
+"""Train rows, spread evenly over all, whose labels say how much ids tell."""
 _KINDS = {
     "oov": (
         "that are not missing are out of vocabulary",

@@ -179,17 +179,17 @@ def plain(column: pa.Array) -> pa.Array:
     """The column without a dictionary, and not in a layout of `NO_VIEWS`."""
     if pa.types.is_dictionary(column.type):
         return pa.DictionaryArray.from_arrays(column.indices, plain(column.dictionary)).dictionary_decode()
-    return column.cast(_known(column.type))
+    return column.cast(_plain_type(column.type))
 
 
-def _known(kind: pa.DataType) -> pa.DataType:
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     """The type with the layouts of `NO_VIEWS` replaced, also within lists and structs."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return (pa.list_ if pa.types.is_list(kind) else pa.large_list)(_known(kind.value_type))
+        return (pa.list_ if pa.types.is_list(kind) else pa.large_list)(_plain_type(kind.value_type))
     if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_known(kind.value_type), kind.list_size)
+        return pa.list_(_plain_type(kind.value_type), kind.list_size)
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_known(field.type)) for field in kind])
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
     return NO_VIEWS.get(kind, kind)
 
 

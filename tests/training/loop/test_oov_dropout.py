@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
+from dcrnn_fast.data.inspect import oov
 from dcrnn_fast.data.inspect.oov import LEAST, LITTLE, MOST, least_strength
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop.start import OOVDropout
@@ -148,6 +149,15 @@ def test_cells_that_are_unseen_or_lie_in_another_column_change_no_least_strength
     unseen = np.vstack([ids, np.zeros_like(ids)]), np.vstack([labels, 1 - labels])
     beside = np.hstack([ids, np.zeros_like(ids)]), labels
     assert least_strength(*unseen) == least_strength(*beside) == least_strength(ids, labels)
+
+
+def test_of_a_long_log_rows_that_are_spread_evenly_are_asked(monkeypatch):
+    ids, labels = drawn(2000, 12, 1.0)
+    dataset = log(ids.tolist(), [[1]] * 10)
+    dataset.split("train").labels[:] = labels
+    monkeypatch.setattr(oov, "ASKED_ROWS", 10_000)  # of 24,000
+    strengths = OOVDropout(dataset, "auto", torch.device("cpu")).strengths
+    assert strengths["field0"] == least_strength(ids[::3], labels[::3]) != least_strength(ids, labels)
 
 
 def test_a_persons_id_whose_labels_last_is_seldom_read_as_unseen():
