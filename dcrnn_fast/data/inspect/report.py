@@ -5,7 +5,7 @@ docs/guide/data-report.md explains it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ MIN_CLASS = 30
 """Rows of either class, in train and held out, that an AUC needs here: with fewer, one feature of many is almost perfect by chance."""
 PRIOR_ROWS = 10.0
 LEAK_AUC = 0.995
+ONE_SIDED, RARE = 0.99, 0.2
+"""The share of a class among a column's unusual rows at which an event may have filled it in, if at most so many of all rows are of it."""
 
 
 def data_report(data: PackedDataset) -> dict[str, Any]:
@@ -221,23 +223,31 @@ def single_feature_auc(data: PackedDataset) -> dict[str, dict[str, Any] | None]:
     with more than 200,000 rows, as many are drawn with a fixed seed.
 
     Returns, by task, ``split`` (the held-out one), ``train_rows`` and ``rows`` (those read), and ``fields`` and ``dense``: the AUC in
-    [0, 1] by column, of a field with several values that of the one which predicts best. Raises DataError for an id outside its field's
-    range.
+    [0, 1] by column, of a field with several values that of the one which predicts best. ``one_sided`` has the columns whose unusual rows,
+    those without the column's most frequent value, have one label, and at most a fifth of all rows have it: by column, that ``label``, and
+    how many held-out ``rows`` are unusual. Raises DataError for an id outside its field's range.
     """
     samples = {name: _sample(split, data) for name, split in data.splits.items()}
     return {task: _of_task(samples, data, t) for t, task in enumerate(data.meta.tasks)}
 
 
 def leak_warnings(task: str, found: Mapping[str, Any] | None) -> list[str]:
-    """A warning of one line for every column that alone reaches an AUC of 0.995, as :func:`single_feature_auc` found it for ``task``.
+    """A warning of one line for every column that alone reaches an AUC of 0.995, or whose unusual rows all have one label, as
+    :func:`single_feature_auc` found it for ``task``.
 
-    >>> leak_warnings("click", {"split": "valid", "fields": {"hour": 0.62}, "dense": {"hour": 0.55}})
+    >>> leak_warnings("click", {"split": "valid", "fields": {"hour": 0.62}, "dense": {"hour": 0.55}, "one_sided": {}})
     []
     """
     if found is None:
         return []
     best = {name: max(found[kind].get(name, 0.0) for kind in ("fields", "dense")) for name in {**found["fields"], **found["dense"]}}
     return [
+        f"task {task!r}: at least {ONE_SIDED:.0%} of the {held['rows']:,} {found['split']} rows without the most frequent value of column "
+        f"{name!r} have the label {held['label']}, of all rows at most {RARE:.0%}: an event may fill it in; leave the column out, unless its "
+        "value is known before the event"
+        for name, held in found["one_sided"].items()
+        if best[name] < LEAK_AUC
+    ] + [
         f"task {task!r}: column {name!r} alone predicts it on the {found['split']} rows with AUC {auc:.4f}: it may hold the label; leave "
         "the column out, unless its value is known before the event"
         for name, auc in best.items()
@@ -268,7 +278,7 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         return None
     positive, negative = samples[held_out].classes(task)
     rate = len(train[0]) / (len(train[0]) + len(train[1]))
-    columns, dense = {}, {}
+    columns, dense, one_sided = {}, {}, {}
     for f, name in enumerate(data.meta.fields):
         known, asked = samples["train"].ids[:, f], samples[held_out].ids[:, f]
         size = int(max(known.max(), asked.max())) + 1
@@ -277,13 +287,21 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
             for column, rows in ((known, train[0]), (known, train[1]), (asked, positive), (asked, negative))
         )
         columns[name] = _auc((hits + PRIOR_ROWS * rate) / (hits + misses + PRIOR_ROWS), positives, negatives)
+        usual = int(np.argmax(hits + misses))
+        unusual = [[counts.sum() - counts[usual] for counts in pair] for pair in ((hits, misses), (positives, negatives))]
+        one_sided[name] = _one_sided(*unusual, len(positive), len(negative))
     for d, column in enumerate(data.meta.dense):
-        held = samples[held_out].dense
-        assert held is not None
+        held, trained = samples[held_out].dense, samples["train"].dense
+        assert held is not None and trained is not None
         scores = np.concatenate([held[positive, d], held[negative, d]])
         is_positive = np.arange(len(scores)) < len(positive)
         auc = _auc(scores, is_positive, ~is_positive)
         dense[column] = max(auc, 1 - auc)
+        values, times = np.unique(trained[:, d], return_counts=True)
+        usual = values[np.argmax(times)]
+        parts = ((trained, train), (held, (positive, negative)))
+        unusual = [[np.count_nonzero(split[rows, d] != usual) for rows in classes] for split, classes in parts]
+        one_sided.setdefault(column, _one_sided(*unusual, len(positive), len(negative)))
     return {
         "split": held_out,
         "train_rows": len(train[0]) + len(train[1]),
@@ -293,7 +311,26 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
             for field, first in data.meta.first_columns.items()
         },
         "dense": dense,
+        "one_sided": {
+            name: held
+            for name, column in [*data.meta.first_columns.items(), *((column, column) for column in dense)]
+            if (held := one_sided[column])
+        },
     }
+
+
+def _one_sided(train: Sequence[float], held_out: Sequence[float], positives: int, negatives: int) -> dict[str, int] | None:
+    """The label of nearly all unusual rows, given how many of each class are unusual, and how many held-out ones these are. None if they
+    have both labels, or one that is not rare, or are few.
+
+    >>> _one_sided([80, 0], [40, 0], 100, 900), _one_sided([0, 80], [0, 40], 100, 900)
+    ({'label': 1, 'rows': 40}, None)
+    """
+    rows, label = sum(held_out), int(positives < negatives)
+    place = 1 - label  # the positive rows come first
+    is_pure = all(split[place] >= max(ONE_SIDED * sum(split), MIN_CLASS) for split in (train, held_out))
+    is_rare = min(positives, negatives) <= RARE * (positives + negatives)
+    return {"label": label, "rows": int(rows)} if is_pure and is_rare else None
 
 
 def _has_enough(classes: tuple[Array, Array]) -> bool:

@@ -280,6 +280,29 @@ def test_a_column_that_holds_the_label_is_named_and_one_that_is_only_strong_is_n
     assert warnings(leaking(kind, flips=5)) == []
 
 
+@pytest.mark.parametrize(("kind", "column"), [("ids", "city"), ("dense", "price")])
+@pytest.mark.parametrize("label", [1, 0])
+def test_a_column_that_some_events_alone_fill_in_is_named_where_the_event_is_rare(kind, column, label):
+    splits = sound()
+    for arrays in splits.values():
+        arrays["labels"] = (np.arange(ROWS) % 5 == 0) == label
+        filled = np.arange(ROWS) % 10 == 0  # of half of the rows with the rare label
+        arrays[kind] = np.where(filled, 2 + np.arange(ROWS) % 2, 1)
+    line = the_warning(splits)
+    assert line.startswith(f"task 'click': at least 99% of the 40 valid rows without the most frequent value of column {column!r} have the ")
+    assert f"label {label}, of all rows at most 20%: " in line
+    splits["valid"]["labels"][0] = 1 - label  # one of the 40
+    assert warnings(splits) == []
+
+
+def test_a_common_label_of_all_unusual_rows_is_not_named():
+    splits = sound()
+    for arrays in splits.values():
+        arrays["labels"] = np.arange(ROWS) % 4 == 0
+        arrays["dense"] = np.where(np.arange(ROWS) % 8 == 0, 1 + np.arange(ROWS) % 3, 0)
+    assert warnings(splits) == []
+
+
 def test_a_single_feature_has_the_auc_of_its_target_means_on_held_out_rows():
     from sklearn.metrics import roc_auc_score
 
