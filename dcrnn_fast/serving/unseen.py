@@ -16,10 +16,8 @@ from ..data.packed.meta import MISSING, OOV, whole_vocabulary
 from ..errors import DataError
 from ..support.pooled_fields import first_columns
 
-WINDOW = 8192
-"""Rates are those of about the last so many rows."""
-REQUEST = 1000
-"""A table of at most so many rows may be the candidates of one user."""
+WINDOW = 1000
+"""Rates are those of about the last so many rows. A larger table is judged by itself; the rows of a smaller one may be one user's."""
 FEW = 32
 """So many calls of at most so many rows are counted together."""
 _LOCK = threading.Lock()
@@ -69,7 +67,7 @@ class Rows(NamedTuple):
     def weights(self, by_request: bool) -> npt.NDArray[np.float64]:
         """How much each cell of a column [F] counts."""
         weights = np.ones(self.ids.shape[1])
-        if self.alike is not None and (by_request or len(self.ids) <= REQUEST):
+        if self.alike is not None and (by_request or len(self.ids) <= WINDOW):
             weights[self.alike] /= len(self.ids)
         return weights
 
@@ -106,7 +104,7 @@ class Unseen:
             if is_small and not self.strict and len(self._waiting) < FEW:
                 return
             added = self._count_waiting()
-            lines = self._lost(added if len(ids) > REQUEST else self._totals)  # a table is judged by itself
+            lines = self._lost(added if len(ids) > WINDOW else self._totals)  # a table is judged by itself
             self._news += [line for field, line in lines.items() if field not in self._told]
             self._told.update(lines)
             if lines and self.strict:

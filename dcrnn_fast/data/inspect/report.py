@@ -243,8 +243,8 @@ def leak_warnings(task: str, found: Mapping[str, Any] | None) -> list[str]:
     best = {name: max(found[kind].get(name, 0.0) for kind in ("fields", "dense")) for name in {**found["fields"], **found["dense"]}}
     return [
         f"task {task!r}: at least {ONE_SIDED:.0%} of the {held['rows']:,} {found['split']} rows without the most frequent value of column "
-        f"{name!r} have the label {held['label']}, of all rows at most {RARE:.0%}: an event may fill it in; leave the column out, unless its "
-        "value is known before the event"
+        f"{name!r} have the label {held['label']}, of all rows at most {RARE:.0%}: an event may fill it in; leave the column out, unless "
+        "its value is known before the event"
         for name, held in found["one_sided"].items()
         if best[name] < LEAK_AUC
     ] + [
@@ -292,7 +292,8 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         one_sided[name] = _one_sided(*unusual, len(positive), len(negative))
     for d, column in enumerate(data.meta.dense):
         held, trained = samples[held_out].dense, samples["train"].dense
-        assert held is not None and trained is not None
+        assert held is not None
+        assert trained is not None
         scores = np.concatenate([held[positive, d], held[negative, d]])
         is_positive = np.arange(len(scores)) < len(positive)
         auc = _auc(scores, is_positive, ~is_positive)

@@ -289,7 +289,9 @@ def test_a_column_that_some_events_alone_fill_in_is_named_where_the_event_is_rar
         filled = np.arange(ROWS) % 10 == 0  # of half of the rows with the rare label
         arrays[kind] = np.where(filled, 2 + np.arange(ROWS) % 2, 1)
     line = the_warning(splits)
-    assert line.startswith(f"task 'click': at least 99% of the 40 valid rows without the most frequent value of column {column!r} have the ")
+    assert line.startswith(
+        f"task 'click': at least 99% of the 40 valid rows without the most frequent value of column {column!r} have the "
+    )
     assert f"label {label}, of all rows at most 20%: " in line
     splits["valid"]["labels"][0] = 1 - label  # one of the 40
     assert warnings(splits) == []
