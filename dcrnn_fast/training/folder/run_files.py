@@ -18,9 +18,9 @@ _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space and {again}",
     errno.EDQUOT: "the disk quota is used up; free some space and {again}",
     errno.EFBIG: "the file would exceed the largest size allowed here; raise the limit (ulimit -f) and {again}",
-    errno.EROFS: "the file system is read-only; choose another --output",
-    errno.EACCES: "no permission to write there; choose another --output",
-    errno.EPERM: "no permission to write there; choose another --output",
+    errno.EROFS: "the file system is read-only; use a folder that can be written",
+    errno.EACCES: "no permission to write there; use a folder that can be written",
+    errno.EPERM: "no permission to write there; use a folder that can be written",
     errno.ENOTDIR: "a part of the path is a file and not a folder; choose another --output",
     errno.EEXIST: "a file stands where the folder should be; choose another --output",
     **dict.fromkeys(

@@ -193,5 +193,5 @@ def test_a_place_that_cannot_be_written_is_a_run_folder_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="a part of the path is a file"):
         save_checkpoint(tmp_path / "file" / "checkpoints", 1, TENSORS, STATE)
-    with pytest.raises(RunFolderError, match="choose another --output"):
+    with pytest.raises(RunFolderError, match="use a folder that can be written"):
         save_checkpoint(type(tmp_path)("/sys/dcrnn_fast"), 1, TENSORS, STATE)
