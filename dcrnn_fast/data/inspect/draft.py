@@ -34,9 +34,9 @@ from .sample import (
     read_columns,
 )
 
-FEW, MANY, EXACT, EACH = 50, 1_000_000, 2**53, 0.9
-"""At most FEW whole numbers are categories whatever their name. More than MANY ids are hashed. An integer beyond EXACT is a hash already,
-because no float holds each of them. An id that is another one in more than EACH of the rows that have it tells nothing."""
+FEW, MANY, EACH = 50, 1_000_000, 0.9
+"""At most FEW whole numbers are categories whatever their name. More than MANY ids are hashed. An id that is another one in more than EACH
+of the rows that have it tells nothing. A text column with more numbers than EACH may hold a text for a missing cell."""
 LABEL = re.compile(
     "(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|book|install(?!ment)|label|target)"
 )
@@ -63,7 +63,7 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
             if csv and (encoding := found_encoding(first)) != "utf-8":
                 written["encoding"], paths = encoding, [Path(folder) / "plain.csv"]  # The first file is enough for a draft.
                 write_plain(first, paths[0], encoding)
-            missing = missing_texts(database, paths[0]) if csv else []
+            missing = missing_texts(database, paths) if csv else []
             written |= csv_options(database, paths[0], missing) if csv else {}
             source = csv_source(paths, written.get("decimal", "."), missing) if csv else parquet_source(paths)
             texts = csv_source(paths, as_text=True) if csv else None
@@ -128,6 +128,8 @@ def _yaml(
     categorical, numeric, numbers = [], list[str](), list[Column]()
     for column in features:
         key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
+        if EACH < column.numbers < 1 and column.no_number is not None:
+            about += f": numbers, but for texts such as {_text(column.no_number[:40])}: do these stand for a missing cell?"
         if why := _left_out(column, times, users, rows):
             left.append(f"#   {_text(column.name)}: {column.about}: {why}")
         elif column.values is not None:
@@ -197,8 +199,7 @@ def _is_category(column: Column, users: Sequence[Column]) -> bool:
 
 def _is_id(column: Column) -> bool:
     """Whether whole numbers are ids by their name, or because no float holds them."""
-    is_hash = "INT" in column.kind and max(-(column.lowest or 0), column.highest or 0) > EXACT
-    return column.is_whole and bool(is_hash or ID.match(_words(column.name)))
+    return column.is_whole and bool(column.is_hash or ID.match(_words(column.name)))
 
 
 def _is_time(column: Column) -> bool:

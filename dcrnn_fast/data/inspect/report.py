@@ -288,8 +288,8 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         )
         columns[name] = _auc((hits + PRIOR_ROWS * rate) / (hits + misses + PRIOR_ROWS), positives, negatives)
         usual = int(np.argmax(hits + misses))
-        unusual = [[counts.sum() - counts[usual] for counts in pair] for pair in ((hits, misses), (positives, negatives))]
-        one_sided[name] = _one_sided(*unusual, len(positive), len(negative))
+        unusual = [counts.sum() - counts[usual] for counts in (hits, misses, positives, negatives)]
+        one_sided[name] = _one_sided(unusual[:2], unusual[2:], len(positive), len(negative))
     for d, column in enumerate(data.meta.dense):
         held, trained = samples[held_out].dense, samples["train"].dense
         assert held is not None
@@ -298,11 +298,11 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         is_positive = np.arange(len(scores)) < len(positive)
         auc = _auc(scores, is_positive, ~is_positive)
         dense[column] = max(auc, 1 - auc)
-        values, times = np.unique(trained[:, d], return_counts=True)
-        usual = values[np.argmax(times)]
-        parts = ((trained, train), (held, (positive, negative)))
-        unusual = [[np.count_nonzero(split[rows, d] != usual) for rows in classes] for split, classes in parts]
-        one_sided.setdefault(column, _one_sided(*unusual, len(positive), len(negative)))
+        distinct, times = np.unique(trained[:, d], return_counts=True)
+        usual = distinct[np.argmax(times)]
+        parts = *((trained, rows) for rows in train), (held, positive), (held, negative)
+        unusual = [np.count_nonzero(values[rows, d] != usual) for values, rows in parts]
+        one_sided.setdefault(column, _one_sided(unusual[:2], unusual[2:], len(positive), len(negative)))
     return {
         "split": held_out,
         "train_rows": len(train[0]) + len(train[1]),
@@ -313,9 +313,9 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         },
         "dense": dense,
         "one_sided": {
-            name: held
+            name: filled
             for name, column in [*data.meta.first_columns.items(), *((column, column) for column in dense)]
-            if (held := one_sided[column])
+            if (filled := one_sided[column])
         },
     }
 

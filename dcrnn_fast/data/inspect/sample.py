@@ -16,6 +16,8 @@ from ..read.columns import TRUTHS
 from ..read.csv_files import sql_path, sql_text
 
 SAMPLE_ROWS = 1_000_000
+EXACT = 2**53
+"""From here on a float does not hold each whole number."""
 LOOK_ROWS, AT = 10_000, "dcrnn_fast: row"
 """Rows whose texts are looked at more closely, and the column that counts rows."""
 TIMES = re.compile("DATE|TIMESTAMP")
@@ -27,8 +29,13 @@ SEPARATORS = ("|", ";", ",")
 """Separators of the values of a cell, if a tenth of a column's cells holds it. A space may not follow it, as in ordinary text, and the cell
 may be no number such as 1,234.50."""
 SEPARATED, THOUSANDS = 0.1, r" *[-+]?[0-9]{1,3}(,[0-9]{3})+([.][0-9]*)? *"
-MISSING_TEXTS = ("NA", "N/A", "NULL", "null", "None", "NaN", "nan", r"\N")
-"""Texts that programs write in a CSV file where there is no value."""
+MISSING_TEXTS = (
+    *("NA", "N/A", "n/a", "<NA>", "#N/A", "#N/A N/A", "#NA", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan"),
+    *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", r"\N"),
+)
+"""Texts that programs write in a CSV file where there is no value: those that pandas reads so, and that of databases."""
+MARKS = ("?", "-", "--", ".")
+"""These are such texts where all other cells of a column are numbers."""
 MOST_VALUES = 20
 OTHER_TIMES = [
     f"{day}{clock}"
@@ -42,9 +49,11 @@ class Column(NamedTuple):
     """The facts about a column in the first rows.
 
     `lowest` and `highest` are None unless it holds numbers. `is_whole` says that its cells may be ids: they are one value each, and no
-    numbers with a fraction; `of_labels` that it holds 0 and 1 alone, or true and false in words; `is_time` that it holds times, and
-    `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many values nearly all cells have at most, if they are
-    lists, or text that the `separator` cuts; otherwise it is None. `named` says that a schema can name it. `in_sql` is its name for DuckDB.
+    numbers with a fraction; `is_hash` that no float holds most of its whole numbers; `of_labels` that it holds 0 and 1 alone, or true and
+    false in words; `is_time` that it holds times, and `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many
+    values nearly all cells have at most, if they are lists, or text that the `separator` cuts; otherwise it is None. `named` says that a
+    schema can name it. `in_sql` is its name for DuckDB. Of text, `numbers` is the part of the cells that are numbers, and `no_number` a
+    cell that is none.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Column(NamedTuple):
     lowest: float | None
     highest: float | None
     is_whole: bool
+    is_hash: bool
     of_labels: bool
     is_time: bool
     is_iso: bool
@@ -61,6 +71,8 @@ class Column(NamedTuple):
     separator: str | None
     named: bool
     in_sql: str
+    numbers: float
+    no_number: str | None
 
     @property
     def about(self) -> str:
@@ -86,12 +98,19 @@ def csv_options(database: duckdb.DuckDBPyConnection, path: Path, missing: Sequen
     return differs
 
 
-def missing_texts(database: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
-    """The texts of MISSING_TEXTS that stand in a cell of the CSV file's first rows."""
-    texts = csv_source([path], as_text=True)
-    cells = [_quoted(name) for name in _kinds(database, texts)]
-    asked = {text: [f"bool_or({' OR '.join(f'{cell} = {sql_text(text)}' for cell in cells)})"] for text in MISSING_TEXTS}
-    return [text for text, (found,) in _answers(database, texts, LOOK_ROWS, asked).items() if found]
+def missing_texts(database: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> list[str]:
+    """The texts of MISSING_TEXTS that stand in a cell of the CSV files' first rows, and those of MARKS that stand among numbers alone."""
+    texts, found = csv_source(paths, as_text=True), set[str]()
+    known = f"({', '.join(map(sql_text, (*MISSING_TEXTS, *MARKS)))})"
+    asked = {}
+    for name in _kinds(database, texts):
+        cell = f"nullif({_quoted(name)}, '')"
+        number = f"TRY_CAST({cell} AS DOUBLE) IS NOT NULL"
+        is_number = f"bool_and({number} OR {cell} IN {known}) AND bool_or({number} AND NOT {cell} IN {known})"
+        asked[name] = [f"list(DISTINCT {cell}) FILTER (WHERE {cell} IN {known})", is_number]
+    for held, of_numbers in _answers(database, texts, SAMPLE_ROWS, asked).values():
+        found.update(text for text in held or () if of_numbers or text not in MARKS)
+    return [text for text in (*MISSING_TEXTS, *MARKS) if text in found]
 
 
 def own_names(database: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
@@ -148,12 +167,13 @@ def read_columns(
         return columns, 0
     looks = _answers(database, source, LOOK_ROWS, {name: _looks(_quoted(name), kind) for name, kind in kinds.items()}, of=rows)
     for name, kind in kinds.items():
-        (distinct, present, low, high, has_fraction, truths), (is_iso, is_time, longest, *of_marks) = counts[name], looks[name]
+        (distinct, present, low, high, middle, has_fraction, truths, numbers, no_number), looked = counts[name], looks[name]
+        is_iso, is_time, longest, *of_marks = looked
         distinct, separator = min(distinct, present), None  # an approximate count may exceed the cells
         for mark, share, parts in zip(SEPARATORS, of_marks[::2], of_marks[1::2], strict=True):
             if separator is None and (share or 0) >= SEPARATED:
                 separator, longest = mark, parts
-        of_labels = ("INT" in kind and (low, high) == (0, 1)) or kind == "BOOLEAN" or bool(truths)
+        of_labels = kind == "BOOLEAN" or bool(truths)
         values = None if longest is None else min(max(longest, 2), MOST_VALUES)
         is_iso = bool(is_iso and present) and name not in other
         missing = 1 - present / max(rows, 1)
@@ -161,7 +181,9 @@ def read_columns(
         own = own_names.get(name, name)
         is_whole = not has_fraction and values is None and bool(own) and math.inf not in (-(low or 0), high)
         ranges, names = (distinct, missing, low, high), (bool(own), _quoted(name))
-        columns.append(Column(own or name, kind, *ranges, is_whole, of_labels, *of_time, values, separator, *names))
+        is_hash = "INT" in kind and (middle or 0) > EXACT
+        of_text = (numbers or 0) / max(present, 1), no_number
+        columns.append(Column(own or name, kind, *ranges, is_whole, is_hash, of_labels, *of_time, values, separator, *names, *of_text))
     return columns, rows
 
 
@@ -203,17 +225,30 @@ def _answers(
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells, the lowest and the highest number, whether one has a fraction, whether all are truth values."""
-    column = f"nullif({column}, 'NaN')" if kind in ("DOUBLE", "FLOAT") else column
+    """In SQL: distinct and present cells; the lowest, the highest and the middle number, this one without its sign; whether one has a
+    fraction; whether all are truth values; of text, how many are numbers, and one that is none."""
+    column = _present(column, kind)
     facts = [f"approx_count_distinct({column})", f"count({column})"]
-    of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", f"bool_or({column} <> floor({column}))"]
-    facts += of_numbers if is_number(kind) else ["NULL"] * 3
-    yes, no = (f"lower({column}) IN ({', '.join(map(sql_text, TRUTHS[truth]))})" for truth in (True, False))
-    if kind in ("DOUBLE", "FLOAT"):  # labels of which some are missing, as pandas writes them
-        yes, no = f"{column} = 1", f"{column} = 0"
-    elif kind != "VARCHAR":
-        return [*facts, "NULL"]
-    return [*facts, f"bool_and({yes} OR {no}) AND bool_or({yes}) AND bool_or({no})"]
+    middle = f"approx_quantile(abs({column}::DOUBLE), 0.5)"
+    of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", middle, f"bool_or({column} <> floor({column}))"]
+    facts += of_numbers if is_number(kind) else ["NULL"] * 4
+    if kind == "VARCHAR":
+        number = f"TRY_CAST({column} AS DOUBLE)"
+        words = {truth: f"lower({column}) IN ({', '.join(map(sql_text, TRUTHS[truth]))})" for truth in (True, False)}
+        yes, no = (f"({words[truth]} OR coalesce({number} = {int(truth)}, false))" for truth in (True, False))
+        of_text = [f"count({number})", f"min({column}) FILTER (WHERE {number} IS NULL)"]
+    elif is_number(kind):
+        yes, no, of_text = f"{column} = 1", f"{column} = 0", ["NULL", "NULL"]
+    else:
+        return [*facts, "NULL", "NULL", "NULL"]
+    return [*facts, f"bool_and({yes} OR {no}) AND bool_or({yes}) AND bool_or({no})", *of_text]
+
+
+def _present(column: str, kind: str) -> str:
+    """In SQL: a cell, or NULL for one that counts as missing."""
+    if kind == "VARCHAR":
+        return f"nullif({column}, '')"
+    return f"nullif({column}, 'NaN')" if kind in ("DOUBLE", "FLOAT") else column
 
 
 def _looks(column: str, kind: str) -> list[str]:
@@ -221,6 +256,7 @@ def _looks(column: str, kind: str) -> list[str]:
     if kind != "VARCHAR":
         is_time, length = str(bool(TIMES.match(kind))), f"quantile_disc(len({column}), 0.95)" if LISTS.match(kind) else "NULL"
         return [is_time, is_time, length, *["NULL", "NULL"] * len(SEPARATORS)]
+    column = _present(column, kind)
     iso, other = f"TRY_CAST({column} AS TIMESTAMP)", f"try_strptime({column}, [{', '.join(map(sql_text, OTHER_TIMES))}])"
     looks = [f"count({iso}) = count({column})", f"count(coalesce({iso}, {other})) = count({column})", "NULL"]
     for mark in SEPARATORS:
