@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..data.codes.numbers import Place
 from ..data.encoder.memory import NO_FIELD, arrow_table
-from ..data.read.columns import is_text
+from ..data.read.columns import is_text, labels_of, without_views
 from ..errors import DataError, did_you_mean, shown
 from ..support.checks import listed
 
@@ -43,14 +46,32 @@ def readable_table(table: Any, name: str, wanted: set[str] | None) -> pa.Table:
     return table
 
 
-def texts_held(table: pa.Table, texts: Sequence[str]) -> set[str]:
-    """Which of the texts are the whole of a cell of the table, or a category of a column."""
+def texts_held(table: pa.Table | str | Path, texts: Sequence[str]) -> set[str]:
+    """Which of the texts are the whole of a cell of the table, or of the Parquet file at a path, or a category of a column."""
     found = set[str]()
-    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+    for chunk in (chunk for batch in _batches(table) for chunk in batch.columns):
         cells = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
         if is_text(cells.type):
             found.update(pc.unique(cells.filter(pc.is_in(cells, pa.array(texts, cells.type)))).to_pylist())
     return found
+
+
+def _batches(table: pa.Table | str | Path) -> Iterator[pa.RecordBatch]:
+    if isinstance(table, pa.Table):
+        yield from table.to_batches()
+        return
+    with pq.ParquetFile(table) as file:
+        names = [field.name for field in file.schema_arrow if is_text(field.type) or pa.types.is_dictionary(field.type)]
+        for batch in file.iter_batches(columns=names):
+            yield without_views(batch)
+
+
+def breaks_funnel(table: pa.Table | str | Path, tasks: Sequence[str]) -> bool:
+    """Whether some row of a table in memory has an event without the one before it. Raises DataError for labels that cannot be read."""
+    if not isinstance(table, pa.Table):
+        return False
+    labels = [labels_of(table.column(task).combine_chunks(), task, Place(Path("X"), 0)) for task in tasks]
+    return any(bool(((later == 1) & (earlier == 0)).any()) for earlier, later in pairwise(labels))
 
 
 def check_column(argument: str, name: str, columns: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ from ..support.files import path_of, scratch_folder
 from ..training import Report, load_config, train
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
-from .arguments import check_column, fields_of, names_of, readable_table, texts_held
+from .arguments import breaks_funnel, check_column, fields_of, names_of, readable_table, texts_held
 from .notes import notes_of
 
 NAME = "frame"
@@ -58,7 +58,7 @@ class FunnelClassifier(BaseEstimator):
         group: a column such as the user, by which GAUC groups rows.
         weight: a column of numbers >= 0 that weight the rows.
         funnel: whether each event implies the one before it, so that the model multiplies conditional probabilities. None: whether it is
-            so in the first million rows.
+            so in the rows, of a table larger than memory in the first million.
         categorical, numeric: columns, or what a schema holds under these keys. None: those that
             :func:`dcrnn_fast.data.draft_schema` finds, without the columns that the other argument names.
         histories: what a schema holds under this key.
@@ -151,6 +151,10 @@ class FunnelClassifier(BaseEstimator):
         schema = None if before is None else self._earlier_schema(before, tasks, given)
         tables, rows = self._tables(X, eval_set, self._wanted(tasks, given) if schema is None else None, seed, config.valid_fraction)
         schema = schema or self._schema(tables, tasks, given, report)
+        # for CSV files that are scored: pandas reads these texts as missing, but the table may hold one
+        held = set[str]().union(*(texts_held(table, MISSING_TEXTS) for table in tables.values()))
+        missing = schema.get("missing_values", [""]) if before else ("", *MISSING_TEXTS)
+        schema["missing_values"] = [text for text in missing if text not in held]
 
         def prepared(encoding: Mapping[str, Any] | None = None) -> PackedDataset:
             return prepare(schema, tables, cache_dir=root / "cache", encoding=encoding, progress=report.preparing)
@@ -181,12 +185,12 @@ class FunnelClassifier(BaseEstimator):
         """
         check_is_fitted(self, "ranker_")
         scores = self.ranker_.predict(X)
-        library = type(X).__module__.partition(".")[0]
-        if library == "pandas":
+        libraries = {base.__module__.partition(".")[0] for base in type(X).__mro__}
+        if "pandas" in libraries:
             import pandas as pd
 
             return pd.DataFrame(scores, index=X.index)
-        if library == "polars":
+        if "polars" in libraries:
             import polars as pl
 
             return pl.DataFrame(scores)
@@ -198,8 +202,9 @@ class FunnelClassifier(BaseEstimator):
         Raises DataError where no task has labels of both classes.
         """
         check_is_fitted(self, "ranker_")
-        scores, columns, found = self.ranker_.predict(X), [task["column"] for task in self.schema_["tasks"]], []
-        table, place = arrow_table(X, "X", columns), Place(Path("X"), 0)
+        columns, found, place = [task["column"] for task in self.schema_["tasks"]], list[float](), Place(Path("X"), 0)
+        X = pa.table(X) if isinstance(X, pa.RecordBatchReader) else X  # which can be read once
+        scores, table = self.ranker_.predict(X), arrow_table(X, "X", columns)
         for task, column in zip(self.schema_["tasks"], columns, strict=True):
             check_column("tasks", column, table.column_names)
             labels = labels_of(table.column(column).combine_chunks(), column, place)
@@ -322,8 +327,6 @@ class FunnelClassifier(BaseEstimator):
         schema: dict[str, Any] = yaml.safe_load(draft) | {"name": NAME}
         for key in ("files", "split"):
             schema.pop(key, None)
-        if isinstance(rows := tables["train"], pa.Table):  # for CSV files that are scored: pandas reads most of these as missing
-            schema["missing_values"] = ["", *sorted({*MISSING_TEXTS} - texts_held(rows, MISSING_TEXTS))]
         numbers = {one["column"]: one for one in schema.get("numeric", ())}
         named = [one["column"] for kind in ("categorical", "numeric") for one in given[kind] or ()]
         for kind, value in given.items():
@@ -344,6 +347,8 @@ class FunnelClassifier(BaseEstimator):
                 raise DataError(f"categorical: column {column!r} is of type {kind}, {text}")
         others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
         schema |= {key: value for key, value in others.items() if value is not None}
+        if self.funnel is None and "funnel" in schema and any(breaks_funnel(table, tasks) for table in tables.values()):
+            del schema["funnel"]
         for line in notes_of(draft, schema, given, kinds, (self.time, self.weight, self.group)):
             report.note(line)
         return schema

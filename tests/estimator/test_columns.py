@@ -101,6 +101,28 @@ def test_a_cell_that_pandas_reads_from_a_file_as_missing_is_missing_in_the_file_
         assert evaluate(run, data=tmp_path / "rows.csv")["metrics"] == evaluate(run, data=rows)["metrics"]
 
 
+@pytest.mark.parametrize("text", ["n/a", "#N/A", "<NA>", "-nan"])
+def test_each_text_that_pandas_takes_for_none_is_missing_in_a_file(frame, tmp_path, text):
+    frame[["click"]].assign(city=frame["city"].where(frame["click"] == 0, text)).to_csv(tmp_path / "rows.csv", index=False)
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    run = quick(tasks=["click"]).fit(rows).save(tmp_path / "run")
+    assert evaluate(run, data=tmp_path / "rows.csv")["metrics"] == evaluate(run, data=rows)["metrics"]
+
+
+def test_what_a_file_calls_missing_is_what_the_newest_rows_do_not_hold(frame, tmp_path):
+    rows = frame[["click", "city"]]
+    of_text = rows.assign(city=rows["city"].where(rows["click"] == 0, "NA"))
+    of_text.to_parquet(tmp_path / "rows.parquet")
+    before = quick(tasks=["click"]).fit(rows)
+    for model in (
+        quick(tasks=["click"]).fit(of_text, init=before),
+        quick(tasks=["click"]).fit(rows, eval_set=of_text),
+        quick(tasks=["click"]).fit(tmp_path / "rows.parquet", eval_set=tmp_path / "rows.parquet"),
+    ):
+        assert {"NA", "NULL"} & set(model.schema_["missing_values"]) == {"NULL"}
+    assert "NA" in before.schema_["missing_values"]
+
+
 def test_it_says_what_falls_out_where_an_argument_names_others(frame, capsys):
     quick(tasks=["click"], categorical=["city"], time="ts", verbose=True).fit(frame.drop(columns=["order"]))
     assert "leaves out user_id, item_id: categorical and numeric, if given, name all columns of their kind" in capsys.readouterr().err

@@ -266,6 +266,25 @@ def test_tasks_that_are_no_funnel_are_independent_which_it_says(frame, capsys):
     assert "takes the tasks for independent: some row has a later event" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_row_that_breaks_the_funnel_makes_the_tasks_independent_wherever_it_falls(frame, seed):
+    broken = frame.assign(order=frame["order"].where(frame.index != 7, 1), click=frame["click"].where(frame.index != 7, 0))
+    assert "funnel" not in quick(random_state=seed).fit(broken).schema_
+
+
+def test_a_stream_that_is_read_once_can_be_scored(frame):
+    model = quick().fit(frame)
+    assert model.score(pa.Table.from_pandas(frame).to_reader()) == model.score(frame)
+
+
+def test_scores_of_a_kind_of_data_frame_are_a_data_frame(frame):
+    class Frame(pd.DataFrame):
+        pass
+
+    model = quick().fit(frame)
+    pd.testing.assert_frame_equal(model.predict_proba(Frame(frame[5:9])), model.predict_proba(frame[5:9]))
+
+
 def test_rows_may_be_weighted(frame):
     model = quick(weight="w").fit(frame.assign(w=np.where(frame["city"] == "Oslo", 0.0, 1.0)))
     assert "w" not in model.feature_names_in_

@@ -14,6 +14,14 @@ from .quick import quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 
+
+def files_of(folder, frame):
+    """The path of the rows as a Parquet file, in a list."""
+    path = folder / f"{frame['order'].sum()}.parquet"
+    frame.to_parquet(path)
+    return [path]
+
+
 REFUSED = [
     row("before it is fitted", lambda: quick().predict_proba({"city": ["Oslo"]}), NotFittedError, "is not fitted yet"),
     row(
@@ -161,8 +169,8 @@ REFUSED = [
         "click = 1 and order = 0; correct such rows, or set funnel=False",
     ),
     row(
-        "a funnel that the validation rows break",
-        lambda frame: quick().fit(frame, eval_set=frame.assign(order=1)),
+        "a file whose validation rows break the funnel of its train rows",
+        lambda frame, tmp_path: quick().fit(*files_of(tmp_path, frame), eval_set=files_of(tmp_path, frame.assign(order=1))[0]),
         DataError,
         "the first train rows are a funnel, yet the row has order = 1 and click = 0; correct such rows, or set funnel=False",
     ),

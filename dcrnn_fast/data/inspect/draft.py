@@ -36,7 +36,7 @@ from .sample import (
 
 FEW, MANY, EACH = 50, 1_000_000, 0.9
 """At most FEW whole numbers are categories whatever their name. More than MANY ids are hashed. An id that is another one in more than EACH
-of the rows that have it tells nothing. A text column with more numbers than EACH may hold a text for a missing cell."""
+of the rows that have it tells nothing."""
 LABEL = re.compile(
     "(^|_|is)(click|visit|view|like|share|follow|convers|convert|order|buy|bought|purchas|pay|paid|cart|book|install(?!ment)|label|target)"
 )
@@ -128,8 +128,6 @@ def _yaml(
     categorical, numeric, numbers = [], list[str](), list[Column]()
     for column in features:
         key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
-        if EACH < column.numbers < 1 and column.no_number is not None:
-            about += f": numbers, but for texts such as {_text(column.no_number[:40])}: do these stand for a missing cell?"
         if why := _left_out(column, times, users, rows):
             left.append(f"#   {_text(column.name)}: {column.about}: {why}")
         elif column.values is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ MISSING_TEXTS = (
     *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", r"\N"),
 )
 """Texts that programs write in a CSV file where there is no value: those that pandas reads so, and that of databases."""
+NUMBERS_OF_TEXT = 0.9
+"""A text column with a larger part of numbers may hold a text for a missing cell."""
 MARKS = ("?", "-", "--", ".")
 """These are such texts where all other cells of a column are numbers."""
 MOST_VALUES = 20
@@ -77,7 +80,11 @@ class Column(NamedTuple):
     @property
     def about(self) -> str:
         """The column in a comment."""
-        return f"{self.kind.lower()}, {self.distinct:,} distinct, {self.missing:.1%} missing"
+        facts = f"{self.kind.lower()}, {self.distinct:,} distinct, {self.missing:.1%} missing"
+        if NUMBERS_OF_TEXT < self.numbers < 1 and self.no_number is not None:
+            held = json.dumps(self.no_number[:40], ensure_ascii=True)
+            facts += f"; numbers, but for texts such as {held}: do these stand for a missing cell?"
+        return facts
 
     @property
     def is_text(self) -> bool:

@@ -1,5 +1,7 @@
 """What a draft makes of columns by the words of their names and by what their cells look like."""
 
+from decimal import Decimal
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -51,3 +53,45 @@ def test_a_funnel_is_found_in_labels_of_text(tmp_path, words):
     columns = {"click": [words[row % 2] for row in range(ROWS)], "order": [words[row % 4 == 1] for row in range(ROWS)]}
     pq.write_table(pa.table({**columns, "city": ["a", "b"] * (ROWS // 2)}), tmp_path / "t.parquet")
     assert yaml.safe_load(draft_schema([str(tmp_path / "t.parquet")], tasks=["click", "order"]))["funnel"] is True
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [("0", "1"), ("0.0", "1.0"), ("no", "yes"), ("", "yes"), (Decimal(0), Decimal(1)), (0.0, 1.0)],
+    ids=["text", "text of floats", "words", "a word or none", "decimals", "floats"],
+)
+def test_an_event_is_one_however_its_cells_are_written(tmp_path, cells):
+    assert drafted_columns(draft(tmp_path, order=[cells[row % 4 == 1] for row in range(ROWS)]))["order"] == EVENT
+
+
+def test_labels_of_text_are_labels(tmp_path):
+    draft(tmp_path, order=["0", "1"] * (ROWS // 2))
+    assert drafted_columns(draft_schema([str(tmp_path / "t.parquet")]))["order"] == "label"
+
+
+def test_a_text_for_a_missing_cell_is_found_in_any_file_and_row(tmp_path):
+    rows = [f"{row % 2},{row % 4 // 3},{row / 8}" for row in range(30_000)]
+    files = [tmp_path / "1.csv", tmp_path / "2.csv"]
+    for file, lines in zip(files, (rows[:15_000], rows[15_000:]), strict=True):
+        file.write_text("\n".join(["click,order,price", *lines, ""]).replace("1,1,3749.875", "1,NULL,?"))
+    text = draft_schema([str(tmp_path / "*.csv")])
+    assert yaml.safe_load(text)["missing_values"] == ["", "NULL", "?"]
+    assert drafted_columns(text) == {"click": "label", "order": "label", "price": {"buckets": 32, "dense": "log1p"}}
+
+
+def test_a_mark_beside_other_texts_is_a_category(tmp_path):
+    (tmp_path / "t.csv").write_text("click,size,price\n" + "".join(f"{row % 2},{'SML-'[row % 4]},{row / 7}\n" for row in range(400)))
+    text = draft_schema([str(tmp_path / "t.csv")])
+    assert "missing_values" not in yaml.safe_load(text)
+    assert drafted_columns(text)["size"] == {}
+
+
+def test_numbers_beside_a_text_ask_whether_it_stands_for_a_missing_cell(tmp_path):
+    for step in (1, 8):  # as an id that is another one in each row, and as a category
+        text = draft(tmp_path, price=[f"{row // step / 8}" if row % 50 else "unknown" for row in range(ROWS)])
+        assert 'numbers, but for texts such as "unknown": do these stand for a missing cell?' in text
+    assert "do these stand" not in draft(tmp_path, code=[f"{row % 90}" if row % 5 else "x" for row in range(ROWS)])
+
+
+def test_one_huge_integer_makes_no_ids_of_numbers(tmp_path):
+    assert drafted_columns(draft(tmp_path, views=[row * 5 % 301 for row in range(ROWS - 1)] + [2**63 - 1]))["views"] == {"dense": "log1p"}
