@@ -193,7 +193,7 @@ def compare(
     """Print the metrics of runs of the same rows, and how they differ from the first run's, with 95% intervals."""
     from .. import training
     from .progress import SECONDS, row_progress
-    from .tables import Sheet, number, output_console, print_sheet
+    from .tables import Sheet, number, output_console, print_lines, print_sheet
 
     with row_progress(patience=SECONDS) as progress:
         found = training.compare(runs, data=data, split=split, backend=backend, device=device, as_served=as_served, progress=progress)
@@ -207,6 +207,7 @@ def compare(
             ends = "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
             sheet.add(task, metric, run["name"], number(run["metrics"][task][metric]), signed, ends)
     print_sheet(output_console(), sheet)
+    print_lines(output_console(), [f"warning: {run['name']}: {line}" for run in found["runs"] for line in run["warnings"]])
 
 
 def calibrate(
@@ -238,6 +239,7 @@ def calibrate(
     lines = [f"{name}: {fit['method']}, {fit['rows']:,} rows, {fit['positives']:,} positive" for name, fit in result["maps"].items()]
     if result["split"] != "valid":
         lines.append(f"warning: calibrated on {result['split']} rows: what they were used for says little about new rows")
+    lines += [f"warning: {line}" for line in result["warnings"]]
     print_lines(console, [*lines, f"Calibration: {result['file']}"])
 
 

@@ -124,3 +124,11 @@ def test_evaluate_warns_of_labels_of_one_class(finished, tmp_path):
     )
     (line,) = evaluate(finished, data=str(table))["warnings"]
     assert line.startswith("task 'click': all 450 known labels of the test rows are 0: AUC is undefined there")
+
+
+def test_rows_that_lose_a_field_are_warned_of_where_runs_compare_and_calibrate_on_them(finished, copied, tmp_path, command):
+    data = resaved(tmp_path, name="other")
+    lines = warned(command("compare", finished, copied, "--data", data)[1])
+    assert [line.partition(LOST)[:2] for line in lines] == [("finished: ", LOST), ("run: ", LOST)]
+    lines = warned(command("calibrate", "--run", copied, "--data", data, "--split", "test")[1])
+    assert lines[-1].startswith(LOST)

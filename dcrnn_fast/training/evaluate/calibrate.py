@@ -10,7 +10,7 @@ import numpy as np
 from ...data.inspect.base_rates import event_labels, label_counts
 from ...data.packed.arrays import Progress, no_progress
 from ...errors import ConfigError, DataError, shown
-from ..data import MORE_ROWS, is_table
+from ..data import MORE_ROWS, evaluation_warnings, is_table
 from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
 from .evaluate import open_run, predictions_of
 from .predict import metrics_of
@@ -88,7 +88,8 @@ def calibrate(
 
     Returns:
         A dict: "data", the data set's name; "split"; "file", the path that was written; "maps", by name a dict of "method", "rows" and
-        "positives"; "before" and "after", the metrics of :func:`dcrnn_fast.training.evaluate` on the test rows without and with it.
+        "positives"; "before" and "after", the metrics of :func:`dcrnn_fast.training.evaluate` on the test rows without and with it;
+        "warnings", of the rows that it was fitted to, such as a field that is lost there.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -117,6 +118,7 @@ def calibrate(
         "maps": {name: {"method": fit.method, "rows": fit.rows, "positives": fit.positives} for name, fit in maps.items()},
         "before": metrics_of(before, test, meta, weighted=weighted),
         "after": metrics_of(calibration.apply(before, tasks), test, meta, weighted=weighted),
+        "warnings": evaluation_warnings(opened.about, opened.dataset, split, metrics_of(fitted_to, rows, meta, weighted=weighted)),
     }
     write_calibration(opened.folder.calibration, calibration)
     return result

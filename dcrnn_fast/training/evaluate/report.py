@@ -103,14 +103,17 @@ def compare(
 ) -> dict[str, Any]:
     """The metrics of runs on the same rows, and how they differ from the first run's. Arguments and errors are those of a report.
 
-    Returns ``data``, its name; ``split``; and ``runs``: of each the ``name``, the ``metrics`` and, by task and metric, the ``differences``
-    from the first, each with its ``value`` and 95% ``interval``.
+    Returns ``data``, its name; ``split``; and ``runs``: of each the ``name``, the ``metrics``, by task and metric the ``differences`` from
+    the first, each with its ``value`` and 95% ``interval``, and the ``warnings``, such as a field that is lost in these rows.
     """
     first, *others = seen = _see_all(
         runs, split, least=2, as_served=as_served, data=data, device=device, backend=backend, progress=progress
     )
     differences = [{}, *(_differences(first, run) for run in others)]
-    found = [{"name": run.name, "metrics": run.metrics, "differences": of_run} for run, of_run in zip(seen, differences, strict=True)]
+    found = [
+        {"name": run.name, "metrics": run.metrics, "differences": of_run, "warnings": _warnings(run, split)}
+        for run, of_run in zip(seen, differences, strict=True)
+    ]
     return {"data": first.opened.dataset.meta.name, "split": split, "runs": found}
 
 
@@ -156,8 +159,11 @@ def _about(seen: _Seen, split: str, *, as_served: bool) -> Iterable[str]:
         else "the model's own, on rows sampled like the run's, not calibrated.</p>"
     )
     warnings = [line.removeprefix("warning: ") for line in not_better_than_constant(seen.metrics)]
-    warnings += evaluation_warnings(seen.opened.about, seen.opened.dataset, split, seen.metrics)
-    yield from (f"<p><strong>Warning:</strong> {escape(line)}.</p>" for line in warnings)
+    yield from (f"<p><strong>Warning:</strong> {escape(line)}.</p>" for line in [*warnings, *_warnings(seen, split)])
+
+
+def _warnings(seen: _Seen, split: str) -> list[str]:
+    return evaluation_warnings(seen.opened.about, seen.opened.dataset, split, seen.metrics)
 
 
 def _metrics_table(seen: _Seen) -> str:
