@@ -29,7 +29,7 @@ from ..data.codes.numbers import Place
 from ..data.encoder.memory import arrow_table
 from ..data.inspect.draft import draft_schema
 from ..data.inspect.sample import MISSING_TEXTS, SAMPLE_ROWS
-from ..data.read.columns import labels_of, times_of
+from ..data.read.columns import check_one_unit, labels_of, times_of
 from ..errors import ConfigError, DataError, RunFolderError, one_line, shown
 from ..serving.ranker import Ranker
 from ..support.checks import label_columns
@@ -301,7 +301,9 @@ class FunnelClassifier(BaseEstimator):
         order = np.random.default_rng(seed).permutation(len(rows))
         if self.time is not None:
             check_column("time", self.time, rows.column_names)
-            times = times_of(rows.column(self.time).combine_chunks(), self.time, Place(Path("X"), 0)).values
+            found = times_of(rows.column(self.time).combine_chunks(), self.time, Place(Path("X"), 0))
+            check_one_unit(found, f"time: column {self.time!r} of X orders the rows")
+            times = found.values
             if missing := int(np.isnan(times).sum()):
                 raise DataError(f"time: column {self.time!r} of X has no time in {missing:,} of {len(rows):,} rows; leave these out")
             order = np.argsort(times, kind="stable")

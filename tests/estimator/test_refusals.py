@@ -159,6 +159,12 @@ REFUSED = [
     row("no Parquet file", lambda: quick().fit(__file__, eval_set=__file__), DataError, "expected the path of a Parquet file"),
     row("a table that is none", lambda frame: quick().fit(frame, eval_set=7), DataError, "eval_set is of type int, expected a pandas"),
     row("a score without labels", lambda fitted, frame: fitted.score(frame.drop(columns="order")), DataError, "X has no column 'order'"),
+    row(
+        "times of two units",
+        lambda frame: quick(time="ts").fit(frame.assign(ts=1714521600 + frame.index + 10**12 * (frame.index < 9))),
+        DataError,
+        "time: column 'ts' of X orders the rows and holds 2,991 numbers like seconds .* and 9 numbers like milliseconds",
+    ),
     row("a time that is no column", lambda frame: quick(time="when").fit(frame), DataError, "time: X has no column 'when'; it has ts"),
     row("labels apart", lambda frame: quick().fit(frame, frame["click"]), DataError, "the labels are columns of X, which tasks names"),
     row("a path alone", lambda tmp_path: quick().fit(tmp_path / "t.parquet"), DataError, "eval_set is None: X is a path, so give the path"),

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ..packed.meta import MISSING, SPLITS
+from ..read.columns import Times, check_one_unit
 from ..read.text_queries import hashes
 from ..schema.files import Split
 from ..schema.table import TableSchema
@@ -94,6 +95,8 @@ def _by_time(schema: TableSchema, staged: StagedTable, past: int) -> SplitArray:
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
         where = batch.place.row(row - batch.start)
         raise no_time(where, split.time)
+    used = f"data set {schema.name!r}: column {split.time!r} splits the rows by time"
+    check_one_unit(Times(times, staged.times[split.time].holds_moments), used)
     splits = np.zeros(len(times), np.int8)
     in_order = np.sort(times)
     for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):  # rows of one time stay together

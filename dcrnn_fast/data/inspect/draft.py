@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import DataError, did_you_mean
+from ..read.columns import SPANS
 from ..read.csv_files import found_encoding, write_plain
 from ..read.row_files import expand
 from ..read.text_queries import open_database
@@ -45,9 +46,6 @@ USER = re.compile(r"(^|_)((user|member|customer|visitor|session)(_?((uu|gu|pseud
 REQUEST = re.compile(r"(^|_)(search|request|impression)_?((uu|gu)?id|idx|index|no|nr|number|key|hash)$")
 ID = re.compile(r"(?!(.*_)?(bid|paid|unpaid|prepaid|grid|valid|invalid)$).*id$")
 """Names as :func:`_words` writes them. Many programs write an id without a mark, such as itemid; a few words end in these letters too."""
-SPANS = ((19_700_101, 21_001_231), *((631_152_000 * unit, 4_102_444_800 * unit) for unit in (1, 10**3, 10**6, 10**9)))
-"""Numbers that can be times: dates as 20240531, and seconds, milliseconds, microseconds or nanoseconds from 1990 to 2100."""
-
 INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls an index without a name in a Parquet file."""
 
@@ -210,7 +208,7 @@ def _is_time(column: Column) -> bool:
     if low is None or high is None:
         return column.is_iso and many and bool(TIME.search(name))
     is_moment = column.is_whole and many and MOMENT.match(name)  # also if it starts at 0, or a 0 stands for none
-    return bool(is_moment or (TIME.search(name) and any(a <= low <= high <= b for a, b in SPANS)))
+    return bool(is_moment or (TIME.search(name) and any(a <= low <= high <= b for a, b in SPANS.values())))
 
 
 def _words(name: str) -> str:

@@ -23,6 +23,12 @@ EXACT = {2: 2**11, 4: 2**24, 8: 2**53}
 NO_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 """Layouts of text and bytes that not all of Arrow's functions know, and the ones that all know."""
 
+SPANS = {"dates such as 20240531": (19_700_101, 21_001_231)} | {
+    unit: (631_152_000 * each, 4_102_444_800 * each)
+    for unit, each in (("seconds", 1), ("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9))
+}
+"""Numbers that can be times: dates, and units since 1970 for times from 1990 to 2100."""
+
 # Integers first: a float64 does not hold nanoseconds since 1970.
 _TIMES = (pa.int64(), pa.float64(), *(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")))
 
@@ -141,6 +147,18 @@ def times_of(column: pa.Array, name: str, place: Place) -> Times:
     return Times(numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place), moments)
 
 
+def check_one_unit(times: Times, used: str) -> None:
+    """Raise DataError for numbers, but for zeros and below, that are all times by their size, and not of one of SPANS; ``used`` is how."""
+    if times.moments:
+        return
+    values = times.values[times.values > 0]
+    found = {unit: np.flatnonzero((low <= values) & (values <= high)) for unit, (low, high) in SPANS.items()}
+    found = {unit: rows for unit, rows in found.items() if len(rows)}
+    if len(found) > 1 and sum(map(len, found.values())) == len(values):
+        held = " and ".join(f"{len(rows):,} numbers like {unit} ({values[rows[0]]:.0f})" for unit, rows in found.items())
+        raise DataError(f"{used} and holds {held}; write all its times in one unit")
+
+
 def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
     """A column of numbers, dates, times or ISO 8601 text as numbers or as timestamps, which have a zone if the cells name one.
 
@@ -206,14 +224,19 @@ def is_text(kind: pa.DataType) -> bool:
 
 def _no_number(column: pa.Array, wanted: Sequence[pa.DataType], used: str, expected: str, place: Place) -> DataError:
     """The error for a column that Arrow casts to no type of `wanted`: with the first cell that stops it, or else with the column's type."""
-    if not is_text(column.type):
+    if pa.types.is_integer(column.type):
+        expected = "an integer between -2^53 and 2^53, for float64 does not hold all others"
+        remedy = "correct the cell, or make floats of the column"
+    elif is_text(column.type):
+        remedy = "correct the cell"
+    else:
         return DataError(f"{place.path}: {used} and is of type {shown(str(column.type))}; convert it to numbers, or leave it out")
     bad = max(first_bad(len(column), lambda low, high, kind=kind: column[low:high].cast(kind)) for kind in wanted)  # type: ignore[misc]
     try:
         held = shown(column[bad].as_py())
     except UnicodeDecodeError:
         held = "bytes that are no UTF-8"
-    return DataError(f"{place.row(bad)}: {used} and holds {held}, expected {expected}; correct the cell")
+    return DataError(f"{place.row(bad)}: {used} and holds {held}, expected {expected}; {remedy}")
 
 
 def first_bad(rows: int, convert: Callable[[int, int], object]) -> int:

@@ -235,6 +235,8 @@ TABLE = [
         (["2024-01-01", "soon", "2024-01-03"],
          r"logs\.csv, row 2: column 'time' is used as a time and holds 'soon', expected a number, or a time"),
         ([1, 1, 1], "no train rows"),
+        ([0, 1714521600000, 1714521700000, 1714521800],
+         r"'time' splits the rows by time and holds 1 numbers like seconds \(1714521800\) and 2 numbers like milliseconds"),
     ]),
     *rows("a split that contradicts itself", lambda split, table: table.prepare(**logs(table, [1, 2, 3]), split=split), DataError, cases=[
         ({"test": 0.2}, "give either `time` .* or `hash`"),

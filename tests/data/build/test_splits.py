@@ -28,10 +28,11 @@ def cities(data, split):
     "times",
     [
         [5, 1, 9, 2, 8, 3, 7, 4, 6, 0],
+        [10**9 * place for place in (5, 1, 9, 2, 8, 3, 7, 4, 6, 0)],
         [f"2024-01-{day:02}" for day in (6, 2, 10, 3, 9, 4, 8, 5, 7, 1)],
         [f"2024-01-01T{hour:02}:30:00" for hour in (6, 2, 10, 3, 9, 4, 8, 5, 7, 1)],
     ],
-    ids=["numbers", "days", "times"],
+    ids=["numbers", "numbers of any size", "days", "times"],
 )
 def test_the_latest_rows_are_the_test_rows_and_those_before_them_the_validation_rows(table, times):
     data = table.prepare(**logs(table, times), split={"time": "time", "valid": 0.1, "test": 0.2})
