@@ -129,6 +129,8 @@ class FunnelClassifier(BaseEstimator):
                 raise DataError(f"{argument}={shown(name)}: expected the name of a column")
         if not isinstance(self.config, (Mapping, NoneType)):
             raise ConfigError(f"config={shown(self.config)}: expected values by dotted key, such as {{'model.steps': 3}}")
+        if "split_seed" in (self.config or {}):
+            raise ConfigError("config: split_seed has no effect here; random_state is the seed of the validation rows too")
         root, delete = self._new_folder()
         try:
             self._train(root, X, eval_set, init, tasks, given)

@@ -74,6 +74,16 @@ def read_run(path: str | Path, *, device: str, backend: str) -> Run:
     return Run(cast(DCRNN, model), encoder, calibration, model_id(weights, about["encoding"], calibration), encoding, cells)
 
 
+def as_table(table: Any, encoder: Encoder) -> Any:
+    """A table as it is, or a mapping of an encoder's columns to single cells as a table of one row."""
+    if not isinstance(table, Mapping):
+        return table
+    cells = [table[name] for name in encoder.columns if name in table and name not in encoder.list_columns]
+    if cells and all(isinstance(cell, (str, bytes)) or not hasattr(cell, "__len__") or getattr(cell, "ndim", 1) == 0 for cell in cells):
+        return {name: [table[name]] for name in encoder.columns if name in table}
+    return table
+
+
 class Ranker:
     """Scores rows: it encodes them as the run's training rows were, computes the probabilities, and names them.
 
@@ -141,11 +151,7 @@ class Ranker:
         Raises:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
-        single = [name for name in self.columns if name not in self.encoder.list_columns]
-        cells = [table[name] for name in single if name in table] if isinstance(table, Mapping) else []
-        if cells and all(isinstance(cell, (str, bytes)) or not hasattr(cell, "__len__") or getattr(cell, "ndim", 1) == 0 for cell in cells):
-            table = {name: [table[name]] for name in self.columns if name in table}
-        ids, dense = self.encoder.encode(table)
+        ids, dense = self.encoder.encode(as_table(table, self.encoder))
         if self.unseen is not None:
             self.unseen.warn()
         return self.predict_encoded(ids, dense)

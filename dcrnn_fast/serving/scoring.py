@@ -89,6 +89,7 @@ def score_files(
     with scratch_folder() as scratch, open_database(scratch) as database:
         reader = RowReader(
             text=text,
+            keys=keys,
             numbers={*ranker.columns} - text,
             csv=csv or Csv(),
             missing_values=missing_values,

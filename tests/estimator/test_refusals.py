@@ -57,6 +57,7 @@ REFUSED = [
             ("time", ["ts"], DataError, r"time=\['ts'\]: expected the name of a column"),
             ("group", 1, DataError, "group=1: expected the name of a column"),
             ("config", "a", ConfigError, "config='a': expected values by dotted key, such as {'model.steps': 3}"),
+            ("config", {"split_seed": 1}, ConfigError, "split_seed has no effect here; random_state is the seed"),
             ("config", [1], ConfigError, r"config=\[1\]: expected values by dotted key"),
         ],
     ),

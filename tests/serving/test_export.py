@@ -58,6 +58,8 @@ def test_it_scores_raw_rows_as_the_run_does_without_the_run_folder(shop, file, b
     run = Ranker.load(shop / "run", backend=backend)
     assert (ranker.names, ranker.columns) == (run.names, run.columns)
     assert_same(ranker.predict(ROWS), run.predict(ROWS))
+    one = {name: cells[0] for name, cells in ROWS.items()}
+    assert_same(ranker.predict(one), run.predict(one))
 
 
 def test_a_server_takes_it_and_says_what_it_is(file, tmp_path):

@@ -62,6 +62,15 @@ def test_a_key_may_be_a_column_that_the_model_reads(ranker, table, tmp_path):
     assert found["size"].to_numpy() == pytest.approx(table["size"].to_numpy())
 
 
+def test_a_key_of_a_csv_file_that_counts_as_missing_is_warned_of(ranker, table, tmp_path):
+    (tmp_path / "today.csv").write_text("colour,shape,size,country\n" + "".join(f"c1,s1,1,{text}\n" for text in ("NA", "DE", "")))
+    options = {"keys": ["country", "colour"], "missing_values": ("", "NA", "NULL")}
+    with pytest.warns(UserWarning, match=r"today\.csv: key column 'country' holds 'NA', which `missing_values` names: such") as said:
+        score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", **options)
+    assert len(said) == 1
+    assert pq.read_table(tmp_path / "scores.parquet").column("country").to_pylist() == [None, "DE", None]
+
+
 def test_csv_rows_that_cannot_be_read_are_left_out_and_kept_beside_the_scores(ranker, table, tmp_path):
     lines = table.to_csv(index=False).splitlines()
     lines[3] = lines[3].rsplit(",", 2)[0] + ",big,u1"

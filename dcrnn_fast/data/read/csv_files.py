@@ -12,7 +12,7 @@ import io
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -85,7 +85,10 @@ class CsvFile:
                 "SELECT line, column_idx, error_type, csv_line FROM reject_errors ORDER BY line, column_idx"
             ).fetchall()
         except duckdb.Error as error:
-            raise DataError(f"{self.path} cannot be read as CSV: {one_line(error)}") from error
+            said = one_line(error)
+            if "invalid state" in said:  # what DuckDB says of the end of a line that is not like the first one's
+                said = "its lines end in several ways, in CR LF and in LF alone; write all of them alike"
+            raise DataError(f"{self.path} cannot be read as CSV: {said}") from error
         first: dict[int, tuple[int, int | None, str, str]] = {}
         for fault in found:
             first.setdefault(fault[0], fault)
@@ -105,6 +108,14 @@ class CsvFile:
             if first is not None and any(first[0].lower() in words for words in TRUTHS.values()):
                 found.add(name)
         return found
+
+    def missing_among(self, database: duckdb.DuckDBPyConnection, names: Sequence[str], missing: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Columns whose cells include a text of `missing`, and that text."""
+        texts = ", ".join(map(sql_text, missing))
+        asked = ", ".join(f"min({cell}) FILTER (WHERE {cell} IN ({texts}))" for cell in map(self._alias, names))
+        with suppress(duckdb.Error):  # Reading the rows tells what is wrong with the file.
+            found = database.execute(f"SELECT {asked} FROM {self._source({}, (), {'ignore_errors': 'true'})}").fetchone()
+            yield from ((name, text) for name, text in zip(names, found or (), strict=True) if text is not None)
 
     def _alias(self, name: str) -> str:
         return f"c{self.columns.index(name)}"

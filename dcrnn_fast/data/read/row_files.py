@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import DataError, did_you_mean, one_line
+from ...errors import DataError, did_you_mean, one_line, shown
 from ..codes.numbers import Place
 from ..schema.files import Csv
 from ..schema.table import TableSchema
@@ -47,12 +48,14 @@ class RowReader:
     """Reads some columns of files. A CSV file's `text` columns are read as text, its `numbers` as numbers, and `truths` may be words.
 
     `wanted_by` says in errors who uses the columns; no file may have one of the columns `derived`. `scratch` takes copies of files that
-    must be unpacked; `rejects` gets the CSV rows that cannot be read.
+    must be unpacked; `rejects` gets the CSV rows that cannot be read. A warning says which of the text columns `keys` of a CSV file lose a
+    text, because it counts as missing.
     """
 
     text: Set[str]
     numbers: Set[str]
     truths: Set[str] = frozenset()
+    keys: Sequence[str] = ()
     derived: Sequence[str] = ()
     csv: Csv
     missing_values: tuple[str, ...]
@@ -79,6 +82,10 @@ class RowReader:
             self._check(path, wanted, file.columns)
             words = file.truth_columns(self.database, self.truths & self.numbers, self.missing_values)
             types = {name: "VARCHAR" if name in self.text else "BOOLEAN" if name in words else "DOUBLE" for name in wanted}
+            keys, texts = [key for key in self.keys if key in self.text], [text for text in self.missing_values if text]
+            for key, text in file.missing_among(self.database, keys, texts) if keys and texts else ():
+                said = "which `missing_values` names: such cells are empty in the output; to keep them, leave it out there"
+                warnings.warn(f"{path}: key column {key!r} holds {shown(text)}, {said}", stacklevel=2)
             yield from file.batches(self.database, types, self.missing_values, self.rejects)
             return
         try:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import ExportError, shown
 from ...support.files import path_of
 from ...support.model_inputs import check_dense, check_ids
-from ..ranker import BATCH, Scores
+from ..ranker import BATCH, Scores, as_table
 from ..unseen import Unseen
 from .archive import NO_ROOM, check_program, errors_alone, opened, read_extra
 from .package import Package, not_exported, read_package
@@ -39,7 +39,7 @@ class ExportedRanker:
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order; see :meth:`Ranker.predict`."""
-        ids, dense = self.encoder.encode(table)
+        ids, dense = self.encoder.encode(as_table(table, self.encoder))
         self.unseen.warn()
         return self.predict_encoded(ids, dense)
 

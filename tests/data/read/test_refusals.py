@@ -12,6 +12,10 @@ TABLE = [
         lambda table: table.parquet("t.parquet", {"city": ["a"] * 4, "price": ["1.5", None, "dear", "2"], "click": [0, 1, 0, 1]})
             .prepare(files={"train": "t.parquet", "test": "t.parquet"}),
         DataError, r"t\.parquet, row 3: column 'price' is used as a number and holds 'dear', expected a number, or empty"),
+    row("lines with two kinds of ends",
+        lambda table: ((table.folder / "train.csv").write_bytes(b"city,price,click\r\n" + b"a,1,0\r\n" * 40 + b"a,1,1\n" * 9),
+            table.prepare()),
+        DataError, r"train\.csv cannot be read as CSV: its lines end in several ways, in CR LF and in LF alone; write all of them alike"),
     row("an open quote is one rejected row with its first line",
         lambda table: table.write("train.csv", "city,price,click", [("a", 1, 0), '"b,2,1', ("c", 3, 1)]).prepare(),
         DataError, r"train\.csv, line 3: a quote \(\"\) is not closed"),
