@@ -110,7 +110,11 @@ cudaError_t launch(void (*kernel)(Arguments), Grid grid, int threads, int shared
   if (!grid.fits()) return cudaErrorInvalidConfiguration;
   constexpr int always_granted = 48 * 1024;
   if (shared_bytes > always_granted) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    // all that the device grants: the limit is the kernel's, and another thread or a recorded graph may launch it with more than this one
+    int device = 0, most = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (error != cudaSuccess) return error;
   }
   kernel<<<dim3(grid.x, grid.y), threads, shared_bytes, stream>>>(arguments);

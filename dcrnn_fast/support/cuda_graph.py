@@ -36,7 +36,8 @@ class CudaGraphs:
     def record(self, work: Callable[[], object]) -> Callable[[], None]:
         """What launches ``work`` again, with the same memory. ``work`` has no effect now.
 
-        Raises RuntimeError, which says why: it waits for the device, or does what a CUDA graph cannot do again.
+        Raises RuntimeError, which says why: it waits for the device, or does what a CUDA graph cannot do again. PyTorch may then take the
+        device for one that still records, and refuse random numbers until the process ends.
         """
         graph, others = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         with _one_at_a_time, torch.cuda.device(self._device):

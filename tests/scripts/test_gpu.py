@@ -427,6 +427,10 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
         pytest.skip("of machines without a GPU")
     # the dry run of every step takes half a minute: CI makes it by scripts.gpu itself
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build", "--only", "tune,sanitizer"])
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert gpu.main() == 3
+    assert "gpu: nvidia-smi is here, but no CUDA device: PyTorch" in capsys.readouterr().out
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
     code = gpu.main()
     said = capsys.readouterr().out
     logs = gpu.FOLDER / "logs"

@@ -152,7 +152,8 @@ class RepeatedStep:
                 launch = self._recorder.record(lambda: self._work(batch))
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]  # the message of CUDA goes on with advice
-            raise ConfigError(f"cuda_graph is true, but the training step cannot be recorded: {reason}; set cuda_graph: false") from error
+            said = f"cuda_graph is true, but the training step cannot be recorded: {reason}; set cuda_graph: false, in a new process"
+            raise ConfigError(said) from error
         parameters = (parameter for group in self._optimiser.param_groups for parameter in group["params"])
         self._gradients = [(parameter, parameter.grad) for parameter in parameters]
         return launch
