@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data import PackedDataset, PackedMeta, PackedSplit
 from ..data.encoder.run_folder import read_encoding
-from ..data.inspect.oov import id_shares, is_categorical, lost_fields
+from ..data.inspect.oov import id_shares, is_categorical, lost_fields, missing_id
 from ..data.packed.meta import OOV
 from ..errors import ConfigError, DataError
 from ..nn.model import DCRNN
@@ -158,6 +158,9 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
     }
     train = dataset.split("train")
     known, grown = id_shares(as_before(train), meta), id_shares(train, meta)
+    for field, column in meta.first_columns.items():
+        if (missing_id(meta, field) or 0) >= sizes[column]:  # the earlier run reads a missing cell as out of vocabulary
+            known[field]["missing"] = None
     return {
         "run": str(earlier.folder.root),
         "metrics": metrics,

@@ -133,6 +133,17 @@ def test_ids_that_are_spelled_in_another_way_are_warned_of(finished, tmp_path):
     assert any(line.startswith("warning: field 'colour': 100.0% of the new train cells") for line in notes.lines)
 
 
+def test_a_field_that_the_new_rows_lack_is_no_field_of_unknown_texts(finished, tmp_path):
+    path = write_table(tmp_path / "data", seed=1)
+    table = path.with_name("tiny.csv")
+    table.write_text(re.sub("^c[0-9]*,", ",", table.read_text(), flags=re.MULTILINE))
+    notes = Notes()
+    with pytest.raises(StoppedError):
+        train(tiny_config(path), tmp_path / "run", init=finished, report=notes, on_step=stop_at(1))
+    said = "field 'colour': 100.0% of the new train cells are out of vocabulary or missing, but 0.0% of the train cells"
+    assert [line for line in notes.lines if said in line]
+
+
 @pytest.mark.parametrize("step", [1, 5])
 def test_a_stopped_run_goes_on_to_the_same_bits_without_the_earlier_one(continued, yesterday, tomorrow, tmp_path, step):
     stopped(tomorrow, tmp_path / "run", step, init=yesterday)

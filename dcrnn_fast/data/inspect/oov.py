@@ -63,9 +63,9 @@ def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float
     judged = set(first.values())
     columns = [position for position, column in enumerate(meta.fields) if column in judged] if meta.pooled else slice(None)
     categorical = [is_categorical(meta, field) for field in first]
-    missing_id = [_missing_id(meta, field) for field in first]
+    missing_ids = [missing_id(meta, field) for field in first]
     zero, missing = (np.zeros(len(first), dtype=np.int64) for _ in range(2))
-    wanted = np.array([-1 if number is None else number for number in missing_id], dtype=np.int32)
+    wanted = np.array([-1 if number is None else number for number in missing_ids], dtype=np.int32)
     for start in range(0, len(split), BLOCK_ROWS):
         block = np.asarray(split.ids[start : start + BLOCK_ROWS])[:, columns]
         zero += np.count_nonzero(block == 0, axis=0)
@@ -75,7 +75,7 @@ def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float
         return int(count) / len(split) if known and len(split) else None
 
     return {
-        field: {"oov": share(zero[f], categorical[f]), "missing": share(missing[f], missing_id[f] is not None)}
+        field: {"oov": share(zero[f], categorical[f]), "missing": share(missing[f], missing_ids[f] is not None)}
         for f, field in enumerate(first)
     }
 
@@ -129,7 +129,8 @@ def rare_fields(train: Shares, several: Collection[str] = ()) -> list[str]:
     ]
 
 
-def _missing_id(meta: PackedMeta, field: str) -> int | None:
+def missing_id(meta: PackedMeta, field: str) -> int | None:
+    """The id of a missing cell, or None where it has none of its own."""
     if not is_categorical(meta, field):
         return 0
     vocabulary: list[str | float] = list(meta.vocabulary[meta.first_columns[field]])
