@@ -106,17 +106,19 @@ def csv_options(database: duckdb.DuckDBPyConnection, path: Path, missing: Sequen
 
 
 def missing_texts(database: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> list[str]:
-    """The texts of MISSING_TEXTS that stand in a cell of the CSV files' first rows, and those of MARKS that stand among numbers alone."""
-    texts, found = csv_source(paths, as_text=True), set[str]()
+    """The texts of MISSING_TEXTS that stand in a cell of the CSV files' first rows, and those of MARKS that stand among numbers alone.
+
+    Columns that DuckDB takes for numbers or times hold none, or so late in a file that `prepare` refuses it.
+    """
+    texts = csv_source(paths, as_text=True)
+    cells = {name: _present(_quoted(name), kind) for name, kind in _kinds(database, csv_source(paths)).items() if kind == "VARCHAR"}
     known = f"({', '.join(map(sql_text, (*MISSING_TEXTS, *MARKS)))})"
-    asked = {}
-    for name in _kinds(database, texts):
-        cell = f"nullif({_quoted(name)}, '')"
-        number = f"TRY_CAST({cell} AS DOUBLE) IS NOT NULL"
-        is_number = f"bool_and({number} OR {cell} IN {known}) AND bool_or({number} AND NOT {cell} IN {known})"
-        asked[name] = [f"list(DISTINCT {cell}) FILTER (WHERE {cell} IN {known})", is_number]
-    for held, of_numbers in _answers(database, texts, SAMPLE_ROWS, asked).values():
-        found.update(text for text in held or () if of_numbers or text not in MARKS)
+    asked = {name: [f"list(DISTINCT {cell}) FILTER (WHERE {cell} IN {known})"] for name, cell in cells.items()}
+    held = {name: set(these or ()) for name, (these,) in _answers(database, texts, SAMPLE_ROWS, asked).items()}
+    numbers = {name: f"TRY_CAST({cell} AS DOUBLE) IS NOT NULL" for name, cell in cells.items() if held[name].intersection(MARKS)}
+    asked = {name: [f"bool_and({cells[name]} IN {known} OR {is_number})", f"bool_or({is_number})"] for name, is_number in numbers.items()}
+    of_numbers = {name for name, answers in _answers(database, texts, SAMPLE_ROWS, asked).items() if all(answers)}
+    found = set[str]().union(*(held[name].difference(() if name in of_numbers else MARKS) for name in cells))
     return [text for text in (*MISSING_TEXTS, *MARKS) if text in found]
 
 
@@ -174,7 +176,7 @@ def read_columns(
         return columns, 0
     looks = _answers(database, source, LOOK_ROWS, {name: _looks(_quoted(name), kind) for name, kind in kinds.items()}, of=rows)
     for name, kind in kinds.items():
-        (distinct, present, low, high, middle, has_fraction, truths, numbers, no_number), looked = counts[name], looks[name]
+        (distinct, present, low, high, beyond, has_fraction, truths, numbers, no_number), looked = counts[name], looks[name]
         is_iso, is_time, longest, *of_marks = looked
         distinct, separator = min(distinct, present), None  # an approximate count may exceed the cells
         for mark, share, parts in zip(SEPARATORS, of_marks[::2], of_marks[1::2], strict=True):
@@ -188,7 +190,7 @@ def read_columns(
         own = own_names.get(name, name)
         is_whole = not has_fraction and values is None and bool(own) and math.inf not in (-(low or 0), high)
         ranges, names = (distinct, missing, low, high), (bool(own), _quoted(name))
-        is_hash = "INT" in kind and (middle or 0) > EXACT
+        is_hash = "INT" in kind and (beyond or 0) > 0.5
         of_text = (numbers or 0) / max(present, 1), no_number
         columns.append(Column(own or name, kind, *ranges, is_whole, is_hash, of_labels, *of_time, values, separator, *names, *of_text))
     return columns, rows
@@ -232,12 +234,12 @@ def _answers(
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells; the lowest, the highest and the middle number, this one without its sign; whether one has a
-    fraction; whether all are truth values; of text, how many are numbers, and one that is none."""
+    """In SQL: distinct and present cells; the lowest and the highest number, and the part beyond EXACT; whether one has a fraction; whether
+    all are truth values; of text, how many are numbers, and one that is none."""
     column = _present(column, kind)
     facts = [f"approx_count_distinct({column})", f"count({column})"]
-    middle = f"approx_quantile(abs({column}::DOUBLE), 0.5)"
-    of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", middle, f"bool_or({column} <> floor({column}))"]
+    beyond = f"avg((abs({column}::DOUBLE) > {EXACT})::INT)"
+    of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", beyond, f"bool_or({column} <> floor({column}))"]
     facts += of_numbers if is_number(kind) else ["NULL"] * 4
     if kind == "VARCHAR":
         number = f"TRY_CAST({column} AS DOUBLE)"
