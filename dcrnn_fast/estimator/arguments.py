@@ -67,10 +67,13 @@ def _batches(table: pa.Table | str | Path) -> Iterator[pa.RecordBatch]:
 
 
 def breaks_funnel(table: pa.Table | str | Path, tasks: Sequence[str]) -> bool:
-    """Whether some row of a table in memory has an event without the one before it. Raises DataError for labels that cannot be read."""
-    if not isinstance(table, pa.Table):
+    """Whether some row of a table in memory has an event without the one before it; False where `prepare` will refuse the labels."""
+    if not isinstance(table, pa.Table) or not set(tasks) <= set(table.column_names):
         return False
-    labels = [labels_of(table.column(task).combine_chunks(), task, Place(Path("X"), 0)) for task in tasks]
+    try:
+        labels = [labels_of(table.column(task).combine_chunks(), task, Place(Path("X"), 0)) for task in tasks]
+    except DataError:
+        return False
     return any(bool(((later == 1) & (earlier == 0)).any()) for earlier, later in pairwise(labels))
 
 

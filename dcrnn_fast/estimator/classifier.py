@@ -205,7 +205,7 @@ class FunnelClassifier(BaseEstimator):
         """
         check_is_fitted(self, "ranker_")
         columns, found, place = [task["column"] for task in self.schema_["tasks"]], list[float](), Place(Path("X"), 0)
-        X = pa.table(X) if isinstance(X, pa.RecordBatchReader) else X  # which can be read once
+        X = pa.table(X) if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "columns") else X  # a stream can be read once
         scores, table = self.ranker_.predict(X), arrow_table(X, "X", columns)
         for task, column in zip(self.schema_["tasks"], columns, strict=True):
             check_column("tasks", column, table.column_names)

@@ -16,8 +16,10 @@ from ..data.packed.meta import MISSING, OOV, whole_vocabulary
 from ..errors import DataError
 from ..support.pooled_fields import first_columns
 
-WINDOW = 1000
-"""Rates are those of about the last so many rows. A larger table is judged by itself; the rows of a smaller one may be one user's."""
+WINDOW = 2000
+"""Rates are those of about the last so many rows: two of the largest requests, so that one alone loses no field."""
+REQUEST = 1000
+"""A table of at most so many rows may be the candidates of one user; a larger one is judged by itself."""
 FEW = 32
 """So many calls of at most so many rows are counted together."""
 _LOCK = threading.Lock()
@@ -67,7 +69,7 @@ class Rows(NamedTuple):
     def weights(self, by_request: bool) -> npt.NDArray[np.float64]:
         """How much each cell of a column [F] counts."""
         weights = np.ones(self.ids.shape[1])
-        if self.alike is not None and (by_request or len(self.ids) <= WINDOW):
+        if self.alike is not None and (by_request or len(self.ids) <= REQUEST):
             weights[self.alike] /= len(self.ids)
         return weights
 
@@ -104,7 +106,7 @@ class Unseen:
             if is_small and not self.strict and len(self._waiting) < FEW:
                 return
             added = self._count_waiting()
-            lines = self._lost(added if len(ids) > WINDOW else self._totals)  # a table is judged by itself
+            lines = self._lost(added if len(ids) > REQUEST else self._totals)  # a table is judged by itself
             self._news += [line for field, line in lines.items() if field not in self._told]
             self._told.update(lines)
             if lines and self.strict:

@@ -80,8 +80,8 @@ std::string Metrics::text(const std::string& model_id, const std::vector<Unseen:
     for (const Unseen::Field& field : fields)
       if (const std::optional<double> rate = rate_of(field)) line(out, name, "field", field.name, decimal(*rate));
   };
-  rates("dcrnn_fast_oov_rate", "Share of cells out of vocabulary in about the last 1,000 rows.", [](auto& one) { return one.now.oov; });
-  rates("dcrnn_fast_missing_rate", "Share of missing cells in about the last 1,000 rows.", [](auto& one) { return one.now.missing; });
+  rates("dcrnn_fast_oov_rate", "Share of cells out of vocabulary in about the last 2,000 rows.", [](auto& one) { return one.now.oov; });
+  rates("dcrnn_fast_missing_rate", "Share of missing cells in about the last 2,000 rows.", [](auto& one) { return one.now.missing; });
   rates("dcrnn_fast_train_oov_rate", "Share of cells out of vocabulary in the train rows.", [](auto& one) { return one.trained.oov; });
   rates("dcrnn_fast_train_missing_rate", "Share of missing cells in the train rows.", [](auto& one) { return one.trained.missing; });
   return out;

@@ -14,7 +14,7 @@ namespace json = boost::json;
 namespace dcrnn_fast::server {
 namespace {
 
-constexpr double kWindow = 1000;  // rates are those of about the last so many rows
+constexpr double kWindow = 2000;  // rates are those of about the last so many rows
 constexpr double kFewest = 20;    // cells, and more, tell whether a field is lost
 constexpr double kNearlyAll = 0.95, kDrop = 5;
 

@@ -35,7 +35,7 @@ class Unseen {
   // Counts a request's rows. A field whose cells are one throughout counts once. Returns a line for each field that is now seen to be lost.
   std::vector<std::string> add(const Encoded& request);
 
-  // The fields with their rates in about the last 1,000 rows.
+  // The fields with their rates in about the last 2,000 rows.
   std::vector<Field> fields() const;
 
  private:

@@ -156,6 +156,18 @@ REFUSED = [
         DataError,
         "X has 3000 rows, too few to keep 0.9999 of them for validation and to train on the others; give more, another valid_fraction",
     ),
+    row(
+        "validation rows without a label",
+        lambda frame: quick().fit(frame, eval_set=frame.drop(columns="order")),
+        DataError,
+        "eval_set lacks the columns order",
+    ),
+    row(
+        "a label of the validation rows",
+        lambda frame: quick().fit(frame, eval_set=frame.assign(click="maybe")),
+        DataError,
+        "eval_set, row 1: column 'click' is used as a label and holds 'maybe'",
+    ),
     row("no validation row", lambda frame: quick().fit(frame, eval_set=frame[:0]), DataError, "eval_set has no rows; give rows, or"),
     row("no Parquet file", lambda: quick().fit(__file__, eval_set=__file__), DataError, "expected the path of a Parquet file"),
     row("a table that is none", lambda frame: quick().fit(frame, eval_set=7), DataError, "eval_set is of type int, expected a pandas"),

@@ -115,7 +115,14 @@ def test_rates_are_those_of_the_last_rows(shop, table):
     for start in range(0, WINDOW // 2, 100):
         assert said(ranker.predict, lost(table)[start : start + 100]) == []
     assert 0.3 < ranker.unseen.rates()["colour"]["oov"] < 0.5
-    assert len([line for _ in range(4) for line in said(ranker.predict, lost(table)[:500])]) == 1
+    assert len([line for _ in range(10) for line in said(ranker.predict, lost(table)[:500])]) == 1
+
+
+def test_one_request_of_new_items_is_no_lost_field(shop, table):
+    ranker = Ranker.load(shop / "run", strict=True)
+    ranker.predict(table)
+    ranker.predict(lost(table)[:1000])
+    assert 0.3 < ranker.unseen.rates()["colour"]["oov"] < 0.6
 
 
 def test_half_of_the_ids_is_no_lost_field_and_its_rate_is_known(shop, table):

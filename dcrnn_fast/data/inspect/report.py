@@ -21,8 +21,9 @@ MIN_CLASS = 30
 """Rows of either class, in train and held out, that an AUC needs here: with fewer, one feature of many is almost perfect by chance."""
 PRIOR_ROWS = 10.0
 LEAK_AUC = 0.995
-ONE_SIDED, RARE = 0.99, 0.2
-"""The share of a class among a column's unusual rows at which an event may have filled it in, if at most so many of all rows are of it."""
+ONE_SIDED, FEWEST, RARE = 0.99, 10, 0.2
+"""The share of a class among a column's unusual rows at which an event may have filled it in, if there are so many of them among the
+held-out rows, and at most so large a part of all rows is of the class."""
 
 
 def data_report(data: PackedDataset) -> dict[str, Any]:
@@ -303,20 +304,18 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         parts = *((trained, rows) for rows in train), (held, positive), (held, negative)
         unusual = [np.count_nonzero(values[rows, d] != usual) for values, rows in parts]
         one_sided.setdefault(column, _one_sided(unusual[:2], unusual[2:], len(positive), len(negative)))
+    fields = {field: data.meta.pooled.get(field, {"columns": [first]})["columns"] for field, first in data.meta.first_columns.items()}
+    filled = {
+        name: [one_sided[column] for column in own if one_sided[column]]
+        for name, own in {**fields, **{column: [column] for column in dense}}.items()
+    }
     return {
         "split": held_out,
         "train_rows": len(train[0]) + len(train[1]),
         "rows": len(positive) + len(negative),
-        "fields": {
-            field: max(columns[name] for name in data.meta.pooled.get(field, {"columns": [first]})["columns"])
-            for field, first in data.meta.first_columns.items()
-        },
+        "fields": {field: max(columns[column] for column in own) for field, own in fields.items()},
         "dense": dense,
-        "one_sided": {
-            name: filled
-            for name, column in [*data.meta.first_columns.items(), *((column, column) for column in dense)]
-            if (filled := one_sided[column])
-        },
+        "one_sided": {name: found[0] for name, found in filled.items() if found},
     }
 
 
@@ -329,7 +328,7 @@ def _one_sided(train: Sequence[float], held_out: Sequence[float], positives: int
     """
     rows, label = sum(held_out), int(positives < negatives)
     place = 1 - label  # the positive rows come first
-    is_pure = all(split[place] >= max(ONE_SIDED * sum(split), MIN_CLASS) for split in (train, held_out))
+    is_pure = all(split[place] >= max(ONE_SIDED * sum(split), least) for split, least in ((train, MIN_CLASS), (held_out, FEWEST)))
     is_rare = min(positives, negatives) <= RARE * (positives + negatives)
     return {"label": label, "rows": int(rows)} if is_pure and is_rare else None
 

@@ -38,7 +38,7 @@ MISSING_TEXTS = (
 NUMBERS_OF_TEXT = 0.9
 """A text column with a larger part of numbers may hold a text for a missing cell."""
 MARKS = ("?", "-", "--", ".")
-"""These are such texts where all other cells of a column are numbers."""
+"""These are such texts where all other cells of each column that has one are numbers."""
 MOST_VALUES = 20
 OTHER_TIMES = [
     f"{day}{clock}"
@@ -52,10 +52,10 @@ class Column(NamedTuple):
     """The facts about a column in the first rows.
 
     `lowest` and `highest` are None unless it holds numbers. `is_whole` says that its cells may be ids: they are one value each, and no
-    numbers with a fraction; `is_hash` that no float holds most of its whole numbers; `of_labels` that it holds 0 and 1 alone, or true and
-    false in words; `is_time` that it holds times, and `is_iso` that a split by time can read them. `values`, from 2 to 20, is how many
-    values nearly all cells have at most, if they are lists, or text that the `separator` cuts; otherwise it is None. `named` says that a
-    schema can name it. `in_sql` is its name for DuckDB. Of text, `numbers` is the part of the cells that are numbers, and `no_number` a
+    numbers with a fraction; `is_hash` that no float holds most of its distinct numbers; `of_labels` that it holds 0 and 1, or true and
+    false in words, alone; `is_time` that it holds times, and `is_iso` that a split by time can read them. `values`, from 2 to 20, is how
+    many values nearly all cells have at most, if they are lists, or text that the `separator` cuts; otherwise it is None. `named` says that
+    a schema can name it. `in_sql` is its name for DuckDB. Of text, `numbers` is the part of the cells that are numbers, and `no_number` a
     cell that is none.
     """
 
@@ -106,20 +106,18 @@ def csv_options(database: duckdb.DuckDBPyConnection, path: Path, missing: Sequen
 
 
 def missing_texts(database: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> list[str]:
-    """The texts of MISSING_TEXTS that stand in a cell of the CSV files' first rows, and those of MARKS that stand among numbers alone.
-
-    Columns that DuckDB takes for numbers or times hold none, or so late in a file that `prepare` refuses it.
-    """
+    """The texts of MISSING_TEXTS that stand in a cell of the CSV files' first rows, and those of MARKS that stand among numbers alone."""
     texts = csv_source(paths, as_text=True)
-    cells = {name: _present(_quoted(name), kind) for name, kind in _kinds(database, csv_source(paths)).items() if kind == "VARCHAR"}
+    cells = {name: _present(_quoted(name), "VARCHAR") for name in _kinds(database, texts)}
     known = f"({', '.join(map(sql_text, (*MISSING_TEXTS, *MARKS)))})"
     asked = {name: [f"list(DISTINCT {cell}) FILTER (WHERE {cell} IN {known})"] for name, cell in cells.items()}
     held = {name: set(these or ()) for name, (these,) in _answers(database, texts, SAMPLE_ROWS, asked).items()}
-    numbers = {name: f"TRY_CAST({cell} AS DOUBLE) IS NOT NULL" for name, cell in cells.items() if held[name].intersection(MARKS)}
-    asked = {name: [f"bool_and({cells[name]} IN {known} OR {is_number})", f"bool_or({is_number})"] for name, is_number in numbers.items()}
+    marked = {name: cell for name, cell in cells.items() if held[name].intersection(MARKS)}
+    numbers = {name: f"TRY_CAST(replace({cell}, ',', '.') AS DOUBLE) IS NOT NULL" for name, cell in marked.items()}
+    asked = {name: [f"bool_and({marked[name]} IN {known} OR {is_number})", f"bool_or({is_number})"] for name, is_number in numbers.items()}
     of_numbers = {name for name, answers in _answers(database, texts, SAMPLE_ROWS, asked).items() if all(answers)}
-    found = set[str]().union(*(held[name].difference(() if name in of_numbers else MARKS) for name in cells))
-    return [text for text in (*MISSING_TEXTS, *MARKS) if text in found]
+    categories = set[str]().union(*(held[name].intersection(MARKS) for name in marked if name not in of_numbers))
+    return [text for text in (*MISSING_TEXTS, *MARKS) if text not in categories and any(text in found for found in held.values())]
 
 
 def own_names(database: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
@@ -190,7 +188,7 @@ def read_columns(
         own = own_names.get(name, name)
         is_whole = not has_fraction and values is None and bool(own) and math.inf not in (-(low or 0), high)
         ranges, names = (distinct, missing, low, high), (bool(own), _quoted(name))
-        is_hash = "INT" in kind and (beyond or 0) > 0.5
+        is_hash = "INT" in kind and (beyond or 0) > distinct / 2
         of_text = (numbers or 0) / max(present, 1), no_number
         columns.append(Column(own or name, kind, *ranges, is_whole, is_hash, of_labels, *of_time, values, separator, *names, *of_text))
     return columns, rows
@@ -234,23 +232,24 @@ def _answers(
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells; the lowest and the highest number, and the part beyond EXACT; whether one has a fraction; whether
-    all are truth values; of text, how many are numbers, and one that is none."""
+    """In SQL: distinct and present cells; the lowest and the highest number, and how many distinct ones are beyond EXACT; whether one has a
+    fraction; whether all are truth values; of text, how many are numbers, and one that is none."""
     column = _present(column, kind)
     facts = [f"approx_count_distinct({column})", f"count({column})"]
-    beyond = f"avg((abs({column}::DOUBLE) > {EXACT})::INT)"
+    beyond = f"approx_count_distinct({column}) FILTER (WHERE abs({column}::DOUBLE) > {EXACT})"
     of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", beyond, f"bool_or({column} <> floor({column}))"]
     facts += of_numbers if is_number(kind) else ["NULL"] * 4
     if kind == "VARCHAR":
         number = f"TRY_CAST({column} AS DOUBLE)"
-        words = {truth: f"lower({column}) IN ({', '.join(map(sql_text, TRUTHS[truth]))})" for truth in (True, False)}
-        yes, no = (f"({words[truth]} OR coalesce({number} = {int(truth)}, false))" for truth in (True, False))
+        yes, no = (f"lower({column}) IN ({', '.join(map(sql_text, TRUTHS[truth]))})" for truth in (True, False))
+        ways = [(yes, no), (f"coalesce({number} = 1, false)", f"coalesce({number} = 0, false)")]
         of_text = [f"count({number})", f"min({column}) FILTER (WHERE {number} IS NULL)"]
     elif is_number(kind):
-        yes, no, of_text = f"{column} = 1", f"{column} = 0", ["NULL", "NULL"]
+        ways, of_text = [(f"{column} = 1", f"{column} = 0")], ["NULL", "NULL"]
     else:
         return [*facts, "NULL", "NULL", "NULL"]
-    return [*facts, f"bool_and({yes} OR {no}) AND bool_or({yes}) AND bool_or({no})", *of_text]
+    truths = [f"(bool_and({yes} OR {no}) AND bool_or({yes}) AND bool_or({no}))" for yes, no in ways]
+    return [*facts, " OR ".join(truths), *of_text]
 
 
 def _present(column: str, kind: str) -> str:

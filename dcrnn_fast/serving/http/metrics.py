@@ -9,8 +9,8 @@ from ..unseen import Unseen
 REASONS = ("overload", "deadline", "stopping", "failed")
 RESULTS = ("ok", "failed")
 RATES = {
-    "oov": "Share of cells out of vocabulary in about the last 1,000 rows.",
-    "missing": "Share of missing cells in about the last 1,000 rows.",
+    "oov": "Share of cells out of vocabulary in about the last 2,000 rows.",
+    "missing": "Share of missing cells in about the last 2,000 rows.",
     "train_oov": "Share of cells out of vocabulary in the train rows.",
     "train_missing": "Share of missing cells in the train rows.",
 }

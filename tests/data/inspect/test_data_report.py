@@ -297,6 +297,17 @@ def test_a_column_that_some_events_alone_fill_in_is_named_where_the_event_is_rar
     assert warnings(splits) == []
 
 
+def test_an_event_that_adds_a_tag_behind_others_is_seen():
+    splits, tags = sound(), {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}
+    for arrays in splits.values():
+        arrays["labels"] = np.arange(ROWS) % 5 == 0
+        arrays["ids"] = np.stack([1 + np.arange(ROWS) % 3, np.where(np.arange(ROWS) % 10 == 0, 2, 0)], axis=1)
+    vocabulary = {"tags[0]": ["<oov>", "x", "y", "z"], "tags[1]": ["<oov>", "x", "y", "z"]}
+    data = packed(splits, fields=vocabulary, dense=("price",))
+    lines = data_report(replace(data, meta=replace(data.meta, pooled=tags)))["warnings"]
+    assert any("the 40 valid rows without the most frequent value of column 'tags' have the label 1" in line for line in lines), lines
+
+
 def test_a_common_label_of_all_unusual_rows_is_not_named():
     splits = sound()
     for arrays in splits.values():

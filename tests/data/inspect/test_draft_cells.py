@@ -79,11 +79,37 @@ def test_a_text_for_a_missing_cell_is_found_in_any_file_and_row(tmp_path):
     assert drafted_columns(text) == {"click": "label", "order": "label", "price": {"buckets": 32, "dense": "log1p"}}
 
 
-def test_a_mark_beside_other_texts_is_a_category(tmp_path):
-    (tmp_path / "t.csv").write_text("click,size,price\n" + "".join(f"{row % 2},{'SML-'[row % 4]},{row / 7}\n" for row in range(400)))
+def test_a_mark_beside_other_texts_is_a_category_also_where_numbers_have_it_too(tmp_path):
+    rows = [f"{row % 2},{'SML-'[row % 4]},{row / 7 if row % 9 else '-'}" for row in range(400)]
+    (tmp_path / "t.csv").write_text("\n".join(["click,size,price", *rows, ""]))
     text = draft_schema([str(tmp_path / "t.csv")])
     assert "missing_values" not in yaml.safe_load(text)
     assert drafted_columns(text)["size"] == {}
+
+
+@pytest.mark.parametrize("text", ["nan", "NA", "-"])
+def test_a_text_for_a_missing_code_or_decimal_is_found_however_late(tmp_path, text):
+    rows = [f"{row % 2};{row % 3 if row < 25_000 else text};{row % 700},5" for row in range(30_000)]
+    (tmp_path / "t.csv").write_text("\n".join(["click;code;price", *rows, ""]).replace(";699,5", f";{text}"))
+    drafted = yaml.safe_load(draft_schema([str(tmp_path / "t.csv")]))
+    assert drafted["missing_values"] == ["", text]
+    assert drafted["csv"] == {"delimiter": ";", "decimal": ","}
+    assert [one["column"] for one in drafted["categorical"] + drafted["numeric"]] == ["code", "price"]
+
+
+def test_where_no_name_tells_numbers_are_labels_before_texts(tmp_path):
+    columns = {"premium": ["yes", "no", "", "no"], "code": ["0", "1", "1", "0"], "y": [0, 1, 0, 1], "city": list("abcd")}
+    pq.write_table(pa.table({name: cells * 99 for name, cells in columns.items()}), tmp_path / "t.parquet")
+    assert [task["column"] for task in yaml.safe_load(draft_schema([str(tmp_path / "t.parquet")]))["tasks"]] == ["y"]
+
+
+def test_words_and_numbers_in_one_column_are_no_labels(tmp_path):
+    assert drafted_columns(draft(tmp_path, payment=["n", "1"] * (ROWS // 2)))["payment"] == {}
+
+
+def test_hashes_are_ids_though_most_rows_have_none(tmp_path):
+    hashes = [2**60 + row % 90 * 12345 if row % 5 == 0 else 0 for row in range(ROWS)]
+    assert drafted_columns(draft(tmp_path, ad_hash=hashes))["ad_hash"] == {}
 
 
 def test_numbers_beside_a_text_ask_whether_it_stands_for_a_missing_cell(tmp_path):
