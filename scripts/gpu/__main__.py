@@ -14,8 +14,8 @@ It goes on after a failed step, but a backend whose smoke test failed is not tim
 need none. Each part that passed is recorded: no later call makes it again with the same sources, kind of card, versions and builds.
 
 Everything goes to one file, results.tar.gz, in the folder $OUT or build/gpu. ``--resume results.tar.gz`` goes on from it, also on another
-machine. Without a GPU the script builds, and makes a dry run of every step. The exit code is 0 if nothing failed, 1 if a step failed, 3
-without a CUDA device.
+machine. Without a GPU (and nvidia-smi) the script builds, and makes a dry run of every step. The exit code is 0 if nothing failed, 1 if a
+step failed, 3 without a CUDA device.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import math
 import os
 import re
 import shutil
@@ -11,13 +10,8 @@ import sys
 import tarfile
 import time
 import zipfile
-from functools import partial
 
 import pytest
-import torch
-
-from dcrnn_fast import functional
-from dcrnn_fast.ops import backends
 
 from .conftest import ROOT
 
@@ -112,13 +106,6 @@ def test_a_backend_whose_smoke_test_is_red_is_not_timed_and_the_other_one_is(dev
     assert said == {"headline": f"headline {red}", "tune": f"tune {red}", "bench": f"bench {red}", "tests": "tests"}
     code, outcomes, runner = device()
     assert (code, outcomes["smoke"], runner.log("headline").read_text().splitlines()[-1]) == (0, "passed", "headline"), "not measured again"
-
-
-def test_a_backend_that_is_left_out_says_why(script, monkeypatch):
-    monkeypatch.setenv("DCRNN_FAST_LEFT_OUT", "cuda")
-    monkeypatch.setattr(backends, "REASONS", dict.fromkeys(backends.REASONS))
-    script("gpu.left_out").pytest_configure()
-    assert {name: why for name, why in backends.REASONS.items() if why} == {"cuda": "its smoke test failed"}
 
 
 def test_a_red_test_stops_no_other_step(device):
@@ -223,46 +210,6 @@ def test_a_step_that_fails_now_does_not_count_as_passed_before(gpu, tmp_path):
     assert not runner.run(gpu.Step("first", (say(gpu, "red", 1),)))
     assert not runner.run(gpu.Step("second", (say(gpu, "green"),), needs=("first",)))
     assert runner.outcomes["second"].state == "blocked"
-
-
-SHAPE = {"batch": 3, "dim": 4}
-
-
-def spoilt(monkeypatch, factor):
-    """``cross_rnn`` gives wrong results on every backend but the reference."""
-    right = functional.cross_rnn
-    monkeypatch.setattr(functional, "cross_rnn", lambda **given: right(**given) * (1 if given["backend"] == "reference" else factor))
-
-
-def test_the_comparison_of_the_smoke_test_finds_nan(script, monkeypatch):
-    spoilt(monkeypatch, torch.nan)
-    assert script("gpu.device")._errors("cpp", SHAPE, torch.float32, {}, "cpu")["out"] == math.inf
-
-
-def test_the_smoke_test_names_what_is_wrong_and_goes_on(script, monkeypatch, capsys):
-    device = script("gpu.device")
-    spoilt(monkeypatch, 1.1)
-    cell = partial(device._compare_cell, "cpp", {}, SHAPE, "float32", {}, "cpu")
-    assert not device.attempt("cpp, float32", cell)
-    said = capsys.readouterr().out
-    assert said.startswith("FAILED: cpp, float32\n")
-    assert re.search(r"errors relative to their ceiling: \{'out': '\d+", said)
-    assert device.attempt("cpp, param_gather", partial(device._compare_gather, "cpp", "cpu"))
-
-
-def test_without_two_full_steps_there_is_no_rate(script):
-    with pytest.raises(ValueError, match="needs two full steps: got 300 train rows in batches of 256"):
-        script("gpu.device").Clock(rows=300, batch_size=256, device="cpu")
-
-
-def test_the_trainer_times_the_steps_behind_the_first_ones(script, monkeypatch):
-    device = script("gpu.device")
-    clock = device.Clock(rows=1000, batch_size=10, device="cpu")
-    for step in range(1, 101):
-        now = min(step, 50) + max(0, step - 50) / 10
-        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
-        clock(step)
-    assert clock.rate() == pytest.approx(100), "50 steps of 10 rows in 5 seconds"
 
 
 def test_results_of_other_sources_are_refused(results, device):
@@ -431,8 +378,7 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
     assert gpu.main() == 3
     assert "gpu: nvidia-smi is here, but no CUDA device: PyTorch" in capsys.readouterr().out
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
-    code = gpu.main()
-    said = capsys.readouterr().out
+    code, said = gpu.main(), capsys.readouterr().out
     logs = gpu.FOLDER / "logs"
     assert code == 3, said + "".join(path.read_text() for path in logs.glob("*.log"))[-3000:]
     assert "\ngpu: no CUDA device: PyTorch" in said

@@ -101,10 +101,10 @@ def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path,
             raise DataError(f"tasks: {first} has no column {unknown[0]!r}; {has}{did_you_mean(unknown[0], list(named))}")
         return [named[task] for task in tasks]
     binary = [column for column in named.values() if column.of_labels]
-    binary.sort(
-        key=lambda column: column.kind == "VARCHAR" and (column.missing > 0 or column.numbers > 0)
-    )  # more often an answer or a code
-    labels = [column for column in named.values() if column in binary and LABEL.search(_words(column.name))] or binary[:1]
+    # where no name tells, text of numbers, or with missing cells, comes last: it is more often a code or an answer than an event
+    unlikely = [column for column in binary if column.kind == "VARCHAR" and (column.missing or column.numbers)]
+    labels = [column for column in binary if LABEL.search(_words(column.name))]
+    labels = labels or [*(column for column in binary if column not in unlikely), *unlikely][:1]
     if not labels:
         raise DataError(
             f"{first}: no column holds 0 and 1 alone, or true and false, in its first {rows:,} rows, so no column is a label as it is; "

@@ -22,8 +22,8 @@ MIN_CLASS = 30
 PRIOR_ROWS = 10.0
 LEAK_AUC = 0.995
 ONE_SIDED, FEWEST, RARE = 0.99, 10, 0.2
-"""The share of a class among a column's unusual rows at which an event may have filled it in, if there are so many of them among the
-held-out rows, and at most so large a part of all rows is of the class."""
+"""An event may have filled a column in if so large a share of its unusual rows is of one class, if so many of these are held out, and if at
+most so large a share of all rows is of that class."""
 
 
 def data_report(data: PackedDataset) -> dict[str, Any]:
@@ -320,8 +320,9 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
 
 
 def _one_sided(train: Sequence[float], held_out: Sequence[float], positives: int, negatives: int) -> dict[str, int] | None:
-    """The label of nearly all unusual rows, given how many of each class are unusual, and how many held-out ones these are. None if they
-    have both labels, or one that is not rare, or are few.
+    """The rare label, if nearly all unusual rows have it, and how many held-out rows are unusual; None if they have both, or are few.
+
+    ``train`` and ``held_out`` are the numbers of unusual rows with a positive and with a negative label.
 
     >>> _one_sided([80, 0], [40, 0], 100, 900), _one_sided([0, 80], [0, 40], 100, 900)
     ({'label': 1, 'rows': 40}, None)

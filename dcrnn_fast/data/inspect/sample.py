@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
-from ..read.columns import TRUTHS
+from ..read.columns import EXACT, TRUTHS
 from ..read.csv_files import sql_path, sql_text
 
 SAMPLE_ROWS = 1_000_000
-EXACT = 2**53
-"""From here on a float does not hold each whole number."""
 LOOK_ROWS, AT = 10_000, "dcrnn_fast: row"
 """Rows whose texts are looked at more closely, and the column that counts rows."""
 TIMES = re.compile("DATE|TIMESTAMP")
@@ -232,11 +230,11 @@ def _answers(
 
 
 def _counts(column: str, kind: str) -> list[str]:
-    """In SQL: distinct and present cells; the lowest and the highest number, and how many distinct ones are beyond EXACT; whether one has a
+    """In SQL: distinct and present cells; the lowest and the highest number, and how many distinct ones no float holds; whether one has a
     fraction; whether all are truth values; of text, how many are numbers, and one that is none."""
     column = _present(column, kind)
     facts = [f"approx_count_distinct({column})", f"count({column})"]
-    beyond = f"approx_count_distinct({column}) FILTER (WHERE abs({column}::DOUBLE) > {EXACT})"
+    beyond = f"approx_count_distinct({column}) FILTER (WHERE abs({column}::DOUBLE) > {EXACT[8]})"
     of_numbers = [f"min({column})::DOUBLE", f"max({column})::DOUBLE", beyond, f"bool_or({column} <> floor({column}))"]
     facts += of_numbers if is_number(kind) else ["NULL"] * 4
     if kind == "VARCHAR":

@@ -148,7 +148,7 @@ def times_of(column: pa.Array, name: str, place: Place) -> Times:
 
 
 def check_one_unit(times: Times, used: str) -> None:
-    """Raise DataError for numbers, but for zeros and below, that are all times by their size, and not of one of SPANS; ``used`` is how."""
+    """Raise DataError if all numbers above 0 can be times by their size, but of several of SPANS. ``used`` names the column and its use."""
     if times.moments:
         return
     values = times.values[times.values > 0]

@@ -84,7 +84,7 @@ class RowReader:
             types = {name: "VARCHAR" if name in self.text else "BOOLEAN" if name in words else "DOUBLE" for name in wanted}
             keys, texts = [key for key in self.keys if key in self.text], [text for text in self.missing_values if text]
             for key, text in file.missing_among(self.database, keys, texts) if keys and texts else ():
-                said = "which `missing_values` names: such cells are empty in the output; to keep them, leave it out there"
+                said = "which `missing_values` names: such cells are empty in the output; to keep the text, take it out of `missing_values`"
                 warnings.warn(f"{path}: key column {key!r} holds {shown(text)}, {said}", stacklevel=2)
             yield from file.batches(self.database, types, self.missing_values, self.rejects)
             return
