@@ -61,7 +61,7 @@ const T* rows_in_place(const BankIndex& bank, int64_t task, const T* shared, con
 }  // namespace
 
 template <typename T>
-Problem<T>::Problem(const Arguments& arguments)
+Problem<T>::Problem(const Arguments& arguments, bool forward, bool backward)
     : tasks(arguments.tasks()),
       batch(arguments.batch()),
       dim(arguments.dim()),
@@ -75,19 +75,10 @@ Problem<T>::Problem(const Arguments& arguments)
       bank(arguments.bank()),
       common(common_units(bank, dim)) {
   const auto data = [](const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); };
-  const auto bytes = [](const T* values) { return reinterpret_cast<const char*>(values); };
-  const int64_t n = gates * columns;
-  bool in_place = true;
-  for (int64_t task = 0; task < tasks; ++task) {
-    weight.push_back(rows_in_place(bank, task, data(arguments.shared_weight), data(arguments.private_weight), n));
-    in_place = in_place && weight.back();
-  }
-  if (!in_place) {
-    weights_ = Buffer<T>(tasks * bank.rows * n);
-    gather_rows(bank, bytes(data(arguments.shared_weight)), bytes(data(arguments.private_weight)), reinterpret_cast<char*>(weights_.get()),
-                n * sizeof(T));
-    for (int64_t task = 0; task < tasks; ++task) weight[task] = weights_.get() + task * bank.rows * n;
-  }
+  const T *const shared = data(arguments.shared_weight), *const own = data(arguments.private_weight);
+  const bool packs = forward && !is_low<T> && batch > few_rows;
+  if (backward || !packs) gather(shared, own);
+  if (packs) pack(shared, own);
   biases_ = Buffer<A>(tasks * bank.rows * gates);
   for (int64_t place = 0; place < tasks * bank.rows; ++place) {
     const T* const from =
@@ -99,21 +90,53 @@ Problem<T>::Problem(const Arguments& arguments)
 }
 
 template <typename T>
+void Problem<T>::gather(const T* shared, const T* own) {
+  const int64_t n = gates * columns;
+  bool in_place = true;
+  for (int64_t task = 0; task < tasks; ++task) {
+    weight.push_back(rows_in_place(bank, task, shared, own, n));
+    in_place = in_place && weight.back();
+  }
+  if (in_place) return;
+  weights_ = Buffer<T>(tasks * bank.rows * n);
+  const auto bytes = [](const T* values) { return reinterpret_cast<const char*>(values); };
+  gather_rows(bank, bytes(shared), bytes(own), reinterpret_cast<char*>(weights_.get()), n * sizeof(T));
+  for (int64_t task = 0; task < tasks; ++task) weight[task] = weights_.get() + task * bank.rows * n;
+}
+
+template <typename T>
+void Problem<T>::pack(const T* shared, const T* own) {
+  if constexpr (!is_low<T>) {
+    constexpr int64_t most_rows = 16;
+    const int64_t width = dim * gates, parts = (width + most_rows - 1) / most_rows;
+    packed_ = Buffer<T>(tasks * weight_steps * columns * packed_width());
+    torch::stable::parallel_for(0, tasks * weight_steps * parts, grain(most_rows * columns), [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) {
+        const int64_t block = part / parts, first = part % parts * most_rows, count = std::min(most_rows, width - first);
+        const T* rows[most_rows];
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t row = first + i, place = block % weight_steps * dim + row / gates;
+          rows[i] = row_of(bank, shared, own, block / weight_steps, place, gates * columns) + row % gates * columns;
+        }
+        products<T>().transpose(rows, count, columns, packed_.get() + block * columns * packed_width() + first, packed_width());
+      }
+    });
+  }
+}
+
+template <typename T>
 void Problem<T>::multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product,
                           T* operand) const {
-  const int64_t width = units.count() * gates;
-  const T* const rows_of_weight = step_weight(task, step) + units.begin * gates * columns;
-  const Matrix<T> out(product.data, rows, width, product.stride);
   const T* const upstream = context ? context_states + (step * batch + row) * context : nullptr;
   if (context && is_low<T>) {
     for (int64_t r = 0; r < rows; ++r) {
       std::memcpy(static_cast<void*>(operand + r * columns), upstream + r * context, context * sizeof(T));
       std::memcpy(static_cast<void*>(operand + r * columns + context), state[r], dim * sizeof(T));
     }
-    return gemm(out, Matrix<T>(operand, rows, columns, columns), Matrix<T>(rows_of_weight, columns, width, 1, columns));
+    return gemm<T>(product, {operand, rows, columns, columns}, transposed(task, step, units, 0, columns));
   }
-  if (context) gemm(out, Matrix<T>(upstream, rows, context, context), Matrix<T>(rows_of_weight, context, width, 1, columns));
-  gemm(out, Matrix<T>(state.data, rows, dim, state.stride), Matrix<T>(rows_of_weight + context, dim, width, 1, columns), context != 0);
+  if (context) gemm<T>(product, {upstream, rows, context, context}, transposed(task, step, units, 0, context));
+  gemm<T>(product, {state.data, rows, dim, state.stride}, transposed(task, step, units, context, dim), context != 0);
 }
 
 template <typename T>

@@ -1,4 +1,4 @@
-// What the forward and the backward of cross_rnn share: the checked problem, the weights in the layout of the products, and the forward of
+// What the forward and the backward of cross_rnn share: the checked problem, the weights in the layouts of the products, and the forward of
 // one tile of rows. Letters as in ops.cpp; W = weight_steps is 1 if all steps share their weights, else steps.
 #pragma once
 
@@ -14,6 +14,9 @@
 
 namespace dcrnn_fast::cpu {
 
+// For up to so many rows, a forward reads the weights as they are: packing them would take longer than their products.
+constexpr int64_t few_rows = 3;
+
 // Appends rows of zeros to x0 and the context until the batch has `rows` rows.
 void pad(Arguments& arguments, int64_t rows);
 
@@ -21,19 +24,24 @@ void pad(Arguments& arguments, int64_t rows);
 struct Units {
   int64_t begin = 0, end = 0;
   int64_t count() const { return end - begin; }
+  Units within(Units other) const {
+    const int64_t first = std::max(begin, other.begin);
+    return {first, std::max(first, std::min(end, other.end))};
+  }
 };
 
 template <typename T>
 struct Problem {
   using A = accumulator<T>;
 
-  explicit Problem(const Arguments& arguments);
+  // Gathers or packs the weights that the products of a forward, of a backward, or of both read.
+  Problem(const Arguments& arguments, bool forward, bool backward);
 
   int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;
   Rows<const T> x0;
   const T* context_states;
   BankIndex bank;
-  std::vector<const T*> weight;  // of each task [W * D * G, K]
+  std::vector<const T*> weight;  // of each task [W * D * G, K], where a product reads them as they are
   std::vector<const A*> bias;    // of each task [W, G, D]
   Interruption interruption;     // looked at before each step
   Units common;                  // units whose first step is the same for all tasks: it is computed once
@@ -49,6 +57,13 @@ struct Problem {
   int64_t multiplications() const { return tasks * steps * dim * gates * columns; }  // of a row
 
   const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
+  // `count` columns of the units' weights at a step, from column `first` on, transposed [count, units * G].
+  Matrix<T> transposed(int64_t task, int64_t step, Units units, int64_t first, int64_t count) const {
+    const int64_t unit = units.begin * gates, width = units.count() * gates;
+    if (!packed_.get()) return {step_weight(task, step) + unit * columns + first, count, width, 1, columns};
+    const T* const packed = packed_.get() + ((task * weight_steps + step % weight_steps) * columns + first) * packed_width();
+    return {packed + unit, count, width, packed_width()};
+  }
   const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
 
   // product [rows, units * G] = [context, state] times the units' rows of the step's weights. Two products would round their sum twice in
@@ -56,7 +71,11 @@ struct Problem {
   void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product, T* operand) const;
 
  private:
-  Buffer<T> weights_;
+  int64_t packed_width() const { return spread(dim * gates); }
+  void gather(const T* shared, const T* own);
+  void pack(const T* shared, const T* own);
+
+  Buffer<T> weights_, packed_;  // as they are, if they do not lie so in a bank; transposed, of each task and step [K, packed_width]
   Buffer<A> biases_;
 };
 
@@ -70,13 +89,10 @@ struct Tiles {
   explicit Tiles(const Problem<T>& p) : Tiles(p, std::clamp<int64_t>(p.batch * p.multiplications() >> 19, 1, 4)) {}
   template <typename T>
   Tiles(const Problem<T>& p, int64_t parts) : Tiles(p.batch, p.dim, (2 + p.gates) * p.dim * sizeof(T), parts) {}
-  // Tiles of at most `rows` rows.
-  static Tiles of_rows(int64_t batch, int64_t rows) { return {batch, (batch + rows - 1) / rows}; }
   int64_t begin(int64_t tile) const { return batch * tile / count; }
   int64_t most_rows() const { return (batch + count - 1) / count; }
 
  private:
-  Tiles(int64_t batch, int64_t count) : batch(batch), count(count) {}
   Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts);
 };
 

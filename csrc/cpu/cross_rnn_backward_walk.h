@@ -26,7 +26,7 @@ class BackwardWalk {
         block_sums_(c_.width),
         common_sum_(is_low<T> ? c_.tile * c_.common_width : 0),
         state_(is_low<T> ? c_.tile * p_.dim : 0),
-        product_(std::max(c_.tile, fewest_rows) * std::max(p_.dim, p_.context)),
+        product_(std::max(c_.tile, few() ? fewest_rows : 0) * std::max(p_.dim, p_.context)),
         padded_(few() ? fewest_rows * c_.width : 0),
         own_activations_(activations ? 0 : p_.steps * c_.tile * c_.width) {
     if (!activations) forward_.emplace(p_, c_.tile);
@@ -55,7 +55,7 @@ class BackwardWalk {
  private:
   // With fewer rows the library multiplies a matrix by vectors, in one chain of additions: we saw twice the error of plain PyTorch.
   static constexpr int64_t fewest_rows = 4;
-  bool few() const { return c_.tile < fewest_rows; }
+  bool few() const { return is_low<T> && c_.tile < fewest_rows; }
 
   struct Tile {
     int64_t row, count, local;  // row and local: its first row in the batch and in the chunk
@@ -152,9 +152,9 @@ class BackwardWalk {
     const T* const weight = p_.step_weight(task, step) + units.begin * p_.gates * p_.columns;
     if (few()) gradient = padded(gradient, tile.count, width);
     const auto add = [&](int64_t offset, int64_t columns, A* out) {
-      const Matrix<T> left(gradient.data, rows, width, gradient.stride), right(weight + offset, width, columns, p_.columns);
+      const Matrix<T> left{gradient.data, rows, width, gradient.stride}, right{weight + offset, width, columns, p_.columns};
       // summed by itself: added to `out` term by term, small terms would be rounded as often as there are units
-      gemm(Matrix<T>(product_.get(), rows, columns, columns), left, right);
+      gemm<T>({product_.get(), columns}, left, right);
       kernels_.widen_add(product_.get(), out, tile.count * columns);
     };
     if (c_.out.context) add(0, p_.context, c_.out.context + (step * p_.batch + tile.row) * p_.context);

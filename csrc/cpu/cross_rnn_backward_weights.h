@@ -15,14 +15,19 @@ class BackwardWeights {
 
   // Adds the chunk's part to all dW.
   void add_weights() const {
-    const int64_t count = p_.tasks * p_.weight_steps, threads = torch::stable::get_num_threads();
+    const int64_t count = p_.tasks * p_.weight_steps, threads = torch::stable::get_num_threads(), work = c_.width * p_.columns * c_.rows;
+    // Half precision leaves the units of one product to the library's threads, unless it is too little work for them: small products run
+    // side by side, one a thread.
+    const bool side_by_side = !is_low<T> || ((count % threads == 0 || count > 2 * threads) && work < 1 << 25);
+    const int64_t parts = is_low<T> ? 1 : std::clamp<int64_t>(work >> 20, 1, (4 * threads + count - 1) / count);
     const auto each = [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) add_weight(i / p_.weight_steps, i % p_.weight_steps);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t block = i / parts, part = i % parts;
+        add_weight(block / p_.weight_steps, block % p_.weight_steps, {p_.dim * part / parts, p_.dim * (part + 1) / parts});
+      }
     };
-    // A small product is too little work for several threads: small ones run side by side, one a thread.
-    constexpr int64_t small = 1 << 25;
-    if ((count % threads == 0 || count > 2 * threads) && c_.width * p_.columns * c_.rows < small)
-      torch::stable::parallel_for(0, count, 1, each);
+    if (side_by_side)
+      torch::stable::parallel_for(0, count * parts, 1, each);
     else
       each(0, count);
   }
@@ -37,12 +42,16 @@ class BackwardWeights {
   }
 
  private:
-  // One task's dW for one step of the weights.
-  void add_weight(int64_t task, int64_t weight_step) const {
+  // One task's dW for one step of the weights, of some units.
+  void add_weight(int64_t task, int64_t weight_step, Units part) const {
     A* const out = c_.out.weight + (task * p_.weight_steps + weight_step) * c_.width * p_.columns;
     bool add = c_.row > 0;
     for (int64_t step = weight_step; step < p_.steps && !p_.interruption.came(); step += p_.weight_steps) {
-      const auto units = [&](Units range, Rows<const T> gradient) {
+      // `gradient` is that of the units from `first` on
+      const auto units = [&](Units range, int64_t first, Rows<const T> gradient) {
+        range = range.within(part);
+        if (!range.count()) return;
+        gradient = gradient.at(0, (range.begin - first) * p_.gates);
         const Rows<A> rows{out + range.begin * p_.gates * p_.columns, p_.columns};
         const int64_t width = range.count() * p_.gates;
         const Rows<const T> state = step ? Rows<const T>(c_.states(task, step, 0)) : p_.x0.at(c_.row);
@@ -51,12 +60,13 @@ class BackwardWeights {
         add_product(width, gradient, p_.dim, state, rows.at(0, p_.context), add);
       };
       const Rows<const T> gradient = c_.products(task, step, 0);
-      p_.own_units(step, [&](Units range) { units(range, gradient.at(0, range.begin * p_.gates)); });
+      p_.own_units(step, [&](Units range) { units(range, 0, gradient); });
       if (step == 0 && c_.common_width) {
+        const Units common = p_.common.within(part);
         if (task == 0)
-          units(p_.common, c_.common(0));
+          units(common, p_.common.begin, c_.common(0));
         else if (!add)
-          std::fill_n(out + p_.common.begin * p_.gates * p_.columns, c_.common_width * p_.columns, A(0));
+          std::fill_n(out + common.begin * p_.gates * p_.columns, common.count() * p_.gates * p_.columns, A(0));
       }
       add = true;
     }
@@ -64,21 +74,13 @@ class BackwardWeights {
 
   // to [width, columns] = or += gradient [rows, width]^T state [rows, columns].
   void add_product(int64_t width, Rows<const T> gradient, int64_t columns, Rows<const T> state, Rows<A> to, bool add) const {
-    // When the library adds a small product to its output, it continues one chain of additions, whose rounding error grows with its length.
-    // Small products are therefore computed apart, in blocks of rows. Half precision never accumulates in its own type.
-    const bool small = width * columns < 16384, apart = is_low<T> || small;
-    const int64_t block = small && !is_low<T> ? 128 : c_.rows;
-    const Buffer<T> own(apart ? width * columns : 0);
-    for (int64_t row = 0; row < c_.rows; row += block) {
-      const int64_t count = std::min(block, c_.rows - row);
-      const Matrix<T> left(gradient[row], width, count, 1, gradient.stride), right(state[row], count, columns, state.stride);
-      if (apart) {
-        gemm(Matrix<T>(own.get(), width, columns, columns), left, right);
-        for (int64_t r = 0; r < width; ++r) (add ? kernels_.widen_add : kernels_.widen)(own.get() + r * columns, to[r], columns);
-      } else if constexpr (!is_low<T>) {
-        gemm(Matrix<T>(to.data, width, columns, to.stride), left, right, add);
-      }
-      add = true;
+    const Matrix<T> left{gradient.data, width, c_.rows, 1, gradient.stride}, right{state.data, c_.rows, columns, state.stride};
+    if constexpr (is_low<T>) {  // never accumulates in its own type
+      const Buffer<T> own(width * columns);
+      gemm<T>({own.get(), columns}, left, right);
+      for (int64_t r = 0; r < width; ++r) (add ? kernels_.widen_add : kernels_.widen)(own.get() + r * columns, to[r], columns);
+    } else {
+      gemm<T>(to, left, right, add);
     }
   }
 

@@ -11,16 +11,13 @@ using torch::stable::clone;
 using torch::stable::narrow;
 using torch::stable::new_empty;
 
-// For 4 to 12 rows in float32, the library's choice of kernel was seen to depend on the number of threads, and so would the bits. Up to 3
-// rows go the same way on any number of threads: a small batch is divided into tiles of 3 rows, which also add in shorter chains than a
-// batch padded to 16 rows. Products in half precision are padded.
-constexpr int64_t steady_rows = 16, few_rows = 3;
-
-bool is_small(int64_t batch) { return batch > few_rows && batch < steady_rows; }
+// In half precision, the library's choice of kernel for 4 to 12 rows was seen to depend on the number of threads, and so would the bits:
+// such a batch is padded.
+constexpr int64_t steady_rows = 16;
 
 template <typename T>
 void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
-  const Tiles tiles = is_small(p.batch) && !is_low<T> ? Tiles::of_rows(p.batch, few_rows) : Tiles(p);
+  const Tiles tiles(p);
   const int64_t width = p.dim * p.gates;
   // Never one tile alone: outside a parallel region the library would use several threads and might add in another order.
   torch::stable::parallel_for(0, std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
@@ -54,7 +51,8 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
   check_keep(keep);
   const Tensor x0 = arguments.x0;
   const int64_t batch = arguments.batch();
-  const bool padded = is_small(batch) && (x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half);
+  const bool low = x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half;
+  const bool padded = low && batch > few_rows && batch < steady_rows;
   if (padded) pad(arguments, steady_rows);
   Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
   Tensor activations = new_result(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
@@ -62,7 +60,7 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
     with_type<BFloat16, Half>(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       T* const kept = keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
-      forward(Problem<T>(arguments), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
+      forward(Problem<T>(arguments, true, false), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
     });
   if (padded) {
     out = clone(narrow(out, arguments.return_states ? 2 : 1, 0, batch));

@@ -1,6 +1,8 @@
 // The element-wise passes for CPUs with AVX2. The headers come before the target is set. Otherwise an inline function of theirs that is not
 // inlined here would be compiled for AVX2, and the linker may use that copy everywhere.
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>

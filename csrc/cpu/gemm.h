@@ -1,5 +1,6 @@
-// PyTorch's matrix product on memory that we own. The C shims call the CPU kernel directly: through the dispatcher, the caller's autocast
-// and grad mode would hold on the calling thread, but not on the workers.
+// The full cell's matrix products, on memory that we own. In float32 and float64 they are our own (product.h), but those of a few rows.
+// In half precision they are PyTorch's, for which CPUs have units of their own. The C shims call its CPU kernel directly: through the
+// dispatcher, the caller's autocast and grad mode would hold on the calling thread, but not on the workers.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
@@ -9,12 +10,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <type_traits>
-#include <utility>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
 
+#include "product.h"
 #include "types.h"
 
 namespace dcrnn_fast::cpu {
@@ -27,25 +28,29 @@ int32_t dtype_code() {
   if constexpr (std::is_same_v<T, Half>) return aoti_torch_dtype_float16();
 }
 
-// A matrix in memory that it does not own, in the form that the library takes.
+// A matrix in memory that it does not own: value (i, j) lies at data[i * row_stride + j * column_stride].
 template <typename T>
-class Matrix {
+struct Matrix {
+  const T* data;
+  int64_t rows, columns, row_stride, column_stride = 1;
+};
+
+// A matrix in the form that the library takes.
+template <typename T>
+class LibraryMatrix {
  public:
-  Matrix(const T* data, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride = 1) {
+  explicit LibraryMatrix(const Matrix<T>& from) {
 #if defined(__SANITIZE_ADDRESS__)  // it does not see what the library's products read and write
-    const int64_t span = rows && columns ? (rows - 1) * row_stride + (columns - 1) * column_stride + 1 : 0;
-    if (__asan_region_is_poisoned(const_cast<T*>(data), span * sizeof(T))) std::abort();
+    const int64_t span = from.rows && from.columns ? (from.rows - 1) * from.row_stride + (from.columns - 1) * from.column_stride + 1 : 0;
+    if (__asan_region_is_poisoned(const_cast<T*>(from.data), span * sizeof(T))) std::abort();
 #endif
-    const int64_t sizes[] = {rows, columns}, strides[] = {row_stride, column_stride};
-    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(const_cast<T*>(data), 2, sizes, strides, 0, dtype_code<T>(),
+    const int64_t sizes[] = {from.rows, from.columns}, strides[] = {from.row_stride, from.column_stride};
+    TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(const_cast<T*>(from.data), 2, sizes, strides, 0, dtype_code<T>(),
                                                               aoti_torch_device_type_cpu(), -1, &handle_));
   }
-  Matrix(Matrix&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-  Matrix(const Matrix&) = delete;
-  Matrix& operator=(const Matrix&) = delete;
-  ~Matrix() {
-    if (handle_) aoti_torch_delete_tensor_object(handle_);
-  }
+  LibraryMatrix(const LibraryMatrix&) = delete;
+  LibraryMatrix& operator=(const LibraryMatrix&) = delete;
+  ~LibraryMatrix() { aoti_torch_delete_tensor_object(handle_); }
 
   AtenTensorHandle handle() const { return handle_; }
 
@@ -53,11 +58,15 @@ class Matrix {
   AtenTensorHandle handle_ = nullptr;
 };
 
-// out = a b, or out += a b.
+// out = a b, or out += a b. By our own product if it can read b: in float32 and float64, with the values of a row beside each other.
 template <typename T>
-void gemm(const Matrix<T>& out, const Matrix<T>& a, const Matrix<T>& b, bool add = false) {
-  TORCH_ERROR_CODE_CHECK(add ? aoti_torch_cpu_addmm_out(out.handle(), out.handle(), a.handle(), b.handle(), 1.0, 1.0)
-                             : aoti_torch_cpu_mm_out(out.handle(), a.handle(), b.handle()));
+void gemm(Rows<T> out, const Matrix<T>& a, const Matrix<T>& b, bool add = false) {
+  if constexpr (!is_low<T>)
+    if (b.column_stride == 1)
+      return products<T>().multiply({a.rows, b.columns, a.columns, a.data, a.row_stride, a.column_stride, b.data, b.row_stride, out, add});
+  const LibraryMatrix<T> to({out.data, a.rows, b.columns, out.stride}), left(a), right(b);
+  TORCH_ERROR_CODE_CHECK(add ? aoti_torch_cpu_addmm_out(to.handle(), to.handle(), left.handle(), right.handle(), 1.0, 1.0)
+                             : aoti_torch_cpu_mm_out(to.handle(), left.handle(), right.handle()));
 }
 
 }  // namespace dcrnn_fast::cpu

@@ -11,40 +11,9 @@
 
 #include "elementwise.h"
 #include "isa.h"
+#include "product.h"
 
 namespace dcrnn_fast::cpu {
-
-// The widest vector holds so many floats; rows are padded to a multiple.
-constexpr int64_t padding = 16;
-constexpr int64_t padded(int64_t values) { return (values + padding - 1) / padding * padding; }
-
-// So many terms of a sum lie side by side in the right operand of a product, and are multiplied at once.
-template <typename O>
-constexpr int64_t group = is_low<O> ? 2 : 1;
-// The terms of a sum, rounded up to whole groups. Those past the end must be 0 on both sides: a NaN there would reach the sum.
-template <typename O>
-constexpr int64_t grouped(int64_t terms) {
-  return (terms + group<O> - 1) / group<O> * group<O>;
-}
-// Where the term k of column n lies in a right operand with rows of `width` columns.
-template <typename O>
-constexpr int64_t place(int64_t k, int64_t n, int64_t width) {
-  return (k / group<O> * width + n) * group<O> + k % group<O>;
-}
-
-// out [rows, width] = or += a [rows, inner] b [inner, width]. `inner` is grouped, `width` is padded. The values of a row of `a` lie
-// `column_stride` apart; 1 where they are grouped.
-template <typename O>
-struct Product {
-  using A = accumulator<O>;
-  int64_t rows, width, inner;
-  const O* a;
-  int64_t row_stride, column_stride;
-  const O* b;
-  int64_t b_width;  // the columns of a whole row of b, of which `width` are read
-  Rows<A> out;
-  bool add;
-};
 
 // One step of the cell: a = W z + b, g = sigmoid(V y + c), next = state + g x0 a. z and y lie `rank_plane` elements apart. weight is W and
 // V transposed, each [rank, plane]; `rank` is grouped. Writes a and g to `activations` where it is not null, one `plane` elements after the

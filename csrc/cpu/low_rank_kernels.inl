@@ -2,92 +2,10 @@
 // (DCRNN_VECTOR), of how many vectors of a row the registers hold six rows' sums (DCRNN_COLUMNS), and whether the operands are pairs of
 // bfloat16 (DCRNN_PAIRS).
 #include "../cell.h"
+#include "product.inl"
 
 namespace dcrnn_fast::cpu::DCRNN_ISA {
 namespace {
-
-// A vector of operands, and how it adds its products with one group of terms to a vector of sums.
-template <typename O>
-struct Operand {
-  using A = O;
-  typedef A Vector __attribute__((vector_size(DCRNN_VECTOR), aligned(sizeof(A)), may_alias));
-  using Sums = Vector;
-  DCRNN_CELL Sums add(Sums sums, Vector right, const O* left) { return sums + *left * right; }
-};
-#if defined(DCRNN_PAIRS)
-template <>
-struct Operand<BFloat16> {
-  using A = float;
-  typedef __m512bh Vector __attribute__((aligned(2), may_alias));
-  typedef __m512 Sums __attribute__((aligned(4), may_alias));
-  DCRNN_CELL Sums add(Sums sums, Vector right, const BFloat16* left) {
-    std::int32_t pair;
-    __builtin_memcpy(&pair, left, sizeof pair);
-    return _mm512_dpbf16_ps(sums, right, (__m512bh)_mm512_set1_epi32(pair));
-  }
-};
-#endif
-
-// The sums of R rows and N vectors stay in registers while the terms go by.
-template <int R, int N, typename O>
-DCRNN_CELL void block(const Product<O>& p, int64_t row, int64_t column) {
-  using Vector = typename Operand<O>::Vector;
-  using Sums = typename Operand<O>::Sums;
-  constexpr int64_t lanes = sizeof(Sums) / sizeof(accumulator<O>), terms = group<O>;
-  const O* const a = p.a + row * p.row_stride;
-  const O* b = p.b + column * terms;
-  Sums sums[R][N];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) sums[r][n] = Sums{};
-  for (int64_t k = 0; k < p.inner; k += terms, b += terms * p.b_width) {
-    Vector right[N];
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) right[n] = *reinterpret_cast<const Vector*>(b + n * lanes * terms);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) sums[r][n] = Operand<O>::add(sums[r][n], right[n], a + r * p.row_stride + k * p.column_stride);
-  }
-  const Rows<accumulator<O>> out = p.out.at(row, column);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      Sums& to = *reinterpret_cast<Sums*>(out[r] + n * lanes);
-      to = p.add ? to + sums[r][n] : sums[r][n];  // added term by term, small terms would be rounded as often as there are terms
-    }
-}
-
-template <int N, typename O>
-DCRNN_CELL void columns(const Product<O>& p, int64_t column) {
-  int64_t row = 0;
-  for (; row + 6 <= p.rows; row += 6) block<6, N>(p, row, column);
-  for (; row + 3 <= p.rows; row += 3) block<3, N>(p, row, column);
-  for (; row < p.rows; ++row) block<1, N>(p, row, column);
-}
-
-template <typename O>
-DCRNN_CELL void whole_product(const Product<O>& p) {
-  constexpr int64_t lanes = DCRNN_VECTOR / sizeof(accumulator<O>);
-  int64_t column = 0;
-  for (; column + DCRNN_COLUMNS * lanes <= p.width; column += DCRNN_COLUMNS * lanes) columns<DCRNN_COLUMNS>(p, column);
-  for (; column + 2 * lanes <= p.width; column += 2 * lanes) columns<2>(p, column);
-  for (; column < p.width; column += lanes) columns<1>(p, column);
-}
-
-// Sums of many terms are sums of the sums of some: the rounding error of one long chain of additions would grow with its length.
-template <typename O>
-void product(const Product<O>& p) {
-  constexpr int64_t most_terms = is_low<O> ? 256 : 64;
-  Product<O> part = p;
-  for (int64_t first = 0; first < p.inner; first += most_terms) {
-    part.a = p.a + first * p.column_stride, part.b = p.b + first * p.b_width;
-    part.inner = std::min(most_terms, p.inner - first), part.add = p.add || first > 0;
-    whole_product(part);
-  }
-}
 
 // Whole vectors of A as operands, where these are of another type.
 #if defined(DCRNN_PAIRS)

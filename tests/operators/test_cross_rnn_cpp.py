@@ -144,6 +144,16 @@ def test_the_forward_has_the_same_bits_for_any_number_of_threads(backend):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("rank", [None, 9])
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(backend, rank):
+    for dim, dtype in product((16, 33, 200), (torch.float32, DOUBLE)):
+        arguments = cross_arguments(batch=700, dim=dim, tasks=2, dtype=dtype, context_dim=3, rank=rank)
+        together = backend.cross_rnn(**arguments)
+        for rows in (slice(0, 4), slice(57, 70), slice(650, 700)):
+            some = {**arguments, "x0": arguments["x0"][rows], "context": arguments["context"][:, rows]}
+            assert torch.equal(backend.cross_rnn(**some), together[:, rows]), (dim, dtype, rows)
+
+
 def test_columns_of_a_wider_input_are_read_in_place(backend):
     arguments = cross_arguments(batch=70, dim=6)
     wide = torch.randn(70, 20, dtype=DOUBLE)
