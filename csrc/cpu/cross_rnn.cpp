@@ -21,9 +21,9 @@ void pad(Arguments& arguments, int64_t rows) {
   if (arguments.context) arguments.context = padded(*arguments.context, 1, rows);
 }
 
-Tiles::Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts) : batch(batch) {
-  constexpr int64_t cache_bytes = 1 << 20, fewest = 32;
-  const int64_t enough = std::max<int64_t>(256, dim / 2), fits = cache_bytes / row_bytes;
+Tiles::Tiles(int64_t batch, int64_t fewest, int64_t enough, int64_t row_bytes, int64_t parts) : batch(batch) {
+  constexpr int64_t cache_bytes = 1 << 20;
+  const int64_t fits = cache_bytes / row_bytes;
   const int64_t for_threads = std::max(fewest, (batch + parts - 1) / parts);
   const int64_t rows = std::min(std::max(enough, std::min<int64_t>(512, fits)), for_threads);
   count = std::max<int64_t>(1, (batch + rows / 2) / rows);
@@ -61,7 +61,7 @@ const T* rows_in_place(const BankIndex& bank, int64_t task, const T* shared, con
 }  // namespace
 
 template <typename T>
-Problem<T>::Problem(const Arguments& arguments, bool forward, bool backward)
+Problem<T>::Problem(const Arguments& arguments, Passes passes)
     : tasks(arguments.tasks()),
       batch(arguments.batch()),
       dim(arguments.dim()),
@@ -76,8 +76,8 @@ Problem<T>::Problem(const Arguments& arguments, bool forward, bool backward)
       common(common_units(bank, dim)) {
   const auto data = [](const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); };
   const T *const shared = data(arguments.shared_weight), *const own = data(arguments.private_weight);
-  const bool packs = forward && !is_low<T> && batch > few_rows;
-  if (backward || !packs) gather(shared, own);
+  const bool packs = !is_low<T> && passes != Passes::backward && batch > few_rows;
+  if (passes != Passes::forward || !packs) gather(shared, own);
   if (packs) pack(shared, own);
   biases_ = Buffer<A>(tasks * bank.rows * gates);
   for (int64_t place = 0; place < tasks * bank.rows; ++place) {
@@ -118,7 +118,7 @@ void Problem<T>::pack(const T* shared, const T* own) {
           const int64_t row = first + i, place = block % weight_steps * dim + row / gates;
           rows[i] = row_of(bank, shared, own, block / weight_steps, place, gates * columns) + row % gates * columns;
         }
-        products<T>().transpose(rows, count, columns, packed_.get() + block * columns * packed_width() + first, packed_width());
+        product_kernels<T>().transpose(rows, count, columns, packed_.get() + block * columns * packed_width() + first, packed_width());
       }
     });
   }

@@ -30,12 +30,14 @@ struct Units {
   }
 };
 
+enum class Passes { forward, backward, both };
+
 template <typename T>
 struct Problem {
   using A = accumulator<T>;
 
-  // Gathers or packs the weights that the products of a forward, of a backward, or of both read.
-  Problem(const Arguments& arguments, bool forward, bool backward);
+  // Gathers or packs the weights that the products of these passes read.
+  Problem(const Arguments& arguments, Passes passes);
 
   int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;
   Rows<const T> x0;
@@ -57,10 +59,12 @@ struct Problem {
   int64_t multiplications() const { return tasks * steps * dim * gates * columns; }  // of a row
 
   const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
+  // Whether a forward reads packed weights, by our own products.
+  bool packed() const { return packed_.get(); }
   // `count` columns of the units' weights at a step, from column `first` on, transposed [count, units * G].
   Matrix<T> transposed(int64_t task, int64_t step, Units units, int64_t first, int64_t count) const {
     const int64_t unit = units.begin * gates, width = units.count() * gates;
-    if (!packed_.get()) return {step_weight(task, step) + unit * columns + first, count, width, 1, columns};
+    if (!packed()) return {step_weight(task, step) + unit * columns + first, count, width, 1, columns};
     const T* const packed = packed_.get() + ((task * weight_steps + step % weight_steps) * columns + first) * packed_width();
     return {packed + unit, count, width, packed_width()};
   }
@@ -71,7 +75,7 @@ struct Problem {
   void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product, T* operand) const;
 
  private:
-  int64_t packed_width() const { return spread(dim * gates); }
+  int64_t packed_width() const { return spread<T>(padded(dim * gates)); }
   void gather(const T* shared, const T* own);
   void pack(const T* shared, const T* own);
 
@@ -79,21 +83,24 @@ struct Problem {
   Buffer<A> biases_;
 };
 
-// Divides the batch into tiles of about equal size. A tile has enough rows to repay packing the weights in every product, and few enough
-// that it stays in the second-level cache and that there are `parts` tiles. The forward's tiles depend on the shape alone: the number of
-// threads must not change its bits. It has a part for each half a million multiplications, at most 4: of few, a thread does not pay.
+// Divides the batch into tiles of about equal size. A tile has enough rows to repay what a product does once, packing the weights in the
+// library's, and few enough that it stays in the second-level cache and that there are `parts` tiles. A forward has a part for each half a
+// million multiplications: of few, a thread does not pay. The number of threads must not change its bits, so that of parts must not depend
+// on it where the library multiplies.
 struct Tiles {
   int64_t batch, count;
 
   template <typename T>
-  explicit Tiles(const Problem<T>& p) : Tiles(p, std::clamp<int64_t>(p.batch * p.multiplications() >> 19, 1, 4)) {}
+  explicit Tiles(const Problem<T>& p)
+      : Tiles(p, std::clamp<int64_t>(p.batch * p.multiplications() >> 19, 1, p.packed() ? torch::stable::get_num_threads() : 4)) {}
   template <typename T>
-  Tiles(const Problem<T>& p, int64_t parts) : Tiles(p.batch, p.dim, (2 + p.gates) * p.dim * sizeof(T), parts) {}
+  Tiles(const Problem<T>& p, int64_t parts)
+      : Tiles(p.batch, is_low<T> ? 32 : 12, std::max<int64_t>(256, p.dim / 2), (2 + p.gates) * p.dim * sizeof(T), parts) {}
   int64_t begin(int64_t tile) const { return batch * tile / count; }
   int64_t most_rows() const { return (batch + count - 1) / count; }
 
  private:
-  Tiles(int64_t batch, int64_t dim, int64_t row_bytes, int64_t parts);
+  Tiles(int64_t batch, int64_t fewest, int64_t enough, int64_t row_bytes, int64_t parts);
 };
 
 // Runs all steps of a tile of rows for one task. Step l writes a and g to activations(l) [rows, G, D] and the next state to states(l).

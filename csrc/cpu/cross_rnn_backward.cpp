@@ -56,7 +56,7 @@ template <typename T>
 CrossRnnGradients backward(const Arguments& arguments, const Tensor& grad, const Tensor& activations, int64_t needs) {
   using A = accumulator<T>;
   const Tensor& like = arguments.x0;
-  const Problem<T> p(arguments, !activations.numel(), true);
+  const Problem<T> p(arguments, activations.numel() ? Passes::backward : Passes::both);
   const bool weights = needs & need_banks, has_work = p.batch && p.tasks;
   Gradient<T> dx0(like, needs & need_x0, has_work, {p.batch, p.dim});
   Gradient<T> dcontext(like, needs & need_context, has_work, {p.steps, p.batch, p.context});

@@ -30,8 +30,8 @@ class BackwardChunk {
         tile(tiles.most_rows()),
         tiles_each(tiles_in_chunk()),
         rows_each(tiles_each * tile),
-        products_(p.tasks * p.steps * rows_each * spread(width)),
-        states_(out.weight ? p.tasks * (p.steps - 1) * rows_each * spread(p.dim) : 0),
+        products_(p.tasks * p.steps * rows_each * spread<T>(width)),
+        states_(out.weight ? p.tasks * (p.steps - 1) * rows_each * spread<T>(p.dim) : 0),
         common_(rows_each * common_width),
         sums_(tiles_each * p.tasks * sums_size) {}
 
@@ -44,11 +44,11 @@ class BackwardChunk {
 
   // da|dq [D, G] of a step, from row `local` of the chunk on.
   Rows<T> products(int64_t task, int64_t step, int64_t local) const {
-    return {products_.get() + ((task * p.steps + step) * rows_each + local) * spread(width), spread(width)};
+    return {products_.get() + ((task * p.steps + step) * rows_each + local) * spread<T>(width), spread<T>(width)};
   }
   // The state before `step` >= 1.
   Rows<T> states(int64_t task, int64_t step, int64_t local) const {
-    return {states_.get() + ((task * (p.steps - 1) + step - 1) * rows_each + local) * spread(p.dim), spread(p.dim)};
+    return {states_.get() + ((task * (p.steps - 1) + step - 1) * rows_each + local) * spread<T>(p.dim), spread<T>(p.dim)};
   }
   // da|dq of the common units at the first step, summed over the tasks.
   Rows<T> common(int64_t local) const { return {common_.get() + local * common_width, common_width}; }

@@ -15,21 +15,28 @@ class BackwardWeights {
 
   // Adds the chunk's part to all dW.
   void add_weights() const {
-    const int64_t count = p_.tasks * p_.weight_steps, threads = torch::stable::get_num_threads(), work = c_.width * p_.columns * c_.rows;
-    // Half precision leaves the units of one product to the library's threads, unless it is too little work for them: small products run
-    // side by side, one a thread.
-    const bool side_by_side = !is_low<T> || ((count % threads == 0 || count > 2 * threads) && work < 1 << 25);
-    const int64_t parts = is_low<T> ? 1 : std::clamp<int64_t>(work >> 20, 1, (4 * threads + count - 1) / count);
-    const auto each = [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t block = i / parts, part = i % parts;
-        add_weight(block / p_.weight_steps, block % p_.weight_steps, {p_.dim * part / parts, p_.dim * (part + 1) / parts});
-      }
-    };
-    if (side_by_side)
-      torch::stable::parallel_for(0, count * parts, 1, each);
-    else
-      each(0, count);
+    const int64_t blocks = p_.tasks * p_.weight_steps, work = p_.gates * p_.columns * c_.rows;  // of a unit
+    if constexpr (is_low<T>) {
+      const int64_t threads = torch::stable::get_num_threads();
+      const auto each = [&](int64_t begin, int64_t end) {
+        for (int64_t block = begin; block < end; ++block) add_weight(block, {0, p_.dim});
+      };
+      // A small product is too little work for the library's threads: small ones run side by side, one a thread.
+      if ((blocks % threads == 0 || blocks > 2 * threads) && p_.dim * work < 1 << 25)
+        torch::stable::parallel_for(0, blocks, 1, each);
+      else
+        each(0, blocks);
+    } else {
+      constexpr int64_t few = 6, repays = 1 << 20;  // units that go together, and the multiplications that repay waking a thread
+      const int64_t parts = (p_.dim + few - 1) / few, steps = p_.steps / p_.weight_steps;
+      torch::stable::parallel_for(0, blocks * parts, std::max<int64_t>(1, repays / (few * work * steps)), [&](int64_t begin, int64_t end) {
+        for (int64_t last; begin < end; begin = last) {
+          const int64_t block = begin / parts;
+          last = std::min(end, (block + 1) * parts);
+          add_weight(block, {(begin - block * parts) * few, std::min(p_.dim, (last - block * parts) * few)});
+        }
+      });
+    }
   }
 
   // Writes or adds a tile's column sums [tasks, W, G, D] to the gradient of the biases, [tasks, W, D, G].
@@ -42,34 +49,52 @@ class BackwardWeights {
   }
 
  private:
-  // One task's dW for one step of the weights, of some units.
-  void add_weight(int64_t task, int64_t weight_step, Units part) const {
-    A* const out = c_.out.weight + (task * p_.weight_steps + weight_step) * c_.width * p_.columns;
-    bool add = c_.row > 0;
+  // The sums of a chunk's rows are computed apart from those of the chunks before it, a few columns at a time so that they stay in cache:
+  // the rounding error of one long chain of additions would grow with the batch. The library's sums are apart anyway.
+  static constexpr int64_t few_columns = is_low<T> ? most_size : 64;
+  bool apart() const { return !is_low<T> && c_.row > 0; }
+
+  // The dW of some units for a task and step of the weights, `block`.
+  void add_weight(int64_t block, Units units) const {
+    const int64_t task = block / p_.weight_steps, weight_step = block % p_.weight_steps;
+    const Rows<A> out{c_.out.weight + (block * p_.dim + units.begin) * p_.gates * p_.columns, p_.columns};
+    const Buffer<A> own(apart() ? units.count() * p_.gates * few_columns : 0);
+    const auto operand = [&](int64_t step) { return step ? Rows<const T>(c_.states(task, step, 0)) : p_.x0.at(c_.row); };
+    for (int64_t first = 0; first < p_.context; first += few_columns)
+      add_columns(task, weight_step, units, std::min(few_columns, p_.context - first), out.at(0, first), own.get(), [&](int64_t step) {
+        return Rows<const T>{p_.context_states + (step * p_.batch + c_.row) * p_.context + first, p_.context};
+      });
+    for (int64_t first = 0; first < p_.dim; first += few_columns)
+      add_columns(task, weight_step, units, std::min(few_columns, p_.dim - first), out.at(0, p_.context + first), own.get(),
+                  [&](int64_t step) { return operand(step).at(0, first); });
+  }
+
+  // `operand` gives the columns' values in the chunk's rows at a step.
+  template <typename Operand>
+  void add_columns(int64_t task, int64_t weight_step, Units units, int64_t columns, Rows<A> out, A* own, const Operand& operand) const {
+    const Rows<A> to = apart() ? Rows<A>{own, columns} : out;
+    bool add = is_low<T> && c_.row > 0;
     for (int64_t step = weight_step; step < p_.steps && !p_.interruption.came(); step += p_.weight_steps) {
       // `gradient` is that of the units from `first` on
-      const auto units = [&](Units range, int64_t first, Rows<const T> gradient) {
-        range = range.within(part);
-        if (!range.count()) return;
-        gradient = gradient.at(0, (range.begin - first) * p_.gates);
-        const Rows<A> rows{out + range.begin * p_.gates * p_.columns, p_.columns};
-        const int64_t width = range.count() * p_.gates;
-        const Rows<const T> state = step ? Rows<const T>(c_.states(task, step, 0)) : p_.x0.at(c_.row);
-        if (p_.context)
-          add_product(width, gradient, p_.context, {p_.context_states + (step * p_.batch + c_.row) * p_.context, p_.context}, rows, add);
-        add_product(width, gradient, p_.dim, state, rows.at(0, p_.context), add);
+      const auto multiply = [&](Units range, int64_t first, Rows<const T> gradient) {
+        range = range.within(units);
+        if (range.count())
+          add_product(range.count() * p_.gates, gradient.at(0, (range.begin - first) * p_.gates), columns, operand(step),
+                      to.at((range.begin - units.begin) * p_.gates), add);
       };
-      const Rows<const T> gradient = c_.products(task, step, 0);
-      p_.own_units(step, [&](Units range) { units(range, 0, gradient); });
+      p_.own_units(step, [&](Units range) { multiply(range, 0, c_.products(task, step, 0)); });
       if (step == 0 && c_.common_width) {
-        const Units common = p_.common.within(part);
+        const Units common = p_.common.within(units);
         if (task == 0)
-          units(common, p_.common.begin, c_.common(0));
+          multiply(common, p_.common.begin, c_.common(0));
         else if (!add)
-          std::fill_n(out + common.begin * p_.gates * p_.columns, common.count() * p_.gates * p_.columns, A(0));
+          for (int64_t row = 0; row < common.count() * p_.gates; ++row)
+            std::fill_n(to[(common.begin - units.begin) * p_.gates + row], columns, A(0));
       }
       add = true;
     }
+    if (apart())
+      for (int64_t row = 0; row < units.count() * p_.gates; ++row) kernels_.add(to[row], out[row], columns);
   }
 
   // to [width, columns] = or += gradient [rows, width]^T state [rows, columns].

@@ -19,8 +19,8 @@ template <typename T>
 void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   const Tiles tiles(p);
   const int64_t width = p.dim * p.gates;
-  // Never one tile alone: outside a parallel region the library would use several threads and might add in another order.
-  torch::stable::parallel_for(0, std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
+  // Outside a parallel region, as for one tile alone, the library would use several threads and might add in another order.
+  torch::stable::parallel_for(0, p.packed() ? tiles.count : std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
     ForwardTile<T> tile(p, tiles.most_rows());
     for (int64_t i = begin; i < std::min(end, tiles.count) && !p.interruption.came(); ++i) {
       const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
@@ -60,7 +60,7 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
     with_type<BFloat16, Half>(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       T* const kept = keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
-      forward(Problem<T>(arguments, true, false), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
+      forward(Problem<T>(arguments, Passes::forward), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
     });
   if (padded) {
     out = clone(narrow(out, arguments.return_states ? 2 : 1, 0, batch));

@@ -63,7 +63,8 @@ template <typename T>
 void gemm(Rows<T> out, const Matrix<T>& a, const Matrix<T>& b, bool add = false) {
   if constexpr (!is_low<T>)
     if (b.column_stride == 1)
-      return products<T>().multiply({a.rows, b.columns, a.columns, a.data, a.row_stride, a.column_stride, b.data, b.row_stride, out, add});
+      return product_kernels<T>().product(
+          {a.rows, b.columns, a.columns, a.data, a.row_stride, a.column_stride, b.data, b.row_stride, out, add});
   const LibraryMatrix<T> to({out.data, a.rows, b.columns, out.stride}), left(a), right(b);
   TORCH_ERROR_CODE_CHECK(add ? aoti_torch_cpu_addmm_out(to.handle(), to.handle(), left.handle(), right.handle(), 1.0, 1.0)
                              : aoti_torch_cpu_mm_out(to.handle(), left.handle(), right.handle()));

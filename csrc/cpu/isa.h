@@ -1,4 +1,4 @@
-// Which build of the element-wise passes runs.
+// Which build of the element-wise passes and of the products runs.
 #pragma once
 
 namespace dcrnn_fast::cpu {
@@ -11,8 +11,8 @@ Isa isa();
 
 const char* isa_name(Isa isa);
 
-// Each instruction set's table of functions, by the table's type: elementwise.h and low_rank_kernels.h declare the types, and a source file
-// for each instruction set defines the tables.
+// Each instruction set's table of functions, by the table's type: elementwise.h, product.h and low_rank_kernels.h declare the types, and a
+// source file for each instruction set defines the tables.
 namespace baseline {
 template <typename Table>
 const Table& table();

@@ -1,6 +1,4 @@
-// The bodies of the passes in low_rank_kernels.h. A file for each instruction set includes it, and says how many bytes a vector has
-// (DCRNN_VECTOR), of how many vectors of a row the registers hold six rows' sums (DCRNN_COLUMNS), and whether the operands are pairs of
-// bfloat16 (DCRNN_PAIRS).
+// The bodies of the passes in low_rank_kernels.h. A file for each instruction set includes it, and says what product.inl asks for.
 #include "../cell.h"
 #include "product.inl"
 

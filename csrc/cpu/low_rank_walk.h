@@ -24,6 +24,12 @@ struct LowRankSums {
   A* bias() const { return memory.get() + weight_size; }                    // [tasks, W, G, plane]
   A* projection() const { return memory.get() + weight_size + bias_size; }  // [projections, W, r, G, context_plane + plane]
 
+  // Adds the sums to `total`, and begins again at zero.
+  void move_to(const LowRankSums& total) const {
+    kernels<T>().add(memory.get(), total.memory.get(), size());
+    std::fill_n(memory.get(), size(), A(0));
+  }
+
   int64_t weight_size, bias_size, projection_size;
   Buffer<A> memory;
 };

@@ -12,11 +12,14 @@
 
 namespace dcrnn_fast::cpu {
 
-// The widest vector holds so many floats; rows are padded to a multiple.
+// The widest vector holds so many floats; the rows of packed operands are padded to a multiple.
 constexpr int64_t padding = 16;
 constexpr int64_t padded(int64_t values) { return (values + padding - 1) / padding * padding; }
-// The stride of such rows. It is an odd number of vectors: of rows that lie a power of two apart, a cache holds few.
-constexpr int64_t spread(int64_t values) { return padded(values) | padding; }
+// The stride of rows of so many values: of rows that lie a multiple of some power of two apart, a cache holds few.
+template <typename T>
+constexpr int64_t spread(int64_t values) {
+  return values * sizeof(T) % 1024 ? values : values + padding;
+}
 
 // So many terms of a sum lie side by side in the right operand of a product, and are multiplied at once.
 template <typename O>
@@ -47,15 +50,15 @@ struct Product {
 };
 
 template <typename A>
-struct Products {
-  void (*multiply)(const Product<A>&);
-  // Writes rows of `inner` values as the columns of a right operand [inner, width].
+struct ProductKernels {
+  void (*product)(const Product<A>&);
+  // Writes up to 16 rows of `inner` values as columns of a right operand [inner, width].
   void (*transpose)(const A* const* rows, int64_t count, int64_t inner, A* to, int64_t width);
 };
 
 template <typename A>
-const Products<A>& products() {
-  return table<Products<A>>();
+const ProductKernels<A>& product_kernels() {
+  return table<ProductKernels<A>>();
 }
 
 }  // namespace dcrnn_fast::cpu

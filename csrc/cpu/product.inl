@@ -5,22 +5,8 @@
 namespace dcrnn_fast::cpu::DCRNN_ISA {
 namespace {
 
-// a b + c, rounded as in the loops of several sums. In a loop of one sum alone, GCC leaves it in two instructions that round twice, and a
-// row's bits would depend on how many rows are beside it.
-#if DCRNN_VECTOR == 64
-DCRNN_CELL __m512 fused(float a, __m512 b, __m512 c) { return _mm512_fmadd_ps(_mm512_set1_ps(a), b, c); }
-DCRNN_CELL __m512d fused(double a, __m512d b, __m512d c) { return _mm512_fmadd_pd(_mm512_set1_pd(a), b, c); }
-#elif DCRNN_VECTOR == 32
-DCRNN_CELL __m256 fused(float a, __m256 b, __m256 c) { return _mm256_fmadd_ps(_mm256_set1_ps(a), b, c); }
-DCRNN_CELL __m256d fused(double a, __m256d b, __m256d c) { return _mm256_fmadd_pd(_mm256_set1_pd(a), b, c); }
-#else
-template <typename A, typename Vector>
-DCRNN_CELL Vector fused(A a, Vector b, Vector c) {
-  return a * b + c;
-}
-#endif
-
-// A vector of operands, and how it adds its products with one group of terms to a vector of sums.
+// A vector of operands, and how it adds its products with one group of terms to a vector of sums. It rounds once where the instruction set
+// can. Left to itself, the compiler rounds twice in some loops, and a row's bits would depend on the rows beside it.
 template <typename O>
 struct Operand {
   using A = O;
@@ -28,10 +14,36 @@ struct Operand {
   using Sums = Vector;
   DCRNN_CELL Sums add(Sums sums, Vector right, const O* left) { return sums + *left * right; }
 };
+#if DCRNN_VECTOR == 64
+template <>
+struct Operand<float> {
+  typedef __m512 Vector __attribute__((aligned(4)));
+  using Sums = Vector;
+  DCRNN_CELL Sums add(Sums sums, Vector right, const float* left) { return _mm512_fmadd_ps(_mm512_set1_ps(*left), right, sums); }
+};
+template <>
+struct Operand<double> {
+  typedef __m512d Vector __attribute__((aligned(8)));
+  using Sums = Vector;
+  DCRNN_CELL Sums add(Sums sums, Vector right, const double* left) { return _mm512_fmadd_pd(_mm512_set1_pd(*left), right, sums); }
+};
+#elif DCRNN_VECTOR == 32
+template <>
+struct Operand<float> {
+  typedef __m256 Vector __attribute__((aligned(4)));
+  using Sums = Vector;
+  DCRNN_CELL Sums add(Sums sums, Vector right, const float* left) { return _mm256_fmadd_ps(_mm256_set1_ps(*left), right, sums); }
+};
+template <>
+struct Operand<double> {
+  typedef __m256d Vector __attribute__((aligned(8)));
+  using Sums = Vector;
+  DCRNN_CELL Sums add(Sums sums, Vector right, const double* left) { return _mm256_fmadd_pd(_mm256_set1_pd(*left), right, sums); }
+};
+#endif
 #if defined(DCRNN_PAIRS)
 template <>
 struct Operand<BFloat16> {
-  using A = float;
   typedef __m512bh Vector __attribute__((aligned(2), may_alias));
   typedef __m512 Sums __attribute__((aligned(4), may_alias));
   DCRNN_CELL Sums add(Sums sums, Vector right, const BFloat16* left) {
@@ -62,13 +74,7 @@ DCRNN_CELL void block(const Product<O>& p, int64_t row, int64_t column) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) {
-        const O* const left = a + r * p.row_stride + k * p.column_stride;
-        if constexpr (R * N == 1 && !is_low<O>)
-          sums[r][n] = fused(*left, right[n], sums[r][n]);
-        else
-          sums[r][n] = Operand<O>::add(sums[r][n], right[n], left);
-      }
+      for (int n = 0; n < N; ++n) sums[r][n] = Operand<O>::add(sums[r][n], right[n], a + r * p.row_stride + k * p.column_stride);
   }
   const Rows<accumulator<O>> out = p.out.at(row, column);
 #pragma GCC unroll 8
@@ -125,7 +131,7 @@ DCRNN_CELL void whole_product(const Product<O>& p) {
 // The sums of a few columns stay in the second-level cache while the terms go by.
 template <typename O>
 void product(const Product<O>& p) {
-  constexpr int64_t most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(accumulator<O>);
+  constexpr int64_t most_columns = std::max<int64_t>(DCRNN_COLUMNS * DCRNN_VECTOR, 64) / sizeof(accumulator<O>);  // a line at least
   Product<O> part = p;
   for (int64_t column = 0; column < p.width; column += most_columns) {
     part.width = std::min(most_columns, p.width - column), part.out = p.out.at(0, column);
@@ -138,46 +144,42 @@ void product(const Product<O>& p) {
 }
 
 #if !defined(DCRNN_PAIRS)
-// A line of the cache is written at once, from four values of each of 16 rows.
+// Of 16 rows, four values each fill lines of the cache.
 template <typename A>
 void transpose(const A* const* rows, int64_t count, int64_t inner, A* to, int64_t width) {
-  constexpr int64_t most = 16;
-  for (int64_t first = 0; first < count; first += most) {
-    const int64_t end = std::min(first + most, count);
-    int64_t k = 0;
+  int64_t k = 0;
 #if __has_builtin(__builtin_shufflevector)
-    typedef A Four __attribute__((vector_size(4 * sizeof(A)), aligned(sizeof(A)), may_alias));
-    for (; end - first == most && k + 4 <= inner; k += 4)
+  typedef A Four __attribute__((vector_size(4 * sizeof(A)), aligned(sizeof(A)), may_alias));
+  for (; count == 16 && k + 4 <= inner; k += 4)
 #pragma GCC unroll 4
-      for (int64_t i = first; i < end; i += 4) {
-        const auto at = [&](int64_t row) { return reinterpret_cast<const Four*>(rows[i + row] + k); };
-        const Four even = __builtin_shufflevector(*at(0), *at(1), 0, 4, 1, 5), odd = __builtin_shufflevector(*at(0), *at(1), 2, 6, 3, 7);
-        const Four even2 = __builtin_shufflevector(*at(2), *at(3), 0, 4, 1, 5), odd2 = __builtin_shufflevector(*at(2), *at(3), 2, 6, 3, 7);
-        const auto column = [&](int64_t term) { return reinterpret_cast<Four*>(to + (k + term) * width + i); };
-        *column(0) = __builtin_shufflevector(even, even2, 0, 1, 4, 5);
-        *column(1) = __builtin_shufflevector(even, even2, 2, 3, 6, 7);
-        *column(2) = __builtin_shufflevector(odd, odd2, 0, 1, 4, 5);
-        *column(3) = __builtin_shufflevector(odd, odd2, 2, 3, 6, 7);
-      }
+    for (int64_t i = 0; i < 16; i += 4) {
+      const auto at = [&](int64_t row) { return reinterpret_cast<const Four*>(rows[i + row] + k); };
+      const Four even = __builtin_shufflevector(*at(0), *at(1), 0, 4, 1, 5), odd = __builtin_shufflevector(*at(0), *at(1), 2, 6, 3, 7);
+      const Four even2 = __builtin_shufflevector(*at(2), *at(3), 0, 4, 1, 5), odd2 = __builtin_shufflevector(*at(2), *at(3), 2, 6, 3, 7);
+      const auto column = [&](int64_t term) { return reinterpret_cast<Four*>(to + (k + term) * width + i); };
+      *column(0) = __builtin_shufflevector(even, even2, 0, 1, 4, 5);
+      *column(1) = __builtin_shufflevector(even, even2, 2, 3, 6, 7);
+      *column(2) = __builtin_shufflevector(odd, odd2, 0, 1, 4, 5);
+      *column(3) = __builtin_shufflevector(odd, odd2, 2, 3, 6, 7);
+    }
 #endif
-    for (; k < inner; ++k)
-      for (int64_t i = first; i < end; ++i) to[k * width + i] = rows[i][k];
-  }
+  for (; k < inner; ++k)
+    for (int64_t i = 0; i < count; ++i) to[k * width + i] = rows[i][k];
 }
 
 template <typename A>
-constexpr Products<A> product_passes = {product<A>, transpose<A>};
+constexpr ProductKernels<A> product_passes = {product<A>, transpose<A>};
 #endif
 
 }  // namespace
 
 #if !defined(DCRNN_PAIRS)
 template <>
-const Products<float>& table<Products<float>>() {
+const ProductKernels<float>& table<ProductKernels<float>>() {
   return product_passes<float>;
 }
 template <>
-const Products<double>& table<Products<double>>() {
+const ProductKernels<double>& table<ProductKernels<double>>() {
   return product_passes<double>;
 }
 #endif
