@@ -9,34 +9,33 @@ namespace {
 // can. Left to itself, the compiler rounds twice in some loops, and a row's bits would depend on the rows beside it.
 template <typename O>
 struct Operand {
-  using A = O;
-  typedef A Vector __attribute__((vector_size(DCRNN_VECTOR), aligned(sizeof(A)), may_alias));
+  typedef O Vector __attribute__((vector_size(DCRNN_VECTOR)));
   using Sums = Vector;
   DCRNN_CELL Sums add(Sums sums, Vector right, const O* left) { return sums + *left * right; }
 };
 #if DCRNN_VECTOR == 64
 template <>
 struct Operand<float> {
-  typedef __m512 Vector __attribute__((aligned(4)));
+  using Vector = __m512;
   using Sums = Vector;
   DCRNN_CELL Sums add(Sums sums, Vector right, const float* left) { return _mm512_fmadd_ps(_mm512_set1_ps(*left), right, sums); }
 };
 template <>
 struct Operand<double> {
-  typedef __m512d Vector __attribute__((aligned(8)));
+  using Vector = __m512d;
   using Sums = Vector;
   DCRNN_CELL Sums add(Sums sums, Vector right, const double* left) { return _mm512_fmadd_pd(_mm512_set1_pd(*left), right, sums); }
 };
 #elif DCRNN_VECTOR == 32
 template <>
 struct Operand<float> {
-  typedef __m256 Vector __attribute__((aligned(4)));
+  using Vector = __m256;
   using Sums = Vector;
   DCRNN_CELL Sums add(Sums sums, Vector right, const float* left) { return _mm256_fmadd_ps(_mm256_set1_ps(*left), right, sums); }
 };
 template <>
 struct Operand<double> {
-  typedef __m256d Vector __attribute__((aligned(8)));
+  using Vector = __m256d;
   using Sums = Vector;
   DCRNN_CELL Sums add(Sums sums, Vector right, const double* left) { return _mm256_fmadd_pd(_mm256_set1_pd(*left), right, sums); }
 };
@@ -44,8 +43,8 @@ struct Operand<double> {
 #if defined(DCRNN_PAIRS)
 template <>
 struct Operand<BFloat16> {
-  typedef __m512bh Vector __attribute__((aligned(2), may_alias));
-  typedef __m512 Sums __attribute__((aligned(4), may_alias));
+  using Vector = __m512bh;
+  using Sums = __m512;
   DCRNN_CELL Sums add(Sums sums, Vector right, const BFloat16* left) {
     std::int32_t pair;
     __builtin_memcpy(&pair, left, sizeof pair);
@@ -53,6 +52,18 @@ struct Operand<BFloat16> {
   }
 };
 #endif
+
+// From and to memory that is not aligned.
+template <typename Vector>
+DCRNN_CELL Vector load(const void* from) {
+  Vector vector;
+  __builtin_memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+template <typename Vector>
+DCRNN_CELL void store(Vector vector, void* to) {
+  __builtin_memcpy(to, &vector, sizeof vector);
+}
 
 // The sums of R rows and N vectors stay in registers while the terms go by.
 template <int R, int N, typename O>
@@ -70,7 +81,7 @@ DCRNN_CELL void block(const Product<O>& p, int64_t row, int64_t column) {
   for (int64_t k = 0; k < p.inner; k += terms, b += terms * p.b_width) {
     Vector right[N];
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) right[n] = *reinterpret_cast<const Vector*>(b + n * lanes * terms);
+    for (int n = 0; n < N; ++n) right[n] = load<Vector>(b + n * lanes * terms);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -81,8 +92,9 @@ DCRNN_CELL void block(const Product<O>& p, int64_t row, int64_t column) {
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
-      Sums& to = *reinterpret_cast<Sums*>(out[r] + n * lanes);
-      to = p.add ? to + sums[r][n] : sums[r][n];  // added term by term, small terms would be rounded as often as there are terms
+      accumulator<O>* const to = out[r] + n * lanes;
+      // added term by term, small terms would be rounded as often as there are terms
+      store(p.add ? load<Sums>(to) + sums[r][n] : sums[r][n], to);
     }
 }
 
@@ -149,18 +161,19 @@ template <typename A>
 void transpose(const A* const* rows, int64_t count, int64_t inner, A* to, int64_t width) {
   int64_t k = 0;
 #if __has_builtin(__builtin_shufflevector)
-  typedef A Four __attribute__((vector_size(4 * sizeof(A)), aligned(sizeof(A)), may_alias));
+  typedef A Four __attribute__((vector_size(4 * sizeof(A))));
   for (; count == 16 && k + 4 <= inner; k += 4)
 #pragma GCC unroll 4
     for (int64_t i = 0; i < 16; i += 4) {
-      const auto at = [&](int64_t row) { return reinterpret_cast<const Four*>(rows[i + row] + k); };
-      const Four even = __builtin_shufflevector(*at(0), *at(1), 0, 4, 1, 5), odd = __builtin_shufflevector(*at(0), *at(1), 2, 6, 3, 7);
-      const Four even2 = __builtin_shufflevector(*at(2), *at(3), 0, 4, 1, 5), odd2 = __builtin_shufflevector(*at(2), *at(3), 2, 6, 3, 7);
-      const auto column = [&](int64_t term) { return reinterpret_cast<Four*>(to + (k + term) * width + i); };
-      *column(0) = __builtin_shufflevector(even, even2, 0, 1, 4, 5);
-      *column(1) = __builtin_shufflevector(even, even2, 2, 3, 6, 7);
-      *column(2) = __builtin_shufflevector(odd, odd2, 0, 1, 4, 5);
-      *column(3) = __builtin_shufflevector(odd, odd2, 2, 3, 6, 7);
+      const Four one = load<Four>(rows[i] + k), two = load<Four>(rows[i + 1] + k);
+      const Four three = load<Four>(rows[i + 2] + k), last = load<Four>(rows[i + 3] + k);
+      const Four even = __builtin_shufflevector(one, two, 0, 4, 1, 5), odd = __builtin_shufflevector(one, two, 2, 6, 3, 7);
+      const Four even2 = __builtin_shufflevector(three, last, 0, 4, 1, 5), odd2 = __builtin_shufflevector(three, last, 2, 6, 3, 7);
+      A* const at = to + k * width + i;
+      store(__builtin_shufflevector(even, even2, 0, 1, 4, 5), at);
+      store(__builtin_shufflevector(even, even2, 2, 3, 6, 7), at + width);
+      store(__builtin_shufflevector(odd, odd2, 0, 1, 4, 5), at + 2 * width);
+      store(__builtin_shufflevector(odd, odd2, 2, 3, 6, 7), at + 3 * width);
     }
 #endif
   for (; k < inner; ++k)

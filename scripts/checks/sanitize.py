@@ -59,10 +59,18 @@ DEFECTS = (
     ),
     Defect(
         "csrc/cpu/product.inl",
-        "k < p.inner; k += terms",
-        "k <= p.inner; k += terms",
-        "functional.cross_rnn(torch.randn(40, 16), *thin, plan.index(), steps=3, backend='cpp', **projection)",
+        "p.b[k * p.b_width + column + n]",
+        "p.b[(k + 1) * p.b_width + column + n]",
+        "functional.cross_rnn(torch.randn(40, 3), *narrow, torch.arange(3, dtype=torch.int32)[None], steps=3, backend='cpp')",
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "product.inl"),
+        isas=("avx512", "avx2", "baseline"),
+    ),
+    Defect(
+        "csrc/cpu/low_rank_kernels.inl",
+        "*const gate_bias = bias + s.plane",
+        "*const gate_bias = bias + 2 * s.plane",
+        "functional.cross_rnn(torch.randn(40, 16), *thin, plan.index(), steps=3, backend='cpp', **projection)",
+        ("AddressSanitizer: heap-buffer-overflow", "READ of size", "low_rank_kernels.inl"),
         isas=("avx512", "avx2", "baseline"),
     ),
     Defect(
@@ -78,6 +86,7 @@ import torch
 from dcrnn_fast import SharingPlan, functional
 plan = SharingPlan.from_ratio("rows", 2, 16, 0.5)
 banks = torch.randn(8, 2, 16), torch.randn(8, 2), torch.randn(2, 8, 2, 16), torch.randn(2, 8, 2)
+narrow = torch.randn(3, 2, 3), torch.randn(3, 2), torch.randn(1, 0, 2, 3), torch.randn(1, 0, 2)
 thin = torch.randn(8, 2, 4), torch.randn(8, 2), torch.randn(2, 8, 2, 4), torch.randn(2, 8, 2)
 projection = {
     "shared_projection": torch.randn(4, 2, 16),
