@@ -68,15 +68,24 @@ class Comparison:
         self.add_modules(self.forms(ours, eager, x0), exact, x0, seed)
         return x0, seed
 
-    def add_dcn(self, make: Callable[..., DCNv2], peer: Callable[[DCNv2, torch.dtype], nn.Module], dim: int, batch: int) -> None:
-        """Add DCNv2 by our kernels, and by a peer with its weights, eager and in its compiled forms."""
+    def add_dcn(
+        self,
+        make: Callable[..., DCNv2],
+        peer: Callable[[DCNv2, torch.dtype], nn.Module],
+        dim: int,
+        batch: int,
+        **others: Callable[[DCNv2, torch.dtype], nn.Module],
+    ) -> None:
+        """Add DCNv2 by our kernels, and by a peer with its weights, eager and in its compiled forms. Others are added as they are."""
         ours = {name: make(backend=name, **self.kind) for name in self.ours}
         first = ours[self.ours[0]]
         for module in ours.values():
             module.load_state_dict(first.state_dict())
         x0 = self.draw(batch, dim)
         seed = self.draw(batch, dim) if self.training else None
-        self.add_modules(self.forms(ours, peer(first, self.kind["dtype"]), x0), peer(first, torch.float64), x0, seed)
+        dtype = self.kind["dtype"]
+        forms = self.forms(ours, peer(first, dtype), x0) | {name: lambda other=other: other(first, dtype) for name, other in others.items()}
+        self.add_modules(forms, peer(first, torch.float64), x0, seed)
 
     def forms(self, ours: Mapping[str, nn.Module], eager: nn.Module, x0: Tensor) -> dict[str, Callable[[], nn.Module]]:
         """Our modules, the eager peer and its compiled forms. Small forwards on a GPU run as CUDA graphs too."""

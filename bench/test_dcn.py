@@ -1,9 +1,10 @@
-"""DCNv2 (untied, one task, no gate) against the mathematics of torchrec's CrossNet, eager and compiled, and the product floor."""
+"""DCNv2 (untied, one task, no gate) against the formula of torchrec's CrossNet, eager and compiled, nn.Linear, and the product floor."""
 
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from dcrnn_fast import DCNv2
 
@@ -32,6 +33,16 @@ class CrossNetMath(nn.Module):
         return state.squeeze(2)
 
 
+class LinearCrossNet(CrossNetMath):
+    """The same as one writes it without torchrec: ``nn.Linear`` on rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x
+        for weight, bias in zip(self.weight, self.bias, strict=True):
+            state = x * linear(state, weight, bias.squeeze(1)) + state
+        return state
+
+
 def cases(grid, device):
     dtypes = DTYPES_OF[device]
     if grid == "full":
@@ -41,6 +52,6 @@ def cases(grid, device):
 
 def test_dcn(comparison):
     dim, batch, kind = comparison.case["D"], comparison.case["B"], comparison.kind
-    comparison.add_dcn(partial(DCNv2, dim, STEPS), CrossNetMath, dim, batch)
+    comparison.add_dcn(partial(DCNv2, dim, STEPS), CrossNetMath, dim, batch, linear=LinearCrossNet)
     comparison.add("floor", lambda: products(dim, batch, 1, 1, STEPS, training=comparison.training, **kind))
     comparison.time()
