@@ -63,10 +63,10 @@ struct Problem {
   bool packed() const { return packed_.get(); }
   // `count` columns of the units' weights at a step, from column `first` on, transposed [count, units * G].
   Matrix<T> transposed(int64_t task, int64_t step, Units units, int64_t first, int64_t count) const {
-    const int64_t unit = units.begin * gates, width = units.count() * gates;
-    if (!packed()) return {step_weight(task, step) + unit * columns + first, count, width, 1, columns};
+    const int64_t row = units.begin * gates, width = units.count() * gates;
+    if (!packed()) return {step_weight(task, step) + row * columns + first, count, width, 1, columns};
     const T* const packed = packed_.get() + ((task * weight_steps + step % weight_steps) * columns + first) * packed_width();
-    return {packed + unit, count, width, packed_width()};
+    return {packed + row, count, width, packed_width()};
   }
   const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
 

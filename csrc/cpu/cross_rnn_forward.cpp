@@ -13,7 +13,7 @@ using torch::stable::new_empty;
 
 // In half precision, the library's choice of kernel for 4 to 12 rows was seen to depend on the number of threads, and so would the bits:
 // such a batch is padded.
-constexpr int64_t steady_rows = 16;
+constexpr int64_t unsteady_rows = 4, steady_rows = 16;
 
 template <typename T>
 void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
@@ -52,7 +52,7 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
   const Tensor x0 = arguments.x0;
   const int64_t batch = arguments.batch();
   const bool low = x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half;
-  const bool padded = low && batch > few_rows && batch < steady_rows;
+  const bool padded = low && batch >= unsteady_rows && batch < steady_rows;
   if (padded) pad(arguments, steady_rows);
   Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
   Tensor activations = new_result(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");

@@ -57,14 +57,15 @@ void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations
   const LowRankTiles tiles(p.batch, LowRankWalk<T, O>::row_bytes(p));
   std::vector<std::unique_ptr<LowRankSums<T, O>>> sums;
   sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.banks, out.projections));
-  const int64_t fit = most_bytes / std::max<int64_t>(1, 2 * sums[0]->size() * sizeof(A));
+  const int64_t bytes = (tiles.count > few_tiles ? 2 : 1) * sums[0]->size() * sizeof(A);
+  const int64_t fit = most_bytes / std::max<int64_t>(1, bytes);
   const int64_t shares = std::max<int64_t>(1, std::min({int64_t{torch::stable::get_num_threads()}, tiles.count, fit}));
   while (static_cast<int64_t>(sums.size()) < shares) sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.banks, out.projections));
   torch::stable::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
     for (int64_t share = begin; share < end; ++share) {
       const int64_t first = tiles.count * share / shares, last = tiles.count * (share + 1) / shares;
       const bool apart = last - first > few_tiles;
-      const LowRankSums<T, O> few(p, apart && out.banks, apart && out.projections);
+      LowRankSums<T, O> few(p, apart && out.banks, apart && out.projections);
       LowRankWalk<T, O> walk(p, apart ? few : *sums[share], tiles.most_rows(), grad, return_states, activations, out.x0, out.context);
       for (int64_t i = first; i < last && !p.interruption.came(); ++i) {
         walk.run(tiles.begin(i), tiles.begin(i + 1) - tiles.begin(i));

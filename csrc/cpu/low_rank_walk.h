@@ -25,7 +25,7 @@ struct LowRankSums {
   A* projection() const { return memory.get() + weight_size + bias_size; }  // [projections, W, r, G, context_plane + plane]
 
   // Adds the sums to `total`, and begins again at zero.
-  void move_to(const LowRankSums& total) const {
+  void move_to(LowRankSums& total) {
     kernels<T>().add(memory.get(), total.memory.get(), size());
     std::fill_n(memory.get(), size(), A(0));
   }

@@ -1,5 +1,5 @@
-// A matrix product, compiled once for each instruction set from product.inl. A row of the result has the same bits whatever rows are beside
-// it, so no division of the rows among tiles and threads changes it.
+// A matrix product, compiled once for each instruction set from product.inl. On x86-64, a row of the result has the same bits whatever rows
+// are beside it, so no division of the rows among tiles and threads changes it.
 //
 // It adds up in A, float or double. Its operands are of type O: A itself, or bfloat16 on a CPU that multiplies pairs of them and adds both
 // products to a float. Strides are in elements.

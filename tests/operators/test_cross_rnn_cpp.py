@@ -87,7 +87,7 @@ def test_a_recurrence_that_amplifies_rounding_is_as_exact(backend, dtype):
 
 
 def test_a_single_row_is_as_exact_as_plain_pytorch(backend):
-    """No sum is one long chain of additions, as in a product of a matrix and a vector."""
+    """No sum of the backward is one long chain of additions, as in a product of a matrix and a vector."""
     torch.manual_seed(6)
     shape = {"batch": 1, "dim": 19, "tasks": 4, "steps": 1, "tied": False, "share_ratio": 0, "context_dim": 1, "seed": 6}
     assert_as_exact_as_plain_pytorch(cross_arguments(**shape), torch.float32, return_states=True)
