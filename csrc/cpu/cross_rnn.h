@@ -14,7 +14,8 @@
 
 namespace dcrnn_fast::cpu {
 
-// For up to so many rows, a forward reads the weights as they are: packing them would take longer than their products.
+// For up to so many rows, a forward multiplies by the library, which reads the weights as they are: packing them would take longer than the
+// products. So few rows go the same way on any number of threads.
 constexpr int64_t few_rows = 3;
 
 // Appends rows of zeros to x0 and the context until the batch has `rows` rows.

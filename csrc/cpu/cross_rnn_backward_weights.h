@@ -59,14 +59,13 @@ class BackwardWeights {
     const int64_t task = block / p_.weight_steps, weight_step = block % p_.weight_steps;
     const Rows<A> out{c_.out.weight + (block * p_.dim + units.begin) * p_.gates * p_.columns, p_.columns};
     const Buffer<A> own(apart() ? units.count() * p_.gates * few_columns : 0);
-    const auto operand = [&](int64_t step) { return step ? Rows<const T>(c_.states(task, step, 0)) : p_.x0.at(c_.row); };
     for (int64_t first = 0; first < p_.context; first += few_columns)
       add_columns(task, weight_step, units, std::min(few_columns, p_.context - first), out.at(0, first), own.get(), [&](int64_t step) {
         return Rows<const T>{p_.context_states + (step * p_.batch + c_.row) * p_.context + first, p_.context};
       });
     for (int64_t first = 0; first < p_.dim; first += few_columns)
       add_columns(task, weight_step, units, std::min(few_columns, p_.dim - first), out.at(0, p_.context + first), own.get(),
-                  [&](int64_t step) { return operand(step).at(0, first); });
+                  [&](int64_t step) { return (step ? Rows<const T>(c_.states(task, step, 0)) : p_.x0.at(c_.row)).at(0, first); });
   }
 
   // `operand` gives the columns' values in the chunk's rows at a step.

@@ -5,8 +5,8 @@
 namespace dcrnn_fast::cpu::DCRNN_ISA {
 namespace {
 
-// A vector of operands, and how it adds its products with one group of terms to a vector of sums. AVX2 and AVX-512
-// round once. Left to itself, the compiler rounds twice in some loops, and a row's bits would depend on the rows beside it.
+// A vector of operands, and how it adds its products with one group of terms to a vector of sums. AVX2 and AVX-512 multiply and add in one
+// instruction. Left to itself, the compiler takes two in some loops, which round twice: a row's bits would depend on the rows beside it.
 template <typename O>
 struct Operand {
   typedef O Vector __attribute__((vector_size(DCRNN_VECTOR)));

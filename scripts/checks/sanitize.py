@@ -45,7 +45,7 @@ class Defect(NamedTuple):
     wrong: str
     call: str
     report: tuple[str, ...]
-    isas: tuple[str, ...] = ("baseline",)
+    isas: tuple[str, ...] = ("avx512", "avx2", "baseline")
 
 
 DEFECTS = (
@@ -55,7 +55,6 @@ DEFECTS = (
         "A(product[G * (d + 1)])",
         "functional.cross_rnn(torch.randn(40, 16), *banks, plan.index(), steps=3, backend='cpp')",
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "elementwise.inl"),
-        isas=("avx512", "avx2", "baseline"),
     ),
     Defect(
         "csrc/cpu/product.inl",
@@ -63,7 +62,6 @@ DEFECTS = (
         "p.b[(k + 1) * p.b_width + column + n]",
         "functional.cross_rnn(torch.randn(40, 3), *narrow, torch.arange(3, dtype=torch.int32)[None], steps=3, backend='cpp')",
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "product.inl"),
-        isas=("avx512", "avx2", "baseline"),
     ),
     Defect(
         "csrc/cpu/low_rank_kernels.inl",
@@ -71,7 +69,6 @@ DEFECTS = (
         "*const gate_bias = bias + 2 * s.plane",
         "functional.cross_rnn(torch.randn(40, 16), *thin, plan.index(), steps=3, backend='cpp', **projection)",
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "low_rank_kernels.inl"),
-        isas=("avx512", "avx2", "baseline"),
     ),
     Defect(
         "csrc/cross_rnn_arguments.cpp",
@@ -79,6 +76,7 @@ DEFECTS = (
         "steps >= 1",
         "torch.ops.dcrnn_fast.cross_rnn(torch.randn(40, 16), *banks, plan.index()[:, :0], 2**62)",
         ("runtime error: signed integer overflow", "cross_rnn_arguments.cpp"),
+        isas=("baseline",),
     ),
 )
 PRELUDE = """
