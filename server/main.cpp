@@ -9,8 +9,10 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 
 #include "http/connections.h"
@@ -45,14 +47,38 @@ struct Option {
   std::function<void(Options&, std::int64_t)> set;
 };
 
+// The cores, or fewer if the limits of this process's control groups, such as a container's, grant fewer CPUs.
+std::int64_t granted_cpus() {
+  double granted = std::max(1U, std::thread::hardware_concurrency());
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {  // "4:cpu,cpuacct:/a/b", and in version 2 "0::/a/b"
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    if (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
+    const std::string top = "/sys/fs/cgroup" + (controllers.empty() ? "" : "/" + controllers);
+    for (std::string group = top + line.substr(second + 1); group.size() >= top.size(); group.resize(group.rfind('/'))) {
+      double quota = 0, period = 0;  // stay so where there is no such file, or no limit
+      if (controllers.empty()) {
+        std::ifstream(group + "/cpu.max") >> quota >> period;
+      } else {
+        std::ifstream(group + "/cpu.cfs_quota_us") >> quota;
+        std::ifstream(group + "/cpu.cfs_period_us") >> period;
+      }
+      if (quota > 0 && period > 0) granted = std::min(granted, quota / period);
+    }
+  }
+  return std::max<std::int64_t>(1, std::llround(std::ceil(granted)));
+}
+
 const std::vector<Option>& numbers() {
-  static const auto cores = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+  static const std::int64_t cpus = granted_cpus();
   static const std::vector<Option> options{
       {"--port", "0: a free one, which the first line of the output tells", 0, 65535, 8000,
        [](Options& o, auto n) { o.http.port = static_cast<unsigned short>(n); }},
-      {"--threads", "that score; default: one a core", 1, 1024, cores,
+      {"--threads", "that score; default: one a CPU that the process may use", 1, 1024, cpus,
        [](Options& o, auto n) { o.scoring.threads = static_cast<std::size_t>(n); }},
-      {"--io-threads", "that read, encode and write; default: one for two cores", 1, 1024, (cores + 1) / 2,
+      {"--io-threads", "that read, encode and write; default: one for two CPUs", 1, 1024, (cpus + 1) / 2,
        [](Options& o, auto n) { o.io_threads = static_cast<std::size_t>(n); }},
       {"--max-body-bytes", "of a request", 1, std::int64_t{1} << 30, 1 << 20,
        [](Options& o, auto n) { o.limits.body_bytes = static_cast<std::uint64_t>(n); }},

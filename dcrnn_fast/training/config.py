@@ -170,7 +170,9 @@ class RunConfig(_Section):
     seed: Seed = Field(default=0, description="seed of weights, row order and dropout")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     backend: str = Field(default="auto", description="backend of the operators, see `dcrnn-fast info`")
-    threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(default=None, description="CPU threads; null: PyTorch's choice")
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None, description="CPU threads; null: PyTorch's choice, within a container's limit"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="what a training step multiplies in; auto: bfloat16 where the device is fast in it"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -51,6 +53,32 @@ def select_backend(name: str, device: torch.device) -> str:
         return backends.resolve(name, device=device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def default_threads(system: Path = Path("/")) -> int:
+    """PyTorch's number of CPU threads, or the CPUs that the limits of this process's control groups, such as a container's, grant it.
+
+    PyTorch starts one thread a core, whatever the limit. Linux lets them use up what is granted, and then stops all of them together.
+    """
+    granted = float(torch.get_num_threads())
+    with suppress(OSError):
+        for line in (system / "proc/self/cgroup").read_text().splitlines():
+            controllers, path = line.split(":", 2)[1:]  # "4:cpu,cpuacct:/a/b", and in version 2 "0::/a/b"
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            for group in (Path(path), *Path(path).parents):
+                granted = min(granted, _granted_cpus(system / "sys/fs/cgroup" / controllers / str(group).lstrip("/")))
+    return max(1, math.ceil(granted))
+
+
+def _granted_cpus(group: Path) -> float:
+    """The limit of one control group, of version 2 or 1."""
+    for names in ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            quota, period = (float(word) for name in names for word in (group / name).read_text().split())
+            if quota > 0 and period > 0:
+                return quota / period
+    return math.inf
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, ConfigError, DataError, shown
 from ..support.files import path_of
 from .config import RunConfig, located, read_config
 from .data import check_rows, prepare_data
-from .device import deterministic, device_of_rank, select_backend, select_precision
+from .device import default_threads, deterministic, device_of_rank, select_backend, select_precision
 from .embeddings import start_from_vectors
 from .evaluate.metrics import with_constant
 from .evaluate.plots import write_curves
@@ -147,7 +147,7 @@ def _train(
         config = config.model_copy(
             update={
                 "device": str(device) if ranks.count == 1 else device.type,
-                "threads": config.threads or torch.get_num_threads(),
+                "threads": config.threads or default_threads(),
                 "precision": select_precision(config.precision, device),
             }
         )

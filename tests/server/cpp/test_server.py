@@ -9,6 +9,7 @@ import subprocess
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -57,6 +58,25 @@ def test_a_reload_keeps_no_model_of_before_in_memory(start):
     with open(f"/proc/{server.process.pid}/maps") as maps:
         kept = {line.split()[4] for line in maps if "aotinductor" in line and line.rstrip().endswith("(deleted)")}
     assert len(kept) <= 2, f"the code of {len(kept)} models is in memory after 8 reloads"
+
+
+def test_a_container_s_limit_is_the_default_number_of_threads(cpp_program):
+    group = next(Path("/sys/fs/cgroup") / path for path in ("cpu", "") if (Path("/sys/fs/cgroup") / path).is_dir()) / f"test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"needs leave to make a control group: {error}")
+    try:
+        limit = [("cpu.max", "50000 100000")] if (group / "cpu.max").exists() else [("cpu.cfs_quota_us", "50000")]
+        for name, text in limit:
+            (group / name).write_text(text)
+        join = f"echo $$ > {group}/cgroup.procs && exec {cpp_program} --help"
+        done = subprocess.run(["sh", "-c", join], capture_output=True, text=True, timeout=60)
+    except OSError as error:
+        pytest.skip(f"needs leave to limit the CPUs of a control group: {error}")
+    finally:
+        group.rmdir()
+    assert re.findall(r"--(?:io-)?threads (\d+)", done.stdout) == ["1", "1"], done.stderr
 
 
 def connected(server):
