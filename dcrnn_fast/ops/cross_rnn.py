@@ -109,7 +109,7 @@ def check_inputs(a: Arguments | LowRankArguments) -> int:
     check_tensor("x0", a.x0, "floats [B, D]")
     check_memory("x0", a.x0)
     if a.context is not None:
-        check_tensor("context", a.context, f"floats [{a.steps}, B, C]")
+        check_tensor("context", a.context, "floats [steps, B, C]")
         check_memory("context", a.context)
     if a.x0.dim() != 2 or a.x0.shape[1] == 0:
         raise ValueError(f"x0: got shape {list(a.x0.shape)}, expected [B, D] with D >= 1")

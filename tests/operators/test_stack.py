@@ -112,6 +112,14 @@ def test_a_recurrence_compiles_with_every_size_dynamic(backend, rank):
             torch.testing.assert_close(compiled(x0), model(x0))
 
 
+@on("cpp", "reference")
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
+def test_the_operator_compiles_with_a_context_and_an_open_number_of_steps(backend, rank):
+    arguments = cross_arguments(context_dim=3, rank=rank)
+    compiled = torch.compile(lambda given: backend.cross_rnn(**given), fullgraph=True, dynamic=True, backend="eager")
+    torch.testing.assert_close(compiled(arguments), backend.cross_rnn(**arguments))
+
+
 @on_every_backend
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
 def test_an_exported_recurrence_takes_any_batch_size(backend, rank):
