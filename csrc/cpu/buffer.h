@@ -8,7 +8,22 @@
 #include <new>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace dcrnn_fast::cpu {
+
+// malloc keeps no large blocks for reuse. The system hands them out page by page while the passes write to them: 12000 page faults for 50
+// MB of activations. Pages of 2 MiB, where the system grants them on request, avoid most of these.
+inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t page = 2 << 20, fresh = 32 << 20;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = (start + page - 1) / page * page, end = (start + bytes) / page * page;
+  if (bytes >= fresh && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
 
 // The blocks that no call uses now, at most `limit` bytes in the whole process. No thread waits for the lock, since a forked child may find
 // it locked forever: a thread that does not get the lock takes memory from the system, which is not kept. Kept, one block for each call
@@ -33,7 +48,9 @@ class Pool {
       }
       size = bytes;
     }
-    return {::operator new(bytes, alignment), size};  // no more than asked for: AddressSanitizer then sees an overrun of one byte
+    void* const data = ::operator new(bytes, alignment);  // no more than asked for: AddressSanitizer then sees an overrun of one byte
+    ask_for_huge_pages(data, bytes);
+    return {data, size};
   }
 
   void give(void* data, size_t bytes) {

@@ -47,6 +47,13 @@ Units common_units(const BankIndex& bank, int64_t dim) {
   return longest.count() * 8 >= dim ? longest : Units{};
 }
 
+// Whether `count` places from two on, of different tasks, read the same shared rows.
+bool reads_alike(const BankIndex& bank, int64_t one, int64_t other, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    if (bank.index[one + i] != bank.index[other + i] || bank.index[one + i] >= bank.num_shared) return false;
+  return true;
+}
+
 // The task's weight rows if they lie one after another in one bank, else null.
 template <typename T>
 const T* rows_in_place(const BankIndex& bank, int64_t task, const T* shared, const T* own, int64_t n) {
@@ -108,17 +115,24 @@ template <typename T>
 void Problem<T>::pack(const T* shared, const T* own) {
   if constexpr (!is_low<T>) {
     constexpr int64_t most_rows = 16;
-    const int64_t width = dim * gates, parts = (width + most_rows - 1) / most_rows;
-    packed_ = Buffer<T>(tasks * weight_steps * columns * packed_width());
-    torch::stable::parallel_for(0, tasks * weight_steps * parts, grain(most_rows * columns), [&](int64_t begin, int64_t end) {
+    const int64_t width = dim * gates, parts = (width + most_rows - 1) / most_rows, size = columns * packed_width();
+    std::vector<int64_t> own_blocks, packed_as;  // those that are packed, and the place among them of each
+    for (int64_t block = 0; block < tasks * weight_steps; ++block) {
+      const int64_t before = block - weight_steps;
+      if (before < 0 || !reads_alike(bank, before * dim, block * dim, dim)) own_blocks.push_back(block);
+      packed_as.push_back(before < 0 || own_blocks.back() == block ? own_blocks.size() - 1 : packed_as[before]);
+    }
+    packed_ = Buffer<T>(own_blocks.size() * size);
+    for (const int64_t place : packed_as) packed_blocks_.push_back(packed_.get() + place * size);
+    torch::stable::parallel_for(0, own_blocks.size() * parts, grain(most_rows * columns), [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
-        const int64_t block = part / parts, first = part % parts * most_rows, count = std::min(most_rows, width - first);
+        const int64_t block = own_blocks[part / parts], first = part % parts * most_rows, count = std::min(most_rows, width - first);
         const T* rows[most_rows];
         for (int64_t i = 0; i < count; ++i) {
           const int64_t row = first + i, place = block % weight_steps * dim + row / gates;
           rows[i] = row_of(bank, shared, own, block / weight_steps, place, gates * columns) + row % gates * columns;
         }
-        product_kernels<T>().transpose(rows, count, columns, packed_.get() + block * columns * packed_width() + first, packed_width());
+        product_kernels<T>().transpose(rows, count, columns, packed_.get() + part / parts * size + first, packed_width());
       }
     });
   }

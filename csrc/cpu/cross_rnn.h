@@ -61,13 +61,12 @@ struct Problem {
 
   const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
   // Whether a forward reads packed weights, by our own products.
-  bool packed() const { return packed_.get(); }
+  bool packed() const { return !packed_blocks_.empty(); }
   // `count` columns of the units' weights at a step, from column `first` on, transposed [count, units * G].
   Matrix<T> transposed(int64_t task, int64_t step, Units units, int64_t first, int64_t count) const {
     const int64_t row = units.begin * gates, width = units.count() * gates;
     if (!packed()) return {step_weight(task, step) + row * columns + first, count, width, 1, columns};
-    const T* const packed = packed_.get() + ((task * weight_steps + step % weight_steps) * columns + first) * packed_width();
-    return {packed + row, count, width, packed_width()};
+    return {packed_blocks_[task * weight_steps + step % weight_steps] + first * packed_width() + row, count, width, packed_width()};
   }
   const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
 
@@ -80,7 +79,8 @@ struct Problem {
   void gather(const T* shared, const T* own);
   void pack(const T* shared, const T* own);
 
-  Buffer<T> weights_, packed_;  // as they are, if they do not lie so in a bank; transposed, of each task and step [K, packed_width]
+  Buffer<T> weights_, packed_;           // as they are, if they do not lie so in a bank; transposed, each block [K, packed_width]
+  std::vector<const T*> packed_blocks_;  // of each task and step: one for all tasks in a row that read the same weights
   Buffer<A> biases_;
 };
 
