@@ -48,7 +48,7 @@ void walk(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* a
     if (!chunk.out.weight) continue;
     weights.add_weights();
     chunk.p.interruption.raise();
-    for (int64_t i = first; i < last; ++i) weights.add_biases(chunk.sums(i - first), i > 0);
+    for (int64_t i = first; i < last; ++i) weights.add_biases(chunk.sums(i - first));
   }
 }
 
@@ -66,16 +66,16 @@ CrossRnnGradients backward(const Arguments& arguments, const Tensor& grad, const
   if (has_work) {
     const int64_t units = p.tasks * p.bank.rows * p.gates;
     const auto data = [&](int i) { return static_cast<T*>(banks[i].mutable_data_ptr()); };
-    Buffer<A> dweight, dbias;
-    Gradients<A> out{dx0.data, p.context ? dcontext.data : nullptr, nullptr, nullptr};
+    Buffer<A> dweight;
+    const Buffer<double> dbias(weights ? units : 0);
+    if (weights) std::fill_n(dbias.get(), units, 0.0);
+    Gradients<A> out{dx0.data, p.context ? dcontext.data : nullptr, nullptr, dbias.get()};
     const bool reduce = weights && (is_low<T> || !reads_in_order(p.bank));
-    if (reduce) {
-      dweight = Buffer<A>(units * p.columns), dbias = Buffer<A>(units);
-      out.weight = dweight.get(), out.bias = dbias.get();
-    } else if constexpr (!is_low<T>) {
-      const int bank = p.bank.num_shared ? 0 : 2;
-      if (weights) out.weight = data(bank), out.bias = data(bank + 1);
-    }
+    const int only = p.bank.num_shared ? 0 : 2;  // the bank that is not empty, where gradients need no sums
+    if (reduce)
+      out.weight = (dweight = Buffer<A>(units * p.columns)).get();
+    else if constexpr (!is_low<T>)
+      out.weight = weights ? data(only) : nullptr;
     BackwardChunk<T> chunk(p, out);
     walk(chunk, static_cast<const T*>(grad.const_data_ptr()), arguments.return_states,
          activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr);
@@ -83,6 +83,8 @@ CrossRnnGradients backward(const Arguments& arguments, const Tensor& grad, const
       const Readers readers(p.bank);
       reduce_rows(p.bank, readers, dweight.get(), data(0), data(2), p.gates * p.columns);
       reduce_rows(p.bank, readers, dbias.get(), data(1), data(3), p.gates);
+    } else if (weights) {
+      std::copy_n(dbias.get(), units, data(only + 1));
     }
   }
   dx0.finish();

@@ -9,10 +9,10 @@ namespace dcrnn_fast::cpu {
 // Where the gradients go. A pointer is null where that gradient is not wanted.
 template <typename A>
 struct Gradients {
-  A* x0;       // [B, D], written
-  A* context;  // [steps, B, C], written
-  A* weight;   // [tasks, W * D * G, K], written
-  A* bias;     // [tasks, W * D * G], written
+  A* x0;         // [B, D], written
+  A* context;    // [steps, B, C], written
+  A* weight;     // [tasks, W * D * G, K], written
+  double* bias;  // [tasks, W * D * G], added to: the rounding error of one long chain of additions would grow with the batch
 };
 
 template <typename T>

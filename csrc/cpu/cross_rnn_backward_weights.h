@@ -39,13 +39,11 @@ class BackwardWeights {
     }
   }
 
-  // Writes or adds a tile's column sums [tasks, W, G, D] to the gradient of the biases, [tasks, W, D, G].
-  void add_biases(const A* sums, bool add) const {
+  // Adds a tile's column sums [tasks, W, G, D] to the gradient of the biases, [tasks, W, D, G].
+  void add_biases(const A* sums) const {
     for (int64_t block = 0; block < p_.tasks * p_.weight_steps; ++block)
-      for (int64_t i = 0; i < c_.width; ++i) {
-        A& to = c_.out.bias[block * c_.width + i];
-        to = sums[block * c_.width + i % p_.gates * p_.dim + i / p_.gates] + (add ? to : A(0));
-      }
+      for (int64_t i = 0; i < c_.width; ++i)
+        c_.out.bias[block * c_.width + i] += double(sums[block * c_.width + i % p_.gates * p_.dim + i / p_.gates]);
   }
 
  private:

@@ -28,16 +28,15 @@ struct Segment {
 };
 
 // Adds up the threads' sums, and then the places that read a row of a bank. start(place, g) is where the sums of a place begin.
-template <typename T, typename Start>
-void add_up(const BankIndex& bank, const std::vector<const accumulator<T>*>& sums, int64_t gates, const std::vector<Segment>& segments,
+template <typename T, typename Sum, typename Start>
+void add_up(const BankIndex& bank, const std::vector<const Sum*>& sums, int64_t gates, const std::vector<Segment>& segments,
             const Start& start, T* shared, T* own) {
-  using A = accumulator<T>;
   int64_t each = 0;
   for (const Segment& segment : segments) each += segment.count;
   const int64_t places = bank.tasks * bank.rows;
-  const Buffer<A> total(places * gates * each);
+  const Buffer<Sum> total(places * gates * each);
   torch::stable::parallel_for(0, places, grain(gates * each), [&](int64_t begin, int64_t end) {
-    A* to = total.get() + begin * gates * each;
+    Sum* to = total.get() + begin * gates * each;
     for (int64_t place = begin; place < end; ++place)
       for (int64_t g = 0; g < gates; ++g)
         for (const Segment& segment : segments) {
@@ -53,11 +52,10 @@ void add_up(const BankIndex& bank, const std::vector<const accumulator<T>*>& sum
 
 template <typename T, typename O>
 void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations, bool return_states, const Destinations<T>& out) {
-  using A = accumulator<T>;
   const LowRankTiles tiles(p.batch, LowRankWalk<T, O>::row_bytes(p));
   std::vector<std::unique_ptr<LowRankSums<T, O>>> sums;
   sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.banks, out.projections));
-  const int64_t bytes = (tiles.count > few_tiles ? 2 : 1) * sums[0]->size() * sizeof(A);
+  const int64_t bytes = (tiles.count > few_tiles ? 2 : 1) * sums[0]->bytes();
   const int64_t fit = most_bytes / std::max<int64_t>(1, bytes);
   const int64_t shares = std::max<int64_t>(1, std::min({int64_t{torch::stable::get_num_threads()}, tiles.count, fit}));
   while (static_cast<int64_t>(sums.size()) < shares) sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.banks, out.projections));
@@ -74,8 +72,8 @@ void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations
     }
   });
   p.interruption.raise();
-  const auto of_threads = [&](A* (LowRankSums<T, O>::*part)() const) {
-    std::vector<const A*> found;
+  const auto of_threads = [&]<typename Sum>(Sum* (LowRankSums<T, O>::*part)() const) {
+    std::vector<const Sum*> found;
     for (const auto& one : sums) found.push_back(((*one).*part)());
     return found;
   };

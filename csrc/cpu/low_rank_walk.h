@@ -15,23 +15,34 @@ struct LowRankSums {
       : weight_size(banks ? p.tasks * p.weight_steps * p.dim * p.gates * p.rank_plane : 0),
         bias_size(banks ? p.tasks * p.weight_steps * p.gates * p.plane : 0),
         projection_size(projections ? p.projections * p.weight_steps * p.rank * p.gates * p.input_plane() : 0),
-        memory(size()) {
-    std::fill_n(memory.get(), size(), A(0));
+        memory(size()),
+        biases(bias_size) {
+    clear();
   }
 
-  int64_t size() const { return weight_size + bias_size + projection_size; }
-  A* weight() const { return memory.get(); }                                // [tasks, W, D, G, rank_plane]
-  A* bias() const { return memory.get() + weight_size; }                    // [tasks, W, G, plane]
-  A* projection() const { return memory.get() + weight_size + bias_size; }  // [projections, W, r, G, context_plane + plane]
+  int64_t size() const { return weight_size + projection_size; }
+  int64_t bytes() const { return size() * sizeof(A) + bias_size * sizeof(double); }
+  A* weight() const { return memory.get(); }                    // [tasks, W, D, G, rank_plane]
+  A* projection() const { return memory.get() + weight_size; }  // [projections, W, r, G, context_plane + plane]
+  // [tasks, W, G, plane]. The rounding error of one long chain of additions would grow with the batch.
+  double* bias() const { return biases.get(); }
 
   // Adds the sums to `total`, and begins again at zero.
   void move_to(LowRankSums& total) {
     kernels<T>().add(memory.get(), total.memory.get(), size());
-    std::fill_n(memory.get(), size(), A(0));
+    for (int64_t i = 0; i < bias_size; ++i) total.bias()[i] += bias()[i];
+    clear();
   }
 
   int64_t weight_size, bias_size, projection_size;
   Buffer<A> memory;
+  Buffer<double> biases;
+
+ private:
+  void clear() {
+    std::fill_n(memory.get(), size(), A(0));
+    std::fill_n(biases.get(), bias_size, 0.0);
+  }
 };
 
 // Rows as an operand of products over the rows, in the layout of a right operand of `width` columns.
@@ -185,7 +196,10 @@ class LowRankWalk {
                                   products_.low(),
                                   bias_.get()};
     (p_.gates == 2 ? kernels_.gradient_gated : kernels_.gradient_cross)(pass);
-    if (sums_.bias_size) convert_.add(bias_.get(), sums_.bias() + p_.block(task, step) * p_.gates * p_.plane, p_.gates * p_.plane);
+    if (sums_.bias_size) {
+      double* const to = sums_.bias() + p_.block(task, step) * p_.gates * p_.plane;
+      for (int64_t i = 0; i < p_.gates * p_.plane; ++i) to[i] += double(bias_.get()[i]);
+    }
     for (int64_t g = 0; g < p_.gates; ++g)
       tile_.multiply(products_.low().at(0, g * p_.plane), p_.dim, p_.weight_rows(task, step, g), p_.rank_plane,
                      dz_.wide().at(0, g * p_.rank_plane), p_.rank_plane, false);
