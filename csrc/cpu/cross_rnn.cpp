@@ -16,6 +16,29 @@ Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {
 
 }  // namespace
 
+bool computes_in_float(const Arguments& arguments) {
+  const ScalarType dtype = arguments.x0.scalar_type();
+  if (dtype != ScalarType::BFloat16 && dtype != ScalarType::Half) return false;
+#if defined(__x86_64__)
+  if (!(dtype == ScalarType::BFloat16 ? multiplies_bfloat16() : multiplies_float16())) return true;
+#endif
+  const int64_t units = arguments.tasks() * arguments.steps * arguments.dim() * arguments.gates();
+  return arguments.batch() <= few_rows || units * arguments.columns() < (int64_t{1} << 25) / arguments.batch();
+}
+
+Tensor converted(const Tensor& tensor, ScalarType dtype) {
+  if (tensor.scalar_type() == dtype) return tensor;
+  const Tensor out = allocated(tensor, {tensor.sizes().begin(), tensor.sizes().end()}, "a copy of another dtype", dtype);
+  return torch::stable::copy_(const_cast<Tensor&>(out), tensor);
+}
+
+void widen(Arguments& arguments) {
+  for (Tensor* const tensor :
+       {&arguments.x0, &arguments.shared_weight, &arguments.shared_bias, &arguments.private_weight, &arguments.private_bias})
+    *tensor = converted(*tensor, ScalarType::Float);
+  if (arguments.context) arguments.context = converted(*arguments.context, ScalarType::Float);
+}
+
 void pad(Arguments& arguments, int64_t rows) {
   arguments.x0 = padded(arguments.x0, 0, rows);
   if (arguments.context) arguments.context = padded(*arguments.context, 1, rows);

@@ -18,6 +18,15 @@ namespace dcrnn_fast::cpu {
 // products. So few rows go the same way on any number of threads.
 constexpr int64_t few_rows = 3;
 
+// Whether half precision is computed in float: on a CPU without units for it, where the library's products take many times as long as our
+// own in float; for few rows, whose products the library computes in one chain of additions each, with twice the error of plain PyTorch;
+// and for a problem that is too small to repay what the library does for a call.
+bool computes_in_float(const Arguments& arguments);
+// The tensor itself, or a copy of another dtype.
+Tensor converted(const Tensor& tensor, ScalarType dtype);
+// Converts x0, the banks and the context to float.
+void widen(Arguments& arguments);
+
 // Appends rows of zeros to x0 and the context until the batch has `rows` rows.
 void pad(Arguments& arguments, int64_t rows);
 

@@ -96,9 +96,13 @@ CrossRnnGradients run(Arguments& arguments, const Tensor& grad, const Tensor& st
   arguments.prepare(aoti_torch_device_type_cpu());
   check_index_values(arguments.bank());
   arguments.check_backward(grad, states, activations, needs);
-  return with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
-    return backward<decltype(zero)>(arguments, dense(grad, "grad"), dense(activations, "activations"), needs);
+  const ScalarType dtype = arguments.x0.scalar_type();
+  if (computes_in_float(arguments)) widen(arguments);
+  const auto given = [&](const Tensor& tensor, const char* name) { return converted(dense(tensor, name), arguments.x0.scalar_type()); };
+  const CrossRnnGradients found = with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
+    return backward<decltype(zero)>(arguments, given(grad, "grad"), given(activations, "activations"), needs);
   });
+  return std::apply([&](const auto&... gradient) { return CrossRnnGradients{converted(gradient, dtype)...}; }, found);
 }
 
 }  // namespace

@@ -26,8 +26,7 @@ class BackwardWalk {
         block_sums_(c_.width),
         common_sum_(is_low<T> ? c_.tile * c_.common_width : 0),
         state_(is_low<T> ? c_.tile * p_.dim : 0),
-        product_(std::max(c_.tile, few() ? fewest_rows : 0) * std::max(p_.dim, p_.context)),
-        padded_(few() ? fewest_rows * c_.width : 0),
+        product_(c_.tile * std::max(p_.dim, p_.context)),
         own_activations_(activations ? 0 : p_.steps * c_.tile * c_.width) {
     if (!activations) forward_.emplace(p_, c_.tile);
   }
@@ -53,10 +52,6 @@ class BackwardWalk {
   }
 
  private:
-  // With fewer rows the library multiplies a matrix by vectors, in one chain of additions: we saw twice the error of plain PyTorch.
-  static constexpr int64_t fewest_rows = 4;
-  bool few() const { return is_low<T> && c_.tile < fewest_rows; }
-
   struct Tile {
     int64_t row, count, local;  // row and local: its first row in the batch and in the chunk
     Rows<const T> x0;
@@ -148,29 +143,16 @@ class BackwardWalk {
 
   // Adds da|dq of the units times the state's columns of their weights to `to`, and times the context's columns to the context's gradient.
   void pull(const Tile& tile, int64_t task, int64_t step, Units units, Rows<const T> gradient, Rows<A> to) const {
-    const int64_t width = units.count() * p_.gates, rows = std::max(tile.count, few() ? fewest_rows : 0);
+    const int64_t width = units.count() * p_.gates;
     const T* const weight = p_.step_weight(task, step) + units.begin * p_.gates * p_.columns;
-    if (few()) gradient = padded(gradient, tile.count, width);
     const auto add = [&](int64_t offset, int64_t columns, A* out) {
-      const Matrix<T> left{gradient.data, rows, width, gradient.stride}, right{weight + offset, width, columns, p_.columns};
+      const Matrix<T> left{gradient.data, tile.count, width, gradient.stride}, right{weight + offset, width, columns, p_.columns};
       // summed by itself: added to `out` term by term, small terms would be rounded as often as there are units
       gemm<T>({product_.get(), columns}, left, right);
       kernels_.widen_add(product_.get(), out, tile.count * columns);
     };
     if (c_.out.context) add(0, p_.context, c_.out.context + (step * p_.batch + tile.row) * p_.context);
     if (step > 0 || c_.out.x0) add(p_.context, p_.dim, to.data);
-  }
-
-  // A copy with rows of zeros appended. Their products are never read: with an infinite weight they are NaN.
-  Rows<const T> padded(Rows<const T> gradient, int64_t count, int64_t width) const {
-    for (int64_t r = 0; r < fewest_rows; ++r) {
-      T* const to = padded_.get() + r * width;
-      if (r < count)
-        std::memcpy(static_cast<void*>(to), gradient[r], width * sizeof(T));
-      else
-        std::fill_n(to, width, T(0.f));
-    }
-    return {padded_.get(), width};
   }
 
   const BackwardChunk<T>& c_;
@@ -180,7 +162,7 @@ class BackwardWalk {
   const bool return_states_;
   const T* const activations_;
   Buffer<A> d_, dx0_, step_sums_, block_sums_, common_sum_, state_;
-  Buffer<T> product_, padded_, own_activations_;
+  Buffer<T> product_, own_activations_;
   std::optional<ForwardTile<T>> forward_;
 };
 

@@ -45,10 +45,7 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   p.interruption.raise();
 }
 
-CrossRnn run(Arguments& arguments, int64_t keep) {
-  arguments.prepare(aoti_torch_device_type_cpu());
-  check_index_values(arguments.bank());
-  check_keep(keep);
+CrossRnn compute(Arguments& arguments, int64_t keep) {
   const Tensor x0 = arguments.x0;
   const int64_t batch = arguments.batch();
   const bool low = x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half;
@@ -67,6 +64,16 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
     if (keep) activations = clone(narrow(activations, 2, 0, batch));
   }
   return {out, new_empty(x0, {0}), activations};
+}
+
+CrossRnn run(Arguments& arguments, int64_t keep) {
+  arguments.prepare(aoti_torch_device_type_cpu());
+  check_index_values(arguments.bank());
+  check_keep(keep);
+  const ScalarType dtype = arguments.x0.scalar_type();
+  if (computes_in_float(arguments)) widen(arguments);
+  const auto [out, states, activations] = compute(arguments, keep);
+  return {converted(out, dtype), converted(states, dtype), converted(activations, dtype)};
 }
 
 }  // namespace

@@ -1,6 +1,10 @@
 // The choice of the instruction set; see isa.h.
 #include "isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 
@@ -50,6 +54,16 @@ Isa isa() {
 bool multiplies_bfloat16() {
 #if defined(__x86_64__)
   static const bool found = isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16");
+  return found;
+#else
+  return false;
+#endif
+}
+
+bool multiplies_float16() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;  // what compilers before GCC 12 have no name for
+  static const bool found = isa() == Isa::avx512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 23 & 1);
   return found;
 #else
   return false;

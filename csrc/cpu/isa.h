@@ -42,7 +42,8 @@ const Table& table() {
   return baseline::table<Table>();
 }
 
-// Whether the instruction set that runs is AVX512 and the CPU multiplies pairs of bfloat16 (AVX512-BF16).
+// Whether the instruction set that runs is AVX512 and the CPU multiplies pairs of bfloat16 (AVX512-BF16), or float16 (AVX512-FP16).
 bool multiplies_bfloat16();
+bool multiplies_float16();
 
 }  // namespace dcrnn_fast::cpu

@@ -22,6 +22,8 @@ CPU_SHAPES = {
     "several tiles, odd sizes": {"batch": 127, "dim": 33},
     "wide context, untied, many rows": {"batch": 127, "context_dim": 40, "tied": False, "tasks": 3},
     "few rows of many units": {"batch": 5, "dim": 128},
+    "few rows, in half precision by the library": {"batch": 6, "dim": 700},
+    "many rows, in half precision by the library": {"batch": 127, "dim": 110, "context_dim": 40, "tied": False, "tasks": 3},
     "several chunks": {"batch": 2600, "dim": 9, "context_dim": 2},
     "low rank, six steps": {"rank": 6, "steps": 6},
     "low rank, many rows": {"batch": 700, "dim": 33, "context_dim": 2, "rank": 7},
@@ -94,8 +96,23 @@ def test_a_single_row_is_as_exact_as_plain_pytorch(backend):
 
 
 @pytest.mark.parametrize("rank", [None, 9])
-def test_the_rounding_error_does_not_grow_with_the_batch(backend, rank):
-    assert_as_exact_as_plain_pytorch(cross_arguments(batch=20_000, dim=20, tasks=2, rank=rank), torch.float32)
+@pytest.mark.parametrize("shape", [{"batch": 20_000, "dim": 20, "tasks": 2}, {"batch": 400_000, "dim": 2, "tasks": 1, "steps": 1}], ids=str)
+def test_the_rounding_error_does_not_grow_with_the_batch(backend, shape, rank):
+    assert_as_exact_as_plain_pytorch(cross_arguments(**shape, rank=rank), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_small_problem_in_half_precision_is_that_of_float32_rounded(backend, dtype):
+    arguments = cast(cross_arguments(batch=40, dim=33, context_dim=2), dtype)
+    exact = backend.cross_rnn(**cast(arguments, torch.float32), return_states=True)
+    assert torch.equal(backend.cross_rnn(**arguments, return_states=True), exact.to(dtype))
+
+
+def test_tasks_that_read_the_same_weights_at_some_steps_are_as_exact(backend):
+    arguments = cross_arguments(batch=20, dim=9, tasks=4, steps=3, share_ratio=1, tied=False)
+    order = torch.arange(27, dtype=torch.int32)
+    arguments["index"] = torch.stack([order, order, order.flip(0), torch.cat([order[:18], order[18:].flip(0)])])
+    assert_as_exact_as_plain_pytorch(arguments, torch.float32)
 
 
 # the same examples everywhere: a random search for the worst of few draws is the fuzzer's, which draws such a case again
