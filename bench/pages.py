@@ -76,7 +76,6 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
         {
             "Each default changed": study("ablation"),
             "Each number among them changed": study("ablation_numbers"),
-            "The start of the embeddings": study("embedding_start"),
             "How embeddings are trained": study("id_optimiser"),
             "The rank": study("rank"),
             "Rare events": study("rare_events"),
@@ -205,11 +204,6 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             lines="the defaults; OOV dropout of at least 1 |; OOV dropout of at least 10 |; OOV dropout up to 30 |; no OOV dropout; "
             "no first-order term |; min_count 5 |",
             columns="id-log; air fares; athletes; mean of the sets; above the defaults",
-        ),
-        "embedding start": excerpt(
-            study("embedding_start"),
-            lines="0.354 |; 0.1 |; 0.05 |; 0.02 |; 0 |",
-            columns="mean of the sets; above the constant, `log_loss`; above the constant, `auc`",
         ),
     },
     EVIDENCE / "columns.md": {

@@ -24,11 +24,6 @@ from ..quality.data_sets import thin_census
 from .study import Content, Row, Rows, Study, Table, defaults, grouped, packed, seeds_of, standard_error, trained
 
 DEFAULT = "the defaults"
-FORMER: dict[str, Any] = {
-    "model.rank": None, "model.dense_bins": 0, "oov_dropout": 0.0, "precision": "float32", "optimiser.weight_decay": 0.1,
-    "optimiser.epochs": 3, "optimiser.lr": 0.003, "optimiser.batch_size": 512, "early_stopping.ema_half_life": 0.0,
-}  # fmt: skip
-"""What the defaults were when rank.json and embedding_start.json were measured."""
 PARTS: dict[str, dict[str, Any]] = {
     "no first-order term": {"model.first_order": False},
     "AdamW for embeddings": {"model.embedding": "dense"},

@@ -1,6 +1,6 @@
 """Which rank is enough? ``make study NAME=rank`` trains the full cell and cells of low rank, and draws AUC against training speed.
 
-Every model has the former default configuration (``ablation.FORMER``) but for ``model.rank``, and the same data, split and early stopping
+Every model has the former default configuration (``FORMER``) but for ``model.rank``, and the same data, split and early stopping
 on validation rows. The rank to recommend is chosen on the validation rows: the smallest one whose mean AUC over tasks, seeds and data
 sets is not below the full cell's by more than 0.0005. The speeds are of whole training steps (model, loss, backward, AdamW) at the
 configuration's batch size on the rows of each data set, all models interleaved in this process: measure them on an idle machine.
@@ -20,9 +20,13 @@ from dcrnn_fast.support import files
 from .. import interleave, machine
 from ..drawing import drawn_with
 from ..steps import batches_of, default_step
-from .ablation import FORMER
 from .study import Content, Study, Table, defaults, grouped, packed, seeds_of, trained
 
+FORMER: dict[str, Any] = {
+    "model.rank": None, "model.dense_bins": 0, "oov_dropout": 0.0, "precision": "float32", "optimiser.weight_decay": 0.1,
+    "optimiser.epochs": 3, "optimiser.lr": 0.003, "optimiser.batch_size": 512, "early_stopping.ema_half_life": 0.0,
+}  # fmt: skip
+"""What the defaults were when rank.json was measured."""
 RANKS = (8, 16, 32, 64, 128, None)
 """None is the full cell."""
 

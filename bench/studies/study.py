@@ -21,14 +21,14 @@ from typing import Any
 import torch
 
 from dcrnn_fast.data import PackedDataset, known_data_sets, prepare
-from dcrnn_fast.training import Report, load_config, train
+from dcrnn_fast.training import load_config, train
 
 from .. import machine, results
 from ..quality.data_sets import write_log, write_movielens
 from ..quality.runner import one_thread_in_new_processes
 
 NAMES = (
-    "ablation", "ablation_numbers", "codes", "embedding_start", "epochs", "id_optimiser", "large_log", "numbers", "rank", "rare_events",
+    "ablation", "ablation_numbers", "codes", "epochs", "id_optimiser", "large_log", "numbers", "rank", "rare_events",
     "rare_ids", "redrawn", "scenarios", "selection_bias", "small_tables", "synthetic_tasks", "weightings",
 )  # fmt: skip
 MOVIELENS = "movielens-100k"
@@ -105,7 +105,7 @@ def section(name: str, content: Content | None = None) -> str:
     """The tables of a study as Markdown, from its committed results unless others are given; below them what they show."""
     asked, content = study(name), results.read(f"{name}.json") if content is None else content
     tables = "\n\n".join(results.markdown(*table) for table in asked.tables(content))
-    alone = name not in ("embedding_start", "rank") or content["configuration"]["threads"] == 1
+    alone = name != "rank" or content["configuration"]["threads"] == 1
     source = machine.line(content["machine"]) + (", one thread a run" if alone else "")
     return f"{tables}\n\n{asked.note(content)} {source}; `bench/results/{name}.json`."
 
@@ -182,10 +182,10 @@ def packed(data: str, seed: int, options: Namespace, folder: Path, min_count: in
     return prepare(data, cache_dir=None if data in known_data_sets() else folder / "cache")
 
 
-def trained(dataset: PackedDataset, seed: int, keys: Mapping[str, Any], folder: Path, report: Report | None = None) -> dict[str, Any]:
+def trained(dataset: PackedDataset, seed: int, keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The metrics of the default configuration with these keys, trained with one thread."""
     config = load_config(None, {"data": dataset.meta.name, "seed": seed, "threads": 1, **keys})
-    return train(config, folder / "run", dataset=dataset, report=report)
+    return train(config, folder / "run", dataset=dataset)
 
 
 def defaults(keys: Mapping[str, Any] | None = None) -> dict[str, Any]:
