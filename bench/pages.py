@@ -86,7 +86,6 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "Small tables": study("small_tables"),
             "Scenarios": study("scenarios"),
             "Selection bias": study("selection_bias"),
-            "Weightings of the losses": study("weightings"),
         },
     ),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
@@ -160,7 +159,6 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             "CatBoost",
         ),
         "large log": excerpt(study("large_log"), lines="best possible; DCRNN by; DCN-v2; PLE; LightGBM; CatBoost"),
-        "weightings": excerpt(study("weightings"), lines="uncertainty, all networks; DWA, all networks; FAMO, all networks"),
     },
     EVIDENCE / "synthetic.md": {
         "synthetic": excerpt(

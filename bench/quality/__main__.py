@@ -22,8 +22,8 @@ from dcrnn_fast.errors import ConfigError, DcrnnFastError
 from dcrnn_fast.support import files
 from dcrnn_fast.training.device import deterministic
 
-from . import data_sets, extension, plots, report, speed, weighting
-from .models import MODELS, check, space_of
+from . import data_sets, extension, plots, report, speed
+from .models import MODELS, check
 from .networks import SIZES
 from .protocol import Protocol
 from .runner import Plan, finished, run
@@ -45,7 +45,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--trial-every", type=_count, default=1, metavar="N", help="trials train on every N-th train row; final runs on all")
     made.add_argument("--seeds", type=_count, default=5, help="final runs of the chosen setting")
     made.add_argument("--choose", choices=("log_loss", "auc"), default="log_loss", help="what chooses a setting, on validation rows")
-    made.add_argument("--weightings", nargs="+", choices=weighting.NAMES, default=weighting.DEFAULT, help="of the losses, to choose from")
     made.add_argument("--movielens", type=Path, help="the RecBole wheel, which holds MovieLens-100K")
     made.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder of the trials and runs; the reports go there too")
     made.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes that train at the same time, one thread each")
@@ -85,9 +84,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
             print("without MovieLens-100K: --movielens gives the RecBole wheel, which holds it", flush=True)
     if given.trials > 1 and not given.quick and find_spec("optuna") is None:
         raise ConfigError("--trials above 1 need optuna: run pip install 'dcrnn_fast[quality]'")
-    if set(given.weightings) & set(weighting.NEEDS_TORCHJD) and find_spec("torchjd") is None:
-        raise ConfigError("--weightings dwa and famo need torchjd: run pip install 'dcrnn_fast[quality]'")
-    protocol = Protocol(choose=given.choose, weightings=tuple(given.weightings))
+    protocol = Protocol(choose=given.choose)
     plan = Plan(
         given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, protocol, given.tuned_at, given.movielens,
         given.trial_every,
@@ -102,10 +99,7 @@ def plan_of(given: argparse.Namespace) -> Plan:
 
 def quick(plan: Plan, folder: Path) -> Plan:
     """The same models once, for a few steps on a part of one embedded set."""
-    protocol = dataclasses.replace(QUICK, weightings=plan.protocol.weightings)
-    return dataclasses.replace(
-        plan, root=folder, data=("hillstrom",), sizes=("medium",), trials=1, seeds=2, protocol=protocol, tuned_at=None
-    )
+    return dataclasses.replace(plan, root=folder, data=("hillstrom",), sizes=("medium",), trials=1, seeds=2, protocol=QUICK, tuned_at=None)
 
 
 def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
@@ -129,7 +123,7 @@ def gather(plan: Plan, resamples: int, seconds: float | None) -> dict[str, Any]:
         if seconds is not None:
             kept = {subject: setting for subject, setting in plan.settings.items() if subject.data == data}
             speeds += speed.measure(kept | settings, dataset, plan.protocol, seconds, tell)
-    spaces = {name: {key: part._asdict() for key, part in space_of(name, plan.protocol.weightings).items()} for name in plan.models}
+    spaces = {name: {key: part._asdict() for key, part in MODELS[name].space.items()} for name in plan.models}
     about = {"trials": plan.trials, "seeds": plan.seeds, "tuned_at": plan.tuned_at, "resamples": resamples}
     return {
         "machine": machine.description(),

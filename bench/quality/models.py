@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from dcrnn_fast.errors import ConfigError, shown
 
 from . import rechub
 from .networks import Apart, CrossTrunk, Setting, Size, dcrnn
-from .spaces import CATBOOST, COMMON, LIGHTGBM, OWN, TRAINER, TREES, Choice, Space
+from .spaces import CATBOOST, COMMON, LIGHTGBM, OWN, TRAINER, TREES, Space
 
 Build = Callable[[PackedMeta, Setting, Size], nn.Module]
 
@@ -83,12 +83,6 @@ MODELS: dict[str, Model] = {
 
 AGAINST = "dcrnn"
 """The model with which every other one is compared."""
-
-
-def space_of(name: str, weightings: Sequence[str]) -> Space:
-    """The search space of a model, with these weightings of the losses to choose from."""
-    space = MODELS[name].space
-    return space | {"weighting": Choice(tuple(weightings), weightings[0])} if "weighting" in space else space
 
 
 def fits(name: str, meta: PackedMeta) -> bool:

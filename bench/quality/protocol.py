@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dcrnn_fast import UncertaintyWeighting
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
 from dcrnn_fast.data.inspect.base_rates import base_rates
 from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
@@ -35,7 +36,6 @@ from .data_sets import one_task
 from .models import MODELS, SHIPPED, TRAINED
 from .networks import SIZES, Setting, widths
 from .trees import KINDS, Trees
-from .weighting import DEFAULT, Weighting
 
 EVALUATION_BATCH = 8192
 
@@ -55,8 +55,6 @@ class Protocol:
     """By which mean over the tasks on the validation rows a setting is chosen: "log_loss" or "auc"."""
     finalists: int = 3
     """The best trials, which train again with two more seeds; the mean of the three runs chooses."""
-    weightings: tuple[str, ...] = DEFAULT
-    """Of the tasks' losses, among which the trials choose."""
     thin: int = 1
     """Every n-th row takes part."""
     max_steps: int | None = None
@@ -137,8 +135,9 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
     start_embeddings(model, setting["embedding_init_std"])
     start_numeric_embeddings(model, dataset)
     oov_dropout = OOVDropout(dataset, setting["oov_dropout"], torch.device("cpu"))
-    weighting = Weighting(setting["weighting"], len(dataset.meta.tasks))
-    modules = {"model": model} | weighting.trained
+    modules: dict[str, nn.Module] = {"model": model}
+    if setting["weighting"] == "uncertainty" and len(dataset.meta.tasks) > 1:
+        modules["weighting"] = UncertaintyWeighting(len(dataset.meta.tasks))
     optimiser = torch.optim.AdamW(parameter_groups(modules, setting["weight_decay"]), lr=setting["lr"], fused=True)
     loader = BlockLoader(dataset.split("train"), protocol.batch_size, shuffle=True, seed=seed)
     total = len(loader) * setting["epochs"]
@@ -156,11 +155,8 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
                 group["lr"] = learning_rate(rates, step, total)
             optimiser.zero_grad(set_to_none=True)
             ids = oov_dropout(batch.ids)
-            model.loss(model(ids, batch.dense), batch.labels, task_weight=weighting.module).backward()
+            model.loss(model(ids, batch.dense), batch.labels, task_weight=modules.get("weighting")).backward()
             optimiser.step()
-            weighting.after_step(lambda batch=batch: task_losses(model(batch.ids, batch.dense), batch.labels))
-        if (step + 1) % len(loader) == 0:
-            weighting.after_epoch()
         if (step + 1) % every == 0 or step + 1 == total:
             history.append((step + 1, mean_log_loss(predicted(model, valid), labels)))
             if stopping.update(history[-1][1], step + 1):

@@ -14,7 +14,7 @@ from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.errors import ConfigError
 
 from .data_sets import thin_train, without_test
-from .models import space_of
+from .models import MODELS
 from .protocol import fit, metrics, score
 from .spaces import WHOLE, Choice, Space, defaults
 from .work import Subject, Work
@@ -80,7 +80,7 @@ def tune(
 
     They train on every ``every``-th train row, and are judged by all validation rows.
     """
-    space, seen, by = space_of(subject.model, work.protocol.weightings), thin_train(without_test(dataset), every), work.protocol.choose
+    space, seen, by = MODELS[subject.model].space, thin_train(without_test(dataset), every), work.protocol.choose
 
     def row_of(name: str, setting: Mapping[str, Any] | None, seed: int, about: dict[str, Any]) -> dict[str, Any]:
         row = work.read(subject, name, dataset.meta.digest)

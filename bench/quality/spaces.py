@@ -37,8 +37,7 @@ COMMON: Space = {
     "dense_bins": Choice((0, 32), 32),
     "weighting": Choice(("fixed", "uncertainty"), "fixed"),
 }
-"""Of every network. ``weighting`` "fixed" gives each task's loss the weight 1; "uncertainty" learns the weights (Kendall et al. 2018). The
-command's --weightings replaces the choice."""
+"""Of every network. ``weighting`` "fixed" gives each task's loss the weight 1; "uncertainty" learns the weights (Kendall et al. 2018)."""
 
 WIDTH: Space = {"width": Choice((32, 64, 128), 64)}
 """Of the first hidden layer of towers and experts; the second is half as wide."""

@@ -13,7 +13,7 @@ import numpy as np
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.support import files
 
-from .models import space_of
+from .models import MODELS
 from .protocol import Protocol
 
 ONE_SIZE = "one"
@@ -73,7 +73,7 @@ class Work:
 
     def space_text(self, subject: Subject) -> str:
         """The search space of a subject as text."""
-        return repr(sorted(space_of(subject.model, self.protocol.weightings).items()))
+        return repr(sorted(MODELS[subject.model].space.items()))
 
     def logits(self, subject: Subject, name: str) -> np.ndarray:
         """What :meth:`write` kept."""

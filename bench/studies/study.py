@@ -29,7 +29,7 @@ from ..quality.runner import one_thread_in_new_processes
 
 NAMES = (
     "ablation", "ablation_numbers", "codes", "epochs", "id_optimiser", "large_log", "numbers", "rank", "rare_events",
-    "rare_ids", "redrawn", "scenarios", "selection_bias", "small_tables", "synthetic_tasks", "weightings",
+    "rare_ids", "redrawn", "scenarios", "selection_bias", "small_tables", "synthetic_tasks",
 )  # fmt: skip
 MOVIELENS = "movielens-100k"
 
