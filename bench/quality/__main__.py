@@ -12,7 +12,7 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ QUICK = Protocol(batch_size=64, evaluations=2, warmup_steps=2, thin=32, max_step
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    count = _at_least(1)
     made.add_argument("--data", nargs="+", choices=data_sets.NAMES, help="default: all; MovieLens-100K only with --movielens")
     made.add_argument("--models", nargs="+", metavar="MODEL", help=f"default: all of {', '.join(MODELS)}")
     made.add_argument("--sizes", nargs="+", choices=SIZES, default=["medium"], help="widths of all networks; several give curves")
@@ -41,14 +42,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--extend", type=Path, metavar="REPORT", help="an earlier quality.json: its settings replace trials, and its results stay"
     )
-    made.add_argument("--trials", type=_count, default=20, help="tuning trials of each model and data set")
-    made.add_argument("--trial-every", type=_count, default=1, metavar="N", help="trials train on every N-th train row; final runs on all")
-    made.add_argument("--seeds", type=_count, default=5, help="final runs of the chosen setting")
-    made.add_argument("--choose", choices=("log_loss", "auc"), default="log_loss", help="what chooses a setting, on validation rows")
+    made.add_argument("--trials", type=count, default=20, help="tuning trials of each model and data set")
+    made.add_argument("--trial-every", type=count, default=1, metavar="N", help="trials train on every N-th train row; final runs on all")
+    made.add_argument("--seeds", type=count, default=5, help="final runs of the chosen setting")
     made.add_argument("--movielens", type=Path, help="the RecBole wheel, which holds MovieLens-100K")
     made.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder of the trials and runs; the reports go there too")
-    made.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes that train at the same time, one thread each")
-    made.add_argument("--resamples", type=_whole, default=1000, help="of the test rows, for the bootstrap")
+    made.add_argument("--workers", type=count, default=os.cpu_count(), help="processes that train at the same time, one thread each")
+    made.add_argument("--resamples", type=_at_least(0), default=1000, help="of the test rows, for the bootstrap")
     made.add_argument("--seconds", type=float, default=20.0, help="how long each of the six speeds of a data set is measured")
     made.add_argument("--no-speeds", action="store_true", help="leave out the costs, for example on a busy machine")
     made.add_argument("--report", default="quality", metavar="NAME", help="of the reports' files (default: quality)")
@@ -57,16 +57,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _count(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return value
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{text}: expected at least {least}")
+        return value
 
-
-def _whole(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 0")
-    return value
+    return whole_number
 
 
 def plan_of(given: argparse.Namespace) -> Plan:
@@ -84,16 +81,15 @@ def plan_of(given: argparse.Namespace) -> Plan:
             print("without MovieLens-100K: --movielens gives the RecBole wheel, which holds it", flush=True)
     if given.trials > 1 and not given.quick and find_spec("optuna") is None:
         raise ConfigError("--trials above 1 need optuna: run pip install 'dcrnn_fast[quality]'")
-    protocol = Protocol(choose=given.choose)
     plan = Plan(
-        given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, protocol, given.tuned_at, given.movielens,
+        given.work, tuple(data), tuple(models), tuple(given.sizes), given.trials, given.seeds, Protocol(), given.tuned_at, given.movielens,
         given.trial_every,
     )  # fmt: skip
     if given.extend is None:
         return plan
     if given.quick:
         raise ConfigError("--quick trains a few steps that no report can keep: leave out --extend")
-    earlier = extension.read(given.extend, protocol)
+    earlier = extension.read(given.extend, plan.protocol)
     return dataclasses.replace(plan, settings=extension.settings(earlier))
 
 
@@ -166,7 +162,6 @@ def _run(plan: Plan, given: argparse.Namespace, *, workers: int, resamples: int,
     if plan.settings:
         result = extension.extended(extension.read(given.extend, plan.protocol), result)
     write(result, plan.root, given.report)
-    files.write_text(plan.root / f"{given.report}.csv", report.as_csv(result))
     print(report.as_markdown(result))
     if given.record and not given.quick:
         write(result, results.COMMITTED, given.report)

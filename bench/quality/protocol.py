@@ -51,8 +51,6 @@ class Protocol:
     """Evaluations."""
     warmup_steps: int = 50
     final_lr_ratio: float = 0.05
-    choose: str = "log_loss"
-    """By which mean over the tasks on the validation rows a setting is chosen: "log_loss" or "auc"."""
     finalists: int = 3
     """The best trials, which train again with two more seeds; the mean of the three runs chooses."""
     thin: int = 1
@@ -226,7 +224,7 @@ def metrics(dataset: PackedDataset, split: str, logits: np.ndarray) -> dict[str,
 
 
 def score(fitted: Fitted, dataset: PackedDataset) -> dict[str, float | None]:
-    """The means over the tasks on the validation rows by which a setting may be chosen; None where training diverged."""
+    """The means over the tasks on the validation rows, of which the log loss chooses; None where training diverged."""
     logits = fitted.logits(dataset.split("valid"))
     if not np.isfinite(logits).all() or not math.isfinite(min(loss for _, loss in fitted.history)):
         return {"log_loss": None, "auc": None}

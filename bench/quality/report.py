@@ -1,9 +1,7 @@
-"""The results as rows, and as a CSV and Markdown tables."""
+"""The results as rows, and as Markdown tables."""
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -100,24 +98,6 @@ def _bounds(
         found = over_rows(labels, scores, str(peer), resamples)
         bounds |= {subject: found[str(subject)] for subject in group if subject != peer}
     return bounds
-
-
-def as_csv(result: Mapping[str, Any]) -> str:
-    """The rows of the quality, each with the costs of its model."""
-    costs = {(row["data"], row["model"], row["size"]): row for row in result["speeds"]}
-    lines = []
-    for row in result["rows"]:
-        cost = costs.get((row["data"], row["model"], row["size"]), {})
-        flat = {"flops": cost.get("flops")}
-        for dtype in DTYPES:
-            flat |= {f"{dtype}_{name}": value for name, value in cost.get(dtype, {}).items() if not isinstance(value, list)}
-        lines.append(row | flat)
-    columns = list(dict.fromkeys(column for line in lines for column in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ WORST = 1e6
 """What the sampler is told of a run that diverged."""
 
 
-def propose(space: Space, earlier: Sequence[Mapping[str, Any]], key: str, choose: str) -> dict[str, Any]:
+def propose(space: Space, earlier: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
     """The setting of the next trial. It depends on the earlier rows and on ``key`` alone, so a resumed search goes on as it would have."""
     if not earlier:
         return defaults(space)
@@ -38,11 +38,10 @@ def propose(space: Space, earlier: Sequence[Mapping[str, Any]], key: str, choose
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = zlib.crc32(f"{key}, trial {len(earlier)}".encode())
     sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS + 1, seed=seed)
-    study = optuna.create_study(direction="minimize" if choose == "log_loss" else "maximize", sampler=sampler)
+    study = optuna.create_study(direction="minimize", sampler=sampler)
     drawn = {name: _distribution(name, part) for name, part in space.items()}
     for row in earlier:
-        worst = WORST if choose == "log_loss" else 0.0
-        value = worst if row["valid"][choose] is None else row["valid"][choose]
+        value = WORST if row["valid"]["log_loss"] is None else row["valid"]["log_loss"]
         study.add_trial(optuna.trial.create_trial(params=dict(row["setting"]), distributions=drawn, value=value))
     return study.ask(fixed_distributions=drawn).params
 
@@ -57,20 +56,21 @@ def _distribution(name: str, part: Any) -> Any:
     return FloatDistribution(part.low, part.high, log=part.log)
 
 
-def best(rows: Sequence[Mapping[str, Any]], by: str, count: int = 1) -> list[Mapping[str, Any]]:
-    """The trials with the best values on the validation rows, the earliest of equal ones first; no diverged one.
+def best(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """The trials with the lowest log loss on the validation rows, the earliest of equal ones first; no diverged one.
 
     Raises ConfigError if all diverged.
     """
-    ranked = sorted((row for row in rows if row["valid"][by] is not None), key=lambda row: _order(row, by))
+    ranked = sorted((row for row in rows if row["valid"]["log_loss"] is not None), key=_log_loss)
     if not ranked:
-        raise ConfigError(f"{rows[0]['data']}, {rows[0]['model']}: no trial has a {by} on the validation rows")
+        raise ConfigError(f"{rows[0]['data']}, {rows[0]['model']}: no trial has a log_loss on the validation rows")
     return ranked[:count]
 
 
-def _order(row: Mapping[str, Any], by: str) -> float:
-    value = row["valid"][by]
-    return math.inf if value is None else (value if by == "log_loss" else -value)
+def _log_loss(row: Mapping[str, Any]) -> float:
+    """Infinite where training diverged."""
+    value = row["valid"]["log_loss"]
+    return math.inf if value is None else value
 
 
 def tune(
@@ -80,13 +80,13 @@ def tune(
 
     They train on every ``every``-th train row, and are judged by all validation rows.
     """
-    space, seen, by = MODELS[subject.model].space, thin_train(without_test(dataset), every), work.protocol.choose
+    space, seen = MODELS[subject.model].space, thin_train(without_test(dataset), every)
 
     def row_of(name: str, setting: Mapping[str, Any] | None, seed: int, about: dict[str, Any]) -> dict[str, Any]:
         row = work.read(subject, name, dataset.meta.digest)
         if row is not None and setting in (None, row["setting"]) and row.get("every", 1) == every:
             return row
-        setting = propose(space, rows, str(subject), by) if setting is None else setting
+        setting = propose(space, rows, str(subject)) if setting is None else setting
         fitted = fit(subject.model, seen, setting, seed=seed, size=subject.size, protocol=work.protocol)
         found = about | {"setting": setting, "every": every, "valid": score(fitted, seen)}
         row = work.write(subject, name, dataset.meta.digest, found | _told(fitted))
@@ -96,14 +96,14 @@ def tune(
     rows: list[dict[str, Any]] = []
     for number in range(trials if space else 1):
         rows.append(row_of(f"trial-{number:03d}", None, TUNING_SEED, {"trial": number}))
-    finalists = best(rows, by, work.protocol.finalists)
+    finalists = best(rows, work.protocol.finalists)
     if len(finalists) == 1:
         return finalists[0]
     means = []
     for finalist in finalists:
         number, setting = finalist["trial"], finalist["setting"]
         again = [row_of(f"trial-{number:03d}-seed-{seed}", setting, seed, {"trial": number, "seed": seed}) for seed in FINALIST_SEEDS]
-        means.append(statistics.fmean(_order(row, by) for row in [finalist, *again]))
+        means.append(statistics.fmean(map(_log_loss, [finalist, *again])))
     return finalists[means.index(min(means))]
 
 

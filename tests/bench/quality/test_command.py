@@ -1,6 +1,5 @@
 """The command: it runs every kind of model, writes its files, and says in one line what it cannot do."""
 
-import csv
 import dataclasses
 import json
 
@@ -40,9 +39,6 @@ def test_the_quick_command_runs_models_of_each_kind_and_writes_every_report(kept
     assert {row["task"] for row in result["rows"]} == {"visit", "conversion"}
     assert all(row["bfloat16"]["training_rows_per_second"] > 0 for row in result["speeds"] if row["model"] not in trees)
     assert all(row["float32"]["request_microseconds"] > 0 for row in result["speeds"])
-    rows = list(csv.DictReader((kept / "quality.csv").read_text().splitlines()))
-    assert len(rows) == len(result["rows"])
-    assert float(rows[0]["auc"]) == result["rows"][0]["auc"]
     assert (kept / "quality.md").read_text().strip().endswith(report.as_markdown(result))
     assert "DCN-v2 and towers" in capsys.readouterr().out
     assert {path.name for path in kept.glob("*.svg")} == {"quality_training.svg", "quality_auc.svg"}

@@ -9,6 +9,7 @@ from bench.quality import extension, report
 from bench.quality.protocol import Protocol
 from bench.quality.runner import Plan, run
 from bench.quality.work import Subject
+from bench.results import COMMITTED
 from dcrnn_fast.errors import ConfigError
 
 MEDIUM = Subject("hillstrom", "dcrnn", "medium")
@@ -99,6 +100,11 @@ def test_a_report_of_another_protocol_is_refused(tmp_path):
     path.write_text(json.dumps(report_of(MEDIUM) | {"protocol": {"batch_size": 64}}))
     with pytest.raises(ConfigError, match=r"another protocol: batch_size was 64 and is 512"):
         extension.read(path, Protocol())
+
+
+@pytest.mark.parametrize("name", ["quality", "quality_untuned"])
+def test_the_committed_reports_are_of_todays_protocol(name):
+    assert extension.settings(extension.read(COMMITTED / f"{name}.json", Protocol()))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"rows": []}'])

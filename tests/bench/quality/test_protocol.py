@@ -223,9 +223,9 @@ def test_rows_of_another_protocol_data_set_or_search_space_are_refused(dataset, 
 
 def test_a_diverged_trial_is_never_chosen():
     rows = [{"data": "toy", "model": "mmoe", "valid": {"log_loss": value}} for value in (None, 0.5, 0.4, None)]
-    assert search.best(rows, "log_loss", 4) == [rows[2], rows[1]]
+    assert search.best(rows, 4) == [rows[2], rows[1]]
     with pytest.raises(ConfigError, match="no trial has a log_loss"):
-        search.best(rows[:1], "log_loss")
+        search.best(rows[:1], 1)
 
 
 def test_the_best_trials_train_again_and_their_mean_chooses(dataset, tmp_path, monkeypatch):
