@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help="NAME --help lists those of a study")
     given = first.parse_args(arguments)
     asked = study(given.name)
-    options = parser(asked, sys.modules[asked.run.__module__].__doc__).parse_args(given.options)
+    options = parser(asked, sys.modules[f"{__package__}.{asked.name}"].__doc__).parse_args(given.options)
     if asked.cases is None:
         options.settings = [options.named[name] for name in options.settings]
     if options.quick:

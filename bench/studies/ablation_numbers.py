@@ -6,16 +6,6 @@ two has its own runs of the defaults, since each is of one machine.
 
 from __future__ import annotations
 
-from argparse import Namespace
-from pathlib import Path
-from typing import Any
+from .ablation import DEFAULT, NUMBERS, run, study_of
 
-from . import ablation
-
-
-def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
-    """The scores of the kept weights on the validation rows, by task."""
-    return ablation.run(data, setting, seed, options=options, folder=folder)
-
-
-STUDY = ablation.study_of("ablation_numbers", run, {ablation.DEFAULT: {}, **ablation.NUMBERS}, quick="1 step")
+STUDY = study_of("ablation_numbers", run, {DEFAULT: {}, **NUMBERS}, quick="1 step")
