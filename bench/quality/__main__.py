@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workers", type=count, default=os.cpu_count(), help="processes that train at the same time, one thread each")
     made.add_argument("--resamples", type=_at_least(0), default=1000, help="of the test rows, for the bootstrap")
     made.add_argument("--seconds", type=float, default=20.0, help="how long each of the six speeds of a data set is measured")
-    made.add_argument("--no-speeds", action="store_true", help="leave out the costs, for example on a busy machine")
+    made.add_argument("--no-speeds", action="store_true", help="leave out the costs, for example on a busy machine, and the figures")
     made.add_argument("--report", default="quality", metavar="NAME", help="of the reports' files (default: quality)")
     made.add_argument("--record", action="store_true", help="write the results to bench/results/ too")
     made.add_argument("--quick", action="store_true", help="each model once, for a few steps on a part of hillstrom: does it run?")
@@ -136,8 +136,8 @@ def write(result: dict[str, Any], folder: Path, name: str) -> None:
     """The reports that bench/results/ has too."""
     results.write(folder / f"{name}.json", result)
     files.write_text(folder / f"{name}.md", f"# Every size and task: `{name}`\n\n{report.as_markdown(result)}\n")
-    plots.draw_distances(result, folder / f"{name}_auc.svg")
     if result["speeds"]:
+        plots.draw_distances(result, folder / f"{name}_auc.svg")
         plots.draw_costs(result, folder / f"{name}_training.svg")
 
 
