@@ -56,12 +56,12 @@ def load(name: str, folder: Path, *, movielens: Path | None = None, thin: int = 
     dataset = prepare(path, cache_dir=None if path == name else folder / "cache")
     if thin == 1:
         return dataset
-    return dataclasses.replace(dataset, splits={name: thinned(split, thin) for name, split in dataset.splits.items()})
+    return dataclasses.replace(dataset, splits={name: rows_of(split, slice(None, None, thin)) for name, split in dataset.splits.items()})
 
 
-def thinned(split: PackedSplit, step: int) -> PackedSplit:
-    """Every ``step``-th row."""
-    arrays = {name: None if (values := getattr(split, name)) is None else np.asarray(values[::step]) for name in ARRAYS}
+def rows_of(split: PackedSplit, rows: np.ndarray | slice) -> PackedSplit:
+    """These rows of a split, by their positions, by a mask or by a slice."""
+    arrays = {name: None if (values := getattr(split, name)) is None else np.asarray(values)[rows] for name in ARRAYS}
     return dataclasses.replace(split, **arrays)
 
 
@@ -72,7 +72,7 @@ def thin_census(dataset: PackedDataset) -> PackedDataset:
 
 def thin_train(dataset: PackedDataset, step: int) -> PackedDataset:
     """The same data with every ``step``-th train row alone."""
-    return dataclasses.replace(dataset, splits={**dataset.splits, "train": thinned(dataset.split("train"), step)})
+    return dataclasses.replace(dataset, splits={**dataset.splits, "train": rows_of(dataset.split("train"), slice(None, None, step))})
 
 
 def without_test(dataset: PackedDataset) -> PackedDataset:

@@ -123,11 +123,10 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     return of_trees(dataset, seed)
 
 
-def of_trees(dataset: PackedDataset, seed: int) -> dict[str, Any]:
-    """The scores of LightGBM with the defaults of its search space, stopped by the validation rows."""
+def of_trees(dataset: PackedDataset, seed: int, name: str = "lightgbm") -> dict[str, Any]:
+    """The scores of a library's trees with the defaults of their search space, stopped by the validation rows."""
     with deterministic(1):
-        space = defaults(harness.MODELS["lightgbm"].space)
-        fitted = fit("lightgbm", dataset, space, seed=seed, size=ONE_SIZE, protocol=Protocol())
+        fitted = fit(name, dataset, defaults(harness.MODELS[name].space), seed=seed, size=ONE_SIZE, protocol=Protocol())
     found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}
     return scores(found, dataset.meta.tasks)
 

@@ -18,15 +18,11 @@ from unittest import mock
 import numpy as np
 
 from dcrnn_fast.data import PackedDataset, PackedSplit
-from dcrnn_fast.training.device import deterministic
 from dcrnn_fast.training.loop import start
 
-from ..quality import models as harness
-from ..quality.data_sets import ARRAYS, thin_census
-from ..quality.protocol import Protocol, fit, metrics
-from ..quality.spaces import defaults
-from ..quality.work import ONE_SIZE
+from ..quality.data_sets import rows_of, thin_census
 from .ablation import DEFAULT, scores, study_of
+from .numbers import of_trees
 from .study import packed, trained
 
 DATA = {"hillstrom": 0.003, "census-income": 0.003, "census-income, 0.001": 0.001, "id-log": 0.003}
@@ -41,9 +37,8 @@ def thinned(split: PackedSplit, rate: float, seed: int) -> PackedSplit:
     labels = np.asarray(split.labels)[:, 0]
     negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
     drawn = np.random.default_rng([seed, 7]).permutation(positive)[: round(len(negative) * rate / (1 - rate))]
-    chosen = np.sort(np.concatenate([negative, drawn]))
-    arrays = {name: np.asarray(values)[chosen] for name in ARRAYS if (values := getattr(split, name)) is not None}
-    return dataclasses.replace(split, **arrays | {"labels": arrays["labels"][:, :1]})
+    kept = rows_of(split, np.sort(np.concatenate([negative, drawn])))
+    return dataclasses.replace(kept, labels=kept.labels[:, :1])
 
 
 def rare(data: str, seed: int, options: Namespace, folder: Path) -> PackedDataset:
@@ -59,14 +54,11 @@ def rare(data: str, seed: int, options: Namespace, folder: Path) -> PackedDatase
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
     """The scores of the kept weights on the validation rows."""
     dataset = rare(data, seed, options, folder)
-    if (name := setting.lower()) not in harness.MODELS:
-        keys = {"early_stopping.monitor": "auc"} if setting == "stops by AUC" else {}
-        with mock.patch.object(start, "PART", PARTS[setting]):
-            return scores(trained(dataset, seed, keys, folder), dataset.meta.tasks)
-    with deterministic(1):
-        fitted = fit(name, dataset, defaults(harness.MODELS[name].space), seed=seed, size=ONE_SIZE, protocol=Protocol())
-    found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}
-    return scores(found, dataset.meta.tasks)
+    if setting not in PARTS:
+        return of_trees(dataset, seed, setting.lower())
+    keys = {"early_stopping.monitor": "auc"} if setting == "stops by AUC" else {}
+    with mock.patch.object(start, "PART", PARTS[setting]):
+        return scores(trained(dataset, seed, keys, folder), dataset.meta.tasks)
 
 
 _study = study_of("rare_events", run, dict.fromkeys(SETTINGS), quick="from 0.5", data=tuple(DATA))

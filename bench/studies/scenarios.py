@@ -32,7 +32,7 @@ from dcrnn_fast.training import load_config, load_model
 from dcrnn_fast.training.evaluate.metrics import task_metrics
 from dcrnn_fast.training.evaluate.predict import finite_predictions
 
-from ..quality.data_sets import ARRAYS, thin_census, write_table
+from ..quality.data_sets import rows_of, thin_census, write_table
 from .study import Content, Rows, Study, Table, beside, defaults, grouped, seeds_of, trained
 
 DATA = {"census-income": "citizenship", "drawn, cosine 0.8": "channel", "drawn, cosine 0.2": "channel"}
@@ -86,11 +86,6 @@ def load(data: str, seed: int, folder: Path) -> PackedDataset:
     return replace(dataset, splits=dict(dataset.splits) | {"test": replace(dataset.split("valid"), name="test")})
 
 
-def chosen(split: PackedSplit, rows: np.ndarray) -> PackedSplit:
-    """The rows of a split for which a mask is true."""
-    return replace(split, **{name: None if (values := getattr(split, name)) is None else np.asarray(values)[rows] for name in ARRAYS})
-
-
 def as_many_steps(rows: int, all_rows: int) -> dict[str, float]:
     """The keys with which a run on some of the rows takes as many steps as one on all of them, and is as patient."""
     usual = load_config(None, {"data": "each of them"})
@@ -118,7 +113,7 @@ class Models:
         """Train one model, on the rows of a scenario if there is one."""
         self.meta = dataset.meta
         if scenario is not None:
-            splits = {name: chosen(split, self.scenarios(split) == scenario) for name, split in dataset.splits.items()}
+            splits = {name: rows_of(split, self.scenarios(split) == scenario) for name, split in dataset.splits.items()}
             keys = {**keys, **as_many_steps(len(splits["train"]), len(dataset.split("train")))}
             dataset, folder = replace(dataset, splits=splits), folder / str(scenario)
         self.parameters += trained(dataset, seed, keys, folder)["model"]["parameters"]
@@ -129,7 +124,7 @@ class Models:
         found: dict[str, np.ndarray] = {}
         for scenario, model in self.by_scenario.items():
             rows = np.ones(len(split), bool) if scenario is None else self.scenarios(split) == scenario
-            for name, values in finite_predictions(model, chosen(split, rows), self.meta, torch.device("cpu")).items():
+            for name, values in finite_predictions(model, rows_of(split, rows), self.meta, torch.device("cpu")).items():
                 found.setdefault(name, np.full(len(split), np.nan, np.float32))[rows] = values
         return found
 

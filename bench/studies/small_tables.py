@@ -16,7 +16,7 @@ import numpy as np
 
 from dcrnn_fast.data import PackedDataset, prepare
 
-from ..quality.data_sets import ARRAYS, write_log
+from ..quality.data_sets import rows_of, write_log
 from .ablation import DEFAULT, scores, study_of
 from .numbers import TREES, of_trees
 from .study import packed, trained
@@ -43,9 +43,8 @@ def small(data: str, seed: int, options: Namespace, folder: Path, min_count: int
     chosen = np.random.default_rng([seed, 5]).permutation(len(train))[: PARTS[data]]
     if data.startswith("movielens"):
         chosen = np.arange(len(train))[-PARTS[data] :]
-    arrays = {name: np.asarray(values)[chosen] for name in ARRAYS if (values := getattr(train, name)) is not None}
     meta = dataclasses.replace(dataset.meta, rows={**dataset.meta.rows, "train": len(chosen)})
-    return dataclasses.replace(dataset, meta=meta, splits={**dataset.splits, "train": dataclasses.replace(train, **arrays)})
+    return dataclasses.replace(dataset, meta=meta, splits={**dataset.splits, "train": rows_of(train, chosen)})
 
 
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
