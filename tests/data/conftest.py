@@ -10,7 +10,6 @@ from dcrnn_fast.data import PackedDataset, prepare
 from tests.data.event_logs import Log
 from tests.tables import TableFolder
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 HOUR, WEEKDAY, DAY = ({"name": part, "column": "time", "as": part} for part in ("hour", "weekday", "day"))
 CROSS = {"name": "city_x_device", "cross": ["city", "device"]}
 SHARED = {"column": "last_item", "same_ids_as": "item"}
@@ -96,21 +95,11 @@ def hillstrom(shared_cache: Path) -> PackedDataset:
     return prepare("hillstrom", cache_dir=shared_cache)
 
 
-def _data_folder(name: str) -> Path:
-    root = Path(os.environ.get("DCRNN_FAST_SAMPLES") or REPOSITORY.parent / "shared" / "data")
-    if not (root / name).is_dir():
-        pytest.skip(f"{root / name} is not there; set DCRNN_FAST_SAMPLES to the folder that holds {name}")
-    return root / name
-
-
-@pytest.fixture
-def samples() -> Path:
-    return _data_folder("tiny_schema_samples")
-
-
 @pytest.fixture
 def raw_files() -> dict[str, Path]:
-    census, hillstrom = _data_folder("census_income_kdd"), _data_folder("hillstrom_email")
+    if not (root := os.environ.get("DCRNN_FAST_SAMPLES")):
+        pytest.skip("needs the raw files of the embedded data sets: set DCRNN_FAST_SAMPLES to their folder")
+    census, hillstrom = Path(root) / "census_income_kdd", Path(root) / "hillstrom_email"
     return {
         "--census-train": census / "census_income_train.csv.gz",
         "--census-test": census / "census_income_test.csv.gz",

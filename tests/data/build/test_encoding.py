@@ -101,6 +101,11 @@ def test_log1p_is_signed(table):
     np.testing.assert_allclose(data.split("train").dense[:, 0], values / values.std(), rtol=1e-6)
 
 
+def test_negative_numbers_have_buckets_as_others_do(table):
+    table.write("train.csv", "city,price,click", [("a", -124, 0), ("a", 0, 1), ("a", 1, 1), ("a", "", 1)])
+    assert field(table.prepare(), "train", "price") == [1, 2, 3, 0]
+
+
 def test_with_few_distinct_values_each_has_its_own_bucket():
     assert bucket_edges(np.array([3.0, 1.0, 1.0, 7.0]), 3).tolist() == [3.0, 7.0]
 

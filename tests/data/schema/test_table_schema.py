@@ -15,6 +15,8 @@ def test_a_column_name_that_yaml_reads_as_a_number_must_be_quoted(table):
     path.write_text(path.read_text().replace("- city", "- 109_14"))
     with pytest.raises(DataError, match="got 10914: put it in quotes"):
         load_schema(path)
+    path.write_text(path.read_text().replace("109_14", "'109_14'"))
+    assert [column.column for column in load_schema(path).categorical] == ["109_14"]
 
 
 def test_a_bare_column_name_is_short_for_a_mapping(table):
