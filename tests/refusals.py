@@ -25,8 +25,13 @@ def rows(name, call, error, *, cases=(), values=(), said=None, within="{}", mark
     return found
 
 
-def check(request, call, error, said):
-    """Call with the fixtures that ``call`` names, and expect the error."""
-    fixtures = {name: request.getfixturevalue(name) for name in signature(call).parameters}
-    with pytest.raises(error, match=said):
-        call(**fixtures)
+def refused(table):
+    """The test that a table is: each call, with the fixtures that its parameters name, gives the error."""
+
+    @pytest.mark.parametrize(("call", "error", "said"), table)
+    def test(request, call, error, said):
+        fixtures = {name: request.getfixturevalue(name) for name in signature(call).parameters}
+        with pytest.raises(error, match=said):
+            call(**fixtures)
+
+    return test

@@ -1,11 +1,9 @@
 """Tables and encodings that an encoder, a report or a draft cannot use."""
 
-import pytest
-
 from dcrnn_fast.data import Encoder, data_report, draft_schema
 from dcrnn_fast.errors import DataError
 from tests.data.inspect.test_data_report import packed, some, sound
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 
 def an_encoding_that_does_not_fit_its_fields(changes):
@@ -58,7 +56,4 @@ TABLE = [
     ]),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

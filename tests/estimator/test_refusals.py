@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
 from dcrnn_fast.training import evaluate
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 from .quick import quick
 
@@ -227,7 +227,4 @@ REFUSED = [
     row("scoring without a column", lambda fitted, frame: fitted.predict_proba(frame[["city"]]), DataError, "lacks the columns"),
 ]
 
-
-@pytest.mark.parametrize(("call", "error", "said"), REFUSED)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(REFUSED)

@@ -6,7 +6,7 @@ from torch import nn
 
 from dcrnn_fast import GDCN, DCNv2
 from tests.operators.problems import DOUBLE
-from tests.refusals import check, row
+from tests.refusals import refused, row
 
 
 def test_dcnv2_is_the_full_rank_cross_network():
@@ -176,7 +176,4 @@ REFUSED = [
     row("no projections", lambda: DCNv2.from_linear([nn.Linear(4, 4)], []), TypeError, r"projections=\[\]: expected one torch.nn.Linear"),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), REFUSED)
-def test_weights_of_another_network_are_refused(request, call, error, said):
-    check(request, call, error, said)
+test_weights_of_another_network_are_refused = refused(REFUSED)

@@ -33,7 +33,7 @@ from tests.nn.models import SIZES, batch
 from tests.nn.test_inputs import zeros
 from tests.nn.test_pooling import pool_of
 from tests.nn.test_scenarios import PLAN as SCENARIOS
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 Z, LABELS = torch.zeros(3, 2), torch.ones(3, 2)
 NO_FLOATS = [None, "x", [1.0], Z.long(), Z.to(torch.complex64), Z[0, 0]]
@@ -255,7 +255,4 @@ TABLE = [
     ]),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

@@ -1,7 +1,5 @@
 """What a ranker, `score_files`, an export and an exported file do not take."""
 
-import pytest
-
 import dcrnn_fast
 from dcrnn_fast import Ranker
 from dcrnn_fast.data import Encoder
@@ -10,7 +8,7 @@ from dcrnn_fast.serving import export, load_exported, score_files
 from dcrnn_fast.serving.export import export as exporting
 from dcrnn_fast.serving.export import package
 from dcrnn_fast.serving.export.archive import GRAPH
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 from tests.serving import test_score
 from tests.serving.archives import rewritten, with_json
 from tests.serving.test_export_refused import WEIGHTS, setting
@@ -107,7 +105,4 @@ TABLE = [
         TypeError, "user: got list, expected a mapping"),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

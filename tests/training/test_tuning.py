@@ -16,7 +16,7 @@ from dcrnn_fast.errors import CheckpointError, ConfigError, MissingExtra, RunFol
 from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import load_config, train, tune, tuning
 from tests.damage import fill_disk
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 from tests.training.runs import Notes, StoppedError, interrupted
 from tests.training.tiny import files_below, tiny_config, tiny_values, write_table
 
@@ -412,7 +412,4 @@ TABLE = [
         said=r"trials\.json cannot be read \(.*\); delete it"),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

@@ -14,7 +14,7 @@ from tests.data.build.test_encoding import encoding_of
 from tests.data.build.test_splits import logs
 from tests.data.conftest import GENRES, LISTS
 from tests.data.event_logs import HISTORY
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 
 def parquet(table):
@@ -248,7 +248,4 @@ TABLE = [
         lambda table: table.prepare(split={"time": "price", "test": 0.2}), DataError, r"`split` cuts `files: \{all: ...\}`"),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

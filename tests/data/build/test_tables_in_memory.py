@@ -10,7 +10,7 @@ from dcrnn_fast.data import prepare
 from dcrnn_fast.data.schema.table import TableSchema
 from dcrnn_fast.errors import DataError
 from tests.event_frames import events
-from tests.refusals import check, row
+from tests.refusals import refused, row
 
 COLUMNS = {
     "name": "shop",
@@ -112,10 +112,7 @@ REFUSED = [
     ),
 ]
 
-
-@pytest.mark.parametrize(("call", "error", "said"), REFUSED)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(REFUSED)
 
 
 def test_a_table_in_memory_is_written_nowhere_but_to_the_cache(frame, tmp_path, monkeypatch):

@@ -3,12 +3,11 @@
 import json
 
 import numpy as np
-import pytest
 
 from dcrnn_fast.data import BlockLoader, PackedMeta, open_packed
 from dcrnn_fast.errors import ConfigError, DataError
 from tests.data.packed.test_block_loader import numbered
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 
 def an_array_of_another_shape_or_type(replacement, table):
@@ -75,7 +74,4 @@ TABLE = [
         DataError, r"cannot be written to .*cache.*DCRNN_FAST_CACHE"),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

@@ -2,10 +2,8 @@
 
 import gzip
 
-import pytest
-
 from dcrnn_fast.errors import DataError
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 TABLE = [
     row("text in a number column is named with its row",
@@ -52,7 +50,4 @@ TABLE = [
     ]),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from dcrnn_fast.data import PackedMeta, open_packed
 from dcrnn_fast.data.schema.fields import derived_columns
 from dcrnn_fast.data.schema.table import load_schema
@@ -11,7 +9,7 @@ from dcrnn_fast.errors import DataError
 from tests.data.conftest import CROSS, DAY, HOUR, SHARED, WEEKDAY
 from tests.data.schema.test_derived_columns import SECONDS, of_time
 from tests.data.schema.test_truth_values import labels
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 
 def task(**rule):
@@ -160,7 +158,4 @@ TABLE = [
     ]),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

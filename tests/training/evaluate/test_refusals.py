@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
@@ -11,7 +10,7 @@ from dcrnn_fast.support.strict_json import json_digest
 from dcrnn_fast.training import calibrate, evaluate, load_config
 from dcrnn_fast.training.evaluate.predict import write_predictions
 from tests.damage import edit_json
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 from tests.training.tiny import write_table
 
 
@@ -90,7 +89,4 @@ TABLE = [
     ]),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)

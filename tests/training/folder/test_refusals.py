@@ -2,14 +2,13 @@
 
 import json
 
-import pytest
 import torch
 
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import load_model
 from dcrnn_fast.training.folder.tensors import pack_tensors, read_safetensors
 from tests.damage import flip_a_bit
-from tests.refusals import check, row, rows
+from tests.refusals import refused, row, rows
 
 
 def with_description(change):
@@ -54,7 +53,4 @@ TABLE = [
         lambda tmp_path: read_safetensors(tmp_path / "model.safetensors"), CheckpointError, r"model\.safetensors does not exist"),
 ]  # fmt: skip
 
-
-@pytest.mark.parametrize(("call", "error", "said"), TABLE)
-def test_it_is_refused(request, call, error, said):
-    check(request, call, error, said)
+test_it_is_refused = refused(TABLE)
