@@ -60,9 +60,9 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(scope="session")
-def own_cache(tmp_path_factory):
-    """Prepared data goes to a cache of this session, from the first test that asks for it to the last."""
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Prepared data goes to a cache of this session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DCRNN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -19,7 +19,7 @@ CHOOSES_CPUS = hasattr(inductor.cpp, "march")
 
 
 @pytest.fixture(scope="session")
-def shop(own_cache, tmp_path_factory):
+def shop(tmp_path_factory):
     """A folder with tiny.csv, its schema and ``run``, a run on it."""
     folder = tmp_path_factory.mktemp("shop")
     train(tiny_config(write_table(folder)), folder / "run")

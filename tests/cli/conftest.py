@@ -1,7 +1,6 @@
 from tests.data.conftest import table
 from tests.training.conftest import (
     _a_pipe_of_the_packages_own_width,
-    _cache,
     _no_curves,
     copied,
     dataset,
@@ -9,4 +8,4 @@ from tests.training.conftest import (
     schema,
 )
 
-__all__ = ["_a_pipe_of_the_packages_own_width", "_cache", "_no_curves", "copied", "dataset", "finished", "schema", "table"]
+__all__ = ["_a_pipe_of_the_packages_own_width", "_no_curves", "copied", "dataset", "finished", "schema", "table"]

@@ -81,18 +81,13 @@ def log(tmp_path: Path) -> Log:
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def census() -> PackedDataset:
+    return prepare("census-income")
 
 
 @pytest.fixture(scope="session")
-def census(shared_cache: Path) -> PackedDataset:
-    return prepare("census-income", cache_dir=shared_cache)
-
-
-@pytest.fixture(scope="session")
-def hillstrom(shared_cache: Path) -> PackedDataset:
-    return prepare("hillstrom", cache_dir=shared_cache)
+def hillstrom() -> PackedDataset:
+    return prepare("hillstrom")
 
 
 @pytest.fixture

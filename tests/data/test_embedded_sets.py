@@ -93,8 +93,8 @@ def test_hillstrom_uses_the_first_nine_columns_and_not_spend(hillstrom):
     assert {*hillstrom.meta.fields, *hillstrom.meta.dense} == set(columns[:9])
 
 
-def test_another_seed_draws_other_validation_rows_and_the_same_test_rows(hillstrom, shared_cache):
-    other = prepare("hillstrom", cache_dir=shared_cache, seed=1)
+def test_another_seed_draws_other_validation_rows_and_the_same_test_rows(hillstrom):
+    other = prepare("hillstrom", seed=1)
     assert not np.array_equal(other.split("valid").labels, hillstrom.split("valid").labels)
     np.testing.assert_array_equal(other.split("test").labels, hillstrom.split("test").labels)
 

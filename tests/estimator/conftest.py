@@ -7,11 +7,6 @@ from tests.event_frames import events
 from .quick import quick
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(own_cache):
-    pass
-
-
 @pytest.fixture(scope="module")
 def frame():
     return events(3000)

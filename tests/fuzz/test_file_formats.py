@@ -74,9 +74,7 @@ class Originals:
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DCRNN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield Originals(tmp_path_factory.mktemp("originals"))
+    return Originals(tmp_path_factory.mktemp("originals"))
 
 
 def read_packed(folder: Path) -> None:

@@ -22,7 +22,7 @@ def check(section, found):
 
 
 @pytest.fixture(scope="module")
-def kept(own_cache, tmp_path_factory):
+def kept(tmp_path_factory):
     """A run and its export, of the version that wrote the golden files."""
     folder = tmp_path_factory.mktemp("golden")
     shutil.unpack_archive(FILES, folder)
@@ -57,7 +57,7 @@ def test_vectors_of_the_encoder():
     check("encoder", {"vectors": contents.encoder_vectors()})
 
 
-def test_a_new_run(own_cache, tmp_path):
+def test_a_new_run(tmp_path):
     check("run", contents.run_layout(contents.train_run(tmp_path)))
 
 

@@ -210,7 +210,7 @@ def test_whatever_stops_a_reload_the_next_one_is_tried(serve, ranker, capsys):
 
 
 @pytest.fixture(scope="module")
-def log_ranker(tmp_path_factory, own_cache):
+def log_ranker(tmp_path_factory):
     """Of a run with a field of several values, derived columns and a hash."""
     folder = tmp_path_factory.mktemp("log")
     pd.DataFrame(

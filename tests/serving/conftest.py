@@ -9,11 +9,6 @@ from tests.shop import calibrated_shop, compiled, shop
 __all__ = ["calibrated_shop", "compiled", "shop"]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cache(own_cache):
-    pass
-
-
 @pytest.fixture(scope="session")
 def exported(shop, tmp_path_factory):
     """The run as an exported program that calls the operators in C++. Do not write into it."""

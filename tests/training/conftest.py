@@ -11,11 +11,6 @@ from tests.training.tiny import tiny_config, write_table
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache(own_cache):
-    pass
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _no_curves():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "write_curves", write_numbers)
@@ -29,7 +24,7 @@ def with_curves(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def schema(_cache, tmp_path_factory):
+def schema(tmp_path_factory):
     return write_table(tmp_path_factory.mktemp("table"))
 
 
@@ -47,7 +42,7 @@ def finished(schema, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run_of(_cache, tmp_path_factory):
+def run_of(tmp_path_factory):
     """Gives the :class:`tests.training.runs.Run` of a feature."""
     return runs_in(tmp_path_factory.mktemp("features"))
 

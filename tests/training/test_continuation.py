@@ -20,7 +20,7 @@ from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
 
 @pytest.fixture(scope="module")
-def tomorrow(_cache, tmp_path_factory):
+def tomorrow(tmp_path_factory):
     """The schema of another day's rows, on which the colour c3 has given way to violet."""
     path = write_table(tmp_path_factory.mktemp("tomorrow"), seed=1)
     table = path.with_name("tiny.csv")

@@ -174,7 +174,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown(tmp_path):
     assert "secret" not in str(caught.value)
 
 
-def test_a_run_leads_to_no_endpoint_of_its_own(packed, tmp_path, own_cache):
+def test_a_run_leads_to_no_endpoint_of_its_own(packed, tmp_path):
     folder = tmp_path / "run"
     train(load_config(None, {"data": str(packed), **SETTINGS}), folder)
     text = (folder / "config.yaml").read_text()
@@ -220,7 +220,7 @@ def test_an_address_that_leads_nowhere_is_refused(packed, tmp_path):
         prepare("nowhere://there", cache_dir=tmp_path)
 
 
-def test_a_run_on_data_in_s3_has_the_bytes_of_one_on_the_folder(packed, bucket, tmp_path, own_cache):
+def test_a_run_on_data_in_s3_has_the_bytes_of_one_on_the_folder(packed, bucket, tmp_path):
     system, root = remote.file_system(bucket)
     copy_files(str(packed), root, source_filesystem=LocalFileSystem(), destination_filesystem=system)
     for name, data in (("folder", str(packed)), ("s3", bucket)):

@@ -22,8 +22,8 @@ edges between decimals are moved."""
 
 
 @pytest.mark.parametrize(("name", "seed", "valid_fraction"), DIGESTS)
-def test_the_embedded_sets_keep_their_bits(shared_cache, name, seed, valid_fraction):
-    data = prepare(name, cache_dir=shared_cache, seed=seed, valid_fraction=valid_fraction)
+def test_the_embedded_sets_keep_their_bits(name, seed, valid_fraction):
+    data = prepare(name, seed=seed, valid_fraction=valid_fraction)
     assert data.meta.digest == DIGESTS[name, seed, valid_fraction]
 
 

@@ -105,7 +105,7 @@ def test_a_table_without_a_schema_is_refused(schema, tmp_path):
         evaluate(tmp_path / "run", data=schema.parent / "tiny.csv")
 
 
-def test_a_table_that_was_evaluated_is_not_kept(finished, schema, own_cache):
+def test_a_table_that_was_evaluated_is_not_kept(finished, schema):
     before = set(default_cache_dir().iterdir())
     evaluate(finished, data=schema.parent / "tiny.csv")
     assert set(default_cache_dir().iterdir()) == before

@@ -29,7 +29,7 @@ def write_log(path, table, **files):
 
 
 @pytest.fixture(scope="module")
-def logs(_cache, tmp_path_factory):
+def logs(tmp_path_factory):
     """Schemas of a log and of its sample, and a run on the sample that knows its rate."""
     folder = tmp_path_factory.mktemp("logs")
     place = np.tile(np.arange(10_000), 4) / 10_000  # 10,000 rows of each kind, at exactly these rates
