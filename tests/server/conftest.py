@@ -12,18 +12,24 @@ def ranker(calibrated_shop):
 
 
 @pytest.fixture
-def serve():
+def lasting():
+    """Takes a server that runs and returns it; at the end of the test it stops."""
+    running = []
+
+    def keep(server):
+        running.append(server)
+        return server
+
+    yield keep
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture
+def serve(lasting):
     """Starts a server in Python of a ranker."""
     from dcrnn_fast.serving.http.app import Served
 
     from .on_a_thread import OnAThread
 
-    running = []
-
-    def begin(ranker, **options):
-        running.append(OnAThread(ranker, load=lambda ranker: Served(ranker, "0" * 12, "run", "0", "0"), **options))
-        return running[-1]
-
-    yield begin
-    for one in running:
-        one.stop()
+    return lambda ranker, **options: lasting(OnAThread(ranker, load=lambda ranker: Served(ranker, "0" * 12, "run", "0", "0"), **options))

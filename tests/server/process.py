@@ -12,46 +12,60 @@ class Process:
     """A process of a command whose first line ends with the URL where it listens; ``most_files`` is its ``ulimit -n``."""
 
     def __init__(self, words, errors, *, most_files=None):
-        self._errors = errors
+        self.errors = errors
 
         def limit():
             if most_files is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 
         with errors.open("w") as stderr:
-            self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, preexec_fn=limit)
-        line = self._process.stdout.readline()
+            self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, preexec_fn=limit)
+        line = self.process.stdout.readline()
         if "listening on http://127.0.0.1:" not in line:
-            raise OSError(f"{' '.join(map(str, words))} ended with {self._process.wait(60)}: {line}{errors.read_text()}")
+            raise OSError(f"{' '.join(map(str, words))} ended with {self.process.wait(60)}: {line}{errors.read_text()}")
         self.url = line.rpartition(" ")[2].strip()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
     @property
     def memory(self):
         """The resident bytes."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
 
     @property
     def open_files(self):
-        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     @property
     def lines(self):
         """What it has written to stderr."""
-        return self._errors.read_text(errors="replace").splitlines()
+        return self.errors.read_text(errors="replace").splitlines()
 
     def reload(self):
-        self._process.send_signal(signal.SIGHUP)
+        self.process.send_signal(signal.SIGHUP)
+
+    def ask_to_stop(self):
+        self.process.send_signal(signal.SIGTERM)
 
     def stop(self):
         """The exit code, when it has stopped."""
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(60)
+        self.ask_to_stop()
+        code = self.process.wait(60)
+        self.process.stdout.close()
+        return code
+
+
+class CppServer(Process):
+    """The server in C++, which `make ctest` builds, with the methods that the contract asks for. ``max_rows=100`` is ``--max-rows 100``."""
+
+    def __init__(self, program, served, errors, **options):
+        given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        super().__init__([program, "--model", served, "--port", "0", *given], errors)
+        self.served = served

@@ -29,13 +29,5 @@ def logged(capsys):
 
 
 @pytest.fixture
-def start(calibrated_shop, tmp_path):
-    running = []
-
-    def begin(**options):
-        running.append(OnAThread(shutil.copytree(calibrated_shop / "run", tmp_path / "run"), **options))
-        return running[-1]
-
-    yield begin
-    for one in running:
-        one.stop()
+def start(calibrated_shop, tmp_path, lasting):
+    return lambda **options: lasting(OnAThread(shutil.copytree(calibrated_shop / "run", tmp_path / "run"), **options))

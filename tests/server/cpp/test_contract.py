@@ -6,7 +6,7 @@ import pytest
 
 from ..contract import *  # noqa: F403
 from ..contract_in_use import *  # noqa: F403
-from .server import CppServer
+from ..process import CppServer
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,8 @@ def logged():
 
 
 @pytest.fixture
-def start(cpp_program, compiled, tmp_path):
-    running = []
-
+def start(cpp_program, compiled, tmp_path, lasting):
     def begin(**options):
-        running.append(CppServer(cpp_program, shutil.copy(compiled, tmp_path / "shop.pt2"), tmp_path / "errors", **options))
-        return running[-1]
+        return lasting(CppServer(cpp_program, shutil.copy(compiled, tmp_path / "shop.pt2"), tmp_path / "errors", **options))
 
-    yield begin
-    for one in running:
-        one.stop()
+    return begin

@@ -9,7 +9,7 @@ from dcrnn_fast.training import load_config, train
 
 from ..calls import score
 from ..contract import assert_scores
-from .server import CppServer
+from ..process import CppServer
 
 SMALL = {
     "threads": 1,

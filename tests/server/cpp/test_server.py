@@ -9,6 +9,7 @@ import subprocess
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from tests.serving.test_full_temporary_folder import MOUNT, can_mount
 from ..calls import exchange, get, metrics, score
 from ..contract import ONE, ROWS, assert_scores, table
 from ..contract_in_use import wait_for
-from .server import CppServer
+from ..process import CppServer
 
 ABOUT = "extra/dcrnn_fast.json"
 BODY = json.dumps(ONE).encode()
@@ -28,16 +29,13 @@ POST = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\
 
 
 @pytest.fixture
-def start(cpp_program, compiled, tmp_path):
-    running = []
+def start(cpp_program, compiled, tmp_path, lasting):
+    numbers = count()
 
     def begin(served=compiled, **options):
-        running.append(CppServer(cpp_program, served, tmp_path / f"errors-{len(running)}", **options))
-        return running[-1]
+        return lasting(CppServer(cpp_program, served, tmp_path / f"errors-{next(numbers)}", **options))
 
-    yield begin
-    for one in running:
-        one.stop()
+    return begin
 
 
 def refused(program, *arguments):
