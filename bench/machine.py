@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -59,18 +60,15 @@ def line(about: dict) -> str:
     return f"{card}{about['cpu']}, {isa}, {about['threads']} threads, {versions}"
 
 
-def memory_now() -> int:
-    """The resident bytes of this process, from Linux's /proc: every allocator and the kernels' scratch memory count.
+def memory_growth() -> Callable[[], int]:
+    """A function that tells by how many resident bytes this process has grown since, at its highest.
 
-    From here, :func:`memory_peak` starts again.
+    It reads Linux's /proc: every allocator and the kernels' scratch memory count. The system's record of the highest is of the whole life
+    of a process: what came before would hide what comes now. A call begins it anew.
     """
     (PROCESS / "clear_refs").write_text("5", encoding="ascii")
-    return _bytes("VmRSS")
-
-
-def memory_peak() -> int:
-    """The most bytes since the last :func:`memory_now`."""
-    return _bytes("VmHWM")
+    before = _bytes("VmRSS")
+    return lambda: _bytes("VmHWM") - before
 
 
 def _bytes(field: str) -> int:

@@ -10,7 +10,7 @@ from dcrnn_fast import CrossRNN, SharingPlan
 
 from .candidates import Eager, step
 from .cases import DTYPES, DTYPES_OF, GPU, SHARE_RATIO, STEPS, crossed
-from .machine import CAN_MEASURE_MEMORY, memory_now, memory_peak
+from .machine import CAN_MEASURE_MEMORY, memory_growth
 
 FULL = {
     "cpu": [{"D": d, "B": b, "T": t} for d, b, t in ((128, 4096, 2), (624, 4096, 2), (624, 4096, 4), (624, 16384, 2))],
@@ -41,9 +41,9 @@ def peak(candidate: str, dtype: str, dim: int, batch: int, tasks: int, device: s
     step(run, torch.randn(few, dim, **kind), torch.randn(tasks, few, dim, **kind))
     x0, seed = torch.randn(batch, dim, **kind), torch.randn(tasks, batch, dim, **kind)
     if on_cpu:
-        before = memory_now()
+        grown = memory_growth()
         step(run, x0, seed)
-        return memory_peak() - before
+        return grown()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     step(run, x0, seed)

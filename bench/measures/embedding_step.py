@@ -27,7 +27,7 @@ from dcrnn_fast.training.folder.checkpoint import save_checkpoint
 from dcrnn_fast.training.loop.optim import Optimisers, build_optimiser
 from dcrnn_fast.training.loop.state import capture
 
-from ..machine import memory_now, memory_peak
+from ..machine import memory_growth
 from ..steps import CPU, stepper
 from .measure import Measure, compared
 
@@ -65,10 +65,10 @@ def trained(candidate: str, rows: int) -> tuple[dcrnn_fast.DCRNN, Optimisers, Ca
 
 def peak(candidate: str, rows: int) -> int:
     """The bytes that building the model and three steps add to the process at their peak."""
-    before, (_, _, step) = memory_now(), trained(candidate, rows)
+    grown, (_, _, step) = memory_growth(), trained(candidate, rows)
     for _ in range(3):
         step()
-    return memory_peak() - before
+    return grown()
 
 
 def checkpoint(rows: int) -> dict[str, int]:
@@ -77,9 +77,9 @@ def checkpoint(rows: int) -> dict[str, int]:
     step()
     best = {f"best.{name}": value.clone() for name, value in model.state_dict().items()}
     with TemporaryDirectory() as folder:
-        before, start = memory_now(), time.process_time()
+        grown, start = memory_growth(), time.process_time()
         save_checkpoint(Path(folder), 1, capture({"model": model}, optimiser, CPU) | best, {})
-        spent, most = time.process_time() - start, memory_peak() - before
+        spent, most = time.process_time() - start, grown()
     return {"checkpoint, ms": round(spent * 1e3), "checkpoint, MB": round(most / 1e6)}
 
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 import dcrnn_fast
+from bench.machine import memory_growth
 from dcrnn_fast import BackendUnavailable
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
-from ..memory import growth
 from ..processes import forks
 from ..strategies import FIELDS, SMALL, draw
 from . import calls, mutations
@@ -81,7 +81,7 @@ def judged(case: Case) -> str | None:
     for name, change in changes.items():
         if change.call is not None:
             call = _inside(change.call, call, name)
-    grown = growth()
+    grown = memory_growth()
     torch.use_deterministic_algorithms(True)  # fills memory that PyTorch allocates with NaN
     try:
         results = call(**given)

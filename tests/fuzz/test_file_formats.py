@@ -27,6 +27,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from bench.machine import memory_growth
 from dcrnn_fast import DcrnnFastError
 from dcrnn_fast.data import BlockLoader, Encoder, PackedMeta, open_packed, prepare
 from dcrnn_fast.data.encoder.run_folder import read_encoding
@@ -41,7 +42,6 @@ from dcrnn_fast.training.folder.tensors import canonical_json, pack_tensors
 from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from dcrnn_fast.training.loop.trainer import Trainer
 from tests.fuzz.damaged import changed_bytes, changed_value
-from tests.memory import growth
 from tests.training.tiny import tiny_config, tiny_values, write_table
 
 SECONDS = 60 * float(os.environ.get("FUZZ_MINUTES", 0)) or 3.0
@@ -282,7 +282,7 @@ FORMATS = (
 
 def finding_of(call: Callable[[], Any]) -> str | None:
     """What is wrong with the end of a call: another exception than the documented ones, or too much memory."""
-    grown = growth()
+    grown = memory_growth()
     try:
         call()
     except DcrnnFastError as error:

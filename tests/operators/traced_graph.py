@@ -13,30 +13,16 @@ os.environ.pop("TRITON_INTERPRET", None)
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
-import triton
 from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
-from triton.backends.compiler import GPUTarget
 
+from bench.measures.fake_gpu import FakeGpu
 from dcrnn_fast.kernels import tile_choice
 from dcrnn_fast.ops import cross_rnn, low_rank_cross_rnn, param_gather
 from dcrnn_fast.ops.triton import IMPLEMENTATION
 
 CASES = "all_steps, states", "step, untied, recompute", "all_steps, no context", "low rank", "gather"
 OPEN_STEPS = "all_steps, open steps"
-
-
-class Driver:
-    """A GPU that is asked for its kind and nothing else."""
-
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 0
 
 
 class TracedError(Exception):
@@ -119,7 +105,7 @@ def trace(case, open_sizes):
 
 def main():
     if not torch.cuda.is_available():
-        triton.runtime.driver.set_active(Driver())
+        FakeGpu().install()
     for open_sizes, case in {"static": "step", "batch": "step", "steps": OPEN_STEPS}.items():
         sys.stdout.write(f"# {open_sizes}\n")
         trace(case, open_sizes)

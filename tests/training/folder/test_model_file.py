@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.machine import memory_growth
 from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import Report, load_config, load_model
 from dcrnn_fast.training.evaluate.predict import finite_predictions
@@ -11,7 +12,6 @@ from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import export_weights
 from dcrnn_fast.training.loop.trainer import Trainer
-from tests.memory import growth
 
 
 def test_a_model_is_loaded_from_its_file_or_from_the_run_folder(finished):
@@ -85,7 +85,7 @@ def test_a_sealed_weight_file_that_is_no_model_is_refused_by_name(copied, change
 def test_a_small_weight_file_that_describes_a_large_model_takes_no_memory(copied):
     path = copied / "model.safetensors"
     sealed(lambda tensors, about: about["model"].update(tower_dims=[30_000, 30_000]))(path)
-    grown = growth()
+    grown = memory_growth()
     with pytest.raises(CheckpointError, match=r"belongs to another model: towers\.1\.shared_weight is missing in the file"):
         load_model(path)
     assert grown() < 200 << 20, "the weights that it describes take 7 GB"
