@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from dcrnn_fast.data import Encoder
-from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
+from dcrnn_fast.errors import ConfigError, DataError
 from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
-from dcrnn_fast.training.folder.tensors import read_safetensors
-from dcrnn_fast.training.folder.weights import export_weights
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import SEEN, SEVERAL, TAGS, Notes, config_of, write_log
 
@@ -43,9 +41,6 @@ def test_a_runs_encoder_reads_the_rows_as_the_run_did(run):
     rows = encoder.encode(pq.read_table(run.schema.with_suffix(".parquet"))).ids
     known = {tuple(row) for row in rows.tolist()}
     assert known == {tuple(row) for split in data.splits.values() for row in np.asarray(split.ids).tolist()}
-    model, _ = load_model(run.folder / "model.safetensors", backend="reference")
-    assert model.predict(rows)["click"].shape == (700,)
-    assert evaluate(run.folder)["metrics"]["click"]["rows"] == len(data.split("test"))
 
 
 def test_metrics_by_a_field_with_several_values_are_those_of_its_first_one(run):
@@ -95,21 +90,3 @@ def test_out_of_vocabulary_dropout_leaves_absent_values_alone(run):
     dropout = OOVDropout(data, 1e9, device=torch.device("cpu"))
     assert not dropout(torch.zeros(4, len(COLUMNS), dtype=torch.int64)).any()
     assert not dropout(torch.from_numpy(np.array(data.split("train").ids[:50], np.int64))).any()
-
-
-@pytest.mark.parametrize(
-    "pooled",
-    [
-        {"tags": {"columns": ["tags[0]", "item"], "pooling": "sum"}},
-        {"tags": {"columns": ["tags[0]"], "pooling": "max"}},
-        {"tags": {"columns": [], "pooling": "sum"}},
-        {"item": {"columns": ["tags[0]"], "pooling": "sum"}},
-        ["tags"],
-    ],
-)
-def test_a_weight_file_of_an_impossible_field_is_refused(run, tmp_path, pooled):
-    tensors, metadata = read_safetensors(run.folder / "model.safetensors")
-    about = json.loads(metadata["dcrnn_fast"])["about"] | {"pooled": pooled}
-    export_weights(tmp_path / "model.safetensors", tensors, about)
-    with pytest.raises(CheckpointError, match=r"describes no model: .*pooled"):
-        load_model(tmp_path / "model.safetensors")

@@ -7,8 +7,10 @@ import torch
 from dcrnn_fast.errors import CheckpointError, ConfigError
 from dcrnn_fast.training import load_model
 from dcrnn_fast.training.folder.tensors import pack_tensors, read_safetensors
+from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from tests.damage import flip_a_bit
 from tests.refusals import refused, row, rows
+from tests.training.runs import SEVERAL, SHARED
 
 
 def with_description(change):
@@ -31,6 +33,13 @@ def a_damaged_weight_file(damage, tmp_path):
     read_safetensors(path)
 
 
+def an_impossible_description(feature, key, value, run_of, tmp_path):
+    """The weight file of the feature's run, with another description than its own."""
+    tensors, about, _ = read_weights(run_of(feature).folder / "model.safetensors")
+    export_weights(tmp_path / "model.safetensors", tensors, about | {key: value})
+    load_model(tmp_path / "model.safetensors")
+
+
 TABLE = [
     row("a backend or device that is none 1",
         lambda finished: load_model(finished / "model.safetensors", backend="abacus"), ConfigError, "backend='abacus'"),
@@ -44,6 +53,17 @@ TABLE = [
         (with_description(lambda about: about["fields"].sort()), "was changed after it was written"),
         (with_description(lambda about: about["model"].update(dropout=float("nan"))), "has no dcrnn_fast description"),
         (drop_the_description, "has no dcrnn_fast description"),
+    ]),
+    *rows("a weight file of fields that no model has",
+        an_impossible_description, CheckpointError, within="describes no model: .*{}", cases=[
+        (SEVERAL, "pooled", {"tags": {"columns": ["tags[0]", "item"], "pooling": "sum"}}, "pooled"),
+        (SEVERAL, "pooled", {"tags": {"columns": ["tags[0]"], "pooling": "max"}}, "pooled"),
+        (SEVERAL, "pooled", {"tags": {"columns": [], "pooling": "sum"}}, "pooled"),
+        (SEVERAL, "pooled", {"item": {"columns": ["tags[0]"], "pooling": "sum"}}, "pooled"),
+        (SEVERAL, "pooled", ["tags"], "pooled"),
+        (SHARED, "shared", {"last_item": "hour"}, "shared_embeddings"),
+        (SHARED, "shared", {"last_item": "shop"}, "shared_embeddings"),
+        (SHARED, "shared", {"last_item": "item", "item": "last_item"}, "shared_embeddings"),
     ]),
     *rows("a damaged weight file",
         a_damaged_weight_file, CheckpointError, said=r"model\.safetensors is damaged or no safetensors file", values=[

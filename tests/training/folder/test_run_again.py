@@ -37,12 +37,6 @@ def test_other_rows_are_an_error_that_names_overwrite(tmp_path):
         train(tiny_config(table, **SHORT), tmp_path / "run")
 
 
-def test_an_unfinished_run_is_an_error_that_names_both_ways_on(schema, copied):
-    (copied / "metrics.json").unlink()
-    with pytest.raises(RunFolderError, match=r"already holds an unfinished run .*--resume.*overwrite=True"):
-        train(tiny_config(schema), copied)
-
-
 def test_overwrite_replaces_the_run_and_leaves_other_files(schema, copied):
     (copied / "export.pt2").write_text("mine")
     (copied / "calibration.json").write_text("{}")
