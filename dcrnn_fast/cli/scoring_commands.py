@@ -84,9 +84,8 @@ def export(
 
     difference = exporting.export(run, output, format=format, backend=backend, cpu=cpu)
     if not quiet:
-        size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")) if file.is_file())
         compared = f"{exporting.ROWS:,} drawn rows: no probability differs from the model's by more than about {difference:.1g}"
-        print_lines(output_console(), [compared, f"Exported, format {format}: {output} ({size:,} bytes)"])
+        print_lines(output_console(), [compared, f"Exported, format {format}: {output} ({output.stat().st_size:,} bytes)"])
 
 
 def serve(

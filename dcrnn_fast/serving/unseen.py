@@ -48,9 +48,9 @@ def cells_of(encoder: Encoder, encoding: Mapping[str, Any], shares: Mapping[str,
     return found
 
 
-def read_cells(rows: Any, columns: int) -> list[Cells]:
+def read_cells(rows: list[Any], columns: int) -> list[Cells]:
     """The fields that a file lists. Raises ValueError for what is no list of fields of so many columns."""
-    for row in rows if isinstance(rows, list) else [rows]:
+    for row in rows:
         field, column, missing_id, *shares = row if isinstance(row, list) and len(row) == 5 else [None] * 5
         is_id = missing_id is None or (type(missing_id) is int and missing_id >= 0)
         are_shares = all(share is None or (type(share) in (int, float) and 0 <= share <= 1) for share in shares)

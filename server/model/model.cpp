@@ -242,8 +242,7 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
     const json::object& about = about_value.as_object();
     check_fit(about, path);
     check_room(file, path);
-    const json::value* const digest = about.if_contains("encoder_md5");  // a file of before has none
-    if (digest == nullptr || digest->as_string() != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
+    if (text_of(about, "encoder_md5") != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
     const auto names = texts_of(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
     auto model = std::make_unique<Model>(Model{.id = text_of(about, "model").substr(0, 12),
@@ -252,7 +251,7 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
                                                .names = names,
                                                .tasks = texts_of(about.at("tasks")),
                                                .encoder = Encoder(encoding, about_value),
-                                               .unseen = std::make_unique<Unseen>(about.if_contains("cells"), fields),
+                                               .unseen = std::make_unique<Unseen>(about.at("cells").as_array(), fields),
                                                .engine = load_engine({file.path(), names, fields, dense, threads})});
     score_a_row(*model, fields, dense);
     return model;

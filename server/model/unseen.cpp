@@ -64,9 +64,8 @@ std::string lost(const Unseen::Field& field) {
 
 }  // namespace
 
-Unseen::Unseen(const json::value* cells, std::size_t columns) {
-  if (cells == nullptr) return;
-  for (const json::value& one : cells->as_array()) {
+Unseen::Unseen(const json::array& cells, std::size_t columns) {
+  for (const json::value& one : cells) {
     const json::array& row = one.as_array();
     Field field{.name = std::string(row.at(0).as_string()),
                 .column = row.at(1).to_number<std::size_t>(),

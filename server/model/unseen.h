@@ -2,7 +2,7 @@
 // dcrnn_fast/serving/unseen.py does.
 #pragma once
 
-#include <boost/json/value.hpp>
+#include <boost/json/array.hpp>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -28,9 +28,8 @@ class Unseen {
     bool told = false;
   };
 
-  // `cells` is the list of the package's description, or null where it has none; `columns` is the number of its columns of ids. Throws
-  // std::exception.
-  Unseen(const boost::json::value* cells, std::size_t columns);
+  // `cells` is the list of the package's description; `columns` is the number of its columns of ids. Throws std::exception.
+  Unseen(const boost::json::array& cells, std::size_t columns);
 
   // Counts a request's rows. A field whose cells are one throughout counts once. Returns a line for each field that is now seen to be lost.
   std::vector<std::string> add(const Encoded& request);

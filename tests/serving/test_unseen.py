@@ -150,6 +150,7 @@ def test_files_are_watched_and_the_command_says_it_or_stops(shop, table, tmp_pat
 @pytest.mark.parametrize(
     "cells",
     [
+        None,
         7,
         [7],
         [["colour", 0, 1, 0.0]],
@@ -164,10 +165,3 @@ def test_a_file_whose_fields_are_none_is_refused(exported, tmp_path, cells):
     changed = rewritten(exported, tmp_path / "changed.pt2", {"extra/dcrnn_fast.json": with_json(lambda about: about.update(cells=cells))})
     with pytest.raises(ExportError, match="is no file of `dcrnn-fast export`"):
         load_exported(changed)
-
-
-def test_a_file_of_before_is_read_and_counts_nothing(exported, table, tmp_path):
-    changed = rewritten(exported, tmp_path / "before.pt2", {"extra/dcrnn_fast.json": with_json(lambda about: about.pop("cells"))})
-    ranker = load_exported(changed)
-    assert said(ranker.predict, lost(table)) == []
-    assert ranker.unseen.rates() == {}

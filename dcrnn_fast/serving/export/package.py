@@ -34,7 +34,7 @@ MAX_ROWS = 2**20
 _TYPES: dict[type, tuple[str, ...]] = {
     int: ("format",),
     str: ("kind", "dcrnn_fast", "torch", "backend", "encoding", "model"),
-    list: ("tasks", "names", "fields", "dense"),
+    list: ("tasks", "names", "fields", "dense", "cells"),
     dict: ("operators", "cpu", "calibrated"),
 }
 """The types of the description's values, and their keys."""
@@ -103,7 +103,7 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
     if about["kind"] == "aoti":
         _check_machine(about, path)
     try:
-        cells = read_cells(about.get("cells", []), len(about["fields"]))  # a file of before has none
+        cells = read_cells(about["cells"], len(about["fields"]))
     except ValueError as error:
         raise not_exported(path) from error
     return Package(about, _encoder(about, texts, path), cells)

@@ -191,7 +191,7 @@ def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[s
     """
     lines = []
     for task, entry in metrics.items():
-        own, constant = entry["log_loss"], entry.get("constant_log_loss")
+        own, constant = entry["log_loss"], entry["constant_log_loss"]
         if own is not None and constant is not None and own >= constant:
             lines.append(
                 f"warning: {task}: log loss {own:.4f} is not below {constant:.4f}, the log loss of predicting the training rows' base rate "

@@ -151,7 +151,7 @@ def _about(seen: _Seen, split: str, *, as_served: bool) -> Iterable[str]:
     yield f"<p>DCRNN for {escape(', '.join(meta.tasks))}, {model['parameters']:,} parameters, relation {escape(model['relation'])}. "
     yield f"{counts} rows; this page is of {rows:,} {split} rows. "
     yield f"Trained for {train['steps']:,} steps in {train['seconds']:,.0f} s on {escape(model['device'])}. "
-    yield f"The run ended, as {escape(train['stopped'])}. " if "stopped" in train else ""
+    yield f"The run ended, as {escape(train['stopped'])}. "
     yield f"It keeps the weights evaluated at step {train['best_step']:,}. The probabilities are "
     yield (
         "those that <code>predict</code> gives.</p>"

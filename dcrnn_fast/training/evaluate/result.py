@@ -23,7 +23,7 @@ class Result(dict[str, Any]):
             found = [self[split].get(task, {}).get(name) for split in splits for name in ("auc", "log_loss", "constant_log_loss")]
             cells.append([task, *("-" if value is None else f"{value:.4f}" for value in found)])
         at = self["train"]
-        about = f"{self['data']['name']}: the weights of step {at['best_step']} of {at['steps']} are kept"
-        about += f"; the run ended, as {at['stopped']}" if "stopped" in at else ""  # an older version's run does not say so
+        about = f"{self['data']['name']}: the weights of step {at['best_step']} of {at['steps']} are kept; "
+        about += f"the run ended, as {at['stopped']}"
         rows = (f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
         return f"<table><caption>{escape(about)}</caption>{''.join(rows)}</table>"

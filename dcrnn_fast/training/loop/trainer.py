@@ -200,8 +200,6 @@ class Trainer:
         if self.best or self.at.epoch:
             check_tensors(self.model, self.best, folder)
         self.mean.restore(select(tensors, "mean."), self.model, folder)
-        if not self.mean.values and self.config.early_stopping.ema_half_life and len(self.at.history) > 1:
-            self.report.note(f"note: {folder} holds no mean of the weights, as earlier versions wrote none; one begins now")
         restore(tensors, self.modules, self.optimiser, self.device, folder)
 
     def where(self) -> dict[str, Any]:

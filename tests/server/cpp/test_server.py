@@ -99,6 +99,7 @@ UNFIT = {
     "operators": (changed(operators={"dcrnn_fast::none": "x"}), "calls the operator dcrnn_fast::none, which this server lacks"),
     "schema": (changed(operators={"dcrnn_fast::cross_rnn": "x"}), "whose operator dcrnn_fast::cross_rnn takes other arguments"),
     "encoder": ({"extra/encoder.json": lambda _: b"{}"}, "was changed after it was written .*; export the run again"),
+    "cells": (changed(cells=None), "is no file of `dcrnn-fast export`, or was changed after it was written .*; export the run again"),
     "no description": ({ABOUT: lambda _: None}, "is no file of `dcrnn-fast export`"),
     "no json": ({ABOUT: lambda _: b"{"}, "is no file of `dcrnn-fast export`"),
 }

@@ -59,10 +59,6 @@ def test_a_log_loss_that_is_not_below_the_constants_is_named_in_one_line_with_bo
         assert lines[0].startswith(f"warning: buy: log loss {own:.4f} is not below {constant:.4f}, ")
 
 
-def test_results_of_a_run_from_before_the_constant_was_known_give_no_warning():
-    assert not_better_than_constant({"click": {"log_loss": 0.9}}) == []
-
-
 def test_train_and_evaluate_warn_of_every_task_that_is_no_better_than_the_constant(schema, command, tmp_path):
     """The learning rate is so high that the model follows the last few batches."""
     path = tmp_path / "run.yaml"

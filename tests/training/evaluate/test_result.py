@@ -24,9 +24,3 @@ def test_names_are_escaped(schema, finished):
     assert "&lt;b&gt;" in page
     assert "&lt;i&gt;" in page
     assert "<b>" not in page
-
-
-def test_a_run_of_an_earlier_version_that_does_not_say_why_it_ended_is_shown(schema, finished):
-    result = train(tiny_config(schema), finished)
-    del result["train"]["stopped"]
-    assert "are kept</caption>" in result._repr_html_()

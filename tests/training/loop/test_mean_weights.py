@@ -10,7 +10,7 @@ from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.weights import read_weights
 from dcrnn_fast.training.loop.state import select
 from dcrnn_fast.training.loop.trainer import Trainer
-from tests.training.runs import Notes, interrupted
+from tests.training.runs import interrupted
 from tests.training.tiny import newest_checkpoint, tiny_config
 
 
@@ -81,18 +81,6 @@ def test_an_evaluation_that_fails_leaves_the_weights_as_they_were(schema, tmp_pa
     with pytest.raises(ZeroDivisionError):
         train(tiny_config(schema), tmp_path / "run")
     assert are_equal(of(seen[0]), evaluations[-1][1])
-
-
-def test_a_checkpoint_of_an_earlier_version_without_a_mean_is_told_of(schema, tmp_path):
-    interrupted(tiny_config(schema, early_stopping__ema_half_life=0), tmp_path / "run", 10)
-    folder = RunFolder(tmp_path / "run")
-    folder.config.write_text(folder.config.read_text().replace("ema_half_life: 0.0", "ema_half_life: 0.25"))
-    tensors, state = load_checkpoint(folder.newest_checkpoint())
-    del state["config"]["early_stopping"]["ema_half_life"]
-    save_checkpoint(folder.checkpoints, 9, tensors, state)
-    notes = Notes()
-    train(tiny_config(schema), folder.root, resume=True, report=notes)
-    assert any("holds no mean of the weights, as earlier versions wrote none" in line for line in notes.lines)
 
 
 def without_a_value(values):
