@@ -78,8 +78,7 @@ class OptimiserConfig(_Section):
         default=None, description="passes over the training rows, at most; null: as many as have 2,000 steps, but 6 to 20"
     )
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = Field(default=50, description="steps of linear warm-up")
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
-    final_lr_ratio: Ratio = Field(default=0.05, description="where the cosine ends, as a part of lr")
+    final_lr_ratio: Ratio = Field(default=0.05, description="where the half cosine after the warm-up ends, as a part of lr; 1: lr stays")
     embedding_lr: Annotated[float, Field(gt=0, le=10)] | None = Field(
         default=None, description="peak learning rate of the embeddings; null: 0.1, or lr for dense embeddings"
     )
@@ -91,9 +90,6 @@ class OptimiserConfig(_Section):
     )
     first_order_lr: Annotated[float, Field(gt=0, le=10)] = Field(
         default=0.1, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
-    )
-    first_order_weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
-        default=0.0, description="decoupled decay of the rows of that table that a step reads"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
 

@@ -89,8 +89,8 @@ def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.dev
 def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device: torch.device) -> Optimisers:
     """AdamW with PyTorch's fused kernel where there is one, and row-wise Adagrad; biases and log variances do not decay.
 
-    Row-wise Adagrad trains the table of the first-order term and, with ``model.embedding: sparse``, that of the embeddings; both have
-    their own peak learning rates and decays. A group's ``lr_scale`` multiplies :func:`learning_rate`.
+    Row-wise Adagrad trains the table of the first-order term, which does not decay, and, with ``model.embedding: sparse``, that of the
+    embeddings; both have their own peak learning rates. A group's ``lr_scale`` multiplies :func:`learning_rate`.
     """
     options, sparse = config.optimiser, config.model.embedding == "sparse"
     usual_lr, usual_decay = (SPARSE_LR, SPARSE_DECAY) if sparse else (options.lr, options.weight_decay)
@@ -102,7 +102,7 @@ def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device:
 
     decayed, constant = group(options.lr, options.weight_decay), group(options.lr, 0.0)
     embedding = group(embedding_lr, embedding_decay) | ({"prior": options.embedding_prior} if sparse else {})
-    own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, options.first_order_weight_decay)}
+    own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, 0.0)}
     for name, parameter in named_parameters(modules):
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
         own.get(name, constant if exempt else decayed)["params"].append(parameter)
@@ -142,14 +142,12 @@ def _added_up(gradient: Tensor) -> Tensor:
 
 
 def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float:
-    """Learning rate of ``step`` in [0, total_steps): warm-up, then constant or half a cosine down to ``final_lr_ratio * lr``.
+    """Learning rate of ``step`` in [0, total_steps): warm-up, then half a cosine down to ``final_lr_ratio * lr``.
 
     It depends on the step alone, so a resumed run needs no scheduler state.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.lr
     part = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
     low = config.lr * config.final_lr_ratio
     return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))

@@ -50,8 +50,8 @@ def test_the_learning_rate_warms_up_then_falls_as_a_half_cosine_to_its_end():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_the_constant_schedule_stays_after_the_warm_up():
-    config = OptimiserConfig(lr=0.5, warmup_steps=0, schedule="constant")
+def test_with_a_final_ratio_of_one_the_rate_stays_after_the_warm_up():
+    config = OptimiserConfig(lr=0.5, warmup_steps=0, final_lr_ratio=1)
     assert {learning_rate(config, step, 5) for step in range(5)} == {0.5}
 
 
