@@ -198,33 +198,16 @@ class LowRankRunner {
       private_projection_, first_out_, first_activations_;
 };
 
-// Checks the reference's own gradients by differences of its loss along a random direction of each input.
 void check_low_rank_reference(Report& report) {
-  const std::string name = "low rank reference: its gradients against differences";
-  if (!report.wanted(Level::all, name)) return;
-  Verdict verdict{1e-8};
-  for (const bool every : {false, true}) {
-    LowRankInputs in({{Level::all, 3, 5, 4, 2, 3, every, every, every}, 3});
-    const LowRankReference reference(in);
-    Random random;
-    const auto along = [&](const char* input, Doubles& values, const Doubles& gradient) {
-      const Doubles before = values, direction = random.values(values.size(), 1);
-      double expected = 0, losses[2];
-      for (size_t i = 0; i < values.size(); ++i) expected += gradient[i] * direction[i];
-      for (const int side : {0, 1}) {
-        for (size_t i = 0; i < values.size(); ++i) values[i] = before[i] + (side ? 1e-5 : -1e-5) * direction[i];
-        losses[side] = LowRankReference(in).loss();
-      }
-      values = before;
-      verdict.add(input, std::abs((losses[1] - losses[0]) / 2e-5 - expected) / std::abs(expected));
-    };
-    along("x0", in.x0, reference.dx0);
-    along("context", in.context, reference.dcontext);
-    along("weight", in.weight, reference.dweight);
-    along("bias", in.bias, reference.dbias);
-    along("projection", in.projection, reference.dprojection);
-  }
-  report.add(name, verdict);
+  using In = LowRankInputs;
+  using R = LowRankReference;
+  check_gradients<In, R>(report, "low rank reference: its gradients against differences",
+                         [](const Shape& shape) { return LowRankShape{shape, 3}; },
+                         {{"x0", &In::x0, &R::dx0},
+                          {"context", &In::context, &R::dcontext},
+                          {"weight", &In::weight, &R::dweight},
+                          {"bias", &In::bias, &R::dbias},
+                          {"projection", &In::projection, &R::dprojection}});
 }
 
 // From `level` on, or that of the shape.

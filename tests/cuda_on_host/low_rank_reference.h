@@ -45,11 +45,9 @@ struct LowRankInputs {
 };
 
 // The formulas of low_rank_forward_kernels.h and low_rank_backward_kernels.h.
-struct LowRankReference {
-  explicit LowRankReference(const LowRankInputs& inputs) : in(inputs), s(inputs.s) {
-    states.resize(s.tasks * (s.steps + 1) * s.states()), activations.resize(s.tasks * s.steps * s.ranks());
-    dx0.resize(in.x0.size()), dcontext.resize(in.context.size()), dweight.resize(in.weight.size()), dbias.resize(in.bias.size());
-    dprojection.resize(in.projection.size());
+struct LowRankReference : ReferenceOf<LowRankInputs> {
+  explicit LowRankReference(const LowRankInputs& inputs) : ReferenceOf(inputs) {
+    activations.resize(s.tasks * s.steps * s.ranks()), dprojection.resize(in.projection.size());
     for (int task = 0; task < s.tasks; ++task)
       for (int row = 0; row < s.batch; ++row) {
         for (int unit = 0; unit < s.dim; ++unit) states[state_at(task, 0, row) + unit] = in.x0[row * s.dim + unit];
@@ -63,41 +61,12 @@ struct LowRankReference {
       }
   }
 
-  Doubles result() const {
-    if (s.every_state) return states;
-    Doubles out;
-    for (int task = 0; task < s.tasks; ++task) {
-      const auto last = states.begin() + state_at(task, s.steps, 0);
-      out.insert(out.end(), last, last + s.states());
-    }
-    return out;
-  }
-
-  // The loss, of which the backward computes the gradients: the sum of the states times `grad`.
-  double loss() const {
-    double sum = 0;
-    const Doubles out = result();
-    for (size_t i = 0; i < out.size(); ++i) sum += out[i] * in.grad[i];
-    return sum;
-  }
-
-  const LowRankInputs& in;
-  const LowRankShape& s;
-  Doubles states, activations;  // [T, L + 1, B, D], z|y [T, L, B, G, r]
-  Doubles dx0, dcontext, dweight, dbias, dprojection;
+  Doubles activations;  // z|y [T, L, B, G, r]
+  Doubles dprojection;
 
  private:
-  int64_t state_at(int task, int step, int row) const { return ((task * int64_t(s.steps + 1) + step) * s.batch + row) * s.dim; }
-  int64_t context_at(int step, int row) const { return (int64_t(step) * s.batch + row) * s.columns; }
   double* ranks(int task, int step, int row, int gate) {
     return activations.data() + (((task * int64_t(s.steps) + step) * s.batch + row) * s.gates() + gate) * s.rank;
-  }
-  double given(int task, int step, int row, int unit) const {
-    if (s.every_state) return in.grad[state_at(task, step, row) + unit];
-    return step == s.steps ? in.grad[(int64_t(task) * s.batch + row) * s.dim + unit] : 0.0;
-  }
-  double operand(int task, int step, int row, int k) const {
-    return k < s.columns ? in.context[context_at(step, row) + k] : states[state_at(task, step, row) + k - s.columns];
   }
   int64_t weight_at(int task, int step, int unit, int gate) const {
     return (int64_t(in.bank_row(task, step, unit)) * s.gates() + gate) * s.rank;

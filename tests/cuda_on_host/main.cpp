@@ -168,32 +168,12 @@ class Runner {
   std::vector<T> x0_, context_, shared_weight_, private_weight_, shared_bias_, private_bias_, first_out_, first_activations_;
 };
 
-// Checks the reference's own gradients by differences of its loss along a random direction of each input.
 void check_reference(Report& report) {
-  const std::string name = "reference: its gradients against differences";
-  if (!report.wanted(Level::all, name)) return;
-  Verdict verdict{1e-8};
-  for (const bool every : {false, true}) {
-    Inputs in({Level::all, 3, 5, 4, 2, 3, every, every, every});
-    const Reference reference(in);
-    Random random;
-    const auto along = [&](const char* input, Doubles& values, const Doubles& gradient) {
-      const Doubles before = values, direction = random.values(values.size(), 1);
-      double expected = 0, losses[2];
-      for (size_t i = 0; i < values.size(); ++i) expected += gradient[i] * direction[i];
-      for (const int side : {0, 1}) {
-        for (size_t i = 0; i < values.size(); ++i) values[i] = before[i] + (side ? 1e-5 : -1e-5) * direction[i];
-        losses[side] = Reference(in).loss();
-      }
-      values = before;
-      verdict.add(input, std::abs((losses[1] - losses[0]) / 2e-5 - expected) / std::abs(expected));
-    };
-    along("x0", in.x0, reference.dx0);
-    along("context", in.context, reference.dcontext);
-    along("weight", in.weight, reference.dweight);
-    along("bias", in.bias, reference.dbias);
-  }
-  report.add(name, verdict);
+  check_gradients<Inputs, Reference>(report, "reference: its gradients against differences", [](const Shape& shape) { return shape; },
+                                     {{"x0", &Inputs::x0, &Reference::dx0},
+                                      {"context", &Inputs::context, &Reference::dcontext},
+                                      {"weight", &Inputs::weight, &Reference::dweight},
+                                      {"bias", &Inputs::bias, &Reference::dbias}});
 }
 
 template <typename T>

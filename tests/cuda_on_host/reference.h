@@ -78,11 +78,11 @@ struct Inputs {
   std::vector<int32_t> index;
 };
 
-// The formulas of cross_rnn_forward_kernels.h and cross_rnn_backward_kernels.h, as scalar loops.
-struct Reference {
-  explicit Reference(const Inputs& inputs) : in(inputs), s(inputs.s) {
-    forward();
-    backward();
+// What the references of both cells have; the inputs are Inputs or LowRankInputs.
+template <typename In>
+struct ReferenceOf {
+  explicit ReferenceOf(const In& inputs) : in(inputs), s(inputs.s), states(s.tasks * (s.steps + 1) * s.states()) {
+    dx0.resize(in.x0.size()), dcontext.resize(in.context.size()), dweight.resize(in.weight.size()), dbias.resize(in.bias.size());
   }
 
   // The loss, of which the backward computes the gradients: the sum of the states times `grad`.
@@ -97,10 +97,34 @@ struct Reference {
     if (s.every_state) return states;
     Doubles out;
     for (int task = 0; task < s.tasks; ++task) {
-      const auto last = states.begin() + (task * (s.steps + 1) + s.steps) * s.states();
+      const auto last = states.begin() + state_at(task, s.steps, 0);
       out.insert(out.end(), last, last + s.states());
     }
     return out;
+  }
+
+  const In& in;
+  const decltype(In::s)& s;
+  Doubles states;  // [T, L + 1, B, D]
+  Doubles dx0, dcontext, dweight, dbias;
+
+ protected:
+  int64_t state_at(int task, int step, int row) const { return ((task * int64_t(s.steps + 1) + step) * s.batch + row) * s.dim; }
+  int64_t context_at(int step, int row) const { return (int64_t(step) * s.batch + row) * s.columns; }
+  double operand(int task, int step, int row, int k) const {
+    return k < s.columns ? in.context[context_at(step, row) + k] : states[state_at(task, step, row) + k - s.columns];
+  }
+  double given(int task, int step, int row, int unit) const {
+    if (s.every_state) return in.grad[state_at(task, step, row) + unit];
+    return step == s.steps ? in.grad[(int64_t(task) * s.batch + row) * s.dim + unit] : 0.0;
+  }
+};
+
+// The formulas of cross_rnn_forward_kernels.h and cross_rnn_backward_kernels.h, as scalar loops.
+struct Reference : ReferenceOf<Inputs> {
+  explicit Reference(const Inputs& inputs) : ReferenceOf(inputs) {
+    forward();
+    backward();
   }
 
   // In the kernels' layout, [T, L, B, G, D].
@@ -112,24 +136,15 @@ struct Reference {
     return out;
   }
 
-  const Inputs& in;
-  const Shape& s;
-  Doubles states, a, g;  // [T, L + 1, B, D], [T, L, B, D] each
-  Doubles dx0, dcontext, dweight, dbias;
+  Doubles a, g;  // [T, L, B, D] each
 
  private:
-  int64_t state_at(int task, int step, int row) const { return ((task * int64_t(s.steps + 1) + step) * s.batch + row) * s.dim; }
   int64_t gate_at(int task, int step, int row) const { return ((task * int64_t(s.steps) + step) * s.batch + row) * s.dim; }
-  int64_t context_at(int step, int row) const { return (int64_t(step) * s.batch + row) * s.columns; }
-  double operand(int task, int step, int row, int k) const {
-    return k < s.columns ? in.context[context_at(step, row) + k] : states[state_at(task, step, row) + k - s.columns];
-  }
   const double* vector_of(int task, int step, int unit, int gate) const {
     return in.weight.data() + (int64_t(in.bank_row(task, step, unit)) * s.gates() + gate) * s.width();
   }
 
   void forward() {
-    states.resize(s.tasks * (s.steps + 1) * s.states());
     a.resize(s.tasks * s.steps * s.states()), g.assign(a.size(), 1.0);
     for (int task = 0; task < s.tasks; ++task) {
       std::copy(in.x0.begin(), in.x0.end(), states.begin() + state_at(task, 0, 0));
@@ -150,15 +165,10 @@ struct Reference {
   }
 
   void backward() {
-    dx0.resize(in.x0.size()), dcontext.resize(in.context.size()), dweight.resize(in.weight.size()), dbias.resize(in.bias.size());
     for (int task = 0; task < s.tasks; ++task)
       for (int row = 0; row < s.batch; ++row) {
-        const auto given = [&](int step, int unit) {
-          if (s.every_state) return in.grad[state_at(task, step, row) + unit];
-          return step == s.steps ? in.grad[(int64_t(task) * s.batch + row) * s.dim + unit] : 0.0;
-        };
         Doubles d(s.dim);
-        for (int unit = 0; unit < s.dim; ++unit) d[unit] = given(s.steps, unit);
+        for (int unit = 0; unit < s.dim; ++unit) d[unit] = given(task, s.steps, row, unit);
         for (int step = s.steps - 1; step >= 0; --step) {
           Doubles du(s.width());
           for (int unit = 0; unit < s.dim; ++unit) {
@@ -175,7 +185,7 @@ struct Reference {
             }
           }
           for (int k = 0; k < s.columns; ++k) dcontext[context_at(step, row) + k] += du[k];
-          for (int unit = 0; unit < s.dim; ++unit) d[unit] += du[s.columns + unit] + given(step, unit);
+          for (int unit = 0; unit < s.dim; ++unit) d[unit] += du[s.columns + unit] + given(task, step, row, unit);
         }
         for (int unit = 0; unit < s.dim; ++unit) dx0[row * s.dim + unit] += d[unit];
       }

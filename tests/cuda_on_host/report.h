@@ -74,6 +74,40 @@ class Report {
   int count_ = 0, wrong_ = 0;
 };
 
+// An input and the gradient that a reference computes of it.
+template <typename In, typename R>
+struct Gradient {
+  const char* input;
+  Doubles In::* values;
+  Doubles R::* gradient;
+};
+
+// Checks a reference's own gradients by differences of its loss along a random direction of each input. `make` gives what the inputs are
+// made of.
+template <typename In, typename R, typename Make>
+void check_gradients(Report& report, const std::string& name, const Make& make, const std::vector<Gradient<In, R>>& gradients) {
+  if (!report.wanted(Level::all, name)) return;
+  Verdict verdict{1e-8};
+  for (const bool every : {false, true}) {
+    In in(make(Shape{Level::all, 3, 5, 4, 2, 3, every, every, every}));
+    const R reference(in);
+    Random random;
+    for (const Gradient<In, R>& one : gradients) {
+      Doubles& values = in.*one.values;
+      const Doubles before = values, direction = random.values(values.size(), 1), &gradient = reference.*one.gradient;
+      double expected = 0, losses[2];
+      for (size_t i = 0; i < values.size(); ++i) expected += gradient[i] * direction[i];
+      for (const int side : {0, 1}) {
+        for (size_t i = 0; i < values.size(); ++i) values[i] = before[i] + (side ? 1e-5 : -1e-5) * direction[i];
+        losses[side] = R(in).loss();
+      }
+      values = before;
+      verdict.add(one.input, std::abs((losses[1] - losses[0]) / 2e-5 - expected) / std::abs(expected));
+    }
+  }
+  report.add(name, verdict);
+}
+
 // A vector ends with its last value, so that a sanitizer sees accesses past it. Values are NaN until a kernel writes them.
 template <typename T>
 std::vector<T> poisoned(int64_t count) {
