@@ -1,14 +1,13 @@
 // Gathers rows of the two parameter banks through an index, and adds gradients back to them in a fixed order. A row has n values.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
 #include "../bank_index.h"
 #include "../checks.h"
+#include "parallel.h"
 #include "types.h"
 
 namespace dcrnn_fast::cpu {
@@ -35,15 +34,10 @@ const T* row_of(const BankIndex& bank, const T* shared, const T* own, int64_t ta
   return row < bank.num_shared ? shared + row * n : own + (task * bank.num_private + row - bank.num_shared) * n;
 }
 
-// A parallel chunk should touch at least this many values to be worth waking a thread.
-inline constexpr int64_t grain_values = 16384;
-
-inline int64_t grain(int64_t values_each) { return std::max<int64_t>(1, grain_values / std::max<int64_t>(1, values_each)); }
-
 // Writes out [T, R, n] as bytes: a copy needs no type.
 inline void gather_rows(const BankIndex& bank, const char* shared, const char* own, char* out, int64_t row_bytes) {
   if (row_bytes == 0) return;
-  torch::stable::parallel_for(0, bank.tasks * bank.rows, grain(row_bytes), [&](int64_t begin, int64_t end) {
+  parallel_for(0, bank.tasks * bank.rows, grain(row_bytes), [&](int64_t begin, int64_t end) {
     for (int64_t place = begin; place < end;) {
       const int64_t row = bank.index[place], task = place / bank.rows;
       const int64_t limit = std::min(end, (task + 1) * bank.rows);
@@ -79,7 +73,7 @@ template <typename From, typename To>
 void reduce_rows(const BankIndex& bank, const Readers& readers, const From* gradient, To* shared, To* own, int64_t n) {
   using A = accumulator<To>;
   if (n == 0) return;
-  torch::stable::parallel_for(0, static_cast<int64_t>(readers.offsets.size()) - 1, grain(n), [&](int64_t begin, int64_t end) {
+  parallel_for(0, static_cast<int64_t>(readers.offsets.size()) - 1, grain(n), [&](int64_t begin, int64_t end) {
     // Sums of a few rows are summed in turn: the rounding error of one long chain of additions would grow with its length.
     constexpr int64_t block = 512, few = 32;
     A sum[block], part[block];

@@ -6,6 +6,8 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #if defined(__linux__)
@@ -48,9 +50,13 @@ class Pool {
       }
       size = bytes;
     }
-    void* const data = ::operator new(bytes, alignment);  // no more than asked for: AddressSanitizer then sees an overrun of one byte
-    ask_for_huge_pages(data, bytes);
-    return {data, size};
+    try {
+      void* const data = ::operator new(bytes, alignment);  // no more than asked for: AddressSanitizer then sees an overrun of one byte
+      ask_for_huge_pages(data, bytes);
+      return {data, size};
+    } catch (const std::bad_alloc&) {
+      throw std::runtime_error("dcrnn_fast: scratch memory of " + std::to_string(bytes) + " bytes could not be allocated");
+    }
   }
 
   void give(void* data, size_t bytes) {

@@ -147,7 +147,7 @@ void Problem<T>::pack(const T* shared, const T* own) {
     }
     packed_ = Buffer<T>(own_blocks.size() * size);
     for (const int64_t place : packed_as) packed_blocks_.push_back(packed_.get() + place * size);
-    torch::stable::parallel_for(0, own_blocks.size() * parts, grain(most_rows * columns), [&](int64_t begin, int64_t end) {
+    parallel_for(0, own_blocks.size() * parts, grain(most_rows * columns), [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
         const int64_t block = own_blocks[part / parts], first = part % parts * most_rows, count = std::min(most_rows, width - first);
         const T* rows[most_rows];

@@ -39,7 +39,7 @@ void walk(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* a
   for (int64_t first = 0; first < chunk.tiles.count; first += chunk.tiles_each) {
     const int64_t last = std::min(first + chunk.tiles_each, chunk.tiles.count);
     chunk.row = chunk.tiles.begin(first), chunk.rows = chunk.tiles.begin(last) - chunk.row;
-    torch::stable::parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
       std::optional<BackwardWalk<T>>& own = walks[begin - first];
       if (!own) own.emplace(chunk, grad, return_states, activations);
       for (int64_t i = begin; i < end && !chunk.p.interruption.came(); ++i) own->run(i, i - first);

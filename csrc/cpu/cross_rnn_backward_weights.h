@@ -23,13 +23,13 @@ class BackwardWeights {
       };
       // A small product is too little work for the library's threads: small ones run side by side, one a thread.
       if ((blocks % threads == 0 || blocks > 2 * threads) && p_.dim * work < 1 << 25)
-        torch::stable::parallel_for(0, blocks, 1, each);
+        parallel_for(0, blocks, 1, each);
       else
         each(0, blocks);
     } else {
       constexpr int64_t few = 6, repays = 1 << 20;  // units that go together, and the multiplications that repay waking a thread
       const int64_t parts = (p_.dim + few - 1) / few, steps = p_.steps / p_.weight_steps;
-      torch::stable::parallel_for(0, blocks * parts, std::max<int64_t>(1, repays / (few * work * steps)), [&](int64_t begin, int64_t end) {
+      parallel_for(0, blocks * parts, std::max<int64_t>(1, repays / (few * work * steps)), [&](int64_t begin, int64_t end) {
         for (int64_t last; begin < end; begin = last) {
           const int64_t block = begin / parts;
           last = std::min(end, (block + 1) * parts);

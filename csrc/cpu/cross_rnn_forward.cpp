@@ -20,7 +20,7 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   const Tiles tiles(p);
   const int64_t width = p.dim * p.gates;
   // Outside a parallel region, as for one tile alone, the library would use several threads and might add in another order.
-  torch::stable::parallel_for(0, p.packed() ? tiles.count : std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, p.packed() ? tiles.count : std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
     ForwardTile<T> tile(p, tiles.most_rows());
     for (int64_t i = begin; i < std::min(end, tiles.count) && !p.interruption.came(); ++i) {
       const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;

@@ -154,7 +154,7 @@ void compute(const Lookup& l, const Bins<accumulator<T>>& bins, const FirstOrder
   using A = accumulator<T>;
   const int64_t dim = layout.bytes / static_cast<int64_t>(sizeof(T));
   std::atomic<bool> refused{false};
-  torch::stable::parallel_for(0, batch, grain(dim), [&](int64_t begin, int64_t end) {
+  parallel_for(0, batch, grain(dim), [&](int64_t begin, int64_t end) {
     const Buffer<A> wide(is_low<T> ? bins.width : 0), parts(bins.bins);
     for (int64_t row = begin; row < end; ++row) {
       T* const to = out + row * dim;

@@ -62,7 +62,7 @@ void LowRankProblem<T, O>::pack_weights(const T* shared, const T* own, const T* 
   const int64_t blocks = tasks * weight_steps, parts = plane / padding, n = gates * rank, terms = grouped<O>(rank);
   weights_ = Buffer<O>(blocks * gates * terms * plane), biases_ = Buffer<A>(blocks * gates * plane);
   if (backward) weight_rows_ = Buffer<O>(blocks * gates * grouped<O>(dim) * rank_plane);
-  torch::stable::parallel_for(0, blocks * parts, grain(n * padding), [&](int64_t begin, int64_t end) {
+  parallel_for(0, blocks * parts, grain(n * padding), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t task = i / parts / weight_steps, step = i / parts % weight_steps, first = i % parts * padding;
       const int64_t count = std::min(padding, dim - first);
@@ -90,7 +90,7 @@ void LowRankProblem<T, O>::pack_projections(const T* shared, const T* own, bool 
   const int64_t terms = grouped<O>(context) + grouped<O>(dim);
   projections_ = Buffer<O>(blocks * terms * z_width());
   if (backward) projection_rows_ = Buffer<O>(blocks * gates * grouped<O>(rank) * width);
-  torch::stable::parallel_for(0, blocks * parts * gates, grain(padding * columns), [&](int64_t begin, int64_t end) {
+  parallel_for(0, blocks * parts * gates, grain(padding * columns), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / gates / parts, g = i % gates, task = b / weight_steps, step = b % weight_steps;
       const int64_t first = i / gates % parts * padding, count = std::min(padding, rank - first);

@@ -35,7 +35,7 @@ void add_up(const BankIndex& bank, const std::vector<const Sum*>& sums, int64_t 
   for (const Segment& segment : segments) each += segment.count;
   const int64_t places = bank.tasks * bank.rows;
   const Buffer<Sum> total(places * gates * each);
-  torch::stable::parallel_for(0, places, grain(gates * each), [&](int64_t begin, int64_t end) {
+  parallel_for(0, places, grain(gates * each), [&](int64_t begin, int64_t end) {
     Sum* to = total.get() + begin * gates * each;
     for (int64_t place = begin; place < end; ++place)
       for (int64_t g = 0; g < gates; ++g)
@@ -59,7 +59,7 @@ void backward(const LowRankProblem<T, O>& p, const T* grad, const T* activations
   const int64_t fit = most_bytes / std::max<int64_t>(1, bytes);
   const int64_t shares = std::max<int64_t>(1, std::min({int64_t{torch::stable::get_num_threads()}, tiles.count, fit}));
   while (static_cast<int64_t>(sums.size()) < shares) sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.banks, out.projections));
-  torch::stable::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
     for (int64_t share = begin; share < end; ++share) {
       const int64_t first = tiles.count * share / shares, last = tiles.count * (share + 1) / shares;
       const bool apart = last - first > few_tiles;

@@ -70,7 +70,7 @@ void compute(const Layers& layers, const Tensor& states, const accumulator<T>* p
   const T* const data = static_cast<const T*>(states.const_data_ptr());
   const LowRankTiles tiles(batch, (layers.dim + 2 * layers.widest()) * sizeof(A));
   const Interruption interruption;
-  torch::stable::parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
     const int64_t most = tiles.most_rows();
     const Buffer<A> one(most * layers.widest()), other(most * layers.widest()), wide(is_low<T> ? most * layers.dim : 0);
     const Buffer<A> found(most);

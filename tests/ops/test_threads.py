@@ -48,3 +48,29 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_forked_child_computes_the_same_bits(backend):
     process = run_python("-c", FORK)
     assert process.stdout == "0\n", process.stderr
+
+
+LITTLE_MEMORY = """
+import resource
+from dcrnn_fast import functional
+from tests.operators.problems import cross_arguments
+arguments = cross_arguments(batch=12, dim=400_000, rank=1, tasks=1, steps=2)
+used = 4096 * int(open("/proc/self/statm").read().split()[0])
+for megabytes in range(0, 1000, 20):
+    resource.setrlimit(resource.RLIMIT_AS, (used + (megabytes << 20), -1))
+    try:
+        functional.cross_rnn(**arguments, backend="cpp")
+    except RuntimeError as error:
+        print(error)
+    else:
+        break
+"""
+
+
+def test_too_little_memory_is_told_wherever_it_ends(backend):
+    """Before the threads divide the work, in one of them, and for the result."""
+    done = run_python("-c", LITTLE_MEMORY, OMP_NUM_THREADS="2")
+    told = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert all("could not be allocated" in line for line in told), told
+    assert len({line for line in told if "scratch memory" in line}) > 2, told
