@@ -56,7 +56,7 @@ std::int64_t granted_cpus() {
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
     if (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
-    const std::string top = "/sys/fs/cgroup" + (controllers.empty() ? "" : "/" + controllers);
+    const std::string top = std::string("/sys/fs/cgroup") + (controllers.empty() ? "" : "/cpu");
     for (std::string group = top + line.substr(second + 1); group.size() >= top.size(); group.resize(group.rfind('/'))) {
       double quota = 0, period = 0;  // stay so where there is no such file, or no limit
       if (controllers.empty()) {

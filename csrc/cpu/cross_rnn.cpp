@@ -16,20 +16,24 @@ Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {
 
 }  // namespace
 
-bool computes_in_float(const Arguments& arguments) {
+bool computes_in_float(const Arguments& arguments, Passes passes) {
   const ScalarType dtype = arguments.x0.scalar_type();
   if (dtype != ScalarType::BFloat16 && dtype != ScalarType::Half) return false;
+  const int64_t batch = arguments.batch(), weights = arguments.shared_weight.numel() + arguments.private_weight.numel();
+  const int64_t products = arguments.tasks() * arguments.steps * arguments.dim() * arguments.gates() * arguments.columns();  // of a row
+  if (weights <= 1 << 18 && products < (1 << 24) / std::max<int64_t>(1, batch)) return true;
+  if (batch <= few_rows) return passes == Passes::backward;
 #if defined(__x86_64__)
-  if (!(dtype == ScalarType::BFloat16 ? multiplies_bfloat16() : multiplies_float16())) return true;
+  return !(dtype == ScalarType::BFloat16 ? multiplies_bfloat16() : multiplies_float16());
+#else
+  return false;
 #endif
-  const int64_t units = arguments.tasks() * arguments.steps * arguments.dim() * arguments.gates();
-  return arguments.batch() <= few_rows || units * arguments.columns() < (int64_t{1} << 25) / arguments.batch();
 }
 
 Tensor converted(const Tensor& tensor, ScalarType dtype) {
   if (tensor.scalar_type() == dtype) return tensor;
-  const Tensor out = allocated(tensor, {tensor.sizes().begin(), tensor.sizes().end()}, "a copy of another dtype", dtype);
-  return torch::stable::copy_(const_cast<Tensor&>(out), tensor);
+  Tensor out = allocated(tensor, {tensor.sizes().begin(), tensor.sizes().end()}, "a copy of another dtype", dtype);
+  return torch::stable::copy_(out, tensor);
 }
 
 void widen(Arguments& arguments) {

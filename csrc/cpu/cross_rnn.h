@@ -18,10 +18,12 @@ namespace dcrnn_fast::cpu {
 // products. So few rows go the same way on any number of threads.
 constexpr int64_t few_rows = 3;
 
-// Whether half precision is computed in float: on a CPU without units for it, where the library's products take many times as long as our
-// own in float; for few rows, whose products the library computes in one chain of additions each, with twice the error of plain PyTorch;
-// and for a problem that is too small to repay what the library does for a call.
-bool computes_in_float(const Arguments& arguments);
+enum class Passes { forward, backward, both };
+
+// Whether half precision is computed in float: a problem that is too small to repay what the library does for a call; the gradients of few
+// rows, whose products the library computes in one chain of additions each, with twice the error of plain PyTorch; and more rows on an x86
+// CPU without units for it, where the library's products take many times as long as our own in float.
+bool computes_in_float(const Arguments& arguments, Passes passes);
 // The tensor itself, or a copy of another dtype.
 Tensor converted(const Tensor& tensor, ScalarType dtype);
 // Converts x0, the banks and the context to float.
@@ -39,8 +41,6 @@ struct Units {
     return {first, std::max(first, std::min(end, other.end))};
   }
 };
-
-enum class Passes { forward, backward, both };
 
 template <typename T>
 struct Problem {

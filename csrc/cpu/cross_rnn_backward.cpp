@@ -97,7 +97,7 @@ CrossRnnGradients run(Arguments& arguments, const Tensor& grad, const Tensor& st
   check_index_values(arguments.bank());
   arguments.check_backward(grad, states, activations, needs);
   const ScalarType dtype = arguments.x0.scalar_type();
-  if (computes_in_float(arguments)) widen(arguments);
+  if (computes_in_float(arguments, Passes::backward)) widen(arguments);
   const auto given = [&](const Tensor& tensor, const char* name) { return converted(dense(tensor, name), arguments.x0.scalar_type()); };
   const CrossRnnGradients found = with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
     return backward<decltype(zero)>(arguments, given(grad, "grad"), given(activations, "activations"), needs);

@@ -71,7 +71,7 @@ CrossRnn run(Arguments& arguments, int64_t keep) {
   check_index_values(arguments.bank());
   check_keep(keep);
   const ScalarType dtype = arguments.x0.scalar_type();
-  if (computes_in_float(arguments)) widen(arguments);
+  if (computes_in_float(arguments, Passes::forward)) widen(arguments);
   const auto [out, states, activations] = compute(arguments, keep);
   return {converted(out, dtype), converted(states, dtype), converted(activations, dtype)};
 }

@@ -61,13 +61,12 @@ def default_threads(system: Path = Path("/")) -> int:
     PyTorch starts one thread a core, whatever the limit. Linux lets them use up what is granted, and then stops all of them together.
     """
     granted = float(torch.get_num_threads())
-    with suppress(OSError):
-        for line in (system / "proc/self/cgroup").read_text().splitlines():
-            controllers, path = line.split(":", 2)[1:]  # "4:cpu,cpuacct:/a/b", and in version 2 "0::/a/b"
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            for group in (Path(path), *Path(path).parents):
-                granted = min(granted, _granted_cpus(system / "sys/fs/cgroup" / controllers / str(group).lstrip("/")))
+    with suppress(OSError, ValueError):  # no such file, or no such lines
+        for line in (system / "proc/self/cgroup").read_text(errors="surrogateescape").rstrip("\n").split("\n"):
+            _, controllers, path = line.split(":", 2)  # "4:cpu,cpuacct:/a/b", and in version 2 "0::/a/b"
+            if not controllers or "cpu" in controllers.split(","):
+                top = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
+                granted = min(granted, *(_granted_cpus(top / str(group).lstrip("/")) for group in (Path(path), *Path(path).parents)))
     return max(1, math.ceil(granted))
 
 
