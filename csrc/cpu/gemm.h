@@ -1,6 +1,6 @@
 // The full cell's matrix products, on memory that we own. In float32 and float64 they are our own (product.h), but those of a forward of
-// few rows. In half precision they are PyTorch's, for which CPUs have units of their own. The C shims call its CPU kernel directly: through
-// the dispatcher, the caller's autocast and grad mode would hold on the calling thread, but not on the workers.
+// few rows. In half precision, unless computes_in_float, they are PyTorch's: many CPUs have units for them. The C shims call its CPU kernel
+// directly: through the dispatcher, the caller's autocast and grad mode would hold on the calling thread, but not on the workers.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>

@@ -56,7 +56,7 @@ def select_backend(name: str, device: torch.device) -> str:
 
 
 def default_threads(system: Path = Path("/")) -> int:
-    """PyTorch's number of CPU threads, or the CPUs that the limits of this process's control groups, such as a container's, grant it.
+    """PyTorch's number of CPU threads, but no more than the CPUs, rounded up, that a container or another control group grants the process.
 
     PyTorch starts one thread a core, whatever the limit. Linux lets them use up what is granted, and then stops all of them together.
     """
