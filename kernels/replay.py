@@ -1,15 +1,16 @@
 """Repeats an operator's calls. Preparing one takes the host longer than small kernels take the GPU.
 
 The first call of its kind runs as it is written. So does the second, and is noted: what it allocates, what it asks of PyTorch, and
-its launches. Later calls run the :class:`Recording`: the same on their own tensors, without a check or a decision of Python. What they have
-in common with the noted call is what the operators' checks and decisions depend on: shapes, strides, dtypes, devices, alignment, options,
-and the choice of tiles. To note a call takes as long as several calls, so sizes that do not come again are not worth it.
+its launches. Later calls run the :class:`Recording`, a function of these steps alone: the same on their own tensors, without a check or a
+decision. What they have in common with the noted call is what the operators' checks and decisions depend on: shapes, strides, dtypes,
+devices, alignment, options, and the choice of tiles. To note a call takes as long as several calls, so sizes that do not come again are not
+worth it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch._C._dynamo.guards import TensorGuards
+from torch._C._dynamo import guards
 from torch.library import wrap_triton
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
@@ -31,15 +32,16 @@ DEVICE = "cuda"
 MOST = 512
 """Keys of kinds of calls that are kept, and kinds of a key. When there are more, all are forgotten."""
 
-Slots = list[Any]
-"""The tensors of a call: its arguments, then what it makes."""
 _kinds: dict[object, list[_Kind]] = {}
 """By the operator, its arguments that are no tensors, the shape of the first tensor, and the choice of tiles."""
 _current = threading.local()
 
 
 class _Place(NamedTuple):
-    """Where a tensor's values lie: behind those of a slot's tensor by a number of values. ``whole``: it is this tensor."""
+    """Where a tensor's values lie: behind those of a slot's tensor by a number of values. ``whole``: it is this tensor.
+
+    Slots are a call's tensors: its arguments, then what it makes. In the source of a recording, slot 5 is the variable ``t5``.
+    """
 
     slot: int
     offset: int
@@ -47,25 +49,32 @@ class _Place(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A step of a recording: a function of the slots, the slots that it reads, and the one that it fills or None."""
+    """A step of a recording: the source of an expression, the slots that it reads, and the one that it fills or None."""
 
-    run: Callable[[Slots], None]
+    source: str
     reads: Sequence[int]
     fills: int | None
 
 
 class Recording:
-    """The steps of a call, each with the slots that nothing reads after it, and the slots of its results."""
+    """A call that can be repeated.
 
-    def __init__(self, inputs: Sequence[Tensor], steps: Sequence[_Step], results: Sequence[int], made: Sequence[Tensor | None]) -> None:
+    Args:
+        inputs: the tensors of the call that was noted.
+        steps: what it did.
+        results: the slots of its results.
+        common: the tensors that all calls have in common unless they are results, by slot.
+        names: what the steps' sources name, beside the slots.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Tensor], steps: Sequence[_Step], results: Sequence[int], common: dict[int, Tensor], names: dict[str, Any]
+    ) -> None:
         self.bytes = [_bytes_read(tensor) for tensor in inputs]
-        needed, kept = set(results), []
-        for step in reversed(steps):
-            is_common = step.fills is not None and made[step.fills - len(inputs)] is not None and step.fills not in results
-            if step.fills is None or (step.fills in needed and not is_common):
-                kept.append((step.run, [slot for slot in step.reads if slot not in needed]))
-                needed.update(step.reads)
-        self.steps, self.results, self.made = kept[::-1], tuple(results), list(made)
+        shared = {slot: tensor for slot, tensor in common.items() if slot not in results}
+        names = {"on_device_of": on_device_of, **names, **{f"t{slot}": tensor for slot, tensor in shared.items()}}
+        exec(_source(len(inputs), steps, results, shared), names)  # a loop over steps would take half as long again as they do
+        self.repeated = names["repeated"]
 
     def has_memory(self, tensors: Sequence[Tensor]) -> bool:
         """Whether each tensor's values lie in its storage, whose memory a caller may have freed."""
@@ -78,14 +87,20 @@ class Recording:
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """The results for a call's tensors: one tensor, or a tuple."""
-        slots: Slots = [*tensors, *self.made]
-        with on_device_of(tensors[0]):
-            for step, unread in self.steps:
-                step(slots)
-                for slot in unread:
-                    slots[slot] = None
-        found = tuple([slots[slot] for slot in self.results])
-        return found if len(found) > 1 else found[0]
+        return self.repeated(*tensors)
+
+
+def _source(num_inputs: int, steps: Sequence[_Step], results: Sequence[int], common: Collection[int]) -> str:
+    """The source of the function that repeats a call: its steps, but for those whose result nothing reads or is common to all calls."""
+    lasting, needed = {*range(num_inputs), *common}, {*results}
+    lines: list[str] = []
+    for step in reversed(steps):
+        if step.fills is None or (step.fills in needed and step.fills not in common):
+            line = step.source if step.fills is None else f"t{step.fills} = {step.source}"
+            lines[:0] = [line, *[f"del t{slot}" for slot in sorted({*step.reads} - needed - lasting)]]  # nothing reads it any more
+            needed.update(step.reads)
+    given, found = (", ".join(f"t{slot}" for slot in slots) for slots in (range(num_inputs), results))
+    return "\n  ".join([f"def repeated({given}):\n with on_device_of(t0):", *lines, f"return {found}"])
 
 
 class _Kind:
@@ -95,7 +110,7 @@ class _Kind:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.guards = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+        self.guards = guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
         self.alignment = [tensor.data_ptr() % 16 for tensor in tensors]
         self.recording: Recording | bool | None = None
 
@@ -131,7 +146,7 @@ def recorded(name: str, arguments: Sequence[Any]) -> Iterator[Callable[[Any], An
             yield recorder.end
     finally:
         _current.recorder = None
-    kind.recording = recorder.usable and Recording(tensors, recorder.steps, recorder.results, recorder.made)
+    kind.recording = recorder.usable and Recording(tensors, recorder.steps, recorder.results, recorder.common, recorder.names)
 
 
 def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
@@ -176,9 +191,12 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.steps: list[_Step] = []
         self.results: list[int] = []
-        self.first, self.num_inputs = inputs[0], len(inputs)
-        self.made: list[Tensor | None] = []
-        """By slot behind the inputs: an empty tensor [0], which all calls have in common unless it is a result, or None."""
+        self.num_slots = len(inputs)
+        self.common: dict[int, Tensor] = {}
+        """By its slot each empty tensor [0]: all calls have it in common unless it is a result."""
+        # the calls by which PyTorch's compiler allocates and takes views, in half of the time of the public ones
+        self.names: dict[str, Any] = {"empty": getattr(guards, f"_empty_strided_{DEVICE}"), "view": guards._reinterpret_tensor}  # type: ignore[attr-defined]
+        """What the steps name."""
         self.places: WeakIdKeyDictionary = WeakIdKeyDictionary()
         """Of each tensor its :class:`_Place`."""
         self.views: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -206,10 +224,12 @@ class _Recorder(TorchFunctionMode):
                 self.usable = self.usable and tensor is result
                 if tensor.shape == (0,):
                     with torch.inference_mode(False):
-                        self.made[-1] = torch.empty_like(tensor)
-                if name == "new_empty":  # needs nothing of a view, nor of values that may be gone
-                    args, kwargs = (self.first, *args[1:]), {**kwargs, "dtype": tensor.dtype}
-                self._note(function, args, kwargs, self.places[tensor].slot)
+                        self.common[self.places[tensor].slot] = torch.empty_like(tensor)
+                if name in ("new_empty", "empty_like"):
+                    source = f"empty({tuple(tensor.shape)}, {tensor.stride()}, {self._word(tensor.dtype)})"
+                    self.steps.append(_Step(source, [], self.places[tensor].slot))
+                else:
+                    self._note(function, args, kwargs, self.places[tensor].slot)
             elif place is not None:
                 self.places[tensor] = _Place(place.slot, place.offset + tensor.storage_offset() - base.storage_offset(), whole=False)
         return result
@@ -222,44 +242,39 @@ class _Recorder(TorchFunctionMode):
     def note_launch(self, kernel: Any, compiled: Any, grid: Sequence[int], arguments: dict[str, Any]) -> None:
         """Note a launch. One that a graph traced, or with a tensor from elsewhere, makes the recording unusable."""
         values = [arguments[name] for name in kernel.arg_names]
-        tensors = [(at, value) for at, value in enumerate(values) if isinstance(value, Tensor)]
-        if not isinstance(compiled, triton.compiler.CompiledKernel) or any(value not in self.places for _, value in tensors):
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        if not isinstance(compiled, triton.compiler.CompiledKernel) or any(value not in self.places for value in tensors):
             self.usable = False
             return
-        addresses = [(at, self.places[value].slot, self.places[value].offset * value.element_size()) for at, value in tensors]
-        for at, _ in tensors:
-            values[at] = None
-        launcher = compiled[(*grid, 1, 1)[:3]]
-
-        def run(slots: Slots) -> None:
-            given = list(values)
-            for at, slot, offset in addresses:
-                given[at] = slots[slot].data_ptr() + offset
-            launcher(*given)
-
-        self.steps.append(_Step(run, [slot for _, slot, _ in addresses], None))
+        words = [self._address(value) if isinstance(value, Tensor) else self._word(value) for value in values]
+        launcher = self._word(compiled[(*grid, 1, 1)[:3]])
+        self.steps.append(_Step(f"{launcher}({', '.join(words)})", [self.places[value].slot for value in tensors], None))
 
     def _note(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any], fills: int | None) -> None:
         """Note a call of PyTorch, whose tensors are among its arguments by place, or a list there."""
-        values = list(args)
-        single = [(at, self._slot(value)) for at, value in enumerate(args) if isinstance(value, Tensor)]
-        several = [(at, [self._slot(tensor) for tensor in value]) for at, value in enumerate(args) if _holds_tensors(value)]
         self.usable = self.usable and not any(isinstance(value, Tensor) for value in kwargs.values())
-        for at, _ in (*single, *several):
-            values[at] = None
+        reads: list[int] = []
+        words: list[str] = []
+        for value in args:
+            tensors = [value] if isinstance(value, Tensor) else value if _holds_tensors(value) else []
+            slots = [self._slot(tensor) for tensor in tensors]
+            listed = ", ".join(f"t{slot}" for slot in slots)
+            words.append(self._word(value) if not slots else listed if isinstance(value, Tensor) else f"[{listed}]")
+            reads += slots
+        words += [f"{name}={self._word(value)}" for name, value in kwargs.items()]
+        self.steps.append(_Step(f"{self._word(function)}({', '.join(words)})", reads, fills))
 
-        def run(slots: Slots) -> None:
-            given = list(values)
-            for at, slot in single:
-                given[at] = slots[slot]
-            for at, held in several:
-                given[at] = [slots[slot] for slot in held]
-            result = function(*given, **kwargs)
-            if fills is not None:
-                slots[fills] = result
+    def _address(self, tensor: Tensor) -> str:
+        place = self.places[tensor]
+        return f"t{place.slot}.data_ptr()" + (f" + {place.offset * tensor.element_size()}" if place.offset else "")
 
-        reads = [slot for _, slot in single] + [slot for _, held in several for slot in held]
-        self.steps.append(_Step(run, reads, fills))
+    def _word(self, value: Any) -> str:
+        """The source of a value that is no tensor: a literal, or a name for it."""
+        if value is None or type(value) in (int, bool):
+            return repr(value)
+        name = f"v{len(self.names)}"
+        self.names[name] = value
+        return name
 
     def _slot(self, tensor: Tensor) -> int:
         """The slot of a tensor. A view gets one of its own when a step reads it."""
@@ -271,18 +286,13 @@ class _Recorder(TorchFunctionMode):
             return place.slot
         if tensor not in self.views:
             self.views[tensor] = fills = self._new_slot()
-            shape, stride = tensor.shape, tensor.stride()
-
-            def run(slots: Slots) -> None:
-                memory = slots[place.slot]
-                slots[fills] = memory.as_strided(shape, stride, memory.storage_offset() + place.offset)
-
-            self.steps.append(_Step(run, [place.slot], fills))
+            source = f"view(t{place.slot}, {tuple(tensor.shape)}, {tensor.stride()}, {place.offset})"
+            self.steps.append(_Step(source, [place.slot], fills))
         return self.views[tensor]
 
     def _new_slot(self) -> int:
-        self.made.append(None)
-        return self.num_inputs + len(self.made) - 1
+        self.num_slots += 1
+        return self.num_slots - 1
 
 
 def _bytes_read(tensor: Tensor) -> int:

@@ -199,7 +199,7 @@ class CrossRNN(WithConstants):
 
     def _distinct(self, private: Tensor) -> Tensor:
         """The private bank of the tasks that differ."""
-        return private if self.distinct_tasks == private.shape[0] else private[: self.distinct_tasks]
+        return private if self.distinct_tasks == self.plan.num_tasks else private[: self.distinct_tasks]
 
     def _check_input(self, x0: Tensor) -> None:
         check_floats("x0", x0, "[B, D]")

@@ -58,18 +58,28 @@ def register_derivative(
             raise
 
     class Differentiable(torch.autograd.Function):
-        forward = staticmethod(below_autograd)
-        setup_context = staticmethod(save)
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = below_autograd(*arguments)
+            save(ctx, arguments, output)
+            return output
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
             found = gradients(ctx, *grads)
             return tuple([found.get(name) if need else None for name, need in zip(names, ctx.needs_input_grad, strict=True)])
 
+    class Transformable(torch.autograd.Function):
+        """The same for ``torch.func``, which needs a ``setup_context``; with one, PyTorch reads the forward's signature at every call."""
+
+        forward = staticmethod(below_autograd)
+        setup_context = staticmethod(save)
+        backward = Differentiable.backward
+
         @staticmethod
         def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
             samples = _samples(info.batch_size, in_dims, arguments)
-            return _stacked([Differentiable.apply(*sample) for sample in samples], info.batch_size)
+            return _stacked([Transformable.apply(*sample) for sample in samples], info.batch_size)
 
     def dispatched(*arguments: Any) -> Any:
         if transformed():
@@ -91,13 +101,9 @@ def register_derivative(
         with_gradient = needs_gradient(arguments) and not torch.is_inference_mode_enabled()
         if torch._C._are_functorch_transforms_active():
             with_gradient = _has_rules(operator, with_gradient)
-            return Differentiable.apply(*arguments) if with_gradient else below_autograd(*arguments)
-        if not with_gradient:
-            return below_autograd(*arguments)
-        return apply(*[unwrap_if_dead(one) if isinstance(one, Tensor) else one for one in arguments])
+            return Transformable.apply(*arguments) if with_gradient else below_autograd(*arguments)
+        return Differentiable.apply(*arguments) if with_gradient else below_autograd(*arguments)
 
-    # what Function.apply does in the end; on the way it reads the signature of the forward, at every call, for as long as a small product
-    apply, unwrap_if_dead = super(torch.autograd.Function, Differentiable).apply, torch._C._functorch.unwrap_if_dead
     return call
 
 
@@ -108,20 +114,6 @@ def needs_gradient(arguments: Sequence[Any]) -> bool:
             if isinstance(one, Tensor) and one.requires_grad:
                 return True
     return False
-
-
-def save_inputs(ctx: Any, inputs: Sequence[Any], *kept: Tensor) -> None:
-    """Save the inputs of a call, and tensors that its forward kept for the backward."""
-    tensors = [value if isinstance(value, Tensor) else None for value in inputs]
-    ctx.constants = [value if tensor is None else None for value, tensor in zip(inputs, tensors, strict=True)]
-    ctx.save_for_backward(*kept, *tensors)
-
-
-def saved_inputs(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Any]]:
-    """What :func:`save_inputs` saved: the kept tensors and the inputs."""
-    saved, constants = ctx.saved_tensors, ctx.constants
-    tensors = saved[-len(constants) :]
-    return saved[: -len(constants)], [value if one is None else one for one, value in zip(tensors, constants, strict=True)]
 
 
 def save_nothing(ctx: Any, inputs: Sequence[Any], output: Any) -> None:

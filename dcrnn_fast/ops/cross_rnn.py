@@ -9,6 +9,7 @@ from collections.abc import Callable
 from enum import IntFlag
 from inspect import Parameter, Signature
 from itertools import compress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import torch
@@ -18,7 +19,7 @@ from ..reference.operators import cross_rnn as plain
 from ..sharing import GATES
 from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
-from .autograd import needs_gradient, no_second_derivative, register_derivative, save_inputs, save_nothing, saved_inputs
+from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
 from .checks import check_banks
 
 if TYPE_CHECKING:
@@ -255,26 +256,35 @@ def register_cell(namespace: str, name: str, arguments: Any, differentiable: tup
         arguments: what it takes, a ``NamedTuple``.
         differentiable: its differentiable arguments, in the order of the gradients.
     """
-    bits = [1 << differentiable.index(field) if field in differentiable else 0 for field in arguments._fields]
+    fields = arguments._fields
+    bits = [1 << differentiable.index(field) if field in differentiable else 0 for field in fields]
+    kinds = get_type_hints(arguments)
+    tensors = [place for place, field in enumerate(fields) if kinds[field] in (Tensor, Tensor | None)]
+    others = [place for place in range(len(fields)) if place not in tensors]
+    saved = [*tensors, *others]
+    # each takes a call's arguments apart, or puts them together, sooner than a loop
+    tensors_of, others_of = itemgetter(*tensors), itemgetter(*others)
+    arguments_of = itemgetter(*[saved.index(place) for place in range(len(fields) - 1)])
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         out, *kept = output
         ctx.mark_non_differentiable(*kept)
         ctx.set_materialize_grads(False)
         a = arguments(*inputs)
-        ctx.states = None
+        ctx.states, ctx.others = None, others_of(inputs)
         if a.return_states and a.keep & Keep.STATES:
             ctx.states, kept[0] = slice(1, a.steps), out
-        save_inputs(ctx, inputs, *kept)
+        ctx.save_for_backward(*kept, *tensors_of(inputs))
 
     def gradients(ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor]:
         if grad is None:
             return {}
-        kept, inputs = saved_inputs(ctx)
+        found = ctx.saved_tensors
+        kept, inputs = found[: -len(tensors)], arguments_of(found[-len(tensors) :] + ctx.others)
         if ctx.states is not None:
             kept = kept[0][:, ctx.states], *kept[1:]
         needs = sum(compress(bits, ctx.needs_input_grad))
-        return dict(zip(differentiable, backward(grad, *kept, needs, *inputs[:-1]), strict=True))
+        return dict(zip(differentiable, backward(grad, *kept, needs, *inputs), strict=True))
 
     operators = getattr(torch.ops, namespace)
     backward = register_derivative(getattr(operators, f"{name}_backward").default, save_nothing, no_second_derivative)

@@ -175,6 +175,19 @@ def test_a_profile_names_a_repeated_operator(repeats):
     assert "dcrnn_fast_triton::cross_rnn" in {event.key for event in profile.key_averages()}
 
 
+def test_a_recording_leaves_out_what_nothing_reads_and_frees_what_nothing_reads_any_more():
+    steps = [
+        replay._Step("empty(2)", [], 1),
+        replay._Step("empty(3)", [], 2),
+        replay._Step("launch(t0, t1)", [0, 1], None),
+        replay._Step("double(t1)", [1], 3),
+        replay._Step("double(t3)", [3], 4),
+    ]
+    written = replay._source(1, steps, results=[3], common=[])
+    lines = [" with on_device_of(t0):", "  t1 = empty(2)", "  launch(t0, t1)", "  t3 = double(t1)", "  del t1", "  return t3"]
+    assert written.splitlines() == ["def repeated(t0):", *lines]
+
+
 def test_an_empty_result_belongs_to_its_call(repeats):
     given = cross_arguments(batch=5, dim=6)
     inputs = full_cell.Arguments(**{**given, "keep": 0})
