@@ -15,8 +15,13 @@ bool reads_alike(const BankIndex& bank) {
 // in the rest of a last group of terms.
 template <typename T, typename O>
 void pack_columns(const T* const* rows, int64_t count, int64_t n, O* to, int64_t width) {
-  for (int64_t v = 0; v < grouped<O>(n); ++v)
-    for (int64_t i = 0; i < padding; ++i) to[place<O>(v, i, width)] = i < count && v < n ? O(rows[i][v]) : O(0.f);
+  if constexpr (std::is_same_v<T, accumulator<O>>) {
+    product_kernels<T>().transpose(rows, count, n, to, width);
+    for (int64_t v = 0; count < padding && v < n; ++v) std::fill(to + v * width + count, to + v * width + padding, O(0));
+  } else {
+    for (int64_t v = 0; v < grouped<O>(n); ++v)
+      for (int64_t i = 0; i < padding; ++i) to[place<O>(v, i, width)] = i < count && v < n ? O(rows[i][v]) : O(0.f);
+  }
 }
 
 // Writes a row of `n` values as term `k` of a right operand of `width` columns, and zeros up to `plane` columns.
