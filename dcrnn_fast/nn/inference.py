@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..ops import backends
+from ..ops import backends, cross_rnn, low_rank_cross_rnn
 from ..ops.inference import MULTIPLE
 from ..support.checks import check_sequence
 from ..support.cuda_graph import CudaGraphs
@@ -281,10 +281,13 @@ def _packed(layer: PartiallySharedLinear) -> Packed:
 
 def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
-    tensors, options = model.cross.operands()
-    operators, tasks = torch.ops.dcrnn_fast, model.plan.num_tasks
-    operator = (operators.cross_rnn if model.plan.rank is None else operators.low_rank_cross_rnn).default
-    return lambda x0: operator(x0, *tensors, **options)[0].expand(tasks, -1, -1)
+    (tensors, options), tasks = model.cross.operands(), model.plan.num_tasks
+    contract = cross_rnn if model.plan.rank is None else low_rank_cross_rnn
+    a = contract.Arguments(torch.empty(0), *tensors, **options)
+    operator, given = getattr(torch.ops.dcrnn_fast, a.operator()).default, a[1:]  # by place: names take longer
+    if model.cross.distinct_tasks < tasks:
+        return lambda x0: operator(x0, *given)[0].expand(tasks, -1, -1)
+    return lambda x0: operator(x0, *given)[0]
 
 
 def _packed_towers(layers: Sequence[Packed]) -> Packed:
