@@ -74,7 +74,7 @@ def register_derivative(
 
         forward = staticmethod(below_autograd)
         setup_context = staticmethod(save)
-        backward = Differentiable.backward
+        backward = staticmethod(Differentiable.backward)
 
         @staticmethod
         def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from enum import IntFlag
 from inspect import Parameter, Signature
 from itertools import compress
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import torch
@@ -258,33 +257,27 @@ def register_cell(namespace: str, name: str, arguments: Any, differentiable: tup
     """
     fields = arguments._fields
     bits = [1 << differentiable.index(field) if field in differentiable else 0 for field in fields]
-    kinds = get_type_hints(arguments)
-    tensors = [place for place, field in enumerate(fields) if kinds[field] in (Tensor, Tensor | None)]
-    others = [place for place in range(len(fields)) if place not in tensors]
-    saved = [*tensors, *others]
-    # each takes a call's arguments apart, or puts them together, sooner than a loop
-    tensors_of, others_of = itemgetter(*tensors), itemgetter(*others)
-    arguments_of = itemgetter(*[saved.index(place) for place in range(len(fields) - 1)])
+    steps, context = fields.index("steps"), fields.index("context")  # all before the steps, and the context, are tensors
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         out, *kept = output
         ctx.mark_non_differentiable(*kept)
         ctx.set_materialize_grads(False)
         a = arguments(*inputs)
-        ctx.states, ctx.others = None, others_of(inputs)
+        ctx.states, ctx.constants = None, (inputs[steps:context], inputs[context + 1 : -1])
         if a.return_states and a.keep & Keep.STATES:
             ctx.states, kept[0] = slice(1, a.steps), out
-        ctx.save_for_backward(*kept, *tensors_of(inputs))
+        ctx.save_for_backward(*kept, *inputs[:steps], inputs[context])
 
     def gradients(ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor]:
         if grad is None:
             return {}
-        found = ctx.saved_tensors
-        kept, inputs = found[: -len(tensors)], arguments_of(found[-len(tensors) :] + ctx.others)
+        saved, (before, after) = ctx.saved_tensors, ctx.constants
+        kept, tensors = saved[: -steps - 1], saved[-steps - 1 : -1]
         if ctx.states is not None:
             kept = kept[0][:, ctx.states], *kept[1:]
         needs = sum(compress(bits, ctx.needs_input_grad))
-        return dict(zip(differentiable, backward(grad, *kept, needs, *inputs), strict=True))
+        return dict(zip(differentiable, backward(grad, *kept, needs, *tensors, *before, saved[-1], *after), strict=True))
 
     operators = getattr(torch.ops, namespace)
     backward = register_derivative(getattr(operators, f"{name}_backward").default, save_nothing, no_second_derivative)

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch._dynamo import compiled_autograd
 from torch.autograd import forward_ad
 from torch.func import functionalize, grad, jacfwd, jacrev, jvp, vmap
 
@@ -187,3 +188,20 @@ def test_an_index_out_of_range_in_one_sample_is_refused(backend):
         indices[1, 0, 0] = stray
         with pytest.raises(IndexError, match="index: got"):
             vmap(lambda index: backend.param_gather(shared, private, index))(indices)
+
+
+@on("cpp")
+@pytest.mark.parametrize("return_states", [False, True])
+@pytest.mark.parametrize("rank", [None, 3])
+def test_compiled_autograd_takes_a_backward_into_one_graph(backend, rank, return_states):
+    given = cross_arguments(batch=3, dim=4, rank=rank, context_dim=2)
+    given["x0"].requires_grad_()
+
+    def gradient():
+        backend.cross_rnn(**given, return_states=return_states).square().sum().backward()
+        found, given["x0"].grad = given["x0"].grad, None
+        return found
+
+    expected = gradient()
+    with compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        torch.testing.assert_close(gradient(), expected)
