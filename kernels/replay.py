@@ -93,14 +93,14 @@ class Recording:
 def _source(num_inputs: int, steps: Sequence[_Step], results: Sequence[int], common: Collection[int]) -> str:
     """The source of the function that repeats a call: its steps, but for those whose result nothing reads or is common to all calls."""
     lasting, needed = {*range(num_inputs), *common}, {*results}
-    lines: list[str] = []
+    given, found = (", ".join(f"t{slot}" for slot in slots) for slots in (range(num_inputs), results))
+    lines = [f"return {found}"]  # from the last to the first
     for step in reversed(steps):
         if step.fills is None or (step.fills in needed and step.fills not in common):
-            line = step.source if step.fills is None else f"t{step.fills} = {step.source}"
-            lines[:0] = [line, *[f"del t{slot}" for slot in sorted({*step.reads} - needed - lasting)]]  # nothing reads it any more
+            lines += [f"del t{slot}" for slot in {*step.reads} - needed - lasting]  # nothing reads it any more
+            lines.append(step.source if step.fills is None else f"t{step.fills} = {step.source}")
             needed.update(step.reads)
-    given, found = (", ".join(f"t{slot}" for slot in slots) for slots in (range(num_inputs), results))
-    return "\n  ".join([f"def repeated({given}):\n with on_device_of(t0):", *lines, f"return {found}"])
+    return "\n  ".join([f"def repeated({given}):\n with on_device_of(t0):", *reversed(lines)])
 
 
 class _Kind:
