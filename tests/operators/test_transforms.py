@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch._dynamo import compiled_autograd
 from torch.autograd import forward_ad
 from torch.func import functionalize, grad, jacfwd, jacrev, jvp, vmap
 
@@ -203,5 +202,5 @@ def test_compiled_autograd_takes_a_backward_into_one_graph(backend, rank, return
         return found
 
     expected = gradient()
-    with compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
         torch.testing.assert_close(gradient(), expected)
