@@ -283,7 +283,7 @@ def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
     (tensors, options), tasks = model.cross.operands(), model.plan.num_tasks
     contract = cross_rnn if model.plan.rank is None else low_rank_cross_rnn
-    a = contract.Arguments(tensors[0], *tensors, **options)  # without an x0 yet
+    a = contract.Arguments(tensors[0], *tensors, **options)  # the first stands for x0, which comes with a call
     operator, given = getattr(torch.ops.dcrnn_fast, a.operator()).default, a[1:]  # by place: names take longer
     if model.cross.distinct_tasks < tasks:
         return lambda x0: operator(x0, *given)[0].expand(tasks, -1, -1)

@@ -270,8 +270,9 @@ def test_tables_go_with_the_last_prepared_model_without_the_cyclic_collector():
         gc.enable()
 
 
-def test_another_default_device_changes_nothing():
+@pytest.mark.parametrize("device", ["meta", "cuda"])  # without a GPU, what is made on cuda is an error
+def test_another_default_device_changes_nothing(device):
     model, ids = dcrnn_fast.DCRNN([5, 6]), torch.tensor([[3, 4]])
-    with torch.device("meta"):
+    with torch.device(device):
         prepared = model.prepare_inference()
         assert torch.equal(prepared(ids), prepared(ids.clone()))
