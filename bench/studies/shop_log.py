@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class Scope:
     """What a standard deviation of the price's logarithm takes from a logit, in the mean of the users."""
     drift: float = 0.0
     """The standard deviation of a day's step of each item's effect; those of the tastes and of the base rate follow from it."""
+    lifetime: int = DAYS
+    """For how many days an item is shown; news are for a few."""
     title: bool = False
     """Whether there is a column one-to-one with the item."""
     session: bool = False
@@ -48,14 +51,15 @@ class Scope:
 
 @dataclass(frozen=True)
 class Log:
-    """The rows in order of time: raw ids by field, prices, labels [N, 3], and the probability [N, 3] of each label being 1."""
+    """The rows in order of time: raw ids by field, prices, labels [N, T], and where it is known the probability of each label being 1."""
 
     name: str
+    tasks: tuple[str, ...]
     ids: dict[str, np.ndarray]
-    price: np.ndarray
+    price: np.ndarray | None
     labels: np.ndarray
     day: np.ndarray
-    probability: np.ndarray
+    probability: np.ndarray | None = None
 
 
 def draw(seed: int, scope: Scope | None = None) -> PackedDataset:
@@ -67,7 +71,7 @@ def draw_log(seed: int, scope: Scope) -> Log:
     """The log before it is encoded and split."""
     rng, tasks = np.random.default_rng([seed, 61]), len(TASKS)
     day = np.sort(rng.integers(0, DAYS, scope.rows))
-    ids = {"user": rng.choice(scope.users, scope.rows, p=long_tail(rng, scope.users)), "item": _shown(rng, day, scope.items)}
+    ids = {"user": rng.choice(scope.users, scope.rows, p=long_tail(rng, scope.users)), "item": _shown(rng, day, scope)}
     category, log_price = rng.integers(0, scope.categories, scope.items), 3 + 0.8 * rng.normal(size=scope.items)
     ids["category"] = category[ids["item"]]
     sizes = {"hour": 24, "device": 4, "position": POSITIONS}
@@ -91,7 +95,7 @@ def draw_log(seed: int, scope: Scope) -> Log:
         ids["title"] = rng.permutation(scope.items)[ids["item"]]
     if scope.session:
         ids["session"] = day * scope.users + ids["user"]
-    return Log(f"shop-log {seed} {scope}", ids, np.exp(price), labels, day, probability)
+    return Log(f"shop-log {seed} {scope}", TASKS, ids, np.exp(price), labels, day, probability)
 
 
 def packed(log: Log, parts: Mapping[str, range], before: PackedMeta | None = None) -> PackedDataset:
@@ -102,26 +106,39 @@ def packed(log: Log, parts: Mapping[str, range], before: PackedMeta | None = Non
     rows = {name: slice(*np.searchsorted(log.day, (days.start, days.stop))) for name, days in parts.items()}
     known = {name: _known(values[rows["train"]], before and before.vocabulary[name]) for name, values in log.ids.items()}
     encoded = np.stack([_numbers(values, known[name]) for name, values in log.ids.items()], axis=1)
-    treated = np.log1p(log.price)
-    own = {"treatment": "log1p", "mean": float(treated[rows["train"]].mean()), "std": float(treated[rows["train"]].std())}
-    scale = before.scaling["price"] if before else own
-    dense = ((treated - scale["mean"]) / scale["std"]).astype(np.float32)[:, None]
-    splits = {name: PackedSplit(name, encoded[part], dense[part], log.labels[part], None, None) for name, part in rows.items()}
+    dense, scaling = _scaled(log.price, rows["train"], before)
+    splits = {
+        name: PackedSplit(name, encoded[part], None if dense is None else dense[part], log.labels[part], None, None)
+        for name, part in rows.items()
+    }
     meta = PackedMeta(
-        name="shop-log", tasks=TASKS, funnel=True, relation="chain", fields={name: len(ids) + 1 for name, ids in known.items()},
-        dense=("price",), group=None, has_weight=False, rows={name: len(split) for name, split in splits.items()},
-        vocabulary={name: [OOV, *map(str, ids.tolist())] for name, ids in known.items()}, scaling={"price": scale}, checksums={},
+        name=log.name.partition(" ")[0], tasks=log.tasks, funnel=True, relation="chain",
+        fields={name: len(ids) + 1 for name, ids in known.items()},
+        dense=tuple(scaling), group=None, has_weight=False, rows={name: len(split) for name, split in splits.items()},
+        vocabulary={name: [OOV, *map(str, ids.tolist())] for name, ids in known.items()}, scaling=scaling, checksums={},
         format_version=1, digest=f"{log.name} {dict(parts)} {before.digest if before else ''}",
     )  # fmt: skip
-    return PackedDataset(Path("shop-log"), meta, splits)
+    return PackedDataset(Path(meta.name), meta, splits)
 
 
-def _shown(rng: np.random.Generator, day: np.ndarray, items: int) -> np.ndarray:
-    """The item of each row. Half of the items are there on the first day, as many new ones come each day."""
-    weight, first = long_tail(rng, items), rng.permutation(np.r_[np.zeros(items // 2), rng.integers(1, DAYS, items - items // 2)])
+def _scaled(price: np.ndarray | None, train: slice, before: PackedMeta | None) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """The prices as a dense column, and its scaling: that of before, or of the train rows."""
+    if price is None:
+        return None, {}
+    treated = np.log1p(price)
+    own = {"treatment": "log1p", "mean": float(treated[train].mean()), "std": float(treated[train].std())}
+    scale = before.scaling["price"] if before else own
+    return ((treated - scale["mean"]) / scale["std"]).astype(np.float32)[:, None], {"price": scale}
+
+
+def _shown(rng: np.random.Generator, day: np.ndarray, scope: Scope) -> np.ndarray:
+    """The item of each row. Of items that stay, half are there on the first day; as many new ones come each day."""
+    items, there_first = scope.items, scope.items * min(1, scope.lifetime / DAYS) / 2
+    old = np.zeros(round(there_first))
+    weight, first = long_tail(rng, items), rng.permutation(np.r_[old, rng.integers(1, DAYS, items - len(old))])
     found = []
     for now, count in enumerate(np.bincount(day, minlength=DAYS)):
-        there = np.flatnonzero(first <= now)
+        there = np.flatnonzero((first <= now) & (now < first + scope.lifetime))
         found.append(rng.choice(there, count, p=weight[there] / weight[there].sum()))
     return np.concatenate(found)
 

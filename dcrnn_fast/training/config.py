@@ -89,7 +89,7 @@ class OptimiserConfig(_Section):
         default=64.0, description="steps that each row of sparse embeddings counts as having had: the higher, the less rare ids move"
     )
     first_order_lr: Annotated[float, Field(gt=0, le=10)] = Field(
-        default=0.1, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
+        default=0.01, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
 
@@ -128,7 +128,10 @@ class LossConfig(_Section):
 class StoppingConfig(_Section):
     """Early stopping, on the validation rows alone."""
 
-    monitor: Literal["auc", "log_loss"] = Field(default="log_loss", description="mean over the tasks on the validation rows")
+    monitor: Literal["auc", "log_loss"] = Field(
+        default="log_loss",
+        description="mean over the tasks on the validation rows; of log_loss, that after the best intercept of each task",
+    )
     patience: Positive = Field(default=8, description="evaluations without a better value before the run stops")
     ema_half_life: Annotated[float, Field(ge=0, le=10**9)] = Field(
         default=0.25,
@@ -192,7 +195,9 @@ class RunConfig(_Section):
     @property
     def monitored(self) -> str:
         """The metric that early stopping watches: by the rows' weights where the loss has them."""
-        return ("weighted_" if self.loss.sample_weight else "") + self.early_stopping.monitor
+        if self.early_stopping.monitor == "log_loss":
+            return "shifted_log_loss"
+        return "weighted_auc" if self.loss.sample_weight else "auc"
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON types, every key present."""

@@ -25,6 +25,7 @@ from .data import check_same_columns, prepare_data
 from .evaluate.metrics import with_constant
 from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, stored_config
+from .folder.optimiser_file import Known, moved, read_known
 from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_weights
 from .ranks import ONE, Ranks
@@ -36,20 +37,21 @@ MAY_DIFFER = ("dropout", "embedding_init_std", "relation")
 
 
 class Earlier(NamedTuple):
-    """An earlier run: its folder, the description and the tensors of its best weights, and its encoding."""
+    """An earlier run: its folder, the description, the tensors and the digest of its best weights, and its encoding."""
 
     folder: RunFolder
     about: dict[str, Any]
     tensors: dict[str, Tensor]
     encoding: dict[str, Any]
+    digest: str
 
 
 def read_earlier(root: Path) -> Earlier:
     """The run in ``root``. Raises :class:`dcrnn_fast.errors.CheckpointError` if there is none, or it has no whole weights."""
     stored_config(root)
     folder = RunFolder(root)
-    tensors, about, _ = read_weights(folder.weights)
-    return Earlier(folder, about, tensors, read_encoding(folder.encoder, about))
+    tensors, about, digest = read_weights(folder.weights)
+    return Earlier(folder, about, tensors, read_encoding(folder.encoder, about), digest)
 
 
 def continued_data(
@@ -108,12 +110,23 @@ def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) 
     """
     state = model.state_dict()
     tables = {name: state[name].clone() for name in TABLES if name in state}
-    sizes, shared = dict(earlier.about["fields"]), earlier.about["shared"]
-    starts = (table_rows(list(fields), list(sized.values()), shared)[1] for sized in (sizes, fields))
-    for size, before, now in zip(sizes.values(), *starts, strict=True):
+    for before, now, size in _places(earlier, fields)[0].values():
         for name, table in tables.items():
             table[now : now + size] = earlier.tensors[name][before : before + size]
     load_tensors(model, earlier.tensors | tables, earlier.folder.weights)
+
+
+def known_before(earlier: Earlier, fields: Mapping[str, int]) -> Known | None:
+    """What the earlier run's optimisers know, in the tables of a model of ``fields``; None if it has no file of that."""
+    known = read_known(earlier.folder.optimiser, earlier.digest)
+    return None if known is None else moved(known, *_places(earlier, fields))
+
+
+def _places(earlier: Earlier, fields: Mapping[str, int]) -> tuple[dict[str, tuple[int, int, int]], int, int]:
+    """By field, the first row of its ids in the earlier run's tables and in those of ``fields``, and its size; and both tables."""
+    sizes, shared = dict(earlier.about["fields"]), earlier.about["shared"]
+    (before, old), (now, new) = (table_rows(list(fields), list(sized.values()), shared) for sized in (sizes, fields))
+    return {name: (start, target, size) for (name, size), start, target in zip(sizes.items(), old, new, strict=True)}, before, now
 
 
 class _KnownIds:

@@ -20,11 +20,13 @@ from .config import RunConfig, located, read_config
 from .data import check_rows, prepare_data
 from .device import default_threads, deterministic, device_of_rank, select_backend, select_precision
 from .embeddings import start_from_vectors
+from .evaluate.intercept import shift_warnings
 from .evaluate.metrics import with_constant
 from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .evaluate.result import Result
 from .folder.layout import OVERWRITE, RunFolder, enter_run
+from .folder.optimiser_file import write_known
 from .folder.run_files import write_file
 from .folder.tensors import load_tensors
 from .folder.weights import read_weights
@@ -36,6 +38,7 @@ from .init import (
     continued_data,
     grown_encoding,
     in_words,
+    known_before,
     load_earlier,
     read_earlier,
 )
@@ -168,6 +171,13 @@ def _train(
         if earlier is not None:
             trainer.start = compare(config, earlier, dataset, device, ranks)
             load_earlier(trainer.model, earlier, dataset.meta.fields)
+            if (known := known_before(earlier, dataset.meta.fields)) is not None:
+                trainer.carry(known, earlier.folder.optimiser)
+            else:
+                report.note(
+                    f"note: {earlier.folder.root} does not hold what its optimisers know ({earlier.folder.optimiser.name}): they start "
+                    "anew, at the rates of a new run"
+                )
         warnings = data_report(dataset)["warnings"] if is_new and ranks.is_first else []
         if newest is not None:
             report.note(f"resuming {folder.root} from {newest.name}")
@@ -208,16 +218,21 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     at, folder, meta, weighted = trainer.at, trainer.folder, trainer.dataset.meta, trainer.config.loss.sample_weight
     rates = {} if weighted else trainer.about["base_rates"]
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
-    trainer.export()
+    digest = trainer.export()
+    if trainer.ranks.is_first:
+        known = trainer.learned.after(trainer.dataset, trainer.model, trainer.optimiser, at.step, trainer.batch_size)
+        write_known(folder.optimiser, known, digest)
     best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
     early = trainer.config.early_stopping
     no_better = f"{early.patience} evaluations brought no better {trainer.config.monitored}"
     why = no_better if trainer.stopping.should_stop else "all epochs are trained"
     trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights evaluated at step {best['step']}")
     if not best["step"]:
-        kept = "the constant" if trainer.start is None else "the weights of the earlier run"
+        kept = "logistic regression on the ids" if trainer.start is None else "the weights of the earlier run"
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")
+    for line in shift_warnings(best["valid"], trainer.about["base_rates"]):
+        trainer.report.note(line)
     rows = trainer.dataset.splits.get("test")
     test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks, weighted=weighted) if rows else {}
     valid = with_constant(best["valid"], rates)

@@ -151,7 +151,8 @@ def test_what_is_not_fitted_is_pickled_too():
 def test_a_pickle_holds_no_checkpoint(fitted):
     assert {path.name for path in fitted._run.iterdir()} > {"checkpoints"}
     held = fitted.__getstate__()["_run"]
-    assert set(held) == {".lock", "config.yaml", "curves.svg", "encoder.json", "metrics.json", "model.safetensors", "schema.yaml"}
+    kept = {"config.yaml", "curves.svg", "encoder.json", "metrics.json", "model.safetensors", "optimiser.safetensors", "schema.yaml"}
+    assert set(held) == kept | {".lock"}
     assert all(isinstance(content, bytes) for content in held.values())
 
 

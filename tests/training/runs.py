@@ -108,7 +108,8 @@ FUNNEL: dict[str, dict[str, Any]] = {
         "optimiser__embedding_lr": 0.005,
     },
     SPARSE: {
-        "model__embedding": "sparse", "optimiser__clip_norm": 0.5, "optimiser__embedding_weight_decay": 0.1, "oov_dropout": 20.0,
+        "model__embedding": "sparse", "model__first_order": True, "optimiser__clip_norm": 0.5,
+        "optimiser__embedding_weight_decay": 0.1, "oov_dropout": 20.0,
         "optimiser__epochs": 3,
     },
     SCENARIOS: {

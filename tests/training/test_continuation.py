@@ -19,6 +19,10 @@ from tests.training.runs import Notes, StoppedError, outcome, stop_at
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
 
+def config_of(schema, **changes):
+    return tiny_config(schema, **{"model__first_order": True} | changes)
+
+
 @pytest.fixture(scope="module")
 def tomorrow(tmp_path_factory):
     """The schema of another day's rows, on which the colour c3 has given way to violet."""
@@ -29,10 +33,18 @@ def tomorrow(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def finished(schema, tmp_path_factory):
+    """The folder of a finished run with the first-order term. Do not write into it."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train(config_of(schema), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def continued(finished, tomorrow, tmp_path_factory):
     """A finished run from the weights of ``finished``, its results and what it said. Do not write into it."""
     folder, notes = tmp_path_factory.mktemp("runs") / "continued", Notes()
-    return folder, train(tiny_config(tomorrow), folder, init=finished, report=notes), notes.lines
+    return folder, train(config_of(tomorrow), folder, init=finished, report=notes), notes.lines
 
 
 @pytest.fixture
@@ -43,7 +55,7 @@ def yesterday(finished, tmp_path):
 
 def stopped(tomorrow, folder, step, **options):
     with pytest.raises(StoppedError):
-        train(tiny_config(tomorrow), folder, on_step=stop_at(step), **options)
+        train(config_of(tomorrow), folder, on_step=stop_at(step), **options)
 
 
 def test_old_ids_keep_their_numbers_and_new_ones_follow(finished, continued):
@@ -64,14 +76,16 @@ def test_the_new_days_own_min_count_admits_new_ids(finished, tmp_path, min_count
     path = write_table(tmp_path / "data", seed=1, min_count=min_count)
     table = path.with_name("tiny.csv")
     table.write_text(re.sub("^c3,", "violet,", table.read_text(), count=60, flags=re.MULTILINE))
-    meta = continued_data(tiny_config(path), read_earlier(finished)).meta
+    meta = continued_data(config_of(path), read_earlier(finished)).meta
     old = json.loads((finished / "encoder.json").read_text())["vocabulary"]["colour"]
     assert meta.vocabulary["colour"] == old + new
 
 
-def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(finished, tomorrow, tmp_path):
-    stopped(tomorrow, tmp_path / "run", 1, init=finished)
-    earlier, about = load_model(finished / "model.safetensors")
+def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(yesterday, tomorrow, tmp_path):
+    RunFolder(yesterday).optimiser.unlink()  # with it, the first-order term and the heads' biases would move before the first step
+    with pytest.raises(StoppedError):
+        train(config_of(tomorrow, seed=1), tmp_path / "run", init=yesterday, on_step=stop_at(1))
+    earlier, about = load_model(yesterday / "model.safetensors")
     start = {name.removeprefix("model."): value for name, value in newest_checkpoint(tmp_path / "run").tensors.items()}
     for name, value in earlier.state_dict().items():
         if name not in ("embedding.weight", "first_order.table.weight"):
@@ -91,7 +105,7 @@ def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(finished
 def test_new_ids_start_from_the_vectors_of_a_file_and_old_ones_from_the_earlier_weights(finished, tomorrow, tmp_path):
     vectors = pa.table({"colour": ["violet", "c1"], "vector": [[1.0, 2.0, 3.0, 4.0]] * 2})
     pq.write_table(vectors, tmp_path / "v.parquet")
-    config = tiny_config(tomorrow, pretrained__colour=str(tmp_path / "v.parquet"))
+    config = config_of(tomorrow, pretrained__colour=str(tmp_path / "v.parquet"))
     with pytest.raises(StoppedError):
         train(config, tmp_path / "run", init=finished, on_step=stop_at(1))
     earlier, about = load_model(finished / "model.safetensors")
@@ -108,10 +122,10 @@ def test_before_training_the_earlier_weights_are_judged_on_the_new_rows(finished
 
 
 def test_drift_is_told_of_base_rates_and_of_ids(finished, continued, tomorrow):
-    drift, rows = continued[1]["init"], prepare_data(tiny_config(tomorrow)).split("train")
+    drift, rows = continued[1]["init"], prepare_data(config_of(tomorrow)).split("train")
     about = load_model(finished / "model.safetensors")[1]
     assert drift["base_rates"]["click"] == {"earlier": about["base_rates"]["click"], "now": float((rows.labels[:, 0] == 1).mean())}
-    own = prepare_data(tiny_config(tomorrow)).meta.vocabulary["colour"].index("violet")
+    own = prepare_data(config_of(tomorrow)).meta.vocabulary["colour"].index("violet")
     violet = float(np.mean(rows.ids[:, 1] == own))
     assert violet > 0.05
     assert drift["oov"]["colour"] == {"earlier": 0.0, "now": violet, "with_new_ids": 0.0, "new_ids": 1}
@@ -129,7 +143,7 @@ def test_ids_that_are_spelled_in_another_way_are_warned_of(finished, tmp_path):
     table.write_text(re.sub("^c", "colour ", table.read_text(), flags=re.MULTILINE).replace("colour olour", "colour", 1))
     notes = Notes()
     with pytest.raises(StoppedError):
-        train(tiny_config(path), tmp_path / "run", init=finished, report=notes, on_step=stop_at(1))
+        train(config_of(path), tmp_path / "run", init=finished, report=notes, on_step=stop_at(1))
     assert any(line.startswith("warning: field 'colour': 100.0% of the new train cells") for line in notes.lines)
 
 
@@ -139,7 +153,7 @@ def test_a_field_that_the_new_rows_lack_is_no_field_of_unknown_texts(finished, t
     table.write_text(re.sub("^c[0-9]*,", ",", table.read_text(), flags=re.MULTILINE))
     notes = Notes()
     with pytest.raises(StoppedError):
-        train(tiny_config(path), tmp_path / "run", init=finished, report=notes, on_step=stop_at(1))
+        train(config_of(path), tmp_path / "run", init=finished, report=notes, on_step=stop_at(1))
     said = "field 'colour': 100.0% of the new train cells are out of vocabulary or missing, but 0.0% of the train cells"
     assert [line for line in notes.lines if said in line]
 
@@ -148,7 +162,7 @@ def test_a_field_that_the_new_rows_lack_is_no_field_of_unknown_texts(finished, t
 def test_a_stopped_run_goes_on_to_the_same_bits_without_the_earlier_one(continued, yesterday, tomorrow, tmp_path, step):
     stopped(tomorrow, tmp_path / "run", step, init=yesterday)
     shutil.rmtree(yesterday)
-    train(tiny_config(tomorrow), tmp_path / "run", init=yesterday, resume=True)
+    train(config_of(tomorrow), tmp_path / "run", init=yesterday, resume=True)
     assert without_names(outcome(tmp_path / "run"), yesterday) == without_names(outcome(continued[0]), continued[1]["init"]["run"])
 
 
@@ -165,21 +179,21 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_earlier_one_ag
     stopped(tomorrow, tmp_path / "run", 1, init=finished)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "encoder.json").unlink()
-    train(tiny_config(tomorrow), tmp_path / "run", init=finished, resume=True)
+    train(config_of(tomorrow), tmp_path / "run", init=finished, resume=True)
     assert outcome(tmp_path / "run") == outcome(continued[0])
 
 
 def test_a_lost_encoder_is_made_again_from_the_earlier_run(continued, finished, tomorrow, tmp_path):
     run = shutil.copytree(continued[0], tmp_path / "run")
     (run / "encoder.json").unlink()
-    train(tiny_config(tomorrow), run, init=finished, resume=True)
+    train(config_of(tomorrow), run, init=finished, resume=True)
     assert outcome(run) == outcome(continued[0])
 
 
 def test_a_continued_run_is_evaluated_and_continued_in_its_turn(continued, schema, tmp_path):
     folder, metrics, _ = continued
     assert evaluate(folder)["metrics"] == metrics["test"]
-    train(tiny_config(schema, optimiser__epochs=1), tmp_path / "third", init=folder)
+    train(config_of(schema, optimiser__epochs=1), tmp_path / "third", init=folder)
     vocabulary = json.loads((tmp_path / "third" / "encoder.json").read_text())["vocabulary"]
     assert vocabulary == json.loads((folder / "encoder.json").read_text())["vocabulary"]
 
@@ -199,7 +213,7 @@ def test_a_continued_run_is_evaluated_and_continued_in_its_turn(continued, schem
     ],
 )
 def test_another_model_and_other_columns_are_refused(finished, tmp_path, error, changes, columns, said):
-    config = tiny_config(write_table(tmp_path / "data", **columns), **changes)
+    config = config_of(write_table(tmp_path / "data", **columns), **changes)
     with pytest.raises(error) as caught:
         train(config, tmp_path / "run", init=finished)
     assert said in str(caught.value)
@@ -208,23 +222,23 @@ def test_another_model_and_other_columns_are_refused(finished, tmp_path, error, 
 
 def test_another_number_of_hash_buckets_is_refused(tmp_path):
     tables = [write_table(tmp_path / f"{n}", categorical=["shape", {"column": "colour", "hash_buckets": n}]) for n in (50, 60)]
-    train(tiny_config(tables[0], optimiser__epochs=1), tmp_path / "run")
+    train(config_of(tables[0], optimiser__epochs=1), tmp_path / "run")
     with pytest.raises(DataError, match="was trained with 50 hash_buckets of 'colour', but tiny has 60, in which an id has another row"):
-        train(tiny_config(tables[1]), tmp_path / "next", init=tmp_path / "run")
+        train(config_of(tables[1]), tmp_path / "next", init=tmp_path / "run")
 
 
 def test_it_says_that_a_calibration_does_not_go_on(yesterday, tomorrow, tmp_path):
     calibrate(yesterday)
     notes = Notes()
-    train(tiny_config(tomorrow, optimiser__epochs=1), tmp_path / "run", init=yesterday, report=notes)
+    train(config_of(tomorrow, optimiser__epochs=1), tmp_path / "run", init=yesterday, report=notes)
     assert f"note: {yesterday} is calibrated, and this run is not; calibrate it when it has ended" in notes.lines
 
 
 def test_init_needs_a_run_and_packed_data_in_its_encoding(finished, schema, tomorrow, tmp_path):
     with pytest.raises(CheckpointError, match="absent holds no run"):
-        train(tiny_config(schema), tmp_path / "run", init=tmp_path / "absent")
+        train(config_of(schema), tmp_path / "run", init=tmp_path / "absent")
     with pytest.raises(DataError, match=r"dataset is not encoded as the run .* was, with new ids behind its own"):
-        train(tiny_config(schema), tmp_path / "run", init=finished, dataset=prepare_data(tiny_config(tomorrow)))
+        train(config_of(schema), tmp_path / "run", init=finished, dataset=prepare_data(config_of(tomorrow)))
     assert not (tmp_path / "run").exists()
 
 

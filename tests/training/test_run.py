@@ -18,7 +18,16 @@ from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config,
 
 
 def test_a_run_folder_holds_config_metrics_weights_curves_log_and_two_checkpoints(finished):
-    files = {"config.yaml", "metrics.json", "model.safetensors", "encoder.json", "schema.yaml", "curves.svg", ".lock"}
+    files = {
+        "config.yaml",
+        "metrics.json",
+        "model.safetensors",
+        "optimiser.safetensors",
+        "encoder.json",
+        "schema.yaml",
+        "curves.svg",
+        ".lock",
+    }
     assert {path.name for path in finished.iterdir()} == files | {"tensorboard", "checkpoints"}
     assert len(list((finished / "checkpoints").iterdir())) == 2
 

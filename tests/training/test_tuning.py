@@ -30,7 +30,7 @@ def quick(monkeypatch):
     def set_loss(loss):
         def pretend(config, output, *, dataset, report):
             value = loss(config)
-            return {"valid": {task: {"log_loss": value, "auc": 1 - value} for task in dataset.meta.tasks}}
+            return {"valid": {task: {"shifted_log_loss": value, "auc": 1 - value} for task in dataset.meta.tasks}}
 
         monkeypatch.setattr(tuning, "train", pretend)
 
@@ -88,7 +88,7 @@ def test_the_result_is_a_configuration_that_trains_and_the_validation_rows_judge
     result = tune(tiny_config(schema, optimiser__epochs=1), tmp_path / "tuned", trials=2)
     config = load_config(tmp_path / "tuned" / "tuned.yaml")
     valid = train(config, tmp_path / "run")["valid"]
-    assert result["losses"][0] == statistics.fmean(valid[task]["log_loss"] for task in ("click", "buy"))
+    assert result["losses"][0] == statistics.fmean(valid[task]["shifted_log_loss"] for task in ("click", "buy"))
     assert {key: dict(tuning.flat(config.to_dict()))[key] for key in result["setting"]} == result["setting"]
 
 
@@ -97,11 +97,11 @@ def test_the_command_shows_the_first_trial_and_a_line_for_each_run_and_train_tak
     code, out, err = command("tune", "--data", schema, "--trials", 2, "--output", tmp_path / "tuned", *given)
     assert code == 0, err
     assert "epoch 1/1" in err
-    assert re.findall(r"^(.*): valid log_loss 0\.\d{5}$", err, flags=re.MULTILINE) == [
+    assert re.findall(r"^(.*): valid shifted_log_loss 0\.\d{5}$", err, flags=re.MULTILINE) == [
         *(f"trial {number}/2, seed 0" for number in (1, 2)),
         *(f"trial {number}/2, seed {seed}" for number in (1, 2) for seed in (1, 2)),
     ]
-    assert re.search("^(The|No trial has a better) mean log_loss", out)
+    assert re.search("^(The|No trial has a better) mean shifted_log_loss", out)
     assert out.endswith(f"Configuration: {tmp_path / 'tuned' / 'tuned.yaml'}\n")
     code, out, err = command("train", "--config", tmp_path / "tuned" / "tuned.yaml", "--output", tmp_path / "run")
     assert (code, "tiny, test rows" in out) == (0, True), err
@@ -292,7 +292,7 @@ def test_where_no_trial_is_better_the_defaults_are_the_result(config, quick, tmp
     quick(lambda config: 0.5 if config.optimiser.lr == 0.005 else 0.5 - better)
     result = tune(config, tmp_path / "tuned", trials=5)
     assert result["trial"] == 1
-    assert "No trial has a better mean log_loss of 3 seeds on the validation rows than the defaults" in result["summary"][0]
+    assert "No trial has a better mean shifted_log_loss of 3 seeds on the validation rows than the defaults" in result["summary"][0]
     assert load_config(tmp_path / "tuned" / "tuned.yaml") == load_config(None, {"data": config.data})
 
 
@@ -327,7 +327,7 @@ def test_a_diverged_trial_is_kept_and_not_chosen(config, quick, tmp_path):
     result = tune(config, tmp_path / "tuned", trials=4, report=(notes := Notes()))
     assert result["trial"] == 1
     assert [trial["losses"][0] for trial in kept(tmp_path / "tuned")] == [0.5, None, None, None]
-    assert "trial 2/4, seed 0: valid log_loss diverged" in notes.lines
+    assert "trial 2/4, seed 0: valid shifted_log_loss diverged" in notes.lines
 
 
 def test_a_trial_that_diverges_with_one_seed_is_not_chosen(config, quick, tmp_path):
@@ -350,7 +350,7 @@ def test_defaults_that_diverge_are_named_in_place_of_a_number(schema, quick, tmp
     config = load_config(None, {"data": str(schema), "early_stopping.monitor": monitor})
     result = tune(config, tmp_path / "tuned", trials=3)
     means = "0.50000 by trial 2, diverged by the defaults"
-    assert result["summary"][0] == f"The mean {monitor} of 3 seeds on the validation rows is {means}"
+    assert result["summary"][0] == f"The mean {config.monitored} of 3 seeds on the validation rows is {means}"
     assert result["defaults"] == [None] * 3
     assert not any("gain" in line for line in result["summary"])
 

@@ -157,25 +157,39 @@ def categorical_columns(meta: PackedMeta) -> dict[str, list[int]]:
     return found
 
 
-def id_counts(train: PackedSplit, meta: PackedMeta) -> tuple[list[Counts], list[Counts]]:
-    """By column, how often the train rows hold each id in it, and in all columns that share its embeddings."""
+def id_counts(train: PackedSplit, meta: PackedMeta, before: Counts | None = None) -> tuple[list[Counts], list[Counts]]:
+    """By column, how often the train rows hold each id in it, and in all columns that share its embeddings.
+
+    The latter count the reads ``before`` too, [rows of the table].
+    """
     sizes = list(meta.fields.values())
     own = [np.bincount(train.ids[:, column], minlength=size)[:size] for column, size in enumerate(sizes)]
     rows, starts = table_rows(list(meta.fields), sizes, meta.shared)
-    together = np.zeros(rows, dtype=np.int64)
+    together = np.zeros(rows, dtype=np.int64) if before is None else before.copy()
     for start, counts in zip(starts, own, strict=True):
         together[start : start + len(counts)] += counts
     return own, [together[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
 
-def oov_strengths(data: PackedDataset) -> dict[str, float]:
+def table_reads(train: PackedSplit, meta: PackedMeta, before: Counts | None = None) -> Counts:
+    """How often the train rows hold each id, added to the reads ``before``, [rows of the table]."""
+    sizes = list(meta.fields.values())
+    (rows, starts), (_, alike) = table_rows(list(meta.fields), sizes, meta.shared), id_counts(train, meta, before)
+    reads = np.zeros(rows, dtype=np.int64)
+    for start, counts in zip(starts, alike, strict=True):
+        reads[start : start + len(counts)] = counts
+    return reads
+
+
+def oov_strengths(data: PackedDataset, before: Counts | None = None) -> dict[str, float]:
     """By categorical field, the strength with which OOV dropout reads as many train cells as unseen as the validation rows hold.
 
     OOV dropout reads an id that the train rows hold ``n`` times as unseen with probability ``strength / (strength + n)``. The strength is
-    at least :func:`least_strength` of a million train rows, and at most such that 95% of the cells are read as unseen.
+    at least :func:`least_strength` of a million train rows, and at most such that 95% of the cells are read as unseen. ``before``: as of
+    :func:`id_counts`.
     """
     train, found = data.split("train"), {}
-    own, alike = id_counts(train, data.meta)
+    own, alike = id_counts(train, data.meta, before)
     asked = slice(None, None, -(-len(train) // ASKED_ROWS) or 1)
     ids, labels = np.asarray(train.ids[asked]), np.asarray(train.labels[asked])
     for field, columns in categorical_columns(data.meta).items():

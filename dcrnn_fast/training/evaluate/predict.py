@@ -17,7 +17,8 @@ from ...data.packed.loader import part_of
 from ...errors import DataError, TrainingDivergedError
 from ...support.files import writing_output
 from ..ranks import ONE, Ranks
-from .metrics import Array, task_metrics
+from .intercept import SHIFTED, with_intercepts
+from .metrics import Array, mean_over_tasks, task_metrics
 
 BATCH = 8192
 
@@ -52,15 +53,37 @@ def finite_predictions(
 
 
 def evaluate_split(
-    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE, *, weighted: bool = False
+    model: nn.Module,
+    split: PackedSplit,
+    meta: PackedMeta,
+    device: torch.device,
+    ranks: Ranks = ONE,
+    *,
+    weighted: bool = False,
+    shifted: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of every task over a split, see :func:`metrics_of`.
+    """Metrics of every task over a split, see :func:`metrics_of`; ``shifted``: with those of :func:`.intercept.with_intercepts`.
 
     Several ranks, which must all call this, share the predictions; rank 0 computes the metrics of all rows.
     Raises :class:`TrainingDivergedError` if a prediction is not finite.
     """
     predictions = finite_predictions(model, split, meta, device, ranks)
-    return ranks.from_first(lambda: metrics_of(predictions, split, meta, weighted=weighted))
+
+    def found() -> dict[str, dict[str, Any]]:
+        metrics = metrics_of(predictions, split, meta, weighted=weighted)
+        if not shifted:
+            return metrics
+        weight = np.asarray(split.weight) if weighted and split.weight is not None else None
+        return with_intercepts(metrics, predictions, np.asarray(split.labels), meta.tasks, weight)
+
+    return ranks.from_first(found)
+
+
+def loss_after_intercepts(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta, *, weighted: bool) -> float:
+    """The mean over the tasks of the log loss after the best intercept of each."""
+    weight = np.asarray(split.weight) if weighted and split.weight is not None else None
+    found = with_intercepts({task: {} for task in meta.tasks}, predictions, np.asarray(split.labels), meta.tasks, weight)
+    return mean_over_tasks(found, SHIFTED, meta.tasks) or 0.0
 
 
 def metrics_of(

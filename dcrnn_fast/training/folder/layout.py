@@ -37,6 +37,8 @@ class RunFolder:
         self.config = root / "config.yaml"
         self.metrics = root / "metrics.json"
         self.weights = root / "model.safetensors"
+        self.optimiser = root / "optimiser.safetensors"
+        """What a run that goes on from this one takes over, beside the weights."""
         self.encoder = root / "encoder.json"
         self.calibration = root / "calibration.json"
         self.schema = root / "schema.yaml"
@@ -84,7 +86,7 @@ class RunFolder:
             self.metrics.unlink(missing_ok=True)  # A kill leaves an unfinished run of before, and then a new one without a checkpoint.
             for checkpoint in checkpoint_folders(self.checkpoints):
                 delete_checkpoint(checkpoint)
-            for file in (self.weights, self.encoder, self.calibration, self.curves, self.schema):
+            for file in (self.weights, self.optimiser, self.encoder, self.calibration, self.curves, self.schema):
                 file.unlink(missing_ok=True)
             if self.tensorboard.exists():
                 shutil.rmtree(self.tensorboard)
@@ -92,7 +94,8 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete what a killed process left half-written, and bring back what it was replacing. The caller must hold the lock."""
-        for file in (self.config, self.metrics, self.weights, self.encoder, self.calibration, self.curves, self.schema):
+        files = (self.config, self.metrics, self.weights, self.optimiser, self.encoder, self.calibration, self.curves, self.schema)
+        for file in files:
             for beside in leftovers(file):
                 beside.unlink()
         recover(self.checkpoints)

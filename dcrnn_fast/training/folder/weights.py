@@ -137,10 +137,12 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
         raise ConfigError(f"the configuration's model section does not fit the data set {about['data']['name']}: {error}") from error
 
 
-def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write weights as safetensors; the metadata holds the description and a digest over both."""
-    sealed = {"about": about, "digest": tensor_digest(tensors, about)}
+def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Write weights as safetensors; the metadata holds the description and a digest over both, which is returned."""
+    digest = tensor_digest(tensors, about)
+    sealed = {"about": about, "digest": digest}
     write_file(path, pack_tensors(tensors, {"dcrnn_fast": json.dumps(sealed, sort_keys=True)}))
+    return digest
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

@@ -1,11 +1,8 @@
-"""Prepares a model for its first step: heads that predict base rates, edges of the numeric embeddings, and dropout of ids."""
+"""Prepares a model for its first step: logistic regression, edges of the numeric embeddings, and dropout of ids."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,70 +12,25 @@ from torch import Tensor, nn
 from ...data import PackedDataset
 from ...data.codes.numbers import bucket_edges
 from ...data.inspect.oov import LEAST, categorical_columns, dropped, id_counts, oov_strengths
+from ...nn.model import DCRNN
+from .first_order import Start
 
-SMALLEST = 1e-7
-"""A rate of 0 counts as this one, and a rate of 1 as one minus this."""
-RARE, PART = 0.005, 0.5
-"""The head of an event that is rarer starts this part of the way, in logits, from one half to its rate; the others start near one half."""
 MOST_ROWS = 1_000_000
 """Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""
 
 
-@contextmanager
-def constant_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence[str], *, chain: bool) -> Iterator[None]:
-    """Within the block, a DCRNN predicts ``rates[task]`` for every row; afterwards its heads are what they were.
+@torch.no_grad()
+def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
+    """Let a model be logistic regression: the first-order term, if it has one, and the heads' biases, while the heads' weights are 0.
 
-    The heads' weights are 0 and their biases are the rates' logits, so such a model is the constant.
-
-    Args:
-        model: it has one head a task, ``model.head``.
-        rates: see :func:`dcrnn_fast.data.inspect.base_rates.base_rates`. A task without one has 0.5; a rate of 0 or 1
-            counts as 1e-7 from it.
-        tasks: in the order of the heads.
-        chain: whether a head gives the event given the one before it: then its rate is the quotient of both tasks' rates.
+    With ``add``, it has more: the term and the biases add up, and the weights stay.
     """
-    weight, bias = (_head(model).get_parameter(f"private_{name}") for name in ("weight", "bias"))
-    before_the_block = weight.detach().clone(), bias.detach().clone()
-    with torch.no_grad():
-        weight.zero_()
-        bias.copy_(_logits(rates, tasks, chain).unsqueeze(1))
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            weight.copy_(before_the_block[0])
-            bias.copy_(before_the_block[1])
-
-
-def start_rare_heads(model: nn.Module, rates: Mapping[str, float], tasks: Sequence[str], *, chain: bool) -> None:
-    """Let the heads of rare events start near their rates, by their biases; arguments as of :func:`constant_heads`.
-
-    From one half, a run may end before its log loss has come down to the constant's. Lin et al. (2017, "Focal loss for dense object
-    detection", section 3.3) start a rare class at a low rate for a similar reason.
-    """
-    logits, bias = _logits(rates, tasks, chain).unsqueeze(1), _head(model).get_parameter("private_bias")
-    with torch.no_grad():
-        bias.copy_(torch.where(logits < _logit(RARE), PART * logits, bias.cpu()))
-
-
-def _head(model: nn.Module) -> nn.Module:
-    assert isinstance(model.head, nn.Module)
-    return model.head
-
-
-def _logits(rates: Mapping[str, float], tasks: Sequence[str], chain: bool) -> Tensor:
-    """The logits of the heads' rates, float64 [T]."""
-    logits = []
-    for at, task in enumerate(tasks):
-        rate = rates.get(task, 0.5)
-        before = rates.get(tasks[at - 1], 0.5) if chain and at else 1.0
-        logits.append(_logit(rate / before if before else rate))
-    return torch.tensor(logits, dtype=torch.float64)
-
-
-def _logit(rate: float) -> float:
-    rate = min(max(rate, SMALLEST), 1 - SMALLEST)
-    return math.log(rate) - math.log1p(-rate)
+    found: dict[Tensor, npt.NDArray[Any]] = {model.head.get_parameter("private_bias"): start.intercepts[:, None]}
+    if model.first_order is not None and model.first_order.table is not None:
+        found[model.first_order.table.weight] = start.effects
+    for parameter, values in found.items():
+        parameter.mul_(int(add)).add_(torch.from_numpy(values).to(parameter))
+    model.head.get_parameter("private_weight").mul_(int(add))
 
 
 def first_order_of_ids_alone(model: nn.Module) -> None:
@@ -88,6 +40,12 @@ def first_order_of_ids_alone(model: nn.Module) -> None:
     """
     if isinstance(term := model.first_order, nn.Module) and term.dense_weight is not None:
         term.get_parameter("dense_weight").requires_grad_(False)
+
+
+def set_edges(model: nn.Module, dense: npt.NDArray[np.float32] | None, bins: int) -> None:
+    """Give the embeddings of numbers, if the model has them, the edges of the train rows' ``dense`` columns."""
+    if isinstance(embedding := model.dense_embedding, nn.Module) and dense is not None:
+        embedding.set_edges(dense_edges(dense, bins))  # type: ignore[operator]
 
 
 def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:
@@ -125,14 +83,17 @@ class OOVDropout:
         dataset: its train rows give the counts, and its validation rows the part that is unseen.
         strength: at least 0, of each field; or "auto".
         device: where the ids will be.
+        reads: how often the rows of earlier runs hold each id, [rows of the table]; they count too.
 
     ``strengths`` has the strength of each categorical field; of a field with several values, that of all its columns.
     """
 
-    def __init__(self, dataset: PackedDataset, strength: float | Literal["auto"], device: torch.device) -> None:
-        meta, (_, alike) = dataset.meta, id_counts(dataset.split("train"), dataset.meta)
-        columns = categorical_columns(meta)
-        self.strengths = oov_strengths(dataset) if strength == "auto" else dict.fromkeys(columns, float(strength))
+    def __init__(
+        self, dataset: PackedDataset, strength: float | Literal["auto"], device: torch.device, reads: Tensor | None = None
+    ) -> None:
+        meta, before = dataset.meta, None if reads is None else reads.numpy()
+        columns, (_, alike) = categorical_columns(meta), id_counts(dataset.split("train"), meta, before)
+        self.strengths = oov_strengths(dataset, before) if strength == "auto" else dict.fromkeys(columns, float(strength))
         probability = [np.zeros(size) for size in meta.fields.values()]
         for field, positions in columns.items():
             for column in positions:

@@ -75,14 +75,21 @@ def keep(module: nn.Module, weights: dict[str, Tensor]) -> None:
 def capture(modules: Mapping[str, nn.Module], optimiser: Optimisers, device: torch.device) -> dict[str, Tensor]:
     """Weights, the optimisers' state under their parameters' names, and the states of the random generators."""
     tensors = {f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()}
-    state = {parameter: values for part in optimiser.parts for parameter, values in part.state.items()}
-    for name, parameter in named_parameters(modules):
-        for key, value in state.get(parameter, {}).items():
-            tensors[f"optimiser.{name}.{key}"] = torch.as_tensor(value)
+    tensors |= {f"optimiser.{name}": value for name, value in optimiser_state(modules, optimiser).items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["rng.device"] = torch.cuda.get_rng_state(device)
     return tensors
+
+
+def optimiser_state(modules: Mapping[str, nn.Module], optimiser: Optimisers) -> dict[str, Tensor]:
+    """The optimisers' state, by ``PARAMETER.KEY``."""
+    state = {parameter: values for part in optimiser.parts for parameter, values in part.state.items()}
+    return {
+        f"{name}.{key}": torch.as_tensor(value)
+        for name, parameter in named_parameters(modules)
+        for key, value in state.get(parameter, {}).items()
+    }
 
 
 def restore(
@@ -91,9 +98,7 @@ def restore(
     """Undo :func:`capture`. Raises :class:`CheckpointError` if the tensors belong to another model."""
     for prefix, module in modules.items():
         load_tensors(module, select(tensors, f"{prefix}."), source)
-    names = {id(parameter): name for name, parameter in named_parameters(modules)}
-    for part in optimiser.parts:
-        _restore_optimiser(part, tensors, names, source)
+    restore_optimisers(select(tensors, "optimiser."), modules, optimiser, source)
     try:
         torch.set_rng_state(_generator_state(tensors, "rng.cpu", source))
         if device.type == "cuda":
@@ -104,13 +109,20 @@ def restore(
         raise CheckpointError(f"{source} holds no state of a random generator ({error}); start a new run") from error
 
 
+def restore_optimisers(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimiser: Optimisers, source: Path) -> None:
+    """Undo :func:`optimiser_state`. Raises :class:`CheckpointError` for the state of another optimiser."""
+    names = {id(parameter): name for name, parameter in named_parameters(modules)}
+    for part in optimiser.parts:
+        _restore_optimiser(part, tensors, names, source)
+
+
 def _restore_optimiser(part: torch.optim.Optimizer, tensors: Mapping[str, Tensor], names: Mapping[int, str], source: Path) -> None:
     state = {}
     parameters = (parameter for group in part.param_groups for parameter in group["params"])
     for index, parameter in enumerate(parameters):
         name, shape = names[id(parameter)], parameter.shape
         expected = {"sum": shape[:1]} if isinstance(part, RowWiseAdagrad) else {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}
-        values = select(tensors, f"optimiser.{name}.")
+        values = select(tensors, f"{name}.")
         if values and {key: value.shape for key, value in values.items()} != expected:
             raise CheckpointError(f"{source} belongs to another optimiser: {name} has not {type(part).__name__}'s state; start a new run")
         if values:
@@ -142,6 +154,9 @@ class TaskMetrics(TypedDict):
     weighted_auc: NotRequired[Number | None]
     weighted_log_loss: NotRequired[Number | None]
     role: NotRequired[Literal["CTR", "CTCVR", "CVR"]]
+    shifted_log_loss: NotRequired[Number | None]
+    intercept: NotRequired[Number]
+    intercept_error: NotRequired[Number]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -183,6 +198,8 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
         for key, kind in (("config", dict), ("data_digest", str), ("environment", dict)):
             if not isinstance(state[key], kind):
                 raise TypeError(f"{key} is {shown(state[key])}")
+        if not all(type(number) is int and number >= 0 for number in state.get("before", ())):
+            raise TypeError(f"before is {shown(state['before'])}")
         if not isinstance(state.get("start", {}), dict):
             raise TypeError(f"start is {shown(state['start'])}")
         position = TypeAdapter(Position).validate_python(state["position"])

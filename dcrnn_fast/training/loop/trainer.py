@@ -14,12 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader, PackedDataset
-from ...data.inspect.base_rates import base_rates
 from ...errors import CheckpointError, DataError, TrainingDivergedError
 from ...nn.model import DCRNN
 from ..config import RunConfig
@@ -28,16 +26,18 @@ from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
 from ..folder.checkpoint import STEPS, CheckpointPace, damaged, load_checkpoint, save_checkpoint
 from ..folder.layout import RunFolder
+from ..folder.optimiser_file import READS, Known
 from ..folder.run_files import write_json
 from ..folder.tensors import all_finite, check_tensors
 from ..folder.weights import build_model, describe, export_weights
 from ..ranks import ONE, Ranks
 from .gradient import BatchGradient, CounterfactualObjective
 from .graph import RepeatedStep, compiled, measured_backends, recorder_for
+from .learned import Learned
 from .mean_weights import MeanWeights
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate, sparse_tables
 from .progress import Report, Scalars
-from .start import OOVDropout, constant_heads, dense_edges, first_order_of_ids_alone, start_rare_heads
+from .start import OOVDropout, first_order_of_ids_alone, set_edges
 from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 
 EVALUATIONS = 4
@@ -64,23 +64,17 @@ class Trainer:
         self.device, self.on_step, self.ranks = device, on_step, ranks
         self.about = describe(config, dataset)
         torch.manual_seed(config.seed)
-        self.model = build_model(self.about, device=device, backend=config.backend)
-        if self.model.dense_embedding is not None:
-            dense = dataset.split("train").dense
-            assert dense is not None
-            edges = dense_edges(dense, config.model.dense_bins)
-            self.model.dense_embedding.set_edges(edges)  # type: ignore[union-attr, operator]
+        self.model = cast(DCRNN, build_model(self.about, device=device, backend=config.backend))
+        set_edges(self.model, dataset.split("train").dense, config.model.dense_bins)
         first_order_of_ids_alone(self.model)
-        self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device)
-        if any(self.oov_dropout.strengths.values()):
-            self.model.id_dropout = self.oov_dropout  # type: ignore[assignment]
+        self._drop_ids(None)
         self.task_weight = build_weighting(config, dataset.meta.tasks, device)
         self.modules: dict[str, nn.Module] = {"model": self.model}
         if isinstance(self.task_weight, nn.Module):
             self.modules["weighting"] = self.task_weight
         objective: nn.Module = self.model
         if config.loss.cvr != "entire_space":
-            objective = CounterfactualObjective(config, cast(DCRNN, self.model))
+            objective = CounterfactualObjective(config, self.model)
             if objective.imputation is not None:
                 self.modules["imputation"] = objective.imputation
         self.optimiser = build_optimiser(config, self.modules, device)
@@ -109,6 +103,7 @@ class Trainer:
         self.best: dict[str, Tensor] = {}
         self.mean = MeanWeights()
         self.start: dict[str, Any] | None = None  # of a run that starts from an earlier one's weights: how the two compare
+        self.learned = Learned()
         self._window = torch.zeros((), dtype=torch.float64, device=device)
         self._window_rows = 0
 
@@ -146,6 +141,20 @@ class Trainer:
         finally:
             self.report.close()
 
+    def carry(self, before: Known, source: Path) -> None:
+        """Go on from what an earlier run knows: at constant low rates, and for one epoch, see :class:`.learned.Learned`.
+
+        Raises :class:`CheckpointError` that names ``source`` if it had other optimisers.
+        """
+        self.learned.carry(before, self.modules, self.optimiser, source)
+        self._drop_ids(before.tensors[READS])
+        self.epochs = self.config.optimiser.epochs or 1
+
+    def _drop_ids(self, reads: Tensor | None) -> None:
+        self.oov_dropout = OOVDropout(self.dataset, self.config.oov_dropout, self.device, reads)
+        if any(self.oov_dropout.strengths.values()):
+            self.model.id_dropout = self.oov_dropout
+
     def save(self) -> Path | None:
         """Write a checkpoint of this position, on rank 0. All ranks must have the same weights then."""
         self._check_weights()
@@ -157,7 +166,7 @@ class Trainer:
         tensors = capture(self.modules, self.optimiser, self.device)
         for prefix, own in (("best", self.best), ("mean", self.mean.values)):
             tensors |= {f"{prefix}.{name}": value for name, value in own.items()}
-        state = {
+        state: dict[str, Any] = {
             "position": asdict(self.at),
             "stopping": asdict(self.stopping),
             "config": self.config.to_dict(),
@@ -166,6 +175,8 @@ class Trainer:
         }
         if self.start is not None:
             state["start"] = self.start
+        tensors |= self.learned.tensors()
+        state |= self.learned.state()
         with self.pace.writing():
             return save_checkpoint(self.folder.checkpoints, self.at.step, tensors, state)
 
@@ -196,6 +207,9 @@ class Trainer:
                 by = "by the random numbers of dropout" if key == "ranks" else "in the last bits"
                 self.report.note(f"note: {key} was {before} and is {now}: the weights may differ {by} from an uninterrupted run")
         self.at, self.stopping, self.start = position, stopping, state.get("start")
+        if "before" in state:
+            self.carry(Known(select(tensors, "before."), *state["before"]), folder)
+        self.learned.first_order = select(tensors, "known.")
         self.best = select(tensors, "best.")
         if self.best or self.at.epoch:
             check_tensors(self.model, self.best, folder)
@@ -207,12 +221,12 @@ class Trainer:
         same = {"step": self.at.step, "data": self.dataset.meta.digest, "precision": self.precision, "backend": self.backend}
         return same | weight_sums(self.modules, {name: table.sum() for name, table in self.tables.items()})
 
-    def export(self) -> None:
-        """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0."""
+    def export(self) -> str:
+        """Write the best weights, and the encoding that another table needs to be evaluated with them, on rank 0. Returns their digest."""
         if not self.ranks.is_first:
-            return
+            return ""
         write_json(self.folder.encoder, self.dataset.meta.encoding)
-        export_weights(self.folder.weights, self.best, self.about)
+        return export_weights(self.folder.weights, self.best, self.about)
 
     def environment(self) -> dict[str, Any]:
         """What, apart from the configuration, may change the last bits."""
@@ -256,7 +270,8 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         started = time.perf_counter()
         config = self.config
-        self.optimiser.set_rate(learning_rate(config.optimiser, self.at.step, self.total_steps))
+        rate = self.learned.rate(config.optimiser.lr, self.batch_size)
+        self.optimiser.set_rate(rate or learning_rate(config.optimiser, self.at.step, self.total_steps))
         with ExitStack() as block:
             with self._naming_the_batch():
                 block.enter_context(self.gradient.checked(batch))
@@ -305,15 +320,13 @@ class Trainer:
         self._window_rows = 0
 
     def _validate_start(self) -> None:
-        """Evaluate what the run keeps if training brings nothing better: the constant, or the weights of the run that it goes on from."""
-        rates, tasks, chain = self.about["base_rates"], self.dataset.meta.tasks, self.about["relation"] == "chain"
-        if self.config.loss.sample_weight:
-            rows = self.dataset.split("train")
-            rates = base_rates(np.asarray(rows.labels), tasks, funnel=False, weight=np.asarray(rows.weight))
-        with nullcontext() if self.start is not None else constant_heads(self.model, rates, tasks, chain=chain):
-            self._validate()
+        """Evaluate what the run keeps if training brings nothing better: logistic regression, or an earlier run's weights."""
+        weighted = self.config.loss.sample_weight
         if self.start is None:
-            start_rare_heads(self.model, rates, tasks, chain=chain)
+            self.learned.start(self.model, self.dataset, self.device, self.ranks, weighted=weighted)
+        self._validate()
+        if self.start is not None:
+            self.mean.values = self.learned.go_on(self.model, self.dataset, self.device, self.ranks, weighted=weighted)
 
     def _validate(self) -> None:
         """Evaluate the mean of the weights, of a run that has begun to train, and keep it if it is the best so far."""
@@ -326,13 +339,14 @@ class Trainer:
     def _decay(self) -> float:
         """What the mean of the weights keeps of itself at this evaluation, of a run that has begun to train."""
         epoch, at = len(self.loader), self.at
-        half_life = min(self.config.early_stopping.ema_half_life * epoch, at.step / HALF_LIVES)
+        steps = at.step + (self.learned.before.steps if self.learned.before else 0)
+        half_life = min(self.config.early_stopping.ema_half_life * epoch, steps / HALF_LIVES)
         return 0.5 ** ((at.step - at.history[-1]["step"]) / half_life) if half_life else 0.0
 
     def _evaluate(self) -> None:
         try:
             weighted, rows, meta = self.config.loss.sample_weight, self.dataset.split("valid"), self.dataset.meta
-            metrics = evaluate_split(self.model, rows, meta, self.device, self.ranks, weighted=weighted)
+            metrics = evaluate_split(self.model, rows, meta, self.device, self.ranks, weighted=weighted, shifted=True)
         except TrainingDivergedError as error:
             raise self._diverged(str(error)) from None
         value = mean_over_tasks(metrics, self.config.monitored, meta.tasks)

@@ -46,7 +46,7 @@ def test_a_run_begins_with_the_constant_of_the_whole_log(trained, dataset):
 
 def test_early_stopping_watches_the_weighted_log_loss(trained):
     result, history = trained
-    weighted = [np.mean([record["valid"][task]["weighted_log_loss"] for task in ("click", "buy")]) for record in history]
+    weighted = [np.mean([record["valid"][task]["shifted_log_loss"] for task in ("click", "buy")]) for record in history]
     assert [record["monitor"] for record in history] == weighted
     assert result["train"]["best_step"] == history[int(np.argmin(weighted))]["step"] > 0
 

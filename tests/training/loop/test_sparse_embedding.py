@@ -17,7 +17,7 @@ from tests.training import runs
 from tests.training.tiny import tiny_config
 
 CPU = torch.device("cpu")
-SPARSE = {"model__embedding": "sparse"}
+SPARSE = {"model__embedding": "sparse", "model__first_order": True}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_clipping_scales_sparse_and_dense_gradients_by_the_norm_of_all():
 
 
 def test_a_checkpoint_of_another_optimiser_is_refused(schema, dataset, tmp_path):
-    model, optimiser = built(schema, dataset, model__embedding="dense")
+    model, optimiser = built(schema, dataset, **SPARSE | {"model__embedding": "dense"})
     ids, dense, labels, _ = (part[:8] for part in next(iter(batches(dataset))))
     model.loss(model(ids, dense), labels, strict_funnel=False).backward()
     optimiser.step()

@@ -1,0 +1,230 @@
+"""Where the first-order term starts: at logistic regression on the ids, in which each field is as strong as the train rows show.
+
+An effect of an id is drawn from a normal distribution with mean 0 and the variance of its field, as in a mixed model. A field that tells
+nothing beside the others, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects. Needs NumPy
+only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...data import PackedDataset, PackedMeta
+from ...data.inspect.base_rates import event_labels
+from ...support.model_inputs import table_rows
+
+Floats = npt.NDArray[np.float64]
+BLOCK, MOST_ROWS = 2**20, 2**25
+"""Rows that are read at a time, and train rows that count at most; of more, evenly spaced ones are taken."""
+SWEEPS = 6
+"""Over all fields. Each takes one step of Newton's method for a field's effects, and then one for its variance."""
+VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 28)])
+"""Of which the first sweep chooses."""
+GAIN = 2.0
+"""The log-likelihood that a field must gain to have effects: the test of 5% for one number more."""
+LONGEST = 1.5
+"""The longest step of an effect, in logits."""
+
+
+class Start(NamedTuple):
+    """What the rows say of each id and task, in tables [rows of the table of ids, T] unless it is said otherwise."""
+
+    effects: npt.NDArray[np.float32]
+    intercepts: Floats
+    """[T]"""
+    curvatures: npt.NDArray[np.float32]
+    """The second derivatives of the log loss, summed over the rows: how much is known of each effect."""
+    variances: npt.NDArray[np.float32]
+    """[fields with embeddings of their own, T]"""
+
+
+class _Field(NamedTuple):
+    """The columns that read one part of the table, from row ``start`` on, of ``size`` ids; and the pooling of each column."""
+
+    name: str
+    start: int
+    size: int
+    columns: list[int]
+    pooling: list[tuple[str, list[int]] | None]
+
+    @property
+    def rows(self) -> slice:
+        """Its part of the table."""
+        return slice(self.start, self.start + self.size)
+
+    def cells(self, ids: npt.NDArray[np.int32]) -> Iterator[tuple[npt.NDArray[np.int32], Floats | None, Floats | None]]:
+        """Of each column its ids [B], what an effect counts there, and that times the sum over the columns; None: 1."""
+        counts: list[Floats | None] = []
+        for column, pool in zip(self.columns, self.pooling, strict=True):
+            if pool is None:
+                counts.append(None)
+            else:
+                held = (ids[:, column] != 0).astype(np.float64)
+                counts.append(held / np.maximum((ids[:, pool[1]] != 0).sum(axis=1), 1) if pool[0] == "mean" else held)
+        together = None if len(counts) == 1 and counts[0] is None else sum(1.0 if one is None else one for one in counts)
+        for column, count in zip(self.columns, counts, strict=True):
+            bound = together if count is None or together is None else count * together
+            yield np.ascontiguousarray(ids[:, column]), count, None if bound is None else np.broadcast_to(bound, len(ids))
+
+
+def start_of(
+    dataset: PackedDataset,
+    *,
+    chain: bool,
+    weighted: bool,
+    ids: bool = True,
+    before: Start | None = None,
+    logits: npt.NDArray[np.floating[Any]] | None = None,
+) -> Start:
+    """Fit the effects to the train rows, task by task.
+
+    With ``before``, of an earlier run, the effects are what to add to that run's: an id moves the less, the more was known of it, and a new
+    one as far as its field's variance lets it. The curvatures add up.
+
+    Args:
+        dataset: its train rows count.
+        chain: whether the model multiplies conditionals: then a task is fitted to the rows in which the one before it happened.
+        weighted: whether the rows' weights count.
+        ids: whether there are effects; if not, there are intercepts alone.
+        before: in the tables of this data set; new ids have zeros.
+        logits: [rows, T], those of the heads of the model that the effects are added to.
+    """
+    meta, rows = dataset.meta, dataset.split("train")
+    fields, size = _fields(meta)
+    asked = slice(None, None, -(-len(rows) // MOST_ROWS) or 1)
+    cells, labels = np.asarray(rows.ids)[asked], np.asarray(rows.labels)[asked]
+    weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else None
+    effects, curvatures = (np.zeros((size, len(meta.tasks)), np.float32) for _ in range(2))
+    variances, intercepts = np.zeros((len(fields), len(meta.tasks)), np.float32), np.zeros(len(meta.tasks))
+    events = event_labels(labels, meta.tasks, funnel=chain)
+    for task, name in enumerate(head_names(meta.tasks, chain=chain)):
+        known = ~np.isnan(events[name])
+        some = slice(None) if known.all() else known
+        found = _Regression(cells[some], events[name][some].astype(np.float64), None if weight is None else weight[some])
+        if logits is not None:
+            found.logits += logits[asked][some, task]
+        if before is not None:
+            found.before = {field.name: before.curvatures[field.rows, task].astype(np.float64) for field in fields}
+            found.variances = {field.name: float(before.variances[at, task]) for at, field in enumerate(fields)}
+        found.fit(fields if ids else [], starts=logits is None)
+        intercepts[task] = found.intercept
+        for at, field in enumerate(fields):
+            variances[at, task] = found.variances.get(field.name, 0.0)
+            if field.name in found.effects:
+                effects[field.rows, task] = found.effects[field.name]
+                curvatures[field.rows, task] = found.curvatures[field.name] + found.before.get(field.name, 0.0)
+    return Start(effects, intercepts, curvatures, variances)
+
+
+def head_names(tasks: Sequence[str], *, chain: bool) -> list[str]:
+    """What each head of a model predicts, by the names of ``DCRNN.predict``.
+
+    >>> head_names(("click", "buy"), chain=True)
+    ['click', 'buy_given_click']
+    """
+    return [f"{task}_given_{tasks[at - 1]}" if chain and at else task for at, task in enumerate(tasks)]
+
+
+def _fields(meta: PackedMeta) -> tuple[list[_Field], int]:
+    """The parts of the table, those of few ids first, so that what a coarse field says is not said by a fine one; and the table's rows."""
+    names, sizes = list(meta.fields), list(meta.fields.values())
+    rows, starts = table_rows(names, sizes, meta.shared)
+    pools: dict[str, tuple[str, list[int]]] = {}
+    for pool in meta.pooled.values():
+        pools |= dict.fromkeys(pool["columns"], (pool["pooling"], [names.index(column) for column in pool["columns"]]))
+    found: dict[int, _Field] = {}
+    for position, (name, start) in enumerate(zip(names, starts, strict=True)):
+        field = found.setdefault(start, _Field(meta.shared.get(name, name), start, sizes[position], [], []))
+        field.columns.append(position)
+        field.pooling.append(pools.get(name))
+    return sorted(found.values(), key=lambda field: field.size), rows
+
+
+class _Regression:
+    """Logistic regression of labels [N] on ids [N, C], field by field."""
+
+    def __init__(self, ids: npt.NDArray[np.int32], labels: Floats, weight: Floats | None) -> None:
+        self.ids, self.labels, self.weight = ids, labels, weight
+        self.effects: dict[str, Floats] = {}
+        self.curvatures: dict[str, Floats] = {}
+        self.before: dict[str, Floats] = {}
+        self.variances: dict[str, float] = {}
+        self.intercept = 0.0
+        self.logits = np.zeros(len(labels))
+
+    def fit(self, fields: list[_Field], *, starts: bool) -> None:
+        """``starts``: the intercept starts at the rate, and not at 0."""
+        total = len(self.labels) if self.weight is None else float(self.weight.sum())
+        positive = float(self.labels.sum() if self.weight is None else self.weight @ self.labels)
+        if starts:
+            self._add(float(np.log((positive + 0.5) / (total - positive + 0.5))))
+        if not 0 < positive < total:
+            return
+        for sweep in range(SWEEPS):
+            if not starts:
+                self._add(self._shift())
+            for field in fields:
+                if not sweep or field.name in self.effects:
+                    self._step(field)
+            self._add(self._shift())
+
+    def _add(self, shift: float) -> None:
+        self.intercept += shift
+        self.logits += shift
+
+    def _blocks(self) -> Iterator[tuple[slice, Floats, Floats]]:
+        """Slices of the rows, with their gradients and curvatures."""
+        for start in range(0, len(self.labels), BLOCK):
+            rows = slice(start, start + BLOCK)
+            p = 1 / (1 + np.exp(-self.logits[rows]))
+            gradient, curvature = self.labels[rows] - p, p * (1 - p)
+            if self.weight is not None:
+                gradient, curvature = gradient * self.weight[rows], curvature * self.weight[rows]
+            yield rows, gradient, curvature
+
+    def _shift(self) -> float:
+        sums = [(gradient.sum(), curvature.sum()) for _, gradient, curvature in self._blocks()]
+        return float(sum(one for one, _ in sums) / max(sum(one for _, one in sums), 1e-9))
+
+    def _step(self, field: _Field) -> None:
+        gradient, curvature = np.zeros(field.size), np.zeros(field.size)
+        for rows, of_row, curve in self._blocks():
+            for ids, count, bound in field.cells(self.ids[rows]):
+                gradient += np.bincount(ids, of_row if count is None else of_row * count, field.size)
+                curvature += np.bincount(ids, curve if bound is None else curve * bound, field.size)
+        read, effects, before = curvature > 0, self.effects.get(field.name), self.before.get(field.name)
+        variance = self.variances.get(field.name, 0.0)
+        if before is None or not variance:
+            before = np.zeros(field.size)
+            if effects is None:
+                variance = likeliest_variance(gradient[read], curvature[read])
+            else:  # MacKay (Neural Computation 4, 1992): the squares over the number of effects that the rows decide
+                decided = float((1 - 1 / (1 + curvature[read] * variance)).sum())
+                variance = min(max(float((effects**2).sum()) / max(decided, 1e-9), 1e-4), 10.0)
+            if not variance:
+                return
+        effects = np.zeros(field.size) if effects is None else effects
+        held = before + 1 / variance
+        step = np.clip((gradient - effects * held) / (curvature + held), -LONGEST, LONGEST)
+        self.effects[field.name], self.curvatures[field.name], self.variances[field.name] = effects + step, curvature, variance
+        for rows in (slice(start, start + BLOCK) for start in range(0, len(self.labels), BLOCK)):
+            for ids, count, _ in field.cells(self.ids[rows]):
+                self.logits[rows] += step[ids] if count is None else step[ids] * count
+
+
+def likeliest_variance(gradient: Floats, curvature: Floats) -> float:
+    """The variance of the effects of a field's ids, from the log-likelihood's derivatives [n] at no effects; 0 unless one gains enough.
+
+    To the second order, the gradient of an id with curvature h is normal with mean 0 and variance h + h^2 v, where v is the effects'.
+
+    >>> likeliest_variance(np.array([1.0, -1.0, 0.5]), np.array([1.0, 1.0, 1.0])), likeliest_variance(np.full(9, 9.0), np.full(9, 9.0)) > 0
+    (0.0, True)
+    """
+    spread = curvature + curvature**2 * VARIANCES[:, None]
+    likelihood: Any = -0.5 * (np.log(spread) + gradient**2 / spread).sum(axis=1)
+    best = int(likelihood.argmax())
+    return float(VARIANCES[best]) if likelihood[best] - likelihood[0] > GAIN else 0.0

@@ -1,0 +1,100 @@
+"""What a run knows beside its weights, where it starts from that, and what it leaves to a run that goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data import PackedDataset
+from ...data.inspect.oov import table_reads
+from ...nn.model import DCRNN
+from ...nn.optim import RowWiseAdagrad
+from ..evaluate.calibration_file import logits
+from ..evaluate.predict import finite_predictions, loss_after_intercepts
+from ..folder.optimiser_file import CURVATURE, READS, VARIANCE, Known
+from ..ranks import Ranks
+from .first_order import Start, head_names, start_of
+from .optim import Optimisers
+from .start import start_heads
+from .state import optimiser_state, restore_optimisers
+
+DENSE_RATE, TABLE_RATE = 0.1, 0.3
+"""Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
+
+
+class Learned:
+    """What is known of ids and by the optimisers: ``before`` the run, None for a new one, and of the ``first_order`` term within it.
+
+    A run that goes on has constant rates: those of its optimisers' schedule would start anew. A step of fewer rows than the earlier run's
+    has a lower rate, so that an epoch of either goes as far.
+    """
+
+    def __init__(self) -> None:
+        self.before: Known | None = None
+        self.first_order: dict[str, Tensor] = {}
+
+    def carry(self, before: Known, modules: Mapping[str, nn.Module], optimiser: Optimisers, source: Path) -> None:
+        """Go on from what an earlier run knows. Raises :class:`dcrnn_fast.errors.CheckpointError` if it had other optimisers."""
+        self.before = before
+        restore_optimisers(before.tensors, modules, optimiser, source)
+        for part in optimiser.parts:
+            for group in part.param_groups if isinstance(part, RowWiseAdagrad) else ():
+                group["lr_scale"] *= TABLE_RATE / DENSE_RATE
+
+    def rate(self, lr: float, batch: int) -> float | None:
+        """The learning rate of a run that goes on, with ``batch`` rows a step; None for a new run."""
+        return None if self.before is None else DENSE_RATE * lr * min(1.0, batch / self.before.batch)
+
+    def start(self, model: DCRNN, dataset: PackedDataset, device: torch.device, ranks: Ranks, *, weighted: bool) -> None:
+        """Let a new model be logistic regression on the ids; on validation rows that are better off with the constant, let it be that."""
+        found = start_of(dataset, chain=model.relation == "chain", weighted=weighted, ids=model.first_order is not None)
+        start_heads(model, found)
+        rows = dataset.split("valid")
+        own = finite_predictions(model, rows, dataset.meta, device, ranks)
+        both = own, {name: np.full(len(rows), 0.5) for name in own}
+        loss, constant = (loss_after_intercepts(one, rows, dataset.meta, weighted=weighted) for one in both)
+        if loss > constant:
+            found.effects.fill(0)
+            start_heads(model, found)
+        self._keep(found)
+
+    def go_on(self, model: DCRNN, dataset: PackedDataset, device: torch.device, ranks: Ranks, *, weighted: bool) -> dict[str, Tensor]:
+        """Let the first-order term and the biases take up what the new train rows say beside the rest of the model, if there is a before.
+
+        Returns the parameters, from which the mean of the weights goes on; none without a before.
+        """
+        if self.before is None:
+            return {}
+        chain, known = model.relation == "chain", None
+        if model.first_order is not None:
+            curvature, variance = (self.before.tensors[name].numpy() for name in (CURVATURE, VARIANCE))
+            known = Start(curvature, np.zeros(0), curvature, variance)
+        predicted = finite_predictions(model, dataset.split("train"), dataset.meta, device, ranks)
+        z = np.stack([logits(predicted[name]) for name in head_names(dataset.meta.tasks, chain=chain)], axis=1)
+        found = start_of(dataset, chain=chain, weighted=weighted, ids=known is not None, before=known, logits=z)
+        start_heads(model, found, add=True)
+        self._keep(found)
+        return {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
+
+    def _keep(self, found: Start) -> None:
+        self.first_order = {CURVATURE: torch.from_numpy(found.curvatures), VARIANCE: torch.from_numpy(found.variances)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        before = {} if self.before is None else self.before.tensors
+        kept = {f"before.{name}": value for name, value in before.items() if name in (READS, CURVATURE, VARIANCE)}
+        return kept | {f"known.{name}": value for name, value in self.first_order.items()}
+
+    def state(self) -> dict[str, list[int]]:
+        """For a checkpoint too."""
+        return {} if self.before is None else {"before": [self.before.steps, self.before.batch]}
+
+    def after(self, dataset: PackedDataset, model: DCRNN, optimiser: Optimisers, steps: int, batch: int) -> Known:
+        """What is known after the run's ``steps`` of ``batch`` rows."""
+        reads = table_reads(dataset.split("train"), dataset.meta, None if self.before is None else self.before.tensors[READS].numpy())
+        tensors = {**optimiser_state({"model": model}, optimiser), **self.first_order, READS: torch.from_numpy(reads)}
+        return Known(tensors, steps + (self.before.steps if self.before else 0), batch)

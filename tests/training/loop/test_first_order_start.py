@@ -1,0 +1,171 @@
+"""A new run starts at logistic regression on its ids, in which a field is as strong as the train rows show."""
+
+import numpy as np
+import pytest
+import torch
+
+import dcrnn_fast
+from dcrnn_fast.data import PackedDataset, PackedSplit
+from dcrnn_fast.data.packed.meta import PackedMeta
+from dcrnn_fast.training import train
+from dcrnn_fast.training.loop.first_order import start_of
+from dcrnn_fast.training.loop.start import start_heads
+from tests.training.tiny import newest_checkpoint, tiny_config, write_table
+
+
+def drawn(fields, logits, *, labels=None, shared=None, pooled=None, weight=None):
+    """Packed train rows of these columns of ids, with one label drawn from its logit, and the rng's seed in their name."""
+    ids = np.stack(list(fields.values()), axis=1).astype(np.int32)
+    if labels is None:
+        labels = (np.random.default_rng(5).random(len(ids)) < 1 / (1 + np.exp(-logits))).astype(np.float32)[:, None]
+    tasks = ("click", "buy")[: labels.shape[1]]
+    meta = PackedMeta(
+        "drawn", tasks, len(tasks) > 1, "chain", {name: int(column.max()) + 1 for name, column in fields.items()}, (), None,
+        weight is not None, {"train": len(ids)}, {}, {}, {}, 1, shared=shared or {}, pooled=pooled or {},
+    )  # fmt: skip
+    return PackedDataset("drawn", meta, {"train": PackedSplit("train", ids, None, labels, weight, None)})
+
+
+def fitted(dataset, **options):
+    return start_of(dataset, **{"chain": True, "weighted": False} | options)
+
+
+@pytest.fixture(scope="module")
+def rng():
+    return np.random.default_rng(3)
+
+
+@pytest.fixture(scope="module")
+def log(rng):
+    """20,000 rows of 500 items whose effects are known, and of a column that tells nothing."""
+    item, noise, effect = rng.integers(1, 500, 20_000), rng.integers(1, 3000, 20_000), rng.normal(0, 0.8, 500)
+    return item, noise, effect, effect[item] - 1.0
+
+
+def test_effects_are_near_the_true_ones(log):
+    item, noise, effect, logits = log
+    found = fitted(drawn({"noise": noise, "item": item}, logits))
+    assert np.corrcoef(found.effects[-499:, 0], effect[1:])[0, 1] > 0.85
+    assert 0.4 < found.variances[0, 0] < 0.9
+    assert abs(found.intercepts[0] + 1.0) < 0.1
+
+
+def test_a_field_that_tells_nothing_has_no_effects(log):
+    item, noise, _, logits = log
+    found = fitted(drawn({"noise": noise, "item": item}, logits))
+    assert found.variances.tolist() == [[found.variances[0, 0]], [0]]
+    assert not found.effects[:3000].any()
+
+
+@pytest.mark.parametrize("copy", ["title", "session"])
+def test_a_copy_and_a_nearly_unique_column_add_nothing(log, rng, copy):
+    item, _, _, logits = log
+    columns = {"title": rng.permutation(500)[item], "session": np.arange(len(item)) // 2 + 1}
+    alone, beside = fitted(drawn({"item": item}, logits)), fitted(drawn({"item": item, copy: columns[copy]}, logits))
+    together = [beside.effects[item, 0] + beside.effects[item.max() + 1 + columns[copy], 0], alone.effects[item, 0]]
+    assert np.abs(np.subtract(*together)).mean() < 0.05
+    assert (beside.variances > 0).sum() == 1
+
+
+def test_an_id_in_columns_that_share_embeddings_has_one_effect(log, rng):
+    item, _, effect, _ = log
+    last = rng.permutation(item)
+    last[:2], item = (item.max(), item.max()), item
+    found = fitted(drawn({"item": item, "last": last}, effect[item] + effect[last] - 1.0, shared={"last": "item"}))
+    assert found.effects.shape == (item.max() + 1, 1)
+    assert np.corrcoef(found.effects[1:, 0], effect[1:])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_effects_of_several_values_are_pooled_as_the_model_pools_them(log, rng, pooling):
+    _, _, effect, _ = log
+    tags = rng.integers(0, 500, (20_000, 3))
+    tags[:2, :] = 499
+    held = (tags != 0).sum(axis=1)
+    total = np.where(tags != 0, effect[tags], 0).sum(axis=1) / (np.maximum(held, 1) if pooling == "mean" else 1)
+    columns = {f"tags[{at}]": tags[:, at] for at in range(3)}
+    dataset = drawn(
+        columns, 1.5 * total - 1.0, shared={"tags[1]": "tags[0]", "tags[2]": "tags[0]"},
+        pooled={"tags": {"columns": list(columns), "pooling": pooling}},
+    )  # fmt: skip
+    found = fitted(dataset)
+    assert not found.effects[0].any()
+    assert np.corrcoef(found.effects[1:, 0], effect[1:])[0, 1] > 0.8
+
+
+def test_a_conditional_is_fitted_to_the_rows_in_which_the_event_before_happened(log, rng):
+    item, _, effect, _ = log
+    click = rng.random(len(item)) < 0.5
+    buy = click & (rng.random(len(item)) < 1 / (1 + np.exp(-effect[item])))
+    found = fitted(drawn({"item": item}, None, labels=np.stack([click, buy], axis=1).astype(np.float32)))
+    assert found.variances[0, 0] == 0
+    assert np.corrcoef(found.effects[1:, 1], effect[1:])[0, 1] > 0.8
+
+
+def test_rows_of_weight_0_do_not_count(log):
+    item, _, _, logits = log
+    weight = (np.arange(len(item)) % 2).astype(np.float32)
+    half = drawn({"item": item[1::2]}, logits[1::2], labels=drawn({"item": item}, logits).split("train").labels[1::2])
+    labels = drawn({"item": item}, logits).split("train").labels
+    ours, theirs = fitted(drawn({"item": item}, logits, labels=labels, weight=weight), weighted=True), fitted(half)
+    np.testing.assert_allclose(ours.effects[: len(theirs.effects)], theirs.effects, atol=1e-5)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0, np.nan])
+def test_a_task_of_one_class_has_a_finite_intercept_and_no_effects(label):
+    found = fitted(drawn({"item": np.arange(1, 101)}, None, labels=np.full((100, 1), label, np.float32)))
+    assert np.isfinite(found.intercepts).all()
+    assert not found.effects.any()
+
+
+def test_blocks_of_rows_give_the_same_effects(log, monkeypatch):
+    item, noise, _, logits = log
+    dataset = drawn({"noise": noise, "item": item}, logits)
+    whole = fitted(dataset)
+    monkeypatch.setattr("dcrnn_fast.training.loop.first_order.BLOCK", 777)
+    np.testing.assert_allclose(fitted(dataset).effects, whole.effects, atol=1e-6)
+
+
+def test_a_model_starts_as_logistic_regression_and_what_is_added_later_adds_up(log):
+    item, _, _, logits = log
+    dataset = drawn({"item": item}, logits)
+    found, ids = fitted(dataset), torch.from_numpy(dataset.split("train").ids[:50]).long()
+    model = dcrnn_fast.DCRNN(dataset.meta.fields, embedding_dim=4, tower_dims=(8,), tasks=("click",)).eval()
+    start_heads(model, found)
+    expected = torch.from_numpy(found.effects[item[:50], 0] + found.intercepts[0]).float()
+    torch.testing.assert_close(model(ids)[:, 0], expected)
+    start_heads(model, found, add=True)
+    torch.testing.assert_close(model(ids)[:, 0], 2 * expected)
+
+
+def test_the_first_evaluation_of_a_run_is_that_of_logistic_regression(schema, tmp_path):
+    train(tiny_config(schema, model__first_order=True), tmp_path / "run")
+    first = newest_checkpoint(tmp_path / "run").state["position"]["history"][0]
+    assert (first["epoch"], first["step"], first["train_loss"]) == (0, 0, None)
+    assert first["valid"]["click"]["auc"] > 0.55
+
+
+def test_labels_of_pure_noise_end_no_worse_than_the_constant(tmp_path):
+    table = write_table(tmp_path, rows=600)
+    lines = (tmp_path / "tiny.csv").read_text().splitlines()
+    labels = [line.rsplit(",", 2)[1:] for line in lines[1:]]
+    order = np.random.default_rng(0).permutation(len(labels))
+    rows = [",".join([line.rsplit(",", 2)[0], *labels[at]]) for line, at in zip(lines[1:], order, strict=True)]
+    (tmp_path / "tiny.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    valid = train(tiny_config(table, model__first_order=True), tmp_path / "run")["valid"]
+    own, constant = (sum(valid[task][key] for task in ("click", "buy")) for key in ("shifted_log_loss", "constant_log_loss"))
+    assert own <= constant * (1 + 1e-6)
+
+
+def test_a_run_whose_validation_rows_contradict_the_train_rows_starts_at_the_constant(tmp_path):
+    table = write_table(tmp_path, files={"all": "tiny.csv", "split_column": "split"})
+    lines = (tmp_path / "tiny.csv").read_text().splitlines()
+    written = [lines[0] + ",split"]
+    for at, line in enumerate(lines[1:]):
+        *cells, click, _ = line.split(",")
+        turned = str(int(click == "0")) if at % 3 == 0 else click
+        written.append(",".join([*cells, turned, "", "valid" if at % 3 == 0 else "train" if at % 3 == 1 else "test"]))
+    (tmp_path / "tiny.csv").write_text("\n".join(written) + "\n")
+    found = train(tiny_config(table, model__first_order=True, optimiser__epochs=1), tmp_path / "run")
+    assert found["train"]["best_step"] == 0
+    assert found["valid"]["click"]["auc"] == pytest.approx(0.5)

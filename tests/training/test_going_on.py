@@ -1,0 +1,170 @@
+"""What a run that goes on takes over beside the weights: what the optimisers know, and what is known of each id."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from dcrnn_fast.errors import CheckpointError
+from dcrnn_fast.training import Report, load_model, train
+from dcrnn_fast.training.data import prepare_data
+from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.folder.optimiser_file import KEY, READS
+from dcrnn_fast.training.loop.start import OOVDropout
+from tests.training.runs import Notes, StoppedError, stop_at
+from tests.training.tiny import newest_checkpoint, tiny_config, write_table
+
+SUMS = "model.embedding.weight.sum"
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    """A schema, and a finished run on it with sparse embeddings. Do not write into it."""
+    folder = tmp_path_factory.mktemp("sparse")
+    schema = write_table(folder / "data")
+    train(config_of(schema), folder / "run")
+    return schema, folder / "run"
+
+
+@pytest.fixture
+def earlier(sparse, tmp_path):
+    """A copy of the run that may be damaged."""
+    return shutil.copytree(sparse[1], tmp_path / "earlier")
+
+
+def config_of(schema, **changes):
+    return tiny_config(
+        schema,
+        **{"model__embedding": "sparse", "model__first_order": True, "optimiser__epochs": None, "optimiser__batch_size": 64} | changes,
+    )
+
+
+def known(folder):
+    return load_file(RunFolder(folder).optimiser)
+
+
+def went_on(schema, earlier, folder, **changes):
+    notes = Notes()
+    return train(config_of(schema, **changes), folder, init=earlier, report=notes), notes.lines
+
+
+def test_reads_are_how_often_the_train_rows_hold_each_id(sparse):
+    ids, reads = prepare_data(config_of(sparse[0])).split("train").ids, known(sparse[1])[READS]
+    sizes = [size for _, size in load_model(sparse[1])[1]["fields"]]
+    expected = np.concatenate([np.bincount(column, minlength=size) for column, size in zip(ids.T, sizes, strict=True)])
+    assert reads.tolist() == expected.tolist()
+
+
+def test_reads_steps_and_sums_add_up_over_runs(sparse, tmp_path):
+    schema, first = sparse
+    found, _ = went_on(schema, first, tmp_path / "run")
+    before, after = known(first), known(tmp_path / "run")
+    assert torch.equal(after[READS], 2 * before[READS])
+    assert (after[SUMS] >= before[SUMS]).all()
+    assert after[SUMS].sum() > before[SUMS].sum()
+    metadata = json.loads(metadata_of(RunFolder(tmp_path / "run").optimiser)[KEY])
+    assert metadata["steps"] == json.loads(metadata_of(RunFolder(first).optimiser)[KEY])["steps"] + found["train"]["steps"]
+
+
+def metadata_of(path):
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_a_new_id_starts_without_anything_known(sparse, tmp_path):
+    schema = write_table(tmp_path / "data", seed=1)
+    table = schema.with_name("tiny.csv")
+    table.write_text(table.read_text().replace("c3,", "violet,"))
+    with pytest.raises(StoppedError):
+        train(config_of(schema), tmp_path / "run", init=sparse[1], on_step=stop_at(3))
+    before, tensors = known(sparse[1])[READS], newest_checkpoint(tmp_path / "run").tensors
+    reads = tensors[f"before.{READS}"]
+    violet = load_model(sparse[1])[1]["fields"][0][1] + load_model(sparse[1])[1]["fields"][1][1]
+    assert reads[violet] == 0
+    assert torch.equal(torch.cat([reads[:violet], reads[violet + 1 :]]), before)
+
+
+def test_it_trains_for_one_epoch_at_a_constant_rate(sparse, tmp_path):
+    class Steps(Report):
+        def __init__(self):
+            self.epochs = None
+
+        def start(self, *, epochs, total_steps, step):
+            self.epochs = epochs
+
+    report = Steps()
+    train(config_of(sparse[0]), tmp_path / "run", init=sparse[1], report=report)
+    assert report.epochs == 1
+
+
+def test_going_on_with_the_same_rows_changes_little(sparse, tmp_path):
+    schema, first = sparse
+    went_on(schema, first, tmp_path / "run")
+    rows = prepare_data(config_of(schema)).split("test")
+    ids, dense = torch.from_numpy(np.array(rows.ids)).long(), torch.from_numpy(np.array(rows.dense))
+    one, other = (load_model(run)[0].predict(ids, dense)["click"] for run in (first, tmp_path / "run"))
+    assert float((one - other).abs().mean()) < 0.03
+    assert float(torch.corrcoef(torch.stack([one, other]))[0, 1]) > 0.98
+
+
+def test_without_the_file_the_optimisers_start_anew_and_the_run_says_so(sparse, earlier, tmp_path):
+    RunFolder(earlier).optimiser.unlink()
+    found, lines = went_on(sparse[0], earlier, tmp_path / "run", optimiser__epochs=2)
+    assert [line for line in lines if "does not hold what its optimisers know (optimiser.safetensors): they start anew" in line]
+    assert found["train"]["epochs"] <= 2
+
+
+def test_a_file_of_other_weights_counts_as_none(sparse, earlier, tmp_path):
+    tensors, metadata = load_file(RunFolder(earlier).optimiser), metadata_of(RunFolder(earlier).optimiser)
+    train(config_of(sparse[0], seed=1), earlier, overwrite=True)
+    save_file(tensors, RunFolder(earlier).optimiser, metadata)
+    _, lines = went_on(sparse[0], earlier, tmp_path / "run")
+    assert [line for line in lines if "they start anew" in line]
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def changed(path):
+    tensors, metadata = load_file(path), metadata_of(path)
+    tensors[READS][1] += 1
+    save_file(tensors, path, metadata)
+
+
+def of_another_version(path):
+    tensors, metadata = load_file(path), metadata_of(path)
+    save_file(tensors, path, {KEY: json.dumps(json.loads(metadata[KEY]) | {"format": 2})})
+
+
+def without_metadata(path):
+    save_file(load_file(path), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (truncated, "is damaged or no safetensors file"),
+        (changed, "was changed after it was written"),
+        (of_another_version, "has format 2, this version reads format 1; restore it, or delete it"),
+        (without_metadata, "is no file of optimisers; restore it, or delete it"),
+    ],
+)
+def test_a_damaged_file_is_refused(sparse, earlier, tmp_path, damage, said):
+    damage(RunFolder(earlier).optimiser)
+    with pytest.raises(CheckpointError, match=said):
+        went_on(sparse[0], earlier, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ids_that_are_known_from_before_are_not_dropped_as_rare_ones(sparse):
+    """OOV dropout counts the rows of all runs."""
+    schema, first = sparse
+    dataset, device = prepare_data(config_of(schema)), torch.device("cpu")
+    new, further = OOVDropout(dataset, 5.0, device), OOVDropout(dataset, 5.0, device, known(first)[READS])
+    seen = new.probability > 0
+    assert (further.probability[seen] < new.probability[seen]).all()
