@@ -170,8 +170,8 @@ def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[s
 
     `tasks` are the label columns, in the order of the funnel; without them, columns that hold 0 and 1 alone and are named like labels. If
     each event implies the one before it in all rows that are read, the draft has `funnel: true`. Whole numbers whose labels jump from value
-    to value, as those of a code do, are a category and a number. It reads at most the first 1,000,000 rows: of the CSV files if the first
-    file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
+    to value, as those of a code do, are a category and a number. Ids that hardly repeat are left out. It reads at most the first 1,000,000
+    rows: of the CSV files if the first file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
 
     Raises TypeError for an input that is no path. Raises DataError for no input or an empty text, for files that cannot be read or hold no
     rows, for `tasks` that are no list of different columns of the table, and for a table without a column that holds 0 and 1 alone, or true

@@ -322,7 +322,7 @@ class FunnelClassifier(BaseEstimator):
         with scratch_folder() as folder:
             rows = tables["train"]
             if isinstance(rows, pa.Table):
-                pq.write_table(rows.slice(0, SAMPLE_ROWS), folder / "X.parquet")
+                pq.write_table(rows.slice(0, SAMPLE_ROWS + 1), folder / "X.parquet")
                 rows = folder / "X.parquet"
             try:
                 draft = draft_schema([str(rows)], tasks=tasks)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from ..data.inspect.repeats import NEARLY_UNIQUE
 from .arguments import names_of
 
 
@@ -45,4 +46,5 @@ def notes_of(
         yield "takes the tasks for independent: some row has a later event without the one before it, or none has the last"
     for line in draft.partition("# Left out:\n")[2].splitlines():
         if not line.startswith(tuple(f'#   "{name}": ' for name in read)):
-            yield f"leaves out {line.strip('# ')}"
+            is_unique = line.endswith(f": {NEARLY_UNIQUE}")
+            yield f"{json.JSONDecoder().raw_decode(line, 4)[0]} is {NEARLY_UNIQUE}" if is_unique else f"leaves out {line.strip('# ')}"

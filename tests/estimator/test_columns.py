@@ -201,3 +201,9 @@ def test_named_numbers_without_a_category_have_one_field():
     frame = pd.DataFrame({"price": rng.normal(size=400), "size": rng.normal(size=400), "click": rng.integers(0, 2, 400)})
     model = quick(tasks=["click"], categorical=[], numeric=["price", "size"]).fit(frame)
     assert [set(one) for one in model.schema_["numeric"]] == [{"column", "buckets", "dense"}, {"column", "dense"}]
+
+
+def test_it_says_which_column_is_nearly_unique(frame, capsys):
+    rows = frame.assign(session_id=np.random.default_rng(0).integers(0, 2700, 3000))
+    assert "session_id" not in quick(verbose=True).fit(rows).feature_names_in_
+    assert "\nsession_id is nearly unique: it groups the rows and is no feature\n" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +22,7 @@ from ..read.csv_files import found_encoding, write_plain
 from ..read.row_files import expand
 from ..read.text_queries import open_database
 from .codes import find_codes
+from .repeats import NEARLY_UNIQUE, nearly_unique, one_to_one
 from .sample import (
     TIMES,
     Column,
@@ -33,6 +35,7 @@ from .sample import (
     own_names,
     parquet_source,
     read_columns,
+    read_ids,
 )
 
 FEW, MANY, EACH = 50, 1_000_000, 0.9
@@ -81,6 +84,13 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
                 whole = [one for one in features if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
                 whole = [one for one in whole if one.distinct <= rows / 2 and not _left_out(one, times, users, rows)]
                 codes = find_codes(database, source, whole, labels, times, _groups(features, users, rows))
+                ids = [one for one in features if one.values is None and (one.name in codes or _is_category(one, users))]
+                ids = [one for one in ids if one.distinct > FEW / 2 and not _left_out(one, times, users, rows)]  # it is an estimate
+                cells = read_ids(database, source, sorted(ids, key=lambda one: not _is_id(one)))
+                remarks = {name: f": {_text(other)} says the same" for name, other in one_to_one(cells).items()}
+                unique = [name for name, cell in cells.items() if name not in codes and nearly_unique(np.bincount(cell)[1:])]
+                if any(len(cells[name]) > rows for name in unique):  # whoever comes back later is rare in the first rows
+                    remarks, unique = remarks | dict.fromkeys(unique, ": nearly unique in these rows; is it so in all?"), []
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         if "sniffing" in words:
@@ -90,7 +100,7 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
         raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
         raise DataError(f"{first} holds no rows; expected a header with the column names, and rows below it")
-    return _yaml(written, missing, features, codes, labels, is_funnel, rows, inputs, left)
+    return _yaml(written, missing, features, codes, remarks, unique, labels, is_funnel, rows, inputs, left)
 
 
 def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path, rows: int) -> list[Column]:
@@ -119,6 +129,8 @@ def _yaml(
     missing: Sequence[str],
     features: Sequence[Column],
     codes: Collection[str],
+    remarks: Mapping[str, str],
+    unique: Collection[str],
     labels: Sequence[Column],
     is_funnel: bool,
     rows: int,
@@ -128,8 +140,9 @@ def _yaml(
     times, users = _times(features), _users(features)
     categorical, numeric, numbers = [], list[str](), list[Column]()
     for column in features:
-        key, about = f"column: {_text(column.name)}", column.about + (": is it a label?" if column.of_labels else "")
-        if why := _left_out(column, times, users, rows):
+        key = f"column: {_text(column.name)}"
+        about = column.about + (": is it a label?" if column.of_labels else remarks.get(column.name, ""))
+        if why := _left_out(column, times, users, rows) or (NEARLY_UNIQUE if column.name in unique else ""):
             left.append(f"#   {_text(column.name)}: {column.about}: {why}")
         elif column.values is not None:
             cut = "" if column.separator is None else f', separator: "{column.separator}"'

@@ -43,6 +43,8 @@ MOST = 0.95
 LEAST, LITTLE = 10.0, 0.1
 """The least strength of a field whose ids tell little of the labels, and of one whose ids tell all: see docs/evidence/defaults.md."""
 Counts = npt.NDArray[np.int64]
+IdCounts = tuple[list[Counts], list[Counts]]
+"""What :func:`id_counts` returns."""
 
 
 def id_shares(split: PackedSplit, meta: PackedMeta) -> dict[str, dict[str, float | None]]:
@@ -157,7 +159,7 @@ def categorical_columns(meta: PackedMeta) -> dict[str, list[int]]:
     return found
 
 
-def id_counts(train: PackedSplit, meta: PackedMeta, before: Counts | None = None) -> tuple[list[Counts], list[Counts]]:
+def id_counts(train: PackedSplit, meta: PackedMeta, before: Counts | None = None) -> IdCounts:
     """By column, how often the train rows hold each id in it, and in all columns that share its embeddings.
 
     The latter count the reads ``before`` too, [rows of the table].
@@ -181,15 +183,15 @@ def table_reads(train: PackedSplit, meta: PackedMeta, before: Counts | None = No
     return reads
 
 
-def oov_strengths(data: PackedDataset, before: Counts | None = None) -> dict[str, float]:
+def oov_strengths(data: PackedDataset, known: IdCounts | None = None) -> dict[str, float]:
     """By categorical field, the strength with which OOV dropout reads as many train cells as unseen as the validation rows hold.
 
     OOV dropout reads an id that the train rows hold ``n`` times as unseen with probability ``strength / (strength + n)``. The strength is
-    at least :func:`least_strength` of a million train rows, and at most such that 95% of the cells are read as unseen. ``before``: as of
-    :func:`id_counts`.
+    at least :func:`least_strength` of a million train rows, and at most such that 95% of the cells are read as unseen. ``known`` is what
+    :func:`id_counts` says of the train rows.
     """
     train, found = data.split("train"), {}
-    own, alike = id_counts(train, data.meta, before)
+    own, alike = known or id_counts(train, data.meta)
     asked = slice(None, None, -(-len(train) // ASKED_ROWS) or 1)
     ids, labels = np.asarray(train.ids[asked]), np.asarray(train.labels[asked])
     for field, columns in categorical_columns(data.meta).items():

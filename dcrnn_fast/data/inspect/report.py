@@ -14,7 +14,8 @@ from ...errors import DataError, shown
 from ..packed.arrays import PackedDataset, PackedSplit
 from ..packed.meta import PackedMeta
 from .base_rates import Array, constant_log_loss, event_labels, group_warnings, label_counts, label_warnings, masked_by, rate_warnings
-from .oov import BLOCK_ROWS, MIN_ROWS, id_shares, is_categorical, lost_fields, oov_strengths, rare_fields
+from .oov import BLOCK_ROWS, MIN_ROWS, id_counts, id_shares, is_categorical, lost_fields, oov_strengths, rare_fields
+from .repeats import NEARLY_UNIQUE, same_fields, unique_fields
 
 SAMPLE_ROWS = 200_000
 MIN_CLASS = 30
@@ -64,7 +65,8 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         raise TypeError(f"data={shown(data)}: expected a PackedDataset, as prepare and open_packed return it, got {type(data).__name__}")
     meta, splits = data.meta, data.splits
     shares = {name: id_shares(split, meta) for name, split in splits.items()}
-    strengths = oov_strengths(data) if {"train", "valid"} <= splits.keys() else {}
+    counts = id_counts(splits["train"], meta) if "train" in splits else ([], [])
+    strengths = oov_strengths(data, counts) if {"train", "valid"} <= splits.keys() else {}
     report = {
         "name": meta.name,
         "digest": meta.digest,
@@ -81,7 +83,12 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         "single_feature_auc": single_feature_auc(data),
     }
     masked = masked_by(np.asarray(splits["train"].labels), meta.tasks) if "train" in splits else {}
-    return report | {"warnings": _warnings(report, shares, meta, masked)}
+    lines = _warnings(report, shares, meta, masked)
+    if "train" in splits:
+        lines += [f"field {field!r} is {NEARLY_UNIQUE}; leave it out" for field in unique_fields(meta, counts)]
+        for field, other in same_fields(splits["train"], meta).items():
+            lines.append(f"field {field!r} says the same as field {other!r}, one to one; leave one of them out")
+    return report | {"warnings": lines}
 
 
 def _kind(meta: PackedMeta, field: str) -> str:

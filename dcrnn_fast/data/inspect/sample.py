@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from ..read.columns import EXACT, TRUTHS
@@ -190,6 +192,15 @@ def read_columns(
         of_text = (numbers or 0) / max(present, 1), no_number
         columns.append(Column(own or name, kind, *ranges, is_whole, is_hash, of_labels, *of_time, values, separator, *names, *of_text))
     return columns, rows
+
+
+def read_ids(database: duckdb.DuckDBPyConnection, source: str, columns: Sequence[Column]) -> dict[str, npt.NDArray[np.int64]]:
+    """By name, numbers from 1 that are alike where cells are; 0 is missing. Of the first rows, and of the next one if there is one."""
+    cells = [_present(one.in_sql, one.kind) for one in columns]
+    odd = [f"if({cell} IS NULL, 0::UBIGINT, hash({cell}) | 1::UBIGINT) AS c{at}" for at, cell in enumerate(cells)]  # hash(0) is 0
+    found = database.execute(f"SELECT {', '.join(odd)} FROM (FROM {source} LIMIT {SAMPLE_ROWS + 1})").fetchnumpy() if columns else {}
+    coded = [np.unique(hashes, return_inverse=True) for hashes in found.values()]
+    return {one.name: ids + (hashes[0] > 0) for one, (hashes, ids) in zip(columns, coded, strict=True)}
 
 
 def is_positive(label: Column) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...data import PackedDataset
 from ...data.codes.numbers import bucket_edges
 from ...data.inspect.oov import LEAST, categorical_columns, dropped, id_counts, oov_strengths
+from ...data.inspect.repeats import NEARLY_UNIQUE, unique_fields
 from ...nn.model import DCRNN
 from .first_order import Start
 
@@ -91,13 +92,14 @@ class OOVDropout:
     def __init__(
         self, dataset: PackedDataset, strength: float | Literal["auto"], device: torch.device, reads: Tensor | None = None
     ) -> None:
-        meta, before = dataset.meta, None if reads is None else reads.numpy()
-        columns, (_, alike) = categorical_columns(meta), id_counts(dataset.split("train"), meta, before)
-        self.strengths = oov_strengths(dataset, before) if strength == "auto" else dict.fromkeys(columns, float(strength))
+        meta, rows = dataset.meta, dataset.split("train")
+        counts = id_counts(rows, meta, None if reads is None else reads.numpy())
+        columns, self.unique = categorical_columns(meta), unique_fields(meta, counts)
+        self.strengths = oov_strengths(dataset, counts) if strength == "auto" else dict.fromkeys(columns, float(strength))
         probability = [np.zeros(size) for size in meta.fields.values()]
         for field, positions in columns.items():
             for column in positions:
-                probability[column][1:] = dropped(self.strengths[field], alike[column][1:])
+                probability[column][1:] = dropped(self.strengths[field], counts[1][column][1:])
         self.probability = torch.from_numpy(np.concatenate([*probability, np.zeros(0)]).astype(np.float32)).to(device)
         self.offsets = torch.tensor(np.cumsum([0, *meta.fields.values()])[:-1], dtype=torch.int64, device=device)
 
@@ -110,4 +112,5 @@ class OOVDropout:
         """The fields whose strength is above the least, for a person; empty if none is."""
         strong = [f"{field} {strength:.3g}" for field, strength in self.strengths.items() if strength > LEAST]
         where = f"OOV dropout is above {LEAST:g} where validation rows hold many ids that no train row has"
-        return f"{where}: {', '.join(strong)}" if strong else ""
+        unique = "".join(f"; {field} is {NEARLY_UNIQUE}" for field in self.unique if self.strengths.get(field, 0.0) > LEAST)
+        return f"{where}: {', '.join(strong)}{unique}" if strong else ""

@@ -109,6 +109,11 @@ def test_a_run_says_which_fields_it_reads_as_unseen_often_and_keeps_the_strength
     assert min(kept.values()) >= LITTLE
 
 
+def test_a_run_says_of_a_strong_field_that_it_is_nearly_unique():
+    strong = OOVDropout(log([[1 + row // 1.5] for row in range(150)], [[0]] * 9 + [[1]]), "auto", torch.device("cpu"))
+    assert strong.in_words().endswith("; field0 is nearly unique: it groups the rows and is no feature")
+
+
 def drawn(ids, rows, strength, seed=0):
     """Cells of ids, each in as many rows, and labels whose rates by id have a beta distribution of this strength around 0.3."""
     rng = np.random.default_rng(seed)
