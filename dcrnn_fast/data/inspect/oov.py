@@ -33,7 +33,7 @@ ASKED_ROWS = 1_000_000
 _KINDS = {
     "oov": (
         "that are not missing are out of vocabulary",
-        "compare its texts with those of the train rows, as 7 and 007, or True and true, are two categories; if the categories are really "
+        "compare its texts with those of the train rows, as 7 and 007, or Oslo and oslo, are two categories; if the categories are really "
         "new, train on newer rows, use coarser categories, or leave the field out",
     ),
     "missing": ("are missing", "check that the file fills the column, and how it writes missing values"),
